@@ -1,0 +1,104 @@
+//! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use crate::error_code::ErrorCode;
+use crate::relationship::{Object, Relation};
+
+/// One question: does `user` hold `relation` on `object`?
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Check {
+    /// The user.
+    pub user: Object,
+    /// The relation.
+    pub relation: Relation,
+    /// The object.
+    pub object: Object,
+}
+
+/// How fresh the tuples behind a decision must be (`OpenFGA`'s consistency preference).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Consistency {
+    /// The authorizer may use its caches.
+    #[default]
+    MinimizeLatency,
+    /// The authorizer asks its database.
+    HigherConsistency,
+}
+
+/// The checks of one request. An answer names each by its position here.
+#[derive(Clone, Debug)]
+pub struct CheckBatch {
+    /// The questions.
+    pub checks: Vec<Check>,
+    /// For all of them.
+    pub consistency: Consistency,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// One answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The position of its question in [`CheckBatch::checks`].
+    pub position: usize,
+    /// Whether the user holds the relation.
+    pub allowed: bool,
+}
+
+/// Decides checks.
+#[async_trait]
+pub trait Authorizer: Send + Sync {
+    /// Answers every check exactly once, in any order. A check that the model has no type or relation for is denied.
+    ///
+    /// # Errors
+    /// When a decision could not be made; then none was made.
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError>;
+
+    /// Whether the authorizer is ready to decide, with the id of the authorization model that it uses.
+    ///
+    /// # Errors
+    /// When it is out of reach or has no model.
+    async fn model_id(&self) -> Result<String, AuthzError>;
+}
+
+/// Why there is no decision.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum AuthzError {
+    /// No authorization model is loaded.
+    #[error("no authorization model is loaded; load one with `ragward model load`")]
+    NoModel,
+    /// The authorizer refuses the question.
+    #[error("the authorizer refused the check: {0}")]
+    Refused(String),
+    /// The question takes more work than allowed.
+    #[error("the relationships are nested too deeply to decide: {0}")]
+    TooComplex(String),
+    /// The authorizer is out of reach.
+    #[error("the authorizer is out of reach: {0}")]
+    Unavailable(String),
+    /// The authorizer answered too few, too many, twice or for another question.
+    #[error("the authorizer answered wrongly: {0}")]
+    BadAnswer(String),
+    /// No answer in time.
+    #[error("the authorizer did not answer before the deadline")]
+    DeadlineExceeded,
+    /// A stored model or tuple cannot be used.
+    #[error("the stored relationships cannot be used: {0}")]
+    Stored(String),
+}
+
+impl AuthzError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoModel | Self::Refused(_) => ErrorCode::FailedPrecondition,
+            Self::TooComplex(_) => ErrorCode::ResourceExhausted,
+            Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
+            Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+            Self::Stored(_) => ErrorCode::DataLoss,
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Chunks: the pieces of documents that a search finds, each with the guard that it is checked against.
+
+use std::collections::BTreeMap;
+
+use crate::relationship::Object;
+
+/// Longest chunk or document id, in bytes.
+pub const ID_BYTES_MAX: usize = 512;
+
+/// A value of a chunk's metadata, and of a filter.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// True or false.
+    Bool(bool),
+    /// A whole number.
+    Int(i64),
+    /// A number; never NaN or infinite.
+    Float(f64),
+    /// A text, compared byte by byte.
+    Text(String),
+}
+
+/// Metadata by key.
+pub type Metadata = BTreeMap<String, Value>;
+
+/// A document as it is ingested: it replaces all chunks of the same id, or nothing happens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// The document's id, unique in its collection.
+    pub id: String,
+    /// A title for people; may be empty.
+    pub title: String,
+    /// In the document's order; at least one.
+    pub chunks: Vec<Chunk>,
+}
+
+/// One piece of a document, text included. Only what `authz::enforce` permitted is ever read back as one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chunk {
+    /// Unique in the collection.
+    pub id: String,
+    /// The document that it belongs to.
+    pub document_id: String,
+    /// The object that it is checked against.
+    pub guard: Object,
+    /// The title of its document; may be empty.
+    pub title: String,
+    /// The text; may be empty when there is a vector.
+    pub text: String,
+    /// What filters look at.
+    pub metadata: Metadata,
+    /// The embedding; empty when there is none. Not read back.
+    pub vector: Vec<f32>,
+}
+
+/// What a search finds: enough to check and rank a chunk, without its text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The chunk's id.
+    pub chunk_id: String,
+    /// The object that it is checked against.
+    pub guard: Object,
+    /// Higher is better; the scale is the query kind's own (BM25, cosine).
+    pub score: f32,
+}

@@ -1,0 +1,12 @@
+//! Ragward is a retrieval proxy for RAG: it searches a vector store, checks every candidate chunk against `OpenFGA`
+//! relationship tuples, and answers with only the chunks that this user may see.
+//!
+//! `ARCHITECTURE.md` is the map; each module's own page says why it exists.
+
+pub mod authz;
+pub mod chunk;
+pub mod error_code;
+pub mod identity;
+pub mod relationship;
+pub mod storage;
+pub mod vector_store;

@@ -1,0 +1,317 @@
+//! The words of a relationship tuple, each a type that cannot hold a malformed value.
+//!
+//! The limits are `OpenFGA`'s: a user has at most 512 bytes, an object 256, a type name 254, a relation 50. Names are
+//! compared byte by byte: no case folding, no Unicode normalization.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Longest `type:id`, in bytes.
+pub const OBJECT_BYTES_MAX: usize = 256;
+/// Longest user (`type:id`, `type:*` or `type:id#relation`), in bytes.
+pub const USER_BYTES_MAX: usize = 512;
+/// Longest type name, in bytes.
+pub const TYPE_BYTES_MAX: usize = 254;
+/// Longest relation name, in bytes.
+pub const RELATION_BYTES_MAX: usize = 50;
+
+/// Why a name was refused. The text names the value and the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{}` {rule}", shown(.value))]
+pub struct ParseError {
+    /// Which kind of name it should have been.
+    pub what: &'static str,
+    /// The refused value.
+    pub value: String,
+    /// The rule that it broke.
+    pub rule: String,
+}
+
+impl ParseError {
+    fn new(what: &'static str, value: &str, rule: impl Into<String>) -> Self {
+        Self { what, value: value.to_owned(), rule: rule.into() }
+    }
+}
+
+/// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
+fn shown(value: &str) -> String {
+    let mut shown: String = value.chars().take(80).flat_map(char::escape_debug).collect();
+    if value.chars().nth(80).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// A type of the authorization model, such as `document`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TypeName(Arc<str>);
+
+/// A relation of a type, such as `can_read`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relation(Arc<str>);
+
+/// An object, `type:id`: what a relation is held on. A chunk's guard is one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object {
+    text: Arc<str>,
+    colon: u16,
+}
+
+/// The user of a relationship tuple.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum User {
+    /// One object, `user:anne`.
+    Object(Object),
+    /// Everybody who holds a relation on an object, `group:eng#member`.
+    Userset(Object, Relation),
+    /// Every object of a type, `user:*`.
+    Wildcard(TypeName),
+}
+
+/// `user` holds `relation` on `object`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelationshipTuple {
+    /// Who.
+    pub user: User,
+    /// Which relation.
+    pub relation: Relation,
+    /// On what.
+    pub object: Object,
+}
+
+fn check_name(what: &'static str, value: &str, bytes_max: usize) -> Result<(), ParseError> {
+    if value.is_empty() {
+        return Err(ParseError::new(what, value, "must not be empty"));
+    }
+    if value.len() > bytes_max {
+        let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
+        return Err(ParseError::new(what, value, rule));
+    }
+    let bad = |c: char| matches!(c, ':' | '#' | '@') || c.is_whitespace() || c.is_control();
+    if value.contains(bad) {
+        return Err(ParseError::new(what, value, "must not contain `:`, `#`, `@`, white space or control characters"));
+    }
+    Ok(())
+}
+
+impl TypeName {
+    /// Parses a type name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds a reserved, space or control character.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        check_name("type", value, TYPE_BYTES_MAX)?;
+        Ok(Self(value.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Relation {
+    /// Parses a relation name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds a reserved, space or control character.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        check_name("relation", value, RELATION_BYTES_MAX)?;
+        Ok(Self(value.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Object {
+    /// Parses `type:id`.
+    ///
+    /// # Errors
+    /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, white space or control characters.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "object";
+        if value.len() > OBJECT_BYTES_MAX {
+            let rule = format!("has {} bytes, at most {OBJECT_BYTES_MAX} are allowed", value.len());
+            return Err(ParseError::new(WHAT, value, rule));
+        }
+        let Some((type_name, id)) = value.split_once(':') else {
+            return Err(ParseError::new(WHAT, value, "must have the form `type:id`"));
+        };
+        check_name(WHAT, type_name, TYPE_BYTES_MAX)
+            .map_err(|e| ParseError::new(WHAT, value, format!("has a type that {}", e.rule)))?;
+        if id.is_empty() {
+            return Err(ParseError::new(WHAT, value, "has no id after `:`"));
+        }
+        if id == "*" {
+            return Err(ParseError::new(WHAT, value, "is a wildcard; name one object"));
+        }
+        if id.contains(|c: char| matches!(c, ':' | '#') || c.is_whitespace() || c.is_control()) {
+            return Err(ParseError::new(
+                WHAT,
+                value,
+                "has an id that contains `:`, `#`, white space or a control character",
+            ));
+        }
+        let Ok(colon) = u16::try_from(type_name.len()) else {
+            return Err(ParseError::new(WHAT, value, "has a type that is too long"));
+        };
+        Ok(Self { text: value.into(), colon })
+    }
+
+    /// The type, before the colon.
+    #[must_use]
+    pub fn type_name(&self) -> &str {
+        self.text.get(..usize::from(self.colon)).unwrap_or_default()
+    }
+
+    /// The id, after the colon.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.text.get(usize::from(self.colon) + 1..).unwrap_or_default()
+    }
+
+    /// `type:id`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl User {
+    /// Parses `type:id`, `type:*` or `type:id#relation`.
+    ///
+    /// # Errors
+    /// When it has none of these forms or is too long.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "user";
+        let as_user = |e: ParseError| ParseError::new(WHAT, value, e.rule);
+        if value.len() > USER_BYTES_MAX {
+            let rule = format!("has {} bytes, at most {USER_BYTES_MAX} are allowed", value.len());
+            return Err(ParseError::new(WHAT, value, rule));
+        }
+        if let Some((object, relation)) = value.split_once('#') {
+            let object = Object::parse(object).map_err(as_user)?;
+            return Ok(Self::Userset(object, Relation::parse(relation).map_err(as_user)?));
+        }
+        if let Some(type_name) = value.strip_suffix(":*") {
+            return Ok(Self::Wildcard(TypeName::parse(type_name).map_err(as_user)?));
+        }
+        Ok(Self::Object(Object::parse(value).map_err(as_user)?))
+    }
+
+    /// The type of the user: of the object, of the userset's object, or of the wildcard.
+    #[must_use]
+    pub fn type_name(&self) -> &str {
+        match self {
+            Self::Object(object) | Self::Userset(object, _) => object.type_name(),
+            Self::Wildcard(type_name) => type_name.as_str(),
+        }
+    }
+}
+
+impl RelationshipTuple {
+    /// Parses the three names of a tuple.
+    ///
+    /// # Errors
+    /// When one of them is malformed.
+    pub fn parse(user: &str, relation: &str, object: &str) -> Result<Self, ParseError> {
+        Ok(Self { user: User::parse(user)?, relation: Relation::parse(relation)?, object: Object::parse(object)? })
+    }
+}
+
+impl fmt::Display for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => write!(f, "{object}"),
+            Self::Userset(object, relation) => write!(f, "{object}#{relation}"),
+            Self::Wildcard(type_name) => write!(f, "{type_name}:*"),
+        }
+    }
+}
+
+impl fmt::Display for RelationshipTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.user, self.relation, self.object)
+    }
+}
+
+impl fmt::Debug for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+impl fmt::Debug for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(user: &str, rule: &str) {
+        match User::parse(user) {
+            Ok(parsed) => assert!(rule.is_empty(), "`{user}` was taken as {parsed:?}"),
+            Err(e) => assert!(!rule.is_empty() && e.to_string().contains(rule), "`{user}`: {e}"),
+        }
+    }
+
+    #[test]
+    fn users_have_one_of_three_forms() {
+        let nothing_wrong = "";
+        refused("user:anne", nothing_wrong);
+        refused("user:*", nothing_wrong);
+        refused("group:eng#member", nothing_wrong);
+        refused("user:pipe|under_@domain.com", nothing_wrong);
+        refused("anne", "must have the form");
+        refused("", "must have the form");
+        refused(":anne", "must not be empty");
+        refused("user:", "no id");
+        refused("user:an ne", "white space");
+        refused("user:a\u{0}b", "control character");
+        refused("user:a:b", "contains `:`");
+        refused("group:eng#", "must not be empty");
+        refused("group:*#member", "wildcard");
+        refused("group:eng#member#member", "must not contain");
+        refused(&format!("user:{}", "a".repeat(508)), "513 bytes");
+    }
+
+    #[test]
+    fn names_are_compared_byte_by_byte() {
+        let parse = |s: &str| Object::parse(s).ok();
+        assert_ne!(parse("doc:A"), parse("doc:a"));
+        assert_ne!(parse("doc:\u{e9}"), parse("doc:e\u{301}"));
+    }
+}

@@ -1,0 +1,211 @@
+//! The port to a vector store, and its adapters. A search gives ids, scores and guards; text is read by id, afterwards,
+//! and only `retrieval` asks for it, for chunks that were permitted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use roaring::RoaringBitmap;
+
+use crate::chunk::{Candidate, Chunk, Document, Value};
+use crate::error_code::ErrorCode;
+use crate::relationship::Object;
+
+/// What is searched for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// BM25 over the chunk texts.
+    Text(String),
+    /// Cosine similarity to the chunk vectors. Finite and not all zero.
+    Vector(Vec<f32>),
+}
+
+/// The caller's own restriction; it is AND-ed below ours, so it can only shrink the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Filter {
+    /// Every one holds. Empty: always.
+    All(Vec<Filter>),
+    /// At least one holds. Empty: never.
+    Any(Vec<Filter>),
+    /// It does not hold.
+    Not(Box<Filter>),
+    /// The metadata value under the key is one of these. Int and Float compare as numbers. A missing key never matches.
+    OneOf {
+        /// The metadata key.
+        key: String,
+        /// The accepted values.
+        values: Vec<Value>,
+    },
+    /// The metadata value under the key is a number within the bounds, both inclusive.
+    Between {
+        /// The metadata key.
+        key: String,
+        /// Lowest accepted value.
+        low: f64,
+        /// Highest accepted value.
+        high: f64,
+    },
+}
+
+/// Which chunks a search may look at. A hint for speed and, for BM25, the set whose statistics count; never the
+/// boundary: `authz::enforce` is.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every chunk of the collection.
+    Everything,
+    /// The chunks of these guards: positions in [`GuardTable::guards`]. An empty bitmap finds nothing.
+    Guards {
+        /// The table that the positions refer to.
+        table: GuardTable,
+        /// The positions.
+        positions: RoaringBitmap,
+    },
+}
+
+/// The distinct guards of a collection, each at a stable position; later guards are appended.
+#[derive(Clone, Debug)]
+pub struct GuardTable {
+    /// By position. A guard whose chunks are all gone may still be here.
+    pub guards: Arc<Vec<Object>>,
+}
+
+/// One search.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// The collection; it must exist.
+    pub collection: String,
+    /// What for.
+    pub query: Query,
+    /// The caller's filter.
+    pub filter: Option<Filter>,
+    /// Where to look.
+    pub scope: Scope,
+    /// How many candidates at most.
+    pub limit: usize,
+}
+
+/// What a collection can do, so that a plan can be chosen and a query be refused before any work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CollectionInfo {
+    /// The length of its vectors; `None` while it has none.
+    pub dimension: Option<usize>,
+    /// Whether it takes text queries. Their scores depend on corpus statistics, so they need a known visible set.
+    pub text_queries: bool,
+    /// Whether searches are exact (a full scan of the scope) or the engine's own approximation.
+    pub exact: bool,
+    /// Chunks in it.
+    pub chunks: u64,
+    /// Documents in it.
+    pub documents: u64,
+}
+
+/// Finds candidates and reads chunks.
+#[async_trait]
+pub trait VectorStore: Send + Sync {
+    /// What the collection can do.
+    ///
+    /// # Errors
+    /// [`VectorStoreError::UnknownCollection`], or the store is out of reach.
+    async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError>;
+
+    /// The distinct guards of a collection; `None` when the store cannot list them.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError>;
+
+    /// At most `limit` candidates, best score first, ties by chunk id (bytes ascending). Fewer than `limit` means that
+    /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
+    /// for text, every chunk that holds at least one of the query's terms.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`]; [`VectorStoreError::Dimension`]; [`VectorStoreError::Unsupported`].
+    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError>;
+
+    /// The chunks that exist among these ids as they are now, without text: for a re-check. In the order asked, score 0.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
+
+    /// Reads the chunks that still exist, vectors left empty. Only for ids that were permitted.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError>;
+}
+
+/// Takes documents in. Each is replaced whole or not at all, and what was answered `Ok` is durable.
+#[async_trait]
+pub trait DocumentStore: Send + Sync {
+    /// Puts the documents in, in one transaction where the store has them (the embedded engine); each replaces all chunks
+    /// of its id. Makes the collection if it is not there.
+    ///
+    /// # Errors
+    /// On a wrong dimension, a chunk id that belongs to another document or occurs twice; then nothing of the call was applied.
+    async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
+
+    /// Takes documents out; the number of those that were there.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError>;
+}
+
+/// Why a store did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum VectorStoreError {
+    /// There is no such collection.
+    #[error("there is no collection `{0}`; ingest into it first")]
+    UnknownCollection(String),
+    /// The vector does not have the collection's dimension.
+    #[error("the vector has {found} dimensions, collection `{collection}` has {expected}")]
+    Dimension {
+        /// The collection.
+        collection: String,
+        /// Its dimension.
+        expected: usize,
+        /// The vector's.
+        found: usize,
+    },
+    /// Two chunks with one id.
+    #[error("chunk id `{chunk_id}` of document `{document_id}` is already used{}", .owner.as_ref().map(|o| format!(" by document `{o}`")).unwrap_or_default())]
+    DuplicateChunk {
+        /// The id.
+        chunk_id: String,
+        /// The document that was refused.
+        document_id: String,
+        /// The document that has it; `None`: the same document names it twice.
+        owner: Option<String>,
+    },
+    /// A document or query that this store cannot take.
+    #[error("{0}")]
+    Invalid(String),
+    /// The store cannot do this.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The store is out of reach or did not answer in time.
+    #[error("the vector store is out of reach: {0}")]
+    Unavailable(String),
+    /// The store answered something that cannot be.
+    #[error("the vector store answered wrongly: {0}")]
+    BadAnswer(String),
+    /// The data directory failed.
+    #[error(transparent)]
+    Storage(#[from] crate::storage::StorageError),
+}
+
+impl VectorStoreError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownCollection(_) => ErrorCode::NotFound,
+            Self::Dimension { .. } | Self::Invalid(_) => ErrorCode::InvalidArgument,
+            Self::DuplicateChunk { .. } => ErrorCode::AlreadyExists,
+            Self::Unsupported(_) => ErrorCode::FailedPrecondition,
+            Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
+            Self::Storage(e) => e.code(),
+        }
+    }
+}
