@@ -1,0 +1,12 @@
+//! The gRPC messages, clients and server traits, generated from `proto/`.
+#![expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
+#![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated code")]
+
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/services.rs"));
+}
+
+pub use generated::ragward::{ingest::v1 as ingest, metadata::v1 as metadata, retrieval::v1 as retrieval};
+
+/// The descriptors of all of them, for reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
