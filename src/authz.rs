@@ -1,5 +1,7 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+pub mod enforce;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -61,6 +63,11 @@ pub trait Authorizer: Send + Sync {
     /// # Errors
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
+
+    /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// Why there is no decision.

@@ -5,9 +5,11 @@
 
 pub mod authz;
 pub mod chunk;
+pub mod config;
 pub mod error_code;
 pub mod identity;
 pub mod proto;
 pub mod relationship;
+pub mod retrieval;
 pub mod storage;
 pub mod vector_store;

@@ -1,6 +1,11 @@
 //! The gRPC messages, clients and server traits, generated from `proto/`.
 #![expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
-#![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated code")]
+#![expect(
+    unreachable_pub,
+    clippy::clone_on_ref_ptr,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
