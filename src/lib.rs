@@ -11,5 +11,6 @@ pub mod identity;
 pub mod proto;
 pub mod relationship;
 pub mod retrieval;
+pub mod server;
 pub mod storage;
 pub mod vector_store;

@@ -1,6 +1,6 @@
 //! Carries a request out: plan, search, enforce, refill, hydrate.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -103,6 +103,7 @@ impl Retriever {
         while let Some(limit) = rounds.next() {
             search.limit = limit;
             let candidates = within(deadline, self.vector_store.search(&search)).await?;
+            check_candidates(&candidates, limit)?;
             let exhausted = candidates.len() < limit;
             let permitted = enforcer.enforce(candidates).await?;
             let last = exhausted || rounds.peek().is_none();
@@ -212,6 +213,22 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
     }
 }
 
+/// INVARIANT (fail closed): a search that gives more than was asked for, a chunk twice, or a score that cannot be ranked
+/// is no answer.
+fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), VectorStoreError> {
+    if candidates.len() > limit {
+        return Err(VectorStoreError::BadAnswer(format!("{} candidates for a limit of {limit}", candidates.len())));
+    }
+    if candidates.iter().any(|candidate| !candidate.score.is_finite()) {
+        return Err(VectorStoreError::BadAnswer("a score is not a finite number".to_owned()));
+    }
+    let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
+    if distinct.len() < candidates.len() {
+        return Err(VectorStoreError::BadAnswer("a chunk was found twice".to_owned()));
+    }
+    Ok(())
+}
+
 /// A call of the vector store, under the deadline of the request.
 async fn within<T>(
     deadline: Instant,
@@ -222,3 +239,6 @@ async fn within<T>(
         Err(_elapsed) => Err(RetrievalError::DeadlineExceeded),
     }
 }
+
+#[cfg(test)]
+mod tests;
