@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -21,9 +20,8 @@ const TCP_KEEPALIVE_RETRIES: u32 = 3;
 /// Calls on it carry the secret.
 pub(crate) type BackendChannel = InterceptedService<Channel, Credential>;
 
-/// A key or token. It is neither shown by `Debug` nor written by `Serialize`.
-#[derive(Clone, PartialEq, Eq, schemars::JsonSchema)]
-#[schemars(transparent)]
+/// A key or token, not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 /// Why a server cannot be called with this configuration.
@@ -126,18 +124,6 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(hidden)")
-    }
-}
-
-impl<'de> Deserialize<'de> for Secret {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,7 +144,7 @@ mod tests {
     fn a_secret_is_not_shown() {
         let canary = Secret::new("canary-93");
         let credential = Credential::api_key(Some(&canary)).expect("a header");
-        let shown = format!("{canary:?} {credential:?} {}", serde_json::to_string(&canary).expect("JSON"));
+        let shown = format!("{canary:?} {credential:?}");
         assert!(!shown.contains("canary-93"), "{shown}");
         let unsendable = Credential::bearer(Some(&Secret::new("canary-93\n"))).expect_err("a line break");
         assert!(!format!("{unsendable} {unsendable:?}").contains("canary-93"));

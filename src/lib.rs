@@ -6,9 +6,12 @@
 pub mod authz;
 pub mod backend;
 pub mod chunk;
+pub mod config;
 pub mod error_code;
 pub mod identity;
 pub mod proto;
 pub mod relationship;
+pub mod retrieval;
+pub mod server;
 pub mod storage;
 pub mod vector_store;

@@ -150,6 +150,16 @@ pub trait DocumentStore: Send + Sync {
     /// # Errors
     /// As [`VectorStore::collection`].
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError>;
+
+    /// The documents that are there among these ids, each with the number of its chunks.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn documents(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Vec<(String, u32)>, VectorStoreError>;
 }
 
 /// Why a store did not answer.

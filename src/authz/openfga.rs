@@ -11,7 +11,6 @@ use openfga_client::client::{
     BatchCheckItem, BatchCheckRequest, CheckRequestTupleKey, ConsistencyPreference, ListStoresRequest,
     OpenFgaServiceClient, ReadAuthorizationModelRequest, ReadAuthorizationModelsRequest,
 };
-use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
@@ -25,6 +24,8 @@ pub use store::OpenFgaStore;
 
 /// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.
 pub const CHECKS_PER_CALL: usize = 50;
+/// The server's own limit on a request is 3 s unless it is configured otherwise.
+const TIMEOUT: Duration = Duration::from_secs(3);
 /// Calls of one batch that run at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// For how long the store's latest model, once looked up, is used before it is looked up again.
@@ -33,29 +34,29 @@ const LATEST_MODEL_AGE_MAX: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Where `OpenFGA` is and what to ask it about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenFgaConfig {
     /// The gRPC address, such as `http://127.0.0.1:8081`.
     pub address: String,
-    /// The id of the store. Either this or `store_name`.
-    #[serde(default)]
-    pub store_id: Option<String>,
-    /// The name of the store; it must be the only one of that name.
-    #[serde(default)]
-    pub store_name: Option<String>,
-    /// The authorization model that decides. The store's latest when unset.
-    #[serde(default)]
+    /// The store.
+    pub store: StoreSelector,
+    /// The authorization model that decides; the store's latest when unset.
     pub authorization_model_id: Option<String>,
     /// A preshared key of the server.
-    #[serde(default)]
     pub api_token: Option<Secret>,
-    /// How many checks go into one call; the server's own maximum is 50 by default.
-    #[serde(default = "default_checks_per_call")]
+    /// How many checks go into one call; the server's own maximum is 50 unless it is configured otherwise.
     pub checks_per_call: usize,
-    /// The longest wait for an answer in milliseconds, whatever a request's own deadline allows.
-    #[serde(default = "default_timeout_ms")]
-    pub timeout_ms: u64,
+    /// The longest wait for an answer, whatever a request's own deadline allows.
+    pub timeout: Duration,
+}
+
+/// Which store of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSelector {
+    /// By its id.
+    Id(String),
+    /// By its name, which must be the only one of that name.
+    Name(String),
 }
 
 /// Asks an `OpenFGA` server.
@@ -89,32 +90,17 @@ struct Server {
     timeout: Duration,
 }
 
-#[derive(Clone, Debug)]
-enum StoreSelector {
-    Id(String),
-    Name(String),
-}
-
-const fn default_checks_per_call() -> usize {
-    CHECKS_PER_CALL
-}
-
-const fn default_timeout_ms() -> u64 {
-    3_000
-}
-
 impl OpenFgaConfig {
-    /// The defaults for a server at this address.
+    /// The defaults for a store of the server at this address.
     #[must_use]
-    pub fn at(address: impl Into<String>) -> Self {
+    pub fn new(address: impl Into<String>, store: StoreSelector) -> Self {
         Self {
             address: address.into(),
-            store_id: None,
-            store_name: None,
+            store,
             authorization_model_id: None,
             api_token: None,
-            checks_per_call: default_checks_per_call(),
-            timeout_ms: default_timeout_ms(),
+            checks_per_call: CHECKS_PER_CALL,
+            timeout: TIMEOUT,
         }
     }
 }
@@ -134,18 +120,18 @@ impl OpenFgaAuthorizer {
 
     /// One model for all calls of a batch, so that its decisions belong together.
     async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
+        if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
+            return Ok(Model { store_id: store_id.clone(), id: id.clone() });
+        }
         let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(latest) = known {
-            let fresh = match consistency {
-                Consistency::MinimizeLatency => latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX,
-                Consistency::HigherConsistency => false,
-            };
-            // A model that is named in the configuration does not change.
-            if fresh || self.server.model_id.is_some() {
-                return Ok(latest.model);
+        match (known, consistency) {
+            (Some(latest), Consistency::MinimizeLatency) if latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX => {
+                Ok(latest.model)
+            }
+            (Some(_) | None, Consistency::MinimizeLatency | Consistency::HigherConsistency) => {
+                self.look_up_model().await
             }
         }
-        self.look_up_model().await
     }
 
     async fn look_up_model(&self) -> Result<Model, AuthzError> {
@@ -229,18 +215,11 @@ impl Authorizer for OpenFgaAuthorizer {
 
 impl Server {
     fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
-        let store = match (&config.store_id, &config.store_name) {
-            (Some(id), None) => StoreSelector::Id(id.clone()),
-            (None, Some(name)) => StoreSelector::Name(name.clone()),
-            (Some(_), Some(_)) | (None, None) => {
-                return Err(BackendError::Setting("set either `store_id` or `store_name`".to_owned()));
-            }
-        };
         Ok(Self {
             channel: channel(&config.address, Credential::bearer(config.api_token.as_ref())?)?,
-            store,
+            store: config.store.clone(),
             model_id: config.authorization_model_id.clone(),
-            timeout: Duration::from_millis(config.timeout_ms),
+            timeout: config.timeout,
         })
     }
 

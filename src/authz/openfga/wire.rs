@@ -4,7 +4,7 @@ use openfga_client::client::{BatchCheckRequest, CheckError, ErrorCode, InternalE
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Status, TimeoutExpired};
 use tonic_prost::ProstCodec;
 
 use super::MESSAGE_BYTES_MAX;
@@ -131,11 +131,15 @@ fn item_failed(error: &CheckError) -> AuthzError {
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
     match status.code() {
-        // tonic reports a passed `grpc-timeout` as cancelled.
-        Code::DeadlineExceeded | Code::Cancelled => AuthzError::DeadlineExceeded,
-        Code::Unavailable | Code::ResourceExhausted | Code::Aborted | Code::Internal | Code::DataLoss => {
-            AuthzError::Unavailable(message)
-        }
+        Code::DeadlineExceeded => AuthzError::DeadlineExceeded,
+        // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.
+        Code::Cancelled if message == TimeoutExpired(()).to_string() => AuthzError::DeadlineExceeded,
+        Code::Cancelled
+        | Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => AuthzError::Unavailable(message),
         Code::Ok | Code::OutOfRange => AuthzError::BadAnswer(message),
         // `OpenFGA` numbers its own codes from 2000, which tonic cannot tell apart; the texts of those that are not about
         // the question are fixed.
