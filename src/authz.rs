@@ -1,6 +1,7 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
 pub mod enforce;
+pub mod openfga;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
