@@ -7,6 +7,7 @@ pub mod authz;
 pub mod chunk;
 pub mod error_code;
 pub mod identity;
+pub mod ingest;
 pub mod proto;
 pub mod relationship;
 pub mod storage;
