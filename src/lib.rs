@@ -9,6 +9,7 @@ pub mod chunk;
 pub mod config;
 pub mod error_code;
 pub mod identity;
+pub mod ingest;
 pub mod proto;
 pub mod relationship;
 pub mod retrieval;

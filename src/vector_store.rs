@@ -1,6 +1,10 @@
 //! The port to a vector store, and its adapters. A search gives ids, scores and guards; text is read by id, afterwards,
 //! and only `retrieval` asks for it, for chunks that were permitted.
 
+pub mod exact;
+mod filter;
+pub mod validation;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -14,7 +18,7 @@ use crate::relationship::Object;
 /// What is searched for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
-    /// BM25 over the chunk texts.
+    /// BM25 over the chunk texts. At most [`validation::QUERY_BYTES_MAX`] long; a text without any word finds nothing.
     Text(String),
     /// Cosine similarity to the chunk vectors. Finite and not all zero.
     Vector(Vec<f32>),
@@ -116,19 +120,24 @@ pub trait VectorStore: Send + Sync {
 
     /// At most `limit` candidates, best score first, ties by chunk id (bytes ascending). Fewer than `limit` means that
     /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
-    /// for text, every chunk that holds at least one of the query's terms.
+    /// for text, every chunk that holds at least one of the query's terms. A search sees each `upsert` and `delete` call
+    /// wholly or not at all, where the store has transactions.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`]; [`VectorStoreError::Dimension`]; [`VectorStoreError::Unsupported`].
+    /// As [`VectorStore::collection`]; [`VectorStoreError::Dimension`] (a collection without vectors has none to differ
+    /// from: it finds nothing); [`VectorStoreError::Invalid`] for a query that [`validation::check_query`] refuses;
+    /// [`VectorStoreError::Unsupported`].
     async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError>;
 
     /// The chunks that exist among these ids as they are now, without text: for a re-check. In the order asked, score 0.
+    /// An id that is asked twice is answered twice.
     ///
     /// # Errors
     /// As [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
 
-    /// Reads the chunks that still exist, vectors left empty. Only for ids that were permitted.
+    /// Reads the chunks that still exist, vectors left empty. Only for ids that were permitted. In the order asked; an id
+    /// that is asked twice is answered twice.
     ///
     /// # Errors
     /// As [`VectorStore::collection`].
@@ -139,10 +148,12 @@ pub trait VectorStore: Send + Sync {
 #[async_trait]
 pub trait DocumentStore: Send + Sync {
     /// Puts the documents in, in one transaction where the store has them (the embedded engine); each replaces all chunks
-    /// of its id. Makes the collection if it is not there.
+    /// of its id. Of several with one id the last counts. Makes the collection if it is not there; without documents
+    /// nothing happens. The title of a chunk is its document's.
     ///
     /// # Errors
-    /// On a wrong dimension, a chunk id that belongs to another document or occurs twice; then nothing of the call was applied.
+    /// On a document that [`validation::check_document`] refuses, a wrong dimension (the first vector fixes it for good),
+    /// a chunk id that belongs to another document; then nothing of the call was applied.
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
 
     /// Takes documents out; the number of those that were there.
@@ -151,7 +162,7 @@ pub trait DocumentStore: Send + Sync {
     /// As [`VectorStore::collection`].
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError>;
 
-    /// The documents that are there among these ids, each with the number of its chunks.
+    /// The documents that exist among these ids, each with how many chunks it has. In the order asked.
     ///
     /// # Errors
     /// As [`VectorStore::collection`].

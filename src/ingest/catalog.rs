@@ -1,0 +1,60 @@
+//! The catalog of a folder: which files are documents, and which object guards each.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Component, Path};
+
+use serde::Deserialize;
+
+use super::IngestError;
+use super::folder::inside;
+use super::lines::{Line, Lines, metadata};
+use super::text_file::TextFile;
+use crate::relationship::Object;
+
+/// A line of the catalog.
+#[derive(Deserialize)]
+struct CatalogLine {
+    id: String,
+    path: String,
+    #[serde(default)]
+    title: Option<String>,
+    #[serde(default)]
+    guard: Option<String>,
+    /// Metadata.
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// The files in the order of the catalog.
+pub(super) fn files(
+    catalog: &Path,
+    root: &Path,
+) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + use<>, IngestError> {
+    let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
+    let lines = Lines::open(catalog)?;
+    let catalog = lines.path().to_owned();
+    let mut seen = HashSet::new();
+    Ok(lines.map(move |line| {
+        let line = line?;
+        let at_line = |detail: String| IngestError::line(&catalog, line.number, detail);
+        let file = text_file(&root, &line).map_err(at_line)?;
+        if !seen.insert(file.document_id.clone()) {
+            return Err(at_line(format!("document `{}` was named before", file.document_id)));
+        }
+        Ok(file)
+    }))
+}
+
+fn text_file(root: &Path, line: &Line) -> Result<TextFile, String> {
+    let CatalogLine { id, path, title, guard, rest } = line.parse()?;
+    let guard = Object::parse(guard.as_deref().unwrap_or(&id)).map_err(|e| format!("no guard: {e}"))?;
+    let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    if path.is_empty() || !Path::new(&path).components().all(is_plain) {
+        return Err(format!("path `{path}` must stay within the folder"));
+    }
+    let path = inside(root, &root.join(&path)).map_err(|e| e.to_string())?;
+    if !path.is_file() {
+        return Err(format!("`{}` is not a file", path.display()));
+    }
+    Ok(TextFile { path, document_id: id, guard, title, metadata: metadata(rest)? })
+}

@@ -1,0 +1,98 @@
+//! The text files of a folder, and the guards made from their paths.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::text_file::TextFile;
+use super::{GuardRule, IngestError};
+use crate::chunk::Metadata;
+use crate::relationship::Object;
+
+const EXTENSIONS: [&str; 4] = ["markdown", "md", "text", "txt"];
+
+/// The files in the order of their paths.
+pub(super) fn files(
+    root: &Path,
+    guard: &GuardRule,
+) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static, IngestError> {
+    let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
+    let mut paths = Vec::new();
+    collect(&root, &root, &mut paths)?;
+    let (guard, mut seen) = (guard.clone(), HashSet::new());
+    Ok(paths.into_iter().map(move |path| {
+        let file = text_file(&root, path, &guard)?;
+        if !seen.insert(file.document_id.clone()) {
+            let detail = format!("gives document id `{}`, as another file of the folder does", file.document_id);
+            return Err(IngestError::file(&file.path, detail));
+        }
+        Ok(file)
+    }))
+}
+
+fn collect(root: &Path, folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), IngestError> {
+    let failed = |e: std::io::Error| IngestError::unreadable(folder, &e);
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    let mut entries = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let kind = entry.file_type().map_err(failed)?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        if kind.is_symlink() {
+            // A link within the folder leads to a file that is read under its own path.
+            inside(root, &path)?;
+        } else if kind.is_dir() {
+            collect(root, &path, paths)?;
+        } else if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// The file that a path leads to, links followed.
+pub(super) fn inside(root: &Path, path: &Path) -> Result<PathBuf, IngestError> {
+    let target = path.canonicalize().map_err(|e| IngestError::unreadable(path, &e))?;
+    if target.starts_with(root) {
+        return Ok(target);
+    }
+    Err(IngestError::file(path, "leads out of the folder"))
+}
+
+fn text_file(root: &Path, path: PathBuf, rule: &GuardRule) -> Result<TextFile, IngestError> {
+    let relative = path.strip_prefix(root).unwrap_or(&path);
+    let name = |path: &Path| {
+        let parts: Option<Vec<&str>> = path.iter().map(|part| part.to_str()).collect();
+        parts.map(|parts| parts.join("/")).ok_or_else(|| IngestError::file(path, "has a name that is not valid UTF-8"))
+    };
+    let (document_id, guard) = match rule {
+        GuardRule::One(guard) => (name(relative)?, guard.clone()),
+        GuardRule::Type(type_name) => {
+            let id = object_id(&name(&relative.with_extension(""))?);
+            let guard = Object::parse(&format!("{type_name}:{id}"))
+                .map_err(|e| IngestError::file(&path, format!("gives no guard: {e}")))?;
+            (guard.as_str().to_owned(), guard)
+        }
+    };
+    Ok(TextFile { path, document_id, guard, title: None, metadata: Metadata::new() })
+}
+
+/// Percent-encodes what an object's id cannot hold, and `%` itself, so that two paths never give one id.
+fn object_id(path: &str) -> String {
+    let mut id = String::with_capacity(path.len());
+    for character in path.chars() {
+        let is_reserved = matches!(character, ':' | '#' | '%' | '*');
+        if is_reserved || character.is_whitespace() || character.is_control() {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a string does not fail.
+                write!(id, "%{byte:02X}").unwrap_or_default();
+            }
+        } else {
+            id.push(character);
+        }
+    }
+    id
+}

@@ -1,0 +1,112 @@
+//! The lines of a JSON Lines file, bounded, each with its number.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+
+use super::IngestError;
+use crate::chunk::{Metadata, Value};
+
+/// Longest line, in bytes: a chunk of the largest text, every byte of it escaped, with the longest vector.
+const LINE_BYTES_MAX: u64 = 1 << 20;
+
+/// The lines of a file. Lines of nothing but white space are passed over.
+pub(super) struct Lines {
+    path: PathBuf,
+    reader: BufReader<File>,
+    number: u64,
+}
+
+/// One line.
+pub(super) struct Line {
+    /// From 1.
+    pub(super) number: u64,
+    /// With its line feed.
+    pub(super) bytes: u64,
+    text: String,
+}
+
+impl Lines {
+    pub(super) fn open(path: &Path) -> Result<Self, IngestError> {
+        let file = File::open(path).map_err(|e| IngestError::unreadable(path, &e))?;
+        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), number: 0 })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn read(&mut self) -> Result<Option<Line>, IngestError> {
+        let mut line = Vec::new();
+        let mut bounded = self.reader.by_ref().take(LINE_BYTES_MAX + 1);
+        let bytes = bounded.read_until(b'\n', &mut line).map_err(|e| IngestError::unreadable(&self.path, &e))? as u64;
+        if bytes == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        if bytes > LINE_BYTES_MAX {
+            let detail = format!("has more than {LINE_BYTES_MAX} bytes");
+            return Err(IngestError::line(&self.path, self.number, detail));
+        }
+        let text = String::from_utf8(line).map_err(|e| {
+            let byte = e.utf8_error().valid_up_to() + 1;
+            IngestError::line(&self.path, self.number, format!("is not valid UTF-8 at byte {byte}"))
+        })?;
+        Ok(Some(Line { number: self.number, bytes, text }))
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Result<Line, IngestError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.read() {
+                Ok(Some(line)) if line.text.trim().is_empty() => {}
+                other => return other.transpose(),
+            }
+        }
+    }
+}
+
+impl Line {
+    /// Reads the line as JSON. The detail of an error says what was expected and at which column.
+    pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_json::from_str(&self.text).map_err(|e| {
+            let text = e.to_string();
+            let what = text.split(" at line ").next().unwrap_or_default();
+            if e.is_eof() {
+                return format!("is cut off: {what}");
+            }
+            format!("{what} at column {}", e.column())
+        })
+    }
+}
+
+/// JSON values as metadata; `null` stands for nothing.
+pub(super) fn metadata(values: impl IntoIterator<Item = (String, serde_json::Value)>) -> Result<Metadata, String> {
+    let mut metadata = Metadata::new();
+    for (key, value) in values {
+        let value = match value {
+            serde_json::Value::Null => continue,
+            serde_json::Value::Bool(b) => Value::Bool(b),
+            serde_json::Value::String(text) => Value::Text(text),
+            serde_json::Value::Number(number) => number_value(&key, &number)?,
+            serde_json::Value::Array(_) | serde_json::Value::Object(_) => {
+                return Err(format!("`{key}` must be a text, a number, true or false"));
+            }
+        };
+        metadata.insert(key, value);
+    }
+    Ok(metadata)
+}
+
+fn number_value(key: &str, number: &serde_json::Number) -> Result<Value, String> {
+    if let Some(int) = number.as_i64() {
+        return Ok(Value::Int(int));
+    }
+    let float = number.as_f64().filter(|_| number.is_f64());
+    float.map(Value::Float).ok_or_else(|| format!("`{key}` is a whole number that does not fit into 64 bits"))
+}

@@ -1,0 +1,286 @@
+//! The embedded engine: chunks kept durably in one redb file, searched in memory by a full scan of what is visible (cosine)
+//! or over an inverted index (BM25). Results are exact, and a function of the query and the visible set alone.
+//!
+//! A write is prepared without a lock, committed to the file, then applied in memory under the write lock; searches hold
+//! the read lock, so they see each write wholly or not at all. Good for about a million chunks; past that, use Qdrant.
+
+mod change;
+mod durable;
+mod guards;
+mod index;
+mod postings;
+mod record;
+mod search;
+mod terms;
+mod text_search;
+mod top_k;
+mod vector_search;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::path::Path;
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
+
+use async_trait::async_trait;
+
+use self::change::Change;
+use self::durable::{Durable, Snapshot};
+use self::index::{ChunkNumber, Index};
+use self::terms::Analyzer;
+use super::validation::{self, QUERY_TERMS_MAX};
+use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, VectorStore, VectorStoreError};
+use crate::chunk::{Candidate, Chunk, Document};
+
+/// The file of the engine in the data directory.
+pub const FILE_NAME: &str = "chunks.redb";
+
+/// The embedded exact engine.
+#[derive(Clone)]
+pub struct ExactStore {
+    engine: Arc<Engine>,
+}
+
+struct Engine {
+    state: RwLock<State>,
+    /// Held from the decision about a change until it is applied.
+    writer: Mutex<Writer>,
+}
+
+struct State {
+    collections: BTreeMap<String, Index>,
+    /// The file as it was when `collections` was last changed, so that both always tell the same.
+    snapshot: Arc<Snapshot>,
+}
+
+struct Writer {
+    durable: Durable,
+    /// The file went ahead of the memory, which only opening again repairs.
+    is_ahead: bool,
+}
+
+impl ExactStore {
+    /// Opens or creates the store in a data directory and reads the index into memory. Blocking: call it at the start.
+    ///
+    /// # Errors
+    /// See [`crate::storage::StorageError`].
+    pub fn open(directory: &Path) -> Result<Self, VectorStoreError> {
+        let durable = Durable::open(&directory.join(FILE_NAME))?;
+        let snapshot = durable.snapshot()?;
+        let state = State { collections: snapshot.load()?, snapshot: Arc::new(snapshot) };
+        let writer = Writer { durable, is_ahead: false };
+        Ok(Self { engine: Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) }) })
+    }
+
+    /// Runs work that may take long or wait for a lock off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Engine) -> Result<T, VectorStoreError> + Send + 'static,
+    ) -> Result<T, VectorStoreError> {
+        let engine = Arc::clone(&self.engine);
+        let finished = tokio::task::spawn_blocking(move || work(&engine)).await;
+        finished.map_err(|e| VectorStoreError::Unavailable(format!("the work did not end: {e}")))?
+    }
+}
+
+#[async_trait]
+impl VectorStore for ExactStore {
+    async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
+        let name = name.to_owned();
+        self.blocking(move |engine| Ok(engine.read()?.index(&name)?.info())).await
+    }
+
+    async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+        let name = collection.to_owned();
+        self.blocking(move |engine| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+        let search = search.clone();
+        self.blocking(move |engine| engine.search(&search)).await
+    }
+
+    async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
+        self.blocking(move |engine| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            let found = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
+            Ok(found.filter_map(|number| index.candidate(*number, 0.0)).collect())
+        })
+        .await
+    }
+
+    async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
+        self.blocking(move |engine| engine.read_chunks(&name, &ids)).await
+    }
+}
+
+#[async_trait]
+impl DocumentStore for ExactStore {
+    async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        let name = collection.to_owned();
+        self.blocking(move |engine| engine.upsert(&name, documents)).await
+    }
+
+    async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), document_ids.clone());
+        self.blocking(move |engine| engine.delete(&name, &ids)).await
+    }
+
+    async fn documents(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Vec<(String, u32)>, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), document_ids.to_vec());
+        self.blocking(move |engine| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            let found = ids.into_iter().filter_map(|id| {
+                let chunks = index.documents.get(id.as_str())?.chunks;
+                Some((id, chunks))
+            });
+            Ok(found.collect())
+        })
+        .await
+    }
+}
+
+impl Engine {
+    fn read(&self) -> Result<RwLockReadGuard<'_, State>, VectorStoreError> {
+        self.state.read().map_err(|poisoned| broken(&poisoned))
+    }
+
+    fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+        validation::check_query(&search.query)?;
+        let state = self.read()?;
+        let index = state.index(&search.collection)?;
+        let (scope, filter, limit) = (&search.scope, search.filter.as_ref(), search.limit);
+        let hits = match &search.query {
+            Query::Text(text) => {
+                let terms = Analyzer::new().terms(text);
+                if terms.len() > QUERY_TERMS_MAX {
+                    let found = terms.len();
+                    let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
+                    return Err(VectorStoreError::Invalid(text));
+                }
+                text_search::search(index, &terms, scope, filter, limit)
+            }
+            Query::Vector(vector) => match index.dimension {
+                None => Vec::new(),
+                Some(expected) if expected != vector.len() => {
+                    let (collection, found) = (search.collection.clone(), vector.len());
+                    return Err(VectorStoreError::Dimension { collection, expected, found });
+                }
+                Some(_) => vector_search::search(index, vector, scope, filter, limit),
+            },
+        };
+        Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())
+    }
+
+    fn read_chunks(&self, collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+        let (snapshot, number, mut found) = {
+            let state = self.read()?;
+            let index = state.index(collection)?;
+            let numbers = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
+            let found: Vec<(Chunk, u32)> = numbers.filter_map(|number| index.chunk(*number)).collect();
+            (Arc::clone(&state.snapshot), index.number, found)
+        };
+        // The lock is released: reading from the file may take long.
+        for (chunk, place) in &mut found {
+            chunk.text = snapshot.text(number, &chunk.document_id, *place)?;
+        }
+        Ok(found.into_iter().map(|(chunk, _)| chunk).collect())
+    }
+
+    fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        validation::check_collection_name(collection)?;
+        documents.iter().try_for_each(validation::check_document)?;
+        if documents.is_empty() {
+            return Ok(());
+        }
+        let prepared = change::prepare(documents);
+        let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
+        let change = {
+            let state = self.read()?;
+            let next = state.collections.values().map(|index| index.number + 1).max().unwrap_or_default();
+            Change::upsert(collection, state.collections.get(collection), next, prepared)?
+        };
+        self.perform(&mut writer, change)
+    }
+
+    fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+        let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
+        let change = Change::delete(collection, self.read()?.index(collection)?, document_ids);
+        let removed = change.removed.len() as u64;
+        if removed > 0 {
+            self.perform(&mut writer, change)?;
+        }
+        Ok(removed)
+    }
+
+    fn perform(&self, writer: &mut Writer, change: Change) -> Result<(), VectorStoreError> {
+        if writer.is_ahead {
+            return Err(broken(&"the change before is in the file only"));
+        }
+        writer.durable.commit(&change)?;
+        writer.is_ahead = true;
+        let snapshot = Arc::new(writer.durable.snapshot()?);
+        let mut state = self.state.write().map_err(|poisoned| broken(&poisoned))?;
+        state.snapshot = snapshot;
+        let new_index = || Index::new(change.number);
+        let index = state.collections.entry(change.collection.clone()).or_insert_with(new_index);
+        change.apply(index);
+        writer.is_ahead = false;
+        Ok(())
+    }
+}
+
+impl State {
+    fn index(&self, collection: &str) -> Result<&Index, VectorStoreError> {
+        let unknown = || VectorStoreError::UnknownCollection(collection.to_owned());
+        self.collections.get(collection).ok_or_else(unknown)
+    }
+}
+
+impl Index {
+    fn info(&self) -> CollectionInfo {
+        CollectionInfo {
+            dimension: self.dimension,
+            text_queries: true,
+            exact: true,
+            chunks: self.numbers.len() as u64,
+            documents: self.documents.len() as u64,
+        }
+    }
+
+    fn candidate(&self, chunk: ChunkNumber, score: f32) -> Option<Candidate> {
+        let chunk_id = self.columns.ids.get(chunk as usize)?.to_string();
+        let guard = self.guards.get(self.columns.guard(chunk))?.clone();
+        Some(Candidate { chunk_id, guard, score })
+    }
+
+    /// The chunk without its text, and its place in its document.
+    fn chunk(&self, number: ChunkNumber) -> Option<(Chunk, u32)> {
+        let Candidate { chunk_id, guard, .. } = self.candidate(number, 0.0)?;
+        let document_id = self.columns.documents.get(number as usize)?;
+        let document = self.documents.get(document_id)?;
+        let chunk = Chunk {
+            id: chunk_id,
+            document_id: document_id.to_string(),
+            guard,
+            title: document.title.to_string(),
+            text: String::new(),
+            metadata: (**self.columns.metadata_values.get(self.columns.metadata_place(number))?).clone(),
+            vector: Vec::new(),
+        };
+        Some((chunk, number - document.first))
+    }
+}
+
+/// After a panic in the middle of a change, or a change that is in the file but not in memory: nothing is answered from
+/// what may be half.
+fn broken(detail: &dyn Display) -> VectorStoreError {
+    VectorStoreError::Unavailable(format!("an earlier write ended half-way, so restart ({detail})"))
+}

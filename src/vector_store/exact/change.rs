@@ -1,0 +1,213 @@
+//! One call that changes a collection: prepared without any lock, then decided against what is there, then stored, then
+//! applied in memory.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
+use super::index::{Index, IndexedChunk, IndexedDocument, NONE};
+use super::postings::TermId;
+use super::terms::{Analyzer, TermCount};
+use super::vector_search::normalized;
+use crate::chunk::{Chunk, Document, Metadata};
+use crate::vector_store::VectorStoreError;
+
+/// A document whose texts were analyzed and whose vectors were normalized.
+pub(super) struct PreparedDocument {
+    id: Arc<str>,
+    title: Box<str>,
+    chunks: Vec<PreparedChunk>,
+}
+
+struct PreparedChunk {
+    chunk: Chunk,
+    metadata: Arc<Metadata>,
+    terms: Vec<TermCount>,
+}
+
+/// What a call does to its collection; all of it or nothing.
+pub(super) struct Change {
+    pub(super) collection: String,
+    /// The collection's number and dimension afterwards.
+    pub(super) number: u32,
+    pub(super) dimension: Option<usize>,
+    /// Documents that go, or are replaced, with their numbers of chunks.
+    pub(super) removed: Vec<(Arc<str>, u32)>,
+    pub(super) added: Vec<AddedDocument>,
+    /// Appended to the dictionary from `first_term` on.
+    pub(super) first_term: TermId,
+    pub(super) terms: Vec<Arc<str>>,
+}
+
+/// A document that comes.
+pub(super) struct AddedDocument {
+    pub(super) document: IndexedDocument,
+    /// By chunk; empty when it has none.
+    pub(super) texts: Vec<String>,
+}
+
+/// Does the work of ingesting that needs no look at the collection, on all cores. Of several documents with one id the last
+/// stays.
+pub(super) fn prepare(documents: Vec<Document>) -> Vec<PreparedDocument> {
+    let mut seen = HashSet::new();
+    let mut last: Vec<Document> =
+        documents.into_iter().rev().filter(|document| seen.insert(document.id.clone())).collect();
+    last.reverse();
+    last.into_par_iter().map_init(Analyzer::new, prepare_document).collect()
+}
+
+fn prepare_document(analyzer: &mut Analyzer, document: Document) -> PreparedDocument {
+    let mut chunks: Vec<PreparedChunk> = Vec::with_capacity(document.chunks.len());
+    for mut chunk in document.chunks {
+        let metadata = std::mem::take(&mut chunk.metadata);
+        let shared = chunks.last().map(|last| &last.metadata).filter(|last| ***last == metadata).cloned();
+        let metadata = shared.unwrap_or_else(|| Arc::new(metadata));
+        if !chunk.vector.is_empty() {
+            chunk.vector = normalized(&chunk.vector);
+        }
+        let terms = analyzer.terms(&chunk.text);
+        chunks.push(PreparedChunk { chunk, metadata, terms });
+    }
+    PreparedDocument { id: document.id.into(), title: document.title.into(), chunks }
+}
+
+impl Change {
+    /// Puts documents in. `number` is the collection's if it is new.
+    pub(super) fn upsert(
+        collection: &str,
+        index: Option<&Index>,
+        number: u32,
+        documents: Vec<PreparedDocument>,
+    ) -> Result<Self, VectorStoreError> {
+        let empty = Index::new(number);
+        let index = index.unwrap_or(&empty);
+        check_room(collection, index, &documents)?;
+        check_owners(index, &documents)?;
+        let dimension = common_dimension(collection, index.dimension, &documents)?;
+        let mut numbering =
+            Numbering { index, first: index.postings.terms_len(), fresh: HashMap::new(), terms: Vec::new() };
+        let replaced = |document: &PreparedDocument| {
+            index.documents.get_key_value(&document.id).map(|(id, entry)| (Arc::clone(id), entry.chunks))
+        };
+        Ok(Self {
+            collection: collection.to_owned(),
+            number: index.number,
+            dimension,
+            removed: documents.iter().filter_map(replaced).collect(),
+            added: documents.into_iter().map(|document| numbering.document(document)).collect(),
+            first_term: numbering.first,
+            terms: numbering.terms,
+        })
+    }
+
+    /// Takes documents out.
+    pub(super) fn delete(collection: &str, index: &Index, document_ids: &BTreeSet<String>) -> Self {
+        let found = |id: &String| index.documents.get_key_value(id.as_str());
+        Self {
+            collection: collection.to_owned(),
+            number: index.number,
+            dimension: index.dimension,
+            removed: document_ids.iter().filter_map(found).map(|(id, entry)| (Arc::clone(id), entry.chunks)).collect(),
+            added: Vec::new(),
+            first_term: index.postings.terms_len(),
+            terms: Vec::new(),
+        }
+    }
+
+    /// Applies it in memory; cannot fail, because it is durable already.
+    pub(super) fn apply(self, index: &mut Index) {
+        index.dimension = self.dimension;
+        for (id, _) in &self.removed {
+            index.remove(id);
+        }
+        for term in self.terms {
+            index.postings.add_term(term);
+        }
+        for added in self.added {
+            index.insert(added.document);
+        }
+        index.compact();
+    }
+}
+
+/// Chunk numbers must fit, deleted ones included.
+fn check_room(collection: &str, index: &Index, documents: &[PreparedDocument]) -> Result<(), VectorStoreError> {
+    let added: usize = documents.iter().map(|document| document.chunks.len()).sum();
+    if index.columns.ids.len() + added < NONE as usize {
+        return Ok(());
+    }
+    Err(VectorStoreError::Unsupported(format!("collection `{collection}` is full")))
+}
+
+/// A chunk id belongs to one document: among those that stay and those that come.
+fn check_owners(index: &Index, documents: &[PreparedDocument]) -> Result<(), VectorStoreError> {
+    let coming: HashSet<&str> = documents.iter().map(|document| &*document.id).collect();
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    for document in documents {
+        for PreparedChunk { chunk, .. } in &document.chunks {
+            let stays = |owner: &&str| !coming.contains(owner);
+            let number = index.numbers.get(chunk.id.as_str());
+            let stored = number.and_then(|number| index.columns.documents.get(*number as usize)).map(|owner| &**owner);
+            let owner = stored.filter(stays).or_else(|| owners.insert(&chunk.id, &document.id));
+            if let Some(owner) = owner {
+                return Err(VectorStoreError::DuplicateChunk {
+                    chunk_id: chunk.id.clone(),
+                    document_id: document.id.to_string(),
+                    owner: Some(owner.to_owned()),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn common_dimension(
+    collection: &str,
+    mut dimension: Option<usize>,
+    documents: &[PreparedDocument],
+) -> Result<Option<usize>, VectorStoreError> {
+    let chunks = documents.iter().flat_map(|document| &document.chunks);
+    for found in chunks.map(|chunk| chunk.chunk.vector.len()).filter(|length| *length > 0) {
+        let expected = *dimension.get_or_insert(found);
+        if found != expected {
+            return Err(VectorStoreError::Dimension { collection: collection.to_owned(), expected, found });
+        }
+    }
+    Ok(dimension)
+}
+
+/// Gives terms their ids; new ones get the next.
+struct Numbering<'a> {
+    index: &'a Index,
+    first: TermId,
+    fresh: HashMap<Arc<str>, TermId>,
+    terms: Vec<Arc<str>>,
+}
+
+impl Numbering<'_> {
+    fn document(&mut self, document: PreparedDocument) -> AddedDocument {
+        let mut chunks = Vec::with_capacity(document.chunks.len());
+        let mut texts = Vec::with_capacity(document.chunks.len());
+        for PreparedChunk { chunk, metadata, terms } in document.chunks {
+            let mut terms: Vec<(TermId, u32)> =
+                terms.into_iter().map(|(term, count)| (self.term_id(term), count)).collect();
+            terms.sort_unstable();
+            let Chunk { id, guard, text, vector, .. } = chunk;
+            texts.push(text);
+            chunks.push(IndexedChunk { id: id.into(), guard, metadata, vector, terms });
+        }
+        AddedDocument { document: IndexedDocument { id: document.id, title: document.title, chunks }, texts }
+    }
+
+    fn term_id(&mut self, term: Arc<str>) -> TermId {
+        if let Some(id) = self.index.postings.term_id(&term).or_else(|| self.fresh.get(&term).copied()) {
+            return id;
+        }
+        // A dictionary of 2^32 terms would be larger than the chunks that it is made from.
+        let id = self.first.saturating_add(TermId::try_from(self.terms.len()).unwrap_or(TermId::MAX));
+        self.terms.push(Arc::clone(&term));
+        self.fresh.insert(term, id);
+        id
+    }
+}

@@ -1,0 +1,163 @@
+//! The engine's tables in `chunks.redb`. A call is one transaction, so a crash leaves what was before or what is after.
+//!
+//! What a search needs is read whole when the store is opened: a record per document (ids, guards, metadata, postings), the
+//! vectors of a document end to end, the dictionary. Texts have a table of their own and are read one by one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+
+use super::change::Change;
+use super::index::Index;
+use super::record;
+use crate::storage::{StorageError, open_database};
+
+/// Collection → its number and dimension (0: none yet).
+const COLLECTIONS: TableDefinition<'_, &str, (u32, u32)> = TableDefinition::new("collections");
+/// Collection number, term id → term.
+const TERMS: TableDefinition<'_, (u32, u32), &str> = TableDefinition::new("terms");
+/// Collection number, document id → record.
+const DOCUMENTS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("documents");
+/// Collection number, document id → the vectors of its chunks that have one: little-endian f32, end to end.
+const VECTORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("vectors");
+/// Collection number, document id, position of the chunk in the document → text.
+const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new("texts");
+
+/// The open file.
+pub(super) struct Durable {
+    path: PathBuf,
+    database: Database,
+}
+
+/// The file as it was at one moment.
+pub(super) struct Snapshot {
+    path: PathBuf,
+    transaction: ReadTransaction,
+}
+
+impl Durable {
+    pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
+        let durable = Self { path: path.to_owned(), database: open_database(path)? };
+        durable.in_transaction(|transaction| {
+            transaction.open_table(COLLECTIONS)?;
+            transaction.open_table(TERMS)?;
+            transaction.open_table(DOCUMENTS)?;
+            transaction.open_table(VECTORS)?;
+            transaction.open_table(TEXTS)?;
+            Ok(())
+        })?;
+        Ok(durable)
+    }
+
+    pub(super) fn snapshot(&self) -> Result<Snapshot, StorageError> {
+        let transaction = self.database.begin_read().map_err(|e| StorageError::redb(&self.path, e))?;
+        Ok(Snapshot { path: self.path.clone(), transaction })
+    }
+
+    /// Stores a change; durable when it returns.
+    pub(super) fn commit(&self, change: &Change) -> Result<(), StorageError> {
+        self.in_transaction(|transaction| {
+            let dimension = u32::try_from(change.dimension.unwrap_or_default()).unwrap_or_default();
+            transaction.open_table(COLLECTIONS)?.insert(change.collection.as_str(), (change.number, dimension))?;
+            let mut terms = transaction.open_table(TERMS)?;
+            for (id, term) in (change.first_term..).zip(&change.terms) {
+                terms.insert((change.number, id), &**term)?;
+            }
+            replace_documents(transaction, change)
+        })
+    }
+
+    fn in_transaction(
+        &self,
+        work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StorageError> {
+        let failed = |e: redb::Error| StorageError::redb(&self.path, e);
+        let transaction = self.database.begin_write().map_err(|e| failed(e.into()))?;
+        work(&transaction).map_err(failed)?;
+        transaction.commit().map_err(|e| failed(e.into()))
+    }
+}
+
+fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<(), redb::Error> {
+    let mut documents = transaction.open_table(DOCUMENTS)?;
+    let mut vectors = transaction.open_table(VECTORS)?;
+    let mut texts = transaction.open_table(TEXTS)?;
+    for (id, chunks) in &change.removed {
+        documents.remove((change.number, &**id))?;
+        vectors.remove((change.number, &**id))?;
+        for place in 0..*chunks {
+            texts.remove((change.number, &**id, place))?;
+        }
+    }
+    for added in &change.added {
+        let id = &*added.document.id;
+        documents.insert((change.number, id), record::encode(&added.document)?.as_slice())?;
+        let bytes = record::encode_vectors(&added.document);
+        if !bytes.is_empty() {
+            vectors.insert((change.number, id), bytes.as_slice())?;
+        }
+        for (place, text) in (0..).zip(&added.texts).filter(|(_, text)| !text.is_empty()) {
+            texts.insert((change.number, id, place), text.as_str())?;
+        }
+    }
+    Ok(())
+}
+
+impl Snapshot {
+    /// Every collection.
+    pub(super) fn load(&self) -> Result<BTreeMap<String, Index>, StorageError> {
+        self.read(|transaction| {
+            let mut indexes = BTreeMap::new();
+            for entry in transaction.open_table(COLLECTIONS)?.iter()? {
+                let (name, value) = entry?;
+                let (number, dimension) = value.value();
+                let mut index = Index::new(number);
+                index.dimension = Some(dimension as usize).filter(|dimension| *dimension > 0);
+                load_terms(transaction, &mut index)?;
+                load_documents(transaction, &mut index)?;
+                indexes.insert(name.value().to_owned(), index);
+            }
+            Ok(indexes)
+        })
+    }
+
+    /// The text of a chunk; empty when it has none.
+    pub(super) fn text(&self, collection: u32, document_id: &str, place: u32) -> Result<String, StorageError> {
+        self.read(|transaction| {
+            let text = transaction.open_table(TEXTS)?.get((collection, document_id, place))?;
+            Ok(text.map(|text| text.value().to_owned()).unwrap_or_default())
+        })
+    }
+
+    fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+        work(&self.transaction).map_err(|e| StorageError::redb(&self.path, e))
+    }
+}
+
+fn load_terms(transaction: &ReadTransaction, index: &mut Index) -> Result<(), redb::Error> {
+    for entry in transaction.open_table(TERMS)?.range((index.number, 0)..=(index.number, u32::MAX))? {
+        let (key, term) = entry?;
+        if key.value().1 != index.postings.terms_len() {
+            return Err(redb::Error::Corrupted("the dictionary has a gap".to_owned()));
+        }
+        index.postings.add_term(Arc::from(term.value()));
+    }
+    Ok(())
+}
+
+fn load_documents(transaction: &ReadTransaction, index: &mut Index) -> Result<(), redb::Error> {
+    let vectors = transaction.open_table(VECTORS)?;
+    let (first, end) = ((index.number, ""), (index.number.saturating_add(1), ""));
+    for entry in transaction.open_table(DOCUMENTS)?.range(first..end)? {
+        let (key, value) = entry?;
+        let (_, id) = key.value();
+        let bytes = vectors.get((index.number, id))?;
+        let bytes = bytes.as_ref().map(redb::AccessGuard::value).unwrap_or_default();
+        let document = record::decode(id, value.value(), bytes, index)
+            .map_err(|detail| redb::Error::Corrupted(format!("document `{id}`: {detail}")))?;
+        index.insert(document);
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The guards of a collection: their positions, and per guard the chunks and the sums that BM25 needs, so that the
+//! statistics of a visible set cost what is visible.
+
+use std::collections::HashMap;
+use std::iter::Sum;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::index::ChunkNumber;
+use crate::relationship::Object;
+use crate::vector_store::{GuardTable, Scope};
+
+/// Sums over the living chunks that have text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Statistics {
+    /// How many.
+    pub(super) chunks: u64,
+    /// How many words together.
+    pub(super) words: u64,
+}
+
+impl Sum for Statistics {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self { chunks: a.chunks + b.chunks, words: a.words + b.words })
+    }
+}
+
+/// What one guard stands before.
+#[derive(Default)]
+pub(super) struct Members {
+    /// Ascending; deleted ones stay until the next compaction.
+    pub(super) chunks: Vec<ChunkNumber>,
+    pub(super) statistics: Statistics,
+}
+
+/// Every guard that the collection has had since the store was opened.
+///
+/// INVARIANT (stable positions): a guard keeps its position for as long as the process runs; new ones are appended.
+#[derive(Default)]
+pub(super) struct Guards {
+    table: Arc<Vec<Object>>,
+    positions: HashMap<Object, u32>,
+    members: Vec<Members>,
+}
+
+impl Guards {
+    pub(super) fn table(&self) -> GuardTable {
+        GuardTable { guards: Arc::clone(&self.table) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(super) fn get(&self, position: u32) -> Option<&Object> {
+        self.table.get(position as usize)
+    }
+
+    /// The position of a guard; appended when it is new.
+    pub(super) fn position(&mut self, guard: &Object) -> u32 {
+        if let Some(position) = self.positions.get(guard) {
+            return *position;
+        }
+        // There are never more guards than chunk numbers, and those fit.
+        let position = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        Arc::make_mut(&mut self.table).push(guard.clone());
+        self.positions.insert(guard.clone(), position);
+        self.members.push(Members::default());
+        position
+    }
+
+    pub(super) fn add(&mut self, position: u32, chunk: ChunkNumber, words: u32) {
+        if let Some(members) = self.members.get_mut(position as usize) {
+            members.chunks.push(chunk);
+            if words > 0 {
+                members.statistics.chunks += 1;
+                members.statistics.words += u64::from(words);
+            }
+        }
+    }
+
+    /// Takes a chunk out of the sums; its number stays in the list until [`Guards::renumber`].
+    pub(super) fn remove(&mut self, position: u32, words: u32) {
+        if let Some(members) = self.members.get_mut(position as usize)
+            && words > 0
+        {
+            members.statistics.chunks -= 1;
+            members.statistics.words -= u64::from(words);
+        }
+    }
+
+    pub(super) fn renumber(&mut self, new_number: impl Fn(ChunkNumber) -> Option<ChunkNumber>) {
+        for members in &mut self.members {
+            members.chunks = members.chunks.iter().filter_map(|chunk| new_number(*chunk)).collect();
+        }
+    }
+
+    /// The guards of a scope. Positions that do not exist stand for no guard.
+    pub(super) fn within<'a>(&'a self, scope: &'a Scope) -> ScopedGuards<'a> {
+        match scope {
+            Scope::Everything => ScopedGuards { guards: self, positions: None },
+            Scope::Guards { table, positions } => {
+                debug_assert!(
+                    self.table.starts_with(&table.guards) || table.guards.starts_with(&self.table),
+                    "the scope's table is of another collection or process"
+                );
+                ScopedGuards { guards: self, positions: Some(positions) }
+            }
+        }
+    }
+}
+
+/// The guards of one scope.
+pub(super) struct ScopedGuards<'a> {
+    guards: &'a Guards,
+    /// `None`: all of them.
+    positions: Option<&'a RoaringBitmap>,
+}
+
+impl<'a> ScopedGuards<'a> {
+    pub(super) fn is_everything(&self) -> bool {
+        self.positions.is_none()
+    }
+
+    pub(super) fn members(&self) -> Box<dyn Iterator<Item = &'a Members> + 'a> {
+        let all = &self.guards.members;
+        match self.positions {
+            None => Box::new(all.iter()),
+            Some(positions) => Box::new(positions.iter().filter_map(|position| all.get(position as usize))),
+        }
+    }
+
+    /// By position: whether the guard is in the scope.
+    pub(super) fn flags(&self) -> Vec<bool> {
+        let Some(positions) = self.positions else { return vec![true; self.guards.len()] };
+        let mut flags = vec![false; self.guards.len()];
+        for position in positions {
+            if let Some(flag) = flags.get_mut(position as usize) {
+                *flag = true;
+            }
+        }
+        flags
+    }
+}

@@ -1,0 +1,251 @@
+//! One collection in memory: what a search looks at. Chunks are numbered in the order of their arrival and kept as
+//! columns; a deleted chunk keeps its number, without a guard, until the deleted outnumber the living.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::guards::Guards;
+use super::postings::{Posting, Postings, TermId};
+use crate::chunk::Metadata;
+use crate::relationship::Object;
+
+/// A chunk's place in the columns.
+pub(super) type ChunkNumber = u32;
+
+/// In a column: nothing. For a chunk's guard: the chunk was deleted.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A document as it is indexed and stored, without its texts.
+#[derive(Clone, Debug)]
+pub(super) struct IndexedDocument {
+    pub(super) id: Arc<str>,
+    pub(super) title: Box<str>,
+    pub(super) chunks: Vec<IndexedChunk>,
+}
+
+/// A chunk as it is indexed and stored, without its text.
+#[derive(Clone, Debug)]
+pub(super) struct IndexedChunk {
+    pub(super) id: Arc<str>,
+    pub(super) guard: Object,
+    /// Shared with the chunk before when it is the same.
+    pub(super) metadata: Arc<Metadata>,
+    /// Of length 1; empty when there is none.
+    pub(super) vector: Vec<f32>,
+    /// Ascending by term id.
+    pub(super) terms: Vec<(TermId, u32)>,
+}
+
+/// Where the chunks of a document are.
+pub(super) struct DocumentEntry {
+    pub(super) title: Box<str>,
+    pub(super) first: ChunkNumber,
+    pub(super) chunks: u32,
+}
+
+/// One collection.
+pub(super) struct Index {
+    /// Its number in the data directory.
+    pub(super) number: u32,
+    /// The length of its vectors; fixed by the first one.
+    pub(super) dimension: Option<usize>,
+    pub(super) guards: Guards,
+    pub(super) postings: Postings,
+    pub(super) documents: HashMap<Arc<str>, DocumentEntry>,
+    /// Living chunks by id.
+    pub(super) numbers: HashMap<Arc<str>, ChunkNumber>,
+    pub(super) columns: Columns,
+}
+
+/// By chunk number.
+#[derive(Default)]
+pub(super) struct Columns {
+    pub(super) ids: Vec<Arc<str>>,
+    pub(super) documents: Vec<Arc<str>>,
+    /// Positions in the guard table; [`NONE`] when deleted.
+    pub(super) guards: Vec<u32>,
+    /// Words of the text.
+    pub(super) lengths: Vec<u32>,
+    /// Positions in `metadata_values`.
+    pub(super) metadata: Vec<u32>,
+    /// Positions in `vectors`, in units of the dimension; [`NONE`] when there is none.
+    pub(super) vector_slots: Vec<u32>,
+    /// The distinct metadata of each document, one document after the other.
+    pub(super) metadata_values: Vec<Arc<Metadata>>,
+    /// End to end.
+    pub(super) vectors: Vec<f32>,
+}
+
+impl Index {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            dimension: None,
+            guards: Guards::default(),
+            postings: Postings::default(),
+            documents: HashMap::new(),
+            numbers: HashMap::new(),
+            columns: Columns::default(),
+        }
+    }
+
+    /// Puts a document in; none with its id or the ids of its chunks is there.
+    pub(super) fn insert(&mut self, document: IndexedDocument) {
+        let first = self.columns.next_number();
+        let entry = DocumentEntry { title: document.title, first, chunks: length(&document.chunks) };
+        for chunk in document.chunks {
+            let number = self.columns.next_number();
+            let words = chunk.terms.iter().map(|(_, count)| count).sum();
+            let guard = self.guards.position(&chunk.guard);
+            self.guards.add(guard, number, words);
+            for (term, count) in &chunk.terms {
+                self.postings.add(*term, Posting { chunk: number, count: *count });
+            }
+            self.numbers.insert(Arc::clone(&chunk.id), number);
+            self.columns.push(Row { chunk, document: Arc::clone(&document.id), guard, words }, number == first);
+        }
+        self.documents.insert(document.id, entry);
+    }
+
+    /// Takes a document out, if it is there.
+    pub(super) fn remove(&mut self, document_id: &str) {
+        let Some(entry) = self.documents.remove(document_id) else { return };
+        for number in entry.first..entry.first + entry.chunks {
+            let place = number as usize;
+            let (Some(id), Some(words)) = (self.columns.ids.get(place), self.columns.lengths.get(place)) else {
+                continue;
+            };
+            self.numbers.remove(id);
+            if let Some(guard) = self.columns.guards.get_mut(place) {
+                self.guards.remove(*guard, *words);
+                *guard = NONE;
+            }
+        }
+    }
+
+    /// Numbers the living anew when the deleted outnumber them.
+    pub(super) fn compact(&mut self) {
+        let deleted = self.columns.ids.len() - self.numbers.len();
+        if deleted <= self.numbers.len() {
+            return;
+        }
+        let new_numbers = self.columns.compact(self.dimension.unwrap_or_default());
+        let new_number = |old: ChunkNumber| new_numbers.get(old as usize).copied().filter(|number| *number != NONE);
+        self.guards.renumber(new_number);
+        self.postings.renumber(new_number);
+        for number in self.numbers.values_mut() {
+            *number = new_number(*number).unwrap_or(NONE);
+        }
+        for entry in self.documents.values_mut() {
+            entry.first = new_number(entry.first).unwrap_or(NONE);
+        }
+    }
+}
+
+/// One chunk on its way into the columns.
+struct Row {
+    chunk: IndexedChunk,
+    document: Arc<str>,
+    guard: u32,
+    words: u32,
+}
+
+impl Columns {
+    pub(super) fn next_number(&self) -> ChunkNumber {
+        length(&self.ids)
+    }
+
+    pub(super) fn is_living(&self, chunk: ChunkNumber) -> bool {
+        self.guard(chunk) != NONE
+    }
+
+    /// The position of the guard; [`NONE`] when the chunk was deleted.
+    pub(super) fn guard(&self, chunk: ChunkNumber) -> u32 {
+        self.guards.get(chunk as usize).copied().unwrap_or(NONE)
+    }
+
+    pub(super) fn length(&self, chunk: ChunkNumber) -> u32 {
+        self.lengths.get(chunk as usize).copied().unwrap_or_default()
+    }
+
+    /// The position of the metadata in `metadata_values`.
+    pub(super) fn metadata_place(&self, chunk: ChunkNumber) -> usize {
+        self.metadata.get(chunk as usize).map_or(usize::MAX, |place| *place as usize)
+    }
+
+    pub(super) fn vector(&self, chunk: ChunkNumber, dimension: usize) -> Option<&[f32]> {
+        let slot = *self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE)? as usize;
+        self.vectors.get(slot * dimension..(slot + 1) * dimension)
+    }
+
+    fn push(&mut self, row: Row, is_first: bool) {
+        let Row { chunk, document, guard, words } = row;
+        let slot = self.vectors.len().checked_div(chunk.vector.len()).map_or(NONE, position);
+        self.vectors.extend_from_slice(&chunk.vector);
+        let is_shared = self.metadata_values.last().is_some_and(|last| Arc::ptr_eq(last, &chunk.metadata));
+        if is_first || !is_shared {
+            self.metadata_values.push(chunk.metadata);
+        }
+        self.metadata.push(position(self.metadata_values.len() - 1));
+        self.ids.push(chunk.id);
+        self.documents.push(document);
+        self.guards.push(guard);
+        self.lengths.push(words);
+        self.vector_slots.push(slot);
+    }
+
+    /// Moves the living down over the deleted; gives the new number of each old one, or [`NONE`].
+    fn compact(&mut self, dimension: usize) -> Vec<ChunkNumber> {
+        let mut old = std::mem::take(self);
+        let mut new_numbers = Vec::with_capacity(old.ids.len());
+        // The vectors are most of the memory: they are moved in place.
+        self.vectors = std::mem::take(&mut old.vectors);
+        let mut vectors_kept = 0;
+        let mut last_metadata = NONE;
+        for place in 0..old.ids.len() {
+            let number = position(place);
+            if !old.is_living(number) {
+                new_numbers.push(NONE);
+                continue;
+            }
+            new_numbers.push(self.next_number());
+            let (Some(id), Some(document), Some(metadata), Some(slot)) = (
+                old.ids.get_mut(place),
+                old.documents.get_mut(place),
+                old.metadata.get(place).copied(),
+                old.vector_slots.get(place).copied(),
+            ) else {
+                continue;
+            };
+            if metadata != last_metadata {
+                last_metadata = metadata;
+                self.metadata_values.extend(old.metadata_values.get(metadata as usize).cloned());
+            }
+            if slot == NONE {
+                self.vector_slots.push(NONE);
+            } else {
+                let from = slot as usize * dimension;
+                self.vectors.copy_within(from..from + dimension, vectors_kept * dimension);
+                self.vector_slots.push(position(vectors_kept));
+                vectors_kept += 1;
+            }
+            self.metadata.push(position(self.metadata_values.len() - 1));
+            self.ids.push(std::mem::take(id));
+            self.documents.push(std::mem::take(document));
+            self.guards.push(old.guard(number));
+            self.lengths.push(old.length(number));
+        }
+        self.vectors.truncate(vectors_kept * dimension);
+        self.vectors.shrink_to_fit();
+        new_numbers
+    }
+}
+
+fn length<T>(items: &[T]) -> u32 {
+    position(items.len())
+}
+
+/// A place in a column. `change` refuses what would not fit, so the largest number never occurs.
+fn position(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(NONE)
+}

@@ -1,0 +1,102 @@
+//! From text to terms: the words of a text (UAX #29), folded (NFKC, lower case) and stemmed (English). Queries and chunks
+//! go the same way, so it need not be linguistically right to be consistent.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use rust_stemmers::{Algorithm, Stemmer};
+use unicode_normalization::UnicodeNormalization;
+use unicode_segmentation::UnicodeSegmentation;
+
+/// Longer words are data (hashes, base64), not language; they are passed over.
+const WORD_BYTES_MAX: usize = 128;
+/// How many stems are remembered before the memory is emptied. Stemming is most of the cost of ingesting.
+const STEMS_REMEMBERED_MAX: usize = 65_536;
+
+/// A term and how often it occurs.
+pub(super) type TermCount = (Arc<str>, u32);
+
+/// Turns texts into terms. It remembers stems, so one is made per thread and kept for a batch.
+pub(super) struct Analyzer {
+    stemmer: Stemmer,
+    stems: HashMap<String, Arc<str>>,
+}
+
+impl Analyzer {
+    pub(super) fn new() -> Self {
+        Self { stemmer: Stemmer::create(Algorithm::English), stems: HashMap::new() }
+    }
+
+    /// The distinct terms in the order of their first occurrence, each with its number of occurrences.
+    pub(super) fn terms(&mut self, text: &str) -> Vec<TermCount> {
+        let folded = fold(text);
+        let mut terms: Vec<TermCount> = Vec::new();
+        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        for word in folded.unicode_words().filter(|word| word.len() <= WORD_BYTES_MAX) {
+            let term = self.stem(word);
+            match places.entry(term) {
+                Entry::Occupied(place) => {
+                    if let Some((_, count)) = terms.get_mut(*place.get()) {
+                        *count += 1;
+                    }
+                }
+                Entry::Vacant(place) => {
+                    terms.push((Arc::clone(place.key()), 1));
+                    place.insert(terms.len() - 1);
+                }
+            }
+        }
+        terms
+    }
+
+    fn stem(&mut self, word: &str) -> Arc<str> {
+        if let Some(stem) = self.stems.get(word) {
+            return Arc::clone(stem);
+        }
+        if self.stems.len() >= STEMS_REMEMBERED_MAX {
+            self.stems.clear();
+        }
+        let stem: Arc<str> = self.stemmer.stem(word).into();
+        self.stems.insert(word.to_owned(), Arc::clone(&stem));
+        stem
+    }
+}
+
+fn fold(text: &str) -> String {
+    if text.is_ascii() {
+        return text.to_ascii_lowercase();
+    }
+    text.nfkc().flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_folded_stemmed_and_counted() {
+        let rows: [(&str, &[(&str, u32)]); 8] = [
+            ("", &[]),
+            ("?! -- \u{2026}", &[]),
+            ("The pods' scheduling, scheduled PODS.", &[("the", 1), ("pod", 2), ("schedul", 2)]),
+            ("zeta alpha zeta", &[("zeta", 2), ("alpha", 1)]),
+            // One word, in full-width letters, as a ligature, and with a combining accent.
+            ("\u{ff30}\u{ff2f}\u{ff24} pod", &[("pod", 2)]),
+            ("\u{fb01}le file", &[("file", 2)]),
+            ("caf\u{e9} CAFE\u{301}", &[("caf\u{e9}", 2)]),
+            ("\u{6771}\u{4eac}", &[("\u{6771}", 1), ("\u{4eac}", 1)]),
+        ];
+        for (text, expected) in rows {
+            let terms = Analyzer::new().terms(text);
+            let found: Vec<(&str, u32)> = terms.iter().map(|(term, count)| (&**term, *count)).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn endless_words_are_passed_over() {
+        let word = "a".repeat(WORD_BYTES_MAX + 1);
+        assert!(Analyzer::new().terms(&word).is_empty());
+    }
+}

@@ -1,0 +1,57 @@
+//! Cosine similarity by a full scan: stored vectors have length 1, so it is the dot product with the query's direction.
+//!
+//! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function, so it
+//! does not depend on the scope, on the other chunks, or on how the scan is divided among threads.
+
+use rayon::prelude::*;
+use simsimd::SpatialSimilarity;
+
+use super::index::{ChunkNumber, Index};
+use super::search::{FilterTest, VisibleSet};
+use super::top_k::{Hit, TopK};
+use crate::vector_store::{Filter, Scope};
+
+/// What one thread scans at a stretch; less than this is not worth a second thread.
+const BLOCK_CHUNKS: usize = 4_096;
+
+/// The best `limit` chunks that have a vector, best first. The query has the dimension of the collection.
+pub(super) fn search(index: &Index, query: &[f32], scope: &Scope, filter: Option<&Filter>, limit: usize) -> Vec<Hit> {
+    if limit == 0 {
+        return Vec::new();
+    }
+    let query = normalized(query);
+    let mut chunks = VisibleSet::new(index, scope).chunks();
+    let mut filter = FilterTest::new(index, filter);
+    chunks.retain(|chunk| filter.passes(*chunk));
+    let best = chunks
+        .par_chunks(BLOCK_CHUNKS)
+        .map(|block| scan(index, &query, block, limit))
+        .reduce(|| TopK::new(limit, &index.columns.ids), TopK::merge);
+    best.into_hits()
+}
+
+/// The vector's direction: the same vector with length 1.
+#[expect(clippy::cast_possible_truncation, reason = "vectors are stored as f32")]
+pub(super) fn normalized(vector: &[f32]) -> Vec<f32> {
+    // In f64 the squares of the largest and of the smallest f32 are still finite and not zero.
+    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
+}
+
+fn scan<'a>(index: &'a Index, query: &[f32], chunks: &[ChunkNumber], limit: usize) -> TopK<'a> {
+    let mut best = TopK::new(limit, &index.columns.ids);
+    for chunk in chunks {
+        if let Some(vector) = index.columns.vector(*chunk, query.len()) {
+            best.push(Hit { score: similarity(query, vector), chunk: *chunk });
+        }
+    }
+    best
+}
+
+fn similarity(query: &[f32], vector: &[f32]) -> f32 {
+    let dot = f32::dot(query, vector).unwrap_or_default();
+    // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
+    #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32")]
+    let score = dot as f32 + 0.0;
+    score
+}

@@ -1,0 +1,175 @@
+//! What a store takes in: one named limit per size, and the rules that need no look at what is already stored. Every
+//! adapter applies them before it does any work, so that a refused call has done nothing.
+
+use std::collections::HashSet;
+
+use super::{Query, VectorStoreError};
+use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
+
+/// Longest collection name, in bytes. Qdrant's limit.
+pub const COLLECTION_BYTES_MAX: usize = 255;
+/// Most chunks of one document: it is replaced in one transaction.
+pub const CHUNKS_PER_DOCUMENT_MAX: usize = 10_000;
+/// Longest text of one chunk, in bytes: a chunk goes into a prompt whole.
+pub const CHUNK_TEXT_BYTES_MAX: usize = 65_536;
+/// Longest title, in bytes.
+pub const TITLE_BYTES_MAX: usize = 1_024;
+/// Most metadata keys of one chunk.
+pub const METADATA_KEYS_MAX: usize = 64;
+/// All metadata keys and values of one chunk together, in bytes; a number counts 8.
+pub const METADATA_BYTES_MAX: usize = 16_384;
+/// Longest vector. The widest embeddings in common use have 4,096.
+pub const VECTOR_DIMENSION_MAX: usize = 4_096;
+/// Longest text query, in bytes.
+pub const QUERY_BYTES_MAX: usize = 8_192;
+/// Most different words of a text query: each costs a walk over its occurrences.
+pub const QUERY_TERMS_MAX: usize = 256;
+
+/// Refuses a collection name that some store could not hold.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`].
+pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
+    check_name(name, COLLECTION_BYTES_MAX).map_err(|rule| invalid(format!("collection `{}` {rule}", shown(name))))
+}
+
+/// Refuses a document that no store takes: see the limits of this module.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`], [`VectorStoreError::Dimension`] is not checked here; [`VectorStoreError::DuplicateChunk`].
+pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
+    let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(&document.id)));
+    check_name(&document.id, ID_BYTES_MAX).map_err(refused)?;
+    if document.title.len() > TITLE_BYTES_MAX {
+        return Err(refused(format!(
+            "has a title of {} bytes, at most {TITLE_BYTES_MAX} are allowed",
+            document.title.len()
+        )));
+    }
+    if document.chunks.is_empty() {
+        return Err(refused("has no chunks".to_owned()));
+    }
+    if document.chunks.len() > CHUNKS_PER_DOCUMENT_MAX {
+        let found = document.chunks.len();
+        return Err(refused(format!("has {found} chunks, at most {CHUNKS_PER_DOCUMENT_MAX} are allowed")));
+    }
+    let mut ids = HashSet::with_capacity(document.chunks.len());
+    for chunk in &document.chunks {
+        check_chunk(chunk)?;
+        if chunk.document_id != document.id {
+            let other = shown(&chunk.document_id);
+            return Err(refused(format!("has a chunk `{}` of document `{other}`", shown(&chunk.id))));
+        }
+        if !ids.insert(chunk.id.as_str()) {
+            return Err(VectorStoreError::DuplicateChunk {
+                chunk_id: chunk.id.clone(),
+                document_id: document.id.clone(),
+                owner: None,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a chunk that no store takes.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`].
+pub fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
+    let rules = || -> Result<(), String> {
+        check_name(&chunk.id, ID_BYTES_MAX)?;
+        if chunk.text.is_empty() && chunk.vector.is_empty() {
+            return Err("has neither text nor vector".to_owned());
+        }
+        if chunk.text.len() > CHUNK_TEXT_BYTES_MAX {
+            let found = chunk.text.len();
+            return Err(format!("has {found} bytes of text, at most {CHUNK_TEXT_BYTES_MAX} are allowed"));
+        }
+        if !chunk.vector.is_empty() {
+            check_vector(&chunk.vector).map_err(|rule| format!("has a vector that {rule}"))?;
+        }
+        check_metadata(&chunk.metadata)
+    };
+    rules().map_err(|rule| {
+        let (id, document) = (shown(&chunk.id), shown(&chunk.document_id));
+        invalid(format!("chunk `{id}` of document `{document}` {rule}"))
+    })
+}
+
+/// Refuses a query that no store answers.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`].
+pub fn check_query(query: &Query) -> Result<(), VectorStoreError> {
+    match query {
+        Query::Text(text) if text.len() > QUERY_BYTES_MAX => {
+            Err(invalid(format!("the query has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len())))
+        }
+        Query::Text(_) => Ok(()),
+        Query::Vector(vector) => {
+            check_vector(vector).map_err(|rule| invalid(format!("the query is a vector that {rule}")))
+        }
+    }
+}
+
+fn check_name(name: &str, bytes_max: usize) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("has an empty name".to_owned());
+    }
+    if name.len() > bytes_max {
+        return Err(format!("has a name of {} bytes, at most {bytes_max} are allowed", name.len()));
+    }
+    if name.contains(char::is_control) {
+        return Err("has a control character in its name".to_owned());
+    }
+    Ok(())
+}
+
+fn check_vector(vector: &[f32]) -> Result<(), String> {
+    if vector.is_empty() {
+        return Err("is empty".to_owned());
+    }
+    if vector.len() > VECTOR_DIMENSION_MAX {
+        return Err(format!("has {} dimensions, at most {VECTOR_DIMENSION_MAX} are allowed", vector.len()));
+    }
+    if let Some(position) = vector.iter().position(|x| !x.is_finite()) {
+        return Err(format!("is not finite at position {position}"));
+    }
+    if vector.iter().all(|x| *x == 0.0) {
+        return Err("is all zero, so it has no direction".to_owned());
+    }
+    Ok(())
+}
+
+fn check_metadata(metadata: &Metadata) -> Result<(), String> {
+    if metadata.len() > METADATA_KEYS_MAX {
+        return Err(format!("has {} metadata keys, at most {METADATA_KEYS_MAX} are allowed", metadata.len()));
+    }
+    let mut bytes = 0;
+    for (key, value) in metadata {
+        if key.is_empty() || key.contains(char::is_control) {
+            return Err(format!("has a metadata key `{}` that is empty or holds a control character", shown(key)));
+        }
+        bytes += key.len();
+        match value {
+            Value::Float(number) if !number.is_finite() => {
+                return Err(format!("has a number under metadata key `{}` that is not finite", shown(key)));
+            }
+            Value::Text(text) => bytes += text.len(),
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) => bytes += size_of::<f64>(),
+        }
+    }
+    if bytes > METADATA_BYTES_MAX {
+        return Err(format!("has {bytes} bytes of metadata, at most {METADATA_BYTES_MAX} are allowed"));
+    }
+    Ok(())
+}
+
+fn invalid(text: String) -> VectorStoreError {
+    VectorStoreError::Invalid(text)
+}
+
+/// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
+fn shown(value: &str) -> String {
+    value.chars().take(80).flat_map(char::escape_debug).collect()
+}
