@@ -1,0 +1,346 @@
+//! The embedded engine: the contract of the port, brute force as an oracle, twin worlds, crashes and restarts.
+#![cfg(test)]
+
+#[path = "support/brute_force.rs"]
+mod brute_force;
+#[path = "support/vector_store_suite.rs"]
+mod vector_store_suite;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use brute_force::World;
+use proptest::prelude::*;
+use ragward::chunk::{Candidate, Chunk, Document, Value};
+use ragward::storage::StorageError;
+use ragward::vector_store::exact::{ExactStore, FILE_NAME};
+use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use tokio::runtime::{Builder, Runtime};
+use vector_store_suite::{Store, document};
+
+const COLLECTION: &str = "chunks";
+const GUARDS: [&str; 4] = ["doc:a", "doc:b", "doc:c", "doc:d"];
+const WORDS: [&str; 8] = ["red", "fox", "hen", "barn", "the", "moon", "salt", "oak"];
+const DIMENSION: usize = 3;
+
+#[tokio::test]
+async fn the_port_suite() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
+}
+
+/// One change to a store.
+#[derive(Clone, Debug)]
+enum Change {
+    Upsert(Vec<Document>),
+    Delete(BTreeSet<String>),
+    Reopen,
+}
+
+/// A search, with the scope as guards: their positions differ between stores.
+#[derive(Clone, Debug)]
+struct Question {
+    query: Query,
+    filter: Option<Filter>,
+    scope: Option<BTreeSet<usize>>,
+    limit: usize,
+}
+
+fn texts() -> impl Strategy<Value = String> {
+    prop::collection::vec(prop::sample::select(WORDS.as_slice()), 0..12).prop_map(|words| words.join(" "))
+}
+
+fn vectors() -> impl Strategy<Value = Vec<f32>> {
+    // Few directions, so that scores tie.
+    let number = prop::sample::select([-2.0_f32, -1.0, 0.0, 1.0, 2.0].as_slice());
+    prop::collection::vec(number, DIMENSION).prop_filter("a direction", |vector| vector.iter().any(|x| *x != 0.0))
+}
+
+fn values() -> impl Strategy<Value = Value> {
+    prop_oneof![(0..4_i64).prop_map(Value::Int), Just(Value::Float(2.0)), Just(Value::Text("x".to_owned()))]
+}
+
+/// A document of one of a few ids, so that many are replaced.
+fn documents(ids: &'static [&'static str], guards: &'static [&'static str]) -> impl Strategy<Value = Document> {
+    let chunk = (prop::sample::select(guards), texts(), prop::option::of(vectors()), prop::option::of(values()));
+    (prop::sample::select(ids), prop::collection::vec(chunk, 1..5)).prop_map(|(id, chunks)| {
+        let mut made = document(id, &[]);
+        for (place, (guard, text, vector, value)) in chunks.into_iter().enumerate() {
+            let text = if text.is_empty() && vector.is_none() { "?" } else { text.as_str() };
+            let mut chunk = document(id, &[(guard, text, &vector.unwrap_or_default())]).chunks.remove(0);
+            chunk.id = format!("{id}#{place}");
+            chunk.metadata.extend(value.map(|value| ("n".to_owned(), value)));
+            made.chunks.push(chunk);
+        }
+        made
+    })
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    const IDS: [&str; 6] = ["p", "q", "r", "s", "t", "u"];
+    let ids = prop::collection::btree_set(prop::sample::select(IDS.as_slice()).prop_map(str::to_owned), 1..3);
+    let change = prop_oneof![
+        6 => prop::collection::vec(documents(&IDS, &GUARDS), 1..4).prop_map(Change::Upsert),
+        2 => ids.prop_map(Change::Delete),
+        1 => Just(Change::Reopen),
+    ];
+    prop::collection::vec(change, 1..16)
+}
+
+fn filters() -> impl Strategy<Value = Filter> {
+    let leaf = prop_oneof![
+        prop::collection::vec(values(), 0..3).prop_map(|values| Filter::OneOf { key: "n".to_owned(), values }),
+        (0..3_i32).prop_map(|low| Filter::Between { key: "n".to_owned(), low: f64::from(low), high: 2.5 }),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|filter| Filter::Not(Box::new(filter))),
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Filter::All),
+            prop::collection::vec(inner, 0..3).prop_map(Filter::Any),
+        ]
+    })
+}
+
+fn questions() -> impl Strategy<Value = Question> {
+    let query = prop_oneof![texts().prop_map(Query::Text), vectors().prop_map(Query::Vector)];
+    let scope = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
+    (query, prop::option::of(filters()), scope, 0..20_usize).prop_map(|(query, filter, scope, limit)| Question {
+        query,
+        filter,
+        scope,
+        limit,
+    })
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().expect("a runtime")
+}
+
+fn opened(directory: &Path) -> ExactStore {
+    ExactStore::open(directory).expect("opened")
+}
+
+async fn ask(store: &ExactStore, question: &Question) -> Vec<Candidate> {
+    let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
+    let scope = question.scope.as_ref().map_or(Scope::Everything, |guards| {
+        let is_meant = |guard: &str| guards.iter().any(|place| GUARDS[*place] == guard);
+        let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| is_meant(guard.as_str()));
+        Scope::Guards { positions: positions.map(|(position, _)| position).collect(), table: table.clone() }
+    });
+    let Question { query, filter, limit, .. } = question.clone();
+    let search = Search { collection: COLLECTION.to_owned(), query, filter, scope, limit };
+    store.search(&search).await.expect("a search")
+}
+
+/// Equal only if every byte is.
+fn bytes(candidates: &[Candidate]) -> Vec<(String, String, u32)> {
+    let bytes = |c: &Candidate| (c.chunk_id.clone(), c.guard.as_str().to_owned(), c.score.to_bits());
+    candidates.iter().map(bytes).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn answers_are_those_of_brute_force(changes in changes(), questions in prop::collection::vec(questions(), 1..12)) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let runtime = runtime();
+        let mut store = opened(directory.path());
+        let mut world = World::default();
+        let first = document("first", &[(GUARDS[0], "red fox", &[1.0, 0.0, 0.0])]);
+        for change in [Change::Upsert(vec![first])].into_iter().chain(changes) {
+            match change {
+                Change::Upsert(documents) => {
+                    world.upsert(&documents);
+                    runtime.block_on(store.upsert(COLLECTION, documents)).expect("taken in");
+                }
+                Change::Delete(ids) => {
+                    let deleted = runtime.block_on(store.delete(COLLECTION, &ids)).expect("deleted");
+                    prop_assert_eq!(deleted, world.delete(&ids));
+                }
+                Change::Reopen => {
+                    drop(store);
+                    store = opened(directory.path());
+                }
+            }
+        }
+        let info = runtime.block_on(store.collection(COLLECTION)).expect("a collection");
+        prop_assert_eq!((info.documents, info.chunks), world.counts());
+        let answers: Vec<Vec<Candidate>> = questions.iter().map(|q| runtime.block_on(ask(&store, q))).collect();
+        for (question, answer) in questions.iter().zip(&answers) {
+            let guards = question.scope.as_ref().map(|scope| scope.iter().map(|place| GUARDS[*place]).collect());
+            world.check(&question.query, question.filter.as_ref(), guards.as_ref(), question.limit, answer);
+        }
+        let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
+        let read = runtime.block_on(store.read(COLLECTION, &ids)).expect("read");
+        let expected: Vec<Chunk> = world.chunks().map(|chunk| Chunk { vector: Vec::new(), ..chunk.clone() }).collect();
+        prop_assert_eq!(read, expected);
+
+        drop(store);
+        let store = opened(directory.path());
+        for (question, answer) in questions.iter().zip(&answers) {
+            prop_assert_eq!(bytes(&runtime.block_on(ask(&store, question))), bytes(answer), "{:?}", question);
+        }
+    }
+
+    #[test]
+    fn what_is_hidden_changes_no_byte(
+        visible in prop::collection::vec(documents(&["p", "q", "r", "s", "t", "u"], &["doc:a", "doc:b"]), 1..12),
+        hidden in prop::collection::vec(documents(&["A", "b", "q2", "z"], &["doc:c", "doc:d"]), 1..24),
+        order in any::<prop::sample::Index>(),
+        questions in prop::collection::vec(questions(), 1..12),
+    ) {
+        let runtime = runtime();
+        let worlds = [tempfile::tempdir(), tempfile::tempdir()].map(|made| made.expect("a temporary directory"));
+        let [small, large] = worlds.each_ref().map(|directory| opened(directory.path()));
+        let first = document("first", &[(GUARDS[0], "red fox", &[1.0, 0.0, 0.0])]);
+        let upsert = |store: &ExactStore, documents: Vec<Document>| {
+            runtime.block_on(store.upsert(COLLECTION, documents)).expect("taken in");
+        };
+        upsert(&small, [first.clone()].into_iter().chain(visible.clone()).collect());
+        // The large world hears of the hidden ones between, before and after, changes its mind, and deletes some.
+        upsert(&large, hidden.clone());
+        upsert(&large, vec![first]);
+        let cut = order.index(visible.len());
+        upsert(&large, visible[..cut].to_vec());
+        upsert(&large, hidden.iter().rev().cloned().collect());
+        upsert(&large, visible[cut..].to_vec());
+        let ids = hidden.iter().take(order.index(hidden.len())).map(|document| document.id.clone()).collect();
+        runtime.block_on(large.delete(COLLECTION, &ids)).expect("deleted");
+        for mut question in questions {
+            let scope = question.scope.unwrap_or_else(|| BTreeSet::from([0, 1]));
+            question.scope = Some(scope.into_iter().filter(|place| *place < 2).collect());
+            let [in_small, in_large] = [&small, &large].map(|store| runtime.block_on(ask(store, &question)));
+            prop_assert_eq!(bytes(&in_small), bytes(&in_large), "{:?}", question);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scan_divided_among_threads_gives_the_same_bytes() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    let chunk = |place: u16| {
+        let vector = [f32::from(place % 97) - 48.0, f32::from(place % 89) + 0.5, f32::from(place % 7)];
+        document(&format!("d{place}"), &[(GUARDS[usize::from(place % 4)], "", &vector)])
+    };
+    store.upsert(COLLECTION, (0..20_000).map(chunk).collect()).await.expect("taken in");
+    let question = |scope| Question { query: Query::Vector(vec![0.3, 0.2, 0.1]), filter: None, scope, limit: 500 };
+    let whole = bytes(&ask(&store, &question(None)).await);
+    assert_eq!(bytes(&ask(&store, &question(Some((0..4).collect()))).await), whole);
+    let mut parts = BTreeMap::new();
+    for guard in 0..4 {
+        for candidate in bytes(&ask(&store, &question(Some([guard].into()))).await) {
+            parts.insert(candidate.0.clone(), candidate);
+        }
+    }
+    for candidate in whole {
+        assert_eq!(parts.get(&candidate.0), Some(&candidate));
+    }
+}
+
+#[tokio::test]
+async fn the_longest_and_shortest_vectors_have_a_direction() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    let vectors = [[f32::MAX, f32::MAX], [f32::MIN_POSITIVE, f32::MIN_POSITIVE], [1e-45, 1e-45], [1.0, 1.0]];
+    let documents = vectors.iter().enumerate().map(|(n, vector)| document(&format!("d{n}"), &[("doc:a", "", vector)]));
+    store.upsert(COLLECTION, documents.collect()).await.expect("taken in");
+    let question = Question { query: Query::Vector(vec![1e-40, 1e-40]), filter: None, scope: None, limit: 9 };
+    let found = ask(&store, &question).await;
+    assert_eq!(found.len(), vectors.len());
+    assert!(found.iter().all(|candidate| (candidate.score - 1.0).abs() < 1e-6), "{found:?}");
+}
+
+/// Two documents that must always be of one version.
+fn pair(version: u32) -> Vec<Document> {
+    let text = format!("version{version}");
+    let guard = GUARDS[version as usize % GUARDS.len()];
+    let vector: &[f32] = &[1.0, 0.0, 0.0];
+    ["left", "right"].map(|id| document(id, &[(guard, &text, vector), (guard, &text, vector)])).into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_sees_a_write_wholly_or_not_at_all() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    store.upsert(COLLECTION, pair(0)).await.expect("taken in");
+    let writer = store.clone();
+    let writing = tokio::spawn(async move {
+        for version in 1..60 {
+            writer.upsert(COLLECTION, pair(version)).await.expect("taken in");
+        }
+    });
+    let ids = ["left#0", "left#1", "right#0", "right#1"].map(str::to_owned);
+    let question = Question { query: Query::Vector(vec![1.0, 0.0, 0.0]), filter: None, scope: None, limit: 9 };
+    while !writing.is_finished() {
+        let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
+        assert_eq!(guards.len(), 1);
+        let read = store.read(COLLECTION, &ids).await.expect("read");
+        let texts: BTreeSet<(&str, &str)> =
+            read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect();
+        assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
+    }
+    writing.await.expect("written");
+}
+
+const WRITER_DIRECTORY: &str = "RAGWARD_TEST_WRITER_DIRECTORY";
+
+/// Not a test by itself: the process that `what_was_acknowledged_survives_a_kill` starts and kills.
+#[tokio::test]
+async fn writer_to_be_killed() {
+    #[expect(clippy::disallowed_methods, reason = "how the parent test tells this process apart from a test run")]
+    let Ok(directory) = std::env::var(WRITER_DIRECTORY) else { return };
+    let store = opened(Path::new(&directory));
+    for version in 0.. {
+        store.upsert(COLLECTION, pair(version)).await.expect("taken in");
+        println!("\nacknowledged {version}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for kill_after in [1, 7, 30] {
+        let mut writer = Command::new(std::env::current_exe().expect("this program"))
+            .args(["--exact", "writer_to_be_killed", "--nocapture"])
+            .env(WRITER_DIRECTORY, directory.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a process");
+        let lines = BufReader::new(writer.stdout.take().expect("its output")).lines();
+        let acknowledged = lines.filter_map(|line| line.ok()?.strip_prefix("acknowledged ")?.parse::<u32>().ok());
+        let last = acknowledged.take(kill_after).last().expect("an acknowledgement");
+        writer.kill().expect("killed");
+        writer.wait().expect("ended");
+
+        let store = opened(directory.path());
+        let ids = ["left#0", "left#1", "right#0", "right#1"].map(str::to_owned);
+        let read = store.read(COLLECTION, &ids).await.expect("read");
+        let texts: BTreeSet<&str> = read.iter().map(|chunk| chunk.text.as_str()).collect();
+        assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
+        let version: u32 = read[0].text.trim_start_matches("version").parse().expect("a version");
+        assert!(version >= last, "{version} is there, {last} was acknowledged");
+        let question = Question { query: Query::Text(read[0].text.clone()), filter: None, scope: None, limit: 9 };
+        assert_eq!(ask(&store, &question).await.len(), 4);
+    }
+}
+
+#[test]
+fn a_directory_in_use_and_a_damaged_file_are_refused() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    let error = ExactStore::open(directory.path()).err();
+    assert!(matches!(error, Some(VectorStoreError::Storage(StorageError::InUse(_)))), "{error:?}");
+    runtime().block_on(store.upsert(COLLECTION, pair(1))).expect("taken in");
+    drop(store);
+    let path = directory.path().join(FILE_NAME);
+    let mut bytes = std::fs::read(&path).expect("read");
+    // The first data page is behind the header's page.
+    bytes.iter_mut().skip(4_096).for_each(|byte| *byte ^= 0x55);
+    std::fs::write(&path, bytes).expect("written");
+    assert!(ExactStore::open(directory.path()).is_err());
+}

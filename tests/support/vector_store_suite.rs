@@ -1,0 +1,508 @@
+//! What every vector store must do, whichever adapter: the contract of the two ports, asserted with data.
+//!
+//! `run` takes a store and goes through all cases, each in a collection of its own. What a store can do is read from its
+//! [`CollectionInfo`]: without text queries, texts are only read back; without exact searches, which of several equal
+//! scores is cut off at the limit is left open.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value};
+use ragward::relationship::Object;
+use ragward::vector_store::validation::{
+    CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
+    QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,
+};
+use ragward::vector_store::{
+    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError,
+};
+use roaring::RoaringBitmap;
+
+/// Cosines may differ by this much between engines.
+const TOLERANCE: f32 = 1e-5;
+
+/// A store under test.
+#[derive(Clone, Copy)]
+pub(crate) struct Store<'a> {
+    /// Finds and reads.
+    pub(crate) chunks: &'a dyn VectorStore,
+    /// Takes in.
+    pub(crate) documents: &'a dyn DocumentStore,
+    /// Begins each collection's name, so that runs against one server do not meet.
+    pub(crate) prefix: &'a str,
+}
+
+/// All cases.
+pub(crate) async fn run(store: Store<'_>) {
+    unknown_collections_are_refused(store).await;
+    what_goes_in_is_there(store).await;
+    a_document_is_replaced_whole(store).await;
+    nearest_vectors_come_first(store).await;
+    a_scope_bounds_a_search(store).await;
+    filters_select(store).await;
+    ids_are_compared_byte_by_byte(store).await;
+    bad_documents_change_nothing(store).await;
+    bad_queries_are_refused(store).await;
+    texts_are_ranked_by_what_is_visible(store).await;
+    hidden_documents_change_nothing(store).await;
+}
+
+/// A chunk `<document id>#<place>` for each (guard, text, vector).
+pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
+    let title = format!("About {id}");
+    let chunk = |(place, (guard, text, vector)): (usize, &(&str, &str, &[f32]))| Chunk {
+        id: format!("{id}#{place}"),
+        document_id: id.to_owned(),
+        guard: object(guard),
+        title: title.clone(),
+        text: (*text).to_owned(),
+        metadata: Metadata::new(),
+        vector: vector.to_vec(),
+    };
+    Document { id: id.to_owned(), chunks: chunks.iter().enumerate().map(chunk).collect(), title: title.clone() }
+}
+
+/// An object that is well-formed.
+pub(crate) fn object(name: &str) -> Object {
+    Object::parse(name).expect("an object")
+}
+
+impl Store<'_> {
+    fn name(&self, case: &str) -> String {
+        format!("{}{case}", self.prefix)
+    }
+
+    /// Fills a new collection.
+    async fn filled(&self, case: &str, documents: Vec<Document>) -> String {
+        let collection = self.name(case);
+        self.documents.upsert(&collection, documents).await.expect("taken in");
+        collection
+    }
+
+    async fn info(&self, collection: &str) -> CollectionInfo {
+        self.chunks.collection(collection).await.expect("a collection")
+    }
+
+    async fn found(&self, search: Search) -> Vec<Candidate> {
+        self.chunks.search(&search).await.expect("a search")
+    }
+
+    async fn found_ids(&self, search: Search) -> Vec<String> {
+        self.found(search).await.into_iter().map(|candidate| candidate.chunk_id).collect()
+    }
+
+    async fn scope(&self, collection: &str, guards: &[&str]) -> Scope {
+        let listed = self.chunks.guards(collection).await.expect("a collection");
+        let own = || GuardTable { guards: Arc::new(guards.iter().map(|guard| object(guard)).collect()) };
+        let table = listed.unwrap_or_else(own);
+        let is_meant = |(_, guard): &(u32, &Object)| guards.contains(&guard.as_str());
+        let positions = (0..).zip(table.guards.iter()).filter(is_meant).map(|(position, _)| position).collect();
+        Scope::Guards { table, positions }
+    }
+}
+
+fn search(collection: &str, query: Query) -> Search {
+    Search { collection: collection.to_owned(), query, filter: None, scope: Scope::Everything, limit: 100 }
+}
+
+fn near(collection: &str, vector: &[f32]) -> Search {
+    search(collection, Query::Vector(vector.to_vec()))
+}
+
+fn about(collection: &str, text: &str) -> Search {
+    search(collection, Query::Text(text.to_owned()))
+}
+
+fn strings(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
+}
+
+async fn unknown_collections_are_refused(store: Store<'_>) {
+    let name = store.name("unknown");
+    let errors = [
+        store.chunks.collection(&name).await.err(),
+        store.chunks.guards(&name).await.err(),
+        store.chunks.search(&near(&name, &[1.0])).await.err(),
+        store.chunks.find(&name, &strings(&["a"])).await.err(),
+        store.chunks.read(&name, &strings(&["a"])).await.err(),
+        store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err(),
+        store.documents.documents(&name, &strings(&["a"])).await.err(),
+    ];
+    for (method, error) in errors.into_iter().enumerate() {
+        let is_unknown = matches!(&error, Some(VectorStoreError::UnknownCollection(unknown)) if *unknown == name);
+        assert!(is_unknown, "method {method}: {error:?}");
+    }
+    // Nothing to put in makes no collection.
+    store.documents.upsert(&name, Vec::new()).await.expect("nothing to do");
+    assert!(store.chunks.collection(&name).await.is_err());
+}
+
+async fn what_goes_in_is_there(store: Store<'_>) {
+    let metadata: Metadata = [
+        ("text".to_owned(), Value::Text("caf\u{e9}".to_owned())),
+        ("int".to_owned(), Value::Int(i64::MIN)),
+        ("float".to_owned(), Value::Float(-0.5)),
+        ("whole".to_owned(), Value::Float(2.0)),
+        ("bool".to_owned(), Value::Bool(false)),
+    ]
+    .into();
+    let mut plan =
+        document("plan", &[("doc:plan", "the plan", &[3.0, 4.0]), ("folder:all", "its appendix", &[1.0, 0.0])]);
+    plan.chunks[1].metadata = metadata.clone();
+    let notes = document("notes", &[("doc:notes", "", &[0.0, 1.0])]);
+    let collection = store.filled("contents", vec![plan.clone(), notes]).await;
+
+    let info = store.info(&collection).await;
+    assert_eq!((info.documents, info.chunks, info.dimension), (2, 3, Some(2)));
+    if let Some(table) = store.chunks.guards(&collection).await.expect("a collection") {
+        let guards: BTreeSet<&str> = table.guards.iter().map(Object::as_str).collect();
+        assert_eq!(guards, BTreeSet::from(["doc:notes", "doc:plan", "folder:all"]));
+    }
+    let asked = strings(&["plan#1", "absent", "notes#0", "plan#0", "plan#1"]);
+    let found = store.chunks.find(&collection, &asked).await.expect("found");
+    let expected =
+        [("plan#1", "folder:all"), ("notes#0", "doc:notes"), ("plan#0", "doc:plan"), ("plan#1", "folder:all")];
+    let candidate = |(id, guard): (&str, &str)| Candidate { chunk_id: id.to_owned(), guard: object(guard), score: 0.0 };
+    assert_eq!(found, expected.map(candidate));
+    let read = store.chunks.read(&collection, &asked).await.expect("read");
+    let ids: Vec<&str> = read.iter().map(|chunk| chunk.id.as_str()).collect();
+    assert_eq!(ids, expected.map(|(id, _)| id));
+    assert_eq!(read[0], Chunk { vector: Vec::new(), ..plan.chunks[1].clone() });
+    assert_eq!((read[1].text.as_str(), &read[1].metadata), ("", &Metadata::new()));
+    let asked = strings(&["notes", "absent", "plan"]);
+    let documents = store.documents.documents(&collection, &asked).await.expect("documents");
+    assert_eq!(documents, [("notes".to_owned(), 1), ("plan".to_owned(), 2)]);
+}
+
+async fn a_document_is_replaced_whole(store: Store<'_>) {
+    let first =
+        document("a", &[("doc:a", "one", &[1.0, 0.0]), ("doc:a", "two", &[1.0, 0.1]), ("doc:a", "three", &[1.0, 0.2])]);
+    let other = document("b", &[("doc:b", "other", &[0.9, 0.5])]);
+    let collection = store.filled("replacement", vec![first, other]).await;
+
+    // Shorter than before, under another guard, with a chunk id of before.
+    let second = document("a", &[("doc:b", "new", &[0.0, 1.0])]);
+    store.documents.upsert(&collection, vec![second]).await.expect("replaced");
+    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0", "a#0"]);
+    let info = store.info(&collection).await;
+    assert_eq!((info.documents, info.chunks), (2, 2));
+    let read = store.chunks.read(&collection, &strings(&["a#0", "a#1", "a#2"])).await.expect("read");
+    assert_eq!(
+        read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect::<Vec<_>>(),
+        [("new", "doc:b")]
+    );
+    let scope = store.scope(&collection, &["doc:a"]).await;
+    assert!(store.found(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+
+    // Of two with one id the last counts.
+    let versions = ["third", "fourth"].map(|text| document("a", &[("doc:a", text, &[0.0, 1.0])]));
+    store.documents.upsert(&collection, versions.to_vec()).await.expect("replaced");
+    assert_eq!(store.chunks.read(&collection, &strings(&["a#0"])).await.expect("read")[0].text, "fourth");
+
+    let ids = ["a", "absent"].map(str::to_owned).into();
+    assert_eq!(store.documents.delete(&collection, &ids).await.expect("deleted"), 1);
+    assert_eq!(store.documents.delete(&collection, &ids).await.expect("nothing to do"), 0);
+    assert!(store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found").is_empty());
+    assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0"]);
+    // The id of a deleted chunk is free; an empty collection is still one.
+    store.documents.delete(&collection, &["b".to_owned()].into()).await.expect("deleted");
+    let info = store.info(&collection).await;
+    assert_eq!((info.documents, info.chunks), (0, 0));
+    assert!(store.found(near(&collection, &[1.0, 0.0])).await.is_empty());
+}
+
+async fn nearest_vectors_come_first(store: Store<'_>) {
+    // Length does not matter, only direction: `same` and `long` are as near as can be. `none` has no vector.
+    let mut documents = vec![
+        document("same", &[("doc:x", "text", &[1.0, 0.0, 0.0])]),
+        document("long", &[("doc:x", "text", &[1e10, 0.0, 0.0])]),
+        document("slanted", &[("doc:x", "text", &[1.0, 1.0, 0.0])]),
+        document("across", &[("doc:x", "text", &[0.0, 0.0, -2.0])]),
+        document("opposite", &[("doc:x", "text", &[-1e-10, 0.0, 0.0])]),
+    ];
+    let collection = store.filled("nearest", documents.clone()).await;
+    let info = store.info(&collection).await;
+    if info.text_queries {
+        documents = vec![document("none", &[("doc:x", "text", &[])])];
+        store.documents.upsert(&collection, documents).await.expect("taken in");
+    }
+    let expected =
+        [("long#0", 1.0), ("same#0", 1.0), ("slanted#0", 0.5_f32.sqrt()), ("across#0", 0.0), ("opposite#0", -1.0)];
+    for limit in [0, 1, 2, 3, 5, 100] {
+        let found = store.found(Search { limit, ..near(&collection, &[7.0, 0.0, 0.0]) }).await;
+        assert_eq!(found.len(), limit.min(expected.len()), "limit {limit}");
+        for (candidate, (id, score)) in found.iter().zip(expected) {
+            assert!((candidate.score - score).abs() < TOLERANCE, "{candidate:?}");
+            // A store that is not exact may cut off either of two equals.
+            assert!(candidate.chunk_id == id || (limit == 1 && !info.exact), "limit {limit}: {candidate:?}");
+            assert_eq!(candidate.guard.as_str(), "doc:x");
+        }
+    }
+}
+
+async fn a_scope_bounds_a_search(store: Store<'_>) {
+    let guards = ["doc:a", "doc:b", "doc:c"];
+    let documents =
+        guards.map(|guard| document(guard, &[(guard, "words", &[1.0, 0.0]), ("folder:f", "words", &[0.0, 1.0])]));
+    let collection = store.filled("scope", documents.to_vec()).await;
+    let rows: [(&[&str], &[&str]); 6] = [
+        (&[], &[]),
+        (&["doc:a"], &["doc:a#0"]),
+        (&["doc:c", "doc:a"], &["doc:a#0", "doc:c#0"]),
+        (&["folder:f"], &["doc:a#1", "doc:b#1", "doc:c#1"]),
+        (&["doc:b", "folder:f"], &["doc:b#0", "doc:a#1", "doc:b#1", "doc:c#1"]),
+        (&["doc:absent"], &[]),
+    ];
+    for (guards, expected) in rows {
+        let scope = store.scope(&collection, guards).await;
+        assert_eq!(store.found_ids(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await, expected, "{guards:?}");
+    }
+    // A position that the table does not have stands for no guard.
+    if let Some(table) = store.chunks.guards(&collection).await.expect("a collection") {
+        let scope = Scope::Guards { table, positions: RoaringBitmap::from([1_000, u32::MAX]) };
+        assert!(store.found(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+    }
+}
+
+async fn filters_select(store: Store<'_>) {
+    let text = |s: &str| Value::Text(s.to_owned());
+    let metadata: [Metadata; 4] = [
+        [("kind".to_owned(), text("plan")), ("year".to_owned(), Value::Int(2020))].into(),
+        [("kind".to_owned(), text("note")), ("year".to_owned(), Value::Float(2021.5))].into(),
+        [("kind".to_owned(), text("plan")), ("open".to_owned(), Value::Bool(true))].into(),
+        Metadata::new(),
+    ];
+    let documents = metadata.iter().enumerate().map(|(number, metadata)| {
+        let mut document = document(&format!("d{number}"), &[("doc:x", "words", &[1.0, 0.0])]);
+        document.chunks[0].metadata = metadata.clone();
+        document
+    });
+    let collection = store.filled("filters", documents.collect()).await;
+    let one_of = |key: &str, values: &[Value]| Filter::OneOf { key: key.to_owned(), values: values.to_vec() };
+    let between = |low: f64, high: f64| Filter::Between { key: "year".to_owned(), low, high };
+    let rows: [(Filter, &[usize]); 15] = [
+        (one_of("kind", &[text("plan")]), &[0, 2]),
+        (one_of("kind", &[text("plan"), text("note")]), &[0, 1, 2]),
+        (one_of("kind", &[]), &[]),
+        (one_of("open", &[Value::Bool(true)]), &[2]),
+        (one_of("year", &[Value::Int(2020)]), &[0]),
+        (one_of("year", &[Value::Float(2020.0), Value::Float(2021.5)]), &[0, 1]),
+        (one_of("absent", &[Value::Int(1)]), &[]),
+        (Filter::Not(Box::new(one_of("absent", &[Value::Int(1)]))), &[0, 1, 2, 3]),
+        (Filter::Not(Box::new(one_of("kind", &[text("plan")]))), &[1, 3]),
+        (between(2020.0, 2021.5), &[0, 1]),
+        (between(2020.5, 2030.0), &[1]),
+        (Filter::All(vec![]), &[0, 1, 2, 3]),
+        (Filter::Any(vec![]), &[]),
+        (Filter::All(vec![one_of("kind", &[text("plan")]), between(0.0, 3000.0)]), &[0]),
+        (Filter::Any(vec![one_of("kind", &[text("note")]), one_of("open", &[Value::Bool(true)])]), &[1, 2]),
+    ];
+    for (filter, expected) in rows {
+        let expected: Vec<String> = expected.iter().map(|number| format!("d{number}#0")).collect();
+        let search = Search { filter: Some(filter.clone()), ..near(&collection, &[1.0, 0.0]) };
+        assert_eq!(store.found_ids(search).await, expected, "{filter:?}");
+    }
+}
+
+async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
+    let ids = ["Doc:A", "doc:a", "doc:\u{e9}", "doc:e\u{301}"];
+    let documents = ids.map(|id| document(id, &[(id, "words", &[1.0, 0.0])])).into_iter();
+    let spaced = document("doc:a ", &[("doc:spaced", "words", &[1.0, 0.0])]);
+    let collection = store.filled("bytes", documents.chain([spaced]).collect()).await;
+    assert_eq!(store.info(&collection).await.documents, 5);
+    for id in ids {
+        let scope = store.scope(&collection, &[id]).await;
+        let found = store.found_ids(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await;
+        assert_eq!(found, [format!("{id}#0")]);
+    }
+    let deleted = store.documents.delete(&collection, &["doc:a ".to_owned()].into()).await.expect("deleted");
+    assert_eq!((deleted, store.info(&collection).await.documents), (1, 4));
+}
+
+/// What a refusal should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Refusal {
+    Invalid,
+    Dimension,
+    Duplicate,
+}
+
+fn refusal(error: &VectorStoreError) -> Option<Refusal> {
+    match error {
+        VectorStoreError::Invalid(_) => Some(Refusal::Invalid),
+        VectorStoreError::Dimension { .. } => Some(Refusal::Dimension),
+        VectorStoreError::DuplicateChunk { .. } => Some(Refusal::Duplicate),
+        VectorStoreError::UnknownCollection(_)
+        | VectorStoreError::Unsupported(_)
+        | VectorStoreError::Unavailable(_)
+        | VectorStoreError::BadAnswer(_)
+        | VectorStoreError::Storage(_) => None,
+    }
+}
+
+async fn bad_documents_change_nothing(store: Store<'_>) {
+    let kept = document("kept", &[("doc:kept", "kept", &[1.0, 0.0])]);
+    let collection = store.filled("refused", vec![kept]).await;
+    let good = || document("bad", &[("doc:bad", "one", &[1.0, 0.0]), ("doc:bad", "two", &[0.0, 1.0])]);
+    let changed = |change: &dyn Fn(&mut Document)| {
+        let mut document = good();
+        change(&mut document);
+        document
+    };
+    let renamed = |id: &str| document(id, &[("doc:bad", "one", &[1.0, 0.0])]);
+    let vector = |vector: &[f32]| changed(&|d| d.chunks[1].vector = vector.to_vec());
+    let value = |value: Value| changed(&|d| drop(d.chunks[1].metadata.insert("key".to_owned(), value.clone())));
+    let keys = |number: usize, length: usize| {
+        let pair = |n| (format!("{n:0length$}"), Value::Bool(true));
+        changed(&|d| d.chunks[1].metadata = (0..number).map(pair).collect())
+    };
+    let rows = [
+        ("id empty", renamed(""), Refusal::Invalid),
+        ("id too long", renamed(&"i".repeat(ID_BYTES_MAX + 1)), Refusal::Invalid),
+        ("control character in id", renamed("a\u{7}"), Refusal::Invalid),
+        ("chunk id empty", changed(&|d| d.chunks[1].id.clear()), Refusal::Invalid),
+        ("chunk id with control character", changed(&|d| d.chunks[1].id.push('\n')), Refusal::Invalid),
+        ("title too long", changed(&|d| d.title = "t".repeat(TITLE_BYTES_MAX + 1)), Refusal::Invalid),
+        ("no chunks", changed(&|d| d.chunks.clear()), Refusal::Invalid),
+        (
+            "too many chunks",
+            changed(&|d| d.chunks = vec![d.chunks[0].clone(); CHUNKS_PER_DOCUMENT_MAX + 1]),
+            Refusal::Invalid,
+        ),
+        ("chunk of another document", changed(&|d| d.chunks[1].document_id = "kept".to_owned()), Refusal::Invalid),
+        (
+            "neither text nor vector",
+            changed(&|d| (d.chunks[1].text, d.chunks[1].vector) = (String::new(), vec![])),
+            Refusal::Invalid,
+        ),
+        ("text too long", changed(&|d| d.chunks[1].text = "t".repeat(CHUNK_TEXT_BYTES_MAX + 1)), Refusal::Invalid),
+        ("zero vector", vector(&[0.0, -0.0]), Refusal::Invalid),
+        ("NaN", vector(&[1.0, f32::NAN]), Refusal::Invalid),
+        ("infinity", vector(&[f32::NEG_INFINITY, 1.0]), Refusal::Invalid),
+        ("vector too long", vector(&vec![1.0; VECTOR_DIMENSION_MAX + 1]), Refusal::Invalid),
+        ("vector of another dimension", vector(&[1.0, 0.0, 0.0]), Refusal::Dimension),
+        ("number not finite", value(Value::Float(f64::NAN)), Refusal::Invalid),
+        ("metadata too large", value(Value::Text("v".repeat(METADATA_BYTES_MAX))), Refusal::Invalid),
+        ("too many metadata keys", keys(METADATA_KEYS_MAX + 1, 1), Refusal::Invalid),
+        ("one chunk id twice", changed(&|d| d.chunks[1].id = d.chunks[0].id.clone()), Refusal::Duplicate),
+        ("chunk id of another document", changed(&|d| d.chunks[1].id = "kept#0".to_owned()), Refusal::Duplicate),
+        ("chunk id of another in the call", changed(&|d| d.chunks[1].id = "before#0".to_owned()), Refusal::Duplicate),
+    ];
+    for (what, bad, expected) in rows {
+        let before = document("before", &[("doc:before", "before", &[0.5, 0.5])]);
+        let kept = document("kept", &[("doc:kept", "changed", &[0.0, 1.0])]);
+        let kept_too = (expected != Refusal::Duplicate).then_some(kept);
+        let call = [before].into_iter().chain(kept_too).chain([bad]).collect();
+        let error = store.documents.upsert(&collection, call).await.expect_err(what);
+        assert_eq!(refusal(&error), Some(expected), "{what}: {error:?}");
+        let info = store.info(&collection).await;
+        assert_eq!((info.documents, info.chunks, info.dimension), (1, 1, Some(2)), "{what}");
+        let read = store.chunks.read(&collection, &strings(&["kept#0", "before#0", "bad#0"])).await.expect("read");
+        assert_eq!(read.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["kept"], "{what}");
+    }
+    for name in ["", "a\u{0}b", &"c".repeat(256)] {
+        let error = store.documents.upsert(name, vec![good()]).await.expect_err("a bad name");
+        assert_eq!(refusal(&error), Some(Refusal::Invalid), "{error:?}");
+    }
+}
+
+async fn bad_queries_are_refused(store: Store<'_>) {
+    let collection = store.filled("queries", vec![document("a", &[("doc:a", "words", &[1.0, 0.0])])]).await;
+    let mut rows = vec![
+        (Query::Vector(vec![1.0]), Refusal::Dimension),
+        (Query::Vector(vec![1.0, 0.0, 0.0]), Refusal::Dimension),
+        (Query::Vector(vec![]), Refusal::Invalid),
+        (Query::Vector(vec![0.0, 0.0]), Refusal::Invalid),
+        (Query::Vector(vec![f32::NAN, 1.0]), Refusal::Invalid),
+        (Query::Vector(vec![f32::INFINITY, 1.0]), Refusal::Invalid),
+        (Query::Text("w".repeat(QUERY_BYTES_MAX + 1)), Refusal::Invalid),
+    ];
+    if store.info(&collection).await.text_queries {
+        let words: Vec<String> = (0..=QUERY_TERMS_MAX).map(|number| format!("w{number}")).collect();
+        rows.push((Query::Text(words.join(" ")), Refusal::Invalid));
+    }
+    for (query, expected) in rows {
+        let error = store.chunks.search(&search(&collection, query.clone())).await.expect_err("refused");
+        assert_eq!(refusal(&error), Some(expected), "{query:?}: {error:?}");
+    }
+}
+
+async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
+    let collection = store
+        .filled(
+            "texts",
+            vec![
+                document("apples", &[("doc:a", "Apples, apples and pears.", &[1.0])]),
+                document("pears", &[("doc:a", "A pear tree.", &[1.0])]),
+                document("pears-again", &[("doc:b", "a PEAR tree", &[1.0])]),
+                document("plums", &[("doc:b", "Plums keep in a cool and dry place for about one week", &[1.0])]),
+            ],
+        )
+        .await;
+    if !store.info(&collection).await.text_queries {
+        let error = store.chunks.search(&about(&collection, "pears")).await.expect_err("refused");
+        assert!(matches!(error, VectorStoreError::Unsupported(_)), "{error:?}");
+        return;
+    }
+    let rows: [(&str, &[&str]); 7] = [
+        ("apple", &["apples#0"]),
+        // The shorter text first, equals by id.
+        ("pears", &["pears#0", "pears-again#0", "apples#0"]),
+        ("pear apple", &["apples#0", "pears#0", "pears-again#0"]),
+        ("quince", &[]),
+        ("quince plum", &["plums#0"]),
+        ("", &[]),
+        ("?!", &[]),
+    ];
+    for (query, expected) in rows {
+        let found = store.found(about(&collection, query)).await;
+        assert!(found.iter().all(|candidate| candidate.score > 0.0), "{found:?}");
+        // Where the visible set is what the row says, it is also what each smaller limit begins with.
+        for limit in 0..=expected.len() {
+            let found = store.found_ids(Search { limit, ..about(&collection, query) }).await;
+            assert_eq!(found, expected[..limit], "{query}");
+        }
+        assert_eq!(found.len(), expected.len(), "{query}");
+    }
+    // A word of every visible chunk weighs less than a rare one; who sees less has other weights.
+    let scope = store.scope(&collection, &["doc:b"]).await;
+    let all = store.found(about(&collection, "pear")).await;
+    let few = store.found(Search { scope, ..about(&collection, "pear") }).await;
+    assert_eq!(few.len(), 1);
+    assert_ne!(few[0].score.to_bits(), all[1].score.to_bits());
+}
+
+/// The bytes of an answer.
+fn bytes(candidates: &[Candidate]) -> Vec<(&str, u32)> {
+    candidates.iter().map(|candidate| (candidate.chunk_id.as_str(), candidate.score.to_bits())).collect()
+}
+
+async fn hidden_documents_change_nothing(store: Store<'_>) {
+    let texts = ["red fox", "red red hen", "brown hen and fox", "fox"];
+    let visible = (0..).zip(texts).map(|(number, text): (u8, &str)| {
+        document(&format!("v{number}"), &[("doc:visible", text, &[f32::from(number), 1.0])])
+    });
+    let collection = store.filled("twins", visible.collect()).await;
+    let info = store.info(&collection).await;
+    let mut queries = vec![Query::Vector(vec![1.0, 0.5])];
+    if info.text_queries {
+        queries.extend(["red fox", "hen hen fox"].map(|text| Query::Text(text.to_owned())));
+    }
+    let mut before = Vec::new();
+    for query in &queries {
+        let scope = store.scope(&collection, &["doc:visible"]).await;
+        before.push(store.found(Search { scope, ..search(&collection, query.clone()) }).await);
+    }
+    let hidden = |number: u8, text: &str| {
+        document(&format!("h{number}"), &[("doc:hidden", text, &[1.0, f32::from(number) / 10.0])])
+    };
+    let hiding = |text: &str| (0..20).map(|number| hidden(number, text)).collect::<Vec<_>>();
+    for world in [hiding("red red fox"), hiding("fox and a great many other words that make texts longer")] {
+        store.documents.upsert(&collection, world).await.expect("taken in");
+        for (query, before) in queries.iter().zip(&before) {
+            let scope = store.scope(&collection, &["doc:visible"]).await;
+            let after = store.found(Search { scope, ..search(&collection, query.clone()) }).await;
+            assert_eq!(bytes(&after), bytes(before), "{query:?}");
+        }
+    }
+}
