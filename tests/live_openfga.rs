@@ -1,5 +1,7 @@
 //! The adapter against a real `OpenFGA` server.
 
+#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+
 #[path = "support/authorizer_suite.rs"]
 mod authorizer_suite;
 #[path = "support/openfga.rs"]

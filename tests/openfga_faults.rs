@@ -1,15 +1,19 @@
 //! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with *allowed*.
 
-#[path = "support/faulty_openfga.rs"]
-mod faulty_openfga;
+#![expect(clippy::expect_used, reason = "a test")]
 
+#[path = "support/faulty_server.rs"]
+mod faulty_server;
+
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use faulty_openfga::{Decision, Entry, FaultyOpenFga, Reply};
-use openfga_client::client::CheckError;
+use faulty_server::{FaultyServer, Methods};
 use openfga_client::client::check_error::Code::{InputError, InternalError};
+use openfga_client::client::{BatchCheckRequest, CheckError};
+use prost::Message;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation};
@@ -20,6 +24,49 @@ use tonic::{Code, Status};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
+
+/// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    result: Option<Decision>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Decision {
+    #[prost(bool, optional, tag = "1")]
+    allowed: Option<bool>,
+    #[prost(message, optional, tag = "2")]
+    error: Option<CheckError>,
+}
+
+/// Serves `BatchCheck`: `behaviour` gets the correlation ids of a call and makes the reply.
+async fn serve<F>(behaviour: impl Fn(Vec<String>) -> F + Send + Sync + 'static) -> FaultyServer
+where
+    F: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    let method = move |request: BatchCheckRequest| {
+        behaviour(request.checks.into_iter().map(|check| check.correlation_id).collect())
+    };
+    Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", method).start().await
+}
+
+fn config(address: &str) -> OpenFgaConfig {
+    let store = StoreSelector::Id("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned());
+    let authorization_model_id = Some("01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned());
+    OpenFgaConfig { authorization_model_id, timeout: LONG, ..OpenFgaConfig::new(address, store) }
+}
+
+type Rewrite = fn(&mut Vec<Entry>);
+type Expected = fn(&AuthzError) -> bool;
 
 fn batch(checks: usize, patience: Duration) -> CheckBatch {
     let check = |i| Check {
@@ -45,22 +92,21 @@ fn all_allowed(ids: &[String]) -> Vec<Entry> {
     ids.iter().map(|id| entry(id, true)).collect()
 }
 
-async fn ask(config: &OpenFgaConfig, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-    let config = OpenFgaConfig { timeout: LONG, ..config.clone() };
-    OpenFgaAuthorizer::new(&config).expect("an authorizer").check(batch).await
+async fn ask(server: &FaultyServer, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    OpenFgaAuthorizer::new(&config(&server.address)).expect("an authorizer").check(batch).await
 }
 
 #[tokio::test]
 async fn a_right_answer_passes() {
-    let server = FaultyOpenFga::start(|ids| async move { Ok(Reply { results: all_allowed(&ids) }) }).await;
-    let answers = ask(&server.config(), &batch(120, LONG)).await.expect("decisions");
+    let server = serve(|ids| async move { Ok(Reply { results: all_allowed(&ids) }) }).await;
+    let answers = ask(&server, &batch(120, LONG)).await.expect("decisions");
     assert_eq!(answers.len(), 120);
 }
 
 /// Each rewrites the right answer to the last call of a batch of 120; the two calls before it are answered rightly.
 #[tokio::test]
 async fn one_wrong_answer_fails_the_batch() {
-    let cases: [(&str, fn(&mut Vec<Entry>)); 15] = [
+    let cases: [(&str, Rewrite); 15] = [
         ("nothing", |r| r.clear()),
         ("one too few", |r| r.truncate(19)),
         ("one too many", |r| r.push(entry("120", true))),
@@ -82,21 +128,21 @@ async fn one_wrong_answer_fails_the_batch() {
         }),
     ];
     for (name, rewrite) in cases {
-        let server = FaultyOpenFga::start(move |ids| async move {
+        let server = serve(move |ids| async move {
             let mut results = all_allowed(&ids);
             if ids.iter().any(|id| id == "119") {
                 rewrite(&mut results);
             }
             Ok(Reply { results })
         });
-        let answers = ask(&server.await.config(), &batch(120, LONG)).await;
+        let answers = ask(&server.await, &batch(120, LONG)).await;
         assert!(matches!(answers, Err(AuthzError::BadAnswer(_))), "{name}: {answers:?}");
     }
 }
 
 #[tokio::test]
 async fn an_item_error_fails_the_batch() {
-    let cases: [(i32, fn(&AuthzError) -> bool); 6] = [
+    let cases: [(i32, Expected); 6] = [
         (0, |e| matches!(e, AuthzError::Refused(_))),
         (2_000, |e| matches!(e, AuthzError::Refused(_))),
         (2_002, |e| matches!(e, AuthzError::TooComplex(_))),
@@ -105,11 +151,11 @@ async fn an_item_error_fails_the_batch() {
         (4_004, |e| matches!(e, AuthzError::DeadlineExceeded)),
     ];
     for (code, expected) in cases {
-        let server = FaultyOpenFga::start(move |ids| async move {
+        let server = serve(move |ids| async move {
             let result = |id: &String| if id == "119" { item_error(id, code) } else { entry(id, true) };
             Ok(Reply { results: ids.iter().map(result).collect() })
         });
-        let answers = ask(&server.await.config(), &batch(120, LONG)).await;
+        let answers = ask(&server.await, &batch(120, LONG)).await;
         assert!(answers.as_ref().is_err_and(expected), "{code}: {answers:?}");
     }
 }
@@ -118,11 +164,11 @@ async fn an_item_error_fails_the_batch() {
 async fn a_refused_call_fails_the_batch() {
     for code in 1..=17 {
         let code = Code::from_i32(code);
-        let server = FaultyOpenFga::start(move |ids| async move {
+        let server = serve(move |ids| async move {
             let refuse = ids.iter().any(|id| id == "119");
             if refuse { Err(Status::new(code, "refused")) } else { Ok(Reply { results: all_allowed(&ids) }) }
         });
-        let answers = ask(&server.await.config(), &batch(120, LONG)).await;
+        let answers = ask(&server.await, &batch(120, LONG)).await;
         let unreached = matches!(&answers, Err(AuthzError::Unavailable(text)) if text != "refused");
         assert!(answers.is_err() && !unreached, "{code}: {answers:?}");
     }
@@ -130,22 +176,22 @@ async fn a_refused_call_fails_the_batch() {
 
 #[tokio::test]
 async fn a_hanging_call_ends_at_the_deadline() {
-    let server = FaultyOpenFga::start(|ids| async move {
+    let server = serve(|ids| async move {
         if ids.iter().any(|id| id == "119") {
             std::future::pending::<()>().await;
         }
         Ok(Reply { results: all_allowed(&ids) })
     });
     let server = server.await;
-    let answers = ask(&server.config(), &batch(120, SHORT)).await;
+    let answers = ask(&server, &batch(120, SHORT)).await;
     assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "the request's: {answers:?}");
 
-    let impatient = OpenFgaConfig { timeout: SHORT, ..server.config() };
+    let impatient = OpenFgaConfig { timeout: SHORT, ..config(&server.address) };
     let authorizer = OpenFgaAuthorizer::new(&impatient).expect("an authorizer");
     let answers = authorizer.check(&batch(120, LONG)).await;
     assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "the adapter's own: {answers:?}");
 
-    let answers = ask(&impatient, &batch(1, Duration::ZERO)).await;
+    let answers = ask(&server, &batch(1, Duration::ZERO)).await;
     assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "already passed: {answers:?}");
 }
 
@@ -154,7 +200,7 @@ async fn a_hanging_call_ends_at_the_deadline() {
 async fn a_late_answer_is_nobodys() {
     let (calls, late) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
     let release = Arc::clone(&late);
-    let server = FaultyOpenFga::start(move |ids| {
+    let server = serve(move |ids| {
         let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
         let late = Arc::clone(&late);
         async move {
@@ -167,7 +213,7 @@ async fn a_late_answer_is_nobodys() {
         }
     });
     let server = server.await;
-    let authorizer = OpenFgaAuthorizer::new(&server.config()).expect("an authorizer");
+    let authorizer = OpenFgaAuthorizer::new(&config(&server.address)).expect("an authorizer");
     let abandoned = authorizer.check(&batch(1, SHORT)).await;
     assert!(matches!(abandoned, Err(AuthzError::DeadlineExceeded)), "{abandoned:?}");
     release.notify_one();
@@ -179,19 +225,16 @@ async fn a_late_answer_is_nobodys() {
 async fn a_server_that_is_not_there_is_out_of_reach() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = format!("http://{}", listener.local_addr().expect("its address"));
-    let config = OpenFgaConfig {
-        authorization_model_id: Some("01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned()),
-        ..OpenFgaConfig::new(address, StoreSelector::Id("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned()))
-    };
+    let authorizer = OpenFgaAuthorizer::new(&config(&address)).expect("an authorizer");
     let hanging_up = tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            drop(stream)
+            drop(stream);
         }
     });
-    let answers = ask(&config, &batch(3, LONG)).await;
+    let answers = authorizer.check(&batch(3, LONG)).await;
     assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "hangs up: {answers:?}");
     hanging_up.abort();
     assert!(hanging_up.await.is_err_and(|e| e.is_cancelled()));
-    let answers = ask(&config, &batch(3, LONG)).await;
+    let answers = authorizer.check(&batch(3, LONG)).await;
     assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "refuses the connection: {answers:?}");
 }

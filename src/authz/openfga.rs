@@ -199,6 +199,9 @@ impl Authorizer for OpenFgaAuthorizer {
             return Ok(Vec::new());
         }
         let deadline = batch.deadline.min(self.server.deadline());
+        if deadline <= Instant::now() {
+            return Err(AuthzError::DeadlineExceeded);
+        }
         match timeout_at(deadline, self.check_all(batch, deadline)).await {
             Ok(answers) => answers,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
