@@ -1,5 +1,7 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+pub mod embedded;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
