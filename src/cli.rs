@@ -3,16 +3,16 @@
 
 mod check;
 mod config;
-//X mod demo;
+mod demo;
 mod failure;
 mod healthcheck;
 mod ingest;
-//X mod model;
+mod model;
 mod output;
 mod recheck;
 mod retrieve;
 mod serve;
-//X mod test;
+mod test;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -46,17 +46,17 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check failed, 2 usage, 3 a bac
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    //X     /// Two people ask one question and get two answers; needs nothing else.
-    //X     Demo,
+    /// Two people ask one question and get two answers; needs nothing else.
+    Demo,
     /// Serve gRPC.
     Serve(serve::ServeArgs),
     /// Put documents in.
     Ingest(ingest::IngestArgs),
-    //X     /// Load, show or validate an authorization model.
-    //X     #[command(subcommand)]
-    //X     Model(model::ModelCommand),
-    //X     /// Run the tests of OpenFGA store files (`.fga.yaml`).
-    //X     Test(test::TestArgs),
+    /// Load, show or validate an authorization model.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Run the tests of OpenFGA store files (`.fga.yaml`).
+    Test(test::TestArgs),
     /// Ask for chunks as a user.
     Retrieve(retrieve::RetrieveArgs),
     /// Which of these chunks a user may still see.
@@ -123,11 +123,11 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
     let config = cli.config;
     match cli.command {
-        //X         Command::Demo => demo::run(output).await,
+        Command::Demo => demo::run(output).await,
         Command::Serve(args) => serve::run(args, config).await,
         Command::Ingest(args) => ingest::run(args, config, output).await,
-        //X         Command::Model(command) => model::run(command, config, output).await,
-        //X         Command::Test(args) => test::run(&args, output),
+        Command::Model(command) => model::run(command, config, output).await,
+        Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,

@@ -20,7 +20,7 @@ use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 mod store;
 mod wire;
 
-pub use store::OpenFgaStore;
+pub use store::{OpenFgaStore, OpenStoreError};
 
 /// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.
 pub const CHECKS_PER_CALL: usize = 50;

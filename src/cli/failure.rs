@@ -8,9 +8,12 @@ use tonic_types::StatusExt;
 
 use crate::app::AppError;
 use crate::authz::AuthzError;
+use crate::authz::openfga::OpenStoreError;
 use crate::config::ConfigError;
 use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
+use crate::relationship::store::StoreError;
+use crate::storage::StorageError;
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -76,6 +79,27 @@ impl From<AppError> for Failure {
 impl From<AuthzError> for Failure {
     fn from(error: AuthzError) -> Self {
         Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<OpenStoreError> for Failure {
+    fn from(error: OpenStoreError) -> Self {
+        match error {
+            OpenStoreError::Config(error) => Self::usage(error.to_string()),
+            OpenStoreError::Server(error) => error.into(),
+        }
     }
 }
 

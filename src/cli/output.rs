@@ -9,6 +9,9 @@ use serde::Serialize;
 
 use super::Failure;
 
+/// Characters of a table that does not go to a terminal.
+const PIPE_WIDTH: u16 = 120;
+
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -52,6 +55,9 @@ pub(super) fn print(text: &str) -> Result<(), Failure> {
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if !table.is_tty() {
+        table.set_width(PIPE_WIDTH);
+    }
     table.set_header(header.iter().copied());
     table.add_rows(rows);
     table.to_string()
