@@ -79,17 +79,17 @@ impl Memo {
                 }
             }
             Verdict::Cyclic | Verdict::TooDeep => {
-                let depends_on_path = outcome.cut_at < position;
-                if !depends_on_path {
+                let final_answer = outcome.cut_at >= position;
+                if final_answer {
                     outcome.cut_at = Outcome::NOT_CUT;
                     self.keep(mark, position);
+                } else {
+                    self.lower(mark, outcome.cut_at);
+                    self.provisional.push(node);
                 }
                 let slot = self.slots.entry(node).or_default();
                 slot.on_path = None;
                 slot.unknown = Some(Unknown { outcome, remaining });
-                if depends_on_path {
-                    self.provisional.push(node);
-                }
             }
         }
         outcome
@@ -107,6 +107,16 @@ impl Memo {
         for node in self.provisional.drain(mark..) {
             if let Some(slot) = self.slots.get_mut(&node) {
                 slot.unknown = None;
+            }
+        }
+    }
+
+    /// Notes that what was provisional since the mark rests on nothing higher than the position: it may have been cut off
+    /// by a node that is itself unknown for now. (A note is lowered once for each node of the path, and the path is short.)
+    fn lower(&mut self, mark: usize, position: u32) {
+        for node in self.provisional.iter().skip(mark) {
+            if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
+                unknown.outcome.cut_at = unknown.outcome.cut_at.min(position);
             }
         }
     }
