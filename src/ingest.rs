@@ -164,3 +164,6 @@ impl Source {
         Ok(Box::new(entries.take_while(move |entry| !std::mem::replace(&mut has_failed, entry.is_err()))))
     }
 }
+
+#[cfg(test)]
+mod tests;

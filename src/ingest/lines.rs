@@ -74,8 +74,9 @@ impl Iterator for Lines {
 impl Line {
     /// Reads the line as JSON. The detail of an error says what was expected and at which column.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
-        serde_json::from_str(&self.text).map_err(|e| {
+        serde_json::from_str(self.text.trim_end()).map_err(|e| {
             let text = e.to_string();
+            // Its own place is within this one line; the caller names the line of the file.
             let what = text.split(" at line ").next().unwrap_or_default();
             if e.is_eof() {
                 return format!("is cut off: {what}");

@@ -68,9 +68,8 @@ impl World {
             match query {
                 // The formula and the order of its sums are fixed, so every bit is.
                 Query::Text(_) => {
-                    #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
-                    let score = *score as f32;
-                    assert_eq!((found.score.to_bits(), &found.chunk_id), (score.to_bits(), &chunk.id), "{query:?}");
+                    let found_score = f64::from(found.score);
+                    assert_eq!((found_score.to_bits(), &found.chunk_id), (score.to_bits(), &chunk.id), "{query:?}");
                 }
                 Query::Vector(_) => {
                     let own = scores.get(found.chunk_id.as_str()).expect("a chunk that matches");
@@ -119,7 +118,9 @@ fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f64)> {
             }
         }
         if distinct.iter().any(|word| words.contains(word)) {
-            scores.push((*chunk, score));
+            // Scores that round to one f32 are a tie.
+            #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
+            scores.push((*chunk, f64::from(score as f32)));
         }
     }
     scores

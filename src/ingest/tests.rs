@@ -1,0 +1,294 @@
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::chunk::{Chunk, Value};
+
+/// A folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for (name, content) in files {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("made");
+        std::fs::write(path, content).expect("written");
+    }
+    directory
+}
+
+fn catalog(directory: &TempDir) -> Source {
+    Source::Catalog { path: directory.path().join("catalog.jsonl"), root: directory.path().to_owned() }
+}
+
+fn by_type(directory: &TempDir) -> Source {
+    let guard = GuardRule::Type(TypeName::parse("document").expect("a type"));
+    Source::Folder { root: directory.path().to_owned(), guard }
+}
+
+fn json_lines(directory: &TempDir) -> Source {
+    Source::JsonLines { path: directory.path().join("chunks.jsonl") }
+}
+
+/// The documents up to the first error, and that error; its file without the folder.
+fn read(source: &Source) -> (Vec<Document>, Option<String>) {
+    let mut documents = Vec::new();
+    let entries = match source.documents() {
+        Ok(entries) => entries,
+        Err(error) => return (documents, Some(error.to_string())),
+    };
+    for entry in entries {
+        match entry {
+            Ok(entry) => documents.extend(entry.document),
+            Err(error) => return (documents, Some(error.to_string())),
+        }
+    }
+    (documents, None)
+}
+
+#[track_caller]
+fn refused(source: &Source, read_before: usize, parts: &[&str]) {
+    let (documents, error) = read(source);
+    let error = error.unwrap_or_default();
+    for part in parts {
+        assert!(error.contains(part), "`{error}` lacks `{part}`");
+    }
+    assert_eq!(documents.len(), read_before, "{error}");
+    let after_error = source.documents().map(|entries| entries.skip_while(Result::is_ok).count());
+    assert!(after_error.unwrap_or(1) == 1, "the error is the last entry");
+}
+
+#[test]
+fn a_catalog_gives_guards_titles_and_metadata() {
+    let lines = br#"{"id": "document:plan", "path": "texts/plan.md", "title": "The plan", "sig": "node", "year": 2020, "share": 0.5, "open": true, "stage": null}
+
+{"id": "note", "path": "./note.txt", "guard": "folder:notes"}"#;
+    let directory = folder(&[
+        ("catalog.jsonl", lines),
+        ("texts/plan.md", b"# Heading\n\nFirst.\n"),
+        ("note.txt", b"Second."),
+        ("unnamed.md", b"Not in the catalog."),
+    ]);
+    let source = catalog(&directory);
+    let bytes = "# Heading\n\nFirst.\n".len() + "Second.".len();
+    assert_eq!(source.totals(), Ok(Totals { documents: Some(2), bytes: bytes as u64 }));
+    let (documents, error) = read(&source);
+    assert_eq!(error, None);
+    let [plan, note] = documents.as_slice() else { panic!("{documents:?}") };
+    assert_eq!((plan.id.as_str(), plan.title.as_str(), plan.chunks.len()), ("document:plan", "The plan", 1));
+    let expected = Chunk {
+        id: "document:plan#0".to_owned(),
+        document_id: plan.id.clone(),
+        guard: Object::parse("document:plan").expect("an object"),
+        title: plan.title.clone(),
+        text: "# Heading\n\nFirst.".to_owned(),
+        metadata: [
+            ("open".to_owned(), Value::Bool(true)),
+            ("share".to_owned(), Value::Float(0.5)),
+            ("sig".to_owned(), Value::Text("node".to_owned())),
+            ("year".to_owned(), Value::Int(2020)),
+        ]
+        .into(),
+        vector: Vec::new(),
+    };
+    assert_eq!(plan.chunks, [expected]);
+    assert_eq!((note.id.as_str(), note.title.as_str()), ("note", "note"));
+    assert_eq!(note.chunks[0].guard.as_str(), "folder:notes");
+}
+
+#[test]
+fn catalog_errors_name_the_line() {
+    let good = r#"{"id": "document:good", "path": "good.md"}"#;
+    let rows: [(&[u8], &[&str]); 17] = [
+        (br#"{"id": "document:b", "path": "go"#, &["is cut off"]),
+        (b"[]", &["column"]),
+        (b"{\"id\": \"document:\xff\", \"path\": \"good.md\"}", &["not valid UTF-8 at byte 18"]),
+        (br#"{"path": "good.md"}"#, &["missing field `id`"]),
+        (br#"{"id": "document:b"}"#, &["missing field `path`"]),
+        (br#"{"id": "b", "path": "good.md"}"#, &["no guard", "type:id"]),
+        (br#"{"id": "document:*", "path": "good.md"}"#, &["no guard", "wildcard"]),
+        (br#"{"id": "b", "path": "good.md", "guard": ""}"#, &["no guard"]),
+        (br#"{"id": "document:good", "path": "good.md"}"#, &["document `document:good` was named before"]),
+        (br#"{"id": "document:b", "path": "absent.md"}"#, &["absent.md", "cannot read"]),
+        (br#"{"id": "document:b", "path": "folder"}"#, &["not a file"]),
+        (br#"{"id": "document:b", "path": ""}"#, &["must stay within"]),
+        (br#"{"id": "document:b", "path": "folder/../../secret"}"#, &["must stay within"]),
+        (br#"{"id": "document:b", "path": "/etc/hostname"}"#, &["must stay within"]),
+        (br#"{"id": "document:b", "path": "link.md"}"#, &["leads out of the folder"]),
+        (br#"{"id": "document:b", "path": "good.md", "tags": ["a"]}"#, &["`tags` must be"]),
+        (br#"{"id": "document:b", "path": "good.md", "n": 9223372036854775808}"#, &["`n`", "64 bits"]),
+    ];
+    for (line, parts) in rows {
+        let lines = [good.as_bytes(), b"\n\n", line, b"\n", good.as_bytes()].concat();
+        let directory = folder(&[("catalog.jsonl", &lines), ("good.md", b"good"), ("folder/x.md", b"x")]);
+        let outside = folder(&[("secret.md", b"secret")]);
+        std::os::unix::fs::symlink(outside.path().join("secret.md"), directory.path().join("link.md")).expect("linked");
+        let source = catalog(&directory);
+        let parts: Vec<&str> = ["catalog.jsonl`, line 3: "].iter().chain(parts).copied().collect();
+        refused(&source, 1, &parts);
+        let error = source.totals().expect_err("counted ahead");
+        assert!(error.to_string().contains(parts[0]), "{error}");
+    }
+}
+
+#[test]
+fn files_that_are_no_text_are_refused() {
+    let large = vec![b'a'; (16 << 20) + 1];
+    let rows: [(&[u8], &[&str]); 2] = [
+        (b"fine\nfine\nnot \xc3 fine\n", &["bad.md`, line 3: is not valid UTF-8"]),
+        (&large, &["bad.md` has more than 16777216 bytes"]),
+    ];
+    for (content, parts) in rows {
+        refused(&by_type(&folder(&[("a.md", b"a"), ("bad.md", content), ("c.md", b"c")])), 1, parts);
+    }
+    refused(&catalog(&folder(&[])), 0, &["cannot read", "catalog.jsonl"]);
+    let absent =
+        Source::Folder { root: "/absent".into(), guard: GuardRule::One(Object::parse("a:b").expect("an object")) };
+    refused(&absent, 0, &["cannot read `/absent`"]);
+}
+
+#[test]
+fn a_folder_gives_guards_from_paths() {
+    let files: [(&str, &[u8]); 9] = [
+        ("b.md", b"\xef\xbb\xbf# The title \n\ntext"),
+        ("a/deep/name.markdown", b"text"),
+        ("a/with space.txt", b"# no heading in plain text"),
+        ("a/100%: #1.md", b"text"),
+        ("a/100%25.md", b"text"),
+        ("*.text", b"text"),
+        ("empty.md", b" \n\n"),
+        ("picture.png", b"\x89PNG"),
+        (".hidden/secret.md", b"text"),
+    ];
+    let directory = folder(&files);
+    std::os::unix::fs::symlink(directory.path().join("b.md"), directory.path().join("link.md")).expect("linked");
+    let (documents, error) = read(&by_type(&directory));
+    assert_eq!(error, None);
+    let found: Vec<(&str, &str)> = documents.iter().map(|d| (d.id.as_str(), d.title.as_str())).collect();
+    let expected = [
+        ("document:%2A", "*"),
+        ("document:a/100%2525", "100%25"),
+        ("document:a/100%25%3A%20%231", "100%: #1"),
+        ("document:a/deep/name", "name"),
+        ("document:a/with%20space", "with space"),
+        ("document:b", "The title"),
+    ];
+    assert_eq!(found, expected);
+    assert!(documents.iter().all(|document| document.chunks[0].guard.as_str() == document.id));
+    assert_eq!(by_type(&directory).totals().expect("counted").documents, Some(7));
+    // The empty file is reported.
+    let empty = |entry: Result<Entry, IngestError>| entry.ok().filter(|entry| entry.document.is_none());
+    let paths: Vec<PathBuf> =
+        by_type(&directory).documents().expect("opened").filter_map(empty).map(|e| e.path).collect();
+    assert_eq!(paths, [directory.path().canonicalize().expect("a path").join("empty.md")]);
+
+    let one = GuardRule::One(Object::parse("folder:handbook").expect("an object"));
+    let (documents, error) = read(&Source::Folder { root: directory.path().to_owned(), guard: one });
+    assert_eq!((error, documents[3].id.as_str()), (None, "a/deep/name.markdown"));
+    assert!(documents.iter().all(|document| document.chunks[0].guard.as_str() == "folder:handbook"));
+}
+
+#[test]
+fn folder_errors_name_the_file() {
+    refused(&by_type(&folder(&[("a.md", b"a"), ("a.txt", b"a")])), 1, &["a.txt`", "document id `document:a`"]);
+    let long = format!("{}.md", "n".repeat(250));
+    refused(&by_type(&folder(&[(&long, b"a")])), 0, &["gives no guard", "at most 256"]);
+    let outside = folder(&[("secret.md", b"secret")]);
+    let directory = folder(&[("a.md", b"a")]);
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("out")).expect("linked");
+    refused(&by_type(&directory), 0, &["out` leads out of the folder"]);
+}
+
+#[test]
+fn long_texts_are_cut_at_headings_and_paragraphs() {
+    let paragraph = "A sentence of some length that says little. ".repeat(9);
+    let text = format!("# One\n\n{paragraph}\n\n{paragraph}\n\n## Two\n\n{paragraph}\n\n## Three\n\n{paragraph}\n");
+    for name in ["a.md", "a.txt"] {
+        let (documents, error) = read(&by_type(&folder(&[(name, text.as_bytes())])));
+        assert_eq!(error, None);
+        let chunks = &documents[0].chunks;
+        assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk.text.chars().count() <= 1_000));
+        let ids: Vec<String> = (0..chunks.len()).map(|place| format!("document:a#{place}")).collect();
+        assert!(chunks.iter().map(|chunk| &chunk.id).eq(&ids));
+        let kept: String = chunks.iter().flat_map(|chunk| chunk.text.split_whitespace()).collect();
+        assert_eq!(kept, text.split_whitespace().collect::<String>());
+        if name == "a.md" {
+            assert!(chunks[1].text.starts_with("## Two"), "{}", chunks[1].text);
+        }
+    }
+}
+
+#[test]
+fn lines_that_stand_together_become_a_document() {
+    let lines = br#"{"id": "a1", "document_id": "a", "guard": "doc:a", "title": "A", "text": "one", "vector": [1, 0.5], "metadata": {"n": 1}}
+{"id": "a2", "document_id": "a", "guard": "folder:b", "title": "A", "vector": [-1e-3, 0]}
+{"id": "b1", "document_id": "b", "guard": "doc:b", "text": "two"}
+"#;
+    let directory = folder(&[("chunks.jsonl", lines)]);
+    let source = json_lines(&directory);
+    assert_eq!(source.totals(), Ok(Totals { documents: None, bytes: lines.len() as u64 }));
+    let read_bytes: u64 = source.documents().expect("opened").map(|entry| entry.expect("an entry").bytes).sum();
+    assert_eq!(read_bytes, lines.len() as u64);
+    let (documents, error) = read(&source);
+    assert_eq!(error, None);
+    let found: Vec<(&str, &str, usize)> =
+        documents.iter().map(|d| (d.id.as_str(), d.title.as_str(), d.chunks.len())).collect();
+    assert_eq!(found, [("a", "A", 2), ("b", "", 1)]);
+    let [one, two] = documents[0].chunks.as_slice() else { panic!("two chunks") };
+    assert_eq!((one.text.as_str(), one.vector.as_slice(), one.metadata.len()), ("one", [1.0, 0.5].as_slice(), 1));
+    assert_eq!(
+        (two.id.as_str(), two.guard.as_str(), two.vector.as_slice()),
+        ("a2", "folder:b", [-0.001, 0.0].as_slice())
+    );
+}
+
+#[test]
+fn chunk_line_errors_name_the_line() {
+    let line = |id: &str, document: &str| {
+        format!(r#"{{"id": "{id}", "document_id": "{document}", "guard": "doc:x", "text": "t"}}"#)
+    };
+    let rows: [(&str, &[&str]); 15] = [
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "te"#, &["is cut off"]),
+        (r#"{"id": "b", "document_id": "b", "text": "t"}"#, &["missing field `guard`"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "x", "text": "t"}"#, &["no guard", "`x`"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:*", "text": "t"}"#, &["no guard", "wildcard"]),
+        (r#"{"id": "b", "document_id": "b", "gaurd": "doc:x", "text": "t"}"#, &["unknown field `gaurd`"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x"}"#, &["neither text nor vector"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [0, 0]}"#, &["all zero"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [1e39]}"#, &["not finite at position 0"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "vector": [NaN]}"#, &["column"]),
+        (r#"{"id": "", "document_id": "b", "guard": "doc:x", "text": "t"}"#, &["empty name"]),
+        (r#"{"id": "b", "document_id": "b", "guard": "doc:x", "text": "t", "metadata": {"a": []}}"#, &["`a` must be"]),
+        (r#"{"id": "b", "document_id": "a", "guard": "doc:x", "text": "t"}"#, &["document `a` comes back"]),
+        (r#"{"id": "k1", "document_id": "k", "guard": "doc:x", "text": "t"}"#, &["chunk id `k1` is already used"]),
+        (r#"{"id": "k2", "document_id": "k", "guard": "doc:x", "text": "t", "title": "T"}"#, &["title differs"]),
+        ("\"\u{0}\"", &["column"]),
+    ];
+    for (bad, parts) in rows {
+        // Document `a` is whole before the bad line; `k` may be cut off by it, so it is not given.
+        let lines = [line("a1", "a"), line("k1", "k"), bad.to_owned(), line("z1", "z")].join("\n");
+        let directory = folder(&[("chunks.jsonl", lines.as_bytes())]);
+        let parts: Vec<&str> = ["chunks.jsonl`, line 3: "].iter().chain(parts).copied().collect();
+        let (documents, _) = read(&json_lines(&directory));
+        let is_other_document = parts.contains(&"document `a` comes back");
+        refused(&json_lines(&directory), 1 + usize::from(is_other_document), &parts);
+        assert_eq!(documents[0].id, "a");
+    }
+    let long = format!(r#"{{"id": "{}"}}"#, "i".repeat(1 << 20));
+    refused(&json_lines(&folder(&[("chunks.jsonl", long.as_bytes())])), 0, &["line 1: has more than 1048576 bytes"]);
+}
+
+#[test]
+fn the_keps_are_read_as_they_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps");
+    if !root.exists() {
+        let must_run = std::env::var_os("CI").is_some();
+        assert!(!must_run, "CI is set, but {} is not there", root.display());
+        println!("skipped: {} is not there", root.display());
+        return;
+    }
+    let source = Source::Catalog { path: root.join("catalog.jsonl"), root };
+    let totals = source.totals().expect("counted");
+    let (documents, error) = read(&source);
+    assert_eq!((error, documents.len(), totals.documents), (None, 617, Some(617)));
+    assert!(documents.iter().all(|document| document.id == document.chunks[0].guard.as_str()));
+}
