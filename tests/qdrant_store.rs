@@ -1,6 +1,6 @@
 //! The Qdrant adapter against the port's suite: over the embedded engine behind Qdrant's API, and over a real Qdrant when
 //! `QDRANT_URL` names one or `qdrant` is on the PATH.
-#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![cfg(test)]
 
 #[path = "support/qdrant_process.rs"]
 mod qdrant_process;

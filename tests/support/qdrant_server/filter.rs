@@ -39,10 +39,8 @@ pub(super) fn restriction(filter: Option<QdrantFilter>) -> Result<Restriction, S
 /// The texts that a condition lets a field have, if that is all it says.
 pub(super) fn keywords(condition: &Condition, field: &str) -> Option<Vec<String>> {
     let Some(ConditionOneOf::Field(condition)) = &condition.condition_one_of else { return None };
-    match condition.r#match.as_ref()?.match_value.as_ref()? {
-        MatchValue::Keywords(keywords) if condition.key == field => Some(keywords.strings.clone()),
-        _ => None,
-    }
+    let MatchValue::Keywords(keywords) = condition.r#match.as_ref()?.match_value.as_ref()? else { return None };
+    (condition.key == field).then(|| keywords.strings.clone())
 }
 
 fn translate(filter: QdrantFilter) -> Result<Filter, Status> {
