@@ -1,5 +1,6 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+pub mod embedded;
 pub mod enforce;
 pub mod openfga;
 
