@@ -81,12 +81,14 @@ fn sources() -> Vec<Source> {
 fn names_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut names = Vec::new();
-    for (start, _) in code.match_indices(prefix) {
-        if code[..start].ends_with(is_name) || code[..start].ends_with("::") {
-            continue;
+    let mut pieces = code.split(prefix);
+    let mut before = pieces.next().unwrap_or_default();
+    for after in pieces {
+        // The prefix itself, not the end of a longer name or path.
+        if !before.ends_with(is_name) && !before.ends_with("::") {
+            names.push(after.split(|c| !is_name(c)).next().unwrap_or_default());
         }
-        let rest = &code[start + prefix.len()..];
-        names.push(rest.split(|c| !is_name(c)).next().unwrap_or_default());
+        before = after;
     }
     names
 }
