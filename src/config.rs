@@ -82,8 +82,8 @@ pub struct OpenFgaConfig {
     pub authorization_model_id: String,
     /// A file with the pre-shared key; none when empty.
     pub api_token_file: PathBuf,
-    /// Checks of one call; the server's own limit is 50 unless configured.
-    pub batch_size: usize,
+    /// Checks of one call; the server's own limit is 50 unless it is configured otherwise.
+    pub checks_per_call: usize,
     /// The longest that one call may take, in milliseconds.
     pub timeout_ms: u64,
 }
@@ -119,6 +119,10 @@ pub struct QdrantConfig {
     pub api_key_file: PathBuf,
     /// The longest that one call may take, in milliseconds.
     pub timeout_ms: u64,
+    /// The name of the vector in each point; the unnamed vector when empty.
+    pub vector_name: String,
+    /// Search by a full scan in place of the approximate index: exact, and slow on large collections.
+    pub exact: bool,
 }
 
 /// Limits of retrieval.
@@ -160,7 +164,7 @@ impl Default for OpenFgaConfig {
             store_id: String::new(),
             authorization_model_id: String::new(),
             api_token_file: PathBuf::new(),
-            batch_size: 50,
+            checks_per_call: 50,
             timeout_ms: 3_000,
         }
     }
@@ -168,7 +172,13 @@ impl Default for OpenFgaConfig {
 
 impl Default for QdrantConfig {
     fn default() -> Self {
-        Self { url: "http://127.0.0.1:6334".to_owned(), api_key_file: PathBuf::new(), timeout_ms: 5_000 }
+        Self {
+            url: "http://127.0.0.1:6334".to_owned(),
+            api_key_file: PathBuf::new(),
+            timeout_ms: 5_000,
+            vector_name: String::new(),
+            exact: false,
+        }
     }
 }
 
@@ -257,7 +267,7 @@ impl Config {
         let positive = [
             ("server.request_timeout_ms", self.server.request_timeout_ms),
             ("server.shutdown_timeout_ms", self.server.shutdown_timeout_ms),
-            ("authorizer.openfga.batch_size", self.authorizer.openfga.batch_size as u64),
+            ("authorizer.openfga.checks_per_call", self.authorizer.openfga.checks_per_call as u64),
             ("authorizer.openfga.timeout_ms", self.authorizer.openfga.timeout_ms),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),

@@ -3,9 +3,12 @@
 //!
 //! `ARCHITECTURE.md` is the map; each module's own page says why it exists.
 
+pub mod app;
 pub mod authz;
 pub mod backend;
 pub mod chunk;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod error_code;
 pub mod identity;

@@ -9,6 +9,7 @@ pub mod model;
 mod program;
 pub mod snapshot;
 pub mod store;
+pub mod store_file;
 pub mod tuple;
 pub mod validate;
 

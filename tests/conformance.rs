@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ragward::relationship::evaluator::CheckError;
-use ragward::relationship::snapshot::Snapshot;
+use ragward::relationship::snapshot::{Snapshot, UserFilter};
 use ragward::relationship::store::{OnConflict, RelationshipStore};
 use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, dsl};
 use serde::Deserialize;
@@ -34,6 +34,8 @@ struct Stage {
     check_assertions: Option<Vec<CheckAssertion>>,
     #[serde(default)]
     list_objects_assertions: Option<Vec<ListObjectsAssertion>>,
+    #[serde(default)]
+    list_users_assertions: Option<Vec<ListUsersAssertion>>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -70,6 +72,24 @@ struct ListObjectsAssertion {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListUsersAssertion {
+    request: ListUsersRequest,
+    #[serde(default)]
+    expectation: Option<Vec<String>>,
+    #[serde(default)]
+    error_code: Option<u32>,
+}
+
+#[derive(Deserialize)]
+struct ListUsersRequest {
+    /// `user` or `group#member`.
+    filters: Vec<String>,
+    object: String,
+    relation: String,
+}
+
+#[derive(Deserialize)]
 struct ListObjectsRequest {
     user: String,
     #[serde(rename = "type")]
@@ -83,7 +103,8 @@ struct Asked {
     cases: usize,
     stages: usize,
     checks: usize,
-    lists: usize,
+    object_lists: usize,
+    user_lists: usize,
 }
 
 #[test]
@@ -96,7 +117,11 @@ fn openfga_cases() {
         for case in &cases.tests {
             run(case, seed, &mut asked);
         }
-        assert_eq!(asked, Asked { cases: 57, stages: 66, checks: 147, lists: 116 }, "order {seed}");
+        assert_eq!(
+            asked,
+            Asked { cases: 57, stages: 66, checks: 147, object_lists: 116, user_lists: 117 },
+            "order {seed}"
+        );
     }
 }
 
@@ -119,8 +144,12 @@ fn run(case: &Case, seed: u64, asked: &mut Asked) {
             check(&at, &snapshot, assertion);
         }
         for assertion in stage.list_objects_assertions.iter().flatten() {
-            asked.lists += 1;
+            asked.object_lists += 1;
             list_objects(&at, &snapshot, assertion);
+        }
+        for assertion in stage.list_users_assertions.iter().flatten() {
+            asked.user_lists += 1;
+            list_users(&at, &snapshot, assertion);
         }
     }
 }
@@ -155,6 +184,25 @@ fn list_objects(at: &str, snapshot: &Arc<Snapshot>, assertion: &ListObjectsAsser
         return;
     }
     let listed: BTreeSet<String> = listed.expect("listed").iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = assertion.expectation.iter().flatten().cloned().collect();
+    assert_eq!(listed, expected, "{at}");
+}
+
+fn list_users(at: &str, snapshot: &Arc<Snapshot>, assertion: &ListUsersAssertion) {
+    let ListUsersRequest { filters, object, relation } = &assertion.request;
+    let at = format!("{at}: list {filters:?} that hold {relation} on {object}");
+    assert_eq!(assertion.error_code, None, "{at}");
+    let (object, relation) = (Object::parse(object).expect("an object"), Relation::parse(relation).expect("a name"));
+    let mut listed = BTreeSet::new();
+    for filter in filters {
+        let (type_name, of) = filter.split_once('#').map_or((filter.as_str(), None), |(t, r)| (t, Some(r)));
+        let filter = UserFilter {
+            type_name: TypeName::parse(type_name).expect("a type"),
+            relation: of.map(|relation| Relation::parse(relation).expect("a name")),
+        };
+        let users = snapshot.list_users(&object, &relation, &filter).unwrap_or_else(|e| panic!("{at}: {e}"));
+        listed.extend(users.iter().map(ToString::to_string));
+    }
     let expected: BTreeSet<String> = assertion.expectation.iter().flatten().cloned().collect();
     assert_eq!(listed, expected, "{at}");
 }

@@ -61,6 +61,10 @@ impl Authorizer for EmbeddedAuthorizer {
         decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}"))))
     }
 
+    fn is_local(&self) -> bool {
+        true
+    }
+
     async fn model_id(&self) -> Result<String, AuthzError> {
         Ok(self.snapshot()?.model_id().to_owned())
     }

@@ -38,6 +38,8 @@ pub struct SourceError {
     pub span: Span,
     /// What is wrong, in one sentence.
     pub message: String,
+    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
+    pub unsupported: Option<&'static str>,
 }
 
 /// The mistakes of one text, in its order; at least one.
@@ -63,6 +65,10 @@ impl fmt::Display for SourceErrors {
 }
 
 impl SourceError {
+    fn new(span: Span, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), unsupported: None }
+    }
+
     /// The error with its line of the text and a mark under the place.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {
@@ -89,6 +95,13 @@ impl SourceErrors {
         &self.0
     }
 
+    /// What Ragward cannot evaluate yet, if that is all that is wrong.
+    #[must_use]
+    pub fn unsupported(&self) -> Option<&'static str> {
+        let first = self.0.first()?.unsupported;
+        self.0.iter().all(|e| e.unsupported.is_some()).then_some(first).flatten()
+    }
+
     /// All mistakes, each with its line of the text and a mark under the place.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {
@@ -104,7 +117,7 @@ impl SourceErrors {
 pub fn parse(text: &str) -> Result<Document, SourceErrors> {
     if text.len() > MODEL_BYTES_MAX {
         let message = format!("the model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", text.len());
-        return Err(SourceErrors(vec![SourceError { span: Span::START, message }]));
+        return Err(SourceErrors(vec![SourceError::new(Span::START, message)]));
     }
     parser::parse(text).map_err(SourceErrors)
 }
@@ -118,7 +131,11 @@ pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
     ValidModel::new(model).map_err(|errors| {
         let mut located: Vec<SourceError> = errors
             .into_iter()
-            .map(|ModelError { place, message }| SourceError { span: source_map.span(place), message })
+            .map(|ModelError { place, message, unsupported }| SourceError {
+                span: source_map.span(place),
+                message,
+                unsupported,
+            })
             .collect();
         located.sort_by_key(|e| e.span.start);
         SourceErrors(located)

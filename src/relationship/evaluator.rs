@@ -47,6 +47,7 @@ pub struct Evaluation<'a> {
     index: &'a Index,
     asker: Asker,
     asker_object: Option<&'a Object>,
+    wildcards_count: bool,
     /// By relation: whether the asker could hold it at all.
     reachable: Vec<bool>,
     memo: Memo,
@@ -148,12 +149,19 @@ impl<'a> Evaluation<'a> {
             index,
             asker,
             asker_object,
+            wildcards_count: true,
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
             path_length: 0,
             steps: 0,
         })
+    }
+
+    /// The same, but tuples about everybody of the asker's type do not count for the asker.
+    pub(super) fn without_wildcards(mut self) -> Self {
+        self.wildcards_count = false;
+        self
     }
 
     /// Whether the user holds the relation on the object. `go_on` is asked now and then.
@@ -270,7 +278,7 @@ impl<'a> Evaluation<'a> {
         let holds = |subject: Subject| subjects.binary_search(&subject).is_ok();
         let named = match self.asker {
             Asker::Object(type_id, object) => {
-                holds(Subject::Object(type_id, object)) || holds(Subject::Wildcard(type_id))
+                holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
             }
             Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
             // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.

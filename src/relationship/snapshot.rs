@@ -1,6 +1,8 @@
 //! One state of the relationships: a model and the tuples that count under it. It never changes, so all questions of a
 //! request see the same state.
 
+use std::borrow::Borrow;
+use std::fmt;
 use std::sync::Arc;
 
 use super::evaluator::{CheckError, Evaluation};
@@ -8,6 +10,24 @@ use super::index::Index;
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
+
+/// Which users a list is about: the objects of a type, or the usersets of a type's relation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserFilter {
+    /// The type.
+    pub type_name: TypeName,
+    /// The relation, for usersets.
+    pub relation: Option<Relation>,
+}
+
+impl fmt::Display for UserFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.relation {
+            Some(relation) => write!(f, "{}#{relation}", self.type_name),
+            None => write!(f, "{}", self.type_name),
+        }
+    }
+}
 
 /// See the module. A clone is cheap.
 #[derive(Clone, Debug)]
@@ -92,15 +112,46 @@ impl Snapshot {
         Ok(objects)
     }
 
+    /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the
+    /// type holds it, the wildcard. Asks about every one of them, so its cost is that of the type.
+    ///
+    /// # Errors
+    /// See [`CheckError`].
+    pub fn list_users(
+        &self,
+        object: &Object,
+        relation: &Relation,
+        filter: &UserFilter,
+    ) -> Result<Vec<User>, CheckError> {
+        let everybody = User::Wildcard(filter.type_name.clone());
+        let mut users = Vec::new();
+        let open_to_all = filter.relation.is_none() && self.check(&everybody, relation, object)?;
+        if open_to_all {
+            users.push(everybody);
+        }
+        for named in self.objects_of(&filter.type_name) {
+            let user = match &filter.relation {
+                Some(relation) => User::Userset(named.clone(), relation.clone()),
+                None => User::Object(named.clone()),
+            };
+            // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
+            let listed = self.check(&user, relation, object)?
+                && (!open_to_all
+                    || self.evaluation(&user)?.without_wildcards().check(relation, object, &mut || true)?);
+            if listed {
+                users.push(user);
+            }
+        }
+        users.sort_unstable();
+        Ok(users)
+    }
+
     /// The objects of a type that tuples name, in no order.
     pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = &Object> {
         self.index.objects().filter(|object| object.type_name() == type_name.as_str())
     }
 
-    pub(super) fn insert_all<T: std::borrow::Borrow<RelationshipTuple>>(
-        &mut self,
-        tuples: impl IntoIterator<Item = T>,
-    ) {
+    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
         self.index.insert_all(self.model.program(), tuples);
     }
 

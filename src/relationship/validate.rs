@@ -90,13 +90,20 @@ pub struct ModelError {
     pub place: Place,
     /// What is wrong, in one sentence.
     pub message: String,
+    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
+    pub unsupported: Option<&'static str>,
 }
 
 impl ModelError {
     fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into() }
+        Self { place, message: message.into(), unsupported: None }
     }
 }
+
+/// What [`ModelError::unsupported`] says of conditions.
+pub const CONDITIONS: &str = "conditions";
+/// What [`ModelError::unsupported`] says of modules.
+pub const MODULES: &str = "modules";
 
 /// A model that can be evaluated. INVARIANT (valid model): every name in it is defined, every relation can be held by
 /// somebody, no relation is defined in terms of itself alone, and relations after `from` hold plain objects only.
@@ -161,7 +168,7 @@ impl ValidModel {
 fn unsupported(model: &AuthorizationModel) -> Vec<ModelError> {
     let conditions = model.conditions.keys().enumerate().map(|(index, name)| {
         let message = format!("condition `{name}`: conditions are not supported yet");
-        ModelError::new(Place::Condition(index), message)
+        ModelError { unsupported: Some(CONDITIONS), ..ModelError::new(Place::Condition(index), message) }
     });
     conditions.collect()
 }

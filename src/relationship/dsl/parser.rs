@@ -10,7 +10,7 @@ use crate::relationship::model::{
     AuthorizationModel, Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition,
     TypeRestriction,
 };
-use crate::relationship::validate::{Place, RelationPlace};
+use crate::relationship::validate::{MODULES, Place, RelationPlace};
 
 /// Deepest nesting of parentheses. The reader calls itself once per level, so this bounds its stack.
 const NESTING_MAX: usize = 100;
@@ -93,7 +93,7 @@ impl<'a> Parser<'a> {
 
     fn header(&mut self) -> Parsed<()> {
         if self.is_word("module") {
-            return Err(self.error("modules are not supported yet; write one model with `schema 1.1`"));
+            return Err(self.unsupported("modules are not supported yet; write one model with `schema 1.1`"));
         }
         self.keyword("model")?;
         self.newline()?;
@@ -106,7 +106,7 @@ impl<'a> Parser<'a> {
         }
         match version.text {
             "1.1" => {}
-            "1.2" => return Err(self.error("schema 1.2 (modules) is not supported yet; use `schema 1.1`")),
+            "1.2" => return Err(self.unsupported("schema 1.2 (modules) is not supported yet; use `schema 1.1`")),
             other => return Err(self.error(format!("invalid schema version `{other}`; use `schema 1.1`"))),
         }
         version.text.clone_into(&mut self.model.schema_version);
@@ -122,8 +122,8 @@ impl<'a> Parser<'a> {
             "define" => Err(self.error("`define` must follow a line `relations` of a type")),
             "relations" => Err(self.error("`relations` must follow the line of a type")),
             "condition" => self.condition(),
-            "extend" => Err(self.error("`extend` needs modules, which are not supported yet")),
-            "module" => Err(self.error("modules are not supported yet")),
+            "extend" => Err(self.unsupported("`extend` needs modules, which are not supported yet")),
+            "module" => Err(self.unsupported("modules are not supported yet")),
             _ => Err(self.expected("`type` or `condition`")),
         }
     }
@@ -299,7 +299,7 @@ impl<'a> Parser<'a> {
         let name = self.name("a condition name")?;
         if self.model.conditions.contains_key(name.text) {
             let message = format!("condition `{}` is already defined", name.text);
-            return Err(SourceError { span: name.span, message });
+            return Err(SourceError::new(name.span, message));
         }
         let parameters = self.parameters(name.text)?;
         self.skip_newlines();
@@ -310,7 +310,7 @@ impl<'a> Parser<'a> {
         let Some(expression) = self.lexer.condition_body() else {
             // What follows is inside the condition, as far as one can tell.
             self.token = Token { kind: Kind::End, ..self.token };
-            return Err(SourceError { span: opening, message: "this `{` is not closed".to_owned() });
+            return Err(SourceError::new(opening, "this `{` is not closed"));
         };
         self.advance();
         self.mark('}')?;
@@ -329,7 +329,7 @@ impl<'a> Parser<'a> {
             let parameter_type = self.parameter_type()?;
             if parameters.insert(name.text.to_owned(), parameter_type).is_some() {
                 let message = format!("parameter `{}` is already defined in condition `{condition}`", name.text);
-                return Err(SourceError { span: name.span, message });
+                return Err(SourceError::new(name.span, message));
             }
             self.skip_newlines();
             if self.is_mark(')') {
@@ -452,7 +452,11 @@ impl<'a> Parser<'a> {
         self.error(format!("expected {what}, found {found}"))
     }
 
+    fn unsupported(&self, message: &str) -> SourceError {
+        SourceError { unsupported: Some(MODULES), ..self.error(message) }
+    }
+
     fn error(&self, message: impl Into<String>) -> SourceError {
-        SourceError { span: self.token.span, message: message.into() }
+        SourceError::new(self.token.span, message)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
+use super::{MODULES, ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
 use crate::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 use crate::relationship::tuple::{RELATION_BYTES_MAX, TYPE_BYTES_MAX};
 
@@ -12,12 +12,10 @@ pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
     let mut checker = Checker { model, types: HashSet::new(), relations: HashMap::new(), errors: Vec::new() };
     checker.schema();
     checker.names();
-    if checker.errors.is_empty() {
-        for (place, type_name, relation) in relations(model) {
-            checker.relation(place, type_name, relation);
-        }
-        checker.conditions();
+    for (place, type_name, relation) in relations(model) {
+        checker.relation(place, type_name, relation);
     }
+    checker.conditions();
     checker.errors
 }
 
@@ -37,7 +35,10 @@ impl<'a> Checker<'a> {
     fn schema(&mut self) {
         match self.model.schema_version.as_str() {
             "1.1" => {}
-            "1.2" => self.refuse(Place::Schema, "schema 1.2 (modules) is not supported yet; use 1.1"),
+            "1.2" => {
+                let error = ModelError::new(Place::Schema, "schema 1.2 (modules) is not supported yet; use 1.1");
+                self.errors.push(ModelError { unsupported: Some(MODULES), ..error });
+            }
             other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1")),
         }
         let types = self.model.types.len();
@@ -58,12 +59,14 @@ impl<'a> Checker<'a> {
                 self.refuse(Place::Type(first), format!("the type `{name}` is defined more than once"));
             }
         }
+        let mut seen = HashSet::new();
         for (place, type_name, relation) in relations(self.model) {
             let name = relation.name.as_str();
+            self.relations.insert((type_name, name), relation);
             if let Some(broken) = broken_rule(name, RELATION_BYTES_MAX) {
                 self.refuse(Place::Relation(place), format!("relation `{name}` of type `{type_name}` {broken}"));
             }
-            if self.relations.insert((type_name, name), relation).is_some() {
+            if !seen.insert((place.type_index, name)) {
                 let message = format!("relation `{name}` is already defined in type `{type_name}`");
                 self.refuse(Place::Relation(place), message);
             }
