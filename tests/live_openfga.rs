@@ -1,6 +1,6 @@
 //! The adapter against a real `OpenFGA` server.
 
-#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test")]
+#![cfg(test)]
 
 #[path = "support/authorizer_suite.rs"]
 mod authorizer_suite;

@@ -1,6 +1,6 @@
 //! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with *allowed*.
 
-#![expect(clippy::expect_used, reason = "a test")]
+#![cfg(test)]
 
 #[path = "support/faulty_server.rs"]
 mod faulty_server;

@@ -118,7 +118,8 @@ impl OpenFgaAuthorizer {
         Ok(Self { server, checks_per_call: config.checks_per_call, latest: Mutex::new(None) })
     }
 
-    /// One model for all calls of a batch, so that its decisions belong together.
+    /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
+    /// store's latest model as it is now.
     async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(Model { store_id: store_id.clone(), id: id.clone() });
@@ -137,8 +138,11 @@ impl OpenFgaAuthorizer {
     async fn look_up_model(&self) -> Result<Model, AuthzError> {
         let looked_up = Instant::now();
         let model = self.server.find_model().await?;
-        let latest = Latest { model: model.clone(), looked_up };
-        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = Some(latest);
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        // A slow look-up must not put an older model back.
+        if latest.as_ref().is_none_or(|known| known.looked_up <= looked_up) {
+            *latest = Some(Latest { model: model.clone(), looked_up });
+        }
         Ok(model)
     }
 

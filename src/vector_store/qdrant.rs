@@ -135,7 +135,8 @@ impl VectorStore for QdrantStore {
     }
 
     /// Qdrant can count the distinct guards, but not keep them at stable positions.
-    async fn guards(&self, _collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+    async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+        self.expected_dimension(collection).await?;
         Ok(None)
     }
 

@@ -22,6 +22,17 @@ pub struct OpenFgaStore {
     store_id: String,
 }
 
+/// Why a store cannot be opened.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenStoreError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] BackendError),
+    /// The server did not open it.
+    #[error(transparent)]
+    Server(#[from] AuthzError),
+}
+
 impl OpenFgaStore {
     /// Opens the configured store; creates it when it is configured by name and there is none.
     ///
@@ -115,17 +126,6 @@ impl OpenFgaStore {
         within(&self.server, async { client.write(request).await.map_err(|e| wire::failed(&e)) }).await?;
         Ok(())
     }
-}
-
-/// Why a store cannot be opened.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum OpenStoreError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] BackendError),
-    /// The server did not open it.
-    #[error(transparent)]
-    Server(#[from] AuthzError),
 }
 
 async fn within<T>(server: &Server, call: impl Future<Output = Result<T, AuthzError>>) -> Result<T, AuthzError> {

@@ -26,7 +26,7 @@ use super::{QdrantStore, filter};
 use crate::chunk::Document;
 use crate::vector_store::{VectorStoreError, validation};
 
-/// Qdrant takes no larger request.
+/// One request replaces a document, so this bounds the memory that a request takes here and there.
 const DOCUMENT_BYTES_MAX: usize = 32 << 20;
 /// Documents are sent together up to this size.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
