@@ -4,6 +4,13 @@
 //! process. The baseline is the same server, the same engine and the same questions with an authorizer that allows
 //! everything without looking: what remains is the price of authorization.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "a bench prints, and fails by panicking"
+)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +20,13 @@ use ragward::app::App;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch};
 use ragward::client::Client;
 use ragward::config::{Config, Overrides};
-use ragward::ingest::{Catalog, Folder};
+use ragward::ingest::Source;
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::proto::retrieval::RetrieveRequest;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::relationship::Relation;
-use ragward::relationship::store_file::StoreFile;
+use ragward::relationship::store::OnConflict;
+use ragward::relationship::store_file;
 use ragward::retrieval::{RetrievalConfig, Retriever};
 use ragward::server::{Services, document_message, serve};
 use tokio::net::TcpListener;
@@ -118,26 +126,33 @@ async fn load(config: &Config, keps: &Path) -> Vec<String> {
     let app = App::open(config).await.unwrap();
     let relationships = app.relationships().unwrap();
     let started = Instant::now();
-    let store_file = StoreFile::read(&keps.join("store.fga.yaml")).unwrap();
-    relationships.write_model(store_file.model.clone()).unwrap();
-    relationships.write_all(&store_file.tuples).unwrap();
-    println!("model and {} tuples loaded and durable     {:>9.1?}", store_file.tuples.len(), started.elapsed());
+    let store = store_file::read(&keps.join("store.fga.yaml")).unwrap();
+    let tuples = store.tuples.clone();
+    relationships.write_model(store.model).unwrap();
+    relationships.write_all(store.tuples, OnConflict::Refuse).unwrap();
+    println!("model and {} tuples loaded and durable     {:>9.1?}", tuples.len(), started.elapsed());
 
     let started = Instant::now();
-    let documents = Folder::new(keps, Catalog::read(&keps.join("catalog.jsonl")).unwrap());
+    let source = Source::Catalog { path: keps.join("catalog.jsonl"), root: keps.to_owned() };
     let (send, messages) = tokio::sync::mpsc::channel(64);
     tokio::task::spawn_blocking(move || {
-        for document in documents {
-            let document = Some(document_message(document.unwrap()));
+        for entry in source.documents().unwrap() {
+            let document = entry.unwrap().document.map(document_message);
             send.blocking_send(UpsertDocumentsRequest { collection: "keps".to_owned(), document }).unwrap();
         }
     });
     let client = app.in_process();
-    let written = client.ingest().upsert_documents(tokio_stream::wrappers::ReceiverStream::new(messages)).await.unwrap();
+    let written =
+        client.ingest().upsert_documents(tokio_stream::wrappers::ReceiverStream::new(messages)).await.unwrap();
     let written = written.into_inner();
-    println!("{} documents ({} chunks) read and durable {:>9.1?}", written.documents, written.chunks, started.elapsed());
+    println!(
+        "{} documents ({} chunks) read and durable {:>9.1?}",
+        written.documents,
+        written.chunks,
+        started.elapsed()
+    );
 
-    let mut people: Vec<String> = store_file.tuples.iter().map(|tuple| tuple.user.to_string()).collect();
+    let mut people: Vec<String> = tuples.iter().map(|tuple| tuple.user.to_string()).collect();
     people.retain(|user| user.starts_with("user:") && user != "user:*");
     people.sort();
     people.dedup();

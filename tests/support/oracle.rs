@@ -5,9 +5,7 @@
 //! any more. What is unknown at the end depends on itself, and is denied.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
-use ragward::relationship::dsl;
 use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 
 /// A model with tuples.
@@ -48,31 +46,6 @@ impl Oracle {
             oracle.tuples.entry((object, relation)).or_default().insert(user);
         }
         oracle
-    }
-
-    /// Reads the model and the tuples of a store file: only its plain form, `model: |` and `- user: / relation: / object:`.
-    #[expect(dead_code, reason = "not every test that shares this file loads a store")]
-    pub(crate) fn load(path: &Path) -> Self {
-        let text = std::fs::read_to_string(path).expect("a store file");
-        let (mut model, mut tuples, mut in_model) = (String::new(), Vec::new(), false);
-        let (mut user, mut relation) = (String::new(), String::new());
-        for line in text.lines() {
-            if line == "model: |" {
-                in_model = true;
-            } else if line == "tuples:" {
-                in_model = false;
-            } else if in_model {
-                model.push_str(line.strip_prefix("  ").unwrap_or(line));
-                model.push('\n');
-            } else if let Some(value) = line.strip_prefix("- user: ") {
-                value.clone_into(&mut user);
-            } else if let Some(value) = line.strip_prefix("  relation: ") {
-                value.clone_into(&mut relation);
-            } else if let Some(value) = line.strip_prefix("  object: ") {
-                tuples.push((user.clone(), relation.clone(), value.to_owned()));
-            }
-        }
-        Self::new(dsl::parse(&model).expect("a model").model, tuples)
     }
 
     /// Everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.

@@ -1,15 +1,11 @@
 //! The program as a process: killed, stopped, started twice, given wrong input.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[path = "support/documents.rs"]
-mod documents;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use documents::document;
+use crate::documents::document;
 use ragward::client::Client;
 use ragward::proto::ingest::{Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 
@@ -33,10 +29,8 @@ impl Served {
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let mut read = String::new();
         let address = loop {
-            let from = read.len();
             assert_ne!(log.read_line(&mut read).unwrap(), 0, "the server ended:\n{read}");
-            let line = &read[from..];
-            if let Some((_, address)) = line.split_once("serving address=") {
+            if let Some((_, address)) = read.split_once("serving address=") {
                 break address.trim().to_owned();
             }
         };

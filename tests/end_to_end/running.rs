@@ -9,8 +9,8 @@ use ragward::client::Client;
 use ragward::config::{Config, Overrides};
 use ragward::proto::ingest::{Document, UpsertDocumentsRequest, UpsertDocumentsResponse};
 use ragward::relationship::RelationshipTuple;
-use ragward::relationship::dsl;
 use ragward::relationship::store::{OnConflict, RelationshipStore, TupleWrite};
+use ragward::relationship::validate::ValidModel;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -44,8 +44,8 @@ impl Running {
     }
 
     /// Loads a model and its tuples.
-    pub(crate) fn load(&self, model: &str, tuples: Vec<RelationshipTuple>) {
-        self.relationships().write_model(dsl::load(model).unwrap()).unwrap();
+    pub(crate) fn load(&self, model: ValidModel, tuples: Vec<RelationshipTuple>) {
+        self.relationships().write_model(model).unwrap();
         self.relationships().write_all(tuples, OnConflict::Refuse).unwrap();
     }
 

@@ -1,12 +1,7 @@
 //! The gRPC surface, end to end: a real client, a real server, the embedded engines.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-#[path = "support/documents.rs"]
-mod documents;
-#[path = "support/running.rs"]
-mod running;
-
-use documents::document;
+use crate::documents::document;
+use crate::running::{Running, config};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -14,8 +9,7 @@ use ragward::proto::retrieval::{
     Completion, Filter, FilterList, OneOf, Range, Recall, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector,
     filter,
 };
-use ragward::relationship::RelationshipTuple;
-use running::{Running, config};
+use ragward::relationship::{RelationshipTuple, dsl};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -52,7 +46,7 @@ fn tuple((user, relation, object): (&str, &str, &str)) -> RelationshipTuple {
 /// Three documents behind the model above; every text speaks of leave.
 async fn handbook(data: &std::path::Path) -> Running {
     let running = Running::start(&config(data)).await;
-    running.load(MODEL, TUPLES.map(tuple).to_vec());
+    running.load(dsl::load(MODEL).unwrap(), TUPLES.map(tuple).to_vec());
     let documents = vec![
         document("document:welcome", &["Welcome: how to ask for leave", "The kitchen is open on leave days"]),
         document("document:salaries", &["Salaries during parental leave"]),
