@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom. A module uses only modules of lower layers, never one above or beside it.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["main"],
     &["cli"],
     &["app"],
+    &["client"],
     &["server"],
     &["retrieval", "ingest"],
     &["authz", "vector_store", "embedding", "audit"],
@@ -26,7 +27,7 @@ const DOORS: [(&[&str], &[&str]); 5] = [
     (&["moka"], &[]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
-        &["server", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
+        &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
 ];
