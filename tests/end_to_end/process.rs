@@ -168,7 +168,7 @@ fn wrong_input_is_told_with_an_exit_code() {
     let rows: Vec<(Vec<&str>, i32, &str)> = vec![
         (vec!["serve", "--data", &data], 2, "--insecure-identity"),
         (vec!["serve", "--data", &damaged, "--insecure-identity"], 1, "is damaged"),
-        (vec!["model", "validate", &broken_model], 1, "6:"),
+        (vec!["model", "validate", &broken_model], 1, "line 6, column 21"),
         (vec!["model", "load", &broken_model, "--data", &data], 1, "usr"),
         (vec!["ingest", &folder, "--catalog", &truncated, "--collection", "c", "--data", &data], 2, "catalog.jsonl"),
         (vec!["ingest", &not_utf8, "--collection", "c", "--data", &data], 2, "chunks.jsonl"),
