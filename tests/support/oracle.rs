@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use ragward::relationship::dsl;
-use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
+use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 
 /// A model with tuples.
 pub(crate) struct Oracle {
@@ -51,7 +51,6 @@ impl Oracle {
     }
 
     /// Reads the model and the tuples of a store file: only its plain form, `model: |` and `- user: / relation: / object:`.
-    #[expect(dead_code, reason = "not every test that shares this file loads a store")]
     pub(crate) fn load(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).expect("a store file");
         let (mut model, mut tuples, mut in_model) = (String::new(), Vec::new(), false);
@@ -142,9 +141,11 @@ impl Oracle {
     fn users(&self, object: &str, relation: &str) -> impl Iterator<Item = &str> {
         let definition = self.relation(type_of(object), relation);
         let users = self.tuples.get(&(object.to_owned(), relation.to_owned()));
+        // A userset in itself says nothing and cannot be written.
+        let itself = format!("{object}#{relation}");
         users.into_iter().flatten().map(String::as_str).filter(move |user| {
-            definition
-                .is_some_and(|definition| definition.directly_related.iter().any(|r| r.to_string() == shape_of(user)))
+            let allowed = |r: &TypeRestriction| r.to_string() == shape_of(user);
+            *user != itself && definition.is_some_and(|definition| definition.directly_related.iter().any(allowed))
         })
     }
 

@@ -184,6 +184,7 @@ fn a_long_chain_of_computed_relations_needs_no_stack() {
 #[test]
 fn many_groups_that_are_all_in_each_other_are_bounded_work() {
     let pairs = (0..60).flat_map(|outer| (0..60).map(move |inner| (outer, inner)));
+    let pairs = pairs.filter(|(outer, inner)| outer != inner);
     let tuples = pairs.map(|(outer, inner)| format!("group:{inner}#member member group:{outer}\n"));
     let tuples = tuples.collect::<Vec<_>>().concat();
     let snapshot = snapshot(GROUPS, &format!("{tuples}user:anne member group:7"));

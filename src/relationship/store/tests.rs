@@ -80,7 +80,7 @@ fn a_refused_write_changes_nothing() {
     let good = "user:carl viewer doc:1";
     let too_many: Vec<RelationshipTuple> =
         (0..=TUPLES_PER_WRITE_MAX).map(|n| tuple(&format!("user:u{n} viewer doc:1"))).collect();
-    let rows: [(&str, TupleWrite, &str); 12] = [
+    let rows: [(&str, TupleWrite, &str); 13] = [
         ("unknown type", write(&[good, "user:anne viewer folder:1"], &[]), "type `folder` is not in"),
         ("unknown relation", write(&[good, "user:anne owner doc:1"], &[]), "has no relation `owner`"),
         ("unknown userset", write(&[good, "group:a#owner viewer doc:1"], &[]), "has no relation `owner`"),
@@ -89,6 +89,7 @@ fn a_refused_write_changes_nothing() {
         ("wildcard", write(&[good, "user:* member group:a"], &[]), "no type restriction"),
         ("parent userset", write(&[good, "doc:2#viewer parent doc:1"], &[]), "no type restriction"),
         ("parent wildcard", write(&[good, "doc:* parent doc:1"], &[]), "no type restriction"),
+        ("implicit", write(&[good, "group:a#member member group:a"], &[]), "by definition"),
         ("twice", write(&[good, good], &[]), "more than once"),
         ("written and deleted", write(&[good], &[good]), "more than once"),
         ("already there", write(&[good, "user:anne viewer doc:1"], &[]), "already there"),

@@ -38,6 +38,7 @@ fn what_only_json_can_say_is_refused() {
 fn types_are_limited() {
     let types = |count: usize| (0..count).map(|n| format!("type t{n}\n")).collect::<Vec<_>>().concat();
     let load = |count: usize| dsl::load(&format!("model\n  schema 1.1\n{}", types(count)));
+    assert!(load(0).expect_err("too few").to_string().contains("no types"));
     assert!(load(TYPES_MAX).is_ok());
     assert!(load(TYPES_MAX + 1).expect_err("too many").to_string().contains("at most 100"));
 }
