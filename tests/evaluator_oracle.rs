@@ -4,6 +4,8 @@
 
 #[path = "support/oracle.rs"]
 mod oracle;
+#[path = "support/shared.rs"]
+mod support;
 
 use std::sync::Arc;
 
@@ -14,7 +16,7 @@ use ragward::relationship::model::{
 };
 use ragward::relationship::snapshot::Snapshot;
 use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, User};
+use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, store_file};
 
 use self::oracle::Oracle;
 
@@ -157,6 +159,37 @@ proptest! {
                 prop_assert_eq!(together, Ok(expected), "{} {} {}, among others", subject, relation, object);
                 let alone = snapshot.check(&user, relation, object);
                 prop_assert_eq!(alone, Ok(expected), "{} {} {}, alone", subject, relation, object);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
+    let Some(path) = support::shared("corpora/keps/store.fga.yaml") else { return };
+    let oracle = Oracle::load(&path);
+    let store = store_file::read(&path).expect("a store file");
+    let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).expect("tuples that fit");
+    let named = |type_name: &str| {
+        let mut objects: Vec<&Object> = snapshot.objects_of(&TypeName::parse(type_name).expect("a type")).collect();
+        objects.sort();
+        objects
+    };
+    let (users, documents) = (named("user"), named("document"));
+    assert_eq!((users.len(), documents.len()), (725, 617));
+    for user in users.into_iter().step_by(145) {
+        let holdings = oracle.holdings(user.as_str());
+        let asker = User::Object(user.clone());
+        let mut evaluation = snapshot.evaluation(&asker).expect("a known user");
+        for document in &documents {
+            for relation in ["can_read", "can_edit", "archived_for"] {
+                let held = holdings.check(relation, document.as_str());
+                let relation = Relation::parse(relation).expect("a name");
+                assert_eq!(
+                    evaluation.check(&relation, document, &mut || true),
+                    Ok(held),
+                    "{user} {relation} {document}"
+                );
             }
         }
     }

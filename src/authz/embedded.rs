@@ -1,5 +1,8 @@
 //! The authorizer of the embedded engine: Ragward's own evaluator over the relationships in the data directory.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 

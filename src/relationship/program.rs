@@ -73,6 +73,9 @@ pub enum TupleMisfit {
         /// The relation that it does not have.
         relation: String,
     },
+    /// The user is the very userset that the tuple is about.
+    #[error("`{0}` holds that relation by definition; the tuple would say nothing")]
+    Implicit(String),
     /// The relation is computed, or takes other users.
     #[error(
         "`{user}` may not be written to relation `{relation}` of type `{type_name}`: no type restriction allows it"
@@ -157,6 +160,12 @@ impl Program {
     ) -> Result<(RelationId, ResolvedUser<'a>), TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
+        if let ResolvedUser::Userset(userset, object) = &user
+            && *userset == relation
+            && **object == tuple.object
+        {
+            return Err(TupleMisfit::Implicit(tuple.user.to_string()));
+        }
         let allowed = self.get(relation).is_some_and(|r| match &user {
             ResolvedUser::Object(type_id, _) => r.objects.contains(type_id),
             ResolvedUser::Wildcard(type_id) => r.wildcards.contains(type_id),

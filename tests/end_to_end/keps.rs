@@ -3,14 +3,12 @@
 //! documents a person may read, and BM25 is computed by hand over the chunks of those.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
 
 use crate::oracle::Oracle;
 use crate::running::{Running, config};
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Recall, RetrieveRequest};
-use ragward::relationship::dsl;
 use ragward::relationship::store_file::{self, StoreFile};
 use ragward::server::document_message;
 use rust_stemmers::{Algorithm, Stemmer};
@@ -110,7 +108,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let count = documents.len() as u64;
     assert_eq!(running.upsert("keps", documents).await.unwrap().documents, count);
 
-    let oracle = load_oracle(&store_path);
+    let oracle = Oracle::load(&store_path);
     let guards: BTreeSet<&str> = pages.iter().map(|page| page.guard.as_str()).collect();
     let (mut least, mut most, mut released) = (usize::MAX, 0, 0);
     for user in people {
@@ -155,28 +153,4 @@ fn people(store: &StoreFile) -> Vec<String> {
     let people: BTreeSet<String> = users.filter(|user| user.starts_with("user:") && user != "user:*").collect();
     let step = people.len() / PEOPLE;
     people.into_iter().step_by(step).take(PEOPLE).collect()
-}
-
-/// Reads the model and the tuples of a store file: only its plain form, `model: |` and `- user: / relation: / object:`.
-fn load_oracle(path: &Path) -> Oracle {
-    let text = std::fs::read_to_string(path).expect("a store file");
-    let (mut model, mut tuples, mut in_model) = (String::new(), Vec::new(), false);
-    let (mut user, mut relation) = (String::new(), String::new());
-    for line in text.lines() {
-        if line == "model: |" {
-            in_model = true;
-        } else if line == "tuples:" {
-            in_model = false;
-        } else if in_model {
-            model.push_str(line.strip_prefix("  ").unwrap_or(line));
-            model.push('\n');
-        } else if let Some(value) = line.strip_prefix("- user: ") {
-            value.clone_into(&mut user);
-        } else if let Some(value) = line.strip_prefix("  relation: ") {
-            value.clone_into(&mut relation);
-        } else if let Some(value) = line.strip_prefix("  object: ") {
-            tuples.push((user.clone(), relation.clone(), value.to_owned()));
-        }
-    }
-    Oracle::new(dsl::parse(&model).expect("a model").model, tuples)
 }

@@ -5,8 +5,10 @@
 //! any more. What is unknown at the end depends on itself, and is denied.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
+use ragward::relationship::dsl;
+use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 
 /// A model with tuples.
 pub(crate) struct Oracle {
@@ -46,6 +48,30 @@ impl Oracle {
             oracle.tuples.entry((object, relation)).or_default().insert(user);
         }
         oracle
+    }
+
+    /// Reads the model and the tuples of a store file: only its plain form, `model: |` and `- user: / relation: / object:`.
+    pub(crate) fn load(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).expect("a store file");
+        let (mut model, mut tuples, mut in_model) = (String::new(), Vec::new(), false);
+        let (mut user, mut relation) = (String::new(), String::new());
+        for line in text.lines() {
+            if line == "model: |" {
+                in_model = true;
+            } else if line == "tuples:" {
+                in_model = false;
+            } else if in_model {
+                model.push_str(line.strip_prefix("  ").unwrap_or(line));
+                model.push('\n');
+            } else if let Some(value) = line.strip_prefix("- user: ") {
+                value.clone_into(&mut user);
+            } else if let Some(value) = line.strip_prefix("  relation: ") {
+                value.clone_into(&mut relation);
+            } else if let Some(value) = line.strip_prefix("  object: ") {
+                tuples.push((user.clone(), relation.clone(), value.to_owned()));
+            }
+        }
+        Self::new(dsl::parse(&model).expect("a model").model, tuples)
     }
 
     /// Everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.
@@ -115,9 +141,11 @@ impl Oracle {
     fn users(&self, object: &str, relation: &str) -> impl Iterator<Item = &str> {
         let definition = self.relation(type_of(object), relation);
         let users = self.tuples.get(&(object.to_owned(), relation.to_owned()));
+        // A userset in itself says nothing and cannot be written.
+        let itself = format!("{object}#{relation}");
         users.into_iter().flatten().map(String::as_str).filter(move |user| {
-            definition
-                .is_some_and(|definition| definition.directly_related.iter().any(|r| r.to_string() == shape_of(user)))
+            let allowed = |r: &TypeRestriction| r.to_string() == shape_of(user);
+            *user != itself && definition.is_some_and(|definition| definition.directly_related.iter().any(allowed))
         })
     }
 

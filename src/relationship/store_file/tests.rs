@@ -1,1 +1,107 @@
+use super::*;
 
+const MODEL: &str = "model: |
+  model
+    schema 1.1
+  type user
+  type doc
+    relations
+      define viewer: [user]
+";
+
+/// Reads `store.fga.yaml` from a folder with these files.
+fn store(files: &[(&str, &str)]) -> Result<StoreFile, String> {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).expect("written");
+    }
+    read(&folder.path().join("store.fga.yaml")).map_err(|e| e.to_string())
+}
+
+#[test]
+fn tuples_come_from_every_kind_of_file() {
+    let main = format!(
+        "{MODEL}tuple_file: a.yaml\ntuple_files: [b.json, c.jsonl, d.csv]\ntuples:\n- {{user: user:0, relation: viewer, object: doc:1}}\n"
+    );
+    let csv = "user_type,user_id,user_relation,relation,object_type,object_id\nuser,\"4\",,viewer,doc,1\n\nuser,5,,viewer,doc,1\n";
+    let files = [
+        ("store.fga.yaml", main.as_str()),
+        ("a.yaml", "- user: user:1\n  relation: viewer\n  object: doc:1\n"),
+        ("b.json", r#"[{"user": "user:2", "relation": "viewer", "object": "doc:1"}]"#),
+        ("c.jsonl", "{\"user\": \"user:3\", \"relation\": \"viewer\", \"object\": \"doc:1\"}\n\n"),
+        ("d.csv", csv),
+    ];
+    let users: Vec<String> = store(&files).expect("read").tuples.iter().map(|t| t.user.to_string()).collect();
+    assert_eq!(users, ["user:0", "user:1", "user:2", "user:3", "user:4", "user:5"]);
+}
+
+#[test]
+fn mistakes_name_file_and_line() {
+    let with = |rest: &str| format!("{MODEL}{rest}");
+    let tuple_file = with("tuple_file: t.csv\n");
+    let rows: [(&str, String, &str, &str); 9] = [
+        ("unknown key", with("testz: []\n"), "", "line 8"),
+        ("not YAML", with("tests: [\n"), "", "line"),
+        ("no model", "name: x\n".to_owned(), "", "neither `model` nor `model_file`"),
+        ("model", MODEL.replace("define viewer", "defne viewer"), "", "line 6, column 5: expected `define`"),
+        ("tuple", with("tuples:\n- {user: anne, relation: viewer, object: doc:1}\n"), "", "tuple 1: user `anne`"),
+        ("missing file", with("tuple_file: nowhere.yaml\n"), "", "nowhere.yaml"),
+        ("csv column", tuple_file.clone(), "user_type,user_id,relation,object_type\n", "`object_id` is missing"),
+        ("csv row", tuple_file.clone(), "user_type,user_id,relation,object_type,object_id\na,b\n", "line 2"),
+        ("csv quote", tuple_file, "user_type,\"user_id\nx", "line 1"),
+    ];
+    for (name, main, csv, words) in rows {
+        let error = store(&[("store.fga.yaml", &main), ("t.csv", csv)]).expect_err(name);
+        assert!(error.contains(words), "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_needs_conditions_or_modules_is_not_run() {
+    let conditional = format!(
+        "{MODEL}tuples:\n- {{user: user:0, relation: viewer, object: doc:1, condition: {{name: late, context: {{a: 1}}}}}}\n"
+    );
+    for (main, words) in [(conditional.as_str(), "conditions"), ("model_file: fga.mod\n", "modules")] {
+        let error = store(&[("store.fga.yaml", main)]).expect_err("not supported");
+        assert!(error.contains(&format!("{words} are not supported yet")), "{error}");
+    }
+}
+
+#[test]
+fn a_failed_assertion_says_what_was_expected() {
+    let main = format!(
+        "{MODEL}tests:
+- name: one
+  tuples:
+  - {{user: user:1, relation: viewer, object: doc:true}}
+  check:
+  - users: [user:1, user:2]
+    object: doc:true
+    context: {{now: 2024-01-01}}
+    assertions: {{viewer: true, owner: false}}
+  list_objects:
+  - {{user: user:1, type: doc, assertions: {{viewer: [doc:true]}}}}
+- name: two
+  check:
+  - {{user: user:1, object: doc:true, assertions: {{viewer: false}}}}
+"
+    );
+    let outcome = run(store(&[("store.fga.yaml", &main)]).expect("read")).expect("run");
+    assert!(!outcome.passed());
+    assert_eq!(outcome.count(AssertionKind::Check), (2, 5));
+    assert_eq!(outcome.count(AssertionKind::ListObjects), (1, 1));
+    let [one, two] = &outcome.tests[..] else { panic!("two tests") };
+    assert!(two.passed(), "the tuples of a test are its own");
+    let failed: Vec<String> = one
+        .assertions
+        .iter()
+        .filter(|a| !a.passed())
+        .map(|a| format!("{} {}: expected {}, got {:?}", a.kind, a.question, a.expected, a.got.as_ref().ok()))
+        .collect();
+    let expected = [
+        "check user=user:1, relation=owner, object=doc:true: expected false, got None",
+        "check user=user:2, relation=owner, object=doc:true: expected false, got None",
+        "check user=user:2, relation=viewer, object=doc:true: expected true, got Some(\"false\")",
+    ];
+    assert_eq!(failed, expected);
+}

@@ -42,6 +42,9 @@ impl<'a> Checker<'a> {
             other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1")),
         }
         let types = self.model.types.len();
+        if types == 0 {
+            self.refuse(Place::Model, "the model has no types");
+        }
         if types > TYPES_MAX {
             self.refuse(Place::Model, format!("the model has {types} types, at most {TYPES_MAX} are allowed"));
         }

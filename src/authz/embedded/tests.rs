@@ -1,0 +1,107 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::authz::Consistency;
+use crate::relationship::store::OnConflict;
+use crate::relationship::{Relation, RelationshipTuple, dsl};
+
+const MODEL: &str = "model
+  schema 1.1
+type user
+type group
+  relations
+    define member: [user, group#member]
+type doc
+  relations
+    define viewer: [user, group#member]
+";
+
+fn store(tuples: impl IntoIterator<Item = (String, &'static str, String)>) -> (TempDir, EmbeddedAuthorizer) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RelationshipStore::open(directory.path()).expect("opened");
+    store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
+    let tuples = tuples.into_iter().map(|(u, r, o)| RelationshipTuple::parse(&u, r, &o).expect("a tuple"));
+    store.write_all(tuples.collect(), OnConflict::Refuse).expect("written");
+    (directory, EmbeddedAuthorizer::new(Arc::new(store)))
+}
+
+fn batch(checks: impl IntoIterator<Item = (String, &'static str, String)>) -> CheckBatch {
+    let parse = |(user, relation, object): (String, &str, String)| Check {
+        user: Object::parse(&user).expect("a user"),
+        relation: Relation::parse(relation).expect("a relation"),
+        object: Object::parse(&object).expect("an object"),
+    };
+    CheckBatch {
+        checks: checks.into_iter().map(parse).collect(),
+        consistency: Consistency::MinimizeLatency,
+        deadline: Instant::now() + Duration::from_mins(1),
+    }
+}
+
+fn question(user: &str, relation: &'static str, object: &str) -> (String, &'static str, String) {
+    (user.to_owned(), relation, object.to_owned())
+}
+
+/// The positions that were allowed; every position must be answered once.
+async fn allowed(authorizer: &EmbeddedAuthorizer, batch: &CheckBatch) -> BTreeSet<usize> {
+    let answers = authorizer.check(batch).await.expect("decided");
+    let positions: BTreeSet<usize> = answers.iter().map(|a| a.position).collect();
+    assert_eq!(answers.len(), batch.checks.len());
+    assert_eq!(positions, (0..batch.checks.len()).collect());
+    answers.iter().filter(|a| a.allowed).map(|a| a.position).collect()
+}
+
+#[tokio::test]
+async fn every_check_is_answered_once_in_batches_of_any_size() {
+    let (_directory, authorizer) =
+        store([question("user:0", "viewer", "doc:0"), question("user:1", "viewer", "doc:1")]);
+    for size in [0, 1, 2, 49, 50, 51, 127, 128, 129, 1_000] {
+        // Two users in turn, objects that come again and again.
+        let checks = (0..size).map(|n| (format!("user:{}", n % 2), "viewer", format!("doc:{}", n % 3)));
+        let expected = (0..size).filter(|n| n % 2 == n % 3).collect();
+        assert_eq!(allowed(&authorizer, &batch(checks)).await, expected, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_model_does_not_know_is_denied() {
+    let (_directory, authorizer) = store([question("user:0", "viewer", "doc:0")]);
+    let checks = [
+        question("user:0", "owner", "doc:0"),
+        question("user:0", "viewer", "folder:0"),
+        question("robot:0", "viewer", "doc:0"),
+        question("user:0", "viewer", "doc:0"),
+    ];
+    assert_eq!(allowed(&authorizer, &batch(checks)).await, BTreeSet::from([3]));
+}
+
+#[tokio::test]
+async fn without_a_model_nothing_is_decided() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let authorizer = EmbeddedAuthorizer::new(Arc::new(store));
+    assert!(matches!(authorizer.check(&batch([])).await, Err(AuthzError::NoModel)));
+    assert!(matches!(authorizer.model_id().await, Err(AuthzError::NoModel)));
+}
+
+#[tokio::test]
+async fn too_deep_is_an_error() {
+    let links = (1..40).map(|n| (format!("group:{n}#member"), "member", format!("group:{}", n - 1)));
+    let (_directory, authorizer) = store(links);
+    let decided = authorizer.check(&batch([question("user:0", "member", "group:0")])).await;
+    assert!(matches!(decided, Err(AuthzError::TooComplex(_))), "{decided:?}");
+}
+
+#[tokio::test]
+async fn a_long_check_moves_off_the_callers_thread_and_heeds_the_deadline() {
+    // Wider than a caller's thread is kept for.
+    let links = (0..30_000).map(|n| (format!("group:{n}#member"), "member", "group:all".to_owned()));
+    let (_directory, authorizer) = store(links.chain([question("user:0", "member", "group:29999")]));
+    let mut batch = batch([question("user:0", "member", "group:all")]);
+    assert_eq!(allowed(&authorizer, &batch).await, BTreeSet::from([0]));
+    batch.deadline = Instant::now();
+    assert!(matches!(authorizer.check(&batch).await, Err(AuthzError::DeadlineExceeded)));
+}
