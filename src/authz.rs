@@ -1,5 +1,9 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+pub mod embedded;
+pub mod enforce;
+pub mod openfga;
+
 use async_trait::async_trait;
 use tokio::time::Instant;
 
@@ -61,6 +65,11 @@ pub trait Authorizer: Send + Sync {
     /// # Errors
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
+
+    /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
+    fn is_local(&self) -> bool {
+        false
+    }
 }
 
 /// Why there is no decision.
@@ -90,6 +99,20 @@ pub enum AuthzError {
 }
 
 impl AuthzError {
+    /// What the caller is told. What the authorizer said stays out of it: it may name objects that the caller must not
+    /// know of.
+    #[must_use]
+    pub fn caller_text(&self) -> &'static str {
+        match self {
+            Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
+            Self::Refused(_) => "the authorizer refused the check; the server's log says why",
+            Self::TooComplex(_) => "the relationships are nested too deeply to decide",
+            Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
+            Self::DeadlineExceeded => "there was no answer before the deadline",
+            Self::Stored(_) => "the stored relationships cannot be used; the server's log says why",
+        }
+    }
+
     /// What the caller can do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

@@ -3,12 +3,19 @@
 //!
 //! `ARCHITECTURE.md` is the map; each module's own page says why it exists.
 
+pub mod app;
 pub mod authz;
+pub mod backend;
 pub mod chunk;
+pub mod cli;
+pub mod client;
+pub mod config;
 pub mod error_code;
 pub mod identity;
 pub mod ingest;
 pub mod proto;
 pub mod relationship;
+pub mod retrieval;
+pub mod server;
 pub mod storage;
 pub mod vector_store;

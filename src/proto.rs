@@ -1,6 +1,7 @@
 //! The gRPC messages, clients and server traits, generated from `proto/`.
-#![expect(missing_docs, clippy::pedantic, clippy::allow_attributes, reason = "generated code")]
-#![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated code")]
+#![expect(missing_docs, unreachable_pub, reason = "generated code")]
+#![expect(clippy::pedantic, clippy::clone_on_ref_ptr, reason = "generated code")]
+#![expect(clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")]
 
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));

@@ -1,7 +1,17 @@
 //! Relationships as `OpenFGA` has them: users, relations, objects, tuples, authorization models, and the evaluator that
 //! decides from them. Deciding code does no I/O and reads no clock.
 
+pub mod dsl;
+pub mod evaluator;
+mod index;
+pub mod json;
 pub mod model;
+mod program;
+pub mod snapshot;
+pub mod store;
+pub mod store_file;
 pub mod tuple;
+pub mod validate;
 
+pub use program::{MisfitTuple, TupleMisfit};
 pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TypeName, User};

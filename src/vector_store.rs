@@ -3,6 +3,7 @@
 
 pub mod exact;
 mod filter;
+pub mod qdrant;
 pub mod validation;
 
 use std::collections::BTreeSet;

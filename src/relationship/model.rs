@@ -4,6 +4,7 @@
 //! relation, say): `validate` decides that, and the evaluator takes only what it accepts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// An authorization model as it was written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,7 +42,7 @@ pub struct RelationDefinition {
 }
 
 /// How a relation is computed (`OpenFGA` calls it a userset rewrite).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Rewrite {
     /// `[…]`: the tuples of this relation.
     Direct,
@@ -131,5 +132,54 @@ impl TypeDefinition {
     #[must_use]
     pub fn relation(&self, name: &str) -> Option<&RelationDefinition> {
         self.relations.iter().find(|r| r.name == name)
+    }
+}
+
+impl Rewrite {
+    /// The operands of a set operation, in order; none for the others.
+    #[must_use]
+    pub fn operands(&self) -> Vec<&Rewrite> {
+        match self {
+            Self::Direct | Self::Computed(_) | Self::TupleToUserset { .. } => Vec::new(),
+            Self::Union(operands) | Self::Intersection(operands) => operands.iter().collect(),
+            Self::Difference { base, subtract } => vec![base, subtract],
+        }
+    }
+
+    /// What is not a set operation, from left to right.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<&Rewrite> {
+        let mut leaves = Vec::new();
+        let mut pending = vec![self];
+        while let Some(rewrite) = pending.pop() {
+            match rewrite {
+                Self::Direct | Self::Computed(_) | Self::TupleToUserset { .. } => leaves.push(rewrite),
+                Self::Union(_) | Self::Intersection(_) | Self::Difference { .. } => {
+                    pending.extend(rewrite.operands().into_iter().rev());
+                }
+            }
+        }
+        leaves
+    }
+
+    /// Whether `[…]` is a part of it.
+    #[must_use]
+    pub fn contains_direct(&self) -> bool {
+        self.leaves().iter().any(|leaf| matches!(leaf, Self::Direct))
+    }
+}
+
+impl fmt::Display for TypeRestriction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.type_name)?;
+        match &self.kind {
+            RestrictionKind::Object => {}
+            RestrictionKind::Userset(relation) => write!(f, "#{relation}")?,
+            RestrictionKind::Wildcard => f.write_str(":*")?,
+        }
+        match &self.condition {
+            Some(condition) => write!(f, " with {condition}"),
+            None => Ok(()),
+        }
     }
 }

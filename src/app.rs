@@ -1,0 +1,214 @@
+//! The composition root: from a configuration to backends, and from backends to a running server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+
+use crate::authz::Authorizer;
+use crate::authz::embedded::EmbeddedAuthorizer;
+use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
+use crate::backend::{BackendError, Secret};
+use crate::client::Client;
+use crate::config::{self, AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::error_code::ErrorCode;
+use crate::relationship::store::RelationshipStore;
+use crate::relationship::{ParseError, Relation};
+use crate::retrieval::{RetrievalConfig, Retriever};
+use crate::server::{self, ServerError, Services};
+use crate::storage::StorageError;
+use crate::vector_store::exact::ExactStore;
+use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
+use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
+
+/// Connections of an in-process client that may wait to be accepted.
+const IN_PROCESS_CONNECTIONS: usize = 4;
+
+/// The backends, opened.
+pub struct App {
+    services: Services,
+    authorizer: Arc<dyn Authorizer>,
+    relationships: Option<Arc<RelationshipStore>>,
+    shutdown_timeout: Duration,
+}
+
+/// Why the backends cannot be opened or served.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The configured relation is not one.
+    #[error("`retrieval.relation`: {0}")]
+    Relation(#[from] ParseError),
+    /// The relationships cannot be opened.
+    #[error(transparent)]
+    Relationships(#[from] StorageError),
+    /// The chunks cannot be opened.
+    #[error(transparent)]
+    Chunks(#[from] VectorStoreError),
+    /// The address of a server is not one.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The server failed.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// A thread ended early.
+    #[error("opening the data directory failed: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl AppError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Config(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
+            Self::Relationships(e) => e.code(),
+            Self::Chunks(e) => e.code(),
+            Self::Server(_) => ErrorCode::Unavailable,
+            Self::Task(_) => ErrorCode::Internal,
+        }
+    }
+}
+
+impl App {
+    /// Opens what the configuration names. Servers are not contacted yet: they may come up later.
+    ///
+    /// # Errors
+    /// When the configuration makes no sense or the data directory cannot be opened.
+    pub async fn open(config: &Config) -> Result<Self, AppError> {
+        let retrieval = RetrievalConfig {
+            relation: Relation::parse(&config.retrieval.relation)?,
+            top_k_max: config.retrieval.top_k_max,
+            candidates_max: config.retrieval.candidates_max,
+            guards_checked_max: config.retrieval.guards_checked_max,
+        };
+        let (authorizer, relationships) = open_authorizer(config).await?;
+        let (vector_store, documents) = open_vector_store(config).await?;
+        let services = Services {
+            retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
+            vector_store,
+            documents,
+            request_timeout: Duration::from_millis(config.server.request_timeout_ms),
+        };
+        let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
+        Ok(Self { services, authorizer, relationships, shutdown_timeout })
+    }
+
+    /// Who decides.
+    #[must_use]
+    pub fn authorizer(&self) -> &dyn Authorizer {
+        self.authorizer.as_ref()
+    }
+
+    /// The embedded relationship store, unless an `OpenFGA` server decides.
+    #[must_use]
+    pub fn relationships(&self) -> Option<&Arc<RelationshipStore>> {
+        self.relationships.as_ref()
+    }
+
+    /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
+    ///
+    /// # Errors
+    /// When the connection layer fails.
+    pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let connections = TcpListenerStream::new(listener).map(|connection| {
+            // Answers are small: waiting to fill a packet would only add latency.
+            connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+        });
+        let (stopping, stopped) = tokio::sync::oneshot::channel();
+        let stop = async move {
+            stop.await;
+            // Nobody listens any more when the server has failed already.
+            stopping.send(()).unwrap_or_default();
+        };
+        let serving = server::serve(self.services.clone(), connections, stop);
+        let too_long = async {
+            match stopped.await {
+                Ok(()) => tokio::time::sleep(self.shutdown_timeout).await,
+                Err(_) => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ended = serving => Ok(ended?),
+            () = too_long => {
+                tracing::warn!("requests still ran when the shutdown timeout passed; they were cut off");
+                Ok(())
+            }
+        }
+    }
+
+    /// A client of the same services without a network, for commands that work on a data directory.
+    #[must_use]
+    pub fn in_process(&self) -> Client {
+        let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
+        let services = self.services.clone();
+        // The task ends when the client, which owns the other end of the channel, is dropped.
+        tokio::spawn(async move {
+            let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the in-process server ended");
+            }
+        });
+        Client::in_process(connections)
+    }
+}
+
+type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<Arc<RelationshipStore>>);
+
+async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppError> {
+    match config.authorizer.kind {
+        AuthorizerKind::Embedded => {
+            let directory = config.data.directory.clone();
+            let store = tokio::task::spawn_blocking(move || RelationshipStore::open(&directory)).await??;
+            let store = Arc::new(store);
+            Ok((Arc::new(EmbeddedAuthorizer::new(Arc::clone(&store))), Some(store)))
+        }
+        AuthorizerKind::Openfga => Ok((Arc::new(OpenFgaAuthorizer::new(&openfga_config(config)?)?), None)),
+    }
+}
+
+/// What the `OpenFGA` adapter needs of the configuration.
+///
+/// # Errors
+/// When the file of the token cannot be read.
+pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
+    let openfga = &config.authorizer.openfga;
+    let unless_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let by_name = || StoreSelector::Name(openfga.store_name.clone());
+    Ok(OpenFgaConfig {
+        address: openfga.address.clone(),
+        store: unless_empty(&openfga.store_id).map_or_else(by_name, StoreSelector::Id),
+        authorization_model_id: unless_empty(&openfga.authorization_model_id),
+        api_token: config::read_secret(&openfga.api_token_file)?.map(Secret::new),
+        checks_per_call: openfga.checks_per_call,
+        timeout: Duration::from_millis(openfga.timeout_ms),
+    })
+}
+
+type OpenedVectorStore = (Arc<dyn VectorStore>, Arc<dyn DocumentStore>);
+
+async fn open_vector_store(config: &Config) -> Result<OpenedVectorStore, AppError> {
+    match config.vector_store.kind {
+        VectorStoreKind::Embedded => {
+            let directory = config.data.directory.clone();
+            let store = tokio::task::spawn_blocking(move || ExactStore::open(&directory)).await??;
+            let store = Arc::new(store);
+            Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
+        }
+        VectorStoreKind::Qdrant => {
+            let qdrant = &config.vector_store.qdrant;
+            let store = Arc::new(QdrantStore::new(&QdrantConfig {
+                url: qdrant.url.clone(),
+                api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
+                timeout: Duration::from_millis(qdrant.timeout_ms),
+                vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
+                exact: qdrant.exact,
+            })?);
+            Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
+        }
+    }
+}

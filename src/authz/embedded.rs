@@ -1,0 +1,121 @@
+//! The authorizer of the embedded engine: Ragward's own evaluator over the relationships in the data directory.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::{Answer, Authorizer, AuthzError, Check, CheckBatch};
+use crate::relationship::evaluator::{CheckError, Evaluation};
+use crate::relationship::snapshot::Snapshot;
+use crate::relationship::store::RelationshipStore;
+use crate::relationship::{Object, User};
+
+/// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
+const INLINE_CHECKS_MAX: usize = 128;
+/// A batch that was tried on the caller's thread and turns out to be longer than this many interrupts (some hundred
+/// microseconds each) is done again on a blocking thread.
+const INLINE_INTERRUPTS_MAX: u32 = 2;
+
+/// See the module.
+#[derive(Debug)]
+pub struct EmbeddedAuthorizer {
+    store: Arc<RelationshipStore>,
+}
+
+impl EmbeddedAuthorizer {
+    /// An authorizer that decides from a store's current state.
+    #[must_use]
+    pub fn new(store: Arc<RelationshipStore>) -> Self {
+        Self { store }
+    }
+
+    fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
+        self.store.snapshot().ok_or(AuthzError::NoModel)
+    }
+}
+
+#[async_trait]
+impl Authorizer for EmbeddedAuthorizer {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let snapshot = self.snapshot()?;
+        let deadline = batch.deadline;
+        if Instant::now() >= deadline {
+            return Err(AuthzError::DeadlineExceeded);
+        }
+        if batch.checks.len() <= INLINE_CHECKS_MAX {
+            let mut interrupts = 0;
+            let mut may_go_on = || {
+                interrupts += 1;
+                interrupts <= INLINE_INTERRUPTS_MAX && Instant::now() < deadline
+            };
+            match decide(&snapshot, &batch.checks, &mut may_go_on) {
+                Err(AuthzError::DeadlineExceeded) if Instant::now() < deadline => {}
+                decided => return decided,
+            }
+        }
+        let checks = batch.checks.clone();
+        let deciding = move || decide(&snapshot, &checks, &mut || Instant::now() < deadline);
+        let decided = tokio::task::spawn_blocking(deciding).await;
+        decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}"))))
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok(self.snapshot()?.model_id().to_owned())
+    }
+}
+
+/// Answers every check; users one after another, so that what is found out for one check serves the next.
+fn decide(
+    snapshot: &Snapshot,
+    checks: &[Check],
+    may_go_on: &mut dyn FnMut() -> bool,
+) -> Result<Vec<Answer>, AuthzError> {
+    let mut by_user: HashMap<&Object, Vec<(usize, &Check)>> = HashMap::new();
+    for (position, check) in checks.iter().enumerate() {
+        by_user.entry(&check.user).or_default().push((position, check));
+    }
+    let mut answers = Vec::with_capacity(checks.len());
+    for (user, checks) in by_user {
+        let user = User::Object(user.clone());
+        let mut evaluation = match snapshot.evaluation(&user) {
+            Ok(evaluation) => evaluation,
+            // Nobody of a type that the model does not have holds anything.
+            Err(CheckError::Unknown(_)) => {
+                answers.extend(checks.iter().map(|(position, _)| Answer { position: *position, allowed: false }));
+                continue;
+            }
+            Err(error) => return Err(undecided(error)),
+        };
+        for (position, check) in checks {
+            let allowed = decide_one(&mut evaluation, check, may_go_on)?;
+            answers.push(Answer { position, allowed });
+        }
+    }
+    Ok(answers)
+}
+
+fn decide_one(
+    evaluation: &mut Evaluation<'_>,
+    check: &Check,
+    may_go_on: &mut dyn FnMut() -> bool,
+) -> Result<bool, AuthzError> {
+    match evaluation.check(&check.relation, &check.object, may_go_on) {
+        Ok(allowed) => Ok(allowed),
+        Err(CheckError::Unknown(_)) => Ok(false),
+        Err(error) => Err(undecided(error)),
+    }
+}
+
+fn undecided(error: CheckError) -> AuthzError {
+    match error {
+        CheckError::Interrupted => AuthzError::DeadlineExceeded,
+        CheckError::TooDeep | CheckError::TooMuchWork => AuthzError::TooComplex(error.to_string()),
+        CheckError::Unknown(misfit) => AuthzError::Refused(misfit.to_string()),
+    }
+}

@@ -1,0 +1,148 @@
+//! Whatever an authorizer answers, exactly the items whose guard it allowed come out, or none.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use proptest::prelude::*;
+
+use super::*;
+use crate::authz::Answer;
+
+/// Answers as it is told; the questions are kept.
+struct Scripted {
+    answer: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError>,
+    asked: Mutex<Vec<Check>>,
+}
+
+#[async_trait]
+impl Authorizer for Scripted {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        self.asked.lock().unwrap().extend(batch.checks.iter().cloned());
+        (self.answer)(batch)
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+}
+
+/// Never answers.
+struct Hanging;
+
+#[async_trait]
+impl Authorizer for Hanging {
+    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        std::future::pending().await
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        std::future::pending().await
+    }
+}
+
+fn candidate(chunk_id: &str, guard: &str) -> Candidate {
+    Candidate { chunk_id: chunk_id.to_owned(), guard: Object::parse(guard).unwrap(), score: 1.0 }
+}
+
+/// Allows the guards whose id begins with `open`.
+fn open_allowed(check: &Check) -> bool {
+    check.object.id().starts_with("open")
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of the scripts, which may fail")]
+fn correct(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    let answers = batch.checks.iter().enumerate();
+    Ok(answers.map(|(position, check)| Answer { position, allowed: open_allowed(check) }).collect())
+}
+
+fn permuted(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    correct(batch).map(|answers| answers.into_iter().rev().collect())
+}
+
+fn all_allowed(batch: &CheckBatch) -> Vec<Answer> {
+    (0..batch.checks.len()).map(|position| Answer { position, allowed: true }).collect()
+}
+
+async fn permitted_ids(authorizer: &dyn Authorizer, items: Vec<Candidate>) -> Result<Vec<String>, AuthzError> {
+    let principal = Principal::stated("user:anne").unwrap();
+    let relation = Relation::parse("can_read").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut enforcer = Enforcer::new(authorizer, &principal, &relation, Consistency::default(), deadline);
+    let permitted = enforcer.enforce(items).await?;
+    Ok(permitted.into_iter().map(|p| p.into_item().chunk_id).collect())
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_match_the_questions_permits_nothing() {
+    type Answers = fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError>;
+    let faults: [(&str, Answers); 6] = [
+        ("an error", |_| Err(AuthzError::Unavailable("down".to_owned()))),
+        ("no answer", |_| Ok(Vec::new())),
+        ("one too few", |batch| Ok(all_allowed(batch).split_off(1))),
+        ("one too many", |batch| {
+            let surplus = Answer { position: batch.checks.len(), allowed: true };
+            Ok(all_allowed(batch).into_iter().chain([surplus]).collect())
+        }),
+        ("one twice", |batch| Ok([all_allowed(batch), all_allowed(batch)].concat())),
+        ("one twice and one missing", |batch| {
+            Ok(all_allowed(batch).into_iter().map(|a| Answer { position: 0, ..a }).collect())
+        }),
+    ];
+    for (fault, answer) in faults {
+        let items = vec![candidate("1", "document:open1"), candidate("2", "document:shut")];
+        let result = permitted_ids(&Scripted { answer, asked: Mutex::default() }, items).await;
+        assert!(result.is_err(), "{fault}: {result:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_authorizer_ends_at_the_deadline() {
+    let result = permitted_ids(&Hanging, vec![candidate("1", "document:open")]).await;
+    assert!(matches!(result, Err(AuthzError::DeadlineExceeded)), "{result:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_asked_for_nothing() {
+    let never: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |_| panic!("asked for nothing");
+    let result = permitted_ids(&Scripted { answer: never, asked: Mutex::default() }, Vec::new()).await;
+    assert_eq!(result.unwrap(), Vec::<String>::new());
+}
+
+#[test]
+fn a_chunk_that_changed_hands_is_not_hydrated() {
+    let chunk = |id: &str, guard: &str| Chunk {
+        id: id.to_owned(),
+        document_id: "d".to_owned(),
+        guard: Object::parse(guard).unwrap(),
+        title: String::new(),
+        text: "secret".to_owned(),
+        metadata: crate::chunk::Metadata::new(),
+        vector: Vec::new(),
+    };
+    let permitted = || Permitted { item: candidate("1", "document:open") };
+    assert!(permitted().hydrate(chunk("1", "document:open")).is_some());
+    assert!(permitted().hydrate(chunk("1", "document:shut")).is_none());
+    assert!(permitted().hydrate(chunk("2", "document:open")).is_none());
+}
+
+proptest! {
+    /// Many chunks of one document, equal and empty ids, permuted answers: exactly the permitted set, in order.
+    #[test]
+    fn exactly_the_permitted_items_come_out(
+        rows in prop::collection::vec(("[a-c]{0,1}", "(open|shut)[0-9]"), 0..60),
+        reverse in any::<bool>(),
+    ) {
+        let items: Vec<Candidate> = rows.iter().map(|(id, guard)| candidate(id, &format!("document:{guard}"))).collect();
+        let expected: Vec<String> =
+            rows.iter().filter(|(_, guard)| guard.starts_with("open")).map(|(id, _)| id.clone()).collect();
+        let scripted = Scripted { answer: if reverse { permuted } else { correct }, asked: Mutex::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let permitted = runtime.block_on(permitted_ids(&scripted, items)).unwrap();
+        prop_assert_eq!(permitted, expected);
+
+        let asked = scripted.asked.into_inner().unwrap();
+        let distinct: std::collections::HashSet<&Object> = asked.iter().map(|check| &check.object).collect();
+        prop_assert_eq!(distinct.len(), asked.len(), "a guard was asked twice");
+    }
+}

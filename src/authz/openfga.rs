@@ -1,0 +1,277 @@
+//! `OpenFGA` as the authorizer, over gRPC.
+//!
+//! The adapter asks with `BatchCheck` and accounts for every answer: one decision for each question, or none at all.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use openfga_client::client::{
+    BatchCheckItem, BatchCheckRequest, CheckRequestTupleKey, ConsistencyPreference, ListStoresRequest,
+    OpenFgaServiceClient, ReadAuthorizationModelRequest, ReadAuthorizationModelsRequest,
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::Request;
+
+use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
+
+mod store;
+mod wire;
+
+pub use store::{OpenFgaStore, OpenStoreError};
+
+/// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.
+pub const CHECKS_PER_CALL: usize = 50;
+/// The server's own limit on a request is 3 s unless it is configured otherwise.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Calls of one batch that run at the same time.
+const CALLS_IN_FLIGHT_MAX: usize = 8;
+/// For how long the store's latest model, once looked up, is used before it is looked up again.
+const LATEST_MODEL_AGE_MAX: Duration = Duration::from_secs(5);
+/// A model has at most 256 KiB in a server's default settings; an answer of 50 checks is far smaller.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+/// Where `OpenFGA` is and what to ask it about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFgaConfig {
+    /// The gRPC address, such as `http://127.0.0.1:8081`.
+    pub address: String,
+    /// The store.
+    pub store: StoreSelector,
+    /// The authorization model that decides; the store's latest when unset.
+    pub authorization_model_id: Option<String>,
+    /// A preshared key of the server.
+    pub api_token: Option<Secret>,
+    /// How many checks go into one call; the server's own maximum is 50 unless it is configured otherwise.
+    pub checks_per_call: usize,
+    /// The longest wait for an answer, whatever a request's own deadline allows.
+    pub timeout: Duration,
+}
+
+/// Which store of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSelector {
+    /// By its id.
+    Id(String),
+    /// By its name, which must be the only one of that name.
+    Name(String),
+}
+
+/// Asks an `OpenFGA` server.
+#[derive(Debug)]
+pub struct OpenFgaAuthorizer {
+    server: Server,
+    checks_per_call: usize,
+    latest: Mutex<Option<Latest>>,
+}
+
+/// The store's latest model as of some time.
+#[derive(Clone, Debug)]
+struct Latest {
+    model: Model,
+    looked_up: Instant,
+}
+
+/// What every call of one batch is decided by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Model {
+    store_id: String,
+    id: String,
+}
+
+/// The server, the store in it, and how long to wait.
+#[derive(Clone, Debug)]
+struct Server {
+    channel: BackendChannel,
+    store: StoreSelector,
+    model_id: Option<String>,
+    timeout: Duration,
+}
+
+impl OpenFgaConfig {
+    /// The defaults for a store of the server at this address.
+    #[must_use]
+    pub fn new(address: impl Into<String>, store: StoreSelector) -> Self {
+        Self {
+            address: address.into(),
+            store,
+            authorization_model_id: None,
+            api_token: None,
+            checks_per_call: CHECKS_PER_CALL,
+            timeout: TIMEOUT,
+        }
+    }
+}
+
+impl OpenFgaAuthorizer {
+    /// Prepares the calls; the server is contacted at the first one. Must run inside tokio.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
+        if config.checks_per_call == 0 {
+            return Err(BackendError::Setting("`checks_per_call` must be at least 1".to_owned()));
+        }
+        let server = Server::new(config)?;
+        Ok(Self { server, checks_per_call: config.checks_per_call, latest: Mutex::new(None) })
+    }
+
+    /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
+    /// store's latest model as it is now.
+    async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
+        if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
+            return Ok(Model { store_id: store_id.clone(), id: id.clone() });
+        }
+        let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match (known, consistency) {
+            (Some(latest), Consistency::MinimizeLatency) if latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX => {
+                Ok(latest.model)
+            }
+            (Some(_) | None, Consistency::MinimizeLatency | Consistency::HigherConsistency) => {
+                self.look_up_model().await
+            }
+        }
+    }
+
+    async fn look_up_model(&self) -> Result<Model, AuthzError> {
+        let looked_up = Instant::now();
+        let model = self.server.find_model().await?;
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        // A slow look-up must not put an older model back.
+        if latest.as_ref().is_none_or(|known| known.looked_up <= looked_up) {
+            *latest = Some(Latest { model: model.clone(), looked_up });
+        }
+        Ok(model)
+    }
+
+    async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Vec<Answer>, AuthzError> {
+        let model = self.model(batch.consistency).await?;
+        let mut calls = Vec::new();
+        for (index, checks) in batch.checks.chunks(self.checks_per_call).enumerate() {
+            let first = index * self.checks_per_call;
+            let request = batch_check(&model, batch.consistency, first, checks);
+            calls.push(self.call(request, first, checks, deadline));
+        }
+        // The first failure ends the batch: a part of the decisions is no decision.
+        let answers: Vec<Vec<Answer>> = stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn call(
+        &self,
+        request: BatchCheckRequest,
+        first: usize,
+        checks: &[Check],
+        deadline: Instant,
+    ) -> Result<Vec<Answer>, AuthzError> {
+        let mut request = Request::new(request);
+        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let response = wire::batch_check(self.server.channel.clone(), request).await.map_err(|e| wire::failed(&e))?;
+        wire::account(first, checks, response)
+    }
+}
+
+fn batch_check(model: &Model, consistency: Consistency, first: usize, checks: &[Check]) -> BatchCheckRequest {
+    let items = checks.iter().enumerate().map(|(index, check)| BatchCheckItem {
+        tuple_key: Some(CheckRequestTupleKey {
+            user: check.user.to_string(),
+            relation: check.relation.to_string(),
+            object: check.object.to_string(),
+        }),
+        contextual_tuples: None,
+        context: None,
+        correlation_id: (first + index).to_string(),
+    });
+    let consistency = match consistency {
+        Consistency::MinimizeLatency => ConsistencyPreference::MinimizeLatency,
+        Consistency::HigherConsistency => ConsistencyPreference::HigherConsistency,
+    };
+    BatchCheckRequest {
+        store_id: model.store_id.clone(),
+        authorization_model_id: model.id.clone(),
+        checks: items.collect(),
+        consistency: consistency.into(),
+    }
+}
+
+#[async_trait]
+impl Authorizer for OpenFgaAuthorizer {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        if batch.checks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = batch.deadline.min(self.server.deadline());
+        if deadline <= Instant::now() {
+            return Err(AuthzError::DeadlineExceeded);
+        }
+        match timeout_at(deadline, self.check_all(batch, deadline)).await {
+            Ok(answers) => answers,
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        match timeout_at(self.server.deadline(), self.look_up_model()).await {
+            Ok(model) => Ok(model?.id),
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+}
+
+impl Server {
+    fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
+        Ok(Self {
+            channel: channel(&config.address, Credential::bearer(config.api_token.as_ref())?)?,
+            store: config.store.clone(),
+            model_id: config.authorization_model_id.clone(),
+            timeout: config.timeout,
+        })
+    }
+
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.timeout
+    }
+
+    fn client(&self) -> OpenFgaServiceClient<BackendChannel> {
+        OpenFgaServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    /// The id of the store; `None` when the configured name has no store.
+    async fn find_store(&self) -> Result<Option<String>, AuthzError> {
+        let name = match &self.store {
+            StoreSelector::Id(id) => return Ok(Some(id.clone())),
+            StoreSelector::Name(name) => name,
+        };
+        // Two are enough to see that the name is not unique.
+        let request = ListStoresRequest { page_size: Some(2), continuation_token: String::new(), name: name.clone() };
+        let found = self.client().list_stores(request).await.map_err(|e| wire::failed(&e))?.into_inner().stores;
+        match found.as_slice() {
+            [] => Ok(None),
+            [store] if store.name == *name => Ok(Some(store.id.clone())),
+            [store] => Err(AuthzError::BadAnswer(format!("asked for store `{name}`, got `{}`", store.name))),
+            [_, _, ..] => Err(AuthzError::Refused(format!("more than one store is named `{name}`; set `store_id`"))),
+        }
+    }
+
+    async fn find_model(&self) -> Result<Model, AuthzError> {
+        let Some(store_id) = self.find_store().await? else { return Err(AuthzError::NoModel) };
+        if let Some(id) = &self.model_id {
+            let request = ReadAuthorizationModelRequest { store_id: store_id.clone(), id: id.clone() };
+            self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
+            return Ok(Model { store_id, id: id.clone() });
+        }
+        // The server lists the latest first.
+        let request = ReadAuthorizationModelsRequest {
+            store_id: store_id.clone(),
+            page_size: Some(1),
+            continuation_token: String::new(),
+        };
+        let models = self.client().read_authorization_models(request).await.map_err(|e| wire::failed(&e))?;
+        let Some(latest) = models.into_inner().authorization_models.into_iter().next() else {
+            return Err(AuthzError::NoModel);
+        };
+        Ok(Model { store_id, id: latest.id })
+    }
+}

@@ -1,0 +1,164 @@
+//! The answer to `BatchCheck` as it is on the wire, accounted for strictly.
+
+use openfga_client::client::{BatchCheckRequest, CheckError, ErrorCode, InternalErrorCode, check_error};
+use prost::Message;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Status, TimeoutExpired};
+use tonic_prost::ProstCodec;
+
+use super::MESSAGE_BYTES_MAX;
+use crate::authz::{Answer, AuthzError, Check};
+use crate::backend::BackendChannel;
+
+const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
+
+/// `BatchCheckResponse`. The generated type reads the results into a map, in which the second of two answers to one
+/// question silently replaces the first; as a list, both are seen.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct BatchCheckAnswer {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) results: Vec<ResultEntry>,
+}
+
+/// One entry of the map `result`.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ResultEntry {
+    #[prost(string, tag = "1")]
+    pub(super) correlation_id: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) result: Option<SingleResult>,
+}
+
+/// `BatchCheckSingleResult`, with the two sides of its `oneof` apart for the same reason.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SingleResult {
+    #[prost(bool, optional, tag = "1")]
+    pub(super) allowed: Option<bool>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) error: Option<CheckError>,
+}
+
+/// Calls `BatchCheck`.
+pub(super) async fn batch_check(
+    channel: BackendChannel,
+    request: Request<BatchCheckRequest>,
+) -> Result<BatchCheckAnswer, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    grpc.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let codec = ProstCodec::<BatchCheckRequest, BatchCheckAnswer>::default();
+    let response = grpc.unary(request, PathAndQuery::from_static(BATCH_CHECK), codec).await?;
+    Ok(response.into_inner())
+}
+
+/// One answer for each of `checks`, whose correlation ids count up from `first`.
+///
+/// INVARIANT (one answer each): every id comes back exactly once with either a decision or the error that says that the
+/// model has no such type or relation; anything else fails the whole call.
+pub(super) fn account(first: usize, checks: &[Check], answer: BatchCheckAnswer) -> Result<Vec<Answer>, AuthzError> {
+    let mut answers = Vec::with_capacity(checks.len());
+    let mut answered = vec![false; checks.len()];
+    for entry in answer.results {
+        let id = entry.correlation_id;
+        let unknown = || AuthzError::BadAnswer(format!("it answered `{id}`, which was not asked"));
+        let position = position(&id).ok_or_else(unknown)?;
+        let index = position.checked_sub(first).ok_or_else(unknown)?;
+        let (check, answered) = checks.get(index).zip(answered.get_mut(index)).ok_or_else(unknown)?;
+        if std::mem::replace(answered, true) {
+            return Err(AuthzError::BadAnswer(format!("it answered `{id}` twice")));
+        }
+        let allowed = match entry.result.map(|result| (result.allowed, result.error)) {
+            Some((Some(allowed), None)) => allowed,
+            Some((None, Some(error))) if absent_from_model(&error, check) => false,
+            Some((None, Some(error))) => return Err(item_failed(&error)),
+            Some((Some(_), Some(_)) | (None, None)) | None => {
+                return Err(AuthzError::BadAnswer(format!("its answer to `{id}` is not a decision")));
+            }
+        };
+        answers.push(Answer { position, allowed });
+    }
+    if answers.len() != checks.len() {
+        let counts = format!("it answered {} of {} checks", answers.len(), checks.len());
+        return Err(AuthzError::BadAnswer(counts));
+    }
+    Ok(answers)
+}
+
+/// The position that an id of ours stands for. Other ways to write the same number (`+1`, `01`) are not ours.
+fn position(id: &str) -> Option<usize> {
+    let position: usize = id.parse().ok()?;
+    (position.to_string() == id).then_some(position)
+}
+
+/// Whether the server says that the model lacks the user's type, the object's type or the relation: it is then denied.
+///
+/// The server sends one code for this and for several other errors, so the text decides. It must name exactly what was
+/// asked; when a later server words it differently, the check fails, which is safe.
+fn absent_from_model(error: &CheckError, check: &Check) -> bool {
+    let codes = [ErrorCode::ValidationError, ErrorCode::TypeNotFound, ErrorCode::RelationNotFound];
+    let expected_code = match error.code {
+        Some(check_error::Code::InputError(code)) => codes.iter().any(|expected| *expected as i32 == code),
+        Some(check_error::Code::InternalError(_)) | None => false,
+    };
+    let text = error.message.strip_prefix("invalid relation: ").unwrap_or(&error.message);
+    let (user_type, object_type) = (check.user.type_name(), check.object.type_name());
+    expected_code
+        && [
+            format!("type '{user_type}' not found"),
+            format!("type '{object_type}' not found"),
+            format!("relation '{object_type}#{}' not found", check.relation),
+        ]
+        .contains(&text.to_owned())
+}
+
+fn item_failed(error: &CheckError) -> AuthzError {
+    let message = error.message.clone();
+    match error.code {
+        Some(check_error::Code::InputError(code)) => match ErrorCode::try_from(code) {
+            Ok(ErrorCode::AuthorizationModelResolutionTooComplex) => AuthzError::TooComplex(message),
+            Ok(_) | Err(_) if message.starts_with("throttled") => AuthzError::Unavailable(message),
+            Ok(_) | Err(_) => AuthzError::Refused(message),
+        },
+        Some(check_error::Code::InternalError(code)) => match InternalErrorCode::try_from(code) {
+            Ok(InternalErrorCode::DeadlineExceeded) => AuthzError::DeadlineExceeded,
+            Ok(_) | Err(_) => AuthzError::Unavailable(message),
+        },
+        None => AuthzError::BadAnswer(format!("an error without a code: {message}")),
+    }
+}
+
+/// Why a call failed, by what can be done about it.
+pub(super) fn failed(status: &Status) -> AuthzError {
+    let message = status.message().to_owned();
+    match status.code() {
+        Code::DeadlineExceeded => AuthzError::DeadlineExceeded,
+        // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.
+        Code::Cancelled if message == TimeoutExpired(()).to_string() => AuthzError::DeadlineExceeded,
+        Code::Cancelled
+        | Code::Unavailable
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::DataLoss => AuthzError::Unavailable(message),
+        Code::Ok | Code::OutOfRange => AuthzError::BadAnswer(message),
+        // `OpenFGA` numbers its own codes from 2000, which tonic cannot tell apart; the texts of those that are not about
+        // the question are fixed.
+        Code::Unknown => match message.as_str() {
+            "Request Deadline Exceeded" | "Request Cancelled" => AuthzError::DeadlineExceeded,
+            "Internal Server Error" | "timeout due to throttling on complex request" => {
+                AuthzError::Unavailable(message)
+            }
+            _ => AuthzError::Refused(message),
+        },
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::Unimplemented
+        | Code::Unauthenticated => AuthzError::Refused(message),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! What the adapters of both servers share: the channel on which they call, and the secret that they send.
+
+use std::fmt;
+use std::time::Duration;
+
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Request, Status};
+
+/// A server that does not take a connection within this time is taken for absent.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// A silent peer is probed by TCP, not by HTTP/2 pings: gRPC servers in Go close a connection that is pinged more often
+/// than every five minutes.
+const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
+const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const TCP_KEEPALIVE_RETRIES: u32 = 3;
+
+/// Calls on it carry the secret.
+pub(crate) type BackendChannel = InterceptedService<Channel, Credential>;
+
+/// A key or token, not shown by `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Why a server cannot be called with this configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// The address is not one.
+    #[error("address `{address}` must have the form `http://host:port` or `https://host:port`{detail}")]
+    Address {
+        /// The configured address.
+        address: String,
+        /// What is wrong with it, if more is known.
+        detail: String,
+    },
+    /// The secret cannot be sent as a header.
+    #[error("the {0} holds characters that a header cannot carry")]
+    Secret(&'static str),
+    /// The system's certificates cannot be used.
+    #[error("cannot prepare TLS for `{address}`: {detail}")]
+    Tls {
+        /// The configured address.
+        address: String,
+        /// What the TLS library said.
+        detail: String,
+    },
+    /// A setting is out of its bounds.
+    #[error("{0}")]
+    Setting(String),
+}
+
+/// Adds a secret to every call.
+#[derive(Clone, Debug)]
+pub(crate) struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
+
+impl Secret {
+    /// Keeps a text from being shown.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text, for the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Credential {
+    /// `Authorization: Bearer …`.
+    pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
+        Self::header("authorization", "API token", token.map(|token| format!("Bearer {}", token.expose())))
+    }
+
+    /// `api-key: …`.
+    pub(crate) fn api_key(key: Option<&Secret>) -> Result<Self, BackendError> {
+        Self::header("api-key", "API key", key.map(|key| key.expose().to_owned()))
+    }
+
+    fn header(name: &'static str, what: &'static str, value: Option<String>) -> Result<Self, BackendError> {
+        let Some(value) = value else { return Ok(Self(None)) };
+        let Ok(mut value) = MetadataValue::try_from(value) else { return Err(BackendError::Secret(what)) };
+        value.set_sensitive(true);
+        Ok(Self(Some((name, value))))
+    }
+}
+
+/// A channel that connects at the first call, so that a server may be down when Ragward starts.
+pub(crate) fn channel(address: &str, credential: Credential) -> Result<BackendChannel, BackendError> {
+    let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") => endpoint,
+        Some("https") => endpoint
+            .tls_config(ClientTlsConfig::new().with_native_roots())
+            .map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })?,
+        Some(_) | None => return Err(malformed(String::new())),
+    };
+    let channel = endpoint
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(Some(TCP_KEEPALIVE))
+        .tcp_keepalive_interval(Some(TCP_KEEPALIVE_INTERVAL))
+        .tcp_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES))
+        .connect_lazy();
+    Ok(InterceptedService::new(channel, credential))
+}
+
+impl Interceptor for Credential {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some((name, value)) = &self.0 {
+            request.metadata_mut().insert(*name, value.clone());
+        }
+        Ok(request)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_is_a_url() {
+        let none = || Credential::bearer(None).expect("no secret");
+        for good in ["http://127.0.0.1:8081", "http://openfga:8081", "https://example.org"] {
+            assert!(channel(good, none()).is_ok(), "`{good}` was refused");
+        }
+        for bad in ["", "127.0.0.1:8081", "ftp://example.org", "http://", "not a url"] {
+            let refused = channel(bad, none()).map(|_| ());
+            assert!(matches!(refused, Err(BackendError::Address { .. })), "`{bad}`: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let canary = Secret::new("canary-93");
+        let credential = Credential::api_key(Some(&canary)).expect("a header");
+        let shown = format!("{canary:?} {credential:?}");
+        assert!(!shown.contains("canary-93"), "{shown}");
+        let unsendable = Credential::bearer(Some(&Secret::new("canary-93\n"))).expect_err("a line break");
+        assert!(!format!("{unsendable} {unsendable:?}").contains("canary-93"));
+    }
+}

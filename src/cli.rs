@@ -1,0 +1,141 @@
+//! The command line. Commands speak gRPC: to a server (`--server`), or to the same services inside this process over a
+//! data directory (`--data`).
+
+mod check;
+mod config;
+mod demo;
+mod failure;
+mod healthcheck;
+mod ingest;
+mod model;
+mod output;
+mod recheck;
+mod retrieve;
+mod serve;
+mod test;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::client::Client;
+use crate::config::{Config, Overrides};
+use failure::Failure;
+use output::{Format, Output};
+
+/// A retrieval proxy for RAG: answers with only the chunks that a user may see.
+#[derive(Debug, Parser)]
+#[command(name = "ragward", version, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// The configuration file (TOML).
+    #[arg(long, global = true, value_name = "FILE", env = "RAGWARD_CONFIG")]
+    config: Option<PathBuf>,
+    /// How results are printed.
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check failed, 2 usage, 3 a backend is out of reach.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Two people ask one question and get two answers; needs nothing else.
+    Demo,
+    /// Serve gRPC.
+    Serve(serve::ServeArgs),
+    /// Put documents in.
+    Ingest(ingest::IngestArgs),
+    /// Load, show or validate an authorization model.
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Run the tests of OpenFGA store files (`.fga.yaml`).
+    Test(test::TestArgs),
+    /// Ask for chunks as a user.
+    Retrieve(retrieve::RetrieveArgs),
+    /// Which of these chunks a user may still see.
+    Recheck(recheck::RecheckArgs),
+    /// Whether a user holds a relation on an object.
+    Check(check::CheckArgs),
+    /// Print, validate or describe the configuration.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Whether a server takes requests.
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Completions for a shell, on standard output.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+}
+
+/// Where a command finds the services.
+#[derive(Debug, Args)]
+struct Connection {
+    /// A running server, `http://127.0.0.1:8980`.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "data")]
+    server: Option<String>,
+    /// The data directory, opened by this command itself; no server may be using it.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Connection {
+    /// A client, with the opened backends where there is no server.
+    async fn open(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
+        if let Some(address) = self.server {
+            return Client::at(&address).map_err(|e| Failure::usage(format!("`--server {address}`: {e}")));
+        }
+        let overrides = Overrides { data: self.data, ..Overrides::default() };
+        let config = Config::load(config_file.as_deref(), &overrides)?;
+        Ok(App::open(&config).await?.in_process())
+    }
+}
+
+/// Runs one command and tells how it ended.
+#[must_use]
+pub fn run(cli: Cli) -> ExitCode {
+    let output = Output::new(cli.output);
+    let filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
+
+    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(dispatch(cli, &output)),
+        Err(e) => Err(Failure::failed(format!("cannot start the runtime: {e}"))),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
+    let config = cli.config;
+    match cli.command {
+        Command::Demo => demo::run(output).await,
+        Command::Serve(args) => serve::run(args, config).await,
+        Command::Ingest(args) => ingest::run(args, config, output).await,
+        Command::Model(command) => model::run(command, config, output).await,
+        Command::Test(args) => test::run(&args, output),
+        Command::Retrieve(args) => retrieve::run(args, config, output).await,
+        Command::Recheck(args) => recheck::run(args, config, output).await,
+        Command::Check(args) => check::run(args, config, output).await,
+        Command::Config(command) => config::run(&command, config.as_deref(), output),
+        Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ragward", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}

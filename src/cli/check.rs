@@ -1,0 +1,55 @@
+//! `ragward check`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Failure, Output};
+use crate::app::App;
+use crate::authz::{Check, CheckBatch, Consistency};
+use crate::config::{Config, Overrides};
+use crate::identity::Principal;
+use crate::relationship::{Object, Relation};
+
+#[derive(Debug, Args)]
+pub(super) struct CheckArgs {
+    /// The user, `user:anne`.
+    user: String,
+    /// The relation, `can_read`.
+    relation: String,
+    /// The object, `document:handbook`.
+    object: String,
+    /// The data directory; no server may be using it.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    allowed: bool,
+}
+
+/// Asks the configured authorizer. Fails when the answer is no, so that a script can act on it.
+pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let malformed = |e: crate::relationship::ParseError| Failure::usage(e.to_string());
+    let principal = Principal::stated(&args.user).map_err(malformed)?;
+    let check = Check {
+        user: principal.subject().clone(),
+        relation: Relation::parse(&args.relation).map_err(malformed)?,
+        object: Object::parse(&args.object).map_err(malformed)?,
+    };
+    let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
+    let app = App::open(&config).await?;
+    let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
+    let batch = CheckBatch { checks: vec![check], consistency: Consistency::HigherConsistency, deadline };
+    let answers = app.authorizer().check(&batch).await?;
+    let [answer] = answers.as_slice() else {
+        return Err(Failure::failed("the authorizer did not answer exactly once"));
+    };
+    output
+        .result(&Shown { allowed: answer.allowed }, || if answer.allowed { "allowed" } else { "denied" }.to_owned())?;
+    if answer.allowed { Ok(()) } else { Err(Failure::failed("")) }
+}

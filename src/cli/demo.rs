@@ -1,0 +1,173 @@
+//! `ragward demo`: two people ask one question and get two answers; then one tuple is deleted and one of them asks again.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use include_dir::{Dir, include_dir};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::output::{excerpt, table};
+use super::{Failure, Output, ingest};
+use crate::app::App;
+use crate::authz::{Check, CheckBatch, Consistency};
+use crate::client::Client;
+use crate::config::{Config, Overrides};
+use crate::proto::retrieval::retrieve_request::Query;
+use crate::proto::retrieval::{RetrieveRequest, RetrieveResponse};
+use crate::relationship::store::{OnConflict, RelationshipStore, TupleWrite};
+use crate::relationship::store_file;
+use crate::relationship::{Object, Relation, RelationshipTuple};
+
+static HANDBOOK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/schema/handbook");
+
+const COLLECTION: &str = "handbook";
+const QUESTION: &str = "How much parental leave do I get, and what will change next year?";
+const ANNE: &str = "user:anne";
+const BOB: &str = "user:bob";
+const DECIDING_RELATION: &str = "can_read";
+const TOP_K: u32 = 5;
+/// Characters of a chunk that are shown.
+const EXCERPT_CHARACTERS: usize = 110;
+/// What Bob loses when his days with HR end.
+const REVOKED: (&str, &str, &str) = (BOB, "member", "group:hr");
+/// How long the explanation's checks may take.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+const NEXT: &str = "A server over the same handbook, in three lines:
+
+  ragward model load schema/handbook/store.fga.yaml --data ragward-data
+  ragward ingest schema/handbook --collection handbook --data ragward-data
+  ragward serve --data ragward-data --insecure-identity";
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    question: &'a str,
+    anne: Vec<Found>,
+    bob: Vec<Found>,
+    why: Vec<Why>,
+    revoked: String,
+    bob_after: Vec<Found>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    guard: String,
+    title: String,
+    text: String,
+}
+
+/// The relations on a page that each of both holds.
+#[derive(Serialize)]
+struct Why {
+    page: String,
+    anne: Vec<String>,
+    bob: Vec<String>,
+}
+
+pub(super) async fn run(output: &Output) -> Result<(), Failure> {
+    let directory = tempfile::tempdir()?;
+    let handbook = directory.path().join("handbook");
+    std::fs::create_dir(&handbook)?;
+    HANDBOOK.extract(&handbook)?;
+    let overrides = Overrides { data: Some(directory.path().join("data")), ..Overrides::default() };
+    let app = App::open(&Config::load(None, &overrides)?).await?;
+    let client = load(&app, &handbook).await?;
+
+    let (anne, bob) = (ask(&client, ANNE).await?, ask(&client, BOB).await?);
+    let why = why_they_differ(&app, &anne, &bob).await?;
+    let (user, relation, object) = REVOKED;
+    let revoked = RelationshipTuple::parse(user, relation, object).map_err(|e| Failure::failed(e.to_string()))?;
+    relationships(&app)?.write(&TupleWrite { deletes: vec![revoked.clone()], ..TupleWrite::default() })?;
+    let bob_after = ask(&client, BOB).await?;
+
+    let shown = Shown { question: QUESTION, anne, bob, why, revoked: revoked.to_string(), bob_after };
+    output.result(&shown, || people(&shown))
+}
+
+async fn load(app: &App, handbook: &Path) -> Result<Client, Failure> {
+    let store_file = store_file::read(&handbook.join("store.fga.yaml")).map_err(|e| Failure::failed(e.to_string()))?;
+    relationships(app)?.write_model(store_file.model)?;
+    relationships(app)?.write_all(store_file.tuples, OnConflict::Refuse)?;
+    let client = app.in_process();
+    ingest::ingest_catalog(&client, COLLECTION, handbook).await?;
+    Ok(client)
+}
+
+fn relationships(app: &App) -> Result<&RelationshipStore, Failure> {
+    let embedded = app.relationships().map(AsRef::as_ref);
+    embedded.ok_or_else(|| Failure::usage("the demo uses the embedded engines; unset `RAGWARD__AUTHORIZER__KIND`"))
+}
+
+async fn ask(client: &Client, user: &str) -> Result<Vec<Found>, Failure> {
+    let request = RetrieveRequest {
+        user: user.to_owned(),
+        collection: COLLECTION.to_owned(),
+        query: Some(Query::Text(QUESTION.to_owned())),
+        top_k: TOP_K,
+        ..RetrieveRequest::default()
+    };
+    let RetrieveResponse { chunks, .. } = client.retrieval().retrieve(request).await?.into_inner();
+    let found = chunks.into_iter().map(|chunk| Found { guard: chunk.guard, title: chunk.title, text: chunk.text });
+    Ok(found.collect())
+}
+
+/// For the pages that only one of both may see: which relations each holds on them, asked of the authorizer.
+async fn why_they_differ(app: &App, anne: &[Found], bob: &[Found]) -> Result<Vec<Why>, Failure> {
+    let guards = |found: &[Found]| found.iter().map(|chunk| chunk.guard.clone()).collect::<BTreeSet<String>>();
+    let (anne, bob) = (guards(anne), guards(bob));
+    let mut why = Vec::new();
+    for page in anne.symmetric_difference(&bob) {
+        let (anne, bob) = (relations_held(app, ANNE, page).await?, relations_held(app, BOB, page).await?);
+        // A page that both may see can be among the best of one of them only.
+        if may_read(&anne) != may_read(&bob) {
+            why.push(Why { page: page.clone(), anne, bob });
+        }
+    }
+    Ok(why)
+}
+
+fn may_read(relations: &[String]) -> bool {
+    relations.iter().any(|relation| relation == DECIDING_RELATION)
+}
+
+async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<String>, Failure> {
+    let malformed = |e: crate::relationship::ParseError| Failure::failed(e.to_string());
+    let (user, object) = (Object::parse(user).map_err(malformed)?, Object::parse(object).map_err(malformed)?);
+    let snapshot = relationships(app)?.snapshot().ok_or_else(|| Failure::failed("the demo's model is not loaded"))?;
+    let definition = snapshot.model().source().type_definition(object.type_name());
+    let relations = definition.map(|t| t.relations.as_slice()).unwrap_or_default();
+    let mut checks = Vec::with_capacity(relations.len());
+    for relation in relations {
+        let relation = Relation::parse(&relation.name).map_err(malformed)?;
+        checks.push(Check { user: user.clone(), relation, object: object.clone() });
+    }
+    let deadline = Instant::now() + EXPLAIN_TIMEOUT;
+    let batch = CheckBatch { checks, consistency: Consistency::default(), deadline };
+    let answers = app.authorizer().check(&batch).await?;
+    let held = answers.iter().filter(|answer| answer.allowed).filter_map(|answer| batch.checks.get(answer.position));
+    Ok(held.map(|check| check.relation.to_string()).collect())
+}
+
+fn people(shown: &Shown<'_>) -> String {
+    let cell = |found: Option<&Found>| match found {
+        Some(found) => format!("{}\n{}", found.title, excerpt(&found.text, EXCERPT_CHARACTERS)),
+        None => String::new(),
+    };
+    let rows = shown.anne.len().max(shown.bob.len());
+    let side_by_side = (0..rows).map(|rank| vec![cell(shown.anne.get(rank)), cell(shown.bob.get(rank))]);
+    let list = |relations: &[String]| if relations.is_empty() { "nothing".to_owned() } else { relations.join(", ") };
+    let why = shown.why.iter().map(|why| vec![why.page.clone(), list(&why.anne), list(&why.bob)]);
+    let after = shown.bob_after.iter().map(|found| vec![cell(Some(found))]);
+    [
+        format!("Two people ask: {QUESTION}\n"),
+        table(&["Anne, an engineer, gets", "Bob, who helps HR, gets"], side_by_side),
+        "\nWhy they differ: the relations that each holds on the pages that only one of them may see\n".to_owned(),
+        table(&["page", "Anne holds", "Bob holds"], why),
+        format!("\nOne tuple is deleted: {}\n", shown.revoked),
+        table(&["Bob asks again and gets"], after),
+        format!("\n{NEXT}"),
+    ]
+    .join("\n")
+}

@@ -1,0 +1,147 @@
+//! How a command ends when it does not succeed: a sentence for a person, an exit code for a script.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use crate::app::AppError;
+use crate::authz::AuthzError;
+use crate::authz::openfga::OpenStoreError;
+use crate::config::ConfigError;
+use crate::error_code::ErrorCode;
+use crate::ingest::IngestError;
+use crate::relationship::store::StoreError;
+use crate::storage::StorageError;
+
+/// Why a command did not succeed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    exit: u8,
+    text: String,
+}
+
+/// A check failed.
+const FAILED: u8 = 1;
+/// The command, its input or the configuration is wrong.
+const USAGE: u8 = 2;
+/// A backend or server is out of reach.
+const UNREACHABLE: u8 = 3;
+
+impl Failure {
+    pub(super) fn failed(text: impl Into<String>) -> Self {
+        Self { exit: FAILED, text: text.into() }
+    }
+
+    pub(super) fn usage(text: impl Into<String>) -> Self {
+        Self { exit: USAGE, text: text.into() }
+    }
+
+    pub(super) fn unreachable(text: impl Into<String>) -> Self {
+        Self { exit: UNREACHABLE, text: text.into() }
+    }
+
+    pub(super) fn coded(code: ErrorCode, text: impl Into<String>) -> Self {
+        let exit = match code {
+            ErrorCode::InvalidArgument
+            | ErrorCode::NotFound
+            | ErrorCode::AlreadyExists
+            | ErrorCode::FailedPrecondition => USAGE,
+            ErrorCode::ResourceExhausted | ErrorCode::DeadlineExceeded | ErrorCode::Unavailable => UNREACHABLE,
+            ErrorCode::DataLoss | ErrorCode::Internal => FAILED,
+        };
+        Self { exit, text: text.into() }
+    }
+
+    /// Adds what the command was about.
+    pub(super) fn context(mut self, what: impl std::fmt::Display) -> Self {
+        self.text = format!("{what}: {}", self.text);
+        self
+    }
+
+    /// Writes the sentence and gives the code.
+    pub(super) fn tell(self) -> ExitCode {
+        if !self.text.is_empty() {
+            // Standard error may be closed; the exit code still tells.
+            drop(writeln!(std::io::stderr(), "error: {}", self.text));
+        }
+        ExitCode::from(self.exit)
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<AuthzError> for Failure {
+    fn from(error: AuthzError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<OpenStoreError> for Failure {
+    fn from(error: OpenStoreError) -> Self {
+        match error {
+            OpenStoreError::Config(error) => Self::usage(error.to_string()),
+            OpenStoreError::Server(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<IngestError> for Failure {
+    fn from(error: IngestError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+        let fields: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        let text = if fields.is_empty() { status.message().to_owned() } else { fields.join("\n       ") };
+        let exit = match status.code() {
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+            | Code::PermissionDenied
+            | Code::Unauthenticated => USAGE,
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => UNREACHABLE,
+            Code::Ok | Code::Unknown | Code::Internal | Code::DataLoss | Code::Aborted => FAILED,
+        };
+        Self { exit, text }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // The reader of a pipe has seen enough.
+            return Self { exit: 0, text: String::new() };
+        }
+        Self::failed(error.to_string())
+    }
+}

@@ -1,0 +1,150 @@
+//! `ragward ingest`.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{Connection, Failure, Output};
+use crate::client::Client;
+use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
+use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
+use crate::relationship::{Object, TypeName};
+use crate::server::document_message;
+
+/// The catalog that a folder may bring along.
+const CATALOG: &str = "catalog.jsonl";
+/// Documents that may be read ahead of the server.
+const READ_AHEAD: usize = 64;
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("guards").args(["catalog", "guard", "guard_type"]))]
+pub(super) struct IngestArgs {
+    /// A folder of Markdown and text files, or a file of chunks with vectors (JSON Lines).
+    path: PathBuf,
+    /// The collection that they go into; made when it is not there.
+    #[arg(long)]
+    collection: String,
+    /// A catalog (JSON Lines) that names each file's object; `catalog.jsonl` in the folder when there is one.
+    #[arg(long, value_name = "FILE")]
+    catalog: Option<PathBuf>,
+    /// One object that guards every file, `folder:handbook`.
+    #[arg(long, value_name = "OBJECT")]
+    guard: Option<String>,
+    /// The type of the object that guards each file; its id is the file's path, without the extension.
+    #[arg(long, value_name = "TYPE")]
+    guard_type: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    documents: u64,
+    chunks: u64,
+    /// Files that hold no text.
+    empty: Vec<PathBuf>,
+}
+
+pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let source = source(&args)?;
+    let totals = source.totals()?;
+    let entries = source.documents()?;
+    let client = args.connection.open(config).await?;
+    let (written, empty) = send(&client, &args.collection, entries, progress(totals)).await?;
+    let UpsertDocumentsResponse { documents, chunks } = written;
+    let collection = &args.collection;
+    let mut lines = vec![format!("{documents} documents ({chunks} chunks) are in collection `{collection}`")];
+    lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
+    output.result(&Shown { documents, chunks, empty }, || lines.join("\n"))
+}
+
+fn source(args: &IngestArgs) -> Result<Source, Failure> {
+    let path = args.path.clone();
+    if path.is_file() {
+        return Ok(Source::JsonLines { path });
+    }
+    if !path.is_dir() {
+        return Err(Failure::usage(format!("`{}` is neither a folder nor a file", path.display())));
+    }
+    let malformed = |e: crate::relationship::ParseError| Failure::usage(e.to_string());
+    let guard = match (&args.guard, &args.guard_type) {
+        (Some(guard), _) => GuardRule::One(Object::parse(guard).map_err(malformed)?),
+        (None, Some(type_name)) => GuardRule::Type(TypeName::parse(type_name).map_err(malformed)?),
+        (None, None) => return catalog(args, path),
+    };
+    Ok(Source::Folder { root: path, guard })
+}
+
+fn catalog(args: &IngestArgs, root: PathBuf) -> Result<Source, Failure> {
+    let beside = root.join(CATALOG);
+    let path = match &args.catalog {
+        Some(catalog) => catalog.clone(),
+        None if beside.is_file() => beside,
+        None => {
+            let text = "which object guards each file? Name a catalog with `--catalog`, one object with `--guard`, or \
+                        the objects' type with `--guard-type`";
+            return Err(Failure::usage(text));
+        }
+    };
+    Ok(Source::Catalog { path, root })
+}
+
+fn progress(totals: Totals) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let template = "{spinner} {bytes}/{total_bytes} {wide_bar} {pos:>3} {eta}";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(totals.bytes).with_style(style)
+}
+
+/// Sends documents as they are read. A bad one ends the stream: those before it are in, and the error says how many.
+async fn send(
+    client: &Client,
+    collection: &str,
+    entries: Entries,
+    progress: ProgressBar,
+) -> Result<(UpsertDocumentsResponse, Vec<PathBuf>), Failure> {
+    let (messages, stream) = mpsc::channel(READ_AHEAD);
+    let collection = collection.to_owned();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut empty = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            progress.inc(entry.bytes);
+            let Some(document) = entry.document else {
+                empty.push(entry.path);
+                continue;
+            };
+            let document = Some(document_message(document));
+            if messages.blocking_send(UpsertDocumentsRequest { collection: collection.clone(), document }).is_err() {
+                // The server has refused the stream; its answer says why.
+                break;
+            }
+        }
+        progress.finish_and_clear();
+        Ok(empty)
+    });
+    let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
+    let read: Result<Vec<PathBuf>, IngestError> = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
+    let written = written?.into_inner();
+    match read {
+        Ok(empty) => Ok((written, empty)),
+        Err(error) => {
+            Err(Failure::from(error).context(format_args!("{} documents before it are in", written.documents)))
+        }
+    }
+}
+
+/// The documents of a folder with a catalog, all sent.
+pub(super) async fn ingest_catalog(client: &Client, collection: &str, root: &Path) -> Result<u64, Failure> {
+    let source = Source::Catalog { path: root.join(CATALOG), root: root.to_owned() };
+    let entries = source.documents()?;
+    let (written, _empty) = send(client, collection, entries, ProgressBar::hidden()).await?;
+    Ok(written.documents)
+}

@@ -1,0 +1,163 @@
+//! `ragward model`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Failure, Output};
+use crate::app::{App, openfga_config};
+use crate::authz::openfga::OpenFgaStore;
+use crate::config::{AuthorizerKind, Config, Overrides};
+use crate::relationship::model::AuthorizationModel;
+use crate::relationship::store::{OnConflict, RelationshipStore};
+use crate::relationship::store_file::{self, StoreFileError};
+use crate::relationship::validate::ValidModel;
+use crate::relationship::{RelationshipTuple, dsl, json};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ModelCommand {
+    /// Put a model in; with a store file (`.fga.yaml`) its tuples, too. It goes to the configured authorizer: the data
+    /// directory, or an OpenFGA server.
+    Load(LoadArgs),
+    /// Print the model that decides now; as OpenFGA's JSON with `--output json`.
+    Show(ShowArgs),
+    /// Whether a file holds a model that can be loaded.
+    Validate {
+        /// `.fga`, `.json`, or a store file `.fga.yaml`.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LoadArgs {
+    /// `.fga`, `.json`, or a store file `.fga.yaml`.
+    file: PathBuf,
+    /// The data directory; no server may be using it.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowArgs {
+    /// The data directory; no server may be using it.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Loaded {
+    model_id: String,
+    types: usize,
+    tuples: usize,
+}
+
+#[derive(Serialize)]
+struct Valid {
+    types: usize,
+    relations: usize,
+    tuples: usize,
+}
+
+/// What a file holds.
+struct Contents {
+    model: ValidModel,
+    tuples: Vec<RelationshipTuple>,
+}
+
+pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    match command {
+        ModelCommand::Load(args) => load(args, config.as_deref(), output).await,
+        ModelCommand::Show(args) => show(args, config.as_deref(), output),
+        ModelCommand::Validate { file } => validate(&file, output),
+    }
+}
+
+async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let Contents { model, tuples } = read(&args.file)?;
+    let (types, count) = (model.source().types.len(), tuples.len());
+    let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
+    let model_id = match config.authorizer.kind {
+        AuthorizerKind::Embedded => {
+            let app = App::open(&config).await?;
+            let relationships =
+                app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
+            let model_id = relationships.write_model(model)?;
+            if !tuples.is_empty() {
+                relationships.write_all(tuples, OnConflict::Ignore)?;
+            }
+            model_id
+        }
+        AuthorizerKind::Openfga => {
+            let store = OpenFgaStore::open(&openfga_config(&config)?).await?;
+            let model_id = store.write_model(json_value(model.source())?).await?;
+            store.write_tuples(&tuples).await?;
+            model_id
+        }
+    };
+    let people = format!("model {model_id} with {types} types decides now; {count} tuples are in");
+    output.result(&Loaded { model_id, types, tuples: count }, || people)
+}
+
+fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
+    let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
+    if config.authorizer.kind != AuthorizerKind::Embedded {
+        return Err(Failure::usage("an OpenFGA server decides; ask it with `fga model get`"));
+    }
+    let store = RelationshipStore::open(&config.data.directory)?;
+    let Some(snapshot) = store.snapshot() else {
+        return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
+    };
+    let model = snapshot.model().source();
+    output.result(&json_value(model)?, || format!("# {}\n{}", snapshot.model_id(), dsl::print(model)))
+}
+
+fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
+    let Contents { model, tuples } = read(file)?;
+    if let Err(misfit) = model.admits_all(&tuples) {
+        return Err(Failure::failed(format!("{}: {misfit}", file.display())));
+    }
+    let types = &model.source().types;
+    let relations = types.iter().map(|definition| definition.relations.len()).sum();
+    let valid = Valid { types: types.len(), relations, tuples: tuples.len() };
+    let people =
+        format!("{} is valid: {} types, {relations} relations, {} tuples", file.display(), valid.types, valid.tuples);
+    output.result(&valid, || people)
+}
+
+fn read(file: &Path) -> Result<Contents, Failure> {
+    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    if matches!(extension, "yaml" | "yml") {
+        let store = store_file::read(file).map_err(|error| store_file_failure(&error))?;
+        return Ok(Contents { model: store.model, tuples: store.tuples });
+    }
+    let named = |text: String| Failure::failed(format!("{}: {text}", file.display()));
+    let text =
+        std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", file.display())))?;
+    let model = if extension == "json" {
+        let model = json::parse(&text).map_err(|e| named(e.to_string()))?;
+        ValidModel::new(model).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            named(lines.join("\n"))
+        })?
+    } else {
+        dsl::load(&text).map_err(|errors| named(format!("the model has mistakes\n\n{}", errors.picture(&text))))?
+    };
+    Ok(Contents { model, tuples: Vec::new() })
+}
+
+/// A store file that cannot be read or run, with a picture of the place where there is one.
+pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
+    match error {
+        StoreFileError::Model { path, text, errors } => {
+            Failure::failed(format!("{}: the model has mistakes\n\n{}", path.display(), errors.picture(text)))
+        }
+        StoreFileError::Io { .. } => Failure::usage(error.to_string()),
+        StoreFileError::NotSupported { .. } | StoreFileError::Malformed { .. } => Failure::failed(error.to_string()),
+    }
+}
+
+fn json_value(model: &AuthorizationModel) -> Result<serde_json::Value, Failure> {
+    let text = json::print(model).map_err(|e| Failure::failed(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| Failure::failed(e.to_string()))
+}

@@ -1,0 +1,57 @@
+//! `ragward recheck`.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::table;
+use super::{Connection, Failure, Output};
+use crate::proto::retrieval::RecheckRequest;
+
+#[derive(Debug, Args)]
+pub(super) struct RecheckArgs {
+    /// Who asks, `user:anne`.
+    #[arg(long)]
+    user: String,
+    /// Where the chunks are.
+    #[arg(long)]
+    collection: String,
+    #[command(flatten)]
+    connection: Connection,
+    /// The chunks.
+    #[arg(required = true)]
+    chunk_ids: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    permitted: &'a [String],
+    withheld: Vec<&'a String>,
+}
+
+/// Fails when a chunk is withheld, so that a script can act on it.
+pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let request = RecheckRequest {
+        user: args.user,
+        collection: args.collection,
+        chunk_ids: args.chunk_ids.clone(),
+        consistency: 0,
+    };
+    let client = args.connection.open(config).await?;
+    let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;
+    let known: HashSet<&String> = permitted.iter().collect();
+    let withheld: Vec<&String> = args.chunk_ids.iter().filter(|id| !known.contains(id)).collect();
+    let rows = args.chunk_ids.iter().map(|id| {
+        let verdict = if known.contains(id) { "permitted" } else { "withheld" };
+        vec![id.clone(), verdict.to_owned()]
+    });
+    let count = withheld.len();
+    output.result(&Shown { permitted: &permitted, withheld }, || table(&["chunk", ""], rows))?;
+    if count > 0 {
+        Err(Failure::failed(format!("{count} of {} chunks are withheld", args.chunk_ids.len())))
+    } else {
+        Ok(())
+    }
+}

@@ -1,0 +1,119 @@
+//! `ragward retrieve`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::{excerpt, table};
+use super::{Connection, Failure, Output};
+use crate::proto::retrieval::retrieve_request::Query;
+use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse};
+
+/// Characters of a chunk's text that a table shows.
+const EXCERPT_CHARACTERS: usize = 160;
+
+#[derive(Debug, Args)]
+pub(super) struct RetrieveArgs {
+    /// Who asks, `user:anne`.
+    #[arg(long)]
+    user: String,
+    /// Where.
+    #[arg(long)]
+    collection: String,
+    /// How many chunks.
+    #[arg(long, default_value_t = 10)]
+    top_k: u32,
+    /// A file with an embedding, a JSON array of numbers, in place of words.
+    #[arg(long, value_name = "FILE", conflicts_with = "query")]
+    vector: Option<PathBuf>,
+    /// Do not let the authorizer use its caches.
+    #[arg(long)]
+    higher_consistency: bool,
+    #[command(flatten)]
+    connection: Connection,
+    /// What for.
+    #[arg(required_unless_present = "vector")]
+    query: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    completion: &'a str,
+    recall: &'a str,
+    chunks: Vec<ShownChunk<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownChunk<'a> {
+    id: &'a str,
+    document_id: &'a str,
+    guard: &'a str,
+    title: &'a str,
+    score: f64,
+    text: &'a str,
+}
+
+pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let query = match (args.query, args.vector) {
+        (Some(text), _) => Query::Text(text),
+        (None, Some(file)) => Query::Vector(message::Vector { values: read_vector(&file)? }),
+        (None, None) => return Err(Failure::usage("give a query or `--vector FILE`")),
+    };
+    let consistency = if args.higher_consistency {
+        message::Consistency::HigherConsistency
+    } else {
+        message::Consistency::Unspecified
+    };
+    let request = RetrieveRequest {
+        user: args.user,
+        collection: args.collection,
+        query: Some(query),
+        top_k: args.top_k,
+        filter: None,
+        consistency: consistency.into(),
+    };
+    let client = args.connection.open(config).await?;
+    let response = client.retrieval().retrieve(request).await?.into_inner();
+    output.result(&shown(&response), || people(&response))
+}
+
+fn read_vector(file: &std::path::Path) -> Result<Vec<f32>, Failure> {
+    let wrong = |e: String| Failure::usage(format!("`--vector {}`: {e}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
+}
+
+fn shown(response: &RetrieveResponse) -> Shown<'_> {
+    let chunks = response.chunks.iter().map(|chunk| ShownChunk {
+        id: &chunk.id,
+        document_id: &chunk.document_id,
+        guard: &chunk.guard,
+        title: &chunk.title,
+        score: chunk.score,
+        text: &chunk.text,
+    });
+    Shown {
+        completion: response.completion().as_str_name().trim_start_matches("COMPLETION_"),
+        recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
+        chunks: chunks.collect(),
+    }
+}
+
+fn people(response: &RetrieveResponse) -> String {
+    let rows = response.chunks.iter().zip(1..).map(|(chunk, rank)| {
+        let what = format!("{}\n{}", chunk.title, excerpt(&chunk.text, EXCERPT_CHARACTERS));
+        vec![rank.to_string(), format!("{:.3}", chunk.score), chunk.id.clone(), what]
+    });
+    let ended = match response.completion() {
+        message::Completion::Complete => "COMPLETE",
+        message::Completion::Exhausted => "EXHAUSTED: this user may see no more chunks that match",
+        message::Completion::Limited => "LIMITED: a work limit stopped the search; there may be more",
+        message::Completion::Unspecified => "the server did not say how it ended",
+    };
+    if response.chunks.is_empty() {
+        ended.to_owned()
+    } else {
+        format!("{}\n{ended}", table(&["#", "score", "chunk", "text"], rows))
+    }
+}

@@ -1,0 +1,66 @@
+//! `ragward serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Failure;
+use crate::app::App;
+use crate::config::{Config, Overrides};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// The data directory of the embedded engines.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The address to listen on; port 0 takes a free one, which the log names.
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Believe the user that a request names. Callers are not authenticated yet, so the server does not start without it.
+    #[arg(long)]
+    insecure_identity: bool,
+}
+
+pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
+    let overrides = Overrides { data: args.data, listen: args.listen, insecure_identity: args.insecure_identity };
+    let config = Config::load(config_file.as_deref(), &overrides)?;
+    if !config.server.insecure_identity {
+        return Err(Failure::usage(
+            "callers are not authenticated yet: start with `--insecure-identity` to believe the user that each request \
+             names, and let only trusted callers reach the address",
+        ));
+    }
+    let app = App::open(&config).await?;
+    let listen = config.server.listen;
+    let listener = TcpListener::bind(listen).await;
+    let listener = listener.map_err(|e| Failure::usage(format!("cannot listen on {listen}: {e}")))?;
+    let address = listener.local_addr()?;
+    tracing::warn!("insecure identity: every caller is believed to be the user that it names");
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
+    }
+    match app.authorizer().model_id().await {
+        Ok(model_id) => tracing::info!(model_id, "authorization model"),
+        Err(error) => tracing::warn!(%error, "no decision can be made yet"),
+    }
+    tracing::info!(%address, "serving");
+    app.serve(listener, stop_signal()?).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Ready once the process is asked to stop.
+fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping; running requests may end");
+    })
+}

@@ -1,0 +1,140 @@
+//! `ragward test`: the tests of OpenFGA store files, unchanged.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Failure, Output};
+use crate::relationship::store_file::{self, StoreFileError};
+use crate::relationship::store_file::{AssertionKind, AssertionOutcome, StoreOutcome};
+
+#[derive(Debug, Args)]
+pub(super) struct TestArgs {
+    /// Store files (`.fga.yaml`).
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    tests: Count,
+    checks: Count,
+    list_objects: Count,
+    list_users: Count,
+    files: Vec<File>,
+}
+
+#[derive(Clone, Copy, Default, Serialize)]
+struct Count {
+    passed: usize,
+    total: usize,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: PathBuf,
+    /// Why it was not run.
+    not_run: Option<String>,
+    failures: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    test: String,
+    kind: String,
+    question: String,
+    expected: String,
+    got: String,
+}
+
+impl Count {
+    fn add(&mut self, passed: usize, total: usize) {
+        self.passed += passed;
+        self.total += total;
+    }
+}
+
+/// Fails when an assertion fails and when a file cannot be run: what was not tested has not passed.
+pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
+    let mut summary = Summary {
+        tests: Count::default(),
+        checks: Count::default(),
+        list_objects: Count::default(),
+        list_users: Count::default(),
+        files: Vec::new(),
+    };
+    for path in &args.files {
+        let file = test_file(path, &mut summary)?;
+        summary.files.push(file);
+    }
+    output.result(&summary, || people(&summary))?;
+    let failed = summary.files.iter().filter(|file| file.not_run.is_some() || !file.failures.is_empty()).count();
+    if failed > 0 {
+        Err(Failure::failed(format!("{failed} of {} files did not pass", args.files.len())))
+    } else {
+        Ok(())
+    }
+}
+
+fn test_file(path: &Path, summary: &mut Summary) -> Result<File, Failure> {
+    let not_run = |reason: String| File { path: path.to_owned(), not_run: Some(reason), failures: Vec::new() };
+    let store = match store_file::read(path) {
+        Ok(store) => store,
+        Err(error @ StoreFileError::Io { .. }) => return Err(Failure::usage(error.to_string())),
+        Err(error) => return Ok(not_run(error.to_string())),
+    };
+    let outcome = match store_file::run(store) {
+        Ok(outcome) => outcome,
+        Err(misfit) => return Ok(not_run(misfit.to_string())),
+    };
+    summary.tests.add(outcome.tests.iter().filter(|test| test.passed()).count(), outcome.tests.len());
+    for (count, kind) in [
+        (&mut summary.checks, AssertionKind::Check),
+        (&mut summary.list_objects, AssertionKind::ListObjects),
+        (&mut summary.list_users, AssertionKind::ListUsers),
+    ] {
+        let (passed, total) = outcome.count(kind);
+        count.add(passed, total);
+    }
+    Ok(File { path: path.to_owned(), not_run: None, failures: failures(&outcome) })
+}
+
+fn failures(outcome: &StoreOutcome) -> Vec<Failed> {
+    let mut failures = Vec::new();
+    for test in &outcome.tests {
+        for AssertionOutcome { kind, question, expected, got } in test.assertions.iter().filter(|a| !a.passed()) {
+            let got = got.clone().unwrap_or_else(|error| error.to_string());
+            failures.push(Failed {
+                test: test.name.clone(),
+                kind: kind.to_string(),
+                question: question.clone(),
+                expected: expected.clone(),
+                got,
+            });
+        }
+    }
+    failures
+}
+
+fn people(summary: &Summary) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for file in &summary.files {
+        if let Some(reason) = &file.not_run {
+            lines.push(format!("not run: {reason}"));
+        }
+        for Failed { test, kind, question, expected, got } in &file.failures {
+            lines.push(format!("(FAILING) {}: {test}: {kind} {question}", file.path.display()));
+            lines.push(format!("          expected {expected}, got {got}"));
+        }
+    }
+    lines.push("# Test Summary #".to_owned());
+    let counts = [
+        ("Tests", summary.tests),
+        ("Checks", summary.checks),
+        ("ListObjects", summary.list_objects),
+        ("ListUsers", summary.list_users),
+    ];
+    lines.extend(counts.map(|(name, Count { passed, total })| format!("{name} {passed}/{total} passing")));
+    lines.join("\n")
+}

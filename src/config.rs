@@ -1,0 +1,376 @@
+//! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
+//! that reads the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use config::{Environment, File, FileFormat};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Everything that an operator can set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The gRPC server.
+    pub server: ServerConfig,
+    /// The data directory of the embedded engines.
+    pub data: DataConfig,
+    /// Who decides.
+    pub authorizer: AuthorizerConfig,
+    /// Where chunks are.
+    pub vector_store: VectorStoreConfig,
+    /// Limits of retrieval.
+    pub retrieval: RetrievalConfig,
+}
+
+/// The gRPC server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The address to listen on. Anything but loopback is reached by others.
+    pub listen: SocketAddr,
+    /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
+    pub insecure_identity: bool,
+    /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
+    pub request_timeout_ms: u64,
+    /// How long running requests may take to end once the server was told to stop, in milliseconds.
+    pub shutdown_timeout_ms: u64,
+}
+
+/// The data directory of the embedded engines.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// Made when it is not there. One process at a time.
+    pub directory: PathBuf,
+}
+
+/// Who decides.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthorizerConfig {
+    /// The embedded evaluator, or an `OpenFGA` server.
+    pub kind: AuthorizerKind,
+    /// The `OpenFGA` server, when `kind` is `openfga`.
+    pub openfga: OpenFgaConfig,
+}
+
+/// The authorizers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthorizerKind {
+    /// Ragward's own evaluator over the tuples in the data directory.
+    #[default]
+    Embedded,
+    /// An `OpenFGA` server over gRPC.
+    Openfga,
+}
+
+/// An `OpenFGA` server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OpenFgaConfig {
+    /// The address of its gRPC port.
+    pub address: String,
+    /// The name of the store. Used when `store_id` is empty.
+    pub store_name: String,
+    /// The id of the store.
+    pub store_id: String,
+    /// The id of the authorization model; the store's latest when empty.
+    pub authorization_model_id: String,
+    /// A file with the pre-shared key; none when empty.
+    pub api_token_file: PathBuf,
+    /// Checks of one call; the server's own limit is 50 unless it is configured otherwise.
+    pub checks_per_call: usize,
+    /// The longest that one call may take, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+/// Where chunks are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct VectorStoreConfig {
+    /// The embedded engine, or a Qdrant server.
+    pub kind: VectorStoreKind,
+    /// The Qdrant server, when `kind` is `qdrant`.
+    pub qdrant: QdrantConfig,
+}
+
+/// The vector stores.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VectorStoreKind {
+    /// Ragward's own exact engine over the chunks in the data directory.
+    #[default]
+    Embedded,
+    /// A Qdrant server over gRPC.
+    Qdrant,
+}
+
+/// A Qdrant server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QdrantConfig {
+    /// The address of its gRPC port.
+    pub url: String,
+    /// A file with the API key; none when empty.
+    pub api_key_file: PathBuf,
+    /// The longest that one call may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// The name of the vector in each point; the unnamed vector when empty.
+    pub vector_name: String,
+    /// Search by a full scan in place of the approximate index: exact, and slow on large collections.
+    pub exact: bool,
+}
+
+/// Limits of retrieval.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrievalConfig {
+    /// The relation on a chunk's guard that a user must hold to see the chunk.
+    pub relation: String,
+    /// Most chunks of one answer.
+    pub top_k_max: u32,
+    /// Most candidates of one search; a search that would need more ends as `LIMITED`.
+    pub candidates_max: usize,
+    /// Most guards that one request may have checked ahead of its search.
+    pub guards_checked_max: usize,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8980)),
+            insecure_identity: false,
+            request_timeout_ms: 10_000,
+            shutdown_timeout_ms: 10_000,
+        }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("ragward-data") }
+    }
+}
+
+impl Default for OpenFgaConfig {
+    fn default() -> Self {
+        Self {
+            address: "http://127.0.0.1:8081".to_owned(),
+            store_name: "ragward".to_owned(),
+            store_id: String::new(),
+            authorization_model_id: String::new(),
+            api_token_file: PathBuf::new(),
+            checks_per_call: 50,
+            timeout_ms: 3_000,
+        }
+    }
+}
+
+impl Default for QdrantConfig {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:6334".to_owned(),
+            api_key_file: PathBuf::new(),
+            timeout_ms: 5_000,
+            vector_name: String::new(),
+            exact: false,
+        }
+    }
+}
+
+impl Default for RetrievalConfig {
+    fn default() -> Self {
+        Self { relation: "can_read".to_owned(), top_k_max: 100, candidates_max: 10_000, guards_checked_max: 200_000 }
+    }
+}
+
+/// What the command line sets above everything else.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `data.directory`.
+    pub data: Option<PathBuf>,
+    /// `server.listen`.
+    pub listen: Option<SocketAddr>,
+    /// `server.insecure_identity`.
+    pub insecure_identity: bool,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that does not exist.
+    #[error("unknown configuration key `{key}`{}", .suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownKey {
+        /// Its path.
+        key: String,
+        /// The nearest key that exists.
+        suggestion: Option<String>,
+    },
+    /// A value that does not fit its key, or a file that is not TOML.
+    #[error("{0}")]
+    Invalid(String),
+    /// A secret's file cannot be read.
+    #[error("cannot read `{path}`: {detail}")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        detail: String,
+    },
+}
+
+impl Config {
+    /// Reads the layers.
+    ///
+    /// # Errors
+    /// On an unknown key, a wrong value, or a file that cannot be read.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        Self::load_from(file, Environment::default(), overrides)
+    }
+
+    fn load_from(file: Option<&Path>, environment: Environment, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let invalid = |e: config::ConfigError| ConfigError::Invalid(e.to_string());
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        let environment = environment.prefix("RAGWARD").prefix_separator("__").separator("__").try_parsing(true);
+        let layers = builder.add_source(environment).build().map_err(invalid)?;
+
+        let values: Value = layers.clone().try_deserialize().map_err(invalid)?;
+        let schema = Self::schema();
+        check_keys(&values, &schema, &schema, "")?;
+        let mut loaded: Self = layers.try_deserialize().map_err(invalid)?;
+        if let Some(directory) = &overrides.data {
+            loaded.data.directory.clone_from(directory);
+        }
+        if let Some(listen) = overrides.listen {
+            loaded.server.listen = listen;
+        }
+        loaded.server.insecure_identity |= overrides.insecure_identity;
+        loaded.check()?;
+        Ok(loaded)
+    }
+
+    /// The JSON Schema of the file.
+    #[must_use]
+    pub fn schema() -> Value {
+        schemars::schema_for!(Config).to_value()
+    }
+
+    /// The values that have a type but still make no sense.
+    fn check(&self) -> Result<(), ConfigError> {
+        let positive = [
+            ("server.request_timeout_ms", self.server.request_timeout_ms),
+            ("server.shutdown_timeout_ms", self.server.shutdown_timeout_ms),
+            ("authorizer.openfga.checks_per_call", self.authorizer.openfga.checks_per_call as u64),
+            ("authorizer.openfga.timeout_ms", self.authorizer.openfga.timeout_ms),
+            ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
+            ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
+            ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
+            ("retrieval.guards_checked_max", self.retrieval.guards_checked_max as u64),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(ConfigError::Invalid(format!("`{key}` must be at least 1")));
+        }
+        if self.retrieval.candidates_max < self.retrieval.top_k_max as usize {
+            let rule = "`retrieval.candidates_max` must be at least `retrieval.top_k_max`";
+            return Err(ConfigError::Invalid(rule.to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// A secret from its file, without the line's end. `None` for an empty path.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let secret = std::fs::read_to_string(path)
+        .map_err(|e| ConfigError::Secret { path: path.to_owned(), detail: e.to_string() })?;
+    Ok(Some(secret.trim_end().to_owned()))
+}
+
+/// Every key of `values` must be a property of `schema`.
+fn check_keys(values: &Value, schema: &Value, root: &Value, path: &str) -> Result<(), ConfigError> {
+    let Value::Object(values) = values else { return Ok(()) };
+    let Some(known) = resolve(schema, root).get("properties").and_then(Value::as_object) else { return Ok(()) };
+    for (key, value) in values {
+        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        let Some(property) = known.get(key) else {
+            let nearest = known.keys().map(|k| (strsim::jaro_winkler(k, key), k)).max_by(|a, b| a.0.total_cmp(&b.0));
+            let suggestion = nearest.filter(|(likeness, _)| *likeness > 0.75).map(|(_, k)| match path {
+                "" => k.clone(),
+                _ => format!("{path}.{k}"),
+            });
+            return Err(ConfigError::UnknownKey { key: full, suggestion });
+        };
+        check_keys(value, property, root, &full)?;
+    }
+    Ok(())
+}
+
+/// Follows a `$ref` into `$defs`.
+fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
+    let reference = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
+    reference.and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("ragward.toml");
+        std::fs::write(&file, toml).expect("written");
+        let variables: HashMap<String, String> =
+            environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Config::load_from(Some(&file), Environment::default().source(Some(variables)), overrides)
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let toml = "[server]\nlisten = '127.0.0.1:1'\nrequest_timeout_ms = 1\n[retrieval]\ntop_k_max = 7";
+        let environment = [("RAGWARD__SERVER__LISTEN", "127.0.0.1:2"), ("RAGWARD__SERVER__REQUEST_TIMEOUT_MS", "2")];
+        let flags = Overrides { listen: Some(SocketAddr::from(([127, 0, 0, 1], 3))), ..Overrides::default() };
+        let config = load(toml, &environment, &flags).expect("valid");
+        assert_eq!(config.server.listen.port(), 3);
+        assert_eq!(config.server.request_timeout_ms, 2);
+        assert_eq!(config.retrieval.top_k_max, 7);
+        assert_eq!(config.retrieval.relation, "can_read");
+    }
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let rows: [Row; 7] = [
+            ("[sever]\nlisten = '127.0.0.1:1'", &[], "unknown configuration key `sever`; did you mean `server`?"),
+            ("[server]\nlisten_adress = 1", &[], "did you mean `server.listen`?"),
+            ("", &[("RAGWARD__RETRIEVAL__TOPK_MAX", "3")], "did you mean `retrieval.top_k_max`?"),
+            ("[server]\nlisten = 'here'", &[], "listen"),
+            ("[retrieval]\ntop_k_max = 'ten'", &[], "top_k_max"),
+            ("[retrieval]\ntop_k_max = 0", &[], "`retrieval.top_k_max` must be at least 1"),
+            ("[server\n", &[], "TOML"),
+        ];
+        for (toml, environment, expected) in rows {
+            let error = load(toml, environment, &Overrides::default()).expect_err(toml).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_printed_can_be_read_back() {
+        let printed = toml::to_string(&Config::default()).expect("printed");
+        assert_eq!(load(&printed, &[], &Overrides::default()).expect("read"), Config::default());
+    }
+}

@@ -1,0 +1,143 @@
+//! `OpenFGA`'s modeling language, both ways: text to [`AuthorizationModel`] with the place of every mistake, and a model
+//! back to text.
+//!
+//! The reader is a recursive descent with a bound on nesting, so any input ends in a model or in errors. Modules
+//! (`module`, `extend`, schema 1.2) are refused by name until they are supported.
+
+mod lexer;
+mod parser;
+mod printer;
+mod source_map;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use super::model::AuthorizationModel;
+use super::validate::{ModelError, ValidModel};
+
+pub use printer::print;
+pub use source_map::{Position, SourceMap, Span};
+
+/// Longest model text, in bytes (`OpenFGA`'s limit).
+pub const MODEL_BYTES_MAX: usize = 256 * 1024;
+
+/// A model together with where each of its parts was written.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// The model; syntactically right, not yet validated.
+    pub model: AuthorizationModel,
+    /// Where its parts are in the text.
+    pub source_map: SourceMap,
+}
+
+/// One mistake in a model's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceError {
+    /// Where.
+    pub span: Span,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
+    pub unsupported: Option<&'static str>,
+}
+
+/// The mistakes of one text, in its order; at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceErrors(Vec<SourceError>);
+
+impl std::error::Error for SourceErrors {}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.span.start.line, self.span.start.column, self.message)
+    }
+}
+
+impl fmt::Display for SourceErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "\n" };
+            write!(f, "{separator}{error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl SourceError {
+    fn new(span: Span, message: impl Into<String>) -> Self {
+        Self { span, message: message.into(), unsupported: None }
+    }
+
+    /// The error with its line of the text and a mark under the place.
+    #[must_use]
+    pub fn picture(&self, text: &str) -> String {
+        let Position { line, column } = self.span.start;
+        let shown: String = text
+            .lines()
+            .nth(line.saturating_sub(1))
+            .unwrap_or_default()
+            .chars()
+            .map(|c| if c.is_control() { ' ' } else { c })
+            .collect();
+        let number = line.to_string();
+        let margin = " ".repeat(number.len());
+        let indent = " ".repeat(column.saturating_sub(1));
+        let mark = "^".repeat(self.span.characters.max(1));
+        format!("{self}\n{margin} |\n{number} | {shown}\n{margin} | {indent}{mark}")
+    }
+}
+
+impl SourceErrors {
+    /// The mistakes, in the order of the text.
+    #[must_use]
+    pub fn errors(&self) -> &[SourceError] {
+        &self.0
+    }
+
+    /// What Ragward cannot evaluate yet, if that is all that is wrong.
+    #[must_use]
+    pub fn unsupported(&self) -> Option<&'static str> {
+        let first = self.0.first()?.unsupported;
+        self.0.iter().all(|e| e.unsupported.is_some()).then_some(first).flatten()
+    }
+
+    /// All mistakes, each with its line of the text and a mark under the place.
+    #[must_use]
+    pub fn picture(&self, text: &str) -> String {
+        let pictures: Vec<String> = self.0.iter().map(|e| e.picture(text)).collect();
+        pictures.join("\n\n")
+    }
+}
+
+/// Reads a model's text.
+///
+/// # Errors
+/// The mistakes of its syntax, with their places.
+pub fn parse(text: &str) -> Result<Document, SourceErrors> {
+    if text.len() > MODEL_BYTES_MAX {
+        let message = format!("the model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", text.len());
+        return Err(SourceErrors(vec![SourceError::new(Span::START, message)]));
+    }
+    parser::parse(text).map_err(SourceErrors)
+}
+
+/// Reads a model's text and validates the model.
+///
+/// # Errors
+/// The mistakes of its syntax; if there are none, the mistakes of the model, each with its place in the text.
+pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
+    let Document { model, source_map } = parse(text)?;
+    ValidModel::new(model).map_err(|errors| {
+        let mut located: Vec<SourceError> = errors
+            .into_iter()
+            .map(|ModelError { place, message, unsupported }| SourceError {
+                span: source_map.span(place),
+                message,
+                unsupported,
+            })
+            .collect();
+        located.sort_by_key(|e| e.span.start);
+        SourceErrors(located)
+    })
+}

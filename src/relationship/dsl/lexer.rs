@@ -1,0 +1,145 @@
+//! Cuts a model's text into tokens, on demand: the body of a condition is not made of tokens, so the parser asks for it
+//! as raw text.
+
+use super::source_map::{Position, Span};
+
+/// The kinds of tokens that the parser tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A name, a keyword or a version.
+    Word,
+    /// One of `: , [ ] ( ) { } < > # *`.
+    Mark(char),
+    /// The end of a line with something on it.
+    Newline,
+    /// The end of the text.
+    End,
+    /// A character that has no place in a model.
+    Stray,
+}
+
+/// A piece of the text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Token<'a> {
+    pub(super) kind: Kind,
+    pub(super) text: &'a str,
+    pub(super) span: Span,
+}
+
+pub(super) struct Lexer<'a> {
+    rest: &'a str,
+    at: Position,
+    /// Whether only white space was seen since the line began: then `#` begins a comment, and the line's end is no token.
+    line_is_blank: bool,
+    /// Whether white space came before: then `#` begins a comment too.
+    after_space: bool,
+}
+
+impl<'a> Lexer<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let rest = text.strip_prefix('\u{feff}').unwrap_or(text);
+        Self { rest, at: Position { line: 1, column: 1 }, line_is_blank: true, after_space: false }
+    }
+
+    pub(super) fn next(&mut self) -> Token<'a> {
+        loop {
+            let Some(first) = self.rest.chars().next() else {
+                return self.token(Kind::End, 0);
+            };
+            let comment = first == '#' && (self.line_is_blank || self.after_space);
+            if comment {
+                let length = self.rest.find('\n').unwrap_or(self.rest.len());
+                self.take(length);
+            } else if first == '\n' {
+                let blank = self.line_is_blank;
+                let token = self.token(Kind::Newline, 1);
+                if !blank {
+                    return token;
+                }
+            } else if first.is_whitespace() {
+                self.take(first.len_utf8());
+                self.after_space = true;
+            } else {
+                return self.visible_token(first);
+            }
+        }
+    }
+
+    fn visible_token(&mut self, first: char) -> Token<'a> {
+        self.line_is_blank = false;
+        self.after_space = false;
+        if is_word_character(first) {
+            let length = self.rest.find(|c| !is_word_character(c)).unwrap_or(self.rest.len());
+            return self.token(Kind::Word, length);
+        }
+        if matches!(first, ':' | ',' | '[' | ']' | '(' | ')' | '{' | '}' | '<' | '>' | '#' | '*') {
+            return self.token(Kind::Mark(first), 1);
+        }
+        self.token(Kind::Stray, first.len_utf8())
+    }
+
+    /// The text up to the `}` that closes a condition, without it; `None` when there is none. Strings and nested braces
+    /// are stepped over, lines that are comments left out.
+    pub(super) fn condition_body(&mut self) -> Option<String> {
+        let length = body_length(self.rest)?;
+        let raw = self.take(length);
+        self.line_is_blank = false;
+        let lines: Vec<&str> =
+            raw.lines().filter(|line| !line.trim_start().starts_with('#')).map(str::trim_end).collect();
+        Some(lines.join("\n").trim().to_owned())
+    }
+
+    fn token(&mut self, kind: Kind, length: usize) -> Token<'a> {
+        let start = self.at;
+        let text = self.take(length);
+        let characters = text.chars().count();
+        Token { kind, text, span: Span { start, characters } }
+    }
+
+    /// Moves over `length` bytes, which end between two characters.
+    fn take(&mut self, length: usize) -> &'a str {
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
+        self.rest = rest;
+        for c in taken.chars() {
+            if c == '\n' {
+                self.at = Position { line: self.at.line + 1, column: 1 };
+                self.line_is_blank = true;
+                self.after_space = false;
+            } else {
+                self.at.column += 1;
+            }
+        }
+        taken
+    }
+}
+
+fn is_word_character(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/')
+}
+
+/// Where the closing brace is, in bytes.
+fn body_length(text: &str) -> Option<usize> {
+    let mut open_braces = 0_usize;
+    let mut quote: Option<char> = None;
+    let mut escaped = false;
+    for (offset, c) in text.char_indices() {
+        if let Some(closing) = quote {
+            if escaped {
+                escaped = false;
+            } else if c == '\\' {
+                escaped = true;
+            } else if c == closing || c == '\n' {
+                quote = None;
+            }
+            continue;
+        }
+        match c {
+            '"' | '\'' => quote = Some(c),
+            '{' => open_braces += 1,
+            '}' if open_braces == 0 => return Some(offset),
+            '}' => open_braces -= 1,
+            _ => {}
+        }
+    }
+    None
+}

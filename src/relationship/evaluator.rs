@@ -1,0 +1,385 @@
+//! Decides checks. No I/O, no clock; the only state is what this evaluation has already found out.
+//!
+//! A question is a relation of an object; the asker is fixed. Answers have four values: allowed, denied, and two kinds
+//! of unknown (it depends on itself; it is too deep). Where an operand is unknown, the others may still decide: one
+//! allowed operand decides `or`, one denied operand decides `and`. What stays unknown at the end is never allowed: a
+//! cycle is denied, as `OpenFGA` does it, and too deep is an error.
+//!
+//! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
+
+mod memo;
+#[cfg(test)]
+mod tests;
+
+use self::memo::Memo;
+use super::index::{Index, Node, ObjectId, Subject};
+use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
+use super::tuple::{Object, Relation, User};
+
+/// How many usersets and `from` steps an answer may be away from its question (`OpenFGA` resolves 25 levels, the
+/// question's own among them).
+pub const LEVELS_MAX: u8 = 24;
+/// Most steps for one question. A step takes some tens of nanoseconds.
+pub const STEPS_MAX: u64 = 10_000_000;
+/// After so many steps the caller is asked whether to go on.
+pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
+
+/// Why a check was not decided.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The model has no such type or relation.
+    #[error(transparent)]
+    Unknown(#[from] TupleMisfit),
+    /// The answer is too many levels away.
+    #[error("the answer is more than {LEVELS_MAX} usersets or parents away")]
+    TooDeep,
+    /// There is too much to look at.
+    #[error("the answer takes more than {STEPS_MAX} steps")]
+    TooMuchWork,
+    /// The caller said to stop.
+    #[error("the check was interrupted")]
+    Interrupted,
+}
+
+/// The checks of one user against one state of the relationships. What one check finds out is used by the next.
+pub struct Evaluation<'a> {
+    program: &'a Program,
+    index: &'a Index,
+    asker: Asker,
+    asker_object: Option<&'a Object>,
+    wildcards_count: bool,
+    /// By relation: whether the asker could hold it at all.
+    reachable: Vec<bool>,
+    memo: Memo,
+    frames: Vec<Frame<'a>>,
+    /// How many relations are being worked on.
+    path_length: u32,
+    /// Over all questions, so that many short ones are interrupted too.
+    steps: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Asker {
+    Object(TypeId, ObjectId),
+    Wildcard(TypeId),
+    Userset(Node),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Verdict {
+    Allowed,
+    Denied,
+    /// It depends on itself.
+    Cyclic,
+    /// It is further away than the levels that remained.
+    TooDeep,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Outcome {
+    verdict: Verdict,
+    /// How many levels were gone down for it.
+    height: u8,
+    /// The first position of the path that cut it off.
+    cut_at: u32,
+}
+
+impl Outcome {
+    const NOT_CUT: u32 = u32::MAX;
+    const ALLOWED: Self = Self { verdict: Verdict::Allowed, height: 0, cut_at: Self::NOT_CUT };
+    const DENIED: Self = Self { verdict: Verdict::Denied, height: 0, cut_at: Self::NOT_CUT };
+    const TOO_DEEP: Self = Self { verdict: Verdict::TooDeep, height: 0, cut_at: Self::NOT_CUT };
+
+    fn cut_off(position: u32) -> Self {
+        Self { verdict: Verdict::Cyclic, height: 0, cut_at: position }
+    }
+
+    fn negated(self) -> Self {
+        let verdict = match self.verdict {
+            Verdict::Allowed => Verdict::Denied,
+            Verdict::Denied => Verdict::Allowed,
+            unknown @ (Verdict::Cyclic | Verdict::TooDeep) => unknown,
+        };
+        Self { verdict, ..self }
+    }
+
+    /// Both operands are needed for the answer: the less certain verdict, everything that it rests on.
+    fn with(self, other: Self) -> Self {
+        Self {
+            verdict: self.verdict.max(other.verdict),
+            height: self.height.max(other.height),
+            cut_at: self.cut_at.min(other.cut_at),
+        }
+    }
+}
+
+/// Something that waits for answers about its parts.
+struct Frame<'a> {
+    task: Task<'a>,
+    node: Node,
+    /// How many levels may still be gone down.
+    remaining: u8,
+    so_far: Outcome,
+}
+
+enum Task<'a> {
+    /// A relation of an object, which is on the path.
+    Relation { expression: Option<&'a Expression>, position: u32, mark: usize },
+    /// The operands that are left of `or`.
+    Union(&'a [Expression]),
+    /// The operands that are left of `and`, and of `but not`, whose second counts negated.
+    Intersection { left: &'a [Expression], subtract_last: bool },
+    /// The usersets or parents that are left, one level down. `computed` says what to ask of a parent.
+    Level { left: &'a [Subject], computed: &'a [(TypeId, RelationId)] },
+}
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(program: &'a Program, index: &'a Index, user: &'a User) -> Result<Self, CheckError> {
+        let resolved = program.user(user)?;
+        let number = |object: &Object| index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
+        let (asker, asker_object) = match &resolved {
+            ResolvedUser::Object(type_id, object) => (Asker::Object(*type_id, number(object)), Some(*object)),
+            ResolvedUser::Wildcard(type_id) => (Asker::Wildcard(*type_id), None),
+            ResolvedUser::Userset(relation, object) => {
+                (Asker::Userset(Node { relation: *relation, object: number(object) }), Some(*object))
+            }
+        };
+        Ok(Self {
+            program,
+            index,
+            asker,
+            asker_object,
+            wildcards_count: true,
+            reachable: program.reachable_from(&resolved),
+            memo: Memo::default(),
+            frames: Vec::new(),
+            path_length: 0,
+            steps: 0,
+        })
+    }
+
+    /// The same, but tuples about everybody of the asker's type do not count for the asker.
+    pub(super) fn without_wildcards(mut self) -> Self {
+        self.wildcards_count = false;
+        self
+    }
+
+    /// Whether the user holds the relation on the object. `go_on` is asked now and then.
+    ///
+    /// # Errors
+    /// See [`CheckError`]; an error is never an answer, and leaves the evaluation usable.
+    pub fn check(
+        &mut self,
+        relation: &Relation,
+        object: &Object,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
+        let object = self.index.object(object).unwrap_or_else(|| {
+            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
+        });
+        let outcome = self.run(Node { relation, object }, go_on);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        match outcome?.verdict {
+            Verdict::Allowed => Ok(true),
+            Verdict::Denied | Verdict::Cyclic => Ok(false),
+            Verdict::TooDeep => Err(CheckError::TooDeep),
+        }
+    }
+
+    fn run(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+        let first_step = self.steps;
+        let mut answer = self.relation(question, LEVELS_MAX);
+        loop {
+            self.steps += 1;
+            if self.steps.is_multiple_of(STEPS_BETWEEN_INTERRUPTS) && !go_on() {
+                return Err(CheckError::Interrupted);
+            }
+            if self.steps - first_step > STEPS_MAX {
+                return Err(CheckError::TooMuchWork);
+            }
+            let Some(frame) = self.frames.last_mut() else {
+                // No frame is left only when there is an answer; without one, nothing is allowed.
+                return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
+            };
+            let decided = answer.take().is_some_and(|answer| frame.take(answer));
+            let next = if decided { None } else { frame.next() };
+            answer = match next {
+                Some(Part::Expression(expression, node, remaining)) => self.expression(expression, node, remaining),
+                Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
+                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
+                None => self.finish(),
+            };
+        }
+    }
+
+    /// The answer about a relation of an object, or a frame that will find it.
+    fn relation(&mut self, node: Node, remaining: u8) -> Option<Outcome> {
+        if let Asker::Userset(asker) = self.asker
+            && asker == node
+        {
+            // Whoever is in the userset holds the userset's relation.
+            return Some(Outcome::ALLOWED);
+        }
+        if !self.reachable.get(node.relation.index()).copied().unwrap_or(false) {
+            return Some(Outcome::DENIED);
+        }
+        let Some(expression) = self.program.expression(node.relation) else {
+            // Numbers come from the program itself, so this cannot happen; unknown is the one safe answer.
+            return Some(Outcome::TOO_DEEP);
+        };
+        if let Expression::Direct = expression
+            && let Some(outcome) = self.direct(node).ok()
+        {
+            return Some(outcome);
+        }
+        if let Some(known) = self.memo.recall(node, remaining) {
+            return Some(known);
+        }
+        let position = self.path_length;
+        self.path_length += 1;
+        let mark = self.memo.enter(node, position);
+        let task = Task::Relation { expression: Some(expression), position, mark };
+        self.frames.push(Frame { task, node, remaining, so_far: Outcome::DENIED });
+        None
+    }
+
+    /// The answer about a part of a relation's definition, or a frame that will find it.
+    fn expression(&mut self, expression: &'a Expression, node: Node, remaining: u8) -> Option<Outcome> {
+        let (task, so_far) = match expression {
+            Expression::Direct => match self.direct(node) {
+                Ok(outcome) => return Some(outcome),
+                Err(usersets) => (Task::Level { left: usersets, computed: &[] }, Outcome::DENIED),
+            },
+            Expression::Computed(relation) => {
+                return self.relation(Node { relation: *relation, object: node.object }, remaining);
+            }
+            Expression::TupleToUserset { tupleset, computed } => {
+                let parents = self.index.subjects(Node { relation: *tupleset, object: node.object });
+                (Task::Level { left: parents, computed }, Outcome::DENIED)
+            }
+            Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
+            Expression::Intersection(operands) => {
+                (Task::Intersection { left: operands, subtract_last: false }, Outcome::ALLOWED)
+            }
+            Expression::Difference(operands) => {
+                (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
+            }
+        };
+        self.frames.push(Frame { task, node, remaining, so_far });
+        None
+    }
+
+    /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them.
+    fn direct(&self, node: Node) -> Result<Outcome, &'a [Subject]> {
+        let subjects = self.index.subjects(node);
+        let holds = |subject: Subject| subjects.binary_search(&subject).is_ok();
+        let named = match self.asker {
+            Asker::Object(type_id, object) => {
+                holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
+            }
+            Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
+            // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
+            Asker::Userset(asker) => holds(Subject::Userset(asker)),
+        };
+        if named {
+            return Ok(Outcome::ALLOWED);
+        }
+        let usersets = subjects.partition_point(|subject| matches!(subject, Subject::Userset(_)));
+        match subjects.get(..usersets) {
+            Some(usersets) if !usersets.is_empty() => Err(usersets),
+            _ => Ok(Outcome::DENIED),
+        }
+    }
+
+    /// Takes the last frame off and gives its answer.
+    fn finish(&mut self) -> Option<Outcome> {
+        let frame = self.frames.pop()?;
+        Some(match frame.task {
+            Task::Relation { position, mark, .. } => {
+                self.path_length = position;
+                self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark)
+            }
+            Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.so_far,
+        })
+    }
+
+    fn give_up(&mut self) {
+        for frame in self.frames.drain(..) {
+            if let Task::Relation { .. } = frame.task {
+                self.memo.leave(frame.node);
+            }
+        }
+        self.memo.forget(0);
+        self.path_length = 0;
+    }
+}
+
+/// What a frame asks for next.
+enum Part<'a> {
+    Expression(&'a Expression, Node, u8),
+    Relation(Node, u8),
+    TooDeep,
+}
+
+impl<'a> Frame<'a> {
+    /// Takes the answer about a part; whether it decides.
+    fn take(&mut self, answer: Outcome) -> bool {
+        let (answer, deciding) = match &self.task {
+            Task::Relation { .. } => {
+                self.so_far = answer;
+                return true;
+            }
+            Task::Union(_) => (answer, Verdict::Allowed),
+            Task::Level { .. } => (Outcome { height: answer.height.saturating_add(1), ..answer }, Verdict::Allowed),
+            Task::Intersection { left, subtract_last } => {
+                let negate = *subtract_last && left.is_empty();
+                (if negate { answer.negated() } else { answer }, Verdict::Denied)
+            }
+        };
+        if answer.verdict == deciding {
+            self.so_far = answer;
+            return true;
+        }
+        self.so_far = self.so_far.with(answer);
+        false
+    }
+
+    fn next(&mut self) -> Option<Part<'a>> {
+        let (node, remaining) = (self.node, self.remaining);
+        let part = |expression| Part::Expression(expression, node, remaining);
+        match &mut self.task {
+            Task::Relation { expression, .. } => expression.take().map(part),
+            Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
+            Task::Level { left, computed } => {
+                let node = next_node(left, computed)?;
+                let Some(below) = remaining.checked_sub(1) else {
+                    // The others are as deep as this one.
+                    *left = &[];
+                    return Some(Part::TooDeep);
+                };
+                Some(Part::Relation(node, below))
+            }
+        }
+    }
+}
+
+/// What to ask of the next userset or parent.
+fn next_node(left: &mut &[Subject], computed: &[(TypeId, RelationId)]) -> Option<Node> {
+    while let Some(subject) = left.split_off_first() {
+        match subject {
+            Subject::Userset(node) => return Some(*node),
+            Subject::Object(type_id, object) => {
+                let asked = computed.iter().find(|(of, _)| of == type_id);
+                if let Some((_, relation)) = asked {
+                    return Some(Node { relation: *relation, object: *object });
+                }
+            }
+            // No relation after `from` takes wildcards (valid model).
+            Subject::Wildcard(_) => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,206 @@
+//! The tuples that count under the current model, in memory, in the order in which the evaluator asks for them.
+//!
+//! A clone is cheap and shares its parts: a writer changes a clone and publishes it, so a reader's clone is a snapshot
+//! that no write can change. Only the parts that a write touches are copied.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+
+use super::program::{Program, RelationId, ResolvedUser, TypeId};
+use super::tuple::{Object, RelationshipTuple};
+
+/// Into so many parts the index is cut. A write copies the parts it touches, a clone counts every part: at 1 M tuples a
+/// part holds about 1,000, and both costs are some microseconds.
+const SHARDS: usize = 1024;
+
+/// An object by number. Numbers are given in the order of first sight and are not given up while the index lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ObjectId(pub(super) u32);
+
+impl ObjectId {
+    /// An object that no tuple names, when it is the one who asks.
+    pub(super) const UNKNOWN_ASKER: Self = Self(u32::MAX);
+    /// Any other object that no tuple names.
+    pub(super) const UNKNOWN: Self = Self(u32::MAX - 1);
+}
+
+/// A relation of an object: what tuples are about, and what a userset is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Node {
+    pub(super) relation: RelationId,
+    pub(super) object: ObjectId,
+}
+
+/// The user of a tuple. The order puts usersets first, so that they are one slice of a sorted list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Subject {
+    Userset(Node),
+    Wildcard(TypeId),
+    Object(TypeId, ObjectId),
+}
+
+/// Hashes the numbers of this module. They are given in order, so nobody can choose them to collide.
+#[derive(Clone, Copy, Default)]
+pub(super) struct NumberHasher(u64);
+
+pub(super) type NumberMap<K, V> = HashMap<K, V, BuildHasherDefault<NumberHasher>>;
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // The multiplier is 2^64 divided by the golden ratio: it spreads consecutive numbers.
+        self.0 = (self.0.rotate_left(5) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+}
+
+type TupleShard = NumberMap<Node, Vec<Subject>>;
+type NameShard = HashMap<Object, ObjectId>;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct Index {
+    tuples: Vec<Arc<TupleShard>>,
+    names: Vec<Arc<NameShard>>,
+    objects: u32,
+    count: usize,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        let (tuples, names) = (Arc::new(TupleShard::default()), Arc::new(NameShard::default()));
+        Self { tuples: vec![tuples; SHARDS], names: vec![names; SHARDS], objects: 0, count: 0 }
+    }
+
+    /// Puts in the tuples that the model admits.
+    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(
+        &mut self,
+        program: &Program,
+        tuples: impl IntoIterator<Item = T>,
+    ) {
+        let mut resolved: Vec<(Node, Subject)> = Vec::new();
+        for tuple in tuples {
+            let tuple = tuple.borrow();
+            let Ok((relation, user)) = program.admit(tuple) else { continue };
+            let object = self.number(&tuple.object);
+            let subject = subject(&user, |object| self.number(object));
+            resolved.push((Node { relation, object }, subject));
+        }
+        resolved.sort_unstable();
+        for same_node in resolved.chunk_by(|(a, _), (b, _)| a == b) {
+            let Some((node, _)) = same_node.first() else { continue };
+            let Some(shard) = self.tuples.get_mut(shard_of(*node)) else { continue };
+            let subjects = Arc::make_mut(shard).entry(*node).or_default();
+            let before = subjects.len();
+            insert_sorted(subjects, same_node.iter().map(|(_, subject)| *subject));
+            self.count += subjects.len() - before;
+        }
+    }
+
+    /// Takes a tuple out, if it is in.
+    pub(super) fn remove(&mut self, program: &Program, tuple: &RelationshipTuple) {
+        let Ok((relation, user)) = program.admit(tuple) else {
+            return;
+        };
+        let node = Node { relation, object: self.number(&tuple.object) };
+        let subject = subject(&user, |object| self.number(object));
+        let Some(shard) = self.tuples.get_mut(shard_of(node)) else {
+            return;
+        };
+        let shard = Arc::make_mut(shard);
+        let Some(subjects) = shard.get_mut(&node) else {
+            return;
+        };
+        if let Ok(position) = subjects.binary_search(&subject) {
+            subjects.remove(position);
+            self.count -= 1;
+        }
+        if subjects.is_empty() {
+            shard.remove(&node);
+        }
+    }
+
+    /// The users of the tuples about a node, sorted.
+    pub(super) fn subjects(&self, node: Node) -> &[Subject] {
+        self.tuples.get(shard_of(node)).and_then(|shard| shard.get(&node)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The number of an object that a tuple names.
+    pub(super) fn object(&self, object: &Object) -> Option<ObjectId> {
+        self.names.get(name_shard_of(object)).and_then(|shard| shard.get(object)).copied()
+    }
+
+    /// Every object that a tuple names or once named.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.names.iter().flat_map(|shard| shard.keys())
+    }
+
+    /// How many tuples count.
+    pub(super) fn len(&self) -> usize {
+        self.count
+    }
+
+    fn number(&mut self, object: &Object) -> ObjectId {
+        if let Some(known) = self.object(object) {
+            return known;
+        }
+        debug_assert!(self.objects < ObjectId::UNKNOWN.0, "four billion names do not fit into memory");
+        let number = ObjectId(self.objects);
+        self.objects = self.objects.saturating_add(1);
+        if let Some(shard) = self.names.get_mut(name_shard_of(object)) {
+            Arc::make_mut(shard).insert(object.clone(), number);
+        }
+        number
+    }
+}
+
+fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> ObjectId) -> Subject {
+    match user {
+        ResolvedUser::Object(type_id, object) => Subject::Object(*type_id, number(object)),
+        ResolvedUser::Wildcard(type_id) => Subject::Wildcard(*type_id),
+        ResolvedUser::Userset(relation, object) => {
+            Subject::Userset(Node { relation: *relation, object: number(object) })
+        }
+    }
+}
+
+/// Puts sorted subjects into a sorted list. A few are put in one by one; for many, one sort is cheaper than moving the
+/// rest of a long list for each.
+fn insert_sorted(subjects: &mut Vec<Subject>, added: impl ExactSizeIterator<Item = Subject>) {
+    const FEW: usize = 16;
+    if added.len() > FEW {
+        subjects.extend(added);
+        subjects.sort_unstable();
+        subjects.dedup();
+        return;
+    }
+    for subject in added {
+        if let Err(position) = subjects.binary_search(&subject) {
+            subjects.insert(position, subject);
+        }
+    }
+}
+
+fn shard_of(node: Node) -> usize {
+    let mut hasher = NumberHasher::default();
+    node.hash(&mut hasher);
+    // The upper bits: the map inside the shard uses the lower ones.
+    usize::try_from(hasher.finish() >> 40).unwrap_or_default() % SHARDS
+}
+
+/// Names may be chosen to fall into one part; that only makes writes slower. The map inside hashes with a secret key.
+fn name_shard_of(object: &Object) -> usize {
+    let mixed =
+        object.as_str().bytes().fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    mixed % SHARDS
+}

@@ -1,0 +1,276 @@
+//! A valid model in the form that the evaluator runs: every name is a number, and what a relation may hold is a table.
+
+use std::collections::HashMap;
+
+use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
+use super::tuple::{Object, RelationshipTuple, User};
+
+/// A type of the model, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct TypeId(u32);
+
+/// A relation of a type, by number; two types' relations of one name are two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RelationId(u32);
+
+impl RelationId {
+    pub(super) fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+/// How a relation is computed.
+#[derive(Debug)]
+pub(super) enum Expression {
+    Direct,
+    Computed(RelationId),
+    TupleToUserset {
+        tupleset: RelationId,
+        /// The relation to ask, by the type of the object that the tupleset names. A type without it is not asked.
+        computed: Vec<(TypeId, RelationId)>,
+    },
+    Union(Vec<Expression>),
+    Intersection(Vec<Expression>),
+    /// The base, then what is taken out.
+    Difference(Box<[Expression; 2]>),
+}
+
+/// One relation.
+#[derive(Debug)]
+struct CompiledRelation {
+    expression: Expression,
+    /// What its tuples may have as the user.
+    objects: Vec<TypeId>,
+    wildcards: Vec<TypeId>,
+    usersets: Vec<RelationId>,
+    /// The relations whose answer can depend on this one.
+    dependents: Vec<RelationId>,
+}
+
+/// A compiled model.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    types: HashMap<String, TypeId>,
+    /// By type: the relations' numbers by name.
+    names: Vec<HashMap<String, RelationId>>,
+    relations: Vec<CompiledRelation>,
+}
+
+/// The relations of one type, by name.
+type Siblings<'a> = HashMap<&'a str, &'a RelationDefinition>;
+
+/// Why a tuple does not fit a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TupleMisfit {
+    /// The model has no such type.
+    #[error("type `{0}` is not in the authorization model")]
+    UnknownType(String),
+    /// The type has no such relation.
+    #[error("type `{type_name}` has no relation `{relation}`")]
+    UnknownRelation {
+        /// The type.
+        type_name: String,
+        /// The relation that it does not have.
+        relation: String,
+    },
+    /// The relation is computed, or takes other users.
+    #[error(
+        "`{user}` may not be written to relation `{relation}` of type `{type_name}`: no type restriction allows it"
+    )]
+    TypeRestriction {
+        /// The user.
+        user: String,
+        /// The relation.
+        relation: String,
+        /// The type of the object.
+        type_name: String,
+    },
+}
+
+/// A tuple and why it does not fit the model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tuple `{tuple}`: {misfit}")]
+pub struct MisfitTuple {
+    /// The tuple.
+    pub tuple: RelationshipTuple,
+    /// Why not.
+    pub misfit: TupleMisfit,
+}
+
+/// The user of a tuple, with its names resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ResolvedUser<'a> {
+    Object(TypeId, &'a Object),
+    Wildcard(TypeId),
+    Userset(RelationId, &'a Object),
+}
+
+impl Program {
+    /// Compiles a model that was found valid.
+    pub(super) fn compile(model: &AuthorizationModel) -> Self {
+        let mut program = Self::default();
+        let mut next_relation = 0..;
+        for (type_definition, number) in model.types.iter().zip(0..) {
+            program.types.insert(type_definition.name.clone(), TypeId(number));
+            let numbered = type_definition.relations.iter().map(|r| r.name.clone()).zip(next_relation.by_ref());
+            program.names.push(numbered.map(|(name, number)| (name, RelationId(number))).collect());
+        }
+        let mut relations = Vec::new();
+        for (type_definition, number) in model.types.iter().zip(0..) {
+            let siblings: Siblings<'_> = type_definition.relations.iter().map(|r| (r.name.as_str(), r)).collect();
+            for relation in &type_definition.relations {
+                relations.push(program.relation(TypeId(number), relation, &siblings));
+            }
+        }
+        program.relations = relations;
+        program.link_dependents();
+        program
+    }
+
+    pub(super) fn type_id(&self, name: &str) -> Result<TypeId, TupleMisfit> {
+        self.types.get(name).copied().ok_or_else(|| TupleMisfit::UnknownType(name.to_owned()))
+    }
+
+    pub(super) fn relation_id(&self, type_name: &str, relation: &str) -> Result<RelationId, TupleMisfit> {
+        let type_id = self.type_id(type_name)?;
+        self.relation_of(type_id, relation).ok_or_else(|| TupleMisfit::UnknownRelation {
+            type_name: type_name.to_owned(),
+            relation: relation.to_owned(),
+        })
+    }
+
+    pub(super) fn user<'a>(&self, user: &'a User) -> Result<ResolvedUser<'a>, TupleMisfit> {
+        Ok(match user {
+            User::Object(object) => ResolvedUser::Object(self.type_id(object.type_name())?, object),
+            User::Wildcard(type_name) => ResolvedUser::Wildcard(self.type_id(type_name.as_str())?),
+            User::Userset(object, relation) => {
+                ResolvedUser::Userset(self.relation_id(object.type_name(), relation.as_str())?, object)
+            }
+        })
+    }
+
+    /// Decides whether a tuple may be written, and whether a stored one counts. INVARIANT (restrictions at read): the
+    /// index holds only tuples that the current model admits, so a tuple from before a model change grants nothing.
+    pub(super) fn admit<'a>(
+        &self,
+        tuple: &'a RelationshipTuple,
+    ) -> Result<(RelationId, ResolvedUser<'a>), TupleMisfit> {
+        let user = self.user(&tuple.user)?;
+        let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
+        let allowed = self.get(relation).is_some_and(|r| match &user {
+            ResolvedUser::Object(type_id, _) => r.objects.contains(type_id),
+            ResolvedUser::Wildcard(type_id) => r.wildcards.contains(type_id),
+            ResolvedUser::Userset(userset, _) => r.usersets.contains(userset),
+        });
+        if !allowed {
+            return Err(TupleMisfit::TypeRestriction {
+                user: tuple.user.to_string(),
+                relation: tuple.relation.to_string(),
+                type_name: tuple.object.type_name().to_owned(),
+            });
+        }
+        Ok((relation, user))
+    }
+
+    pub(super) fn expression(&self, relation: RelationId) -> Option<&Expression> {
+        self.get(relation).map(|r| &r.expression)
+    }
+
+    /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied
+    /// without a look at the tuples.
+    pub(super) fn reachable_from(&self, user: &ResolvedUser<'_>) -> Vec<bool> {
+        let mut reachable = vec![false; self.relations.len()];
+        let mut pending: Vec<RelationId> = match user {
+            ResolvedUser::Userset(relation, _) => vec![*relation],
+            ResolvedUser::Object(type_id, _) | ResolvedUser::Wildcard(type_id) => {
+                let taking = |r: &CompiledRelation| r.objects.contains(type_id) || r.wildcards.contains(type_id);
+                (0..).map(RelationId).zip(&self.relations).filter(|(_, r)| taking(r)).map(|(id, _)| id).collect()
+            }
+        };
+        while let Some(relation) = pending.pop() {
+            match reachable.get_mut(relation.index()) {
+                Some(seen) if !*seen => *seen = true,
+                _ => continue,
+            }
+            pending.extend(self.get(relation).into_iter().flat_map(|r| &r.dependents));
+        }
+        reachable
+    }
+
+    fn get(&self, relation: RelationId) -> Option<&CompiledRelation> {
+        self.relations.get(relation.index())
+    }
+
+    fn relation_of(&self, type_id: TypeId, relation: &str) -> Option<RelationId> {
+        let index = usize::try_from(type_id.0).ok()?;
+        self.names.get(index)?.get(relation).copied()
+    }
+
+    fn relation(&self, type_id: TypeId, relation: &RelationDefinition, siblings: &Siblings<'_>) -> CompiledRelation {
+        let expression = self.compile_rewrite(type_id, &relation.rewrite, siblings);
+        let mut compiled = CompiledRelation {
+            expression,
+            objects: Vec::new(),
+            wildcards: Vec::new(),
+            usersets: Vec::new(),
+            dependents: Vec::new(),
+        };
+        for restriction in &relation.directly_related {
+            let Some(user_type) = self.types.get(&restriction.type_name).copied() else { continue };
+            match &restriction.kind {
+                RestrictionKind::Object => compiled.objects.push(user_type),
+                RestrictionKind::Wildcard => compiled.wildcards.push(user_type),
+                RestrictionKind::Userset(userset) => compiled.usersets.extend(self.relation_of(user_type, userset)),
+            }
+        }
+        compiled
+    }
+
+    /// A name that is not defined cannot occur in a valid model; it would be compiled to what nobody holds.
+    fn compile_rewrite(&self, type_id: TypeId, rewrite: &Rewrite, siblings: &Siblings<'_>) -> Expression {
+        let compile = |operand: &Rewrite| self.compile_rewrite(type_id, operand, siblings);
+        let nobody = Expression::Union(Vec::new());
+        match rewrite {
+            Rewrite::Direct => Expression::Direct,
+            Rewrite::Computed(computed) => self.relation_of(type_id, computed).map_or(nobody, Expression::Computed),
+            Rewrite::TupleToUserset { tupleset, computed } => {
+                let Some(tupleset_id) = self.relation_of(type_id, tupleset) else { return nobody };
+                let parents = siblings.get(tupleset.as_str()).map(|s| s.directly_related.iter());
+                let asked = parents.into_iter().flatten().filter_map(|parent| {
+                    let parent_type = self.types.get(&parent.type_name).copied()?;
+                    Some((parent_type, self.relation_of(parent_type, computed)?))
+                });
+                Expression::TupleToUserset { tupleset: tupleset_id, computed: asked.collect() }
+            }
+            Rewrite::Union(operands) => Expression::Union(operands.iter().map(compile).collect()),
+            Rewrite::Intersection(operands) => Expression::Intersection(operands.iter().map(compile).collect()),
+            Rewrite::Difference { base, subtract } => {
+                Expression::Difference(Box::new([compile(base), compile(subtract)]))
+            }
+        }
+    }
+
+    fn link_dependents(&mut self) {
+        let mut links: Vec<(RelationId, RelationId)> = Vec::new();
+        for (id, relation) in (0..).map(RelationId).zip(&self.relations) {
+            links.extend(relation.usersets.iter().map(|used| (*used, id)));
+            let mut pending = vec![&relation.expression];
+            while let Some(expression) = pending.pop() {
+                match expression {
+                    Expression::Direct => {}
+                    Expression::Computed(used) => links.push((*used, id)),
+                    Expression::TupleToUserset { computed, .. } => {
+                        links.extend(computed.iter().map(|(_, used)| (*used, id)));
+                    }
+                    Expression::Union(operands) | Expression::Intersection(operands) => pending.extend(operands),
+                    Expression::Difference(operands) => pending.extend(operands.iter()),
+                }
+            }
+        }
+        for (used, by) in links {
+            if let Some(relation) = self.relations.get_mut(used.index()) {
+                relation.dependents.push(by);
+            }
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! Refuses what `OpenFGA` refuses, so that the evaluator never meets an ill-formed model: a [`ValidModel`] is only made
+//! here.
+
+mod entrypoints;
+mod references;
+#[cfg(test)]
+mod tests;
+
+use super::model::{AuthorizationModel, RelationDefinition, Rewrite};
+use super::program::{MisfitTuple, Program, TupleMisfit};
+use super::tuple::RelationshipTuple;
+
+/// Most types in a model (`OpenFGA`'s default limit).
+pub const TYPES_MAX: usize = 100;
+/// Deepest nesting of `or`, `and` and `but not` in one relation; code that walks a rewrite may call itself.
+pub const NESTING_MAX: usize = 128;
+
+/// The relation at a position in a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RelationPlace {
+    /// In [`AuthorizationModel::types`].
+    pub type_index: usize,
+    /// In the type's relations.
+    pub relation_index: usize,
+}
+
+/// The part of a model that a mistake is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The whole model.
+    Model,
+    /// The schema version.
+    Schema,
+    /// The name of the type at a position.
+    Type(usize),
+    /// The name of a relation.
+    Relation(RelationPlace),
+    /// An entry of the relation's `[…]`.
+    Restriction {
+        /// The relation.
+        relation: RelationPlace,
+        /// The position of the entry.
+        index: usize,
+    },
+    /// The condition of an entry of the relation's `[…]`.
+    RestrictionCondition {
+        /// The relation.
+        relation: RelationPlace,
+        /// The position of the entry.
+        index: usize,
+    },
+    /// A leaf of the relation's rewrite ([`Rewrite::leaves`]).
+    Operand {
+        /// The relation.
+        relation: RelationPlace,
+        /// The position of the leaf.
+        index: usize,
+    },
+    /// The relation after `from` in a leaf.
+    Tupleset {
+        /// The relation.
+        relation: RelationPlace,
+        /// The position of the leaf.
+        index: usize,
+    },
+    /// The name of the condition at a position (in the order of the names).
+    Condition(usize),
+}
+
+impl Place {
+    /// The part that this one belongs to.
+    #[must_use]
+    pub fn around(self) -> Option<Self> {
+        match self {
+            Self::Model => None,
+            Self::Schema | Self::Type(_) | Self::Condition(_) => Some(Self::Model),
+            Self::Relation(relation) => Some(Self::Type(relation.type_index)),
+            Self::Restriction { relation, .. } | Self::Operand { relation, .. } => Some(Self::Relation(relation)),
+            Self::RestrictionCondition { relation, index } => Some(Self::Restriction { relation, index }),
+            Self::Tupleset { relation, index } => Some(Self::Operand { relation, index }),
+        }
+    }
+}
+
+/// One mistake of a model.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ModelError {
+    /// The part that it is in.
+    pub place: Place,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
+    pub unsupported: Option<&'static str>,
+}
+
+impl ModelError {
+    fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place, message: message.into(), unsupported: None }
+    }
+}
+
+/// What [`ModelError::unsupported`] says of conditions.
+pub const CONDITIONS: &str = "conditions";
+/// What [`ModelError::unsupported`] says of modules.
+pub const MODULES: &str = "modules";
+
+/// A model that can be evaluated. INVARIANT (valid model): every name in it is defined, every relation can be held by
+/// somebody, no relation is defined in terms of itself alone, and relations after `from` hold plain objects only.
+#[derive(Debug)]
+pub struct ValidModel {
+    source: AuthorizationModel,
+    program: Program,
+}
+
+impl ValidModel {
+    /// Validates and compiles a model.
+    ///
+    /// # Errors
+    /// Every mistake found, at least one.
+    pub fn new(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        let mut errors = references::check(&model);
+        if errors.is_empty() {
+            // The next checks follow the names, so these must be right.
+            errors = entrypoints::check(&model);
+        }
+        if errors.is_empty() {
+            errors = unsupported(&model);
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let program = Program::compile(&model);
+        Ok(Self { source: model, program })
+    }
+
+    /// The model as it was written.
+    #[must_use]
+    pub fn source(&self) -> &AuthorizationModel {
+        &self.source
+    }
+
+    /// Whether a tuple may be written.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn admits(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
+        self.program.admit(tuple).map(|_| ())
+    }
+
+    /// Whether all tuples may be written.
+    ///
+    /// # Errors
+    /// The first that may not, and why.
+    pub fn admits_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
+        for tuple in tuples {
+            self.admits(tuple).map_err(|misfit| Box::new(MisfitTuple { tuple: tuple.clone(), misfit }))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn program(&self) -> &Program {
+        &self.program
+    }
+}
+
+/// What is right, but cannot be evaluated yet.
+fn unsupported(model: &AuthorizationModel) -> Vec<ModelError> {
+    let conditions = model.conditions.keys().enumerate().map(|(index, name)| {
+        let message = format!("condition `{name}`: conditions are not supported yet");
+        ModelError { unsupported: Some(CONDITIONS), ..ModelError::new(Place::Condition(index), message) }
+    });
+    conditions.collect()
+}
+
+/// Every relation with its place.
+fn relations(model: &AuthorizationModel) -> impl Iterator<Item = (RelationPlace, &str, &RelationDefinition)> {
+    model.types.iter().enumerate().flat_map(|(type_index, type_definition)| {
+        type_definition.relations.iter().enumerate().map(move |(relation_index, relation)| {
+            (RelationPlace { type_index, relation_index }, type_definition.name.as_str(), relation)
+        })
+    })
+}
+
+/// How deep set operations are nested; 0 for a leaf.
+fn nesting(rewrite: &Rewrite) -> usize {
+    let mut deepest = 0;
+    let mut pending = vec![(rewrite, 0)];
+    while let Some((rewrite, depth)) = pending.pop() {
+        deepest = deepest.max(depth);
+        pending.extend(rewrite.operands().into_iter().map(|operand| (operand, depth + 1)));
+    }
+    deepest
+}

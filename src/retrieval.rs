@@ -1,0 +1,74 @@
+//! Retrieval: one request from its parts to permitted chunks. Search gives candidates, enforcement decides, and only
+//! then is text read.
+
+pub mod plan;
+pub mod request;
+mod retriever;
+
+pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
+pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
+
+use crate::authz::AuthzError;
+use crate::error_code::ErrorCode;
+use crate::relationship::Relation;
+use crate::vector_store::VectorStoreError;
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct RetrievalConfig {
+    /// The relation on the guard that a user must hold to see a chunk.
+    pub relation: Relation,
+    /// Most chunks of one answer.
+    pub top_k_max: u32,
+    /// Most candidates of one search. A search that would need more ends as [`Completion::Limited`].
+    pub candidates_max: usize,
+    /// Most guards that one request may have checked ahead of its search.
+    pub guards_checked_max: usize,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrievalError {
+    /// Fields of the request are wrong; every one that was found.
+    #[error("{}", request::join(.0))]
+    Invalid(Vec<FieldViolation>),
+    /// No decision.
+    #[error(transparent)]
+    Authz(#[from] AuthzError),
+    /// No search.
+    #[error(transparent)]
+    VectorStore(#[from] VectorStoreError),
+    /// The collection cannot be searched this way.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The collection has more guards than one request may have checked.
+    #[error(
+        "collection `{collection}` has {guards} guards, at most {guards_max} are checked ahead of a text search; raise `retrieval.guards_checked_max`"
+    )]
+    TooManyGuards {
+        /// The collection.
+        collection: String,
+        /// Its guards.
+        guards: usize,
+        /// The limit.
+        guards_max: usize,
+    },
+    /// The deadline passed.
+    #[error("there was no answer before the deadline")]
+    DeadlineExceeded,
+}
+
+impl RetrievalError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Invalid(_) => ErrorCode::InvalidArgument,
+            Self::Authz(e) => e.code(),
+            Self::VectorStore(e) => e.code(),
+            Self::Unsupported(_) => ErrorCode::FailedPrecondition,
+            Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
+            Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+        }
+    }
+}

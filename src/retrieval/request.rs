@@ -1,0 +1,299 @@
+//! Requests that are valid by construction: sizes, numbers and names are checked here, once, and all violations are
+//! told together.
+
+use crate::authz::Consistency;
+use crate::chunk::{ID_BYTES_MAX, Value};
+use crate::identity::Principal;
+use crate::vector_store::{Filter, Query};
+
+/// Longest collection name, in bytes.
+pub const COLLECTION_BYTES_MAX: usize = 128;
+/// Longest text query, in bytes: a long paragraph.
+pub const TEXT_BYTES_MAX: usize = 8_192;
+/// Longest vector of a query.
+pub const DIMENSION_MAX: usize = 4_096;
+/// Deepest nesting of a filter.
+pub const FILTER_DEPTH_MAX: usize = 8;
+/// Most nodes and values of a filter together.
+pub const FILTER_NODES_MAX: usize = 256;
+/// Longest metadata key or text value of a filter, in bytes.
+pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
+/// Most chunk ids of one re-check.
+pub const RECHECK_IDS_MAX: usize = 1_000;
+
+/// One wrong field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldViolation {
+    /// The path of the field in the request message.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub description: String,
+}
+
+impl FieldViolation {
+    /// A violation.
+    pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
+        Self { field: field.into(), description: description.into() }
+    }
+}
+
+/// One line of all violations.
+pub(crate) fn join(violations: &[FieldViolation]) -> String {
+    let lines: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+    lines.join("; ")
+}
+
+/// The parts of a retrieval as they arrive.
+#[derive(Clone, Debug)]
+pub struct RetrievalParts {
+    /// Who asks.
+    pub user: String,
+    /// Where.
+    pub collection: String,
+    /// What for.
+    pub query: Option<Query>,
+    /// How many chunks.
+    pub top_k: u32,
+    /// The caller's filter.
+    pub filter: Option<Filter>,
+    /// How fresh the tuples must be.
+    pub consistency: Consistency,
+}
+
+/// A retrieval that can be carried out.
+#[derive(Clone, Debug)]
+pub struct RetrievalRequest {
+    pub(super) principal: Principal,
+    pub(super) collection: String,
+    pub(super) query: Query,
+    pub(super) top_k: usize,
+    pub(super) filter: Option<Filter>,
+    pub(super) consistency: Consistency,
+}
+
+impl RetrievalRequest {
+    /// Checks the parts.
+    ///
+    /// # Errors
+    /// Every wrong field.
+    pub fn new(parts: RetrievalParts, top_k_max: u32) -> Result<Self, Vec<FieldViolation>> {
+        let mut violations = Vec::new();
+        let principal = check_user(&parts.user, &mut violations);
+        check_collection(&parts.collection, &mut violations);
+        if parts.top_k == 0 || parts.top_k > top_k_max {
+            let description = format!("is {}, must be from 1 to {top_k_max}", parts.top_k);
+            violations.push(FieldViolation::new("top_k", description));
+        }
+        match &parts.query {
+            None => violations.push(FieldViolation::new("query", "is missing; set `text` or `vector`")),
+            Some(Query::Text(text)) => check_text(text, &mut violations),
+            Some(Query::Vector(vector)) => check_vector(vector, &mut violations),
+        }
+        if let Some(filter) = &parts.filter {
+            check_filter(filter, &mut violations);
+        }
+        match (principal, parts.query, usize::try_from(parts.top_k)) {
+            (Some(principal), Some(query), Ok(top_k)) if violations.is_empty() => Ok(Self {
+                principal,
+                collection: parts.collection,
+                query,
+                top_k,
+                filter: parts.filter,
+                consistency: parts.consistency,
+            }),
+            _ => Err(violations),
+        }
+    }
+}
+
+/// A re-check that can be carried out.
+#[derive(Clone, Debug)]
+pub struct RecheckRequest {
+    pub(super) principal: Principal,
+    pub(super) collection: String,
+    pub(super) chunk_ids: Vec<String>,
+    pub(super) consistency: Consistency,
+}
+
+impl RecheckRequest {
+    /// Checks the parts.
+    ///
+    /// # Errors
+    /// Every wrong field.
+    pub fn new(
+        user: &str,
+        collection: String,
+        chunk_ids: Vec<String>,
+        consistency: Consistency,
+    ) -> Result<Self, Vec<FieldViolation>> {
+        let mut violations = Vec::new();
+        let principal = check_user(user, &mut violations);
+        check_collection(&collection, &mut violations);
+        if chunk_ids.len() > RECHECK_IDS_MAX {
+            let description = format!("has {} ids, at most {RECHECK_IDS_MAX} are allowed", chunk_ids.len());
+            violations.push(FieldViolation::new("chunk_ids", description));
+        }
+        for (position, id) in chunk_ids.iter().take(RECHECK_IDS_MAX).enumerate() {
+            if id.is_empty() || id.len() > ID_BYTES_MAX {
+                let description = format!("must have 1 to {ID_BYTES_MAX} bytes");
+                violations.push(FieldViolation::new(format!("chunk_ids[{position}]"), description));
+            }
+        }
+        match principal {
+            Some(principal) if violations.is_empty() => Ok(Self { principal, collection, chunk_ids, consistency }),
+            _ => Err(violations),
+        }
+    }
+}
+
+fn check_user(user: &str, violations: &mut Vec<FieldViolation>) -> Option<Principal> {
+    Principal::stated(user).map_err(|e| violations.push(FieldViolation::new("user", e.to_string()))).ok()
+}
+
+/// A collection's name: letters, digits, `_`, `-` and `.`, so that it is a name in every store.
+pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>) {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || name.len() > COLLECTION_BYTES_MAX || !name.chars().all(allowed) {
+        let description = format!("must have 1 to {COLLECTION_BYTES_MAX} of the characters A-Z a-z 0-9 _ - .");
+        violations.push(FieldViolation::new("collection", description));
+    }
+}
+
+fn check_text(text: &str, violations: &mut Vec<FieldViolation>) {
+    if text.trim().is_empty() {
+        violations.push(FieldViolation::new("text", "is empty; ask for something"));
+    } else if text.len() > TEXT_BYTES_MAX {
+        let description = format!("has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len());
+        violations.push(FieldViolation::new("text", description));
+    }
+}
+
+fn check_vector(vector: &[f32], violations: &mut Vec<FieldViolation>) {
+    let description = if vector.is_empty() || vector.len() > DIMENSION_MAX {
+        format!("has {} values, must have 1 to {DIMENSION_MAX}", vector.len())
+    } else if let Some(position) = vector.iter().position(|v| !v.is_finite()) {
+        format!("value {position} is not a finite number")
+    } else if vector.iter().all(|v| *v == 0.0) {
+        "is all zeros, which has no direction".to_owned()
+    } else {
+        return;
+    };
+    violations.push(FieldViolation::new("vector.values", description));
+}
+
+fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
+    let mut nodes = 0usize;
+    // A stack, not recursion: the depth is the caller's.
+    let mut open: Vec<(&Filter, usize)> = vec![(filter, 1)];
+    while let Some((filter, depth)) = open.pop() {
+        nodes += 1;
+        if depth > FILTER_DEPTH_MAX {
+            let description = format!("is nested more than {FILTER_DEPTH_MAX} deep");
+            violations.push(FieldViolation::new("filter", description));
+            return;
+        }
+        match filter {
+            Filter::All(filters) | Filter::Any(filters) => open.extend(filters.iter().map(|f| (f, depth + 1))),
+            Filter::Not(filter) => open.push((filter, depth + 1)),
+            Filter::OneOf { key, values } => {
+                nodes += values.len();
+                check_filter_key(key, violations);
+                check_filter_values(values, violations);
+            }
+            Filter::Between { key, low, high } => {
+                check_filter_key(key, violations);
+                if low.is_nan() || high.is_nan() {
+                    violations.push(FieldViolation::new("filter.range", "has a bound that is not a number"));
+                }
+            }
+        }
+        if nodes > FILTER_NODES_MAX {
+            let description = format!("has more than {FILTER_NODES_MAX} conditions and values");
+            violations.push(FieldViolation::new("filter", description));
+            return;
+        }
+    }
+}
+
+fn check_filter_key(key: &str, violations: &mut Vec<FieldViolation>) {
+    if key.is_empty() || key.len() > FILTER_TEXT_BYTES_MAX {
+        let description = format!("must have 1 to {FILTER_TEXT_BYTES_MAX} bytes");
+        violations.push(FieldViolation::new("filter.key", description));
+    }
+}
+
+fn check_filter_values(values: &[Value], violations: &mut Vec<FieldViolation>) {
+    for value in values {
+        let description = match value {
+            Value::Float(number) if !number.is_finite() => "has a number that is not finite".to_owned(),
+            Value::Text(text) if text.len() > FILTER_TEXT_BYTES_MAX => {
+                format!("has a text of {} bytes, at most {FILTER_TEXT_BYTES_MAX} are allowed", text.len())
+            }
+            Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Text(_) => continue,
+        };
+        violations.push(FieldViolation::new("filter.one_of.values", description));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts() -> RetrievalParts {
+        RetrievalParts {
+            user: "user:anne".to_owned(),
+            collection: "handbook".to_owned(),
+            query: Some(Query::Text("leave".to_owned())),
+            top_k: 10,
+            filter: None,
+            consistency: Consistency::default(),
+        }
+    }
+
+    #[track_caller]
+    fn check(parts: RetrievalParts, expected_fields: &[&str]) {
+        let violations = RetrievalRequest::new(parts, 100).err().unwrap_or_default();
+        let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, expected_fields, "{violations:?}");
+    }
+
+    fn nested(depth: usize) -> Filter {
+        (1..depth).fold(Filter::All(Vec::new()), |filter, _| Filter::Not(Box::new(filter)))
+    }
+
+    #[test]
+    fn each_wrong_field_is_named() {
+        let vector = |values: &[f32]| Some(Query::Vector(values.to_vec()));
+        let text = |text: &str| Some(Query::Text(text.to_owned()));
+        let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
+        let rows: Vec<(RetrievalParts, &[&str])> = vec![
+            (parts(), &[]),
+            (RetrievalParts { user: String::new(), ..parts() }, &["user"]),
+            (RetrievalParts { user: "user:*".to_owned(), ..parts() }, &["user"]),
+            (RetrievalParts { user: "group:eng#member".to_owned(), ..parts() }, &["user"]),
+            (RetrievalParts { user: "user:an\nne".to_owned(), ..parts() }, &["user"]),
+            (RetrievalParts { user: format!("user:{}", "a".repeat(600)), ..parts() }, &["user"]),
+            (RetrievalParts { collection: String::new(), ..parts() }, &["collection"]),
+            (RetrievalParts { collection: "../etc".to_owned(), ..parts() }, &["collection"]),
+            (RetrievalParts { top_k: 0, ..parts() }, &["top_k"]),
+            (RetrievalParts { top_k: 101, ..parts() }, &["top_k"]),
+            (RetrievalParts { query: None, ..parts() }, &["query"]),
+            (RetrievalParts { query: text(" \t"), ..parts() }, &["text"]),
+            (RetrievalParts { query: text(&"a".repeat(8_193)), ..parts() }, &["text"]),
+            (RetrievalParts { query: vector(&[]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { query: vector(&[0.0, 0.0]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { query: vector(&[1.0, f32::NAN]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { query: vector(&[1.0, f32::INFINITY]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { query: vector(&vec![1.0; 4_097]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { filter: Some(nested(8)), ..parts() }, &[]),
+            (RetrievalParts { filter: Some(nested(9)), ..parts() }, &["filter"]),
+            (RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),
+            (RetrievalParts { filter: one_of(vec![Value::Int(1); 256]), ..parts() }, &["filter"]),
+            (RetrievalParts { filter: one_of(vec![Value::Float(f64::NAN)]), ..parts() }, &["filter.one_of.values"]),
+            (RetrievalParts { user: String::new(), top_k: 0, query: None, ..parts() }, &["user", "top_k", "query"]),
+        ];
+        for (parts, expected_fields) in rows {
+            check(parts, expected_fields);
+        }
+    }
+}

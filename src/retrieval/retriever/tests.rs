@@ -1,0 +1,262 @@
+//! Retrieval over backends that fail in every way, and over a corpus that changes in mid-request. The embedded engines
+//! play the good case in `tests/`; what stands here makes faults.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call; to the others it is as none")]
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::authz::{Answer, AuthzError, CheckBatch, Consistency};
+use crate::chunk::Metadata;
+use crate::relationship::{Object, Relation};
+use crate::retrieval::request::RetrievalParts;
+use crate::vector_store::GuardTable;
+
+/// Allows the guards whose id begins with `open`.
+struct OpenOnly {
+    local: bool,
+}
+
+#[async_trait]
+impl Authorizer for OpenOnly {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answers = batch.checks.iter().enumerate();
+        Ok(answers.map(|(position, c)| Answer { position, allowed: c.object.id().starts_with("open") }).collect())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+
+    fn is_local(&self) -> bool {
+        self.local
+    }
+}
+
+/// What goes wrong in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    None,
+    SearchHangs,
+    ReadHangs,
+    SearchFails,
+    ReadFails,
+    OneTooMany,
+    OneTwice,
+    NoNumber,
+    /// The pre-filter is not applied.
+    ScopeIgnored,
+    /// The best chunk gets a guard that is shut once it was found.
+    GuardChanges,
+    /// The best chunk is gone once it was found.
+    ChunkGoes,
+    /// Read gives chunks that were not asked for.
+    ReadForeign,
+}
+
+/// Chunks in the order of their score.
+struct Shelf {
+    chunks: Mutex<Vec<Chunk>>,
+    fault: Fault,
+    reads: Mutex<Vec<String>>,
+}
+
+fn guard(id: &str) -> Object {
+    Object::parse(&format!("document:{id}")).unwrap()
+}
+
+fn shelf(guards: &[&str], fault: Fault) -> Arc<Shelf> {
+    let chunk = |(position, id): (usize, &&str)| Chunk {
+        id: format!("{position:04}"),
+        document_id: (*id).to_owned(),
+        guard: guard(id),
+        title: String::new(),
+        text: format!("text of {id}"),
+        metadata: Metadata::new(),
+        vector: Vec::new(),
+    };
+    let chunks = guards.iter().enumerate().map(chunk).collect();
+    Arc::new(Shelf { chunks: Mutex::new(chunks), fault, reads: Mutex::default() })
+}
+
+fn candidate(chunk: &Chunk, score: f32) -> Candidate {
+    Candidate { chunk_id: chunk.id.clone(), guard: chunk.guard.clone(), score }
+}
+
+#[async_trait]
+impl VectorStore for Shelf {
+    async fn collection(&self, _name: &str) -> Result<CollectionInfo, VectorStoreError> {
+        Ok(CollectionInfo { dimension: Some(2), text_queries: true, exact: true, chunks: 0, documents: 0 })
+    }
+
+    async fn guards(&self, _collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+        let mut guards: Vec<Object> = self.chunks.lock().unwrap().iter().map(|chunk| chunk.guard.clone()).collect();
+        guards.sort();
+        guards.dedup();
+        Ok(Some(GuardTable { guards: Arc::new(guards) }))
+    }
+
+    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+        match self.fault {
+            Fault::SearchHangs => std::future::pending().await,
+            Fault::SearchFails => return Err(VectorStoreError::Unavailable("refused".to_owned())),
+            _ => {}
+        }
+        let in_scope = |chunk: &&Chunk| match &search.scope {
+            Scope::Everything => true,
+            Scope::Guards { .. } if self.fault == Fault::ScopeIgnored => true,
+            Scope::Guards { table, positions } => {
+                (0..).zip(table.guards.iter()).any(|(at, guard)| *guard == chunk.guard && positions.contains(at))
+            }
+        };
+        let mut chunks = self.chunks.lock().unwrap();
+        let ranked = chunks.iter().filter(in_scope).zip((0..100u8).rev());
+        let mut found: Vec<Candidate> =
+            ranked.map(|(chunk, score)| candidate(chunk, f32::from(score))).take(search.limit).collect();
+        match (self.fault, found.first().cloned()) {
+            (Fault::OneTooMany, Some(first)) => found.resize(search.limit + 1, first),
+            (Fault::OneTwice, Some(first)) => *found.last_mut().unwrap() = first,
+            (Fault::NoNumber, Some(_)) => found[0].score = f32::NAN,
+            (Fault::GuardChanges, Some(_)) => chunks[0].guard = guard("shut"),
+            (Fault::ChunkGoes, Some(_)) => chunks.retain(|chunk| chunk.id != "0000"),
+            _ => {}
+        }
+        Ok(found)
+    }
+
+    async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+        let chunks = self.chunks.lock().unwrap();
+        Ok(ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id)).map(|c| candidate(c, 0.0)).collect())
+    }
+
+    async fn read(&self, _collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+        match self.fault {
+            Fault::ReadHangs => std::future::pending().await,
+            Fault::ReadFails => return Err(VectorStoreError::Unavailable("refused".to_owned())),
+            _ => {}
+        }
+        self.reads.lock().unwrap().extend_from_slice(ids);
+        let chunks = self.chunks.lock().unwrap();
+        let asked = |chunk: &&Chunk| self.fault == Fault::ReadForeign || ids.contains(&chunk.id);
+        Ok(chunks.iter().filter(asked).cloned().collect())
+    }
+}
+
+struct Outcome {
+    guards: Vec<String>,
+    completion: Completion,
+}
+
+async fn retrieve(shelf: &Arc<Shelf>, local: bool, query: Query, top_k: u32) -> Result<Outcome, RetrievalError> {
+    let config = RetrievalConfig {
+        relation: Relation::parse("can_read").unwrap(),
+        top_k_max: 10,
+        candidates_max: 40,
+        guards_checked_max: 100,
+    };
+    let parts = RetrievalParts {
+        user: "user:anne".to_owned(),
+        collection: "handbook".to_owned(),
+        query: Some(query),
+        top_k,
+        filter: None,
+        consistency: Consistency::default(),
+    };
+    let request = RetrievalRequest::new(parts, config.top_k_max).unwrap();
+    let retriever = Retriever::new(Arc::new(OpenOnly { local }), Arc::clone(shelf) as Arc<dyn VectorStore>, config);
+    let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_secs(1)).await?;
+    let guards = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().guard.id().to_owned()).collect();
+    let read = shelf.reads.lock().unwrap();
+    assert!(
+        read.iter().all(|id| !shelf
+            .chunks
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|chunk| { chunk.id == *id && chunk.guard.id() == "shut" && shelf.fault != Fault::GuardChanges })),
+        "the text of a shut chunk was read: {read:?}"
+    );
+    Ok(Outcome { guards, completion: retrieval.completion })
+}
+
+/// Both plans: everything visible ahead, and search then check.
+fn plans() -> [(bool, Query); 3] {
+    let vector = || Query::Vector(vec![1.0, 0.0]);
+    [(true, vector()), (false, vector()), (false, Query::Text("leave".to_owned()))]
+}
+
+#[tokio::test]
+async fn the_answer_is_filled_past_what_is_shut() {
+    let few: Vec<&str> = ["shut"; 14].into_iter().chain(["open1", "open2", "open3"]).collect();
+    let hidden: Vec<&str> = ["shut"; 50].into_iter().chain(["open1"]).collect();
+    for (local, query) in plans() {
+        let all_of = |guards: &[&str]| shelf(guards, Fault::None);
+        let filled = retrieve(&all_of(&few), local, query.clone(), 2).await.unwrap();
+        assert_eq!(
+            (filled.guards.as_slice(), filled.completion),
+            (["open1", "open2"].map(String::from).as_slice(), Completion::Complete)
+        );
+        let short = retrieve(&all_of(&few), local, query.clone(), 5).await.unwrap();
+        assert_eq!((short.guards.len(), short.completion), (3, Completion::Exhausted));
+        let none = retrieve(&all_of(&["shut", "shut"]), local, query.clone(), 5).await.unwrap();
+        assert_eq!((none.guards.len(), none.completion), (0, Completion::Exhausted));
+        // One visible chunk behind more hidden ones than may be looked at.
+        let deep = retrieve(&all_of(&hidden), local, query.clone(), 1).await.unwrap();
+        let knows_visible_set = local || matches!(query, Query::Text(_));
+        let expected = if knows_visible_set { (1, Completion::Complete) } else { (0, Completion::Limited) };
+        assert_eq!((deep.guards.len(), deep.completion), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_store_gives_an_error() {
+    let faults = [
+        Fault::SearchHangs,
+        Fault::ReadHangs,
+        Fault::SearchFails,
+        Fault::ReadFails,
+        Fault::OneTooMany,
+        Fault::OneTwice,
+        Fault::NoNumber,
+    ];
+    for fault in faults {
+        for (local, query) in plans() {
+            let outcome = retrieve(&shelf(&["open1", "open2", "open3"], fault), local, query, 2).await;
+            assert!(outcome.is_err(), "{fault:?}: {:?}", outcome.map(|outcome| outcome.guards));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_hint_or_a_change_in_between_leaks_nothing() {
+    for fault in [Fault::ScopeIgnored, Fault::GuardChanges, Fault::ChunkGoes, Fault::ReadForeign] {
+        for (local, query) in plans() {
+            let outcome = retrieve(&shelf(&["open1", "open2", "shut", "open3"], fault), local, query, 2).await.unwrap();
+            let expected = match fault {
+                Fault::GuardChanges | Fault::ChunkGoes => ["open2", "open3"],
+                _ => ["open1", "open2"],
+            };
+            assert_eq!(outcome.guards, expected, "{fault:?}");
+            assert_eq!(outcome.completion, Completion::Complete, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_recheck_gives_what_is_still_there_and_open() {
+    let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
+    let config = RetrievalConfig {
+        relation: Relation::parse("can_read").unwrap(),
+        top_k_max: 10,
+        candidates_max: 40,
+        guards_checked_max: 100,
+    };
+    let retriever = Retriever::new(Arc::new(OpenOnly { local: true }), shelf, config);
+    let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
+    let request = RecheckRequest::new("user:anne", "handbook".to_owned(), ids, Consistency::default()).unwrap();
+    let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
+    let ids: Vec<String> = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+    assert_eq!(ids, ["0002", "0000", "0002"]);
+}

@@ -1,0 +1,104 @@
+//! The gRPC server: thin adapters from messages to `retrieval` and the document store, and from errors to statuses.
+//!
+//! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
+//! `retrieval` hands out, which is `Permitted`.
+
+mod ingest;
+mod retrieval;
+mod status;
+mod values;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic_health::server::HealthReporter;
+
+pub use values::document_message;
+
+use crate::proto::ingest::ingest_service_server::IngestServiceServer;
+use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
+use crate::retrieval::Retriever;
+use crate::vector_store::{DocumentStore, VectorStore};
+
+/// Largest message that a client may send: one document with its vectors.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most requests of one connection that run at a time; more wait.
+const CONCURRENT_REQUESTS_MAX: usize = 1_024;
+/// How often an idle connection is asked whether it is still there.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What the services work on.
+#[derive(Clone)]
+pub struct Services {
+    /// Answers retrievals.
+    pub retriever: Retriever,
+    /// Tells what a collection holds.
+    pub vector_store: Arc<dyn VectorStore>,
+    /// Takes documents in.
+    pub documents: Arc<dyn DocumentStore>,
+    /// The longest that one request may take.
+    pub request_timeout: Duration,
+}
+
+/// Why the server did not start, or stopped early.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The connection layer failed.
+    #[error("the gRPC server failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The descriptors cannot be served.
+    #[error("the service descriptors cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves connections until `stop` is ready and the requests that run then have ended.
+///
+/// # Errors
+/// When the connection layer fails.
+pub async fn serve<I, IO>(services: Services, connections: I, stop: impl Future<Output = ()>) -> Result<(), ServerError>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<RetrievalServiceServer<retrieval::RetrievalApi>>().await;
+    health.set_serving::<IngestServiceServer<ingest::IngestApi>>().await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services));
+    let ingest =
+        IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+
+    Server::builder()
+        .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .add_service(health_service)
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?)
+        .add_service(retrieval)
+        .add_service(ingest)
+        .serve_with_incoming_shutdown(connections, async move {
+            stop.await;
+            stop_serving(&health).await;
+        })
+        .await?;
+    Ok(())
+}
+
+/// Tells load balancers to go elsewhere while the last requests end.
+async fn stop_serving(health: &HealthReporter) {
+    for service in
+        [RetrievalServiceServer::<retrieval::RetrievalApi>::NAME, IngestServiceServer::<ingest::IngestApi>::NAME, ""]
+    {
+        health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
+    }
+}

@@ -1,0 +1,144 @@
+//! `ragward.ingest.v1.IngestService`.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Services, status, values};
+use crate::chunk::Document;
+use crate::proto::ingest as message;
+use crate::proto::ingest::ingest_service_server::IngestService;
+use crate::retrieval::FieldViolation;
+use crate::retrieval::request::check_collection;
+use crate::vector_store::{DocumentStore, VectorStore};
+
+/// Chunks that are gathered before they are written in one go: enough that a commit's cost is shared.
+const BATCH_CHUNKS: usize = 2_048;
+/// Most document ids of one request.
+const DOCUMENT_IDS_MAX: usize = 10_000;
+/// How long a stream may stay silent.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+pub(super) struct IngestApi {
+    vector_store: Arc<dyn VectorStore>,
+    documents: Arc<dyn DocumentStore>,
+    request_timeout: Duration,
+}
+
+impl IngestApi {
+    pub(super) fn new(services: &Services) -> Self {
+        Self {
+            vector_store: Arc::clone(&services.vector_store),
+            documents: Arc::clone(&services.documents),
+            request_timeout: services.request_timeout,
+        }
+    }
+
+    async fn within<T, E: Into<Status>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Status> {
+        match timeout(self.request_timeout, call).await {
+            Ok(answer) => answer.map_err(Into::into),
+            Err(_elapsed) => Err(crate::retrieval::RetrievalError::DeadlineExceeded.into()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl IngestService for IngestApi {
+    async fn upsert_documents(
+        &self,
+        request: Request<Streaming<message::UpsertDocumentsRequest>>,
+    ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
+        let mut stream = request.into_inner();
+        let mut collection: Option<String> = None;
+        let mut batch: Vec<Document> = Vec::new();
+        let mut written = message::UpsertDocumentsResponse::default();
+        loop {
+            let next = timeout(SILENCE_MAX, stream.message()).await;
+            let next = next.map_err(|_elapsed| Status::deadline_exceeded("the stream was silent for too long"))??;
+            let Some(next) = next else { break };
+            let collection = stream_collection(&mut collection, &next.collection)?;
+            let Some(document) = next.document else {
+                return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
+            };
+            batch.push(values::document(document).map_err(status::invalid)?);
+            if batch.iter().map(|document| document.chunks.len()).sum::<usize>() >= BATCH_CHUNKS {
+                self.write(collection, std::mem::take(&mut batch), &mut written).await?;
+            }
+        }
+        if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
+            self.write(&collection, batch, &mut written).await?;
+        }
+        Ok(Response::new(written))
+    }
+
+    async fn delete_documents(
+        &self,
+        request: Request<message::DeleteDocumentsRequest>,
+    ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
+        let message = request.into_inner();
+        check_request(&message.collection, &message.document_ids)?;
+        let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
+        let documents = self.within(self.documents.delete(&message.collection, &ids)).await?;
+        Ok(Response::new(message::DeleteDocumentsResponse { documents }))
+    }
+
+    async fn get_ingest_status(
+        &self,
+        request: Request<message::GetIngestStatusRequest>,
+    ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
+        let message = request.into_inner();
+        check_request(&message.collection, &message.document_ids)?;
+        let info = self.within(self.vector_store.collection(&message.collection)).await?;
+        let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
+        let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
+        Ok(Response::new(message::GetIngestStatusResponse {
+            documents: info.documents,
+            chunks: info.chunks,
+            dimension: info.dimension.and_then(|dimension| u32::try_from(dimension).ok()).unwrap_or_default(),
+            found: found.collect(),
+        }))
+    }
+}
+
+impl IngestApi {
+    /// Makes a batch durable and counts it. It is not given up at a deadline: then nobody could tell what is in.
+    async fn write(
+        &self,
+        collection: &str,
+        batch: Vec<Document>,
+        written: &mut message::UpsertDocumentsResponse,
+    ) -> Result<(), Status> {
+        let documents = batch.len() as u64;
+        let chunks: u64 = batch.iter().map(|document| document.chunks.len() as u64).sum();
+        self.documents.upsert(collection, batch).await?;
+        written.documents += documents;
+        written.chunks += chunks;
+        Ok(())
+    }
+}
+
+/// The collection of a stream: the first message's; the others must say the same.
+fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Result<&'c str, Status> {
+    if collection.is_none() {
+        check_request(named, &[])?;
+    }
+    let first = collection.get_or_insert_with(|| named.to_owned());
+    if *first != named {
+        let description = format!("is `{named}`, but the stream began with `{first}`; use one stream for each");
+        return Err(status::invalid(vec![FieldViolation::new("collection", description)]));
+    }
+    Ok(first)
+}
+
+fn check_request(collection: &str, document_ids: &[String]) -> Result<(), Status> {
+    let mut violations = Vec::new();
+    check_collection(collection, &mut violations);
+    if document_ids.len() > DOCUMENT_IDS_MAX {
+        let description = format!("has {} ids, at most {DOCUMENT_IDS_MAX} are allowed", document_ids.len());
+        violations.push(FieldViolation::new("document_ids", description));
+    }
+    if violations.is_empty() { Ok(()) } else { Err(status::invalid(violations)) }
+}

@@ -1,0 +1,158 @@
+//! `ragward.retrieval.v1.RetrievalService`.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use super::{Services, status, values};
+use crate::authz::Consistency;
+use crate::authz::enforce::Permitted;
+use crate::chunk::Chunk;
+use crate::proto::retrieval as message;
+use crate::proto::retrieval::retrieval_service_server::RetrievalService;
+use crate::retrieval::request::RetrievalParts;
+use crate::retrieval::{Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalRequest, Retrieved, Retriever};
+use crate::vector_store::Query;
+
+pub(super) struct RetrievalApi {
+    retriever: Retriever,
+    request_timeout: Duration,
+}
+
+impl RetrievalApi {
+    pub(super) fn new(services: &Services) -> Self {
+        Self { retriever: services.retriever.clone(), request_timeout: services.request_timeout }
+    }
+}
+
+#[tonic::async_trait]
+impl RetrievalService for RetrievalApi {
+    async fn retrieve(
+        &self,
+        request: Request<message::RetrieveRequest>,
+    ) -> Result<Response<message::RetrieveResponse>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let parts = retrieval_parts(request.into_inner()).map_err(|violation| status::invalid(vec![violation]))?;
+        let top_k_max = self.retriever.config().top_k_max;
+        let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
+        let retrieval = self.retriever.retrieve(&request, deadline).await?;
+        Ok(Response::new(response(retrieval)))
+    }
+
+    async fn recheck(
+        &self,
+        request: Request<message::RecheckRequest>,
+    ) -> Result<Response<message::RecheckResponse>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let message = request.into_inner();
+        let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
+        let request = RecheckRequest::new(&message.user, message.collection, message.chunk_ids, consistency)
+            .map_err(status::invalid)?;
+        let permitted = self.retriever.recheck(&request, deadline).await?;
+        let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+        Ok(Response::new(message::RecheckResponse { chunk_ids }))
+    }
+}
+
+fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, FieldViolation> {
+    let query = message.query.map(|query| match query {
+        message::retrieve_request::Query::Text(text) => Query::Text(text),
+        message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
+    });
+    Ok(RetrievalParts {
+        user: message.user,
+        collection: message.collection,
+        query,
+        top_k: message.top_k,
+        filter: message.filter.map(values::filter).transpose()?,
+        consistency: consistency(message.consistency)?,
+    })
+}
+
+fn consistency(value: i32) -> Result<Consistency, FieldViolation> {
+    match message::Consistency::try_from(value) {
+        Ok(message::Consistency::Unspecified | message::Consistency::MinimizeLatency) => {
+            Ok(Consistency::MinimizeLatency)
+        }
+        Ok(message::Consistency::HigherConsistency) => Ok(Consistency::HigherConsistency),
+        Err(_) => Err(FieldViolation::new("consistency", format!("is {value}, which is not a consistency"))),
+    }
+}
+
+fn response(retrieval: Retrieval) -> message::RetrieveResponse {
+    let completion = match retrieval.completion {
+        Completion::Complete => message::Completion::Complete,
+        Completion::Exhausted => message::Completion::Exhausted,
+        Completion::Limited => message::Completion::Limited,
+    };
+    let recall = if retrieval.exact { message::Recall::Exact } else { message::Recall::Approximate };
+    message::RetrieveResponse {
+        chunks: retrieval.chunks.into_iter().map(chunk_message).collect(),
+        completion: completion.into(),
+        recall: recall.into(),
+    }
+}
+
+fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
+    let chunk: Permitted<Chunk> = chunk;
+    let chunk = chunk.into_item();
+    message::Chunk {
+        id: chunk.id,
+        document_id: chunk.document_id,
+        guard: chunk.guard.to_string(),
+        title: chunk.title,
+        text: chunk.text,
+        score: f64::from(score),
+        metadata: values::metadata_message(chunk.metadata),
+    }
+}
+
+/// The earlier of the server's own limit and the caller's `grpc-timeout`.
+fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Instant {
+    let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
+    Instant::now() + asked.map_or(request_timeout, |asked| asked.min(request_timeout))
+}
+
+/// A `grpc-timeout` header: up to 8 digits and a unit (gRPC over HTTP/2, "Requests").
+fn grpc_timeout(value: &str) -> Option<Duration> {
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_hours(amount)),
+        "M" => Some(Duration::from_mins(amount)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_timeout_is_read() {
+        let rows = [
+            ("100m", Some(Duration::from_millis(100))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
+            ("1n", Some(Duration::from_nanos(1))),
+            ("123456789m", None),
+            ("-1m", None),
+            ("m", None),
+            ("", None),
+            ("1\u{b5}", None),
+            ("10x", None),
+        ];
+        for (header, expected) in rows {
+            assert_eq!(grpc_timeout(header), expected, "{header}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Errors as gRPC statuses: one mapping for all services. A caller is told what to do; what a backend said, which may
+//! name things that the caller must not know of, goes to the log.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::error_code::ErrorCode;
+use crate::retrieval::{FieldViolation, RetrievalError};
+use crate::vector_store::VectorStoreError;
+
+/// `google.rpc.ErrorInfo.domain`.
+const DOMAIN: &str = "ragward";
+
+/// The status of wrong fields.
+pub(super) fn invalid(violations: Vec<FieldViolation>) -> Status {
+    RetrievalError::Invalid(violations).into()
+}
+
+impl From<RetrievalError> for Status {
+    fn from(error: RetrievalError) -> Self {
+        let text = match &error {
+            RetrievalError::Authz(e) => {
+                tracing::warn!(error = %e, "no authorization decision");
+                e.caller_text().to_owned()
+            }
+            RetrievalError::VectorStore(e) => store_text(e),
+            RetrievalError::Invalid(_)
+            | RetrievalError::Unsupported(_)
+            | RetrievalError::TooManyGuards { .. }
+            | RetrievalError::DeadlineExceeded => error.to_string(),
+        };
+        let mut details = details_of(error.code());
+        if let RetrievalError::Invalid(violations) = &error {
+            for violation in violations {
+                details.add_bad_request_violation(&violation.field, &violation.description);
+            }
+        }
+        Status::with_error_details(grpc_code(error.code()), text, details)
+    }
+}
+
+impl From<VectorStoreError> for Status {
+    fn from(error: VectorStoreError) -> Self {
+        let text = store_text(&error);
+        Status::with_error_details(grpc_code(error.code()), text, details_of(error.code()))
+    }
+}
+
+fn details_of(code: ErrorCode) -> ErrorDetails {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(code.reason(), DOMAIN, std::collections::HashMap::new());
+    details
+}
+
+fn store_text(error: &VectorStoreError) -> String {
+    match error {
+        VectorStoreError::UnknownCollection(_)
+        | VectorStoreError::Dimension { .. }
+        | VectorStoreError::DuplicateChunk { .. }
+        | VectorStoreError::Invalid(_)
+        | VectorStoreError::Unsupported(_) => error.to_string(),
+        VectorStoreError::Unavailable(_) | VectorStoreError::BadAnswer(_) => {
+            tracing::warn!(%error, "the vector store did not answer");
+            "the vector store did not answer; try again later".to_owned()
+        }
+        VectorStoreError::Storage(_) => {
+            tracing::error!(%error, "the data directory failed");
+            "the server cannot use its data directory; its log says why".to_owned()
+        }
+    }
+}
+
+fn grpc_code(code: ErrorCode) -> Code {
+    match code {
+        ErrorCode::InvalidArgument => Code::InvalidArgument,
+        ErrorCode::NotFound => Code::NotFound,
+        ErrorCode::AlreadyExists => Code::AlreadyExists,
+        ErrorCode::FailedPrecondition => Code::FailedPrecondition,
+        ErrorCode::ResourceExhausted => Code::ResourceExhausted,
+        ErrorCode::DeadlineExceeded => Code::DeadlineExceeded,
+        ErrorCode::Unavailable => Code::Unavailable,
+        ErrorCode::DataLoss => Code::DataLoss,
+        ErrorCode::Internal => Code::Internal,
+    }
+}

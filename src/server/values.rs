@@ -1,0 +1,113 @@
+//! Messages to domain values and back. Everything that a message may leave open is a violation that names its field.
+
+use std::collections::HashMap;
+
+use crate::chunk::{Chunk, Document, Metadata, Value};
+use crate::proto::{ingest, metadata, retrieval};
+use crate::relationship::Object;
+use crate::retrieval::FieldViolation;
+use crate::vector_store::Filter;
+
+/// The message of a document, for a client that sends it.
+#[must_use]
+pub fn document_message(document: Document) -> ingest::Document {
+    let chunk_message = |chunk: Chunk| ingest::Chunk {
+        id: chunk.id,
+        guard: chunk.guard.to_string(),
+        text: chunk.text,
+        vector: chunk.vector,
+        metadata: metadata_message(chunk.metadata),
+    };
+    ingest::Document {
+        id: document.id,
+        title: document.title,
+        chunks: document.chunks.into_iter().map(chunk_message).collect(),
+    }
+}
+
+/// The document of a message.
+pub(super) fn document(message: ingest::Document) -> Result<Document, Vec<FieldViolation>> {
+    let mut violations = Vec::new();
+    let mut chunks = Vec::with_capacity(message.chunks.len());
+    for (position, chunk) in message.chunks.into_iter().enumerate() {
+        let field = |name: &str| format!("document `{}`: chunks[{position}].{name}", message.id);
+        let guard = Object::parse(&chunk.guard);
+        let metadata = metadata_value(chunk.metadata);
+        match (guard, metadata) {
+            (Ok(guard), Ok(metadata)) => chunks.push(Chunk {
+                id: chunk.id,
+                document_id: message.id.clone(),
+                guard,
+                title: message.title.clone(),
+                text: chunk.text,
+                metadata,
+                vector: chunk.vector,
+            }),
+            (guard, metadata) => {
+                violations.extend(guard.err().map(|e| FieldViolation::new(field("guard"), e.to_string())));
+                violations.extend(metadata.err().map(|e| FieldViolation::new(field("metadata"), e)));
+            }
+        }
+    }
+    if !violations.is_empty() {
+        return Err(violations);
+    }
+    Ok(Document { id: message.id, title: message.title, chunks })
+}
+
+/// The messages of a chunk's metadata.
+pub(super) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Value> {
+    let message = |value: Value| {
+        let kind = match value {
+            Value::Bool(value) => metadata::value::Kind::BoolValue(value),
+            Value::Int(value) => metadata::value::Kind::IntValue(value),
+            Value::Float(value) => metadata::value::Kind::DoubleValue(value),
+            Value::Text(value) => metadata::value::Kind::StringValue(value),
+        };
+        metadata::Value { kind: Some(kind) }
+    };
+    values.into_iter().map(|(key, value)| (key, message(value))).collect()
+}
+
+fn metadata_value(messages: HashMap<String, metadata::Value>) -> Result<Metadata, String> {
+    let mut values = Metadata::new();
+    for (key, message) in messages {
+        let value = value(message).map_err(|rule| format!("`{key}` {rule}"))?;
+        values.insert(key, value);
+    }
+    Ok(values)
+}
+
+fn value(message: metadata::Value) -> Result<Value, &'static str> {
+    match message.kind {
+        Some(metadata::value::Kind::BoolValue(value)) => Ok(Value::Bool(value)),
+        Some(metadata::value::Kind::IntValue(value)) => Ok(Value::Int(value)),
+        Some(metadata::value::Kind::DoubleValue(value)) if value.is_finite() => Ok(Value::Float(value)),
+        Some(metadata::value::Kind::DoubleValue(_)) => Err("is not a finite number"),
+        Some(metadata::value::Kind::StringValue(value)) => Ok(Value::Text(value)),
+        None => Err("has no value"),
+    }
+}
+
+/// The filter of a message. The decoder bounds the nesting of a message, so this recursion is bounded too.
+pub(super) fn filter(message: retrieval::Filter) -> Result<Filter, FieldViolation> {
+    let violation = |rule: &str| FieldViolation::new("filter", rule);
+    match message.kind {
+        None => Err(violation("has a condition without a kind; set one of `all_of any_of not one_of range`")),
+        Some(retrieval::filter::Kind::AllOf(list)) => Ok(Filter::All(filters(list)?)),
+        Some(retrieval::filter::Kind::AnyOf(list)) => Ok(Filter::Any(filters(list)?)),
+        Some(retrieval::filter::Kind::Not(inner)) => Ok(Filter::Not(Box::new(filter(*inner)?))),
+        Some(retrieval::filter::Kind::OneOf(retrieval::OneOf { key, values })) => {
+            let values: Result<Vec<Value>, &str> = values.into_iter().map(value).collect();
+            let values = values.map_err(|rule| FieldViolation::new("filter.one_of.values", rule))?;
+            Ok(Filter::OneOf { key, values })
+        }
+        Some(retrieval::filter::Kind::Range(retrieval::Range { key, low, high })) => {
+            Ok(Filter::Between { key, low: low.unwrap_or(f64::NEG_INFINITY), high: high.unwrap_or(f64::INFINITY) })
+        }
+    }
+}
+
+fn filters(list: retrieval::FilterList) -> Result<Vec<Filter>, FieldViolation> {
+    list.filters.into_iter().map(filter).collect()
+}

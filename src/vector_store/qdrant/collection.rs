@@ -1,0 +1,101 @@
+//! What a collection is, and making one.
+
+use qdrant_client::qdrant::{
+    CollectionInfo as QdrantCollectionInfo, CountPointsBuilder, CreateCollectionBuilder,
+    CreateFieldIndexCollectionBuilder, Distance, FieldType, Filter, GetCollectionInfoRequest, VectorParams,
+    VectorParamsBuilder, VectorParamsMap, VectorsConfig, vectors_config,
+};
+
+use super::payload::{DOCUMENT_ID, GUARD, POSITION};
+use super::{QdrantStore, filter};
+use crate::vector_store::{CollectionInfo, VectorStoreError};
+
+/// The payload fields that are filtered on.
+const INDEXES: [(&str, FieldType); 3] =
+    [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
+
+impl QdrantStore {
+    pub(super) async fn describe(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
+        let count = CountPointsBuilder::new(name).filter(Filter::must([filter::first_of_document()])).exact(true);
+        let mut points = self.points();
+        let (info, documents) = futures::try_join!(self.info(name), self.call(name, points.count(count.build())))?;
+        Ok(CollectionInfo {
+            dimension: self.dimension(name, &info)?,
+            text_queries: false,
+            exact: self.exact,
+            chunks: info.points_count.unwrap_or_default(),
+            documents: documents.result.unwrap_or_default().count,
+        })
+    }
+
+    /// The length of the vectors that are searched.
+    pub(super) async fn expected_dimension(&self, name: &str) -> Result<Option<usize>, VectorStoreError> {
+        self.dimension(name, &self.info(name).await?)
+    }
+
+    /// Makes the collection if it is not there and the indexes that it lacks; the length of its vectors.
+    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<usize, VectorStoreError> {
+        let info = match self.info(name).await {
+            Err(VectorStoreError::UnknownCollection(_)) => {
+                self.create(name, dimension).await?;
+                self.info(name).await?
+            }
+            known => known?,
+        };
+        for (field, field_type) in INDEXES.into_iter().filter(|(field, _)| !info.payload_schema.contains_key(*field)) {
+            let index = CreateFieldIndexCollectionBuilder::new(name, field, field_type).wait(true);
+            let mut points = self.points();
+            self.call(name, points.create_field_index(index.build())).await?;
+        }
+        self.dimension(name, &info)?.ok_or_else(|| {
+            VectorStoreError::Unsupported(format!("collection `{name}` has no vector of the configured name"))
+        })
+    }
+
+    async fn info(&self, name: &str) -> Result<QdrantCollectionInfo, VectorStoreError> {
+        let request = GetCollectionInfoRequest { collection_name: name.to_owned() };
+        let mut collections = self.collections();
+        let answer = self.call(name, collections.get(request)).await?;
+        answer.result.ok_or_else(|| VectorStoreError::BadAnswer(format!("no description of collection `{name}`")))
+    }
+
+    async fn create(&self, name: &str, dimension: usize) -> Result<(), VectorStoreError> {
+        let params = VectorParamsBuilder::new(u64::try_from(dimension).unwrap_or(u64::MAX), Distance::Cosine).build();
+        let config = match &self.vector_name {
+            None => vectors_config::Config::Params(params),
+            Some(vector) => {
+                vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.clone(), params)].into() })
+            }
+        };
+        let request = CreateCollectionBuilder::new(name).vectors_config(VectorsConfig { config: Some(config) });
+        let mut collections = self.collections();
+        let created = self.call(name, collections.create(request.build())).await;
+        match (created, self.info(name).await) {
+            // Somebody else made it at the same time.
+            (Ok(_) | Err(_), Ok(_)) => Ok(()),
+            (Ok(_), Err(e)) | (Err(e), Err(_)) => Err(e),
+        }
+    }
+
+    fn dimension(&self, name: &str, info: &QdrantCollectionInfo) -> Result<Option<usize>, VectorStoreError> {
+        let params = info.config.as_ref().and_then(|config| config.params.as_ref());
+        let config = params.and_then(|params| params.vectors_config.as_ref()?.config.as_ref());
+        let vector: Option<&VectorParams> = match (config, &self.vector_name) {
+            (Some(vectors_config::Config::Params(params)), None) => Some(params),
+            (Some(vectors_config::Config::ParamsMap(map)), Some(vector)) => map.map.get(vector),
+            (Some(vectors_config::Config::Params(_)), Some(_))
+            | (Some(vectors_config::Config::ParamsMap(_)), None)
+            | (None, _) => None,
+        };
+        let Some(vector) = vector else { return Ok(None) };
+        // Other distances have other scales, some with the best score lowest.
+        if vector.distance() != Distance::Cosine || vector.multivector_config.is_some() {
+            let text = format!("collection `{name}` must have one vector per point, compared by cosine similarity");
+            return Err(VectorStoreError::Unsupported(text));
+        }
+        match usize::try_from(vector.size) {
+            Ok(size) => Ok(Some(size)),
+            Err(_) => Err(VectorStoreError::BadAnswer(format!("vectors of {} dimensions", vector.size))),
+        }
+    }
+}

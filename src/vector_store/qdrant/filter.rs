@@ -1,0 +1,151 @@
+//! Our filters in Qdrant's terms.
+
+use qdrant_client::qdrant::{Condition, Filter as QdrantFilter, Range};
+
+use super::payload::{DOCUMENT_ID, GUARD, POSITION, metadata_path};
+use crate::chunk::Value;
+use crate::vector_store::Filter;
+
+/// Up to here every whole number is one `f64`, so that comparing as `f64` compares exactly.
+const EXACT_INTEGERS: u64 = 1 << 53;
+
+/// A translated filter. *Never* and *always* are kept apart from conditions because an empty list of alternatives means
+/// *always* to Qdrant.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Clause {
+    Always,
+    Never,
+    When(Box<Condition>),
+}
+
+/// Translates a caller's filter.
+pub(super) fn translate(filter: &Filter) -> Clause {
+    match filter {
+        Filter::All(parts) => all(parts),
+        Filter::Any(parts) => any(parts.iter().map(translate)),
+        Filter::Not(part) => match translate(part) {
+            Clause::Always => Clause::Never,
+            Clause::Never => Clause::Always,
+            Clause::When(condition) => when(QdrantFilter::must_not([*condition]).into()),
+        },
+        Filter::OneOf { key, values } => match metadata_path(key) {
+            Some(path) => any(values.iter().map(|value| equals(&path, value))),
+            None => Clause::Never,
+        },
+        Filter::Between { key, low, high } => match metadata_path(key) {
+            Some(path) => when(between(&path, *low, *high)),
+            None => Clause::Never,
+        },
+    }
+}
+
+/// The chunks of these guards.
+pub(super) fn guard_in(guards: Vec<String>) -> Condition {
+    Condition::matches(GUARD, guards)
+}
+
+/// The chunks of these documents.
+pub(super) fn document_in(document_ids: Vec<String>) -> Condition {
+    Condition::matches(DOCUMENT_ID, document_ids)
+}
+
+/// One chunk of each document.
+pub(super) fn first_of_document() -> Condition {
+    Condition::matches(POSITION, 0_i64)
+}
+
+fn when(condition: Condition) -> Clause {
+    Clause::When(Box::new(condition))
+}
+
+fn all(parts: &[Filter]) -> Clause {
+    let mut conditions = Vec::with_capacity(parts.len());
+    for part in parts {
+        match translate(part) {
+            Clause::Always => {}
+            Clause::Never => return Clause::Never,
+            Clause::When(condition) => conditions.push(*condition),
+        }
+    }
+    if conditions.is_empty() { Clause::Always } else { when(QdrantFilter::must(conditions).into()) }
+}
+
+fn any(clauses: impl Iterator<Item = Clause>) -> Clause {
+    let mut conditions = Vec::new();
+    for clause in clauses {
+        match clause {
+            Clause::Always => return Clause::Always,
+            Clause::Never => {}
+            Clause::When(condition) => conditions.push(*condition),
+        }
+    }
+    if conditions.is_empty() { Clause::Never } else { when(QdrantFilter::should(conditions).into()) }
+}
+
+/// Qdrant's *match* takes `2` and `2.0` for different values and its *range* for the same number, so numbers are ranges.
+fn equals(path: &str, value: &Value) -> Clause {
+    match value {
+        Value::Bool(value) => when(Condition::matches(path, *value)),
+        Value::Text(value) => when(Condition::matches(path, value.clone())),
+        Value::Float(value) => when(between(path, *value, *value)),
+        Value::Int(value) if value.unsigned_abs() < EXACT_INTEGERS => {
+            #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+            let value = *value as f64;
+            when(between(path, value, value))
+        }
+        Value::Int(value) => when(Condition::matches(path, *value)),
+    }
+}
+
+fn between(path: &str, low: f64, high: f64) -> Condition {
+    Condition::range(path, Range { gte: Some(low), lte: Some(high), lt: None, gt: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(key: &str) -> Filter {
+        Filter::OneOf { key: key.to_owned(), values: vec![Value::Text("x".to_owned())] }
+    }
+
+    #[track_caller]
+    fn check(filter: &Filter, expected: &str) {
+        let found = match translate(filter) {
+            Clause::Always => "always",
+            Clause::Never => "never",
+            Clause::When(_) => "when",
+        };
+        assert_eq!(found, expected, "{filter:?}");
+    }
+
+    /// INVARIANT (a filter only shrinks): what cannot hold never becomes a filter that Qdrant takes for *always*.
+    #[test]
+    fn nothing_to_match_is_never() {
+        let none = || Filter::OneOf { key: "a".to_owned(), values: vec![] };
+        check(&Filter::Any(vec![]), "never");
+        check(&none(), "never");
+        check(&Filter::Any(vec![none(), Filter::Any(vec![])]), "never");
+        check(&Filter::All(vec![text("a"), none()]), "never");
+        check(&Filter::Any(vec![none(), text("a")]), "when");
+        check(&Filter::Not(Box::new(Filter::All(vec![]))), "never");
+        check(&text("\"a"), "never");
+        check(&text("a\\"), "never");
+        check(&Filter::Between { key: "a\".b".to_owned(), low: 0.0, high: 1.0 }, "never");
+
+        check(&Filter::All(vec![]), "always");
+        check(&Filter::Not(Box::new(none())), "always");
+        check(&Filter::All(vec![Filter::All(vec![]), Filter::Not(Box::new(none()))]), "always");
+        check(&Filter::Any(vec![text("a"), Filter::All(vec![])]), "always");
+        check(&Filter::Not(Box::new(text("a"))), "when");
+    }
+
+    #[test]
+    fn a_key_cannot_name_anything_but_metadata() {
+        for key in ["guard", "a.b", "a[0]", "", "guard OR", "metadata"] {
+            let path = metadata_path(key).expect("a path");
+            assert_eq!(path, format!("metadata.\"{key}\""));
+        }
+        assert_eq!(metadata_path("\".guard.\""), None);
+    }
+}

@@ -1,0 +1,219 @@
+//! Replacing and deleting documents.
+//!
+//! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the
+//! server runs in order: write the new chunks, then delete those chunks of the document that are not among them. A server
+//! that dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is checked
+//! against its own guard, and it is not acknowledged, so whoever ingests repeats the request, which ends in the right state
+//! whatever was left. A client that dies leaves nothing half-done, because the request is one.
+//!
+//! The operations of two writers could mix, so a document must have one writer at a time: within this process a lock sees
+//! to it; several processes must not ingest the same document at once.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use prost::Message;
+use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
+use qdrant_client::qdrant::points_update_operation::{DeletePoints, Operation, PointStructList};
+use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
+use qdrant_client::qdrant::{
+    Condition, Filter, PayloadIncludeSelector, PointId, PointStruct, PointsSelector, PointsUpdateOperation,
+    UpdateBatchPoints, UpdateStatus, WriteOrdering, WriteOrderingType,
+};
+
+use super::payload::{CHUNK_ID, DOCUMENT_ID, metadata_path, point_id, string, to_point};
+use super::read::IDS_PER_CALL_MAX;
+use super::{QdrantStore, filter};
+use crate::chunk::Document;
+use crate::vector_store::{VectorStoreError, validation};
+
+/// One request replaces a document, so this bounds the memory that a request takes here and there.
+const DOCUMENT_BYTES_MAX: usize = 32 << 20;
+/// Documents are sent together up to this size.
+const REQUEST_BYTES_MAX: usize = 4 << 20;
+
+/// A document as the points that take its place.
+struct Replacement {
+    document_id: String,
+    chunk_ids: Vec<String>,
+    points: Vec<PointStruct>,
+    bytes: usize,
+}
+
+impl QdrantStore {
+    pub(super) async fn replace(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        let documents = last_of_each(documents);
+        let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
+        let replacements = self.replacements(documents)?;
+        let _alone = self.writing.lock().await;
+        let expected = self.prepare(collection, dimension).await?;
+        if expected != dimension {
+            let collection = collection.to_owned();
+            return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
+        }
+        self.check_owners(collection, &replacements).await?;
+        let mut operations = Vec::new();
+        let mut bytes = 0;
+        for replacement in replacements {
+            if bytes > 0 && bytes + replacement.bytes > REQUEST_BYTES_MAX {
+                self.update(collection, std::mem::take(&mut operations)).await?;
+                bytes = 0;
+            }
+            bytes += replacement.bytes;
+            operations.extend(replacement.into_operations());
+        }
+        self.update(collection, operations).await
+    }
+
+    pub(super) async fn remove(
+        &self,
+        collection: &str,
+        document_ids: &BTreeSet<String>,
+    ) -> Result<u64, VectorStoreError> {
+        let document_ids: Vec<String> = document_ids.iter().cloned().collect();
+        let _alone = self.writing.lock().await;
+        let there: Vec<String> =
+            self.count_chunks(collection, &document_ids).await?.into_iter().map(|(id, _)| id).collect();
+        for part in there.chunks(IDS_PER_CALL_MAX) {
+            let points = Filter::must([filter::document_in(part.to_vec())]);
+            self.update(collection, vec![delete(points)]).await?;
+        }
+        Ok(u64::try_from(there.len()).unwrap_or(u64::MAX))
+    }
+
+    fn replacements(&self, documents: Vec<Document>) -> Result<Vec<Replacement>, VectorStoreError> {
+        let mut replacements = Vec::with_capacity(documents.len());
+        for document in documents {
+            let chunk_ids = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
+            let (title, vector_name) = (document.title, self.vector_name.as_deref());
+            let point = |(position, chunk)| to_point(&title, position, chunk, vector_name);
+            let points: Vec<PointStruct> = document.chunks.into_iter().enumerate().map(point).collect();
+            let bytes = points.iter().map(Message::encoded_len).sum();
+            if bytes > DOCUMENT_BYTES_MAX {
+                let text =
+                    format!("document `{}` has {bytes} bytes, at most {DOCUMENT_BYTES_MAX} are taken", document.id);
+                return Err(VectorStoreError::Invalid(text));
+            }
+            replacements.push(Replacement { document_id: document.id, chunk_ids, points, bytes });
+        }
+        Ok(replacements)
+    }
+
+    /// No chunk may take the place of another document's, unless that is replaced in the same call.
+    async fn check_owners(&self, collection: &str, replacements: &[Replacement]) -> Result<(), VectorStoreError> {
+        let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), DOCUMENT_ID.to_owned()] };
+        let chunk_ids: Vec<String> = replacements.iter().flat_map(|r| r.chunk_ids.iter().cloned()).collect();
+        let there = self.get(collection, &chunk_ids, SelectorOptions::Include(fields)).await?;
+        let replaced: HashSet<&str> = replacements.iter().map(|r| r.document_id.as_str()).collect();
+        for replacement in replacements {
+            for chunk_id in &replacement.chunk_ids {
+                let Some(point) = there.get(&point_id(chunk_id)) else { continue };
+                if let Some(other) = string(&point.payload, CHUNK_ID).filter(|other| other != chunk_id) {
+                    return Err(collision(chunk_id, other));
+                }
+                let owner = string(&point.payload, DOCUMENT_ID);
+                if let Some(owner) = owner.filter(|owner| !replaced.contains(owner)) {
+                    return Err(VectorStoreError::DuplicateChunk {
+                        chunk_id: chunk_id.clone(),
+                        document_id: replacement.document_id.clone(),
+                        owner: Some(owner.to_owned()),
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the operations in order; they are applied and durable when it returns.
+    async fn update(&self, collection: &str, operations: Vec<PointsUpdateOperation>) -> Result<(), VectorStoreError> {
+        let sent = operations.len();
+        let request = UpdateBatchPoints {
+            collection_name: collection.to_owned(),
+            wait: Some(true),
+            operations,
+            ordering: Some(WriteOrdering { r#type: WriteOrderingType::Strong.into() }),
+            timeout: None,
+        };
+        let mut points = self.points();
+        let results = self.call(collection, points.update_batch(request)).await?.result;
+        if results.len() != sent {
+            let text = format!("{} results of {sent} operations", results.len());
+            return Err(VectorStoreError::BadAnswer(text));
+        }
+        match results.iter().find(|result| result.status() != UpdateStatus::Completed) {
+            None => Ok(()),
+            Some(result) => {
+                let status = result.status().as_str_name();
+                Err(VectorStoreError::Unavailable(format!("a write was not confirmed ({status})")))
+            }
+        }
+    }
+}
+
+impl Replacement {
+    fn into_operations(self) -> [PointsUpdateOperation; 2] {
+        let ids: Vec<PointId> = self.points.iter().filter_map(|point| point.id.clone()).collect();
+        let write = PointStructList { points: self.points, ..PointStructList::default() };
+        let stale = Filter {
+            must: vec![filter::document_in(vec![self.document_id])],
+            must_not: vec![Condition::has_id(ids)],
+            ..Filter::default()
+        };
+        [PointsUpdateOperation { operation: Some(Operation::Upsert(write)) }, delete(stale)]
+    }
+}
+
+fn delete(points: Filter) -> PointsUpdateOperation {
+    let selector = PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Filter(points)) };
+    let delete = DeletePoints { points: Some(selector), shard_key_selector: None };
+    PointsUpdateOperation { operation: Some(Operation::DeletePoints(delete)) }
+}
+
+/// Of several documents with one id the last stays, as if they had come one after the other.
+fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
+    let mut seen = HashSet::new();
+    let mut last: Vec<Document> =
+        documents.into_iter().rev().filter(|document| seen.insert(document.id.clone())).collect();
+    last.reverse();
+    last
+}
+
+/// Checks everything that can be known before the server is asked; the dimension of the vectors, `None` without documents.
+fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, VectorStoreError> {
+    validation::check_collection_name(collection)?;
+    let mut dimension = None;
+    let mut owners: HashMap<&str, &str> = HashMap::new();
+    let mut points: HashMap<String, &str> = HashMap::new();
+    for document in documents {
+        validation::check_document(document)?;
+        for chunk in &document.chunks {
+            if let Some(owner) = owners.insert(&chunk.id, &document.id) {
+                return Err(VectorStoreError::DuplicateChunk {
+                    chunk_id: chunk.id.clone(),
+                    document_id: document.id.clone(),
+                    owner: Some(owner.to_owned()),
+                });
+            }
+            if let Some(other) = points.insert(point_id(&chunk.id), &chunk.id) {
+                return Err(collision(&chunk.id, other));
+            }
+            if let Some(key) = chunk.metadata.keys().find(|key| metadata_path(key).is_none()) {
+                let text = format!("metadata key `{key}` of chunk `{}` must not contain `\"` or `\\`", chunk.id);
+                return Err(VectorStoreError::Invalid(text));
+            }
+            if chunk.vector.is_empty() {
+                let text = format!("chunk `{}` has no vector; the Qdrant store searches by vector only", chunk.id);
+                return Err(VectorStoreError::Invalid(text));
+            }
+            let (found, expected) = (chunk.vector.len(), *dimension.get_or_insert(chunk.vector.len()));
+            if found != expected {
+                let collection = collection.to_owned();
+                return Err(VectorStoreError::Dimension { collection, expected, found });
+            }
+        }
+    }
+    Ok(dimension)
+}
+
+fn collision(chunk_id: &str, other: &str) -> VectorStoreError {
+    VectorStoreError::Invalid(format!("chunk ids `{chunk_id}` and `{other}` have the same point id; rename one"))
+}

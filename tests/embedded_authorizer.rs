@@ -1,0 +1,22 @@
+//! The embedded authorizer against the port's suite, the same that a real `OpenFGA` server passes.
+#![cfg(test)]
+
+#[path = "support/authorizer_suite.rs"]
+mod authorizer_suite;
+
+use std::sync::Arc;
+
+use ragward::authz::embedded::EmbeddedAuthorizer;
+use ragward::relationship::json;
+use ragward::relationship::store::{OnConflict, RelationshipStore};
+use ragward::relationship::validate::ValidModel;
+
+#[tokio::test]
+async fn the_port_suite_holds() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = RelationshipStore::open(directory.path()).expect("a store");
+    let model = json::parse(&authorizer_suite::model().to_string()).expect("a model");
+    store.write_model(ValidModel::new(model).expect("a valid model")).expect("written");
+    store.write_all(authorizer_suite::tuples(), OnConflict::Refuse).expect("written");
+    authorizer_suite::run(&EmbeddedAuthorizer::new(Arc::new(store))).await;
+}

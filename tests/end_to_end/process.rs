@@ -1,0 +1,189 @@
+//! The program as a process: killed, stopped, started twice, given wrong input.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::documents::document;
+use ragward::client::Client;
+use ragward::proto::ingest::{Document, GetIngestStatusRequest, UpsertDocumentsRequest};
+
+fn ragward(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A `ragward serve` that is killed with the test.
+struct Served {
+    process: Child,
+    client: Client,
+}
+
+impl Served {
+    fn start(data: &Path) -> Self {
+        let data = data.to_str().unwrap();
+        let mut command = ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]);
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut read = String::new();
+        let address = loop {
+            assert_ne!(log.read_line(&mut read).unwrap(), 0, "the server ended:\n{read}");
+            if let Some((_, address)) = read.split_once("serving address=") {
+                break address.trim().to_owned();
+            }
+        };
+        // The log goes on being read, so that the server never waits for its reader.
+        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+        Self { process, client: Client::at(&format!("http://{address}")).unwrap() }
+    }
+
+    /// The number of chunks of each document that is there.
+    async fn chunks(&self, document_ids: Vec<String>) -> BTreeMap<String, u32> {
+        let asked = GetIngestStatusRequest { collection: "notes".to_owned(), document_ids };
+        let status = self.client.ingest().get_ingest_status(asked).await.unwrap().into_inner();
+        status.found.into_iter().map(|found| (found.document_id, found.chunks)).collect()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended already, which is what some tests are about.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+async fn upsert(client: Client, documents: Vec<Document>) -> Result<(), tonic::Status> {
+    let message = |document| UpsertDocumentsRequest { collection: "notes".to_owned(), document: Some(document) };
+    let messages: Vec<UpsertDocumentsRequest> = documents.into_iter().map(message).collect();
+    client.ingest().upsert_documents(tokio_stream::iter(messages)).await.map(drop)
+}
+
+/// A version of a document can be told by the number of its chunks.
+fn version(id: usize, version: u32) -> Document {
+    let texts: Vec<String> =
+        (0..10 + version).map(|chunk| format!("note {id} in version {version}, part {chunk}")).collect();
+    document(&format!("note:{id}"), &texts.iter().map(String::as_str).collect::<Vec<&str>>())
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    const DOCUMENTS: usize = 8;
+    let data = tempfile::tempdir().unwrap();
+    let ids: Vec<String> = (0..DOCUMENTS).map(|id| format!("note:{id}")).collect();
+    let mut acknowledged: BTreeMap<String, u32> = BTreeMap::new();
+    let mut next_version = 0u32;
+    for round in 0..6u32 {
+        let mut served = Served::start(data.path());
+        // Killed while a call is on its way; which one differs from round to round.
+        let mut in_flight = None;
+        for call in 0..=round * 3 {
+            next_version += 1;
+            let documents: Vec<Document> = (0..DOCUMENTS).map(|id| version(id, next_version)).collect();
+            if call < round * 3 {
+                upsert(served.client.clone(), documents).await.unwrap();
+                acknowledged = ids.iter().map(|id| (id.clone(), 10 + next_version)).collect();
+            } else {
+                let upserting = upsert(served.client.clone(), documents);
+                tokio::pin!(upserting);
+                // One poll puts the request on its way.
+                let early = futures::poll!(&mut upserting);
+                assert!(early.is_pending());
+                tokio::task::yield_now().await;
+                served.process.kill().unwrap();
+                in_flight = Some(10 + next_version);
+                drop(upserting.await);
+            }
+        }
+        served.process.wait().unwrap();
+
+        let again = Served::start(data.path());
+        let found = if acknowledged.is_empty() {
+            // Nothing was acknowledged, so there may be no collection yet.
+            upsert(again.client.clone(), (0..DOCUMENTS).map(|id| version(id, next_version)).collect()).await.unwrap();
+            again.chunks(ids.clone()).await
+        } else {
+            again.chunks(ids.clone()).await
+        };
+        for id in &ids {
+            let chunks = found.get(id).copied();
+            let known = acknowledged.get(id).copied();
+            assert!(
+                chunks.is_some() && (chunks == known || chunks == in_flight),
+                "{id}: {chunks:?}, {known:?}, {in_flight:?}"
+            );
+        }
+        acknowledged = found;
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_server_ends_well_and_gives_the_data_back() {
+    let data = tempfile::tempdir().unwrap();
+    let mut served = Served::start(data.path());
+    upsert(served.client.clone(), vec![version(0, 1)]).await.unwrap();
+    let second =
+        ragward(&["serve", "--data", data.path().to_str().unwrap(), "--listen", "127.0.0.1:0", "--insecure-identity"])
+            .output()
+            .unwrap();
+    refused(&second, 2, "is in use by another process");
+    let terminate = Command::new("kill").args(["-TERM", &served.process.id().to_string()]).status().unwrap();
+    assert!(terminate.success());
+    assert!(served.process.wait().unwrap().success());
+    let again = Served::start(data.path());
+    assert_eq!(again.chunks(vec!["note:0".to_owned()]).await.len(), 1);
+}
+
+#[track_caller]
+fn refused(output: &Output, code: i32, expected: &str) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{text}");
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn wrong_input_is_told_with_an_exit_code() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, bytes: &[u8]| {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+        path(name)
+    };
+    let data = path("data");
+    let broken_model =
+        write("broken.fga", b"model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define reader: [usr]\n");
+    let truncated =
+        write("catalog.jsonl", b"{\"id\": \"document:a\", \"path\": \"a.md\"}\n{\"id\": \"document:b\", \"pa");
+    write("a.md", b"# A\n\nSome text.\n");
+    let not_utf8 =
+        write("chunks.jsonl", b"{\"id\":\"a\",\"document_id\":\"a\",\"guard\":\"document:a\",\"text\":\"\xff\"}\n");
+    let config = write("ragward.toml", b"[server]\nlistn = '127.0.0.1:0'\n");
+    let damaged = path("damaged");
+    std::fs::create_dir(&damaged).unwrap();
+    std::fs::write(directory.path().join("damaged").join("chunks.redb"), b"").unwrap();
+    let folder = directory.path().to_str().unwrap().to_owned();
+
+    let rows: Vec<(Vec<&str>, i32, &str)> = vec![
+        (vec!["serve", "--data", &data], 2, "--insecure-identity"),
+        (vec!["serve", "--data", &damaged, "--insecure-identity"], 1, "is damaged"),
+        (vec!["model", "validate", &broken_model], 1, "line 6, column 21"),
+        (vec!["model", "load", &broken_model, "--data", &data], 1, "usr"),
+        (vec!["ingest", &folder, "--catalog", &truncated, "--collection", "c", "--data", &data], 2, "catalog.jsonl"),
+        (vec!["ingest", &not_utf8, "--collection", "c", "--data", &data], 2, "chunks.jsonl"),
+        (vec!["config", "validate", "--config", &config], 2, "did you mean `server.listen`?"),
+        (vec!["retrieve", "--user", "user:*", "--collection", "c", "--data", &data, "leave"], 2, "wildcard"),
+        (vec!["retrieve", "--user", "user:anne", "--collection", "gone", "--data", &data, "leave"], 2, "`gone`"),
+        (vec!["retrieve", "--user", "user:anne", "--collection", "c", "--server", "http://127.0.0.1:1", "x"], 3, ""),
+        (vec!["healthcheck", "--server", "http://127.0.0.1:1"], 3, "127.0.0.1:1"),
+        (vec!["check", "user:anne", "can_read", "document:a", "--data", &data], 2, "ragward model load"),
+        (vec!["frobnicate"], 2, "unrecognized"),
+    ];
+    for (arguments, code, expected) in rows {
+        let output = ragward(&arguments).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+    }
+}

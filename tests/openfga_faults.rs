@@ -1,0 +1,240 @@
+//! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with *allowed*.
+
+#![cfg(test)]
+
+#[path = "support/faulty_server.rs"]
+mod faulty_server;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use faulty_server::{FaultyServer, Methods};
+use openfga_client::client::check_error::Code::{InputError, InternalError};
+use openfga_client::client::{BatchCheckRequest, CheckError};
+use prost::Message;
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
+use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use ragward::relationship::{Object, Relation};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tonic::{Code, Status};
+
+const LONG: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(200);
+
+/// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    result: Option<Decision>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Decision {
+    #[prost(bool, optional, tag = "1")]
+    allowed: Option<bool>,
+    #[prost(message, optional, tag = "2")]
+    error: Option<CheckError>,
+}
+
+/// Serves `BatchCheck`: `behaviour` gets the correlation ids of a call and makes the reply.
+async fn serve<F>(behaviour: impl Fn(Vec<String>) -> F + Send + Sync + 'static) -> FaultyServer
+where
+    F: Future<Output = Result<Reply, Status>> + Send + 'static,
+{
+    let method = move |request: BatchCheckRequest| {
+        behaviour(request.checks.into_iter().map(|check| check.correlation_id).collect())
+    };
+    Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", method).start().await
+}
+
+fn config(address: &str) -> OpenFgaConfig {
+    let store = StoreSelector::Id("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned());
+    let authorization_model_id = Some("01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned());
+    OpenFgaConfig { authorization_model_id, timeout: LONG, ..OpenFgaConfig::new(address, store) }
+}
+
+type Rewrite = fn(&mut Vec<Entry>);
+type Expected = fn(&AuthzError) -> bool;
+
+fn batch(checks: usize, patience: Duration) -> CheckBatch {
+    let check = |i| Check {
+        user: Object::parse("user:anne").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: Object::parse(&format!("document:{i}")).expect("an object"),
+    };
+    let checks = (0..checks).map(check).collect();
+    CheckBatch { checks, consistency: Consistency::MinimizeLatency, deadline: Instant::now() + patience }
+}
+
+fn entry(id: &str, allowed: bool) -> Entry {
+    Entry { id: id.to_owned(), result: Some(Decision { allowed: Some(allowed), error: None }) }
+}
+
+fn item_error(id: &str, code: i32) -> Entry {
+    let code = if code < 4_000 { InputError(code) } else { InternalError(code) };
+    let error = CheckError { message: "failed".to_owned(), code: Some(code) };
+    Entry { id: id.to_owned(), result: Some(Decision { allowed: None, error: Some(error) }) }
+}
+
+fn all_allowed(ids: &[String]) -> Vec<Entry> {
+    ids.iter().map(|id| entry(id, true)).collect()
+}
+
+async fn ask(server: &FaultyServer, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    OpenFgaAuthorizer::new(&config(&server.address)).expect("an authorizer").check(batch).await
+}
+
+#[tokio::test]
+async fn a_right_answer_passes() {
+    let server = serve(|ids| async move { Ok(Reply { results: all_allowed(&ids) }) }).await;
+    let answers = ask(&server, &batch(120, LONG)).await.expect("decisions");
+    assert_eq!(answers.len(), 120);
+}
+
+/// Each rewrites the right answer to the last call of a batch of 120; the two calls before it are answered rightly.
+#[tokio::test]
+async fn one_wrong_answer_fails_the_batch() {
+    let cases: [(&str, Rewrite); 15] = [
+        ("nothing", |r| r.clear()),
+        ("one too few", |r| r.truncate(19)),
+        ("one too many", |r| r.push(entry("120", true))),
+        ("one of another call", |r| r[0].id = "3".to_owned()),
+        ("another call's as well", |r| r.push(entry("3", true))),
+        ("one twice, agreeing", |r| r.push(entry("119", true))),
+        ("one twice, disagreeing", |r| r.insert(0, entry("119", false))),
+        ("one twice in place of another", |r| r[0] = r[1].clone()),
+        ("an id that was never asked", |r| r[0].id = "not-asked".to_owned()),
+        ("an empty id", |r| r[0].id = String::new()),
+        ("another spelling of an id", |r| r[0].id = format!("0{}", r[0].id)),
+        ("no result", |r| r[0].result = None),
+        ("neither decision nor error", |r| r[0].result = Some(Decision { allowed: None, error: None })),
+        ("decision and error", |r| {
+            r[0].result = Some(Decision { allowed: Some(true), error: Some(CheckError::default()) });
+        }),
+        ("an error without a code", |r| {
+            r[0].result = Some(Decision { allowed: None, error: Some(CheckError::default()) });
+        }),
+    ];
+    for (name, rewrite) in cases {
+        let server = serve(move |ids| async move {
+            let mut results = all_allowed(&ids);
+            if ids.iter().any(|id| id == "119") {
+                rewrite(&mut results);
+            }
+            Ok(Reply { results })
+        });
+        let answers = ask(&server.await, &batch(120, LONG)).await;
+        assert!(matches!(answers, Err(AuthzError::BadAnswer(_))), "{name}: {answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_item_error_fails_the_batch() {
+    let cases: [(i32, Expected); 6] = [
+        (0, |e| matches!(e, AuthzError::Refused(_))),
+        (2_000, |e| matches!(e, AuthzError::Refused(_))),
+        (2_002, |e| matches!(e, AuthzError::TooComplex(_))),
+        (2_027, |e| matches!(e, AuthzError::Refused(_))),
+        (4_000, |e| matches!(e, AuthzError::Unavailable(_))),
+        (4_004, |e| matches!(e, AuthzError::DeadlineExceeded)),
+    ];
+    for (code, expected) in cases {
+        let server = serve(move |ids| async move {
+            let result = |id: &String| if id == "119" { item_error(id, code) } else { entry(id, true) };
+            Ok(Reply { results: ids.iter().map(result).collect() })
+        });
+        let answers = ask(&server.await, &batch(120, LONG)).await;
+        assert!(answers.as_ref().is_err_and(expected), "{code}: {answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_call_fails_the_batch() {
+    for code in 1..=17 {
+        let code = Code::from_i32(code);
+        let server = serve(move |ids| async move {
+            let refuse = ids.iter().any(|id| id == "119");
+            if refuse { Err(Status::new(code, "refused")) } else { Ok(Reply { results: all_allowed(&ids) }) }
+        });
+        let answers = ask(&server.await, &batch(120, LONG)).await;
+        let unreached = matches!(&answers, Err(AuthzError::Unavailable(text)) if text != "refused");
+        assert!(answers.is_err() && !unreached, "{code}: {answers:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_call_ends_at_the_deadline() {
+    let server = serve(|ids| async move {
+        if ids.iter().any(|id| id == "119") {
+            std::future::pending::<()>().await;
+        }
+        Ok(Reply { results: all_allowed(&ids) })
+    });
+    let server = server.await;
+    let answers = ask(&server, &batch(120, SHORT)).await;
+    assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "the request's: {answers:?}");
+
+    let impatient = OpenFgaConfig { timeout: SHORT, ..config(&server.address) };
+    let authorizer = OpenFgaAuthorizer::new(&impatient).expect("an authorizer");
+    let answers = authorizer.check(&batch(120, LONG)).await;
+    assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "the adapter's own: {answers:?}");
+
+    let answers = ask(&server, &batch(1, Duration::ZERO)).await;
+    assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "already passed: {answers:?}");
+}
+
+/// The answer to an abandoned call comes after the next call was made on the same connection.
+#[tokio::test]
+async fn a_late_answer_is_nobodys() {
+    let (calls, late) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let release = Arc::clone(&late);
+    let server = serve(move |ids| {
+        let first = calls.fetch_add(1, Ordering::SeqCst) == 0;
+        let late = Arc::clone(&late);
+        async move {
+            if first {
+                late.notified().await;
+            } else {
+                late.notify_one();
+            }
+            Ok(Reply { results: ids.iter().map(|id| entry(id, first)).collect() })
+        }
+    });
+    let server = server.await;
+    let authorizer = OpenFgaAuthorizer::new(&config(&server.address)).expect("an authorizer");
+    let abandoned = authorizer.check(&batch(1, SHORT)).await;
+    assert!(matches!(abandoned, Err(AuthzError::DeadlineExceeded)), "{abandoned:?}");
+    release.notify_one();
+    let answers = authorizer.check(&batch(1, LONG)).await.expect("a decision");
+    assert_eq!(answers, [Answer { position: 0, allowed: false }]);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_out_of_reach() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("its address"));
+    let authorizer = OpenFgaAuthorizer::new(&config(&address)).expect("an authorizer");
+    let hanging_up = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            drop(stream);
+        }
+    });
+    let answers = authorizer.check(&batch(3, LONG)).await;
+    assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "hangs up: {answers:?}");
+    hanging_up.abort();
+    assert!(hanging_up.await.is_err_and(|e| e.is_cancelled()));
+    let answers = authorizer.check(&batch(3, LONG)).await;
+    assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "refuses the connection: {answers:?}");
+}

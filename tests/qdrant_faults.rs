@@ -1,0 +1,308 @@
+//! INVARIANT (fail closed): however a Qdrant fails, the adapter answers with an error or a right answer, never with a
+//! chunk that was not asked for or that has no guard.
+#![cfg(test)]
+
+#[path = "support/faulty_server.rs"]
+mod faulty_server;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use faulty_server::{FaultyServer, Methods};
+use qdrant_client::qdrant::{
+    CollectionConfig, CollectionInfo, CollectionParams, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue,
+    GetCollectionInfoRequest, GetCollectionInfoResponse, GetPoints, GetResponse, PayloadSchemaInfo, PointId,
+    QueryPoints, QueryResponse, RetrievedPoint, ScoredPoint, UpdateBatchPoints, UpdateBatchResponse, UpdateResult,
+    UpdateStatus, Value, VectorParams, facet_value::Variant, vectors_config,
+};
+use ragward::chunk::{Candidate, Chunk, Document, Metadata};
+use ragward::relationship::Object;
+use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
+use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore, VectorStoreError};
+use tokio::net::TcpListener;
+use tonic::{Code, Status};
+
+const QUERY: &str = "/qdrant.Points/Query";
+const GET: &str = "/qdrant.Points/Get";
+const FACET: &str = "/qdrant.Points/Facet";
+const UPDATE: &str = "/qdrant.Points/UpdateBatch";
+const COLLECTION: &str = "/qdrant.Collections/Get";
+const SHORT: Duration = Duration::from_millis(200);
+
+/// A right answer: the points `c0`, `c1`, … with falling scores.
+fn points(number: u64) -> Vec<ScoredPoint> {
+    let point = |place: u16| ScoredPoint {
+        id: Some(PointId::from(point_id(&format!("c{place}")))),
+        payload: payload(&format!("c{place}")),
+        score: 1.0 - f32::from(place) / 1_000.0,
+        ..ScoredPoint::default()
+    };
+    (0..).take(usize::try_from(number).expect("a small number")).map(point).collect()
+}
+
+fn payload(chunk_id: &str) -> std::collections::HashMap<String, Value> {
+    let text = |field: &str, value: &str| (field.to_owned(), Value::from(value));
+    [text("chunk_id", chunk_id), text("guard", "document:1"), text("document_id", "d"), text("text", "words")].into()
+}
+
+fn store(server: &FaultyServer) -> QdrantStore {
+    QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store")
+}
+
+/// A document of the chunk `c0`.
+fn document() -> Document {
+    let chunk = Chunk {
+        id: "c0".to_owned(),
+        document_id: "d".to_owned(),
+        guard: Object::parse("document:1").expect("an object"),
+        title: String::new(),
+        text: "words".to_owned(),
+        metadata: Metadata::new(),
+        vector: vec![1.0, 0.0],
+    };
+    Document { id: "d".to_owned(), title: String::new(), chunks: vec![chunk] }
+}
+
+fn nearest(limit: usize) -> Search {
+    let query = Query::Vector(vec![1.0, 0.0]);
+    Search { collection: "docs".to_owned(), query, filter: None, scope: Scope::Everything, limit }
+}
+
+fn ids(candidates: &[Candidate]) -> Vec<&str> {
+    candidates.iter().map(|candidate| candidate.chunk_id.as_str()).collect()
+}
+
+async fn search<F>(behaviour: impl Fn(QueryPoints) -> F + Send + Sync + 'static) -> Result<Vec<Candidate>, String>
+where
+    F: Future<Output = Result<QueryResponse, Status>> + Send + 'static,
+{
+    let server = Methods::default().on(QUERY, behaviour).start().await;
+    store(&server).search(&nearest(5)).await.map_err(|e| format!("{e:?}"))
+}
+
+#[tokio::test]
+async fn a_wrong_answer_to_a_search_is_an_error() {
+    type Rewrite = fn(&mut Vec<ScoredPoint>);
+    let cases: [(&str, Rewrite); 7] = [
+        ("one too many", |p| p.push(points(6).remove(5))),
+        ("one twice", |p| p[1] = ScoredPoint { score: p[1].score, ..p[0].clone() }),
+        ("not a number", |p| p[1].score = f32::NAN),
+        ("infinite", |p| p[0].score = f32::INFINITY),
+        ("negative infinite", |p| p[4].score = f32::NEG_INFINITY),
+        ("out of order", |p| p.swap(1, 3)),
+        ("lowest first", |p| p.reverse()),
+    ];
+    for (name, rewrite) in cases {
+        let found = search(move |request| async move {
+            let mut result = points(request.limit.unwrap_or_default());
+            rewrite(&mut result);
+            Ok(QueryResponse { result, ..QueryResponse::default() })
+        });
+        assert!(found.await.is_err_and(|e| e.starts_with("BadAnswer")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_point_is_replaced_by_the_next() {
+    type Rewrite = fn(&mut ScoredPoint);
+    let cases: [(&str, Rewrite); 7] = [
+        ("no payload", |p| p.payload.clear()),
+        ("no guard", |p| drop(p.payload.remove("guard"))),
+        ("a wildcard guard", |p| drop(p.payload.insert("guard".to_owned(), Value::from("document:*")))),
+        ("a number as guard", |p| drop(p.payload.insert("guard".to_owned(), Value::from(1_i64)))),
+        ("another chunk's id", |p| drop(p.payload.insert("chunk_id".to_owned(), Value::from("c3")))),
+        ("no point id", |p| p.id = None),
+        ("a number as point id", |p| p.id = Some(PointId::from(1_u64))),
+    ];
+    for (name, rewrite) in cases {
+        let found = search(move |request| async move {
+            let mut result = points(request.limit.unwrap_or_default());
+            result.iter_mut().step_by(2).for_each(rewrite);
+            Ok(QueryResponse { result, ..QueryResponse::default() })
+        });
+        assert_eq!(ids(&found.await.expect("candidates")), ["c1", "c3", "c5", "c7", "c9"], "{name}");
+    }
+}
+
+#[tokio::test]
+async fn unusable_points_are_passed_over_within_a_bound() {
+    let largest = Arc::new(AtomicU64::new(0));
+    let seen = Arc::clone(&largest);
+    let found = search(move |request| {
+        let limit = request.limit.unwrap_or_default();
+        seen.fetch_max(limit, Ordering::SeqCst);
+        let mut result = points(limit);
+        for point in &mut result {
+            point.payload.clear();
+        }
+        async move { Ok(QueryResponse { result, ..QueryResponse::default() }) }
+    });
+    assert!(found.await.is_err_and(|e| e.starts_with("BadAnswer")));
+    assert_eq!(largest.load(Ordering::SeqCst), 5 * 64);
+
+    // When there is nothing else, that is the whole answer.
+    let found = search(|_| async {
+        let mut result = points(3);
+        result[0].payload.clear();
+        Ok(QueryResponse { result, ..QueryResponse::default() })
+    });
+    assert_eq!(ids(&found.await.expect("candidates")), ["c1", "c2"]);
+}
+
+#[tokio::test]
+async fn an_empty_scope_asks_nothing() {
+    let server = Methods::default().start().await;
+    let table = ragward::vector_store::GuardTable { guards: Arc::default() };
+    let scope = Scope::Guards { table, positions: roaring::RoaringBitmap::from([0, 7]) };
+    let found = store(&server).search(&Search { scope, ..nearest(5) }).await;
+    assert!(found.expect("no candidates").is_empty());
+}
+
+#[tokio::test]
+async fn a_wrong_answer_to_a_read_is_never_another_chunk() {
+    type Rewrite = fn(&mut Vec<RetrievedPoint>);
+    let cases: [(&str, Rewrite, Option<&[&str]>); 6] = [
+        ("right", |_| {}, Some(&["c0", "c1"])),
+        ("reversed", |p| p.reverse(), Some(&["c0", "c1"])),
+        ("one too few", |p| p.truncate(1), Some(&["c0"])),
+        ("one twice", |p| p[1] = p[0].clone(), None),
+        ("another", |p| p[1].id = Some(PointId::from(point_id("c9"))), None),
+        ("another's payload", |p| p[1].payload = payload("c9"), Some(&["c0"])),
+    ];
+    let asked = ["c0".to_owned(), "c1".to_owned()];
+    for (name, rewrite, expected) in cases {
+        let behaviour = move |_: GetPoints| async move {
+            let point = |point: ScoredPoint| RetrievedPoint {
+                id: point.id,
+                payload: point.payload,
+                ..RetrievedPoint::default()
+            };
+            let mut result: Vec<RetrievedPoint> = points(2).into_iter().map(point).collect();
+            // The order of an answer means nothing.
+            result.sort_by_key(|point| format!("{:?}", point.payload.get("chunk_id")));
+            rewrite(&mut result);
+            Ok(GetResponse { result, ..GetResponse::default() })
+        };
+        let server = Methods::default().on(GET, behaviour).start().await;
+        let found = store(&server).find("docs", &asked).await;
+        let read = store(&server).read("docs", &asked).await;
+        if let Some(expected) = expected {
+            assert_eq!(ids(&found.expect("found")), expected, "{name}");
+            let read = read.expect("read");
+            assert_eq!(read.iter().map(|chunk| chunk.id.as_str()).collect::<Vec<_>>(), expected, "{name}");
+        } else {
+            assert!(matches!(found, Err(VectorStoreError::BadAnswer(_))), "{name}: {found:?}");
+            assert!(matches!(read, Err(VectorStoreError::BadAnswer(_))), "{name}: {read:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_count_of_documents_is_an_error() {
+    let hit = |id: &str| {
+        let value = FacetValue { variant: Some(Variant::StringValue(id.to_owned())) };
+        FacetHit { value: Some(value), count: 1 }
+    };
+    let number = FacetHit { value: Some(FacetValue { variant: Some(Variant::IntegerValue(1)) }), count: 1 };
+    for hits in [vec![hit("foreign")], vec![hit("d"), hit("d")], vec![number], vec![FacetHit::default()]] {
+        let answer = FacetResponse { hits, ..FacetResponse::default() };
+        let shown = format!("{answer:?}");
+        let behaviour = move |_: FacetCounts| std::future::ready(Ok(answer.clone()));
+        let server = Methods::default().on(FACET, behaviour).start().await;
+        let counted = store(&server).documents("docs", &["d".to_owned(), "e".to_owned()]).await;
+        assert!(matches!(counted, Err(VectorStoreError::BadAnswer(_))), "{shown}: {counted:?}");
+    }
+}
+
+fn describe(_: GetCollectionInfoRequest) -> impl Future<Output = Result<GetCollectionInfoResponse, Status>> {
+    let vector = VectorParams { size: 2, distance: Distance::Cosine.into(), ..VectorParams::default() };
+    let params = CollectionParams {
+        vectors_config: Some(vectors_config::Config::Params(vector).into()),
+        ..CollectionParams::default()
+    };
+    let indexes = ["guard", "document_id", "position"];
+    let info = CollectionInfo {
+        config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
+        payload_schema: indexes.map(|field| (field.to_owned(), PayloadSchemaInfo::default())).into(),
+        ..CollectionInfo::default()
+    };
+    std::future::ready(Ok(GetCollectionInfoResponse { result: Some(info), time: 0.0 }))
+}
+
+#[tokio::test]
+async fn a_write_that_is_not_confirmed_is_an_error() {
+    let result = |status: UpdateStatus| UpdateResult { operation_id: None, status: status.into() };
+    let done = result(UpdateStatus::Completed);
+    let answers = [
+        (vec![done, done], true),
+        (vec![], false),
+        (vec![done], false),
+        (vec![done, done, done], false),
+        (vec![done, result(UpdateStatus::Acknowledged)], false),
+        (vec![result(UpdateStatus::WaitTimeout), done], false),
+        (vec![done, result(UpdateStatus::ClockRejected)], false),
+        (vec![UpdateResult::default(), done], false),
+    ];
+    for (result, confirmed) in answers {
+        let answer = UpdateBatchResponse { result, ..UpdateBatchResponse::default() };
+        let shown = format!("{answer:?}");
+        let update = move |_: UpdateBatchPoints| std::future::ready(Ok(answer.clone()));
+        let nothing = |_: GetPoints| std::future::ready(Ok(GetResponse::default()));
+        let methods = Methods::default().on(COLLECTION, describe).on(GET, nothing).on(UPDATE, update);
+        let written = store(&methods.start().await).upsert("docs", vec![document()]).await;
+        assert_eq!(written.is_ok(), confirmed, "{shown}: {written:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_point_id_that_another_chunk_has_is_not_overwritten() {
+    let collision = |request: GetPoints| {
+        let id = request.ids.into_iter().next();
+        let point = RetrievedPoint { id, payload: payload("another"), ..RetrievedPoint::default() };
+        std::future::ready(Ok(GetResponse { result: vec![point], ..GetResponse::default() }))
+    };
+    let server = Methods::default().on(COLLECTION, describe).on(GET, collision).start().await;
+    let written = store(&server).upsert("docs", vec![document()]).await;
+    assert!(matches!(written, Err(VectorStoreError::Invalid(_))), "{written:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_can_be_done() {
+    type Expected = fn(&VectorStoreError) -> bool;
+    let unavailable: Expected = |e| matches!(e, VectorStoreError::Unavailable(_));
+    let cases: [(Code, Expected); 7] = [
+        (Code::NotFound, |e| matches!(e, VectorStoreError::UnknownCollection(name) if name == "docs")),
+        (Code::InvalidArgument, |e| matches!(e, VectorStoreError::Invalid(_))),
+        (Code::Unimplemented, |e| matches!(e, VectorStoreError::Unsupported(_))),
+        (Code::Unauthenticated, unavailable),
+        (Code::Internal, unavailable),
+        (Code::ResourceExhausted, unavailable),
+        (Code::Unknown, unavailable),
+    ];
+    for (code, expected) in cases {
+        let refuse = move |_: GetPoints| async move { Err::<GetResponse, _>(Status::new(code, "refused")) };
+        let server = Methods::default().on(GET, refuse).start().await;
+        let read = store(&server).read("docs", &["c0".to_owned()]).await;
+        assert!(read.as_ref().is_err_and(expected), "{code:?}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_or_is_not_there_is_out_of_reach() {
+    let hang = |_: QueryPoints| std::future::pending::<Result<QueryResponse, Status>>();
+    let server = Methods::default().on(QUERY, hang).start().await;
+    let impatient = QdrantConfig { timeout: SHORT, ..QdrantConfig::new(&server.address) };
+    let found = QdrantStore::new(&impatient).expect("a store").search(&nearest(5)).await;
+    assert!(matches!(found, Err(VectorStoreError::Unavailable(_))), "{found:?}");
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("its address"));
+    drop(listener);
+    let store = QdrantStore::new(&QdrantConfig::new(address)).expect("a store");
+    let found = store.search(&nearest(5)).await;
+    assert!(matches!(found, Err(VectorStoreError::Unavailable(_))), "{found:?}");
+    let described = store.collection("docs").await;
+    assert!(matches!(described, Err(VectorStoreError::Unavailable(_))), "{described:?}");
+}

@@ -1,0 +1,257 @@
+//! What every authorizer must answer. An adapter loads [`model`] and [`tuples`] in its own way and is then handed to
+//! [`run`].
+//!
+//! ```text
+//! type user
+//! type group
+//!   define member: [user, user:*, group#member]
+//! type folder
+//!   define parent: [folder]
+//!   define owner: [user]
+//!   define viewer: [user, user:*, group#member] or owner or viewer from parent
+//! type document
+//!   define parent: [folder]
+//!   define owner: [user]
+//!   define approved: [user, user:*]
+//!   define blocked: [user, group#member]
+//!   define editor: [user, group#member] or owner
+//!   define viewer: [user, user:*, group#member] or editor or viewer from parent
+//!   define can_read: viewer but not blocked
+//!   define can_publish: editor and approved
+//! ```
+
+use std::time::Duration;
+
+use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
+use ragward::relationship::{Object, Relation, RelationshipTuple};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Long enough for a busy machine; no test waits for it.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// User, relation, object, and whether it is allowed.
+type Row = (&'static str, &'static str, &'static str, bool);
+
+const TUPLES: [(&str, &str, &str); 27] = [
+    ("user:anne", "member", "group:eng"),
+    ("user:bob", "member", "group:eng"),
+    ("group:leads#member", "member", "group:eng"),
+    ("user:lea", "member", "group:leads"),
+    ("user:*", "member", "group:all"),
+    // Each contains the other.
+    ("group:left#member", "member", "group:right"),
+    ("group:right#member", "member", "group:left"),
+    ("user:zed", "member", "group:left"),
+    ("folder:root", "parent", "folder:sub"),
+    ("folder:sub", "parent", "folder:deep"),
+    ("group:eng#member", "viewer", "folder:root"),
+    ("user:fay", "owner", "folder:deep"),
+    ("folder:deep", "parent", "document:plan"),
+    ("user:bob", "blocked", "document:plan"),
+    ("user:carl", "owner", "document:own"),
+    ("user:carl", "approved", "document:own"),
+    ("user:carl", "owner", "document:draft"),
+    ("user:dan", "approved", "document:own"),
+    ("user:*", "approved", "document:open"),
+    ("group:leads#member", "editor", "document:open"),
+    ("user:*", "viewer", "document:public"),
+    ("group:leads#member", "blocked", "document:public"),
+    ("group:all#member", "viewer", "document:all"),
+    ("group:right#member", "viewer", "document:cycle"),
+    ("user:pipe|under_'quote\"é@example.com", "viewer", "document:odd/id?x=1&y='\"|é"),
+    ("user:case", "viewer", "document:Case"),
+    ("group:eng", "parent", "document:plan"),
+];
+
+const ROWS: [Row; 53] = [
+    // Direct.
+    ("user:anne", "member", "group:eng", true),
+    ("user:carl", "member", "group:eng", false),
+    ("user:carl", "owner", "document:own", true),
+    ("user:anne", "owner", "document:own", false),
+    // Computed, through two steps.
+    ("user:carl", "editor", "document:own", true),
+    ("user:carl", "viewer", "document:own", true),
+    ("user:carl", "can_read", "document:own", true),
+    ("user:anne", "can_read", "document:own", false),
+    // Usersets and nested groups.
+    ("user:lea", "member", "group:eng", true),
+    ("user:anne", "member", "group:leads", false),
+    ("user:lea", "editor", "document:open", true),
+    ("user:anne", "editor", "document:open", false),
+    // Groups that contain each other.
+    ("user:zed", "member", "group:left", true),
+    ("user:zed", "member", "group:right", true),
+    ("user:zed", "can_read", "document:cycle", true),
+    ("user:anne", "member", "group:right", false),
+    ("user:anne", "can_read", "document:cycle", false),
+    // Tuple to userset, through three folders.
+    ("user:anne", "viewer", "folder:root", true),
+    ("user:anne", "viewer", "folder:deep", true),
+    ("user:anne", "can_read", "document:plan", true),
+    ("user:lea", "can_read", "document:plan", true),
+    ("user:fay", "can_read", "document:plan", true),
+    ("user:fay", "viewer", "folder:sub", false),
+    ("user:carl", "can_read", "document:plan", false),
+    // But not.
+    ("user:bob", "viewer", "document:plan", true),
+    ("user:bob", "can_read", "document:plan", false),
+    ("user:lea", "viewer", "document:public", true),
+    ("user:lea", "can_read", "document:public", false),
+    ("user:anne", "can_read", "document:public", true),
+    // And.
+    ("user:carl", "can_publish", "document:own", true),
+    ("user:carl", "can_publish", "document:draft", false),
+    ("user:dan", "can_publish", "document:own", false),
+    ("user:lea", "can_publish", "document:open", true),
+    ("user:anne", "can_publish", "document:open", false),
+    // Wildcards: for users, not for other types.
+    ("user:nobody-knows", "viewer", "document:public", true),
+    ("user:nobody-knows", "member", "group:all", true),
+    ("user:nobody-knows", "can_read", "document:all", true),
+    ("user:nobody-knows", "approved", "document:open", true),
+    ("group:eng", "viewer", "document:public", false),
+    ("group:eng", "viewer", "folder:root", false),
+    // Names are taken byte by byte.
+    ("user:pipe|under_'quote\"é@example.com", "can_read", "document:odd/id?x=1&y='\"|é", true),
+    ("user:pipe|under_'quote\"é@example.com", "can_read", "document:odd/id?x=1&y='\"|e\u{301}", false),
+    ("user:case", "can_read", "document:Case", true),
+    ("user:case", "can_read", "document:case", false),
+    ("user:Case", "can_read", "document:Case", false),
+    // What nobody wrote, or the model does not have.
+    ("user:anne", "can_read", "document:absent", false),
+    ("user:absent", "can_read", "document:plan", false),
+    ("user:anne", "can_fly", "document:plan", false),
+    ("user:anne", "can_read", "folder:root", false),
+    ("user:anne", "can_read", "planet:mars", false),
+    ("robot:r2", "can_read", "document:public", false),
+    ("robot:r2", "can_fly", "planet:mars", false),
+    ("user:anne", "can_read", "docu'ment:plan", false),
+];
+
+/// The model in `OpenFGA`'s JSON form.
+pub(crate) fn model() -> Value {
+    let this = || json!({ "this": {} });
+    let computed = |relation: &str| json!({ "computedUserset": { "relation": relation } });
+    let from_parent = |relation: &str| {
+        let (tupleset, computed) = (json!({ "relation": "parent" }), json!({ "relation": relation }));
+        json!({ "tupleToUserset": { "tupleset": tupleset, "computedUserset": computed } })
+    };
+    let union = |children: Vec<Value>| json!({ "union": { "child": children } });
+    let (user, group, folder) = (json!({ "type": "user" }), json!({ "type": "group" }), json!({ "type": "folder" }));
+    let everybody = json!({ "type": "user", "wildcard": {} });
+    let members = json!({ "type": "group", "relation": "member" });
+    let direct = |types: &[&Value]| json!({ "directly_related_user_types": types });
+    json!({
+        "schema_version": "1.1",
+        "type_definitions": [
+            { "type": "user" },
+            {
+                "type": "group",
+                "relations": { "member": this() },
+                "metadata": { "relations": { "member": direct(&[&user, &everybody, &members]) } },
+            },
+            {
+                "type": "folder",
+                "relations": {
+                    "parent": this(),
+                    "owner": this(),
+                    "viewer": union(vec![this(), computed("owner"), from_parent("viewer")]),
+                },
+                "metadata": { "relations": {
+                    "parent": direct(&[&folder]),
+                    "owner": direct(&[&user]),
+                    "viewer": direct(&[&user, &everybody, &members]),
+                } },
+            },
+            {
+                "type": "document",
+                "relations": {
+                    "parent": this(),
+                    "owner": this(),
+                    "approved": this(),
+                    "blocked": this(),
+                    "editor": union(vec![this(), computed("owner")]),
+                    "viewer": union(vec![this(), computed("editor"), from_parent("viewer")]),
+                    "can_read": { "difference": { "base": computed("viewer"), "subtract": computed("blocked") } },
+                    "can_publish": { "intersection": { "child": [computed("editor"), computed("approved")] } },
+                },
+                "metadata": { "relations": {
+                    "parent": direct(&[&folder, &group]),
+                    "owner": direct(&[&user]),
+                    "approved": direct(&[&user, &everybody]),
+                    "blocked": direct(&[&user, &members]),
+                    "editor": direct(&[&user, &members]),
+                    "viewer": direct(&[&user, &everybody, &members]),
+                } },
+            },
+        ],
+    })
+}
+
+/// The tuples.
+pub(crate) fn tuples() -> Vec<RelationshipTuple> {
+    let parse = |(user, relation, object)| RelationshipTuple::parse(user, relation, object).expect("a tuple");
+    TUPLES.into_iter().map(parse).collect()
+}
+
+/// Holds the authorizer to the port's contract.
+pub(crate) async fn run(authorizer: &dyn Authorizer) {
+    assert!(!authorizer.model_id().await.expect("a loaded model").is_empty());
+    each_row_alone(authorizer).await;
+    batches_of_any_size(authorizer).await;
+    batches_in_any_order(authorizer).await;
+}
+
+async fn each_row_alone(authorizer: &dyn Authorizer) {
+    for row in ROWS {
+        let decisions = decide(authorizer, &[row], Consistency::HigherConsistency).await;
+        assert_eq!(decisions, [row.3], "{row:?}");
+    }
+}
+
+/// Around one call's maximum, and many calls. Larger batches ask the same questions several times.
+async fn batches_of_any_size(authorizer: &dyn Authorizer) {
+    for size in [0, 1, 2, 49, 50, 51, 99, 100, 101, 1_025] {
+        let rows: Vec<Row> = ROWS.into_iter().cycle().take(size).collect();
+        hold(authorizer, &rows, &format!("{size} checks")).await;
+    }
+}
+
+async fn batches_in_any_order(authorizer: &dyn Authorizer) {
+    let mut rows: Vec<Row> = ROWS.into_iter().chain(ROWS).collect();
+    rows.reverse();
+    hold(authorizer, &rows, "reversed").await;
+    // A stride that shares no factor with the length visits each row once.
+    for stride in [7, 11, 17] {
+        let strided: Vec<Row> = (0..rows.len()).map(|i| rows[i * stride % rows.len()]).collect();
+        hold(authorizer, &strided, &format!("stride {stride}")).await;
+    }
+    let alternating = [ROWS[0], ROWS[1]].repeat(60);
+    hold(authorizer, &alternating, "two questions, sixty times each").await;
+}
+
+async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {
+    let decisions = decide(authorizer, rows, Consistency::MinimizeLatency).await;
+    for (row, decision) in rows.iter().zip(&decisions) {
+        assert_eq!(*decision, row.3, "{name}: {row:?}");
+    }
+}
+
+/// The decisions in the order asked; panics unless each check has exactly one.
+async fn decide(authorizer: &dyn Authorizer, rows: &[Row], consistency: Consistency) -> Vec<bool> {
+    let checks = rows.iter().map(|(user, relation, object, _)| Check {
+        user: Object::parse(user).expect("a user"),
+        relation: Relation::parse(relation).expect("a relation"),
+        object: Object::parse(object).expect("an object"),
+    });
+    let batch = CheckBatch { checks: checks.collect(), consistency, deadline: Instant::now() + PATIENCE };
+    let answers = authorizer.check(&batch).await.expect("decisions");
+    let mut decisions = vec![None; rows.len()];
+    for answer in answers {
+        let earlier = decisions[answer.position].replace(answer.allowed);
+        assert_eq!(earlier, None, "position {} was answered twice", answer.position);
+    }
+    decisions.into_iter().map(|decision| decision.expect("an answer to each check")).collect()
+}

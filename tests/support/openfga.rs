@@ -1,0 +1,94 @@
+//! A real `OpenFGA` server for a test: in memory, on a free port of loopback, ended with the value.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use ragward::authz::openfga::{OpenFgaConfig, StoreSelector};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+/// A port that was free may be taken by somebody else before the server binds it.
+const START_ATTEMPTS: usize = 3;
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// What the server logs once it listens.
+const LISTENING: &str = "starting gRPC server on";
+
+/// A running server; dropping it kills the process.
+pub(crate) struct OpenFga {
+    port: u16,
+    _process: Child,
+}
+
+impl OpenFga {
+    /// Starts a server; `None`, with a word about it, when there is none on this machine. With `CI` set that is a
+    /// failure.
+    pub(crate) async fn start() -> Option<Self> {
+        let Some(binary) = binary() else {
+            assert!(!set("CI"), "CI must run the live tests: put `openfga` on the PATH or its path into OPENFGA_BIN");
+            eprintln!("skipped: no `openfga` on the PATH and no OPENFGA_BIN");
+            return None;
+        };
+        for _ in 0..START_ATTEMPTS {
+            if let Some(server) = Self::try_start(&binary).await {
+                return Some(server);
+            }
+        }
+        panic!("`{}` did not start", binary.display());
+    }
+
+    /// The configuration that reaches a store of it.
+    pub(crate) fn config(&self, store_name: &str) -> OpenFgaConfig {
+        let store = StoreSelector::Name(store_name.to_owned());
+        OpenFgaConfig::new(format!("http://127.0.0.1:{}", self.port), store)
+    }
+
+    async fn try_start(binary: &PathBuf) -> Option<Self> {
+        let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
+        let mut process = Command::new(binary)
+            .args(["run", "--datastore-engine=memory", "--http-enabled=false", "--playground-enabled=false"])
+            .args(["--metrics-enabled=false", "--log-format=json", &format!("--grpc-addr=127.0.0.1:{port}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the server's process");
+        let mut log = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        let listening = async {
+            while let Ok(Some(line)) = log.next_line().await {
+                if line.contains(LISTENING) {
+                    return true;
+                }
+            }
+            false
+        };
+        let started = timeout(START_TIMEOUT, listening).await.expect("a server that listens in time");
+        if !started {
+            return None;
+        }
+        // The log is read to its end, so that the server never waits for a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Some(Self { port, _process: process })
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    if let Some(named) = variable("OPENFGA_BIN") {
+        return Some(PathBuf::from(named));
+    }
+    let path = variable("PATH")?;
+    std::env::split_paths(&path).map(|directory| directory.join("openfga")).find(|candidate| candidate.is_file())
+}
+
+fn set(name: &str) -> bool {
+    variable(name).is_some()
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "a test finds the server's binary as its caller says")]
+    let value = std::env::var(name);
+    value.ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,75 @@
+//! A real Qdrant for a test: one that runs already, or one that is started on free ports of loopback and ended with the
+//! value.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+
+const START_TIMEOUT: Duration = Duration::from_mins(1);
+/// What the server logs once its gRPC port is open.
+const LISTENING: &str = "gRPC listening on";
+
+/// A server that can be called; dropping it kills the process if the test started it.
+pub(crate) struct Qdrant {
+    pub(crate) url: String,
+    _process: Option<(Child, TempDir)>,
+}
+
+impl Qdrant {
+    /// Finds or starts a server; `None`, with a word about it, when there is none on this machine.
+    pub(crate) async fn find() -> Option<Self> {
+        if let Some(url) = variable("QDRANT_URL") {
+            return Some(Self { url, _process: None });
+        }
+        let path = variable("PATH").unwrap_or_default();
+        let binary = std::env::split_paths(&path).map(|directory| directory.join("qdrant")).find(|file| file.is_file());
+        let Some(binary) = binary else {
+            eprintln!("skipped: no QDRANT_URL and no `qdrant` on the PATH");
+            return None;
+        };
+        Some(Self::start(binary).await)
+    }
+
+    async fn start(binary: PathBuf) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let port = || TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
+        let (http, grpc) = (port(), port());
+        let mut process = Command::new(binary)
+            .current_dir(directory.path())
+            .env("QDRANT__SERVICE__HOST", "127.0.0.1")
+            .env("QDRANT__SERVICE__HTTP_PORT", http.to_string())
+            .env("QDRANT__SERVICE__GRPC_PORT", grpc.to_string())
+            .env("QDRANT__TELEMETRY_DISABLED", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the server's process");
+        let mut log = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        let listening = async {
+            while let Some(line) = log.next_line().await.expect("the server's log") {
+                if line.contains(LISTENING) {
+                    return;
+                }
+            }
+            panic!("Qdrant ended while it started");
+        };
+        timeout(START_TIMEOUT, listening).await.expect("a server that listens in time");
+        // The log is read to its end, so that the server never waits for a full pipe.
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        Self { url: format!("http://127.0.0.1:{grpc}"), _process: Some((process, directory)) }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "a test finds the server as its caller says")]
+    let value = std::env::var(name);
+    value.ok().filter(|value| !value.is_empty())
+}

@@ -1,0 +1,142 @@
+//! The service of collections.
+
+use std::collections::HashMap;
+
+use qdrant_client::qdrant::collections_server::Collections;
+use qdrant_client::qdrant::{
+    ChangeAliases, CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionConfig,
+    CollectionExistsRequest, CollectionExistsResponse, CollectionInfo, CollectionOperationResponse, CollectionParams,
+    CreateCollection, CreateShardKeyRequest, CreateShardKeyResponse, DeleteCollection, DeleteShardKeyRequest,
+    DeleteShardKeyResponse, Distance, GetCollectionInfoRequest, GetCollectionInfoResponse, ListAliasesRequest,
+    ListAliasesResponse, ListCollectionAliasesRequest, ListCollectionsRequest, ListCollectionsResponse,
+    ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo, UpdateCollection,
+    UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse, VectorParams, VectorParamsMap,
+    VectorsConfig, vectors_config,
+};
+use ragward::vector_store::VectorStore;
+use tonic::{Request, Response, Status};
+
+use super::{Collection, Engine, not_implemented, or_empty};
+
+#[tonic::async_trait]
+impl Collections for Engine {
+    async fn get(
+        &self,
+        request: Request<GetCollectionInfoRequest>,
+    ) -> Result<Response<GetCollectionInfoResponse>, Status> {
+        let name = request.into_inner().collection_name;
+        let known = self.known(&name)?;
+        let chunks = or_empty(self.store.collection(&name).await.map(|info| info.chunks), 0)?;
+        let params = VectorParams { size: known.dimension, distance: Distance::Cosine.into(), ..Default::default() };
+        let vectors = match known.vector_name {
+            None => vectors_config::Config::Params(params),
+            Some(vector) => {
+                vectors_config::Config::ParamsMap(VectorParamsMap { map: HashMap::from([(vector, params)]) })
+            }
+        };
+        let params = CollectionParams {
+            vectors_config: Some(VectorsConfig { config: Some(vectors) }),
+            ..CollectionParams::default()
+        };
+        let info = CollectionInfo {
+            config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
+            points_count: Some(chunks),
+            payload_schema: known.indexes.into_iter().map(|field| (field, PayloadSchemaInfo::default())).collect(),
+            ..CollectionInfo::default()
+        };
+        Ok(Response::new(GetCollectionInfoResponse { result: Some(info), time: 0.0 }))
+    }
+
+    async fn create(
+        &self,
+        request: Request<CreateCollection>,
+    ) -> Result<Response<CollectionOperationResponse>, Status> {
+        let request = request.into_inner();
+        let config = request.vectors_config.and_then(|config| config.config);
+        let (vector_name, params) = match config {
+            Some(vectors_config::Config::Params(params)) => (None, params),
+            Some(vectors_config::Config::ParamsMap(named)) if named.map.len() == 1 => {
+                let (name, params) = named.map.into_iter().next().expect("one vector");
+                (Some(name), params)
+            }
+            Some(vectors_config::Config::ParamsMap(_)) | None => return not_implemented(),
+        };
+        if params.distance() != Distance::Cosine {
+            return not_implemented();
+        }
+        let collection = Collection { dimension: params.size, vector_name, ..Collection::default() };
+        if !self.add(request.collection_name, collection) {
+            return Err(Status::invalid_argument("Wrong input: Collection already exists!"));
+        }
+        Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
+    }
+
+    async fn list(&self, _: Request<ListCollectionsRequest>) -> Result<Response<ListCollectionsResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn update(&self, _: Request<UpdateCollection>) -> Result<Response<CollectionOperationResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn delete(&self, _: Request<DeleteCollection>) -> Result<Response<CollectionOperationResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn update_aliases(&self, _: Request<ChangeAliases>) -> Result<Response<CollectionOperationResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn list_collection_aliases(
+        &self,
+        _: Request<ListCollectionAliasesRequest>,
+    ) -> Result<Response<ListAliasesResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn list_aliases(&self, _: Request<ListAliasesRequest>) -> Result<Response<ListAliasesResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn collection_cluster_info(
+        &self,
+        _: Request<CollectionClusterInfoRequest>,
+    ) -> Result<Response<CollectionClusterInfoResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn collection_exists(
+        &self,
+        _: Request<CollectionExistsRequest>,
+    ) -> Result<Response<CollectionExistsResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn update_collection_cluster_setup(
+        &self,
+        _: Request<UpdateCollectionClusterSetupRequest>,
+    ) -> Result<Response<UpdateCollectionClusterSetupResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn create_shard_key(
+        &self,
+        _: Request<CreateShardKeyRequest>,
+    ) -> Result<Response<CreateShardKeyResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn delete_shard_key(
+        &self,
+        _: Request<DeleteShardKeyRequest>,
+    ) -> Result<Response<DeleteShardKeyResponse>, Status> {
+        not_implemented()
+    }
+
+    async fn list_shard_keys(
+        &self,
+        _: Request<ListShardKeysRequest>,
+    ) -> Result<Response<ListShardKeysResponse>, Status> {
+        not_implemented()
+    }
+}

@@ -1,0 +1,186 @@
+//! Holds the shape of the crate: which module may use which, where each heavy dependency is let in, and how long a file
+//! gets. `ARCHITECTURE.md` gives the reasons.
+#![cfg(test)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The modules from top to bottom. A module uses only modules of lower layers, never one above or beside it.
+const LAYERS: [&[&str]; 11] = [
+    &["main"],
+    &["cli"],
+    &["app"],
+    &["client"],
+    &["server"],
+    &["retrieval", "ingest"],
+    &["authz", "vector_store", "embedding", "audit"],
+    &["identity", "chunk"],
+    &["relationship"],
+    &["storage", "backend", "config", "proto"],
+    &["error_code"],
+];
+
+/// Crates that only some modules may name, by the beginnings of those modules' paths.
+const DOORS: [(&[&str], &[&str]); 5] = [
+    (&["qdrant_client"], &["vector_store/qdrant"]),
+    (&["openfga_client"], &["authz/openfga"]),
+    (&["moka"], &[]),
+    (
+        &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
+        &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
+    ),
+    (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
+];
+
+/// Past this a file holds a second idea.
+const FILE_LINES_MAX: usize = 600;
+
+/// One file of `src/`.
+struct Source {
+    /// Below `src/`, without the extension: `authz/openfga/wire`.
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// The top-level module that the file belongs to.
+    fn module(&self) -> &str {
+        self.path.split('/').next().unwrap_or_default()
+    }
+
+    /// The lines of code, numbered from 1, without line comments.
+    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
+        let without_comment = |line| str::split_once(line, "//").map_or(line, |(code, _)| code);
+        (1..).zip(self.text.lines().map(without_comment))
+    }
+}
+
+fn sources() -> Vec<Source> {
+    fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                collect(&path, files);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    files.sort();
+    let source = |file: &PathBuf| {
+        let path = file.strip_prefix(&root).expect("below src").with_extension("");
+        let path = path.to_str().expect("a name in UTF-8").replace('\\', "/");
+        Source { path, text: fs::read_to_string(file).expect("a source file") }
+    };
+    files.iter().map(source).collect()
+}
+
+/// The names that follow `prefix` in a line of code, such as the modules after `crate::`.
+fn names_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut names = Vec::new();
+    let mut pieces = code.split(prefix);
+    let mut before = pieces.next().unwrap_or_default();
+    for after in pieces {
+        // The prefix itself, not the end of a longer name or path.
+        if !before.ends_with(is_name) && !before.ends_with("::") {
+            names.push(after.split(|c| !is_name(c)).next().unwrap_or_default());
+        }
+        before = after;
+    }
+    names
+}
+
+fn layer(module: &str) -> Option<usize> {
+    LAYERS.iter().position(|modules| modules.contains(&module))
+}
+
+#[test]
+fn modules_use_only_what_lies_below() {
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| source.path != "lib") {
+        let module = source.module();
+        let Some(own) = layer(module) else {
+            complaints.push(format!("src/{}.rs: `{module}` has no place in LAYERS; give it one", source.path));
+            continue;
+        };
+        for (line, code) in source.code() {
+            for used in names_after(code, "crate::").into_iter().chain(names_after(code, "ragward::")) {
+                let fault = match layer(used) {
+                    _ if used == module => continue,
+                    Some(other) if other > own => continue,
+                    Some(_) => format!(
+                        "`{module}` must not use `{used}`, which lies above or beside it; move what is shared down"
+                    ),
+                    None => format!(
+                        "`{used}` is not a module of LAYERS; write one `use` per module, and give a new one a place"
+                    ),
+                };
+                complaints.push(format!("src/{}.rs:{line}: {fault}", source.path));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn heavy_dependencies_come_in_by_their_doors() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        for (line, code) in source.code() {
+            for (crates, doors) in DOORS {
+                let open =
+                    doors.iter().any(|door| source.path == *door || source.path.starts_with(&format!("{door}/")));
+                let named = crates.iter().find(|name| !names_after(code, &format!("{name}::")).is_empty());
+                if let (Some(name), false) = (named, open) {
+                    let doors = if doors.is_empty() {
+                        "nowhere yet".to_owned()
+                    } else {
+                        format!("only in {}", doors.join(", "))
+                    };
+                    complaints
+                        .push(format!("src/{}.rs:{line}: `{name}` is used {doors}; put a port between", source.path));
+                }
+            }
+            if source.module() != "config" && !names_after(code, "std::env::").is_empty() {
+                let fault = "only `config` reads the environment; hand the value down";
+                complaints.push(format!("src/{}.rs:{line}: {fault}", source.path));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn files_stay_short_and_are_named_after_their_module() {
+    let mut complaints = Vec::new();
+    for source in sources() {
+        let lines = source.text.lines().count();
+        if lines > FILE_LINES_MAX {
+            complaints.push(format!("src/{}.rs has {lines} lines; give its second idea a file", source.path));
+        }
+        if source.path.ends_with("/mod") {
+            complaints.push(format!("src/{}.rs: name it after its module, beside the folder", source.path));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn names_are_found_in_code() {
+    let rows: [(&str, &str, &[&str]); 7] = [
+        ("use crate::chunk::Chunk;", "crate::", &["chunk"]),
+        ("fn f(a: crate::authz::Check, b: &crate::chunk::Chunk)", "crate::", &["authz", "chunk"]),
+        ("use crate::{authz, chunk};", "crate::", &[""]),
+        ("let x = my_crate::thing;", "crate::", &[]),
+        ("pub use generated::ragward::chunk;", "ragward::", &[]),
+        ("use tonic_types::Status;", "tonic::", &[]),
+        ("pub(crate) fn tonic::Status", "tonic::", &["Status"]),
+    ];
+    for (code, prefix, expected) in rows {
+        assert_eq!(names_after(code, prefix), expected, "{code}");
+    }
+}
