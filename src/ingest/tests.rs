@@ -1,5 +1,3 @@
-use std::path::Path;
-
 use tempfile::TempDir;
 
 use super::*;
@@ -275,20 +273,4 @@ fn chunk_line_errors_name_the_line() {
     }
     let long = format!(r#"{{"id": "{}"}}"#, "i".repeat(1 << 20));
     refused(&json_lines(&folder(&[("chunks.jsonl", long.as_bytes())])), 0, &["line 1: has more than 1048576 bytes"]);
-}
-
-#[test]
-fn the_keps_are_read_as_they_are() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps");
-    if !root.exists() {
-        let must_run = std::env::var_os("CI").is_some();
-        assert!(!must_run, "CI is set, but {} is not there", root.display());
-        println!("skipped: {} is not there", root.display());
-        return;
-    }
-    let source = Source::Catalog { path: root.join("catalog.jsonl"), root };
-    let totals = source.totals().expect("counted");
-    let (documents, error) = read(&source);
-    assert_eq!((error, documents.len(), totals.documents), (None, 617, Some(617)));
-    assert!(documents.iter().all(|document| document.id == document.chunks[0].guard.as_str()));
 }

@@ -36,7 +36,7 @@ pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
 /// Refuses a document that no store takes: see the limits of this module.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`], [`VectorStoreError::Dimension`] is not checked here; [`VectorStoreError::DuplicateChunk`].
+/// [`VectorStoreError::Invalid`]; [`VectorStoreError::DuplicateChunk`] when it names a chunk id twice.
 pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
     let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(&document.id)));
     check_name(&document.id, ID_BYTES_MAX).map_err(refused)?;

@@ -4,12 +4,15 @@
 //! does not depend on the scope, on the other chunks, or on how the scan is divided among threads.
 
 use rayon::prelude::*;
-use simsimd::SpatialSimilarity;
 
 use super::index::{ChunkNumber, Index};
 use super::search::{FilterTest, VisibleSet};
 use super::top_k::{Hit, TopK};
 use crate::vector_store::{Filter, Scope};
+
+/// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
+/// the compiler can use vector instructions. Measured as fast as hand-written ones: a scan waits for memory.
+const LANES: usize = 16;
 
 /// What one thread scans at a stretch; less than this is not worth a second thread.
 const BLOCK_CHUNKS: usize = 4_096;
@@ -49,9 +52,15 @@ fn scan<'a>(index: &'a Index, query: &[f32], chunks: &[ChunkNumber], limit: usiz
 }
 
 fn similarity(query: &[f32], vector: &[f32]) -> f32 {
-    let dot = f32::dot(query, vector).unwrap_or_default();
+    let (query, query_rest) = query.as_chunks::<LANES>();
+    let (vector, vector_rest) = vector.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (query, vector) in query.iter().zip(vector) {
+        for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
+            *sum += x * y;
+        }
+    }
+    let rest: f32 = query_rest.iter().zip(vector_rest).map(|(x, y)| x * y).sum();
     // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
-    #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32")]
-    let score = dot as f32 + 0.0;
-    score
+    sums.iter().sum::<f32>() + rest + 0.0
 }
