@@ -29,9 +29,9 @@ const BATCH: usize = 100;
 fn main() -> anyhow::Result<()> {
     let runtime = Runtime::new()?;
     let mut criterion = Criterion::default()
-        .sample_size(30)
+        .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(3))
+        .measurement_time(Duration::from_secs(2))
         .configure_from_args();
     vectors(&runtime, &mut criterion)?;
     texts(&runtime, &mut criterion)?;
