@@ -19,17 +19,21 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 
-pub use values::document_message;
+pub(crate) use values::metadata_message;
 
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
 use crate::retrieval::Retriever;
 use crate::vector_store::{DocumentStore, VectorStore};
 
-/// Largest message that a client may send: one document with its vectors.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest message of an ingest stream: one document with its vectors.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest answer that a client of ours takes: 100 chunks of the longest text and metadata.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest request for chunks: a vector and a filter, or the ids of a re-check.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most requests of one connection that run at a time; more wait.
-const CONCURRENT_REQUESTS_MAX: usize = 1_024;
+const CONCURRENT_REQUESTS_MAX: usize = 256;
 /// How often an idle connection is asked whether it is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -74,9 +78,10 @@ where
             .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services));
+    let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
     let ingest =
-        IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(DOCUMENT_BYTES_MAX);
 
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)

@@ -1,6 +1,6 @@
 //! `OpenFGA`'s own check cases against the evaluator: as stored tuples, in the order of the file and in other orders, and
 //! as contextual tuples. `RAGWARD_OPENFGA_TESTS` names another folder with files of that form.
-#![expect(clippy::expect_used, clippy::panic, reason = "test code outside of functions marked as tests")]
+#![cfg(test)]
 
 #[path = "support/shared.rs"]
 mod support;

@@ -1,5 +1,5 @@
 //! `OpenFGA`'s sample stores: all of them pass.
-#![expect(clippy::expect_used, reason = "test code outside of functions marked as tests")]
+#![cfg(test)]
 
 #[path = "support/shared.rs"]
 mod support;
@@ -29,6 +29,16 @@ fn sample_stores_pass() {
     }
     let expected = [(AssertionKind::Check, 190), (AssertionKind::ListObjects, 14), (AssertionKind::ListUsers, 17)];
     assert_eq!((files, asked), (21, expected));
+}
+
+#[test]
+fn our_own_reference_stores_pass() {
+    let files = store_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("schema"));
+    assert_eq!(files.len(), 2);
+    for path in files {
+        let outcome = store_file::run(store_file::read(&path).expect("a store file")).expect("tuples that fit");
+        assert!(outcome.passed() && outcome.count(AssertionKind::Check).1 > 0, "{}: {outcome:#?}", path.display());
+    }
 }
 
 /// The store files below a folder, sorted.

@@ -265,7 +265,7 @@ impl RelationshipStore {
         };
         let id = id.value().to_owned();
         let damaged = |detail: String| StorageError::damaged(&self.path, format!("model `{id}`: {detail}"));
-        let model = json::parse(text.value()).map_err(|e| damaged(e.to_string()))?;
+        let model = json::read(text.value()).map_err(|e| damaged(e.to_string()))?;
         let model = ValidModel::new(model)
             .map_err(|errors| damaged(errors.first().map(ToString::to_string).unwrap_or_default()))?;
         Ok(Some((id, model)))

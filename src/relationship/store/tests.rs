@@ -163,3 +163,21 @@ fn ids_go_on_after_the_clock_was_set_back() {
     assert_eq!(next_id(Some(future)), "7ZZZZZZZZZZZZZZZZZZZZZZZZ1");
     assert!(next_id(None).as_str() < future);
 }
+
+#[test]
+fn the_largest_and_the_deepest_model_can_be_opened_again() {
+    let nested = |levels: usize| {
+        let operators = ["or", "and"].into_iter().cycle();
+        let rewrite =
+            operators.take(levels).fold("viewer".to_owned(), |inner, operator| format!("({inner}) {operator} viewer"));
+        format!("{MODEL}    define deep: {rewrite}\n")
+    };
+    let relations: Vec<String> = (0..3_500).map(|n| format!("    define r{n}: [user]\n")).collect();
+    for text in [nested(40), format!("{MODEL}{}", relations.concat())] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let id = load(&RelationshipStore::open(directory.path()).expect("a store"), &text);
+        let again = RelationshipStore::open(directory.path()).expect("the same store");
+        assert_eq!(again.snapshot().expect("the model").model_id(), id);
+    }
+    assert!(dsl::load(&nested(41)).is_err(), "deeper than can be stored");
+}
