@@ -5,7 +5,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use ragward::relationship::dsl::modules::{self, ModuleText};
 use ragward::relationship::dsl::{self, SourceErrors};
 use ragward::relationship::json;
 use serde::Deserialize;
@@ -110,8 +112,7 @@ fn syntax_mistakes_are_found_in_their_line() {
             elsewhere.push(case.name.as_str());
         }
     }
-    // A module is refused in its first line.
-    assert_eq!(elsewhere, ["disallows multiple extends for same type"]);
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
     assert_eq!((right, wrong), (31, 50));
 }
 
@@ -134,11 +135,70 @@ fn semantic_mistakes_are_found_in_their_place() {
             elsewhere.push(case.name.as_str());
         }
     }
-    // Schema 1.2 is refused before anything else is looked at.
-    let with_schema_1_2 = [
-        "missing relation reference with a trailing comment on the type line",
-        "multiple missing relation references with module comments on every type line",
-    ];
-    assert_eq!(elsewhere, with_schema_1_2);
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
     assert_eq!((right, wrong), (7, 84));
+}
+
+#[derive(Deserialize)]
+struct ManifestCase {
+    name: String,
+    #[serde(rename = "modFile")]
+    text: String,
+    #[serde(default)]
+    expected_errors: Vec<ExpectedError>,
+}
+
+#[test]
+fn manifests_are_read_and_their_mistakes_found_in_their_place() {
+    let Some(path) = support::shared("openfga-tests/language/fga-mod-transformer-cases.yaml") else { return };
+    let text = std::fs::read_to_string(path).expect("readable");
+    let cases: Vec<ManifestCase> = serde_saphyr::from_str(&text).expect("the form of OpenFGA's cases");
+    for case in &cases {
+        let parsed = modules::parse_manifest(&case.text);
+        if case.expected_errors.is_empty() {
+            assert_eq!(parsed.expect(&case.name).len(), 4);
+            continue;
+        }
+        let lines = |places: BTreeSet<(usize, usize)>| places.into_iter().map(|(line, _)| line).collect::<Vec<usize>>();
+        let expected = case.expected_errors.iter().map(|e| (e.line.start + 1, e.column.start + 1)).collect();
+        let found = places(&parsed.expect_err(&case.name));
+        assert_eq!(lines(found), lines(expected), "{}", case.name);
+    }
+    assert_eq!(cases.len(), 9);
+}
+
+fn module_texts(folder: &Path) -> Vec<ModuleText> {
+    let mut texts = Vec::new();
+    for entry in std::fs::read_dir(folder.join("module")).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        texts.push(ModuleText { file, text: std::fs::read_to_string(&path).expect("readable") });
+    }
+    texts.sort_by(|a, b| a.file.cmp(&b.file));
+    texts
+}
+
+#[test]
+fn modules_are_one_model() {
+    let Some(root) = support::shared("openfga-tests/language/transformer-module") else { return };
+    for folder in ["00-simple-module", "02-module-with-extends"] {
+        let folder = root.join(folder);
+        let (model, _) = modules::combine(&module_texts(&folder)).unwrap_or_else(|e| panic!("{}", e.picture()));
+        let golden = std::fs::read_to_string(folder.join("authorization-model.json")).expect("readable");
+        let types = |json: &str| {
+            let mut json = normal(json);
+            let types = json.get_mut("type_definitions").and_then(Value::as_array_mut).expect("types");
+            types.sort_by_key(|definition| definition["type"].to_string());
+            json
+        };
+        assert_eq!(types(&json::print(&model).expect("written")), types(&golden), "{}", folder.display());
+        modules::load(&module_texts(&folder)).unwrap_or_else(|e| panic!("{}", e.picture()));
+    }
+    let errors = modules::combine(&module_texts(&root.join("01-module-with-errors"))).expect_err("mistakes");
+    let found: Vec<String> = errors
+        .0
+        .iter()
+        .flat_map(|m| m.errors.errors().iter().map(|e| format!("{}:{}", m.module.file, e.span.start.line)))
+        .collect();
+    assert_eq!(found, ["nomodule.fga:1", "org.fga:7", "org.fga:11", "org.fga:13", "syntax-error.fga:4"]);
 }

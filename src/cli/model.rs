@@ -1,6 +1,6 @@
 //! `ragward model`.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -23,16 +23,28 @@ pub(super) enum ModelCommand {
     Load(LoadArgs),
     /// Print the model that decides now; as OpenFGA's JSON with `--output json`.
     Show(ShowArgs),
+    /// Print a model in the other form: `.json` as text, all others as OpenFGA's JSON.
+    Convert {
+        /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
+        file: PathBuf,
+    },
+    /// What changes from one model to another, by type and relation.
+    Diff {
+        /// The model as it was.
+        before: PathBuf,
+        /// The model as it will be.
+        after: PathBuf,
+    },
     /// Whether a file holds a model that can be loaded.
     Validate {
-        /// `.fga`, `.json`, or a store file `.fga.yaml`.
+        /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
         file: PathBuf,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// `.fga`, `.json`, or a store file `.fga.yaml`.
+    /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
     file: PathBuf,
     /// The data directory; no server may be using it.
     #[arg(long, value_name = "DIR")]
@@ -72,7 +84,7 @@ impl Contents {
         let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
         self.model.admits_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))?;
         let mut seen = HashSet::new();
-        match self.tuples.iter().find(|tuple| !seen.insert(*tuple)) {
+        match self.tuples.iter().find(|tuple| !seen.insert(tuple.key())) {
             Some(tuple) => Err(refused(format!("tuple `{tuple}` occurs more than once"))),
             None => Ok(()),
         }
@@ -83,6 +95,8 @@ pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: 
     match command {
         ModelCommand::Load(args) => load(args, config.as_deref(), output).await,
         ModelCommand::Show(args) => show(args, config.as_deref(), output),
+        ModelCommand::Convert { file } => convert(&file, output),
+        ModelCommand::Diff { before, after } => diff(&before, &after, output),
         ModelCommand::Validate { file } => validate(&file, output),
     }
 }
@@ -140,11 +154,58 @@ fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
     output.result(&valid, || people)
 }
 
+fn convert(file: &Path, output: &Output) -> Result<(), Failure> {
+    let Contents { model, .. } = read(file)?;
+    let json = json_value(model.source())?;
+    if file.extension().is_some_and(|extension| extension == "json") {
+        return output.result(&json, || dsl::print(model.source()));
+    }
+    output.result(&json, || format!("{json:#}"))
+}
+
+/// One line for each difference: `+` is new, `-` is gone, `~` is changed.
+fn diff(before: &Path, after: &Path, output: &Output) -> Result<(), Failure> {
+    let (before, after) = (parts(read(before)?.model.source()), parts(read(after)?.model.source()));
+    let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let differences: Vec<String> = names
+        .into_iter()
+        .filter_map(|name| match (before.get(name), after.get(name)) {
+            (Some(old), Some(new)) if old == new => None,
+            (Some(old), Some(new)) => Some(format!("~ {name}{old} → {new}")),
+            (Some(old), None) => Some(format!("- {name}{old}")),
+            (None, Some(new)) => Some(format!("+ {name}{new}")),
+            (None, None) => None,
+        })
+        .collect();
+    let people = if differences.is_empty() { "the models are the same".to_owned() } else { differences.join("\n") };
+    output.result(&differences, || people)
+}
+
+/// The types, relations and conditions of a model as the language writes them.
+fn parts(model: &AuthorizationModel) -> BTreeMap<String, String> {
+    let mut parts = BTreeMap::new();
+    for definition in &model.types {
+        parts.insert(format!("type {}", definition.name), String::new());
+        for relation in &definition.relations {
+            let expression = format!(": {}", dsl::print_relation(relation));
+            parts.insert(format!("{}#{}", definition.name, relation.name), expression);
+        }
+    }
+    for (name, condition) in &model.conditions {
+        parts.insert(format!("condition {name}"), dsl::print_condition(condition));
+    }
+    parts
+}
+
 fn read(file: &Path) -> Result<Contents, Failure> {
     let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     if matches!(extension, "yaml" | "yml") {
         let store = store_file::read(file).map_err(|error| store_file_failure(&error))?;
         return Ok(Contents { model: store.model, tuples: store.tuples });
+    }
+    if store_file::is_manifest(file) {
+        let model = store_file::read_modules(file).map_err(|error| store_file_failure(&error))?;
+        return Ok(Contents { model, tuples: Vec::new() });
     }
     let named = |text: String| Failure::failed(format!("{}: {text}", file.display()));
     let text =
@@ -168,7 +229,10 @@ pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
             Failure::failed(format!("{}: the model has mistakes\n\n{}", path.display(), errors.picture(text)))
         }
         StoreFileError::Io { .. } => Failure::usage(error.to_string()),
-        StoreFileError::NotSupported { .. } | StoreFileError::Malformed { .. } => Failure::failed(error.to_string()),
+        StoreFileError::Modules { path, errors } => {
+            Failure::failed(format!("{}: the model has mistakes\n\n{}", path.display(), errors.picture()))
+        }
+        StoreFileError::Malformed { .. } => Failure::failed(error.to_string()),
     }
 }
 

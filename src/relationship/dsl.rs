@@ -1,10 +1,10 @@
 //! `OpenFGA`'s modeling language, both ways: text to [`AuthorizationModel`] with the place of every mistake, and a model
 //! back to text.
 //!
-//! The reader is a recursive descent with a bound on nesting, so any input ends in a model or in errors. Modules
-//! (`module`, `extend`, schema 1.2) are refused by name until they are supported.
+//! The reader is a recursive descent with a bound on nesting, so any input ends in a model or in errors.
 
 mod lexer;
+pub mod modules;
 mod parser;
 mod printer;
 mod source_map;
@@ -16,7 +16,7 @@ use std::fmt;
 use super::model::AuthorizationModel;
 use super::validate::{ModelError, ValidModel};
 
-pub use printer::print;
+pub use printer::{print, print_condition, print_relation};
 pub use source_map::{Position, SourceMap, Span};
 
 /// Longest model text, in bytes (`OpenFGA`'s limit).
@@ -29,6 +29,10 @@ pub struct Document {
     pub model: AuthorizationModel,
     /// Where its parts are in the text.
     pub source_map: SourceMap,
+    /// The name of the module, if the text is one: a part of a model.
+    pub module: Option<String>,
+    /// Which of the types extend a type of another module.
+    pub extensions: Vec<usize>,
 }
 
 /// One mistake in a model's text.
@@ -38,8 +42,6 @@ pub struct SourceError {
     pub span: Span,
     /// What is wrong, in one sentence.
     pub message: String,
-    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
-    pub unsupported: Option<&'static str>,
 }
 
 /// The mistakes of one text, in its order; at least one.
@@ -66,7 +68,7 @@ impl fmt::Display for SourceErrors {
 
 impl SourceError {
     fn new(span: Span, message: impl Into<String>) -> Self {
-        Self { span, message: message.into(), unsupported: None }
+        Self { span, message: message.into() }
     }
 
     /// The error with its line of the text and a mark under the place.
@@ -95,13 +97,6 @@ impl SourceErrors {
         &self.0
     }
 
-    /// What Ragward cannot evaluate yet, if that is all that is wrong.
-    #[must_use]
-    pub fn unsupported(&self) -> Option<&'static str> {
-        let first = self.0.first()?.unsupported;
-        self.0.iter().all(|e| e.unsupported.is_some()).then_some(first).flatten()
-    }
-
     /// All mistakes, each with its line of the text and a mark under the place.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {
@@ -127,15 +122,15 @@ pub fn parse(text: &str) -> Result<Document, SourceErrors> {
 /// # Errors
 /// The mistakes of its syntax; if there are none, the mistakes of the model, each with its place in the text.
 pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
-    let Document { model, source_map } = parse(text)?;
+    let Document { model, source_map, module, .. } = parse(text)?;
+    if module.is_some() {
+        let message = "this is one module of a model; load the `fga.mod` that names it";
+        return Err(SourceErrors(vec![SourceError::new(Span::START, message)]));
+    }
     ValidModel::new(model).map_err(|errors| {
         let mut located: Vec<SourceError> = errors
             .into_iter()
-            .map(|ModelError { place, message, unsupported }| SourceError {
-                span: source_map.span(place),
-                message,
-                unsupported,
-            })
+            .map(|ModelError { place, message }| SourceError::new(source_map.span(place), message))
             .collect();
         located.sort_by_key(|e| e.span.start);
         SourceErrors(located)

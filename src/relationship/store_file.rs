@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::dsl::modules::{self, ModelErrors, ModuleText};
 use super::dsl::{self, SourceErrors};
 use super::snapshot::UserFilter;
 use super::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
@@ -94,14 +95,6 @@ pub struct ListUsersTest {
 /// Why a store file cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreFileError {
-    /// It uses what Ragward cannot evaluate yet.
-    #[error("`{path}`: {what} are not supported yet")]
-    NotSupported {
-        /// The file.
-        path: PathBuf,
-        /// Modules.
-        what: &'static str,
-    },
     /// A file cannot be read.
     #[error("cannot read `{path}`: {detail}")]
     Io {
@@ -117,6 +110,14 @@ pub enum StoreFileError {
         path: PathBuf,
         /// What is wrong.
         detail: String,
+    },
+    /// The modules of the model have mistakes.
+    #[error("the model of `{path}` has mistakes:\n{errors}")]
+    Modules {
+        /// The `fga.mod`.
+        path: PathBuf,
+        /// The mistakes.
+        errors: ModelErrors,
     },
     /// The model has mistakes.
     #[error("the model of `{path}` has mistakes:\n{errors}")]
@@ -136,6 +137,32 @@ pub enum StoreFileError {
 /// See [`StoreFileError`].
 pub fn read(path: &Path) -> Result<StoreFile, StoreFileError> {
     Reader { path }.store()
+}
+
+/// Whether a file names the modules of a model.
+#[must_use]
+pub fn is_manifest(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "fga.mod")
+}
+
+/// Reads an `fga.mod` and the modules that it names.
+///
+/// # Errors
+/// See [`StoreFileError`].
+pub fn read_modules(path: &Path) -> Result<ValidModel, StoreFileError> {
+    let reader = Reader { path };
+    let text = reader.text()?;
+    let files = modules::parse_manifest(&text).map_err(|errors| StoreFileError::Model {
+        path: path.to_owned(),
+        text,
+        errors,
+    })?;
+    let mut parts = Vec::new();
+    for file in files {
+        let text = Reader { path: &reader.beside(&file) }.text()?;
+        parts.push(ModuleText { file, text });
+    }
+    modules::load(&parts).map_err(|errors| StoreFileError::Modules { path: path.to_owned(), errors })
 }
 
 /// Reads a file of tuples: `.yaml`, `.json`, `.jsonl` or `.csv`, as `OpenFGA`'s tools write them.
@@ -270,8 +297,8 @@ impl Reader<'_> {
             (Some(text), None) => (self.path.to_owned(), text),
             (None, Some(file)) => {
                 let path = self.beside(&file);
-                if path.file_name().is_some_and(|name| name == "fga.mod") {
-                    return Err(StoreFileError::NotSupported { path: self.path.to_owned(), what: "modules" });
+                if is_manifest(&path) {
+                    return read_modules(&path);
                 }
                 let text = Reader { path: &path }.text()?;
                 (path, text)
@@ -279,10 +306,7 @@ impl Reader<'_> {
             (Some(_), Some(_)) => return Err(self.malformed("it has both `model` and `model_file`")),
             (None, None) => return Err(self.malformed("it has neither `model` nor `model_file`")),
         };
-        dsl::load(&text).map_err(|errors| match errors.unsupported() {
-            Some(what) => StoreFileError::NotSupported { path: self.path.to_owned(), what },
-            None => StoreFileError::Model { path, text, errors },
-        })
+        dsl::load(&text).map_err(|errors| StoreFileError::Model { path, text, errors })
     }
 
     fn tuples(

@@ -70,6 +70,32 @@ pub enum Place {
 }
 
 impl Place {
+    /// The relation that it is a part of.
+    #[must_use]
+    pub fn relation(self) -> Option<RelationPlace> {
+        match self {
+            Self::Model | Self::Schema | Self::Type(_) | Self::Condition(_) => None,
+            Self::Relation(relation)
+            | Self::Restriction { relation, .. }
+            | Self::RestrictionCondition { relation, .. }
+            | Self::Operand { relation, .. }
+            | Self::Tupleset { relation, .. } => Some(relation),
+        }
+    }
+
+    /// The same part of another relation.
+    #[must_use]
+    pub fn of(self, relation: RelationPlace) -> Self {
+        match self {
+            other @ (Self::Model | Self::Schema | Self::Type(_) | Self::Condition(_)) => other,
+            Self::Relation(_) => Self::Relation(relation),
+            Self::Restriction { index, .. } => Self::Restriction { relation, index },
+            Self::RestrictionCondition { index, .. } => Self::RestrictionCondition { relation, index },
+            Self::Operand { index, .. } => Self::Operand { relation, index },
+            Self::Tupleset { index, .. } => Self::Tupleset { relation, index },
+        }
+    }
+
     /// The part that this one belongs to.
     #[must_use]
     pub fn around(self) -> Option<Self> {
@@ -92,18 +118,13 @@ pub struct ModelError {
     pub place: Place,
     /// What is wrong, in one sentence.
     pub message: String,
-    /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
-    pub unsupported: Option<&'static str>,
 }
 
 impl ModelError {
     fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), unsupported: None }
+        Self { place, message: message.into() }
     }
 }
-
-/// What [`ModelError::unsupported`] says of modules.
-pub const MODULES: &str = "modules";
 
 /// A model that can be evaluated. INVARIANT (valid model): every name in it is defined, every relation can be held by
 /// somebody, no relation is defined in terms of itself alone, and relations after `from` hold plain objects only.

@@ -10,7 +10,7 @@ use crate::relationship::model::{
     AuthorizationModel, Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition,
     TypeRestriction,
 };
-use crate::relationship::validate::{MODULES, Place, RelationPlace};
+use crate::relationship::validate::{Place, RelationPlace};
 
 /// Deepest nesting of parentheses. The reader calls itself once per level, so this bounds its stack.
 const NESTING_MAX: usize = 100;
@@ -28,7 +28,12 @@ pub(super) fn parse(text: &str) -> Result<Document, Vec<SourceError>> {
     let mut parser = Parser::new(text);
     parser.document();
     if parser.errors.is_empty() {
-        return Ok(Document { model: parser.model, source_map: parser.source_map });
+        return Ok(Document {
+            model: parser.model,
+            source_map: parser.source_map,
+            module: parser.module,
+            extensions: parser.extensions,
+        });
     }
     Err(parser.errors)
 }
@@ -40,6 +45,8 @@ struct Parser<'a> {
     source_map: SourceMap,
     condition_spans: BTreeMap<String, Span>,
     errors: Vec<SourceError>,
+    module: Option<String>,
+    extensions: Vec<usize>,
 }
 
 /// The relation that is being read.
@@ -69,6 +76,8 @@ impl<'a> Parser<'a> {
             source_map: SourceMap::default(),
             condition_spans: BTreeMap::new(),
             errors: Vec::new(),
+            module: None,
+            extensions: Vec::new(),
         }
     }
 
@@ -93,7 +102,11 @@ impl<'a> Parser<'a> {
 
     fn header(&mut self) -> Parsed<()> {
         if self.is_word("module") {
-            return Err(self.unsupported("modules are not supported yet; write one model with `schema 1.1`"));
+            self.advance();
+            let name = self.name("a module name")?;
+            self.module = Some(name.text.to_owned());
+            "1.2".clone_into(&mut self.model.schema_version);
+            return self.end_of_line();
         }
         self.keyword("model")?;
         self.newline()?;
@@ -105,8 +118,7 @@ impl<'a> Parser<'a> {
             return Err(self.error("expected a schema version such as `1.1`"));
         }
         match version.text {
-            "1.1" => {}
-            "1.2" => return Err(self.unsupported("schema 1.2 (modules) is not supported yet; use `schema 1.1`")),
+            "1.1" | "1.2" => {}
             other => return Err(self.error(format!("invalid schema version `{other}`; use `schema 1.1`"))),
         }
         version.text.clone_into(&mut self.model.schema_version);
@@ -118,23 +130,37 @@ impl<'a> Parser<'a> {
     /// One line of the body: a type with its name, one `define`, or a whole condition.
     fn definition(&mut self) -> Parsed<()> {
         match self.token.text {
-            "type" => self.type_definition(),
+            "type" => self.type_definition(false),
             "define" => Err(self.error("`define` must follow a line `relations` of a type")),
             "relations" => Err(self.error("`relations` must follow the line of a type")),
             "condition" => self.condition(),
-            "extend" => Err(self.unsupported("`extend` needs modules, which are not supported yet")),
-            "module" => Err(self.unsupported("modules are not supported yet")),
+            "extend" if self.module.is_some() => {
+                self.advance();
+                if !self.is_word("type") {
+                    return Err(self.expected("`type`"));
+                }
+                self.type_definition(true)
+            }
+            "extend" => Err(self.error("`extend` may only be written in a module")),
             _ => Err(self.expected("`type` or `condition`")),
         }
     }
 
-    fn type_definition(&mut self) -> Parsed<()> {
+    fn type_definition(&mut self, extends: bool) -> Parsed<()> {
         if !self.model.conditions.is_empty() {
             return Err(self.error("types must come before the conditions"));
         }
         self.advance();
         let name = self.name("a type name")?;
         let type_index = self.model.types.len();
+        if extends {
+            let extended_here = |index: &usize| self.model.types.get(*index).is_some_and(|t| t.name == name.text);
+            if self.extensions.iter().any(extended_here) {
+                let message = format!("type `{}` is already extended in this module", name.text);
+                self.errors.push(SourceError::new(name.span, message));
+            }
+            self.extensions.push(type_index);
+        }
         self.source_map.insert(Place::Type(type_index), name.span);
         self.model.types.push(TypeDefinition { name: name.text.to_owned(), ..TypeDefinition::default() });
         self.end_of_line()?;
@@ -450,10 +476,6 @@ impl<'a> Parser<'a> {
             }
         };
         self.error(format!("expected {what}, found {found}"))
-    }
-
-    fn unsupported(&self, message: &str) -> SourceError {
-        SourceError { unsupported: Some(MODULES), ..self.error(message) }
     }
 
     fn error(&self, message: impl Into<String>) -> SourceError {

@@ -15,23 +15,30 @@ pub fn print(model: &AuthorizationModel) -> String {
             line(&mut text, "  relations");
         }
         for relation in &type_definition.relations {
-            line(&mut text, &format!("    define {}: {}", relation.name, expression(relation)));
+            line(&mut text, &format!("    define {}: {}", relation.name, print_relation(relation)));
         }
     }
     for (name, condition) in &model.conditions {
-        line(&mut text, &format!("\ncondition {name}({}) {{", parameters(condition)));
-        line(&mut text, &format!("  {}\n}}", condition.expression));
+        line(&mut text, &format!("\ncondition {name}{}", print_condition(condition)));
     }
     text
+}
+
+/// What a condition is, without its name: parameters and expression.
+#[must_use]
+pub fn print_condition(condition: &Condition) -> String {
+    format!("({}) {{\n  {}\n}}", parameters(condition), condition.expression)
+}
+
+/// How a relation is defined, without its name.
+#[must_use]
+pub fn print_relation(relation: &RelationDefinition) -> String {
+    operand(&relation.rewrite, &relation.directly_related, false)
 }
 
 fn line(text: &mut String, content: &str) {
     text.push_str(content);
     text.push('\n');
-}
-
-fn expression(relation: &RelationDefinition) -> String {
-    operand(&relation.rewrite, &relation.directly_related, false)
 }
 
 /// Both readers bound how deep a rewrite is nested, so this may call itself.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::relationship::validate::Place;
+use crate::relationship::validate::{Place, RelationPlace};
 
 /// A place in a text, both counted from 1; columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,12 @@ pub struct SourceMap {
 impl SourceMap {
     pub(super) fn insert(&mut self, place: Place, span: Span) {
         self.spans.insert(place, span);
+    }
+
+    /// The parts of a relation.
+    pub(super) fn of_relation(&self, relation: RelationPlace) -> impl Iterator<Item = (Place, Span)> {
+        let parts = self.spans.iter().filter(move |(place, _)| place.relation() == Some(relation));
+        parts.map(|(place, span)| (*place, *span))
     }
 
     /// Where a part of the model was written; of a part that was not written (a default), the part around it.

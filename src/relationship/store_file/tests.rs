@@ -57,9 +57,18 @@ fn mistakes_name_file_and_line() {
 }
 
 #[test]
-fn what_needs_modules_is_not_run() {
-    let error = store(&[("store.fga.yaml", "model_file: fga.mod\n")]).expect_err("not supported");
-    assert!(error.contains("modules are not supported yet"), "{error}");
+fn a_model_may_be_several_modules() {
+    let manifest = "schema: '1.2'\ncontents:\n  - core.fga\n  - docs.fga\n";
+    let core = "module core\ntype user\ntype doc\n";
+    let docs = |user: &str| format!("module docs\nextend type doc\n  relations\n    define viewer: [{user}]\n");
+    let main = "model_file: fga.mod\ntuples: [{user: user:1, relation: viewer, object: doc:1}]\ntests: []\n";
+    let right = docs("user");
+    let files = [("store.fga.yaml", main), ("fga.mod", manifest), ("core.fga", core), ("docs.fga", right.as_str())];
+    assert_eq!(store(&files).expect("read").tuples.len(), 1);
+    let wrong = docs("nobody");
+    let files = [("store.fga.yaml", main), ("fga.mod", manifest), ("core.fga", core), ("docs.fga", wrong.as_str())];
+    let error = store(&files).expect_err("a mistake");
+    assert!(error.contains("docs.fga: line 4, column 21"), "{error}");
 }
 
 #[test]

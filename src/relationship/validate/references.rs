@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{MODULES, ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
+use super::{ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
 use crate::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 use crate::relationship::tuple::{RELATION_BYTES_MAX, TYPE_BYTES_MAX};
 
@@ -34,12 +34,8 @@ impl<'a> Checker<'a> {
 
     fn schema(&mut self) {
         match self.model.schema_version.as_str() {
-            "1.1" => {}
-            "1.2" => {
-                let error = ModelError::new(Place::Schema, "schema 1.2 (modules) is not supported yet; use 1.1");
-                self.errors.push(ModelError { unsupported: Some(MODULES), ..error });
-            }
-            other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1")),
+            "1.1" | "1.2" => {}
+            other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1 or 1.2")),
         }
         let types = self.model.types.len();
         if types == 0 {
