@@ -171,7 +171,7 @@ fn diff(before: &Path, after: &Path, output: &Output) -> Result<(), Failure> {
         .into_iter()
         .filter_map(|name| match (before.get(name), after.get(name)) {
             (Some(old), Some(new)) if old == new => None,
-            (Some(old), Some(new)) => Some(format!("~ {name}{old} → {new}")),
+            (Some(old), Some(new)) => Some(format!("~ {name}{old} → {}", new.trim_start_matches(": "))),
             (Some(old), None) => Some(format!("- {name}{old}")),
             (None, Some(new)) => Some(format!("+ {name}{new}")),
             (None, None) => None,
