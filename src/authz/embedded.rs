@@ -107,7 +107,7 @@ fn decide_one(
     match evaluation.check(&check.relation, &check.object, may_go_on) {
         Ok(allowed) => Ok(allowed),
         Err(CheckError::Unknown(_)) => Ok(false),
-        Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork)) => {
+        Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
             tracing::warn!(object = %check.object, relation = %check.relation, %error, "not decided, so denied");
             Ok(false)
         }

@@ -77,6 +77,9 @@ pub enum StoreError {
     /// The tuple is already there.
     #[error("tuple `{0}` is already there")]
     AlreadyThere(RelationshipTuple),
+    /// The tuple is already there with another condition, so it cannot be left as it is.
+    #[error("tuple `{0}` is already there with another condition; delete it first")]
+    OtherCondition(RelationshipTuple),
     /// The tuple is not there.
     #[error("tuple `{0}` is not there, so it cannot be deleted")]
     NotThere(RelationshipTuple),
@@ -98,7 +101,7 @@ impl StoreError {
         match self {
             Self::NoModel => ErrorCode::FailedPrecondition,
             Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
-            Self::AlreadyThere(_) => ErrorCode::AlreadyExists,
+            Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
             Self::NotThere(_) => ErrorCode::NotFound,
             Self::Storage(e) => e.code(),
         }
@@ -234,14 +237,17 @@ impl RelationshipStore {
             }
             for tuple in &request.writes {
                 let key = tables::key_of(tuple);
-                let is_there = tuples.get(key.as_str()).map_err(|e| failed(e.into()))?.is_some();
-                match (is_there, request.on_duplicate) {
-                    (true, OnConflict::Ignore) => continue,
-                    (true, OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
-                    (false, _) => {}
+                let condition = tables::columns_of(tuple.condition.as_ref());
+                let same_condition =
+                    tuples.get(key.as_str()).map_err(|e| failed(e.into()))?.map(|there| there.value().1 == condition);
+                match (same_condition, request.on_duplicate) {
+                    (Some(true), OnConflict::Ignore) => continue,
+                    (Some(false), OnConflict::Ignore) => return Err(StoreError::OtherCondition(tuple.clone())),
+                    (Some(_), OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
+                    (None, _) => {}
                 }
                 let change = log.append(Operation::Write, tuple, &key)?;
-                tuples.insert(key.as_str(), change.sequence).map_err(|e| failed(e.into()))?;
+                tuples.insert(key.as_str(), (change.sequence, condition)).map_err(|e| failed(e.into()))?;
                 changes.push(change);
             }
             changes
@@ -288,7 +294,7 @@ impl RelationshipStore {
 fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
     let mut seen = HashSet::new();
     for tuple in request.writes.iter().chain(&request.deletes) {
-        if !seen.insert(tuple) {
+        if !seen.insert(tuple.key()) {
             return Err(StoreError::Repeated(tuple.clone()));
         }
     }

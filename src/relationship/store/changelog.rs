@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
-use super::tables::{CHANGES, tuple_of};
+use super::tables::{CHANGES, ConditionColumns, columns_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -28,7 +28,7 @@ pub struct Change {
     pub sequence: u64,
     /// What happened.
     pub operation: Operation,
-    /// To which tuple.
+    /// To which tuple; one that was taken out has no condition here.
     pub tuple: RelationshipTuple,
     /// When, in milliseconds since 1970 by the clock of this machine.
     pub unix_ms: u64,
@@ -37,7 +37,7 @@ pub struct Change {
 /// Appends to the log within a transaction.
 pub(super) struct Writer<'a> {
     path: PathBuf,
-    table: Table<'a, u64, (u8, u64, &'static str)>,
+    table: Table<'a, u64, (u8, u64, &'static str, ConditionColumns<'static>)>,
     next: u64,
     unix_ms: u64,
 }
@@ -58,13 +58,14 @@ impl<'a> Writer<'a> {
         tuple: &RelationshipTuple,
         key: &str,
     ) -> Result<Change, StorageError> {
-        let code = match operation {
-            Operation::Write => WRITE,
-            Operation::Delete => DELETE,
+        let (code, condition) = match operation {
+            Operation::Write => (WRITE, tuple.condition.clone()),
+            Operation::Delete => (DELETE, None),
         };
-        let change = Change { sequence: self.next, operation, tuple: tuple.clone(), unix_ms: self.unix_ms };
+        let tuple = RelationshipTuple { condition, ..tuple.clone() };
+        let change = Change { sequence: self.next, operation, tuple, unix_ms: self.unix_ms };
         self.table
-            .insert(change.sequence, (code, change.unix_ms, key))
+            .insert(change.sequence, (code, change.unix_ms, key, columns_of(change.tuple.condition.as_ref())))
             .map_err(|e| StorageError::redb(&self.path, e))?;
         self.next += 1;
         Ok(change)
@@ -78,13 +79,14 @@ pub(super) fn read(path: &Path, database: &Database, after: u64, limit: usize) -
     let mut changes = Vec::new();
     for entry in table.range(after.saturating_add(1)..).map_err(|e| failed(e.into()))?.take(limit) {
         let (sequence, value) = entry.map_err(|e| failed(e.into()))?;
-        let (code, unix_ms, key) = value.value();
+        let (code, unix_ms, key, condition) = value.value();
         let operation = match code {
             WRITE => Operation::Write,
             DELETE => Operation::Delete,
             other => return Err(StorageError::damaged(path, format!("a change has operation {other}"))),
         };
-        changes.push(Change { sequence: sequence.value(), operation, tuple: tuple_of(path, key)?, unix_ms });
+        let tuple = tuple_of(path, key, condition)?;
+        changes.push(Change { sequence: sequence.value(), operation, tuple, unix_ms });
     }
     Ok(changes)
 }

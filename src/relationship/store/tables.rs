@@ -4,15 +4,19 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 
-use crate::relationship::tuple::RelationshipTuple;
+use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition};
 use crate::storage::StorageError;
 
 /// Versions of the model as JSON, by ULID: the last is the latest.
 pub(super) const MODELS: TableDefinition<'_, &str, &str> = TableDefinition::new("authorization_models");
-/// Tuples by [`key_of`]; the value is the sequence number of the change that wrote it.
-pub(super) const TUPLES: TableDefinition<'_, &str, u64> = TableDefinition::new("tuples");
-/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`].
-pub(super) const CHANGES: TableDefinition<'_, u64, (u8, u64, &str)> = TableDefinition::new("changes");
+/// Tuples by [`key_of`]: the sequence number of the change that wrote it, and its condition.
+pub(super) const TUPLES: TableDefinition<'_, &str, (u64, ConditionColumns<'_>)> = TableDefinition::new("tuples");
+/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`], and its condition.
+pub(super) const CHANGES: TableDefinition<'_, u64, (u8, u64, &str, ConditionColumns<'_>)> =
+    TableDefinition::new("changes");
+
+/// The name of a tuple's condition and its context as JSON; both empty where there is none.
+pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
 
 /// Makes the tables, so that reading need not ask whether they are there.
 pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageError> {
@@ -29,13 +33,25 @@ pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
     format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
 }
 
-pub(super) fn tuple_of(path: &Path, key: &str) -> Result<RelationshipTuple, StorageError> {
+pub(super) fn columns_of(condition: Option<&TupleCondition>) -> ConditionColumns<'_> {
+    condition.map_or(("", ""), |condition| (condition.name(), condition.context_json()))
+}
+
+pub(super) fn tuple_of(
+    path: &Path,
+    key: &str,
+    (condition_name, context): ConditionColumns<'_>,
+) -> Result<RelationshipTuple, StorageError> {
     let parts = key.split_once('#').and_then(|(object, rest)| Some((object, rest.split_once('@')?)));
     let Some((object, (relation, user))) = parts else {
         return Err(StorageError::damaged(path, format!("`{}` is not a tuple", key.escape_debug())));
     };
-    RelationshipTuple::parse(user, relation, object)
-        .map_err(|e| StorageError::damaged(path, format!("a stored tuple is malformed: {e}")))
+    let malformed = |e: ParseError| StorageError::damaged(path, format!("a stored tuple is malformed: {e}"));
+    let tuple = RelationshipTuple::parse(user, relation, object).map_err(malformed)?;
+    if condition_name.is_empty() {
+        return Ok(tuple);
+    }
+    Ok(tuple.with_condition(TupleCondition::parse(condition_name, context).map_err(malformed)?))
 }
 
 pub(super) fn tuple_count(path: &Path, database: &Database) -> Result<u64, StorageError> {
@@ -55,8 +71,9 @@ pub(super) fn for_all_tuples(
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     let mut parsed = tuples.iter().map_err(|e| failed(e.into()))?.map(|entry| {
-        let (key, _) = entry.map_err(|e| failed(e.into()))?;
-        tuple_of(path, key.value())
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let (_, condition) = value.value();
+        tuple_of(path, key.value(), condition)
     });
     take(&mut parsed);
     Ok(())

@@ -151,7 +151,7 @@ fn a_damaged_record_is_told() {
     let store = RelationshipStore::open(directory.path()).expect("opened");
     load(&store, MODEL);
     let transaction = store.database.begin_write().expect("a transaction");
-    transaction.open_table(tables::TUPLES).expect("a table").insert("nonsense", 1).expect("written");
+    transaction.open_table(tables::TUPLES).expect("a table").insert("nonsense", (1, ("", ""))).expect("written");
     transaction.commit().expect("committed");
     drop(store);
     assert!(matches!(RelationshipStore::open(directory.path()), Err(StorageError::Damaged { .. })));
