@@ -274,8 +274,8 @@ async fn a_refusal_says_what_can_be_done() {
     let unavailable: Expected = |e| matches!(e, VectorStoreError::Unavailable(_));
     let cases: [(Code, Expected); 7] = [
         (Code::NotFound, |e| matches!(e, VectorStoreError::UnknownCollection(name) if name == "docs")),
-        (Code::InvalidArgument, |e| matches!(e, VectorStoreError::Invalid(_))),
-        (Code::Unimplemented, |e| matches!(e, VectorStoreError::Unsupported(_))),
+        (Code::InvalidArgument, |e| matches!(e, VectorStoreError::Refused(_))),
+        (Code::Unimplemented, |e| matches!(e, VectorStoreError::Refused(_))),
         (Code::Unauthenticated, unavailable),
         (Code::Internal, unavailable),
         (Code::ResourceExhausted, unavailable),

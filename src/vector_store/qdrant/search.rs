@@ -91,18 +91,18 @@ impl QdrantStore {
         let mut points = self.points();
         match self.call(collection, points.query(request.build())).await {
             Ok(answer) => Ok(answer.result),
-            Err(VectorStoreError::Invalid(text)) => Err(self.why_invalid(collection, vector.len(), text).await),
+            Err(VectorStoreError::Refused(text)) => Err(self.why_refused(collection, vector.len(), text).await),
             Err(e) => Err(e),
         }
     }
 
     /// Qdrant says in a sentence that a dimension is wrong; the caller is told in numbers.
-    async fn why_invalid(&self, collection: &str, found: usize, text: String) -> VectorStoreError {
+    async fn why_refused(&self, collection: &str, found: usize, text: String) -> VectorStoreError {
         match self.expected_dimension(collection).await {
             Ok(Some(expected)) if expected != found => {
                 VectorStoreError::Dimension { collection: collection.to_owned(), expected, found }
             }
-            Ok(_) => VectorStoreError::Invalid(text),
+            Ok(_) => VectorStoreError::Refused(text),
             Err(e) => e,
         }
     }
