@@ -131,7 +131,7 @@ async fn compare(config: &Config, data: &Path, people: &[String]) {
 /// Loads model, tuples and documents; gives some of the people, evenly picked.
 async fn load(config: &Config, keps: &Path) -> Vec<String> {
     let app = App::open(config).await.unwrap();
-    let relationships = app.relationships().unwrap();
+    let relationships = app.relationships().unwrap().default_store_or_new().unwrap();
     let started = Instant::now();
     let store = store_file::read(&keps.join("store.fga.yaml")).unwrap();
     let tuples = store.tuples.clone();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use ragward::relationship::evaluator::CheckError;
 use ragward::relationship::snapshot::{Snapshot, UserFilter};
-use ragward::relationship::store::{OnConflict, RelationshipStore};
+use ragward::relationship::store::{OnConflict, RelationshipStores};
 use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, dsl};
 use serde::Deserialize;
 
@@ -128,7 +128,8 @@ fn openfga_cases() {
 /// Runs the stages of a case on one durable store. Seed 0 keeps the order of the tuples.
 fn run(case: &Case, seed: u64, asked: &mut Asked) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
     asked.cases += 1;
     for (number, stage) in case.stages.iter().enumerate() {
         let at = format!("{} stage {number} order {seed}", case.name);
@@ -138,7 +139,7 @@ fn run(case: &Case, seed: u64, asked: &mut Asked) {
         let mut tuples: Vec<RelationshipTuple> = stage.tuples.iter().flatten().map(parsed).collect();
         shuffle(&mut tuples, seed);
         store.write_all(tuples, OnConflict::Refuse).unwrap_or_else(|e| panic!("{at}: {e}"));
-        let snapshot = store.snapshot().expect("a model");
+        let snapshot = store.snapshot().expect("read").expect("a model");
         for assertion in stage.check_assertions.iter().flatten() {
             asked.checks += 1;
             check(&at, &snapshot, assertion);

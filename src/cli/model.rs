@@ -10,7 +10,7 @@ use crate::app::{App, openfga_config};
 use crate::authz::openfga::OpenFgaStore;
 use crate::config::{AuthorizerKind, Config, Overrides};
 use crate::relationship::model::AuthorizationModel;
-use crate::relationship::store::{OnConflict, RelationshipStore};
+use crate::relationship::store::{OnConflict, RelationshipStores};
 use crate::relationship::store_file::{self, StoreFileError};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{RelationshipTuple, dsl, json};
@@ -80,13 +80,13 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     let model_id = match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let app = App::open(&config).await?;
-            let relationships =
-                app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
-            let model_id = relationships.write_model(model)?;
+            let stores = app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
+            let store = stores.default_store_or_new()?;
+            let model_id = store.write_model(model)?;
             if !tuples.is_empty() {
-                relationships.write_all(tuples, OnConflict::Ignore)?;
+                store.write_all(tuples, OnConflict::Ignore)?;
             }
-            model_id
+            model_id.to_string()
         }
         AuthorizerKind::Openfga => {
             let store = OpenFgaStore::open(&openfga_config(&config)?).await?;
@@ -104,8 +104,9 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
     if config.authorizer.kind != AuthorizerKind::Embedded {
         return Err(Failure::usage("an OpenFGA server decides; ask it with `fga model get`"));
     }
-    let store = RelationshipStore::open(&config.data.directory)?;
-    let Some(snapshot) = store.snapshot() else {
+    let stores = RelationshipStores::open(&config.data.directory)?;
+    let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
+    let Some(snapshot) = snapshot else {
         return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
     };
     let model = snapshot.model().source();
