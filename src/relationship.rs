@@ -14,4 +14,4 @@ pub mod tuple;
 pub mod validate;
 
 pub use program::{MisfitTuple, TupleMisfit};
-pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TypeName, User};
+pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};

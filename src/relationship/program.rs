@@ -166,11 +166,13 @@ impl Program {
         {
             return Err(TupleMisfit::Implicit(tuple.user.to_string()));
         }
-        let allowed = self.get(relation).is_some_and(|r| match &user {
-            ResolvedUser::Object(type_id, _) => r.objects.contains(type_id),
-            ResolvedUser::Wildcard(type_id) => r.wildcards.contains(type_id),
-            ResolvedUser::Userset(userset, _) => r.usersets.contains(userset),
-        });
+        // No restriction of a valid model names a condition yet.
+        let allowed = tuple.condition.is_none()
+            && self.get(relation).is_some_and(|r| match &user {
+                ResolvedUser::Object(type_id, _) => r.objects.contains(type_id),
+                ResolvedUser::Wildcard(type_id) => r.wildcards.contains(type_id),
+                ResolvedUser::Userset(userset, _) => r.usersets.contains(userset),
+            });
         if !allowed {
             return Err(TupleMisfit::TypeRestriction {
                 user: tuple.user.to_string(),

@@ -3,8 +3,12 @@
 //! The limits are `OpenFGA`'s: a user has at most 512 bytes, an object 256, a type name 254, a relation 50. Names are
 //! compared byte by byte: no case folding, no Unicode normalization.
 
+mod condition;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub use condition::{CONTEXT_BYTES_MAX, TupleCondition};
 
 /// Longest `type:id`, in bytes.
 pub const OBJECT_BYTES_MAX: usize = 256;
@@ -77,6 +81,8 @@ pub struct RelationshipTuple {
     pub relation: Relation,
     /// On what.
     pub object: Object,
+    /// When it counts; always, if there is none. A tuple's identity is the three names: no two tuples differ in this alone.
+    pub condition: Option<TupleCondition>,
 }
 
 fn check_name(what: &'static str, value: &str, bytes_max: usize) -> Result<(), ParseError> {
@@ -220,7 +226,24 @@ impl RelationshipTuple {
     /// # Errors
     /// When one of them is malformed.
     pub fn parse(user: &str, relation: &str, object: &str) -> Result<Self, ParseError> {
-        Ok(Self { user: User::parse(user)?, relation: Relation::parse(relation)?, object: Object::parse(object)? })
+        Ok(Self {
+            user: User::parse(user)?,
+            relation: Relation::parse(relation)?,
+            object: Object::parse(object)?,
+            condition: None,
+        })
+    }
+
+    /// The same tuple with a condition.
+    #[must_use]
+    pub fn with_condition(self, condition: TupleCondition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
+
+    /// The three names that identify it.
+    #[must_use]
+    pub fn key(&self) -> (&Object, &Relation, &User) {
+        (&self.object, &self.relation, &self.user)
     }
 }
 

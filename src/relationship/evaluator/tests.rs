@@ -20,7 +20,7 @@ fn snapshot(types: &str, tuples: &str) -> Snapshot {
 }
 
 fn answer(snapshot: &Snapshot, question: &str) -> Result<bool, CheckError> {
-    let RelationshipTuple { user, relation, object } = tuple(question);
+    let RelationshipTuple { user, relation, object, .. } = tuple(question);
     snapshot.check(&user, &relation, &object)
 }
 

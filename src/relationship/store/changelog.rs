@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
 use super::ids::StoreId;
-use super::tables::{CHANGES, by_sequence, tuple_of};
+use super::tables::{CHANGES, ChangeColumns, by_sequence, columns_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -29,7 +29,7 @@ pub struct Change {
     pub sequence: u64,
     /// What happened.
     pub operation: Operation,
-    /// To which tuple.
+    /// To which tuple; one that was taken out has no condition here.
     pub tuple: RelationshipTuple,
     /// When, in milliseconds since 1970 by the clock of this machine; never before the change ahead of it.
     pub unix_ms: u64,
@@ -50,7 +50,7 @@ pub struct ChangeFilter {
 pub(super) struct Writer<'a> {
     path: PathBuf,
     store: StoreId,
-    table: Table<'a, (u128, u64), (u8, u64, &'static str)>,
+    table: Table<'a, (u128, u64), ChangeColumns<'static>>,
     next: u64,
     unix_ms: u64,
 }
@@ -72,22 +72,23 @@ impl<'a> Writer<'a> {
         Ok(Self { path: path.to_owned(), store, table, next: last + 1, unix_ms: unix_ms_now().max(last_unix_ms) })
     }
 
+    /// Appends a change; gives its sequence number.
     pub(super) fn append(
         &mut self,
         operation: Operation,
         tuple: &RelationshipTuple,
         key: &str,
-    ) -> Result<Change, StorageError> {
-        let code = match operation {
-            Operation::Write => WRITE,
-            Operation::Delete => DELETE,
+    ) -> Result<u64, StorageError> {
+        let (code, condition) = match operation {
+            Operation::Write => (WRITE, tuple.condition.as_ref()),
+            Operation::Delete => (DELETE, None),
         };
-        let change = Change { sequence: self.next, operation, tuple: tuple.clone(), unix_ms: self.unix_ms };
+        let sequence = self.next;
         self.table
-            .insert((self.store.key(), change.sequence), (code, change.unix_ms, key))
+            .insert((self.store.key(), sequence), (code, self.unix_ms, key, columns_of(condition)))
             .map_err(|e| StorageError::redb(&self.path, e))?;
         self.next += 1;
-        Ok(change)
+        Ok(sequence)
     }
 }
 
@@ -109,11 +110,16 @@ pub(super) fn read(
             break;
         }
         let (sequence, value) = entry.map_err(|e| failed(e.into()))?;
-        let (code, unix_ms, key) = value.value();
+        let (code, unix_ms, key, condition) = value.value();
         let wanted = unix_ms >= filter.since_unix_ms && prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix));
         if wanted {
             let operation = operation_of(path, code)?;
-            changes.push(Change { sequence: sequence.value().1, operation, tuple: tuple_of(path, key)?, unix_ms });
+            changes.push(Change {
+                sequence: sequence.value().1,
+                operation,
+                tuple: tuple_of(path, key, condition)?,
+                unix_ms,
+            });
         }
     }
     Ok(changes)

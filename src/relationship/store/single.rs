@@ -67,6 +67,9 @@ pub enum StoreError {
     /// The tuple is already there.
     #[error("tuple `{0}` is already there")]
     AlreadyThere(RelationshipTuple),
+    /// The tuple is already there with another condition, so it cannot be left as it is.
+    #[error("tuple `{0}` is already there with another condition; delete it first")]
+    OtherCondition(RelationshipTuple),
     /// The tuple is not there.
     #[error("tuple `{0}` is not there, so it cannot be deleted")]
     NotThere(RelationshipTuple),
@@ -88,7 +91,7 @@ impl StoreError {
         match self {
             Self::NoModel => ErrorCode::FailedPrecondition,
             Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
-            Self::AlreadyThere(_) => ErrorCode::AlreadyExists,
+            Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
             Self::NotThere(_) => ErrorCode::NotFound,
             Self::Storage(e) => e.code(),
         }
@@ -100,6 +103,13 @@ impl StoreError {
 pub struct RelationshipStore {
     shared: Arc<Shared>,
     id: StoreId,
+}
+
+/// What a write changed, with the conditions that the removed tuples had.
+#[derive(Default)]
+struct Changed<'a> {
+    added: Vec<&'a RelationshipTuple>,
+    removed: Vec<RelationshipTuple>,
 }
 
 impl RelationshipStore {
@@ -272,54 +282,59 @@ impl RelationshipStore {
         };
         let current = self.load(model)?.ok_or(StoreError::NoModel)?;
         check_request(request, current.model())?;
-        let changes = self.commit(request)?;
-        let (added, removed): (Vec<&Change>, Vec<&Change>) =
-            changes.iter().partition(|change| change.operation == Operation::Write);
+        let Changed { added, removed } = self.commit(request)?;
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
-            for change in &removed {
-                next.remove(&change.tuple);
+            for tuple in &removed {
+                next.remove(tuple);
             }
-            next.insert_all(added.iter().map(|change| &change.tuple));
+            next.insert_all(added.iter().copied());
             self.shared.loaded.put(self.id, model, Arc::new(next));
         }
-        Ok(Written { added: count(&added), removed: count(&removed) })
+        Ok(Written { added: count(added.len()), removed: count(removed.len()) })
     }
 
     /// Makes the changes durable; those that were made.
-    fn commit(&self, request: &TupleWrite) -> Result<Vec<Change>, StoreError> {
-        let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
+    fn commit<'a>(&self, request: &'a TupleWrite) -> Result<Changed<'a>, StoreError> {
+        let path = self.shared.path.as_path();
+        let failed = |e: redb::Error| StorageError::redb(path, e);
         let transaction = self.shared.database.begin_write().map_err(|e| failed(e.into()))?;
-        let changes = {
+        let mut changed = Changed::default();
+        {
             let mut tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
-            let mut log = changelog::Writer::new(&self.shared.path, self.id, &transaction)?;
-            let mut changes = Vec::new();
+            let mut log = changelog::Writer::new(path, self.id, &transaction)?;
             // A transaction that is dropped without a commit is undone.
             for tuple in &request.deletes {
                 let key = tables::key_of(tuple);
-                let was_there = tuples.remove((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?.is_some();
-                match (was_there, request.on_missing) {
-                    (true, _) => changes.push(log.append(Operation::Delete, tuple, &key)?),
-                    (false, OnConflict::Ignore) => {}
-                    (false, OnConflict::Refuse) => return Err(StoreError::NotThere(tuple.clone())),
+                let there = tuples.remove((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
+                match (there, request.on_missing) {
+                    (Some(there), _) => {
+                        let condition = tables::condition_of(path, there.value().1)?;
+                        log.append(Operation::Delete, tuple, &key)?;
+                        changed.removed.push(RelationshipTuple { condition, ..tuple.clone() });
+                    }
+                    (None, OnConflict::Ignore) => {}
+                    (None, OnConflict::Refuse) => return Err(StoreError::NotThere(tuple.clone())),
                 }
             }
             for tuple in &request.writes {
                 let key = tables::key_of(tuple);
-                let is_there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?.is_some();
-                match (is_there, request.on_duplicate) {
-                    (true, OnConflict::Ignore) => continue,
-                    (true, OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
-                    (false, _) => {}
+                let condition = tables::columns_of(tuple.condition.as_ref());
+                let there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
+                let same_condition = there.map(|there| there.value().1 == condition);
+                match (same_condition, request.on_duplicate) {
+                    (Some(true), OnConflict::Ignore) => continue,
+                    (Some(false), OnConflict::Ignore) => return Err(StoreError::OtherCondition(tuple.clone())),
+                    (Some(_), OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
+                    (None, _) => {}
                 }
-                let change = log.append(Operation::Write, tuple, &key)?;
-                tuples.insert((self.id.key(), key.as_str()), change.sequence).map_err(|e| failed(e.into()))?;
-                changes.push(change);
+                let sequence = log.append(Operation::Write, tuple, &key)?;
+                tuples.insert((self.id.key(), key.as_str()), (sequence, condition)).map_err(|e| failed(e.into()))?;
+                changed.added.push(tuple);
             }
-            changes
-        };
+        }
         transaction.commit().map_err(|e| failed(e.into()))?;
-        Ok(changes)
+        Ok(changed)
     }
 
     /// The state under a version of the model, by whoever holds the lock for writing.
@@ -353,13 +368,13 @@ impl RelationshipStore {
 fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
     let mut seen = HashSet::new();
     for tuple in request.writes.iter().chain(&request.deletes) {
-        if !seen.insert(tuple) {
+        if !seen.insert(tuple.key()) {
             return Err(StoreError::Repeated(tuple.clone()));
         }
     }
     Ok(model.admits_all(&request.writes)?)
 }
 
-fn count(changes: &[&Change]) -> u64 {
-    u64::try_from(changes.len()).unwrap_or(u64::MAX)
+fn count(changes: usize) -> u64 {
+    u64::try_from(changes).unwrap_or(u64::MAX)
 }

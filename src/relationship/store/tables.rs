@@ -7,7 +7,7 @@ use std::path::Path;
 use redb::{Database, TableDefinition};
 
 use super::ids::StoreId;
-use crate::relationship::tuple::RelationshipTuple;
+use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition};
 use crate::storage::StorageError;
 
 /// Stores by id: name, and when it was made in milliseconds since 1970.
@@ -15,12 +15,17 @@ pub(super) const STORES: TableDefinition<'_, u128, (&str, u64)> = TableDefinitio
 /// Versions of a store's model by id, the last is the latest: the model as JSON, and what a client sent, as it was.
 pub(super) const MODELS: TableDefinition<'_, (u128, u128), (&str, &[u8])> =
     TableDefinition::new("authorization_models");
-/// Tuples by [`key_of`]; the value is the sequence number of the change that wrote it.
-pub(super) const TUPLES: TableDefinition<'_, (u128, &str), u64> = TableDefinition::new("tuples");
-/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`].
-pub(super) const CHANGES: TableDefinition<'_, (u128, u64), (u8, u64, &str)> = TableDefinition::new("changes");
+/// Tuples by [`key_of`]: the sequence number of the change that wrote it, and its condition.
+pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumns<'_>)> =
+    TableDefinition::new("tuples");
+/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`], and its condition.
+pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
 /// What a client keeps with a version of the model, as it was sent.
 pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
+
+/// The name of a tuple's condition and its context as JSON; both empty where there is none.
+pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
+pub(super) type ChangeColumns<'a> = (u8, u64, &'a str, ConditionColumns<'a>);
 
 /// Makes the tables, so that reading need not ask whether they are there.
 pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageError> {
@@ -64,10 +69,30 @@ pub(super) fn parts_of(key: &str) -> Option<(&str, &str, &str)> {
     Some((object, relation, user))
 }
 
-pub(super) fn tuple_of(path: &Path, key: &str) -> Result<RelationshipTuple, StorageError> {
+pub(super) fn columns_of(condition: Option<&TupleCondition>) -> ConditionColumns<'_> {
+    condition.map_or(("", ""), |condition| (condition.name(), condition.context_json()))
+}
+
+pub(super) fn tuple_of(
+    path: &Path,
+    key: &str,
+    condition: ConditionColumns<'_>,
+) -> Result<RelationshipTuple, StorageError> {
     let Some((object, relation, user)) = parts_of(key) else {
         return Err(StorageError::damaged(path, format!("`{}` is not a tuple", key.escape_debug())));
     };
-    RelationshipTuple::parse(user, relation, object)
-        .map_err(|e| StorageError::damaged(path, format!("a stored tuple is malformed: {e}")))
+    let malformed = |e: ParseError| StorageError::damaged(path, format!("a stored tuple is malformed: {e}"));
+    let tuple = RelationshipTuple::parse(user, relation, object).map_err(malformed)?;
+    Ok(RelationshipTuple { condition: condition_of(path, condition)?, ..tuple })
+}
+
+pub(super) fn condition_of(
+    path: &Path,
+    (name, context): ConditionColumns<'_>,
+) -> Result<Option<TupleCondition>, StorageError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let condition = TupleCondition::parse(name, context);
+    condition.map(Some).map_err(|e| StorageError::damaged(path, format!("a stored condition is malformed: {e}")))
 }

@@ -165,7 +165,7 @@ fn a_damaged_record_is_told() {
     transaction
         .open_table(tables::TUPLES)
         .expect("a table")
-        .insert((store.id().key(), "nonsense"), 1)
+        .insert((store.id().key(), "nonsense"), (1, ("", "")))
         .expect("written");
     transaction.commit().expect("committed");
     drop((stores, store));

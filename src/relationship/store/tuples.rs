@@ -70,7 +70,7 @@ pub(super) fn read(
         let mut keys = Vec::new();
         for entry in tuples.range(by_key(store, &prefix)).map_err(|e| failed(e.into()))? {
             let (key, sequence) = entry.map_err(|e| failed(e.into()))?;
-            let (key, sequence) = (key.value().1, sequence.value());
+            let (key, (sequence, _)) = (key.value().1, sequence.value());
             if !key.starts_with(&prefix) {
                 break;
             }
@@ -81,10 +81,11 @@ pub(super) fn read(
         keys.sort_unstable();
         for (sequence, key) in keys.into_iter().take(limit) {
             let written = log.get((store.key(), sequence)).map_err(|e| failed(e.into()))?;
-            let Some(unix_ms) = written.map(|change| change.value().1) else {
+            let Some(written) = written else {
                 return Err(StorageError::damaged(path, format!("change {sequence} is missing")));
             };
-            found.push(StoredTuple { tuple: tuple_of(path, &key)?, unix_ms, sequence });
+            let (_, unix_ms, _, condition) = written.value();
+            found.push(StoredTuple { tuple: tuple_of(path, &key, condition)?, unix_ms, sequence });
         }
         return Ok(found);
     }
@@ -95,14 +96,14 @@ pub(super) fn read(
         }
         let (key, change) = entry.map_err(|e| failed(e.into()))?;
         let sequence = key.value().1;
-        let (_, unix_ms, key) = change.value();
+        let (_, unix_ms, key, condition) = change.value();
         if !filter.matches(key) {
             continue;
         }
         // A change that was undone, or done again later, is not the one that the tuple names.
-        let current = tuples.get((store.key(), key)).map_err(|e| failed(e.into()))?.map(|current| current.value());
+        let current = tuples.get((store.key(), key)).map_err(|e| failed(e.into()))?.map(|current| current.value().0);
         if current == Some(sequence) {
-            found.push(StoredTuple { tuple: tuple_of(path, key)?, unix_ms, sequence });
+            found.push(StoredTuple { tuple: tuple_of(path, key, condition)?, unix_ms, sequence });
         }
     }
     Ok(found)
@@ -127,8 +128,9 @@ pub(super) fn for_all(
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     let mut parsed = tuples.range(by_key(store, "")).map_err(|e| failed(e.into()))?.map(|entry| {
-        let (key, _) = entry.map_err(|e| failed(e.into()))?;
-        tuple_of(path, key.value().1)
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let (_, condition) = value.value();
+        tuple_of(path, key.value().1, condition)
     });
     take(&mut parsed);
     Ok(())

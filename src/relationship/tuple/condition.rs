@@ -1,0 +1,136 @@
+//! The condition of a relationship tuple: its name, and the values that were stored for its parameters.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Number, Value};
+
+use super::{ParseError, RELATION_BYTES_MAX, check_name};
+
+/// Longest context of one tuple, in bytes (`OpenFGA`'s default limit).
+pub const CONTEXT_BYTES_MAX: usize = 32 * 1024;
+/// Above it, not every whole number is a double.
+const WHOLE_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// A condition by name, with the stored part of its context. The context is kept as canonical JSON (sorted names,
+/// numbers as the doubles that they are on `OpenFGA`'s wire), so equal contexts are equal values.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct TupleCondition {
+    name: Arc<str>,
+    context: Arc<str>,
+}
+
+impl TupleCondition {
+    /// A condition with the context that the tuple brings along.
+    ///
+    /// # Errors
+    /// When the name is malformed, or the context too long or nested too deeply.
+    pub fn new(name: &str, context: Map<String, Value>) -> Result<Self, ParseError> {
+        check_name("condition", name, RELATION_BYTES_MAX)?;
+        let context = if context.is_empty() { "{}".to_owned() } else { Value::Object(canonical(context)).to_string() };
+        if context.len() > CONTEXT_BYTES_MAX {
+            let rule = format!("has a context of {} bytes, at most {CONTEXT_BYTES_MAX} are allowed", context.len());
+            return Err(ParseError::new("condition", name, rule));
+        }
+        Ok(Self { name: name.into(), context: context.into() })
+    }
+
+    /// A condition with its context as JSON text; an empty text is an empty context.
+    ///
+    /// # Errors
+    /// As [`TupleCondition::new`], and when the text is not a JSON object.
+    pub fn parse(name: &str, context: &str) -> Result<Self, ParseError> {
+        if context.trim().is_empty() {
+            return Self::new(name, Map::new());
+        }
+        match serde_json::from_str(context) {
+            Ok(context) => Self::new(name, context),
+            Err(e) => Err(ParseError::new("condition", name, format!("has a context that is no JSON object: {e}"))),
+        }
+    }
+
+    /// The condition's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The stored values of parameters.
+    #[must_use]
+    pub fn context(&self) -> Map<String, Value> {
+        // It was made from a map, so it is one.
+        serde_json::from_str(&self.context).unwrap_or_default()
+    }
+
+    /// The stored values of parameters, as canonical JSON.
+    #[must_use]
+    pub fn context_json(&self) -> &str {
+        &self.context
+    }
+}
+
+/// Sorted by name whatever map `serde_json` was built with; its reader bounds the nesting, so this may call itself.
+fn canonical(object: Map<String, Value>) -> Map<String, Value> {
+    let mut entries: Vec<(String, Value)> = object.into_iter().collect();
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    entries.into_iter().map(|(name, value)| (name, canonical_value(value))).collect()
+}
+
+fn canonical_value(value: Value) -> Value {
+    match value {
+        Value::Number(number) => Value::Number(canonical_number(&number)),
+        Value::Array(items) => Value::Array(items.into_iter().map(canonical_value).collect()),
+        Value::Object(object) => Value::Object(canonical(object)),
+        other @ (Value::Null | Value::Bool(_) | Value::String(_)) => other,
+    }
+}
+
+fn canonical_number(number: &Number) -> Number {
+    let Some(double) = number.as_f64() else {
+        return number.clone();
+    };
+    if double.fract() == 0.0 && double.abs() <= WHOLE_DOUBLE_MAX {
+        // The format of a whole double has no fraction, so it is an integer.
+        if let Ok(whole) = format!("{double:.0}").parse::<i64>() {
+            return Number::from(whole);
+        }
+    }
+    Number::from_f64(double).unwrap_or_else(|| number.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_contexts_are_equal_values() {
+        let rows = [
+            (r#"{"b": 1, "a": [1.0, "x"]}"#, r#"{"a":[1,"x"],"b":1}"#),
+            (r#"{"a": {"z": null, "y": -0.0}}"#, r#"{"a":{"y":0,"z":null}}"#),
+            (r#"{"a": 0.5, "b": 9007199254740993}"#, r#"{"a":0.5,"b":9007199254740992}"#),
+            (r#"{"a": "1", "b": true}"#, r#"{"a":"1","b":true}"#),
+            ("", "{}"),
+        ];
+        for (written, kept) in rows {
+            let condition = TupleCondition::parse("c", written).expect(written);
+            assert_eq!(condition.context_json(), kept);
+            assert_eq!(TupleCondition::new("c", condition.context()).expect("again"), condition);
+        }
+    }
+
+    #[test]
+    fn what_is_no_context_is_refused() {
+        let long = format!(r#"{{"a": "{}"}}"#, "x".repeat(CONTEXT_BYTES_MAX));
+        let deep = format!(r#"{{"a": {}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        let rows = [
+            ("c", "[1]", "no JSON object"),
+            ("c", long.as_str(), "at most 32768"),
+            ("c", deep.as_str(), "no JSON object"),
+            ("a:b", "{}", "must not contain"),
+            ("", "{}", "must not be empty"),
+        ];
+        for (name, context, expected) in rows {
+            let refused = TupleCondition::parse(name, context).expect_err(expected).to_string();
+            assert!(refused.contains(expected), "{refused}");
+        }
+    }
+}
