@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use tonic_prost_build::manual::{Builder, Method, Service};
 
 const PROTOS: [&str; 2] = ["ragward/ingest/v1/ingest.proto", "ragward/retrieval/v1/retrieval.proto"];
+/// What the messages of `OpenFGA`'s API use.
+const WELL_KNOWN: [&str; 3] =
+    ["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"];
 
 /// The methods of `openfga.v1.OpenFGAService`. A request and a response are named after their method.
 const OPENFGA_METHODS: [(&str, &str); 19] = [
@@ -35,6 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for a build script")?);
     std::fs::write(out.join("descriptors.bin"), protox::prost::Message::encode_to_vec(&descriptors))?;
+    let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
+    std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
     tonic_prost_build::configure().include_file("services.rs").compile_fds(descriptors)?;
     Builder::new().build_client(false).compile(&[openfga_service()]);
     Ok(())

@@ -190,6 +190,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         retriever: Retriever::new(Arc::new(AllowEverything), Arc::clone(&store) as _, retrieval),
         vector_store: Arc::clone(&store) as _,
         documents: store,
+        relationships: None,
         request_timeout: Duration::from_secs(10),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -92,6 +92,7 @@ impl App {
             retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
             vector_store,
             documents,
+            relationships: relationships.clone(),
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);

@@ -16,3 +16,6 @@ pub use generated::ragward::{ingest::v1 as ingest, metadata::v1 as metadata, ret
 
 /// The descriptors of all of them, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The descriptors of Google's own messages that `OpenFGA`'s API uses.
+pub const WELL_KNOWN_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/well_known.bin"));

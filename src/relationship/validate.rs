@@ -8,7 +8,7 @@ mod tests;
 
 use super::model::{AuthorizationModel, RelationDefinition, Rewrite};
 use super::program::{MisfitTuple, Program, TupleMisfit};
-use super::tuple::RelationshipTuple;
+use super::tuple::{Relation, RelationshipTuple, User};
 
 /// Most types in a model (`OpenFGA`'s default limit).
 pub const TYPES_MAX: usize = 100;
@@ -146,6 +146,15 @@ impl ValidModel {
     /// Why it may not.
     pub fn admits(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
         self.program.admit(tuple).map(|_| ())
+    }
+
+    /// Whether a question is about types and relations that the model has.
+    ///
+    /// # Errors
+    /// What it does not have.
+    pub fn knows(&self, user: &User, relation: &Relation, object_type: &str) -> Result<(), TupleMisfit> {
+        self.program.user(user)?;
+        self.program.relation_id(object_type, relation.as_str()).map(|_| ())
     }
 
     /// Whether all tuples may be written.
