@@ -131,7 +131,7 @@ pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
     ValidModel::new(model).map_err(|errors| {
         let mut located: Vec<SourceError> = errors
             .into_iter()
-            .map(|ModelError { place, message, unsupported }| SourceError {
+            .map(|ModelError { place, message, unsupported, slip: _ }| SourceError {
                 span: source_map.span(place),
                 message,
                 unsupported,

@@ -90,13 +90,15 @@ pub struct ModelError {
     pub place: Place,
     /// What is wrong, in one sentence.
     pub message: String,
+    /// Whether only `OpenFGA`'s language refuses it, for what is written is most likely a slip; a server takes it.
+    pub slip: bool,
     /// Set when nothing is wrong, but Ragward cannot evaluate it yet: what it is.
     pub unsupported: Option<&'static str>,
 }
 
 impl ModelError {
     fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), unsupported: None }
+        Self { place, message: message.into(), slip: false, unsupported: None }
     }
 }
 
@@ -119,7 +121,20 @@ impl ValidModel {
     /// # Errors
     /// Every mistake found, at least one.
     pub fn new(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        Self::checked(model, |_any| true)
+    }
+
+    /// Validates and compiles a model as an `OpenFGA` server does, which lets slips pass.
+    ///
+    /// # Errors
+    /// Every mistake found, at least one.
+    pub fn with_slips(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        Self::checked(model, |error| !error.slip)
+    }
+
+    fn checked(model: AuthorizationModel, counts: impl Fn(&ModelError) -> bool) -> Result<Self, Vec<ModelError>> {
         let mut errors = references::check(&model);
+        errors.retain(counts);
         if errors.is_empty() {
             // The next checks follow the names, so these must be right.
             errors = entrypoints::check(&model);

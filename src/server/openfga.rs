@@ -107,7 +107,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| {
         tracing::error!(%error, "a request was lost");
-        Err(Refusal::new(Number::InternalError, "the request was lost; the server's log says why"))
+        Err(Refusal::internal())
     })
 }
 

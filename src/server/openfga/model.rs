@@ -35,8 +35,10 @@ pub(super) fn write(stored: &StoredModel) -> Result<api::AuthorizationModel, Ref
     let message = if stored.original.is_empty() {
         write_model(&stored.model)
     } else {
-        api::AuthorizationModel::decode(stored.original.as_slice())
-            .map_err(|e| Refusal::new(Number::InternalError, format!("the stored model cannot be read: {e}")))?
+        api::AuthorizationModel::decode(stored.original.as_slice()).map_err(|error| {
+            tracing::error!(%error, "the stored model cannot be read");
+            Refusal::internal()
+        })?
     };
     Ok(api::AuthorizationModel { id: stored.id.to_string(), ..message })
 }

@@ -16,6 +16,8 @@ use crate::storage::StorageError;
 /// Never seen outside the process.
 const NUMBER_HEADER: &str = "ragward-openfga-code";
 const STATUS_HEADER: &str = "grpc-status";
+const OUT_OF_RANGE: &str = "11";
+const RESOURCE_EXHAUSTED: &str = "8";
 
 /// `OpenFGA`'s numbers, as far as they are sent here. The names are those of its `ErrorCode` enums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +83,20 @@ impl Refusal {
         Self { number, message: message.into() }
     }
 
+    // The texts are `OpenFGA`'s where clients tell errors apart by them.
+
     pub(super) fn validation(message: impl Into<String>) -> Self {
         Self::new(Number::ValidationError, message)
     }
 
+    /// The server's log says why.
+    pub(super) fn internal() -> Self {
+        Self::new(Number::InternalError, "Internal Server Error")
+    }
+
     /// The deadline passed before there was an answer.
     pub(super) fn late() -> Self {
-        Self::new(Number::DeadlineExceeded, "there was no answer before the deadline")
+        Self::new(Number::DeadlineExceeded, "Request Deadline Exceeded")
     }
 }
 
@@ -99,14 +108,23 @@ impl From<ParseError> for Refusal {
 
 impl From<TupleMisfit> for Refusal {
     fn from(misfit: TupleMisfit) -> Self {
-        Self::validation(misfit.to_string())
+        Self::validation(misfit_text(&misfit))
+    }
+}
+
+/// Clients tell a name that the model does not have from other mistakes by `OpenFGA`'s text.
+pub(super) fn misfit_text(misfit: &TupleMisfit) -> String {
+    match misfit {
+        TupleMisfit::UnknownType(type_name) => format!("type '{type_name}' not found"),
+        TupleMisfit::UnknownRelation { type_name, relation } => format!("relation '{type_name}#{relation}' not found"),
+        TupleMisfit::Implicit(_) | TupleMisfit::TypeRestriction { .. } => misfit.to_string(),
     }
 }
 
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
         tracing::error!(%error, "the data directory failed");
-        Self::new(Number::InternalError, "the server cannot use its data directory; its log says why")
+        Self::internal()
     }
 }
 
@@ -150,5 +168,9 @@ pub(in crate::server) fn restore_number(mut response: http::Response<Body>) -> h
 fn restore(headers: &mut http::HeaderMap) {
     if let Some(number) = headers.remove(NUMBER_HEADER) {
         headers.insert(STATUS_HEADER, number);
+    }
+    // tonic says `OUT_OF_RANGE` of a message that is too large, and nothing else here does; gRPC has another code for it.
+    if headers.get(STATUS_HEADER).is_some_and(|status| *status == OUT_OF_RANGE) {
+        headers.insert(STATUS_HEADER, http::HeaderValue::from_static(RESOURCE_EXHAUSTED));
     }
 }

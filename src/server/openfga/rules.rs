@@ -3,7 +3,10 @@
 
 mod models;
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use openfga_client::client as api;
+use openfga_client::prost_wkt_types::Timestamp;
 use tonic::Status;
 
 pub(super) use models::write_authorization_model;
@@ -53,6 +56,15 @@ fn is_store_name(text: &str) -> bool {
     let good =
         |c: char| c.is_ascii_alphanumeric() || is_space(c) || matches!(c, '.' | '-' | '/' | '^' | '_' | '&' | '@');
     (3..=64).contains(&text.len()) && text.chars().all(good)
+}
+
+fn is_past(time: &Timestamp) -> bool {
+    let (Ok(seconds), Ok(nanos)) = (u64::try_from(time.seconds), u32::try_from(time.nanos)) else {
+        // Before 1970.
+        return true;
+    };
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos.into())) < since_1970
 }
 
 fn is_correlation_id(text: &str) -> bool {
@@ -222,6 +234,10 @@ pub(super) fn read_changes(request: &api::ReadChangesRequest) -> Checked {
     let type_name = request.r#type.as_str();
     let good = type_name.is_empty() || (is_text(type_name, 1, TYPE_CHARS_MAX) && !type_name.contains([':', '#']));
     require(good, MESSAGE, "Type", "must have 1 to 254 characters without `:`, `#`, space")?;
+    if let Some(start) = &request.start_time {
+        let past = is_past(start);
+        require(past, MESSAGE, "StartTime", "value must be less than now")?;
+    }
     page(MESSAGE, request.page_size, &request.continuation_token)
 }
 

@@ -102,7 +102,7 @@ pub(super) fn write_model(
         let message = format!("model exceeds size limit: {} bytes vs {MODEL_BYTES_MAX} bytes", original.len());
         return Err(Refusal::new(Number::ExceededEntityLimit, message));
     }
-    let valid = ValidModel::new(model::read(&message)?).map_err(|errors| {
+    let valid = ValidModel::with_slips(model::read(&message)?).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Refusal::new(Number::InvalidAuthorizationModel, lines.join("\n"))
     })?;
@@ -170,8 +170,10 @@ pub(super) fn write_assertions(
 
 pub(super) fn read_assertions(resolved: &Resolved) -> Result<api::ReadAssertionsResponse, Refusal> {
     let stored = resolved.store.assertions(resolved.model_id)?;
-    let message = api::Assertions::decode(stored.as_slice())
-        .map_err(|e| Refusal::new(Number::InternalError, format!("the stored assertions cannot be read: {e}")))?;
+    let message = api::Assertions::decode(stored.as_slice()).map_err(|error| {
+        tracing::error!(%error, "the stored assertions cannot be read");
+        Refusal::internal()
+    })?;
     Ok(api::ReadAssertionsResponse {
         authorization_model_id: resolved.model_id.to_string(),
         assertions: message.assertions,

@@ -4,7 +4,7 @@ use openfga_client::client as api;
 use openfga_client::prost_wkt_types as wkt;
 use serde_json::{Map, Number as JsonNumber, Value};
 
-use super::refusal::{Number, Refusal};
+use super::refusal::{Number, Refusal, misfit_text};
 use crate::relationship::tuple::TupleCondition;
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{ParseError, RelationshipTuple};
@@ -18,7 +18,7 @@ pub(super) fn contextual(model: &ValidModel, keys: &[api::TupleKey]) -> Result<V
     let mut tuples = Vec::with_capacity(keys.len());
     for key in keys {
         let tuple = read(key).map_err(|e| refused(key, e.to_string()))?;
-        model.admits(&tuple).map_err(|e| refused(key, e.to_string()))?;
+        model.admits(&tuple).map_err(|misfit| refused(key, misfit_text(&misfit)))?;
         tuples.push(tuple);
     }
     Ok(tuples)
