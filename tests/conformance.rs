@@ -1,5 +1,5 @@
 //! `OpenFGA`'s own check cases against the evaluator: as stored tuples, in the order of the file and in other orders.
-#![expect(clippy::expect_used, clippy::panic, reason = "test code outside of functions marked as tests")]
+#![cfg(test)]
 
 #[path = "support/shared.rs"]
 mod support;

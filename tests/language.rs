@@ -1,5 +1,5 @@
 //! `OpenFGA`'s own cases for its modeling language: the same JSON, the same mistakes in the same places.
-#![expect(clippy::expect_used, reason = "test code outside of functions marked as tests")]
+#![cfg(test)]
 
 #[path = "support/shared.rs"]
 mod support;

@@ -1,5 +1,5 @@
 //! `OpenFGA`'s sample stores: those that Ragward can evaluate pass, the others are named.
-#![expect(clippy::expect_used, reason = "test code outside of functions marked as tests")]
+#![cfg(test)]
 
 #[path = "support/shared.rs"]
 mod support;

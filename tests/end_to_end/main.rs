@@ -1,13 +1,18 @@
 //! The whole of Ragward, used as its users use it.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![cfg(test)]
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a test are small")]
 
 mod documents;
 mod keps;
+#[path = "../support/openfga.rs"]
+mod openfga;
 #[path = "../support/oracle.rs"]
 mod oracle;
 mod process;
+#[path = "../support/qdrant_server.rs"]
+mod qdrant_server;
 mod running;
 mod server;
+mod servers;
 #[path = "../support/shared.rs"]
 mod shared;

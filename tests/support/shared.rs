@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// The path of shared data; `None`, with a message, where there is none.
-#[expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a test may read the environment and say so")]
+#[expect(clippy::disallowed_methods, reason = "a test may read the environment and say so")]
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if found.exists() {

@@ -1,0 +1,159 @@
+//! The four ways to run: each engine embedded or a server, with the same answers. `OpenFGA` is a real server; Qdrant's API
+//! is served by the embedded engine here, and by a real Qdrant in the port's suite where there is one.
+
+use std::path::Path;
+
+use ragward::config::{AuthorizerKind, Config, VectorStoreKind};
+use ragward::ingest::Source;
+use ragward::proto::ingest::{Chunk, Document};
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest, Vector};
+use ragward::server::document_message;
+use tonic::Code;
+
+use crate::openfga::OpenFga;
+use crate::qdrant_server::QdrantServer;
+use crate::running::{Running, config};
+
+const USERS: [&str; 8] =
+    ["user:anne", "user:bob", "user:carol", "user:dana", "user:erik", "user:fay", "user:nobody", "agent:desk-helper"];
+const DIMENSION: usize = 8;
+const VECTORS_PER_PAGE: usize = 6;
+
+fn handbook() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/handbook")
+}
+
+/// The same numbers in every run.
+fn vector(seed: usize) -> Vec<f32> {
+    let number = |place: usize| ((seed * 31 + place * 17 + seed * place * 7) % 97) as f32 / 97.0 - 0.5;
+    (0..DIMENSION).map(number).collect()
+}
+
+/// The handbook's pages with their texts, and once more as points.
+fn documents() -> (Vec<Document>, Vec<Document>) {
+    let source = Source::Catalog { path: handbook().join("catalog.jsonl"), root: handbook() };
+    let pages: Vec<Document> =
+        source.documents().unwrap().map(|entry| document_message(entry.unwrap().document.unwrap())).collect();
+    let points = pages.iter().enumerate().map(|(page, document)| {
+        let chunk = |place: usize| Chunk {
+            id: format!("{}@{place}", document.id),
+            guard: document.id.clone(),
+            vector: vector(page * VECTORS_PER_PAGE + place),
+            ..Chunk::default()
+        };
+        Document { chunks: (0..VECTORS_PER_PAGE).map(chunk).collect(), ..document.clone() }
+    });
+    let points = points.collect();
+    (pages, points)
+}
+
+fn request(user: &str, collection: &str, query: Query, top_k: u32) -> RetrieveRequest {
+    RetrieveRequest {
+        user: user.to_owned(),
+        collection: collection.to_owned(),
+        query: Some(query),
+        top_k,
+        ..RetrieveRequest::default()
+    }
+}
+
+/// Everything that an answer tells, for every user.
+async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<String> {
+    let mut told = Vec::new();
+    for user in USERS {
+        for query in queries {
+            for top_k in [1, 5, 40] {
+                let request = request(user, collection, query.clone(), top_k);
+                let answer = running.client.retrieval().retrieve(request).await.unwrap().into_inner();
+                let ids: Vec<&str> = answer.chunks.iter().map(|chunk| chunk.id.as_str()).collect();
+                told.push(format!("{user} {top_k} {ids:?} {}", answer.completion));
+            }
+        }
+        let chunk_ids = vec!["document:pay-bands@0".to_owned(), "document:welcome@1".to_owned()];
+        let recheck =
+            RecheckRequest { user: user.to_owned(), collection: "points".to_owned(), chunk_ids, consistency: 0 };
+        told.push(format!("{:?}", running.client.retrieval().recheck(recheck).await.unwrap().into_inner().chunk_ids));
+    }
+    told
+}
+
+/// Loads the handbook's model and tuples as a user does, with the command.
+fn load_model(directory: &Path, config: &Config) {
+    let file = directory.join("ragward.toml");
+    std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
+    let store_file = handbook().join("store.fga.yaml");
+    let arguments = ["model", "load", store_file.to_str().unwrap(), "--config", file.to_str().unwrap()];
+    let loaded = std::process::Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().unwrap();
+    assert!(loaded.status.success(), "{loaded:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn embedded_and_servers_give_the_same_answers() {
+    let Some(openfga) = OpenFga::start().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let qdrant = QdrantServer::start(&directory.path().join("qdrant")).await;
+    let (pages, points) = documents();
+    let texts = ["parental leave next year", "how do I get my expenses back", "incident", "pay"];
+    let texts = texts.map(|text| Query::Text(text.to_owned()));
+    let vectors = [0, 1, 2, 3].map(|seed| Query::Vector(Vector { values: vector(1_000 + seed) }));
+
+    let mut expected: Option<(Vec<String>, Vec<String>)> = None;
+    for (authorizer, vector_store) in [
+        (AuthorizerKind::Embedded, VectorStoreKind::Embedded),
+        (AuthorizerKind::Openfga, VectorStoreKind::Embedded),
+        (AuthorizerKind::Embedded, VectorStoreKind::Qdrant),
+        (AuthorizerKind::Openfga, VectorStoreKind::Qdrant),
+    ] {
+        let data = directory.path().join(format!("{authorizer:?}-{vector_store:?}"));
+        let mut config = config(&data);
+        config.authorizer.kind = authorizer;
+        config.authorizer.openfga.address = openfga.config("handbook").address;
+        config.authorizer.openfga.store_name = "handbook".to_owned();
+        config.vector_store.kind = vector_store;
+        config.vector_store.qdrant.url.clone_from(&qdrant.address);
+        config.vector_store.qdrant.exact = true;
+        load_model(directory.path(), &config);
+        let running = Running::start(&config).await;
+        running.upsert("points", points.clone()).await.unwrap();
+        let by_vector = answers(&running, "points", &vectors).await;
+        // Qdrant has no statistics of a visible set, so texts are for the embedded engine.
+        let by_text = if vector_store == VectorStoreKind::Embedded {
+            running.upsert("pages", pages.clone()).await.unwrap();
+            answers(&running, "pages", &texts).await
+        } else {
+            let refused =
+                running.client.retrieval().retrieve(request("user:anne", "points", texts[0].clone(), 1)).await;
+            assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+            Vec::new()
+        };
+        let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
+        assert_eq!(&by_vector, vectors_expected, "{authorizer:?}, {vector_store:?}");
+        assert!(by_text.is_empty() || &by_text == texts_expected, "{authorizer:?}, {vector_store:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_is_down_is_an_error_without_details() {
+    let data = tempfile::tempdir().unwrap();
+    let (_, points) = documents();
+    let query = || Query::Vector(Vector { values: vector(7) });
+    let embedded = Running::start(&config(data.path())).await;
+    embedded.upsert("points", points).await.unwrap();
+    embedded.stop().await.unwrap();
+
+    let mut without_openfga = config(data.path());
+    without_openfga.authorizer.kind = AuthorizerKind::Openfga;
+    without_openfga.authorizer.openfga.address = "http://127.0.0.1:1".to_owned();
+    let mut without_qdrant = config(data.path());
+    without_qdrant.vector_store.kind = VectorStoreKind::Qdrant;
+    without_qdrant.vector_store.qdrant.url = "http://127.0.0.1:1".to_owned();
+    for config in [without_openfga, without_qdrant] {
+        let running = Running::start(&config).await;
+        let asked = request("user:anne", "points", query(), 3);
+        let status = running.client.retrieval().retrieve(asked).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert!(!status.message().contains("127.0.0.1"), "{status:?}");
+        running.stop().await.unwrap();
+    }
+}
