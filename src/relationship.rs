@@ -1,6 +1,7 @@
 //! Relationships as `OpenFGA` has them: users, relations, objects, tuples, authorization models, and the evaluator that
 //! decides from them. Deciding code does no I/O and reads no clock.
 
+mod condition;
 pub mod dsl;
 pub mod evaluator;
 mod index;
@@ -13,5 +14,6 @@ pub mod store_file;
 pub mod tuple;
 pub mod validate;
 
+pub use condition::{COST_MAX, CompileError, ConditionError, EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use program::{MisfitTuple, TupleMisfit};
 pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};

@@ -126,5 +126,6 @@ fn undecided(error: CheckError) -> AuthzError {
         CheckError::Interrupted => AuthzError::DeadlineExceeded,
         CheckError::TooDeep | CheckError::TooMuchWork => AuthzError::TooComplex(error.to_string()),
         CheckError::Unknown(misfit) => AuthzError::Refused(misfit.to_string()),
+        CheckError::Condition(error) => AuthzError::Refused(error.to_string()),
     }
 }

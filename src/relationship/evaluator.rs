@@ -7,12 +7,18 @@
 //!
 //! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
 
+pub(super) mod conditions;
 mod memo;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
 use self::memo::Memo;
-use super::index::{Index, Node, ObjectId, Subject};
+use super::condition::ConditionError;
+use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
@@ -21,6 +27,8 @@ use super::tuple::{Object, Relation, User};
 pub const LEVELS_MAX: u8 = 24;
 /// Most steps for one question. A step takes some tens of nanoseconds.
 pub const STEPS_MAX: u64 = 10_000_000;
+/// A condition counts as so many steps.
+const STEPS_PER_CONDITION: u64 = 64;
 /// After so many steps the caller is asked whether to go on.
 pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
 
@@ -30,6 +38,9 @@ pub enum CheckError {
     /// The model has no such type or relation.
     #[error(transparent)]
     Unknown(#[from] TupleMisfit),
+    /// It depends on a condition that cannot be decided.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
     /// The answer is too many levels away.
     #[error("the answer is more than {LEVELS_MAX} usersets or parents away")]
     TooDeep,
@@ -45,6 +56,10 @@ pub enum CheckError {
 pub struct Evaluation<'a> {
     program: &'a Program,
     index: &'a Index,
+    /// The request's values for the parameters of conditions.
+    context: &'a Map<String, Value>,
+    /// What went wrong with conditions; an outcome names its error by position.
+    condition_errors: Vec<ConditionError>,
     asker: Asker,
     asker_object: Option<&'a Object>,
     wildcards_count: bool,
@@ -54,7 +69,7 @@ pub struct Evaluation<'a> {
     frames: Vec<Frame<'a>>,
     /// How many relations are being worked on.
     path_length: u32,
-    /// Over all questions, so that many short ones are interrupted too.
+    /// Of all questions.
     steps: u64,
 }
 
@@ -71,6 +86,8 @@ enum Verdict {
     Denied,
     /// It depends on itself.
     Cyclic,
+    /// It depends on a condition that failed: the position of the error.
+    Failed(u32),
     /// It is further away than the levels that remained.
     TooDeep,
 }
@@ -98,7 +115,7 @@ impl Outcome {
         let verdict = match self.verdict {
             Verdict::Allowed => Verdict::Denied,
             Verdict::Denied => Verdict::Allowed,
-            unknown @ (Verdict::Cyclic | Verdict::TooDeep) => unknown,
+            unknown @ (Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep) => unknown,
         };
         Self { verdict, ..self }
     }
@@ -129,12 +146,18 @@ enum Task<'a> {
     Union(&'a [Expression]),
     /// The operands that are left of `and`, and of `but not`, whose second counts negated.
     Intersection { left: &'a [Expression], subtract_last: bool },
-    /// The usersets or parents that are left, one level down. `computed` says what to ask of a parent.
-    Level { left: &'a [Subject], computed: &'a [(TypeId, RelationId)] },
+    /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
+    /// met. `computed` says what to ask of a parent.
+    Level { left: &'a [Subject], met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
 }
 
 impl<'a> Evaluation<'a> {
-    pub(super) fn new(program: &'a Program, index: &'a Index, user: &'a User) -> Result<Self, CheckError> {
+    pub(super) fn new(
+        program: &'a Program,
+        index: &'a Index,
+        context: &'a Map<String, Value>,
+        user: &'a User,
+    ) -> Result<Self, CheckError> {
         let resolved = program.user(user)?;
         let number = |object: &Object| index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
         let (asker, asker_object) = match &resolved {
@@ -147,6 +170,8 @@ impl<'a> Evaluation<'a> {
         Ok(Self {
             program,
             index,
+            context,
+            condition_errors: Vec::new(),
             asker,
             asker_object,
             wildcards_count: true,
@@ -185,17 +210,26 @@ impl<'a> Evaluation<'a> {
         match outcome?.verdict {
             Verdict::Allowed => Ok(true),
             Verdict::Denied | Verdict::Cyclic => Ok(false),
+            Verdict::Failed(position) => {
+                let error = usize::try_from(position).ok().and_then(|position| self.condition_errors.get(position));
+                Err(error.map_or(CheckError::TooMuchWork, |error| error.clone().into()))
+            }
             Verdict::TooDeep => Err(CheckError::TooDeep),
         }
     }
 
     fn run(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
+        // Over all questions, so that many short ones are interrupted too.
+        let mut next_interrupt = (first_step / STEPS_BETWEEN_INTERRUPTS + 1) * STEPS_BETWEEN_INTERRUPTS;
         let mut answer = self.relation(question, LEVELS_MAX);
         loop {
             self.steps += 1;
-            if self.steps.is_multiple_of(STEPS_BETWEEN_INTERRUPTS) && !go_on() {
-                return Err(CheckError::Interrupted);
+            if self.steps >= next_interrupt {
+                next_interrupt = self.steps + STEPS_BETWEEN_INTERRUPTS;
+                if !go_on() {
+                    return Err(CheckError::Interrupted);
+                }
             }
             if self.steps - first_step > STEPS_MAX {
                 return Err(CheckError::TooMuchWork);
@@ -231,7 +265,8 @@ impl<'a> Evaluation<'a> {
             return Some(Outcome::TOO_DEEP);
         };
         if let Expression::Direct = expression
-            && let Some(outcome) = self.direct(node).ok()
+            && self.index.conditioned(node).is_empty()
+            && let Ok(outcome) = self.plain(node)
         {
             return Some(outcome);
         }
@@ -251,14 +286,16 @@ impl<'a> Evaluation<'a> {
         let (task, so_far) = match expression {
             Expression::Direct => match self.direct(node) {
                 Ok(outcome) => return Some(outcome),
-                Err(usersets) => (Task::Level { left: usersets, computed: &[] }, Outcome::DENIED),
+                Err((left, met, so_far)) => (Task::Level { left, met, computed: &[] }, so_far),
             },
             Expression::Computed(relation) => {
                 return self.relation(Node { relation: *relation, object: node.object }, remaining);
             }
             Expression::TupleToUserset { tupleset, computed } => {
-                let parents = self.index.subjects(Node { relation: *tupleset, object: node.object });
-                (Task::Level { left: parents, computed }, Outcome::DENIED)
+                let tupleset = Node { relation: *tupleset, object: node.object };
+                let left = self.index.subjects(tupleset);
+                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), !left.is_empty());
+                (Task::Level { left, met, computed }, so_far)
             }
             Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
             Expression::Intersection(operands) => {
@@ -272,8 +309,89 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them.
-    fn direct(&self, node: Node) -> Result<Outcome, &'a [Subject]> {
+    /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them: those without a
+    /// condition, those whose condition is met, and what is known already.
+    fn direct(&mut self, node: Node) -> Result<Outcome, (&'a [Subject], Vec<Subject>, Outcome)> {
+        let plain = self.plain(node);
+        if let Ok(Outcome { verdict: Verdict::Allowed, .. }) = plain {
+            return Ok(Outcome::ALLOWED);
+        }
+        let usersets = plain.err().unwrap_or_default();
+        let conditioned = self.index.conditioned(node);
+        if conditioned.is_empty() {
+            return if usersets.is_empty() {
+                Ok(Outcome::DENIED)
+            } else {
+                Err((usersets, Vec::new(), Outcome::DENIED))
+            };
+        }
+        let mut so_far = Outcome::DENIED;
+        for (subject, condition) in conditioned {
+            if !self.names_asker(*subject) {
+                continue;
+            }
+            match self.is_met(condition) {
+                Ok(true) => return Ok(Outcome::ALLOWED),
+                Ok(false) => {}
+                Err(failed) => so_far = so_far.with(failed),
+            }
+        }
+        let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
+        let (met, failed) = self.met(asked, !usersets.is_empty());
+        Err((usersets, met, so_far.with(failed)))
+    }
+
+    fn names_asker(&self, subject: Subject) -> bool {
+        match self.asker {
+            Asker::Object(type_id, object) => {
+                subject == Subject::Object(type_id, object)
+                    || (self.wildcards_count && subject == Subject::Wildcard(type_id))
+            }
+            Asker::Wildcard(type_id) => subject == Subject::Wildcard(type_id),
+            Asker::Userset(asker) => subject == Subject::Userset(asker),
+        }
+    }
+
+    /// Those whose condition is met. As in `OpenFGA`, a failed condition among the usersets or parents of one object only
+    /// counts where no other of them is left.
+    fn met(
+        &mut self,
+        conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
+        others: bool,
+    ) -> (Vec<Subject>, Outcome) {
+        let (mut met, mut so_far) = (Vec::new(), Outcome::DENIED);
+        for (subject, condition) in conditioned {
+            match self.is_met(condition) {
+                Ok(true) => met.push(*subject),
+                Ok(false) => {}
+                Err(failed) => so_far = failed,
+            }
+        }
+        if others || !met.is_empty() {
+            so_far = Outcome::DENIED;
+        }
+        (met, so_far)
+    }
+
+    fn is_met(&mut self, stored: &StoredCondition) -> Result<bool, Outcome> {
+        // A condition takes the time of many steps.
+        self.steps += STEPS_PER_CONDITION;
+        let Some(condition) = self.program.condition(stored.condition) else {
+            return Err(Outcome::TOO_DEEP);
+        };
+        let met = match &stored.context {
+            Ok(context) => condition.is_met(context, self.context),
+            Err(error) => Err(error.clone()),
+        };
+        met.map_err(|error| {
+            let position = u32::try_from(self.condition_errors.len()).unwrap_or(u32::MAX);
+            self.condition_errors.push(error);
+            Outcome { verdict: Verdict::Failed(position), ..Outcome::DENIED }
+        })
+    }
+
+    /// The same for the tuples without a condition alone.
+    fn plain(&self, node: Node) -> Result<Outcome, &'a [Subject]> {
         let subjects = self.index.subjects(node);
         let holds = |subject: Subject| subjects.binary_search(&subject).is_ok();
         let named = match self.asker {
@@ -353,11 +471,12 @@ impl<'a> Frame<'a> {
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
-            Task::Level { left, computed } => {
-                let node = next_node(left, computed)?;
+            Task::Level { left, met, computed } => {
+                let node = next_node(left, met, computed)?;
                 let Some(below) = remaining.checked_sub(1) else {
                     // The others are as deep as this one.
                     *left = &[];
+                    met.clear();
                     return Some(Part::TooDeep);
                 };
                 Some(Part::Relation(node, below))
@@ -367,14 +486,14 @@ impl<'a> Frame<'a> {
 }
 
 /// What to ask of the next userset or parent.
-fn next_node(left: &mut &[Subject], computed: &[(TypeId, RelationId)]) -> Option<Node> {
-    while let Some(subject) = left.split_off_first() {
+fn next_node(left: &mut &[Subject], met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
+    while let Some(subject) = left.split_off_first().copied().or_else(|| met.pop()) {
         match subject {
-            Subject::Userset(node) => return Some(*node),
+            Subject::Userset(node) => return Some(node),
             Subject::Object(type_id, object) => {
-                let asked = computed.iter().find(|(of, _)| of == type_id);
+                let asked = computed.iter().find(|(of, _)| *of == type_id);
                 if let Some((_, relation)) = asked {
-                    return Some(Node { relation: *relation, object: *object });
+                    return Some(Node { relation: *relation, object });
                 }
             }
             // No relation after `from` takes wildcards (valid model).

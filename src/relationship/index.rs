@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
 
-use super::program::{Program, RelationId, ResolvedUser, TypeId};
+use super::condition::{ConditionError, TypedContext};
+use super::program::{AdmittedTuple, ConditionId, Program, RelationId, ResolvedUser, TypeId};
 use super::tuple::{Object, RelationshipTuple};
 
 /// Into so many parts the index is cut. A write copies the parts it touches, a clone counts every part: at 1 M tuples a
@@ -64,7 +65,22 @@ impl Hasher for NumberHasher {
     }
 }
 
-type TupleShard = NumberMap<Node, Vec<Subject>>;
+/// The condition of a tuple, with what it brings along for the parameters; the error, where that does not fit them (any
+/// more).
+#[derive(Debug)]
+pub(super) struct StoredCondition {
+    pub(super) condition: ConditionId,
+    pub(super) context: Result<TypedContext, ConditionError>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct TupleShard {
+    /// Tuples without a condition.
+    plain: NumberMap<Node, Vec<Subject>>,
+    /// Tuples with one. A tuple is in one of both: its identity is the three names.
+    conditioned: NumberMap<Node, Vec<(Subject, Arc<StoredCondition>)>>,
+}
+
 type NameShard = HashMap<Object, ObjectId>;
 
 /// See the module.
@@ -82,7 +98,7 @@ impl Index {
         Self { tuples: vec![tuples; SHARDS], names: vec![names; SHARDS], objects: 0, count: 0 }
     }
 
-    /// Puts in the tuples that the model admits.
+    /// Puts in the tuples that the model admits. One that is in is replaced: it may have had another condition.
     pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(
         &mut self,
         program: &Program,
@@ -91,48 +107,96 @@ impl Index {
         let mut resolved: Vec<(Node, Subject)> = Vec::new();
         for tuple in tuples {
             let tuple = tuple.borrow();
-            let Ok((relation, user)) = program.admit(tuple) else { continue };
+            let Ok(AdmittedTuple { relation, user, condition }) = program.admit(tuple) else { continue };
             let object = self.number(&tuple.object);
             let subject = subject(&user, |object| self.number(object));
-            resolved.push((Node { relation, object }, subject));
+            let node = Node { relation, object };
+            if let Some((id, condition)) = condition {
+                // Tuples before it in the same call must not come after it.
+                self.insert_plain(std::mem::take(&mut resolved));
+                let Some(compiled) = program.condition(id) else { continue };
+                let stored = StoredCondition { condition: id, context: compiled.tuple_context(&condition.context()) };
+                self.insert_conditioned(node, subject, Arc::new(stored));
+            } else {
+                resolved.push((node, subject));
+            }
         }
+        self.insert_plain(resolved);
+    }
+
+    fn insert_plain(&mut self, mut resolved: Vec<(Node, Subject)>) {
         resolved.sort_unstable();
         for same_node in resolved.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((node, _)) = same_node.first() else { continue };
             let Some(shard) = self.tuples.get_mut(shard_of(*node)) else { continue };
-            let subjects = Arc::make_mut(shard).entry(*node).or_default();
+            let shard = Arc::make_mut(shard);
+            let subjects = shard.plain.entry(*node).or_default();
             let before = subjects.len();
             insert_sorted(subjects, same_node.iter().map(|(_, subject)| *subject));
             self.count += subjects.len() - before;
+            if let Some(conditioned) = shard.conditioned.get_mut(node) {
+                let before = conditioned.len();
+                conditioned.retain(|(subject, _)| !same_node.contains(&(*node, *subject)));
+                self.count -= before - conditioned.len();
+            }
+        }
+    }
+
+    fn insert_conditioned(&mut self, node: Node, subject: Subject, condition: Arc<StoredCondition>) {
+        self.take_out(node, subject);
+        let Some(shard) = self.tuples.get_mut(shard_of(node)) else { return };
+        let subjects = Arc::make_mut(shard).conditioned.entry(node).or_default();
+        if let Err(position) = subjects.binary_search_by(|(known, _)| known.cmp(&subject)) {
+            subjects.insert(position, (subject, condition));
+            self.count += 1;
         }
     }
 
     /// Takes a tuple out, if it is in.
     pub(super) fn remove(&mut self, program: &Program, tuple: &RelationshipTuple) {
-        let Ok((relation, user)) = program.admit(tuple) else {
-            return;
-        };
+        // The names alone identify it: what is in may have another condition than the model wants of this one.
+        let Ok(user) = program.user(&tuple.user) else { return };
+        let Ok(relation) = program.relation_id(tuple.object.type_name(), tuple.relation.as_str()) else { return };
         let node = Node { relation, object: self.number(&tuple.object) };
         let subject = subject(&user, |object| self.number(object));
-        let Some(shard) = self.tuples.get_mut(shard_of(node)) else {
+        self.take_out(node, subject);
+    }
+
+    fn take_out(&mut self, node: Node, subject: Subject) {
+        let Some(shard) = self.tuples.get_mut(shard_of(node)) else { return };
+        if !shard.plain.contains_key(&node) && !shard.conditioned.contains_key(&node) {
             return;
-        };
-        let shard = Arc::make_mut(shard);
-        let Some(subjects) = shard.get_mut(&node) else {
-            return;
-        };
-        if let Ok(position) = subjects.binary_search(&subject) {
-            subjects.remove(position);
-            self.count -= 1;
         }
-        if subjects.is_empty() {
-            shard.remove(&node);
+        let shard = Arc::make_mut(shard);
+        if let Some(subjects) = shard.plain.get_mut(&node) {
+            if let Ok(position) = subjects.binary_search(&subject) {
+                subjects.remove(position);
+                self.count -= 1;
+            }
+            if subjects.is_empty() {
+                shard.plain.remove(&node);
+            }
+        }
+        if let Some(subjects) = shard.conditioned.get_mut(&node) {
+            if let Ok(position) = subjects.binary_search_by(|(known, _)| known.cmp(&subject)) {
+                subjects.remove(position);
+                self.count -= 1;
+            }
+            if subjects.is_empty() {
+                shard.conditioned.remove(&node);
+            }
         }
     }
 
-    /// The users of the tuples about a node, sorted.
+    /// The users of the tuples about a node that have no condition, sorted.
     pub(super) fn subjects(&self, node: Node) -> &[Subject] {
-        self.tuples.get(shard_of(node)).and_then(|shard| shard.get(&node)).map_or(&[], Vec::as_slice)
+        self.tuples.get(shard_of(node)).and_then(|shard| shard.plain.get(&node)).map_or(&[], Vec::as_slice)
+    }
+
+    /// The users of the tuples about a node that have a condition, sorted.
+    pub(super) fn conditioned(&self, node: Node) -> &[(Subject, Arc<StoredCondition>)] {
+        let shard = self.tuples.get(shard_of(node)).filter(|shard| !shard.conditioned.is_empty());
+        shard.and_then(|shard| shard.conditioned.get(&node)).map_or(&[], Vec::as_slice)
     }
 
     /// The number of an object that a tuple names.

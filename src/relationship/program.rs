@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use super::condition::{CompileError, CompiledCondition, ConditionError};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
-use super::tuple::{Object, RelationshipTuple, User};
+use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 
 /// A type of the model, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +19,10 @@ impl RelationId {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
+
+/// A condition of the model, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ConditionId(u32);
 
 /// How a relation is computed.
 #[derive(Debug)]
@@ -39,10 +44,10 @@ pub(super) enum Expression {
 #[derive(Debug)]
 struct CompiledRelation {
     expression: Expression,
-    /// What its tuples may have as the user.
-    objects: Vec<TypeId>,
-    wildcards: Vec<TypeId>,
-    usersets: Vec<RelationId>,
+    /// What its tuples may have as the user, each with the condition that such a tuple must name.
+    objects: Vec<(TypeId, Option<ConditionId>)>,
+    wildcards: Vec<(TypeId, Option<ConditionId>)>,
+    usersets: Vec<(RelationId, Option<ConditionId>)>,
     /// The relations whose answer can depend on this one.
     dependents: Vec<RelationId>,
 }
@@ -54,6 +59,16 @@ pub(super) struct Program {
     /// By type: the relations' numbers by name.
     names: Vec<HashMap<String, RelationId>>,
     relations: Vec<CompiledRelation>,
+    condition_ids: HashMap<String, ConditionId>,
+    conditions: Vec<CompiledCondition>,
+}
+
+/// A tuple that a model admits, with its names resolved.
+#[derive(Clone, Debug)]
+pub(super) struct AdmittedTuple<'a> {
+    pub(super) relation: RelationId,
+    pub(super) user: ResolvedUser<'a>,
+    pub(super) condition: Option<(ConditionId, &'a TupleCondition)>,
 }
 
 /// The relations of one type, by name.
@@ -73,6 +88,24 @@ pub enum TupleMisfit {
         /// The relation that it does not have.
         relation: String,
     },
+    /// The model has no such condition.
+    #[error("condition `{0}` is not in the authorization model")]
+    UnknownCondition(String),
+    /// The relation takes such users, but not with this condition, or not without one.
+    #[error("`{user}` may not be written to relation `{relation}` of type `{type_name}` {}", with(.condition.as_deref()))]
+    ConditionRestriction {
+        /// The user.
+        user: String,
+        /// The relation.
+        relation: String,
+        /// The type of the object.
+        type_name: String,
+        /// The tuple's condition.
+        condition: Option<String>,
+    },
+    /// The stored values do not fit the condition's parameters.
+    #[error(transparent)]
+    Context(#[from] ConditionError),
     /// The user is the very userset that the tuple is about.
     #[error("`{0}` holds that relation by definition; the tuple would say nothing")]
     Implicit(String),
@@ -108,10 +141,28 @@ pub(super) enum ResolvedUser<'a> {
     Userset(RelationId, &'a Object),
 }
 
+fn with(condition: Option<&str>) -> String {
+    condition.map_or_else(|| "without a condition".to_owned(), |condition| format!("with condition `{condition}`"))
+}
+
 impl Program {
     /// Compiles a model that was found valid.
-    pub(super) fn compile(model: &AuthorizationModel) -> Self {
+    ///
+    /// # Errors
+    /// The conditions that cannot be compiled.
+    pub(super) fn compile(model: &AuthorizationModel) -> Result<Self, Vec<CompileError>> {
         let mut program = Self::default();
+        let mut errors = Vec::new();
+        for ((name, condition), number) in model.conditions.iter().zip(0..) {
+            match CompiledCondition::compile(name, condition) {
+                Ok(compiled) => program.conditions.push(compiled),
+                Err(error) => errors.push(error),
+            }
+            program.condition_ids.insert(name.clone(), ConditionId(number));
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
         let mut next_relation = 0..;
         for (type_definition, number) in model.types.iter().zip(0..) {
             program.types.insert(type_definition.name.clone(), TypeId(number));
@@ -127,7 +178,7 @@ impl Program {
         }
         program.relations = relations;
         program.link_dependents();
-        program
+        Ok(program)
     }
 
     pub(super) fn type_id(&self, name: &str) -> Result<TypeId, TupleMisfit> {
@@ -154,10 +205,7 @@ impl Program {
 
     /// Decides whether a tuple may be written, and whether a stored one counts. INVARIANT (restrictions at read): the
     /// index holds only tuples that the current model admits, so a tuple from before a model change grants nothing.
-    pub(super) fn admit<'a>(
-        &self,
-        tuple: &'a RelationshipTuple,
-    ) -> Result<(RelationId, ResolvedUser<'a>), TupleMisfit> {
+    pub(super) fn admit<'a>(&self, tuple: &'a RelationshipTuple) -> Result<AdmittedTuple<'a>, TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
         if let ResolvedUser::Userset(userset, object) = &user
@@ -166,21 +214,38 @@ impl Program {
         {
             return Err(TupleMisfit::Implicit(tuple.user.to_string()));
         }
-        // No restriction of a valid model names a condition yet.
-        let allowed = tuple.condition.is_none()
-            && self.get(relation).is_some_and(|r| match &user {
-                ResolvedUser::Object(type_id, _) => r.objects.contains(type_id),
-                ResolvedUser::Wildcard(type_id) => r.wildcards.contains(type_id),
-                ResolvedUser::Userset(userset, _) => r.usersets.contains(userset),
-            });
-        if !allowed {
+        let conditions = self.get(relation).map_or_else(Vec::new, |r| match &user {
+            ResolvedUser::Object(type_id, _) => conditions_of(&r.objects, type_id),
+            ResolvedUser::Wildcard(type_id) => conditions_of(&r.wildcards, type_id),
+            ResolvedUser::Userset(userset, _) => conditions_of(&r.usersets, userset),
+        });
+        if conditions.is_empty() {
             return Err(TupleMisfit::TypeRestriction {
                 user: tuple.user.to_string(),
                 relation: tuple.relation.to_string(),
                 type_name: tuple.object.type_name().to_owned(),
             });
         }
-        Ok((relation, user))
+        let condition = match &tuple.condition {
+            None => None,
+            Some(condition) => {
+                let id = self.condition_ids.get(condition.name()).copied();
+                Some((id.ok_or_else(|| TupleMisfit::UnknownCondition(condition.name().to_owned()))?, condition))
+            }
+        };
+        if !conditions.contains(&condition.map(|(id, _)| id)) {
+            return Err(TupleMisfit::ConditionRestriction {
+                user: tuple.user.to_string(),
+                relation: tuple.relation.to_string(),
+                type_name: tuple.object.type_name().to_owned(),
+                condition: tuple.condition.as_ref().map(|condition| condition.name().to_owned()),
+            });
+        }
+        Ok(AdmittedTuple { relation, user, condition })
+    }
+
+    pub(super) fn condition(&self, condition: ConditionId) -> Option<&CompiledCondition> {
+        self.conditions.get(usize::try_from(condition.0).ok()?)
     }
 
     pub(super) fn expression(&self, relation: RelationId) -> Option<&Expression> {
@@ -190,14 +255,31 @@ impl Program {
     /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied
     /// without a look at the tuples.
     pub(super) fn reachable_from(&self, user: &ResolvedUser<'_>) -> Vec<bool> {
-        let mut reachable = vec![false; self.relations.len()];
-        let mut pending: Vec<RelationId> = match user {
-            ResolvedUser::Userset(relation, _) => vec![*relation],
+        match user {
+            ResolvedUser::Userset(relation, _) => self.reachable(vec![*relation]),
             ResolvedUser::Object(type_id, _) | ResolvedUser::Wildcard(type_id) => {
-                let taking = |r: &CompiledRelation| r.objects.contains(type_id) || r.wildcards.contains(type_id);
-                (0..).map(RelationId).zip(&self.relations).filter(|(_, r)| taking(r)).map(|(id, _)| id).collect()
+                self.reachable(self.relations_taking(*type_id))
             }
-        };
+        }
+    }
+
+    /// The same for any userset of a relation and one relation.
+    pub(super) fn userset_reaches(&self, userset: RelationId, relation: RelationId) -> bool {
+        self.reachable(vec![userset]).get(relation.index()).copied().unwrap_or(false)
+    }
+
+    /// The same for any object of a type and one relation.
+    pub(super) fn type_reaches(&self, type_id: TypeId, relation: RelationId) -> bool {
+        self.reachable(self.relations_taking(type_id)).get(relation.index()).copied().unwrap_or(false)
+    }
+
+    fn relations_taking(&self, type_id: TypeId) -> Vec<RelationId> {
+        let taking = |r: &CompiledRelation| r.objects.iter().chain(&r.wildcards).any(|(taken, _)| *taken == type_id);
+        (0..).map(RelationId).zip(&self.relations).filter(|(_, r)| taking(r)).map(|(id, _)| id).collect()
+    }
+
+    fn reachable(&self, mut pending: Vec<RelationId>) -> Vec<bool> {
+        let mut reachable = vec![false; self.relations.len()];
         while let Some(relation) = pending.pop() {
             match reachable.get_mut(relation.index()) {
                 Some(seen) if !*seen => *seen = true,
@@ -228,10 +310,21 @@ impl Program {
         };
         for restriction in &relation.directly_related {
             let Some(user_type) = self.types.get(&restriction.type_name).copied() else { continue };
+            let condition = match &restriction.condition {
+                None => None,
+                Some(name) => match self.condition_ids.get(name) {
+                    Some(condition) => Some(*condition),
+                    // A valid model defines it; without it, nothing of the kind is taken.
+                    None => continue,
+                },
+            };
             match &restriction.kind {
-                RestrictionKind::Object => compiled.objects.push(user_type),
-                RestrictionKind::Wildcard => compiled.wildcards.push(user_type),
-                RestrictionKind::Userset(userset) => compiled.usersets.extend(self.relation_of(user_type, userset)),
+                RestrictionKind::Object => compiled.objects.push((user_type, condition)),
+                RestrictionKind::Wildcard => compiled.wildcards.push((user_type, condition)),
+                RestrictionKind::Userset(userset) => {
+                    let userset = self.relation_of(user_type, userset);
+                    compiled.usersets.extend(userset.map(|userset| (userset, condition)));
+                }
             }
         }
         compiled
@@ -264,7 +357,7 @@ impl Program {
     fn link_dependents(&mut self) {
         let mut links: Vec<(RelationId, RelationId)> = Vec::new();
         for (id, relation) in (0..).map(RelationId).zip(&self.relations) {
-            links.extend(relation.usersets.iter().map(|used| (*used, id)));
+            links.extend(relation.usersets.iter().map(|(used, _)| (*used, id)));
             let mut pending = vec![&relation.expression];
             while let Some(expression) = pending.pop() {
                 match expression {
@@ -284,4 +377,9 @@ impl Program {
             }
         }
     }
+}
+
+/// The conditions under which a relation takes such a user.
+fn conditions_of<T: PartialEq>(taken: &[(T, Option<ConditionId>)], user: &T) -> Vec<Option<ConditionId>> {
+    taken.iter().filter(|(of, _)| of == user).map(|(_, condition)| *condition).collect()
 }

@@ -5,8 +5,10 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
-use super::evaluator::{CheckError, Evaluation};
-use super::index::Index;
+use serde_json::{Map, Value};
+
+use super::evaluator::{CheckError, Evaluation, conditions};
+use super::index::{Index, Node};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
@@ -29,19 +31,35 @@ impl fmt::Display for UserFilter {
     }
 }
 
+/// Most contextual tuples of one request (`OpenFGA`'s limit).
+pub const CONTEXTUAL_TUPLES_MAX: usize = 100;
+
+/// Why a request's contextual tuples were refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextualTuplesError {
+    /// There are too many.
+    #[error("the request has {0} contextual tuples, at most {CONTEXTUAL_TUPLES_MAX} are allowed")]
+    TooMany(usize),
+    /// One does not fit the model.
+    #[error(transparent)]
+    Misfit(#[from] Box<MisfitTuple>),
+}
+
 /// See the module. A clone is cheap.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     model_id: Arc<str>,
     model: Arc<ValidModel>,
-    index: Index,
+    index: Arc<Index>,
+    /// Values for the parameters of conditions.
+    context: Arc<Map<String, Value>>,
 }
 
 impl Snapshot {
     /// A model without tuples.
     #[must_use]
     pub fn new(model_id: &str, model: Arc<ValidModel>) -> Self {
-        Self { model_id: model_id.into(), model, index: Index::new() }
+        Self { model_id: model_id.into(), model, index: Arc::new(Index::new()), context: Arc::default() }
     }
 
     /// The id of the model.
@@ -62,7 +80,8 @@ impl Snapshot {
         self.index.len()
     }
 
-    /// The same state with more tuples.
+    /// The same state with more tuples, such as a request's contextual ones. A tuple takes the place of one with the same
+    /// names.
     ///
     /// # Errors
     /// The first tuple that does not fit the model, and why.
@@ -73,12 +92,36 @@ impl Snapshot {
         Ok(with)
     }
 
+    /// The state that one request is decided from: with its contextual tuples and its context, which no other request sees.
+    ///
+    /// # Errors
+    /// See [`ContextualTuplesError`].
+    pub fn for_request(
+        &self,
+        contextual_tuples: &[RelationshipTuple],
+        context: Map<String, Value>,
+    ) -> Result<Self, ContextualTuplesError> {
+        if contextual_tuples.len() > CONTEXTUAL_TUPLES_MAX {
+            return Err(ContextualTuplesError::TooMany(contextual_tuples.len()));
+        }
+        if contextual_tuples.is_empty() {
+            return Ok(self.with_context(context));
+        }
+        Ok(self.with_tuples(contextual_tuples)?.with_context(context))
+    }
+
+    /// The same state with values for the parameters of conditions, such as a request's context.
+    #[must_use]
+    pub fn with_context(&self, context: Map<String, Value>) -> Self {
+        Self { context: Arc::new(context), ..self.clone() }
+    }
+
     /// A place to check many relations and objects for one user.
     ///
     /// # Errors
     /// When the model does not know the user's type or relation.
     pub fn evaluation<'a>(&'a self, user: &'a User) -> Result<Evaluation<'a>, CheckError> {
-        Evaluation::new(self.model.program(), &self.index, user)
+        Evaluation::new(self.model.program(), &self.index, &self.context, user)
     }
 
     /// One check.
@@ -123,6 +166,7 @@ impl Snapshot {
         relation: &Relation,
         filter: &UserFilter,
     ) -> Result<Vec<User>, CheckError> {
+        self.check_conditions(object, relation, filter)?;
         let everybody = User::Wildcard(filter.type_name.clone());
         let mut users = Vec::new();
         let open_to_all = filter.relation.is_none() && self.check(&everybody, relation, object)?;
@@ -146,16 +190,34 @@ impl Snapshot {
         Ok(users)
     }
 
+    /// Fails where a condition fails that the users of the object depend on.
+    fn check_conditions(&self, object: &Object, relation: &Relation, filter: &UserFilter) -> Result<(), CheckError> {
+        let program = self.model.program();
+        let relation = program.relation_id(object.type_name(), relation.as_str())?;
+        let possible = match &filter.relation {
+            Some(of) => program
+                .relation_id(filter.type_name.as_str(), of.as_str())
+                .map(|of| program.userset_reaches(of, relation))?,
+            None => program.type_reaches(program.type_id(filter.type_name.as_str())?, relation),
+        };
+        match self.index.object(object) {
+            Some(object) if possible => {
+                conditions::check_all(program, &self.index, &self.context, Node { relation, object })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The objects of a type that tuples name, in no order.
     pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = &Object> {
         self.index.objects().filter(|object| object.type_name() == type_name.as_str())
     }
 
     pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
-        self.index.insert_all(self.model.program(), tuples);
+        Arc::make_mut(&mut self.index).insert_all(self.model.program(), tuples);
     }
 
     pub(super) fn remove(&mut self, tuple: &RelationshipTuple) {
-        self.index.remove(self.model.program(), tuple);
+        Arc::make_mut(&mut self.index).remove(self.model.program(), tuple);
     }
 }

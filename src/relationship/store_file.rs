@@ -1,6 +1,6 @@
 //! `OpenFGA`'s store files (`.fga.yaml`), unchanged: a model, tuples, and tests of what they mean.
 //!
-//! Every scalar is read as text, because ids such as `1` or `true` occur.
+//! Every scalar but those of a context is read as text, because ids such as `1` or `true` occur.
 
 mod csv;
 mod run;
@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use super::dsl::{self, SourceErrors};
 use super::snapshot::UserFilter;
-use super::tuple::{Object, ParseError, Relation, RelationshipTuple, TypeName, User};
+use super::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
 use super::validate::ValidModel;
 
 pub use run::{AssertionKind, AssertionOutcome, StoreOutcome, TestOutcome, run};
@@ -58,6 +59,8 @@ pub struct CheckTest {
     pub users: Vec<User>,
     /// The objects.
     pub objects: Vec<Object>,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
     /// By relation: whether it is held.
     pub assertions: Vec<(Relation, bool)>,
 }
@@ -69,6 +72,8 @@ pub struct ListObjectsTest {
     pub user: User,
     /// The type.
     pub type_name: TypeName,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
     /// By relation: the objects, sorted.
     pub assertions: Vec<(Relation, Vec<Object>)>,
 }
@@ -80,6 +85,8 @@ pub struct ListUsersTest {
     pub object: Object,
     /// Which users are meant.
     pub filter: UserFilter,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
     /// By relation: the users, sorted.
     pub assertions: Vec<(Relation, Vec<User>)>,
 }
@@ -92,7 +99,7 @@ pub enum StoreFileError {
     NotSupported {
         /// The file.
         path: PathBuf,
-        /// Conditions or modules.
+        /// Modules.
         what: &'static str,
     },
     /// A file cannot be read.
@@ -182,10 +189,17 @@ struct TupleYaml {
     relation: String,
     object: String,
     #[serde(default)]
-    condition: Option<IgnoredAny>,
+    condition: Option<ConditionYaml>,
 }
 
-// A context is only looked at by conditions, which are refused, so it changes no answer here.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConditionYaml {
+    name: String,
+    #[serde(default)]
+    context: Option<Map<String, Value>>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CheckYaml {
@@ -195,8 +209,8 @@ struct CheckYaml {
     object: Option<String>,
     #[serde(default)]
     objects: Option<Vec<String>>,
-    #[serde(default, rename = "context")]
-    _context: Option<IgnoredAny>,
+    #[serde(default)]
+    context: Option<Map<String, Value>>,
     assertions: BTreeMap<String, bool>,
 }
 
@@ -206,8 +220,8 @@ struct ListObjectsYaml {
     user: String,
     #[serde(rename = "type")]
     type_name: String,
-    #[serde(default, rename = "context")]
-    _context: Option<IgnoredAny>,
+    #[serde(default)]
+    context: Option<Map<String, Value>>,
     assertions: BTreeMap<String, Option<Vec<String>>>,
 }
 
@@ -216,8 +230,8 @@ struct ListObjectsYaml {
 struct ListUsersYaml {
     object: String,
     user_filter: Vec<UserFilterYaml>,
-    #[serde(default, rename = "context")]
-    _context: Option<IgnoredAny>,
+    #[serde(default)]
+    context: Option<Map<String, Value>>,
     assertions: BTreeMap<String, UsersYaml>,
 }
 
@@ -312,11 +326,7 @@ impl Reader<'_> {
     ) -> Result<Vec<RelationshipTuple>, StoreFileError> {
         let mut parsed = Vec::new();
         for (tuple, number) in tuples.into_iter().zip(1..) {
-            if tuple.condition.is_some() {
-                return Err(StoreFileError::NotSupported { path: self.path.to_owned(), what: "conditions" });
-            }
-            let tuple = RelationshipTuple::parse(&tuple.user, &tuple.relation, &tuple.object);
-            parsed.push(tuple.map_err(|e| self.malformed(format!("tuple {number}: {e}")))?);
+            parsed.push(parse_tuple(tuple).map_err(|e| self.malformed(format!("tuple {number}: {e}")))?);
         }
         Ok(parsed)
     }
@@ -368,6 +378,16 @@ impl Reader<'_> {
     }
 }
 
+fn parse_tuple(tuple: TupleYaml) -> Result<RelationshipTuple, ParseError> {
+    let parsed = RelationshipTuple::parse(&tuple.user, &tuple.relation, &tuple.object)?;
+    match tuple.condition {
+        None => Ok(parsed),
+        Some(ConditionYaml { name, context }) => {
+            Ok(parsed.with_condition(TupleCondition::new(&name, context.unwrap_or_default())?))
+        }
+    }
+}
+
 fn check(test: CheckYaml) -> Result<CheckTest, ParseError> {
     let users = test.user.into_iter().chain(test.users.into_iter().flatten());
     let objects = test.object.into_iter().chain(test.objects.into_iter().flatten());
@@ -375,6 +395,7 @@ fn check(test: CheckYaml) -> Result<CheckTest, ParseError> {
     Ok(CheckTest {
         users: users.map(|user| User::parse(&user)).collect::<Result<_, _>>()?,
         objects: objects.map(|object| Object::parse(&object)).collect::<Result<_, _>>()?,
+        context: test.context.unwrap_or_default(),
         assertions: assertions.collect::<Result<_, _>>()?,
     })
 }
@@ -388,12 +409,18 @@ fn list_objects(test: ListObjectsYaml) -> Result<ListObjectsTest, ParseError> {
         objects.sort_unstable();
         assertions.push((Relation::parse(&relation)?, objects));
     }
-    Ok(ListObjectsTest { user: User::parse(&test.user)?, type_name: TypeName::parse(&test.type_name)?, assertions })
+    Ok(ListObjectsTest {
+        user: User::parse(&test.user)?,
+        type_name: TypeName::parse(&test.type_name)?,
+        context: test.context.unwrap_or_default(),
+        assertions,
+    })
 }
 
 /// One test for each filter.
 fn list_users(test: ListUsersYaml) -> Result<Vec<ListUsersTest>, ParseError> {
     let object = Object::parse(&test.object)?;
+    let context = test.context.unwrap_or_default();
     let mut tests = Vec::new();
     for filter in test.user_filter {
         let relation = filter.relation.filter(|relation| !relation.is_empty());
@@ -409,7 +436,7 @@ fn list_users(test: ListUsersYaml) -> Result<Vec<ListUsersTest>, ParseError> {
             users.sort_unstable();
             assertions.push((Relation::parse(relation)?, users));
         }
-        tests.push(ListUsersTest { object: object.clone(), filter, assertions });
+        tests.push(ListUsersTest { object: object.clone(), filter, context: context.clone(), assertions });
     }
     Ok(tests)
 }

@@ -6,6 +6,7 @@ mod references;
 #[cfg(test)]
 mod tests;
 
+use super::condition::CompileError;
 use super::model::{AuthorizationModel, RelationDefinition, Rewrite};
 use super::program::{MisfitTuple, Program, TupleMisfit};
 use super::tuple::{Relation, RelationshipTuple, User};
@@ -102,8 +103,6 @@ impl ModelError {
     }
 }
 
-/// What [`ModelError::unsupported`] says of conditions.
-pub const CONDITIONS: &str = "conditions";
 /// What [`ModelError::unsupported`] says of modules.
 pub const MODULES: &str = "modules";
 
@@ -139,14 +138,13 @@ impl ValidModel {
             // The next checks follow the names, so these must be right.
             errors = entrypoints::check(&model);
         }
-        if errors.is_empty() {
-            errors = unsupported(&model);
-        }
         if !errors.is_empty() {
             return Err(errors);
         }
-        let program = Program::compile(&model);
-        Ok(Self { source: model, program })
+        match Program::compile(&model) {
+            Ok(program) => Ok(Self { source: model, program }),
+            Err(errors) => Err(errors.into_iter().map(|error| uncompiled(&model, &error)).collect()),
+        }
     }
 
     /// The model as it was written.
@@ -160,7 +158,13 @@ impl ValidModel {
     /// # Errors
     /// Why it may not.
     pub fn admits(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
-        self.program.admit(tuple).map(|_| ())
+        let admitted = self.program.admit(tuple)?;
+        if let Some((id, condition)) = admitted.condition
+            && let Some(compiled) = self.program.condition(id)
+        {
+            compiled.tuple_context(&condition.context())?;
+        }
+        Ok(())
     }
 
     /// Whether a question is about types and relations that the model has.
@@ -188,13 +192,9 @@ impl ValidModel {
     }
 }
 
-/// What is right, but cannot be evaluated yet.
-fn unsupported(model: &AuthorizationModel) -> Vec<ModelError> {
-    let conditions = model.conditions.keys().enumerate().map(|(index, name)| {
-        let message = format!("condition `{name}`: conditions are not supported yet");
-        ModelError { unsupported: Some(CONDITIONS), ..ModelError::new(Place::Condition(index), message) }
-    });
-    conditions.collect()
+fn uncompiled(model: &AuthorizationModel, error: &CompileError) -> ModelError {
+    let index = model.conditions.keys().position(|name| *name == error.condition);
+    ModelError::new(index.map_or(Place::Model, Place::Condition), error.to_string())
 }
 
 /// Every relation with its place.

@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use openfga_client::client as api;
+use openfga_client::prost_wkt_types::Struct;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
@@ -58,13 +59,11 @@ struct Resolved {
 }
 
 impl Resolved {
-    /// The state with the tuples of one request.
-    fn with_tuples(&self, tuples: &[RelationshipTuple]) -> Result<Arc<Snapshot>, Refusal> {
-        if tuples.is_empty() {
-            return Ok(Arc::clone(&self.snapshot));
-        }
-        let with = self.snapshot.with_tuples(tuples);
-        with.map(Arc::new).map_err(|misfit| Refusal::new(Number::InvalidTuple, misfit.to_string()))
+    /// The state that one request is decided from: with its contextual tuples and its context.
+    fn for_request(&self, tuples: &[RelationshipTuple], context: Option<&Struct>) -> Result<Snapshot, Refusal> {
+        let context = context.map(tuples::context_map).unwrap_or_default();
+        let state = self.snapshot.for_request(tuples, context);
+        state.map_err(|error| Refusal::new(Number::InvalidTuple, error.to_string()))
     }
 }
 
@@ -262,7 +261,8 @@ impl OpenFGAService for OpenFgaApi {
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
         let work = move |resolved: &Resolved| {
             let key = request.tuple_key.unwrap_or_default();
-            let allowed = checks::check(resolved, &key, request.contextual_tuples.as_ref(), deadline)?;
+            let allowed =
+                checks::check(resolved, &key, request.contextual_tuples.as_ref(), request.context.as_ref(), deadline)?;
             Ok(api::CheckResponse { allowed, resolution: String::new() })
         };
         self.run_under(&store_id, &model_id, work).await

@@ -54,18 +54,22 @@ fn several_mistakes_are_reported() {
 
 #[test]
 fn what_is_not_supported_yet_is_named() {
-    let with_condition = doc("    define a: [user with late]\ncondition late(now: timestamp) {\n  true\n}\n");
     let rows = [
         ("module core\ntype user\n", 1, 1, "modules"),
         ("model\n  schema 1.2\ntype user\n", 2, 10, "modules"),
         ("model\n  schema 1.1\nextend type user\n", 3, 1, "modules"),
-        (with_condition.as_str(), FIRST + 1, 11, "conditions"),
     ];
     for (text, line, column, what) in rows {
         mistakes(text, &[(line, column, "not supported yet")]);
         assert_eq!(load(text).expect_err("mistakes").unsupported(), Some(what), "{text}");
     }
     assert_eq!(load("model\n  schema 3.0\n").expect_err("mistakes").unsupported(), None);
+}
+
+#[test]
+fn a_condition_that_cannot_be_compiled_is_shown_by_its_name() {
+    let text = doc("    define a: [user with late]\ncondition late(now: timestamp) {\n  now < 1\n}\n");
+    mistakes(&text, &[(FIRST + 1, 11, "condition `late` cannot be compiled: there is no function or operator `<`")]);
 }
 
 #[test]

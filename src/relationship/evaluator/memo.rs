@@ -45,7 +45,9 @@ impl Memo {
             let holds = match unknown.outcome.verdict {
                 // With fewer levels it is still too deep; with more it may be decided.
                 Verdict::TooDeep => remaining <= unknown.remaining,
-                Verdict::Cyclic | Verdict::Allowed | Verdict::Denied => unknown.outcome.height <= remaining,
+                Verdict::Cyclic | Verdict::Failed(_) | Verdict::Allowed | Verdict::Denied => {
+                    unknown.outcome.height <= remaining
+                }
             };
             if holds {
                 return Some(unknown.outcome);
@@ -78,7 +80,7 @@ impl Memo {
                     slot.decided = Some(outcome);
                 }
             }
-            Verdict::Cyclic | Verdict::TooDeep => {
+            Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
                 let final_answer = outcome.cut_at >= position;
                 if final_answer {
                     outcome.cut_at = Outcome::NOT_CUT;

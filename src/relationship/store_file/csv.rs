@@ -1,6 +1,8 @@
 //! Tuple files in the CSV form of `OpenFGA`'s tools: one column for each part of a tuple, named in the first line.
 
-use super::TupleYaml;
+use serde_json::{Map, Value};
+
+use super::{ConditionYaml, TupleYaml};
 
 const REQUIRED: [&str; 5] = ["user_type", "user_id", "relation", "object_type", "object_id"];
 const OPTIONAL: [&str; 3] = ["user_relation", "condition_name", "condition_context"];
@@ -28,16 +30,29 @@ pub(super) fn tuples(text: &str) -> Result<Vec<TupleYaml>, String> {
             let found = header.iter().zip(&row).find(|(column, _)| *column == name);
             found.map(|(_, cell)| cell.as_str()).unwrap_or_default()
         };
+        let condition = condition(cell("condition_name"), cell("condition_context"));
         let user_relation = cell("user_relation");
         let userset = if user_relation.is_empty() { String::new() } else { format!("#{user_relation}") };
         tuples.push(TupleYaml {
             user: format!("{}:{}{userset}", cell("user_type"), cell("user_id")),
             relation: cell("relation").to_owned(),
             object: format!("{}:{}", cell("object_type"), cell("object_id")),
-            condition: (!cell("condition_name").is_empty()).then_some(serde::de::IgnoredAny),
+            condition: condition.map_err(|e| format!("line {line}: {e}"))?,
         });
     }
     Ok(tuples)
+}
+
+fn condition(name: &str, context: &str) -> Result<Option<ConditionYaml>, String> {
+    if name.is_empty() {
+        let stray = "it has a condition context, but no condition name";
+        return if context.is_empty() { Ok(None) } else { Err(stray.to_owned()) };
+    }
+    let context: Option<Map<String, Value>> = match context {
+        "" => None,
+        text => Some(serde_json::from_str(text).map_err(|e| format!("the condition context is no JSON object: {e}"))?),
+    };
+    Ok(Some(ConditionYaml { name: name.to_owned(), context }))
 }
 
 /// The rows with their line numbers; empty lines are left out. A cell in quotes may hold commas, line ends and doubled

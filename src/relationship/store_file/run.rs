@@ -116,6 +116,7 @@ fn run_test(common: &Snapshot, test: &StoreTest) -> Result<TestOutcome, Box<Misf
 }
 
 fn run_check(snapshot: &Snapshot, test: &CheckTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
     for user in &test.users {
         for object in &test.objects {
             for (relation, held) in &test.assertions {
@@ -131,6 +132,7 @@ fn run_check(snapshot: &Snapshot, test: &CheckTest, assertions: &mut Vec<Asserti
 }
 
 fn run_list_objects(snapshot: &Snapshot, test: &ListObjectsTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
     for (relation, expected) in &test.assertions {
         let listed = snapshot.list_objects(&test.user, relation, &test.type_name);
         assertions.push(AssertionOutcome {
@@ -143,6 +145,7 @@ fn run_list_objects(snapshot: &Snapshot, test: &ListObjectsTest, assertions: &mu
 }
 
 fn run_list_users(snapshot: &Snapshot, test: &ListUsersTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
     for (relation, expected) in &test.assertions {
         let listed = snapshot.list_users(&test.object, relation, &test.filter);
         assertions.push(AssertionOutcome {

@@ -230,7 +230,7 @@ impl<'a> Checker<'a> {
             self.model.conditions.keys().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
         for (name, index) in by_name {
             if !used.contains(name) {
-                self.refuse(Place::Condition(index), format!("`{name}` condition is not used in the model"));
+                self.slip(Place::Condition(index), format!("`{name}` condition is not used in the model"));
             }
         }
     }

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use openfga_client::client as api;
 use openfga_client::client::batch_check_single_result::CheckResult;
 use openfga_client::client::check_error::Code;
+use openfga_client::prost_wkt_types::Struct;
 use tokio::time::Instant;
 
 use super::refusal::{Number, Refusal};
@@ -19,6 +20,7 @@ pub(super) fn check(
     resolved: &Resolved,
     key: &api::CheckRequestTupleKey,
     contextual_tuples: Option<&api::ContextualTupleKeys>,
+    context: Option<&Struct>,
     deadline: Instant,
 ) -> Result<bool, Refusal> {
     let user = User::parse(&key.user)?;
@@ -27,7 +29,7 @@ pub(super) fn check(
     let model = resolved.snapshot.model();
     model.knows(&user, &relation, object.type_name())?;
     let contextual = contextual_tuples.map(|keys| keys.tuple_keys.as_slice()).unwrap_or_default();
-    let snapshot = resolved.with_tuples(&tuples::contextual(model, contextual)?)?;
+    let snapshot = resolved.for_request(&tuples::contextual(model, contextual, Number::InvalidTuple)?, context)?;
     let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
     evaluation.check(&relation, &object, &mut || Instant::now() < deadline).map_err(undecided)
 }
@@ -35,6 +37,7 @@ pub(super) fn check(
 pub(super) fn undecided(error: CheckError) -> Refusal {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),
+        CheckError::Condition(_) => Refusal::validation(error.to_string()),
         CheckError::TooDeep | CheckError::TooMuchWork => Refusal::new(Number::ResolutionTooComplex, error.to_string()),
         CheckError::Interrupted => Refusal::late(),
     }
@@ -59,7 +62,7 @@ pub(super) fn batch_check(
     let mut result = HashMap::new();
     for item in &request.checks {
         let key = item.tuple_key.clone().unwrap_or_default();
-        let decided = check(resolved, &key, item.contextual_tuples.as_ref(), deadline);
+        let decided = check(resolved, &key, item.contextual_tuples.as_ref(), item.context.as_ref(), deadline);
         let check_result = match decided {
             Ok(allowed) => CheckResult::Allowed(allowed),
             Err(refusal) => CheckResult::Error(item_error(refusal)),

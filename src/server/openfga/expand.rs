@@ -23,7 +23,7 @@ pub(super) fn expand(
     }
     let model = resolved.snapshot.model();
     let contextual = contextual_tuples.map(|keys| keys.tuple_keys.as_slice()).unwrap_or_default();
-    let contextual = tuples::contextual(model, contextual)?;
+    let contextual = tuples::contextual(model, contextual, Number::ValidationError)?;
     let object = Object::parse(&key.object)?;
     let relation = Relation::parse(&key.relation)?;
     let definition = model.source().type_definition(object.type_name());

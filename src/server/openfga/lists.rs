@@ -25,11 +25,11 @@ pub(super) fn list_objects(
 ) -> Result<(), Refusal> {
     let model = resolved.snapshot.model();
     let contextual = request.contextual_tuples.as_ref().map(|keys| keys.tuple_keys.as_slice());
-    let contextual = tuples::contextual(model, contextual.unwrap_or_default())?;
+    let contextual = tuples::contextual(model, contextual.unwrap_or_default(), Number::ValidationError)?;
     let relation = known_relation(model, &request.r#type, &request.relation)?;
     let type_name = TypeName::parse(&request.r#type)?;
     let user = User::parse(&request.user)?;
-    let snapshot = resolved.with_tuples(&contextual)?;
+    let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
     // A userset holds its own relation, whether or not a tuple names its object.
     let own = match &user {
@@ -56,7 +56,7 @@ pub(super) fn list_users(
     request: &api::ListUsersRequest,
 ) -> Result<api::ListUsersResponse, Refusal> {
     let model = resolved.snapshot.model();
-    let contextual = tuples::contextual(model, &request.contextual_tuples)?;
+    let contextual = tuples::contextual(model, &request.contextual_tuples, Number::ValidationError)?;
     let asked = request.user_filters.first().cloned().unwrap_or_default();
     known_type(model, &asked.r#type)?;
     let user_relation =
@@ -65,7 +65,7 @@ pub(super) fn list_users(
     let relation = known_relation(model, &object.r#type, &request.relation)?;
     let object = Object::parse(&format!("{}:{}", object.r#type, object.id))?;
     let type_name = TypeName::parse(&asked.r#type)?;
-    let snapshot = resolved.with_tuples(&contextual)?;
+    let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let filter = UserFilter { type_name, relation: user_relation };
     let found = snapshot.list_users(&object, &relation, &filter).map_err(undecided)?;
     Ok(api::ListUsersResponse { users: found.iter().take(RESULTS_MAX).map(user_message).collect() })

@@ -117,7 +117,11 @@ pub(super) fn misfit_text(misfit: &TupleMisfit) -> String {
     match misfit {
         TupleMisfit::UnknownType(type_name) => format!("type '{type_name}' not found"),
         TupleMisfit::UnknownRelation { type_name, relation } => format!("relation '{type_name}#{relation}' not found"),
-        TupleMisfit::Implicit(_) | TupleMisfit::TypeRestriction { .. } => misfit.to_string(),
+        TupleMisfit::UnknownCondition(_)
+        | TupleMisfit::ConditionRestriction { .. }
+        | TupleMisfit::Context(_)
+        | TupleMisfit::Implicit(_)
+        | TupleMisfit::TypeRestriction { .. } => misfit.to_string(),
     }
 }
 

@@ -160,7 +160,7 @@ pub(super) fn write_assertions(
         let relation = Relation::parse(&key.relation)?;
         let object = Object::parse(&key.object)?;
         model.knows(&user, &relation, object.type_name())?;
-        tuples::contextual(model, &assertion.contextual_tuples)
+        tuples::contextual(model, &assertion.contextual_tuples, Number::ValidationError)
             .map_err(|refusal| Refusal::validation(refusal.message))?;
     }
     let message = api::Assertions { assertions };

@@ -7,18 +7,34 @@ use serde_json::{Map, Number as JsonNumber, Value};
 use super::refusal::{Number, Refusal, misfit_text};
 use crate::relationship::tuple::TupleCondition;
 use crate::relationship::validate::ValidModel;
-use crate::relationship::{ParseError, RelationshipTuple};
+use crate::relationship::{ParseError, RelationshipTuple, TupleMisfit};
 
-/// The tuples of a request that count beside the stored ones. Each must be one that could be written.
-pub(super) fn contextual(model: &ValidModel, keys: &[api::TupleKey]) -> Result<Vec<RelationshipTuple>, Refusal> {
-    let refused = |key: &api::TupleKey, reason: String| {
+/// The tuples of a request that count beside the stored ones. Each must be one that could be written. `OpenFGA` numbers a
+/// wrong condition by the method that is called.
+pub(super) fn contextual(
+    model: &ValidModel,
+    keys: &[api::TupleKey],
+    wrong_condition: Number,
+) -> Result<Vec<RelationshipTuple>, Refusal> {
+    let refused = |key: &api::TupleKey, number, reason: String| {
         let tuple = format!("{}#{}@{}", key.object, key.relation, key.user);
-        Refusal::new(Number::InvalidTuple, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
+        Refusal::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
     };
     let mut tuples = Vec::with_capacity(keys.len());
     for key in keys {
-        let tuple = read(key).map_err(|e| refused(key, e.to_string()))?;
-        model.admits(&tuple).map_err(|misfit| refused(key, misfit_text(&misfit)))?;
+        let tuple = read(key).map_err(|e| refused(key, Number::InvalidTuple, e.to_string()))?;
+        model.admits(&tuple).map_err(|misfit| {
+            let number = match misfit {
+                TupleMisfit::UnknownCondition(_)
+                | TupleMisfit::ConditionRestriction { .. }
+                | TupleMisfit::Context(_) => wrong_condition,
+                TupleMisfit::UnknownType(_)
+                | TupleMisfit::UnknownRelation { .. }
+                | TupleMisfit::Implicit(_)
+                | TupleMisfit::TypeRestriction { .. } => Number::InvalidTuple,
+            };
+            refused(key, number, misfit_text(&misfit))
+        })?;
         tuples.push(tuple);
     }
     Ok(tuples)

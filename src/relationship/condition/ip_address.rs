@@ -1,0 +1,70 @@
+//! The type `ipaddress` and its function `in_cidr`. An IPv4 address written as IPv6 (`::ffff:…`) is that IPv4 address, in
+//! values and in networks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use cel::extractors::This;
+use cel::objects::Opaque;
+use cel::{Context, DeclarationError, ExecutionError, Value};
+
+/// Longest prefix of IPv6 that says no more than "IPv4".
+const MAPPED_PREFIX_BITS: u32 = 96;
+
+#[derive(Debug, PartialEq, Eq)]
+struct IpAddress(IpAddr);
+
+impl Opaque for IpAddress {
+    fn runtime_type_name(&self) -> &'static str {
+        "IPAddress"
+    }
+}
+
+/// The address as a value of CEL.
+pub(super) fn parse(text: &str) -> Result<Value, String> {
+    let address: IpAddr = text.parse().map_err(|e| format!("`{text}` is not an IP address: {e}"))?;
+    Ok(Value::Opaque(Arc::new(IpAddress(address.to_canonical()))))
+}
+
+/// Puts the functions into a context.
+pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
+    context.add_function("ipaddress", |text: Arc<String>| {
+        parse(&text).map_err(|detail| ExecutionError::function_error("ipaddress", detail))
+    })?;
+    context.add_function("in_cidr", |This(address): This<Value>, network: Arc<String>| {
+        let failed = |detail: String| ExecutionError::function_error("in_cidr", detail);
+        let Value::Opaque(address) = address else {
+            return Err(failed("it is asked of an IP address".to_owned()));
+        };
+        let Some(IpAddress(address)) = address.downcast_ref::<IpAddress>() else {
+            return Err(failed("it is asked of an IP address".to_owned()));
+        };
+        contains(&network, *address).ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
+    })
+}
+
+/// Whether a network (`address/bits`) contains an address; `None` when it is not a network.
+fn contains(network: &str, address: IpAddr) -> Option<bool> {
+    let (base, bits) = network.split_once('/')?;
+    let well_formed =
+        !bits.is_empty() && bits.bytes().all(|b| b.is_ascii_digit()) && !(bits.len() > 1 && bits.starts_with('0'));
+    let bits: u32 = if well_formed { bits.parse().ok()? } else { return None };
+    let base: IpAddr = base.parse().ok()?;
+    let width = if base.is_ipv4() { u32::BITS } else { u128::BITS };
+    if bits > width {
+        return None;
+    }
+    let mapped = base.is_ipv6() && base.to_canonical().is_ipv4() && bits >= MAPPED_PREFIX_BITS;
+    let (base, bits) = if mapped { (base.to_canonical(), bits - MAPPED_PREFIX_BITS) } else { (base, bits) };
+    Some(match (base, address) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => {
+            let mask = u32::MAX.checked_shl(u32::BITS - bits).unwrap_or(0);
+            base.to_bits() & mask == address.to_bits() & mask
+        }
+        (IpAddr::V6(base), IpAddr::V6(address)) => {
+            let mask = u128::MAX.checked_shl(u128::BITS - bits).unwrap_or(0);
+            base.to_bits() & mask == address.to_bits() & mask
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    })
+}

@@ -1,0 +1,89 @@
+//! Reads an expression without letting it exhaust the stack: the text is bounded before the parser sees it, the parser
+//! runs on a stack of its own, and what it gives is bounded in depth before anything else walks it.
+
+use std::thread;
+
+use cel::common::ast::{EntryExpr, Expr};
+use cel::{Env, IdedExpr};
+
+/// Longest expression, in bytes.
+pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
+/// Deepest nesting, of brackets and of the parsed expression.
+pub const NESTING_MAX: usize = 100;
+/// Most characters that may belong to an operator: the parser's work and stack grow with a chain of them.
+const OPERATORS_MAX: usize = 4_096;
+/// For the longest chain of operators that there can be.
+const STACK_BYTES: usize = 256 * 1024 * 1024;
+
+/// The expression, or what is wrong with it.
+pub(super) fn parse(environment: &Env, text: &str) -> Result<IdedExpr, String> {
+    check_text(text)?;
+    thread::scope(|scope| {
+        let parsing = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || {
+            let parsed = environment.parser().parse(text).map_err(|e| e.to_string())?;
+            if depth(&parsed) > NESTING_MAX {
+                return Err(too_deep());
+            }
+            Ok(parsed)
+        });
+        let parsing = parsing.map_err(|e| format!("there is no thread to parse it: {e}"))?;
+        parsing.join().unwrap_or_else(|_| Err("it cannot be parsed".to_owned()))
+    })
+}
+
+fn too_deep() -> String {
+    format!("it is nested more than {NESTING_MAX} deep")
+}
+
+fn check_text(text: &str) -> Result<(), String> {
+    if text.len() > EXPRESSION_BYTES_MAX {
+        return Err(format!("it has {} bytes, at most {EXPRESSION_BYTES_MAX} are allowed", text.len()));
+    }
+    // Brackets in strings count, too: no sensible string has so many.
+    let (mut open, mut operators) = (0_usize, 0_usize);
+    for c in text.chars() {
+        match c {
+            '(' | '[' | '{' => open += 1,
+            ')' | ']' | '}' => open = open.saturating_sub(1),
+            '+' | '-' | '*' | '/' | '%' | '!' | '?' | '.' | '<' | '>' | '=' => operators += 1,
+            _ => {}
+        }
+        if open > NESTING_MAX {
+            return Err(too_deep());
+        }
+    }
+    if operators > OPERATORS_MAX {
+        return Err(format!("it has more than {OPERATORS_MAX} operators"));
+    }
+    Ok(())
+}
+
+fn depth(expression: &IdedExpr) -> usize {
+    let mut deepest = 0;
+    let mut pending = vec![(expression, 1)];
+    while let Some((expression, depth)) = pending.pop() {
+        deepest = deepest.max(depth);
+        pending.extend(parts(expression).into_iter().map(|part| (part, depth + 1)));
+    }
+    deepest
+}
+
+/// What an expression is made of.
+pub(super) fn parts(expression: &IdedExpr) -> Vec<&IdedExpr> {
+    match &expression.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),
+        Expr::Call(call) => call.target.iter().map(|target| &**target).chain(&call.args).collect(),
+        Expr::Select(select) => vec![&*select.operand],
+        Expr::List(list) => list.elements.iter().collect(),
+        Expr::Map(map) => map.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Struct(fields) => fields.entries.iter().flat_map(|entry| entry_parts(&entry.expr)).collect(),
+        Expr::Comprehension(c) => vec![&c.iter_range, &c.accu_init, &c.loop_cond, &c.loop_step, &c.result],
+    }
+}
+
+fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&field.value],
+        EntryExpr::MapEntry(entry) => vec![&entry.key, &entry.value],
+    }
+}
