@@ -54,7 +54,9 @@ pub struct Answer {
 /// Decides checks.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
-    /// Answers every check exactly once, in any order. A check that the model has no type or relation for is denied.
+    /// Answers every check exactly once, in any order. A check that the model has no type or relation for is denied. So is
+    /// one that this authorizer can never decide, because the relationships are nested too deeply or take too much work; it
+    /// is logged. As an error it would fail every request that comes across a hidden object of that kind, and so tell of it.
     ///
     /// # Errors
     /// When a decision could not be made; then none was made.
@@ -79,11 +81,8 @@ pub enum AuthzError {
     #[error("no authorization model is loaded; load one with `ragward model load`")]
     NoModel,
     /// The authorizer refuses the question.
-    #[error("the authorizer refused the check: {0}")]
+    #[error("the authorizer refused the request: {0}")]
     Refused(String),
-    /// The question takes more work than allowed.
-    #[error("the relationships are nested too deeply to decide: {0}")]
-    TooComplex(String),
     /// The authorizer is out of reach.
     #[error("the authorizer is out of reach: {0}")]
     Unavailable(String),
@@ -105,8 +104,7 @@ impl AuthzError {
     pub fn caller_text(&self) -> &'static str {
         match self {
             Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
-            Self::Refused(_) => "the authorizer refused the check; the server's log says why",
-            Self::TooComplex(_) => "the relationships are nested too deeply to decide",
+            Self::Refused(_) => "the authorizer refused the request; the server's log says why",
             Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
             Self::DeadlineExceeded => "there was no answer before the deadline",
             Self::Stored(_) => "the stored relationships cannot be used; the server's log says why",
@@ -118,7 +116,6 @@ impl AuthzError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoModel | Self::Refused(_) => ErrorCode::FailedPrecondition,
-            Self::TooComplex(_) => ErrorCode::ResourceExhausted,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
             Self::Stored(_) => ErrorCode::DataLoss,

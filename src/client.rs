@@ -12,9 +12,11 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::chunk::{Chunk, Document};
+use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
-use crate::server::MESSAGE_BYTES_MAX;
+use crate::server::{ANSWER_BYTES_MAX, DOCUMENT_BYTES_MAX, metadata_message};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,13 +57,13 @@ impl Client {
     /// Retrieval.
     #[must_use]
     pub fn retrieval(&self) -> RetrievalServiceClient<Channel> {
-        RetrievalServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        RetrievalServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Ingest.
     #[must_use]
     pub fn ingest(&self) -> IngestServiceClient<Channel> {
-        IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(MESSAGE_BYTES_MAX)
+        IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
     }
 
     /// Whether the server takes requests.
@@ -72,5 +74,22 @@ impl Client {
         let mut health = HealthClient::new(self.channel.clone());
         let answer = health.check(HealthCheckRequest { service: String::new() }).await?;
         Ok(answer.into_inner().status() == ServingStatus::Serving)
+    }
+}
+
+/// The message of a document.
+#[must_use]
+pub fn document_message(document: Document) -> ingest::Document {
+    let chunk_message = |chunk: Chunk| ingest::Chunk {
+        id: chunk.id,
+        guard: chunk.guard.to_string(),
+        text: chunk.text,
+        vector: chunk.vector,
+        metadata: metadata_message(chunk.metadata),
+    };
+    ingest::Document {
+        id: document.id,
+        title: document.title,
+        chunks: document.chunks.into_iter().map(chunk_message).collect(),
     }
 }

@@ -23,7 +23,7 @@ use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
-pub use values::document_message;
+pub(crate) use values::metadata_message;
 
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
@@ -32,10 +32,14 @@ use crate::relationship::store::RelationshipStores;
 use crate::retrieval::Retriever;
 use crate::vector_store::{DocumentStore, VectorStore};
 
-/// Largest message that a client may send: one document with its vectors.
-pub const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest message of an ingest stream: one document with its vectors.
+pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest answer that a client of ours takes: 100 chunks of the longest text and metadata.
+pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Largest request for chunks: a vector and a filter, or the ids of a re-check.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most requests of one connection that run at a time; more wait.
-const CONCURRENT_REQUESTS_MAX: usize = 1_024;
+const CONCURRENT_REQUESTS_MAX: usize = 256;
 /// How often an idle connection is asked whether it is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -80,9 +84,10 @@ where
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RetrievalServiceServer<retrieval::RetrievalApi>>().await;
     health.set_serving::<IngestServiceServer<ingest::IngestApi>>().await;
-    let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services));
+    let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services))
+        .max_decoding_message_size(REQUEST_BYTES_MAX);
     let ingest =
-        IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(DOCUMENT_BYTES_MAX);
 
     let openfga = services.relationships.map(|stores| {
         let openfga = openfga::OpenFgaApi::new(stores, services.request_timeout);

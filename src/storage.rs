@@ -28,7 +28,9 @@ pub enum StorageError {
         found: u64,
     },
     /// The bytes are not what was written.
-    #[error("`{path}` is damaged ({detail}); restore it from a copy, or delete it and ingest again")]
+    #[error(
+        "`{path}` is damaged ({detail}); restore it from a copy; without one, delete it, then ingest the documents (`chunks.redb`) or load the model and write the tuples (`relationships.redb`) again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

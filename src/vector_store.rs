@@ -72,6 +72,17 @@ pub enum Scope {
 pub struct GuardTable {
     /// By position. A guard whose chunks are all gone may still be here.
     pub guards: Arc<Vec<Object>>,
+    /// The positions of the guards that have chunks.
+    pub in_use: Arc<RoaringBitmap>,
+}
+
+impl GuardTable {
+    /// A table of guards that all have chunks.
+    #[must_use]
+    pub fn new(guards: Vec<Object>) -> Self {
+        let in_use = (0..).zip(&guards).map(|(position, _)| position).collect();
+        Self { guards: Arc::new(guards), in_use: Arc::new(in_use) }
+    }
 }
 
 /// One search.
@@ -206,6 +217,9 @@ pub enum VectorStoreError {
     /// The store cannot do this.
     #[error("{0}")]
     Unsupported(String),
+    /// The server behind the store refused what it was asked; the text is its own.
+    #[error("the vector store refused the request: {0}")]
+    Refused(String),
     /// The store is out of reach or did not answer in time.
     #[error("the vector store is out of reach: {0}")]
     Unavailable(String),
@@ -225,7 +239,7 @@ impl VectorStoreError {
             Self::UnknownCollection(_) => ErrorCode::NotFound,
             Self::Dimension { .. } | Self::Invalid(_) => ErrorCode::InvalidArgument,
             Self::DuplicateChunk { .. } => ErrorCode::AlreadyExists,
-            Self::Unsupported(_) => ErrorCode::FailedPrecondition,
+            Self::Unsupported(_) | Self::Refused(_) => ErrorCode::FailedPrecondition,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::Storage(e) => e.code(),
         }

@@ -118,7 +118,7 @@ async fn reflection_and_health_know_the_service() {
             panic!("{answer:?}");
         };
         for file in found.file_descriptor_proto {
-            let file = prost_types::FileDescriptorProto::decode(file.as_slice()).expect("a descriptor");
+            let file = openfga_client::prost_types::FileDescriptorProto::decode(file.as_slice()).expect("a descriptor");
             files.insert(file.name().to_owned());
             let unseen = file.dependency.into_iter().filter(|name| !files.contains(name));
             pending.extend(unseen.map(MessageRequest::FileByFilename));

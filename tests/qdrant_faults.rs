@@ -154,7 +154,7 @@ async fn unusable_points_are_passed_over_within_a_bound() {
 #[tokio::test]
 async fn an_empty_scope_asks_nothing() {
     let server = Methods::default().start().await;
-    let table = ragward::vector_store::GuardTable { guards: Arc::default() };
+    let table = ragward::vector_store::GuardTable::new(Vec::new());
     let scope = Scope::Guards { table, positions: roaring::RoaringBitmap::from([0, 7]) };
     let found = store(&server).search(&Search { scope, ..nearest(5) }).await;
     assert!(found.expect("no candidates").is_empty());

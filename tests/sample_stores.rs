@@ -31,6 +31,16 @@ fn sample_stores_pass() {
     assert_eq!((files, asked), (21, expected));
 }
 
+#[test]
+fn our_own_reference_stores_pass() {
+    let files = store_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("schema"));
+    assert_eq!(files.len(), 2);
+    for path in files {
+        let outcome = store_file::run(store_file::read(&path).expect("a store file")).expect("tuples that fit");
+        assert!(outcome.passed() && outcome.count(AssertionKind::Check).1 > 0, "{}: {outcome:#?}", path.display());
+    }
+}
+
 /// The store files below a folder, sorted.
 fn store_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();

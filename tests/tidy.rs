@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 11] = [
     &["client"],
     &["server"],
     &["retrieval", "ingest"],
-    &["authz", "vector_store", "embedding", "audit"],
+    &["authz", "vector_store"],
     &["identity", "chunk"],
     &["relationship"],
     &["storage", "backend", "config", "proto"],
@@ -21,11 +21,10 @@ const LAYERS: [&[&str]; 11] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 5] = [
+const DOORS: [(&[&str], &[&str]); 4] = [
     (&["qdrant_client"], &["vector_store/qdrant"]),
     // The server's API has the client's messages: one set of types for one contract.
     (&["openfga_client"], &["authz/openfga", "server/openfga", "server/reflection"]),
-    (&["moka"], &[]),
     (
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],

@@ -92,14 +92,10 @@ fn decide(
     let mut answers = Vec::with_capacity(checks.len());
     for (user, checks) in by_user {
         let user = User::Object(user.clone());
-        let mut evaluation = match snapshot.evaluation(&user) {
-            Ok(evaluation) => evaluation,
-            // Nobody of a type that the model does not have holds anything.
-            Err(CheckError::Unknown(_)) => {
-                answers.extend(checks.iter().map(|(position, _)| Answer { position: *position, allowed: false }));
-                continue;
-            }
-            Err(error) => return Err(undecided(error)),
+        // Nobody of a type that the model does not have holds anything.
+        let Ok(mut evaluation) = snapshot.evaluation(&user) else {
+            answers.extend(checks.iter().map(|(position, _)| Answer { position: *position, allowed: false }));
+            continue;
         };
         for (position, check) in checks {
             let allowed = decide_one(&mut evaluation, check, may_go_on)?;
@@ -117,15 +113,10 @@ fn decide_one(
     match evaluation.check(&check.relation, &check.object, may_go_on) {
         Ok(allowed) => Ok(allowed),
         Err(CheckError::Unknown(_)) => Ok(false),
-        Err(error) => Err(undecided(error)),
-    }
-}
-
-fn undecided(error: CheckError) -> AuthzError {
-    match error {
-        CheckError::Interrupted => AuthzError::DeadlineExceeded,
-        CheckError::TooDeep | CheckError::TooMuchWork => AuthzError::TooComplex(error.to_string()),
-        CheckError::Unknown(misfit) => AuthzError::Refused(misfit.to_string()),
-        CheckError::Condition(error) => AuthzError::Refused(error.to_string()),
+        Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
+            tracing::warn!(object = %check.object, relation = %check.relation, %error, "not decided, so denied");
+            Ok(false)
+        }
+        Err(CheckError::Interrupted) => Err(AuthzError::DeadlineExceeded),
     }
 }

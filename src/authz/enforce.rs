@@ -14,9 +14,21 @@ use crate::relationship::{Object, Relation};
 
 /// Something that the authorizer has allowed the principal of one request to see.
 ///
-/// Only [`Enforcer::enforce`] makes one from a bare value; nobody else can:
+/// Only [`Enforcer::enforce`] makes one from a bare value, and only a permitted candidate becomes its permitted chunk. A
+/// caller can hold one:
 ///
-/// ```compile_fail
+/// ```
+/// use ragward::authz::enforce::Permitted;
+/// use ragward::chunk::Chunk;
+///
+/// fn text(chunk: &Permitted<Chunk>) -> &str {
+///     &chunk.item().text
+/// }
+/// ```
+///
+/// but not make one:
+///
+/// ```compile_fail,E0451
 /// use ragward::authz::enforce::Permitted;
 /// use ragward::chunk::Chunk;
 ///
@@ -45,7 +57,7 @@ impl Permitted<Candidate> {
     /// The chunk behind the candidate, still permitted if it is the same chunk under the same guard; `None` when it
     /// changed hands since the search.
     #[must_use]
-    pub fn hydrate(self, chunk: Chunk) -> Option<Permitted<Chunk>> {
+    pub(crate) fn hydrate(self, chunk: Chunk) -> Option<Permitted<Chunk>> {
         let unchanged = chunk.id == self.item.chunk_id && chunk.guard == self.item.guard;
         unchanged.then_some(Permitted { item: chunk })
     }
@@ -96,13 +108,19 @@ impl<'a> Enforcer<'a> {
         Ok(allowed.map(|item| Permitted { item }).collect())
     }
 
-    /// The positions of the guards that the principal may see: the visible set, for a search. A hint, not a permission.
+    /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
+    /// A hint, not a permission.
     ///
     /// # Errors
     /// When a decision could not be made.
-    pub async fn visible_set(&mut self, guards: &[Object]) -> Result<RoaringBitmap, AuthzError> {
-        self.decide(guards.iter()).await?;
-        let visible = (0u32..).zip(guards).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
+    pub async fn visible_set(
+        &mut self,
+        guards: &[Object],
+        positions: &RoaringBitmap,
+    ) -> Result<RoaringBitmap, AuthzError> {
+        let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
+        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
+        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
         Ok(visible.map(|(position, _)| position).collect())
     }
 

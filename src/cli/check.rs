@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{Failure, Output};
 use crate::app::App;
-use crate::authz::{Check, CheckBatch, Consistency};
+use crate::authz::{Answer, Check, CheckBatch, Consistency};
 use crate::config::{Config, Overrides};
 use crate::identity::Principal;
 use crate::relationship::{Object, Relation};
@@ -46,7 +46,7 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
     let batch = CheckBatch { checks: vec![check], consistency: Consistency::HigherConsistency, deadline };
     let answers = app.authorizer().check(&batch).await?;
-    let [answer] = answers.as_slice() else {
+    let [answer @ Answer { position: 0, .. }] = answers.as_slice() else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));
     };
     output

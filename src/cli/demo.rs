@@ -13,7 +13,7 @@ use super::{Failure, Output, ingest};
 use crate::app::App;
 use crate::authz::{Check, CheckBatch, Consistency};
 use crate::client::Client;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, DataConfig};
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{RetrieveRequest, RetrieveResponse};
 use crate::relationship::store::{OnConflict, RelationshipStore, TupleWrite};
@@ -71,8 +71,9 @@ pub(super) async fn run(output: &Output) -> Result<(), Failure> {
     let handbook = directory.path().join("handbook");
     std::fs::create_dir(&handbook)?;
     HANDBOOK.extract(&handbook)?;
-    let overrides = Overrides { data: Some(directory.path().join("data")), ..Overrides::default() };
-    let app = App::open(&Config::load(None, &overrides)?).await?;
+    // Not the user's configuration: the demo is the same everywhere.
+    let data = DataConfig { directory: directory.path().join("data") };
+    let app = App::open(&Config { data, ..Config::default() }).await?;
     let client = load(&app, &handbook).await?;
 
     let (anne, bob) = (ask(&client, ANNE).await?, ask(&client, BOB).await?);
@@ -97,7 +98,7 @@ async fn load(app: &App, handbook: &Path) -> Result<Client, Failure> {
 
 fn relationships(app: &App) -> Result<RelationshipStore, Failure> {
     let Some(stores) = app.relationships() else {
-        return Err(Failure::usage("the demo uses the embedded engines; unset `RAGWARD__AUTHORIZER__KIND`"));
+        return Err(Failure::usage("the demo uses the embedded engines"));
     };
     Ok(stores.default_store_or_new()?)
 }

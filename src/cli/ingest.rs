@@ -10,11 +10,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::{Connection, Failure, Output};
-use crate::client::Client;
+use crate::client::{Client, document_message};
 use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 use crate::relationship::{Object, TypeName};
-use crate::server::document_message;
 
 /// The catalog that a folder may bring along.
 const CATALOG: &str = "catalog.jsonl";

@@ -1,5 +1,6 @@
 //! `ragward model`.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -65,6 +66,19 @@ struct Contents {
     tuples: Vec<RelationshipTuple>,
 }
 
+impl Contents {
+    /// Whether all of it can be loaded. A model without some of its tuples could grant what the file denies.
+    fn check(&self, file: &Path) -> Result<(), Failure> {
+        let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
+        self.model.admits_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))?;
+        let mut seen = HashSet::new();
+        match self.tuples.iter().find(|tuple| !seen.insert(*tuple)) {
+            Some(tuple) => Err(refused(format!("tuple `{tuple}` occurs more than once"))),
+            None => Ok(()),
+        }
+    }
+}
+
 pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     match command {
         ModelCommand::Load(args) => load(args, config.as_deref(), output).await,
@@ -74,28 +88,30 @@ pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: 
 }
 
 async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let Contents { model, tuples } = read(&args.file)?;
+    let contents = read(&args.file)?;
+    contents.check(&args.file)?;
+    let Contents { model, tuples } = contents;
     let (types, count) = (model.source().types.len(), tuples.len());
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    let model_id = match config.authorizer.kind {
+    let (model_id, told) = match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let app = App::open(&config).await?;
             let stores = app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
             let store = stores.default_store_or_new()?;
-            let model_id = store.write_model(model)?;
-            if !tuples.is_empty() {
-                store.write_all(tuples, OnConflict::Ignore)?;
-            }
-            model_id.to_string()
+            let model_id = store.write_model(model)?.to_string();
+            let added = if tuples.is_empty() { 0 } else { store.write_all(tuples, OnConflict::Ignore)?.added };
+            // A reader of the output must not take a reload for a replacement.
+            let held = store.tuple_count()?;
+            (model_id, format!("{added} tuples were added, {held} are stored; a load deletes none"))
         }
         AuthorizerKind::Openfga => {
             let store = OpenFgaStore::open(&openfga_config(&config)?).await?;
             let model_id = store.write_model(json_value(model.source())?).await?;
             store.write_tuples(&tuples).await?;
-            model_id
+            (model_id, format!("{count} tuples are in; a load deletes none"))
         }
     };
-    let people = format!("model {model_id} with {types} types decides now; {count} tuples are in");
+    let people = format!("model {model_id} with {types} types decides now; {told}");
     output.result(&Loaded { model_id, types, tuples: count }, || people)
 }
 
@@ -114,10 +130,9 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
 }
 
 fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
-    let Contents { model, tuples } = read(file)?;
-    if let Err(misfit) = model.admits_all(&tuples) {
-        return Err(Failure::failed(format!("{}: {misfit}", file.display())));
-    }
+    let contents = read(file)?;
+    contents.check(file)?;
+    let Contents { model, tuples } = contents;
     let types = &model.source().types;
     let relations = types.iter().map(|definition| definition.relations.len()).sum();
     let valid = Valid { types: types.len(), relations, tuples: tuples.len() };

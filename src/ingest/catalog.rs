@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::IngestError;
 use super::folder::inside;
@@ -18,11 +18,16 @@ struct CatalogLine {
     path: String,
     #[serde(default)]
     title: Option<String>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "present")]
     guard: Option<String>,
     /// Metadata.
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A value that is not null where its key is.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 /// The files in the order of the catalog.
@@ -47,6 +52,10 @@ pub(super) fn files(
 
 fn text_file(root: &Path, line: &Line) -> Result<TextFile, String> {
     let CatalogLine { id, path, title, guard, rest } = line.parse()?;
+    // A misspelt guard would leave the document under another one.
+    if let Some(key) = rest.keys().find(|key| strsim::damerau_levenshtein(key, "guard") == 1) {
+        return Err(format!("`{key}` looks like `guard` misspelt; rename it"));
+    }
     let guard = Object::parse(guard.as_deref().unwrap_or(&id)).map_err(|e| format!("no guard: {e}"))?;
     let is_plain = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     if path.is_empty() || !Path::new(&path).components().all(is_plain) {

@@ -43,6 +43,11 @@ pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
     if text.len() > JSON_BYTES_MAX {
         return Err(JsonError::TooLong(text.len()));
     }
+    read(text)
+}
+
+/// Reads the JSON of a model that [`print`] wrote, whatever its size: a model's text is shorter than its JSON.
+pub(super) fn read(text: &str) -> Result<AuthorizationModel, JsonError> {
     let model: ModelJson = serde_json::from_str(text)?;
     model.try_into()
 }
@@ -52,7 +57,7 @@ pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
 /// # Errors
 /// Never for a model that was read; serialization is fallible by its type.
 pub fn print(model: &AuthorizationModel) -> Result<String, JsonError> {
-    Ok(serde_json::to_string_pretty(&ModelJson::from(model))?)
+    Ok(serde_json::to_string(&ModelJson::from(model))?)
 }
 
 #[derive(Serialize, Deserialize)]

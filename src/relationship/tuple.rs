@@ -38,7 +38,7 @@ impl ParseError {
 }
 
 /// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
-fn shown(value: &str) -> String {
+pub(crate) fn shown(value: &str) -> String {
     let mut shown: String = value.chars().take(80).flat_map(char::escape_debug).collect();
     if value.chars().nth(80).is_some() {
         shown.push('…');

@@ -13,8 +13,9 @@ use super::tuple::{Relation, RelationshipTuple, User};
 
 /// Most types in a model (`OpenFGA`'s default limit).
 pub const TYPES_MAX: usize = 100;
-/// Deepest nesting of `or`, `and` and `but not` in one relation; code that walks a rewrite may call itself.
-pub const NESTING_MAX: usize = 128;
+/// Deepest nesting of `or`, `and` and `but not` in one relation: code that walks a rewrite may call itself, and the JSON in
+/// which a model is stored (three levels for each) is read with a bound of 128.
+pub const NESTING_MAX: usize = 40;
 
 /// The relation at a position in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

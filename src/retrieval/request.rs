@@ -137,6 +137,8 @@ impl RecheckRequest {
             if id.is_empty() || id.len() > ID_BYTES_MAX {
                 let description = format!("must have 1 to {ID_BYTES_MAX} bytes");
                 violations.push(FieldViolation::new(format!("chunk_ids[{position}]"), description));
+                // One shows the rule.
+                break;
             }
         }
         match principal {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::plan::{self, NoPlan, Plan, Situation};
-use super::{RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
+use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk};
@@ -74,7 +74,8 @@ impl Retriever {
         let info = within(deadline, self.vector_store.collection(collection)).await?;
         check_query(request, &info)?;
         let guard_table = within(deadline, self.vector_store.guards(collection)).await?;
-        let plan = self.plan(request, guard_table.as_ref().map(|table| table.guards.len()))?;
+        let guards = guard_table.as_ref().map(|table| usize::try_from(table.in_use.len()).unwrap_or(usize::MAX));
+        let plan = self.plan(request, guards)?;
 
         let mut enforcer = Enforcer::new(
             self.authorizer.as_ref(),
@@ -85,10 +86,12 @@ impl Retriever {
         );
         let (scope, widening) = match (plan, guard_table) {
             (Plan::VisibleSetSearch(widening), Some(table)) => {
-                let positions = enforcer.visible_set(&table.guards).await?;
+                let positions = enforcer.visible_set(&table.guards, &table.in_use).await?;
                 (Scope::Guards { table, positions }, widening)
             }
-            (Plan::VisibleSetSearch(widening) | Plan::SearchThenCheck(widening), _) => (Scope::Everything, widening),
+            // A search that needs the visible set never falls back to everything.
+            (Plan::VisibleSetSearch(_), None) => return Err(self.no_plan(request, NoPlan::GuardsUnknown)),
+            (Plan::SearchThenCheck(widening), _) => (Scope::Everything, widening),
         };
         let mut search = Search {
             collection: collection.to_owned(),
@@ -152,7 +155,11 @@ impl Retriever {
             guards_checked_max: self.config.guards_checked_max,
             candidates_max: self.config.candidates_max,
         };
-        plan::choose(&situation).map_err(|no_plan| match no_plan {
+        plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))
+    }
+
+    fn no_plan(&self, request: &RetrievalRequest, no_plan: NoPlan) -> RetrievalError {
+        match no_plan {
             NoPlan::GuardsUnknown => RetrievalError::Unsupported(format!(
                 "collection `{}` takes no text queries here: its store cannot list what the user may see; send a vector",
                 request.collection
@@ -162,7 +169,7 @@ impl Retriever {
                 guards,
                 guards_max: self.config.guards_checked_max,
             },
-        })
+        }
     }
 
     /// Reads the texts of the best `top_k` permitted candidates. One that is gone or has changed hands since the search
@@ -202,12 +209,9 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
         (Query::Text(_), _) if !info.text_queries => {
             Err(RetrievalError::Unsupported(format!("collection `{collection}` takes no text queries; send a vector")))
         }
-        (Query::Vector(_), None) => {
-            Err(RetrievalError::Unsupported(format!("collection `{collection}` has no vectors; send a text")))
-        }
         (Query::Vector(vector), Some(expected)) if vector.len() != expected => {
-            let collection = collection.clone();
-            Err(VectorStoreError::Dimension { collection, expected, found: vector.len() }.into())
+            let description = format!("has {} values, collection `{collection}` has {expected}", vector.len());
+            Err(RetrievalError::Invalid(vec![FieldViolation::new("vector.values", description)]))
         }
         (Query::Text(_) | Query::Vector(_), _) => Ok(()),
     }

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -11,12 +13,16 @@ use super::{Services, status, values};
 use crate::chunk::Document;
 use crate::proto::ingest as message;
 use crate::proto::ingest::ingest_service_server::IngestService;
-use crate::retrieval::FieldViolation;
+use crate::relationship::tuple::shown;
 use crate::retrieval::request::check_collection;
+use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::{DocumentStore, VectorStore};
 
-/// Chunks that are gathered before they are written in one go: enough that a commit's cost is shared.
+/// Chunks, or bytes of messages, that are gathered before they are written in one go: enough that a commit's cost is shared.
 const BATCH_CHUNKS: usize = 2_048;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Streams that are read at a time, of all connections; more wait. Each may hold a message and a batch in memory.
+const STREAMS_MAX: usize = 8;
 /// Most document ids of one request.
 const DOCUMENT_IDS_MAX: usize = 10_000;
 /// How long a stream may stay silent.
@@ -26,6 +32,7 @@ pub(super) struct IngestApi {
     vector_store: Arc<dyn VectorStore>,
     documents: Arc<dyn DocumentStore>,
     request_timeout: Duration,
+    streams: Semaphore,
 }
 
 impl IngestApi {
@@ -34,13 +41,14 @@ impl IngestApi {
             vector_store: Arc::clone(&services.vector_store),
             documents: Arc::clone(&services.documents),
             request_timeout: services.request_timeout,
+            streams: Semaphore::new(STREAMS_MAX),
         }
     }
 
     async fn within<T, E: Into<Status>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Status> {
         match timeout(self.request_timeout, call).await {
             Ok(answer) => answer.map_err(Into::into),
-            Err(_elapsed) => Err(crate::retrieval::RetrievalError::DeadlineExceeded.into()),
+            Err(_elapsed) => Err(RetrievalError::DeadlineExceeded.into()),
         }
     }
 }
@@ -51,21 +59,27 @@ impl IngestService for IngestApi {
         &self,
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let _reading = self.streams.acquire().await;
         let mut stream = request.into_inner();
         let mut collection: Option<String> = None;
         let mut batch: Vec<Document> = Vec::new();
+        let (mut chunks, mut bytes) = (0, 0);
         let mut written = message::UpsertDocumentsResponse::default();
         loop {
             let next = timeout(SILENCE_MAX, stream.message()).await;
-            let next = next.map_err(|_elapsed| Status::deadline_exceeded("the stream was silent for too long"))??;
+            let next = next.map_err(|_elapsed| Status::from(RetrievalError::DeadlineExceeded))??;
             let Some(next) = next else { break };
             let collection = stream_collection(&mut collection, &next.collection)?;
             let Some(document) = next.document else {
                 return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
             };
-            batch.push(values::document(document).map_err(status::invalid)?);
-            if batch.iter().map(|document| document.chunks.len()).sum::<usize>() >= BATCH_CHUNKS {
+            bytes += document.encoded_len();
+            chunks += document.chunks.len();
+            batch.push(values::document(document)?);
+            if chunks >= BATCH_CHUNKS || bytes >= BATCH_BYTES {
                 self.write(collection, std::mem::take(&mut batch), &mut written).await?;
+                (chunks, bytes) = (0, 0);
             }
         }
         if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
@@ -127,6 +141,7 @@ fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Res
     }
     let first = collection.get_or_insert_with(|| named.to_owned());
     if *first != named {
+        let named = shown(named);
         let description = format!("is `{named}`, but the stream began with `{first}`; use one stream for each");
         return Err(status::invalid(vec![FieldViolation::new("collection", description)]));
     }

@@ -1,8 +1,8 @@
 //! The descriptors that the server shows to clients such as grpcurl.
 
 use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
+use openfga_client::prost_types::FileDescriptorSet;
 use prost::{DecodeError, Message};
-use prost_types::FileDescriptorSet;
 use tonic_reflection::server::Builder;
 
 use crate::proto::{DESCRIPTORS, WELL_KNOWN_DESCRIPTORS};

@@ -11,8 +11,14 @@ use crate::vector_store::VectorStoreError;
 /// `google.rpc.ErrorInfo.domain`.
 const DOMAIN: &str = "ragward";
 
+/// Most wrong fields that one answer names: clients refuse long headers, which is where a status travels.
+pub(super) const VIOLATIONS_MAX: usize = 10;
+/// Longest text of a status, in bytes.
+const TEXT_BYTES_MAX: usize = 2_048;
+
 /// The status of wrong fields.
-pub(super) fn invalid(violations: Vec<FieldViolation>) -> Status {
+pub(super) fn invalid(mut violations: Vec<FieldViolation>) -> Status {
+    violations.truncate(VIOLATIONS_MAX);
     RetrievalError::Invalid(violations).into()
 }
 
@@ -24,10 +30,14 @@ impl From<RetrievalError> for Status {
                 e.caller_text().to_owned()
             }
             RetrievalError::VectorStore(e) => store_text(e),
-            RetrievalError::Invalid(_)
-            | RetrievalError::Unsupported(_)
-            | RetrievalError::TooManyGuards { .. }
-            | RetrievalError::DeadlineExceeded => error.to_string(),
+            RetrievalError::TooManyGuards { .. } => {
+                // How many guards there are is not the caller's to know.
+                tracing::warn!(%error, "refused");
+                "the collection has too many guards for a text search; the server's log says what to set".to_owned()
+            }
+            RetrievalError::Invalid(_) | RetrievalError::Unsupported(_) | RetrievalError::DeadlineExceeded => {
+                error.to_string()
+            }
         };
         let mut details = details_of(error.code());
         if let RetrievalError::Invalid(violations) = &error {
@@ -35,14 +45,22 @@ impl From<RetrievalError> for Status {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
         }
-        Status::with_error_details(grpc_code(error.code()), text, details)
+        Status::with_error_details(grpc_code(error.code()), cut(text), details)
     }
 }
 
 impl From<VectorStoreError> for Status {
     fn from(error: VectorStoreError) -> Self {
         let text = store_text(&error);
-        Status::with_error_details(grpc_code(error.code()), text, details_of(error.code()))
+        Status::with_error_details(grpc_code(error.code()), cut(text), details_of(error.code()))
+    }
+}
+
+/// No longer than a client's header limit allows.
+fn cut(text: String) -> String {
+    match text.char_indices().find(|(at, c)| at + c.len_utf8() > TEXT_BYTES_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
     }
 }
 
@@ -59,6 +77,10 @@ fn store_text(error: &VectorStoreError) -> String {
         | VectorStoreError::DuplicateChunk { .. }
         | VectorStoreError::Invalid(_)
         | VectorStoreError::Unsupported(_) => error.to_string(),
+        VectorStoreError::Refused(_) => {
+            tracing::warn!(%error, "the vector store refused");
+            "the vector store refused the request; the server's log says why".to_owned()
+        }
         VectorStoreError::Unavailable(_) | VectorStoreError::BadAnswer(_) => {
             tracing::warn!(%error, "the vector store did not answer");
             "the vector store did not answer; try again later".to_owned()

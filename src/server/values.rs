@@ -1,36 +1,28 @@
-//! Messages to domain values and back. Everything that a message may leave open is a violation that names its field.
+//! Messages to domain values and back; `client` has the way of a document to its message. Everything that a message may leave open is a violation that names its field.
 
 use std::collections::HashMap;
 
+use tonic::Status;
+
+use super::status::{self, VIOLATIONS_MAX};
 use crate::chunk::{Chunk, Document, Metadata, Value};
 use crate::proto::{ingest, metadata, retrieval};
 use crate::relationship::Object;
+use crate::relationship::tuple::shown;
 use crate::retrieval::FieldViolation;
-use crate::vector_store::Filter;
+use crate::vector_store::{Filter, validation};
 
-/// The message of a document, for a client that sends it.
-#[must_use]
-pub fn document_message(document: Document) -> ingest::Document {
-    let chunk_message = |chunk: Chunk| ingest::Chunk {
-        id: chunk.id,
-        guard: chunk.guard.to_string(),
-        text: chunk.text,
-        vector: chunk.vector,
-        metadata: metadata_message(chunk.metadata),
-    };
-    ingest::Document {
-        id: document.id,
-        title: document.title,
-        chunks: document.chunks.into_iter().map(chunk_message).collect(),
-    }
-}
-
-/// The document of a message.
-pub(super) fn document(message: ingest::Document) -> Result<Document, Vec<FieldViolation>> {
+/// The document of a message. Its sizes are checked before it is expanded: each chunk gets its document's id and title.
+pub(super) fn document(message: ingest::Document) -> Result<Document, Status> {
+    validation::check_document_size(&message.id, &message.title, message.chunks.len())?;
     let mut violations = Vec::new();
     let mut chunks = Vec::with_capacity(message.chunks.len());
     for (position, chunk) in message.chunks.into_iter().enumerate() {
-        let field = |name: &str| format!("document `{}`: chunks[{position}].{name}", message.id);
+        if violations.len() >= VIOLATIONS_MAX {
+            break;
+        }
+        let field = |name: &str| format!("document.chunks[{position}].{name}");
+        let of_document = |rule: String| format!("{rule} (document `{}`)", shown(&message.id));
         let guard = Object::parse(&chunk.guard);
         let metadata = metadata_value(chunk.metadata);
         match (guard, metadata) {
@@ -44,19 +36,21 @@ pub(super) fn document(message: ingest::Document) -> Result<Document, Vec<FieldV
                 vector: chunk.vector,
             }),
             (guard, metadata) => {
-                violations.extend(guard.err().map(|e| FieldViolation::new(field("guard"), e.to_string())));
-                violations.extend(metadata.err().map(|e| FieldViolation::new(field("metadata"), e)));
+                violations.extend(guard.err().map(|e| FieldViolation::new(field("guard"), of_document(e.to_string()))));
+                violations.extend(metadata.err().map(|e| FieldViolation::new(field("metadata"), of_document(e))));
             }
         }
     }
     if !violations.is_empty() {
-        return Err(violations);
+        return Err(status::invalid(violations));
     }
-    Ok(Document { id: message.id, title: message.title, chunks })
+    let document = Document { id: message.id, title: message.title, chunks };
+    validation::check_document(&document)?;
+    Ok(document)
 }
 
 /// The messages of a chunk's metadata.
-pub(super) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Value> {
+pub(crate) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Value> {
     let message = |value: Value| {
         let kind = match value {
             Value::Bool(value) => metadata::value::Kind::BoolValue(value),
@@ -72,7 +66,7 @@ pub(super) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Va
 fn metadata_value(messages: HashMap<String, metadata::Value>) -> Result<Metadata, String> {
     let mut values = Metadata::new();
     for (key, message) in messages {
-        let value = value(message).map_err(|rule| format!("`{key}` {rule}"))?;
+        let value = value(message).map_err(|rule| format!("`{}` {rule}", shown(&key)))?;
         values.insert(key, value);
     }
     Ok(values)

@@ -4,6 +4,7 @@
 //! A write is prepared without a lock, committed to the file, then applied in memory under the write lock; searches hold
 //! the read lock, so they see each write wholly or not at all. Good for about a million chunks; past that, use Qdrant.
 
+mod caller;
 mod change;
 mod durable;
 mod guards;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
+use self::caller::{Caller, Waiting};
 use self::change::Change;
 use self::durable::{Durable, Snapshot};
 use self::index::{ChunkNumber, Index};
@@ -74,10 +76,19 @@ impl ExactStore {
     /// Runs work that may take long or wait for a lock off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Engine) -> Result<T, VectorStoreError> + Send + 'static,
+        work: impl FnOnce(&Engine, &Caller) -> Result<T, VectorStoreError> + Send + 'static,
     ) -> Result<T, VectorStoreError> {
         let engine = Arc::clone(&self.engine);
-        let finished = tokio::task::spawn_blocking(move || work(&engine)).await;
+        let waiting = Waiting::default();
+        let caller = waiting.caller();
+        let finished = tokio::task::spawn_blocking(move || {
+            if caller.is_gone() {
+                return Err(VectorStoreError::Unavailable("nobody waits for the answer any more".to_owned()));
+            }
+            work(&engine, &caller)
+        });
+        let finished = finished.await;
+        drop(waiting);
         finished.map_err(|e| VectorStoreError::Unavailable(format!("the work did not end: {e}")))?
     }
 }
@@ -86,22 +97,22 @@ impl ExactStore {
 impl VectorStore for ExactStore {
     async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
         let name = name.to_owned();
-        self.blocking(move |engine| Ok(engine.read()?.index(&name)?.info())).await
+        self.blocking(move |engine, _| Ok(engine.read()?.index(&name)?.info())).await
     }
 
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         let name = collection.to_owned();
-        self.blocking(move |engine| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
+        self.blocking(move |engine, _| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
         let search = search.clone();
-        self.blocking(move |engine| engine.search(&search)).await
+        self.blocking(move |engine, caller| engine.search(&search, caller)).await
     }
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
-        self.blocking(move |engine| {
+        self.blocking(move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let found = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
@@ -112,7 +123,7 @@ impl VectorStore for ExactStore {
 
     async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
-        self.blocking(move |engine| engine.read_chunks(&name, &ids)).await
+        self.blocking(move |engine, _| engine.read_chunks(&name, &ids)).await
     }
 }
 
@@ -120,12 +131,12 @@ impl VectorStore for ExactStore {
 impl DocumentStore for ExactStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let name = collection.to_owned();
-        self.blocking(move |engine| engine.upsert(&name, documents)).await
+        self.blocking(move |engine, _| engine.upsert(&name, documents)).await
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.clone());
-        self.blocking(move |engine| engine.delete(&name, &ids)).await
+        self.blocking(move |engine, _| engine.delete(&name, &ids)).await
     }
 
     async fn documents(
@@ -134,7 +145,7 @@ impl DocumentStore for ExactStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.to_vec());
-        self.blocking(move |engine| {
+        self.blocking(move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let found = ids.into_iter().filter_map(|id| {
@@ -152,7 +163,7 @@ impl Engine {
         self.state.read().map_err(|poisoned| broken(&poisoned))
     }
 
-    fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    fn search(&self, search: &Search, caller: &Caller) -> Result<Vec<Candidate>, VectorStoreError> {
         validation::check_query(&search.query)?;
         let state = self.read()?;
         let index = state.index(&search.collection)?;
@@ -165,7 +176,7 @@ impl Engine {
                     let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
                     return Err(VectorStoreError::Invalid(text));
                 }
-                text_search::search(index, &terms, scope, filter, limit)
+                text_search::search(index, &terms, scope, filter, limit, caller)
             }
             Query::Vector(vector) => match index.dimension {
                 None => Vec::new(),
@@ -173,7 +184,7 @@ impl Engine {
                     let (collection, found) = (search.collection.clone(), vector.len());
                     return Err(VectorStoreError::Dimension { collection, expected, found });
                 }
-                Some(_) => vector_search::search(index, vector, scope, filter, limit),
+                Some(_) => vector_search::search(index, vector, scope, filter, limit, caller),
             },
         };
         Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())

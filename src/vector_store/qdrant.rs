@@ -110,8 +110,7 @@ fn failed(collection: &str, status: &Status) -> VectorStoreError {
     let message = status.message().to_owned();
     match status.code() {
         Code::NotFound => VectorStoreError::UnknownCollection(collection.to_owned()),
-        Code::InvalidArgument | Code::FailedPrecondition => VectorStoreError::Invalid(message),
-        Code::Unimplemented => VectorStoreError::Unsupported(message),
+        Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => VectorStoreError::Refused(message),
         // The answer is larger than any that was asked for.
         Code::OutOfRange | Code::Ok => VectorStoreError::BadAnswer(message),
         Code::Cancelled

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use super::{Query, VectorStoreError};
 use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
+use crate::relationship::tuple::shown;
 
 /// Longest collection name, in bytes. Qdrant's limit.
 pub const COLLECTION_BYTES_MAX: usize = 255;
@@ -33,32 +34,39 @@ pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
     check_name(name, COLLECTION_BYTES_MAX).map_err(|rule| invalid(format!("collection `{}` {rule}", shown(name))))
 }
 
+/// Refuses a document by what is known before its chunks are looked at.
+///
+/// # Errors
+/// [`VectorStoreError::Invalid`].
+pub fn check_document_size(id: &str, title: &str, chunks: usize) -> Result<(), VectorStoreError> {
+    let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(id)));
+    check_name(id, ID_BYTES_MAX).map_err(refused)?;
+    if title.len() > TITLE_BYTES_MAX {
+        let found = title.len();
+        return Err(refused(format!("has a title of {found} bytes, at most {TITLE_BYTES_MAX} are allowed")));
+    }
+    if chunks == 0 {
+        return Err(refused("has no chunks".to_owned()));
+    }
+    if chunks > CHUNKS_PER_DOCUMENT_MAX {
+        return Err(refused(format!("has {chunks} chunks, at most {CHUNKS_PER_DOCUMENT_MAX} are allowed")));
+    }
+    Ok(())
+}
+
 /// Refuses a document that no store takes: see the limits of this module.
 ///
 /// # Errors
 /// [`VectorStoreError::Invalid`]; [`VectorStoreError::DuplicateChunk`] when it names a chunk id twice.
 pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
-    let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(&document.id)));
-    check_name(&document.id, ID_BYTES_MAX).map_err(refused)?;
-    if document.title.len() > TITLE_BYTES_MAX {
-        return Err(refused(format!(
-            "has a title of {} bytes, at most {TITLE_BYTES_MAX} are allowed",
-            document.title.len()
-        )));
-    }
-    if document.chunks.is_empty() {
-        return Err(refused("has no chunks".to_owned()));
-    }
-    if document.chunks.len() > CHUNKS_PER_DOCUMENT_MAX {
-        let found = document.chunks.len();
-        return Err(refused(format!("has {found} chunks, at most {CHUNKS_PER_DOCUMENT_MAX} are allowed")));
-    }
+    check_document_size(&document.id, &document.title, document.chunks.len())?;
     let mut ids = HashSet::with_capacity(document.chunks.len());
     for chunk in &document.chunks {
         check_chunk(chunk)?;
         if chunk.document_id != document.id {
             let other = shown(&chunk.document_id);
-            return Err(refused(format!("has a chunk `{}` of document `{other}`", shown(&chunk.id))));
+            let (id, chunk) = (shown(&document.id), shown(&chunk.id));
+            return Err(invalid(format!("document `{id}` has a chunk `{chunk}` of document `{other}`")));
         }
         if !ids.insert(chunk.id.as_str()) {
             return Err(VectorStoreError::DuplicateChunk {
@@ -167,9 +175,4 @@ fn check_metadata(metadata: &Metadata) -> Result<(), String> {
 
 fn invalid(text: String) -> VectorStoreError {
     VectorStoreError::Invalid(text)
-}
-
-/// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
-fn shown(value: &str) -> String {
-    value.chars().take(80).flat_map(char::escape_debug).collect()
 }

@@ -6,11 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::oracle::Oracle;
 use crate::running::{Running, config};
+use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Recall, RetrieveRequest};
 use ragward::relationship::store_file::{self, StoreFile};
-use ragward::server::document_message;
 use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;

@@ -49,6 +49,10 @@ impl Running {
         self.relationships().write_all(tuples, OnConflict::Refuse).unwrap();
     }
 
+    pub(crate) fn write(&self, tuples: Vec<RelationshipTuple>) {
+        self.relationships().write_all(tuples, OnConflict::Refuse).unwrap();
+    }
+
     pub(crate) fn delete(&self, tuple: RelationshipTuple) {
         let request = TupleWrite { deletes: vec![tuple], ..TupleWrite::default() };
         self.relationships().write(&request).unwrap();

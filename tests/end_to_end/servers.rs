@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
+use ragward::client::document_message;
 use ragward::config::{AuthorizerKind, Config, VectorStoreKind};
 use ragward::ingest::Source;
 use ragward::proto::ingest::{Chunk, Document};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest, Vector};
-use ragward::server::document_message;
 use tonic::Code;
 
 use crate::openfga::OpenFga;

@@ -116,6 +116,7 @@ fn failed(error: &VectorStoreError) -> Status {
         VectorStoreError::Dimension { .. }
         | VectorStoreError::Invalid(_)
         | VectorStoreError::DuplicateChunk { .. }
+        | VectorStoreError::Refused(_)
         | VectorStoreError::Unsupported(_) => Status::invalid_argument(format!("Wrong input: {text}")),
         VectorStoreError::Unavailable(_) | VectorStoreError::BadAnswer(_) | VectorStoreError::Storage(_) => {
             Status::internal(text)

@@ -5,7 +5,6 @@
 //! scores is cut off at the limit is left open.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value};
 use ragward::relationship::Object;
@@ -93,7 +92,7 @@ impl Store<'_> {
 
     async fn scope(&self, collection: &str, guards: &[&str]) -> Scope {
         let listed = self.chunks.guards(collection).await.expect("a collection");
-        let own = || GuardTable { guards: Arc::new(guards.iter().map(|guard| object(guard)).collect()) };
+        let own = || GuardTable::new(guards.iter().map(|guard| object(guard)).collect());
         let table = listed.unwrap_or_else(own);
         let is_meant = |(_, guard): &(u32, &Object)| guards.contains(&guard.as_str());
         let positions = (0..).zip(table.guards.iter()).filter(is_meant).map(|(position, _)| position).collect();
@@ -334,6 +333,7 @@ fn refusal(error: &VectorStoreError) -> Option<Refusal> {
         VectorStoreError::DuplicateChunk { .. } => Some(Refusal::Duplicate),
         VectorStoreError::UnknownCollection(_)
         | VectorStoreError::Unsupported(_)
+        | VectorStoreError::Refused(_)
         | VectorStoreError::Unavailable(_)
         | VectorStoreError::BadAnswer(_)
         | VectorStoreError::Storage(_) => None,

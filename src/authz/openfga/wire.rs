@@ -53,8 +53,8 @@ pub(super) async fn batch_check(
 
 /// One answer for each of `checks`, whose correlation ids count up from `first`.
 ///
-/// INVARIANT (one answer each): every id comes back exactly once with either a decision or the error that says that the
-/// model has no such type or relation; anything else fails the whole call.
+/// INVARIANT (one answer each): every id comes back exactly once with either a decision or one of the two errors that the
+/// port counts as denied (no such type or relation, too deep to decide); anything else fails the whole call.
 pub(super) fn account(first: usize, checks: &[Check], answer: BatchCheckAnswer) -> Result<Vec<Answer>, AuthzError> {
     let mut answers = Vec::with_capacity(checks.len());
     let mut answered = vec![false; checks.len()];
@@ -70,6 +70,10 @@ pub(super) fn account(first: usize, checks: &[Check], answer: BatchCheckAnswer) 
         let allowed = match entry.result.map(|result| (result.allowed, result.error)) {
             Some((Some(allowed), None)) => allowed,
             Some((None, Some(error))) if absent_from_model(&error, check) => false,
+            Some((None, Some(error))) if too_complex(&error) => {
+                tracing::warn!(object = %check.object, relation = %check.relation, "not decided, so denied: {}", error.message);
+                false
+            }
             Some((None, Some(error))) => return Err(item_failed(&error)),
             Some((Some(_), Some(_)) | (None, None)) | None => {
                 return Err(AuthzError::BadAnswer(format!("its answer to `{id}` is not a decision")));
@@ -88,6 +92,11 @@ pub(super) fn account(first: usize, checks: &[Check], answer: BatchCheckAnswer) 
 fn position(id: &str) -> Option<usize> {
     let position: usize = id.parse().ok()?;
     (position.to_string() == id).then_some(position)
+}
+
+/// Whether the server says that it can never decide this, for the depth of the relationships: see the port.
+fn too_complex(error: &CheckError) -> bool {
+    error.code == Some(check_error::Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into()))
 }
 
 /// Whether the server says that the model lacks the user's type, the object's type or the relation: it is then denied.
@@ -115,7 +124,6 @@ fn item_failed(error: &CheckError) -> AuthzError {
     let message = error.message.clone();
     match error.code {
         Some(check_error::Code::InputError(code)) => match ErrorCode::try_from(code) {
-            Ok(ErrorCode::AuthorizationModelResolutionTooComplex) => AuthzError::TooComplex(message),
             Ok(_) | Err(_) if message.starts_with("throttled") => AuthzError::Unavailable(message),
             Ok(_) | Err(_) => AuthzError::Refused(message),
         },

@@ -64,7 +64,7 @@ pub(super) fn list(
         let (key, value) = entry.map_err(|e| failed(e.into()))?;
         let id = ModelId::from_key(key.value().1);
         let (text, original) = value.value();
-        let model = json::parse(text).map_err(|e| StorageError::damaged(path, format!("model `{id}`: {e}")))?;
+        let model = json::read(text).map_err(|e| StorageError::damaged(path, format!("model `{id}`: {e}")))?;
         found.push(StoredModel { id, model, original: original.to_owned() });
     }
     Ok(found)

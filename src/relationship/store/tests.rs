@@ -259,3 +259,21 @@ fn tuples_are_read_by_filter_in_the_order_of_writing() {
         assert_eq!(pages, expected, "{filter:?} page by page");
     }
 }
+
+#[test]
+fn the_largest_and_the_deepest_model_can_be_opened_again() {
+    let nested = |levels: usize| {
+        let operators = ["or", "and"].into_iter().cycle();
+        let rewrite =
+            operators.take(levels).fold("viewer".to_owned(), |inner, operator| format!("({inner}) {operator} viewer"));
+        format!("{MODEL}    define deep: {rewrite}\n")
+    };
+    let relations: Vec<String> = (0..3_500).map(|n| format!("    define r{n}: [user]\n")).collect();
+    for text in [nested(40), format!("{MODEL}{}", relations.concat())] {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let id = load(&open(directory.path()), &text);
+        let again = open(directory.path());
+        assert_eq!(now(&again).model_id(), id.to_string());
+    }
+    assert!(dsl::load(&nested(41)).is_err(), "deeper than can be stored");
+}

@@ -31,6 +31,7 @@ impl Sum for Statistics {
 pub(super) struct Members {
     /// Ascending; deleted ones stay until the next compaction.
     pub(super) chunks: Vec<ChunkNumber>,
+    living: u64,
     pub(super) statistics: Statistics,
 }
 
@@ -42,11 +43,13 @@ pub(super) struct Guards {
     table: Arc<Vec<Object>>,
     positions: HashMap<Object, u32>,
     members: Vec<Members>,
+    /// The positions of the guards that have living chunks.
+    in_use: Arc<RoaringBitmap>,
 }
 
 impl Guards {
     pub(super) fn table(&self) -> GuardTable {
-        GuardTable { guards: Arc::clone(&self.table) }
+        GuardTable { guards: Arc::clone(&self.table), in_use: Arc::clone(&self.in_use) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -73,6 +76,10 @@ impl Guards {
     pub(super) fn add(&mut self, position: u32, chunk: ChunkNumber, words: u32) {
         if let Some(members) = self.members.get_mut(position as usize) {
             members.chunks.push(chunk);
+            members.living += 1;
+            if members.living == 1 {
+                Arc::make_mut(&mut self.in_use).insert(position);
+            }
             if words > 0 {
                 members.statistics.chunks += 1;
                 members.statistics.words += u64::from(words);
@@ -82,11 +89,15 @@ impl Guards {
 
     /// Takes a chunk out of the sums; its number stays in the list until [`Guards::renumber`].
     pub(super) fn remove(&mut self, position: u32, words: u32) {
-        if let Some(members) = self.members.get_mut(position as usize)
-            && words > 0
-        {
-            members.statistics.chunks -= 1;
-            members.statistics.words -= u64::from(words);
+        if let Some(members) = self.members.get_mut(position as usize) {
+            members.living -= 1;
+            if members.living == 0 {
+                Arc::make_mut(&mut self.in_use).remove(position);
+            }
+            if words > 0 {
+                members.statistics.chunks -= 1;
+                members.statistics.words -= u64::from(words);
+            }
         }
     }
 

@@ -11,6 +11,7 @@
 
 use std::num::Saturating;
 
+use super::caller::Caller;
 use super::index::{ChunkNumber, Index};
 use super::postings::Posting;
 use super::search::{FilterTest, VisibleSet};
@@ -23,6 +24,9 @@ const B: f64 = 0.75;
 
 /// A posting list this many times longer than the visible set is searched for each visible chunk, not read through.
 const LONG_LIST_FACTOR: usize = 8;
+
+/// After so many chunks a search looks whether its caller is still there.
+const CHUNKS_BETWEEN_LOOKS: u32 = 4_096;
 
 /// One term of the query with its postings in the visible set.
 struct Cursor {
@@ -45,6 +49,7 @@ pub(super) fn search(
     scope: &Scope,
     filter: Option<&Filter>,
     limit: usize,
+    caller: &Caller,
 ) -> Vec<Hit> {
     let visible = VisibleSet::new(index, scope);
     let statistics = visible.statistics();
@@ -56,7 +61,15 @@ pub(super) fn search(
     let mut filter = FilterTest::new(index, filter);
     let mut best = TopK::new(limit, &index.columns.ids);
     // One chunk at a time: the lists all ascend, so the lowest head is the next chunk that holds any of the terms.
+    let mut chunks_until_look = CHUNKS_BETWEEN_LOOKS;
     while let Some(chunk) = cursors.iter().filter_map(Cursor::head).map(|posting| posting.chunk).min() {
+        chunks_until_look -= 1;
+        if chunks_until_look == 0 {
+            if caller.is_gone() {
+                break;
+            }
+            chunks_until_look = CHUNKS_BETWEEN_LOOKS;
+        }
         let norm = K1 * (1.0 - B + B * f64::from(index.columns.length(chunk)) / average_length);
         let hit = Hit { score: take_score(&mut cursors, chunk, norm), chunk };
         if filter.passes(chunk) {

@@ -5,6 +5,7 @@
 
 use rayon::prelude::*;
 
+use super::caller::Caller;
 use super::index::{ChunkNumber, Index};
 use super::search::{FilterTest, VisibleSet};
 use super::top_k::{Hit, TopK};
@@ -18,7 +19,14 @@ const LANES: usize = 16;
 const BLOCK_CHUNKS: usize = 4_096;
 
 /// The best `limit` chunks that have a vector, best first. The query has the dimension of the collection.
-pub(super) fn search(index: &Index, query: &[f32], scope: &Scope, filter: Option<&Filter>, limit: usize) -> Vec<Hit> {
+pub(super) fn search(
+    index: &Index,
+    query: &[f32],
+    scope: &Scope,
+    filter: Option<&Filter>,
+    limit: usize,
+    caller: &Caller,
+) -> Vec<Hit> {
     if limit == 0 {
         return Vec::new();
     }
@@ -28,6 +36,7 @@ pub(super) fn search(index: &Index, query: &[f32], scope: &Scope, filter: Option
     chunks.retain(|chunk| filter.passes(*chunk));
     let best = chunks
         .par_chunks(BLOCK_CHUNKS)
+        .map(|block| if caller.is_gone() { &[] } else { block })
         .map(|block| scan(index, &query, block, limit))
         .reduce(|| TopK::new(limit, &index.columns.ids), TopK::merge);
     best.into_hits()

@@ -77,7 +77,7 @@ fn only_what_the_model_lacks_is_denied() {
     check(with(invalid("4", "invalid relation: type 'document' not found")), denied);
     check(with(invalid("4", "invalid relation: relation 'document#can_read' not found")), denied);
 
-    let refused = "refused the check";
+    let refused = "refused the request";
     check(with(invalid("4", "invalid relation: type 'folder' not found")), refused);
     check(with(invalid("4", "invalid relation: relation 'folder#can_read' not found")), refused);
     check(with(invalid("4", "invalid relation: relation 'document#can_read' not found for tuple 'x'")), refused);
@@ -90,10 +90,11 @@ fn only_what_the_model_lacks_is_denied() {
 #[test]
 fn an_item_error_says_what_can_be_done() {
     let with = |code: Code, message| vec![decision("3", true), error("4", code, message)];
+    // What can never be decided is denied, so that it does not fail the request that came across it.
     let too_complex = Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into());
-    check(with(too_complex, "resolution depth exceeded"), "nested too deeply");
+    check(with(too_complex, "resolution depth exceeded"), "3=true 4=false");
     check(with(Code::InternalError(InternalErrorCode::DeadlineExceeded.into()), ""), "before the deadline");
     check(with(Code::InternalError(-1), "broken"), "out of reach: broken");
     check(with(Code::InputError(ErrorCode::ValidationError.into()), "throttled: later"), "out of reach: throttled");
-    check(with(Code::InputError(-1), "strange"), "refused the check: strange");
+    check(with(Code::InputError(-1), "strange"), "refused the request: strange");
 }
