@@ -131,7 +131,7 @@ async fn compare(config: &Config, data: &Path, people: &[String]) {
 /// Loads model, tuples and documents; gives some of the people, evenly picked.
 async fn load(config: &Config, keps: &Path) -> Vec<String> {
     let app = App::open(config).await.unwrap();
-    let relationships = app.relationships().unwrap();
+    let relationships = app.relationships().unwrap().default_store_or_new().unwrap();
     let started = Instant::now();
     let store = store_file::read(&keps.join("store.fga.yaml")).unwrap();
     let tuples = store.tuples.clone();
@@ -190,6 +190,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         retriever: Retriever::new(Arc::new(AllowEverything), Arc::clone(&store) as _, retrieval),
         vector_store: Arc::clone(&store) as _,
         documents: store,
+        relationships: None,
         request_timeout: Duration::from_secs(10),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -14,7 +14,7 @@ use crate::backend::{BackendError, Secret};
 use crate::client::Client;
 use crate::config::{self, AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::error_code::ErrorCode;
-use crate::relationship::store::RelationshipStore;
+use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
 use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{self, ServerError, Services};
@@ -30,7 +30,7 @@ const IN_PROCESS_CONNECTIONS: usize = 4;
 pub struct App {
     services: Services,
     authorizer: Arc<dyn Authorizer>,
-    relationships: Option<Arc<RelationshipStore>>,
+    relationships: Option<RelationshipStores>,
     shutdown_timeout: Duration,
 }
 
@@ -92,6 +92,7 @@ impl App {
             retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
             vector_store,
             documents,
+            relationships: relationships.clone(),
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
@@ -104,9 +105,9 @@ impl App {
         self.authorizer.as_ref()
     }
 
-    /// The embedded relationship store, unless an `OpenFGA` server decides.
+    /// The embedded relationship stores, unless an `OpenFGA` server decides.
     #[must_use]
-    pub fn relationships(&self) -> Option<&Arc<RelationshipStore>> {
+    pub fn relationships(&self) -> Option<&RelationshipStores> {
         self.relationships.as_ref()
     }
 
@@ -157,15 +158,14 @@ impl App {
     }
 }
 
-type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<Arc<RelationshipStore>>);
+type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<RelationshipStores>);
 
 async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppError> {
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let directory = config.data.directory.clone();
-            let store = tokio::task::spawn_blocking(move || RelationshipStore::open(&directory)).await??;
-            let store = Arc::new(store);
-            Ok((Arc::new(EmbeddedAuthorizer::new(Arc::clone(&store))), Some(store)))
+            let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
+            Ok((Arc::new(EmbeddedAuthorizer::new(stores.clone())), Some(stores)))
         }
         AuthorizerKind::Openfga => Ok((Arc::new(OpenFgaAuthorizer::new(&openfga_config(config)?)?), None)),
     }

@@ -7,7 +7,15 @@ mod generated {
     include!(concat!(env!("OUT_DIR"), "/services.rs"));
 }
 
+/// The server trait of `OpenFGA`'s API; its messages are those of `openfga-client`.
+pub mod openfga {
+    include!(concat!(env!("OUT_DIR"), "/openfga.v1.OpenFGAService.rs"));
+}
+
 pub use generated::ragward::{ingest::v1 as ingest, metadata::v1 as metadata, retrieval::v1 as retrieval};
 
 /// The descriptors of all of them, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The descriptors of Google's own messages that `OpenFGA`'s API uses.
+pub const WELL_KNOWN_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/well_known.bin"));

@@ -3,7 +3,10 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod deadline;
 mod ingest;
+mod openfga;
+mod reflection;
 mod retrieval;
 mod status;
 mod values;
@@ -18,11 +21,14 @@ use tonic::server::NamedService;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 pub(crate) use values::metadata_message;
 
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
+use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
+use crate::relationship::store::RelationshipStores;
 use crate::retrieval::Retriever;
 use crate::vector_store::{DocumentStore, VectorStore};
 
@@ -46,6 +52,8 @@ pub struct Services {
     pub vector_store: Arc<dyn VectorStore>,
     /// Takes documents in.
     pub documents: Arc<dyn DocumentStore>,
+    /// What `OpenFGA`'s API is served over; not served when an `OpenFGA` server decides.
+    pub relationships: Option<RelationshipStores>,
     /// The longest that one request may take.
     pub request_timeout: Duration,
 }
@@ -59,6 +67,9 @@ pub enum ServerError {
     /// The descriptors cannot be served.
     #[error("the service descriptors cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    /// The descriptors of `OpenFGA`'s API cannot be read.
+    #[error("the descriptors of OpenFGA's API cannot be read: {0}")]
+    Descriptors(#[from] prost::DecodeError),
 }
 
 /// Serves connections until `stop` is ready and the requests that run then have ended.
@@ -73,24 +84,30 @@ where
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RetrievalServiceServer<retrieval::RetrievalApi>>().await;
     health.set_serving::<IngestServiceServer<ingest::IngestApi>>().await;
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(crate::proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
     let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let ingest =
         IngestServiceServer::new(ingest::IngestApi::new(&services)).max_decoding_message_size(DOCUMENT_BYTES_MAX);
 
+    let openfga = services.relationships.map(|stores| {
+        let openfga = openfga::OpenFgaApi::new(stores, services.request_timeout);
+        OpenFGAServiceServer::new(openfga).max_decoding_message_size(openfga::MESSAGE_BYTES_MAX)
+    });
+    if openfga.is_some() {
+        health.set_serving::<OpenFGAServiceServer<openfga::OpenFgaApi>>().await;
+    }
+    let reflection = reflection::builders(openfga.is_some())?;
+
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .layer(MapResponseLayer::new(openfga::restore_number))
         .add_service(health_service)
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?)
+        .add_service(reflection.v1.build_v1()?)
+        .add_service(reflection.v1alpha.build_v1alpha()?)
         .add_service(retrieval)
         .add_service(ingest)
+        .add_optional_service(openfga)
         .serve_with_incoming_shutdown(connections, async move {
             stop.await;
             stop_serving(&health).await;
@@ -101,9 +118,13 @@ where
 
 /// Tells load balancers to go elsewhere while the last requests end.
 async fn stop_serving(health: &HealthReporter) {
-    for service in
-        [RetrievalServiceServer::<retrieval::RetrievalApi>::NAME, IngestServiceServer::<ingest::IngestApi>::NAME, ""]
-    {
+    let services = [
+        RetrievalServiceServer::<retrieval::RetrievalApi>::NAME,
+        IngestServiceServer::<ingest::IngestApi>::NAME,
+        OpenFGAServiceServer::<openfga::OpenFgaApi>::NAME,
+        "",
+    ];
+    for service in services {
         health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ragward::relationship::snapshot::{CONTEXTUAL_TUPLES_MAX, Snapshot, UserFilter};
-use ragward::relationship::store::{OnConflict, RelationshipStore};
+use ragward::relationship::store::{OnConflict, RelationshipStores};
 use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User, dsl};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -200,7 +200,8 @@ fn run(case: &Case, given: Given, asked: &mut Asked) {
         return;
     }
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
     asked.cases += 1;
     for (number, stage) in case.stages.iter().enumerate() {
         let at = format!("{} stage {number} {given:?}", case.name);
@@ -208,13 +209,14 @@ fn run(case: &Case, given: Given, asked: &mut Asked) {
         let model = dsl::load(&stage.model).unwrap_or_else(|e| panic!("{at}: {}", e.picture(&stage.model)));
         store.write_model(model).expect("written");
         let mut tuples: Vec<RelationshipTuple> = stage.tuples.iter().flatten().map(parsed).collect();
-        let mut asking = Asking { at, snapshot: store.snapshot().expect("a model"), contextual: Vec::new() };
+        let mut asking =
+            Asking { at, snapshot: store.snapshot().expect("read").expect("a model"), contextual: Vec::new() };
         match given {
             Given::Contextual => asking.contextual = tuples,
             Given::Stored { seed } => {
                 shuffle(&mut tuples, seed);
                 store.write_all(tuples, OnConflict::Refuse).unwrap_or_else(|e| panic!("{}: {e}", asking.at));
-                asking.snapshot = store.snapshot().expect("a model");
+                asking.snapshot = store.snapshot().expect("read").expect("a model");
             }
         }
         for assertion in stage.check_assertions.iter().flatten() {

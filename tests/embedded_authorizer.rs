@@ -4,19 +4,18 @@
 #[path = "support/authorizer_suite.rs"]
 mod authorizer_suite;
 
-use std::sync::Arc;
-
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::relationship::json;
-use ragward::relationship::store::{OnConflict, RelationshipStore};
+use ragward::relationship::store::{OnConflict, RelationshipStores};
 use ragward::relationship::validate::ValidModel;
 
 #[tokio::test]
 async fn the_port_suite_holds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("a store");
+    let stores = RelationshipStores::open(directory.path()).expect("stores");
+    let store = stores.default_store_or_new().expect("a store");
     let model = json::parse(&authorizer_suite::model().to_string()).expect("a model");
     store.write_model(ValidModel::new(model).expect("a valid model")).expect("written");
     store.write_all(authorizer_suite::tuples(), OnConflict::Refuse).expect("written");
-    authorizer_suite::run(&EmbeddedAuthorizer::new(Arc::new(store))).await;
+    authorizer_suite::run(&EmbeddedAuthorizer::new(stores)).await;
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Answer, Authorizer, AuthzError, Check, CheckBatch};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
-use crate::relationship::store::RelationshipStore;
+use crate::relationship::store::RelationshipStores;
 use crate::relationship::{Object, User};
 
 /// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
@@ -24,25 +24,31 @@ const INLINE_INTERRUPTS_MAX: u32 = 2;
 /// See the module.
 #[derive(Debug)]
 pub struct EmbeddedAuthorizer {
-    store: Arc<RelationshipStore>,
+    stores: RelationshipStores,
 }
 
 impl EmbeddedAuthorizer {
-    /// An authorizer that decides from a store's current state.
+    /// An authorizer that decides from the default store's current state.
     #[must_use]
-    pub fn new(store: Arc<RelationshipStore>) -> Self {
-        Self { store }
+    pub fn new(stores: RelationshipStores) -> Self {
+        Self { stores }
     }
 
-    fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
-        self.store.snapshot().ok_or(AuthzError::NoModel)
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
+        let store = self.stores.default_store().ok_or(AuthzError::NoModel)?;
+        if let Some(snapshot) = store.snapshot_in_memory() {
+            return Ok(snapshot);
+        }
+        let read = tokio::task::spawn_blocking(move || store.snapshot()).await;
+        let read = read.map_err(|e| AuthzError::Unavailable(format!("the read was lost: {e}")))?;
+        read.map_err(|e| AuthzError::Stored(e.to_string()))?.ok_or(AuthzError::NoModel)
     }
 }
 
 #[async_trait]
 impl Authorizer for EmbeddedAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let snapshot = self.snapshot()?;
+        let snapshot = self.snapshot().await?;
         let deadline = batch.deadline;
         if Instant::now() >= deadline {
             return Err(AuthzError::DeadlineExceeded);
@@ -69,7 +75,7 @@ impl Authorizer for EmbeddedAuthorizer {
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok(self.snapshot()?.model_id().to_owned())
+        Ok(self.snapshot().await?.model_id().to_owned())
     }
 }
 

@@ -96,9 +96,11 @@ async fn load(app: &App, handbook: &Path) -> Result<Client, Failure> {
     Ok(client)
 }
 
-fn relationships(app: &App) -> Result<&RelationshipStore, Failure> {
-    let embedded = app.relationships().map(AsRef::as_ref);
-    embedded.ok_or_else(|| Failure::usage("the demo uses the embedded engines"))
+fn relationships(app: &App) -> Result<RelationshipStore, Failure> {
+    let Some(stores) = app.relationships() else {
+        return Err(Failure::usage("the demo uses the embedded engines"));
+    };
+    Ok(stores.default_store_or_new()?)
 }
 
 async fn ask(client: &Client, user: &str) -> Result<Vec<Found>, Failure> {
@@ -136,7 +138,7 @@ fn may_read(relations: &[String]) -> bool {
 async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<String>, Failure> {
     let malformed = |e: crate::relationship::ParseError| Failure::failed(e.to_string());
     let (user, object) = (Object::parse(user).map_err(malformed)?, Object::parse(object).map_err(malformed)?);
-    let snapshot = relationships(app)?.snapshot().ok_or_else(|| Failure::failed("the demo's model is not loaded"))?;
+    let snapshot = relationships(app)?.snapshot()?.ok_or_else(|| Failure::failed("the demo's model is not loaded"))?;
     let definition = snapshot.model().source().type_definition(object.type_name());
     let relations = definition.map(|t| t.relations.as_slice()).unwrap_or_default();
     let mut checks = Vec::with_capacity(relations.len());

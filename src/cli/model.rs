@@ -11,7 +11,7 @@ use crate::app::{App, openfga_config};
 use crate::authz::openfga::OpenFgaStore;
 use crate::config::{AuthorizerKind, Config, Overrides};
 use crate::relationship::model::AuthorizationModel;
-use crate::relationship::store::{OnConflict, RelationshipStore};
+use crate::relationship::store::{OnConflict, RelationshipStores};
 use crate::relationship::store_file::{self, StoreFileError};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{RelationshipTuple, dsl, json};
@@ -110,12 +110,12 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     let (model_id, told) = match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let app = App::open(&config).await?;
-            let relationships =
-                app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
-            let model_id = relationships.write_model(model)?;
-            let added = if tuples.is_empty() { 0 } else { relationships.write_all(tuples, OnConflict::Ignore)?.added };
+            let stores = app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
+            let store = stores.default_store_or_new()?;
+            let model_id = store.write_model(model)?.to_string();
+            let added = if tuples.is_empty() { 0 } else { store.write_all(tuples, OnConflict::Ignore)?.added };
             // A reader of the output must not take a reload for a replacement.
-            let held = relationships.tuple_count()?;
+            let held = store.tuple_count()?;
             (model_id, format!("{added} tuples were added, {held} are stored; a load deletes none"))
         }
         AuthorizerKind::Openfga => {
@@ -134,8 +134,9 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
     if config.authorizer.kind != AuthorizerKind::Embedded {
         return Err(Failure::usage("an OpenFGA server decides; ask it with `fga model get`"));
     }
-    let store = RelationshipStore::open(&config.data.directory)?;
-    let Some(snapshot) = store.snapshot() else {
+    let stores = RelationshipStores::open(&config.data.directory)?;
+    let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
+    let Some(snapshot) = snapshot else {
         return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
     };
     let model = snapshot.model().source();

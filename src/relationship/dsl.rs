@@ -130,7 +130,7 @@ pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
     ValidModel::new(model).map_err(|errors| {
         let mut located: Vec<SourceError> = errors
             .into_iter()
-            .map(|ModelError { place, message }| SourceError::new(source_map.span(place), message))
+            .map(|ModelError { place, message, slip: _ }| SourceError::new(source_map.span(place), message))
             .collect();
         located.sort_by_key(|e| e.span.start);
         SourceErrors(located)

@@ -140,9 +140,14 @@ impl Object {
     /// # Errors
     /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, white space or control characters.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
+        Self::parse_within(value, OBJECT_BYTES_MAX)
+    }
+
+    /// An object that stands as a user may be longer.
+    fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
         const WHAT: &str = "object";
-        if value.len() > OBJECT_BYTES_MAX {
-            let rule = format!("has {} bytes, at most {OBJECT_BYTES_MAX} are allowed", value.len());
+        if value.len() > bytes_max {
+            let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
             return Err(ParseError::new(WHAT, value, rule));
         }
         let Some((type_name, id)) = value.split_once(':') else {
@@ -201,13 +206,13 @@ impl User {
             return Err(ParseError::new(WHAT, value, rule));
         }
         if let Some((object, relation)) = value.split_once('#') {
-            let object = Object::parse(object).map_err(as_user)?;
+            let object = Object::parse_within(object, USER_BYTES_MAX).map_err(as_user)?;
             return Ok(Self::Userset(object, Relation::parse(relation).map_err(as_user)?));
         }
         if let Some(type_name) = value.strip_suffix(":*") {
             return Ok(Self::Wildcard(TypeName::parse(type_name).map_err(as_user)?));
         }
-        Ok(Self::Object(Object::parse(value).map_err(as_user)?))
+        Ok(Self::Object(Object::parse_within(value, USER_BYTES_MAX).map_err(as_user)?))
     }
 
     /// The type of the user: of the object, of the userset's object, or of the wildcard.
@@ -317,6 +322,7 @@ mod tests {
         refused("user:anne", nothing_wrong);
         refused("user:*", nothing_wrong);
         refused("group:eng#member", nothing_wrong);
+        refused(&format!("user:{}", "a".repeat(507)), nothing_wrong);
         refused("user:pipe|under_@domain.com", nothing_wrong);
         refused("anne", "must have the form");
         refused("", "must have the form");

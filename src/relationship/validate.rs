@@ -9,7 +9,7 @@ mod tests;
 use super::condition::CompileError;
 use super::model::{AuthorizationModel, RelationDefinition, Rewrite};
 use super::program::{MisfitTuple, Program, TupleMisfit};
-use super::tuple::RelationshipTuple;
+use super::tuple::{Relation, RelationshipTuple, User};
 
 /// Most types in a model (`OpenFGA`'s default limit).
 pub const TYPES_MAX: usize = 100;
@@ -118,11 +118,13 @@ pub struct ModelError {
     pub place: Place,
     /// What is wrong, in one sentence.
     pub message: String,
+    /// Whether only `OpenFGA`'s language refuses it, for what is written is most likely a slip; a server takes it.
+    pub slip: bool,
 }
 
 impl ModelError {
     fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into() }
+        Self { place, message: message.into(), slip: false }
     }
 }
 
@@ -140,7 +142,20 @@ impl ValidModel {
     /// # Errors
     /// Every mistake found, at least one.
     pub fn new(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        Self::checked(model, |_any| true)
+    }
+
+    /// Validates and compiles a model as an `OpenFGA` server does, which lets slips pass.
+    ///
+    /// # Errors
+    /// Every mistake found, at least one.
+    pub fn with_slips(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        Self::checked(model, |error| !error.slip)
+    }
+
+    fn checked(model: AuthorizationModel, counts: impl Fn(&ModelError) -> bool) -> Result<Self, Vec<ModelError>> {
         let mut errors = references::check(&model);
+        errors.retain(counts);
         if errors.is_empty() {
             // The next checks follow the names, so these must be right.
             errors = entrypoints::check(&model);
@@ -172,6 +187,15 @@ impl ValidModel {
             compiled.tuple_context(&condition.context())?;
         }
         Ok(())
+    }
+
+    /// Whether a question is about types and relations that the model has.
+    ///
+    /// # Errors
+    /// What it does not have.
+    pub fn knows(&self, user: &User, relation: &Relation, object_type: &str) -> Result<(), TupleMisfit> {
+        self.program.user(user)?;
+        self.program.relation_id(object_type, relation.as_str()).map(|_| ())
     }
 
     /// Whether all tuples may be written.

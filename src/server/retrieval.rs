@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use super::deadline::deadline;
 use super::{Services, status, values};
 use crate::authz::Consistency;
 use crate::authz::enforce::Permitted;
@@ -106,53 +105,5 @@ fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
         text: chunk.text,
         score: f64::from(score),
         metadata: values::metadata_message(chunk.metadata),
-    }
-}
-
-/// The earlier of the server's own limit and the caller's `grpc-timeout`.
-fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Instant {
-    let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
-    Instant::now() + asked.map_or(request_timeout, |asked| asked.min(request_timeout))
-}
-
-/// A `grpc-timeout` header: up to 8 digits and a unit (gRPC over HTTP/2, "Requests").
-fn grpc_timeout(value: &str) -> Option<Duration> {
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    match unit {
-        "H" => Some(Duration::from_hours(amount)),
-        "M" => Some(Duration::from_mins(amount)),
-        "S" => Some(Duration::from_secs(amount)),
-        "m" => Some(Duration::from_millis(amount)),
-        "u" => Some(Duration::from_micros(amount)),
-        "n" => Some(Duration::from_nanos(amount)),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_callers_timeout_is_read() {
-        let rows = [
-            ("100m", Some(Duration::from_millis(100))),
-            ("2S", Some(Duration::from_secs(2))),
-            ("99999999H", Some(Duration::from_hours(99_999_999))),
-            ("1n", Some(Duration::from_nanos(1))),
-            ("123456789m", None),
-            ("-1m", None),
-            ("m", None),
-            ("", None),
-            ("1\u{b5}", None),
-            ("10x", None),
-        ];
-        for (header, expected) in rows {
-            assert_eq!(grpc_timeout(header), expected, "{header}");
-        }
     }
 }

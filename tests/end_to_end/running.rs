@@ -58,8 +58,8 @@ impl Running {
         self.relationships().write(&request).unwrap();
     }
 
-    fn relationships(&self) -> &Arc<RelationshipStore> {
-        self.app.relationships().unwrap()
+    fn relationships(&self) -> RelationshipStore {
+        self.app.relationships().unwrap().default_store_or_new().unwrap()
     }
 
     /// Asks the server to stop; the handle is ready when it has.

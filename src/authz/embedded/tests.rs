@@ -21,11 +21,12 @@ type doc
 
 fn store(tuples: impl IntoIterator<Item = (String, &'static str, String)>) -> (TempDir, EmbeddedAuthorizer) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
     store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
     let tuples = tuples.into_iter().map(|(u, r, o)| RelationshipTuple::parse(&u, r, &o).expect("a tuple"));
     store.write_all(tuples.collect(), OnConflict::Refuse).expect("written");
-    (directory, EmbeddedAuthorizer::new(Arc::new(store)))
+    (directory, EmbeddedAuthorizer::new(stores))
 }
 
 fn batch(checks: impl IntoIterator<Item = (String, &'static str, String)>) -> CheckBatch {
@@ -81,9 +82,10 @@ async fn what_the_model_does_not_know_is_denied() {
 #[tokio::test]
 async fn without_a_model_nothing_is_decided() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
-    let authorizer = EmbeddedAuthorizer::new(Arc::new(store));
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let authorizer = EmbeddedAuthorizer::new(stores.clone());
     assert!(matches!(authorizer.check(&batch([])).await, Err(AuthzError::NoModel)));
+    stores.default_store_or_new().expect("a store");
     assert!(matches!(authorizer.model_id().await, Err(AuthzError::NoModel)));
 }
 

@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
-use super::tables::{CHANGES, ConditionColumns, columns_of, tuple_of};
+use super::ids::StoreId;
+use super::tables::{CHANGES, ChangeColumns, by_sequence, columns_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -24,69 +25,115 @@ const DELETE: u8 = 1;
 /// One change of one tuple.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its position in the log, from 1, without gaps.
+    /// Its position in the store's log, from 1, without gaps.
     pub sequence: u64,
     /// What happened.
     pub operation: Operation,
     /// To which tuple; one that was taken out has no condition here.
     pub tuple: RelationshipTuple,
-    /// When, in milliseconds since 1970 by the clock of this machine.
+    /// When, in milliseconds since 1970 by the clock of this machine; never before the change ahead of it.
     pub unix_ms: u64,
+}
+
+/// Which changes to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChangeFilter {
+    /// Only those after this sequence number.
+    pub after: u64,
+    /// Only those of this time (milliseconds since 1970) and later.
+    pub since_unix_ms: u64,
+    /// Only those about objects of this type.
+    pub type_name: Option<String>,
 }
 
 /// Appends to the log within a transaction.
 pub(super) struct Writer<'a> {
     path: PathBuf,
-    table: Table<'a, u64, (u8, u64, &'static str, ConditionColumns<'static>)>,
+    store: StoreId,
+    table: Table<'a, (u128, u64), ChangeColumns<'static>>,
     next: u64,
     unix_ms: u64,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(path: &Path, transaction: &'a WriteTransaction) -> Result<Self, StorageError> {
+    pub(super) fn new(path: &Path, store: StoreId, transaction: &'a WriteTransaction) -> Result<Self, StorageError> {
         let failed = |e: redb::Error| StorageError::redb(path, e);
         let table = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
-        let last = table.last().map_err(|e| failed(e.into()))?.map_or(0, |(sequence, _)| sequence.value());
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { path: path.to_owned(), table, next: last + 1, unix_ms })
+        let (last, last_unix_ms) = {
+            let mut log = table.range(by_sequence(store)).map_err(|e| failed(e.into()))?;
+            match log.next_back() {
+                Some(entry) => {
+                    let (key, value) = entry.map_err(|e| failed(e.into()))?;
+                    (key.value().1, value.value().1)
+                }
+                None => (0, 0),
+            }
+        };
+        Ok(Self { path: path.to_owned(), store, table, next: last + 1, unix_ms: unix_ms_now().max(last_unix_ms) })
     }
 
+    /// Appends a change; gives its sequence number.
     pub(super) fn append(
         &mut self,
         operation: Operation,
         tuple: &RelationshipTuple,
         key: &str,
-    ) -> Result<Change, StorageError> {
+    ) -> Result<u64, StorageError> {
         let (code, condition) = match operation {
-            Operation::Write => (WRITE, tuple.condition.clone()),
+            Operation::Write => (WRITE, tuple.condition.as_ref()),
             Operation::Delete => (DELETE, None),
         };
-        let tuple = RelationshipTuple { condition, ..tuple.clone() };
-        let change = Change { sequence: self.next, operation, tuple, unix_ms: self.unix_ms };
+        let sequence = self.next;
         self.table
-            .insert(change.sequence, (code, change.unix_ms, key, columns_of(change.tuple.condition.as_ref())))
+            .insert((self.store.key(), sequence), (code, self.unix_ms, key, columns_of(condition)))
             .map_err(|e| StorageError::redb(&self.path, e))?;
         self.next += 1;
-        Ok(change)
+        Ok(sequence)
     }
 }
 
-pub(super) fn read(path: &Path, database: &Database, after: u64, limit: usize) -> Result<Vec<Change>, StorageError> {
+pub(super) fn read(
+    path: &Path,
+    database: &Database,
+    store: StoreId,
+    filter: &ChangeFilter,
+    limit: usize,
+) -> Result<Vec<Change>, StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let table = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
+    let prefix = filter.type_name.as_ref().map(|type_name| format!("{type_name}:"));
+    let first = (store.key(), filter.after.saturating_add(1));
     let mut changes = Vec::new();
-    for entry in table.range(after.saturating_add(1)..).map_err(|e| failed(e.into()))?.take(limit) {
+    for entry in table.range(first..=*by_sequence(store).end()).map_err(|e| failed(e.into()))? {
+        if changes.len() == limit {
+            break;
+        }
         let (sequence, value) = entry.map_err(|e| failed(e.into()))?;
         let (code, unix_ms, key, condition) = value.value();
-        let operation = match code {
-            WRITE => Operation::Write,
-            DELETE => Operation::Delete,
-            other => return Err(StorageError::damaged(path, format!("a change has operation {other}"))),
-        };
-        let tuple = tuple_of(path, key, condition)?;
-        changes.push(Change { sequence: sequence.value(), operation, tuple, unix_ms });
+        let wanted = unix_ms >= filter.since_unix_ms && prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix));
+        if wanted {
+            let operation = operation_of(path, code)?;
+            changes.push(Change {
+                sequence: sequence.value().1,
+                operation,
+                tuple: tuple_of(path, key, condition)?,
+                unix_ms,
+            });
+        }
     }
     Ok(changes)
+}
+
+pub(super) fn unix_ms_now() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn operation_of(path: &Path, code: u8) -> Result<Operation, StorageError> {
+    match code {
+        WRITE => Ok(Operation::Write),
+        DELETE => Ok(Operation::Delete),
+        other => Err(StorageError::damaged(path, format!("a change has operation {other}"))),
+    }
 }

@@ -1,36 +1,72 @@
-//! The tables of the file and the form of their keys.
+//! The tables of the file and the form of their keys. Every key but a store's own begins with the store's id, so one
+//! store is one range of each table.
 
+use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{Database, TableDefinition};
 
+use super::ids::StoreId;
 use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition};
 use crate::storage::StorageError;
 
-/// Versions of the model as JSON, by ULID: the last is the latest.
-pub(super) const MODELS: TableDefinition<'_, &str, &str> = TableDefinition::new("authorization_models");
+/// Stores by id: name, and when it was made in milliseconds since 1970.
+pub(super) const STORES: TableDefinition<'_, u128, (&str, u64)> = TableDefinition::new("stores");
+/// Versions of a store's model by id, the last is the latest: the model as JSON, and what a client sent, as it was.
+pub(super) const MODELS: TableDefinition<'_, (u128, u128), (&str, &[u8])> =
+    TableDefinition::new("authorization_models");
 /// Tuples by [`key_of`]: the sequence number of the change that wrote it, and its condition.
-pub(super) const TUPLES: TableDefinition<'_, &str, (u64, ConditionColumns<'_>)> = TableDefinition::new("tuples");
+pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumns<'_>)> =
+    TableDefinition::new("tuples");
 /// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`], and its condition.
-pub(super) const CHANGES: TableDefinition<'_, u64, (u8, u64, &str, ConditionColumns<'_>)> =
-    TableDefinition::new("changes");
+pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
+/// What a client keeps with a version of the model, as it was sent.
+pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
 
 /// The name of a tuple's condition and its context as JSON; both empty where there is none.
 pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
+pub(super) type ChangeColumns<'a> = (u8, u64, &'a str, ConditionColumns<'a>);
 
 /// Makes the tables, so that reading need not ask whether they are there.
 pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let transaction = database.begin_write().map_err(|e| failed(e.into()))?;
+    transaction.open_table(STORES).map_err(|e| failed(e.into()))?;
     transaction.open_table(MODELS).map_err(|e| failed(e.into()))?;
     transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
+    transaction.open_table(ASSERTIONS).map_err(|e| failed(e.into()))?;
     transaction.commit().map_err(|e| failed(e.into()))
+}
+
+/// A store's part of a table that is keyed by a second id.
+pub(super) fn by_id(store: StoreId) -> RangeInclusive<(u128, u128)> {
+    (store.key(), 0)..=(store.key(), u128::MAX)
+}
+
+/// A store's changes.
+pub(super) fn by_sequence(store: StoreId) -> RangeInclusive<(u128, u64)> {
+    (store.key(), 0)..=(store.key(), u64::MAX)
+}
+
+type TupleKey<'a> = (u128, &'a str);
+
+/// A store's tuples from a key on.
+pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound<TupleKey<'_>>) {
+    let end = store.key().checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, "")));
+    (Bound::Included((store.key(), first)), end)
 }
 
 /// `object#relation@user`, which is unique: an object has no `#`, a relation neither `#` nor `@`.
 pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
     format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
+}
+
+/// Object, relation and user of a key.
+pub(super) fn parts_of(key: &str) -> Option<(&str, &str, &str)> {
+    let (object, rest) = key.split_once('#')?;
+    let (relation, user) = rest.split_once('@')?;
+    Some((object, relation, user))
 }
 
 pub(super) fn columns_of(condition: Option<&TupleCondition>) -> ConditionColumns<'_> {
@@ -40,41 +76,23 @@ pub(super) fn columns_of(condition: Option<&TupleCondition>) -> ConditionColumns
 pub(super) fn tuple_of(
     path: &Path,
     key: &str,
-    (condition_name, context): ConditionColumns<'_>,
+    condition: ConditionColumns<'_>,
 ) -> Result<RelationshipTuple, StorageError> {
-    let parts = key.split_once('#').and_then(|(object, rest)| Some((object, rest.split_once('@')?)));
-    let Some((object, (relation, user))) = parts else {
+    let Some((object, relation, user)) = parts_of(key) else {
         return Err(StorageError::damaged(path, format!("`{}` is not a tuple", key.escape_debug())));
     };
     let malformed = |e: ParseError| StorageError::damaged(path, format!("a stored tuple is malformed: {e}"));
     let tuple = RelationshipTuple::parse(user, relation, object).map_err(malformed)?;
-    if condition_name.is_empty() {
-        return Ok(tuple);
-    }
-    Ok(tuple.with_condition(TupleCondition::parse(condition_name, context).map_err(malformed)?))
+    Ok(RelationshipTuple { condition: condition_of(path, condition)?, ..tuple })
 }
 
-pub(super) fn tuple_count(path: &Path, database: &Database) -> Result<u64, StorageError> {
-    let failed = |e: redb::Error| StorageError::redb(path, e);
-    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
-    let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
-    tuples.len().map_err(|e| failed(e.into()))
-}
-
-/// Hands over all stored tuples, one at a time.
-pub(super) fn for_all_tuples(
+pub(super) fn condition_of(
     path: &Path,
-    database: &Database,
-    take: impl FnOnce(&mut dyn Iterator<Item = Result<RelationshipTuple, StorageError>>),
-) -> Result<(), StorageError> {
-    let failed = |e: redb::Error| StorageError::redb(path, e);
-    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
-    let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
-    let mut parsed = tuples.iter().map_err(|e| failed(e.into()))?.map(|entry| {
-        let (key, value) = entry.map_err(|e| failed(e.into()))?;
-        let (_, condition) = value.value();
-        tuple_of(path, key.value(), condition)
-    });
-    take(&mut parsed);
-    Ok(())
+    (name, context): ConditionColumns<'_>,
+) -> Result<Option<TupleCondition>, StorageError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let condition = TupleCondition::parse(name, context);
+    condition.map(Some).map_err(|e| StorageError::damaged(path, format!("a stored condition is malformed: {e}")))
 }

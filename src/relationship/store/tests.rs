@@ -1,6 +1,7 @@
 use super::*;
 use crate::relationship::dsl;
-use crate::relationship::tuple::{Object, Relation, User};
+use crate::relationship::snapshot::Snapshot;
+use crate::relationship::tuple::{Object, Relation, RelationshipTuple, User};
 
 const MODEL: &str = "model
   schema 1.1
@@ -28,41 +29,50 @@ fn write(writes: &[&str], deletes: &[&str]) -> TupleWrite {
     TupleWrite { writes: tuples(writes), deletes: tuples(deletes), ..TupleWrite::default() }
 }
 
-fn load(store: &RelationshipStore, model: &str) -> String {
+fn open(directory: &Path) -> RelationshipStore {
+    RelationshipStores::open(directory).expect("opened").default_store_or_new().expect("a store")
+}
+
+/// The state under the latest model.
+fn now(store: &RelationshipStore) -> Arc<Snapshot> {
+    store.snapshot().expect("read").expect("a model")
+}
+
+fn load(store: &RelationshipStore, model: &str) -> ModelId {
     store.write_model(dsl::load(model).expect("a model")).expect("written")
 }
 
 fn reads(store: &RelationshipStore, user: &str, object: &str) -> bool {
-    let snapshot = store.snapshot().expect("a model");
+    let snapshot = now(store);
     let (user, object) = (User::parse(user).expect("a user"), Object::parse(object).expect("an object"));
     snapshot.check(&user, &Relation::parse("viewer").expect("a name"), &object).expect("decided")
 }
 
 /// Everything that can be seen of a store.
 fn seen(store: &RelationshipStore) -> (u64, usize, usize, bool) {
-    let changes = store.changes(0, usize::MAX).expect("read");
-    let counted = store.snapshot().map_or(0, |snapshot| snapshot.tuple_count());
+    let changes = store.changes(&ChangeFilter::default(), usize::MAX).expect("read");
+    let counted = now(store).tuple_count();
     (store.tuple_count().expect("read"), counted, changes.len(), reads(store, "user:anne", "doc:1"))
 }
 
 #[test]
 fn what_was_written_is_there_after_a_restart() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
-    assert!(store.snapshot().is_none(), "no model yet");
+    let store = open(directory.path());
+    assert!(store.snapshot().expect("read").is_none(), "no model yet");
     assert!(matches!(store.write(&write(&["user:anne viewer doc:1"], &[])), Err(StoreError::NoModel)));
     let model_id = load(&store, MODEL);
     store.write(&write(&["user:anne viewer doc:1", "doc:1 parent doc:2"], &[])).expect("written");
     store.write(&write(&["user:bob viewer doc:1"], &["user:anne viewer doc:1"])).expect("written");
     let before = seen(&store);
     drop(store);
-    let store = RelationshipStore::open(directory.path()).expect("opened again");
+    let store = open(directory.path());
     assert_eq!(seen(&store), before);
-    assert_eq!(store.snapshot().expect("a model").model_id(), model_id);
+    assert_eq!(now(&store).model_id(), model_id.to_string());
     assert!(reads(&store, "user:bob", "doc:2"));
     assert!(!reads(&store, "user:anne", "doc:2"));
     let log: Vec<String> = store
-        .changes(1, 2)
+        .changes(&ChangeFilter { after: 1, ..ChangeFilter::default() }, 2)
         .expect("read")
         .iter()
         .map(|change| format!("{} {:?} {}", change.sequence, change.operation, change.tuple))
@@ -73,7 +83,7 @@ fn what_was_written_is_there_after_a_restart() {
 #[test]
 fn a_refused_write_changes_nothing() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let store = open(directory.path());
     load(&store, MODEL);
     store.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
     let before = seen(&store);
@@ -109,7 +119,7 @@ fn a_refused_write_changes_nothing() {
 #[test]
 fn conflicts_can_be_ignored() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let store = open(directory.path());
     load(&store, MODEL);
     store.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
     let request = TupleWrite {
@@ -118,16 +128,16 @@ fn conflicts_can_be_ignored() {
         ..write(&["user:anne viewer doc:1", "user:bob viewer doc:1"], &["user:carl viewer doc:1"])
     };
     assert_eq!(store.write(&request).expect("written"), Written { added: 1, removed: 0 });
-    assert_eq!(store.changes(0, 10).expect("read").len(), 2, "what was ignored is no change");
+    assert_eq!(store.changes(&ChangeFilter::default(), 10).expect("read").len(), 2, "what was ignored is no change");
 }
 
 #[test]
 fn a_new_model_decides_which_tuples_count() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let store = open(directory.path());
     let first = load(&store, MODEL);
     store.write(&write(&["user:* viewer doc:1", "user:anne viewer doc:2"], &[])).expect("written");
-    let old_snapshot = store.snapshot().expect("a model");
+    let old_snapshot = now(&store);
     let second = load(&store, &MODEL.replace("[user, user:*, group#member]", "[user, group#member]"));
     assert!(second > first, "ids are in the order of writing");
     assert!(!reads(&store, "user:anne", "doc:1"), "everybody is not admitted any more");
@@ -135,7 +145,7 @@ fn a_new_model_decides_which_tuples_count() {
     assert_eq!(old_snapshot.tuple_count(), 2, "a snapshot does not change");
     // An old tuple that no longer fits can still be removed.
     drop(store);
-    let store = RelationshipStore::open(directory.path()).expect("opened again");
+    let store = open(directory.path());
     assert!(!reads(&store, "user:anne", "doc:1"));
     load(&store, MODEL);
     assert!(reads(&store, "user:anne", "doc:1"), "it fits again");
@@ -148,20 +158,106 @@ fn a_new_model_decides_which_tuples_count() {
 #[test]
 fn a_damaged_record_is_told() {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let store = RelationshipStore::open(directory.path()).expect("opened");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
     load(&store, MODEL);
-    let transaction = store.database.begin_write().expect("a transaction");
-    transaction.open_table(tables::TUPLES).expect("a table").insert("nonsense", (1, ("", ""))).expect("written");
+    let transaction = stores.shared.database.begin_write().expect("a transaction");
+    transaction
+        .open_table(tables::TUPLES)
+        .expect("a table")
+        .insert((store.id().key(), "nonsense"), (1, ("", "")))
+        .expect("written");
     transaction.commit().expect("committed");
-    drop(store);
-    assert!(matches!(RelationshipStore::open(directory.path()), Err(StorageError::Damaged { .. })));
+    drop((stores, store));
+    assert!(matches!(RelationshipStores::open(directory.path()), Err(StorageError::Damaged { .. })));
 }
 
 #[test]
-fn ids_go_on_after_the_clock_was_set_back() {
-    let future = "7ZZZZZZZZZZZZZZZZZZZZZZZZ0";
-    assert_eq!(next_id(Some(future)), "7ZZZZZZZZZZZZZZZZZZZZZZZZ1");
-    assert!(next_id(None).as_str() < future);
+fn stores_are_apart() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    assert!(stores.default_store().is_none(), "a new directory has no store");
+    let one = stores.create("one").expect("created");
+    let ragward = stores.create(DEFAULT_STORE_NAME).expect("created");
+    let later = stores.create(DEFAULT_STORE_NAME).expect("created");
+    assert!(one.id < ragward.id && ragward.id < later.id);
+    assert_eq!(stores.default_store().map(|store| store.id()), Some(ragward.id), "the oldest of the name");
+    let names = |name, after| -> Vec<StoreId> {
+        stores.list(name, after, 10).expect("read").iter().map(|record| record.id).collect()
+    };
+    assert_eq!(names(None, None), [one.id, ragward.id, later.id]);
+    assert_eq!(names(None, Some(one.id)), [ragward.id, later.id]);
+    assert_eq!(names(Some(DEFAULT_STORE_NAME), None), [ragward.id, later.id]);
+
+    let (first, second) = (stores.store(one.id), stores.store(ragward.id));
+    load(&first, MODEL);
+    load(&second, MODEL);
+    first.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
+    assert!(reads(&first, "user:anne", "doc:1") && !reads(&second, "user:anne", "doc:1"));
+    second.write(&write(&["user:anne viewer doc:1"], &[])).expect("not there in this store");
+
+    stores.delete(ragward.id).expect("deleted");
+    stores.delete(ragward.id).expect("deleting twice is deleting once");
+    assert_eq!(stores.find(ragward.id).expect("read"), None);
+    assert_eq!(stores.default_store().map(|store| store.id()), Some(later.id));
+    assert!(second.snapshot().expect("read").is_none(), "nothing of a deleted store grants");
+    assert_eq!((second.tuple_count().expect("read"), second.models(None, 1).expect("read")), (0, Vec::new()));
+    assert!(second.changes(&ChangeFilter::default(), 1).expect("read").is_empty());
+    assert!(reads(&first, "user:anne", "doc:1"), "the others stay");
+}
+
+#[test]
+fn every_version_of_the_model_can_be_asked() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    let old = load(&store, MODEL);
+    store.write(&write(&["user:* viewer doc:1"], &[])).expect("written");
+    let new = load(&store, &MODEL.replace("[user, user:*, group#member]", "[user, group#member]"));
+    let everybody = || write(&["user:* viewer doc:2"], &[]);
+    assert!(store.write(&everybody()).is_err(), "it does not fit the latest model");
+    store.write_under(Some(old), &everybody()).expect("it fits the older one");
+    let counted = |model| store.snapshot_under(model).expect("read").expect("a model").tuple_count();
+    assert_eq!((counted(old), counted(new)), (2, 0));
+    let listed: Vec<ModelId> = store.models(None, 10).expect("read").iter().map(|stored| stored.id).collect();
+    assert_eq!(listed, [new, old], "newest first");
+    assert_eq!(store.models(Some(old), 10).expect("read").len(), 1);
+    let unknown = ModelId::after(Some(new));
+    assert!(store.snapshot_under(unknown).expect("read").is_none() && store.model(unknown).expect("read").is_none());
+}
+
+#[test]
+fn tuples_are_read_by_filter_in_the_order_of_writing() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    load(&store, MODEL);
+    for line in ["user:b viewer doc:1", "user:a viewer doc:1", "user:a viewer doc:10", "doc:1 parent doc:2"] {
+        store.write(&write(&[line], &[])).expect("written");
+    }
+    store.write(&write(&[], &["user:b viewer doc:1"])).expect("deleted");
+    store.write(&write(&["user:b viewer doc:1"], &[])).expect("written again");
+    let rows: [(&str, &str, &str, &[u64]); 9] = [
+        ("", "", "", &[2, 3, 4, 6]),
+        ("doc:1", "", "", &[2, 6]),
+        ("doc:1", "viewer", "user:b", &[6]),
+        ("doc:1", "parent", "", &[]),
+        ("doc:", "", "user:a", &[2, 3]),
+        ("doc:", "parent", "doc:", &[4]),
+        ("doc:", "viewer", "user:", &[2, 3, 6]),
+        ("folder:", "", "user:a", &[]),
+        ("doc:3", "", "", &[]),
+    ];
+    for (object, relation, user, expected) in rows {
+        let filter = TupleFilter { object: object.into(), relation: relation.into(), user: user.into() };
+        let read = |after, limit| -> Vec<u64> {
+            store.tuples(&filter, after, limit).expect("read").iter().map(|stored| stored.sequence).collect()
+        };
+        assert_eq!(read(0, 10), expected, "{filter:?}");
+        let mut pages = Vec::new();
+        while let Some(next) = read(pages.last().copied().unwrap_or(0), 1).first() {
+            pages.push(*next);
+        }
+        assert_eq!(pages, expected, "{filter:?} page by page");
+    }
 }
 
 #[test]
@@ -175,9 +271,9 @@ fn the_largest_and_the_deepest_model_can_be_opened_again() {
     let relations: Vec<String> = (0..3_500).map(|n| format!("    define r{n}: [user]\n")).collect();
     for text in [nested(40), format!("{MODEL}{}", relations.concat())] {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let id = load(&RelationshipStore::open(directory.path()).expect("a store"), &text);
-        let again = RelationshipStore::open(directory.path()).expect("the same store");
-        assert_eq!(again.snapshot().expect("the model").model_id(), id);
+        let id = load(&open(directory.path()), &text);
+        let again = open(directory.path());
+        assert_eq!(now(&again).model_id(), id.to_string());
     }
     assert!(dsl::load(&nested(41)).is_err(), "deeper than can be stored");
 }

@@ -32,6 +32,10 @@ impl<'a> Checker<'a> {
         self.errors.push(ModelError::new(place, message));
     }
 
+    fn slip(&mut self, place: Place, message: impl Into<String>) {
+        self.errors.push(ModelError { slip: true, ..ModelError::new(place, message) });
+    }
+
     fn schema(&mut self) {
         match self.model.schema_version.as_str() {
             "1.1" | "1.2" => {}
@@ -121,7 +125,7 @@ impl<'a> Checker<'a> {
         for (index, restriction) in restrictions.iter().enumerate() {
             if let Some(first) = seen.insert(restriction.to_string(), index) {
                 let message = format!("the type restriction `{restriction}` is a duplicate in the relation `{name}`");
-                self.refuse(Place::Restriction { relation: relation_place, index: first }, message);
+                self.slip(Place::Restriction { relation: relation_place, index: first }, message);
             }
             self.restriction(relation_place, index, restriction);
         }
@@ -208,7 +212,7 @@ impl<'a> Checker<'a> {
         for (index, operand) in operands.into_iter().enumerate() {
             if let Some(first) = seen.insert(operand, index) {
                 let message = format!("an operand is a duplicate in the relation `{}`", definition.name);
-                self.refuse(Place::Operand { relation, index: first }, message);
+                self.slip(Place::Operand { relation, index: first }, message);
             }
         }
     }
@@ -222,7 +226,7 @@ impl<'a> Checker<'a> {
             self.model.conditions.keys().enumerate().map(|(index, name)| (name.as_str(), index)).collect();
         for (name, index) in by_name {
             if !used.contains(name) {
-                self.refuse(Place::Condition(index), format!("`{name}` condition is not used in the model"));
+                self.slip(Place::Condition(index), format!("`{name}` condition is not used in the model"));
             }
         }
     }

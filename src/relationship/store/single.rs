@@ -1,0 +1,380 @@
+//! One store: its models, its tuples, and the state of both that questions are asked of.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use redb::ReadableTable;
+
+use super::changelog::{Change, ChangeFilter, Operation};
+use super::ids::{ModelId, StoreId};
+use super::models::StoredModel;
+use super::tuples::{StoredTuple, TupleFilter};
+use super::{Shared, changelog, models, tables, tuples};
+use crate::error_code::ErrorCode;
+use crate::relationship::program::MisfitTuple;
+use crate::relationship::snapshot::Snapshot;
+use crate::relationship::tuple::RelationshipTuple;
+use crate::relationship::validate::ValidModel;
+use crate::storage::StorageError;
+
+/// Most tuples of one write (`OpenFGA`'s default limit).
+pub const TUPLES_PER_WRITE_MAX: usize = 100;
+
+/// What to do about a tuple that is already there, or is not there to delete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Refuse the whole write.
+    #[default]
+    Refuse,
+    /// Leave that tuple as it is.
+    Ignore,
+}
+
+/// Changes that are made together or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct TupleWrite {
+    /// Tuples to put in; each must fit the model.
+    pub writes: Vec<RelationshipTuple>,
+    /// Tuples to take out; they need not fit the model, so that old ones can be removed.
+    pub deletes: Vec<RelationshipTuple>,
+    /// For a tuple of `writes` that is there.
+    pub on_duplicate: OnConflict,
+    /// For a tuple of `deletes` that is not there.
+    pub on_missing: OnConflict,
+}
+
+/// What a write changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Tuples put in.
+    pub added: u64,
+    /// Tuples taken out.
+    pub removed: u64,
+}
+
+/// Why a write was refused. Nothing of it was applied.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// There is no model to hold the tuples against.
+    #[error("no authorization model is loaded; load one with `ragward model load`")]
+    NoModel,
+    /// A tuple does not fit the model.
+    #[error(transparent)]
+    Misfit(#[from] Box<MisfitTuple>),
+    /// The request names a tuple twice.
+    #[error("tuple `{0}` occurs more than once in the request")]
+    Repeated(RelationshipTuple),
+    /// The tuple is already there.
+    #[error("tuple `{0}` is already there")]
+    AlreadyThere(RelationshipTuple),
+    /// The tuple is already there with another condition, so it cannot be left as it is.
+    #[error("tuple `{0}` is already there with another condition; delete it first")]
+    OtherCondition(RelationshipTuple),
+    /// The tuple is not there.
+    #[error("tuple `{0}` is not there, so it cannot be deleted")]
+    NotThere(RelationshipTuple),
+    /// Nothing to do.
+    #[error("the write has no tuples")]
+    Empty,
+    /// Too much at once.
+    #[error("the write has {0} tuples, at most {TUPLES_PER_WRITE_MAX} are allowed")]
+    TooMany(usize),
+    /// The data directory failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl StoreError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoModel => ErrorCode::FailedPrecondition,
+            Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
+            Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
+            Self::NotThere(_) => ErrorCode::NotFound,
+            Self::Storage(e) => e.code(),
+        }
+    }
+}
+
+/// One store. A clone is the same store.
+#[derive(Clone, Debug)]
+pub struct RelationshipStore {
+    shared: Arc<Shared>,
+    id: StoreId,
+}
+
+/// What a write changed, with the conditions that the removed tuples had.
+#[derive(Default)]
+struct Changed<'a> {
+    added: Vec<&'a RelationshipTuple>,
+    removed: Vec<RelationshipTuple>,
+}
+
+impl RelationshipStore {
+    pub(super) fn new(shared: Arc<Shared>, id: StoreId) -> Self {
+        Self { shared, id }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// The state as it is now, under the latest model; `None` while there is no model.
+    ///
+    /// # Errors
+    /// When the state is not in memory and cannot be read.
+    pub fn snapshot(&self) -> Result<Option<Arc<Snapshot>>, StorageError> {
+        match self.latest_model_id()? {
+            Some(model) => self.snapshot_under(model),
+            None => Ok(None),
+        }
+    }
+
+    /// The state under a version of the model; `None` when there is no such version.
+    ///
+    /// # Errors
+    /// When the state is not in memory and cannot be read.
+    pub fn snapshot_under(&self, model: ModelId) -> Result<Option<Arc<Snapshot>>, StorageError> {
+        if let Some(snapshot) = self.shared.loaded.get(self.id, model) {
+            return Ok(Some(snapshot));
+        }
+        let _writing = self.shared.lock();
+        self.load(model)
+    }
+
+    /// As [`Self::snapshot`], if that takes no reading: for callers that must not block.
+    #[must_use]
+    pub fn snapshot_in_memory(&self) -> Option<Arc<Snapshot>> {
+        let loaded = &self.shared.loaded;
+        loaded.latest(self.id).and_then(|model| loaded.get(self.id, model))
+    }
+
+    /// The id of the latest version of the model.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn latest_model_id(&self) -> Result<Option<ModelId>, StorageError> {
+        if let Some(known) = self.shared.loaded.latest(self.id) {
+            return Ok(Some(known));
+        }
+        let latest = models::latest(&self.shared.path, &self.shared.database, self.id)?;
+        if let Some(latest) = latest {
+            self.shared.loaded.set_latest(self.id, latest);
+        }
+        Ok(latest)
+    }
+
+    /// A version of the model.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn model(&self, id: ModelId) -> Result<Option<StoredModel>, StorageError> {
+        models::find(&self.shared.path, &self.shared.database, self.id, id)
+    }
+
+    /// The versions of the model from one on (the latest when `None`), newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn models(&self, from: Option<ModelId>, limit: usize) -> Result<Vec<StoredModel>, StorageError> {
+        models::list(&self.shared.path, &self.shared.database, self.id, from, limit)
+    }
+
+    /// Stores a new version of the model and uses it from now on: its id. Tuples that do not fit it stay stored, and
+    /// count again under a model that they fit.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn write_model(&self, model: ValidModel) -> Result<ModelId, StorageError> {
+        self.write_model_of_client(model, &[])
+    }
+
+    /// As [`Self::write_model`], and keeps what the client sent, to give it back as it was.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn write_model_of_client(&self, model: ValidModel, original: &[u8]) -> Result<ModelId, StorageError> {
+        let shared = &self.shared;
+        let _writing = shared.lock();
+        let id = models::write(&shared.path, &shared.database, self.id, model.source(), original)?;
+        self.build(id, Arc::new(model))?;
+        shared.loaded.set_latest(self.id, id);
+        Ok(id)
+    }
+
+    /// Makes the changes of one request, which must fit the latest model.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing was changed.
+    pub fn write(&self, request: &TupleWrite) -> Result<Written, StoreError> {
+        self.write_under(None, request)
+    }
+
+    /// As [`Self::write`], under a version of the model (the latest when `None`).
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing was changed.
+    pub fn write_under(&self, model: Option<ModelId>, request: &TupleWrite) -> Result<Written, StoreError> {
+        match request.writes.len() + request.deletes.len() {
+            0 => Err(StoreError::Empty),
+            count if count > TUPLES_PER_WRITE_MAX => Err(StoreError::TooMany(count)),
+            _ => self.apply(request, model),
+        }
+    }
+
+    /// Puts in any number of tuples, all or none.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing was changed.
+    pub fn write_all(&self, writes: Vec<RelationshipTuple>, on_duplicate: OnConflict) -> Result<Written, StoreError> {
+        self.apply(&TupleWrite { writes, on_duplicate, ..TupleWrite::default() }, None)
+    }
+
+    /// The tuples of a filter after a place in the order of writing (0: from the beginning), at most `limit`.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn tuples(&self, filter: &TupleFilter, after: u64, limit: usize) -> Result<Vec<StoredTuple>, StorageError> {
+        tuples::read(&self.shared.path, &self.shared.database, self.id, filter, after, limit)
+    }
+
+    /// The changes of a filter, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn changes(&self, filter: &ChangeFilter, limit: usize) -> Result<Vec<Change>, StorageError> {
+        changelog::read(&self.shared.path, &self.shared.database, self.id, filter, limit)
+    }
+
+    /// How many tuples are stored, also those that do not fit the model.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn tuple_count(&self) -> Result<u64, StorageError> {
+        tuples::count(&self.shared.path, &self.shared.database, self.id)
+    }
+
+    /// Keeps a client's assertions about a version of the model, in place of earlier ones.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn write_assertions(&self, model: ModelId, assertions: &[u8]) -> Result<(), StorageError> {
+        let _writing = self.shared.lock();
+        models::write_assertions(&self.shared.path, &self.shared.database, self.id, model, assertions)
+    }
+
+    /// A client's assertions about a version of the model; empty when there are none.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn assertions(&self, model: ModelId) -> Result<Vec<u8>, StorageError> {
+        models::assertions(&self.shared.path, &self.shared.database, self.id, model)
+    }
+
+    fn apply(&self, request: &TupleWrite, model: Option<ModelId>) -> Result<Written, StoreError> {
+        let _writing = self.shared.lock();
+        let Some(model) = model.map_or_else(|| self.latest_model_id(), |id| Ok(Some(id)))? else {
+            return Err(StoreError::NoModel);
+        };
+        let current = self.load(model)?.ok_or(StoreError::NoModel)?;
+        check_request(request, current.model())?;
+        let Changed { added, removed } = self.commit(request)?;
+        for (model, current) in self.shared.loaded.of_store(self.id) {
+            let mut next = Snapshot::clone(&current);
+            for tuple in &removed {
+                next.remove(tuple);
+            }
+            next.insert_all(added.iter().copied());
+            self.shared.loaded.put(self.id, model, Arc::new(next));
+        }
+        Ok(Written { added: count(added.len()), removed: count(removed.len()) })
+    }
+
+    /// Makes the changes durable; those that were made.
+    fn commit<'a>(&self, request: &'a TupleWrite) -> Result<Changed<'a>, StoreError> {
+        let path = self.shared.path.as_path();
+        let failed = |e: redb::Error| StorageError::redb(path, e);
+        let transaction = self.shared.database.begin_write().map_err(|e| failed(e.into()))?;
+        let mut changed = Changed::default();
+        {
+            let mut tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
+            let mut log = changelog::Writer::new(path, self.id, &transaction)?;
+            // A transaction that is dropped without a commit is undone.
+            for tuple in &request.deletes {
+                let key = tables::key_of(tuple);
+                let there = tuples.remove((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
+                match (there, request.on_missing) {
+                    (Some(there), _) => {
+                        let condition = tables::condition_of(path, there.value().1)?;
+                        log.append(Operation::Delete, tuple, &key)?;
+                        changed.removed.push(RelationshipTuple { condition, ..tuple.clone() });
+                    }
+                    (None, OnConflict::Ignore) => {}
+                    (None, OnConflict::Refuse) => return Err(StoreError::NotThere(tuple.clone())),
+                }
+            }
+            for tuple in &request.writes {
+                let key = tables::key_of(tuple);
+                let condition = tables::columns_of(tuple.condition.as_ref());
+                let there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
+                let same_condition = there.map(|there| there.value().1 == condition);
+                match (same_condition, request.on_duplicate) {
+                    (Some(true), OnConflict::Ignore) => continue,
+                    (Some(false), OnConflict::Ignore) => return Err(StoreError::OtherCondition(tuple.clone())),
+                    (Some(_), OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
+                    (None, _) => {}
+                }
+                let sequence = log.append(Operation::Write, tuple, &key)?;
+                tuples.insert((self.id.key(), key.as_str()), (sequence, condition)).map_err(|e| failed(e.into()))?;
+                changed.added.push(tuple);
+            }
+        }
+        transaction.commit().map_err(|e| failed(e.into()))?;
+        Ok(changed)
+    }
+
+    /// The state under a version of the model, by whoever holds the lock for writing.
+    fn load(&self, model: ModelId) -> Result<Option<Arc<Snapshot>>, StorageError> {
+        if let Some(snapshot) = self.shared.loaded.get(self.id, model) {
+            return Ok(Some(snapshot));
+        }
+        let Some(stored) = self.model(model)? else { return Ok(None) };
+        let compiled = models::compile(&self.shared.path, stored)?;
+        self.build(model, Arc::new(compiled)).map(Some)
+    }
+
+    /// Reads all stored tuples under a model into memory, by whoever holds the lock for writing.
+    fn build(&self, id: ModelId, model: Arc<ValidModel>) -> Result<Arc<Snapshot>, StorageError> {
+        let mut snapshot = Snapshot::new(&id.to_string(), model);
+        let mut damage = None;
+        tuples::for_all(&self.shared.path, &self.shared.database, self.id, |tuples| {
+            let sound = tuples.map_while(|tuple| tuple.map_err(|e| damage = Some(e)).ok());
+            snapshot.insert_all(sound);
+        })?;
+        if let Some(damage) = damage {
+            return Err(damage);
+        }
+        let snapshot = Arc::new(snapshot);
+        self.shared.loaded.put(self.id, id, Arc::clone(&snapshot));
+        Ok(snapshot)
+    }
+}
+
+/// What can be refused without looking at the stored tuples.
+fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
+    let mut seen = HashSet::new();
+    for tuple in request.writes.iter().chain(&request.deletes) {
+        if !seen.insert(tuple.key()) {
+            return Err(StoreError::Repeated(tuple.clone()));
+        }
+    }
+    Ok(model.admits_all(&request.writes)?)
+}
+
+fn count(changes: usize) -> u64 {
+    u64::try_from(changes).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,358 @@
+//! `OpenFGA`'s own API (`openfga.v1.OpenFGAService`) over the embedded engine, so that any `OpenFGA` client loads models
+//! and tuples and asks questions. It answers as a default `OpenFGA` does, with `OpenFGA`'s error numbers.
+//!
+//! A request passes three steps: its form (`rules`), its store and model ([`Resolved`]), and what it asks for.
+
+mod checks;
+mod expand;
+mod lists;
+mod model;
+mod refusal;
+mod relationships;
+mod rules;
+mod stores;
+mod token;
+mod tuples;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use openfga_client::client as api;
+use openfga_client::prost_wkt_types::Struct;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Response, Status};
+
+use self::refusal::{Number, Refusal};
+use super::deadline::deadline;
+use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
+use crate::relationship::RelationshipTuple;
+use crate::relationship::snapshot::Snapshot;
+use crate::relationship::store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
+
+pub(super) use self::refusal::restore_number;
+
+/// Largest message (`OpenFGA`'s default limit).
+pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;
+/// Entries of a page, unless the request says otherwise.
+const PAGE_SIZE: usize = 50;
+/// Objects of a stream that wait for a slow client.
+const STREAM_BUFFER: usize = 128;
+/// The header of an answer that names the model that it was made under.
+const MODEL_HEADER: &str = "openfga-authorization-model-id";
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct OpenFgaApi {
+    stores: RelationshipStores,
+    request_timeout: Duration,
+}
+
+/// The store and the version of its model that a request is about.
+#[derive(Clone, Debug)]
+struct Resolved {
+    store: RelationshipStore,
+    model_id: ModelId,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Resolved {
+    /// The state that one request is decided from: with its contextual tuples and its context.
+    fn for_request(&self, tuples: &[RelationshipTuple], context: Option<&Struct>) -> Result<Snapshot, Refusal> {
+        let context = context.map(tuples::context_map).unwrap_or_default();
+        let state = self.snapshot.for_request(tuples, context);
+        state.map_err(|error| Refusal::new(Number::InvalidTuple, error.to_string()))
+    }
+}
+
+impl OpenFgaApi {
+    pub(super) fn new(stores: RelationshipStores, request_timeout: Duration) -> Self {
+        Self { stores, request_timeout }
+    }
+
+    /// Runs what reads or writes the data directory.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let stores = self.stores.clone();
+        Ok(Response::new(blocking(move || work(&stores)).await?))
+    }
+
+    /// Runs what is about a version of a store's model, and names it in the answer.
+    async fn run_under<T: Send + 'static>(
+        &self,
+        store_id: &str,
+        model_id: &str,
+        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let (stores, store_id, model_id) = (self.stores.clone(), store_id.to_owned(), model_id.to_owned());
+        let work = move || {
+            let resolved = resolve(&stores, &store_id, &model_id)?;
+            Ok((resolved.model_id.to_string(), work(&resolved)?))
+        };
+        let (model_id, answer) = blocking(work).await?;
+        let mut response = Response::new(answer);
+        if let Ok(model_id) = MetadataValue::try_from(model_id) {
+            response.metadata_mut().insert(MODEL_HEADER, model_id);
+        }
+        Ok(response)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request was lost");
+        Err(Refusal::internal())
+    })
+}
+
+fn store_of(stores: &RelationshipStores, id: &str) -> Result<RelationshipStore, Refusal> {
+    // Its form was checked; what is left is a number too large for an id, which no store has.
+    let id = StoreId::parse(id).ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
+    Ok(stores.store(id))
+}
+
+/// The version of the model that a request names, or the latest.
+fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, Refusal> {
+    let store = store_of(stores, store_id)?;
+    let found = if model_id.is_empty() { store.latest_model_id()? } else { ModelId::parse(model_id) };
+    let snapshot = found.map(|id| store.snapshot_under(id)).transpose()?.flatten();
+    match (found, snapshot) {
+        (Some(model_id), Some(snapshot)) => Ok(Resolved { store, model_id, snapshot }),
+        _ if model_id.is_empty() => {
+            let message = format!("No authorization models found for store '{store_id}'");
+            Err(Refusal::new(Number::LatestAuthorizationModelNotFound, message))
+        }
+        _ => {
+            let message = format!("Authorization Model '{model_id}' not found");
+            Err(Refusal::new(Number::AuthorizationModelNotFound, message))
+        }
+    }
+}
+
+fn page_size(asked: Option<i32>) -> usize {
+    asked.and_then(|asked| usize::try_from(asked).ok()).unwrap_or(PAGE_SIZE)
+}
+
+#[tonic::async_trait]
+impl OpenFGAService for OpenFgaApi {
+    async fn create_store(
+        &self,
+        request: Request<api::CreateStoreRequest>,
+    ) -> Result<Response<api::CreateStoreResponse>, Status> {
+        let request = request.into_inner();
+        rules::create_store(&request)?;
+        self.run(move |stores| stores::create(stores, &request)).await
+    }
+
+    /// `OpenFGA` has the method in its API and does not implement it.
+    async fn update_store(
+        &self,
+        request: Request<api::UpdateStoreRequest>,
+    ) -> Result<Response<api::UpdateStoreResponse>, Status> {
+        rules::update_store(request.get_ref())?;
+        Err(Status::unimplemented("method UpdateStore not implemented"))
+    }
+
+    async fn delete_store(
+        &self,
+        request: Request<api::DeleteStoreRequest>,
+    ) -> Result<Response<api::DeleteStoreResponse>, Status> {
+        let request = request.into_inner();
+        rules::delete_store(&request)?;
+        self.run(move |stores| stores::delete(stores, &request)).await
+    }
+
+    async fn get_store(
+        &self,
+        request: Request<api::GetStoreRequest>,
+    ) -> Result<Response<api::GetStoreResponse>, Status> {
+        let request = request.into_inner();
+        rules::get_store(&request)?;
+        self.run(move |stores| stores::get(stores, &request)).await
+    }
+
+    async fn list_stores(
+        &self,
+        request: Request<api::ListStoresRequest>,
+    ) -> Result<Response<api::ListStoresResponse>, Status> {
+        let request = request.into_inner();
+        rules::list_stores(&request)?;
+        self.run(move |stores| stores::list(stores, &request)).await
+    }
+
+    async fn write_authorization_model(
+        &self,
+        request: Request<api::WriteAuthorizationModelRequest>,
+    ) -> Result<Response<api::WriteAuthorizationModelResponse>, Status> {
+        let request = request.into_inner();
+        rules::write_authorization_model(&request)?;
+        self.run(move |stores| stores::write_model(stores, request)).await
+    }
+
+    async fn read_authorization_model(
+        &self,
+        request: Request<api::ReadAuthorizationModelRequest>,
+    ) -> Result<Response<api::ReadAuthorizationModelResponse>, Status> {
+        let request = request.into_inner();
+        rules::read_authorization_model(&request)?;
+        self.run(move |stores| stores::read_model(stores, &request)).await
+    }
+
+    async fn read_authorization_models(
+        &self,
+        request: Request<api::ReadAuthorizationModelsRequest>,
+    ) -> Result<Response<api::ReadAuthorizationModelsResponse>, Status> {
+        let request = request.into_inner();
+        rules::read_authorization_models(&request)?;
+        self.run(move |stores| stores::read_models(stores, &request)).await
+    }
+
+    async fn write_assertions(
+        &self,
+        request: Request<api::WriteAssertionsRequest>,
+    ) -> Result<Response<api::WriteAssertionsResponse>, Status> {
+        let request = request.into_inner();
+        rules::write_assertions(&request)?;
+        let api::WriteAssertionsRequest { store_id, authorization_model_id, assertions } = request;
+        let work = move |resolved: &Resolved| stores::write_assertions(resolved, assertions);
+        self.run_under(&store_id, &authorization_model_id, work).await
+    }
+
+    async fn read_assertions(
+        &self,
+        request: Request<api::ReadAssertionsRequest>,
+    ) -> Result<Response<api::ReadAssertionsResponse>, Status> {
+        let request = request.into_inner();
+        rules::read_assertions(&request)?;
+        self.run_under(&request.store_id, &request.authorization_model_id, stores::read_assertions).await
+    }
+
+    async fn write(&self, request: Request<api::WriteRequest>) -> Result<Response<api::WriteResponse>, Status> {
+        let request = request.into_inner();
+        rules::write(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        self.run_under(&store_id, &model_id, move |resolved| relationships::write(resolved, &request)).await
+    }
+
+    async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
+        let request = request.into_inner();
+        rules::read(&request)?;
+        self.run(move |stores| relationships::read(stores, &request)).await
+    }
+
+    async fn read_changes(
+        &self,
+        request: Request<api::ReadChangesRequest>,
+    ) -> Result<Response<api::ReadChangesResponse>, Status> {
+        let request = request.into_inner();
+        rules::read_changes(&request)?;
+        self.run(move |stores| relationships::read_changes(stores, &request)).await
+    }
+
+    async fn check(&self, request: Request<api::CheckRequest>) -> Result<Response<api::CheckResponse>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let request = request.into_inner();
+        rules::check(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        let work = move |resolved: &Resolved| {
+            let key = request.tuple_key.unwrap_or_default();
+            let allowed =
+                checks::check(resolved, &key, request.contextual_tuples.as_ref(), request.context.as_ref(), deadline)?;
+            Ok(api::CheckResponse { allowed, resolution: String::new() })
+        };
+        self.run_under(&store_id, &model_id, work).await
+    }
+
+    async fn batch_check(
+        &self,
+        request: Request<api::BatchCheckRequest>,
+    ) -> Result<Response<api::BatchCheckResponse>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let request = request.into_inner();
+        rules::batch_check(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        self.run_under(&store_id, &model_id, move |resolved| checks::batch_check(resolved, &request, deadline)).await
+    }
+
+    async fn expand(&self, request: Request<api::ExpandRequest>) -> Result<Response<api::ExpandResponse>, Status> {
+        let request = request.into_inner();
+        rules::expand(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        let work = move |resolved: &Resolved| {
+            let key = request.tuple_key.unwrap_or_default();
+            expand::expand(resolved, &key, request.contextual_tuples.as_ref())
+        };
+        self.run_under(&store_id, &model_id, work).await
+    }
+
+    async fn list_objects(
+        &self,
+        request: Request<api::ListObjectsRequest>,
+    ) -> Result<Response<api::ListObjectsResponse>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let request = request.into_inner();
+        rules::list_objects(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        let work = move |resolved: &Resolved| {
+            let mut objects = Vec::new();
+            lists::list_objects(resolved, &request, deadline, &mut |object| {
+                objects.push(object.to_string());
+                objects.len() < lists::RESULTS_MAX
+            })?;
+            Ok(api::ListObjectsResponse { objects })
+        };
+        self.run_under(&store_id, &model_id, work).await
+    }
+
+    type StreamedListObjectsStream =
+        Pin<Box<dyn Stream<Item = Result<api::StreamedListObjectsResponse, Status>> + Send>>;
+
+    async fn streamed_list_objects(
+        &self,
+        request: Request<api::StreamedListObjectsRequest>,
+    ) -> Result<Response<Self::StreamedListObjectsStream>, Status> {
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let request = request.into_inner();
+        let request = api::ListObjectsRequest {
+            store_id: request.store_id,
+            authorization_model_id: request.authorization_model_id,
+            r#type: request.r#type,
+            relation: request.relation,
+            user: request.user,
+            contextual_tuples: request.contextual_tuples,
+            context: request.context,
+            consistency: request.consistency,
+        };
+        rules::list_objects(&request)?;
+        let stores = self.stores.clone();
+        let (found, stream) = tokio::sync::mpsc::channel(STREAM_BUFFER);
+        // The task ends with the list, at the deadline, or when the client is gone.
+        tokio::task::spawn_blocking(move || {
+            let listed = resolve(&stores, &request.store_id, &request.authorization_model_id).and_then(|resolved| {
+                lists::list_objects(&resolved, &request, deadline, &mut |object| {
+                    found.blocking_send(Ok(api::StreamedListObjectsResponse { object: object.to_string() })).is_ok()
+                })
+            });
+            if let Err(refusal) = listed {
+                // A client that is gone needs no error.
+                found.blocking_send(Err(refusal.into())).unwrap_or_default();
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<api::ListUsersRequest>,
+    ) -> Result<Response<api::ListUsersResponse>, Status> {
+        let request = request.into_inner();
+        rules::list_users(&request)?;
+        let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
+        self.run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request)).await
+    }
+}

@@ -1,0 +1,104 @@
+//! `ListObjects`, `StreamedListObjects` and `ListUsers`.
+
+use openfga_client::client as api;
+use openfga_client::client::user::User as ApiUser;
+use tokio::time::Instant;
+
+use super::checks::undecided;
+use super::refusal::{Number, Refusal};
+use super::{Resolved, tuples};
+use crate::relationship::evaluator::CheckError;
+use crate::relationship::snapshot::UserFilter;
+use crate::relationship::validate::ValidModel;
+use crate::relationship::{Object, Relation, TypeName, User};
+
+/// Most objects and users of one answer (`OpenFGA`'s default limit).
+pub(super) const RESULTS_MAX: usize = 1_000;
+
+/// Hands over the objects that the user holds the relation on, until `take` has enough or the deadline passes: as with
+/// `OpenFGA`, the answer is then what was found.
+pub(super) fn list_objects(
+    resolved: &Resolved,
+    request: &api::ListObjectsRequest,
+    deadline: Instant,
+    take: &mut dyn FnMut(&Object) -> bool,
+) -> Result<(), Refusal> {
+    let model = resolved.snapshot.model();
+    let contextual = request.contextual_tuples.as_ref().map(|keys| keys.tuple_keys.as_slice());
+    let contextual = tuples::contextual(model, contextual.unwrap_or_default(), Number::ValidationError)?;
+    let relation = known_relation(model, &request.r#type, &request.relation)?;
+    let type_name = TypeName::parse(&request.r#type)?;
+    let user = User::parse(&request.user)?;
+    let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
+    let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
+    // A userset holds its own relation, whether or not a tuple names its object.
+    let own = match &user {
+        User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
+        User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
+    };
+    let others = snapshot.objects_of(&type_name).filter(|object| Some(*object) != own);
+    for object in own.into_iter().chain(others) {
+        if Instant::now() >= deadline {
+            return Ok(());
+        }
+        match evaluation.check(&relation, object, &mut || Instant::now() < deadline) {
+            Ok(true) if !take(object) => return Ok(()),
+            Ok(true | false) => {}
+            Err(CheckError::Interrupted) => return Ok(()),
+            Err(error) => return Err(undecided(error)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn list_users(
+    resolved: &Resolved,
+    request: &api::ListUsersRequest,
+) -> Result<api::ListUsersResponse, Refusal> {
+    let model = resolved.snapshot.model();
+    let contextual = tuples::contextual(model, &request.contextual_tuples, Number::ValidationError)?;
+    let asked = request.user_filters.first().cloned().unwrap_or_default();
+    known_type(model, &asked.r#type)?;
+    let user_relation =
+        if asked.relation.is_empty() { None } else { Some(known_relation(model, &asked.r#type, &asked.relation)?) };
+    let object = request.object.clone().unwrap_or_default();
+    let relation = known_relation(model, &object.r#type, &request.relation)?;
+    let object = Object::parse(&format!("{}:{}", object.r#type, object.id))?;
+    let type_name = TypeName::parse(&asked.r#type)?;
+    let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
+    let filter = UserFilter { type_name, relation: user_relation };
+    let found = snapshot.list_users(&object, &relation, &filter).map_err(undecided)?;
+    Ok(api::ListUsersResponse { users: found.iter().take(RESULTS_MAX).map(user_message).collect() })
+}
+
+fn known_type(model: &ValidModel, type_name: &str) -> Result<(), Refusal> {
+    match model.source().type_definition(type_name) {
+        Some(_) => Ok(()),
+        None => Err(Refusal::new(Number::TypeNotFound, format!("type '{type_name}' not found"))),
+    }
+}
+
+fn known_relation(model: &ValidModel, type_name: &str, relation: &str) -> Result<Relation, Refusal> {
+    known_type(model, type_name)?;
+    let defined = model.source().type_definition(type_name).and_then(|definition| definition.relation(relation));
+    if defined.is_none() {
+        let message = format!("relation '{type_name}#{relation}' not found");
+        return Err(Refusal::new(Number::RelationNotFound, message));
+    }
+    Ok(Relation::parse(relation)?)
+}
+
+fn user_message(user: &User) -> api::User {
+    let user = match user {
+        User::Object(object) => {
+            ApiUser::Object(api::Object { r#type: object.type_name().to_owned(), id: object.id().to_owned() })
+        }
+        User::Userset(object, relation) => ApiUser::Userset(api::UsersetUser {
+            r#type: object.type_name().to_owned(),
+            id: object.id().to_owned(),
+            relation: relation.to_string(),
+        }),
+        User::Wildcard(type_name) => ApiUser::Wildcard(api::TypedWildcard { r#type: type_name.to_string() }),
+    };
+    api::User { user: Some(user) }
+}

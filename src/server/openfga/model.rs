@@ -1,0 +1,225 @@
+//! Authorization models: the API's messages to the model, and back.
+
+use std::collections::BTreeMap;
+
+use openfga_client::client as api;
+use openfga_client::client::condition_param_type_ref::TypeName;
+use openfga_client::client::relation_reference::RelationOrWildcard;
+use openfga_client::client::userset::Userset;
+use prost::Message;
+
+use super::refusal::{Number, Refusal};
+use crate::relationship::model::{
+    AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, RestrictionKind, Rewrite,
+    TypeDefinition, TypeRestriction,
+};
+use crate::relationship::store::StoredModel;
+
+const TYPE_NAME: &str = "TYPE_NAME_";
+
+/// The model of a message.
+pub(super) fn read(message: &api::AuthorizationModel) -> Result<AuthorizationModel, Refusal> {
+    let types: Result<Vec<TypeDefinition>, Refusal> = message.type_definitions.iter().map(read_type).collect();
+    let mut conditions = BTreeMap::new();
+    for (name, condition) in &message.conditions {
+        if *name != condition.name {
+            return Err(invalid(format!("condition `{}` stands under the name `{name}`", condition.name)));
+        }
+        conditions.insert(name.clone(), read_condition(condition)?);
+    }
+    Ok(AuthorizationModel { schema_version: message.schema_version.clone(), types: types?, conditions })
+}
+
+/// The message of a stored model: what the client sent, where a client sent it.
+pub(super) fn write(stored: &StoredModel) -> Result<api::AuthorizationModel, Refusal> {
+    let message = if stored.original.is_empty() {
+        write_model(&stored.model)
+    } else {
+        api::AuthorizationModel::decode(stored.original.as_slice()).map_err(|error| {
+            tracing::error!(%error, "the stored model cannot be read");
+            Refusal::internal()
+        })?
+    };
+    Ok(api::AuthorizationModel { id: stored.id.to_string(), ..message })
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::new(Number::InvalidAuthorizationModel, message)
+}
+
+fn read_type(message: &api::TypeDefinition) -> Result<TypeDefinition, Refusal> {
+    let metadata = message.metadata.as_ref();
+    let mut relations = Vec::new();
+    // The message's map has no order; that of the names is the same each time.
+    for (name, rewrite) in message.relations.iter().collect::<BTreeMap<_, _>>() {
+        let of_relation = metadata.and_then(|metadata| metadata.relations.get(name));
+        let restrictions = of_relation.map(|of_relation| of_relation.directly_related_user_types.as_slice());
+        relations.push(RelationDefinition {
+            name: name.clone(),
+            rewrite: read_rewrite(name, rewrite)?,
+            directly_related: restrictions.unwrap_or_default().iter().map(read_restriction).collect(),
+            source: of_relation
+                .and_then(|of_relation| read_source(&of_relation.module, of_relation.source_info.as_ref())),
+        });
+    }
+    let source = metadata.and_then(|metadata| read_source(&metadata.module, metadata.source_info.as_ref()));
+    Ok(TypeDefinition { name: message.r#type.clone(), relations, source })
+}
+
+/// The decoder bounds the nesting, so this may call itself.
+fn read_rewrite(relation: &str, message: &api::Userset) -> Result<Rewrite, Refusal> {
+    let read_all = |operands: &api::Usersets| -> Result<Vec<Rewrite>, Refusal> {
+        operands.child.iter().map(|operand| read_rewrite(relation, operand)).collect()
+    };
+    let incomplete = || invalid(format!("the definition of relation `{relation}` is incomplete"));
+    let read_part = |part: &Option<Box<api::Userset>>| -> Result<Box<Rewrite>, Refusal> {
+        Ok(Box::new(read_rewrite(relation, part.as_deref().ok_or_else(incomplete)?)?))
+    };
+    Ok(match message.userset.as_ref().ok_or_else(incomplete)? {
+        Userset::This(_) => Rewrite::Direct,
+        Userset::ComputedUserset(computed) => Rewrite::Computed(computed.relation.clone()),
+        Userset::TupleToUserset(both) => {
+            let (Some(tupleset), Some(computed)) = (&both.tupleset, &both.computed_userset) else {
+                return Err(incomplete());
+            };
+            Rewrite::TupleToUserset { tupleset: tupleset.relation.clone(), computed: computed.relation.clone() }
+        }
+        Userset::Union(operands) => Rewrite::Union(read_all(operands)?),
+        Userset::Intersection(operands) => Rewrite::Intersection(read_all(operands)?),
+        Userset::Difference(difference) => {
+            Rewrite::Difference { base: read_part(&difference.base)?, subtract: read_part(&difference.subtract)? }
+        }
+    })
+}
+
+fn read_restriction(message: &api::RelationReference) -> TypeRestriction {
+    let kind = match &message.relation_or_wildcard {
+        Some(RelationOrWildcard::Wildcard(_)) => RestrictionKind::Wildcard,
+        Some(RelationOrWildcard::Relation(relation)) if !relation.is_empty() => {
+            RestrictionKind::Userset(relation.clone())
+        }
+        Some(RelationOrWildcard::Relation(_)) | None => RestrictionKind::Object,
+    };
+    let condition = Some(message.condition.clone()).filter(|name| !name.is_empty());
+    TypeRestriction { type_name: message.r#type.clone(), kind, condition }
+}
+
+fn read_condition(message: &api::Condition) -> Result<Condition, Refusal> {
+    let mut parameters = BTreeMap::new();
+    for (name, kind) in &message.parameters {
+        parameters.insert(name.clone(), read_parameter(name, kind)?);
+    }
+    let metadata = message.metadata.as_ref();
+    let source = metadata.and_then(|metadata| read_source(&metadata.module, metadata.source_info.as_ref()));
+    Ok(Condition { expression: message.expression.clone(), parameters, source })
+}
+
+fn read_parameter(name: &str, message: &api::ConditionParamTypeRef) -> Result<ParameterType, Refusal> {
+    let kind = TypeName::try_from(message.type_name).unwrap_or(TypeName::Unspecified);
+    if kind == TypeName::Unspecified {
+        return Err(invalid(format!("parameter `{name}` has no type")));
+    }
+    let element = match (kind, message.generic_types.as_slice()) {
+        (TypeName::Map | TypeName::List, [element]) => Some(Box::new(read_parameter(name, element)?)),
+        (TypeName::Map | TypeName::List, _) => {
+            return Err(invalid(format!("parameter `{name}` must name the type of its elements")));
+        }
+        (_, []) => None,
+        (_, [_, ..]) => return Err(invalid(format!("parameter `{name}` has no elements, but names a type for them"))),
+    };
+    let kind = kind.as_str_name();
+    Ok(ParameterType { name: kind.strip_prefix(TYPE_NAME).unwrap_or(kind).to_lowercase(), element })
+}
+
+fn read_source(module: &str, file: Option<&api::SourceInfo>) -> Option<ModuleSource> {
+    let file = file.map(|source| source.file.clone()).unwrap_or_default();
+    (!module.is_empty() || !file.is_empty()).then(|| ModuleSource { module: module.to_owned(), file })
+}
+
+fn write_model(model: &AuthorizationModel) -> api::AuthorizationModel {
+    let conditions = model.conditions.iter().map(|(name, condition)| (name.clone(), write_condition(name, condition)));
+    api::AuthorizationModel {
+        id: String::new(),
+        schema_version: model.schema_version.clone(),
+        type_definitions: model.types.iter().map(write_type).collect(),
+        conditions: conditions.collect(),
+    }
+}
+
+fn write_type(definition: &TypeDefinition) -> api::TypeDefinition {
+    let relations =
+        definition.relations.iter().map(|relation| (relation.name.clone(), write_rewrite(&relation.rewrite)));
+    let metadata = definition.relations.iter().map(|relation| {
+        let (module, source_info) = write_source(relation.source.as_ref());
+        let restrictions = relation.directly_related.iter().map(write_restriction).collect();
+        (
+            relation.name.clone(),
+            api::RelationMetadata { directly_related_user_types: restrictions, module, source_info },
+        )
+    });
+    let has_metadata = !definition.relations.is_empty() || definition.source.is_some();
+    let (module, source_info) = write_source(definition.source.as_ref());
+    api::TypeDefinition {
+        r#type: definition.name.clone(),
+        relations: relations.collect(),
+        metadata: has_metadata.then(|| api::Metadata { relations: metadata.collect(), module, source_info }),
+    }
+}
+
+fn write_rewrite(rewrite: &Rewrite) -> api::Userset {
+    let relation = |name: &str| api::ObjectRelation { object: String::new(), relation: name.to_owned() };
+    let all = |operands: &[Rewrite]| api::Usersets { child: operands.iter().map(write_rewrite).collect() };
+    let userset = match rewrite {
+        Rewrite::Direct => Userset::This(api::DirectUserset {}),
+        Rewrite::Computed(computed) => Userset::ComputedUserset(relation(computed)),
+        Rewrite::TupleToUserset { tupleset, computed } => Userset::TupleToUserset(api::TupleToUserset {
+            tupleset: Some(relation(tupleset)),
+            computed_userset: Some(relation(computed)),
+        }),
+        Rewrite::Union(operands) => Userset::Union(all(operands)),
+        Rewrite::Intersection(operands) => Userset::Intersection(all(operands)),
+        Rewrite::Difference { base, subtract } => Userset::Difference(Box::new(api::Difference {
+            base: Some(Box::new(write_rewrite(base))),
+            subtract: Some(Box::new(write_rewrite(subtract))),
+        })),
+    };
+    api::Userset { userset: Some(userset) }
+}
+
+fn write_restriction(restriction: &TypeRestriction) -> api::RelationReference {
+    let relation_or_wildcard = match &restriction.kind {
+        RestrictionKind::Object => None,
+        RestrictionKind::Userset(relation) => Some(RelationOrWildcard::Relation(relation.clone())),
+        RestrictionKind::Wildcard => Some(RelationOrWildcard::Wildcard(api::Wildcard {})),
+    };
+    let condition = restriction.condition.clone().unwrap_or_default();
+    api::RelationReference { r#type: restriction.type_name.clone(), condition, relation_or_wildcard }
+}
+
+fn write_condition(name: &str, condition: &Condition) -> api::Condition {
+    let parameters = condition.parameters.iter().map(|(name, kind)| (name.clone(), write_parameter(kind)));
+    let metadata = condition.source.as_ref().map(|source| {
+        let (module, source_info) = write_source(Some(source));
+        api::ConditionMetadata { module, source_info }
+    });
+    api::Condition {
+        name: name.to_owned(),
+        expression: condition.expression.clone(),
+        parameters: parameters.collect(),
+        metadata,
+    }
+}
+
+fn write_parameter(kind: &ParameterType) -> api::ConditionParamTypeRef {
+    let name = format!("{TYPE_NAME}{}", kind.name.to_uppercase());
+    api::ConditionParamTypeRef {
+        type_name: TypeName::from_str_name(&name).unwrap_or(TypeName::Unspecified).into(),
+        generic_types: kind.element.iter().map(|element| write_parameter(element)).collect(),
+    }
+}
+
+fn write_source(source: Option<&ModuleSource>) -> (String, Option<api::SourceInfo>) {
+    source.map_or_else(Default::default, |source| {
+        (source.module.clone(), Some(api::SourceInfo { file: source.file.clone() }))
+    })
+}

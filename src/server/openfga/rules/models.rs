@@ -1,0 +1,128 @@
+//! The form of a model's message. Whether the model makes sense is decided later.
+
+use openfga_client::client as api;
+use openfga_client::client::relation_reference::RelationOrWildcard;
+use openfga_client::client::userset::Userset;
+
+use super::{Checked, NAME_CHARS_MAX, broken, is_name, relation, require, store_id, type_name};
+
+const CONDITIONS_MAX: usize = 25;
+const PARAMETERS_MAX: usize = 25;
+const GENERIC_TYPES_MAX: usize = 5;
+const EXPRESSION_BYTES_MAX: usize = 512;
+const REFERENCE_OBJECT_BYTES_MAX: usize = 256;
+const REFERENCE_RELATION_BYTES_MAX: usize = 50;
+const NAME_RULE: &str = "must have 1 to 50 characters without `:`, `#`, `@`, space";
+
+pub(in crate::server::openfga) fn write_authorization_model(request: &api::WriteAuthorizationModelRequest) -> Checked {
+    const MESSAGE: &str = "WriteAuthorizationModelRequest";
+    store_id(MESSAGE, &request.store_id)?;
+    let any = !request.type_definitions.is_empty();
+    require(any, MESSAGE, "TypeDefinitions", "value must contain at least 1 item(s)")?;
+    for definition in &request.type_definitions {
+        type_definition(definition)?;
+    }
+    let known = matches!(request.schema_version.as_str(), "1.0" | "1.1" | "1.2");
+    require(known, MESSAGE, "SchemaVersion", "value must be in list [1.0 1.1 1.2]")?;
+    let few = request.conditions.len() <= CONDITIONS_MAX;
+    require(few, MESSAGE, "Conditions", "value must contain no more than 25 pair(s)")?;
+    for (key, condition) in &request.conditions {
+        require(is_name(key, NAME_CHARS_MAX), MESSAGE, "Conditions", NAME_RULE)?;
+        self::condition(condition)?;
+    }
+    Ok(())
+}
+
+fn type_definition(definition: &api::TypeDefinition) -> Checked {
+    const MESSAGE: &str = "TypeDefinition";
+    type_name(MESSAGE, &definition.r#type)?;
+    for (name, rewrite) in &definition.relations {
+        require(is_name(name, NAME_CHARS_MAX), MESSAGE, "Relations", NAME_RULE)?;
+        userset(rewrite)?;
+    }
+    let Some(metadata) = &definition.metadata else { return Ok(()) };
+    for relation in metadata.relations.values() {
+        for reference in &relation.directly_related_user_types {
+            self::reference(reference)?;
+        }
+        source("RelationMetadata", &relation.module, relation.source_info.as_ref())?;
+    }
+    source("Metadata", &metadata.module, metadata.source_info.as_ref())
+}
+
+/// The decoder bounds the nesting, so this may call itself.
+fn userset(message: &api::Userset) -> Checked {
+    match &message.userset {
+        None | Some(Userset::This(_)) => Ok(()),
+        Some(Userset::ComputedUserset(computed)) => object_relation(computed),
+        Some(Userset::TupleToUserset(both)) => {
+            let parts = [("Tupleset", both.tupleset.as_ref()), ("ComputedUserset", both.computed_userset.as_ref())];
+            for (field, part) in parts {
+                let Some(part) = part else { return Err(broken("TupleToUserset", field, "value is required")) };
+                object_relation(part)?;
+            }
+            Ok(())
+        }
+        Some(Userset::Union(operands) | Userset::Intersection(operands)) => operands.child.iter().try_for_each(userset),
+        Some(Userset::Difference(difference)) => {
+            for (field, part) in [("Base", &difference.base), ("Subtract", &difference.subtract)] {
+                let Some(part) = part else { return Err(broken("Difference", field, "value is required")) };
+                userset(part)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn object_relation(part: &api::ObjectRelation) -> Checked {
+    const MESSAGE: &str = "ObjectRelation";
+    let short = part.object.len() <= REFERENCE_OBJECT_BYTES_MAX;
+    require(short, MESSAGE, "Object", "value length must be at most 256 bytes")?;
+    let short = part.relation.len() <= REFERENCE_RELATION_BYTES_MAX;
+    require(short, MESSAGE, "Relation", "value length must be at most 50 bytes")
+}
+
+fn reference(reference: &api::RelationReference) -> Checked {
+    const MESSAGE: &str = "RelationReference";
+    type_name(MESSAGE, &reference.r#type)?;
+    let good = reference.condition.is_empty() || is_name(&reference.condition, NAME_CHARS_MAX);
+    require(good, MESSAGE, "Condition", NAME_RULE)?;
+    match &reference.relation_or_wildcard {
+        Some(RelationOrWildcard::Relation(name)) if !name.is_empty() => relation(MESSAGE, name),
+        Some(RelationOrWildcard::Relation(_) | RelationOrWildcard::Wildcard(_)) | None => Ok(()),
+    }
+}
+
+fn condition(condition: &api::Condition) -> Checked {
+    const MESSAGE: &str = "Condition";
+    require(is_name(&condition.name, NAME_CHARS_MAX), MESSAGE, "Name", NAME_RULE)?;
+    let short = condition.expression.len() <= EXPRESSION_BYTES_MAX;
+    require(short, MESSAGE, "Expression", "value length must be at most 512 bytes")?;
+    let few = condition.parameters.len() <= PARAMETERS_MAX;
+    require(few, MESSAGE, "Parameters", "value must contain no more than 25 pair(s)")?;
+    for (name, kind) in &condition.parameters {
+        require(is_name(name, NAME_CHARS_MAX), MESSAGE, "Parameters", NAME_RULE)?;
+        parameter(kind)?;
+    }
+    let Some(metadata) = &condition.metadata else { return Ok(()) };
+    source("ConditionMetadata", &metadata.module, metadata.source_info.as_ref())
+}
+
+fn parameter(kind: &api::ConditionParamTypeRef) -> Checked {
+    const MESSAGE: &str = "ConditionParamTypeRef";
+    let known = api::condition_param_type_ref::TypeName::try_from(kind.type_name).is_ok();
+    require(known, MESSAGE, "TypeName", "value must be one of the defined enum values")?;
+    let few = kind.generic_types.len() <= GENERIC_TYPES_MAX;
+    require(few, MESSAGE, "GenericTypes", "value must contain no more than 5 item(s)")?;
+    kind.generic_types.iter().try_for_each(parameter)
+}
+
+fn source(message: &str, module: &str, file: Option<&api::SourceInfo>) -> Checked {
+    require(module.is_empty() || is_name(module, NAME_CHARS_MAX), message, "Module", NAME_RULE)?;
+    let Some(api::SourceInfo { file }) = file else { return Ok(()) };
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
+    let well_formed =
+        file.strip_suffix(".fga").is_some_and(|stem| (1..=100).contains(&stem.len()) && stem.chars().all(good));
+    let rule = "must be a path of at most 100 letters, digits, `_`, `-` and `/` that ends with `.fga`";
+    require(file.is_empty() || well_formed, "SourceInfo", "File", rule)
+}

@@ -1,0 +1,181 @@
+//! `CreateStore`, `GetStore`, `ListStores`, `DeleteStore`, and the versions of a store's model with their assertions.
+
+use openfga_client::client as api;
+use prost::Message;
+
+use super::refusal::{Number, Refusal};
+use super::{Resolved, model, page_size, store_of, token, tuples};
+use crate::relationship::store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
+use crate::relationship::validate::{TYPES_MAX, ValidModel};
+use crate::relationship::{Object, Relation, User};
+
+/// `OpenFGA`'s default limit on a model's message.
+const MODEL_BYTES_MAX: usize = 256 * 1_024;
+/// `OpenFGA`'s limit on all assertions of one request.
+const ASSERTIONS_BYTES_MAX: usize = 64_000;
+
+pub(super) fn create(
+    stores: &RelationshipStores,
+    request: &api::CreateStoreRequest,
+) -> Result<api::CreateStoreResponse, Refusal> {
+    let created = stores.create(&request.name)?;
+    let time = Some(tuples::timestamp(created.created_unix_ms));
+    Ok(api::CreateStoreResponse { id: created.id.to_string(), name: created.name, created_at: time, updated_at: time })
+}
+
+pub(super) fn get(
+    stores: &RelationshipStores,
+    request: &api::GetStoreRequest,
+) -> Result<api::GetStoreResponse, Refusal> {
+    let found = StoreId::parse(&request.store_id).map(|id| stores.find(id)).transpose()?.flatten();
+    let Some(found) = found else { return Err(Refusal::new(Number::StoreIdNotFound, "Store ID not found")) };
+    let time = Some(tuples::timestamp(found.created_unix_ms));
+    Ok(api::GetStoreResponse {
+        id: found.id.to_string(),
+        name: found.name,
+        created_at: time,
+        updated_at: time,
+        deleted_at: None,
+    })
+}
+
+pub(super) fn list(
+    stores: &RelationshipStores,
+    request: &api::ListStoresRequest,
+) -> Result<api::ListStoresResponse, Refusal> {
+    let after = match token::read(token::List::Stores, &request.continuation_token)? {
+        Some(last) => Some(StoreId::parse(&last).ok_or_else(token::invalid)?),
+        None => None,
+    };
+    let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
+    let size = page_size(request.page_size);
+    let mut found = stores.list(name, after, size + 1)?;
+    let more = found.len() > size;
+    found.truncate(size);
+    let last = found.last().filter(|_| more).map(|last| token::write(token::List::Stores, &last.id.to_string()));
+    let message = |record: StoreRecord| {
+        let time = Some(tuples::timestamp(record.created_unix_ms));
+        api::Store {
+            id: record.id.to_string(),
+            name: record.name,
+            created_at: time,
+            updated_at: time,
+            deleted_at: None,
+        }
+    };
+    Ok(api::ListStoresResponse {
+        stores: found.into_iter().map(message).collect(),
+        continuation_token: last.unwrap_or_default(),
+    })
+}
+
+pub(super) fn delete(
+    stores: &RelationshipStores,
+    request: &api::DeleteStoreRequest,
+) -> Result<api::DeleteStoreResponse, Refusal> {
+    if let Some(id) = StoreId::parse(&request.store_id) {
+        stores.delete(id)?;
+    }
+    Ok(api::DeleteStoreResponse {})
+}
+
+pub(super) fn write_model(
+    stores: &RelationshipStores,
+    request: api::WriteAuthorizationModelRequest,
+) -> Result<api::WriteAuthorizationModelResponse, Refusal> {
+    let store = store_of(stores, &request.store_id)?;
+    let types = request.type_definitions.len();
+    if types > TYPES_MAX {
+        let message = format!(
+            "The number of type definitions in an authorization model exceeds the allowed limit of {TYPES_MAX}"
+        );
+        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+    }
+    let message = api::AuthorizationModel {
+        id: String::new(),
+        schema_version: request.schema_version,
+        type_definitions: request.type_definitions,
+        conditions: request.conditions,
+    };
+    let original = message.encode_to_vec();
+    if original.len() > MODEL_BYTES_MAX {
+        let message = format!("model exceeds size limit: {} bytes vs {MODEL_BYTES_MAX} bytes", original.len());
+        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+    }
+    let valid = ValidModel::with_slips(model::read(&message)?).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Refusal::new(Number::InvalidAuthorizationModel, lines.join("\n"))
+    })?;
+    let id = store.write_model_of_client(valid, &original)?;
+    Ok(api::WriteAuthorizationModelResponse { authorization_model_id: id.to_string() })
+}
+
+pub(super) fn read_model(
+    stores: &RelationshipStores,
+    request: &api::ReadAuthorizationModelRequest,
+) -> Result<api::ReadAuthorizationModelResponse, Refusal> {
+    let store = store_of(stores, &request.store_id)?;
+    let found = ModelId::parse(&request.id).map(|id| store.model(id)).transpose()?.flatten();
+    let Some(found) = found else {
+        let message = format!("Authorization Model '{}' not found", request.id);
+        return Err(Refusal::new(Number::AuthorizationModelNotFound, message));
+    };
+    Ok(api::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
+}
+
+pub(super) fn read_models(
+    stores: &RelationshipStores,
+    request: &api::ReadAuthorizationModelsRequest,
+) -> Result<api::ReadAuthorizationModelsResponse, Refusal> {
+    let store = store_of(stores, &request.store_id)?;
+    let from = match token::read(token::List::Models, &request.continuation_token)? {
+        Some(next) => Some(ModelId::parse(&next).ok_or_else(token::invalid)?),
+        None => None,
+    };
+    let size = page_size(request.page_size);
+    let mut found = store.models(from, size + 1)?;
+    let next = found.get(size).map(|next| token::write(token::List::Models, &next.id.to_string()));
+    found.truncate(size);
+    let messages: Result<Vec<api::AuthorizationModel>, Refusal> =
+        found.iter().map(|stored: &StoredModel| model::write(stored)).collect();
+    Ok(api::ReadAuthorizationModelsResponse {
+        authorization_models: messages?,
+        continuation_token: next.unwrap_or_default(),
+    })
+}
+
+pub(super) fn write_assertions(
+    resolved: &Resolved,
+    assertions: Vec<api::Assertion>,
+) -> Result<api::WriteAssertionsResponse, Refusal> {
+    let model = resolved.snapshot.model();
+    let bytes: usize = assertions.iter().map(Message::encoded_len).sum();
+    if bytes > ASSERTIONS_BYTES_MAX {
+        let message = format!("The number of bytes exceeds the allowed limit of {ASSERTIONS_BYTES_MAX}");
+        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+    }
+    for assertion in &assertions {
+        let key = assertion.tuple_key.clone().unwrap_or_default();
+        let user = User::parse(&key.user)?;
+        let relation = Relation::parse(&key.relation)?;
+        let object = Object::parse(&key.object)?;
+        model.knows(&user, &relation, object.type_name())?;
+        tuples::contextual(model, &assertion.contextual_tuples, Number::ValidationError)
+            .map_err(|refusal| Refusal::validation(refusal.message))?;
+    }
+    let message = api::Assertions { assertions };
+    resolved.store.write_assertions(resolved.model_id, &message.encode_to_vec())?;
+    Ok(api::WriteAssertionsResponse {})
+}
+
+pub(super) fn read_assertions(resolved: &Resolved) -> Result<api::ReadAssertionsResponse, Refusal> {
+    let stored = resolved.store.assertions(resolved.model_id)?;
+    let message = api::Assertions::decode(stored.as_slice()).map_err(|error| {
+        tracing::error!(%error, "the stored assertions cannot be read");
+        Refusal::internal()
+    })?;
+    Ok(api::ReadAssertionsResponse {
+        authorization_model_id: resolved.model_id.to_string(),
+        assertions: message.assertions,
+    })
+}

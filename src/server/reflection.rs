@@ -1,0 +1,44 @@
+//! The descriptors that the server shows to clients such as grpcurl.
+
+use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
+use openfga_client::prost_types::FileDescriptorSet;
+use prost::{DecodeError, Message};
+use tonic_reflection::server::Builder;
+
+use crate::proto::{DESCRIPTORS, WELL_KNOWN_DESCRIPTORS};
+
+/// One builder for each version of the reflection service.
+pub(super) struct Builders {
+    pub(super) v1: Builder<'static>,
+    pub(super) v1alpha: Builder<'static>,
+}
+
+pub(super) fn builders(with_openfga: bool) -> Result<Builders, DecodeError> {
+    let openfga = if with_openfga { Some(openfga()?) } else { None };
+    let builder = || {
+        let builder = Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+        match openfga.clone() {
+            Some(openfga) => builder
+                .register_encoded_file_descriptor_set(WELL_KNOWN_DESCRIPTORS)
+                .register_file_descriptor_set(openfga),
+            None => builder,
+        }
+    };
+    Ok(Builders { v1: builder(), v1alpha: builder() })
+}
+
+/// `OpenFGA`'s files without what annotates them: those files are not part of the set, and a client would ask for them.
+fn openfga() -> Result<FileDescriptorSet, DecodeError> {
+    let mut set = FileDescriptorSet::decode(OPENFGA)?;
+    let names: Vec<String> = set.file.iter().filter_map(|file| file.name.clone()).collect();
+    for file in &mut set.file {
+        file.dependency.retain(|used| used.starts_with("google/protobuf/") || names.contains(used));
+        // They are positions in the list of what is used.
+        file.public_dependency.clear();
+        file.weak_dependency.clear();
+        file.source_code_info = None;
+    }
+    Ok(set)
+}

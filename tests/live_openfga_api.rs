@@ -1,0 +1,141 @@
+//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/calls.yaml` are run on
+//! both, and every answer, error number and page is compared. What differs by nature (ids, times, tokens, the text of
+//! errors) is masked.
+#![cfg(test)]
+
+#[path = "support/authorizer_suite.rs"]
+mod authorizer_suite;
+#[path = "live_openfga_api/conversation.rs"]
+mod conversation;
+#[path = "support/openfga.rs"]
+mod openfga;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use conversation::{Answer, Conversation};
+use openfga::OpenFga;
+use prost::Message;
+use ragward::app::App;
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
+use ragward::config::{Config, Overrides};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tonic::transport::Endpoint;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+#[derive(Deserialize)]
+struct Script {
+    script: String,
+    calls: Vec<Map<String, Value>>,
+}
+
+fn scripts() -> Vec<Script> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api/calls.yaml");
+    serde_saphyr::from_str(&std::fs::read_to_string(path).expect("the scripts")).expect("scripts")
+}
+
+/// Ragward on a port of loopback, until the runtime of the test ends.
+async fn ragward(data: &Path) -> String {
+    let overrides = Overrides { data: Some(data.to_owned()), ..Overrides::default() };
+    let app = Arc::new(App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("opened"));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = format!("http://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { app.serve(listener, std::future::pending()).await.expect("served") });
+    address
+}
+
+#[tokio::test]
+async fn both_answer_alike() {
+    let Some(server) = OpenFga::start().await else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (theirs, ours) = (server.config("any").address, ragward(directory.path()).await);
+    let (mut differences, mut compared) = (Vec::new(), 0);
+    for Script { script, calls } in scripts() {
+        let (mut at_theirs, mut at_ours) = (Conversation::with(&theirs), Conversation::with(&ours));
+        for (position, call) in calls.iter().enumerate() {
+            for (method, request) in call {
+                compared += 1;
+                let expected = at_theirs.call(method, request.clone()).await;
+                let found = at_ours.call(method, request.clone()).await;
+                if expected.masked() != found.masked() {
+                    let call = format!("{script}, call {position}: {method} {request}");
+                    differences.push(format!("{call}\n  OpenFGA {expected}\n  Ragward {found}"));
+                }
+            }
+        }
+    }
+    let count = differences.len();
+    assert!(differences.is_empty(), "{count} of {compared} answers differ\n{}", differences.join("\n"));
+    eprintln!("{compared} answers compared");
+}
+
+/// Without a real server at hand, too: the number is the `grpc-status`, in headers and in trailers.
+#[tokio::test]
+async fn numbers_are_on_the_wire() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut ours = Conversation::with(&ragward(directory.path()).await);
+    ours.call("CreateStore", json!({ "name": "numbers" })).await;
+    let rows = [
+        ("GetStore", json!({ "store_id": "01JZZZZZZZZZZZZZZZZZZZZZZZ" }), 5002),
+        ("ListObjects", json!({ "type": "doc", "relation": "viewer", "user": "user:anne" }), 2020),
+        ("StreamedListObjects", json!({ "type": "doc", "relation": "viewer", "user": "user:anne" }), 2020),
+        ("Read", json!({ "continuation_token": "Zm9v" }), 2007),
+        ("Check", json!({}), 3),
+        ("UpdateStore", json!({ "name": "other" }), 12),
+    ];
+    for (method, request, number) in rows {
+        let answer = ours.call(method, request).await;
+        assert!(matches!(&answer, Answer::Refused(found, _) if *found == number), "{method}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_and_health_know_the_service() {
+    const SERVICE: &str = "openfga.v1.OpenFGAService";
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let address = ragward(directory.path()).await;
+    let channel = Endpoint::from_shared(address).expect("an address").connect_lazy();
+    let health = HealthClient::new(channel.clone()).check(HealthCheckRequest { service: SERVICE.to_owned() }).await;
+    assert_eq!(health.expect("known").into_inner().status(), ServingStatus::Serving);
+    // What a client does that knows no file: the one of the service, and then all that it uses.
+    let mut pending = vec![MessageRequest::FileContainingSymbol(SERVICE.to_owned())];
+    let mut files = BTreeSet::new();
+    while let Some(message) = pending.pop() {
+        let request = ServerReflectionRequest { host: String::new(), message_request: Some(message) };
+        let asked = tokio_stream::once(request);
+        let answers = ServerReflectionClient::new(channel.clone()).server_reflection_info(asked).await;
+        let answer = answers.expect("answered").into_inner().message().await.expect("answered").expect("an answer");
+        let Some(MessageResponse::FileDescriptorResponse(found)) = answer.message_response else {
+            panic!("{answer:?}");
+        };
+        for file in found.file_descriptor_proto {
+            let file = openfga_client::prost_types::FileDescriptorProto::decode(file.as_slice()).expect("a descriptor");
+            files.insert(file.name().to_owned());
+            let unseen = file.dependency.into_iter().filter(|name| !files.contains(name));
+            pending.extend(unseen.map(MessageRequest::FileByFilename));
+        }
+    }
+    let expected = ["google/protobuf/struct.proto", "openfga/v1/authzmodel.proto", "openfga/v1/openfga_service.proto"];
+    assert!(expected.iter().all(|name| files.contains(*name)), "{files:?}");
+}
+
+/// Ragward as the authorizer of another Ragward: the adapter that is made for `OpenFGA` does not notice.
+#[tokio::test]
+async fn ragward_is_an_openfga_server_to_its_own_adapter() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let address = ragward(directory.path()).await;
+    let config = OpenFgaConfig::new(address, StoreSelector::Name("ragward".to_owned()));
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    store.write_model(authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+    authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+}
