@@ -158,9 +158,14 @@ impl App {
     }
 }
 
-type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<RelationshipStores>);
+/// Who decides, and the relationships where they are embedded.
+pub type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<RelationshipStores>);
 
-async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppError> {
+/// Opens the authorizer alone: the data directory is not needed when an `OpenFGA` server decides.
+///
+/// # Errors
+/// As [`App::open`].
+pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppError> {
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let directory = config.data.directory.clone();
@@ -189,6 +194,33 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
     })
 }
 
+/// What the Qdrant adapter needs of the configuration.
+fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
+    let qdrant = &config.vector_store.qdrant;
+    Ok(QdrantConfig {
+        url: qdrant.url.clone(),
+        api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
+        timeout: Duration::from_millis(qdrant.timeout_ms),
+        vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
+        exact: qdrant.exact,
+    })
+}
+
+/// Whether everything that is named can be used, as far as can be told without opening or calling it. Must run in tokio.
+///
+/// # Errors
+/// As [`App::open`].
+pub fn check(config: &Config) -> Result<(), AppError> {
+    Relation::parse(&config.retrieval.relation)?;
+    if config.authorizer.kind == AuthorizerKind::Openfga {
+        OpenFgaAuthorizer::new(&openfga_config(config)?)?;
+    }
+    if config.vector_store.kind == VectorStoreKind::Qdrant {
+        QdrantStore::new(&qdrant_config(config)?)?;
+    }
+    Ok(())
+}
+
 type OpenedVectorStore = (Arc<dyn VectorStore>, Arc<dyn DocumentStore>);
 
 async fn open_vector_store(config: &Config) -> Result<OpenedVectorStore, AppError> {
@@ -200,14 +232,7 @@ async fn open_vector_store(config: &Config) -> Result<OpenedVectorStore, AppErro
             Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
         }
         VectorStoreKind::Qdrant => {
-            let qdrant = &config.vector_store.qdrant;
-            let store = Arc::new(QdrantStore::new(&QdrantConfig {
-                url: qdrant.url.clone(),
-                api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
-                timeout: Duration::from_millis(qdrant.timeout_ms),
-                vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
-                exact: qdrant.exact,
-            })?);
+            let store = Arc::new(QdrantStore::new(&qdrant_config(config)?)?);
             Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
         }
     }

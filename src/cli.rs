@@ -90,7 +90,7 @@ impl Connection {
     /// A client, with the opened backends where there is no server.
     async fn open(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
         if let Some(address) = self.server {
-            return Client::at(&address).map_err(|e| Failure::usage(format!("`--server {address}`: {e}")));
+            return Client::at(&address).map_err(|e| Failure::usage(format!("`--server`: {e}")));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let config = Config::load(config_file.as_deref(), &overrides)?;

@@ -12,6 +12,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::backend::BackendError;
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -34,9 +35,13 @@ impl Client {
     ///
     /// # Errors
     /// When the address is not one.
-    pub fn at(address: &str) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        Ok(Self { channel: endpoint.connect_lazy() })
+    pub fn at(address: &str) -> Result<Self, BackendError> {
+        let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
+        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
+        if endpoint.uri().scheme_str() != Some("http") {
+            return Err(malformed(String::new()));
+        }
+        Ok(Self { channel: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy() })
     }
 
     /// A client whose connections are handed to a server in this process.

@@ -17,7 +17,9 @@ const FORMAT_KEY: &str = "format_version";
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// Another process has it open.
-    #[error("`{0}` is in use by another process; stop that process or choose another directory")]
+    #[error(
+        "`{0}` is in use by another process; name a running server with `--server`, stop that process, or choose another directory"
+    )]
     InUse(PathBuf),
     /// A newer Ragward wrote it.
     #[error("`{path}` has format {found}, this version of ragward reads up to {FORMAT_VERSION}; use a newer ragward")]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Failure, Output};
-use crate::app::App;
+use crate::app::open_authorizer;
 use crate::authz::{Answer, Check, CheckBatch, Consistency};
 use crate::config::{Config, Overrides};
 use crate::identity::Principal;
@@ -42,10 +42,10 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
         object: Object::parse(&args.object).map_err(malformed)?,
     };
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
-    let app = App::open(&config).await?;
+    let (authorizer, _relationships) = open_authorizer(&config).await?;
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
     let batch = CheckBatch { checks: vec![check], consistency: Consistency::HigherConsistency, deadline };
-    let answers = app.authorizer().check(&batch).await?;
+    let answers = authorizer.check(&batch).await?;
     let [answer @ Answer { position: 0, .. }] = answers.as_slice() else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));
     };

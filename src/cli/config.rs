@@ -6,6 +6,7 @@ use clap::Subcommand;
 
 use super::output::print;
 use super::{Failure, Output};
+use crate::app;
 use crate::config::{Config, Overrides};
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +28,7 @@ pub(super) fn run(command: &ConfigCommand, file: Option<&Path>, output: &Output)
         }
         ConfigCommand::Validate => {
             let config = Config::load(file, &Overrides::default())?;
+            app::check(&config)?;
             output.result(&config, || "the configuration is valid".to_owned())
         }
         ConfigCommand::Schema => {

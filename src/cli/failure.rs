@@ -60,6 +60,12 @@ impl Failure {
         self
     }
 
+    /// Adds what is the case all the same.
+    pub(super) fn followed_by(mut self, what: impl std::fmt::Display) -> Self {
+        self.text = format!("{}{what}", self.text);
+        self
+    }
+
     /// Writes the sentence and gives the code.
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {
@@ -119,7 +125,15 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
         let fields: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
-        let text = if fields.is_empty() { status.message().to_owned() } else { fields.join("\n       ") };
+        // Without details the status is not a service's answer but the connection's.
+        let text = match (fields.is_empty(), status.get_details_error_info()) {
+            (false, _) => fields.join("\n       "),
+            (true, Some(_)) => status.message().to_owned(),
+            (true, None) => {
+                let detail = status.message();
+                format!("the server is out of reach or is no ragward ({detail}); is `ragward serve` running there?")
+            }
+        };
         let exit = match status.code() {
             Code::InvalidArgument
             | Code::NotFound

@@ -26,7 +26,7 @@ pub(super) async fn run(args: &HealthcheckArgs, config: Option<&Path>, output: &
         Some(address) => address.clone(),
         None => format!("http://{}", Config::load(config, &Overrides::default())?.server.listen),
     };
-    let client = Client::at(&address).map_err(|e| Failure::usage(format!("`{address}`: {e}")))?;
+    let client = Client::at(&address).map_err(|e| Failure::usage(e.to_string()))?;
     let serving = client.is_serving().await.map_err(|e| Failure::from(e).context(&address))?;
     output.result(&Shown { serving }, || if serving { "serving" } else { "not serving" }.to_owned())?;
     if serving { Ok(()) } else { Err(Failure::unreachable("the server is stopping")) }

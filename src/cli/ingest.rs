@@ -64,11 +64,28 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
     let path = args.path.clone();
+    let shown = path.display();
+    let names_a_guard = args.guard.is_some() || args.guard_type.is_some();
     if path.is_file() {
+        if names_a_guard || args.catalog.is_some() {
+            let text =
+                format!("each line of `{shown}` names its own guard; remove `--guard`, `--guard-type` and `--catalog`");
+            return Err(Failure::usage(text));
+        }
+        if path.extension().is_none_or(|extension| extension != "jsonl" && extension != "ndjson") {
+            let text = format!(
+                "a single file must be JSON Lines (`.jsonl`), which `{shown}` is not; for texts, name their folder"
+            );
+            return Err(Failure::usage(text));
+        }
         return Ok(Source::JsonLines { path });
     }
     if !path.is_dir() {
-        return Err(Failure::usage(format!("`{}` is neither a folder nor a file", path.display())));
+        return Err(Failure::usage(format!("`{shown}` is neither a folder nor a file")));
+    }
+    if names_a_guard && path.join(CATALOG).is_file() {
+        let text = format!("`{CATALOG}` in `{shown}` names the guards; remove `--guard`, or move the catalog away");
+        return Err(Failure::usage(text));
     }
     let malformed = |e: crate::relationship::ParseError| Failure::usage(e.to_string());
     let guard = match (&args.guard, &args.guard_type) {
@@ -135,7 +152,8 @@ async fn send(
     match read {
         Ok(empty) => Ok((written, empty)),
         Err(error) => {
-            Err(Failure::from(error).context(format_args!("{} documents before it are in", written.documents)))
+            let before = format_args!("; documents before it that are in: {}", written.documents);
+            Err(Failure::from(error).followed_by(before))
         }
     }
 }

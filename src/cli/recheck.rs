@@ -48,7 +48,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         vec![id.clone(), verdict.to_owned()]
     });
     let count = withheld.len();
-    output.result(&Shown { permitted: &permitted, withheld }, || table(&["chunk", ""], rows))?;
+    output.result(&Shown { permitted: &permitted, withheld }, || table(&["chunk", "access"], rows))?;
     if count > 0 {
         Err(Failure::failed(format!("{count} of {} chunks are withheld", args.chunk_ids.len())))
     } else {

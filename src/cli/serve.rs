@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::app::App;
 use crate::config::{Config, Overrides};
+use crate::relationship::store::RelationshipStores;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -43,13 +44,30 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
         tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
     }
     match app.authorizer().model_id().await {
-        Ok(model_id) => tracing::info!(model_id, "authorization model"),
+        Ok(model_id) => {
+            tracing::info!(model_id, "authorization model");
+            warn_of_a_missing_relation(&app, &config.retrieval.relation);
+        }
         Err(error) => tracing::warn!(%error, "no decision can be made yet"),
     }
     tracing::info!(%address, "serving");
     app.serve(listener, stop_signal()?).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// With a relation that no type has, everything is denied: right, and not what anybody wants.
+fn warn_of_a_missing_relation(app: &App, relation: &str) {
+    let store = app.relationships().and_then(RelationshipStores::default_store);
+    let snapshot = store.and_then(|store| store.snapshot().ok().flatten());
+    let Some(snapshot) = snapshot else { return };
+    let types = &snapshot.model().source().types;
+    if !types.iter().any(|definition| definition.relation(relation).is_some()) {
+        tracing::warn!(
+            relation,
+            "no type of the model has the relation `retrieval.relation`: nobody will see anything"
+        );
+    }
 }
 
 /// Ready once the process is asked to stop.

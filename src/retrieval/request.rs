@@ -81,7 +81,8 @@ impl RetrievalRequest {
         let principal = check_user(&parts.user, &mut violations);
         check_collection(&parts.collection, &mut violations);
         if parts.top_k == 0 || parts.top_k > top_k_max {
-            let description = format!("is {}, must be from 1 to {top_k_max}", parts.top_k);
+            let found = if parts.top_k == 0 { "missing or 0".to_owned() } else { parts.top_k.to_string() };
+            let description = format!("is {found}, must be from 1 to {top_k_max}");
             violations.push(FieldViolation::new("top_k", description));
         }
         match &parts.query {
