@@ -153,9 +153,33 @@ async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<Strin
     Ok(held.map(|check| check.relation.to_string()).collect())
 }
 
+/// The sentence of a text that shares the most words with the question, without the marks of Markdown.
+fn telling_sentence(text: &str) -> String {
+    let asked: BTreeSet<String> = QUESTION.split_whitespace().map(word).collect();
+    let shared = |sentence: &str| sentence.split_whitespace().map(word).collect::<BTreeSet<String>>();
+    let sentences = text.split_inclusive(['.', '?', '|']).flat_map(|part| part.split("\n\n"));
+    let is_sentence = |sentence: &&str| !sentence.is_empty() && !sentence.starts_with('#');
+    let sentences: Vec<&str> = sentences.map(str::trim).filter(is_sentence).collect();
+    // The first of several that share as many: `max_by_key` keeps the last.
+    let telling = sentences.iter().rev().max_by_key(|sentence| shared(sentence).intersection(&asked).count());
+    telling.map_or(text, |sentence| *sentence).replace(['*', '|', '#'], "")
+}
+
+fn word(text: &str) -> String {
+    text.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
+}
+
 fn people(shown: &Shown<'_>) -> String {
     let cell = |found: Option<&Found>| match found {
-        Some(found) => format!("{}\n{}", found.title, excerpt(&found.text, EXCERPT_CHARACTERS)),
+        Some(found) => {
+            let only = shown.why.iter().find(|why| why.page == found.guard);
+            let mark = match only.map(|why| may_read(&why.anne)) {
+                Some(true) => "  ◄ only Anne may see this",
+                Some(false) => "  ◄ only Bob may see this",
+                None => "",
+            };
+            format!("{}{mark}\n{}", found.title, excerpt(&telling_sentence(&found.text), EXCERPT_CHARACTERS))
+        }
         None => String::new(),
     };
     let rows = shown.anne.len().max(shown.bob.len());
@@ -163,6 +187,11 @@ fn people(shown: &Shown<'_>) -> String {
     let list = |relations: &[String]| if relations.is_empty() { "nothing".to_owned() } else { relations.join(", ") };
     let why = shown.why.iter().map(|why| vec![why.page.clone(), list(&why.anne), list(&why.bob)]);
     let after = shown.bob_after.iter().map(|found| vec![cell(Some(found))]);
+    let titles = |found: &[Found]| found.iter().map(|chunk| chunk.title.clone()).collect::<BTreeSet<String>>();
+    let (before, now) = (titles(&shown.bob), titles(&shown.bob_after));
+    let list_titles = |titles: Vec<&String>| titles.into_iter().cloned().collect::<Vec<String>>().join(", ");
+    let gone = list_titles(before.difference(&now).collect());
+    let instead = list_titles(now.difference(&before).collect());
     [
         format!("Two people ask: {QUESTION}\n"),
         table(&["Anne, an engineer, gets", "Bob, who helps HR, gets"], side_by_side),
@@ -170,6 +199,7 @@ fn people(shown: &Shown<'_>) -> String {
         table(&["page", "Anne holds", "Bob holds"], why),
         format!("\nOne tuple is deleted: {}\n", shown.revoked),
         table(&["Bob asks again and gets"], after),
+        format!("\nGone: {gone}. In their place: {instead}."),
         format!("\n{NEXT}"),
     ]
     .join("\n")

@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Failure, Output};
-use crate::app::{App, openfga_config};
+use crate::app::openfga_config;
 use crate::authz::openfga::OpenFgaStore;
 use crate::config::{AuthorizerKind, Config, Overrides};
 use crate::relationship::model::AuthorizationModel;
-use crate::relationship::store::{OnConflict, RelationshipStores};
+use crate::relationship::store::RelationshipStores;
 use crate::relationship::store_file::{self, StoreFileError};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{RelationshipTuple, dsl, json};
@@ -109,14 +109,11 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
     let (model_id, told) = match config.authorizer.kind {
         AuthorizerKind::Embedded => {
-            let app = App::open(&config).await?;
-            let stores = app.relationships().ok_or_else(|| Failure::failed("there is no embedded authorizer"))?;
-            let store = stores.default_store_or_new()?;
-            let model_id = store.write_model(model)?.to_string();
-            let added = if tuples.is_empty() { 0 } else { store.write_all(tuples, OnConflict::Ignore)?.added };
+            let store = RelationshipStores::open(&config.data.directory)?.default_store_or_new()?;
+            let (model_id, written) = store.write_model_with_tuples(model, tuples)?;
             // A reader of the output must not take a reload for a replacement.
-            let held = store.tuple_count()?;
-            (model_id, format!("{added} tuples were added, {held} are stored; a load deletes none"))
+            let (added, held) = (written.added, store.tuple_count()?);
+            (model_id.to_string(), format!("{added} tuples were added, {held} are stored; a load deletes none"))
         }
         AuthorizerKind::Openfga => {
             let store = OpenFgaStore::open(&openfga_config(&config)?).await?;

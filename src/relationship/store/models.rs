@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::ids::{ModelId, StoreId};
 use super::tables::{ASSERTIONS, MODELS, by_id};
@@ -22,28 +22,23 @@ pub struct StoredModel {
     pub original: Vec<u8>,
 }
 
-/// Adds a version: its id, which sorts after those of all earlier ones.
+/// Adds a version: its id, which sorts after those of all earlier ones. The caller commits.
 pub(super) fn write(
     path: &Path,
-    database: &Database,
+    transaction: &WriteTransaction,
     store: StoreId,
     model: &AuthorizationModel,
     original: &[u8],
 ) -> Result<ModelId, StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let text = json::print(model).map_err(|e| StorageError::damaged(path, e.to_string()))?;
-    let transaction = database.begin_write().map_err(|e| failed(e.into()))?;
-    let id = {
-        let mut models = transaction.open_table(MODELS).map_err(|e| failed(e.into()))?;
-        let latest = {
-            let mut versions = models.range(by_id(store)).map_err(|e| failed(e.into()))?;
-            versions.next_back().transpose().map_err(|e| failed(e.into()))?.map(|(key, _)| key.value().1)
-        };
-        let id = ModelId::after(latest.map(ModelId::from_key));
-        models.insert((store.key(), id.key()), (text.as_str(), original)).map_err(|e| failed(e.into()))?;
-        id
+    let mut models = transaction.open_table(MODELS).map_err(|e| failed(e.into()))?;
+    let latest = {
+        let mut versions = models.range(by_id(store)).map_err(|e| failed(e.into()))?;
+        versions.next_back().transpose().map_err(|e| failed(e.into()))?.map(|(key, _)| key.value().1)
     };
-    transaction.commit().map_err(|e| failed(e.into()))?;
+    let id = ModelId::after(latest.map(ModelId::from_key));
+    models.insert((store.key(), id.key()), (text.as_str(), original)).map_err(|e| failed(e.into()))?;
     Ok(id)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, WriteTransaction};
 
 use super::changelog::{Change, ChangeFilter, Operation};
 use super::ids::{ModelId, StoreId};
@@ -200,10 +200,36 @@ impl RelationshipStore {
     pub fn write_model_of_client(&self, model: ValidModel, original: &[u8]) -> Result<ModelId, StorageError> {
         let shared = &self.shared;
         let _writing = shared.lock();
-        let id = models::write(&shared.path, &shared.database, self.id, model.source(), original)?;
+        let transaction = self.begin()?;
+        let id = models::write(&shared.path, &transaction, self.id, model.source(), original)?;
+        self.finish(transaction)?;
         self.build(id, Arc::new(model))?;
         shared.loaded.set_latest(self.id, id);
         Ok(id)
+    }
+
+    /// Stores a new version of the model and its tuples in one transaction, and uses it from now on: a model without some of
+    /// its tuples could grant what it is meant to deny. Tuples that are there already are left.
+    ///
+    /// # Errors
+    /// See [`StoreError`]; nothing was changed.
+    pub fn write_model_with_tuples(
+        &self,
+        model: ValidModel,
+        tuples: Vec<RelationshipTuple>,
+    ) -> Result<(ModelId, Written), StoreError> {
+        let request = TupleWrite { writes: tuples, on_duplicate: OnConflict::Ignore, ..TupleWrite::default() };
+        let shared = &self.shared;
+        let _writing = shared.lock();
+        check_request(&request, &model)?;
+        let transaction = self.begin()?;
+        let id = models::write(&shared.path, &transaction, self.id, model.source(), &[])?;
+        let changed = self.change(&transaction, &request)?;
+        self.finish(transaction)?;
+        let written = self.publish(&changed);
+        self.build(id, Arc::new(model))?;
+        shared.loaded.set_latest(self.id, id);
+        Ok((id, written))
     }
 
     /// Makes the changes of one request, which must fit the latest model.
@@ -282,28 +308,42 @@ impl RelationshipStore {
         };
         let current = self.load(model)?.ok_or(StoreError::NoModel)?;
         check_request(request, current.model())?;
-        let Changed { added, removed } = self.commit(request)?;
+        let transaction = self.begin()?;
+        let changed = self.change(&transaction, request)?;
+        self.finish(transaction)?;
+        Ok(self.publish(&changed))
+    }
+
+    fn begin(&self) -> Result<WriteTransaction, StorageError> {
+        self.shared.database.begin_write().map_err(|e| StorageError::redb(&self.shared.path, e))
+    }
+
+    /// Makes what the transaction did durable.
+    fn finish(&self, transaction: WriteTransaction) -> Result<(), StorageError> {
+        transaction.commit().map_err(|e| StorageError::redb(&self.shared.path, e))
+    }
+
+    /// Shows durable changes in the states in memory.
+    fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
-            for tuple in &removed {
+            for tuple in removed {
                 next.remove(tuple);
             }
             next.insert_all(added.iter().copied());
             self.shared.loaded.put(self.id, model, Arc::new(next));
         }
-        Ok(Written { added: count(added.len()), removed: count(removed.len()) })
+        Written { added: count(added.len()), removed: count(removed.len()) }
     }
 
-    /// Makes the changes durable; those that were made.
-    fn commit<'a>(&self, request: &'a TupleWrite) -> Result<Changed<'a>, StoreError> {
+    /// Makes the changes within a transaction, which undoes them when it is dropped; those that were made.
+    fn change<'a>(&self, transaction: &WriteTransaction, request: &'a TupleWrite) -> Result<Changed<'a>, StoreError> {
         let path = self.shared.path.as_path();
         let failed = |e: redb::Error| StorageError::redb(path, e);
-        let transaction = self.shared.database.begin_write().map_err(|e| failed(e.into()))?;
         let mut changed = Changed::default();
         {
             let mut tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
-            let mut log = changelog::Writer::new(path, self.id, &transaction)?;
-            // A transaction that is dropped without a commit is undone.
+            let mut log = changelog::Writer::new(path, self.id, transaction)?;
             for tuple in &request.deletes {
                 let key = tables::key_of(tuple);
                 let there = tuples.remove((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
@@ -333,7 +373,6 @@ impl RelationshipStore {
                 changed.added.push(tuple);
             }
         }
-        transaction.commit().map_err(|e| failed(e.into()))?;
         Ok(changed)
     }
 

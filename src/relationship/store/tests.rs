@@ -277,3 +277,24 @@ fn the_largest_and_the_deepest_model_can_be_opened_again() {
     }
     assert!(dsl::load(&nested(41)).is_err(), "deeper than can be stored");
 }
+
+#[test]
+fn a_model_and_its_tuples_are_written_together_or_not_at_all() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    let first = load(&store, MODEL);
+    store.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
+    let stricter =
+        || dsl::load(&MODEL.replace("define can_read: viewer", "define can_read: [group#member]")).expect("a model");
+    let repeated = tuples(&["user:bob viewer doc:2", "user:bob viewer doc:2"]);
+    let misfit = tuples(&["user:bob viewer doc:2", "user:bob can_read doc:2"]);
+    for bad in [repeated, misfit] {
+        store.write_model_with_tuples(stricter(), bad).expect_err("refused");
+        assert_eq!(store.latest_model_id().expect("read"), Some(first));
+        assert!(!reads(&store, "user:bob", "doc:2"));
+    }
+    let good = tuples(&["user:anne viewer doc:1", "user:bob viewer doc:2"]);
+    let (id, written) = store.write_model_with_tuples(stricter(), good).expect("written");
+    assert_eq!((written.added, store.latest_model_id().expect("read")), (1, Some(id)));
+    assert!(reads(&store, "user:anne", "doc:1") && reads(&store, "user:bob", "doc:2"));
+}
