@@ -11,11 +11,15 @@
     reason = "a bench prints, and fails by panicking"
 )]
 
+#[path = "../tests/support/questions.rs"]
+mod questions;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use questions::QUERIES;
 use ragward::app::App;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch};
 use ragward::client::{Client, document_message};
@@ -34,28 +38,6 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 
-const QUERIES: [&str; 20] = [
-    "pod scheduling and node affinity",
-    "how are secrets encrypted at rest",
-    "graceful node shutdown",
-    "storage class parameters and volume expansion",
-    "admission webhooks ordering",
-    "service account token projection",
-    "horizontal pod autoscaler metrics",
-    "windows containers networking",
-    "etcd backup and restore",
-    "api deprecation policy",
-    "feature gate graduation criteria",
-    "network policy and egress",
-    "custom resource validation",
-    "audit logging of requests",
-    "cronjob time zones",
-    "leader election leases",
-    "ephemeral containers debug",
-    "topology aware routing hints",
-    "memory manager numa",
-    "risks and mitigations of the rollout",
-];
 const PEOPLE: usize = 40;
 /// Requests one after another.
 const SEQUENTIAL: usize = 2_000;

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::oracle::Oracle;
+use crate::questions::QUERIES;
 use crate::running::{Running, config};
 use ragward::client::document_message;
 use ragward::ingest::Source;
@@ -17,28 +18,6 @@ use unicode_segmentation::UnicodeSegmentation;
 
 const PEOPLE: usize = 40;
 const TOP_K: usize = 10;
-const QUERIES: [&str; 20] = [
-    "pod scheduling and node affinity",
-    "how are secrets encrypted at rest",
-    "graceful node shutdown",
-    "storage class parameters and volume expansion",
-    "admission webhooks ordering",
-    "service account token projection",
-    "horizontal pod autoscaler metrics",
-    "windows containers networking",
-    "etcd backup and restore",
-    "api deprecation policy",
-    "feature gate graduation criteria",
-    "network policy and egress",
-    "custom resource validation",
-    "audit logging of requests",
-    "cronjob time zones",
-    "leader election leases",
-    "ephemeral containers debug",
-    "topology aware routing hints",
-    "memory manager numa",
-    "risks and mitigations of the rollout",
-];
 
 /// A chunk as the brute-force search sees it.
 struct Page {

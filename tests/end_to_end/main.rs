@@ -12,6 +12,8 @@ mod oracle;
 mod process;
 #[path = "../support/qdrant_server.rs"]
 mod qdrant_server;
+#[path = "../support/questions.rs"]
+mod questions;
 mod running;
 mod server;
 mod servers;
