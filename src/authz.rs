@@ -4,11 +4,14 @@ pub mod embedded;
 pub mod enforce;
 pub mod openfga;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use crate::error_code::ErrorCode;
-use crate::relationship::{Object, Relation};
+use crate::relationship::{Contextual, Object, Relation};
 
 /// One question: does `user` hold `relation` on `object`?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,7 +39,28 @@ pub enum Consistency {
 pub struct CheckBatch {
     /// The questions.
     pub checks: Vec<Check>,
+    /// What the request adds to the stored relationships.
+    pub contextual: Arc<Contextual>,
     /// For all of them.
+    pub consistency: Consistency,
+    /// When the caller stops waiting.
+    pub deadline: Instant,
+}
+
+/// A question about many objects at once: on which of the guards does `user` hold `relation`?
+#[derive(Clone, Debug)]
+pub struct VisibleSetQuery {
+    /// The user.
+    pub user: Object,
+    /// The relation.
+    pub relation: Relation,
+    /// The objects, each at its position. The same allocation for as long as they are the same.
+    pub guards: Arc<Vec<Object>>,
+    /// The positions that are asked about.
+    pub positions: Arc<RoaringBitmap>,
+    /// What the request adds to the stored relationships.
+    pub contextual: Arc<Contextual>,
+    /// How fresh the tuples must be.
     pub consistency: Consistency,
     /// When the caller stops waiting.
     pub deadline: Instant,
@@ -61,6 +85,16 @@ pub trait Authorizer: Send + Sync {
     /// # Errors
     /// When a decision could not be made; then none was made.
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError>;
+
+    /// The positions of those guards on which the user holds the relation; `None` when this authorizer cannot tell them
+    /// all at once. A hint for a search: whoever is told of a guard checks it again.
+    ///
+    /// # Errors
+    /// As [`Authorizer::check`].
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let _ = query;
+        Ok(None)
+    }
 
     /// Whether the authorizer is ready to decide, with the id of the authorization model that it uses.
     ///

@@ -2,13 +2,15 @@
 //! server that was started with `--insecure-identity` does so.
 
 use std::fmt;
+use std::sync::Arc;
 
-use crate::relationship::{Object, ParseError, User};
+use crate::relationship::{Contextual, Object, ParseError, User};
 
 /// The one whose rights bound the answer. Always a single object such as `user:anne`, never a wildcard or a userset.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Principal {
     subject: Object,
+    contextual: Arc<Contextual>,
 }
 
 impl Principal {
@@ -18,7 +20,7 @@ impl Principal {
     /// When it is not of the form `type:id`: a wildcard or a userset asks for nobody in particular.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
         match User::parse(user)? {
-            User::Object(subject) => Ok(Self { subject }),
+            User::Object(subject) => Ok(Self { subject, contextual: Arc::default() }),
             User::Userset(..) | User::Wildcard(_) => Err(ParseError {
                 what: "user",
                 value: user.to_owned(),
@@ -31,6 +33,12 @@ impl Principal {
     #[must_use]
     pub fn subject(&self) -> &Object {
         &self.subject
+    }
+
+    /// What is known of the user for this request beside the stored relationships.
+    #[must_use]
+    pub fn contextual(&self) -> &Arc<Contextual> {
+        &self.contextual
     }
 }
 

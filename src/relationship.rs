@@ -2,6 +2,7 @@
 //! decides from them. Deciding code does no I/O and reads no clock.
 
 mod condition;
+mod contextual;
 pub mod dsl;
 pub mod evaluator;
 mod index;
@@ -15,5 +16,6 @@ pub mod tuple;
 pub mod validate;
 
 pub use condition::{COST_MAX, CompileError, ConditionError, EXPRESSION_BYTES_MAX, NESTING_MAX};
+pub use contextual::Contextual;
 pub use program::{MisfitTuple, TupleMisfit};
 pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};

@@ -23,7 +23,12 @@ fn batch(user: &str, relation: &str, object: &str) -> CheckBatch {
         object: Object::parse(object).expect("an object"),
     };
     let deadline = Instant::now() + Duration::from_secs(20);
-    CheckBatch { checks: vec![check], consistency: Consistency::HigherConsistency, deadline }
+    CheckBatch {
+        checks: vec![check],
+        contextual: std::sync::Arc::default(),
+        consistency: Consistency::HigherConsistency,
+        deadline,
+    }
 }
 
 async fn allowed(authorizer: &OpenFgaAuthorizer, user: &str, relation: &str, object: &str) -> bool {

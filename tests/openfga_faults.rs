@@ -75,7 +75,12 @@ fn batch(checks: usize, patience: Duration) -> CheckBatch {
         object: Object::parse(&format!("document:{i}")).expect("an object"),
     };
     let checks = (0..checks).map(check).collect();
-    CheckBatch { checks, consistency: Consistency::MinimizeLatency, deadline: Instant::now() + patience }
+    CheckBatch {
+        checks,
+        contextual: std::sync::Arc::default(),
+        consistency: Consistency::MinimizeLatency,
+        deadline: Instant::now() + patience,
+    }
 }
 
 fn entry(id: &str, allowed: bool) -> Entry {

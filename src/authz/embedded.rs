@@ -13,7 +13,7 @@ use super::{Answer, Authorizer, AuthzError, Check, CheckBatch};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
-use crate::relationship::{Object, User};
+use crate::relationship::{Contextual, Object, User};
 
 /// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
 const INLINE_CHECKS_MAX: usize = 128;
@@ -53,6 +53,7 @@ impl Authorizer for EmbeddedAuthorizer {
         if Instant::now() >= deadline {
             return Err(AuthzError::DeadlineExceeded);
         }
+        let snapshot = for_request(&snapshot, &batch.contextual)?;
         if batch.checks.len() <= INLINE_CHECKS_MAX {
             let mut interrupts = 0;
             let mut may_go_on = || {
@@ -77,6 +78,15 @@ impl Authorizer for EmbeddedAuthorizer {
     async fn model_id(&self) -> Result<String, AuthzError> {
         Ok(self.snapshot().await?.model_id().to_owned())
     }
+}
+
+/// The state that a request with these additions is decided from.
+fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<Snapshot>, AuthzError> {
+    if contextual.is_empty() {
+        return Ok(Arc::clone(snapshot));
+    }
+    let with = snapshot.for_request(&contextual.tuples, contextual.context.clone());
+    Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
 /// Answers every check; users one after another, so that what is found out for one check serves the next.

@@ -3,11 +3,12 @@
 //! It asks the authorizer itself and pairs answers with items by position, so a decision cannot end up on another item.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::{Candidate, Chunk};
 use crate::identity::Principal;
 use crate::relationship::{Object, Relation};
@@ -115,9 +116,22 @@ impl<'a> Enforcer<'a> {
     /// When a decision could not be made.
     pub async fn visible_set(
         &mut self,
-        guards: &[Object],
-        positions: &RoaringBitmap,
+        guards: &Arc<Vec<Object>>,
+        positions: &Arc<RoaringBitmap>,
     ) -> Result<RoaringBitmap, AuthzError> {
+        let query = VisibleSetQuery {
+            user: self.principal.subject().clone(),
+            relation: self.relation.clone(),
+            guards: Arc::clone(guards),
+            positions: Arc::clone(positions),
+            contextual: Arc::clone(self.principal.contextual()),
+            consistency: self.consistency,
+            deadline: self.deadline,
+        };
+        let known = timeout_at(self.deadline, self.authorizer.visible_set(&query)).await;
+        if let Some(visible) = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)?? {
+            return Ok(&*visible & &**positions);
+        }
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
         self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
         let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
@@ -142,7 +156,8 @@ impl<'a> Enforcer<'a> {
         if checks.is_empty() {
             return Ok(());
         }
-        let batch = CheckBatch { checks, consistency: self.consistency, deadline: self.deadline };
+        let contextual = Arc::clone(self.principal.contextual());
+        let batch = CheckBatch { checks, contextual, consistency: self.consistency, deadline: self.deadline };
         let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
         let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
 

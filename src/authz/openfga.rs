@@ -148,10 +148,21 @@ impl OpenFgaAuthorizer {
 
     async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Vec<Answer>, AuthzError> {
         let model = self.model(batch.consistency).await?;
+        let (contextual_tuples, context) = wire::contextual(&batch.contextual)?;
         let mut calls = Vec::new();
         for (index, checks) in batch.checks.chunks(self.checks_per_call).enumerate() {
             let first = index * self.checks_per_call;
-            let request = batch_check(&model, batch.consistency, first, checks);
+            let items = checks.iter().zip(first..).map(|(check, position)| BatchCheckItem {
+                contextual_tuples: contextual_tuples.clone(),
+                context: context.clone(),
+                ..item(check, position)
+            });
+            let request = BatchCheckRequest {
+                store_id: model.store_id.clone(),
+                authorization_model_id: model.id.clone(),
+                checks: items.collect(),
+                consistency: consistency(batch.consistency).into(),
+            };
             calls.push(self.call(request, first, checks, deadline));
         }
         // The first failure ends the batch: a part of the decisions is no decision.
@@ -173,8 +184,8 @@ impl OpenFgaAuthorizer {
     }
 }
 
-fn batch_check(model: &Model, consistency: Consistency, first: usize, checks: &[Check]) -> BatchCheckRequest {
-    let items = checks.iter().enumerate().map(|(index, check)| BatchCheckItem {
+fn item(check: &Check, position: usize) -> BatchCheckItem {
+    BatchCheckItem {
         tuple_key: Some(CheckRequestTupleKey {
             user: check.user.to_string(),
             relation: check.relation.to_string(),
@@ -182,17 +193,14 @@ fn batch_check(model: &Model, consistency: Consistency, first: usize, checks: &[
         }),
         contextual_tuples: None,
         context: None,
-        correlation_id: (first + index).to_string(),
-    });
-    let consistency = match consistency {
+        correlation_id: position.to_string(),
+    }
+}
+
+fn consistency(consistency: Consistency) -> ConsistencyPreference {
+    match consistency {
         Consistency::MinimizeLatency => ConsistencyPreference::MinimizeLatency,
         Consistency::HigherConsistency => ConsistencyPreference::HigherConsistency,
-    };
-    BatchCheckRequest {
-        store_id: model.store_id.clone(),
-        authorization_model_id: model.id.clone(),
-        checks: items.collect(),
-        consistency: consistency.into(),
     }
 }
 

@@ -147,7 +147,8 @@ async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<Strin
         checks.push(Check { user: user.clone(), relation, object: object.clone() });
     }
     let deadline = Instant::now() + EXPLAIN_TIMEOUT;
-    let batch = CheckBatch { checks, consistency: Consistency::default(), deadline };
+    let batch =
+        CheckBatch { checks, contextual: std::sync::Arc::default(), consistency: Consistency::default(), deadline };
     let answers = app.authorizer().check(&batch).await?;
     let held = answers.iter().filter(|answer| answer.allowed).filter_map(|answer| batch.checks.get(answer.position));
     Ok(held.map(|check| check.relation.to_string()).collect())

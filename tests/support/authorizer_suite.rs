@@ -246,7 +246,12 @@ async fn decide(authorizer: &dyn Authorizer, rows: &[Row], consistency: Consiste
         relation: Relation::parse(relation).expect("a relation"),
         object: Object::parse(object).expect("an object"),
     });
-    let batch = CheckBatch { checks: checks.collect(), consistency, deadline: Instant::now() + PATIENCE };
+    let batch = CheckBatch {
+        checks: checks.collect(),
+        contextual: std::sync::Arc::default(),
+        consistency,
+        deadline: Instant::now() + PATIENCE,
+    };
     let answers = authorizer.check(&batch).await.expect("decisions");
     let mut decisions = vec![None; rows.len()];
     for answer in answers {

@@ -37,6 +37,7 @@ fn batch(checks: impl IntoIterator<Item = (String, &'static str, String)>) -> Ch
     };
     CheckBatch {
         checks: checks.into_iter().map(parse).collect(),
+        contextual: Arc::default(),
         consistency: Consistency::MinimizeLatency,
         deadline: Instant::now() + Duration::from_mins(1),
     }

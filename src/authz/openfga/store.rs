@@ -1,8 +1,8 @@
 //! Loading of models and tuples into an `OpenFGA` server, for tests, demos and moving from the embedded engine.
 
 use openfga_client::client::{
-    AuthorizationModel, CreateStoreRequest, RelationshipCondition, TupleKey, TupleKeyWithoutCondition,
-    WriteAuthorizationModelRequest, WriteRequest, WriteRequestDeletes, WriteRequestWrites,
+    AuthorizationModel, CreateStoreRequest, TupleKey, TupleKeyWithoutCondition, WriteAuthorizationModelRequest,
+    WriteRequest, WriteRequestDeletes, WriteRequestWrites,
 };
 
 use super::{OpenFgaConfig, Server, StoreSelector, wire};
@@ -86,7 +86,7 @@ impl OpenFgaStore {
     /// When the server is out of reach or refuses a tuple; earlier transactions stay written.
     pub async fn write_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), AuthzError> {
         for transaction in tuples.chunks(TUPLES_PER_TRANSACTION) {
-            let tuple_keys: Result<Vec<TupleKey>, AuthzError> = transaction.iter().map(tuple_key).collect();
+            let tuple_keys: Result<Vec<TupleKey>, AuthzError> = transaction.iter().map(wire::tuple_key).collect();
             let writes = WriteRequestWrites { tuple_keys: tuple_keys?, on_duplicate: IGNORE.to_owned() };
             self.write(Some(writes), None).await?;
         }
@@ -121,20 +121,6 @@ impl OpenFgaStore {
         within(&self.server, async { client.write(request).await.map_err(|e| wire::failed(&e)) }).await?;
         Ok(())
     }
-}
-
-fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzError> {
-    let condition = tuple.condition.as_ref().map(|condition| {
-        let context = serde_json::from_str(condition.context_json());
-        let context = context.map_err(|e| AuthzError::Refused(format!("tuple `{tuple}`: its context: {e}")))?;
-        Ok(RelationshipCondition { name: condition.name().to_owned(), context: Some(context) })
-    });
-    Ok(TupleKey {
-        user: tuple.user.to_string(),
-        relation: tuple.relation.to_string(),
-        object: tuple.object.to_string(),
-        condition: condition.transpose()?,
-    })
 }
 
 async fn within<T>(server: &Server, call: impl Future<Output = Result<T, AuthzError>>) -> Result<T, AuthzError> {

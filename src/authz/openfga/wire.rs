@@ -1,6 +1,10 @@
 //! The answer to `BatchCheck` as it is on the wire, accounted for strictly.
 
-use openfga_client::client::{BatchCheckRequest, CheckError, ErrorCode, InternalErrorCode, check_error};
+use openfga_client::client::{
+    BatchCheckRequest, CheckError, ContextualTupleKeys, ErrorCode, InternalErrorCode, RelationshipCondition, TupleKey,
+    check_error,
+};
+use openfga_client::prost_wkt_types::Struct;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
@@ -10,6 +14,7 @@ use tonic_prost::ProstCodec;
 use super::MESSAGE_BYTES_MAX;
 use crate::authz::{Answer, AuthzError, Check};
 use crate::backend::BackendChannel;
+use crate::relationship::{Contextual, RelationshipTuple};
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
 
@@ -49,6 +54,32 @@ pub(super) async fn batch_check(
     let codec = ProstCodec::<BatchCheckRequest, BatchCheckAnswer>::default();
     let response = grpc.unary(request, PathAndQuery::from_static(BATCH_CHECK), codec).await?;
     Ok(response.into_inner())
+}
+
+/// A tuple as it is sent.
+pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzError> {
+    let condition = tuple.condition.as_ref().map(|condition| {
+        let context = serde_json::from_str(condition.context_json());
+        let context = context.map_err(|e| AuthzError::Refused(format!("tuple `{tuple}`: its context: {e}")))?;
+        Ok(RelationshipCondition { name: condition.name().to_owned(), context: Some(context) })
+    });
+    Ok(TupleKey {
+        user: tuple.user.to_string(),
+        relation: tuple.relation.to_string(),
+        object: tuple.object.to_string(),
+        condition: condition.transpose()?,
+    })
+}
+
+/// What a request adds to the stored relationships, as it is sent.
+pub(super) fn contextual(contextual: &Contextual) -> Result<(Option<ContextualTupleKeys>, Option<Struct>), AuthzError> {
+    let tuple_keys: Vec<TupleKey> = contextual.tuples.iter().map(tuple_key).collect::<Result<_, _>>()?;
+    let tuples = (!tuple_keys.is_empty()).then_some(ContextualTupleKeys { tuple_keys });
+    if contextual.context.is_empty() {
+        return Ok((tuples, None));
+    }
+    let context = serde_json::from_value(contextual.context.clone().into());
+    Ok((tuples, Some(context.map_err(|e| AuthzError::Refused(format!("the context of the request: {e}")))?)))
 }
 
 /// One answer for each of `checks`, whose correlation ids count up from `first`.
