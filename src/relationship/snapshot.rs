@@ -88,7 +88,7 @@ impl Snapshot {
     pub fn with_tuples(&self, tuples: &[RelationshipTuple]) -> Result<Self, Box<MisfitTuple>> {
         self.model.admits_all(tuples)?;
         let mut with = self.clone();
-        with.insert_all(tuples);
+        with.change(&[], tuples);
         Ok(with)
     }
 
@@ -147,8 +147,8 @@ impl Snapshot {
         self.model.program().relation_id(type_name.as_str(), relation.as_str())?;
         let mut objects = Vec::new();
         for object in self.objects_of(type_name) {
-            if evaluation.check(relation, object, &mut || true)? {
-                objects.push(object.clone());
+            if evaluation.check(relation, &object, &mut || true)? {
+                objects.push(object);
             }
         }
         objects.sort_unstable();
@@ -175,8 +175,8 @@ impl Snapshot {
         }
         for named in self.objects_of(&filter.type_name) {
             let user = match &filter.relation {
-                Some(relation) => User::Userset(named.clone(), relation.clone()),
-                None => User::Object(named.clone()),
+                Some(relation) => User::Userset(named, relation.clone()),
+                None => User::Object(named),
             };
             // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
             let listed = self.check(&user, relation, object)?
@@ -209,15 +209,23 @@ impl Snapshot {
     }
 
     /// The objects of a type that tuples name, in no order.
-    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = &Object> {
-        self.index.objects().filter(|object| object.type_name() == type_name.as_str())
+    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = Object> {
+        let is_of = |name: &&str| name.split_once(':').is_some_and(|(of, _)| of == type_name.as_str());
+        self.index.objects().filter(is_of).filter_map(Object::known)
     }
 
-    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
-        Arc::make_mut(&mut self.index).insert_all(self.model.program(), tuples);
+    /// Puts in any number of tuples that fit the model.
+    pub(super) fn load(&mut self, tuples: impl IntoIterator<Item = RelationshipTuple>) {
+        Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 
-    pub(super) fn remove(&mut self, tuple: &RelationshipTuple) {
-        Arc::make_mut(&mut self.index).remove(self.model.program(), tuple);
+    /// Takes tuples out and puts those in that fit the model.
+    pub(super) fn change<T: Borrow<RelationshipTuple>>(&mut self, removed: &[RelationshipTuple], added: &[T]) {
+        Arc::make_mut(&mut self.index).change(self.model.program(), removed, added);
+    }
+
+    /// Bounds what the changes since the last time take and cost; for states that are kept.
+    pub(super) fn compact(&mut self) {
+        Arc::make_mut(&mut self.index).compact();
     }
 }

@@ -174,6 +174,12 @@ impl Object {
         Ok(Self { text: value.into(), colon })
     }
 
+    /// An object again whose name was parsed before; `None` when it never was one.
+    pub(super) fn known(value: &str) -> Option<Self> {
+        let colon = u16::try_from(value.find(':')?).ok()?;
+        Some(Self { text: value.into(), colon })
+    }
+
     /// The type, before the colon.
     #[must_use]
     pub fn type_name(&self) -> &str {

@@ -327,10 +327,8 @@ impl RelationshipStore {
     fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
-            for tuple in removed {
-                next.remove(tuple);
-            }
-            next.insert_all(added.iter().copied());
+            next.change(removed, added);
+            next.compact();
             self.shared.loaded.put(self.id, model, Arc::new(next));
         }
         Written { added: count(added.len()), removed: count(removed.len()) }
@@ -392,7 +390,7 @@ impl RelationshipStore {
         let mut damage = None;
         tuples::for_all(&self.shared.path, &self.shared.database, self.id, |tuples| {
             let sound = tuples.map_while(|tuple| tuple.map_err(|e| damage = Some(e)).ok());
-            snapshot.insert_all(sound);
+            snapshot.load(sound);
         })?;
         if let Some(damage) = damage {
             return Err(damage);

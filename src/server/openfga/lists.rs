@@ -36,13 +36,13 @@ pub(super) fn list_objects(
         User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
         User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
     };
-    let others = snapshot.objects_of(&type_name).filter(|object| Some(*object) != own);
-    for object in own.into_iter().chain(others) {
+    let others = snapshot.objects_of(&type_name).filter(|object| Some(object) != own);
+    for object in own.cloned().into_iter().chain(others) {
         if Instant::now() >= deadline {
             return Ok(());
         }
-        match evaluation.check(&relation, object, &mut || Instant::now() < deadline) {
-            Ok(true) if !take(object) => return Ok(()),
+        match evaluation.check(&relation, &object, &mut || Instant::now() < deadline) {
+            Ok(true) if !take(&object) => return Ok(()),
             Ok(true | false) => {}
             Err(CheckError::Interrupted) => return Ok(()),
             Err(error) => return Err(undecided(error)),
