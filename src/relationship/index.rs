@@ -62,7 +62,7 @@ pub(super) struct Node {
 }
 
 /// The user of a tuple. The order puts usersets first, so that they are one slice of a sorted list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Subject {
     Userset(Node),
     Wildcard(TypeId),
@@ -84,6 +84,11 @@ impl Hasher for NumberHasher {
         for byte in bytes {
             self.write_u32(u32::from(*byte));
         }
+    }
+
+    /// The variant of an enum.
+    fn write_isize(&mut self, number: isize) {
+        self.write_u32(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
     fn write_u32(&mut self, number: u32) {
@@ -162,7 +167,7 @@ impl Index {
             });
             return;
         }
-        let (mut conditions, mut names) = (Conditions::default(), Names::from(self.next_number()));
+        let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
         for tuple in added {
             changes.extend(entry::written(program, tuple.borrow(), &mut conditions, |object| {
                 self.find(object).unwrap_or_else(|hash| {
@@ -313,6 +318,11 @@ impl Index {
         self.all_names().flat_map(Names::iter)
     }
 
+    /// So many objects have a number, from 0 on.
+    pub(super) fn object_count(&self) -> u32 {
+        self.layers.last().map_or_else(|| self.base.names.next(), |layer| layer.names.next()).0
+    }
+
     /// How many tuples count.
     pub(super) fn len(&self) -> usize {
         self.count
@@ -320,10 +330,6 @@ impl Index {
 
     fn all_names(&self) -> impl Iterator<Item = &Names> {
         std::iter::once(&self.base.names).chain(self.layers.iter().map(|layer| &layer.names))
-    }
-
-    fn next_number(&self) -> ObjectId {
-        self.layers.last().map_or_else(|| self.base.names.next(), |layer| layer.names.next())
     }
 }
 

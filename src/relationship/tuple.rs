@@ -144,7 +144,7 @@ impl Object {
     }
 
     /// An object that stands as a user may be longer.
-    fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
+    pub(super) fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
         const WHAT: &str = "object";
         if value.len() > bytes_max {
             let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
@@ -172,12 +172,6 @@ impl Object {
             return Err(ParseError::new(WHAT, value, "has a type that is too long"));
         };
         Ok(Self { text: value.into(), colon })
-    }
-
-    /// An object again whose name was parsed before; `None` when it never was one.
-    pub(super) fn known(value: &str) -> Option<Self> {
-        let colon = u16::try_from(value.find(':')?).ok()?;
-        Some(Self { text: value.into(), colon })
     }
 
     /// The type, before the colon.

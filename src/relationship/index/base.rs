@@ -36,7 +36,8 @@ impl Base {
     pub(super) fn new(names: Names, entries: &[Entry], conditions: &Conditions) -> Self {
         let is_plain = |entry: &&Entry| entry.state == State::Plain;
         let count = entries.iter().filter(is_plain).count();
-        let plain = entries.iter().filter(is_plain).map(|entry| (entry.node.object.0, entry.node.relation.0, entry.subject));
+        let plain =
+            entries.iter().filter(is_plain).map(|entry| (entry.node.object.0, entry.node.relation.0, entry.subject));
         let conditioned = entries.iter().filter_map(|Entry { node, subject, state }| {
             let State::Conditioned(number) = state else { return None };
             Some((node.object.0, node.relation.0, ((*subject).into(), Arc::clone(conditions.get(*number)?))))

@@ -47,10 +47,11 @@ fn tuple((object, relation, user): &(String, String, String), day: Option<u32>) 
 fn compare(index: &Index, program: &Program, plain: &Plain) {
     assert_eq!(index.len(), plain.len());
     let name = |object: ObjectId| index.name(object).expect("a name").to_owned();
-    let relations: BTreeMap<RelationId, &str> = [("group", "member"), ("doc", "parent"), ("doc", "viewer"), ("doc", "editor")]
-        .into_iter()
-        .map(|(of, relation)| (program.relation_id(of, relation).expect("a relation"), relation))
-        .collect();
+    let relations: BTreeMap<RelationId, &str> =
+        [("group", "member"), ("doc", "parent"), ("doc", "viewer"), ("doc", "editor")]
+            .into_iter()
+            .map(|(of, relation)| (program.relation_id(of, relation).expect("a relation"), relation))
+            .collect();
     let user_of = |subject: Subject| match subject {
         Subject::Userset(node) => format!("{}#{}", name(node.object), relations[&node.relation]),
         Subject::Wildcard(_) => "user:*".to_owned(),
