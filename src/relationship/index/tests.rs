@@ -26,14 +26,17 @@ condition recent(day: int) {
 }
 ";
 
-/// Tuples by object, relation and user; with the day of the condition, if there is one.
-type Plain = BTreeMap<(String, String, String), Option<u32>>;
+/// Object, relation and user.
+type Key = (String, String, String);
+/// A tuple; with the day of the condition, if there is one.
+type Dated = (Key, Option<u32>);
+type Plain = BTreeMap<Key, Option<u32>>;
 
 fn model() -> ValidModel {
     dsl::load(MODEL).expect("a model")
 }
 
-fn tuple((object, relation, user): &(String, String, String), day: Option<u32>) -> RelationshipTuple {
+fn tuple((object, relation, user): &Key, day: Option<u32>) -> RelationshipTuple {
     let tuple = RelationshipTuple::parse(user, relation, object).expect("a tuple");
     match day {
         None => tuple,
@@ -76,7 +79,7 @@ fn compare(index: &Index, program: &Program, plain: &Plain) {
             assert_eq!(index.subjects(node).usersets().iter().count(), usersets);
             let key = |subject: Subject| (object.clone(), (*relation_name).to_owned(), user_of(subject));
             forward.extend(sorted.into_iter().map(|subject| (key(subject), None)));
-            forward.extend(index.conditioned(node).iter().map(|(subject, stored)| (key(*subject), day(stored))));
+            forward.extend(index.conditioned(node).iter().map(|(subject, stored)| (key(*subject), Some(day(stored)))));
         }
     }
     for subject in subjects {
@@ -84,29 +87,29 @@ fn compare(index: &Index, program: &Program, plain: &Plain) {
         let nodes: Vec<Node> = index.nodes(subject).collect();
         assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len(), "a node is named once");
         backward.extend(nodes.into_iter().map(|node| (key(node), None)));
-        backward.extend(index.conditioned_nodes(subject).map(|(node, stored)| (key(node), day(stored))));
+        backward.extend(index.conditioned_nodes(subject).map(|(node, stored)| (key(node), Some(day(stored)))));
     }
     assert_eq!(&forward, plain);
     assert_eq!(&backward, plain);
 }
 
-fn day(stored: &StoredCondition) -> Option<u32> {
+fn day(stored: &StoredCondition) -> u32 {
     let text = format!("{:?}", stored.context.as_ref().expect("values that fit"));
-    Some(text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("the day"))
+    text.chars().filter(char::is_ascii_digit).collect::<String>().parse().expect("the day")
 }
 
 #[derive(Clone, Debug)]
 enum Step {
     /// Takes out and puts in, as a layer.
-    Change(Vec<(String, String, String)>, Vec<((String, String, String), Option<u32>)>),
+    Change(Vec<Key>, Vec<Dated>),
     /// Puts in, as a new base.
-    Load(Vec<((String, String, String), Option<u32>)>),
+    Load(Vec<Dated>),
     Compact,
     /// Makes a new base without a change.
     Rebuild,
 }
 
-fn keys() -> impl Strategy<Value = (String, String, String)> {
+fn keys() -> impl Strategy<Value = Key> {
     let users = prop_oneof![
         (0..4_u32).prop_map(|n| format!("user:{n}")),
         (0..3_u32).prop_map(|n| format!("group:{n}#member")),
@@ -122,7 +125,7 @@ fn keys() -> impl Strategy<Value = (String, String, String)> {
     prop_oneof![3 => viewers, 1 => editors, 1 => parents, 1 => members]
 }
 
-fn tuples() -> impl Strategy<Value = Vec<((String, String, String), Option<u32>)>> {
+fn tuples() -> impl Strategy<Value = Vec<Dated>> {
     let one = (keys(), proptest::option::of(0..3_u32));
     // Only `viewer` takes a condition.
     let one = one.prop_map(|(key, day)| if key.1 == "viewer" { (key, day) } else { (key, None) });
@@ -139,7 +142,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..16)
 }
 
-fn parsed(tuples: &[((String, String, String), Option<u32>)]) -> Vec<RelationshipTuple> {
+fn parsed(tuples: &[Dated]) -> Vec<RelationshipTuple> {
     tuples.iter().map(|(key, day)| tuple(key, *day)).collect()
 }
 
