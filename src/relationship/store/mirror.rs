@@ -49,9 +49,9 @@ impl RelationshipStore {
             let mut markers = transaction.open_table(tables::MARKERS).map_err(|e| failed(e.into()))?;
             markers.insert(self.id.key(), marker).map_err(|e| failed(e.into()))?;
         }
-        let changed = self.change(&transaction, &request)?;
+        let made = self.change(&transaction, &request)?;
         self.finish(transaction)?;
-        Ok(self.publish(&changed))
+        Ok(self.publish(&made))
     }
 
     /// The marker of the last [`RelationshipStore::mirror`].
