@@ -41,7 +41,7 @@ fn config() -> ReplicaConfig {
         poll_interval: Duration::from_millis(50),
         staleness_max: Duration::from_secs(2),
         overlap: Duration::from_secs(2),
-        sweep_interval: Duration::from_secs(3600),
+        sweep_interval: Duration::from_hours(1),
     }
 }
 

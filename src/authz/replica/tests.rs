@@ -154,7 +154,7 @@ fn config() -> ReplicaConfig {
         poll_interval: Duration::from_millis(500),
         staleness_max: Duration::from_secs(2),
         overlap: OVERLAP,
-        sweep_interval: Duration::from_secs(60),
+        sweep_interval: Duration::from_mins(1),
     }
 }
 
@@ -243,7 +243,7 @@ async fn a_sweep_finds_what_the_log_did_not_tell() {
     replica.source.change(Operation::Write, 11, Instant::now(), start);
     replica.step().await;
     assert_ne!(replica.copied(), replica.source.state());
-    advance(Duration::from_secs(60)).await;
+    advance(Duration::from_mins(1)).await;
     replica.step().await;
     assert_eq!(replica.copied(), replica.source.state());
 }
