@@ -293,6 +293,11 @@ impl Index {
         self.names.iter().flat_map(|shard| shard.keys())
     }
 
+    /// So many objects have a number, from 0 on.
+    pub(super) fn object_count(&self) -> u32 {
+        self.objects
+    }
+
     /// How many tuples count.
     pub(super) fn len(&self) -> usize {
         self.count
