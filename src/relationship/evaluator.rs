@@ -120,13 +120,24 @@ impl Outcome {
         Self { verdict, ..self }
     }
 
-    /// Both operands are needed for the answer: the less certain verdict, everything that it rests on.
-    fn with(self, other: Self) -> Self {
-        Self {
-            verdict: self.verdict.max(other.verdict),
-            height: self.height.max(other.height),
-            cut_at: self.cut_at.min(other.cut_at),
-        }
+    /// Operands of `or` of which none decided: the less certain verdict, everything that it rests on.
+    fn or(self, other: Self) -> Self {
+        self.with(other, self.verdict.max(other.verdict))
+    }
+
+    /// Operands of `and` of which none decided. One that depends on itself is denied in the end, so it weighs more than
+    /// one that failed, as in `OpenFGA`.
+    fn and(self, other: Self) -> Self {
+        let verdict = if self.verdict == Verdict::Cyclic || other.verdict == Verdict::Cyclic {
+            Verdict::Cyclic
+        } else {
+            self.verdict.max(other.verdict)
+        };
+        self.with(other, verdict)
+    }
+
+    fn with(self, other: Self, verdict: Verdict) -> Self {
+        Self { verdict, height: self.height.max(other.height), cut_at: self.cut_at.min(other.cut_at) }
     }
 }
 
@@ -343,12 +354,12 @@ impl<'a> Evaluation<'a> {
             match self.is_met(condition) {
                 Ok(true) => return Ok(Outcome::ALLOWED),
                 Ok(false) => {}
-                Err(failed) => so_far = so_far.with(failed),
+                Err(failed) => so_far = so_far.or(failed),
             }
         }
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
         let (met, failed) = self.met(asked, !usersets.is_empty());
-        Err((usersets, met, so_far.with(failed)))
+        Err((usersets, met, so_far.or(failed)))
     }
 
     fn names_asker(&self, subject: Subject) -> bool {
@@ -471,7 +482,10 @@ impl<'a> Frame<'a> {
             self.so_far = answer;
             return true;
         }
-        self.so_far = self.so_far.with(answer);
+        self.so_far = match &self.task {
+            Task::Intersection { .. } => self.so_far.and(answer),
+            Task::Relation { .. } | Task::Union(_) | Task::Level { .. } => self.so_far.or(answer),
+        };
         false
     }
 
