@@ -6,6 +6,7 @@
 
 #[path = "support/dice.rs"]
 mod dice;
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "support/oracle.rs"]
 mod oracle;
 #[expect(dead_code, reason = "other tests use the rest of it")]
@@ -97,7 +98,7 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
 fn renamed(name: &str) -> String {
     match (name.split_once(':'), name.split_once('#')) {
         (_, Some((object, relation))) => format!("{}#{relation}", renamed(object)),
-        (Some((_, "*")), None) | (None, None) => name.to_owned(),
+        (Some((_, "*")) | None, None) => name.to_owned(),
         (Some((type_name, id)), None) => format!("{type_name}:renamed-{id}"),
     }
 }
@@ -231,13 +232,13 @@ async fn contextual_tuples_stay_with_their_request() {
         let world = World::random(seed);
         let valid = ValidModel::new(world.model.clone()).expect("a valid model");
         let (_directory, stores, authorizer) = embedded(&world);
-        let stored = world.fitting(&valid);
-        stores.default_store().expect("the store").write_all(stored.clone(), OnConflict::Refuse).expect("written");
+        let fitting = world.fitting(&valid);
+        stores.default_store().expect("the store").write_all(fitting.clone(), OnConflict::Refuse).expect("written");
         let guards = guards();
         let with = Contextual { tuples: world.contextual.clone(), context: world.context.clone() };
         let without = Contextual { tuples: Vec::new(), context: world.context.clone() };
-        let all = oracle(&world, stored.iter().chain(&world.contextual).cloned());
-        let fewer = oracle(&world, stored.iter().cloned());
+        let all = oracle(&world, fitting.iter().chain(&world.contextual).cloned());
+        let fewer = oracle(&world, fitting.iter().cloned());
         for user in ["user:0", "user:1", "bot:0"] {
             for (type_name, relation) in relations(&world) {
                 for (contextual, oracle) in [(&without, &fewer), (&with, &all), (&without, &fewer)] {

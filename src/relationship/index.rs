@@ -112,10 +112,10 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new() -> Self {
         let (tuples, names) = (Arc::new(TupleShard::default()), Arc::new(NameShard::default()));
-        let reverse = vec![Arc::new(ReverseShard::default()); SHARDS];
+        let reverse = Arc::new(ReverseShard::default());
         Self {
             tuples: vec![tuples; SHARDS],
-            reverse,
+            reverse: vec![reverse; SHARDS],
             names: vec![names; SHARDS],
             named: Vec::new(),
             objects: 0,

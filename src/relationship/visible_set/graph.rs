@@ -232,7 +232,9 @@ fn for_leaves<'a>(expression: &'a Expression, take: &mut dyn FnMut(Dependency<'a
                 take(Dependency::FromParent(*tupleset, computed), taken_away);
             }
             Expression::Union(operands) | Expression::Intersection(operands) => {
-                operands.iter().for_each(|operand| walk(operand, taken_away, take));
+                for operand in operands {
+                    walk(operand, taken_away, take);
+                }
             }
             Expression::Difference(operands) => {
                 let [base, subtract] = &**operands;
