@@ -257,6 +257,14 @@ impl Program {
         self.get(relation).into_iter().flat_map(|r| r.usersets.iter().map(|(userset, _)| *userset))
     }
 
+    /// Whether a relation's tuples may have a condition.
+    pub(super) fn takes_conditions(&self, relation: RelationId) -> bool {
+        self.get(relation).is_some_and(|r| {
+            let conditions = r.objects.iter().chain(&r.wildcards).map(|(_, condition)| condition);
+            conditions.chain(r.usersets.iter().map(|(_, condition)| condition)).any(Option::is_some)
+        })
+    }
+
     /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied
     /// without a look at the tuples.
     pub(super) fn reachable_from(&self, user: &ResolvedUser<'_>) -> Vec<bool> {
