@@ -16,6 +16,7 @@ use std::fmt;
 use super::model::AuthorizationModel;
 use super::validate::{ModelError, ValidModel};
 
+pub(crate) use printer::print_rewrite;
 pub use printer::{print, print_condition, print_relation};
 pub use source_map::{Position, SourceMap, Span};
 

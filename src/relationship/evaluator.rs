@@ -80,8 +80,9 @@ enum Asker {
     Userset(Node),
 }
 
+/// How a question came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+pub(super) enum Verdict {
     Allowed,
     Denied,
     /// It depends on itself.
@@ -199,15 +200,8 @@ impl<'a> Evaluation<'a> {
         object: &Object,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
-        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
-        let object = self.index.object(object).unwrap_or_else(|| {
-            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
-        });
-        let outcome = self.run(Node { relation, object }, go_on);
-        if outcome.is_err() {
-            self.give_up();
-        }
-        match outcome?.verdict {
+        let question = self.question(relation, object)?;
+        match self.verdict(question, LEVELS_MAX, go_on)? {
             Verdict::Allowed => Ok(true),
             Verdict::Denied | Verdict::Cyclic => Ok(false),
             Verdict::Failed(position) => {
@@ -218,11 +212,49 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn run(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+    /// The node that a question is about.
+    pub(super) fn question(&self, relation: &Relation, object: &Object) -> Result<Node, CheckError> {
+        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
+        let object = self.index.object(object).unwrap_or_else(|| {
+            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
+        });
+        Ok(Node { relation, object })
+    }
+
+    /// How the question about a node comes out where so many levels may be gone down.
+    pub(super) fn verdict(
+        &mut self,
+        question: Node,
+        levels: u8,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Verdict, CheckError> {
+        let outcome = self.run(question, levels, go_on);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        Ok(outcome?.verdict)
+    }
+
+    /// Whether the node is the userset that asks: whoever is in it holds its relation.
+    pub(super) fn is_asker(&self, node: Node) -> bool {
+        matches!(self.asker, Asker::Userset(asker) if asker == node)
+    }
+
+    /// Whether some tuple could make the asker hold the relation.
+    pub(super) fn can_hold(&self, relation: RelationId) -> bool {
+        self.reachable.get(relation.index()).copied().unwrap_or(false)
+    }
+
+    fn run(
+        &mut self,
+        question: Node,
+        levels: u8,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
         // Over all questions, so that many short ones are interrupted too.
         let mut next_interrupt = (first_step / STEPS_BETWEEN_INTERRUPTS + 1) * STEPS_BETWEEN_INTERRUPTS;
-        let mut answer = self.relation(question, LEVELS_MAX);
+        let mut answer = self.relation(question, levels);
         loop {
             self.steps += 1;
             if self.steps >= next_interrupt {
@@ -251,13 +283,10 @@ impl<'a> Evaluation<'a> {
 
     /// The answer about a relation of an object, or a frame that will find it.
     fn relation(&mut self, node: Node, remaining: u8) -> Option<Outcome> {
-        if let Asker::Userset(asker) = self.asker
-            && asker == node
-        {
-            // Whoever is in the userset holds the userset's relation.
+        if self.is_asker(node) {
             return Some(Outcome::ALLOWED);
         }
-        if !self.reachable.get(node.relation.index()).copied().unwrap_or(false) {
+        if !self.can_hold(node.relation) {
             return Some(Outcome::DENIED);
         }
         let Some(expression) = self.program.expression(node.relation) else {
@@ -341,7 +370,8 @@ impl<'a> Evaluation<'a> {
         Err((usersets, met, so_far.with(failed)))
     }
 
-    fn names_asker(&self, subject: Subject) -> bool {
+    /// Whether a tuple with such a user means the asker by name or as one of everybody.
+    pub(super) fn names_asker(&self, subject: Subject) -> bool {
         match self.asker {
             Asker::Object(type_id, object) => {
                 subject == Subject::Object(type_id, object)

@@ -279,7 +279,6 @@ impl Index {
     }
 
     /// The name of an object by its number.
-    #[expect(dead_code, reason = "the visible set will ask")]
     pub(super) fn name(&self, object: ObjectId) -> Option<&str> {
         let number = usize::try_from(object.0).ok()?;
         let part = self.named.get(number / NAMES_PER_PART)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::evaluator::{CheckError, Evaluation, conditions};
+use super::explain::{self, Explanation};
 use super::index::{Index, Node};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
@@ -130,6 +131,26 @@ impl Snapshot {
     /// See [`CheckError`].
     pub fn check(&self, user: &User, relation: &Relation, object: &Object) -> Result<bool, CheckError> {
         self.evaluation(user)?.check(relation, object, &mut || true)
+    }
+
+    /// Why a check comes out as it does. `go_on` is asked now and then.
+    ///
+    /// # Errors
+    /// When the model does not know the names, or the caller said to stop. What cannot be decided is explained, too.
+    pub fn explain(
+        &self,
+        user: &User,
+        relation: &Relation,
+        object: &Object,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Explanation, CheckError> {
+        let state = explain::State {
+            model: self.model.source(),
+            program: self.model.program(),
+            index: &self.index,
+            context: &self.context,
+        };
+        explain::explain(&state, self.evaluation(user)?, (user, relation, object), go_on)
     }
 
     /// The objects of a type that the user holds the relation on, sorted. Asks about every object that a tuple names, so

@@ -36,6 +36,12 @@ pub fn print_relation(relation: &RelationDefinition) -> String {
     operand(&relation.rewrite, &relation.directly_related, false)
 }
 
+/// A part of how a relation is defined.
+#[must_use]
+pub(crate) fn print_rewrite(rewrite: &Rewrite, directly_related: &[TypeRestriction]) -> String {
+    operand(rewrite, directly_related, false)
+}
+
 fn line(text: &mut String, content: &str) {
     text.push_str(content);
     text.push('\n');
