@@ -3,7 +3,9 @@
 
 mod check;
 mod config;
+mod contextual;
 mod demo;
+mod explain;
 mod failure;
 mod healthcheck;
 mod ingest;
@@ -63,6 +65,8 @@ enum Command {
     Recheck(recheck::RecheckArgs),
     /// Whether a user holds a relation on an object.
     Check(check::CheckArgs),
+    /// Why a user may or may not see a chunk, or holds a relation on an object.
+    Explain(explain::ExplainArgs),
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -131,6 +135,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,
+        Command::Explain(args) => explain::run(args, config, output).await,
         Command::Config(command) => config::run(&command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {

@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
     pub insecure_identity: bool,
+    /// Serve `Explain`, which tells whoever asks of what is hidden. For administrators.
+    pub explain: bool,
     /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
     pub request_timeout_ms: u64,
     /// How long running requests may take to end once the server was told to stop, in milliseconds.
@@ -144,6 +146,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8980)),
             insecure_identity: false,
+            explain: false,
             request_timeout_ms: 10_000,
             shutdown_timeout_ms: 10_000,
         }

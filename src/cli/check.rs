@@ -1,12 +1,14 @@
 //! `ragward check`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::contextual::ContextualArgs;
 use super::{Failure, Output};
 use crate::app::open_authorizer;
 use crate::authz::{Answer, Check, CheckBatch, Consistency};
@@ -22,6 +24,8 @@ pub(super) struct CheckArgs {
     relation: String,
     /// The object, `document:handbook`.
     object: String,
+    #[command(flatten)]
+    contextual: ContextualArgs,
     /// The data directory; no server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -41,12 +45,13 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
         relation: Relation::parse(&args.relation).map_err(malformed)?,
         object: Object::parse(&args.object).map_err(malformed)?,
     };
+    let contextual = Arc::new(args.contextual.read()?);
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
     let (authorizer, _relationships) = open_authorizer(&config).await?;
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
     let batch = CheckBatch {
         checks: vec![check],
-        contextual: std::sync::Arc::default(),
+        contextual,
         consistency: Consistency::HigherConsistency,
         deadline,
     };

@@ -20,9 +20,13 @@ use super::tuple::{Object, Relation, User};
 pub(super) use walk::State;
 
 /// Most relations of objects that one explanation unfolds.
-pub const UNFOLDED_MAX: usize = 1_000;
+pub const UNFOLDED_MAX: usize = 250;
 /// Most usersets or parents of one object that are unfolded, unless none of them decides.
 pub const SIBLINGS_MAX: usize = 8;
+/// Most operands of one set operation that are shown.
+pub const OPERANDS_MAX: usize = 32;
+/// Longest text of a definition or condition, in characters.
+pub const TEXT_CHARACTERS_MAX: usize = 200;
 /// Deepest nesting of steps. As a message, each takes one level, and decoders take 100.
 pub const DEPTH_MAX: usize = 80;
 

@@ -33,6 +33,7 @@ use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
 
 pub(super) use self::refusal::restore_number;
+pub(super) use self::tuples::context_map;
 
 /// Largest message (`OpenFGA`'s default limit).
 pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;

@@ -6,7 +6,8 @@
 use serde_json::{Map, Value};
 
 use super::{
-    Closed, DEPTH_MAX, Found, FoundCondition, Operator, Outcome, SIBLINGS_MAX, Step, StepKind, UNFOLDED_MAX,
+    Closed, DEPTH_MAX, Found, FoundCondition, OPERANDS_MAX, Operator, Outcome, SIBLINGS_MAX, Step, StepKind,
+    TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
 };
 use crate::relationship::dsl;
 use crate::relationship::evaluator::{CheckError, Evaluation};
@@ -109,7 +110,7 @@ impl<'a> Walk<'a, '_> {
         let kind = |closed| StepKind::Relation {
             relation: definition.name.clone(),
             object: self.name(node.object),
-            definition: dsl::print_relation(definition),
+            definition: cut(dsl::print_relation(definition)),
             operator,
             through: through.clone(),
             closed,
@@ -177,12 +178,14 @@ impl<'a> Walk<'a, '_> {
         if operator != Operator::Difference {
             steps.sort_by_key(|step| !step.has_say);
         }
-        Ok(Looked { outcome, steps, omitted: 0 })
+        let omitted = steps.len().saturating_sub(OPERANDS_MAX);
+        steps.truncate(OPERANDS_MAX);
+        Ok(Looked { outcome, steps, omitted })
     }
 
     /// The step about a part of a definition. A valid model bounds the nesting, so this may call itself.
     fn operand(&mut self, at: Place<'a>, operand: &'a Rewrite) -> Result<Step, CheckError> {
-        let definition = dsl::print_rewrite(operand, &at.definition.directly_related);
+        let definition = cut(dsl::print_rewrite(operand, &at.definition.directly_related));
         self.depth += 1;
         let step = match operand {
             Rewrite::Direct => self.tuples(at).map(|looked| looked.into_step(StepKind::Tuples { definition })),
@@ -405,7 +408,7 @@ impl<'a> Walk<'a, '_> {
         let kind = StepKind::Relation {
             relation: definition.map(|(_, definition)| definition.name.clone()).unwrap_or_default(),
             object: self.name(node.object),
-            definition: definition.map(|(_, definition)| dsl::print_relation(definition)).unwrap_or_default(),
+            definition: definition.map(|(_, definition)| cut(dsl::print_relation(definition))).unwrap_or_default(),
             operator: Operator::Union,
             through: Some(through),
             closed: Some(Closed::TooDeep),
@@ -452,7 +455,7 @@ impl<'a> Walk<'a, '_> {
         let expression = self.state.model.conditions.get(compiled.name()).map(|condition| condition.expression.clone());
         Some(FoundCondition {
             name: compiled.name().to_owned(),
-            expression: expression.unwrap_or_default(),
+            expression: cut(expression.unwrap_or_default()),
             inputs: compiled.inputs(of_tuple.ok(), self.state.context),
             met: met.map_err(|error| error.to_string()),
         })
@@ -519,4 +522,11 @@ fn steps_deep(rewrite: &Rewrite) -> usize {
         pending.extend(rewrite.operands().into_iter().map(|operand| (operand, depth + 1)));
     }
     deepest
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
 }
