@@ -49,12 +49,7 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
     let (authorizer, _relationships) = open_authorizer(&config).await?;
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
-    let batch = CheckBatch {
-        checks: vec![check],
-        contextual,
-        consistency: Consistency::HigherConsistency,
-        deadline,
-    };
+    let batch = CheckBatch { checks: vec![check], contextual, consistency: Consistency::HigherConsistency, deadline };
     let answers = authorizer.check(&batch).await?;
     let [answer @ Answer { position: 0, .. }] = answers.as_slice() else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));

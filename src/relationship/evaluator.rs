@@ -245,12 +245,7 @@ impl<'a> Evaluation<'a> {
         self.reachable.get(relation.index()).copied().unwrap_or(false)
     }
 
-    fn run(
-        &mut self,
-        question: Node,
-        levels: u8,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Outcome, CheckError> {
+    fn run(&mut self, question: Node, levels: u8, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
         // Over all questions, so that many short ones are interrupted too.
         let mut next_interrupt = (first_step / STEPS_BETWEEN_INTERRUPTS + 1) * STEPS_BETWEEN_INTERRUPTS;

@@ -8,9 +8,7 @@ use crate::proto::retrieval as message;
 use crate::proto::retrieval::explain_request::Target;
 use crate::proto::retrieval::explanation_step::Kind;
 use crate::relationship::evaluator::CheckError;
-use crate::relationship::explain::{
-    Closed, Explanation, Found, FoundCondition, Operator, Outcome, Step, StepKind,
-};
+use crate::relationship::explain::{Closed, Explanation, Found, FoundCondition, Operator, Outcome, Step, StepKind};
 use crate::relationship::snapshot::{ContextualTuplesError, Snapshot};
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::tuple::TupleCondition;

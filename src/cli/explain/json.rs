@@ -63,10 +63,9 @@ fn kind(kind: &Kind) -> (&'static str, Value) {
         Kind::NoTuple(none) => {
             ("no_tuple", json!({ "relation": none.relation, "object": none.object, "looked_for": none.looked_for }))
         }
-        Kind::NotAsked(not_asked) => (
-            "not_asked",
-            json!({ "tuple": not_asked.tuple.as_ref().map(found), "relation": not_asked.relation }),
-        ),
+        Kind::NotAsked(not_asked) => {
+            ("not_asked", json!({ "tuple": not_asked.tuple.as_ref().map(found), "relation": not_asked.relation }))
+        }
     }
 }
 

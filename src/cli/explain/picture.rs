@@ -23,7 +23,8 @@ pub(super) fn draw(explained: &ExplainResponse) -> String {
     let mut picture = format!("{}\n", printable(&answer));
     if let Some(root) = &explained.root {
         picture.push('\n');
-        Pen { lines: &mut picture }.step(root, Place { before: "", branch: "", below: "", object: "", taken_out: false });
+        Pen { lines: &mut picture }
+            .step(root, Place { before: "", branch: "", below: "", object: "", taken_out: false });
     }
     let _infallible = write!(picture, "\nmodel {}", explained.authorization_model_id);
     picture
@@ -82,29 +83,17 @@ impl Pen<'_> {
 
     fn steps(&mut self, step: &ExplanationStep, around: &str, object: &str) {
         let takes_out = operator(step) == SetOperator::Difference;
-        let drawn: Vec<(usize, &ExplanationStep)> =
-            step.steps.iter().enumerate().filter(|(_, below)| below.has_say).collect();
-        let aside: Vec<String> = step.steps.iter().enumerate().filter(|(_, below)| !below.has_say).map(|(position, below)| {
-            let but_not = if takes_out && position == 1 { "but not " } else { "" };
-            format!("{} {but_not}{}", mark(below.outcome()), name(below, object))
-        }).collect();
-        let mut notes = Vec::new();
-        if !aside.is_empty() {
-            notes.push(format!("· without say: {}", aside.join(", ")));
-        }
-        match (step.omitted, step.outcome()) {
-            (0, _) => {}
-            (more, Outcome::Holds) => notes.push(format!("· and {more} more")),
-            (more, _) => notes.push(format!("· and {more} more that do not help")),
-        }
-        let last = drawn.len() + notes.len();
-        for (number, (position, below)) in drawn.iter().enumerate() {
+        let mut below = Below::default();
+        below.collect(step, object);
+        let notes = below.notes(step.outcome());
+        let last = below.drawn.len() + notes.len();
+        for (number, (position, step)) in below.drawn.iter().enumerate() {
             let (branch, rest) = branches(number + 1 == last);
             let taken_out = takes_out && *position == 1;
-            self.step(below, Place { before: around, branch, below: rest, object, taken_out });
+            self.step(step, Place { before: around, branch, below: rest, object, taken_out });
         }
         for (number, note) in notes.iter().enumerate() {
-            let (branch, _) = branches(drawn.len() + number + 1 == last);
+            let (branch, _) = branches(below.drawn.len() + number + 1 == last);
             self.line(around, branch, note);
         }
     }
@@ -114,6 +103,49 @@ impl Pen<'_> {
         self.lines.push_str(branch);
         self.lines.push_str(&printable(text));
         self.lines.push('\n');
+    }
+}
+
+/// What is drawn below a step.
+#[derive(Default)]
+struct Below<'a> {
+    /// Steps that have a say, each with its position.
+    drawn: Vec<(usize, &'a ExplanationStep)>,
+    aside: Vec<String>,
+    omitted: u64,
+}
+
+impl<'a> Below<'a> {
+    /// The tuples and parents of a union stand for themselves: a line of its own would say nothing more.
+    fn collect(&mut self, step: &'a ExplanationStep, object: &str) {
+        let operator = operator(step);
+        self.omitted += step.omitted;
+        for (position, below) in step.steps.iter().enumerate() {
+            let transparent = matches!(below.kind, Some(Kind::Tuples(_) | Kind::Parents(_)));
+            let taken_out = operator == SetOperator::Difference && position == 1;
+            if !below.has_say {
+                let mark = if taken_out { negated(below.outcome()) } else { mark(below.outcome()) };
+                let but_not = if taken_out { "but not " } else { "" };
+                self.aside.push(format!("{mark} {but_not}{}", name(below, object)));
+            } else if transparent && operator == SetOperator::Union {
+                self.collect(below, object);
+            } else {
+                self.drawn.push((position, below));
+            }
+        }
+    }
+
+    fn notes(&self, outcome: Outcome) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.aside.is_empty() {
+            notes.push(format!("· without say: {}", self.aside.join(", ")));
+        }
+        match (self.omitted, outcome) {
+            (0, _) => {}
+            (more, Outcome::Holds) => notes.push(format!("· and {more} more")),
+            (more, _) => notes.push(format!("· and {more} more that do not help")),
+        }
+        notes
     }
 }
 
@@ -128,6 +160,17 @@ fn mark(outcome: Outcome) -> char {
         Outcome::Cycle => '↺',
         Outcome::ConditionFailed => '!',
         Outcome::TooDeep | Outcome::Unspecified => '?',
+    }
+}
+
+/// The mark of what is taken out.
+fn negated(outcome: Outcome) -> char {
+    match outcome {
+        Outcome::Holds => mark(Outcome::DoesNotHold),
+        Outcome::DoesNotHold => mark(Outcome::Holds),
+        unknown @ (Outcome::Cycle | Outcome::ConditionFailed | Outcome::TooDeep | Outcome::Unspecified) => {
+            mark(unknown)
+        }
     }
 }
 
@@ -165,13 +208,21 @@ fn text(step: &ExplanationStep, object: &str) -> String {
         None => name,
     };
     match relation.closed() {
-        ClosedReason::Unspecified => format!("{led_here} = {}", short(&relation.definition)),
+        ClosedReason::Unspecified if is_set_operation(&relation.definition) => {
+            format!("{led_here} = {}", short(&relation.definition))
+        }
+        ClosedReason::Unspecified => led_here,
         ClosedReason::Itself => format!("{led_here}: that is the user itself"),
         ClosedReason::OutOfReach => format!("{led_here}: the model has no way for such a user to hold it"),
         ClosedReason::Cycle => format!("{led_here}: asked already above; a cycle decides nothing"),
         ClosedReason::TooDeep => format!("{led_here}: too many levels away, not looked at"),
         ClosedReason::Limit => format!("{led_here}: not unfolded, the explanation is long enough"),
     }
+}
+
+/// What is none shows in the steps.
+fn is_set_operation(definition: &str) -> bool {
+    [" or ", " and ", " but not "].iter().any(|operator| definition.contains(operator))
 }
 
 fn relation_name(relation: &RelationStep, object: &str) -> String {

@@ -153,7 +153,12 @@ impl<'a> Walk<'a, '_> {
         }
     }
 
-    fn operands(&mut self, at: Place<'a>, operator: Operator, operands: Vec<&'a Rewrite>) -> Result<Looked, CheckError> {
+    fn operands(
+        &mut self,
+        at: Place<'a>,
+        operator: Operator,
+        operands: Vec<&'a Rewrite>,
+    ) -> Result<Looked, CheckError> {
         let mut steps = Vec::with_capacity(operands.len());
         for operand in operands {
             steps.push(self.operand(at, operand)?);
@@ -261,7 +266,9 @@ impl<'a> Walk<'a, '_> {
                 (RestrictionKind::Wildcard, User::Object(_) | User::Wildcard(_)) if of_type => {
                     Some(format!("{}:*", restriction.type_name))
                 }
-                (RestrictionKind::Userset(relation), User::Userset(object, own)) if of_type && own.as_str() == relation => {
+                (RestrictionKind::Userset(relation), User::Userset(object, own))
+                    if of_type && own.as_str() == relation =>
+                {
                     Some(format!("{object}#{own}"))
                 }
                 (RestrictionKind::Userset(relation), _) if no_usersets => {
@@ -276,8 +283,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     fn no_tuple(&self, node: Node, relation: &str, looked_for: Vec<String>) -> Step {
-        let kind =
-            StepKind::NoTuple { relation: relation.to_owned(), object: self.name(node.object), looked_for };
+        let kind = StepKind::NoTuple { relation: relation.to_owned(), object: self.name(node.object), looked_for };
         Step::new(Outcome::DoesNotHold, kind, Vec::new())
     }
 
@@ -300,22 +306,21 @@ impl<'a> Walk<'a, '_> {
         let mut aside = Vec::new();
         let (mut others, mut failed) = (false, false);
         let index = self.state.index;
-        let plain = index.subjects(node).iter().filter(|subject| follow.takes(**subject));
-        for subject in plain {
+        for subject in index.subjects(node).iter().filter(|subject| follow.takes(**subject)) {
             others = true;
-            self.ask(node, *subject, None, follow, (&mut asked, &mut aside))?;
+            if !self.has_step(*subject, follow) {
+                self.ask(node, *subject, None, follow, (&mut asked, &mut aside));
+            }
         }
         for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {
             let step = self.conditioned(node, *subject, stored)?;
-            match step.outcome {
-                Outcome::Holds => {
-                    others = true;
-                    self.ask(node, *subject, Some(stored), follow, (&mut asked, &mut aside))?;
-                }
-                outcome => {
-                    failed |= outcome == Outcome::ConditionFailed;
-                    aside.push(step);
-                }
+            let counts = step.outcome == Outcome::Holds;
+            others |= counts;
+            failed |= step.outcome == Outcome::ConditionFailed;
+            match (self.has_step(*subject, follow), counts) {
+                (true, _) => {}
+                (false, true) => self.ask(node, *subject, Some(stored), follow, (&mut asked, &mut aside)),
+                (false, false) => aside.push(step),
             }
         }
         let mut outcomes = Vec::new();
@@ -340,7 +345,7 @@ impl<'a> Walk<'a, '_> {
         condition: Option<&'i StoredCondition>,
         follow: Follow<'_>,
         (asked, aside): (&mut Vec<Asked<'i>>, &mut Vec<Step>),
-    ) -> Result<(), CheckError> {
+    ) {
         let next = match (follow, subject) {
             (_, Subject::Userset(next)) => next,
             (Follow::Parents(computed), Subject::Object(type_id, object)) => {
@@ -350,14 +355,18 @@ impl<'a> Walk<'a, '_> {
                         let tuple = self.found(node, subject, condition);
                         let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
                         aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
-                        return Ok(());
+                        return;
                     }
                 }
             }
-            (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return Ok(()),
+            (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return,
         };
         asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
-        Ok(())
+    }
+
+    /// Whether a tuple has its step already, as one that names the user.
+    fn has_step(&self, subject: Subject, follow: Follow<'_>) -> bool {
+        matches!(follow, Follow::Usersets) && self.evaluation.names_asker(subject)
     }
 
     /// Unfolds those that are asked, those that decide before the others.
@@ -507,7 +516,9 @@ impl Looked {
 impl Follow<'_> {
     fn takes(self, subject: Subject) -> bool {
         match (self, subject) {
-            (Self::Usersets, Subject::Userset(_)) | (Self::Parents(_), Subject::Object(..) | Subject::Userset(_)) => true,
+            (Self::Usersets, Subject::Userset(_)) | (Self::Parents(_), Subject::Object(..) | Subject::Userset(_)) => {
+                true
+            }
             (Self::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => false,
         }
     }
