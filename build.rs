@@ -43,6 +43,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // The same type as in OpenFGA's API.
         .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
+        // Ordered maps, so that one answer has one encoding.
+        .btree_map(".")
         .include_file("services.rs")
         .compile_fds(descriptors)?;
     Builder::new().build_client(false).compile(&[openfga_service()]);

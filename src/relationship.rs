@@ -15,6 +15,7 @@ pub mod store;
 pub mod store_file;
 pub mod tuple;
 pub mod validate;
+pub mod visible_set;
 
 pub use condition::{
     COST_MAX, CompileError, ConditionError, ConditionInput, EXPRESSION_BYTES_MAX, InputSource, NESTING_MAX,

@@ -45,7 +45,7 @@ pub struct Explanation {
     pub root: Step,
 }
 
-/// How a step came out. Ordered by how little is certain; a set operation takes the least certain of those that it needs.
+/// How a step came out, ordered by how little is certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// It holds.
@@ -211,11 +211,15 @@ impl Outcome {
             (Operator::Difference, 1..) => outcome.negated(),
             (Operator::Union | Operator::Intersection | Operator::Difference, _) => *outcome,
         };
-        let mut outcomes = operands.iter().enumerate().map(counted);
-        if outcomes.clone().any(|outcome| outcome == deciding) {
+        let outcomes: Vec<Self> = operands.iter().enumerate().map(counted).collect();
+        if outcomes.contains(&deciding) {
             return deciding;
         }
-        outcomes.by_ref().fold(neutral, Self::max)
+        // As in the evaluator: what depends on itself is denied in the end, so it weighs more than what failed.
+        if operator != Operator::Union && outcomes.contains(&Self::Cycle) {
+            return Self::Cycle;
+        }
+        outcomes.into_iter().fold(neutral, Self::max)
     }
 
     fn negated(self) -> Self {

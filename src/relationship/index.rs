@@ -264,14 +264,12 @@ impl Index {
     }
 
     /// What the tuples without a condition are about whose user is this one, in no order that matters.
-    #[expect(dead_code, reason = "the visible set will ask")]
     pub(super) fn nodes(&self, subject: Subject) -> impl Iterator<Item = Node> {
         let nodes = self.reverse.get(shard_of(&subject)).and_then(|shard| shard.plain.get(&subject));
         nodes.map_or(&[][..], Vec::as_slice).iter().copied()
     }
 
     /// What the tuples with a condition are about whose user is this one.
-    #[expect(dead_code, reason = "the visible set will ask")]
     pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
         let shard = self.reverse.get(shard_of(&subject)).filter(|shard| !shard.conditioned.is_empty());
         let nodes = shard.and_then(|shard| shard.conditioned.get(&subject)).map_or(&[][..], Vec::as_slice);
