@@ -276,6 +276,11 @@ impl Config {
     /// # Errors
     /// On an unknown key, a wrong value, or a file that cannot be read.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        for (variable, instead) in
+            unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        {
+            tracing::warn!(variable, instead, "an environment variable looks like a setting and is none");
+        }
         Self::load_from(file, Environment::default(), overrides)
     }
 
@@ -343,6 +348,21 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
     let secret = std::fs::read_to_string(path)
         .map_err(|e| ConfigError::Secret { path: path.to_owned(), detail: e.to_string() })?;
     Ok(Some(secret.trim_end().to_owned()))
+}
+
+/// Variables that look like settings and are none, each with how a setting is written.
+fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let unknown = |name: String| {
+        let rest = name.strip_prefix("RAGWARD_").filter(|rest| !rest.starts_with('_') && *rest != "CONFIG")?;
+        let instead = match rest.split_once('_') {
+            Some((section, key)) => format!("RAGWARD__{section}__{key}"),
+            None => "RAGWARD__SECTION__KEY".to_owned(),
+        };
+        Some((name, instead))
+    };
+    let mut unknown: Vec<(String, String)> = names.filter_map(unknown).collect();
+    unknown.sort_unstable();
+    unknown
 }
 
 /// Every key of `values` must be a property of `schema`.
@@ -413,6 +433,17 @@ mod tests {
             let error = load(toml, environment, &Overrides::default()).expect_err(toml).to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn variables_that_mean_nothing_are_found() {
+        let names =
+            ["PATH", "RAGWARD_CONFIG", "RAGWARD__SERVER__LISTEN", "RAGWARD_SERVER_LISTEN", "RAGWARD_DATA", "RAGWARDX"];
+        let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
+        let expected =
+            [("RAGWARD_DATA", "RAGWARD__SECTION__KEY"), ("RAGWARD_SERVER_LISTEN", "RAGWARD__SERVER__LISTEN")];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -119,7 +119,8 @@ fn compare(world: &World, order: u64, comparisons: &AtomicU64) -> Result<(), Dif
     for (object, relation) in &nodes {
         for kind in USER_FILTERS {
             let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-            let known = world.model.type_definition(type_name).is_some() && userset.is_none_or(|r| defined(type_name, r));
+            let known =
+                world.model.type_definition(type_name).is_some() && userset.is_none_or(|r| defined(type_name, r));
             if !known || *object == "doc:unnamed" {
                 continue;
             }

@@ -54,7 +54,7 @@ pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Out
         contextual_tuples: tuples.iter().map(tuple_message).collect::<Result<_, _>>()?,
         context: Some(values(context)?),
     };
-    let client = args.connection.open(config).await?;
+    let client = args.connection.open_existing(config).await?;
     let explained = client.retrieval().explain(request).await?.into_inner();
     output.result(&json::response(&explained), || picture::draw(&explained))?;
     if explained.allowed { Ok(()) } else { Err(Failure::failed("")) }

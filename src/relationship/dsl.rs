@@ -17,7 +17,7 @@ use super::model::AuthorizationModel;
 use super::validate::{ModelError, ValidModel};
 
 pub(crate) use printer::print_rewrite;
-pub use printer::{print, print_condition, print_relation};
+pub use printer::{print, print_condition, print_relation, print_with_sources};
 pub use source_map::{Position, SourceMap, Span};
 
 /// Longest model text, in bytes (`OpenFGA`'s limit).

@@ -8,6 +8,8 @@
 //! It tells of what is hidden, so it is for administrators.
 
 #[cfg(test)]
+mod agreement;
+#[cfg(test)]
 mod tests;
 mod walk;
 

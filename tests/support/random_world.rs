@@ -139,21 +139,27 @@ fn model(dice: &mut Dice, conditions: bool) -> AuthorizationModel {
     }
     let mut doc = vec![relation(dice, conditions, "parent", Rewrite::Direct, &["doc", "folder"])];
     let shapes = [
-        "user", "user:*", "bot", "bot:*", "group#member", "group#manager", "folder#r0", "folder#r1", "doc#r0", "doc#r1",
-        "doc#r2", "doc#r3", "doc#r4",
+        "user",
+        "user:*",
+        "bot",
+        "bot:*",
+        "group#member",
+        "group#manager",
+        "folder#r0",
+        "folder#r1",
+        "doc#r0",
+        "doc#r1",
+        "doc#r2",
+        "doc#r3",
+        "doc#r4",
     ];
     for (position, name) in DOC_RELATIONS.into_iter().enumerate() {
         let depth = dice.below(REWRITE_DEPTH + 1);
         let rewrite = random_rewrite(dice, &DOC_RELATIONS, position, depth);
         doc.push(relation(dice, conditions, name, rewrite, &shapes));
     }
-    let types = [
-        ("user", Vec::new()),
-        ("bot", Vec::new()),
-        ("group", vec![member, manager]),
-        ("folder", folder),
-        ("doc", doc),
-    ];
+    let types =
+        [("user", Vec::new()), ("bot", Vec::new()), ("group", vec![member, manager]), ("folder", folder), ("doc", doc)];
     let mut model = AuthorizationModel {
         schema_version: "1.1".to_owned(),
         types: types.map(|(name, relations)| TypeDefinition { name: name.to_owned(), relations, source: None }).into(),
@@ -197,10 +203,7 @@ fn random_rewrite(dice: &mut Dice, siblings: &[&str], position: usize, depth: us
     if depth == 0 || dice.chance(20) {
         return match dice.below(4) {
             2 if position > 0 => computed(siblings[dice.below(position)]),
-            3 => Rewrite::TupleToUserset {
-                tupleset: "parent".to_owned(),
-                computed: (*dice.pick(siblings)).to_owned(),
-            },
+            3 => Rewrite::TupleToUserset { tupleset: "parent".to_owned(), computed: (*dice.pick(siblings)).to_owned() },
             _ => Rewrite::Direct,
         };
     }
