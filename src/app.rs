@@ -108,6 +108,7 @@ impl App {
             vector_store,
             documents,
             relationships: relationships.clone(),
+            explain: config.server.explain,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
@@ -157,11 +158,12 @@ impl App {
         }
     }
 
-    /// A client of the same services without a network, for commands that work on a data directory.
+    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
+    /// may be told everything in it.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = self.services.clone();
+        let services = Services { explain: true, ..self.services.clone() };
         // The task ends when the client, which owns the other end of the channel, is dropped.
         tokio::spawn(async move {
             let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;

@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
     pub insecure_identity: bool,
+    /// Serve `Explain`, which tells whoever asks of what is hidden. For administrators.
+    pub explain: bool,
     /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
     pub request_timeout_ms: u64,
     /// How long running requests may take to end once the server was told to stop, in milliseconds.
@@ -202,6 +204,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8980)),
             insecure_identity: false,
+            explain: false,
             request_timeout_ms: 10_000,
             shutdown_timeout_ms: 10_000,
         }
@@ -314,6 +317,11 @@ impl Config {
     /// # Errors
     /// On an unknown key, a wrong value, or a file that cannot be read.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        for (variable, instead) in
+            unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        {
+            tracing::warn!(variable, instead, "an environment variable looks like a setting and is none");
+        }
         Self::load_from(file, Environment::default(), overrides)
     }
 
@@ -419,6 +427,21 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
     Ok(Some(secret.trim_end().to_owned()))
 }
 
+/// Variables that look like settings and are none, each with how a setting is written.
+fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let unknown = |name: String| {
+        let rest = name.strip_prefix("RAGWARD_").filter(|rest| !rest.starts_with('_') && *rest != "CONFIG")?;
+        let instead = match rest.split_once('_') {
+            Some((section, key)) => format!("RAGWARD__{section}__{key}"),
+            None => "RAGWARD__SECTION__KEY".to_owned(),
+        };
+        Some((name, instead))
+    };
+    let mut unknown: Vec<(String, String)> = names.filter_map(unknown).collect();
+    unknown.sort_unstable();
+    unknown
+}
+
 /// Every key of `values` must be a property of `schema`.
 fn check_keys(values: &Value, schema: &Value, root: &Value, path: &str) -> Result<(), ConfigError> {
     let Value::Object(values) = values else { return Ok(()) };
@@ -507,6 +530,17 @@ mod tests {
             let toml = format!("[authorizer.checks]\n{line}");
             assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
         }
+    }
+
+    #[test]
+    fn variables_that_mean_nothing_are_found() {
+        let names =
+            ["PATH", "RAGWARD_CONFIG", "RAGWARD__SERVER__LISTEN", "RAGWARD_SERVER_LISTEN", "RAGWARD_DATA", "RAGWARDX"];
+        let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
+        let expected =
+            [("RAGWARD_DATA", "RAGWARD__SECTION__KEY"), ("RAGWARD_SERVER_LISTEN", "RAGWARD__SERVER__LISTEN")];
+        assert_eq!(found, expected);
     }
 
     #[test]

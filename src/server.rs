@@ -4,6 +4,7 @@
 //! `retrieval` hands out, which is `Permitted`.
 
 mod deadline;
+mod explain;
 mod ingest;
 mod openfga;
 mod reflection;
@@ -54,6 +55,8 @@ pub struct Services {
     pub documents: Arc<dyn DocumentStore>,
     /// What `OpenFGA`'s API is served over; not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,
+    /// Whether `Explain` is served. It tells of what is hidden.
+    pub explain: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
 }

@@ -36,9 +36,10 @@ impl From<RetrievalError> for Status {
                 tracing::warn!(%error, "refused");
                 "the collection has too many guards for a text search; the server's log says what to set".to_owned()
             }
-            RetrievalError::Invalid(_) | RetrievalError::Unsupported(_) | RetrievalError::DeadlineExceeded => {
-                error.to_string()
-            }
+            RetrievalError::Invalid(_)
+            | RetrievalError::Unsupported(_)
+            | RetrievalError::UnknownChunk { .. }
+            | RetrievalError::DeadlineExceeded => error.to_string(),
         };
         let mut details = details_of(error.code());
         if let RetrievalError::Invalid(violations) = &error {
