@@ -76,6 +76,12 @@ impl Guarded for Candidate {
     }
 }
 
+impl Guarded for Object {
+    fn guard(&self) -> &Object {
+        self
+    }
+}
+
 /// Decides for one principal and one request. Each distinct guard is asked once, however many items it has.
 pub struct Enforcer<'a> {
     authorizer: &'a dyn Authorizer,
