@@ -17,7 +17,7 @@ const LAYERS: [&[&str]; 12] = [
     &["identity"],
     &["chunk"],
     &["relationship"],
-    &["storage", "backend", "config", "proto"],
+    &["storage", "backend", "config", "proto", "audit"],
     &["error_code"],
 ];
 

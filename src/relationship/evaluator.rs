@@ -28,7 +28,7 @@ pub const LEVELS_MAX: u8 = 24;
 /// Most steps for one question. A step takes some tens of nanoseconds.
 pub const STEPS_MAX: u64 = 10_000_000;
 /// A condition counts as so many steps.
-const STEPS_PER_CONDITION: u64 = 64;
+pub(super) const STEPS_PER_CONDITION: u64 = 64;
 /// After so many steps the caller is asked whether to go on.
 pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
 
@@ -120,13 +120,24 @@ impl Outcome {
         Self { verdict, ..self }
     }
 
-    /// Both operands are needed for the answer: the less certain verdict, everything that it rests on.
-    fn with(self, other: Self) -> Self {
-        Self {
-            verdict: self.verdict.max(other.verdict),
-            height: self.height.max(other.height),
-            cut_at: self.cut_at.min(other.cut_at),
-        }
+    /// Operands of `or` of which none decided: the less certain verdict, everything that it rests on.
+    fn or(self, other: Self) -> Self {
+        self.with(other, self.verdict.max(other.verdict))
+    }
+
+    /// Operands of `and` of which none decided. One that depends on itself is denied in the end, so it weighs more than
+    /// one that failed, as in `OpenFGA`.
+    fn and(self, other: Self) -> Self {
+        let verdict = if self.verdict == Verdict::Cyclic || other.verdict == Verdict::Cyclic {
+            Verdict::Cyclic
+        } else {
+            self.verdict.max(other.verdict)
+        };
+        self.with(other, verdict)
+    }
+
+    fn with(self, other: Self, verdict: Verdict) -> Self {
+        Self { verdict, height: self.height.max(other.height), cut_at: self.cut_at.min(other.cut_at) }
     }
 }
 
@@ -203,6 +214,16 @@ impl<'a> Evaluation<'a> {
         let object = self.index.object(object).unwrap_or_else(|| {
             if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
         });
+        self.check_number(relation, object, go_on)
+    }
+
+    /// The same by numbers.
+    pub(super) fn check_number(
+        &mut self,
+        relation: RelationId,
+        object: ObjectId,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
         let outcome = self.run(Node { relation, object }, go_on);
         if outcome.is_err() {
             self.give_up();
@@ -333,12 +354,12 @@ impl<'a> Evaluation<'a> {
             match self.is_met(condition) {
                 Ok(true) => return Ok(Outcome::ALLOWED),
                 Ok(false) => {}
-                Err(failed) => so_far = so_far.with(failed),
+                Err(failed) => so_far = so_far.or(failed),
             }
         }
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
         let (met, failed) = self.met(asked, !usersets.is_empty());
-        Err((usersets, met, so_far.with(failed)))
+        Err((usersets, met, so_far.or(failed)))
     }
 
     fn names_asker(&self, subject: Subject) -> bool {
@@ -461,7 +482,10 @@ impl<'a> Frame<'a> {
             self.so_far = answer;
             return true;
         }
-        self.so_far = self.so_far.with(answer);
+        self.so_far = match &self.task {
+            Task::Intersection { .. } => self.so_far.and(answer),
+            Task::Relation { .. } | Task::Union(_) | Task::Level { .. } => self.so_far.or(answer),
+        };
         false
     }
 

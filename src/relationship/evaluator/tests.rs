@@ -191,6 +191,15 @@ fn many_groups_that_are_all_in_each_other_are_bounded_work() {
     let everybody: BTreeSet<Result<bool, String>> =
         (0..60).map(|n| answer(&snapshot, &format!("user:anne member group:{n}")).map_err(|e| e.to_string())).collect();
     assert_eq!(everybody, BTreeSet::from([Ok(true)]));
+    // Nobody is found, and the way goes too deep.
+    let user = User::parse("user:bob").expect("a user");
+    let mut evaluation = snapshot.evaluation(&user).expect("a known user");
+    let member = Relation::parse("member").expect("a name");
+    for n in 0..60 {
+        let group = Object::parse(&format!("group:{n}")).expect("an object");
+        assert_eq!(evaluation.check(&member, &group, &mut || true), Err(CheckError::TooDeep), "group {n}");
+    }
+    assert!(evaluation.steps < 1_000_000, "{} steps", evaluation.steps);
 }
 
 #[test]
