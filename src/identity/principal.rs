@@ -171,6 +171,12 @@ impl Principal {
         Ok(Self { details, ..self.clone() })
     }
 
+    /// Whether the token has details.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        !matches!(self.details, Details::Unlimited)
+    }
+
     /// Whether the token's details leave anything of this guard. Whether the subject may see it is another question.
     #[must_use]
     pub fn details_fit_guard(&self, guard: &Object) -> bool {
