@@ -10,6 +10,7 @@ pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
+use crate::identity::principal::NotDetailed;
 use crate::relationship::Relation;
 use crate::relationship::tuple::shown;
 use crate::vector_store::VectorStoreError;
@@ -65,6 +66,9 @@ pub enum RetrievalError {
     /// The deadline passed.
     #[error("there was no answer before the deadline")]
     DeadlineExceeded,
+    /// The token's details leave nothing of this request.
+    #[error(transparent)]
+    NotDetailed(#[from] NotDetailed),
 }
 
 impl RetrievalError {
@@ -79,6 +83,7 @@ impl RetrievalError {
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
             Self::UnknownChunk { .. } => ErrorCode::NotFound,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+            Self::NotDetailed(_) => ErrorCode::PermissionDenied,
         }
     }
 }
