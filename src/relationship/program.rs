@@ -8,11 +8,11 @@ use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 
 /// A type of the model, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct TypeId(u32);
+pub(super) struct TypeId(pub(super) u32);
 
 /// A relation of a type, by number; two types' relations of one name are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RelationId(u32);
+pub(super) struct RelationId(pub(super) u32);
 
 impl RelationId {
     pub(super) fn index(self) -> usize {

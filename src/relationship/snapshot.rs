@@ -115,7 +115,7 @@ impl Snapshot {
         self.model.admits_all(tuples)?;
         let mut with = self.clone();
         with.numbering.common.get_or_insert(self.object_count());
-        with.insert_all(tuples);
+        with.change(&[], tuples);
         Ok(with)
     }
 
@@ -243,7 +243,7 @@ impl Snapshot {
         };
         if question.takes_conditions()? {
             for object in self.objects_of(type_name) {
-                if !ask(object, go_on)? {
+                if !ask(&object, go_on)? {
                     return Ok(());
                 }
             }
@@ -284,8 +284,7 @@ impl Snapshot {
     /// The object of a number.
     #[must_use]
     pub fn object(&self, number: u32) -> Option<Object> {
-        // Some are known as users only, and those may have longer names.
-        Object::parse_within(self.index.name(ObjectId(number))?, USER_BYTES_MAX).ok()
+        self.index.name(ObjectId(number)).and_then(named)
     }
 
     pub(super) fn question<'a>(
@@ -319,8 +318,8 @@ impl Snapshot {
         }
         for named in self.objects_of(&filter.type_name) {
             let user = match &filter.relation {
-                Some(relation) => User::Userset(named.clone(), relation.clone()),
-                None => User::Object(named.clone()),
+                Some(relation) => User::Userset(named, relation.clone()),
+                None => User::Object(named),
             };
             // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
             let listed = self.check(&user, relation, object)?
@@ -353,15 +352,29 @@ impl Snapshot {
     }
 
     /// The objects of a type that tuples name, in no order.
-    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = &Object> {
-        self.index.objects().filter(|object| object.type_name() == type_name.as_str())
+    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = Object> {
+        let is_of = |name: &&str| name.split_once(':').is_some_and(|(of, _)| of == type_name.as_str());
+        self.index.objects().filter(is_of).filter_map(named)
     }
 
-    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
-        Arc::make_mut(&mut self.index).insert_all(self.model.program(), tuples);
+    /// Puts in any number of tuples that fit the model.
+    pub(super) fn load(&mut self, tuples: impl IntoIterator<Item = RelationshipTuple>) {
+        Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 
-    pub(super) fn remove(&mut self, tuple: &RelationshipTuple) {
-        Arc::make_mut(&mut self.index).remove(self.model.program(), tuple);
+    /// Takes tuples out and puts those in that fit the model.
+    pub(super) fn change<T: Borrow<RelationshipTuple>>(&mut self, removed: &[RelationshipTuple], added: &[T]) {
+        Arc::make_mut(&mut self.index).change(self.model.program(), removed, added);
     }
+
+    /// Bounds what the changes since the last time take and cost; for states that are kept.
+    pub(super) fn compact(&mut self) {
+        Arc::make_mut(&mut self.index).compact();
+    }
+}
+
+/// An object by its name in the index.
+fn named(name: &str) -> Option<Object> {
+    // Some are known as users only, and those may have longer names.
+    Object::parse_within(name, USER_BYTES_MAX).ok()
 }

@@ -35,7 +35,7 @@ pub(in crate::relationship) fn check_all(
 
 /// The users of the tuples about a node that count.
 fn met(program: &Program, index: &Index, context: &Map<String, Value>, node: Node) -> Result<Vec<Subject>, CheckError> {
-    let mut subjects = index.subjects(node).to_vec();
+    let mut subjects: Vec<Subject> = index.subjects(node).iter().collect();
     for (subject, stored) in index.conditioned(node) {
         let Some(condition) = program.condition(stored.condition) else { continue };
         let of_tuple = stored.context.as_ref().map_err(Clone::clone)?;
