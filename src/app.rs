@@ -1,5 +1,7 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
+mod identity;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
 use crate::retrieval::{RetrievalConfig, Retriever};
-use crate::server::{self, ServerError, Services};
+use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
 use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
@@ -35,6 +37,7 @@ pub struct App {
     authorizer: Arc<dyn Authorizer>,
     relationships: Option<RelationshipStores>,
     shutdown_timeout: Duration,
+    config: Config,
 }
 
 /// Why the backends cannot be opened or served.
@@ -43,6 +46,9 @@ pub enum AppError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Who is let in is not said, or said wrongly.
+    #[error("{0}")]
+    Identity(String),
     /// The configured relation is not one.
     #[error("`retrieval.relation`: {0}")]
     Relation(#[from] ParseError),
@@ -68,7 +74,7 @@ impl AppError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Config(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
+            Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
@@ -101,9 +107,12 @@ impl App {
             documents,
             relationships: relationships.clone(),
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
+            authorizer: Arc::clone(&authorizer),
+            // For whoever holds the data directory: local administration.
+            authentication: Authentication::Believed,
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
-        Ok(Self { services, authorizer, relationships, shutdown_timeout })
+        Ok(Self { services, authorizer, relationships, shutdown_timeout, config: config.clone() })
     }
 
     /// Who decides.
@@ -121,8 +130,9 @@ impl App {
     /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
     ///
     /// # Errors
-    /// When the connection layer fails.
+    /// When nobody says who is asking (see [`check_identity`]), or the connection layer fails.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let services = Services { authentication: identity::authentication(&self.config)?, ..self.services.clone() };
         let connections = TcpListenerStream::new(listener).map(|connection| {
             // Answers are small: waiting to fill a packet would only add latency.
             connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -133,7 +143,7 @@ impl App {
             // Nobody listens any more when the server has failed already.
             stopping.send(()).unwrap_or_default();
         };
-        let serving = server::serve(self.services.clone(), connections, stop);
+        let serving = server::serve(services, connections, stop);
         let too_long = async {
             match stopped.await {
                 Ok(()) => tokio::time::sleep(self.shutdown_timeout).await,
@@ -149,7 +159,8 @@ impl App {
         }
     }
 
-    /// A client of the same services without a network, for commands that work on a data directory.
+    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
+    /// can do anything to it, so no token is asked for.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
@@ -242,12 +253,21 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
     })
 }
 
+/// Whether it is said who may call over the network, so that a server can be started.
+///
+/// # Errors
+/// When there is neither an issuer nor `insecure_identity`, when there are both, or when `[identity]` makes no sense.
+pub fn check_identity(config: &Config) -> Result<(), AppError> {
+    identity::authentication(config).map(drop)
+}
+
 /// Whether everything that is named can be used, as far as can be told without opening or calling it. Must run in tokio.
 ///
 /// # Errors
 /// As [`App::open`].
 pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
+    identity::check(config)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
         replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;

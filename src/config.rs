@@ -1,6 +1,8 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
 //! that reads the environment.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,11 @@ use config::{Environment, File, FileFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use identity::{
+    ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
+    IssuerConfig, StepUpConfig,
+};
 
 /// Everything that an operator can set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +30,8 @@ pub struct Config {
     pub vector_store: VectorStoreConfig,
     /// Limits of retrieval.
     pub retrieval: RetrievalConfig,
+    /// Who may call.
+    pub identity: IdentityConfig,
 }
 
 /// The gRPC server.

@@ -10,6 +10,7 @@ pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
+use crate::identity::principal::NotDetailed;
 use crate::relationship::Relation;
 use crate::vector_store::VectorStoreError;
 
@@ -56,6 +57,9 @@ pub enum RetrievalError {
     /// The deadline passed.
     #[error("there was no answer before the deadline")]
     DeadlineExceeded,
+    /// The token's details leave nothing of this request.
+    #[error(transparent)]
+    NotDetailed(#[from] NotDetailed),
 }
 
 impl RetrievalError {
@@ -69,6 +73,7 @@ impl RetrievalError {
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+            Self::NotDetailed(_) => ErrorCode::PermissionDenied,
         }
     }
 }

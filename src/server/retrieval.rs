@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
+use super::authentication::{self, Authentication};
 use super::deadline::deadline;
 use super::{Services, status, values};
 use crate::authz::Consistency;
 use crate::authz::enforce::Permitted;
 use crate::chunk::Chunk;
+use crate::identity::Principal;
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::request::RetrievalParts;
@@ -18,11 +20,16 @@ use crate::vector_store::Query;
 pub(super) struct RetrievalApi {
     retriever: Retriever,
     request_timeout: Duration,
+    authentication: Authentication,
 }
 
 impl RetrievalApi {
     pub(super) fn new(services: &Services) -> Self {
-        Self { retriever: services.retriever.clone(), request_timeout: services.request_timeout }
+        Self {
+            retriever: services.retriever.clone(),
+            request_timeout: services.request_timeout,
+            authentication: services.authentication.clone(),
+        }
     }
 }
 
@@ -33,7 +40,11 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RetrieveRequest>,
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
-        let parts = retrieval_parts(request.into_inner()).map_err(|violation| status::invalid(vec![violation]))?;
+        let caller = authentication::caller(&request)?;
+        let message = request.into_inner();
+        let principal = authentication::principal(&caller, &message.user)?;
+        self.authentication.step_up(&caller, &message.collection)?;
+        let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
@@ -45,9 +56,12 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let caller = authentication::caller(&request)?;
         let message = request.into_inner();
+        let principal = authentication::principal(&caller, &message.user)?;
+        self.authentication.step_up(&caller, &message.collection)?;
         let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
-        let request = RecheckRequest::new(&message.user, message.collection, message.chunk_ids, consistency)
+        let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
         let permitted = self.retriever.recheck(&request, deadline).await?;
         let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
@@ -55,7 +69,10 @@ impl RetrievalService for RetrievalApi {
     }
 }
 
-fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, FieldViolation> {
+fn retrieval_parts(
+    message: message::RetrieveRequest,
+    principal: Result<Principal, FieldViolation>,
+) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
         message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
@@ -64,7 +81,7 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
         }
     });
     Ok(RetrievalParts {
-        user: message.user,
+        principal,
         collection: message.collection,
         query,
         top_k: message.top_k,

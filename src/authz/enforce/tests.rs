@@ -121,9 +121,11 @@ fn a_chunk_that_changed_hands_is_not_hydrated() {
         vector: Vec::new(),
     };
     let permitted = || Permitted { item: candidate("1", "document:open") };
-    assert!(permitted().hydrate(chunk("1", "document:open")).is_some());
-    assert!(permitted().hydrate(chunk("1", "document:shut")).is_none());
-    assert!(permitted().hydrate(chunk("2", "document:open")).is_none());
+    let principal = Principal::stated("user:anne").unwrap();
+    let hydrated = |chunk| permitted().hydrate(chunk, &mut principal.ledger()).is_some();
+    assert!(hydrated(chunk("1", "document:open")));
+    assert!(!hydrated(chunk("1", "document:shut")));
+    assert!(!hydrated(chunk("2", "document:open")));
 }
 
 proptest! {
