@@ -75,7 +75,7 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
             let user = User::parse(subject).expect("a user");
             for (type_name, relation) in relations(&world) {
                 let found = visible(&snapshot, &user, &relation, &type_name);
-                let objects: BTreeSet<&Object> = snapshot.objects_of(&type_name).collect();
+                let objects: BTreeSet<Object> = snapshot.objects_of(&type_name).collect();
                 let checked = objects.iter().filter(|object| snapshot.check(&user, &relation, object) == Ok(true));
                 let checked: BTreeSet<String> = checked.map(ToString::to_string).collect();
                 let told = objects.iter().map(ToString::to_string);
