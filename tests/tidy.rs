@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 11] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 4] = [
+const DOORS: [(&[&str], &[&str]); 5] = [
     (&["qdrant_client"], &["vector_store/qdrant"]),
     // The server's API has the client's messages: one set of types for one contract.
     (&["openfga_client"], &["authz/openfga", "server/openfga", "server/reflection"]),
@@ -29,6 +29,7 @@ const DOORS: [(&[&str], &[&str]); 4] = [
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
+    (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
 ];
 

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use self::memo::Memo;
 use super::condition::ConditionError;
-use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
+use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
@@ -164,7 +164,7 @@ enum Task<'a> {
     Intersection { left: &'a [Expression], subtract_last: bool },
     /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
     /// met. `computed` says what to ask of a parent.
-    Level { left: &'a [Subject], met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
+    Level { left: Subjects<'a>, met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
 }
 
 impl<'a> Evaluation<'a> {
@@ -386,7 +386,7 @@ impl<'a> Evaluation<'a> {
         &mut self,
         node: Node,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Outcome, (&'a [Subject], Vec<Subject>, Outcome)> {
+    ) -> Result<Outcome, (Subjects<'a>, Vec<Subject>, Outcome)> {
         let plain = self.plain(node);
         if let Ok(Outcome { verdict: Verdict::Allowed, .. }) = plain {
             return Ok(Outcome::ALLOWED);
@@ -471,9 +471,9 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The same for the tuples without a condition alone.
-    fn plain(&self, node: Node) -> Result<Outcome, &'a [Subject]> {
+    fn plain(&self, node: Node) -> Result<Outcome, Subjects<'a>> {
         let subjects = self.index.subjects(node);
-        let holds = |subject: Subject| subjects.binary_search(&subject).is_ok();
+        let holds = |subject: Subject| subjects.contains(subject);
         let named = match self.asker {
             Asker::Object(type_id, object) => {
                 holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
@@ -485,11 +485,8 @@ impl<'a> Evaluation<'a> {
         if named {
             return Ok(Outcome::ALLOWED);
         }
-        let usersets = subjects.partition_point(|subject| matches!(subject, Subject::Userset(_)));
-        match subjects.get(..usersets) {
-            Some(usersets) if !usersets.is_empty() => Err(usersets),
-            _ => Ok(Outcome::DENIED),
-        }
+        let usersets = subjects.usersets();
+        if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
     }
 
     /// Takes the last frame off and gives its answer.
@@ -558,7 +555,7 @@ impl<'a> Frame<'a> {
                 let node = next_node(left, met, computed)?;
                 let Some(below) = remaining.checked_sub(1) else {
                     // The others are as deep as this one.
-                    *left = &[];
+                    *left = Subjects::default();
                     met.clear();
                     return Some(Part::TooDeep);
                 };
@@ -569,8 +566,8 @@ impl<'a> Frame<'a> {
 }
 
 /// What to ask of the next userset or parent.
-fn next_node(left: &mut &[Subject], met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
-    while let Some(subject) = left.split_off_first().copied().or_else(|| met.pop()) {
+fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
+    while let Some(subject) = left.split_off_first().or_else(|| met.pop()) {
         match subject {
             Subject::Userset(node) => return Some(node),
             Subject::Object(type_id, object) => {

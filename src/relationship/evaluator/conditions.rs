@@ -48,7 +48,7 @@ fn met(
     if !go_on() {
         return Err(CheckError::Interrupted);
     }
-    let mut subjects = index.subjects(node).to_vec();
+    let mut subjects: Vec<Subject> = index.subjects(node).iter().collect();
     for (number, (subject, stored)) in index.conditioned(node).iter().enumerate() {
         if number % CONDITIONS_BETWEEN_INTERRUPTS == 0 && !go_on() {
             return Err(CheckError::Interrupted);

@@ -237,8 +237,8 @@ impl<'a> Walk<'a, '_> {
     fn tuples(&mut self, at: Place<'a>) -> Result<Looked, CheckError> {
         let index = self.state.index;
         let mut named = Vec::new();
-        for subject in index.subjects(at.node).iter().filter(|subject| self.evaluation.names_asker(**subject)) {
-            let found = self.found(at.node, *subject, None);
+        for subject in index.subjects(at.node).iter().filter(|subject| self.evaluation.names_asker(*subject)) {
+            let found = self.found(at.node, subject, None);
             named.push(Step::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
         }
         for (subject, stored) in index.conditioned(at.node) {
@@ -306,10 +306,10 @@ impl<'a> Walk<'a, '_> {
         let mut aside = Vec::new();
         let (mut others, mut failed) = (false, false);
         let index = self.state.index;
-        for subject in index.subjects(node).iter().filter(|subject| follow.takes(**subject)) {
+        for subject in index.subjects(node).iter().filter(|subject| follow.takes(*subject)) {
             others = true;
-            if !self.has_step(*subject, follow) {
-                self.ask(node, *subject, None, follow, (&mut asked, &mut aside));
+            if !self.has_step(subject, follow) {
+                self.ask(node, subject, None, follow, (&mut asked, &mut aside));
             }
         }
         for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {

@@ -40,25 +40,33 @@ pub(super) fn list_objects(
     let type_name = TypeName::parse(&request.r#type)?;
     let user = User::parse(&request.user)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
-    let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
+    let mut in_time = || Instant::now() < deadline;
     // A userset holds its own relation, whether or not a tuple names its object.
     let own = match &user {
         User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
         User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
     };
-    let others = snapshot.objects_of(&type_name).filter(|object| Some(*object) != own);
-    for object in own.into_iter().chain(others) {
-        if Instant::now() >= deadline {
-            return Ok(());
-        }
-        match evaluation.check(&relation, object, &mut || Instant::now() < deadline) {
-            Ok(true) if !take(object) => return Ok(()),
+    if let Some(own) = own {
+        let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
+        match evaluation.check(&relation, own, &mut in_time) {
+            Ok(true) if !take(own) => return Ok(()),
             Ok(true | false) => {}
             Err(CheckError::Interrupted) => return Ok(()),
             Err(error) => return Err(undecided(error)),
         }
     }
-    Ok(())
+    let mut failure = None;
+    let listed = snapshot.for_visible(&user, &relation, &type_name, &mut in_time, &mut |found| match found {
+        Ok(object) => Some(object) == own || (Instant::now() < deadline && take(object)),
+        Err(error) => {
+            failure = Some(error);
+            false
+        }
+    });
+    match (listed, failure) {
+        (Err(CheckError::Interrupted), _) | (Ok(()), None) => Ok(()),
+        (Err(error), _) | (Ok(()), Some(error)) => Err(undecided(error)),
+    }
 }
 
 /// As [`list_objects`], for users.
