@@ -10,7 +10,7 @@ use crate::relationship::{Contextual, RelationshipTuple};
 #[derive(Debug, Args)]
 pub(super) struct ContextualArgs {
     /// A tuple that counts for this question only, `user:anne reader document:handbook`, with its condition if it has one:
-    /// `… with in_hours {"from": 9}`. May be given more than once.
+    /// `… with in_hours {"opens": 9}`. May be given more than once.
     #[arg(long = "contextual-tuple", value_name = "TUPLE")]
     tuples: Vec<String>,
     /// Values for the parameters of conditions, a JSON object: `{"hour": 9}`, or `@FILE` to read it from a file.

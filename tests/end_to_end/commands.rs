@@ -216,14 +216,14 @@ fn conditions_are_explained_with_their_values() {
   type doc
     relations
       define viewer: [user with in_hours]
-  condition in_hours(hour: int, from: int) {
-    hour >= from
+  condition in_hours(hour: int, opens: int) {
+    hour >= opens
   }
 tuples:
 - user: user:anne
   relation: viewer
   object: doc:1
-  condition: {name: in_hours, context: {from: 9}}
+  condition: {name: in_hours, context: {opens: 9}}
 ";
     std::fs::write(directory.path().join("store.fga.yaml"), store).unwrap();
     std::fs::write(directory.path().join("context.json"), "{\"hour\": 10}").unwrap();
@@ -234,13 +234,13 @@ tuples:
         (
             &["--context", &file],
             0,
-            "✓ user:anne viewer doc:1 with in_hours, met: hour >= from; from = 9 (tuple), hour = 10 (request)",
+            "✓ user:anne viewer doc:1 with in_hours, met: hour >= opens; hour = 10 (request), opens = 9 (tuple)",
         ),
         (&["--context", "{\"hour\": 8}"], 1, "✗ user:anne viewer doc:1 with in_hours, not met: "),
         (
             &[],
             1,
-            "! user:anne viewer doc:1 with in_hours, cannot be evaluated: hour >= from; from = 9 (tuple), hour is missing",
+            "! user:anne viewer doc:1 with in_hours, cannot be evaluated: hour >= opens; hour is missing, opens = 9 (tuple)",
         ),
     ];
     for (context, code, expected) in rows {

@@ -198,11 +198,7 @@ fn wrong_input_is_told_with_an_exit_code() {
             "there is no data directory",
         ),
         (vec!["model", "show", "--data", &none], 2, "there is no data directory at"),
-        (
-            vec!["ingest", &other_lengths, "--collection", "v", "--data", &data],
-            2,
-            "vectors.jsonl:2: the vector has 3 numbers",
-        ),
+        (vec!["ingest", &other_lengths, "--collection", "v", "--data", &data], 2, "line 2: the vector has 3 numbers"),
         (
             vec!["retrieve", "--user", "user:a", "--collection", "c", "--data", &data, "--vector", &no_vector],
             2,

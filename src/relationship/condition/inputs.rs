@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 
 use super::ip_address;
 use super::{CompiledCondition, TypedContext};
+use crate::relationship::tuple::canonical_value;
 
 /// Longest text of one value, in characters.
 const VALUE_CHARACTERS_MAX: usize = 80;
@@ -45,7 +46,7 @@ impl CompiledCondition {
     ) -> Vec<ConditionInput> {
         let input = |parameter: &String| {
             let of_tuple = tuple.and_then(|tuple| tuple.get(parameter)).map(shown);
-            let of_request = || request.get(parameter).map(ToString::to_string);
+            let of_request = || request.get(parameter).map(|value| canonical_value(value.clone()).to_string());
             let (value, source) = match (of_tuple, of_request) {
                 (Some(value), _) => (value, InputSource::Tuple),
                 (None, of_request) => match of_request() {

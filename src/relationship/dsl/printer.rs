@@ -1,7 +1,8 @@
 //! Writes a model as text, in the layout of `OpenFGA`'s own tools.
 
 use crate::relationship::model::{
-    AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, Rewrite, TypeRestriction,
+    AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, Rewrite, TypeDefinition,
+    TypeRestriction,
 };
 
 /// The text of a model; [`super::parse`] reads it back as the same model (up to the order of `or` and `and`), unless
@@ -24,23 +25,29 @@ struct Printer {
 impl Printer {
     fn model(&self, model: &AuthorizationModel) -> String {
         let mut text = format!("model\n  schema {}\n", model.schema_version);
-        for definition in in_order(&model.types, |definition| (definition.source.as_ref(), definition.name.as_str())) {
+        let mut types: Vec<&TypeDefinition> = model.types.iter().collect();
+        if types.iter().any(|definition| definition.source.is_some()) {
+            types.sort_by_key(|definition| (place(definition.source.as_ref()), definition.name.as_str()));
+        }
+        for definition in types {
             let source = self.source("", definition.source.as_ref());
             line(&mut text, &format!("\ntype {}{source}", definition.name));
             if !definition.relations.is_empty() {
                 line(&mut text, "  relations");
             }
-            let of_module = definition.source.is_some() || definition.relations.iter().any(|r| r.source.is_some());
-            for relation in in_order(&definition.relations, |relation| {
-                // Only a type of a module has an order of its own: the type's own relations before those that extend it.
-                (relation.source.as_ref(), if of_module { relation.name.as_str() } else { "" })
-            }) {
+            let mut relations: Vec<&RelationDefinition> = definition.relations.iter().collect();
+            if definition.source.is_some() {
+                // The type's own have no place, so they come before those that extend it.
+                relations.sort_by_key(|relation| (place(relation.source.as_ref()), relation.name.as_str()));
+            }
+            for relation in relations {
                 let source = self.source("extended by: ", relation.source.as_ref());
                 line(&mut text, &format!("    define {}: {}{source}", relation.name, print_relation(relation)));
             }
         }
-        let conditions: Vec<(&String, &Condition)> = model.conditions.iter().collect();
-        for (name, condition) in in_order(&conditions, |(name, condition)| (condition.source.as_ref(), name.as_str())) {
+        let mut conditions: Vec<(&String, &Condition)> = model.conditions.iter().collect();
+        conditions.sort_by_key(|(name, condition)| (place(condition.source.as_ref()), name.as_str()));
+        for (name, condition) in conditions {
             let source = self.source("", condition.source.as_ref());
             line(&mut text, &format!("\ncondition {name}{}{source}", print_condition(condition)));
         }
@@ -57,15 +64,9 @@ impl Printer {
     }
 }
 
-/// Definitions of modules in `OpenFGA`'s order: by module, file and name. Where there are no modules, as they were written.
-fn in_order<'m, T>(definitions: &'m [T], key: impl Fn(&'m T) -> (Option<&'m ModuleSource>, &'m str)) -> Vec<&'m T> {
-    let mut sorted: Vec<&T> = definitions.iter().collect();
-    sorted.sort_by_key(|definition| match key(definition) {
-        (Some(ModuleSource { module, file }), name) => (module.as_str(), file.as_str(), name),
-        (None, name) if definitions.iter().any(|other| key(other).0.is_some()) => ("", "", name),
-        (None, _) => ("", "", ""),
-    });
-    sorted
+/// Definitions of modules are in `OpenFGA`'s order: by module, file and name.
+fn place(source: Option<&ModuleSource>) -> Option<(&str, &str)> {
+    source.map(|ModuleSource { module, file }| (module.as_str(), file.as_str()))
 }
 
 /// What a condition is, without its name: parameters and expression.
