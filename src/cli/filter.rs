@@ -58,16 +58,15 @@ enum ValueJson {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
 enum TypedJson {
-    #[serde(alias = "boolValue")]
-    BoolValue(bool),
-    #[serde(alias = "intValue")]
-    IntValue(i64),
-    #[serde(alias = "doubleValue")]
-    DoubleValue(f64),
-    #[serde(alias = "stringValue")]
-    StringValue(String),
+    #[serde(rename = "bool_value", alias = "boolValue")]
+    Bool(bool),
+    #[serde(rename = "int_value", alias = "intValue")]
+    Int(i64),
+    #[serde(rename = "double_value", alias = "doubleValue")]
+    Double(f64),
+    #[serde(rename = "string_value", alias = "stringValue")]
+    Text(String),
 }
 
 impl FilterArgs {
@@ -137,10 +136,10 @@ fn filter_message(read: FilterJson) -> message::Filter {
 
 fn value_kind(value: ValueJson) -> ValueKind {
     match value {
-        ValueJson::Bool(value) | ValueJson::Message(TypedJson::BoolValue(value)) => ValueKind::BoolValue(value),
-        ValueJson::Int(value) | ValueJson::Message(TypedJson::IntValue(value)) => ValueKind::IntValue(value),
-        ValueJson::Double(value) | ValueJson::Message(TypedJson::DoubleValue(value)) => ValueKind::DoubleValue(value),
-        ValueJson::Text(value) | ValueJson::Message(TypedJson::StringValue(value)) => ValueKind::StringValue(value),
+        ValueJson::Bool(value) | ValueJson::Message(TypedJson::Bool(value)) => ValueKind::BoolValue(value),
+        ValueJson::Int(value) | ValueJson::Message(TypedJson::Int(value)) => ValueKind::IntValue(value),
+        ValueJson::Double(value) | ValueJson::Message(TypedJson::Double(value)) => ValueKind::DoubleValue(value),
+        ValueJson::Text(value) | ValueJson::Message(TypedJson::Text(value)) => ValueKind::StringValue(value),
     }
 }
 
@@ -158,13 +157,16 @@ mod tests {
         filter(Kind::OneOf(message::OneOf { key: key.to_owned(), values }))
     }
 
+    /// `--filter`, `--where`, and the message.
+    type Row<'a> = (Option<&'a str>, &'a [&'a str], Option<message::Filter>);
+
     #[test]
     fn flags_become_the_message() {
         let year = || one_of("year", ValueKind::IntValue(2026));
         let team = || one_of("team", ValueKind::StringValue("hr".to_owned()));
         let both = |filters| filter(Kind::AllOf(message::FilterList { filters }));
         let range = filter(Kind::Range(message::Range { key: "year".to_owned(), low: Some(2024.0), high: None }));
-        let rows: [(Option<&str>, &[&str], Option<message::Filter>); 12] = [
+        let rows: [Row<'_>; 12] = [
             (None, &[], None),
             (None, &["year=2026"], Some(year())),
             (None, &["team=hr", "year=2026"], Some(both(vec![team(), year()]))),

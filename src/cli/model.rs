@@ -267,7 +267,8 @@ condition recent(age: int) {
 
     #[test]
     fn a_difference_is_one_line() {
-        let rows: [(&[(&str, &str)], &[&str]); 6] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str]);
+        let rows: [Row<'_>; 6] = [
             (&[], &[]),
             (&[("type team\n", "")], &["- type team"]),
             (&[("type team\n", "type team\ntype bot\n")], &["+ type bot"]),

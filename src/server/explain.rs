@@ -88,7 +88,7 @@ impl Question {
         let store = stores.default_store().ok_or(AuthzError::NoModel)?;
         let snapshot = store.snapshot().map_err(|e| AuthzError::Stored(e.to_string()))?.ok_or(AuthzError::NoModel)?;
         let Self { user, relation, subject, contextual } = self;
-        let state = snapshot.for_request(&contextual.tuples, contextual.context).map_err(misplaced)?;
+        let state = snapshot.for_request(&contextual.tuples, contextual.context).map_err(|error| misplaced(&error))?;
         let (Subject::Object(object) | Subject::Guard(object)) = &subject;
         let explained = state.explain(&user, &relation, object, &mut || Instant::now() < deadline);
         let (allowed, undecided, root) = match explained {
@@ -115,7 +115,7 @@ fn violation(field: &str, error: &ParseError) -> FieldViolation {
     FieldViolation::new(field, error.to_string())
 }
 
-fn misplaced(error: ContextualTuplesError) -> RetrievalError {
+fn misplaced(error: &ContextualTuplesError) -> RetrievalError {
     RetrievalError::Invalid(vec![FieldViolation::new("contextual_tuples", error.to_string())])
 }
 

@@ -82,14 +82,14 @@ impl Pen<'_> {
     }
 
     fn steps(&mut self, step: &ExplanationStep, around: &str, object: &str) {
-        let takes_out = operator(step) == SetOperator::Difference;
+        let excludes = operator(step) == SetOperator::Difference;
         let mut below = Below::default();
         below.collect(step, object);
         let notes = below.notes(step.outcome());
         let last = below.drawn.len() + notes.len();
         for (number, (position, step)) in below.drawn.iter().enumerate() {
             let (branch, rest) = branches(number + 1 == last);
-            let taken_out = takes_out && *position == 1;
+            let taken_out = excludes && *position == 1;
             self.step(step, Place { before: around, branch, below: rest, object, taken_out });
         }
         for (number, note) in notes.iter().enumerate() {

@@ -170,8 +170,8 @@ fn a_cycle_and_what_is_too_deep_are_said() {
             "    cycle group:a#member by group:a#member member group:b Cycle",
         ],
     );
-    let links = (1..40).map(|n| format!("group:{n}#member member group:{}\n", n - 1)).collect::<Vec<_>>().concat();
-    let chain = snapshot(DOCUMENTS, &format!("{links}user:anne member group:39"));
+    let chained = (1..40).map(|n| format!("group:{n}#member member group:{}\n", n - 1)).collect::<Vec<_>>().concat();
+    let chain = snapshot(DOCUMENTS, &format!("{chained}user:anne member group:39"));
     let deep = explained(&chain, "user:anne member group:0");
     assert_eq!(deep.decision, Err(CheckError::TooDeep));
     let mut lines = String::new();
@@ -192,6 +192,9 @@ condition under(x: int, limit: int) {
 }
 ";
 
+/// The user and the context; whether the condition is met, and the values in the order of the parameters' names.
+type ConditionRow<'a> = (&'a str, &'a str, Option<bool>, &'a [(&'a str, InputSource)]);
+
 #[test]
 fn a_condition_is_shown_with_its_values() {
     let tuples = "user:anne reader doc:1 with under {\"limit\": 10}
@@ -200,7 +203,7 @@ user:anne viewer doc:1 with under {\"limit\": 1}
 group:a#member viewer doc:1 with under {\"limit\": 3}
 doc:2 parent doc:1 with under {\"limit\": 3}";
     let stored = snapshot(CONDITIONS, tuples);
-    let rows: [(&str, &str, Option<bool>, &[(&str, InputSource)]); 4] = [
+    let rows: [ConditionRow<'_>; 4] = [
         ("user:anne", r#"{"x": 4}"#, Some(true), &[("10", InputSource::Tuple), ("4", InputSource::Request)]),
         ("user:anne", r#"{"x": 40}"#, Some(false), &[("10", InputSource::Tuple), ("40", InputSource::Request)]),
         (

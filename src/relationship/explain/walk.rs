@@ -94,7 +94,7 @@ impl<'a> State<'a> {
 
 impl<'a> Walk<'a, '_> {
     /// The step about a relation of an object.
-    pub(super) fn relation(&mut self, node: Node, levels: u8, through: Option<Found>) -> Result<Step, CheckError> {
+    pub(super) fn relation(&mut self, node: Node, levels: u8, through: Option<&Found>) -> Result<Step, CheckError> {
         let Some((of_type, definition)) = self.relations.get(node.relation.index()).copied() else {
             // Numbers come from this very model; what cannot be told is never told as allowed.
             return Err(CheckError::TooMuchWork);
@@ -112,7 +112,7 @@ impl<'a> Walk<'a, '_> {
             object: self.name(node.object),
             definition: cut(dsl::print_relation(definition)),
             operator,
-            through: through.clone(),
+            through: through.cloned(),
             closed,
         };
         if let Some((outcome, closed)) = self.closed(node) {
@@ -349,15 +349,13 @@ impl<'a> Walk<'a, '_> {
         let next = match (follow, subject) {
             (_, Subject::Userset(next)) => next,
             (Follow::Parents(computed), Subject::Object(type_id, object)) => {
-                match self.state.program.relation_id(self.type_name(type_id), computed) {
-                    Ok(relation) => Node { relation, object },
-                    Err(_) => {
-                        let tuple = self.found(node, subject, condition);
-                        let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
-                        aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
-                        return;
-                    }
-                }
+                let Ok(relation) = self.state.program.relation_id(self.type_name(type_id), computed) else {
+                    let tuple = self.found(node, subject, condition);
+                    let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
+                    aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
+                    return;
+                };
+                Node { relation, object }
             }
             (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return,
         };
@@ -405,7 +403,7 @@ impl<'a> Walk<'a, '_> {
                 continue;
             }
             let through = self.found(node, one.subject, one.condition);
-            let step = self.relation(one.node, below, Some(through))?;
+            let step = self.relation(one.node, below, Some(&through))?;
             outcomes.push(step.outcome);
             looked.steps.push(step);
         }
