@@ -29,7 +29,9 @@ const USERS: u64 = 8;
 const OBJECTS: u64 = 100;
 const CALLERS: u64 = 32;
 const CHECKS_PER_ASK: u64 = 50;
-const TIMEOUT: Duration = Duration::from_millis(100);
+/// Fewer than the stack is configured for.
+const CHECKS_PER_CALL_MAX: usize = 45;
+const TIMEOUT: Duration = Duration::from_millis(400);
 
 /// SplitMix64.
 struct Random(u64);
@@ -100,6 +102,9 @@ struct FailingServer(Arc<World>);
 impl Decider for FailingServer {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
         let world = &self.0;
+        if questions.list.len() > CHECKS_PER_CALL_MAX {
+            return Err(AuthzError::TooManyChecks { checks_max: Some(CHECKS_PER_CALL_MAX) });
+        }
         let (mood, before, after) = world.random(|r| (r.below(100), r.milliseconds(4), r.milliseconds(4)));
         sleep(before).await;
         let as_of = Instant::now();
@@ -112,7 +117,6 @@ impl Decider for FailingServer {
         match mood {
             0..6 => return Err(AuthzError::Unavailable("down".to_owned())),
             6..8 => return Err(AuthzError::Refused("no".to_owned())),
-            8 if questions.list.len() > 20 => return Err(AuthzError::TooManyChecks { checks_max: Some(45) }),
             9 => std::future::pending().await,
             10 => drop(answers.pop()),
             11 => answers.extend(answers.first().cloned()),
@@ -183,7 +187,7 @@ async fn ask_until(
             scope: Arc::new(scope),
             list: (0..CHECKS_PER_ASK).map(question).collect(),
             principal: user.clone(),
-            deadline: Instant::now() + Duration::from_millis(500),
+            deadline: Instant::now() + 2 * TIMEOUT,
         };
         let asking = stack.decide(&questions);
         let answers = if leaves { timeout(patience, asking).await } else { Ok(asking.await) };

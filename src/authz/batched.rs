@@ -246,10 +246,10 @@ impl Shared {
         tracing::debug!(checks, latency_ms = latency.as_millis(), calls_max = state.limit.calls(), "a call of checks");
     }
 
-    /// The server takes fewer than `asked`. What it says of itself is believed only if it is less; otherwise the half is
-    /// tried.
+    /// The server takes fewer than `asked`. A maximum that it names is kept if it is less; otherwise the half is tried, this
+    /// once: a server that contradicts itself must not make all later calls small.
     fn learn(&self, asked: usize, said: Option<usize>) -> usize {
-        let checks_max = said.filter(|said| (1..asked).contains(said)).unwrap_or(asked / 2).max(1);
+        let Some(checks_max) = said.filter(|said| (1..asked).contains(said)) else { return (asked / 2).max(1) };
         let mut state = self.lock();
         state.checks_per_call = state.checks_per_call.min(checks_max);
         tracing::warn!(asked, checks_max, "the authorizer takes fewer checks in one call than configured");

@@ -49,7 +49,12 @@ impl OpenFga {
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
         let mut process = Command::new(binary)
             .args(["run", "--datastore-engine=memory", "--http-enabled=false", "--playground-enabled=false"])
-            .args(["--metrics-enabled=false", "--log-format=json", &format!("--grpc-addr=127.0.0.1:{port}")])
+            .args([
+                "--metrics-enabled=false",
+                "--request-timeout=60s",
+                "--log-format=json",
+                &format!("--grpc-addr=127.0.0.1:{port}"),
+            ])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

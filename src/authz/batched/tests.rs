@@ -140,7 +140,7 @@ async fn the_servers_limit_is_learned_and_its_lies_do_no_harm() {
         assert_eq!(failed == 0, answered, "{checks_max}, says {says:?}: {failed} failed");
         let calls = server.calls.lock().expect("a lock").clone();
         assert!(calls.len() <= 1 + 3 * 120, "{calls:?}");
-        if answered {
+        if answered && says.is_some() {
             assert!(calls.iter().skip(1).all(|call| *call <= checks_max), "{says:?}: {calls:?}");
         }
     }

@@ -1,0 +1,119 @@
+//! The stack of checks, and lists, in front of a real `OpenFGA` server.
+
+#![cfg(test)]
+
+#[path = "support/authorizer_suite.rs"]
+mod authorizer_suite;
+#[path = "support/openfga.rs"]
+mod openfga;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openfga::OpenFga;
+use ragward::app::stack_checks;
+use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore};
+use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::config::ChecksConfig;
+use ragward::relationship::{Object, Relation, RelationshipTuple};
+use roaring::RoaringBitmap;
+use tokio::time::{Instant, interval, timeout};
+
+const LONG: Duration = Duration::from_secs(20);
+
+fn document(number: usize) -> Object {
+    Object::parse(&format!("document:{number}")).expect("an object")
+}
+
+fn owned(number: usize) -> RelationshipTuple {
+    RelationshipTuple::parse("user:carl", "owner", &format!("document:{number}")).expect("a tuple")
+}
+
+fn batch(count: usize, consistency: Consistency) -> CheckBatch {
+    let check = |number| Check {
+        user: Object::parse("user:carl").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: document(number),
+    };
+    let checks = (0..count).map(check).collect();
+    CheckBatch { checks, contextual: Arc::default(), consistency, deadline: Instant::now() + LONG }
+}
+
+async fn allowed(authorizer: &dyn Authorizer, count: usize, consistency: Consistency) -> Vec<usize> {
+    let answers = authorizer.check(&batch(count, consistency)).await.expect("decisions");
+    assert_eq!(answers.len(), count);
+    let mut allowed: Vec<usize> = answers.into_iter().filter(|a| a.allowed).map(|a| a.position).collect();
+    allowed.sort_unstable();
+    allowed
+}
+
+async fn loaded(server: &OpenFga, name: &str) -> (OpenFgaConfig, OpenFgaStore) {
+    let config = server.config(name);
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    store.write_model(authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+    (config, store)
+}
+
+#[tokio::test]
+async fn the_port_suite_holds_for_the_stack() {
+    let Some(server) = OpenFga::start().await else { return };
+    let (config, _) = loaded(&server, "suite").await;
+    // With more checks in a call than the server takes, too: its limit is learned.
+    for (cache_ttl_ms, checks_per_call) in [(0, 50), (60_000, 50), (0, 200)] {
+        let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
+        let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
+        authorizer_suite::run(&stack).await;
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_ends_what_is_remembered() {
+    let Some(server) = OpenFga::start().await else { return };
+    let (config, store) = loaded(&server, "revocation").await;
+    store.write_tuples(&(0..300).map(owned).collect::<Vec<_>>()).await.expect("tuples");
+    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 50, ..ChecksConfig::default() };
+    let stack = stack_checks(&config, &checks).expect("a stack");
+    for revoked in 0..3 {
+        assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, (revoked..10).collect::<Vec<_>>());
+        store.delete_tuples(&[owned(revoked)]).await.expect("deleted");
+        assert_eq!(allowed(&stack, 10, Consistency::HigherConsistency).await.first(), Some(&(revoked + 1)));
+        let mut ticks = interval(Duration::from_millis(5));
+        let seen = async {
+            while allowed(&stack, 10, Consistency::MinimizeLatency).await.contains(&revoked) {
+                ticks.tick().await;
+            }
+        };
+        timeout(LONG, seen).await.expect("the revocation is seen");
+    }
+}
+
+#[tokio::test]
+async fn a_list_is_the_visible_set_or_not_known() {
+    let Some(server) = OpenFga::start().await else { return };
+    let (config, store) = loaded(&server, "lists").await;
+    store.write_tuples(&(0..990).step_by(2).map(owned).collect::<Vec<_>>()).await.expect("tuples");
+    let stack = stack_checks(&config, &ChecksConfig::default()).expect("a stack");
+    let mut guards: Vec<Object> = (0..1_200).map(document).collect();
+    guards.extend(["folder:root", "planet:mars", "document:own"].map(|name| Object::parse(name).expect("an object")));
+    let query = |user: &str, positions: RoaringBitmap| VisibleSetQuery {
+        user: Object::parse(user).expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        guards: Arc::new(guards.clone()),
+        positions: Arc::new(positions),
+        contextual: Arc::default(),
+        consistency: Consistency::HigherConsistency,
+        deadline: Instant::now() + LONG,
+    };
+    let known = async |query: &VisibleSetQuery| stack.visible_set(query).await.expect("an answer");
+    let visible = known(&query("user:carl", (0..1_200).chain([1_202]).collect())).await.expect("a whole list");
+    let expected: RoaringBitmap = (0..990).step_by(2).chain([1_202]).collect();
+    assert_eq!(*visible, expected);
+    let some = known(&query("user:carl", (10..20).collect())).await.expect("a whole list");
+    assert_eq!(*some, (10..20).step_by(2).collect::<RoaringBitmap>());
+    assert!(known(&query("user:nobody", (0..1_200).collect())).await.expect("a whole list").is_empty());
+    // The model has no such type or relation on it: the server refuses to list, so nothing is known.
+    assert!(known(&query("user:carl", (0..1_203).collect())).await.is_none());
+    store.write_tuples(&(0..1_200).map(owned).collect::<Vec<_>>()).await.expect("tuples");
+    assert!(known(&query("user:carl", (0..1_200).collect())).await.is_none(), "the server stops at 1,000");
+}
