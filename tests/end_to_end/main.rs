@@ -5,6 +5,7 @@
 mod commands;
 mod documents;
 mod keps;
+mod killed;
 #[path = "../support/openfga.rs"]
 mod openfga;
 #[path = "../support/oracle.rs"]
