@@ -5,6 +5,7 @@
 mod commands;
 mod documents;
 mod keps;
+mod killed;
 #[path = "../support/openfga.rs"]
 mod openfga;
 #[expect(dead_code, reason = "other tests use the rest of it")]

@@ -16,13 +16,15 @@ fn ragward(arguments: &[&str]) -> Command {
 }
 
 /// A `ragward serve` that is killed with the test.
-struct Served {
+pub(crate) struct Served {
     process: Child,
     client: Client,
+    /// Such as `http://127.0.0.1:50051`.
+    pub(crate) address: String,
 }
 
 impl Served {
-    fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let data = data.to_str().unwrap();
         let mut command = ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -36,7 +38,14 @@ impl Served {
         };
         // The log goes on being read, so that the server never waits for its reader.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { process, client: Client::at(&format!("http://{address}")).unwrap() }
+        let address = format!("http://{address}");
+        Self { process, client: Client::at(&address).unwrap(), address }
+    }
+
+    /// Ends the process where it is, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
     }
 
     /// The number of chunks of each document that is there.
