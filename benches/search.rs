@@ -11,7 +11,6 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::indexing_slicing,
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
 )]
@@ -22,6 +21,7 @@ mod corpus;
 mod plot;
 
 use std::collections::HashSet;
+use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
@@ -44,6 +44,9 @@ const TEXT_SHARES: [f64; 4] = [0.01, 0.1, 0.4, 0.9];
 const OVER_FETCH: usize = 10;
 /// What a list of visible objects is cut at: the default of an `OpenFGA` server.
 const IDS_MAX: usize = 1_000;
+
+/// One way of searching.
+type Way<'a> = &'a dyn Fn(&Search) -> Vec<Candidate>;
 
 /// A filled store and the questions for it.
 struct Bench<'a> {
@@ -248,7 +251,7 @@ impl<'a> Bench<'a> {
                 found
             };
             let by_list = |search: &Search| self.search(&Search { scope: listed.clone(), ..search.clone() });
-            let ways: [&dyn Fn(&Search) -> Vec<Candidate>; 3] = [&|search| self.search(search), &over_fetch, &by_list];
+            let ways: [Way<'_>; 3] = [&|search| self.search(search), &over_fetch, &by_list];
             let mut row = format!("{:>8} %", share * 100.0);
             for (line, way) in lines.iter_mut().zip(ways) {
                 let times = (0..self.queries.len()).map(|number| {
@@ -259,7 +262,7 @@ impl<'a> Bench<'a> {
                 });
                 let time = median(times.collect());
                 let recall = self.recall(&truths, way, &scope);
-                row.push_str(&format!("{:>14}{recall:>10.3}", milliseconds(time)));
+                write!(row, "{:>14}{recall:>10.3}", milliseconds(time)).unwrap();
                 line.points.push(Point { share, milliseconds: time.as_secs_f64() * 1_000.0, recall });
             }
             println!("{row}");
