@@ -1,201 +1,294 @@
-//! How long does an exact search take, compared with a plain loop over all vectors, and does its cost follow what is visible?
+//! Does an exact search cost what the user may see, rather than what the corpus holds?
 //!
-//! Vectors: 100,000 × 384, a thousand documents of a hundred chunks with a guard each; searched for the best ten over all,
-//! 10 % and 1 % of the guards. Texts: the KEPs of `../shared` where they are, otherwise as many chunks of made-up words.
-//! The baseline is the naive scan: one thread, a plain loop. Ingesting and opening are timed on the way.
-#![expect(clippy::print_stderr, reason = "a bench says what it measures")]
+//! Every share of visible chunks is measured in turn with the same search over everything, by the same engine in the same
+//! run, so that what the machine does besides strikes both. Vectors: 100,000 × 384, each behind a guard of its own, and
+//! 1,000,000 × 384, ten to a guard, around 1,000 centres. Recall is against a plain loop over the visible vectors. Texts:
+//! 100,000 chunks of made-up words, and the KEPs of `../shared` where they are.
+//!
+//! `cargo bench --bench search -- --plot FILE` also searches the first vectors in the two usual other ways - search and
+//! check afterwards, and a list of ids that the server cut - and draws what each costs and finds.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
+)]
 
+#[path = "search/corpus.rs"]
+mod corpus;
+#[path = "search/plot.rs"]
+mod plot;
+
+use std::collections::HashSet;
+use std::fmt::Write;
 use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
 
-use criterion::Criterion;
-use ragward::chunk::{Chunk, Document, Metadata};
-use ragward::ingest::Source;
-use ragward::relationship::Object;
+use corpus::{COLLECTION, Corpus, Random};
+use plot::{Line, Point};
+use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
-use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore};
+use ragward::vector_store::{DocumentStore, GuardTable, Query, Scope, Search, VectorStore};
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
-const COLLECTION: &str = "bench";
-const DOCUMENTS: usize = 1_000;
-const CHUNKS_PER_DOCUMENT: usize = 100;
-const DIMENSION: usize = 384;
 const LIMIT: usize = 10;
-/// Documents of one call.
-const BATCH: usize = 100;
+/// Of all chunks, visible.
+const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
+const TEXT_SHARES: [f64; 4] = [0.01, 0.1, 0.4, 0.9];
+/// What a search with a check afterwards fetches for each chunk that is wanted.
+const OVER_FETCH: usize = 10;
+/// What a list of visible objects is cut at: the default of an `OpenFGA` server.
+const IDS_MAX: usize = 1_000;
 
-fn main() -> anyhow::Result<()> {
-    let runtime = Runtime::new()?;
-    let mut criterion = Criterion::default()
-        .sample_size(20)
-        .warm_up_time(Duration::from_millis(500))
-        .measurement_time(Duration::from_secs(2))
-        .configure_from_args();
-    vectors(&runtime, &mut criterion)?;
-    texts(&runtime, &mut criterion)?;
-    criterion.final_summary();
-    Ok(())
+/// One way of searching.
+type Way<'a> = &'a dyn Fn(&Search) -> Vec<Candidate>;
+
+/// A filled store and the questions for it.
+struct Bench<'a> {
+    runtime: &'a Runtime,
+    store: ExactStore,
+    table: GuardTable,
+    queries: Vec<Query>,
 }
 
-fn vectors(runtime: &Runtime, criterion: &mut Criterion) -> anyhow::Result<()> {
-    let mut random = Random(1);
-    let documents: Vec<Document> = (0..DOCUMENTS)
-        .map(|number| made_up(number, CHUNKS_PER_DOCUMENT, |_| (String::new(), random.vector())))
-        .collect::<anyhow::Result<_>>()?;
-    let flat: Vec<f32> =
-        documents.iter().flat_map(|document| &document.chunks).flat_map(|chunk| chunk.vector.clone()).collect();
-    let directory = tempfile::tempdir()?;
-    let store = stored(runtime, directory.path(), "100,000 vectors", documents)?;
-
-    let query = random.vector();
-    let mut group = criterion.benchmark_group("vectors 100,000 x 384");
-    group.bench_function("baseline: naive scan of all, one thread", |bencher| {
-        bencher.iter(|| naive_scan(&flat, &query));
-    });
-    for (name, step) in [("all", 1), ("10 %", 10), ("1 %", 100)] {
-        let search = search(runtime, &store, Query::Vector(query.clone()), step)?;
-        group.bench_function(format!("exact store, {name} visible"), |bencher| {
-            bencher.iter(|| runtime.block_on(store.search(black_box(&search))));
-        });
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let plot = arguments.iter().position(|argument| argument == "--plot").map(|at| arguments[at + 1].clone());
+    let runtime = Runtime::new().unwrap();
+    vectors(&runtime, 100_000, 1, 30, plot.as_deref());
+    vectors(&runtime, 1_000_000, 10, 10, None);
+    texts(&runtime, "100,000 texts of made-up words", corpus::made_up_texts(100_000));
+    match corpus::keps() {
+        Some(documents) => texts(&runtime, "the KEPs", documents),
+        None => println!("skipped: the KEPs are not there"),
     }
-    group.finish();
-    Ok(())
 }
 
-fn texts(runtime: &Runtime, criterion: &mut Criterion) -> anyhow::Result<()> {
-    let directory = tempfile::tempdir()?;
-    let started = Instant::now();
-    let documents = keps().unwrap_or_else(made_up_texts)?;
-    eprintln!("read and cut: {:?}", started.elapsed());
-    let texts: Vec<String> =
-        documents.iter().flat_map(|document| &document.chunks).map(|chunk| chunk.text.to_lowercase()).collect();
-    let store = stored(runtime, directory.path(), "texts", documents)?;
-
-    let question = "how does the kubelet evict pods under memory pressure";
-    let words: Vec<&str> = question.split(' ').collect();
-    let mut group = criterion.benchmark_group("texts");
-    group.sample_size(10);
-    group.bench_function("baseline: naive scan of all for the words, one thread", |bencher| {
-        bencher.iter(|| texts.iter().filter(|text| words.iter().any(|word| text.contains(word))).count());
-    });
-    for (name, step) in [("all", 1), ("10 %", 10), ("1 %", 100)] {
-        let search = search(runtime, &store, Query::Text(question.to_owned()), step)?;
-        group.bench_function(format!("exact store, {name} visible"), |bencher| {
-            bencher.iter(|| runtime.block_on(store.search(black_box(&search))));
-        });
+fn vectors(runtime: &Runtime, chunks: usize, per_document: usize, samples: usize, plot: Option<&str>) {
+    println!("\n== {chunks} vectors x {}, {per_document} to a guard", corpus::DIMENSION);
+    let corpus = Corpus::new(chunks);
+    let directory = tempfile::tempdir().unwrap();
+    let documents = (0..chunks / per_document).map(|number| corpus.document(number, per_document));
+    let store = stored(runtime, directory.path(), documents);
+    let queries = (0..samples).map(|number| Query::Vector(corpus.query(number))).collect();
+    let bench = Bench::new(runtime, store, queries);
+    bench.warm_up();
+    let everything = bench.median(&Scope::Everything);
+    println!("everything visible: p50 {}", milliseconds(everything));
+    println!("{:>9}{:>12}{:>12}{:>14}{:>8}{:>9}", "visible", "chunks", "p50", "of everything", "ratio", "recall");
+    for share in SHARES {
+        let scope = bench.scope(share);
+        let truths: Vec<Vec<usize>> =
+            (0..3).map(|number| corpus.nearest(number, &bench.visible(&scope), per_document)).collect();
+        let recall = bench.recall(&truths, |search| bench.search(search), &scope);
+        let (ours, all) = bench.beside(&scope, &Scope::Everything);
+        let count = bench.visible(&scope).len() as usize * per_document;
+        let ratio = ours.as_secs_f64() / all.as_secs_f64();
+        let (ours, all) = (milliseconds(ours), milliseconds(all));
+        println!("{:>8} %{count:>12}{ours:>12}{all:>14}{ratio:>8.3}{recall:>9.3}", share * 100.0);
     }
-    group.finish();
-    Ok(())
+    if let Some(file) = plot {
+        bench.draw(&corpus, per_document, file);
+    }
+}
+
+fn texts(runtime: &Runtime, name: &str, documents: Vec<Document>) {
+    println!("\n== {name}");
+    let directory = tempfile::tempdir().unwrap();
+    let store = stored(runtime, directory.path(), documents.into_iter());
+    let queries = [
+        "how does the kubelet evict pods under memory pressure",
+        "word1 word2 word7 word30 word400 word9000",
+        "admission webhook timeout",
+        "the of and to a",
+    ];
+    let queries = (0..20).map(|number| Query::Text(queries[number % queries.len()].to_owned())).collect();
+    let bench = Bench::new(runtime, store, queries);
+    bench.warm_up();
+    println!("everything visible: p50 {}", milliseconds(bench.median(&Scope::Everything)));
+    println!("{:>9}{:>12}{:>14}{:>8}", "visible", "p50", "of everything", "ratio");
+    for share in TEXT_SHARES {
+        let (ours, all) = bench.beside(&bench.scope(share), &Scope::Everything);
+        let ratio = ours.as_secs_f64() / all.as_secs_f64();
+        println!("{:>8} %{:>12}{:>14}{ratio:>8.3}", share * 100.0, milliseconds(ours), milliseconds(all));
+    }
 }
 
 /// Puts the documents in, opens the store again, and says how long each took.
-fn stored(runtime: &Runtime, directory: &Path, what: &str, mut documents: Vec<Document>) -> anyhow::Result<ExactStore> {
-    let store = ExactStore::open(directory)?;
-    let chunks: usize = documents.iter().map(|document| document.chunks.len()).sum();
-    let started = Instant::now();
-    while !documents.is_empty() {
-        let batch = documents.drain(..documents.len().min(BATCH)).collect();
-        runtime.block_on(store.upsert(COLLECTION, batch))?;
-    }
-    eprintln!("{what}: {chunks} chunks indexed and durable in {:?}", started.elapsed());
-    drop(store);
-    let bytes = std::fs::metadata(directory.join(FILE_NAME))?.len();
-    let started = Instant::now();
-    let store = ExactStore::open(directory)?;
-    eprintln!("{what}: opened in {:?} ({} MiB)", started.elapsed(), bytes >> 20);
-    Ok(store)
-}
-
-/// A search in the scope of every `step`-th guard.
-fn search(runtime: &Runtime, store: &ExactStore, query: Query, step: usize) -> anyhow::Result<Search> {
-    let table = runtime.block_on(store.guards(COLLECTION))?.ok_or_else(|| anyhow::anyhow!("no guards"))?;
-    let scope = if step == 1 {
-        Scope::Everything
-    } else {
-        Scope::Guards { positions: (0..u32::try_from(table.guards.len())?).step_by(step).collect(), table }
-    };
-    let collection = COLLECTION.to_owned();
-    Ok(Search { collection, query, filter: None, scope, min_score: None, per_document_max: None, limit: LIMIT })
-}
-
-/// What a first version would do: a plain loop, all scores, sorted.
-fn naive_scan(vectors: &[f32], query: &[f32]) -> Vec<(f32, usize)> {
-    let dot = |vector: &[f32]| vector.iter().zip(query).map(|(x, y)| x * y).sum::<f32>();
-    let mut scores: Vec<(f32, usize)> =
-        vectors.chunks_exact(DIMENSION).enumerate().map(|(number, vector)| (dot(vector), number)).collect();
-    scores.sort_by(|a, b| b.0.total_cmp(&a.0));
-    scores.truncate(LIMIT);
-    scores
-}
-
-fn keps() -> Option<anyhow::Result<Vec<Document>>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps");
-    if !root.exists() {
-        eprintln!("skipped: {} is not there; made-up texts take the place of the KEPs", root.display());
-        return None;
-    }
-    let source = Source::Catalog { path: root.join("catalog.jsonl"), root };
-    let documents = || -> anyhow::Result<Vec<Document>> {
-        let entries = source.documents()?.collect::<Result<Vec<_>, _>>()?;
-        Ok(entries.into_iter().filter_map(|entry| entry.document).collect())
-    };
-    Some(documents())
-}
-
-/// As many chunks as the KEPs have, of words that are rarer the higher their number.
-fn made_up_texts() -> anyhow::Result<Vec<Document>> {
-    let mut random = Random(2);
-    let mut text = |_| {
-        let words: Vec<String> =
-            (0..120).map(|_| format!("word{}", random.below(40_000) / (1 + random.below(200)))).collect();
-        (words.join(" "), Vec::new())
-    };
-    (0..617).map(|number| made_up(number, 50, &mut text)).collect()
-}
-
-fn made_up(
-    number: usize,
-    chunks: usize,
-    mut content: impl FnMut(usize) -> (String, Vec<f32>),
-) -> anyhow::Result<Document> {
-    let id = format!("document:{number}");
-    let guard = Object::parse(&id)?;
-    let chunk = |place| {
-        let (text, vector) = content(place);
-        Chunk {
-            id: format!("{id}#{place}"),
-            document_id: id.clone(),
-            guard: guard.clone(),
-            title: String::new(),
-            text,
-            metadata: Metadata::new(),
-            vector,
+fn stored(runtime: &Runtime, directory: &Path, documents: impl Iterator<Item = Document>) -> ExactStore {
+    /// Chunks of one call, about.
+    const BATCH: usize = 10_000;
+    let store = ExactStore::open(directory).unwrap();
+    let (mut batch, mut chunks, mut total) = (Vec::new(), 0, 0);
+    let mut took = Duration::ZERO;
+    let mut documents = documents.peekable();
+    while let Some(document) = documents.next() {
+        chunks += document.chunks.len();
+        batch.push(document);
+        if chunks >= BATCH || documents.peek().is_none() {
+            let started = Instant::now();
+            runtime.block_on(store.upsert(COLLECTION, std::mem::take(&mut batch))).unwrap();
+            took += started.elapsed();
+            total += std::mem::take(&mut chunks);
         }
-    };
-    Ok(Document { chunks: (0..chunks).map(chunk).collect(), id: id.clone(), title: String::new() })
+    }
+    println!("{total} chunks indexed and durable in {took:.1?}");
+    drop(store);
+    let bytes = std::fs::metadata(directory.join(FILE_NAME)).unwrap().len();
+    let (before, started) = (resident_mib(), Instant::now());
+    let store = ExactStore::open(directory).unwrap();
+    let grown = resident_mib().saturating_sub(before);
+    println!("opened in {:.1?} ({} MiB on disk, about {grown} MiB more in memory)", started.elapsed(), bytes >> 20);
+    store
 }
 
-/// The splitmix64 generator: the same numbers in every run.
-struct Random(u64);
+/// The resident memory of this process; 0 where it cannot be told.
+fn resident_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or_default() >> 10
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+fn milliseconds(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1_000.0)
+}
+
+impl<'a> Bench<'a> {
+    fn new(runtime: &'a Runtime, store: ExactStore, queries: Vec<Query>) -> Self {
+        let table = runtime.block_on(store.guards(COLLECTION)).unwrap().unwrap();
+        Self { runtime, store, table, queries }
     }
 
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+    /// A share of the guards, picked evenly but without a pattern.
+    fn scope(&self, share: f64) -> Scope {
+        let mut random = Random(3);
+        let positions = (0..self.table.guards.len() as u32).filter(|_| random.fraction() < share).collect();
+        Scope::Guards { table: self.table.clone(), positions }
     }
 
-    fn vector(&mut self) -> Vec<f32> {
-        #[expect(clippy::cast_possible_truncation, reason = "the low 16 bits are meant")]
-        let number = |bits: u64| f32::from(bits as u16) / f32::from(u16::MAX) - 0.5;
-        (0..DIMENSION).map(|_| number(self.next())).collect()
+    fn visible(&self, scope: &Scope) -> RoaringBitmap {
+        match scope {
+            Scope::Everything => (0..self.table.guards.len() as u32).collect(),
+            Scope::Guards { positions, .. } => positions.clone(),
+        }
     }
+
+    fn question(&self, number: usize, scope: &Scope) -> Search {
+        Search {
+            collection: COLLECTION.to_owned(),
+            query: self.queries[number].clone(),
+            filter: None,
+            scope: scope.clone(),
+            min_score: None,
+            per_document_max: None,
+            limit: LIMIT,
+        }
+    }
+
+    fn search(&self, search: &Search) -> Vec<Candidate> {
+        self.runtime.block_on(self.store.search(black_box(search))).unwrap()
+    }
+
+    fn warm_up(&self) {
+        for number in 0..self.queries.len().min(5) {
+            black_box(self.search(&self.question(number, &Scope::Everything)));
+        }
+    }
+
+    fn time(&self, number: usize, scope: &Scope) -> Duration {
+        let search = self.question(number, scope);
+        let started = Instant::now();
+        black_box(self.search(&search));
+        started.elapsed()
+    }
+
+    fn median(&self, scope: &Scope) -> Duration {
+        median((0..self.queries.len()).map(|number| self.time(number, scope)).collect())
+    }
+
+    /// Both medians, measured in turn.
+    fn beside(&self, ours: &Scope, baseline: &Scope) -> (Duration, Duration) {
+        let times = (0..self.queries.len()).map(|number| (self.time(number, ours), self.time(number, baseline)));
+        let (ours, baseline): (Vec<Duration>, Vec<Duration>) = times.unzip();
+        (median(ours), median(baseline))
+    }
+
+    /// Which share of the true answers a way of searching finds.
+    fn recall(&self, truths: &[Vec<usize>], search: impl Fn(&Search) -> Vec<Candidate>, scope: &Scope) -> f64 {
+        let (mut found, mut wanted) = (0, 0);
+        for (number, truth) in truths.iter().enumerate() {
+            let answer = search(&self.question(number, scope));
+            let answer: HashSet<&str> = answer.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
+            found += truth.iter().filter(|chunk| answer.contains(corpus::chunk_id(**chunk).as_str())).count();
+            wanted += truth.len();
+        }
+        if wanted == 0 { 1.0 } else { f64::from(found as u32) / f64::from(wanted as u32) }
+    }
+
+    /// The three ways of searching, over the share that is visible.
+    fn draw(&self, corpus: &Corpus, per_document: usize, file: &str) {
+        println!("{:>9}{:>24}{:>24}{:>24}", "visible", "ours", "search, then check", "list of ids");
+        let mut lines = ["visible set (ours)", "search, then check", "list of ids, cut"].map(Line::new);
+        for share in SHARES {
+            let scope = self.scope(share);
+            let visible = self.visible(&scope);
+            let numbers = 0..self.queries.len();
+            let truths: Vec<Vec<usize>> =
+                numbers.map(|number| corpus.nearest(number, &visible, per_document)).collect();
+            let allowed: HashSet<&str> =
+                visible.iter().map(|position| self.table.guards[position as usize].as_str()).collect();
+            let listed = Scope::Guards { table: self.table.clone(), positions: visible.iter().take(IDS_MAX).collect() };
+            let over_fetch = |search: &Search| {
+                let all = Search { scope: Scope::Everything, limit: LIMIT * OVER_FETCH, ..search.clone() };
+                let mut found = self.search(&all);
+                found.retain(|candidate| allowed.contains(candidate.guard.as_str()));
+                found.truncate(LIMIT);
+                found
+            };
+            let by_list = |search: &Search| self.search(&Search { scope: listed.clone(), ..search.clone() });
+            let ways: [Way<'_>; 3] = [&|search| self.search(search), &over_fetch, &by_list];
+            let mut row = format!("{:>8} %", share * 100.0);
+            for (line, way) in lines.iter_mut().zip(ways) {
+                let times = (0..self.queries.len()).map(|number| {
+                    let search = self.question(number, &scope);
+                    let started = Instant::now();
+                    black_box(way(&search));
+                    started.elapsed()
+                });
+                let time = median(times.collect());
+                let recall = self.recall(&truths, way, &scope);
+                write!(row, "{:>14}{recall:>10.3}", milliseconds(time)).unwrap();
+                line.points.push(Point { share, milliseconds: time.as_secs_f64() * 1_000.0, recall });
+            }
+            println!("{row}");
+        }
+        std::fs::write(file, plot::svg(&lines)).unwrap();
+        println!("drawn in {file}");
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// The best of the visible chunks by a plain loop.
+fn naive(vectors: &[f32], query: &[f32], visible: &RoaringBitmap, per_document: usize) -> Vec<usize> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let score = |chunk: usize| {
+        let vector = &vectors[chunk * corpus::DIMENSION..(chunk + 1) * corpus::DIMENSION];
+        dot(vector, query) / dot(vector, vector).sqrt()
+    };
+    let positions: Vec<u32> = visible.iter().collect();
+    let chunks = positions
+        .par_iter()
+        .flat_map_iter(|position| (0..per_document).map(move |place| *position as usize * per_document + place));
+    let mut scores: Vec<(f32, usize)> = chunks.map(|chunk| (score(chunk), chunk)).collect();
+    scores.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    scores.into_iter().take(LIMIT).map(|(_, chunk)| chunk).collect()
 }

@@ -214,7 +214,7 @@ fn changed(names: &Names, random: &mut Random, before: &World) -> World {
             change(names, random, &mut after);
         }
         let same = |asker: &&str| before.seen_by(&names.user(asker)) == after.seen_by(&names.user(asker));
-        if ASKERS.iter().all(|asker| same(asker)) && !after.documents.is_empty() {
+        if ASKERS.iter().all(same) && !after.documents.is_empty() {
             return after;
         }
     }

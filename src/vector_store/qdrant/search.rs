@@ -15,6 +15,8 @@ use crate::vector_store::{Query, Scope, Search, VectorStoreError, validation};
 
 /// A longer list of guards is searched in parts, whose results are merged: the best of all are among the best of each.
 const GUARDS_PER_CALL_MAX: usize = 10_000;
+/// Their names together: names may be long, and a gRPC server takes 4 MiB in one message unless configured otherwise.
+const GUARD_BYTES_PER_CALL_MAX: usize = 1 << 20;
 /// How often a search is widened past points without a usable guard. Each time asks for twice as many, so this is room
 /// for 63 unusable points among each usable one.
 const ROUNDS_MAX: usize = 7;
@@ -123,10 +125,27 @@ fn scopes(scope: &Scope) -> Vec<Option<Condition>> {
         Scope::Everything => vec![None],
         Scope::Guards { table, positions } => {
             let guard = |position: u32| table.guards.get(usize::try_from(position).ok()?).map(ToString::to_string);
-            let guards: Vec<String> = positions.iter().filter_map(guard).collect();
-            guards.chunks(GUARDS_PER_CALL_MAX).map(|part| Some(filter::guard_in(part.to_vec()))).collect()
+            let parts = parts(positions.iter().filter_map(guard));
+            parts.into_iter().map(|part| Some(filter::guard_in(part))).collect()
         }
     }
+}
+
+/// The guards in lists that one call can carry.
+fn parts(guards: impl Iterator<Item = String>) -> Vec<Vec<String>> {
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for guard in guards {
+        bytes += guard.len();
+        match parts.last_mut() {
+            Some(part) if part.len() < GUARDS_PER_CALL_MAX && bytes <= GUARD_BYTES_PER_CALL_MAX => part.push(guard),
+            Some(_) | None => {
+                bytes = guard.len();
+                parts.push(vec![guard]);
+            }
+        }
+    }
+    parts
 }
 
 /// The candidates among the points of an answer to `asked` points, which must be plausible as a whole.
@@ -157,4 +176,23 @@ fn account(points: Vec<ScoredPoint>, asked: usize) -> Result<Vec<Candidate>, Vec
         candidates.push(candidate);
     }
     Ok(candidates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_are_sent_in_parts_that_fit_a_message() {
+        let rows = [(0, 10), (1, 10), (10_000, 10), (10_001, 10), (25_000, 40), (5_000, 512)];
+        for (count, length) in rows {
+            let guards: Vec<String> = (0..count).map(|number| format!("{number:0length$}")).collect();
+            let parts = parts(guards.iter().cloned());
+            assert_eq!(parts.concat(), guards, "{count} of {length}");
+            for part in &parts {
+                assert!((1..=GUARDS_PER_CALL_MAX).contains(&part.len()), "{count} of {length}");
+                assert!(part.concat().len() <= GUARD_BYTES_PER_CALL_MAX, "{count} of {length}");
+            }
+        }
+    }
 }

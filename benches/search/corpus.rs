@@ -1,0 +1,127 @@
+//! What is searched: vectors around centres, and texts.
+
+use std::path::Path;
+
+use ragward::chunk::{Chunk, Document, Metadata};
+use ragward::ingest::Source;
+use ragward::relationship::Object;
+use rayon::prelude::*;
+use roaring::RoaringBitmap;
+
+pub(crate) const COLLECTION: &str = "bench";
+pub(crate) const DIMENSION: usize = 384;
+const CENTRES: usize = 1_000;
+/// How far a vector is from its centre, for each number; the centres' own numbers are below 0.5.
+const SPREAD: f32 = 0.3;
+
+/// Vectors, end to end.
+pub(crate) struct Corpus {
+    centres: Vec<f32>,
+    vectors: Vec<f32>,
+}
+
+pub(crate) fn chunk_id(number: usize) -> String {
+    format!("c{number}")
+}
+
+impl Corpus {
+    pub(crate) fn new(chunks: usize) -> Self {
+        let mut random = Random(1);
+        let centres: Vec<f32> = (0..CENTRES * DIMENSION).map(|_| random.number()).collect();
+        let mut vectors = vec![0.0; chunks * DIMENSION];
+        vectors
+            .par_chunks_mut(DIMENSION)
+            .enumerate()
+            .for_each(|(number, vector)| around(&centres, number as u64, vector));
+        Self { centres, vectors }
+    }
+
+    /// A document with its own guard.
+    pub(crate) fn document(&self, number: usize, chunks: usize) -> Document {
+        let chunk = |place: usize| {
+            let number = number * chunks + place;
+            (number, String::new(), self.vectors[number * DIMENSION..(number + 1) * DIMENSION].to_vec())
+        };
+        document(number, (0..chunks).map(chunk))
+    }
+
+    /// Near a centre, as the vectors are.
+    pub(crate) fn query(&self, number: usize) -> Vec<f32> {
+        let mut vector = vec![0.0; DIMENSION];
+        around(&self.centres, u64::MAX - number as u64, &mut vector);
+        vector
+    }
+
+    /// The best chunks for a query among those of the visible guards, which are in the order of the documents.
+    pub(crate) fn nearest(&self, query: usize, visible: &RoaringBitmap, per_document: usize) -> Vec<usize> {
+        crate::naive(&self.vectors, &self.query(query), visible, per_document)
+    }
+}
+
+fn around(centres: &[f32], seed: u64, vector: &mut [f32]) {
+    let mut random = Random(seed.wrapping_mul(0xd129_0d3b_3b2f_9d31));
+    let centre = random.below(CENTRES as u64) as usize;
+    for (x, centre) in vector.iter_mut().zip(&centres[centre * DIMENSION..]) {
+        *x = centre + SPREAD * random.number();
+    }
+}
+
+/// Texts of words that are rarer the higher their number, ten to a document.
+pub(crate) fn made_up_texts(chunks: usize) -> Vec<Document> {
+    let mut random = Random(2);
+    let mut text = |number| {
+        let words: Vec<String> =
+            (0..120).map(|_| format!("word{}", random.below(40_000) / (1 + random.below(200)))).collect();
+        (number, words.join(" "), Vec::new())
+    };
+    (0..chunks / 10).map(|number| document(number, (0..10).map(|place| text(number * 10 + place)))).collect()
+}
+
+/// 617 design documents, if they are there.
+pub(crate) fn keps() -> Option<Vec<Document>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps");
+    let source = root.exists().then(|| Source::Catalog { path: root.join("catalog.jsonl"), root })?;
+    Some(source.documents().unwrap().filter_map(|entry| entry.unwrap().document).collect())
+}
+
+fn document(number: usize, chunks: impl Iterator<Item = (usize, String, Vec<f32>)>) -> Document {
+    let id = format!("document:{number}");
+    let guard = Object::parse(&id).unwrap();
+    let chunk = |(number, text, vector)| Chunk {
+        id: chunk_id(number),
+        document_id: id.clone(),
+        guard: guard.clone(),
+        title: String::new(),
+        text,
+        metadata: Metadata::new(),
+        vector,
+    };
+    Document { chunks: chunks.map(chunk).collect(), id: id.clone(), title: String::new() }
+}
+
+/// The splitmix64 generator: the same numbers in every run.
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// From 0 to 1.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        f64::from(self.next() as u32) / f64::from(u32::MAX)
+    }
+
+    /// From -0.5 to 0.5.
+    fn number(&mut self) -> f32 {
+        f32::from(self.next() as u16) / f32::from(u16::MAX) - 0.5
+    }
+}
