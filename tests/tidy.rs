@@ -32,6 +32,7 @@ const DOORS: [(&[&str], &[&str]); 5] = [
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
+    (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
 ];
 
