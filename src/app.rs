@@ -169,7 +169,7 @@ impl App {
     }
 
     /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// can do anything to it, so no token is asked for and nothing in it is kept back.
+    /// may do anything to it and be told everything in it, so no token is asked for.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);

@@ -44,8 +44,6 @@ pub enum Action {
     Retrieve,
     /// Ask whether held chunks may still be seen.
     Recheck,
-    /// Ask why a chunk is shown or withheld.
-    Explain,
 }
 
 /// What is known of a request before anything is searched.
@@ -100,7 +98,6 @@ impl Action {
         match self {
             Self::Retrieve => "retrieve",
             Self::Recheck => "recheck",
-            Self::Explain => "explain",
         }
     }
 }

@@ -156,7 +156,7 @@ fn permits(token: &VerifiedToken, access: Access) -> bool {
             let bounds_count = match scope {
                 Scope::Retrieve => true,
                 Scope::Ingest => !token.is_narrowed(),
-                Scope::Administer | Scope::AssertUser | Scope::Explain => !token.is_narrowed() && !token.is_delegated(),
+                Scope::Explain | Scope::Administer | Scope::AssertUser => !token.is_narrowed() && !token.is_delegated(),
             };
             scopes.contains(scope) && bounds_count
         }

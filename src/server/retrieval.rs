@@ -44,11 +44,12 @@ impl RetrievalApi {
         }
     }
 
-    /// Whether the caller may be told what is hidden: the one place that decides it.
+    /// Whether the caller may be told what is hidden: with a token its scope says so, and the gate has looked at that.
     fn admit_explanation(&self, caller: &Caller) -> Result<(), RetrievalError> {
-        // A token came through the gate only with the scope to explain.
-        if self.explain || matches!(caller, Caller::Verified(_)) {
-            return Ok(());
+        match caller {
+            Caller::Verified(_) => return Ok(()),
+            Caller::Believed if self.explain => return Ok(()),
+            Caller::Believed => {}
         }
         let text = "this server does not explain, for an explanation tells of what is hidden; set `server.explain`, or \
                     run `ragward explain --data` beside the data";
@@ -95,7 +96,11 @@ impl RetrievalService for RetrievalApi {
         &self,
         request: Request<message::ExplainRequest>,
     ) -> Result<Response<message::ExplainResponse>, Status> {
-        self.admit_explanation(&authentication::caller(&request)?)?;
+        let caller = authentication::caller(&request)?;
+        self.admit_explanation(&caller)?;
+        if let Some(message::explain_request::Target::Chunk(chunk)) = &request.get_ref().target {
+            self.authentication.step_up(&caller, &chunk.collection)?;
+        }
         let deadline = deadline(request.metadata(), self.request_timeout);
         let Some(stores) = self.relationships.clone() else {
             let text = "an OpenFGA server decides here, and only the embedded evaluator explains; ask OpenFGA's Expand";

@@ -29,8 +29,12 @@ fn tuples(round: usize, writer: usize, call: usize) -> impl Iterator<Item = (Str
 }
 
 fn request(store: &str, round: usize, writer: usize, call: usize) -> api::WriteRequest {
-    let writes = tuples(round, writer, call)
-        .map(|(user, object)| api::TupleKey { user, relation: "viewer".to_owned(), object, condition: None });
+    let writes = tuples(round, writer, call).map(|(user, object)| api::TupleKey {
+        user,
+        relation: "viewer".to_owned(),
+        object,
+        condition: None,
+    });
     let writes = api::WriteRequestWrites { tuple_keys: writes.collect(), ..Default::default() };
     let before = call.checked_sub(1).map(|before| tuples(round, writer, before)).into_iter().flatten();
     let deletes: Vec<api::TupleKeyWithoutCondition> = before
