@@ -144,7 +144,12 @@ impl Oracle {
     }
 
     /// The objects of a type that a user holds a relation on; `None` where a condition failed that one of them depends on.
-    pub(crate) fn list_objects(&self, holdings: &Holdings, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
+    pub(crate) fn list_objects(
+        &self,
+        holdings: &Holdings,
+        relation: &str,
+        type_name: &str,
+    ) -> Option<BTreeSet<String>> {
         let mut listed = BTreeSet::new();
         for object in self.objects_of(type_name) {
             if holdings.check(relation, object)? {
@@ -158,7 +163,8 @@ impl Oracle {
     /// the way from the object to its users, whoever they are.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-        let anybody = userset.map_or_else(|| format!("{type_name}:any"), |relation| format!("{type_name}:any#{relation}"));
+        let anybody =
+            userset.map_or_else(|| format!("{type_name}:any"), |relation| format!("{type_name}:any#{relation}"));
         let possible = self.possible(&anybody).contains(&(type_of(object).to_owned(), relation.to_owned()));
         if possible && self.fails(object, relation, &mut BTreeSet::new()) {
             return None;
@@ -309,10 +315,8 @@ impl Asked<'_> {
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
         loop {
             let mut changed = false;
-            for ((object, relation), truth) in truths.clone() {
-                if truth != Truth::Unknown {
-                    continue;
-                }
+            let unknown = truths.iter().filter(|(_, truth)| **truth == Truth::Unknown);
+            for (object, relation) in unknown.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
                 let definition = self.oracle.relation(type_of(&object), &relation).expect("defined");
                 let found = self.evaluate(&object, definition, &definition.rewrite, truths);
                 if what.contains(&found) {
