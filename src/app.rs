@@ -9,10 +9,11 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 use crate::authz::Authorizer;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
+use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
+use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
-use crate::config::{self, AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
 use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
@@ -25,6 +26,8 @@ use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
+/// Where the replica is, within the data directory.
+const REPLICA_DIRECTORY: &str = "replica";
 
 /// The backends, opened.
 pub struct App {
@@ -87,6 +90,10 @@ impl App {
             guards_checked_max: config.retrieval.guards_checked_max,
         };
         let (authorizer, relationships) = open_authorizer(config).await?;
+        let authorizer = match relationships {
+            Some(_) => authorizer,
+            None => with_replica(config, authorizer).await?,
+        };
         let (vector_store, documents) = open_vector_store(config).await?;
         let services = Services {
             retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
@@ -176,6 +183,35 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
+/// Puts a replica of the `OpenFGA` server before it, where one is configured.
+async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
+    let Some(replica) = replica_config(&config.authorizer.replica)? else { return Ok(authority) };
+    let source = Arc::new(OpenFgaSource::new(&openfga_config(config)?)?);
+    let directory = config.data.directory.join(REPLICA_DIRECTORY);
+    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, authority, replica).await?))
+}
+
+fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfig>, BackendError> {
+    let used_for = match replica.mode {
+        ReplicaMode::Off => return Ok(None),
+        ReplicaMode::Plan => ReplicaUse::Plan,
+        ReplicaMode::Decide => ReplicaUse::Decide,
+    };
+    if replica.poll_interval_ms == 0 || replica.poll_interval_ms >= replica.staleness_max_ms {
+        return Err(BackendError::Setting(format!(
+            "`authorizer.replica.poll_interval_ms` ({}) must be above 0 and below `authorizer.replica.staleness_max_ms` ({}), or the replica is never fresh",
+            replica.poll_interval_ms, replica.staleness_max_ms
+        )));
+    }
+    Ok(Some(ReplicaConfig {
+        used_for,
+        poll_interval: Duration::from_millis(replica.poll_interval_ms),
+        staleness_max: Duration::from_millis(replica.staleness_max_ms),
+        overlap: Duration::from_millis(replica.overlap_ms),
+        sweep_interval: Duration::from_millis(replica.sweep_interval_ms),
+    }))
+}
+
 /// What the `OpenFGA` adapter needs of the configuration.
 ///
 /// # Errors
@@ -213,6 +249,7 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
 pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
+        replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {

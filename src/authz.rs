@@ -3,8 +3,10 @@
 pub mod embedded;
 pub mod enforce;
 pub mod openfga;
+pub mod replica;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
@@ -101,6 +103,12 @@ pub trait Authorizer: Send + Sync {
     /// # Errors
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
+
+    /// How far behind the authority the relationships are that this authorizer would decide from now; `None` when it is
+    /// the authority itself, or has nothing to decide from.
+    fn lag(&self) -> Option<Duration> {
+        None
+    }
 
     /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
     fn is_local(&self) -> bool {

@@ -24,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
 use crate::client::Client;
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, ReplicaMode};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -93,7 +93,9 @@ impl Connection {
             return Client::at(&address).map_err(|e| Failure::usage(format!("`--server`: {e}")));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
-        let config = Config::load(config_file.as_deref(), &overrides)?;
+        let mut config = Config::load(config_file.as_deref(), &overrides)?;
+        // A command would end before a replica has caught up.
+        config.authorizer.replica.mode = ReplicaMode::Off;
         Ok(App::open(&config).await?.in_process())
     }
 }

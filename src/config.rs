@@ -55,6 +55,38 @@ pub struct AuthorizerConfig {
     pub kind: AuthorizerKind,
     /// The `OpenFGA` server, when `kind` is `openfga`.
     pub openfga: OpenFgaConfig,
+    /// The copy of the server's relationships, when `kind` is `openfga`.
+    pub replica: ReplicaConfig,
+}
+
+/// A copy of an `OpenFGA` server's relationships, kept in `replica` of the data directory by `ragward serve`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicaConfig {
+    /// What the copy is used for.
+    pub mode: ReplicaMode,
+    /// Between two looks at the server's changes, in milliseconds.
+    pub poll_interval_ms: u64,
+    /// A copy that is further behind than this is not used, in milliseconds. In mode `decide`, a revoked permission may
+    /// still count for so long.
+    pub staleness_max_ms: u64,
+    /// How much of the log of changes is read again each time, in milliseconds: how long a write to the server may take.
+    pub overlap_ms: u64,
+    /// Between two comparisons of all tuples, in milliseconds.
+    pub sweep_interval_ms: u64,
+}
+
+/// What a replica is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaMode {
+    /// There is none.
+    Off,
+    /// It tells what a user may see, for planning a search; the server decides about every chunk that is released.
+    #[default]
+    Plan,
+    /// It decides, within its bound.
+    Decide,
 }
 
 /// The authorizers.
@@ -153,6 +185,18 @@ impl Default for ServerConfig {
 impl Default for DataConfig {
     fn default() -> Self {
         Self { directory: PathBuf::from("ragward-data") }
+    }
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
+            mode: ReplicaMode::default(),
+            poll_interval_ms: 500,
+            staleness_max_ms: 2_000,
+            overlap_ms: 5_000,
+            sweep_interval_ms: 600_000,
+        }
     }
 }
 

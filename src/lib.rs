@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` is the map; each module's own page says why it exists.
 
 pub mod app;
+pub mod audit;
 pub mod authz;
 pub mod backend;
 pub mod chunk;

@@ -14,6 +14,7 @@ pub mod store;
 pub mod store_file;
 pub mod tuple;
 pub mod validate;
+pub mod visible_set;
 
 pub use condition::{COST_MAX, CompileError, ConditionError, EXPRESSION_BYTES_MAX, NESTING_MAX};
 pub use contextual::Contextual;

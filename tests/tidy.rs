@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 11] = [
     &["authz", "vector_store"],
     &["identity", "chunk"],
     &["relationship"],
-    &["storage", "backend", "config", "proto"],
+    &["storage", "backend", "config", "proto", "audit"],
     &["error_code"],
 ];
 

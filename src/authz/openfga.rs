@@ -17,9 +17,11 @@ use tonic::Request;
 use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 
+mod source;
 mod store;
 mod wire;
 
+pub use source::OpenFgaSource;
 pub use store::{OpenFgaStore, OpenStoreError};
 
 /// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.

@@ -24,9 +24,15 @@ pub(super) struct RetrieveArgs {
     /// How many chunks.
     #[arg(long, default_value_t = 10)]
     top_k: u32,
-    /// A file with an embedding, a JSON array of numbers, in place of words.
-    #[arg(long, value_name = "FILE", conflicts_with = "query")]
+    /// A file with an embedding, a JSON array of numbers, in place of words or beside them.
+    #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
+    /// Leaves out chunks with a lower score.
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
+    min_score: Option<f64>,
+    /// At most so many chunks of one document; 0: no limit.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    per_document_max: u32,
     /// Do not let the authorizer use its caches.
     #[arg(long)]
     higher_consistency: bool,
@@ -56,8 +62,9 @@ struct ShownChunk<'a> {
 
 pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let query = match (args.query, args.vector) {
-        (Some(text), _) => Query::Text(text),
-        (None, Some(file)) => Query::Vector(message::Vector { values: read_vector(&file)? }),
+        (Some(text), None) => Query::Text(text),
+        (None, Some(file)) => Query::Vector(read_vector(&file)?),
+        (Some(text), Some(file)) => Query::Hybrid(message::Hybrid { text, vector: Some(read_vector(&file)?) }),
         (None, None) => return Err(Failure::usage("give a query or `--vector FILE`")),
     };
     let consistency = if args.higher_consistency {
@@ -71,6 +78,8 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         query: Some(query),
         top_k: args.top_k,
         filter: None,
+        min_score: args.min_score,
+        per_document_max: args.per_document_max,
         consistency: consistency.into(),
     };
     let client = args.connection.open(config).await?;
@@ -78,10 +87,11 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
     output.result(&shown(&response), || people(&response))
 }
 
-fn read_vector(file: &std::path::Path) -> Result<Vec<f32>, Failure> {
+fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
     let wrong = |e: String| Failure::usage(format!("`--vector {}`: {e}", file.display()));
     let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
-    serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))
+    let values = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    Ok(message::Vector { values })
 }
 
 fn shown(response: &RetrieveResponse) -> Shown<'_> {

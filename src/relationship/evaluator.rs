@@ -28,7 +28,7 @@ pub const LEVELS_MAX: u8 = 24;
 /// Most steps for one question. A step takes some tens of nanoseconds.
 pub const STEPS_MAX: u64 = 10_000_000;
 /// A condition counts as so many steps.
-const STEPS_PER_CONDITION: u64 = 64;
+pub(super) const STEPS_PER_CONDITION: u64 = 64;
 /// After so many steps the caller is asked whether to go on.
 pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
 
@@ -214,6 +214,16 @@ impl<'a> Evaluation<'a> {
         let object = self.index.object(object).unwrap_or_else(|| {
             if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
         });
+        self.check_number(relation, object, go_on)
+    }
+
+    /// The same by numbers.
+    pub(super) fn check_number(
+        &mut self,
+        relation: RelationId,
+        object: ObjectId,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
         let outcome = self.run(Node { relation, object }, go_on);
         if outcome.is_err() {
             self.give_up();

@@ -35,7 +35,7 @@ pub(super) struct Node {
 }
 
 /// The user of a tuple. The order puts usersets first, so that they are one slice of a sorted list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Subject {
     Userset(Node),
     Wildcard(TypeId),
@@ -57,6 +57,11 @@ impl Hasher for NumberHasher {
         for byte in bytes {
             self.write_u32(u32::from(*byte));
         }
+    }
+
+    /// The variant of an enum.
+    fn write_isize(&mut self, number: isize) {
+        self.write_u32(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
     fn write_u32(&mut self, number: u32) {
@@ -81,13 +86,25 @@ struct TupleShard {
     conditioned: NumberMap<Node, Vec<(Subject, Arc<StoredCondition>)>>,
 }
 
+/// The same tuples, by user.
+#[derive(Clone, Debug, Default)]
+struct ReverseShard {
+    plain: NumberMap<Subject, Vec<Node>>,
+    conditioned: NumberMap<Subject, Vec<(Node, Arc<StoredCondition>)>>,
+}
+
 type NameShard = HashMap<Object, ObjectId>;
+
+/// Names are kept by number in parts of so many, so that a clone counts parts and not names.
+const NAMES_PER_PART: usize = 1024;
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     tuples: Vec<Arc<TupleShard>>,
+    reverse: Vec<Arc<ReverseShard>>,
     names: Vec<Arc<NameShard>>,
+    named: Vec<Arc<Vec<Object>>>,
     objects: u32,
     count: usize,
 }
@@ -95,7 +112,15 @@ pub(super) struct Index {
 impl Index {
     pub(super) fn new() -> Self {
         let (tuples, names) = (Arc::new(TupleShard::default()), Arc::new(NameShard::default()));
-        Self { tuples: vec![tuples; SHARDS], names: vec![names; SHARDS], objects: 0, count: 0 }
+        let reverse = vec![Arc::new(ReverseShard::default()); SHARDS];
+        Self {
+            tuples: vec![tuples; SHARDS],
+            reverse,
+            names: vec![names; SHARDS],
+            named: Vec::new(),
+            objects: 0,
+            count: 0,
+        }
     }
 
     /// Puts in the tuples that the model admits. One that is in is replaced: it may have had another condition.
@@ -128,7 +153,7 @@ impl Index {
         resolved.sort_unstable();
         for same_node in resolved.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((node, _)) = same_node.first() else { continue };
-            let Some(shard) = self.tuples.get_mut(shard_of(*node)) else { continue };
+            let Some(shard) = self.tuples.get_mut(shard_of(node)) else { continue };
             let shard = Arc::make_mut(shard);
             let subjects = shard.plain.entry(*node).or_default();
             let before = subjects.len();
@@ -140,15 +165,31 @@ impl Index {
                 self.count -= before - conditioned.len();
             }
         }
+        resolved.sort_unstable_by_key(|(node, subject)| (*subject, *node));
+        for same_subject in resolved.chunk_by(|(_, a), (_, b)| a == b) {
+            let Some((_, subject)) = same_subject.first() else { continue };
+            let Some(shard) = self.reverse.get_mut(shard_of(subject)) else { continue };
+            let shard = Arc::make_mut(shard);
+            let nodes = shard.plain.entry(*subject).or_default();
+            insert_sorted(nodes, same_subject.iter().map(|(node, _)| *node));
+            if let Some(conditioned) = shard.conditioned.get_mut(subject) {
+                conditioned.retain(|(node, _)| !same_subject.contains(&(*node, *subject)));
+            }
+        }
     }
 
     fn insert_conditioned(&mut self, node: Node, subject: Subject, condition: Arc<StoredCondition>) {
         self.take_out(node, subject);
-        let Some(shard) = self.tuples.get_mut(shard_of(node)) else { return };
+        let Some(shard) = self.tuples.get_mut(shard_of(&node)) else { return };
         let subjects = Arc::make_mut(shard).conditioned.entry(node).or_default();
         if let Err(position) = subjects.binary_search_by(|(known, _)| known.cmp(&subject)) {
-            subjects.insert(position, (subject, condition));
+            subjects.insert(position, (subject, Arc::clone(&condition)));
             self.count += 1;
+        }
+        let Some(shard) = self.reverse.get_mut(shard_of(&subject)) else { return };
+        let nodes = Arc::make_mut(shard).conditioned.entry(subject).or_default();
+        if let Err(position) = nodes.binary_search_by(|(known, _)| known.cmp(&node)) {
+            nodes.insert(position, (node, condition));
         }
     }
 
@@ -163,7 +204,8 @@ impl Index {
     }
 
     fn take_out(&mut self, node: Node, subject: Subject) {
-        let Some(shard) = self.tuples.get_mut(shard_of(node)) else { return };
+        self.take_out_of_reverse(node, subject);
+        let Some(shard) = self.tuples.get_mut(shard_of(&node)) else { return };
         if !shard.plain.contains_key(&node) && !shard.conditioned.contains_key(&node) {
             return;
         }
@@ -188,15 +230,57 @@ impl Index {
         }
     }
 
+    fn take_out_of_reverse(&mut self, node: Node, subject: Subject) {
+        let Some(shard) = self.reverse.get_mut(shard_of(&subject)) else { return };
+        if !shard.plain.contains_key(&subject) && !shard.conditioned.contains_key(&subject) {
+            return;
+        }
+        let shard = Arc::make_mut(shard);
+        if let Some(nodes) = shard.plain.get_mut(&subject) {
+            if let Ok(position) = nodes.binary_search(&node) {
+                nodes.remove(position);
+            }
+            if nodes.is_empty() {
+                shard.plain.remove(&subject);
+            }
+        }
+        if let Some(nodes) = shard.conditioned.get_mut(&subject) {
+            nodes.retain(|(known, _)| *known != node);
+            if nodes.is_empty() {
+                shard.conditioned.remove(&subject);
+            }
+        }
+    }
+
     /// The users of the tuples about a node that have no condition, sorted.
     pub(super) fn subjects(&self, node: Node) -> &[Subject] {
-        self.tuples.get(shard_of(node)).and_then(|shard| shard.plain.get(&node)).map_or(&[], Vec::as_slice)
+        self.tuples.get(shard_of(&node)).and_then(|shard| shard.plain.get(&node)).map_or(&[], Vec::as_slice)
     }
 
     /// The users of the tuples about a node that have a condition, sorted.
     pub(super) fn conditioned(&self, node: Node) -> &[(Subject, Arc<StoredCondition>)] {
-        let shard = self.tuples.get(shard_of(node)).filter(|shard| !shard.conditioned.is_empty());
+        let shard = self.tuples.get(shard_of(&node)).filter(|shard| !shard.conditioned.is_empty());
         shard.and_then(|shard| shard.conditioned.get(&node)).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the tuples without a condition are about whose user is this one, in no order that matters.
+    pub(super) fn nodes(&self, subject: Subject) -> impl Iterator<Item = Node> {
+        let nodes = self.reverse.get(shard_of(&subject)).and_then(|shard| shard.plain.get(&subject));
+        nodes.map_or(&[][..], Vec::as_slice).iter().copied()
+    }
+
+    /// What the tuples with a condition are about whose user is this one.
+    pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
+        let shard = self.reverse.get(shard_of(&subject)).filter(|shard| !shard.conditioned.is_empty());
+        let nodes = shard.and_then(|shard| shard.conditioned.get(&subject)).map_or(&[][..], Vec::as_slice);
+        nodes.iter().map(|(node, condition)| (*node, condition.as_ref()))
+    }
+
+    /// The name of an object by its number.
+    pub(super) fn name(&self, object: ObjectId) -> Option<&str> {
+        let number = usize::try_from(object.0).ok()?;
+        let part = self.named.get(number / NAMES_PER_PART)?;
+        part.get(number % NAMES_PER_PART).map(Object::as_str)
     }
 
     /// The number of an object that a tuple names.
@@ -224,6 +308,10 @@ impl Index {
         if let Some(shard) = self.names.get_mut(name_shard_of(object)) {
             Arc::make_mut(shard).insert(object.clone(), number);
         }
+        match self.named.last_mut().filter(|part| part.len() < NAMES_PER_PART) {
+            Some(part) => Arc::make_mut(part).push(object.clone()),
+            None => self.named.push(Arc::new(vec![object.clone()])),
+        }
         number
     }
 }
@@ -238,26 +326,27 @@ fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> ObjectId)
     }
 }
 
-/// Puts sorted subjects into a sorted list. A few are put in one by one; for many, one sort is cheaper than moving the
-/// rest of a long list for each.
-fn insert_sorted(subjects: &mut Vec<Subject>, added: impl ExactSizeIterator<Item = Subject>) {
+/// Puts sorted items into a sorted list. A few are put in one by one; for many, one sort is cheaper than moving the rest
+/// of a long list for each.
+fn insert_sorted<T: Ord>(list: &mut Vec<T>, added: impl ExactSizeIterator<Item = T>) {
     const FEW: usize = 16;
     if added.len() > FEW {
-        subjects.extend(added);
-        subjects.sort_unstable();
-        subjects.dedup();
+        list.extend(added);
+        list.sort_unstable();
+        list.dedup();
         return;
     }
-    for subject in added {
-        if let Err(position) = subjects.binary_search(&subject) {
-            subjects.insert(position, subject);
+    for item in added {
+        if let Err(position) = list.binary_search(&item) {
+            list.insert(position, item);
         }
     }
 }
 
-fn shard_of(node: Node) -> usize {
+/// The part of a node's tuples, and of a subject's.
+fn shard_of(key: &impl Hash) -> usize {
     let mut hasher = NumberHasher::default();
-    node.hash(&mut hasher);
+    key.hash(&mut hasher);
     // The upper bits: the map inside the shard uses the lower ones.
     usize::try_from(hasher.finish() >> 40).unwrap_or_default() % SHARDS
 }

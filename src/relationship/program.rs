@@ -252,6 +252,11 @@ impl Program {
         self.get(relation).map(|r| &r.expression)
     }
 
+    /// The usersets that a relation's tuples may name.
+    pub(super) fn usersets_of(&self, relation: RelationId) -> impl Iterator<Item = RelationId> {
+        self.get(relation).into_iter().flat_map(|r| r.usersets.iter().map(|(userset, _)| *userset))
+    }
+
     /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied
     /// without a look at the tuples.
     pub(super) fn reachable_from(&self, user: &ResolvedUser<'_>) -> Vec<bool> {

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::evaluator::{CheckError, Evaluation, conditions};
-use super::index::{Index, Node};
+use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
-use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
+use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
 use super::validate::ValidModel;
+use super::visible_set::{Bounds, Question, VisibleSet};
 
 /// Which users a list is about: the objects of a type, or the usersets of a type's relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,27 +133,119 @@ impl Snapshot {
         self.evaluation(user)?.check(relation, object, &mut || true)
     }
 
-    /// The objects of a type that the user holds the relation on, sorted. Asks about every object that a tuple names, so
-    /// its cost is that of the type.
+    /// The objects of a type that the user holds the relation on, sorted. Its cost follows what the user holds.
     ///
     /// # Errors
-    /// See [`CheckError`].
+    /// See [`CheckError`]: among them, that an object could not be decided which tuples connect with the user.
     pub fn list_objects(
         &self,
         user: &User,
         relation: &Relation,
         type_name: &TypeName,
     ) -> Result<Vec<Object>, CheckError> {
-        let mut evaluation = self.evaluation(user)?;
-        self.model.program().relation_id(type_name.as_str(), relation.as_str())?;
-        let mut objects = Vec::new();
-        for object in self.objects_of(type_name) {
-            if evaluation.check(relation, object, &mut || true)? {
-                objects.push(object.clone());
-            }
+        let visible = self.visible_set(user, relation, type_name, &mut || true)?;
+        if let Some((_, error)) = visible.failure {
+            return Err(error);
         }
+        let mut objects: Vec<Object> = visible.objects.iter().filter_map(|number| self.object(number)).collect();
         objects.sort_unstable();
         Ok(objects)
+    }
+
+    /// The same by numbers. `go_on` is asked now and then. What cannot be decided is not in the set, and is told beside it.
+    ///
+    /// # Errors
+    /// When the model does not know the type or relation, or `go_on` said to stop.
+    pub fn visible_set(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<VisibleSet, CheckError> {
+        self.question(user, relation, type_name)?.visible_set(go_on)
+    }
+
+    /// At least and at most so many objects are in the visible set, without following tuples: exact where only direct ones
+    /// count; no upper bound where only following them would tell.
+    ///
+    /// # Errors
+    /// When the model does not know the type or relation.
+    pub fn visible_size_hint(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+    ) -> Result<(usize, Option<usize>), CheckError> {
+        self.question(user, relation, type_name)?.size_hint()
+    }
+
+    /// Hands over the objects of a type that the user holds the relation on, or why one could not be decided, until `take`
+    /// or `go_on` says to stop. What takes no check comes first.
+    ///
+    /// # Errors
+    /// As [`Self::visible_set`].
+    pub fn for_visible(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(Result<&Object, CheckError>) -> bool,
+    ) -> Result<(), CheckError> {
+        let question = self.question(user, relation, type_name)?;
+        let Bounds { certain, undecided } = question.bounds(go_on)?;
+        for object in certain.iter().filter_map(|number| self.object(number)) {
+            if !go_on() {
+                return Err(CheckError::Interrupted);
+            }
+            if !take(Ok(&object)) {
+                return Ok(());
+            }
+        }
+        let mut evaluation = question.evaluation()?;
+        for number in undecided {
+            let goes_on = match evaluation.check_number(question.relation, ObjectId(number), go_on) {
+                Ok(true) => self.object(number).is_none_or(|object| take(Ok(&object))),
+                Ok(false) => true,
+                Err(CheckError::Interrupted) => return Err(CheckError::Interrupted),
+                Err(
+                    error @ (CheckError::Unknown(_)
+                    | CheckError::Condition(_)
+                    | CheckError::TooDeep
+                    | CheckError::TooMuchWork),
+                ) => take(Err(error)),
+            };
+            if !goes_on {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of an object that tuples name. It stays the same in all states that come from one by writes, but a state
+    /// with contextual tuples may give numbers of its own to what only they name.
+    #[must_use]
+    pub fn object_number(&self, object: &Object) -> Option<u32> {
+        self.index.object(object).map(|number| number.0)
+    }
+
+    /// The object of a number.
+    #[must_use]
+    pub fn object(&self, number: u32) -> Option<Object> {
+        // Some are known as users only, and those may have longer names.
+        Object::parse_within(self.index.name(ObjectId(number))?, USER_BYTES_MAX).ok()
+    }
+
+    pub(super) fn question<'a>(
+        &'a self,
+        user: &'a User,
+        relation: &Relation,
+        type_name: &TypeName,
+    ) -> Result<Question<'a>, CheckError> {
+        let program = self.model.program();
+        let relation = program.relation_id(type_name.as_str(), relation.as_str())?;
+        Ok(Question { program, index: &self.index, context: &self.context, user, relation })
     }
 
     /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the

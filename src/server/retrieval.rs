@@ -59,6 +59,9 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
         message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
+        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector }) => {
+            Query::Hybrid { text, vector: vector.unwrap_or_default().values }
+        }
     });
     Ok(RetrievalParts {
         user: message.user,
@@ -66,6 +69,8 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
         query,
         top_k: message.top_k,
         filter: message.filter.map(values::filter).transpose()?,
+        min_score: message.min_score,
+        per_document_max: message.per_document_max,
         consistency: consistency(message.consistency)?,
     })
 }

@@ -101,13 +101,13 @@ impl StoreError {
 /// One store. A clone is the same store.
 #[derive(Clone, Debug)]
 pub struct RelationshipStore {
-    shared: Arc<Shared>,
-    id: StoreId,
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: StoreId,
 }
 
 /// What a write changed, with the conditions that the removed tuples had.
 #[derive(Default)]
-struct Changed<'a> {
+pub(super) struct Changed<'a> {
     added: Vec<&'a RelationshipTuple>,
     removed: Vec<RelationshipTuple>,
 }
@@ -314,17 +314,17 @@ impl RelationshipStore {
         Ok(self.publish(&changed))
     }
 
-    fn begin(&self) -> Result<WriteTransaction, StorageError> {
+    pub(super) fn begin(&self) -> Result<WriteTransaction, StorageError> {
         self.shared.database.begin_write().map_err(|e| StorageError::redb(&self.shared.path, e))
     }
 
     /// Makes what the transaction did durable.
-    fn finish(&self, transaction: WriteTransaction) -> Result<(), StorageError> {
+    pub(super) fn finish(&self, transaction: WriteTransaction) -> Result<(), StorageError> {
         transaction.commit().map_err(|e| StorageError::redb(&self.shared.path, e))
     }
 
     /// Shows durable changes in the states in memory.
-    fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
+    pub(super) fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
             for tuple in removed {
@@ -337,7 +337,11 @@ impl RelationshipStore {
     }
 
     /// Makes the changes within a transaction, which undoes them when it is dropped; those that were made.
-    fn change<'a>(&self, transaction: &WriteTransaction, request: &'a TupleWrite) -> Result<Changed<'a>, StoreError> {
+    pub(super) fn change<'a>(
+        &self,
+        transaction: &WriteTransaction,
+        request: &'a TupleWrite,
+    ) -> Result<Changed<'a>, StoreError> {
         let path = self.shared.path.as_path();
         let failed = |e: redb::Error| StorageError::redb(path, e);
         let mut changed = Changed::default();

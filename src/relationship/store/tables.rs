@@ -22,6 +22,8 @@ pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumn
 pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
 /// What a client keeps with a version of the model, as it was sent.
 pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
+/// How far a store that is a copy of another has come.
+pub(super) const MARKERS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("markers");
 
 /// The name of a tuple's condition and its context as JSON; both empty where there is none.
 pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
@@ -36,6 +38,7 @@ pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageErro
     transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
     transaction.open_table(ASSERTIONS).map_err(|e| failed(e.into()))?;
+    transaction.open_table(MARKERS).map_err(|e| failed(e.into()))?;
     transaction.commit().map_err(|e| failed(e.into()))
 }
 

@@ -1,0 +1,119 @@
+//! The audit log: one record for every answer and every refusal, so that it can be said afterwards who was given what,
+//! through whom and why.
+//!
+//! INVARIANT (no text): a record holds names, counts and digests; never a text, a query or a token.
+//!
+//! INVARIANT (record first): an answer leaves only after its record was kept as `audit.fsync` asks.
+//!
+//! The log is made of segments, files of JSON lines. Each line carries a MAC of itself, and inside of it the MAC of the
+//! line before, so whoever can write the files but has not the key can neither change, drop, add nor move a line unseen.
+//! `schema/audit.md` is the contract of the files.
+
+mod chain;
+mod file_sink;
+mod head;
+mod key;
+mod record;
+mod recovery;
+mod segment;
+mod verify;
+mod writer;
+
+pub use chain::{Entry, Event, Mac};
+pub use file_sink::{AuditConfig, Clock, FileAuditSink, FsyncPolicy};
+pub use key::AuditKey;
+pub use record::{AuditedPrincipal, AuditedRequest, Call, Decision, Latencies, Record, Released};
+pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+
+use crate::error_code::ErrorCode;
+
+/// Keeps records.
+#[async_trait]
+pub trait AuditSink: Send + Sync {
+    /// Keeps a record. When this returns, the answer may leave.
+    ///
+    /// # Errors
+    /// When the record is not, or not certainly, kept; then the answer must not leave.
+    async fn record(&self, record: Record) -> Result<(), AuditError>;
+
+    /// Keeps a record of a call whose caller has gone, as far as there is room; nobody waits for it.
+    fn note(&self, record: Record);
+
+    /// A digest of what must not be kept itself. Keyed, so that guesses cannot be tried without the key; with the same
+    /// key, the same bytes for the same purpose have the same digest.
+    fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String;
+}
+
+/// What a digest stands for. One value has different digests for different purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestPurpose {
+    /// A query.
+    Query,
+    /// The `jti` of a token.
+    TokenId,
+}
+
+/// Why a record is not kept, or the log cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuditError {
+    /// Another process writes it.
+    #[error("the audit log in `{0}` is in use by another process; stop that process, or set `audit.directory`")]
+    InUse(PathBuf),
+    /// The log is not as it was left.
+    #[error(
+        "the audit log in `{path}` is not as it was left ({detail}); run `ragward audit verify`, and move the directory away to begin a new log"
+    )]
+    Tampered {
+        /// Its directory.
+        path: PathBuf,
+        /// What was seen.
+        detail: String,
+    },
+    /// The key cannot be used.
+    #[error("the audit key `{path}` cannot be used: {detail}")]
+    Key {
+        /// Its file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Reading or writing failed: no space, no permission, gone.
+    #[error("cannot use `{path}`: {detail}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        detail: String,
+    },
+    /// An earlier failure left it unknown what is kept.
+    #[error("the audit log stopped after a failure ({0}); start again once the cause is gone")]
+    Stopped(String),
+}
+
+impl AuditError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::InUse(_) => ErrorCode::FailedPrecondition,
+            Self::Tampered { .. } => ErrorCode::DataLoss,
+            Self::Key { .. } => ErrorCode::InvalidArgument,
+            Self::Io { .. } | Self::Stopped(_) => ErrorCode::Unavailable,
+        }
+    }
+
+    fn io(path: &Path, error: &std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), detail: error.to_string() }
+    }
+
+    fn tampered(path: &Path, detail: impl Into<String>) -> Self {
+        Self::Tampered { path: path.to_owned(), detail: detail.into() }
+    }
+}
+
+#[cfg(test)]
+mod sample;

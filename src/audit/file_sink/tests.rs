@@ -1,0 +1,172 @@
+//! Starts, stops, failures and the queue.
+
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use super::super::sample::{End, clock, config, read, record, write};
+use super::super::{Entry, Problem, read_log};
+use super::*;
+
+fn events(config: &AuditConfig, key: &AuditKey) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    assert!(read_log(&config.directory, key, |_, _, entry| entries.push(entry.clone())).unwrap().is_intact());
+    entries
+}
+
+fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
+    let resumed = |entry: Entry| match entry.event {
+        Event::Resume { incomplete_bytes } => Some(incomplete_bytes),
+        _ => None,
+    };
+    events(config, key).into_iter().filter_map(resumed).collect()
+}
+
+#[tokio::test]
+async fn records_of_many_callers_are_all_there_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let sink = Arc::new(FileAuditSink::open(config.clone(), clock()).unwrap());
+    let calls = (0..200).map(|number| {
+        let sink = Arc::clone(&sink);
+        tokio::spawn(async move { sink.record(record(number)).await })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap().unwrap();
+    }
+    sink.note(record(200));
+    let key = sink.key.clone();
+    drop(sink);
+    let mut traces = Vec::new();
+    for entry in events(&config, &key) {
+        if let Event::Record(record) = entry.event {
+            traces.push(record.trace_id);
+        }
+    }
+    traces.sort();
+    assert_eq!(traces, (0..=200).map(|number| format!("{number:032x}")).collect::<Vec<String>>());
+    assert!(read(&config, &key).last.unwrap().sealed);
+}
+
+#[test]
+fn a_killed_writer_is_followed_by_one_that_says_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
+    let key = write(&config, 0..3, End::Killed);
+    let segment = config.directory.join("audit-00000001.jsonl");
+    OpenOptions::new().append(true).open(&segment).unwrap().write_all(b"{\"mac\":\"00").unwrap();
+    let report = read(&config, &key);
+    assert!(report.is_intact());
+    assert_eq!(report.incomplete_bytes, Some(10));
+    write(&config, 3..4, End::Killed);
+    write(&config, 4..5, End::Clean);
+    assert_eq!(resumes(&config, &key), [10, 0]);
+    write(&config, 5..6, End::Clean);
+    let report = read(&config, &key);
+    assert_eq!((report.records, report.segments), (6, 2));
+}
+
+#[test]
+fn a_segment_that_never_began_is_taken_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    fs::create_dir(&config.directory).unwrap();
+    for begun in ["", "{\"mac\":"] {
+        let number = if begun.is_empty() { 1 } else { 2 };
+        fs::write(config.directory.join(format!("audit-{number:08}.jsonl")), begun).unwrap();
+        AuditKey::create(&config.key_file).map_or_else(drop, drop);
+        let key = write(&config, 0..1, End::Clean);
+        let report = read(&config, &key);
+        assert!(report.is_intact() && report.segments == number, "{report:?}");
+    }
+}
+
+#[test]
+fn a_log_that_is_not_as_it_was_left_is_not_continued() {
+    let change: [(&str, fn(&AuditConfig)); 5] = [
+        ("edited", |config| {
+            let path = config.directory.join("audit-00000001.jsonl");
+            let text = fs::read_to_string(&path).unwrap().replace("user:anne", "user:bob");
+            fs::write(path, text).unwrap();
+        }),
+        ("truncated", |config| {
+            let path = config.directory.join("audit-00000001.jsonl");
+            let text = fs::read_to_string(&path).unwrap();
+            let end = text.trim_end().rfind('\n').unwrap();
+            fs::write(path, &text[..=end]).unwrap();
+        }),
+        ("segments are gone", |config| fs::remove_file(config.directory.join("audit-00000001.jsonl")).unwrap()),
+        ("head is gone", |config| fs::remove_file(config.directory.join("head")).unwrap()),
+        ("audit.key", |config| fs::remove_file(&config.key_file).unwrap()),
+    ];
+    for (expected, change) in change {
+        let directory = tempfile::tempdir().unwrap();
+        let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
+        write(&config, 0..3, End::Clean);
+        change(&config);
+        let error = FileAuditSink::open(config, clock()).err().expect(expected).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn old_segments_go_and_the_rest_verifies() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = AuditConfig { segments_max: 3, ..config(directory.path()) };
+    let key = write(&config, 0..20, End::Killed);
+    let report = read(&config, &key);
+    assert!(report.is_intact(), "{report:?}");
+    assert_eq!(report.segments, 3);
+    let newest = report.last.unwrap().segment;
+    fs::remove_file(config.directory.join(format!("audit-{:08}.jsonl", newest - 2))).unwrap();
+    let problems: Vec<Problem> = read(&config, &key).findings.into_iter().map(|finding| finding.problem).collect();
+    assert_eq!(problems, [Problem::MissingSegments(newest - 2..=newest - 2)]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_written_is_not_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
+    assert!(matches!(FileAuditSink::open(config.clone(), clock()), Err(AuditError::InUse(_))));
+    sink.record(record(0)).await.unwrap();
+    let moved = directory.path().join("moved");
+    fs::rename(&config.directory, &moved).unwrap();
+    assert!(matches!(sink.record(record(1)).await, Err(AuditError::Io { .. })));
+    fs::create_dir(&config.directory).unwrap();
+    assert!(matches!(sink.record(record(2)).await, Err(AuditError::Io { .. })));
+    fs::remove_dir(&config.directory).unwrap();
+    fs::rename(&moved, &config.directory).unwrap();
+    sink.record(record(3)).await.unwrap();
+    let key = sink.key.clone();
+    drop(sink);
+    assert_eq!(read(&config, &key).records, 2);
+}
+
+#[test]
+fn a_key_that_others_may_read_or_that_is_none_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = config(directory.path());
+    let key = write(&config, 0..1, End::Clean);
+    assert_eq!(fs::metadata(&config.key_file).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = AuditKey::read(&config.key_file).unwrap();
+    assert_eq!(key.digest(DigestPurpose::Query, b"leave"), again.digest(DigestPurpose::Query, b"leave"));
+    assert_ne!(key.digest(DigestPurpose::Query, b"leave"), key.digest(DigestPurpose::TokenId, b"leave"));
+    fs::set_permissions(&config.key_file, Permissions::from_mode(0o640)).unwrap();
+    assert!(FileAuditSink::open(config.clone(), clock()).err().unwrap().to_string().contains("chmod 600"));
+    fs::set_permissions(&config.key_file, Permissions::from_mode(0o600)).unwrap();
+    fs::write(&config.key_file, "short").unwrap();
+    assert!(matches!(FileAuditSink::open(config, clock()), Err(AuditError::Key { .. })));
+}
+
+#[test]
+fn records_at_an_interval_are_there_at_the_end() {
+    for fsync in [FsyncPolicy::Interval(Duration::from_millis(5)), FsyncPolicy::Never] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = AuditConfig { fsync, ..config(directory.path()) };
+        let key = write(&config, 0..10, End::Killed);
+        assert_eq!(read(&config, &key).records, 10);
+        write(&config, 10..12, End::Clean);
+        assert_eq!(read(&config, &key).records, 12);
+    }
+}

@@ -1,0 +1,135 @@
+//! The head: up to where the log was certainly written. Without it, cutting off the last entries could not be seen.
+//!
+//! It is one block that is written in place, after the entries that it names. So it is never ahead of them, and a process
+//! that is killed leaves the one before or this one.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::AuditError;
+use super::chain::Mac;
+use super::key::AuditKey;
+use super::segment::HEAD;
+
+/// Bytes of the file: one sector, which a disk writes whole or not at all.
+const HEAD_BYTES: usize = 512;
+
+/// The last entry that is certainly there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    /// The segment that it is in.
+    pub(super) segment: u64,
+    /// Its number.
+    pub(super) seq: u64,
+    /// Its MAC.
+    pub(super) mac: Mac,
+}
+
+/// What stands in the file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// There is no file.
+    Missing,
+    /// Its bytes are not what was written.
+    Damaged,
+    /// A head.
+    Head(Head),
+}
+
+/// The file, opened when it is first written.
+#[derive(Debug)]
+pub(super) struct HeadFile {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl Head {
+    /// The bytes of the file: the head, its MAC, and spaces up to the length.
+    fn encode(&self, key: &AuditKey) -> Option<Vec<u8>> {
+        let head = serde_json::to_string(self).ok()?;
+        let line = format!("{{\"mac\":\"{}\",\"head\":{head}}}", key.head(head.as_bytes()));
+        let fits = line.len() < HEAD_BYTES;
+        fits.then(|| format!("{line:width$}\n", width = HEAD_BYTES - 1).into_bytes())
+    }
+
+    fn decode(bytes: &[u8], key: &AuditKey) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Parts {
+            head: Head,
+        }
+        let parts: Parts = serde_json::from_slice(bytes).ok()?;
+        // There is one way to write each head, so any other bytes are not ours.
+        (parts.head.encode(key)? == bytes).then_some(parts.head)
+    }
+
+    /// Reads the head of a log.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(super) fn read(directory: &Path, key: &AuditKey) -> Result<Found, AuditError> {
+        let path = directory.join(HEAD);
+        match std::fs::read(&path) {
+            Ok(bytes) => Ok(Self::decode(&bytes, key).map_or(Found::Damaged, Found::Head)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Found::Missing),
+            Err(e) => Err(AuditError::io(&path, &e)),
+        }
+    }
+}
+
+impl HeadFile {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { path: directory.join(HEAD), file: None }
+    }
+
+    pub(super) fn write(&mut self, head: &Head, key: &AuditKey) -> Result<(), AuditError> {
+        let bytes = head.encode(key).ok_or_else(|| std::io::Error::other("the head does not fit"));
+        let written = bytes.and_then(|bytes| match &self.file {
+            Some(file) => file.write_all_at(&bytes, 0),
+            None => {
+                self.file = Some(self.replace(&bytes)?);
+                Ok(())
+            }
+        });
+        written.map_err(|e| AuditError::io(&self.path, &e))
+    }
+
+    /// A new file in the place of the old one, whole or not at all.
+    fn replace(&self, bytes: &[u8]) -> std::io::Result<File> {
+        let new = self.path.with_extension("new");
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&new, &self.path)?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_other_byte_is_damage() {
+        let key = AuditKey::from_bytes(&[7; 32]);
+        let mac = key.chain(b"an entry");
+        let head = Head { segment: 3, seq: 1_234, mac };
+        let bytes = head.encode(&key).unwrap();
+        assert_eq!(bytes.len(), HEAD_BYTES);
+        assert_eq!(Head::decode(&bytes, &key), Some(head));
+        for position in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut changed = bytes.clone();
+                changed[position] ^= 1 << bit;
+                assert_eq!(Head::decode(&changed, &key), None, "byte {position}, bit {bit}");
+            }
+        }
+        assert_eq!(Head::decode(&bytes, &AuditKey::from_bytes(&[8; 32])), None);
+        let last = Head { segment: u64::MAX, seq: u64::MAX, mac };
+        assert_eq!(last.encode(&key).map(|bytes| bytes.len()), Some(HEAD_BYTES));
+    }
+}

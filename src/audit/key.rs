@@ -1,0 +1,103 @@
+//! The key of the log: made at the first start, readable by its owner alone. Chain, head and digests each have a key of
+//! their own, derived from it.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::chain::{Mac, hex, unhex};
+use super::{AuditError, DigestPurpose};
+
+/// Bytes of the key: as many as SHA-256 gives.
+const KEY_BYTES: usize = 32;
+/// Others must not read it.
+const OTHERS: u32 = 0o077;
+
+/// The key of one log.
+#[derive(Clone)]
+pub struct AuditKey {
+    chain: hmac::Key,
+    head: hmac::Key,
+    query: hmac::Key,
+    token_id: hmac::Key,
+}
+
+impl fmt::Debug for AuditKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuditKey(hidden)")
+    }
+}
+
+impl AuditKey {
+    /// Reads the key from its file.
+    ///
+    /// # Errors
+    /// When there is none, others may read it, or it is not a key.
+    pub fn read(path: &Path) -> Result<Self, AuditError> {
+        let unusable = |detail: String| AuditError::Key { path: path.to_owned(), detail };
+        let mode = fs::metadata(path).map_err(|e| unusable(e.to_string()))?.permissions().mode();
+        if mode & OTHERS != 0 {
+            return Err(unusable(format!("others may read it (mode {:o}); run `chmod 600` on it", mode & 0o777)));
+        }
+        let text = fs::read_to_string(path).map_err(|e| unusable(e.to_string()))?;
+        let malformed = || unusable(format!("it must hold {} hexadecimal digits", KEY_BYTES * 2));
+        unhex(text.trim_end()).map(|bytes| Self::from_bytes(&bytes)).ok_or_else(malformed)
+    }
+
+    /// Makes a key and its file.
+    ///
+    /// # Errors
+    /// When the file is there already or cannot be written.
+    pub fn create(path: &Path) -> Result<Self, AuditError> {
+        let unusable = |detail: String| AuditError::Key { path: path.to_owned(), detail };
+        let mut bytes = [0; KEY_BYTES];
+        SystemRandom::new()
+            .fill(&mut bytes)
+            .map_err(|_unspecified| unusable("the system gives no random numbers".to_owned()))?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(format!("{}\n", hex(&bytes)).as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|e| unusable(e.to_string()))?;
+        Ok(Self::from_bytes(&bytes))
+    }
+
+    /// A key from its bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
+        let master = hmac::Key::new(hmac::HMAC_SHA256, bytes);
+        let derived = |purpose: &str| {
+            hmac::Key::new(
+                hmac::HMAC_SHA256,
+                hmac::sign(&master, format!("ragward audit 1 {purpose}").as_bytes()).as_ref(),
+            )
+        };
+        Self { chain: derived("chain"), head: derived("head"), query: derived("query"), token_id: derived("token id") }
+    }
+
+    /// The MAC of an entry's bytes.
+    pub(super) fn chain(&self, entry: &[u8]) -> Mac {
+        Mac::of(&hmac::sign(&self.chain, entry))
+    }
+
+    /// The MAC of the head's bytes.
+    pub(super) fn head(&self, head: &[u8]) -> Mac {
+        Mac::of(&hmac::sign(&self.head, head))
+    }
+
+    /// The digest of something that is not kept.
+    #[must_use]
+    pub fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
+        let key = match purpose {
+            DigestPurpose::Query => &self.query,
+            DigestPurpose::TokenId => &self.token_id,
+        };
+        hex(hmac::sign(key, bytes).as_ref())
+    }
+}

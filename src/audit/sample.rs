@@ -1,0 +1,62 @@
+//! Small logs for tests.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::*;
+
+/// A log that is ended cleanly has a seal in each segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Clean,
+    Killed,
+}
+
+pub(super) fn config(directory: &Path) -> AuditConfig {
+    AuditConfig {
+        directory: directory.join("audit"),
+        key_file: directory.join("audit.key"),
+        fsync: FsyncPolicy::EachBatch,
+        segment_bytes_max: 1_500,
+        segments_max: 0,
+    }
+}
+
+/// Ticks a millisecond at each look.
+pub(super) fn clock() -> Clock {
+    let ticks = AtomicU64::new(1_000_000);
+    Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_millis(ticks.fetch_add(1, Ordering::Relaxed)))
+}
+
+pub(super) fn record(number: usize) -> Record {
+    Record {
+        call: Call::ALL[number % Call::ALL.len()],
+        code: "OK".to_owned(),
+        trace_id: format!("{number:032x}"),
+        principal: Some(AuditedPrincipal { subject: "user:anne".to_owned(), ..AuditedPrincipal::default() }),
+        request: None,
+        decision: None,
+        released: Some(Released { chunk_ids: vec![format!("chunk \"{number}\"\n")], documents: None }),
+        latency_us: Latencies { total: 1, ..Latencies::default() },
+    }
+}
+
+/// Appends records, each in a batch of its own, and gives the key.
+pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: End) -> AuditKey {
+    let recovered = recovery::recover(&config.directory, &config.key_file).expect("opened");
+    let key = recovered.key.clone();
+    let mut writer = writer::Writer::new(config.clone(), clock(), recovered).expect("opened");
+    for number in records {
+        writer.write(vec![Event::Record(Box::new(record(number)))]).expect("written");
+    }
+    if end == End::Clean {
+        writer.end().expect("sealed");
+    }
+    key
+}
+
+pub(super) fn read(config: &AuditConfig, key: &AuditKey) -> Report {
+    read_log(&config.directory, key, |_, _, _| {}).expect("read")
+}

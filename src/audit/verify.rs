@@ -1,0 +1,403 @@
+//! Reads a log and tells whether it is as it was written. The same reading serves `verify`, `show`, `export` and the
+//! start of a writer.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use super::AuditError;
+use super::chain::{Entry, Event, Line, LineError, Mac};
+use super::head::{Found, Head};
+use super::key::AuditKey;
+use super::segment::{HEAD, Segment};
+
+/// Most findings that are kept; the rest is counted.
+pub const FINDINGS_MAX: usize = 100;
+
+/// One thing that is wrong with a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file.
+    pub file: PathBuf,
+    /// The line in it, counted from 1; none when the whole file is meant.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub problem: Problem,
+}
+
+/// What can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// The line is not what was written.
+    Edited,
+    /// The line was written under this key, but by a version that has more to tell.
+    Newer,
+    /// Entries that were before this line are not there.
+    Deleted(RangeInclusive<u64>),
+    /// The entry was written earlier than one that stands before it.
+    Moved(u64),
+    /// The entry was written after another one than stands before it.
+    Branched(u64),
+    /// The entry does not belong in this place of a segment.
+    Misplaced(u64),
+    /// The last entries are gone.
+    Truncated(RangeInclusive<u64>),
+    /// Segments are gone.
+    MissingSegments(RangeInclusive<u64>),
+    /// The file is another segment than its name says.
+    OtherSegment(u64),
+    /// The segment is of another log.
+    OtherLog,
+    /// The head is gone.
+    NoHead,
+    /// The head is not what was written.
+    HeadEdited,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What is wrong, the first [`FINDINGS_MAX`].
+    pub findings: Vec<Finding>,
+    /// How many things are wrong.
+    pub findings_total: u64,
+    /// Bytes of an incomplete last line. That is no tampering: a process that is killed leaves one, and nobody was given
+    /// an answer for it.
+    pub incomplete_bytes: Option<u64>,
+    /// Segments that are there.
+    pub segments: u64,
+    /// Entries that are intact.
+    pub entries: u64,
+    /// Records among them.
+    pub records: u64,
+    /// The last intact entry.
+    pub last: Option<Verified>,
+}
+
+/// The end of what is intact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The number of the last entry.
+    pub seq: u64,
+    /// Its MAC. Kept elsewhere, it tells later whether the log still has its past.
+    pub mac: Mac,
+    /// The log's id.
+    pub log: String,
+    /// The segment that it is in.
+    pub segment: u64,
+    /// Whether that segment is sealed.
+    pub sealed: bool,
+    /// Bytes of that segment up to here.
+    pub(super) segment_bytes: u64,
+    /// Entries of that segment.
+    pub(super) segment_entries: u64,
+}
+
+impl Report {
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_intact(&self) -> bool {
+        self.findings_total == 0
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}", self.problem)
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edited => write!(f, "edited: the line is not what was written"),
+            Self::Newer => write!(f, "written by a newer ragward; use that one"),
+            Self::Deleted(seqs) => write!(f, "deleted: {} before this line", entries(seqs)),
+            Self::Moved(seq) => write!(f, "reordered: entry {seq} stands behind a later one"),
+            Self::Branched(seq) => write!(f, "replaced: entry {seq} was not written after the one before it"),
+            Self::Misplaced(seq) => write!(f, "reordered: entry {seq} does not belong in this place of a segment"),
+            Self::Truncated(seqs) => write!(f, "truncated: {} at the end", entries(seqs)),
+            Self::MissingSegments(numbers) => {
+                write!(f, "deleted: segments {} to {} are gone", numbers.start(), numbers.end())
+            }
+            Self::OtherSegment(number) => write!(f, "swapped: this is segment {number}"),
+            Self::OtherLog => write!(f, "swapped: this segment is of another log"),
+            Self::NoHead => write!(f, "deleted: the head is gone, so a truncation could not be seen"),
+            Self::HeadEdited => write!(f, "edited: the head is not what was written"),
+        }
+    }
+}
+
+fn entries(seqs: &RangeInclusive<u64>) -> String {
+    match (seqs.start(), seqs.end()) {
+        (first, last) if first == last => format!("entry {first} is gone"),
+        (first, last) => format!("entries {first} to {last} are gone"),
+    }
+}
+
+/// Reads a whole log and gives each intact entry to `visit`, with its file and line.
+///
+/// # Errors
+/// When files cannot be read. What is wrong with their content is in the report.
+pub fn read_log(
+    directory: &Path,
+    key: &AuditKey,
+    mut visit: impl FnMut(&Path, u64, &Entry),
+) -> Result<Report, AuditError> {
+    // The head first: the log of a running server only grows, so it is never behind this head.
+    let head = Head::read(directory, key)?;
+    let segments = Segment::list(directory)?;
+    let mut reader = Reader::new(key, &head);
+    for segment in &segments {
+        reader.read(segment, &mut visit)?;
+    }
+    reader.check_beginning(&segments);
+    Ok(reader.finish(directory, &segments))
+}
+
+/// Reads the last segment only, as a writer that goes on from there.
+pub(super) fn read_last(directory: &Path, key: &AuditKey, last: &Segment) -> Result<Report, AuditError> {
+    let head = Head::read(directory, key)?;
+    let mut reader = Reader::new(key, &head);
+    reader.read(last, &mut |_: &Path, _, _: &Entry| {})?;
+    Ok(reader.finish(directory, std::slice::from_ref(last)))
+}
+
+/// Follows the chain from segment to segment.
+struct Reader<'a> {
+    key: &'a AuditKey,
+    head: &'a Found,
+    report: Report,
+    /// Lines since the last intact entry that were not intact: entries may have been in them.
+    unreadable: u64,
+    /// Whether the next entry may follow anything, because what is before it is known to be missing.
+    gap_known: bool,
+    /// The oldest segment that the log says it kept.
+    oldest_kept: u64,
+    /// The file and line of the incomplete end.
+    incomplete: Option<(PathBuf, u64)>,
+    /// The number of the segment before, by its name.
+    segment_before: Option<u64>,
+    /// Whether that segment was another than its name says.
+    displaced: bool,
+    /// The highest number of an intact entry.
+    seq_max: u64,
+}
+
+/// Where a line is.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    segment: &'a Segment,
+    line: u64,
+    /// Bytes of the segment up to its end.
+    bytes: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn new(key: &'a AuditKey, head: &'a Found) -> Self {
+        Self {
+            key,
+            head,
+            report: Report::default(),
+            unreadable: 0,
+            gap_known: true,
+            oldest_kept: 1,
+            incomplete: None,
+            segment_before: None,
+            displaced: false,
+            seq_max: 0,
+        }
+    }
+
+    fn find(&mut self, file: &Path, line: Option<u64>, problem: Problem) {
+        self.report.findings_total += 1;
+        if self.report.findings.len() < FINDINGS_MAX {
+            self.report.findings.push(Finding { file: file.to_owned(), line, problem });
+        }
+    }
+
+    fn read(&mut self, segment: &Segment, visit: &mut impl FnMut(&Path, u64, &Entry)) -> Result<(), AuditError> {
+        let failed = |e: std::io::Error| AuditError::io(&segment.path, &e);
+        self.report.segments += 1;
+        if let Some(missing) = self.segment_before.map(|before| before + 1..=segment.number - 1)
+            && !missing.is_empty()
+        {
+            self.find(&segment.path, None, Problem::MissingSegments(missing));
+            self.gap_known = true;
+        }
+        self.segment_before = Some(segment.number);
+        self.gap_known |= std::mem::take(&mut self.displaced);
+        if let Some((path, line)) = self.incomplete.take() {
+            // Only the last segment of a log may end in the middle of a line.
+            self.find(&path, Some(line), Problem::Edited);
+            self.report.incomplete_bytes = None;
+            self.unreadable += 1;
+        }
+        let mut file = BufReader::new(File::open(&segment.path).map_err(failed)?);
+        let mut place = Place { segment, line: 0, bytes: 0 };
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = file.read_until(b'\n', &mut line).map_err(failed)?;
+            if read == 0 {
+                return Ok(());
+            }
+            place.line += 1;
+            place.bytes += read as u64;
+            match line.strip_suffix(b"\n") {
+                Some(line) => self.line(place, line, visit),
+                None => {
+                    self.report.incomplete_bytes = Some(read as u64);
+                    self.incomplete = Some((segment.path.clone(), place.line));
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, place: Place<'_>, line: &[u8], visit: &mut impl FnMut(&Path, u64, &Entry)) {
+        let path = &place.segment.path;
+        let read = Line::split(line, self.key).and_then(|line| Ok((line.mac, line.entry()?)));
+        let (mac, entry) = match read {
+            Ok(read) => read,
+            Err(error) => {
+                let problem = match error {
+                    LineError::Form | LineError::Mac => Problem::Edited,
+                    LineError::Content => Problem::Newer,
+                };
+                self.find(path, Some(place.line), problem);
+                self.unreadable += 1;
+                return;
+            }
+        };
+        self.check_place(place, &entry);
+        let in_order = self.check_order(place, &entry);
+        if let Found::Head(head) = self.head
+            && head.seq == entry.seq
+            && head.mac != mac
+        {
+            self.find(path, Some(place.line), Problem::Branched(entry.seq));
+        }
+        self.report.entries += 1;
+        self.seq_max = self.seq_max.max(entry.seq);
+        match &entry.event {
+            Event::Record(_) => self.report.records += 1,
+            Event::Drop { oldest_segment } => self.oldest_kept = self.oldest_kept.max(*oldest_segment),
+            Event::Begin { .. } | Event::Resume { .. } | Event::Seal { .. } => {}
+        }
+        visit(path, place.line, &entry);
+        if in_order {
+            self.unreadable = 0;
+            self.gap_known = false;
+            self.advance(place, mac, &entry);
+        }
+    }
+
+    /// The first line of a segment begins it; nothing follows its seal.
+    fn check_place(&mut self, place: Place<'_>, entry: &Entry) {
+        let path = &place.segment.path;
+        match &entry.event {
+            Event::Begin { log, segment } if place.line == 1 => {
+                if *segment != place.segment.number {
+                    self.find(path, None, Problem::OtherSegment(*segment));
+                    // What stands before and after is of elsewhere as well; this one finding says it.
+                    self.gap_known = true;
+                    self.displaced = true;
+                }
+                let other_log = self.report.last.as_ref().is_some_and(|last| last.log != *log);
+                if other_log {
+                    self.find(path, None, Problem::OtherLog);
+                }
+            }
+            Event::Begin { .. } => self.find(path, Some(place.line), Problem::Misplaced(entry.seq)),
+            Event::Record(_) | Event::Resume { .. } | Event::Drop { .. } | Event::Seal { .. } => {
+                let after_seal = self.report.last.as_ref().is_some_and(|last| last.sealed && self.unreadable == 0);
+                if place.line == 1 || after_seal {
+                    self.find(path, Some(place.line), Problem::Misplaced(entry.seq));
+                }
+            }
+        }
+    }
+
+    /// Whether the entry comes after all that were read; what is wrong with its order is found.
+    fn check_order(&mut self, place: Place<'_>, entry: &Entry) -> bool {
+        let path = &place.segment.path;
+        let Some(last) = &self.report.last else {
+            // The first of a log, or of what is kept of it.
+            let whole = place.segment.number == 1 && self.unreadable == 0;
+            if whole && entry.seq != 1 {
+                self.find(path, Some(place.line), Problem::Deleted(1..=entry.seq - 1));
+            }
+            return true;
+        };
+        let (last_seq, last_mac) = (last.seq, last.mac);
+        if self.gap_known {
+            // Where segments are swapped or missing, only their own order is left to be checked.
+            return true;
+        }
+        if entry.seq <= last_seq {
+            self.find(path, Some(place.line), Problem::Moved(entry.seq));
+            return false;
+        }
+        let missing = last_seq + 1 + self.unreadable..=entry.seq - 1;
+        if !missing.is_empty() {
+            self.find(path, Some(place.line), Problem::Deleted(missing));
+        } else if self.unreadable == 0 && entry.prev != last_mac {
+            self.find(path, Some(place.line), Problem::Branched(entry.seq));
+        }
+        true
+    }
+
+    fn advance(&mut self, place: Place<'_>, mac: Mac, entry: &Entry) {
+        let (log, sealed) = match (&entry.event, self.report.last.take()) {
+            (Event::Begin { log, .. }, _) => (log.clone(), false),
+            (event, last) => (last.map(|last| last.log).unwrap_or_default(), matches!(event, Event::Seal { .. })),
+        };
+        self.report.last = Some(Verified {
+            seq: entry.seq,
+            mac,
+            log,
+            segment: place.segment.number,
+            sealed,
+            segment_bytes: place.bytes,
+            segment_entries: place.line,
+        });
+    }
+
+    /// The oldest segment must be the first one, or the one that the log says it kept.
+    fn check_beginning(&mut self, segments: &[Segment]) {
+        let Some(oldest) = segments.first() else { return };
+        let missing = self.oldest_kept..=oldest.number.saturating_sub(1);
+        if !missing.is_empty() {
+            self.find(&oldest.path, None, Problem::MissingSegments(missing));
+        }
+    }
+
+    /// Compares the end with the head.
+    fn finish(mut self, directory: &Path, segments: &[Segment]) -> Report {
+        let head_path = directory.join(HEAD);
+        let newest = segments.last().map_or(&head_path, |segment| &segment.path);
+        let end = self.seq_max + self.unreadable;
+        match self.head {
+            Found::Head(head) if head.seq > end => {
+                let line = self.incomplete.take().map(|(_, line)| line);
+                self.find(newest, line, Problem::Truncated(end + 1..=head.seq));
+                self.report.incomplete_bytes = None;
+            }
+            Found::Head(_) => {}
+            // A log has no head before its first entry is durable.
+            Found::Missing if end <= 1 => {}
+            Found::Missing => self.find(&head_path, None, Problem::NoHead),
+            Found::Damaged => self.find(&head_path, None, Problem::HeadEdited),
+        }
+        self.report
+    }
+}
+
+#[cfg(test)]
+mod tests;

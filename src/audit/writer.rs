@@ -1,0 +1,233 @@
+//! Appends entries to segments: begins, seals and drops them, and keeps the head.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::time::SystemTime;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use ulid::Ulid;
+
+use super::AuditError;
+use super::chain::{Entry, Event, Mac};
+use super::file_sink::{AuditConfig, Clock, FsyncPolicy};
+use super::head::{Head, HeadFile};
+use super::key::AuditKey;
+use super::recovery::Recovered;
+use super::segment::Segment;
+
+/// Fewest segments that a limit leaves: the one that is written, and one before it.
+const SEGMENTS_MIN: usize = 2;
+
+/// The one writer of a log.
+pub(super) struct Writer {
+    config: AuditConfig,
+    clock: Clock,
+    key: AuditKey,
+    head: HeadFile,
+    log: String,
+    /// The last entry.
+    seq: u64,
+    mac: Mac,
+    segments: Vec<Segment>,
+    /// The segment that is written; none until the first entry after a seal.
+    tail: Option<Tail>,
+    /// When entries were last made durable, where that is done at an interval.
+    synced: SystemTime,
+    /// Whether entries were written since.
+    unsynced: bool,
+    /// Why nothing is written any more.
+    stopped: Option<String>,
+    _lock: File,
+}
+
+/// An open segment.
+struct Tail {
+    file: File,
+    segment: Segment,
+    bytes: u64,
+    entries: u64,
+}
+
+impl Writer {
+    pub(super) fn new(config: AuditConfig, clock: Clock, recovered: Recovered) -> Result<Self, AuditError> {
+        let Recovered { lock, key, last, incomplete_bytes, segments } = recovered;
+        let head = HeadFile::new(&config.directory);
+        let synced = clock();
+        let mut writer = Self {
+            config,
+            clock,
+            key,
+            head,
+            log: last.as_ref().map_or_else(|| Ulid::new().to_string(), |last| last.log.clone()),
+            seq: last.as_ref().map_or(0, |last| last.seq),
+            mac: last.as_ref().map_or(Mac::NONE, |last| last.mac),
+            segments,
+            tail: None,
+            synced,
+            unsynced: false,
+            stopped: None,
+            _lock: lock,
+        };
+        if let (Some(last), Some(segment)) = (last.filter(|last| !last.sealed), writer.segments.last().cloned()) {
+            let file = OpenOptions::new().append(true).open(&segment.path);
+            let file = file.map_err(|e| AuditError::io(&segment.path, &e))?;
+            writer.tail = Some(Tail { file, segment, bytes: last.segment_bytes, entries: last.segment_entries });
+            writer.append(vec![Event::Resume { incomplete_bytes }])?;
+            writer.sync()?;
+        }
+        Ok(writer)
+    }
+
+    /// Keeps a batch as `audit.fsync` asks. An empty batch only does what is due.
+    pub(super) fn write(&mut self, events: Vec<Event>) -> Result<(), AuditError> {
+        if let Some(why) = &self.stopped {
+            return Err(AuditError::Stopped(why.clone()));
+        }
+        if !events.is_empty() {
+            self.make_room()?;
+            self.append(events)?;
+        }
+        match self.config.fsync {
+            FsyncPolicy::EachBatch => self.sync(),
+            FsyncPolicy::Interval(interval) => {
+                let since = (self.clock)().duration_since(self.synced);
+                // A clock that was set back makes it due, not late.
+                if since.map_or(true, |since| since >= interval) { self.sync() } else { Ok(()) }
+            }
+            FsyncPolicy::Never => self.write_head(),
+        }
+    }
+
+    /// Seals what is written, at a clean end.
+    pub(super) fn end(&mut self) -> Result<(), AuditError> {
+        if self.stopped.is_some() { Ok(()) } else { self.seal() }
+    }
+
+    /// An open segment that is not full.
+    fn make_room(&mut self) -> Result<(), AuditError> {
+        if self.tail.as_ref().is_some_and(|tail| tail.bytes >= self.config.segment_bytes_max) {
+            self.seal()?;
+        }
+        if self.tail.is_none() {
+            self.begin()?;
+            self.drop_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self) -> Result<(), AuditError> {
+        let number = self.segments.last().map_or(1, |segment| segment.number + 1);
+        let segment = Segment::new(&self.config.directory, number);
+        let failed = |e: &std::io::Error| AuditError::io(&segment.path, e);
+        let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&segment.path);
+        let file = file.map_err(|e| failed(&e))?;
+        // The name must be as durable as what is written under it.
+        let directory = File::open(&self.config.directory).and_then(|directory| directory.sync_all());
+        directory.map_err(|e| failed(&e))?;
+        let before = (self.seq, self.mac);
+        self.segments.push(segment.clone());
+        self.tail = Some(Tail { file, segment: segment.clone(), bytes: 0, entries: 0 });
+        let begun =
+            self.append(vec![Event::Begin { log: self.log.clone(), segment: number }]).and_then(|()| self.sync());
+        if begun.is_err() {
+            // Nothing may follow in a segment that has not begun.
+            self.tail = None;
+            self.segments.pop();
+            (self.seq, self.mac) = before;
+            fs::remove_file(&segment.path).map_err(|e| failed(&e))?;
+        }
+        begun
+    }
+
+    fn seal(&mut self) -> Result<(), AuditError> {
+        let Some(tail) = &self.tail else { return Ok(()) };
+        self.append(vec![Event::Seal { entries: tail.entries }])?;
+        self.sync()?;
+        self.tail = None;
+        Ok(())
+    }
+
+    /// Keeps to `segments_max`. The log says so first, so that `verify` can tell this from a deletion.
+    fn drop_oldest(&mut self) -> Result<(), AuditError> {
+        let segments_max = usize::try_from(self.config.segments_max).unwrap_or(usize::MAX);
+        let surplus = match segments_max {
+            0 => 0,
+            _ => self.segments.len().saturating_sub(segments_max.max(SEGMENTS_MIN)),
+        };
+        let Some(oldest_segment) = self.segments.get(surplus).filter(|_| surplus > 0).map(|segment| segment.number)
+        else {
+            return Ok(());
+        };
+        self.append(vec![Event::Drop { oldest_segment }])?;
+        self.sync()?;
+        for segment in self.segments.drain(..surplus) {
+            if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(%error, path = %segment.path.display(), "an old segment of the audit log stays");
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes entries behind the last one, all or none of them.
+    fn append(&mut self, events: Vec<Event>) -> Result<(), AuditError> {
+        let Some(tail) = &mut self.tail else {
+            return Err(AuditError::Stopped("there is no open segment".to_owned()));
+        };
+        let path = &tail.segment.path;
+        let time = DateTime::<Utc>::from((self.clock)()).to_rfc3339_opts(SecondsFormat::Micros, true);
+        let (mut seq, mut mac) = (self.seq, self.mac);
+        let mut lines = Vec::new();
+        let entries = events.len() as u64;
+        for event in events {
+            seq += 1;
+            let entry = Entry { seq, prev: mac, time: time.clone(), event };
+            let (line, entry_mac) = entry.encode(&self.key).map_err(|e| AuditError::io(path, &e.into()))?;
+            lines.extend(line);
+            mac = entry_mac;
+        }
+        check_still_there(tail)?;
+        if let Err(error) = tail.file.write_all(&lines) {
+            // A part may have been written. Without it the next batch can still be.
+            if let Err(stuck) = tail.file.set_len(tail.bytes) {
+                self.stopped = Some(stuck.to_string());
+            }
+            return Err(AuditError::io(path, &error));
+        }
+        tail.bytes += lines.len() as u64;
+        tail.entries += entries;
+        (self.seq, self.mac) = (seq, mac);
+        self.unsynced = true;
+        Ok(())
+    }
+
+    /// Makes durable what is written, then lets the head name it.
+    fn sync(&mut self) -> Result<(), AuditError> {
+        let Some(tail) = self.tail.as_ref().filter(|_| self.unsynced) else { return Ok(()) };
+        if let Err(error) = tail.file.sync_data() {
+            // Whether the pages are on the disk cannot be learned any more: a second try would succeed without them.
+            self.stopped = Some(error.to_string());
+            return Err(AuditError::io(&tail.segment.path, &error));
+        }
+        self.synced = (self.clock)();
+        self.unsynced = false;
+        self.write_head()
+    }
+
+    fn write_head(&mut self) -> Result<(), AuditError> {
+        let Some(tail) = &self.tail else { return Ok(()) };
+        self.head.write(&Head { segment: tail.segment.number, seq: self.seq, mac: self.mac }, &self.key)
+    }
+}
+
+/// A file that was removed or moved away still takes what is written, and nobody would find it.
+fn check_still_there(tail: &Tail) -> Result<(), AuditError> {
+    let path = &tail.segment.path;
+    let (open, named) = (tail.file.metadata(), fs::metadata(path));
+    let same = |open: &fs::Metadata, named: &fs::Metadata| (open.dev(), open.ino()) == (named.dev(), named.ino());
+    match (open, named) {
+        (Ok(open), Ok(named)) if same(&open, &named) => Ok(()),
+        (Ok(_), Ok(_)) => Err(AuditError::io(path, &std::io::Error::other("another file is in its place"))),
+        (Err(error), _) | (_, Err(error)) => Err(AuditError::io(path, &error)),
+    }
+}
