@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::evaluator::{CheckError, Evaluation, conditions};
+use super::evaluator::{CheckError, Evaluation, candidates, conditions};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
@@ -143,16 +143,50 @@ impl Snapshot {
         relation: &Relation,
         type_name: &TypeName,
     ) -> Result<Vec<Object>, CheckError> {
-        let visible = self.visible_set(user, relation, type_name, &mut || true)?;
-        if let Some((_, error)) = visible.failure {
-            return Err(error);
-        }
-        let mut objects: Vec<Object> = visible.objects.iter().filter_map(|number| self.object(number)).collect();
+        let mut objects = Vec::new();
+        self.for_listed(user, relation, type_name, &mut || true, &mut |object| {
+            objects.push(object.clone());
+            true
+        })?;
         objects.sort_unstable();
         Ok(objects)
     }
 
-    /// The same by numbers. `go_on` is asked now and then. What cannot be decided is not in the set, and is told beside it.
+    /// Hands over the same objects, in no order, until `take` or `go_on` says to stop. As in `OpenFGA`, it fails where a
+    /// condition fails on the way from the user to the objects; a condition that the way does not come to fails nothing.
+    ///
+    /// # Errors
+    /// See [`CheckError`].
+    pub fn for_listed(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(&Object) -> bool,
+    ) -> Result<(), CheckError> {
+        let program = self.model.program();
+        let target = program.relation_id(type_name.as_str(), relation.as_str())?;
+        let resolved = program.user(user)?;
+        let candidates = candidates::candidates(program, &self.index, &self.context, &resolved, target, go_on)?;
+        let mut evaluation = self.evaluation(user)?;
+        let own = match user {
+            User::Object(object) | User::Userset(object, _) => Some(object),
+            User::Wildcard(_) => None,
+        };
+        for candidate in candidates {
+            if !evaluation.check_number(target, candidate, go_on)? {
+                continue;
+            }
+            let object = if candidate == ObjectId::UNKNOWN_ASKER { own.cloned() } else { self.object(candidate.0) };
+            if object.is_some_and(|object| !take(&object)) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that checks allow, by numbers. `go_on` is asked now and then. What cannot be decided is not in the set, and is told beside it.
     ///
     /// # Errors
     /// When the model does not know the type or relation, or `go_on` said to stop.
@@ -266,10 +300,13 @@ impl Snapshot {
         if open_to_all {
             users.push(everybody);
         }
-        for named in self.objects_of(&filter.type_name) {
+        // The object itself is asked, too: it may hold its own relation where no tuple names it.
+        let itself = (object.type_name() == filter.type_name.as_str()).then_some(object);
+        let others = self.objects_of(&filter.type_name).map(|named| named.to_owned()).filter(|named| named != object);
+        for named in itself.cloned().into_iter().chain(others) {
             let user = match &filter.relation {
-                Some(relation) => User::Userset(named.clone(), relation.clone()),
-                None => User::Object(named.clone()),
+                Some(relation) => User::Userset(named, relation.clone()),
+                None => User::Object(named),
             };
             // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
             let listed = self.check(&user, relation, object)?

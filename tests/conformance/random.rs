@@ -89,11 +89,16 @@ fn questions(seed: u64) -> Vec<Question> {
 
 /// A new store that holds the world.
 async fn store(address: &str, world: &World) -> Answers {
-    let valid = ValidModel::new(world.model.clone()).expect("a possible model");
+    let made = try_store(address, world).await;
+    made.unwrap_or_else(|error| panic!("{error}\n{}", row("refused", world, "check", &json!({}))))
+}
+
+async fn try_store(address: &str, world: &World) -> Result<Answers, String> {
+    let valid = ValidModel::new(world.model.clone()).map_err(|errors| format!("{errors:?}"))?;
     let mut answers = Answers::api(address).await;
-    answers.write_parsed_model(&world.model).await.expect("a model");
-    answers.write(&world.fitting(&valid).iter().map(tuple).collect::<Vec<_>>()).await.expect("tuples");
-    answers
+    answers.write_parsed_model(&world.model).await?;
+    answers.write(&world.fitting(&valid).iter().map(tuple).collect::<Vec<_>>()).await?;
+    Ok(answers)
 }
 
 /// Two servers.
@@ -153,11 +158,24 @@ async fn both_answer_alike_about_random_worlds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let both = Both { theirs: server.config("any").address, ours: ragward_server::serve(directory.path()).await };
     let first = number("RAGWARD_LIVE_SEED", FIRST_SEED);
-    let (mut compared, mut unsteady, mut differences) = (0_u64, 0_u64, Vec::new());
+    let (mut compared, mut unsteady, mut refused, mut differences) = (0_u64, 0_u64, 0_u64, Vec::new());
     let mut by_kind: BTreeMap<String, u64> = BTreeMap::new();
     for seed in first..first + number("RAGWARD_LIVE_WORLDS", WORLDS) {
         let world = World::random(seed, SIZE);
-        let (mut at_ours, mut at_theirs) = (store(&both.ours, &world).await, store(&both.theirs, &world).await);
+        let mut at_ours = store(&both.ours, &world).await;
+        let mut at_theirs = match try_store(&both.theirs, &world).await {
+            Ok(at_theirs) => at_theirs,
+            // Its search for entry points takes a relation that one operand has come to for seen by the others, so it
+            // refuses some models that name one twice. They are possible, and Ragward takes them.
+            Err(error) if error.contains("no entrypoints defined") || error.contains("potential loop") => {
+                refused += 1;
+                continue;
+            }
+            Err(error) => {
+                differences.push(format!("seed {seed}: only OpenFGA refuses it: {error}"));
+                continue;
+            }
+        };
         for question in questions(seed) {
             compared += 1;
             let found = ask(&mut at_ours, &world, &question).await;
@@ -176,7 +194,8 @@ async fn both_answer_alike_about_random_worlds() {
             differences.push(format!("Ragward {found:?}\nOpenFGA {seen:?}\n{row}"));
         }
     }
-    eprintln!("{compared} answers compared, {unsteady} not the same each time, from seed {first} on");
+    eprintln!("{compared} answers compared, {unsteady} not the same each time; {refused} models refused; seed {first}");
+    assert!(refused * 10 < compared, "{refused} models were refused");
     let count = differences.len();
     assert!(differences.is_empty(), "{count} differ\n{}\n{by_kind:#?}", differences.join("\n"));
 }

@@ -56,8 +56,8 @@ pub(crate) const SUBJECTS: [&str; 15] = [
     "doc:1",
 ];
 /// Everything that may be asked about.
-pub(crate) const OBJECTS: [&str; 8] =
-    ["group:0", "group:1", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
+pub(crate) const OBJECTS: [&str; 9] =
+    ["group:0", "group:1", "group:unnamed", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
 /// Types with relations.
 pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
 /// `type` or `type#relation`.

@@ -30,25 +30,11 @@ pub(super) fn list_objects(
     let type_name = TypeName::parse(&request.r#type)?;
     let user = User::parse(&request.user)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
-    let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
-    // A userset holds its own relation, whether or not a tuple names its object.
-    let own = match &user {
-        User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
-        User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
-    };
-    let others = snapshot.objects_of(&type_name).filter(|object| Some(*object) != own);
-    for object in own.into_iter().chain(others) {
-        if Instant::now() >= deadline {
-            return Ok(());
-        }
-        match evaluation.check(&relation, object, &mut || Instant::now() < deadline) {
-            Ok(true) if !take(object) => return Ok(()),
-            Ok(true | false) => {}
-            Err(CheckError::Interrupted) => return Ok(()),
-            Err(error) => return Err(undecided(error)),
-        }
+    let mut go_on = || Instant::now() < deadline;
+    match snapshot.for_listed(&user, &relation, &type_name, &mut go_on, take) {
+        Ok(()) | Err(CheckError::Interrupted) => Ok(()),
+        Err(error) => Err(undecided(error)),
     }
-    Ok(())
 }
 
 pub(super) fn list_users(
