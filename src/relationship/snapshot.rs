@@ -293,7 +293,9 @@ impl Snapshot {
         relation: &Relation,
         filter: &UserFilter,
     ) -> Result<Vec<User>, CheckError> {
-        self.check_conditions(object, relation, filter)?;
+        if !self.can_list_users(object, relation, filter)? {
+            return Ok(Vec::new());
+        }
         let everybody = User::Wildcard(filter.type_name.clone());
         let mut users = Vec::new();
         let open_to_all = filter.relation.is_none() && self.check(&everybody, relation, object)?;
@@ -320,22 +322,19 @@ impl Snapshot {
         Ok(users)
     }
 
-    /// Fails where a condition fails that the users of the object depend on.
-    fn check_conditions(&self, object: &Object, relation: &Relation, filter: &UserFilter) -> Result<(), CheckError> {
+    /// Whether such users can be on the object at all. Fails where a condition fails on the way from the object to them.
+    fn can_list_users(&self, object: &Object, relation: &Relation, filter: &UserFilter) -> Result<bool, CheckError> {
         let program = self.model.program();
-        let relation = program.relation_id(object.type_name(), relation.as_str())?;
-        let possible = match &filter.relation {
-            Some(of) => program
-                .relation_id(filter.type_name.as_str(), of.as_str())
-                .map(|of| program.userset_reaches(of, relation))?,
-            None => program.type_reaches(program.type_id(filter.type_name.as_str())?, relation),
-        };
-        match self.index.object(object) {
-            Some(object) if possible => {
-                conditions::check_all(program, &self.index, &self.context, Node { relation, object })
-            }
-            _ => Ok(()),
+        let target = program.relation_id(object.type_name(), relation.as_str())?;
+        let type_id = program.type_id(filter.type_name.as_str())?;
+        let userset = filter.relation.as_ref().map(|of| program.relation_id(filter.type_name.as_str(), of.as_str()));
+        if !candidates::leads_to(program, type_id, userset.transpose()?, target) {
+            return Ok(false);
         }
+        if let Some(object) = self.index.object(object) {
+            conditions::check_all(program, &self.index, &self.context, Node { relation: target, object })?;
+        }
+        Ok(true)
     }
 
     /// The objects of a type that tuples name, in no order.

@@ -157,9 +157,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// The relations of objects that the way from a user comes to, which goes along the first operand of `and` and of
-    /// `but not` alone, and only along relations that the target rests on.
-    fn reached(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
+    /// The relations (with their types) that a target rests on, along the first operand of `and` and of `but not` alone.
+    fn needed(&self, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
         let mut needed = BTreeSet::from([(type_name.to_owned(), relation.to_owned())]);
         loop {
             let before = needed.len();
@@ -184,9 +183,14 @@ impl Oracle {
                 }
             }
             if needed.len() == before {
-                break;
+                return Some(needed);
             }
         }
+    }
+
+    /// The relations of objects that the way from a user comes to, which goes only along what the target rests on.
+    fn reached(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
+        let needed = self.needed(relation, type_name)?;
         let mut reached: BTreeSet<(String, String)> = BTreeSet::new();
         if let Some((object, relation)) = user.split_once('#') {
             reached.insert((object.to_owned(), relation.to_owned()));
@@ -264,10 +268,24 @@ impl Oracle {
     /// the way from the object to its users, whoever they are.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-        let anybody =
-            userset.map_or_else(|| format!("{type_name}:any"), |relation| format!("{type_name}:any#{relation}"));
-        let possible = self.possible(&anybody).contains(&(type_of(object).to_owned(), relation.to_owned()));
-        if possible && self.fails(object, relation, &mut BTreeSet::new()) {
+        let needed = self.needed(relation, type_of(object))?;
+        let takes = |(of, relation): &(String, String)| {
+            let definition = self.relation(of, relation);
+            definition.is_some_and(|definition| {
+                let named = definition.directly_related.iter().any(|r| {
+                    r.type_name == type_name && matches!(r.kind, RestrictionKind::Object | RestrictionKind::Wildcard)
+                });
+                named && followed(&definition.rewrite).contains(&&Rewrite::Direct)
+            })
+        };
+        let possible = match userset {
+            Some(relation) => needed.contains(&(type_name.to_owned(), relation.to_owned())),
+            None => needed.iter().any(takes),
+        };
+        if !possible {
+            return Some(BTreeSet::new());
+        }
+        if self.fails(object, relation, &mut BTreeSet::new()) {
             return None;
         }
         let everybody = format!("{type_name}:*");

@@ -51,9 +51,25 @@ pub(in crate::relationship) fn candidates(
     Ok(found)
 }
 
+/// Whether the way from such users leads to the relation: from objects of a type, or from usersets of a relation.
+pub(in crate::relationship) fn leads_to(
+    program: &Program,
+    type_id: TypeId,
+    userset: Option<RelationId>,
+    target: RelationId,
+) -> bool {
+    let links = Links::to(program, target);
+    match userset {
+        Some(userset) => links.all.contains(&userset),
+        None => links.direct.iter().any(|relation| program.takes(*relation, type_id)),
+    }
+}
+
 /// How the relations that matter for the target follow from others.
 #[derive(Default)]
 struct Links {
+    /// All of them, and the target.
+    all: HashSet<RelationId>,
     /// Those that tuples are written to directly.
     direct: HashSet<RelationId>,
     /// By a relation: those of the same object that are computed from it.
@@ -65,7 +81,8 @@ struct Links {
 impl Links {
     fn to(program: &Program, target: RelationId) -> Self {
         let mut links = Self::default();
-        let (mut seen, mut pending) = (HashSet::from([target]), vec![target]);
+        links.all.insert(target);
+        let mut pending = vec![target];
         while let Some(relation) = pending.pop() {
             let mut needed: Vec<RelationId> = Vec::new();
             for leaf in program.expression(relation).map(followed).unwrap_or_default() {
@@ -87,7 +104,7 @@ impl Links {
                     Expression::Union(_) | Expression::Intersection(_) | Expression::Difference(_) => {}
                 }
             }
-            pending.extend(needed.into_iter().filter(|relation| seen.insert(*relation)));
+            pending.extend(needed.into_iter().filter(|relation| links.all.insert(*relation)));
         }
         links
     }
