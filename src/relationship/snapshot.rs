@@ -304,7 +304,7 @@ impl Snapshot {
         }
         // The object itself is asked, too: it may hold its own relation where no tuple names it.
         let itself = (object.type_name() == filter.type_name.as_str()).then_some(object);
-        let others = self.objects_of(&filter.type_name).map(|named| named.to_owned()).filter(|named| named != object);
+        let others = self.objects_of(&filter.type_name).map(ToOwned::to_owned).filter(|named| named != object);
         for named in itself.cloned().into_iter().chain(others) {
             let user = match &filter.relation {
                 Some(relation) => User::Userset(named, relation.clone()),
