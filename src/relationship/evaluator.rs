@@ -7,6 +7,7 @@
 //!
 //! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
 
+pub(super) mod candidates;
 pub(super) mod conditions;
 mod memo;
 #[cfg(test)]

@@ -284,14 +284,10 @@ impl Program {
         }
     }
 
-    /// The same for any userset of a relation and one relation.
-    pub(super) fn userset_reaches(&self, userset: RelationId, relation: RelationId) -> bool {
-        self.reachable(vec![userset]).get(relation.index()).copied().unwrap_or(false)
-    }
-
-    /// The same for any object of a type and one relation.
-    pub(super) fn type_reaches(&self, type_id: TypeId, relation: RelationId) -> bool {
-        self.reachable(self.relations_taking(type_id)).get(relation.index()).copied().unwrap_or(false)
+    /// Whether tuples of the relation may name objects of the type, or everybody of it.
+    pub(super) fn takes(&self, relation: RelationId, type_id: TypeId) -> bool {
+        let taken = self.get(relation).into_iter().flat_map(|r| r.objects.iter().chain(&r.wildcards));
+        taken.into_iter().any(|(taken, _)| *taken == type_id)
     }
 
     fn relations_taking(&self, type_id: TypeId) -> Vec<RelationId> {

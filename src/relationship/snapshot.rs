@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::evaluator::{CheckError, Evaluation, conditions};
+use super::evaluator::{CheckError, Evaluation, candidates, conditions};
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
@@ -183,26 +183,54 @@ impl Snapshot {
     /// The objects of a type that the user holds the relation on, sorted.
     ///
     /// # Errors
-    /// As [`Self::for_visible`], and why one could not be decided.
+    /// As [`Self::for_listed`].
     pub fn list_objects(
         &self,
         user: &User,
         relation: &Relation,
         type_name: &TypeName,
     ) -> Result<Vec<Object>, CheckError> {
-        let (mut objects, mut failure) = (Vec::new(), None);
-        self.for_visible(user, relation, type_name, &mut || true, &mut |found| match found {
-            Ok(object) => {
-                objects.push(object.clone());
-                true
-            }
-            Err(error) => {
-                failure = Some(error);
-                false
-            }
+        let mut objects = Vec::new();
+        self.for_listed(user, relation, type_name, &mut || true, &mut |object| {
+            objects.push(object.clone());
+            true
         })?;
         objects.sort_unstable();
-        failure.map_or(Ok(objects), Err)
+        Ok(objects)
+    }
+
+    /// Hands over the same objects, in no order, until `take` or `go_on` says to stop. As in `OpenFGA`, it fails where a
+    /// condition fails on the way from the user to the objects; a condition that the way does not come to fails nothing.
+    ///
+    /// # Errors
+    /// See [`CheckError`].
+    pub fn for_listed(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(&Object) -> bool,
+    ) -> Result<(), CheckError> {
+        let program = self.model.program();
+        let target = program.relation_id(type_name.as_str(), relation.as_str())?;
+        let resolved = program.user(user)?;
+        let candidates = candidates::candidates(program, &self.index, &self.context, &resolved, target, go_on)?;
+        let mut evaluation = self.evaluation(user)?;
+        let own = match user {
+            User::Object(object) | User::Userset(object, _) => Some(object),
+            User::Wildcard(_) => None,
+        };
+        for candidate in candidates {
+            if !evaluation.check_number(target, candidate, go_on)? {
+                continue;
+            }
+            let object = if candidate == ObjectId::UNKNOWN_ASKER { own.cloned() } else { self.object(candidate.0) };
+            if object.is_some_and(|object| !take(&object)) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The objects of a type that the user holds the relation on, by number. Its cost follows what the user holds. What
@@ -351,13 +379,18 @@ impl Snapshot {
         go_on: &mut dyn FnMut() -> bool,
         take: &mut dyn FnMut(User) -> bool,
     ) -> Result<(), CheckError> {
-        self.check_conditions(object, relation, filter, go_on)?;
+        if !self.can_list_users(object, relation, filter, go_on)? {
+            return Ok(());
+        }
         let everybody = User::Wildcard(filter.type_name.clone());
         let open_to_all = filter.relation.is_none() && self.evaluation(&everybody)?.check(relation, object, go_on)?;
         if open_to_all && !take(everybody) {
             return Ok(());
         }
-        for named in self.objects_of(&filter.type_name) {
+        // The object itself is asked, too: it may hold its own relation where no tuple names it.
+        let itself = (object.type_name() == filter.type_name.as_str()).then(|| object.clone());
+        let others = self.objects_of(&filter.type_name).filter(|named| named != object);
+        for named in itself.into_iter().chain(others) {
             let user = match &filter.relation {
                 Some(relation) => User::Userset(named, relation.clone()),
                 None => User::Object(named),
@@ -375,28 +408,25 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Fails where a condition fails that the users of the object depend on.
-    fn check_conditions(
+    /// Whether such users can be on the object at all. Fails where a condition fails on the way from the object to them.
+    fn can_list_users(
         &self,
         object: &Object,
         relation: &Relation,
         filter: &UserFilter,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<(), CheckError> {
+    ) -> Result<bool, CheckError> {
         let program = self.model.program();
-        let relation = program.relation_id(object.type_name(), relation.as_str())?;
-        let possible = match &filter.relation {
-            Some(of) => program
-                .relation_id(filter.type_name.as_str(), of.as_str())
-                .map(|of| program.userset_reaches(of, relation))?,
-            None => program.type_reaches(program.type_id(filter.type_name.as_str())?, relation),
-        };
-        match self.index.object(object) {
-            Some(object) if possible => {
-                conditions::check_all(program, &self.index, &self.context, Node { relation, object }, go_on)
-            }
-            _ => Ok(()),
+        let target = program.relation_id(object.type_name(), relation.as_str())?;
+        let type_id = program.type_id(filter.type_name.as_str())?;
+        let userset = filter.relation.as_ref().map(|of| program.relation_id(filter.type_name.as_str(), of.as_str()));
+        if !candidates::leads_to(program, type_id, userset.transpose()?, target) {
+            return Ok(false);
         }
+        if let Some(object) = self.index.object(object) {
+            conditions::check_all(program, &self.index, &self.context, Node { relation: target, object }, go_on)?;
+        }
+        Ok(true)
     }
 
     /// The objects of a type that tuples name, in no order.

@@ -23,26 +23,9 @@ impl Dice {
         usize::try_from(self.next() % bound).expect("below a usize")
     }
 
-    pub(crate) fn chance(&mut self, percent: usize) -> bool {
-        self.below(100) < percent
-    }
-
-    pub(crate) fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len())]
-    }
-
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last + 1));
         }
-    }
-
-    /// Between so many of the items, each at most once, in their order.
-    pub(crate) fn some<T: Clone>(&mut self, from: &[T], min: usize, max: usize) -> Vec<T> {
-        let mut positions: Vec<usize> = (0..from.len()).collect();
-        self.shuffle(&mut positions);
-        positions.truncate(min + self.below(max + 1 - min));
-        positions.sort_unstable();
-        positions.into_iter().map(|position| from[position].clone()).collect()
     }
 }

@@ -143,36 +143,156 @@ impl Oracle {
         })
     }
 
-    /// The objects of a type that a user holds a relation on; `None` where a condition failed that one of them depends on.
-    pub(crate) fn list_objects(
-        &self,
-        holdings: &Holdings,
-        relation: &str,
-        type_name: &str,
-    ) -> Option<BTreeSet<String>> {
+    /// The objects of a type that a user holds a relation on; `None` where a condition fails on the way from the user to
+    /// them, or in the check of one that the way comes to.
+    pub(crate) fn list_objects(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
+        let holdings = self.holdings(user);
         let mut listed = BTreeSet::new();
-        for object in self.objects_of(type_name) {
-            if holdings.check(relation, object)? {
-                listed.insert(object.clone());
+        for (object, reached) in self.reached(user, relation, type_name)? {
+            let asked = reached == relation && type_of(&object) == type_name;
+            if asked && holdings.check(relation, &object)? {
+                listed.insert(object);
             }
         }
         Some(listed)
+    }
+
+    /// The relations (with their types) that a target rests on, along the first operand of `and` and of `but not` alone.
+    fn needed(&self, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
+        let mut needed = BTreeSet::from([(type_name.to_owned(), relation.to_owned())]);
+        loop {
+            let before = needed.len();
+            for (type_name, relation) in needed.clone() {
+                let definition = self.relation(&type_name, &relation)?;
+                for leaf in followed(&definition.rewrite) {
+                    match leaf {
+                        Rewrite::Direct => {
+                            needed.extend(definition.directly_related.iter().filter_map(|r| match &r.kind {
+                                RestrictionKind::Userset(relation) => Some((r.type_name.clone(), relation.clone())),
+                                RestrictionKind::Object | RestrictionKind::Wildcard => None,
+                            }))
+                        }
+                        Rewrite::Computed(computed) => drop(needed.insert((type_name.clone(), computed.clone()))),
+                        Rewrite::TupleToUserset { tupleset, computed } => {
+                            let parents = &self.relation(&type_name, tupleset)?.directly_related;
+                            let parents = parents.iter().filter(|r| self.relation(&r.type_name, computed).is_some());
+                            needed.extend(parents.map(|parent| (parent.type_name.clone(), computed.clone())));
+                        }
+                        Rewrite::Union(_) | Rewrite::Intersection(_) | Rewrite::Difference { .. } => {}
+                    }
+                }
+            }
+            if needed.len() == before {
+                return Some(needed);
+            }
+        }
+    }
+
+    /// The relations of objects that the way from a user comes to, which goes only along what the target rests on.
+    fn reached(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
+        let needed = self.needed(relation, type_name)?;
+        let mut reached: BTreeSet<(String, String)> = BTreeSet::new();
+        if let Some((object, relation)) = user.split_once('#') {
+            reached.insert((object.to_owned(), relation.to_owned()));
+        }
+        let asked = Asked { oracle: self, user, wildcards_count: true };
+        loop {
+            let before = reached.len();
+            for object in self.objects.union(&self.unnamed) {
+                for definition in self.relations_of(type_of(object)) {
+                    if !needed.contains(&(type_of(object).to_owned(), definition.name.clone())) {
+                        continue;
+                    }
+                    for leaf in followed(&definition.rewrite) {
+                        let is_reached =
+                            |object: &str, relation: &str| reached.contains(&(object.to_owned(), relation.to_owned()));
+                        let comes = match leaf {
+                            Rewrite::Direct => any(self.users(object, &definition.name).iter().filter_map(|named| {
+                                let userset = named.user.split_once('#');
+                                let on_the_way =
+                                    asked.is_named(&named.user) || userset.is_some_and(|(o, r)| is_reached(o, r));
+                                on_the_way.then_some(named.counts)
+                            })),
+                            Rewrite::Computed(computed) if is_reached(object, computed) => Truth::Yes,
+                            Rewrite::TupleToUserset { tupleset, computed } => {
+                                let parents = self.users(object, tupleset).iter();
+                                any(parents
+                                    .filter(|parent| is_reached(&parent.user, computed))
+                                    .map(|parent| parent.counts))
+                            }
+                            _ => Truth::No,
+                        };
+                        if comes == Truth::Yes {
+                            reached.insert((object.clone(), definition.name.clone()));
+                        }
+                    }
+                }
+            }
+            if reached.len() == before {
+                break;
+            }
+        }
+        let fails = |(object, relation): (&String, &String)| {
+            let definition = self.relation(type_of(object), relation);
+            definition.is_some_and(|definition| {
+                followed(&definition.rewrite).into_iter().any(|leaf| {
+                    let failed = |of: &str, on_the_way: &dyn Fn(&str) -> bool| {
+                        self.users(object, of)
+                            .iter()
+                            .any(|named| named.counts == Truth::Failed && on_the_way(&named.user))
+                    };
+                    let is_reached =
+                        |object: &str, relation: &str| reached.contains(&(object.to_owned(), relation.to_owned()));
+                    match leaf {
+                        Rewrite::Direct => failed(relation, &|named| {
+                            asked.is_named(named) || named.split_once('#').is_some_and(|(o, r)| is_reached(o, r))
+                        }),
+                        Rewrite::TupleToUserset { tupleset, computed } => {
+                            failed(tupleset, &|named| is_reached(named, computed))
+                        }
+                        _ => false,
+                    }
+                })
+            })
+        };
+        let nodes = self
+            .objects
+            .iter()
+            .flat_map(|object| self.relations_of(type_of(object)).iter().map(move |r| (object, &r.name)));
+        let mut nodes =
+            nodes.filter(|(object, relation)| needed.contains(&(type_of(object).to_owned(), (*relation).clone())));
+        (!nodes.any(fails)).then_some(reached)
     }
 
     /// The users of a kind (`user` or `group#member`) that hold a relation on an object; `None` where a condition fails on
     /// the way from the object to its users, whoever they are.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-        let anybody =
-            userset.map_or_else(|| format!("{type_name}:any"), |relation| format!("{type_name}:any#{relation}"));
-        let possible = self.possible(&anybody).contains(&(type_of(object).to_owned(), relation.to_owned()));
-        if possible && self.fails(object, relation, &mut BTreeSet::new()) {
+        let needed = self.needed(relation, type_of(object))?;
+        let takes = |(of, relation): &(String, String)| {
+            let definition = self.relation(of, relation);
+            definition.is_some_and(|definition| {
+                let named = definition.directly_related.iter().any(|r| {
+                    r.type_name == type_name && matches!(r.kind, RestrictionKind::Object | RestrictionKind::Wildcard)
+                });
+                named && followed(&definition.rewrite).contains(&&Rewrite::Direct)
+            })
+        };
+        let possible = match userset {
+            Some(relation) => needed.contains(&(type_name.to_owned(), relation.to_owned())),
+            None => needed.iter().any(takes),
+        };
+        if !possible {
+            return Some(BTreeSet::new());
+        }
+        if self.fails(object, relation, &mut BTreeSet::new()) {
             return None;
         }
         let everybody = format!("{type_name}:*");
         let open = userset.is_none() && self.holdings(&everybody).check(relation, object)?;
         let mut listed: BTreeSet<String> = open.then_some(everybody).into_iter().collect();
-        for named in self.objects_of(type_name) {
+        let itself = (type_of(object) == type_name).then(|| object.to_owned());
+        for named in self.objects_of(type_name).cloned().chain(itself) {
             let user = userset.map_or_else(|| named.clone(), |relation| format!("{named}#{relation}"));
             // Beside everybody, only who would hold it anyway.
             let asked = self.holdings(&user).check(relation, object)?;
@@ -315,10 +435,8 @@ impl Asked<'_> {
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
         loop {
             let mut changed = false;
-            for ((object, relation), truth) in truths.clone() {
-                if truth != Truth::Unknown {
-                    continue;
-                }
+            let unknown = truths.iter().filter(|(_, truth)| **truth == Truth::Unknown);
+            for (object, relation) in unknown.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
                 let definition = self.oracle.relation(type_of(&object), &relation).expect("defined");
                 let found = self.evaluate(&object, definition, &definition.rewrite, truths);
                 if what.contains(&found) {
@@ -395,6 +513,16 @@ fn through(tuples: impl Iterator<Item = (Truth, Truth)>) -> Truth {
         }
     }
     if behind.is_empty() && failed { Truth::Failed } else { any(behind.into_iter()) }
+}
+
+/// The parts of a definition that a list of objects goes along.
+fn followed(rewrite: &Rewrite) -> Vec<&Rewrite> {
+    match rewrite {
+        Rewrite::Union(operands) => operands.iter().flat_map(followed).collect(),
+        Rewrite::Intersection(operands) => operands.first().map(followed).unwrap_or_default(),
+        Rewrite::Difference { base, .. } => followed(base),
+        Rewrite::Direct | Rewrite::Computed(_) | Rewrite::TupleToUserset { .. } => vec![rewrite],
+    }
 }
 
 fn any(truths: impl Iterator<Item = Truth>) -> Truth {

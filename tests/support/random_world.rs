@@ -29,6 +29,14 @@ pub(crate) struct World {
     pub(crate) context: Map<String, Value>,
 }
 
+/// How large a world may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) tuples_max: usize,
+    /// Deepest nesting of `or`, `and` and `but not`.
+    pub(crate) rewrite_depth: usize,
+}
+
 /// Everybody who may ask: strangers, usersets and objects that no tuple names among them.
 pub(crate) const SUBJECTS: [&str; 15] = [
     "user:0",
@@ -48,8 +56,8 @@ pub(crate) const SUBJECTS: [&str; 15] = [
     "doc:1",
 ];
 /// Everything that may be asked about.
-pub(crate) const OBJECTS: [&str; 8] =
-    ["group:0", "group:1", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
+pub(crate) const OBJECTS: [&str; 9] =
+    ["group:0", "group:1", "group:unnamed", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
 /// Types with relations.
 pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
 /// `type` or `type#relation`.
@@ -67,29 +75,27 @@ const CONDITIONS: [(&str, &str, &[(&str, &str)]); 5] = [
 /// The relations whose definitions are random: they may look at each other.
 const DOC_RELATIONS: [&str; 5] = ["r0", "r1", "r2", "r3", "r4"];
 const FOLDER_RELATIONS: [&str; 2] = ["r0", "r1"];
-/// Deepest nesting of `or`, `and` and `but not`.
-const REWRITE_DEPTH: usize = 5;
 /// A model may be impossible (a relation that nobody can ever hold); then another one is drawn.
 const ATTEMPTS_MAX: usize = 10_000;
 
 impl World {
     /// The world of a seed. Even seeds have no conditions, so that set algebra alone gets its share.
-    pub(crate) fn random(seed: u64) -> Self {
+    pub(crate) fn random(seed: u64, size: Size) -> Self {
         let mut dice = Dice::new(seed);
         let conditions = seed % 2 == 1;
         for _ in 0..ATTEMPTS_MAX {
-            let model = model(&mut dice, conditions);
+            let model = model(&mut dice, conditions, size.rewrite_depth);
             if let Ok(valid) = ValidModel::new(model.clone()) {
-                return Self::around(&mut dice, model, &valid);
+                return Self::around(&mut dice, model, &valid, size.tuples_max);
             }
         }
         panic!("seed {seed}: no possible model in {ATTEMPTS_MAX} attempts");
     }
 
-    fn around(dice: &mut Dice, model: AuthorizationModel, valid: &ValidModel) -> Self {
+    fn around(dice: &mut Dice, model: AuthorizationModel, valid: &ValidModel, tuples_max: usize) -> Self {
         let mut tuples: Vec<RelationshipTuple> = Vec::new();
         let mut contextual = Vec::new();
-        let count = dice.below(40);
+        let count = dice.below(tuples_max);
         let with_contextual = dice.chance(50);
         for _ in 0..count {
             let tuple = if dice.chance(85) { fitting(dice, &model) } else { stray(dice) };
@@ -112,6 +118,32 @@ impl World {
     }
 }
 
+/// What a random world is made with.
+trait Choose {
+    fn chance(&mut self, percent: usize) -> bool;
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T;
+    /// Between so many of the items, each at most once, in their order.
+    fn some<T: Clone>(&mut self, from: &[T], min: usize, max: usize) -> Vec<T>;
+}
+
+impl Choose for Dice {
+    fn chance(&mut self, percent: usize) -> bool {
+        self.below(100) < percent
+    }
+
+    fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
+        &from[self.below(from.len())]
+    }
+
+    fn some<T: Clone>(&mut self, from: &[T], min: usize, max: usize) -> Vec<T> {
+        let mut positions: Vec<usize> = (0..from.len()).collect();
+        self.shuffle(&mut positions);
+        positions.truncate(min + self.below(max + 1 - min));
+        positions.sort_unstable();
+        positions.into_iter().map(|position| from[position].clone()).collect()
+    }
+}
+
 /// The relations of a type, those of tuplesets among them.
 pub(crate) fn relations_of(type_name: &str) -> &'static [&'static str] {
     match type_name {
@@ -122,7 +154,7 @@ pub(crate) fn relations_of(type_name: &str) -> &'static [&'static str] {
     }
 }
 
-fn model(dice: &mut Dice, conditions: bool) -> AuthorizationModel {
+fn model(dice: &mut Dice, conditions: bool, rewrite_depth: usize) -> AuthorizationModel {
     let shapes = ["user", "user:*", "bot", "bot:*", "group#member", "group#manager"];
     let member = relation(dice, conditions, "member", Rewrite::Direct, &shapes);
     let rewrite = match dice.below(4) {
@@ -154,7 +186,7 @@ fn model(dice: &mut Dice, conditions: bool) -> AuthorizationModel {
         "doc#r4",
     ];
     for (position, name) in DOC_RELATIONS.into_iter().enumerate() {
-        let depth = dice.below(REWRITE_DEPTH + 1);
+        let depth = dice.below(rewrite_depth + 1);
         let rewrite = random_rewrite(dice, &DOC_RELATIONS, position, depth);
         doc.push(relation(dice, conditions, name, rewrite, &shapes));
     }

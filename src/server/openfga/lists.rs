@@ -41,31 +41,10 @@ pub(super) fn list_objects(
     let user = User::parse(&request.user)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let mut in_time = || Instant::now() < deadline;
-    // A userset holds its own relation, whether or not a tuple names its object.
-    let own = match &user {
-        User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
-        User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
-    };
-    if let Some(own) = own {
-        let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
-        match evaluation.check(&relation, own, &mut in_time) {
-            Ok(true) if !take(own) => return Ok(()),
-            Ok(true | false) => {}
-            Err(CheckError::Interrupted) => return Ok(()),
-            Err(error) => return Err(undecided(error)),
-        }
-    }
-    let mut failure = None;
-    let listed = snapshot.for_visible(&user, &relation, &type_name, &mut in_time, &mut |found| match found {
-        Ok(object) => Some(object) == own || (Instant::now() < deadline && take(object)),
-        Err(error) => {
-            failure = Some(error);
-            false
-        }
-    });
-    match (listed, failure) {
-        (Err(CheckError::Interrupted), _) | (Ok(()), None) => Ok(()),
-        (Err(error), _) | (Ok(()), Some(error)) => Err(undecided(error)),
+    let mut take_in_time = |object: &Object| Instant::now() < deadline && take(object);
+    match snapshot.for_listed(&user, &relation, &type_name, &mut in_time, &mut take_in_time) {
+        Ok(()) | Err(CheckError::Interrupted) => Ok(()),
+        Err(error) => Err(undecided(error)),
     }
 }
 

@@ -11,11 +11,16 @@ use serde_json::{Value, json};
 use super::{World, drop_unused};
 
 /// The smallest world that is left when nothing more can be dropped without losing the failure.
-pub(crate) fn shrink(mut world: World, fails: impl Fn(&World) -> bool) -> World {
-    while let Some(smaller) = candidates(&world).into_iter().find(|candidate| is_world(candidate) && fails(candidate)) {
-        world = smaller;
+pub(crate) async fn shrink(mut world: World, fails: impl AsyncFn(&World) -> bool) -> World {
+    'smaller: loop {
+        for candidate in candidates(&world) {
+            if is_world(&candidate) && fails(&candidate).await {
+                world = candidate;
+                continue 'smaller;
+            }
+        }
+        return world;
     }
-    world
 }
 
 /// Stored tuples need not fit the model, contextual ones must.
