@@ -53,7 +53,7 @@ fn main() {
 
 fn large(count: usize) {
     let world = World::new(count);
-    let text: String = world.tuples.iter().map(|tuple| format!("{tuple}\n")).collect();
+    let text = world.tuples.iter().map(|tuple| format!("{tuple}\n")).collect::<Vec<_>>().concat();
     let million = float(count) / 1e6;
     println!("{} tuples: {:.1} MB as text", world.tuples.len(), megabytes(text.len()));
 

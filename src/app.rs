@@ -10,9 +10,17 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 use crate::authz::Authorizer;
+use crate::authz::batched::{BatchedConfig, BatchedDecider};
+use crate::authz::breaker::BreakerDecider;
+use crate::authz::cached::CachedDecider;
+use crate::authz::coalesced::CoalescedDecider;
+use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
+use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
 use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::retried::RetriedDecider;
+use crate::authz::stacked::StackedAuthorizer;
+use crate::authz::validity::Validity;
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
 use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
@@ -114,6 +122,7 @@ impl App {
             vector_store,
             documents,
             relationships: relationships.clone(),
+            explain: config.server.explain,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
             authorizer: Arc::clone(&authorizer),
             // For whoever holds the data directory: local administration.
@@ -168,11 +177,11 @@ impl App {
     }
 
     /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// can do anything to it, so no token is asked for.
+    /// can do anything to it, so no token is asked for and nothing in it is kept back.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = self.services.clone();
+        let services = Services { explain: true, ..self.services.clone() };
         // The task ends when the client, which owns the other end of the channel, is dropped.
         tokio::spawn(async move {
             let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;
@@ -198,7 +207,9 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
             let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
             Ok((Arc::new(EmbeddedAuthorizer::new(stores.clone())), Some(stores)))
         }
-        AuthorizerKind::Openfga => Ok((Arc::new(OpenFgaAuthorizer::new(&openfga_config(config)?)?), None)),
+        AuthorizerKind::Openfga => {
+            Ok((Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?), None))
+        }
     }
 }
 
@@ -231,6 +242,44 @@ fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfi
     }))
 }
 
+/// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
+/// (`authz::enforce`), and leave it at the first. Must run inside tokio.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn stack_checks(
+    openfga_config: &OpenFgaConfig,
+    checks: &config::ChecksConfig,
+) -> Result<StackedAuthorizer, BackendError> {
+    let milliseconds = Duration::from_millis;
+    let timeout = openfga_config.timeout;
+    let batched = BatchedConfig {
+        checks_per_call: openfga_config.checks_per_call,
+        calls_in_flight_max: checks.calls_in_flight_max,
+        checks_waiting_max: checks.checks_waiting_max,
+        timeout,
+    };
+    let time_to_live = milliseconds(checks.cache_ttl_ms);
+    let polls = !time_to_live.is_zero() && checks.changelog_poll_ms > 0;
+    let validity = Arc::new(Validity::new(polls.then(|| milliseconds(checks.changelog_age_max_ms))));
+
+    let openfga = Arc::new(OpenFgaAuthorizer::new(openfga_config)?);
+    let decider: Arc<dyn Decider> = Arc::clone(&openfga) as _;
+    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
+    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, batched));
+    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = if time_to_live.is_zero() {
+        decider
+    } else {
+        Arc::new(CachedDecider::new(decider, time_to_live, checks.cache_bytes_max))
+    };
+
+    let poll = milliseconds(checks.changelog_poll_ms);
+    let changelog = polls.then(|| openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll));
+    Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
+}
+
 /// What the `OpenFGA` adapter needs of the configuration.
 ///
 /// # Errors
@@ -246,6 +295,8 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
         api_token: config::read_secret(&openfga.api_token_file)?.map(Secret::new),
         checks_per_call: openfga.checks_per_call,
         timeout: Duration::from_millis(openfga.timeout_ms),
+        list_results_max: openfga.list_results_max,
+        list_deadline: Duration::from_millis(openfga.list_deadline_ms),
     })
 }
 

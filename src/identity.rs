@@ -90,3 +90,6 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::identity::principal::NotDetailed;
 use crate::relationship::Relation;
+use crate::relationship::tuple::shown;
 use crate::vector_store::VectorStoreError;
 
 /// What an operator sets.
@@ -61,6 +62,14 @@ pub enum RetrievalError {
         /// The limit.
         guards_max: usize,
     },
+    /// There is no such chunk.
+    #[error("collection `{collection}` has no chunk `{}`", shown(.chunk_id))]
+    UnknownChunk {
+        /// The collection.
+        collection: String,
+        /// The chunk.
+        chunk_id: String,
+    },
     /// The deadline passed.
     #[error("there was no answer before the deadline")]
     DeadlineExceeded,
@@ -79,6 +88,7 @@ impl RetrievalError {
             Self::VectorStore(e) => e.code(),
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
+            Self::UnknownChunk { .. } => ErrorCode::NotFound,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
             Self::NotDetailed(_) => ErrorCode::PermissionDenied,
         }

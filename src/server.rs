@@ -5,6 +5,7 @@
 
 mod authentication;
 mod deadline;
+mod explain;
 mod ingest;
 mod openfga;
 mod reflection;
@@ -60,6 +61,8 @@ pub struct Services {
     pub documents: Arc<dyn DocumentStore>,
     /// What `OpenFGA`'s API is served over; not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,
+    /// Whether `Explain` is served. It tells of what is hidden.
+    pub explain: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
     /// Decides whether the bearer of a token may write.

@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 12] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 5] = [
+const DOORS: [(&[&str], &[&str]); 6] = [
     // Keys of issuers are the one thing that is read over HTTP.
     (&["reqwest", "rustls"], &["identity/issuer"]),
     (&["qdrant_client"], &["vector_store/qdrant"]),
@@ -32,6 +32,7 @@ const DOORS: [(&[&str], &[&str]); 5] = [
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
+    (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
 ];
 

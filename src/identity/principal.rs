@@ -121,6 +121,12 @@ impl Principal {
         Self { asserted: true, ..Self::of_token(subject, contextual, token) }
     }
 
+    /// The same principal with somebody who acts for it: it can only lose by it.
+    #[must_use]
+    pub fn acted_for_by(self, delegation: Delegation) -> Self {
+        Self { delegation: Some(Arc::new(delegation)), ..self }
+    }
+
     /// The user that is checked.
     #[must_use]
     pub fn subject(&self) -> &Object {

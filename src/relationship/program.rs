@@ -10,11 +10,19 @@ use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TypeId(pub(super) u32);
 
+impl TypeId {
+    /// The position in the model.
+    pub(super) fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 /// A relation of a type, by number; two types' relations of one name are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RelationId(pub(super) u32);
 
 impl RelationId {
+    /// The position in the model, counted over all types.
     pub(super) fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::evaluator::{CheckError, Evaluation, conditions};
+use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
@@ -157,6 +158,26 @@ impl Snapshot {
     /// See [`CheckError`].
     pub fn check(&self, user: &User, relation: &Relation, object: &Object) -> Result<bool, CheckError> {
         self.evaluation(user)?.check(relation, object, &mut || true)
+    }
+
+    /// Why a check comes out as it does. `go_on` is asked now and then.
+    ///
+    /// # Errors
+    /// When the model does not know the names, or the caller said to stop. What cannot be decided is explained, too.
+    pub fn explain(
+        &self,
+        user: &User,
+        relation: &Relation,
+        object: &Object,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Explanation, CheckError> {
+        let state = explain::State {
+            model: self.model.source(),
+            program: self.model.program(),
+            index: &self.index,
+            context: &self.context,
+        };
+        explain::explain(&state, self.evaluation(user)?, (user, relation, object), go_on)
     }
 
     /// The objects of a type that the user holds the relation on, sorted.
@@ -309,12 +330,32 @@ impl Snapshot {
         relation: &Relation,
         filter: &UserFilter,
     ) -> Result<Vec<User>, CheckError> {
-        self.check_conditions(object, relation, filter)?;
-        let everybody = User::Wildcard(filter.type_name.clone());
         let mut users = Vec::new();
-        let open_to_all = filter.relation.is_none() && self.check(&everybody, relation, object)?;
-        if open_to_all {
-            users.push(everybody);
+        self.for_users(object, relation, filter, &mut || true, &mut |user| {
+            users.push(user);
+            true
+        })?;
+        users.sort_unstable();
+        Ok(users)
+    }
+
+    /// Hands over the same users as they are found, in no order, until `take` or `go_on` says to stop.
+    ///
+    /// # Errors
+    /// See [`CheckError`]; what was handed over before it holds all the same.
+    pub fn for_users(
+        &self,
+        object: &Object,
+        relation: &Relation,
+        filter: &UserFilter,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(User) -> bool,
+    ) -> Result<(), CheckError> {
+        self.check_conditions(object, relation, filter, go_on)?;
+        let everybody = User::Wildcard(filter.type_name.clone());
+        let open_to_all = filter.relation.is_none() && self.evaluation(&everybody)?.check(relation, object, go_on)?;
+        if open_to_all && !take(everybody) {
+            return Ok(());
         }
         for named in self.objects_of(&filter.type_name) {
             let user = match &filter.relation {
@@ -322,19 +363,26 @@ impl Snapshot {
                 None => User::Object(named),
             };
             // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
-            let listed = self.check(&user, relation, object)?
-                && (!open_to_all
-                    || self.evaluation(&user)?.without_wildcards().check(relation, object, &mut || true)?);
-            if listed {
-                users.push(user);
+            if !go_on() {
+                return Err(CheckError::Interrupted);
+            }
+            let listed = self.evaluation(&user)?.check(relation, object, go_on)?
+                && (!open_to_all || self.evaluation(&user)?.without_wildcards().check(relation, object, go_on)?);
+            if listed && !take(user) {
+                return Ok(());
             }
         }
-        users.sort_unstable();
-        Ok(users)
+        Ok(())
     }
 
     /// Fails where a condition fails that the users of the object depend on.
-    fn check_conditions(&self, object: &Object, relation: &Relation, filter: &UserFilter) -> Result<(), CheckError> {
+    fn check_conditions(
+        &self,
+        object: &Object,
+        relation: &Relation,
+        filter: &UserFilter,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), CheckError> {
         let program = self.model.program();
         let relation = program.relation_id(object.type_name(), relation.as_str())?;
         let possible = match &filter.relation {
@@ -345,7 +393,7 @@ impl Snapshot {
         };
         match self.index.object(object) {
             Some(object) if possible => {
-                conditions::check_all(program, &self.index, &self.context, Node { relation, object })
+                conditions::check_all(program, &self.index, &self.context, Node { relation, object }, go_on)
             }
             _ => Ok(()),
         }

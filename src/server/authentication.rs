@@ -154,9 +154,9 @@ fn permits(token: &VerifiedToken, access: Access) -> bool {
         Access::AnyScope => !scopes.is_empty(),
         Access::Needs(scope) => {
             let bounds_count = match scope {
-                Scope::Retrieve | Scope::Explain => true,
+                Scope::Retrieve => true,
                 Scope::Ingest => !token.is_narrowed(),
-                Scope::Administer | Scope::AssertUser => !token.is_narrowed() && !token.is_delegated(),
+                Scope::Administer | Scope::AssertUser | Scope::Explain => !token.is_narrowed() && !token.is_delegated(),
             };
             scopes.contains(scope) && bounds_count
         }

@@ -4,6 +4,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::VectorStoreError;
@@ -37,6 +38,7 @@ impl From<RetrievalError> for Status {
             }
             RetrievalError::Invalid(_)
             | RetrievalError::Unsupported(_)
+            | RetrievalError::UnknownChunk { .. }
             | RetrievalError::DeadlineExceeded
             | RetrievalError::NotDetailed(_) => error.to_string(),
         };
@@ -45,6 +47,9 @@ impl From<RetrievalError> for Status {
             for violation in violations {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
+        }
+        if let RetrievalError::Authz(AuthzError::Overloaded { retry_after }) = &error {
+            details.set_retry_info(Some(*retry_after));
         }
         Status::with_error_details(grpc_code(error.code()), cut(text), details)
     }

@@ -17,6 +17,7 @@ mod terms;
 mod text_search;
 mod top_k;
 mod vector_search;
+mod vectors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -1,5 +1,7 @@
 //! `ListObjects`, `StreamedListObjects` and `ListUsers`.
 
+use std::time::Duration;
+
 use openfga_client::client as api;
 use openfga_client::client::user::User as ApiUser;
 use tokio::time::Instant;
@@ -14,6 +16,14 @@ use crate::relationship::{Object, Relation, TypeName, User};
 
 /// Most objects and users of one answer (`OpenFGA`'s default limit).
 pub(super) const RESULTS_MAX: usize = 1_000;
+
+/// How long a list may take (`OpenFGA`'s default limit): then the answer is what was found.
+const LIST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When a list ends: at its own limit, or before, where the request's deadline is earlier.
+pub(super) fn list_deadline(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + LIST_TIMEOUT)
+}
 
 /// Hands over the objects that the user holds the relation on, until `take` has enough or the deadline passes: as with
 /// `OpenFGA`, the answer is then what was found.
@@ -59,9 +69,11 @@ pub(super) fn list_objects(
     }
 }
 
+/// As [`list_objects`], for users.
 pub(super) fn list_users(
     resolved: &Resolved,
     request: &api::ListUsersRequest,
+    deadline: Instant,
 ) -> Result<api::ListUsersResponse, Refusal> {
     let model = resolved.snapshot.model();
     let contextual = tuples::contextual(model, &request.contextual_tuples, Number::ValidationError)?;
@@ -75,8 +87,17 @@ pub(super) fn list_users(
     let type_name = TypeName::parse(&asked.r#type)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let filter = UserFilter { type_name, relation: user_relation };
-    let found = snapshot.list_users(&object, &relation, &filter).map_err(undecided)?;
-    Ok(api::ListUsersResponse { users: found.iter().take(RESULTS_MAX).map(user_message).collect() })
+    let mut found = Vec::new();
+    let listed = snapshot.for_users(&object, &relation, &filter, &mut || Instant::now() < deadline, &mut |user| {
+        found.push(user);
+        found.len() < RESULTS_MAX
+    });
+    match listed {
+        Ok(()) | Err(CheckError::Interrupted) => {}
+        Err(error) => return Err(undecided(error)),
+    }
+    found.sort_unstable();
+    Ok(api::ListUsersResponse { users: found.iter().map(user_message).collect() })
 }
 
 fn known_type(model: &ValidModel, type_name: &str) -> Result<(), Refusal> {
