@@ -9,6 +9,7 @@
 //! INVARIANT (one refusal): a token that was changed, is another's or another search's, or has expired, is refused with
 //! the same words.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -133,7 +134,11 @@ impl Pages {
 impl Place {
     /// Whether a candidate comes after the pages before.
     pub(super) fn is_before(&self, candidate: &Candidate) -> bool {
-        candidate.score < self.score || (candidate.score == self.score && candidate.chunk_id > self.chunk_id)
+        match candidate.score.partial_cmp(&self.score) {
+            Some(Ordering::Less) => true,
+            Some(Ordering::Equal) => candidate.chunk_id > self.chunk_id,
+            Some(Ordering::Greater) | None => false,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk, Value};
 use crate::identity::Principal;
 use crate::identity::details::{Action, OneOf, RequestFacts};
-use crate::vector_store::{CollectionInfo, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use crate::vector_store::{CollectionInfo, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -129,10 +129,7 @@ impl Retriever {
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let visible = match &table {
-            Some(table) => enforcer.known_visible_set(&table.guards, &table.in_use).await?,
-            None => None,
-        };
+        let visible = known_visible_set(&enforcer, table.as_ref()).await?;
         let rate = Key {
             subject: principal.subject().clone(),
             relation: self.config.relation.clone(),
@@ -140,28 +137,15 @@ impl Retriever {
             is_filtered: request.filter.is_some(),
         };
         let earlier = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
-        let count = |positions: &RoaringBitmap| usize::try_from(positions.len()).unwrap_or(usize::MAX);
         let mut situation = Situation {
             top_k: top_k.saturating_add(earlier),
-            needs_visible_set: matches!(request.query, Query::Text(_) | Query::Hybrid { .. }),
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
-            scope_is_cheap: info.exact,
-            checks_are_local: self.authorizer.is_local(),
-            guards_checked_max: self.config.guards_checked_max,
-            candidates_max: self.config.candidates_max,
+            ..self.situation(&request.query, info.exact)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
-        let mut search = Search {
-            collection: collection.to_owned(),
-            query: request.query.clone(),
-            filter: narrowed_filter(request.filter.as_ref(), principal),
-            per_document_max: None,
-            scope: Scope::Everything,
-            min_score: request.min_score,
-            limit: plan.widening().first(),
-        };
+        let mut search = first_search(request, principal, plan.widening().first());
         let mut answer = Retrieval {
             chunks: Vec::new(),
             completion: Completion::Limited,
@@ -270,6 +254,21 @@ impl Retriever {
             Query::Vector(_) => None,
         };
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
+    }
+
+    /// What does not depend on the principal.
+    fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
+        Situation {
+            top_k: 0,
+            needs_visible_set: matches!(query, Query::Text(_) | Query::Hybrid { .. }),
+            guards: None,
+            visible: None,
+            pass_rate: None,
+            scope_is_cheap,
+            checks_are_local: self.authorizer.is_local(),
+            guards_checked_max: self.config.guards_checked_max,
+            candidates_max: self.config.candidates_max,
+        }
     }
 
     async fn model_id(&self, deadline: Instant) -> Result<String, RetrievalError> {
@@ -405,6 +404,32 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
         return Err(RetrievalError::Invalid(vec![FieldViolation::new(field, description)]));
     }
     Ok(())
+}
+
+fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize) -> Search {
+    Search {
+        collection: request.collection.clone(),
+        query: request.query.clone(),
+        filter: narrowed_filter(request.filter.as_ref(), principal),
+        per_document_max: None,
+        scope: Scope::Everything,
+        min_score: request.min_score,
+        limit,
+    }
+}
+
+async fn known_visible_set(
+    enforcer: &Enforcer<'_>,
+    table: Option<&GuardTable>,
+) -> Result<Option<RoaringBitmap>, RetrievalError> {
+    match table {
+        Some(table) => Ok(enforcer.known_visible_set(&table.guards, &table.in_use).await?),
+        None => Ok(None),
+    }
+}
+
+fn count(positions: &RoaringBitmap) -> usize {
+    usize::try_from(positions.len()).unwrap_or(usize::MAX)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

@@ -13,7 +13,6 @@ use crate::chunk::Metadata;
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::GuardTable;
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {
