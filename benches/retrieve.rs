@@ -31,7 +31,7 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::relationship::Relation;
 use ragward::relationship::store::OnConflict;
 use ragward::relationship::store_file;
-use ragward::retrieval::{RetrievalConfig, Retriever};
+use ragward::retrieval::{Pages, RetrievalConfig, Retriever};
 use ragward::server::{Services, serve};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -167,6 +167,8 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         top_k_max: config.retrieval.top_k_max,
         candidates_max: config.retrieval.candidates_max,
         guards_checked_max: config.retrieval.guards_checked_max,
+        pages: Pages::new(Duration::from_mins(10)).unwrap(),
+        explain_plan: false,
     };
     let services = Services {
         retriever: Retriever::new(Arc::new(AllowEverything), Arc::clone(&store) as _, retrieval),

@@ -27,6 +27,7 @@ use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode, Vect
 use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
+use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
@@ -69,6 +70,9 @@ pub enum AppError {
     /// The address of a server is not one.
     #[error(transparent)]
     Backend(#[from] BackendError),
+    /// The key of page tokens cannot be used.
+    #[error("`retrieval.page_token_key_file`: {0}")]
+    PageKey(#[from] PageKeyError),
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -82,7 +86,9 @@ impl AppError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
+            Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::Backend(_) | Self::PageKey(_) => {
+                ErrorCode::InvalidArgument
+            }
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
@@ -102,6 +108,8 @@ impl App {
             top_k_max: config.retrieval.top_k_max,
             candidates_max: config.retrieval.candidates_max,
             guards_checked_max: config.retrieval.guards_checked_max,
+            pages: pages(config)?,
+            explain_plan: config.retrieval.explain_plan,
         };
         let (authorizer, relationships) = open_authorizer(config).await?;
         let authorizer = match relationships {
@@ -310,6 +318,14 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
 /// When there is neither an issuer nor `insecure_identity`, when there are both, or when `[identity]` makes no sense.
 pub fn check_identity(config: &Config) -> Result<(), AppError> {
     identity::authentication(config).map(drop)
+}
+
+fn pages(config: &Config) -> Result<Pages, AppError> {
+    let lifetime = Duration::from_millis(config.retrieval.page_token_lifetime_ms);
+    Ok(match config::read_secret(&config.retrieval.page_token_key_file)? {
+        Some(secret) => Pages::with_key(secret.as_bytes(), lifetime)?,
+        None => Pages::new(lifetime)?,
+    })
 }
 
 /// Whether everything that is named can be used, as far as can be told without opening or calling it. Must run in tokio.

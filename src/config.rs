@@ -204,8 +204,16 @@ pub struct RetrievalConfig {
     pub top_k_max: u32,
     /// Most candidates of one search; a search that would need more ends as `LIMITED`.
     pub candidates_max: usize,
-    /// Most guards that one request may have checked ahead of its search.
+    /// Most guards that one request may have checked ahead of its search, where the authorizer cannot tell at once what a
+    /// user may see.
     pub guards_checked_max: usize,
+    /// A file with the secret of page tokens, at least 32 bytes, that replicas share; empty: a random one at each start.
+    pub page_token_key_file: PathBuf,
+    /// How long a page token is good for.
+    pub page_token_lifetime_ms: u64,
+    /// Tell whoever asks how a retrieval was searched. It counts what is withheld from the user, so leave it off where
+    /// users call.
+    pub explain_plan: bool,
 }
 
 impl Default for ServerConfig {
@@ -281,7 +289,15 @@ impl Default for QdrantConfig {
 
 impl Default for RetrievalConfig {
     fn default() -> Self {
-        Self { relation: "can_read".to_owned(), top_k_max: 100, candidates_max: 10_000, guards_checked_max: 200_000 }
+        Self {
+            relation: "can_read".to_owned(),
+            top_k_max: 100,
+            candidates_max: 10_000,
+            guards_checked_max: 200_000,
+            page_token_key_file: PathBuf::new(),
+            page_token_lifetime_ms: 600_000,
+            explain_plan: false,
+        }
     }
 }
 
@@ -378,6 +394,7 @@ impl Config {
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
             ("retrieval.guards_checked_max", self.retrieval.guards_checked_max as u64),
+            ("retrieval.page_token_lifetime_ms", self.retrieval.page_token_lifetime_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Invalid(format!("`{key}` must be at least 1")));

@@ -1,12 +1,15 @@
 //! Retrieval: one request from its parts to permitted chunks. Search gives candidates, enforcement decides, and only
 //! then is text read.
 
+pub mod page;
+mod pass_rates;
 pub mod plan;
 pub mod request;
 mod retriever;
 
+pub use page::Pages;
 pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
-pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
+pub use retriever::{Completion, PlanReport, Retrieval, Retrieved, Retriever, Round};
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
@@ -26,6 +29,10 @@ pub struct RetrievalConfig {
     pub candidates_max: usize,
     /// Most guards that one request may have checked ahead of its search.
     pub guards_checked_max: usize,
+    /// Page tokens.
+    pub pages: Pages,
+    /// Whether whoever asks for it is told the plan of a retrieval. It counts what is withheld.
+    pub explain_plan: bool,
 }
 
 /// Why there is no answer.

@@ -121,7 +121,7 @@ impl<'a> Enforcer<'a> {
     }
 
     /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
-    /// A hint, not a permission.
+    /// A hint, not a permission. Where the authorizer cannot tell it all at once, every guard is checked.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -130,6 +130,26 @@ impl<'a> Enforcer<'a> {
         guards: &Arc<Vec<Object>>,
         positions: &Arc<RoaringBitmap>,
     ) -> Result<RoaringBitmap, AuthzError> {
+        if let Some(visible) = self.known_visible_set(guards, positions).await? {
+            return Ok(visible);
+        }
+        let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
+        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
+        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
+        Ok(visible.map(|(position, _)| position).collect())
+    }
+
+    /// The same, if the authorizer can tell it all at once. What such a set hides is not looked for: whoever tells it is
+    /// the authority itself (the embedded evaluator), or a copy of it within its stated staleness. What it shows in vain is
+    /// checked and refilled.
+    ///
+    /// # Errors
+    /// When a decision could not be made.
+    pub async fn known_visible_set(
+        &self,
+        guards: &Arc<Vec<Object>>,
+        positions: &Arc<RoaringBitmap>,
+    ) -> Result<Option<RoaringBitmap>, AuthzError> {
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
         let positions = if self.principal.is_narrowed() {
             let left = positions.iter().filter_map(at).filter(|(_, guard)| self.principal.details_fit_guard(guard));
@@ -138,20 +158,15 @@ impl<'a> Enforcer<'a> {
             positions
         };
         let subject = self.principal.subject();
-        if let Some(visible) = self.known_set(subject, self.relation, guards, positions).await? {
-            match self.principal.delegation() {
-                // Whether it may act for the subject is asked with the first batch of checks.
-                None | Some(Delegation { on: DelegationOn::User, .. }) => return Ok(visible),
-                Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
-                    if let Some(of_actor) = self.known_set(actor, relation, guards, positions).await? {
-                        return Ok(visible & of_actor);
-                    }
-                }
+        let Some(visible) = self.known_set(subject, self.relation, guards, positions).await? else { return Ok(None) };
+        match self.principal.delegation() {
+            // Whether it may act for the subject is asked with the first batch of checks.
+            None | Some(Delegation { on: DelegationOn::User, .. }) => Ok(Some(visible)),
+            Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
+                let of_actor = self.known_set(actor, relation, guards, positions).await?;
+                Ok(of_actor.map(|of_actor| visible & of_actor))
             }
         }
-        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
-        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
-        Ok(visible.map(|(position, _)| position).collect())
     }
 
     /// Whether it is known that nothing is permitted, whatever there is.

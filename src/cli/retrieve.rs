@@ -41,6 +41,12 @@ pub(super) struct RetrieveArgs {
     /// Do not let the authorizer use its caches.
     #[arg(long)]
     higher_consistency: bool,
+    /// Go on after a page: the token that it ended with, or `first`.
+    #[arg(long, value_name = "TOKEN")]
+    page: Option<String>,
+    /// Show how it was searched, where `retrieval.explain_plan` allows it.
+    #[arg(long)]
+    explain_plan: bool,
     #[command(flatten)]
     connection: Connection,
     /// What for.
@@ -53,6 +59,25 @@ struct Shown<'a> {
     completion: &'a str,
     recall: &'a str,
     chunks: Vec<ShownChunk<'a>>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    next_page_token: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<ShownPlan<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownPlan<'a> {
+    estimated_share: Option<f64>,
+    rounds: Vec<ShownRound<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownRound<'a> {
+    plan: &'a str,
+    limit: u64,
+    candidates: u64,
+    permitted: u64,
+    milliseconds: f64,
 }
 
 #[derive(Serialize)]
@@ -87,10 +112,12 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         min_score: args.min_score,
         per_document_max: args.per_document_max,
         consistency: consistency.into(),
+        page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
+        explain_plan: args.explain_plan,
     };
     let client = args.connection.open_existing(config).await?;
     let response = client.retrieval().retrieve(request).await?.into_inner();
-    output.result(&shown(&response), || people(&response))
+    output.result(&shown(&response), || people(&response, args.explain_plan))
 }
 
 fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
@@ -115,7 +142,39 @@ fn shown(response: &RetrieveResponse) -> Shown<'_> {
         completion: response.completion().as_str_name().trim_start_matches("COMPLETION_"),
         recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
         chunks: chunks.collect(),
+        next_page_token: &response.next_page_token,
+        plan: response.plan.as_ref().map(|report| ShownPlan {
+            estimated_share: report.estimated_share,
+            rounds: report.rounds.iter().map(shown_round).collect(),
+        }),
     }
+}
+
+fn shown_round(round: &message::PlanRound) -> ShownRound<'_> {
+    ShownRound {
+        plan: &round.plan,
+        limit: round.limit,
+        candidates: round.candidates,
+        permitted: round.permitted,
+        milliseconds: round.milliseconds,
+    }
+}
+
+fn plan(response: &RetrieveResponse) -> String {
+    let Some(report) = &response.plan else {
+        return "The server does not tell plans; `retrieval.explain_plan` in its configuration allows it.".to_owned();
+    };
+    let estimate = match report.estimated_share {
+        Some(share) => format!("expected to be permitted: {:.1} %", share * 100.0),
+        None => "no estimate".to_owned(),
+    };
+    let rounds = report.rounds.iter().map(|round| {
+        format!(
+            "\n{}: {} of at most {} candidates, {} permitted, {:.1} ms",
+            round.plan, round.candidates, round.limit, round.permitted, round.milliseconds
+        )
+    });
+    format!("{estimate}{}", rounds.collect::<String>())
 }
 
 fn json_value(value: &metadata::Value) -> serde_json::Value {
@@ -128,7 +187,7 @@ fn json_value(value: &metadata::Value) -> serde_json::Value {
     }
 }
 
-fn people(response: &RetrieveResponse) -> String {
+fn people(response: &RetrieveResponse, explain_plan: bool) -> String {
     let rows = response.chunks.iter().zip(1..).map(|(chunk, rank)| {
         let what = format!("{}\n{}", chunk.title, excerpt(&chunk.text, EXCERPT_CHARACTERS));
         vec![rank.to_string(), format!("{:.3}", chunk.score), chunk.id.clone(), what]
@@ -139,9 +198,17 @@ fn people(response: &RetrieveResponse) -> String {
         message::Completion::Limited => "LIMITED: a work limit stopped the search; there may be more",
         message::Completion::Unspecified => "the server did not say how it ended",
     };
-    if response.chunks.is_empty() {
-        ended.to_owned()
-    } else {
-        format!("{}\n{ended}", table(&["#", "score", "chunk", "text"], rows))
+    let mut shown = match response.chunks.as_slice() {
+        [] => ended.to_owned(),
+        _ => format!("{}\n{ended}", table(&["#", "score", "chunk", "text"], rows)),
+    };
+    if !response.next_page_token.is_empty() {
+        shown.push_str("\nnext page: --page ");
+        shown.push_str(&response.next_page_token);
     }
+    if explain_plan {
+        shown.push('\n');
+        shown.push_str(&plan(response));
+    }
+    shown
 }

@@ -1,14 +1,27 @@
 //! How one request is searched. Pure: no I/O, no clock.
+//!
+//! Every plan ends in enforcement, so a wrong estimate costs time and never shows anything. The first k permitted of a
+//! correct top n are the permitted top k, so searching wider keeps an answer exact.
+
+#[cfg(test)]
+mod tests;
 
 /// What a plan is chosen from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Situation {
-    /// Chunks that are wanted.
+    /// Chunks that are wanted, those of earlier pages among them.
     pub top_k: usize,
     /// Whether scores depend on corpus statistics (BM25), so that the visible set must be known before the search.
     pub needs_visible_set: bool,
     /// Distinct guards of the collection, if the store can list them.
     pub guards: Option<usize>,
+    /// How many of them are visible, if the authorizer told them all at once.
+    pub visible: Option<usize>,
+    /// The share of candidates that are permitted, as learned or as this request has found so far; above 0, at most 1.
+    pub pass_rate: Option<f64>,
+    /// Whether a search within a scope costs what is in the scope (the embedded engine); elsewhere every guard of it makes
+    /// the filter longer.
+    pub scope_is_cheap: bool,
     /// Whether a check costs no network call.
     pub checks_are_local: bool,
     /// Most guards that may be checked ahead.
@@ -20,8 +33,10 @@ pub struct Situation {
 /// How to search.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// Every guard is checked first; the search looks at the visible ones only.
+    /// The visible guards are known; the search looks at those only.
     VisibleSetSearch(Widening),
+    /// Every guard is checked first; then as if they had been known.
+    ListThenSearch(Widening),
     /// Everything is searched; what was found is checked; more is searched while too little of it is permitted.
     SearchThenCheck(Widening),
 }
@@ -33,6 +48,17 @@ pub struct Widening {
     candidates_max: usize,
 }
 
+/// What one round of search and enforcement found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How many candidates were asked for.
+    pub limit: usize,
+    /// How many were found that were not on an earlier page.
+    pub candidates: usize,
+    /// How many of these are permitted.
+    pub permitted: usize,
+}
+
 /// Why no plan serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoPlan {
@@ -42,76 +68,125 @@ pub enum NoPlan {
     TooManyGuards(usize),
 }
 
-/// How much wider each round is than the one before it.
-const WIDENING_FACTOR: usize = 4;
+/// A round asks for at least twice as many candidates as the one before it, so that there are few.
+const WIDENING_MIN: usize = 2;
+/// And for at most so many times as many, whatever the estimate: it may rest on one chunk.
+const WIDENING_MAX: usize = 16;
+/// Where one guard more in a filter costs as much as so many candidates more in an unfiltered search. A guard is a hash
+/// look-up for each point that is compared; a candidate comes with its payload and a check.
+const GUARDS_PER_CANDIDATE: usize = 16;
 
-/// Chooses a plan.
+/// Chooses a plan. Asked again after a round with the pass rate that it found, it may choose another one.
 ///
 /// # Errors
 /// When the visible set is needed and cannot be had.
 pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
-    let Situation { top_k, needs_visible_set, guards, checks_are_local, guards_checked_max, candidates_max } =
-        *situation;
-    let affordable = guards.is_some_and(|guards| guards <= guards_checked_max);
-    if affordable && (needs_visible_set || checks_are_local) {
-        // Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
-        return Ok(Plan::VisibleSetSearch(Widening { first: top_k, candidates_max }));
+    let Situation { top_k, needs_visible_set, guards, visible, candidates_max, .. } = *situation;
+    let widening = |first| Widening { first, candidates_max };
+    let share = estimate(situation);
+    let unfiltered = candidates_for(top_k, share.unwrap_or(1.0));
+    if let Some(visible) = visible {
+        let filter_pays = visible <= unfiltered.saturating_mul(GUARDS_PER_CANDIDATE) || unfiltered > candidates_max;
+        if needs_visible_set || situation.scope_is_cheap || filter_pays {
+            // Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
+            return Ok(Plan::VisibleSetSearch(widening(top_k)));
+        }
+        return Ok(Plan::SearchThenCheck(widening(unfiltered)));
     }
+    let affordable = guards.filter(|guards| *guards <= situation.guards_checked_max);
     if needs_visible_set {
-        return Err(guards.map_or(NoPlan::GuardsUnknown, NoPlan::TooManyGuards));
+        return match (affordable, guards) {
+            (Some(_), _) => Ok(Plan::ListThenSearch(widening(top_k))),
+            (None, Some(guards)) => Err(NoPlan::TooManyGuards(guards)),
+            (None, None) => Err(NoPlan::GuardsUnknown),
+        };
     }
-    // A few more than wanted, so that a few denials do not cost another round.
-    let spare = top_k.isqrt().saturating_mul(2);
-    Ok(Plan::SearchThenCheck(Widening { first: top_k.saturating_add(spare), candidates_max }))
+    // Checking every guard once is no more work than checking as many candidates.
+    let list_pays = |guards: usize| situation.checks_are_local || guards <= unfiltered || unfiltered > candidates_max;
+    if affordable.is_some_and(list_pays) {
+        return Ok(Plan::ListThenSearch(widening(top_k)));
+    }
+    Ok(Plan::SearchThenCheck(widening(unfiltered)))
 }
 
-impl Widening {
-    /// The candidates of a round, counted from 0; `None` when the round before reached the limit.
+/// The share of chunks that are permitted, as far as the situation tells: what was found weighs more than the share of
+/// guards, because guards have unequal numbers of chunks.
+#[must_use]
+pub fn estimate(situation: &Situation) -> Option<f64> {
+    let of_guards = match (situation.visible, situation.guards) {
+        (Some(visible), Some(guards)) if guards > 0 => Some(float(visible) / float(guards)),
+        _ => None,
+    };
+    situation.pass_rate.or(of_guards)
+}
+
+/// Of so many candidates k are permitted, most of the time: k and two standard deviations more, at the share.
+fn candidates_for(top_k: usize, share: f64) -> usize {
+    let wanted = float(top_k.saturating_add(top_k.isqrt().saturating_mul(2)));
+    rounded_up(wanted / share.clamp(f64::MIN_POSITIVE, 1.0))
+}
+
+impl Plan {
+    /// Its name in reports.
     #[must_use]
-    pub fn candidates(&self, round: u32) -> Option<usize> {
-        let wanted = |round: u32| self.first.saturating_mul(WIDENING_FACTOR.saturating_pow(round));
-        match round.checked_sub(1) {
-            Some(before) if wanted(before) >= self.candidates_max => None,
-            _ => Some(wanted(round).min(self.candidates_max)),
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::VisibleSetSearch(_) => "visible_set_search",
+            Self::ListThenSearch(_) => "list_then_search",
+            Self::SearchThenCheck(_) => "search_then_check",
+        }
+    }
+
+    /// Its rounds.
+    #[must_use]
+    pub const fn widening(&self) -> Widening {
+        match self {
+            Self::VisibleSetSearch(widening) | Self::ListThenSearch(widening) | Self::SearchThenCheck(widening) => {
+                *widening
+            }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const REMOTE_VECTOR: Situation = Situation {
-        top_k: 10,
-        needs_visible_set: false,
-        guards: Some(617),
-        checks_are_local: false,
-        guards_checked_max: 1_000,
-        candidates_max: 300,
-    };
-
-    #[test]
-    fn a_plan_follows_the_situation() {
-        let text = Situation { needs_visible_set: true, ..REMOTE_VECTOR };
-        let local = Situation { checks_are_local: true, ..REMOTE_VECTOR };
-        let visible_set = |plan| matches!(plan, Ok(Plan::VisibleSetSearch(_)));
-        assert!(matches!(choose(&REMOTE_VECTOR), Ok(Plan::SearchThenCheck(_))));
-        assert!(visible_set(choose(&text)));
-        assert!(visible_set(choose(&local)));
-        assert!(matches!(choose(&Situation { guards: Some(1_001), ..local }), Ok(Plan::SearchThenCheck(_))));
-        assert_eq!(choose(&Situation { guards: Some(1_001), ..text }), Err(NoPlan::TooManyGuards(1_001)));
-        assert_eq!(choose(&Situation { guards: None, ..text }), Err(NoPlan::GuardsUnknown));
+impl Widening {
+    /// The candidates of the first round.
+    #[must_use]
+    pub fn first(&self) -> usize {
+        self.first.clamp(1, self.candidates_max.max(1))
     }
 
-    #[test]
-    fn rounds_widen_up_to_the_limit_and_end() {
-        let rounds = |first| {
-            let widening = Widening { first, candidates_max: 300 };
-            (0..).map_while(|round| widening.candidates(round)).collect::<Vec<usize>>()
-        };
-        assert_eq!(rounds(16), [16, 64, 256, 300]);
-        assert_eq!(rounds(300), [300]);
-        assert_eq!(rounds(1_000), [300]);
-        assert_eq!(rounds(75), [75, 300]);
+    /// The candidates of the round after one that found too little; `None` when that one reached the limit.
+    #[must_use]
+    pub fn next(&self, top_k: usize, found: Found) -> Option<usize> {
+        if found.limit >= self.candidates_max {
+            return None;
+        }
+        let least = found.limit.saturating_mul(WIDENING_MIN);
+        let most = found.limit.saturating_mul(WIDENING_MAX);
+        let wanted = found.pass_rate().map_or(most, |rate| candidates_for(top_k, rate));
+        Some(wanted.clamp(least, most).min(self.candidates_max))
     }
+}
+
+impl Found {
+    /// The share of candidates that were permitted; `None` where none was.
+    #[must_use]
+    pub fn pass_rate(&self) -> Option<f64> {
+        (self.permitted > 0 && self.candidates > 0).then(|| float(self.permitted) / float(self.candidates))
+    }
+}
+
+fn float(count: usize) -> f64 {
+    // Counts of chunks fit; what does not is as good as infinite.
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}
+
+#[expect(
+    clippy::as_conversions,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of a float saturates, which is what is meant"
+)]
+fn rounded_up(count: f64) -> usize {
+    count.ceil() as usize
 }

@@ -64,6 +64,8 @@ pub struct RetrievalParts {
     pub per_document_max: u32,
     /// How fresh the tuples must be.
     pub consistency: Consistency,
+    /// The token of a page, empty for the first one; `None`: no pages.
+    pub page_token: Option<String>,
 }
 
 /// A retrieval that can be carried out.
@@ -77,6 +79,8 @@ pub struct RetrievalRequest {
     pub(super) min_score: Option<f64>,
     pub(super) per_document_max: Option<NonZeroUsize>,
     pub(super) consistency: Consistency,
+    /// The token of a page, empty for the first one.
+    pub(super) page: Option<String>,
 }
 
 impl RetrievalRequest {
@@ -108,6 +112,10 @@ impl RetrievalRequest {
         if let Some(filter) = &parts.filter {
             check_filter(filter, &mut violations);
         }
+        if parts.page_token.is_some() && parts.per_document_max > 0 {
+            // What was counted on a page would have to be remembered on the next.
+            violations.push(FieldViolation::new("page_token", "cannot be combined with `per_document_max`"));
+        }
         match (principal, parts.query, usize::try_from(parts.top_k)) {
             (Some(principal), Some(query), Ok(top_k)) if violations.is_empty() => Ok(Self {
                 principal,
@@ -118,6 +126,7 @@ impl RetrievalRequest {
                 min_score: parts.min_score,
                 per_document_max: usize::try_from(parts.per_document_max).ok().and_then(NonZeroUsize::new),
                 consistency: parts.consistency,
+                page: parts.page_token,
             }),
             _ => Err(violations),
         }
@@ -273,6 +282,7 @@ mod tests {
             min_score: None,
             per_document_max: 0,
             consistency: Consistency::default(),
+            page_token: None,
         }
     }
 
@@ -317,6 +327,8 @@ mod tests {
             (RetrievalParts { query: hybrid("", &[]), ..parts() }, &["hybrid.text", "hybrid.vector.values"]),
             (RetrievalParts { min_score: Some(-0.5), ..parts() }, &[]),
             (RetrievalParts { min_score: Some(f64::NAN), ..parts() }, &["min_score"]),
+            (RetrievalParts { page_token: Some(String::new()), ..parts() }, &[]),
+            (RetrievalParts { page_token: Some(String::new()), per_document_max: 1, ..parts() }, &["page_token"]),
             (RetrievalParts { filter: Some(nested(8)), ..parts() }, &[]),
             (RetrievalParts { filter: Some(nested(9)), ..parts() }, &["filter"]),
             (RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),

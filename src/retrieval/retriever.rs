@@ -4,17 +4,21 @@ use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::plan::{self, NoPlan, Plan, Situation};
+use super::page::{Binding, Place};
+use super::pass_rates::{Key, PassRates};
+use super::plan::{self, Found, NoPlan, Plan, Situation};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk, Value};
 use crate::identity::Principal;
 use crate::identity::details::{Action, OneOf, RequestFacts};
-use crate::vector_store::{CollectionInfo, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use crate::vector_store::{CollectionInfo, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -22,6 +26,7 @@ pub struct Retriever {
     authorizer: Arc<dyn Authorizer>,
     vector_store: Arc<dyn VectorStore>,
     config: RetrievalConfig,
+    pass_rates: Arc<PassRates>,
 }
 
 /// An answer: nothing that was not permitted is in it.
@@ -33,6 +38,34 @@ pub struct Retrieval {
     pub completion: Completion,
     /// Whether these are certainly the best.
     pub exact: bool,
+    /// Where the next page begins, if pages were asked for and there may be one.
+    pub next_page_token: Option<String>,
+    /// How it was searched. It counts what is withheld, so it is only for those who may know.
+    pub plan: PlanReport,
+}
+
+/// How a retrieval was searched.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlanReport {
+    /// The estimated share of candidates that are permitted, before the first round.
+    pub estimate: Option<f64>,
+    /// In their order.
+    pub rounds: Vec<Round>,
+}
+
+/// One step of search and enforcement.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// The plan; it may change from round to round.
+    pub plan: &'static str,
+    /// How many candidates were asked for.
+    pub limit: usize,
+    /// How many were found.
+    pub candidates: usize,
+    /// How many of these are permitted.
+    pub permitted: usize,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// One chunk of an answer.
@@ -67,7 +100,7 @@ impl Retriever {
     /// A retriever over two backends.
     #[must_use]
     pub fn new(authorizer: Arc<dyn Authorizer>, vector_store: Arc<dyn VectorStore>, config: RetrievalConfig) -> Self {
-        Self { authorizer, vector_store, config }
+        Self { authorizer, vector_store, config, pass_rates: Arc::default() }
     }
 
     /// What it was configured with.
@@ -85,71 +118,104 @@ impl Retriever {
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
         let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let top_k = request.top_k.min(details_max);
+        let binding = match &request.page {
+            Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
+            None => None,
+        };
+        let before = self.page_before(request, binding.as_ref())?;
         let info = within(deadline, self.vector_store.collection(collection)).await?;
         check_query(request, &info)?;
-        let guard_table = within(deadline, self.vector_store.guards(collection)).await?;
-        let guards = guard_table.as_ref().map(|table| usize::try_from(table.in_use.len()).unwrap_or(usize::MAX));
-        let plan = self.plan(request, guards)?;
+        let table = within(deadline, self.vector_store.guards(collection)).await?;
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let (scope, widening) = match (plan, guard_table) {
-            (Plan::VisibleSetSearch(widening), Some(table)) => {
-                let positions = enforcer.visible_set(&table.guards, &table.in_use).await?;
-                (Scope::Guards { table, positions }, widening)
-            }
-            // A search that needs the visible set never falls back to everything.
-            (Plan::VisibleSetSearch(_), None) => return Err(self.no_plan(request, NoPlan::GuardsUnknown)),
-            (Plan::SearchThenCheck(widening), _) => (Scope::Everything, widening),
-        };
-        let mut search = Search {
+        let visible = known_visible_set(&enforcer, table.as_ref()).await?;
+        let rate = Key {
+            subject: principal.subject().clone(),
+            relation: self.config.relation.clone(),
             collection: collection.to_owned(),
-            query: request.query.clone(),
-            filter: narrowed_filter(request.filter.as_ref(), principal),
-            // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
-            per_document_max: match scope {
-                Scope::Guards { .. } => request.per_document_max,
-                Scope::Everything => None,
-            },
-            scope,
-            min_score: request.min_score,
-            limit: 0,
+            is_filtered: request.filter.is_some(),
         };
-
-        let mut answer = Retrieval { chunks: Vec::new(), completion: Completion::Limited, exact: info.exact };
-        let mut rounds = (0..).map_while(|round| widening.candidates(round)).peekable();
-        while let Some(limit) = rounds.next() {
-            search.limit = limit;
-            let candidates = within(deadline, self.vector_store.search(&search)).await?;
-            check_candidates(&candidates, limit)?;
-            let found = candidates.len();
-            let exhausted = found < limit;
+        let earlier = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
+        let mut situation = Situation {
+            top_k: top_k.saturating_add(earlier),
+            guards: table.as_ref().map(|table| count(&table.in_use)),
+            visible: visible.as_ref().map(count),
+            pass_rate: self.pass_rates.get(&rate),
+            ..self.situation(&request.query, info.exact)
+        };
+        let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
+        let mut search = first_search(request, principal, plan.widening().first());
+        let mut answer = Retrieval {
+            chunks: Vec::new(),
+            completion: Completion::Limited,
+            exact: info.exact,
+            next_page_token: None,
+            plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
+        };
+        let mut is_scoped = false;
+        loop {
+            let started = Instant::now();
+            if !is_scoped && !matches!(plan, Plan::SearchThenCheck(_)) {
+                // A search that needs the visible set never falls back to everything.
+                let Some(table) = &table else { return Err(self.no_plan(request, NoPlan::GuardsUnknown)) };
+                let positions = match (plan, &visible) {
+                    (Plan::VisibleSetSearch(_), Some(visible)) => visible.clone(),
+                    _ => enforcer.visible_set(&table.guards, &table.in_use).await?,
+                };
+                search.scope = Scope::Guards { table: table.clone(), positions };
+                // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
+                search.per_document_max = request.per_document_max;
+                is_scoped = true;
+            }
+            let mut candidates = within(deadline, self.vector_store.search(&search)).await?;
+            check_candidates(&candidates, search.limit)?;
+            let exhausted = candidates.len() < search.limit;
+            if let Some(before) = &before {
+                candidates.retain(|candidate| before.is_before(candidate));
+            }
+            let all = candidates.len();
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
             let permitted = enforcer.enforce(candidates).await?;
+            let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
+            answer.plan.rounds.push(round(plan, found, started.elapsed()));
+            if !is_scoped {
+                self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
+                situation.pass_rate = found.pass_rate().or_else(|| self.pass_rates.get(&rate));
+            }
             if enforcer.permits_nothing() {
                 answer.completion = Completion::Exhausted;
                 return Ok(answer);
             }
-            let last = exhausted || rounds.peek().is_none();
-            if permitted.len() < top_k && !last {
-                continue;
+            let next = plan.widening().next(situation.top_k, found);
+            let better = if is_scoped { None } else { better_plan(&situation) };
+            let may_go_on = !exhausted && (next.is_some() || better.is_some());
+            if permitted.len() >= top_k || !may_go_on {
+                let wanted = Wanted { top_k, per_document_max: request.per_document_max };
+                answer.chunks = self.hydrate(principal, collection, permitted, wanted, deadline).await?;
+                // A chunk that fell out took a place of its document, so another one may be there for it.
+                let exhausted = exhausted && !(counted && answer.chunks.len() < all);
+                if answer.chunks.len() == top_k {
+                    // As many as the token's details give is not as many as were wanted.
+                    answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
+                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, earlier);
+                    return Ok(answer);
+                }
+                if exhausted {
+                    answer.completion = Completion::Exhausted;
+                    return Ok(answer);
+                }
             }
-            let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-            answer.chunks = self.hydrate(principal, collection, permitted, wanted, deadline).await?;
-            // A chunk that fell out took a place of its document, so another one may be there for it.
-            let exhausted = exhausted && !(counted && answer.chunks.len() < found);
-            if answer.chunks.len() == top_k {
-                // As many as the token's details give is not as many as were wanted.
-                answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                return Ok(answer);
-            }
-            if exhausted {
-                answer.completion = Completion::Exhausted;
-                return Ok(answer);
+            match (better, next) {
+                (Some(better), _) => {
+                    plan = better;
+                    search.limit = plan.widening().first();
+                }
+                (None, Some(next)) => search.limit = next,
+                (None, None) => return Ok(answer),
             }
         }
-        Ok(answer)
     }
 
     /// Those of the chunks that exist and that the principal may still see, in the order asked.
@@ -190,16 +256,62 @@ impl Retriever {
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
     }
 
-    fn plan(&self, request: &RetrievalRequest, guards: Option<usize>) -> Result<Plan, RetrievalError> {
-        let situation = Situation {
-            top_k: request.top_k,
-            needs_visible_set: matches!(request.query, Query::Text(_) | Query::Hybrid { .. }),
-            guards,
+    /// What does not depend on the principal.
+    fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
+        Situation {
+            top_k: 0,
+            needs_visible_set: matches!(query, Query::Text(_) | Query::Hybrid { .. }),
+            guards: None,
+            visible: None,
+            pass_rate: None,
+            scope_is_cheap,
             checks_are_local: self.authorizer.is_local(),
             guards_checked_max: self.config.guards_checked_max,
             candidates_max: self.config.candidates_max,
+        }
+    }
+
+    async fn model_id(&self, deadline: Instant) -> Result<String, RetrievalError> {
+        match timeout_at(deadline, self.authorizer.model_id()).await {
+            Ok(model_id) => Ok(model_id?),
+            Err(_elapsed) => Err(RetrievalError::DeadlineExceeded),
+        }
+    }
+
+    /// Where the page before ended; `None` for the first one, or without pages.
+    fn page_before(
+        &self,
+        request: &RetrievalRequest,
+        binding: Option<&Binding>,
+    ) -> Result<Option<Place>, RetrievalError> {
+        match (request.page.as_deref(), binding) {
+            (None | Some(""), _) | (_, None) => Ok(None),
+            (Some(token), Some(binding)) => {
+                let place = self.config.pages.open(token, binding, since_1970());
+                place.map(Some).map_err(|violation| RetrievalError::Invalid(vec![violation]))
+            }
+        }
+    }
+
+    /// The token of the page after a full one. What a token's details leave is counted for each answer, so a principal that
+    /// they narrow gets no pages.
+    fn next_page(
+        &self,
+        request: &RetrievalRequest,
+        binding: Option<&Binding>,
+        answer: &Retrieval,
+        earlier: usize,
+    ) -> Option<String> {
+        let (binding, last) = (binding?, answer.chunks.last()?);
+        if answer.completion != Completion::Complete || request.principal.is_narrowed() {
+            return None;
+        }
+        let place = Place {
+            score: last.score,
+            chunk_id: last.chunk.item().id.clone(),
+            returned: u32::try_from(earlier.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
         };
-        plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))
+        Some(self.config.pages.seal(&place, binding, since_1970()))
     }
 
     fn no_plan(&self, request: &RetrievalRequest, no_plan: NoPlan) -> RetrievalError {
@@ -292,6 +404,50 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
         return Err(RetrievalError::Invalid(vec![FieldViolation::new(field, description)]));
     }
     Ok(())
+}
+
+fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize) -> Search {
+    Search {
+        collection: request.collection.clone(),
+        query: request.query.clone(),
+        filter: narrowed_filter(request.filter.as_ref(), principal),
+        per_document_max: None,
+        scope: Scope::Everything,
+        min_score: request.min_score,
+        limit,
+    }
+}
+
+async fn known_visible_set(
+    enforcer: &Enforcer<'_>,
+    table: Option<&GuardTable>,
+) -> Result<Option<RoaringBitmap>, RetrievalError> {
+    match table {
+        Some(table) => Ok(enforcer.known_visible_set(&table.guards, &table.in_use).await?),
+        None => Ok(None),
+    }
+}
+
+fn count(positions: &RoaringBitmap) -> usize {
+    usize::try_from(positions.len()).unwrap_or(usize::MAX)
+}
+
+/// Another plan for a request whose first ones found less than was expected.
+fn better_plan(situation: &Situation) -> Option<Plan> {
+    match plan::choose(situation) {
+        Ok(plan @ (Plan::VisibleSetSearch(_) | Plan::ListThenSearch(_))) => Some(plan),
+        Ok(Plan::SearchThenCheck(_)) | Err(NoPlan::GuardsUnknown | NoPlan::TooManyGuards(_)) => None,
+    }
+}
+
+fn round(plan: Plan, found: Found, took: Duration) -> Round {
+    let Found { limit, candidates, permitted } = found;
+    Round { plan: plan.name(), limit, candidates, permitted, took }
+}
+
+/// A clock before 1970 is as wrong as can be: then every token counts as made now.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// INVARIANT (fail closed): a search that gives more than was asked for, a chunk twice, or a score that cannot be ranked

@@ -19,7 +19,8 @@ use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::relationship::store::RelationshipStores;
 use crate::retrieval::request::RetrievalParts;
 use crate::retrieval::{
-    Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved, Retriever,
+    Completion, FieldViolation, PlanReport, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved,
+    Retriever,
 };
 use crate::vector_store::{Query, VectorStore};
 
@@ -66,13 +67,16 @@ impl RetrievalService for RetrievalApi {
         let deadline = deadline(request.metadata(), self.request_timeout);
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
+        let explain_plan = message.explain_plan;
         let principal = authentication::principal(&caller, &message.user)?;
         self.authentication.step_up(&caller, &message.collection)?;
         let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
-        Ok(Response::new(response(retrieval)))
+        // INVARIANT (no counts): what is withheld is counted only where the operator lets it be told.
+        let shows_plan = explain_plan && self.retriever.config().explain_plan;
+        Ok(Response::new(response(retrieval, shows_plan)))
     }
 
     async fn recheck(
@@ -135,6 +139,7 @@ fn retrieval_parts(
         min_score: message.min_score,
         per_document_max: message.per_document_max,
         consistency: consistency(message.consistency)?,
+        page_token: message.page_token,
     })
 }
 
@@ -148,7 +153,7 @@ fn consistency(value: i32) -> Result<Consistency, FieldViolation> {
     }
 }
 
-fn response(retrieval: Retrieval) -> message::RetrieveResponse {
+fn response(retrieval: Retrieval, shows_plan: bool) -> message::RetrieveResponse {
     let completion = match retrieval.completion {
         Completion::Complete => message::Completion::Complete,
         Completion::Exhausted => message::Completion::Exhausted,
@@ -159,7 +164,21 @@ fn response(retrieval: Retrieval) -> message::RetrieveResponse {
         chunks: retrieval.chunks.into_iter().map(chunk_message).collect(),
         completion: completion.into(),
         recall: recall.into(),
+        next_page_token: retrieval.next_page_token.unwrap_or_default(),
+        plan: shows_plan.then(|| plan_message(&retrieval.plan)),
     }
+}
+
+fn plan_message(report: &PlanReport) -> message::PlanReport {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let rounds = report.rounds.iter().map(|round| message::PlanRound {
+        plan: round.plan.to_owned(),
+        limit: count(round.limit),
+        candidates: count(round.candidates),
+        permitted: count(round.permitted),
+        milliseconds: round.took.as_secs_f64() * 1_000.0,
+    });
+    message::PlanReport { estimated_share: report.estimate, rounds: rounds.collect() }
 }
 
 fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {

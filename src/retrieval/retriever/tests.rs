@@ -8,15 +8,44 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::*;
-use crate::authz::{Answer, AuthzError, CheckBatch, Consistency};
+use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::Metadata;
 use crate::relationship::{Object, Relation};
+use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::GuardTable;
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {
     local: bool,
+    hint: Option<Lie>,
+}
+
+/// What an authorizer says that the visible set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    Truth,
+    Everything,
+    Nothing,
+    Inverted,
+    EveryOther,
+    /// Positions that no guard has.
+    Elsewhere,
+}
+
+impl Lie {
+    const ALL: [Self; 6] =
+        [Self::Truth, Self::Everything, Self::Nothing, Self::Inverted, Self::EveryOther, Self::Elsewhere];
+
+    fn shows(self, position: u32, guard: &Object) -> bool {
+        let open = guard.id().starts_with("open");
+        match self {
+            Self::Truth => open,
+            Self::Everything => true,
+            Self::Nothing | Self::Elsewhere => false,
+            Self::Inverted => !open,
+            Self::EveryOther => position % 2 == 0,
+        }
+    }
 }
 
 #[async_trait]
@@ -24,6 +53,16 @@ impl Authorizer for OpenOnly {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let answers = batch.checks.iter().enumerate();
         Ok(answers.map(|(position, c)| Answer { position, allowed: c.object.id().starts_with("open") }).collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let Some(lie) = self.hint else { return Ok(None) };
+        let mut shown: RoaringBitmap =
+            (0..).zip(query.guards.iter()).filter(|(at, guard)| lie.shows(*at, guard)).map(|(at, _)| at).collect();
+        if lie == Lie::Elsewhere {
+            shown.insert_range(1_000..2_000);
+        }
+        Ok(Some(Arc::new(shown)))
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {
@@ -54,6 +93,10 @@ enum Fault {
     ChunkGoes,
     /// Read gives chunks that were not asked for.
     ReadForeign,
+    /// The store cannot list its guards.
+    NoTable,
+    /// All chunks have one score.
+    OneScore,
 }
 
 /// Chunks in the order of their score.
@@ -95,7 +138,7 @@ impl VectorStore for Shelf {
         let mut guards: Vec<Object> = self.chunks.lock().unwrap().iter().map(|chunk| chunk.guard.clone()).collect();
         guards.sort();
         guards.dedup();
-        Ok(Some(GuardTable::new(guards)))
+        Ok(Some(GuardTable::new(guards)).filter(|_| self.fault != Fault::NoTable))
     }
 
     async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
@@ -112,9 +155,13 @@ impl VectorStore for Shelf {
             }
         };
         let mut chunks = self.chunks.lock().unwrap();
-        let ranked = chunks.iter().filter(in_scope).zip((0..100u8).rev());
+        // A score is the chunk's own, whatever the scope.
+        let ranked = chunks.iter().zip((0..100u8).rev()).filter(|(chunk, _)| in_scope(chunk));
         let mut found: Vec<Candidate> =
             ranked.map(|(chunk, score)| candidate(chunk, f32::from(score))).take(search.limit).collect();
+        if self.fault == Fault::OneScore {
+            found.iter_mut().for_each(|candidate| candidate.score = 1.0);
+        }
         match (self.fault, found.first().cloned()) {
             (Fault::OneTooMany, Some(first)) => found.resize(search.limit + 1, first),
             (Fault::OneTwice, Some(first)) => *found.last_mut().unwrap() = first,
@@ -174,6 +221,8 @@ async fn retrieve_grouped(
         top_k_max: 10,
         candidates_max: 40,
         guards_checked_max: 100,
+        pages: Pages::new(Duration::from_hours(1)).unwrap(),
+        explain_plan: false,
     };
     let parts = RetrievalParts {
         principal: stated("user:anne"),
@@ -184,9 +233,11 @@ async fn retrieve_grouped(
         min_score: None,
         per_document_max,
         consistency: Consistency::default(),
+        page_token: None,
     };
     let request = RetrievalRequest::new(parts, config.top_k_max).unwrap();
-    let retriever = Retriever::new(Arc::new(OpenOnly { local }), Arc::clone(shelf) as Arc<dyn VectorStore>, config);
+    let retriever =
+        Retriever::new(Arc::new(OpenOnly { local, hint: None }), Arc::clone(shelf) as Arc<dyn VectorStore>, config);
     let outcome = retriever.retrieve(&request, Instant::now() + Duration::from_secs(1)).await;
     assert_no_shut_text_was_read(shelf);
     let retrieval = outcome?;
@@ -219,12 +270,225 @@ async fn the_answer_is_filled_past_what_is_shut() {
         assert_eq!((short.guards.len(), short.completion), (3, Completion::Exhausted));
         let none = retrieve(&all_of(&["shut", "shut"]), local, query.clone(), 5).await.unwrap();
         assert_eq!((none.guards.len(), none.completion), (0, Completion::Exhausted));
-        // One visible chunk behind more hidden ones than may be looked at.
+        // One visible chunk behind more hidden ones than may be looked at: then the guards are checked first.
         let deep = retrieve(&all_of(&hidden), local, query.clone(), 1).await.unwrap();
-        let knows_visible_set = local || matches!(query, Query::Text(_));
-        let expected = if knows_visible_set { (1, Completion::Complete) } else { (0, Completion::Limited) };
-        assert_eq!((deep.guards.len(), deep.completion), expected);
+        assert_eq!((deep.guards.len(), deep.completion), (1, Completion::Complete));
     }
+    // Where they cannot be listed, the answer says that there may be more.
+    let deep = retrieve(&shelf(&hidden, Fault::NoTable), false, Query::Vector(vec![1.0, 0.0]), 1).await.unwrap();
+    assert_eq!((deep.guards.len(), deep.completion), (0, Completion::Limited));
+}
+
+fn configured() -> RetrievalConfig {
+    RetrievalConfig {
+        relation: Relation::parse("can_read").unwrap(),
+        top_k_max: 100,
+        candidates_max: 400,
+        guards_checked_max: 100,
+        pages: Pages::new(Duration::from_hours(1)).unwrap(),
+        explain_plan: true,
+    }
+}
+
+fn parts(query: Query, top_k: u32) -> RetrievalParts {
+    RetrievalParts {
+        principal: stated("user:anne"),
+        collection: "handbook".to_owned(),
+        query: Some(query),
+        top_k,
+        filter: None,
+        min_score: None,
+        per_document_max: 0,
+        consistency: Consistency::default(),
+        page_token: None,
+    }
+}
+
+async fn ask(retriever: &Retriever, parts: RetrievalParts) -> Result<Retrieval, RetrievalError> {
+    let request = RetrievalRequest::new(parts, 100).unwrap();
+    retriever.retrieve(&request, Instant::now() + Duration::from_secs(1)).await
+}
+
+fn ids(retrieval: &Retrieval) -> Vec<String> {
+    retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect()
+}
+
+/// Shut and open guards, twenty and forty of them.
+fn mixed() -> Vec<String> {
+    (0..60).map(|number| if number % 3 == 0 { "shut".to_owned() } else { format!("open{number}") }).collect()
+}
+
+#[tokio::test]
+async fn a_stale_pre_filter_leaks_nothing_and_is_refilled() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    for lie in Lie::ALL {
+        for (local, query) in plans() {
+            let shelf = shelf(&guards, Fault::None);
+            let authorizer = Arc::new(OpenOnly { local, hint: Some(lie) });
+            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let retrieval = ask(&retriever, parts(query, 10)).await.unwrap();
+            assert_no_shut_text_was_read(&shelf);
+            assert!(retrieval.chunks.iter().all(|r| r.chunk.item().guard.id() != "shut"), "{lie:?}");
+            // What a hint hides is not looked for; what it shows in vain is made good.
+            if matches!(lie, Lie::Truth | Lie::Everything) {
+                let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
+                assert_eq!(ids(&retrieval), all.take(10).collect::<Vec<_>>(), "{lie:?}");
+                assert_eq!(retrieval.completion, Completion::Complete);
+            }
+            if matches!(lie, Lie::Nothing | Lie::Inverted | Lie::Elsewhere) {
+                assert_eq!((retrieval.chunks.len(), retrieval.completion), (0, Completion::Exhausted), "{lie:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_visible_set_is_an_empty_answer_in_every_plan() {
+    for hint in [None, Some(Lie::Truth)] {
+        for fault in [Fault::None, Fault::NoTable, Fault::OneScore] {
+            for (local, query) in plans() {
+                let needs_table = matches!(query, Query::Text(_));
+                let authorizer = Arc::new(OpenOnly { local, hint });
+                let retriever = Retriever::new(authorizer, shelf(&["shut"; 30], fault), configured());
+                let retrieval = ask(&retriever, parts(query, 10)).await;
+                if fault == Fault::NoTable && needs_table {
+                    assert!(matches!(retrieval, Err(RetrievalError::Unsupported(_))));
+                    continue;
+                }
+                let retrieval = retrieval.unwrap();
+                assert_eq!((retrieval.chunks.len(), retrieval.completion), (0, Completion::Exhausted));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_pass_rate_costs_rounds_and_changes_no_answer() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    let vector = || Query::Vector(vec![1.0, 0.0]);
+    for learned_from in ["open", "shut"] {
+        let shelf = shelf(&[learned_from; 90], Fault::NoTable);
+        let authorizer = Arc::new(OpenOnly { local: false, hint: None });
+        let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+        for _ in 0..5 {
+            ask(&retriever, parts(vector(), 10)).await.unwrap();
+        }
+        // Then everything changes.
+        let other = super::tests::shelf(&guards, Fault::NoTable);
+        *shelf.chunks.lock().unwrap() = other.chunks.lock().unwrap().clone();
+        let retrieval = ask(&retriever, parts(vector(), 10)).await.unwrap();
+        let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
+        assert_eq!(ids(&retrieval), all.take(10).collect::<Vec<_>>(), "learned from {learned_from}");
+        assert_eq!(retrieval.completion, Completion::Complete);
+    }
+}
+
+#[tokio::test]
+async fn a_plan_changes_when_the_first_round_finds_little() {
+    // Nothing was learned, so little is searched first; then few of many guards turn out to be open.
+    let names: Vec<String> =
+        (0..80).map(|number| if number < 70 { format!("shut{number}") } else { format!("open{number}") }).collect();
+    let guards: Vec<&str> = names.iter().map(String::as_str).collect();
+    let retriever =
+        Retriever::new(Arc::new(OpenOnly { local: false, hint: None }), shelf(&guards, Fault::None), configured());
+    let retrieval = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 10)).await.unwrap();
+    assert_eq!((retrieval.chunks.len(), retrieval.completion), (10, Completion::Complete));
+    let plans: Vec<(&str, usize, usize)> =
+        retrieval.plan.rounds.iter().map(|round| (round.plan, round.candidates, round.permitted)).collect();
+    assert_eq!(plans, [("search_then_check", 16, 0), ("list_then_search", 10, 10)]);
+    assert_eq!(retrieval.plan.estimate, None);
+}
+
+#[tokio::test]
+async fn pages_together_are_the_whole_answer() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    let expected: Vec<String> = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}")).collect();
+    for fault in [Fault::None, Fault::OneScore] {
+        for hint in [None, Some(Lie::Truth)] {
+            for (local, query) in plans() {
+                let authorizer = Arc::new(OpenOnly { local, hint });
+                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured());
+                let (mut all, mut token) = (Vec::new(), String::new());
+                for page in 0..10 {
+                    let with = RetrievalParts { page_token: Some(token), ..parts(query.clone(), 7) };
+                    let retrieval = ask(&retriever, with).await.unwrap();
+                    all.extend(ids(&retrieval));
+                    match retrieval.next_page_token {
+                        Some(next) => token = next,
+                        None => {
+                            assert_eq!((page, retrieval.completion), (5, Completion::Exhausted));
+                            break;
+                        }
+                    }
+                }
+                assert_eq!(all, expected, "{fault:?} {hint:?} {query:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_goes_on_after_a_chunk_that_is_gone() {
+    let shelf = shelf(&["open1", "open2", "open3", "open4", "open5"], Fault::OneScore);
+    let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+    let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+    let query = || parts(Query::Vector(vec![1.0, 0.0]), 2);
+    let first = ask(&retriever, RetrievalParts { page_token: Some(String::new()), ..query() }).await.unwrap();
+    assert_eq!(ids(&first), ["0000", "0001"]);
+    shelf.chunks.lock().unwrap().retain(|chunk| chunk.id != "0001" && chunk.id != "0002");
+    let second = ask(&retriever, RetrievalParts { page_token: first.next_page_token, ..query() }).await.unwrap();
+    assert_eq!(ids(&second), ["0003", "0004"]);
+}
+
+#[tokio::test]
+async fn a_page_token_of_another_search_is_refused_with_one_error() {
+    let retriever_of = |config: RetrievalConfig| {
+        let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+        Retriever::new(authorizer, shelf(&["open1", "open2", "open3"], Fault::None), config)
+    };
+    let retriever = retriever_of(configured());
+    let of_page =
+        |token: &str| RetrievalParts { page_token: Some(token.to_owned()), ..parts(Query::Vector(vec![1.0, 0.0]), 1) };
+    let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(ids(&ask(&retriever, of_page(&token)).await.unwrap()), ["0001"]);
+    // Without being asked for, there are no pages.
+    let plain = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 1)).await.unwrap();
+    assert_eq!(plain.next_page_token, None);
+
+    let filter = Some(crate::vector_store::Filter::All(Vec::new()));
+    let others = [
+        RetrievalParts { principal: stated("user:bob"), ..of_page(&token) },
+        RetrievalParts { collection: "other".to_owned(), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Vector(vec![1.0, 1.0])), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Text("leave".to_owned())), ..of_page(&token) },
+        RetrievalParts { top_k: 2, ..of_page(&token) },
+        RetrievalParts { filter, ..of_page(&token) },
+        RetrievalParts { min_score: Some(0.0), ..of_page(&token) },
+        of_page("00"),
+        of_page(&format!("{token}00")),
+    ];
+    let refusal = |outcome: Result<Retrieval, RetrievalError>| match outcome {
+        Err(RetrievalError::Invalid(violations)) => violations,
+        other => panic!("not refused: {other:?}"),
+    };
+    let expected = refusal(ask(&retriever, of_page("tampered")).await);
+    for other in others {
+        let shown = format!("{other:?}");
+        assert_eq!(refusal(ask(&retriever, other).await), expected, "{shown}");
+    }
+    let expired = retriever_of(RetrievalConfig { pages: Pages::new(Duration::ZERO).unwrap(), ..configured() });
+    let token = ask(&expired, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(refusal(ask(&expired, of_page(&token)).await), expected, "expired");
+    let restarted = retriever_of(configured());
+    assert_eq!(refusal(ask(&restarted, of_page(&token)).await), expected, "another key");
+    let relation = Relation::parse("can_edit").unwrap();
+    let pages = retriever.config().pages.clone();
+    let weaker = retriever_of(RetrievalConfig { relation, pages, ..configured() });
+    let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(refusal(ask(&weaker, of_page(&token)).await), expected, "another relation");
 }
 
 #[tokio::test(start_paused = true)]
@@ -287,8 +551,10 @@ async fn a_recheck_gives_what_is_still_there_and_open() {
         top_k_max: 10,
         candidates_max: 40,
         guards_checked_max: 100,
+        pages: Pages::new(Duration::from_hours(1)).unwrap(),
+        explain_plan: false,
     };
-    let retriever = Retriever::new(Arc::new(OpenOnly { local: true }), shelf, config);
+    let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, config);
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
     let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
     let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();

@@ -1,0 +1,248 @@
+//! Page tokens: where the next page of one search begins.
+//!
+//! A token says after which chunk to go on, by score and id, so pages stay consistent while the corpus changes: what is
+//! new shows up in its place, what is gone is missed by nobody, and a chunk whose score did not change comes once. It is
+//! authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the search depends on: the whole
+//! principal, collection, query, filter, number and lowest score of chunks, relation and authorization model. It holds
+//! nothing but what the caller has seen already, and counts only what was permitted.
+//!
+//! INVARIANT (one refusal): a token that was changed, is another's or another search's, or has expired, is refused with
+//! the same words.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::digest::{Context, SHA256};
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use super::{FieldViolation, RetrievalRequest};
+use crate::chunk::{Candidate, ID_BYTES_MAX};
+use crate::relationship::Relation;
+
+/// Shortest secret of replicas that share their pages.
+pub const KEY_BYTES_MIN: usize = 32;
+const VERSION: u8 = 1;
+const MAC_BYTES: usize = 32;
+/// Version, expiry, score, number of chunks.
+const HEAD_BYTES: usize = 1 + 8 + 4 + 4;
+const REFUSED: &str = "is not a page of this search, or has expired; ask for the first page again";
+
+/// Makes and reads tokens. A clone has the same key.
+#[derive(Clone)]
+pub struct Pages {
+    key: Arc<hmac::Key>,
+    lifetime: Duration,
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Place {
+    /// Of the last chunk of the page before.
+    pub(super) score: f32,
+    /// Of the last chunk of the page before.
+    pub(super) chunk_id: String,
+    /// Chunks on all pages before.
+    pub(super) returned: u32,
+}
+
+/// What a token belongs to: a digest of the search.
+pub(super) struct Binding([u8; 32]);
+
+/// Why there is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum PageKeyError {
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for the key of page tokens")]
+    NoRandom,
+    /// It could be guessed.
+    #[error("the key of page tokens has {0} bytes, at least {KEY_BYTES_MIN} are needed")]
+    TooShort(usize),
+}
+
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("lifetime", &self.lifetime).finish_non_exhaustive()
+    }
+}
+
+impl Pages {
+    /// With a key of its own: tokens are of no use after a restart, nor to another replica.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new(lifetime: Duration) -> Result<Self, PageKeyError> {
+        let mut secret = [0; KEY_BYTES_MIN];
+        SystemRandom::new().fill(&mut secret).map_err(|_unspecified| PageKeyError::NoRandom)?;
+        Self::with_key(&secret, lifetime)
+    }
+
+    /// With the key of several replicas.
+    ///
+    /// # Errors
+    /// When it is too short.
+    pub fn with_key(secret: &[u8], lifetime: Duration) -> Result<Self, PageKeyError> {
+        if secret.len() < KEY_BYTES_MIN {
+            return Err(PageKeyError::TooShort(secret.len()));
+        }
+        Ok(Self { key: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret)), lifetime })
+    }
+
+    /// The token of a place; `now` is the time since 1970.
+    pub(super) fn seal(&self, place: &Place, binding: &Binding, now: Duration) -> String {
+        let expires_at = u64::try_from(now.saturating_add(self.lifetime).as_millis()).unwrap_or(u64::MAX);
+        let mut token = vec![VERSION];
+        token.extend(expires_at.to_be_bytes());
+        token.extend(place.score.to_bits().to_be_bytes());
+        token.extend(place.returned.to_be_bytes());
+        token.extend(place.chunk_id.as_bytes());
+        let mac = hmac::sign(&self.key, &authenticated(&token, binding));
+        token.extend(mac.as_ref());
+        hex(&token)
+    }
+
+    /// The place of a token.
+    ///
+    /// # Errors
+    /// See the invariant of the module.
+    pub(super) fn open(&self, token: &str, binding: &Binding, now: Duration) -> Result<Place, FieldViolation> {
+        self.read(token, binding, now).ok_or_else(|| FieldViolation::new("page_token", REFUSED))
+    }
+
+    fn read(&self, token: &str, binding: &Binding, now: Duration) -> Option<Place> {
+        if token.len() > 2 * (HEAD_BYTES + ID_BYTES_MAX + MAC_BYTES) {
+            return None;
+        }
+        let token = from_hex(token)?;
+        let (content, mac) = token.split_at_checked(token.len().checked_sub(MAC_BYTES)?)?;
+        hmac::verify(&self.key, &authenticated(content, binding), mac).ok()?;
+        let (version, rest) = content.split_first()?;
+        let (expires_at, rest) = rest.split_first_chunk::<8>()?;
+        let (score, rest) = rest.split_first_chunk::<4>()?;
+        let (returned, chunk_id) = rest.split_first_chunk::<4>()?;
+        let is_current = now.as_millis() < u128::from(u64::from_be_bytes(*expires_at));
+        let place = Place {
+            score: f32::from_bits(u32::from_be_bytes(*score)),
+            chunk_id: String::from_utf8(chunk_id.to_vec()).ok()?,
+            returned: u32::from_be_bytes(*returned),
+        };
+        (*version == VERSION && is_current && place.score.is_finite()).then_some(place)
+    }
+}
+
+impl Place {
+    /// Whether a candidate comes after the pages before.
+    pub(super) fn is_before(&self, candidate: &Candidate) -> bool {
+        match candidate.score.partial_cmp(&self.score) {
+            Some(Ordering::Less) => true,
+            Some(Ordering::Equal) => candidate.chunk_id > self.chunk_id,
+            Some(Ordering::Greater) | None => false,
+        }
+    }
+}
+
+impl Binding {
+    pub(super) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Self {
+        let RetrievalRequest {
+            principal,
+            collection,
+            query,
+            top_k,
+            filter,
+            min_score,
+            per_document_max,
+            consistency,
+            page: _,
+        } = request;
+        let mut digest = Context::new(&SHA256);
+        // The debug form of each names every part of it and quotes what is text; the length says where it ends.
+        let parts = [
+            format!("{principal:?}"),
+            format!("{collection:?}"),
+            format!("{query:?}"),
+            format!("{top_k:?}"),
+            format!("{filter:?}"),
+            format!("{min_score:?}"),
+            format!("{per_document_max:?}"),
+            format!("{consistency:?}"),
+            format!("{relation:?}"),
+            format!("{model_id:?}"),
+        ];
+        for part in &parts {
+            digest.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let mut binding = [0; 32];
+        for (to, from) in binding.iter_mut().zip(digest.finish().as_ref()) {
+            *to = *from;
+        }
+        Self(binding)
+    }
+}
+
+/// The digest has a fixed length and comes last, so no content can reach into it.
+fn authenticated(content: &[u8], binding: &Binding) -> Vec<u8> {
+    [content, &binding.0].concat()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or_default();
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// Only what [`hex`] makes: another spelling of a token would be another token.
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let nibble = |digit: &u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    let byte = |[high, low]: &[u8; 2]| Some(nibble(high)? << 4 | nibble(low)?);
+    if rest.is_empty() { pairs.iter().map(byte).collect() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Duration = Duration::from_hours(1);
+
+    fn pages() -> Pages {
+        Pages::with_key(&[7; KEY_BYTES_MIN], HOUR).expect("a key")
+    }
+
+    fn place() -> Place {
+        Place { score: 0.25, chunk_id: "handbook/1#2".to_owned(), returned: 10 }
+    }
+
+    #[test]
+    fn a_token_opens_where_it_was_sealed_for() {
+        let (binding, other) = (Binding([1; 32]), Binding([2; 32]));
+        let token = pages().seal(&place(), &binding, HOUR);
+        assert_eq!(pages().open(&token, &binding, HOUR), Ok(place()));
+        let refused = Err(FieldViolation::new("page_token", REFUSED));
+        assert_eq!(pages().open(&token, &other, HOUR), refused);
+        assert_eq!(pages().open(&token, &binding, 2 * HOUR), refused, "expired");
+        let foreign = Pages::with_key(&[8; KEY_BYTES_MIN], HOUR).expect("a key");
+        assert_eq!(foreign.open(&token, &binding, HOUR), refused);
+        for wrong in ["", "0", "zz", &token.to_uppercase(), &format!("{token}00"), &"0".repeat(100_000)] {
+            assert_eq!(pages().open(wrong, &binding, HOUR), refused, "{wrong}");
+        }
+        for position in 0..token.len() {
+            let mut tampered = token.clone().into_bytes();
+            tampered[position] = if tampered[position] == b'0' { b'1' } else { b'0' };
+            let tampered = String::from_utf8(tampered).expect("digits");
+            assert_eq!(pages().open(&tampered, &binding, HOUR), refused, "at {position}");
+            assert_eq!(pages().open(&token[..position], &binding, HOUR), refused, "cut at {position}");
+        }
+    }
+
+    #[test]
+    fn a_short_key_is_refused_and_no_key_is_shown() {
+        assert!(matches!(Pages::with_key(&[7; KEY_BYTES_MIN - 1], HOUR), Err(PageKeyError::TooShort(31))));
+        assert_eq!(format!("{:?}", pages()), "Pages { lifetime: 3600s, .. }");
+    }
+}

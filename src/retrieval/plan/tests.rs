@@ -1,0 +1,76 @@
+use super::*;
+
+const REMOTE_VECTOR: Situation = Situation {
+    top_k: 10,
+    needs_visible_set: false,
+    guards: Some(617),
+    visible: None,
+    pass_rate: None,
+    scope_is_cheap: false,
+    checks_are_local: false,
+    guards_checked_max: 1_000,
+    candidates_max: 300,
+};
+
+#[test]
+fn a_plan_follows_the_situation() {
+    let remote = REMOTE_VECTOR;
+    let text = Situation { needs_visible_set: true, ..remote };
+    let local = Situation { checks_are_local: true, ..remote };
+    let known = |visible| Situation { visible: Some(visible), ..remote };
+    let many = Situation { guards: Some(1_001), ..remote };
+    let rows: [(Situation, Result<&str, NoPlan>); 16] = [
+        (remote, Ok("search_then_check")),
+        (text, Ok("list_then_search")),
+        (local, Ok("list_then_search")),
+        (Situation { guards: Some(1_001), ..local }, Ok("search_then_check")),
+        (Situation { guards: Some(1_001), ..text }, Err(NoPlan::TooManyGuards(1_001))),
+        (Situation { guards: None, ..text }, Err(NoPlan::GuardsUnknown)),
+        // What is known needs no limit on checks.
+        (Situation { guards: Some(1_000_000), visible: Some(1_000_000), ..text }, Ok("visible_set_search")),
+        (known(0), Ok("visible_set_search")),
+        (known(6), Ok("visible_set_search")),
+        // Nearly all is visible: a filter of 600 guards costs more than four candidates in vain.
+        (known(600), Ok("search_then_check")),
+        (Situation { scope_is_cheap: true, ..known(600) }, Ok("visible_set_search")),
+        // One in a hundred passes: more candidates than one search may have, or than there are guards.
+        (Situation { pass_rate: Some(0.01), ..remote }, Ok("list_then_search")),
+        (Situation { pass_rate: Some(0.01), guards: None, ..remote }, Ok("search_then_check")),
+        (Situation { pass_rate: Some(0.01), ..many }, Ok("search_then_check")),
+        (Situation { pass_rate: Some(0.9), ..remote }, Ok("search_then_check")),
+        (Situation { guards: Some(5), ..remote }, Ok("list_then_search")),
+    ];
+    for (situation, expected) in rows {
+        assert_eq!(choose(&situation).map(|plan| plan.name()), expected, "{situation:?}");
+    }
+}
+
+#[test]
+fn a_first_round_asks_for_what_the_share_makes_likely() {
+    for (pass_rate, expected) in [(None, 16), (Some(1.0), 16), (Some(0.5), 32), (Some(0.1), 160), (Some(1e-9), 300)] {
+        let plan = choose(&Situation { guards: None, pass_rate, ..REMOTE_VECTOR }).expect("a plan");
+        assert_eq!(plan.widening().first(), expected, "{pass_rate:?}");
+    }
+}
+
+#[test]
+fn rounds_widen_by_what_was_found_and_end() {
+    let rounds = |first: usize, permitted: &dyn Fn(usize) -> usize| {
+        let widening = Widening { first, candidates_max: 300 };
+        let mut limits = vec![widening.first()];
+        while let Some(limit) = limits.last().copied()
+            && let Some(next) = widening.next(10, Found { limit, candidates: limit, permitted: permitted(limit) })
+        {
+            limits.push(next);
+        }
+        limits
+    };
+    // Nothing found: as wide as allowed.
+    assert_eq!(rounds(16, &|_| 0), [16, 256, 300]);
+    // One in eight: what that takes.
+    assert_eq!(rounds(16, &|limit| limit / 8), [16, 128, 256, 300]);
+    // Nearly enough: at least twice as many.
+    assert_eq!(rounds(16, &|_| 9), [16, 32, 64, 128, 256, 300]);
+    assert_eq!(rounds(300, &|_| 0), [300]);
+    assert_eq!(rounds(1_000, &|_| 0), [300]);
+}
