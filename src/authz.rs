@@ -167,12 +167,13 @@ impl AuthzError {
     pub fn caller_text(&self) -> &'static str {
         match self {
             Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
-            Self::Refused(_) => "the authorizer refused the request; the server's log says why",
+            Self::Refused(_) | Self::TooManyChecks { .. } => {
+                "the authorizer refused the request; the server's log says why"
+            }
             Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
             Self::DeadlineExceeded => "there was no answer before the deadline",
             Self::Stored(_) => "the stored relationships cannot be used; the server's log says why",
             Self::Overloaded { .. } => "too many requests are waiting; try again later",
-            Self::TooManyChecks { .. } => "the authorizer refused the request; the server's log says why",
         }
     }
 

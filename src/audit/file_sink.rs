@@ -102,7 +102,8 @@ impl AuditSink for FileAuditSink {
         let room = Arc::clone(&self.room).acquire_many_owned(kib(&record)).await.map_err(|_closed| stopped())?;
         let (acknowledge, acknowledged) = oneshot::channel();
         self.send(Waiting { record, acknowledge: Some(acknowledge), _room: room })?;
-        acknowledged.await.map_err(|_ended| stopped())?
+        let acknowledged = acknowledged.await;
+        acknowledged.map_err(|_ended| stopped())?
     }
 
     fn note(&self, record: Record) {

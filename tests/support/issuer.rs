@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{
@@ -22,8 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) const AUDIENCE: &str = "https://ragward.example/api";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "/keys";
-/// ring makes no RSA keys, so this one lies here; it guards nothing.
-const RSA_KEY: &str = include_str!("issuer/rsa_2048.pk8.base64");
+const RSA_BITS: usize = 2_048;
 
 /// A key that tokens are signed with.
 pub(crate) struct SigningKey {
@@ -121,9 +120,13 @@ impl SigningKey {
     }
 }
 
+/// One key for all tests of a process: ring makes no RSA keys, and making one takes a while.
 fn rsa_pair() -> RsaKeyPair {
-    let bytes = STANDARD.decode(RSA_KEY.split_whitespace().collect::<String>()).unwrap();
-    RsaKeyPair::from_pkcs8(&bytes).unwrap()
+    static PKCS8: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+        let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS).unwrap();
+        rsa::pkcs8::EncodePrivateKey::to_pkcs8_der(&key).unwrap().as_bytes().to_vec()
+    });
+    RsaKeyPair::from_pkcs8(&PKCS8).unwrap()
 }
 
 /// What an address answers.

@@ -201,10 +201,9 @@ proptest! {
             (ids, authorizer.batches.into_inner().unwrap())
         };
         let anne = Principal::stated("user:anne").unwrap();
-        let (on, relation) = match on_guard {
-            true => (DelegationOn::Guard, Relation::parse("agent_reader").unwrap()),
-            false => (DelegationOn::User, Relation::parse("can_act_for").unwrap()),
-        };
+        let (on, relation) =
+            if on_guard { (DelegationOn::Guard, "agent_reader") } else { (DelegationOn::User, "can_act_for") };
+        let relation = Relation::parse(relation).unwrap();
         let actor = Object::parse("agent:helper").unwrap();
         let delegated = anne.clone().acted_for_by(Delegation { actor, relation, on });
         let (alone, batches_alone) = permitted(&anne);

@@ -43,7 +43,7 @@ impl Lie {
             Self::Everything => true,
             Self::Nothing | Self::Elsewhere => false,
             Self::Inverted => !open,
-            Self::EveryOther => position % 2 == 0,
+            Self::EveryOther => position.is_multiple_of(2),
         }
     }
 }
@@ -160,7 +160,9 @@ impl VectorStore for Shelf {
         let mut found: Vec<Candidate> =
             ranked.map(|(chunk, score)| candidate(chunk, f32::from(score))).take(search.limit).collect();
         if self.fault == Fault::OneScore {
-            found.iter_mut().for_each(|candidate| candidate.score = 1.0);
+            for candidate in &mut found {
+                candidate.score = 1.0;
+            }
         }
         match (self.fault, found.first().cloned()) {
             (Fault::OneTooMany, Some(first)) => found.resize(search.limit + 1, first),
@@ -416,13 +418,11 @@ async fn pages_together_are_the_whole_answer() {
                     let with = RetrievalParts { page_token: Some(token), ..parts(query.clone(), 7) };
                     let retrieval = ask(&retriever, with).await.unwrap();
                     all.extend(ids(&retrieval));
-                    match retrieval.next_page_token {
-                        Some(next) => token = next,
-                        None => {
-                            assert_eq!((page, retrieval.completion), (5, Completion::Exhausted));
-                            break;
-                        }
-                    }
+                    let Some(next) = retrieval.next_page_token else {
+                        assert_eq!((page, retrieval.completion), (5, Completion::Exhausted));
+                        break;
+                    };
+                    token = next;
                 }
                 assert_eq!(all, expected, "{fault:?} {hint:?} {query:?}");
             }
