@@ -370,7 +370,15 @@ async fn client_retrieves(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
     let mut decisions: HashMap<Object, bool> = HashMap::new();
     loop {
         let (query, scope) = (vector_store::Query::Vector(query.to_vec()), Scope::Everything);
-        let search = Search { collection: "keps".to_owned(), query, filter: None, scope, limit };
+        let search = Search {
+            collection: "keps".to_owned(),
+            query,
+            filter: None,
+            min_score: None,
+            per_document_max: None,
+            scope,
+            limit,
+        };
         let candidates = store.search(&search).await.unwrap();
         let new: HashSet<&Object> =
             candidates.iter().map(|c| &c.guard).filter(|g| !decisions.contains_key(g)).collect();

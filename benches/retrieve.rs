@@ -32,7 +32,7 @@ use ragward::relationship::Relation;
 use ragward::relationship::store::OnConflict;
 use ragward::relationship::store_file;
 use ragward::retrieval::{Pages, RetrievalConfig, Retriever};
-use ragward::server::{Services, serve};
+use ragward::server::{Authentication, Services, serve};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -176,6 +176,8 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         documents: store,
         relationships: None,
         explain: false,
+        authorizer: Arc::new(AllowEverything),
+        authentication: Authentication::Believed,
         request_timeout: Duration::from_secs(10),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -120,7 +120,7 @@ fn checks() -> Vec<Check> {
 }
 
 fn is_right(position: usize, allowed: bool) -> bool {
-    allowed == (position % 2 == 0 && position < CHECKS - 5)
+    allowed == (position.is_multiple_of(2) && position < CHECKS - 5)
 }
 
 /// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
@@ -201,7 +201,7 @@ const FAULTS: [(&str, Fault, Expected); 24] = {
         ("permuted", Rewrite(|r| r.reverse()), AllDecided),
         ("rotated", Rewrite(|r| r.rotate_left(7)), AllDecided),
         ("hangs", Hang, NoneDecided),
-        ("empty", Rewrite(|r| r.clear()), NoneDecided),
+        ("empty", Rewrite(std::vec::Vec::clear), NoneDecided),
         ("short", Rewrite(|r| drop(r.pop())), NoneDecided),
         ("long", Rewrite(|r| r.push(Entry { id: "999".to_owned(), ..r[0].clone() })), NoneDecided),
         ("twice, agreeing", Rewrite(|r| r.push(r[0].clone())), NoneDecided),
@@ -276,9 +276,8 @@ fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
 /// Decided and failed questions of one request; panics on a wrong decision.
 async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, usize) {
     let answers = timeout(LONG, stage.decide(questions)).await.expect("an end");
-    let outcomes = match answers.and_then(|answers| accounted(questions.list.len(), answers)) {
-        Ok(outcomes) => outcomes,
-        Err(_) => return (0, questions.list.len()),
+    let Ok(outcomes) = answers.and_then(|answers| accounted(questions.list.len(), answers)) else {
+        return (0, questions.list.len());
     };
     let mut decided = 0;
     for (position, outcome) in outcomes.iter().enumerate() {

@@ -33,7 +33,7 @@ const CHECKS_PER_ASK: u64 = 50;
 const CHECKS_PER_CALL_MAX: usize = 45;
 const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// SplitMix64.
+/// `SplitMix64`.
 struct Random(u64);
 
 impl Random {
@@ -117,7 +117,7 @@ impl Decider for FailingServer {
         match mood {
             0..6 => return Err(AuthzError::Unavailable("down".to_owned())),
             6..8 => return Err(AuthzError::Refused("no".to_owned())),
-            9 => std::future::pending().await,
+            8 => std::future::pending().await,
             10 => drop(answers.pop()),
             11 => answers.extend(answers.first().cloned()),
             12 => answers.iter_mut().for_each(|answered| answered.position += 1),

@@ -28,8 +28,9 @@ use tokio::time::Instant;
 
 use self::dice::Dice;
 use self::oracle::Oracle;
-use self::random_world::{OBJECTS, SUBJECTS, TYPES, World, relations_of};
+use self::random_world::{OBJECTS, SUBJECTS, Size, TYPES, World, relations_of};
 
+const SIZE: Size = Size { tuples_max: 40, rewrite_depth: 5 };
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 600;
 
@@ -65,7 +66,7 @@ fn oracle(world: &World, tuples: impl IntoIterator<Item = RelationshipTuple>) ->
 fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
     let mut visible_objects = 0;
     for seed in seeds(WORLDS) {
-        let world = World::random(seed);
+        let world = World::random(seed, SIZE);
         let Ok(valid) = ValidModel::new(world.model.clone()).map(Arc::new) else { continue };
         let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
         let snapshot = stored.for_request(&world.contextual, world.context.clone()).expect("fitting contextual tuples");
@@ -106,7 +107,7 @@ fn renamed(name: &str) -> String {
 #[test]
 fn names_and_the_order_of_writing_change_nothing() {
     for seed in seeds(100) {
-        let world = World::random(seed);
+        let world = World::random(seed, SIZE);
         let Ok(valid) = ValidModel::new(world.model.clone()).map(Arc::new) else { continue };
         let state = |tuples: &[RelationshipTuple]| {
             let with = Snapshot::new("", Arc::clone(&valid)).with_tuples(tuples).expect("fitting tuples");
@@ -172,7 +173,7 @@ async fn asked(authorizer: &EmbeddedAuthorizer, query: &VisibleSetQuery) -> BTre
 async fn a_write_counts_at_once() {
     const USERS: [&str; 5] = ["user:0", "user:1", "user:stranger", "bot:0", "doc:1"];
     for seed in seeds(12) {
-        let world = World::random(seed);
+        let world = World::random(seed, SIZE);
         let valid = ValidModel::new(world.model.clone()).expect("a valid model");
         let (_directory, stores, authorizer) = embedded(&world);
         let store = stores.default_store().expect("the store");
@@ -185,7 +186,7 @@ async fn a_write_counts_at_once() {
             if pool.is_empty() {
                 break;
             }
-            let tuple = dice.pick(&pool).clone();
+            let tuple = pool[dice.below(pool.len())].clone();
             let known = written.iter().position(|known| known.key() == tuple.key());
             let write = match known {
                 None => TupleWrite { writes: vec![tuple.clone()], ..TupleWrite::default() },
@@ -196,14 +197,14 @@ async fn a_write_counts_at_once() {
                 None => written.push(tuple),
                 Some(position) => drop(written.swap_remove(position)),
             }
-            if dice.chance(20) {
+            if dice.below(5) == 0 {
                 let mut more = guards.to_vec();
                 more.push(Object::parse(&format!("doc:new-{round}")).expect("an object"));
                 guards = Arc::new(more);
             }
             let oracle = oracle(&world, written.iter().cloned());
             for (type_name, relation) in relations(&world) {
-                let user = *dice.pick(&USERS);
+                let user = USERS[dice.below(USERS.len())];
                 let holdings = oracle.holdings(user);
                 // Guards of all types are asked at once, and the relation means another thing on each.
                 let expected: BTreeSet<String> = guards
@@ -229,7 +230,7 @@ async fn a_write_counts_at_once() {
 #[tokio::test]
 async fn contextual_tuples_stay_with_their_request() {
     for seed in seeds(60) {
-        let world = World::random(seed);
+        let world = World::random(seed, SIZE);
         let valid = ValidModel::new(world.model.clone()).expect("a valid model");
         let (_directory, stores, authorizer) = embedded(&world);
         let fitting = world.fitting(&valid);

@@ -209,6 +209,7 @@ impl Answers {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "handed to `map_err`")]
 fn text<E: ToString>(error: E) -> String {
     error.to_string()
 }

@@ -29,19 +29,20 @@ fn tuples(round: usize, writer: usize, call: usize) -> impl Iterator<Item = (Str
 }
 
 fn request(store: &str, round: usize, writer: usize, call: usize) -> api::WriteRequest {
-    let writes = tuples(round, writer, call).map(|(user, object)| api::TupleKey {
+    let added = tuples(round, writer, call).map(|(user, object)| api::TupleKey {
         user,
         relation: "viewer".to_owned(),
         object,
         condition: None,
     });
-    let writes = api::WriteRequestWrites { tuple_keys: writes.collect(), ..Default::default() };
+    let writes = api::WriteRequestWrites { tuple_keys: added.collect(), ..Default::default() };
     let before = call.checked_sub(1).map(|before| tuples(round, writer, before)).into_iter().flatten();
     let deletes: Vec<api::TupleKeyWithoutCondition> = before
         .map(|(user, object)| api::TupleKeyWithoutCondition { user, relation: "viewer".to_owned(), object })
         .collect();
-    let deletes = (!deletes.is_empty()).then(|| api::WriteRequestDeletes { tuple_keys: deletes, ..Default::default() });
-    api::WriteRequest { store_id: store.to_owned(), writes: Some(writes), deletes, ..Default::default() }
+    let taken_out =
+        (!deletes.is_empty()).then(|| api::WriteRequestDeletes { tuple_keys: deletes, ..Default::default() });
+    api::WriteRequest { store_id: store.to_owned(), writes: Some(writes), deletes: taken_out, ..Default::default() }
 }
 
 fn open(data: &Path) -> RelationshipStore {

@@ -90,7 +90,7 @@ async fn a_machine_is_never_a_user() {
     // A client whose id is that of a person.
     let machine = ("client_id", json!("anne"));
     let world = World::start(|_| {}).await;
-    let status = world.seen("anne", &[machine.clone()]).await.unwrap_err();
+    let status = world.seen("anne", std::slice::from_ref(&machine)).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
     let mapped = World::start(|identity| identity.machine_type = "client".to_owned()).await;
     assert_eq!(mapped.seen("anne", &[machine]).await.unwrap(), Vec::<String>::new());
@@ -105,10 +105,10 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
     let world = World::start(delegated(DelegationObject::User, "can_act_for")).await;
     let pipeline = ("client_id", json!("pipeline"));
     let scope = "ragward:retrieve ragward:assert_user";
-    let token = world.token("pipeline", scope, &[pipeline.clone()]);
+    let token = world.token("pipeline", scope, std::slice::from_ref(&pipeline));
     assert_eq!(seen(&world.running, "user:anne", &token).await.unwrap(), ANNES);
     let rows = [
-        ("no scope", "user:anne", world.token("pipeline", RETRIEVE, &[pipeline.clone()])),
+        ("no scope", "user:anne", world.token("pipeline", RETRIEVE, std::slice::from_ref(&pipeline))),
         ("nobody named", "", token.clone()),
         ("an agent", "agent:helper", token.clone()),
         ("a client", "client:crawler", token.clone()),
@@ -230,7 +230,7 @@ async fn details_only_narrow() {
     let leave = "a83b6df1b2fb06ebf1a0ee83af81b1e1c7a4be9d6a2c4f3fa63d3c0a7f2f6f0a";
     let digest = {
         let digest = ring::digest::digest(&ring::digest::SHA256, b"leave");
-        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        hex(digest.as_ref())
     };
     let all: Vec<&str> = ANNES.to_vec();
     let internal = vec!["document:roadmap#0", "document:welcome#0", "page:draft#0"];
@@ -298,7 +298,7 @@ async fn details_only_narrow() {
 async fn a_token_for_one_request_serves_one() {
     let world = World::start(|_| {}).await;
     let digest = ring::digest::digest(&ring::digest::SHA256, b"leave");
-    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let digest = hex(digest.as_ref());
     let details = json!([{"type": "ragward_retrieval", "single_use": true, "query_sha256": digest}]);
     let details = ("authorization_details", details);
     let token = world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))]);
@@ -379,4 +379,12 @@ async fn a_writer_needs_the_relation_on_old_and_new_guards() {
     let reader = world.token("anne", RETRIEVE, &[]);
     let status = world.running.client.retrieval().retrieve(with_token(about_leave("user:anne"), &reader)).await;
     assert!(status.is_ok(), "{status:?}");
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes all");
+        text
+    })
 }

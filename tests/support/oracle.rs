@@ -4,6 +4,8 @@
 //! For one user, every relation of every object starts as unknown, and the definitions are applied until nothing changes
 //! any more. What is unknown at the end depends on itself, and is denied, or depends on a condition that failed.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a rewrite that is not named leads nowhere")]
+
 #[path = "oracle/conditions.rs"]
 mod conditions;
 
@@ -79,7 +81,9 @@ impl Oracle {
             let (object, condition) = (tuple.object.to_string(), tuple.condition.as_ref());
             // A userset in itself says nothing and cannot be written.
             let says_nothing = user == format!("{object}#{relation}");
-            if says_nothing || !oracle.allows(&user, &relation, &object, condition.map(|c| c.name())) {
+            if says_nothing
+                || !oracle.allows(&user, &relation, &object, condition.map(ragward::relationship::TupleCondition::name))
+            {
                 continue;
             }
             let counts = condition.map_or(Truth::Yes, |condition| {
@@ -170,7 +174,7 @@ impl Oracle {
                             needed.extend(definition.directly_related.iter().filter_map(|r| match &r.kind {
                                 RestrictionKind::Userset(relation) => Some((r.type_name.clone(), relation.clone())),
                                 RestrictionKind::Object | RestrictionKind::Wildcard => None,
-                            }))
+                            }));
                         }
                         Rewrite::Computed(computed) => drop(needed.insert((type_name.clone(), computed.clone()))),
                         Rewrite::TupleToUserset { tupleset, computed } => {

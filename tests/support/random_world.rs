@@ -64,7 +64,8 @@ pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
 pub(crate) const USER_FILTERS: [&str; 4] = ["user", "bot", "group#member", "doc#r0"];
 
 /// The conditions of every model that has some. Each can be met, not met, and fail.
-const CONDITIONS: [(&str, &str, &[(&str, &str)]); 5] = [
+type NamedCondition = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+const CONDITIONS: [NamedCondition; 5] = [
     ("small", "x < 3", &[("x", "int")]),
     ("named", "s == 'a' || s == 'b'", &[("s", "string")]),
     ("enabled", "b", &[("b", "bool")]),
