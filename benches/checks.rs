@@ -48,7 +48,7 @@ const TOP_K: usize = 10;
 const CLIENT_CANDIDATES: usize = 50;
 const PEOPLE: usize = 10;
 const DIMENSION: usize = 256;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();

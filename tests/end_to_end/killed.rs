@@ -37,11 +37,11 @@ fn request(store: &str, round: usize, writer: usize, call: usize) -> api::WriteR
     });
     let writes = api::WriteRequestWrites { tuple_keys: added.collect(), ..Default::default() };
     let before = call.checked_sub(1).map(|before| tuples(round, writer, before)).into_iter().flatten();
-    let deletes: Vec<api::TupleKeyWithoutCondition> = before
+    let removed: Vec<api::TupleKeyWithoutCondition> = before
         .map(|(user, object)| api::TupleKeyWithoutCondition { user, relation: "viewer".to_owned(), object })
         .collect();
     let taken_out =
-        (!deletes.is_empty()).then(|| api::WriteRequestDeletes { tuple_keys: deletes, ..Default::default() });
+        (!removed.is_empty()).then(|| api::WriteRequestDeletes { tuple_keys: removed, ..Default::default() });
     api::WriteRequest { store_id: store.to_owned(), writes: Some(writes), deletes: taken_out, ..Default::default() }
 }
 
