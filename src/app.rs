@@ -1,23 +1,25 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
+use crate::audit::{AuditConfig, AuditError, FileAuditSink, FsyncPolicy};
 use crate::authz::Authorizer;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
-use crate::config::{self, AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::config::{self, AuditFsync, AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
 use crate::retrieval::{RetrievalConfig, Retriever};
-use crate::server::{self, ServerError, Services};
+use crate::server::{self, Audit, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
 use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
@@ -49,6 +51,9 @@ pub enum AppError {
     /// The chunks cannot be opened.
     #[error(transparent)]
     Chunks(#[from] VectorStoreError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The address of a server is not one.
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -68,6 +73,7 @@ impl AppError {
             Self::Config(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
+            Self::Audit(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
             Self::Task(_) => ErrorCode::Internal,
         }
@@ -93,6 +99,7 @@ impl App {
             vector_store,
             documents,
             relationships: relationships.clone(),
+            audit: open_audit(config).await?,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
@@ -219,6 +226,36 @@ pub fn check(config: &Config) -> Result<(), AppError> {
         QdrantStore::new(&qdrant_config(config)?)?;
     }
     Ok(())
+}
+
+/// The audit log of a configuration.
+#[must_use]
+pub fn audit_config(config: &Config) -> AuditConfig {
+    let audit = &config.audit;
+    let or_in_data = |path: &Path, name: &str| {
+        if path.as_os_str().is_empty() { config.data.directory.join(name) } else { path.to_owned() }
+    };
+    AuditConfig {
+        directory: or_in_data(&audit.directory, "audit"),
+        key_file: or_in_data(&audit.key_file, "audit.key"),
+        fsync: match audit.fsync {
+            AuditFsync::EachBatch => FsyncPolicy::EachBatch,
+            AuditFsync::Interval => FsyncPolicy::Interval(Duration::from_millis(audit.fsync_interval_ms)),
+            AuditFsync::Never => FsyncPolicy::Never,
+        },
+        segment_bytes_max: audit.segment_bytes_max,
+        segments_max: audit.segments_max,
+    }
+}
+
+async fn open_audit(config: &Config) -> Result<Option<Audit>, AppError> {
+    if !config.audit.enabled {
+        return Ok(None);
+    }
+    let audit = audit_config(config);
+    let opening = move || FileAuditSink::open(audit, Arc::new(SystemTime::now));
+    let sink = Arc::new(tokio::task::spawn_blocking(opening).await??);
+    Ok(Some(Audit { sink, required: config.audit.required }))
 }
 
 type OpenedVectorStore = (Arc<dyn VectorStore>, Arc<dyn DocumentStore>);

@@ -102,6 +102,11 @@ pub trait Authorizer: Send + Sync {
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
 
+    /// The id of the model that decides, as far as it is known without asking anybody: for the record.
+    async fn deciding_model_id(&self) -> Option<String> {
+        None
+    }
+
     /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
     fn is_local(&self) -> bool {
         false

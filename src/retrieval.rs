@@ -1,12 +1,14 @@
 //! Retrieval: one request from its parts to permitted chunks. Search gives candidates, enforcement decides, and only
 //! then is text read.
 
+mod account;
 pub mod plan;
 pub mod request;
 mod retriever;
 
+pub use account::Account;
 pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
-pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
+pub use retriever::{Completion, Rechecked, Retrieval, Retrieved, Retriever};
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;

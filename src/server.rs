@@ -3,6 +3,7 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod audit;
 mod deadline;
 mod ingest;
 mod openfga;
@@ -23,6 +24,7 @@ use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
+pub use audit::Audit;
 pub(crate) use values::metadata_message;
 
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
@@ -54,6 +56,8 @@ pub struct Services {
     pub documents: Arc<dyn DocumentStore>,
     /// What `OpenFGA`'s API is served over; not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,
+    /// Where calls are recorded; nowhere when `None`.
+    pub audit: Option<Audit>,
     /// The longest that one request may take.
     pub request_timeout: Duration,
 }
@@ -101,6 +105,8 @@ where
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        // The outermost, so that it sees the answer that leaves.
+        .layer(audit::AuditLayer(services.audit))
         .layer(MapResponseLayer::new(openfga::restore_number))
         .add_service(health_service)
         .add_service(reflection.v1.build_v1()?)

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::recovery::recover;
 use super::writer::Writer;
 use super::{AuditError, AuditSink, DigestPurpose};
+use crate::telemetry;
 
 /// KiB of records that may wait to be written; more callers wait with theirs.
 const WAITING_KIB_MAX: u32 = 65_536;
@@ -102,7 +103,10 @@ impl AuditSink for FileAuditSink {
         let room = Arc::clone(&self.room).acquire_many_owned(kib(&record)).await.map_err(|_closed| stopped())?;
         let (acknowledge, acknowledged) = oneshot::channel();
         self.send(Waiting { record, acknowledge: Some(acknowledge), _room: room })?;
-        acknowledged.await.map_err(|_ended| stopped())?
+        telemetry::audit_waiting(1.0);
+        let acknowledged = acknowledged.await;
+        telemetry::audit_waiting(-1.0);
+        acknowledged.map_err(|_ended| stopped())?
     }
 
     fn note(&self, record: Record) {
@@ -159,6 +163,9 @@ fn run(mut writer: Writer, queue: &mpsc::Receiver<Waiting>, fsync: FsyncPolicy) 
             acknowledgements.push((acknowledge, room));
         }
         let kept = writer.write(events);
+        if !acknowledgements.is_empty() {
+            telemetry::audit_written(acknowledgements.len(), kept.is_ok());
+        }
         if let Err(error) = &kept {
             tracing::error!(%error, records = acknowledgements.len(), "the audit log was not written");
         }

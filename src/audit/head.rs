@@ -88,12 +88,12 @@ impl HeadFile {
 
     pub(super) fn write(&mut self, head: &Head, key: &AuditKey) -> Result<(), AuditError> {
         let bytes = head.encode(key).ok_or_else(|| std::io::Error::other("the head does not fit"));
-        let written = bytes.and_then(|bytes| match &self.file {
-            Some(file) => file.write_all_at(&bytes, 0),
-            None => {
-                self.file = Some(self.replace(&bytes)?);
-                Ok(())
+        let written = bytes.and_then(|bytes| {
+            if let Some(file) = &self.file {
+                return file.write_all_at(&bytes, 0);
             }
+            self.file = Some(self.replace(&bytes)?);
+            Ok(())
         });
         written.map_err(|e| AuditError::io(&self.path, &e))
     }

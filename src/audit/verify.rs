@@ -250,12 +250,11 @@ impl<'a> Reader<'a> {
             }
             place.line += 1;
             place.bytes += read as u64;
-            match line.strip_suffix(b"\n") {
-                Some(line) => self.line(place, line, visit),
-                None => {
-                    self.report.incomplete_bytes = Some(read as u64);
-                    self.incomplete = Some((segment.path.clone(), place.line));
-                }
+            if let Some(line) = line.strip_suffix(b"\n") {
+                self.line(place, line, visit);
+            } else {
+                self.report.incomplete_bytes = Some(read as u64);
+                self.incomplete = Some((segment.path.clone(), place.line));
             }
         }
     }

@@ -12,6 +12,7 @@ use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQu
 use crate::chunk::{Candidate, Chunk};
 use crate::identity::Principal;
 use crate::relationship::{Object, Relation};
+use crate::telemetry;
 
 /// Something that the authorizer has allowed the principal of one request to see.
 ///
@@ -173,6 +174,8 @@ impl<'a> Enforcer<'a> {
         let Some(decided) = decided.into_iter().collect::<Option<Vec<bool>>>() else {
             return Err(AuthzError::BadAnswer("a check was left unanswered".to_owned()));
         };
+        let allowed = decided.iter().filter(|allowed| **allowed).count();
+        telemetry::checked(allowed, decided.len() - allowed);
         self.decisions.extend(batch.checks.into_iter().map(|check| check.object).zip(decided));
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::Failure;
 use crate::app::App;
 use crate::config::{Config, Overrides};
 use crate::relationship::store::RelationshipStores;
+use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -33,6 +34,10 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
             "callers are not authenticated yet: start with `--insecure-identity` to believe the user that each request \
              names, and let only trusted callers reach the address",
         ));
+    }
+    if let Some(address) = config.telemetry.metrics_address()? {
+        telemetry::serve_metrics(address).map_err(|e| Failure::usage(e.to_string()))?;
+        tracing::info!(%address, "serving metrics");
     }
     let app = App::open(&config).await?;
     let listen = config.server.listen;

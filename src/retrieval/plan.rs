@@ -65,6 +65,17 @@ pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
     Ok(Plan::SearchThenCheck(Widening { first: top_k.saturating_add(spare), candidates_max }))
 }
 
+impl Plan {
+    /// Its name in logs and records.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::VisibleSetSearch(_) => "visible_set_search",
+            Self::SearchThenCheck(_) => "search_then_check",
+        }
+    }
+}
+
 impl Widening {
     /// The candidates of a round, counted from 0; `None` when the round before reached the limit.
     #[must_use]

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use super::account::{Account, Stage};
 use super::plan::{self, NoPlan, Plan, Situation};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
@@ -30,6 +32,17 @@ pub struct Retrieval {
     pub completion: Completion,
     /// Whether these are certainly the best.
     pub exact: bool,
+    /// How it came about.
+    pub account: Account,
+}
+
+/// The answer to a re-check.
+#[derive(Debug)]
+pub struct Rechecked {
+    /// Those that the principal may still see.
+    pub candidates: Vec<Permitted<Candidate>>,
+    /// How it came about.
+    pub account: Account,
 }
 
 /// One chunk of an answer.
@@ -71,11 +84,16 @@ impl Retriever {
     /// When a backend fails, the deadline passes or the collection cannot be searched this way. Denial is not an error.
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
-        let info = within(deadline, self.vector_store.collection(collection)).await?;
-        check_query(request, &info)?;
-        let guard_table = within(deadline, self.vector_store.guards(collection)).await?;
+        let mut account = self.account().await;
+        let planning = async {
+            let info = within(deadline, self.vector_store.collection(collection)).await?;
+            check_query(request, &info)?;
+            Ok::<_, RetrievalError>((info, within(deadline, self.vector_store.guards(collection)).await?))
+        };
+        let (info, guard_table) = account.stage(Stage::Plan, planning).await?;
         let guards = guard_table.as_ref().map(|table| usize::try_from(table.in_use.len()).unwrap_or(usize::MAX));
         let plan = self.plan(request, guards)?;
+        account.plan = Some(plan.name());
 
         let mut enforcer = Enforcer::new(
             self.authorizer.as_ref(),
@@ -86,7 +104,8 @@ impl Retriever {
         );
         let (scope, widening) = match (plan, guard_table) {
             (Plan::VisibleSetSearch(widening), Some(table)) => {
-                let positions = enforcer.visible_set(&table.guards, &table.in_use).await?;
+                let positions =
+                    account.stage(Stage::Enforce, enforcer.visible_set(&table.guards, &table.in_use)).await?;
                 (Scope::Guards { table, positions }, widening)
             }
             // A search that needs the visible set never falls back to everything.
@@ -101,19 +120,30 @@ impl Retriever {
             limit: 0,
         };
 
-        let mut answer = Retrieval { chunks: Vec::new(), completion: Completion::Limited, exact: info.exact };
+        let mut answer = Retrieval {
+            chunks: Vec::new(),
+            completion: Completion::Limited,
+            exact: info.exact,
+            account: Account::default(),
+        };
         let mut rounds = (0..).map_while(|round| widening.candidates(round)).peekable();
         while let Some(limit) = rounds.next() {
             search.limit = limit;
-            let candidates = within(deadline, self.vector_store.search(&search)).await?;
+            let searching = within(deadline, self.vector_store.search(&search));
+            let candidates = account.stage(Stage::Search, searching).await?;
             check_candidates(&candidates, limit)?;
             let exhausted = candidates.len() < limit;
-            let permitted = enforcer.enforce(candidates).await?;
+            let found = candidates.len();
+            let permitted = account.stage(Stage::Enforce, enforcer.enforce(candidates)).await?;
+            account.rounds += 1;
+            account.withheld = found - permitted.len();
             let last = exhausted || rounds.peek().is_none();
             if permitted.len() < request.top_k && !last {
                 continue;
             }
-            answer.chunks = self.hydrate(collection, permitted, request.top_k, deadline).await?;
+            let hydrating = self.hydrate(collection, permitted, request.top_k, deadline);
+            answer.chunks = account.stage(Stage::Hydrate, hydrating).await?;
+            answer.account = account.clone();
             if answer.chunks.len() == request.top_k {
                 answer.completion = Completion::Complete;
                 return Ok(answer);
@@ -130,12 +160,10 @@ impl Retriever {
     ///
     /// # Errors
     /// When a backend fails or the deadline passes.
-    pub async fn recheck(
-        &self,
-        request: &RecheckRequest,
-        deadline: Instant,
-    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
-        let found = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids)).await?;
+    pub async fn recheck(&self, request: &RecheckRequest, deadline: Instant) -> Result<Rechecked, RetrievalError> {
+        let mut account = self.account().await;
+        let finding = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids));
+        let found = account.stage(Stage::Search, finding).await?;
         let mut enforcer = Enforcer::new(
             self.authorizer.as_ref(),
             &request.principal,
@@ -143,7 +171,15 @@ impl Retriever {
             request.consistency,
             deadline,
         );
-        Ok(enforcer.enforce(found).await?)
+        let found_total = found.len();
+        let candidates = account.stage(Stage::Enforce, enforcer.enforce(found)).await?;
+        account.withheld = found_total - candidates.len();
+        Ok(Rechecked { candidates, account })
+    }
+
+    async fn account(&self) -> Account {
+        let staleness = self.authorizer.is_local().then_some(Duration::ZERO);
+        Account { model_id: self.authorizer.deciding_model_id().await, staleness, ..Account::default() }
     }
 
     fn plan(&self, request: &RetrievalRequest, guards: Option<usize>) -> Result<Plan, RetrievalError> {

@@ -9,7 +9,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::audit::Draft;
 use super::{Services, status, values};
+use crate::audit::{AuditedRequest, Released};
 use crate::chunk::Document;
 use crate::proto::ingest as message;
 use crate::proto::ingest::ingest_service_server::IngestService;
@@ -61,6 +63,7 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
         // The semaphore is never closed, so there is always a permit in the end.
         let _reading = self.streams.acquire().await;
+        let draft = Draft::of(&request)?;
         let mut stream = request.into_inner();
         let mut collection: Option<String> = None;
         let mut batch: Vec<Document> = Vec::new();
@@ -71,6 +74,9 @@ impl IngestService for IngestApi {
             let next = next.map_err(|_elapsed| Status::from(RetrievalError::DeadlineExceeded))??;
             let Some(next) = next else { break };
             let collection = stream_collection(&mut collection, &next.collection)?;
+            if batch.is_empty() {
+                draft.request(asked(collection, None));
+            }
             let Some(document) = next.document else {
                 return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
             };
@@ -85,6 +91,7 @@ impl IngestService for IngestApi {
         if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
             self.write(&collection, batch, &mut written).await?;
         }
+        draft.released(documents(written.documents));
         Ok(Response::new(written))
     }
 
@@ -92,10 +99,13 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        draft.request(asked(&message.collection, Some(message.document_ids.len())));
         let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
         let documents = self.within(self.documents.delete(&message.collection, &ids)).await?;
+        draft.released(self::documents(documents));
         Ok(Response::new(message::DeleteDocumentsResponse { documents }))
     }
 
@@ -103,10 +113,13 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::GetIngestStatusRequest>,
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        draft.request(asked(&message.collection, Some(message.document_ids.len())));
         let info = self.within(self.vector_store.collection(&message.collection)).await?;
         let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
+        draft.released(documents(found.len() as u64));
         let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
         Ok(Response::new(message::GetIngestStatusResponse {
             documents: info.documents,
@@ -132,6 +145,15 @@ impl IngestApi {
         written.chunks += chunks;
         Ok(())
     }
+}
+
+fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
+    let count = count.map(|count| count as u64);
+    AuditedRequest { collection: collection.to_owned(), count, ..AuditedRequest::default() }
+}
+
+fn documents(documents: u64) -> Released {
+    Released { documents: Some(documents), ..Released::default() }
 }
 
 /// The collection of a stream: the first message's; the others must say the same.

@@ -4,15 +4,20 @@ use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
+use super::audit::{Draft, consistency_name, micros};
 use super::deadline::deadline;
 use super::{Services, status, values};
+use crate::audit::{AuditedRequest, Decision, Latencies, Released};
 use crate::authz::Consistency;
 use crate::authz::enforce::Permitted;
 use crate::chunk::Chunk;
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::retrieval::request::RetrievalParts;
-use crate::retrieval::{Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalRequest, Retrieved, Retriever};
+use crate::retrieval::{
+    Account, Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalRequest, Retrieved, Retriever,
+};
+use crate::telemetry;
 use crate::vector_store::Query;
 
 pub(super) struct RetrievalApi {
@@ -33,10 +38,20 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RetrieveRequest>,
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
-        let parts = retrieval_parts(request.into_inner()).map_err(|violation| status::invalid(vec![violation]))?;
-        let top_k_max = self.retriever.config().top_k_max;
-        let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
+        let draft = Draft::of(&request)?;
+        let admitting = async {
+            let parts = retrieval_parts(request.into_inner()).map_err(|violation| status::invalid(vec![violation]))?;
+            RetrievalRequest::new(parts, self.retriever.config().top_k_max).map_err(status::invalid)
+        };
+        let request = telemetry::stage("admit", admitting).await?;
+        draft.principal(request.principal());
+        draft.request(audited_retrieval(&request, &draft));
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
+        let (decision, latencies) = decided(&retrieval.account);
+        let completion = Some(completion_name(retrieval.completion).to_owned());
+        draft.decision(Decision { completion, ..decision }, latencies);
+        let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
+        draft.released(Released { chunk_ids, documents: None });
         Ok(Response::new(response(retrieval)))
     }
 
@@ -45,12 +60,24 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let draft = Draft::of(&request)?;
         let message = request.into_inner();
         let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(&message.user, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
-        let permitted = self.retriever.recheck(&request, deadline).await?;
-        let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.principal(request.principal());
+        draft.request(AuditedRequest {
+            collection: request.collection().to_owned(),
+            count: Some(request.chunk_ids().len() as u64),
+            consistency: Some(consistency_name(request.consistency())),
+            ..AuditedRequest::default()
+        });
+        let rechecked = self.retriever.recheck(&request, deadline).await?;
+        let (decision, latencies) = decided(&rechecked.account);
+        draft.decision(decision, latencies);
+        let permitted = rechecked.candidates.into_iter();
+        let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
         Ok(Response::new(message::RecheckResponse { chunk_ids }))
     }
 }
@@ -68,6 +95,44 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
         filter: message.filter.map(values::filter).transpose()?,
         consistency: consistency(message.consistency)?,
     })
+}
+
+fn audited_retrieval(request: &RetrievalRequest, draft: &Draft) -> AuditedRequest {
+    let (query_kind, query_digest) = draft.query(request.query());
+    AuditedRequest {
+        collection: request.collection().to_owned(),
+        query_kind,
+        query_digest,
+        count: Some(request.top_k() as u64),
+        filtered: Some(request.is_filtered()),
+        consistency: Some(consistency_name(request.consistency())),
+    }
+}
+
+fn decided(account: &Account) -> (Decision, Latencies) {
+    let decision = Decision {
+        model_id: account.model_id.clone(),
+        staleness_ms: account.staleness.and_then(|staleness| u64::try_from(staleness.as_millis()).ok()),
+        plan: account.plan.map(str::to_owned),
+        rounds: account.plan.map(|_| account.rounds),
+        withheld: Some(account.withheld as u64),
+        completion: None,
+    };
+    let latencies = Latencies {
+        total: 0,
+        authorize: Some(micros(account.authorize)),
+        search: Some(micros(account.search)),
+        hydrate: account.plan.map(|_| micros(account.hydrate)),
+    };
+    (decision, latencies)
+}
+
+const fn completion_name(completion: Completion) -> &'static str {
+    match completion {
+        Completion::Complete => "complete",
+        Completion::Exhausted => "exhausted",
+        Completion::Limited => "limited",
+    }
 }
 
 fn consistency(value: i32) -> Result<Consistency, FieldViolation> {

@@ -17,7 +17,7 @@ fn events(config: &AuditConfig, key: &AuditKey) -> Vec<Entry> {
 fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
     let resumed = |entry: Entry| match entry.event {
         Event::Resume { incomplete_bytes } => Some(incomplete_bytes),
-        _ => None,
+        Event::Begin { .. } | Event::Record(_) | Event::Drop { .. } | Event::Seal { .. } => None,
     };
     events(config, key).into_iter().filter_map(resumed).collect()
 }
@@ -83,7 +83,8 @@ fn a_segment_that_never_began_is_taken_up() {
 
 #[test]
 fn a_log_that_is_not_as_it_was_left_is_not_continued() {
-    let change: [(&str, fn(&AuditConfig)); 5] = [
+    type Change = fn(&AuditConfig);
+    let changes: [(&str, Change); 5] = [
         ("edited", |config| {
             let path = config.directory.join("audit-00000001.jsonl");
             let text = fs::read_to_string(&path).unwrap().replace("user:anne", "user:bob");
@@ -93,13 +94,13 @@ fn a_log_that_is_not_as_it_was_left_is_not_continued() {
             let path = config.directory.join("audit-00000001.jsonl");
             let text = fs::read_to_string(&path).unwrap();
             let end = text.trim_end().rfind('\n').unwrap();
-            fs::write(path, &text[..=end]).unwrap();
+            fs::write(path, text.split_at(end + 1).0).unwrap();
         }),
         ("segments are gone", |config| fs::remove_file(config.directory.join("audit-00000001.jsonl")).unwrap()),
         ("head is gone", |config| fs::remove_file(config.directory.join("head")).unwrap()),
         ("audit.key", |config| fs::remove_file(&config.key_file).unwrap()),
     ];
-    for (expected, change) in change {
+    for (expected, change) in changes {
         let directory = tempfile::tempdir().unwrap();
         let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
         write(&config, 0..3, End::Clean);
