@@ -57,6 +57,7 @@ fn describe() {
 
 /// A call was answered or refused.
 pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
+    tracing::debug!(rpc, code, ?took, "answered");
     counter!(REQUESTS, "rpc" => rpc, "code" => code).increment(1);
     histogram!(REQUEST_SECONDS, "rpc" => rpc).record(took);
 }
@@ -64,8 +65,11 @@ pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
 /// Runs one stage of a request in its span, and measures it.
 pub async fn stage<T>(stage: &'static str, work: impl Future<Output = T>) -> T {
     let started = Instant::now();
-    let done = work.instrument(tracing::info_span!("stage", stage)).await;
-    histogram!(STAGE_SECONDS, "stage" => stage).record(started.elapsed());
+    let span = tracing::info_span!("stage", stage);
+    let done = work.instrument(span.clone()).await;
+    let took = started.elapsed();
+    span.in_scope(|| tracing::debug!(?took, "stage ended"));
+    histogram!(STAGE_SECONDS, "stage" => stage).record(took);
     done
 }
 
