@@ -116,7 +116,8 @@ fn search(runtime: &Runtime, store: &ExactStore, query: Query, step: usize) -> a
     } else {
         Scope::Guards { positions: (0..u32::try_from(table.guards.len())?).step_by(step).collect(), table }
     };
-    Ok(Search { collection: COLLECTION.to_owned(), query, filter: None, scope, limit: LIMIT })
+    let collection = COLLECTION.to_owned();
+    Ok(Search { collection, query, filter: None, scope, min_score: None, per_document_max: None, limit: LIMIT })
 }
 
 /// What a first version would do: a plain loop, all scores, sorted.

@@ -10,11 +10,20 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 use crate::audit::{AuditConfig, AuditError, FileAuditSink, FsyncPolicy};
 use crate::authz::Authorizer;
+use crate::authz::batched::{BatchedConfig, BatchedDecider};
+use crate::authz::breaker::BreakerDecider;
+use crate::authz::cached::CachedDecider;
+use crate::authz::coalesced::CoalescedDecider;
+use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
+use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
+use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::retried::RetriedDecider;
+use crate::authz::stacked::StackedAuthorizer;
+use crate::authz::validity::Validity;
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
-use crate::config::{self, AuditFsync, AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::config::{self, AuditFsync, AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
 use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
@@ -27,6 +36,8 @@ use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
+/// Where the replica is, within the data directory.
+const REPLICA_DIRECTORY: &str = "replica";
 
 /// The backends, opened.
 pub struct App {
@@ -93,6 +104,10 @@ impl App {
             guards_checked_max: config.retrieval.guards_checked_max,
         };
         let (authorizer, relationships) = open_authorizer(config).await?;
+        let authorizer = match relationships {
+            Some(_) => authorizer,
+            None => with_replica(config, authorizer).await?,
+        };
         let (vector_store, documents) = open_vector_store(config).await?;
         let services = Services {
             retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
@@ -100,6 +115,7 @@ impl App {
             documents,
             relationships: relationships.clone(),
             audit: open_audit(config).await?,
+            explain: config.server.explain,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
@@ -149,11 +165,12 @@ impl App {
         }
     }
 
-    /// A client of the same services without a network, for commands that work on a data directory.
+    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
+    /// may be told everything in it.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = self.services.clone();
+        let services = Services { explain: true, ..self.services.clone() };
         // The task ends when the client, which owns the other end of the channel, is dropped.
         tokio::spawn(async move {
             let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;
@@ -179,8 +196,77 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
             let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
             Ok((Arc::new(EmbeddedAuthorizer::new(stores.clone())), Some(stores)))
         }
-        AuthorizerKind::Openfga => Ok((Arc::new(OpenFgaAuthorizer::new(&openfga_config(config)?)?), None)),
+        AuthorizerKind::Openfga => {
+            Ok((Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?), None))
+        }
     }
+}
+
+/// Puts a replica of the `OpenFGA` server before it, where one is configured.
+async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
+    let Some(replica) = replica_config(&config.authorizer.replica)? else { return Ok(authority) };
+    let source = Arc::new(OpenFgaSource::new(&openfga_config(config)?)?);
+    let directory = config.data.directory.join(REPLICA_DIRECTORY);
+    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, authority, replica).await?))
+}
+
+fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfig>, BackendError> {
+    let used_for = match replica.mode {
+        ReplicaMode::Off => return Ok(None),
+        ReplicaMode::Plan => ReplicaUse::Plan,
+        ReplicaMode::Decide => ReplicaUse::Decide,
+    };
+    if replica.poll_interval_ms == 0 || replica.poll_interval_ms >= replica.staleness_max_ms {
+        return Err(BackendError::Setting(format!(
+            "`authorizer.replica.poll_interval_ms` ({}) must be above 0 and below `authorizer.replica.staleness_max_ms` ({}), or the replica is never fresh",
+            replica.poll_interval_ms, replica.staleness_max_ms
+        )));
+    }
+    Ok(Some(ReplicaConfig {
+        used_for,
+        poll_interval: Duration::from_millis(replica.poll_interval_ms),
+        staleness_max: Duration::from_millis(replica.staleness_max_ms),
+        overlap: Duration::from_millis(replica.overlap_ms),
+        sweep_interval: Duration::from_millis(replica.sweep_interval_ms),
+    }))
+}
+
+/// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
+/// (`authz::enforce`), and leave it at the first. Must run inside tokio.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn stack_checks(
+    openfga_config: &OpenFgaConfig,
+    checks: &config::ChecksConfig,
+) -> Result<StackedAuthorizer, BackendError> {
+    let milliseconds = Duration::from_millis;
+    let timeout = openfga_config.timeout;
+    let batched = BatchedConfig {
+        checks_per_call: openfga_config.checks_per_call,
+        calls_in_flight_max: checks.calls_in_flight_max,
+        checks_waiting_max: checks.checks_waiting_max,
+        timeout,
+    };
+    let time_to_live = milliseconds(checks.cache_ttl_ms);
+    let polls = !time_to_live.is_zero() && checks.changelog_poll_ms > 0;
+    let validity = Arc::new(Validity::new(polls.then(|| milliseconds(checks.changelog_age_max_ms))));
+
+    let openfga = Arc::new(OpenFgaAuthorizer::new(openfga_config)?);
+    let decider: Arc<dyn Decider> = Arc::clone(&openfga) as _;
+    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
+    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, batched));
+    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = if time_to_live.is_zero() {
+        decider
+    } else {
+        Arc::new(CachedDecider::new(decider, time_to_live, checks.cache_bytes_max))
+    };
+
+    let poll = milliseconds(checks.changelog_poll_ms);
+    let changelog = polls.then(|| openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll));
+    Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
 }
 
 /// What the `OpenFGA` adapter needs of the configuration.
@@ -198,6 +284,8 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
         api_token: config::read_secret(&openfga.api_token_file)?.map(Secret::new),
         checks_per_call: openfga.checks_per_call,
         timeout: Duration::from_millis(openfga.timeout_ms),
+        list_results_max: openfga.list_results_max,
+        list_deadline: Duration::from_millis(openfga.list_deadline_ms),
     })
 }
 
@@ -220,6 +308,7 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
 pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
+        replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {

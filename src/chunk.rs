@@ -61,6 +61,6 @@ pub struct Candidate {
     pub chunk_id: String,
     /// The object that it is checked against.
     pub guard: Object,
-    /// Higher is better; the scale is the query kind's own (BM25, cosine).
+    /// Higher is better; the scale is the query kind's own (BM25, cosine, reciprocal ranks).
     pub score: f32,
 }

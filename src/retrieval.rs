@@ -13,6 +13,7 @@ pub use retriever::{Completion, Rechecked, Retrieval, Retrieved, Retriever};
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::relationship::Relation;
+use crate::relationship::tuple::shown;
 use crate::vector_store::VectorStoreError;
 
 /// What an operator sets.
@@ -55,6 +56,14 @@ pub enum RetrievalError {
         /// The limit.
         guards_max: usize,
     },
+    /// There is no such chunk.
+    #[error("collection `{collection}` has no chunk `{}`", shown(.chunk_id))]
+    UnknownChunk {
+        /// The collection.
+        collection: String,
+        /// The chunk.
+        chunk_id: String,
+    },
     /// The deadline passed.
     #[error("there was no answer before the deadline")]
     DeadlineExceeded,
@@ -70,6 +79,7 @@ impl RetrievalError {
             Self::VectorStore(e) => e.code(),
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
+            Self::UnknownChunk { .. } => ErrorCode::NotFound,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
         }
     }

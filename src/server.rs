@@ -5,6 +5,7 @@
 
 mod audit;
 mod deadline;
+mod explain;
 mod ingest;
 mod openfga;
 mod reflection;
@@ -58,6 +59,8 @@ pub struct Services {
     pub relationships: Option<RelationshipStores>,
     /// Where calls are recorded; nowhere when `None`.
     pub audit: Option<Audit>,
+    /// Whether `Explain` is served. It tells of what is hidden.
+    pub explain: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
 }

@@ -7,6 +7,7 @@ pub mod qdrant;
 pub mod validation;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -23,7 +24,19 @@ pub enum Query {
     Text(String),
     /// Cosine similarity to the chunk vectors. Finite and not all zero.
     Vector(Vec<f32>),
+    /// Both, merged by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a chunk scores the sum of 1 / (60 + its
+    /// rank) over the rankings of the scope that have it among their first [`HYBRID_DEPTH`].
+    Hybrid {
+        /// As in [`Query::Text`].
+        text: String,
+        /// As in [`Query::Vector`].
+        vector: Vec<f32>,
+    },
 }
+
+/// How deep each of the two rankings of a hybrid query is looked at. It bounds the answer, so it is the same whatever the
+/// limit: more chunks of one answer never change the order of the first.
+pub const HYBRID_DEPTH: usize = 1_000;
 
 /// The caller's own restriction; it is AND-ed below ours, so it can only shrink the answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,6 +109,10 @@ pub struct Search {
     pub filter: Option<Filter>,
     /// Where to look.
     pub scope: Scope,
+    /// Only candidates with this score or a better one.
+    pub min_score: Option<f64>,
+    /// At most so many candidates of one document, the best. A store that cannot count by document gives more.
+    pub per_document_max: Option<NonZeroUsize>,
     /// How many candidates at most.
     pub limit: usize,
 }
@@ -132,7 +149,7 @@ pub trait VectorStore: Send + Sync {
 
     /// At most `limit` candidates, best score first, ties by chunk id (bytes ascending). Fewer than `limit` means that
     /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
-    /// for text, every chunk that holds at least one of the query's terms. A search sees each `upsert` and `delete` call
+    /// for text, every chunk that holds at least one of the query's terms; for both, every chunk in the depth of either. A search sees each `upsert` and `delete` call
     /// wholly or not at all, where the store has transactions.
     ///
     /// # Errors

@@ -1,167 +1,205 @@
-//! The evaluator against the oracle, on random models and tuples: set algebra, cycles, wildcards, usersets, parents.
-//! One evaluation answers many questions in a random order, so a wrong entry of its memo shows.
+//! The evaluator against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards, usersets of several types,
+//! parents, conditions, contextual tuples. One evaluation answers many questions in a random order, so a wrong entry of its
+//! memo shows.
+//!
+//! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on. What fails is made small and printed as a row for
+//! `tests/data/oracle_failures.yaml`, which `tests/conformance.rs` replays.
 #![cfg(test)]
 
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/oracle.rs"]
 mod oracle;
+#[path = "support/random_world.rs"]
+mod random_world;
 #[path = "support/shared.rs"]
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
-use ragward::relationship::model::{
-    AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition, TypeRestriction,
-};
-use ragward::relationship::snapshot::Snapshot;
+use ragward::relationship::evaluator::CheckError;
+use ragward::relationship::snapshot::{Snapshot, UserFilter};
 use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, store_file};
+use ragward::relationship::{Object, Relation, TypeName, User, store_file};
+use serde_json::{Value, json};
 
+use self::dice::Dice;
 use self::oracle::Oracle;
+use self::random_world::shrink::{row, shrink};
+use self::random_world::{OBJECTS, SUBJECTS, TYPES, USER_FILTERS, World, relations_of};
 
-/// The relations of `doc` whose definitions are random.
-const RELATIONS: [&str; 5] = ["r0", "r1", "r2", "r3", "r4"];
+const FIRST_SEED: u64 = 1;
+const WORLDS: u64 = 1_300;
+const COMPARISONS_MIN: u64 = 1_000_000;
+/// Two threads, because the machine of the gate has two cores.
+const THREADS: u64 = 2;
 
-/// Everybody who may ask, a stranger among them, and everything that may be asked about. So few that no chain of them is
-/// deeper than the evaluator goes.
-const SUBJECTS: [&str; 12] = [
-    "user:0",
-    "user:1",
-    "user:2",
-    "user:stranger",
-    "user:*",
-    "bot:0",
-    "group:0#member",
-    "group:1#member",
-    "doc:0#r0",
-    "doc:1#r2",
-    "doc:2#r4",
-    "doc:unnamed#r1",
-];
-const OBJECTS: [&str; 5] = ["group:0", "group:1", "doc:0", "doc:1", "doc:2"];
+/// A question with what was expected and what was found, where they differ.
+struct Difference {
+    kind: &'static str,
+    assertion: Value,
+    found: String,
+}
 
-fn restriction(shape: &str) -> TypeRestriction {
-    let (type_name, kind) = match (shape.split_once('#'), shape.strip_suffix(":*")) {
-        (Some((type_name, relation)), _) => (type_name, RestrictionKind::Userset(relation.to_owned())),
-        (None, Some(type_name)) => (type_name, RestrictionKind::Wildcard),
-        (None, None) => (shape, RestrictionKind::Object),
+/// What both said: decided, or a condition failed.
+type Answer<T> = Option<T>;
+
+fn answer<T>(found: Result<T, CheckError>) -> Result<Answer<T>, String> {
+    match found {
+        Ok(decided) => Ok(Some(decided)),
+        Err(CheckError::Condition(_)) => Ok(None),
+        Err(
+            error @ (CheckError::Unknown(_) | CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Interrupted),
+        ) => Err(error.to_string()),
+    }
+}
+
+/// The state that the requests of a world are decided from, and the oracle about the same; `None` where the model is
+/// impossible.
+fn both(world: &World) -> Option<(Snapshot, Oracle)> {
+    let valid = Arc::new(ValidModel::new(world.model.clone()).ok()?);
+    let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
+    let snapshot = stored.for_request(&world.contextual, world.context.clone()).expect("fitting contextual tuples");
+    let tuples = world.tuples.iter().chain(&world.contextual).cloned();
+    Some((snapshot, Oracle::new(world.model.clone(), tuples, &world.context).asked_about(&OBJECTS)))
+}
+
+/// Compares all answers about a world; stops at the first difference.
+fn compare(world: &World, order: u64, comparisons: &AtomicU64) -> Result<(), Difference> {
+    let Some((snapshot, oracle)) = both(world) else { return Ok(()) };
+    let defined = |type_name: &str, relation: &str| {
+        world.model.type_definition(type_name).is_some_and(|definition| definition.relation(relation).is_some())
     };
-    TypeRestriction { type_name: type_name.to_owned(), kind, condition: None }
-}
-
-fn relation(name: &str, rewrite: Rewrite, shapes: &[&str]) -> RelationDefinition {
-    let directly_related = shapes.iter().map(|shape| restriction(shape)).collect();
-    RelationDefinition { name: name.to_owned(), rewrite, directly_related, source: None }
-}
-
-/// Computed relations only look back, as a model may not define a relation by itself; parents and usersets look anywhere.
-fn rewrite(position: usize) -> impl Strategy<Value = Rewrite> {
-    let earlier = RELATIONS.iter().take(position.max(1)).copied().collect::<Vec<_>>();
-    let computed = select(earlier).prop_map(move |relation| match position {
-        0 => Rewrite::Direct,
-        _ => Rewrite::Computed(relation.to_owned()),
+    let relations = TYPES.into_iter().flat_map(|of| relations_of(of).iter().map(move |relation| (of, *relation)));
+    let relations: Vec<(&str, &str)> = relations.filter(|(of, relation)| defined(of, relation)).collect();
+    let nodes = OBJECTS.iter().flat_map(|object| {
+        let of_object = relations.iter().filter(|(of, _)| object.split(':').next() == Some(of));
+        of_object.map(move |(_, relation)| (*object, *relation))
     });
-    let from_parent = select(&RELATIONS[..])
-        .prop_map(|relation| Rewrite::TupleToUserset { tupleset: "parent".to_owned(), computed: relation.to_owned() });
-    let leaf = prop_oneof![Just(Rewrite::Direct), Just(Rewrite::Direct), computed, from_parent];
-    leaf.prop_recursive(5, 12, 3, |operand| {
-        let operands = prop::collection::vec(operand.clone(), 2..4);
-        prop_oneof![
-            operands.clone().prop_map(Rewrite::Union),
-            operands.prop_map(Rewrite::Intersection),
-            (operand.clone(), operand).prop_map(|(base, subtract)| Rewrite::Difference {
-                base: Box::new(base),
-                subtract: Box::new(subtract)
-            }),
-        ]
-    })
-}
-
-fn document_relation(position: usize, name: &'static str) -> impl Strategy<Value = RelationDefinition> {
-    let shapes = vec!["user", "user:*", "group#member", "doc#r0", "doc#r1", "doc#r2", "doc#r3", "doc#r4", "bot"];
-    (rewrite(position), subsequence(shapes, 2..7)).prop_map(move |(rewrite, shapes)| {
-        let shapes = if rewrite.contains_direct() { shapes } else { Vec::new() };
-        relation(name, rewrite, &shapes)
-    })
-}
-
-fn model() -> impl Strategy<Value = AuthorizationModel> {
-    let documents: Vec<_> =
-        RELATIONS.iter().enumerate().map(|(position, name)| document_relation(position, name).boxed()).collect();
-    documents.prop_map(|mut relations| {
-        relations.push(relation("parent", Rewrite::Direct, &["doc", "group"]));
-        let types = [
-            ("user", Vec::new()),
-            ("bot", Vec::new()),
-            ("group", vec![relation("member", Rewrite::Direct, &["user", "user:*", "group#member"])]),
-            ("doc", relations),
-        ];
-        let types = types.map(|(name, relations)| TypeDefinition { name: name.to_owned(), relations, source: None });
-        AuthorizationModel { schema_version: "1.1".to_owned(), types: types.into(), ..AuthorizationModel::default() }
-    })
-}
-
-/// Not all fit the model: the evaluator is not given those that do not, the oracle must see that they have no effect.
-fn tuples() -> impl Strategy<Value = Vec<RelationshipTuple>> {
-    let user = prop_oneof![
-        3 => (0..3).prop_map(|id| format!("user:{id}")),
-        1 => Just("user:*".to_owned()),
-        1 => Just("bot:0".to_owned()),
-        2 => (0..2).prop_map(|id| format!("group:{id}#member")),
-        3 => (0..3, 0..5).prop_map(|(id, relation)| format!("doc:{id}#r{relation}")),
-        6 => (0..3).prop_map(|id| format!("doc:{id}")),
-    ];
-    let document = (user.clone(), 0..8, 0..3).prop_map(|(user, relation, id)| {
-        let relation = if relation < 5 { format!("r{relation}") } else { "parent".to_owned() };
-        (user, relation, format!("doc:{id}"))
-    });
-    let group = (user, 0..2).prop_map(|(user, id)| (user, "member".to_owned(), format!("group:{id}")));
-    let tuple = prop_oneof![6 => document, 1 => group];
-    let parsed = tuple
-        .prop_map(|(user, relation, object)| RelationshipTuple::parse(&user, &relation, &object).expect("a tuple"));
-    prop::collection::vec(parsed, 0..60)
-}
-
-/// (object, relation) pairs.
-fn questions() -> Vec<(Object, Relation)> {
-    let relations = |object: &str| if object.starts_with("doc") { &RELATIONS[..] } else { &["member"][..] };
-    let pairs = OBJECTS.iter().flat_map(|object| relations(object).iter().map(move |relation| (object, relation)));
-    pairs.map(|(o, r)| (Object::parse(o).expect("an object"), Relation::parse(r).expect("a name"))).collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_evaluator_answers_as_the_oracle(
-        model in model(),
-        tuples in tuples(),
-        order in Just(questions()).prop_shuffle(),
-    ) {
-        let Ok(valid) = ValidModel::new(model.clone()) else {
-            return Err(TestCaseError::reject("an impossible model"));
-        };
-        let valid = Arc::new(valid);
-        let fitting: Vec<RelationshipTuple> = tuples.iter().filter(|t| valid.admits(t).is_ok()).cloned().collect();
-        let snapshot = Snapshot::new("", Arc::clone(&valid)).with_tuples(&fitting).expect("fitting tuples");
-        let words = |t: &RelationshipTuple| (t.user.to_string(), t.relation.to_string(), t.object.to_string());
-        // The oracle knows the objects that tuples name; this one names the rest, and fits no model.
-        let naming = OBJECTS.iter().map(|object| ("user:0".to_owned(), "none".to_owned(), (*object).to_owned()));
-        let oracle = Oracle::new(model, tuples.iter().map(words).chain(naming));
-        for subject in SUBJECTS {
-            let holdings = oracle.holdings(subject);
-            let user = User::parse(subject).expect("a user");
-            let mut evaluation = snapshot.evaluation(&user).expect("a known user");
-            for (object, relation) in &order {
-                let expected = holdings.check(relation.as_str(), object.as_str());
-                let together = evaluation.check(relation, object, &mut || true);
-                prop_assert_eq!(together, Ok(expected), "{} {} {}, among others", subject, relation, object);
-                let alone = snapshot.check(&user, relation, object);
-                prop_assert_eq!(alone, Ok(expected), "{} {} {}, alone", subject, relation, object);
+    let mut nodes: Vec<(&str, &str)> = nodes.collect();
+    let mut dice = Dice::new(order);
+    dice.shuffle(&mut nodes);
+    let compared = |count: usize| comparisons.fetch_add(u64::try_from(count).expect("few"), Ordering::Relaxed);
+    for subject in SUBJECTS {
+        let user = User::parse(subject).expect("a user");
+        let Ok(mut evaluation) = snapshot.evaluation(&user) else { continue };
+        let holdings = oracle.holdings(subject);
+        for (object, relation) in &nodes {
+            let expected = holdings.check(relation, object);
+            let (asked, of) = (Relation::parse(relation).expect("a name"), Object::parse(object).expect("an object"));
+            let together = answer(evaluation.check(&asked, &of, &mut || true));
+            let alone = answer(snapshot.check(&user, &asked, &of));
+            compared(2);
+            if together != Ok(expected) || alone != Ok(expected) {
+                let tuple = json!({ "user": subject, "relation": relation, "object": object });
+                return Err(Difference {
+                    kind: "check",
+                    assertion: expectation(&json!({ "tuple": tuple }), expected.map(|held| json!(held))),
+                    found: format!("among others {together:?}, alone {alone:?}"),
+                });
+            }
+        }
+        for (type_name, relation) in &relations {
+            let expected = oracle.list_objects(&holdings, relation, type_name);
+            let (asked, of) = (Relation::parse(relation).expect("a name"), TypeName::parse(type_name).expect("a type"));
+            let found = answer(snapshot.list_objects(&user, &asked, &of)).map(|listed| listed.map(|all| texts(&all)));
+            compared(1);
+            if found != Ok(expected.clone()) {
+                let request = json!({ "user": subject, "type": type_name, "relation": relation });
+                return Err(Difference {
+                    kind: "list_objects",
+                    assertion: expectation(&json!({ "request": request }), expected.map(|listed| json!(listed))),
+                    found: format!("{found:?}"),
+                });
             }
         }
     }
+    for (object, relation) in &nodes {
+        for kind in USER_FILTERS {
+            let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
+            let known =
+                world.model.type_definition(type_name).is_some() && userset.is_none_or(|r| defined(type_name, r));
+            if !known || *object == "doc:unnamed" {
+                continue;
+            }
+            let expected = oracle.list_users(object, relation, kind);
+            let filter = UserFilter {
+                type_name: TypeName::parse(type_name).expect("a type"),
+                relation: userset.map(|relation| Relation::parse(relation).expect("a name")),
+            };
+            let (asked, of) = (Relation::parse(relation).expect("a name"), Object::parse(object).expect("an object"));
+            let found = answer(snapshot.list_users(&of, &asked, &filter)).map(|listed| listed.map(|all| texts(&all)));
+            compared(1);
+            if found != Ok(expected.clone()) {
+                let request = json!({ "filters": [kind], "object": object, "relation": relation });
+                return Err(Difference {
+                    kind: "list_users",
+                    assertion: expectation(&json!({ "request": request }), expected.map(|listed| json!(listed))),
+                    found: format!("{found:?}"),
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn texts<T: ToString>(items: &[T]) -> BTreeSet<String> {
+    items.iter().map(T::to_string).collect()
+}
+
+fn expectation(question: &Value, expected: Option<Value>) -> Value {
+    let mut assertion = question.clone();
+    match expected {
+        Some(expected) => assertion["expectation"] = expected,
+        // What fails with a condition is a wrong input.
+        None => assertion["errorCode"] = json!(2000),
+    }
+    assertion
+}
+
+/// Compares the worlds of so many seeds.
+fn run(seeds: std::ops::Range<u64>) -> u64 {
+    let comparisons = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (seeds, comparisons) = (seeds.clone(), &comparisons);
+            scope.spawn(move || {
+                for seed in seeds.filter(|seed| seed % THREADS == thread) {
+                    let world = World::random(seed);
+                    if compare(&world, seed, comparisons).is_err() {
+                        fail(seed, world);
+                    }
+                }
+            });
+        }
+    });
+    comparisons.into_inner()
+}
+
+fn fail(seed: u64, world: World) -> ! {
+    let uncounted = AtomicU64::new(0);
+    let small = shrink(world, |candidate| compare(candidate, seed, &uncounted).is_err());
+    let Err(Difference { kind, assertion, found }) = compare(&small, seed, &uncounted) else {
+        panic!("seed {seed}: the failure is gone");
+    };
+    panic!("seed {seed}: found {found}\n{}", row(&format!("seed_{seed}"), &small, kind, &assertion));
+}
+
+#[test]
+fn the_evaluator_answers_as_the_oracle() {
+    let comparisons = run(FIRST_SEED..FIRST_SEED + WORLDS);
+    eprintln!("{comparisons} comparisons, seeds {FIRST_SEED} to {}", FIRST_SEED + WORLDS - 1);
+    assert!(comparisons >= COMPARISONS_MIN, "only {comparisons} comparisons");
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a test may read the environment")]
+fn the_evaluator_answers_as_the_oracle_from_another_seed() {
+    let Ok(seed) = std::env::var("RAGWARD_ORACLE_SEED") else { return };
+    let seed: u64 = seed.parse().expect("RAGWARD_ORACLE_SEED is a number");
+    eprintln!("{} comparisons from seed {seed} on", run(seed..seed + WORLDS));
 }
 
 #[test]
@@ -171,7 +209,7 @@ fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
     let store = store_file::read(&path).expect("a store file");
     let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).expect("tuples that fit");
     let named = |type_name: &str| {
-        let mut objects: Vec<&Object> = snapshot.objects_of(&TypeName::parse(type_name).expect("a type")).collect();
+        let mut objects: Vec<Object> = snapshot.objects_of(&TypeName::parse(type_name).expect("a type")).collect();
         objects.sort();
         objects
     };
@@ -186,8 +224,8 @@ fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
                 let held = holdings.check(relation, document.as_str());
                 let relation = Relation::parse(relation).expect("a name");
                 assert_eq!(
-                    evaluation.check(&relation, document, &mut || true),
-                    Ok(held),
+                    evaluation.check(&relation, document, &mut || true).ok(),
+                    held,
                     "{user} {relation} {document}"
                 );
             }

@@ -8,6 +8,7 @@ mod vector_store_suite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -46,7 +47,20 @@ struct Question {
     query: Query,
     filter: Option<Filter>,
     scope: Option<BTreeSet<usize>>,
+    min_score: Option<f64>,
+    per_document_max: Option<NonZeroUsize>,
     limit: usize,
+}
+
+impl Question {
+    fn new(query: Query) -> Self {
+        Self { query, filter: None, scope: None, min_score: None, per_document_max: None, limit: 9 }
+    }
+
+    fn search(&self, scope: Scope) -> Search {
+        let Self { query, filter, min_score, per_document_max, limit, .. } = self.clone();
+        Search { collection: COLLECTION.to_owned(), query, filter, scope, min_score, per_document_max, limit }
+    }
 }
 
 fn texts() -> impl Strategy<Value = String> {
@@ -105,14 +119,25 @@ fn filters() -> impl Strategy<Value = Filter> {
 }
 
 fn questions() -> impl Strategy<Value = Question> {
-    let query = prop_oneof![texts().prop_map(Query::Text), vectors().prop_map(Query::Vector)];
+    let query = prop_oneof![
+        texts().prop_map(Query::Text),
+        vectors().prop_map(Query::Vector),
+        (texts(), vectors()).prop_map(|(text, vector)| Query::Hybrid { text, vector }),
+    ];
+    // Some are scores that occur.
+    let lowest = prop::sample::select(vec![-1.0, 0.0, 0.03, 0.5, f64::from(0.5_f32.sqrt()), 1.0, 1.5]);
+    let of_document = (0..4_usize).prop_map(NonZeroUsize::new);
     let scope = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
-    (query, prop::option::of(filters()), scope, 0..20_usize).prop_map(|(query, filter, scope, limit)| Question {
-        query,
-        filter,
-        scope,
-        limit,
-    })
+    (query, prop::option::of(filters()), scope, prop::option::of(lowest), of_document, 0..20_usize).prop_map(
+        |(query, filter, scope, min_score, per_document_max, limit)| Question {
+            query,
+            filter,
+            scope,
+            min_score,
+            per_document_max,
+            limit,
+        },
+    )
 }
 
 fn runtime() -> Runtime {
@@ -130,9 +155,7 @@ async fn ask(store: &ExactStore, question: &Question) -> Vec<Candidate> {
         let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| is_meant(guard.as_str()));
         Scope::Guards { positions: positions.map(|(position, _)| position).collect(), table: table.clone() }
     });
-    let Question { query, filter, limit, .. } = question.clone();
-    let search = Search { collection: COLLECTION.to_owned(), query, filter, scope, limit };
-    store.search(&search).await.expect("a search")
+    store.search(&question.search(scope)).await.expect("a search")
 }
 
 /// Equal only if every byte is.
@@ -172,7 +195,7 @@ proptest! {
         let answers: Vec<Vec<Candidate>> = questions.iter().map(|q| runtime.block_on(ask(&store, q))).collect();
         for (question, answer) in questions.iter().zip(&answers) {
             let guards = question.scope.as_ref().map(|scope| scope.iter().map(|place| GUARDS[*place]).collect());
-            world.check(&question.query, question.filter.as_ref(), guards.as_ref(), question.limit, answer);
+            world.check(&question.search(Scope::Everything), guards.as_ref(), answer);
         }
         let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
         let read = runtime.block_on(store.read(COLLECTION, &ids)).expect("read");
@@ -228,7 +251,8 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
         document(&format!("d{place}"), &[(GUARDS[usize::from(place % 4)], "", &vector)])
     };
     store.upsert(COLLECTION, (0..20_000).map(chunk).collect()).await.expect("taken in");
-    let question = |scope| Question { query: Query::Vector(vec![0.3, 0.2, 0.1]), filter: None, scope, limit: 500 };
+    let query = Query::Vector(vec![0.3, 0.2, 0.1]);
+    let question = |scope| Question { scope, limit: 500, ..Question::new(query.clone()) };
     let whole = bytes(&ask(&store, &question(None)).await);
     assert_eq!(bytes(&ask(&store, &question(Some((0..4).collect()))).await), whole);
     let mut parts = BTreeMap::new();
@@ -249,7 +273,7 @@ async fn the_longest_and_shortest_vectors_have_a_direction() {
     let vectors = [[f32::MAX, f32::MAX], [f32::MIN_POSITIVE, f32::MIN_POSITIVE], [1e-45, 1e-45], [1.0, 1.0]];
     let documents = vectors.iter().enumerate().map(|(n, vector)| document(&format!("d{n}"), &[("doc:a", "", vector)]));
     store.upsert(COLLECTION, documents.collect()).await.expect("taken in");
-    let question = Question { query: Query::Vector(vec![1e-40, 1e-40]), filter: None, scope: None, limit: 9 };
+    let question = Question::new(Query::Vector(vec![1e-40, 1e-40]));
     let found = ask(&store, &question).await;
     assert_eq!(found.len(), vectors.len());
     assert!(found.iter().all(|candidate| (candidate.score - 1.0).abs() < 1e-6), "{found:?}");
@@ -275,7 +299,7 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
         }
     });
     let ids = ["left#0", "left#1", "right#0", "right#1"].map(str::to_owned);
-    let question = Question { query: Query::Vector(vec![1.0, 0.0, 0.0]), filter: None, scope: None, limit: 9 };
+    let question = Question::new(Query::Vector(vec![1.0, 0.0, 0.0]));
     while !writing.is_finished() {
         let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
         assert_eq!(guards.len(), 1);
@@ -324,7 +348,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
         let version: u32 = read[0].text.trim_start_matches("version").parse().expect("a version");
         assert!(version >= last, "{version} is there, {last} was acknowledged");
-        let question = Question { query: Query::Text(read[0].text.clone()), filter: None, scope: None, limit: 9 };
+        let question = Question::new(Query::Text(read[0].text.clone()));
         assert_eq!(ask(&store, &question).await.len(), 4);
     }
 }

@@ -22,7 +22,7 @@ const LAYERS: [&[&str]; 12] = [
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
-const DOORS: [(&[&str], &[&str]); 5] = [
+const DOORS: [(&[&str], &[&str]); 6] = [
     (&["metrics", "metrics_exporter_prometheus"], &["telemetry"]),
     (&["qdrant_client"], &["vector_store/qdrant"]),
     // The server's API has the client's messages: one set of types for one contract.
@@ -31,6 +31,7 @@ const DOORS: [(&[&str], &[&str]); 5] = [
         &["tonic", "tonic_health", "tonic_prost", "tonic_reflection", "tonic_types"],
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
+    (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
 ];
 

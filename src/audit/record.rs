@@ -115,12 +115,15 @@ pub struct AuditedRequest {
     /// Where.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub collection: String,
-    /// `text` or `vector`.
+    /// `text`, `vector` or `hybrid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_kind: Option<String>,
     /// Keyed digest of the query: the same for the same query, and no help to whoever has not the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_digest: Option<String>,
+    /// What was explained: user, relation and object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
     /// How many chunks, documents or ids were asked for or sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,

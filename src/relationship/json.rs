@@ -47,7 +47,7 @@ pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
 }
 
 /// Reads the JSON of a model that [`print`] wrote, whatever its size: a model's text is shorter than its JSON.
-pub(super) fn read(text: &str) -> Result<AuthorizationModel, JsonError> {
+pub(crate) fn read(text: &str) -> Result<AuthorizationModel, JsonError> {
     let model: ModelJson = serde_json::from_str(text)?;
     model.try_into()
 }

@@ -144,7 +144,7 @@ impl Object {
     }
 
     /// An object that stands as a user may be longer.
-    fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
+    pub(super) fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
         const WHAT: &str = "object";
         if value.len() > bytes_max {
             let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());

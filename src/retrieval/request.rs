@@ -1,6 +1,8 @@
 //! Requests that are valid by construction: sizes, numbers and names are checked here, once, and all violations are
 //! told together.
 
+use std::num::NonZeroUsize;
+
 use crate::authz::Consistency;
 use crate::chunk::{ID_BYTES_MAX, Value};
 use crate::identity::Principal;
@@ -56,6 +58,10 @@ pub struct RetrievalParts {
     pub top_k: u32,
     /// The caller's filter.
     pub filter: Option<Filter>,
+    /// The lowest score.
+    pub min_score: Option<f64>,
+    /// How many chunks of one document at most; 0: no limit.
+    pub per_document_max: u32,
     /// How fresh the tuples must be.
     pub consistency: Consistency,
 }
@@ -68,6 +74,8 @@ pub struct RetrievalRequest {
     pub(super) query: Query,
     pub(super) top_k: usize,
     pub(super) filter: Option<Filter>,
+    pub(super) min_score: Option<f64>,
+    pub(super) per_document_max: Option<NonZeroUsize>,
     pub(super) consistency: Consistency,
 }
 
@@ -86,9 +94,16 @@ impl RetrievalRequest {
             violations.push(FieldViolation::new("top_k", description));
         }
         match &parts.query {
-            None => violations.push(FieldViolation::new("query", "is missing; set `text` or `vector`")),
-            Some(Query::Text(text)) => check_text(text, &mut violations),
-            Some(Query::Vector(vector)) => check_vector(vector, &mut violations),
+            None => violations.push(FieldViolation::new("query", "is missing; set `text`, `vector` or `hybrid`")),
+            Some(Query::Text(text)) => check_text("text", text, &mut violations),
+            Some(Query::Vector(vector)) => check_vector("vector.values", vector, &mut violations),
+            Some(Query::Hybrid { text, vector }) => {
+                check_text("hybrid.text", text, &mut violations);
+                check_vector("hybrid.vector.values", vector, &mut violations);
+            }
+        }
+        if parts.min_score.is_some_and(|score| !score.is_finite()) {
+            violations.push(FieldViolation::new("min_score", "is not a finite number"));
         }
         if let Some(filter) = &parts.filter {
             check_filter(filter, &mut violations);
@@ -100,6 +115,8 @@ impl RetrievalRequest {
                 query,
                 top_k,
                 filter: parts.filter,
+                min_score: parts.min_score,
+                per_document_max: usize::try_from(parts.per_document_max).ok().and_then(NonZeroUsize::new),
                 consistency: parts.consistency,
             }),
             _ => Err(violations),
@@ -226,16 +243,16 @@ pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>)
     }
 }
 
-fn check_text(text: &str, violations: &mut Vec<FieldViolation>) {
+fn check_text(field: &str, text: &str, violations: &mut Vec<FieldViolation>) {
     if text.trim().is_empty() {
-        violations.push(FieldViolation::new("text", "is empty; ask for something"));
+        violations.push(FieldViolation::new(field, "is empty; ask for something"));
     } else if text.len() > TEXT_BYTES_MAX {
         let description = format!("has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len());
-        violations.push(FieldViolation::new("text", description));
+        violations.push(FieldViolation::new(field, description));
     }
 }
 
-fn check_vector(vector: &[f32], violations: &mut Vec<FieldViolation>) {
+fn check_vector(field: &str, vector: &[f32], violations: &mut Vec<FieldViolation>) {
     let description = if vector.is_empty() || vector.len() > DIMENSION_MAX {
         format!("has {} values, must have 1 to {DIMENSION_MAX}", vector.len())
     } else if let Some(position) = vector.iter().position(|v| !v.is_finite()) {
@@ -245,7 +262,7 @@ fn check_vector(vector: &[f32], violations: &mut Vec<FieldViolation>) {
     } else {
         return;
     };
-    violations.push(FieldViolation::new("vector.values", description));
+    violations.push(FieldViolation::new(field, description));
 }
 
 fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
@@ -313,6 +330,8 @@ mod tests {
             query: Some(Query::Text("leave".to_owned())),
             top_k: 10,
             filter: None,
+            min_score: None,
+            per_document_max: 0,
             consistency: Consistency::default(),
         }
     }
@@ -332,6 +351,8 @@ mod tests {
     fn each_wrong_field_is_named() {
         let vector = |values: &[f32]| Some(Query::Vector(values.to_vec()));
         let text = |text: &str| Some(Query::Text(text.to_owned()));
+        let hybrid =
+            |text: &str, vector: &[f32]| Some(Query::Hybrid { text: text.to_owned(), vector: vector.to_vec() });
         let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
         let rows: Vec<(RetrievalParts, &[&str])> = vec![
             (parts(), &[]),
@@ -352,6 +373,10 @@ mod tests {
             (RetrievalParts { query: vector(&[1.0, f32::NAN]), ..parts() }, &["vector.values"]),
             (RetrievalParts { query: vector(&[1.0, f32::INFINITY]), ..parts() }, &["vector.values"]),
             (RetrievalParts { query: vector(&vec![1.0; 4_097]), ..parts() }, &["vector.values"]),
+            (RetrievalParts { query: hybrid("leave", &[1.0]), ..parts() }, &[]),
+            (RetrievalParts { query: hybrid("", &[]), ..parts() }, &["hybrid.text", "hybrid.vector.values"]),
+            (RetrievalParts { min_score: Some(-0.5), ..parts() }, &[]),
+            (RetrievalParts { min_score: Some(f64::NAN), ..parts() }, &["min_score"]),
             (RetrievalParts { filter: Some(nested(8)), ..parts() }, &[]),
             (RetrievalParts { filter: Some(nested(9)), ..parts() }, &["filter"]),
             (RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),

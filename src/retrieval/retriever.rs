@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +53,14 @@ pub struct Retrieved {
     pub chunk: Permitted<Chunk>,
     /// Its score.
     pub score: f32,
+}
+
+/// How many chunks of an answer.
+#[derive(Clone, Copy)]
+struct Wanted {
+    top_k: usize,
+    /// Of one document.
+    per_document_max: Option<NonZeroUsize>,
 }
 
 /// How a retrieval ended.
@@ -116,7 +125,13 @@ impl Retriever {
             collection: collection.to_owned(),
             query: request.query.clone(),
             filter: request.filter.clone(),
+            // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
+            per_document_max: match scope {
+                Scope::Guards { .. } => request.per_document_max,
+                Scope::Everything => None,
+            },
             scope,
+            min_score: request.min_score,
             limit: 0,
         };
 
@@ -132,8 +147,10 @@ impl Retriever {
             let searching = within(deadline, self.vector_store.search(&search));
             let candidates = account.stage(Stage::Search, searching).await?;
             check_candidates(&candidates, limit)?;
-            let exhausted = candidates.len() < limit;
             let found = candidates.len();
+            let exhausted = found < limit;
+            // Later rounds are there because chunks fell out that the store may have counted.
+            let counted = search.per_document_max.take().is_some();
             let permitted = account.stage(Stage::Enforce, enforcer.enforce(candidates)).await?;
             account.rounds += 1;
             account.withheld = found - permitted.len();
@@ -141,9 +158,12 @@ impl Retriever {
             if permitted.len() < request.top_k && !last {
                 continue;
             }
-            let hydrating = self.hydrate(collection, permitted, request.top_k, deadline);
+            let wanted = Wanted { top_k: request.top_k, per_document_max: request.per_document_max };
+            let hydrating = self.hydrate(collection, permitted, wanted, deadline);
             answer.chunks = account.stage(Stage::Hydrate, hydrating).await?;
             answer.account = account.clone();
+            // A chunk that fell out took a place of its document, so another one may be there for it.
+            let exhausted = exhausted && !(counted && answer.chunks.len() < found);
             if answer.chunks.len() == request.top_k {
                 answer.completion = Completion::Complete;
                 return Ok(answer);
@@ -178,14 +198,15 @@ impl Retriever {
     }
 
     async fn account(&self) -> Account {
-        let staleness = self.authorizer.is_local().then_some(Duration::ZERO);
+        let at_authority = self.authorizer.is_local().then_some(Duration::ZERO);
+        let staleness = self.authorizer.lag().or(at_authority);
         Account { model_id: self.authorizer.deciding_model_id().await, staleness, ..Account::default() }
     }
 
     fn plan(&self, request: &RetrievalRequest, guards: Option<usize>) -> Result<Plan, RetrievalError> {
         let situation = Situation {
             top_k: request.top_k,
-            needs_visible_set: matches!(request.query, Query::Text(_)),
+            needs_visible_set: matches!(request.query, Query::Text(_) | Query::Hybrid { .. }),
             guards,
             checks_are_local: self.authorizer.is_local(),
             guards_checked_max: self.config.guards_checked_max,
@@ -208,19 +229,22 @@ impl Retriever {
         }
     }
 
-    /// Reads the texts of the best `top_k` permitted candidates. One that is gone or has changed hands since the search
-    /// is passed over, and the next one takes its place.
+    /// Reads the texts of the best permitted candidates, as many as are wanted. One that is gone or has changed hands since
+    /// the search, or whose document has its number, is passed over, and the next one takes its place.
     async fn hydrate(
         &self,
         collection: &str,
         permitted: Vec<Permitted<Candidate>>,
-        top_k: usize,
+        Wanted { top_k, per_document_max }: Wanted,
         deadline: Instant,
     ) -> Result<Vec<Retrieved>, RetrievalError> {
+        let mut of_document: HashMap<String, usize> = HashMap::new();
         let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k.min(permitted.len()));
         let mut waiting = permitted.into_iter();
         while hydrated.len() < top_k {
-            let next: Vec<Permitted<Candidate>> = waiting.by_ref().take(top_k - hydrated.len()).collect();
+            // Where many may fall out for their document, they are not read one at a time.
+            let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
+            let next: Vec<Permitted<Candidate>> = waiting.by_ref().take(reads).collect();
             if next.is_empty() {
                 break;
             }
@@ -228,9 +252,19 @@ impl Retriever {
             let chunks = within(deadline, self.vector_store.read(collection, &ids)).await?;
             let mut by_id: HashMap<String, Chunk> = chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect();
             for candidate in next {
+                if hydrated.len() == top_k {
+                    break;
+                }
                 let score = candidate.item().score;
                 let chunk = by_id.remove(&candidate.item().chunk_id);
                 if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk)) {
+                    if let Some(max) = per_document_max {
+                        let chunks = of_document.entry(chunk.item().document_id.clone()).or_default();
+                        if *chunks == max.get() {
+                            continue;
+                        }
+                        *chunks += 1;
+                    }
                     hydrated.push(Retrieved { chunk, score });
                 }
             }
@@ -241,16 +275,22 @@ impl Retriever {
 
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
     let collection = &request.collection;
-    match (&request.query, info.dimension) {
-        (Query::Text(_), _) if !info.text_queries => {
-            Err(RetrievalError::Unsupported(format!("collection `{collection}` takes no text queries; send a vector")))
-        }
-        (Query::Vector(vector), Some(expected)) if vector.len() != expected => {
-            let description = format!("has {} values, collection `{collection}` has {expected}", vector.len());
-            Err(RetrievalError::Invalid(vec![FieldViolation::new("vector.values", description)]))
-        }
-        (Query::Text(_) | Query::Vector(_), _) => Ok(()),
+    let (has_text, vector) = match &request.query {
+        Query::Text(_) => (true, None),
+        Query::Vector(vector) => (false, Some(("vector.values", vector))),
+        Query::Hybrid { vector, .. } => (true, Some(("hybrid.vector.values", vector))),
+    };
+    if has_text && !info.text_queries {
+        let text = format!("collection `{collection}` takes no text queries; send a vector");
+        return Err(RetrievalError::Unsupported(text));
     }
+    if let (Some((field, vector)), Some(expected)) = (vector, info.dimension)
+        && vector.len() != expected
+    {
+        let description = format!("has {} values, collection `{collection}` has {expected}", vector.len());
+        return Err(RetrievalError::Invalid(vec![FieldViolation::new(field, description)]));
+    }
+    Ok(())
 }
 
 /// INVARIANT (fail closed): a search that gives more than was asked for, a chunk twice, or a score that cannot be ranked

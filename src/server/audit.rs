@@ -202,12 +202,15 @@ impl Draft {
 
     /// The kind of a query and its digest.
     pub(super) fn query(&self, query: &Query) -> (Option<String>, Option<String>) {
-        let (kind, bytes) = match query {
-            Query::Text(text) => ("text", text.as_bytes().to_vec()),
-            Query::Vector(vector) => ("vector", vector.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        let of_vector = |vector: &[f32]| vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let (kind, text, vector) = match query {
+            Query::Text(text) => ("text", text.as_str(), Vec::new()),
+            Query::Vector(vector) => ("vector", "", of_vector(vector)),
+            Query::Hybrid { text, vector } => ("hybrid", text.as_str(), of_vector(vector)),
         };
-        // The kind is a part of it, so that a vector never looks like a text of the same bytes.
-        let bytes = [kind.as_bytes(), b"\0", &bytes].concat();
+        // The length of the text is a part of it, so that two queries never have the same bytes.
+        let text_bytes = (text.len() as u64).to_le_bytes();
+        let bytes = [kind.as_bytes(), b"\0", &text_bytes, text.as_bytes(), &vector].concat();
         (Some(kind.to_owned()), self.sink.as_ref().map(|sink| sink.digest(DigestPurpose::Query, &bytes)))
     }
 

@@ -1,33 +1,57 @@
 //! `ragward.retrieval.v1.RetrievalService`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::audit::{Draft, consistency_name, micros};
 use super::deadline::deadline;
+use super::explain::Question;
 use super::{Services, status, values};
 use crate::audit::{AuditedRequest, Decision, Latencies, Released};
-use crate::authz::Consistency;
 use crate::authz::enforce::Permitted;
+use crate::authz::{AuthzError, Consistency};
 use crate::chunk::Chunk;
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
+use crate::relationship::store::RelationshipStores;
 use crate::retrieval::request::RetrievalParts;
 use crate::retrieval::{
-    Account, Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalRequest, Retrieved, Retriever,
+    Account, Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved,
+    Retriever,
 };
 use crate::telemetry;
-use crate::vector_store::Query;
+use crate::vector_store::{Query, VectorStore};
 
 pub(super) struct RetrievalApi {
     retriever: Retriever,
+    vector_store: Arc<dyn VectorStore>,
+    relationships: Option<RelationshipStores>,
+    explain: bool,
     request_timeout: Duration,
 }
 
 impl RetrievalApi {
     pub(super) fn new(services: &Services) -> Self {
-        Self { retriever: services.retriever.clone(), request_timeout: services.request_timeout }
+        Self {
+            retriever: services.retriever.clone(),
+            vector_store: Arc::clone(&services.vector_store),
+            relationships: services.relationships.clone(),
+            explain: services.explain,
+            request_timeout: services.request_timeout,
+        }
+    }
+
+    /// Whether the caller may be told what is hidden: the one place that decides it.
+    fn admit_explanation(&self) -> Result<(), RetrievalError> {
+        if self.explain {
+            return Ok(());
+        }
+        let text = "this server does not explain, for an explanation tells of what is hidden; set `server.explain`, or \
+                    run `ragward explain --data` beside the data";
+        Err(RetrievalError::Unsupported(text.to_owned()))
     }
 }
 
@@ -80,12 +104,39 @@ impl RetrievalService for RetrievalApi {
         draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
         Ok(Response::new(message::RecheckResponse { chunk_ids }))
     }
+
+    async fn explain(
+        &self,
+        request: Request<message::ExplainRequest>,
+    ) -> Result<Response<message::ExplainResponse>, Status> {
+        let draft = Draft::of(&request)?;
+        self.admit_explanation()?;
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let Some(stores) = self.relationships.clone() else {
+            let text = "an OpenFGA server decides here, and only the embedded evaluator explains; ask OpenFGA's Expand";
+            return Err(RetrievalError::Unsupported(text.to_owned()).into());
+        };
+        let relation = &self.retriever.config().relation;
+        let read = Question::read(request.into_inner(), relation, self.vector_store.as_ref());
+        let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
+        let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
+        let lost = |e| AuthzError::Unavailable(format!("the evaluation was lost: {e}"));
+        let explained = answered.map_err(lost).map_err(RetrievalError::from)??;
+        let about = format!("{} {} {}", explained.user, explained.relation, explained.object);
+        draft.request(AuditedRequest { about: Some(about), ..AuditedRequest::default() });
+        let model_id = Some(explained.authorization_model_id.clone());
+        draft.decision(Decision { model_id, staleness_ms: Some(0), ..Decision::default() }, Latencies::default());
+        Ok(Response::new(explained))
+    }
 }
 
 fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
         message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
+        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector }) => {
+            Query::Hybrid { text, vector: vector.unwrap_or_default().values }
+        }
     });
     Ok(RetrievalParts {
         user: message.user,
@@ -93,6 +144,8 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
         query,
         top_k: message.top_k,
         filter: message.filter.map(values::filter).transpose()?,
+        min_score: message.min_score,
+        per_document_max: message.per_document_max,
         consistency: consistency(message.consistency)?,
     })
 }
@@ -106,6 +159,7 @@ fn audited_retrieval(request: &RetrievalRequest, draft: &Draft) -> AuditedReques
         count: Some(request.top_k() as u64),
         filtered: Some(request.is_filtered()),
         consistency: Some(consistency_name(request.consistency())),
+        about: None,
     }
 }
 

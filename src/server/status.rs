@@ -4,6 +4,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::VectorStoreError;
@@ -41,15 +42,19 @@ impl From<RetrievalError> for Status {
                 tracing::warn!(%error, "refused");
                 "the collection has too many guards for a text search; the server's log says what to set".to_owned()
             }
-            RetrievalError::Invalid(_) | RetrievalError::Unsupported(_) | RetrievalError::DeadlineExceeded => {
-                error.to_string()
-            }
+            RetrievalError::Invalid(_)
+            | RetrievalError::Unsupported(_)
+            | RetrievalError::UnknownChunk { .. }
+            | RetrievalError::DeadlineExceeded => error.to_string(),
         };
         let mut details = details_of(error.code());
         if let RetrievalError::Invalid(violations) = &error {
             for violation in violations {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
+        }
+        if let RetrievalError::Authz(AuthzError::Overloaded { retry_after }) = &error {
+            details.set_retry_info(Some(*retry_after));
         }
         Status::with_error_details(grpc_code(error.code()), cut(text), details)
     }

@@ -1,6 +1,6 @@
 //! Messages to domain values and back; `client` has the way of a document to its message. Everything that a message may leave open is a violation that names its field.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tonic::Status;
 
@@ -50,7 +50,7 @@ pub(super) fn document(message: ingest::Document) -> Result<Document, Status> {
 }
 
 /// The messages of a chunk's metadata.
-pub(crate) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Value> {
+pub(crate) fn metadata_message(values: Metadata) -> BTreeMap<String, metadata::Value> {
     let message = |value: Value| {
         let kind = match value {
             Value::Bool(value) => metadata::value::Kind::BoolValue(value),
@@ -63,7 +63,7 @@ pub(crate) fn metadata_message(values: Metadata) -> HashMap<String, metadata::Va
     values.into_iter().map(|(key, value)| (key, message(value))).collect()
 }
 
-fn metadata_value(messages: HashMap<String, metadata::Value>) -> Result<Metadata, String> {
+fn metadata_value(messages: BTreeMap<String, metadata::Value>) -> Result<Metadata, String> {
     let mut values = Metadata::new();
     for (key, message) in messages {
         let value = value(message).map_err(|rule| format!("`{}` {rule}", shown(&key)))?;

@@ -8,6 +8,7 @@ mod caller;
 mod change;
 mod durable;
 mod guards;
+mod hybrid_search;
 mod index;
 mod postings;
 mod record;
@@ -28,7 +29,9 @@ use self::caller::{Caller, Waiting};
 use self::change::Change;
 use self::durable::{Durable, Snapshot};
 use self::index::{ChunkNumber, Index};
-use self::terms::Analyzer;
+use self::search::Eligible;
+use self::terms::{Analyzer, TermCount};
+use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document};
@@ -167,25 +170,25 @@ impl Engine {
         validation::check_query(&search.query)?;
         let state = self.read()?;
         let index = state.index(&search.collection)?;
-        let (scope, filter, limit) = (&search.scope, search.filter.as_ref(), search.limit);
-        let hits = match &search.query {
-            Query::Text(text) => {
-                let terms = Analyzer::new().terms(text);
-                if terms.len() > QUERY_TERMS_MAX {
-                    let found = terms.len();
-                    let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
-                    return Err(VectorStoreError::Invalid(text));
-                }
-                text_search::search(index, &terms, scope, filter, limit, caller)
+        let selection = Selection::of(search);
+        let eligible = Eligible::new(index, search, caller);
+        let by_text =
+            |text: &str, selection| query_terms(text).map(|terms| text_search::search(&eligible, &terms, selection));
+        let by_vector = |vector: &[f32], selection| match index.dimension {
+            None => Ok(Vec::new()),
+            Some(expected) if expected != vector.len() => {
+                let (collection, found) = (search.collection.clone(), vector.len());
+                Err(VectorStoreError::Dimension { collection, expected, found })
             }
-            Query::Vector(vector) => match index.dimension {
-                None => Vec::new(),
-                Some(expected) if expected != vector.len() => {
-                    let (collection, found) = (search.collection.clone(), vector.len());
-                    return Err(VectorStoreError::Dimension { collection, expected, found });
-                }
-                Some(_) => vector_search::search(index, vector, scope, filter, limit, caller),
-            },
+            Some(_) => Ok(vector_search::search(&eligible, vector, selection)),
+        };
+        let hits = match &search.query {
+            Query::Text(text) => by_text(text, selection)?,
+            Query::Vector(vector) => by_vector(vector, selection)?,
+            Query::Hybrid { text, vector } => {
+                let depth = hybrid_search::depth();
+                hybrid_search::fuse(&eligible, [by_text(text, depth)?, by_vector(vector, depth)?], selection)
+            }
         };
         Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())
     }
@@ -288,6 +291,17 @@ impl Index {
         };
         Some((chunk, number - document.first))
     }
+}
+
+/// The terms of a text query, in order.
+fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
+    let terms = Analyzer::new().terms(text);
+    if terms.len() > QUERY_TERMS_MAX {
+        let found = terms.len();
+        let text = format!("the query has {found} different words, at most {QUERY_TERMS_MAX} are allowed");
+        return Err(VectorStoreError::Invalid(text));
+    }
+    Ok(terms)
 }
 
 /// After a panic in the middle of a change, or a change that is in the file but not in memory: nothing is answered from

@@ -109,15 +109,17 @@ pub fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
 /// # Errors
 /// [`VectorStoreError::Invalid`].
 pub fn check_query(query: &Query) -> Result<(), VectorStoreError> {
-    match query {
-        Query::Text(text) if text.len() > QUERY_BYTES_MAX => {
-            Err(invalid(format!("the query has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len())))
-        }
-        Query::Text(_) => Ok(()),
-        Query::Vector(vector) => {
-            check_vector(vector).map_err(|rule| invalid(format!("the query is a vector that {rule}")))
-        }
+    let (text, vector) = match query {
+        Query::Text(text) => (Some(text), None),
+        Query::Vector(vector) => (None, Some(vector)),
+        Query::Hybrid { text, vector } => (Some(text), Some(vector)),
+    };
+    if let Some(text) = text.filter(|text| text.len() > QUERY_BYTES_MAX) {
+        return Err(invalid(format!("the query has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len())));
     }
+    vector.map_or(Ok(()), |vector| {
+        check_vector(vector).map_err(|rule| invalid(format!("the query is a vector that {rule}")))
+    })
 }
 
 fn check_name(name: &str, bytes_max: usize) -> Result<(), String> {

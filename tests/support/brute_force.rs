@@ -1,13 +1,12 @@
 //! A slow, obvious vector store: it keeps documents in a map and looks at every chunk for every question. Nobody optimises
 //! it; the engine is compared with it.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ragward::chunk::{Candidate, Chunk, Document};
-use ragward::vector_store::{Filter, Query};
+use ragward::vector_store::{Filter, HYBRID_DEPTH, Query, Search};
 
-/// Cosines are compared within this.
+/// How far a cosine in f32 may be from the exact one.
 const TOLERANCE: f64 = 1e-6;
 
 /// What is stored.
@@ -39,57 +38,79 @@ impl World {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Whether an answer is right. `guards`: the scope, if there is one.
+    /// Whether an answer is right. `guards`: the scope, if there is one; that of `search` is not looked at.
     #[track_caller]
-    pub(crate) fn check(
-        &self,
-        query: &Query,
-        filter: Option<&Filter>,
-        guards: Option<&BTreeSet<&str>>,
-        limit: usize,
-        answer: &[Candidate],
-    ) {
+    pub(crate) fn check(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let is_visible = |chunk: &&Chunk| guards.is_none_or(|guards| guards.contains(chunk.guard.as_str()));
         let visible: Vec<&Chunk> = self.chunks().filter(is_visible).collect();
-        let mut expected = match query {
-            Query::Text(text) => bm25(text, &visible),
-            Query::Vector(vector) => cosines(vector, &visible),
+        let filter = search.filter.as_ref();
+        let by_text = |text: &str| ranked(filter, bm25(text, &visible));
+        let by_vector = |vector: &[f32]| ranked(filter, cosines(vector, &visible));
+        let mut expected = match &search.query {
+            Query::Text(text) => by_text(text),
+            Query::Vector(vector) => by_vector(vector),
+            Query::Hybrid { text, vector } => ranked(None, fused(&[by_text(text), by_vector(vector)])),
         };
-        expected.retain(|(chunk, _)| filter.is_none_or(|filter| filter.matches(&chunk.metadata)));
-        expected.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.id.cmp(&b.id)));
-        assert_eq!(answer.len(), limit.min(expected.len()), "{query:?}");
-        let is_ordered = |pair: &[Candidate]| {
-            let by_score = pair[1].score.total_cmp(&pair[0].score);
-            by_score.then_with(|| pair[0].chunk_id.cmp(&pair[1].chunk_id)) == Ordering::Less
-        };
-        assert!(answer.windows(2).all(is_ordered), "{answer:?}");
-        let scores: HashMap<&str, f64> = expected.iter().map(|(chunk, score)| (chunk.id.as_str(), *score)).collect();
-        for (found, (chunk, score)) in answer.iter().zip(&expected) {
-            match query {
-                // The formula and the order of its sums are fixed, so every bit is.
-                Query::Text(_) => {
-                    let found_score = f64::from(found.score);
-                    assert_eq!((found_score.to_bits(), &found.chunk_id), (score.to_bits(), &chunk.id), "{query:?}");
-                }
-                Query::Vector(_) => {
-                    let own = scores.get(found.chunk_id.as_str()).expect("a chunk that matches");
-                    let found_score = f64::from(found.score);
-                    assert!((found_score - own).abs() < TOLERANCE, "{query:?}: {found:?}, expected {own}");
-                    assert!((found_score - score).abs() < TOLERANCE, "{query:?}: {found:?} in the place of {score}");
-                }
-            }
+        expected.retain(|(_, score)| search.min_score.is_none_or(|min| f64::from(*score) >= min));
+        if let Some(max) = search.per_document_max {
+            let mut of_document: HashMap<&str, usize> = HashMap::new();
+            expected.retain(|(chunk, _)| {
+                let chunks = of_document.entry(&chunk.document_id).or_default();
+                *chunks += 1;
+                *chunks <= max.get()
+            });
         }
+        expected.truncate(search.limit);
+        // The formulas and the order of their sums are fixed, so every bit is.
+        let expected: Vec<(&str, &str, u32)> =
+            expected.iter().map(|(chunk, score)| (chunk.id.as_str(), chunk.guard.as_str(), score.to_bits())).collect();
+        let found: Vec<(&str, &str, u32)> =
+            answer.iter().map(|c| (c.chunk_id.as_str(), c.guard.as_str(), c.score.to_bits())).collect();
+        assert_eq!(found, expected, "{search:?}");
     }
 }
 
-fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f64)> {
+/// Those that pass, best first.
+fn ranked<'a>(filter: Option<&Filter>, mut scores: Vec<(&'a Chunk, f32)>) -> Vec<(&'a Chunk, f32)> {
+    scores.retain(|(chunk, _)| filter.is_none_or(|filter| filter.matches(&chunk.metadata)));
+    scores.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.id.cmp(&b.id)));
+    scores
+}
+
+/// The product of the two directions, each rounded to f32, summed in order.
+fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
-    let cosine = |vector: &[f32]| dot(query, vector) / (dot(query, query) * dot(vector, vector)).sqrt();
-    chunks.iter().filter(|chunk| !chunk.vector.is_empty()).map(|chunk| (*chunk, cosine(&chunk.vector))).collect()
+    let length = |vector: &[f32]| dot(vector, vector).sqrt();
+    #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
+    let direction = |vector: &[f32]| -> Vec<f32> {
+        let length = length(vector);
+        vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
+    };
+    let cosine = |chunk: &Chunk| {
+        let product: f32 = direction(query).iter().zip(direction(&chunk.vector)).map(|(x, y)| x * y).sum();
+        let exact = dot(query, &chunk.vector) / (length(query) * length(&chunk.vector));
+        assert!((f64::from(product) - exact).abs() < TOLERANCE, "{query:?} and {:?}", chunk.vector);
+        // Zero has one sign.
+        product + 0.0
+    };
+    chunks.iter().filter(|chunk| !chunk.vector.is_empty()).map(|chunk| (*chunk, cosine(chunk))).collect()
+}
+
+/// Reciprocal ranks of two rankings, none of them longer than is looked at.
+fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
+    let mut scores: BTreeMap<&str, (&Chunk, f64)> = BTreeMap::new();
+    for ranking in rankings {
+        assert!(ranking.len() <= HYBRID_DEPTH);
+        for (place, (chunk, _)) in ranking.iter().enumerate() {
+            scores.entry(chunk.id.as_str()).or_insert((chunk, 0.0)).1 += 1.0 / (60.0 + float(place + 1));
+        }
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
+    scores.into_values().map(|(chunk, score)| (chunk, score as f32)).collect()
 }
 
 /// Words are those between spaces: the texts of these tests hold only lower-case words that are their own stems.
-fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f64)> {
+fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let words = |text: &str| -> Vec<String> {
         text.split(' ').filter(|word| word.chars().any(char::is_alphanumeric)).map(str::to_owned).collect()
     };
@@ -120,7 +141,7 @@ fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f64)> {
         if distinct.iter().any(|word| words.contains(word)) {
             // Scores that round to one f32 are a tie.
             #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
-            scores.push((*chunk, f64::from(score as f32)));
+            scores.push((*chunk, score as f32));
         }
     }
     scores

@@ -101,7 +101,15 @@ impl Store<'_> {
 }
 
 fn search(collection: &str, query: Query) -> Search {
-    Search { collection: collection.to_owned(), query, filter: None, scope: Scope::Everything, limit: 100 }
+    Search {
+        collection: collection.to_owned(),
+        query,
+        filter: None,
+        scope: Scope::Everything,
+        min_score: None,
+        per_document_max: None,
+        limit: 100,
+    }
 }
 
 fn near(collection: &str, vector: &[f32]) -> Search {

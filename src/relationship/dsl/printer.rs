@@ -1,27 +1,71 @@
 //! Writes a model as text, in the layout of `OpenFGA`'s own tools.
 
 use crate::relationship::model::{
-    AuthorizationModel, Condition, ParameterType, RelationDefinition, Rewrite, TypeRestriction,
+    AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, Rewrite, TypeRestriction,
 };
 
 /// The text of a model; [`super::parse`] reads it back as the same model (up to the order of `or` and `and`), unless
 /// the model subtracts `[…]`, which the language cannot say.
 #[must_use]
 pub fn print(model: &AuthorizationModel) -> String {
-    let mut text = format!("model\n  schema {}\n", model.schema_version);
-    for type_definition in &model.types {
-        line(&mut text, &format!("\ntype {}", type_definition.name));
-        if !type_definition.relations.is_empty() {
-            line(&mut text, "  relations");
+    Printer { with_sources: false }.model(model)
+}
+
+/// The same, with the module and file of each definition as a comment, where the model was put together from modules.
+#[must_use]
+pub fn print_with_sources(model: &AuthorizationModel) -> String {
+    Printer { with_sources: true }.model(model)
+}
+
+struct Printer {
+    with_sources: bool,
+}
+
+impl Printer {
+    fn model(&self, model: &AuthorizationModel) -> String {
+        let mut text = format!("model\n  schema {}\n", model.schema_version);
+        for definition in in_order(&model.types, |definition| (definition.source.as_ref(), definition.name.as_str())) {
+            let source = self.source("", definition.source.as_ref());
+            line(&mut text, &format!("\ntype {}{source}", definition.name));
+            if !definition.relations.is_empty() {
+                line(&mut text, "  relations");
+            }
+            let of_module = definition.source.is_some() || definition.relations.iter().any(|r| r.source.is_some());
+            for relation in in_order(&definition.relations, |relation| {
+                // Only a type of a module has an order of its own: the type's own relations before those that extend it.
+                (relation.source.as_ref(), if of_module { relation.name.as_str() } else { "" })
+            }) {
+                let source = self.source("extended by: ", relation.source.as_ref());
+                line(&mut text, &format!("    define {}: {}{source}", relation.name, print_relation(relation)));
+            }
         }
-        for relation in &type_definition.relations {
-            line(&mut text, &format!("    define {}: {}", relation.name, print_relation(relation)));
+        let conditions: Vec<(&String, &Condition)> = model.conditions.iter().collect();
+        for (name, condition) in in_order(&conditions, |(name, condition)| (condition.source.as_ref(), name.as_str())) {
+            let source = self.source("", condition.source.as_ref());
+            line(&mut text, &format!("\ncondition {name}{}{source}", print_condition(condition)));
+        }
+        text
+    }
+
+    fn source(&self, what: &str, source: Option<&ModuleSource>) -> String {
+        match source {
+            Some(ModuleSource { module, file }) if self.with_sources => {
+                format!(" # {what}module: {module}, file: {file}")
+            }
+            Some(_) | None => String::new(),
         }
     }
-    for (name, condition) in &model.conditions {
-        line(&mut text, &format!("\ncondition {name}{}", print_condition(condition)));
-    }
-    text
+}
+
+/// Definitions of modules in `OpenFGA`'s order: by module, file and name. Where there are no modules, as they were written.
+fn in_order<'m, T>(definitions: &'m [T], key: impl Fn(&'m T) -> (Option<&'m ModuleSource>, &'m str)) -> Vec<&'m T> {
+    let mut sorted: Vec<&T> = definitions.iter().collect();
+    sorted.sort_by_key(|definition| match key(definition) {
+        (Some(ModuleSource { module, file }), name) => (module.as_str(), file.as_str(), name),
+        (None, name) if definitions.iter().any(|other| key(other).0.is_some()) => ("", "", name),
+        (None, _) => ("", "", ""),
+    });
+    sorted
 }
 
 /// What a condition is, without its name: parameters and expression.
@@ -34,6 +78,12 @@ pub fn print_condition(condition: &Condition) -> String {
 #[must_use]
 pub fn print_relation(relation: &RelationDefinition) -> String {
     operand(&relation.rewrite, &relation.directly_related, false)
+}
+
+/// A part of how a relation is defined.
+#[must_use]
+pub(crate) fn print_rewrite(rewrite: &Rewrite, directly_related: &[TypeRestriction]) -> String {
+    operand(rewrite, directly_related, false)
 }
 
 fn line(text: &mut String, content: &str) {

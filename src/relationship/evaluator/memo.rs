@@ -81,6 +81,9 @@ impl Memo {
                 }
             }
             Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
+                if outcome.verdict != Verdict::Cyclic {
+                    self.forget_cyclic(mark);
+                }
                 let final_answer = outcome.cut_at >= position;
                 if final_answer {
                     outcome.cut_at = Outcome::NOT_CUT;
@@ -119,6 +122,19 @@ impl Memo {
         for node in self.provisional.iter().skip(mark) {
             if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
                 unknown.outcome.cut_at = unknown.outcome.cut_at.min(position);
+            }
+        }
+    }
+
+    /// Forgets what depends on itself since the mark: it was found while the node of the mark was taken to depend on itself,
+    /// and that node failed.
+    fn forget_cyclic(&mut self, mark: usize) {
+        let found = self.provisional.split_off(mark);
+        for node in found {
+            let Some(slot) = self.slots.get_mut(&node) else { continue };
+            match slot.unknown {
+                Some(Unknown { outcome: Outcome { verdict: Verdict::Cyclic, .. }, .. }) => slot.unknown = None,
+                Some(_) | None => self.provisional.push(node),
             }
         }
     }

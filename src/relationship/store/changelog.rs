@@ -11,7 +11,7 @@ use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
 /// What happened to a tuple.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// It was put in.
     Write,

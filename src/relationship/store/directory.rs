@@ -6,7 +6,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::changelog;
 use super::ids::StoreId;
-use super::tables::{ASSERTIONS, CHANGES, MODELS, STORES, TUPLES, by_id, by_key, by_sequence};
+use super::tables::{ASSERTIONS, CHANGES, MARKERS, MODELS, STORES, TUPLES, by_id, by_key, by_sequence};
 use crate::storage::StorageError;
 
 /// A store's entry.
@@ -80,6 +80,8 @@ pub(super) fn delete(path: &Path, database: &Database, id: StoreId) -> Result<()
     {
         let mut stores = transaction.open_table(STORES).map_err(|e| failed(e.into()))?;
         stores.remove(id.key()).map_err(|e| failed(e.into()))?;
+        let mut markers = transaction.open_table(MARKERS).map_err(|e| failed(e.into()))?;
+        markers.remove(id.key()).map_err(|e| failed(e.into()))?;
         let mut models = transaction.open_table(MODELS).map_err(|e| failed(e.into()))?;
         models.retain_in(by_id(id), |_, _| false).map_err(|e| failed(e.into()))?;
         let mut assertions = transaction.open_table(ASSERTIONS).map_err(|e| failed(e.into()))?;

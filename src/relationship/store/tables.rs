@@ -7,7 +7,7 @@ use std::path::Path;
 use redb::{Database, TableDefinition};
 
 use super::ids::StoreId;
-use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition};
+use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition, User};
 use crate::storage::StorageError;
 
 /// Stores by id: name, and when it was made in milliseconds since 1970.
@@ -22,6 +22,8 @@ pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumn
 pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
 /// What a client keeps with a version of the model, as it was sent.
 pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
+/// How far a store that is a copy of another has come.
+pub(super) const MARKERS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("markers");
 
 /// The name of a tuple's condition and its context as JSON; both empty where there is none.
 pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
@@ -36,6 +38,7 @@ pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageErro
     transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
     transaction.open_table(ASSERTIONS).map_err(|e| failed(e.into()))?;
+    transaction.open_table(MARKERS).map_err(|e| failed(e.into()))?;
     transaction.commit().map_err(|e| failed(e.into()))
 }
 
@@ -59,7 +62,12 @@ pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound
 
 /// `object#relation@user`, which is unique: an object has no `#`, a relation neither `#` nor `@`.
 pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
-    format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
+    let (object, relation) = (tuple.object.as_str(), tuple.relation.as_str());
+    match &tuple.user {
+        User::Object(user) => [object, "#", relation, "@", user.as_str()].concat(),
+        User::Wildcard(of) => [object, "#", relation, "@", of.as_str(), ":*"].concat(),
+        User::Userset(user, of) => [object, "#", relation, "@", user.as_str(), "#", of.as_str()].concat(),
+    }
 }
 
 /// Object, relation and user of a key.

@@ -159,6 +159,16 @@ fn assert_no_shut_text_was_read(shelf: &Shelf) {
 }
 
 async fn retrieve(shelf: &Arc<Shelf>, local: bool, query: Query, top_k: u32) -> Result<Outcome, RetrievalError> {
+    retrieve_grouped(shelf, local, query, top_k, 0).await
+}
+
+async fn retrieve_grouped(
+    shelf: &Arc<Shelf>,
+    local: bool,
+    query: Query,
+    top_k: u32,
+    per_document_max: u32,
+) -> Result<Outcome, RetrievalError> {
     let config = RetrievalConfig {
         relation: Relation::parse("can_read").unwrap(),
         top_k_max: 10,
@@ -171,6 +181,8 @@ async fn retrieve(shelf: &Arc<Shelf>, local: bool, query: Query, top_k: u32) -> 
         query: Some(query),
         top_k,
         filter: None,
+        min_score: None,
+        per_document_max,
         consistency: Consistency::default(),
     };
     let request = RetrievalRequest::new(parts, config.top_k_max).unwrap();
@@ -180,6 +192,10 @@ async fn retrieve(shelf: &Arc<Shelf>, local: bool, query: Query, top_k: u32) -> 
     let retrieval = outcome?;
     let guards = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().guard.id().to_owned()).collect();
     Ok(Outcome { guards, completion: retrieval.completion })
+}
+
+fn strings(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
 /// Both plans: everything visible ahead, and search then check.
@@ -241,6 +257,24 @@ async fn a_wrong_hint_or_a_change_in_between_leaks_nothing() {
             };
             assert_eq!(outcome.guards, expected, "{fault:?}");
             assert_eq!(outcome.completion, Completion::Complete, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_gives_no_more_chunks_than_wanted() {
+    let guards = ["open1", "shut", "open1", "open1", "open2", "shut", "open2", "open3", "open3"];
+    let rows: [(u32, u32, &[&str], Completion); 4] = [
+        (1, 3, &["open1", "open2", "open3"], Completion::Complete),
+        (1, 4, &["open1", "open2", "open3"], Completion::Exhausted),
+        (2, 4, &["open1", "open1", "open2", "open2"], Completion::Complete),
+        (9, 7, &["open1", "open1", "open1", "open2", "open2", "open3", "open3"], Completion::Complete),
+    ];
+    for (per_document_max, top_k, expected, completion) in rows {
+        for (local, query) in plans() {
+            let shelf = shelf(&guards, Fault::None);
+            let outcome = retrieve_grouped(&shelf, local, query, top_k, per_document_max).await.unwrap();
+            assert_eq!((outcome.guards.as_slice(), outcome.completion), (strings(expected).as_slice(), completion));
         }
     }
 }

@@ -164,6 +164,15 @@ impl Columns {
         self.guards.get(chunk as usize).copied().unwrap_or(NONE)
     }
 
+    pub(super) fn id(&self, chunk: ChunkNumber) -> &str {
+        self.ids.get(chunk as usize).map(|id| &**id).unwrap_or_default()
+    }
+
+    /// The id of the document.
+    pub(super) fn document(&self, chunk: ChunkNumber) -> &str {
+        self.documents.get(chunk as usize).map(|id| &**id).unwrap_or_default()
+    }
+
     pub(super) fn length(&self, chunk: ChunkNumber) -> u32 {
         self.lengths.get(chunk as usize).copied().unwrap_or_default()
     }

@@ -1,67 +1,139 @@
-//! What both kinds of search share: the visible chunks of a scope, and the caller's filter.
+//! What all kinds of search share: the chunks that a search may find.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rayon::prelude::*;
+
+use super::caller::Caller;
 use super::guards::{ScopedGuards, Statistics};
 use super::index::{ChunkNumber, Index};
-use crate::vector_store::{Filter, Scope};
+use crate::vector_store::{Filter, Search};
 
-/// The living chunks of a scope.
-pub(super) struct VisibleSet<'a> {
-    index: &'a Index,
+/// What one thread looks at in a stretch; less than this is not worth a second thread.
+const BLOCK_CHUNKS: u32 = 4_096;
+/// A scope with more than one chunk in so many is found by going through all chunks, in the order of memory.
+const SPARSE_FACTOR: usize = 8;
+
+/// The living chunks of the scope that pass the caller's filter.
+pub(super) struct Eligible<'a> {
+    pub(super) index: &'a Index,
     guards: ScopedGuards<'a>,
+    filter: FilterTest<'a>,
+    caller: &'a Caller,
 }
 
-impl<'a> VisibleSet<'a> {
-    pub(super) fn new(index: &'a Index, scope: &'a Scope) -> Self {
-        Self { index, guards: index.guards.within(scope) }
+impl<'a> Eligible<'a> {
+    pub(super) fn new(index: &'a Index, search: &'a Search, caller: &'a Caller) -> Self {
+        let filter = FilterTest::new(index, search.filter.as_ref());
+        Self { index, guards: index.guards.within(&search.scope), filter, caller }
     }
 
+    /// Of the visible chunks, whatever the filter.
     pub(super) fn statistics(&self) -> Statistics {
         self.guards.members().map(|members| members.statistics).sum()
     }
 
-    /// How many chunks there are at most; deleted ones may be counted.
+    /// How many chunks are visible at most; deleted ones may be counted.
     pub(super) fn chunks_max(&self) -> usize {
         self.guards.members().map(|members| members.chunks.len()).sum()
     }
 
-    /// In no particular order.
-    pub(super) fn chunks(&self) -> Vec<ChunkNumber> {
-        let is_living = |chunk: &ChunkNumber| self.index.columns.is_living(*chunk);
-        if self.guards.is_everything() {
-            // In the order of the columns, which a scan runs through fastest.
-            return (0..self.index.columns.next_number()).filter(is_living).collect();
-        }
-        self.guards.members().flat_map(|members| members.chunks.iter().copied()).filter(is_living).collect()
+    /// Whether a search of many chunks should go on.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.caller.is_gone()
     }
 
-    /// A test for single chunks; making it costs one step per guard of the collection.
-    pub(super) fn test(&self) -> impl Fn(ChunkNumber) -> bool {
+    /// Whether a visible chunk passes the filter.
+    pub(super) fn passes(&self, chunk: ChunkNumber) -> bool {
+        self.filter.passes(chunk)
+    }
+
+    /// The visible chunks, ascending.
+    pub(super) fn visible(&self) -> Vec<ChunkNumber> {
+        let mut chunks = self.listed();
+        chunks.sort_unstable();
+        chunks
+    }
+
+    /// A test whether single chunks are visible; making it costs one step per guard of the collection.
+    pub(super) fn visibility(&self) -> impl Fn(ChunkNumber) -> bool + Sync {
         let flags = self.guards.flags();
         move |chunk| flags.get(self.index.columns.guard(chunk) as usize).copied().unwrap_or(false)
+    }
+
+    /// Whether it is cheaper to look at every chunk than to list the visible ones.
+    pub(super) fn is_dense(&self) -> bool {
+        self.guards.is_everything() || self.chunks_max() > self.index.columns.ids.len() / SPARSE_FACTOR
+    }
+
+    /// Visits every eligible chunk once, on all cores; each thread collects into its own `T`.
+    pub(super) fn collect<T: Send>(
+        &self,
+        new: impl Fn() -> T + Sync + Send,
+        visit: impl Fn(&mut T, ChunkNumber) + Sync + Send,
+        merge: impl Fn(T, T) -> T + Sync + Send,
+    ) -> T {
+        let visit = |mut collected: T, chunk: ChunkNumber| {
+            if self.passes(chunk) {
+                visit(&mut collected, chunk);
+            }
+            collected
+        };
+        if !self.is_dense() {
+            let chunks = self.listed();
+            let blocks = chunks.par_chunks(BLOCK_CHUNKS as usize).filter(|_| self.is_wanted());
+            return blocks.fold(&new, |all, block| block.iter().copied().fold(all, &visit)).reduce(&new, merge);
+        }
+        let end = self.index.columns.next_number();
+        let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.is_wanted());
+        let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
+        if self.guards.is_everything() {
+            let is_living = |chunk: &ChunkNumber| self.index.columns.is_living(*chunk);
+            return blocks.fold(&new, |all, block| block.filter(is_living).fold(all, &visit)).reduce(&new, merge);
+        }
+        let is_visible = self.visibility();
+        blocks.fold(&new, |all, block| block.filter(|chunk| is_visible(*chunk)).fold(all, &visit)).reduce(&new, merge)
+    }
+
+    /// The visible chunks in no particular order.
+    fn listed(&self) -> Vec<ChunkNumber> {
+        let is_living = |chunk: &ChunkNumber| self.index.columns.is_living(*chunk);
+        self.guards.members().flat_map(|members| members.chunks.iter().copied()).filter(is_living).collect()
     }
 }
 
 /// Applies a filter, once for each distinct metadata: the chunks of a document mostly share theirs.
-pub(super) struct FilterTest<'a> {
+struct FilterTest<'a> {
     index: &'a Index,
     filter: Option<&'a Filter>,
-    verdicts: Vec<Option<bool>>,
+    verdicts: Vec<AtomicU8>,
 }
 
+/// The states of a verdict.
+const UNKNOWN: u8 = 0;
+const PASSES: u8 = 1;
+const FAILS: u8 = 2;
+
 impl<'a> FilterTest<'a> {
-    pub(super) fn new(index: &'a Index, filter: Option<&'a Filter>) -> Self {
-        let verdicts = filter.map(|_| vec![None; index.columns.metadata_values.len()]).unwrap_or_default();
-        Self { index, filter, verdicts }
+    fn new(index: &'a Index, filter: Option<&'a Filter>) -> Self {
+        let values = if filter.is_some() { index.columns.metadata_values.len() } else { 0 };
+        Self { index, filter, verdicts: (0..values).map(|_| AtomicU8::new(UNKNOWN)).collect() }
     }
 
-    pub(super) fn passes(&mut self, chunk: ChunkNumber) -> bool {
+    fn passes(&self, chunk: ChunkNumber) -> bool {
         let Some(filter) = self.filter else { return true };
         let place = self.index.columns.metadata_place(chunk);
-        let (Some(verdict), Some(metadata)) =
-            (self.verdicts.get_mut(place), self.index.columns.metadata_values.get(place))
+        let (Some(verdict), Some(metadata)) = (self.verdicts.get(place), self.index.columns.metadata_values.get(place))
         else {
             return false;
         };
-        *verdict.get_or_insert_with(|| filter.matches(metadata))
+        match verdict.load(Ordering::Relaxed) {
+            UNKNOWN => {
+                let passes = filter.matches(metadata);
+                verdict.store(if passes { PASSES } else { FAILS }, Ordering::Relaxed);
+                passes
+            }
+            known => known == PASSES,
+        }
     }
 }

@@ -11,13 +11,11 @@
 
 use std::num::Saturating;
 
-use super::caller::Caller;
-use super::index::{ChunkNumber, Index};
+use super::index::ChunkNumber;
 use super::postings::Posting;
-use super::search::{FilterTest, VisibleSet};
+use super::search::Eligible;
 use super::terms::TermCount;
-use super::top_k::{Hit, TopK};
-use crate::vector_store::{Filter, Scope};
+use super::top_k::{Bar, Hit, Selection, TopK};
 
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
@@ -42,37 +40,30 @@ impl Cursor {
     }
 }
 
-/// The best `limit` chunks that hold at least one of the terms, best first.
-pub(super) fn search(
-    index: &Index,
-    terms: &[TermCount],
-    scope: &Scope,
-    filter: Option<&Filter>,
-    limit: usize,
-    caller: &Caller,
-) -> Vec<Hit> {
-    let visible = VisibleSet::new(index, scope);
-    let statistics = visible.statistics();
-    if limit == 0 || statistics.chunks == 0 {
+/// The selected chunks that hold at least one of the terms, best first.
+pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
+    let index = eligible.index;
+    let statistics = eligible.statistics();
+    if statistics.chunks == 0 {
         return Vec::new();
     }
-    let mut cursors = cursors(index, terms, &visible);
+    let mut cursors = cursors(eligible, terms);
     let average_length = exact(statistics.words) / exact(statistics.chunks);
-    let mut filter = FilterTest::new(index, filter);
-    let mut best = TopK::new(limit, &index.columns.ids);
+    let bar = Bar::new(selection);
+    let mut best = TopK::new(selection, &index.columns, &bar);
     // One chunk at a time: the lists all ascend, so the lowest head is the next chunk that holds any of the terms.
     let mut chunks_until_look = CHUNKS_BETWEEN_LOOKS;
     while let Some(chunk) = cursors.iter().filter_map(Cursor::head).map(|posting| posting.chunk).min() {
         chunks_until_look -= 1;
         if chunks_until_look == 0 {
-            if caller.is_gone() {
+            if !eligible.is_wanted() {
                 break;
             }
             chunks_until_look = CHUNKS_BETWEEN_LOOKS;
         }
         let norm = K1 * (1.0 - B + B * f64::from(index.columns.length(chunk)) / average_length);
         let hit = Hit { score: take_score(&mut cursors, chunk, norm), chunk };
-        if filter.passes(chunk) {
+        if eligible.passes(chunk) {
             best.push(hit);
         }
     }
@@ -94,21 +85,17 @@ fn take_score(cursors: &mut [Cursor], chunk: ChunkNumber, norm: f64) -> f32 {
     score
 }
 
-fn cursors(index: &Index, terms: &[TermCount], visible: &VisibleSet<'_>) -> Vec<Cursor> {
-    let total = exact(visible.statistics().chunks);
-    let chunks_max = visible.chunks_max();
-    let is_visible = visible.test();
+fn cursors(eligible: &Eligible<'_>, terms: &[TermCount]) -> Vec<Cursor> {
+    let total = exact(eligible.statistics().chunks);
+    let chunks_max = eligible.chunks_max();
+    let is_visible = eligible.visibility();
     // Made when the first long list asks for it.
     let mut visible_chunks: Option<Vec<ChunkNumber>> = None;
     let mut cursors = Vec::with_capacity(terms.len());
     for (term, occurrences) in terms {
-        let list = index.postings.list(term);
+        let list = eligible.index.postings.list(term);
         let postings: Vec<Posting> = if list.len() / LONG_LIST_FACTOR > chunks_max {
-            let chunks = visible_chunks.get_or_insert_with(|| {
-                let mut chunks = visible.chunks();
-                chunks.sort_unstable();
-                chunks
-            });
+            let chunks = visible_chunks.get_or_insert_with(|| eligible.visible());
             let found = |chunk: &ChunkNumber| list.binary_search_by_key(chunk, |posting| posting.chunk).ok();
             chunks.iter().filter_map(found).filter_map(|place| list.get(place).copied()).collect()
         } else {

@@ -1,13 +1,19 @@
-//! The best k of many: best score first, ties by chunk id.
+//! The best k of many: best score first, ties by chunk id, of each document no more than wanted.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{self, AtomicU32};
 
-use super::index::ChunkNumber;
+use super::index::{ChunkNumber, Columns};
+use crate::vector_store::Search;
 
-/// Room that is made ahead; a larger `limit` grows as it fills.
-const CAPACITY_MAX: usize = 1_024;
+/// Hits are collected up to this many, or twice the limit, before the best of them are picked: sorting many at once is
+/// cheaper than keeping each in its place.
+const ROOM_MIN: usize = 64;
+
+/// The sign bit of a float.
+const SIGN: u32 = 1 << 31;
 
 /// A chunk and its score.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,80 +22,146 @@ pub(super) struct Hit {
     pub(super) chunk: ChunkNumber,
 }
 
-/// Keeps the best `limit` hits of those pushed, whatever their order.
+/// Which of the hits are wanted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Selection {
+    pub(super) limit: usize,
+    pub(super) per_document_max: Option<NonZeroUsize>,
+    /// The lowest score that is wanted.
+    pub(super) score_min: f32,
+}
+
+impl Selection {
+    /// The best so many of all.
+    pub(super) fn best(limit: usize) -> Self {
+        Self { limit, per_document_max: None, score_min: f32::NEG_INFINITY }
+    }
+
+    pub(super) fn of(search: &Search) -> Self {
+        let score_min = search.min_score.map_or(f32::NEG_INFINITY, lowest_at_least);
+        Self { limit: search.limit, per_document_max: search.per_document_max, score_min }
+    }
+}
+
+/// The lowest f32 that is not below a number.
+fn lowest_at_least(number: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded up below where it was rounded down here")]
+    let nearest = number as f32;
+    if f64::from(nearest) < number { nearest.next_up() } else { nearest }
+}
+
+/// A score that rises while a search goes on: whoever scores less is not among the best. Shared by the threads of one
+/// search, so that what one has found saves the others work.
+///
+/// INVARIANT (bars change no answer): the bar is never above the score of the last of the best of all, and what scores the
+/// same is kept, so how threads take turns decides what is skipped and never what is found.
+pub(super) struct Bar(AtomicU32);
+
+impl Bar {
+    pub(super) fn new(selection: Selection) -> Self {
+        Self(AtomicU32::new(ordered(selection.score_min)))
+    }
+
+    pub(super) fn score(&self) -> f32 {
+        let ordered = self.0.load(atomic::Ordering::Relaxed);
+        f32::from_bits(if ordered & SIGN == 0 { !ordered } else { ordered & !SIGN })
+    }
+
+    fn raise(&self, score: f32) {
+        self.0.fetch_max(ordered(score), atomic::Ordering::Relaxed);
+    }
+}
+
+/// Bits that order as the floats do.
+fn ordered(score: f32) -> u32 {
+    let bits = score.to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+/// Keeps the best of the hits that are pushed, whatever their order.
 ///
 /// INVARIANT (visible set alone): the order of hits is by score and chunk id, never by chunk number, which depends on what
 /// else was ingested and when.
 pub(super) struct TopK<'a> {
-    limit: usize,
-    ids: &'a [Arc<str>],
-    /// The worst on top.
-    heap: BinaryHeap<Ranked<'a>>,
-}
-
-struct Ranked<'a> {
-    hit: Hit,
-    id: &'a str,
+    selection: Selection,
+    columns: &'a Columns,
+    bar: &'a Bar,
+    hits: Vec<Hit>,
 }
 
 impl<'a> TopK<'a> {
-    pub(super) fn new(limit: usize, ids: &'a [Arc<str>]) -> Self {
-        Self { limit, ids, heap: BinaryHeap::with_capacity(limit.min(CAPACITY_MAX)) }
+    pub(super) fn new(selection: Selection, columns: &'a Columns, bar: &'a Bar) -> Self {
+        Self { selection, columns, bar, hits: Vec::new() }
     }
 
     pub(super) fn push(&mut self, hit: Hit) {
-        if self.heap.len() < self.limit {
-            let id = self.id(hit.chunk);
-            self.heap.push(Ranked { hit, id });
+        if hit.score < self.bar.score() {
             return;
         }
-        // Most hits end here, without a look at their ids.
-        if self.heap.peek().is_none_or(|worst| hit.score < worst.hit.score) {
-            return;
-        }
-        let id = self.id(hit.chunk);
-        if let Some(mut worst) = self.heap.peek_mut() {
-            let better = Ranked { hit, id };
-            if better < *worst {
-                *worst = better;
-            }
+        self.hits.push(hit);
+        if self.hits.len() >= self.selection.limit.saturating_mul(2).max(ROOM_MIN) {
+            self.condense();
         }
     }
 
     pub(super) fn merge(mut self, other: Self) -> Self {
-        for ranked in other.heap {
-            self.push(ranked.hit);
+        for hit in other.hits {
+            self.push(hit);
         }
         self
     }
 
     /// Best first.
-    pub(super) fn into_hits(self) -> Vec<Hit> {
-        self.heap.into_sorted_vec().into_iter().map(|ranked| ranked.hit).collect()
+    pub(super) fn into_hits(mut self) -> Vec<Hit> {
+        self.condense();
+        self.hits
     }
 
-    fn id(&self, chunk: ChunkNumber) -> &'a str {
-        self.ids.get(chunk as usize).map(|id| &**id).unwrap_or_default()
-    }
-}
-
-/// Greater is worse.
-impl Ord for Ranked<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.hit.score.total_cmp(&self.hit.score).then_with(|| self.id.cmp(other.id))
-    }
-}
-
-impl PartialOrd for Ranked<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Ranked<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
+    /// Leaves the best, best first.
+    fn condense(&mut self) {
+        let columns = self.columns;
+        self.hits.sort_unstable_by(|a, b| compare(columns, *a, *b));
+        if let Some(max) = self.selection.per_document_max {
+            let mut of_document: HashMap<&str, usize> = HashMap::new();
+            self.hits.retain(|hit| {
+                let chunks = of_document.entry(columns.document(hit.chunk)).or_default();
+                *chunks += 1;
+                *chunks <= max.get()
+            });
+        }
+        self.hits.truncate(self.selection.limit);
+        if let Some(last) = self.hits.last().filter(|_| self.hits.len() == self.selection.limit) {
+            self.bar.raise(last.score);
+        }
     }
 }
 
-impl Eq for Ranked<'_> {}
+/// Less is better.
+fn compare(columns: &Columns, a: Hit, b: Hit) -> Ordering {
+    b.score.total_cmp(&a.score).then_with(|| columns.id(a.chunk).cmp(columns.id(b.chunk)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_only_rises_and_keeps_every_score() {
+        let scores = [f32::NEG_INFINITY, f32::MIN, -1.5, -1e-45, 0.0, 1e-45, 0.25, f32::MAX, f32::INFINITY];
+        let bar = Bar::new(Selection::best(1));
+        for score in scores {
+            bar.raise(score);
+            bar.raise(score.next_down());
+            assert_eq!(bar.score().to_bits(), score.to_bits());
+        }
+    }
+
+    #[test]
+    fn the_lowest_score_is_not_below_what_is_asked_for() {
+        for number in [0.5, 0.1, -0.1, 0.0, 1e300, -1e300] {
+            let lowest = lowest_at_least(number);
+            assert!(f64::from(lowest) >= number, "{number}: {lowest}");
+            assert!(f64::from(lowest.next_down()) < number, "{number}: {lowest}");
+        }
+    }
+}

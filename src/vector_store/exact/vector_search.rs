@@ -3,42 +3,27 @@
 //! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function, so it
 //! does not depend on the scope, on the other chunks, or on how the scan is divided among threads.
 
-use rayon::prelude::*;
-
-use super::caller::Caller;
-use super::index::{ChunkNumber, Index};
-use super::search::{FilterTest, VisibleSet};
-use super::top_k::{Hit, TopK};
-use crate::vector_store::{Filter, Scope};
+use super::search::Eligible;
+use super::top_k::{Bar, Hit, Selection, TopK};
 
 /// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
 /// the compiler can use vector instructions. Measured as fast as hand-written ones: a scan waits for memory.
 const LANES: usize = 16;
 
-/// What one thread scans at a stretch; less than this is not worth a second thread.
-const BLOCK_CHUNKS: usize = 4_096;
-
-/// The best `limit` chunks that have a vector, best first. The query has the dimension of the collection.
-pub(super) fn search(
-    index: &Index,
-    query: &[f32],
-    scope: &Scope,
-    filter: Option<&Filter>,
-    limit: usize,
-    caller: &Caller,
-) -> Vec<Hit> {
-    if limit == 0 {
-        return Vec::new();
-    }
+/// The selected chunks that have a vector, best first. The query has the dimension of the collection.
+pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selection) -> Vec<Hit> {
     let query = normalized(query);
-    let mut chunks = VisibleSet::new(index, scope).chunks();
-    let mut filter = FilterTest::new(index, filter);
-    chunks.retain(|chunk| filter.passes(*chunk));
-    let best = chunks
-        .par_chunks(BLOCK_CHUNKS)
-        .map(|block| if caller.is_gone() { &[] } else { block })
-        .map(|block| scan(index, &query, block, limit))
-        .reduce(|| TopK::new(limit, &index.columns.ids), TopK::merge);
+    let columns = &eligible.index.columns;
+    let bar = Bar::new(selection);
+    let best = eligible.collect(
+        || TopK::new(selection, columns, &bar),
+        |best, chunk| {
+            if let Some(vector) = columns.vector(chunk, query.len()) {
+                best.push(Hit { score: similarity(&query, vector), chunk });
+            }
+        },
+        TopK::merge,
+    );
     best.into_hits()
 }
 
@@ -48,16 +33,6 @@ pub(super) fn normalized(vector: &[f32]) -> Vec<f32> {
     // In f64 the squares of the largest and of the smallest f32 are still finite and not zero.
     let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
     vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
-}
-
-fn scan<'a>(index: &'a Index, query: &[f32], chunks: &[ChunkNumber], limit: usize) -> TopK<'a> {
-    let mut best = TopK::new(limit, &index.columns.ids);
-    for chunk in chunks {
-        if let Some(vector) = index.columns.vector(*chunk, query.len()) {
-            best.push(Hit { score: similarity(query, vector), chunk: *chunk });
-        }
-    }
-    best
 }
 
 fn similarity(query: &[f32], vector: &[f32]) -> f32 {

@@ -24,7 +24,7 @@ impl QdrantStore {
         validation::check_query(&search.query)?;
         let vector = match &search.query {
             Query::Vector(vector) => vector,
-            Query::Text(_) => {
+            Query::Text(_) | Query::Hybrid { .. } => {
                 let text = "the Qdrant store takes vector queries only; text queries need the embedded engine";
                 return Err(VectorStoreError::Unsupported(text.to_owned()));
             }
@@ -42,6 +42,7 @@ impl QdrantStore {
             let conditions: Vec<Condition> = scope.into_iter().chain(wanted.clone()).collect();
             found.extend(self.find_nearest_where(search, vector, conditions).await?);
         }
+        found.retain(|candidate| search.min_score.is_none_or(|score| f64::from(candidate.score) >= score));
         found.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.chunk_id.cmp(&b.chunk_id)));
         found.truncate(search.limit);
         Ok(found)
@@ -55,7 +56,7 @@ impl QdrantStore {
     ) -> Result<Vec<Candidate>, VectorStoreError> {
         let mut asked = search.limit;
         for _ in 0..ROUNDS_MAX {
-            let points = self.query(&search.collection, vector, conditions.clone(), asked).await?;
+            let points = self.query(search, vector, conditions.clone(), asked).await?;
             let exhausted = points.len() < asked;
             let mut candidates = account(points, asked)?;
             if exhausted || candidates.len() >= search.limit {
@@ -70,11 +71,12 @@ impl QdrantStore {
 
     async fn query(
         &self,
-        collection: &str,
+        search: &Search,
         vector: &[f32],
         conditions: Vec<Condition>,
         limit: usize,
     ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
+        let collection = search.collection.as_str();
         let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), GUARD.to_owned()] };
         let mut request = QueryPointsBuilder::new(collection)
             .query(QdrantQuery::new_nearest(VectorInput::new_dense(vector.to_vec())))
@@ -82,6 +84,12 @@ impl QdrantStore {
             .params(SearchParamsBuilder::default().exact(self.exact))
             .with_payload(SelectorOptions::Include(fields))
             .with_vectors(false);
+        if let Some(score) = search.min_score {
+            // Not above it; what is a little below is taken out afterwards.
+            #[expect(clippy::cast_possible_truncation, reason = "rounded down below where it was rounded up here")]
+            let nearest = score as f32;
+            request = request.score_threshold(if f64::from(nearest) > score { nearest.next_down() } else { nearest });
+        }
         if let Some(name) = &self.vector_name {
             request = request.using(name.clone());
         }

@@ -1,0 +1,154 @@
+//! What a replica reads of an `OpenFGA` server: `ReadAuthorizationModel`, `Read` and `ReadChanges`.
+
+use async_trait::async_trait;
+use openfga_client::client::{
+    ConsistencyPreference, ReadAuthorizationModelRequest, ReadChangesRequest, ReadRequest, ReadRequestTupleKey,
+    TupleChange, TupleKey, TupleOperation,
+};
+use tokio::time::timeout_at;
+
+use super::{OpenFgaConfig, Server, wire};
+use crate::authz::AuthzError;
+use crate::authz::replica::source::{ModelVersion, Page, RelationshipSource, SourceChange};
+use crate::backend::BackendError;
+use crate::relationship::store::Operation;
+use crate::relationship::tuple::TupleCondition;
+use crate::relationship::validate::ValidModel;
+use crate::relationship::{RelationshipTuple, json};
+
+/// The most that a server gives at once.
+const PAGE_SIZE: i32 = 100;
+
+/// Reads one store of an `OpenFGA` server.
+#[derive(Clone, Debug)]
+pub struct OpenFgaSource {
+    server: Server,
+}
+
+impl OpenFgaSource {
+    /// Prepares the calls; the server is contacted at the first one. Must run inside tokio.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used.
+    pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
+        Ok(Self { server: Server::new(config)? })
+    }
+
+    /// One call, no longer than the configured timeout.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, AuthzError>> + Send) -> Result<T, AuthzError> {
+        match timeout_at(self.server.deadline(), call).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+
+    async fn read(&self, request: ReadRequest) -> Result<Page<RelationshipTuple>, AuthzError> {
+        let mut client = self.server.client();
+        let call = async { client.read(request).await.map_err(|e| wire::failed(&e)) };
+        let response = self.within(call).await?.into_inner();
+        let tuples = response.tuples.iter().map(|tuple| read_tuple(tuple.key.as_ref()));
+        Ok(Page { items: tuples.collect::<Result<_, _>>()?, next: response.continuation_token })
+    }
+}
+
+#[async_trait]
+impl RelationshipSource for OpenFgaSource {
+    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, Option<ValidModel>), AuthzError> {
+        let model = self.within(self.server.find_model()).await?;
+        let version = ModelVersion { store_id: model.store_id, model_id: model.id };
+        if known == Some(&version) {
+            return Ok((version, None));
+        }
+        let request =
+            ReadAuthorizationModelRequest { store_id: version.store_id.clone(), id: version.model_id.clone() };
+        let mut client = self.server.client();
+        let call = async { client.read_authorization_model(request).await.map_err(|e| wire::failed(&e)) };
+        let message = self.within(call).await?.into_inner().authorization_model.ok_or(AuthzError::NoModel)?;
+        let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", version.model_id));
+        let text = serde_json::to_string(&message).map_err(|e| not_understood(e.to_string()))?;
+        let model = json::read(&text).map_err(|e| not_understood(e.to_string()))?;
+        let first = |errors: Vec<crate::relationship::validate::ModelError>| {
+            not_understood(errors.first().map(ToString::to_string).unwrap_or_default())
+        };
+        let model = ValidModel::with_slips(model).map_err(first)?;
+        Ok((version, Some(model)))
+    }
+
+    async fn tuples(&self, store_id: &str, token: &str) -> Result<Page<RelationshipTuple>, AuthzError> {
+        let request = ReadRequest {
+            store_id: store_id.to_owned(),
+            tuple_key: None,
+            page_size: Some(PAGE_SIZE),
+            continuation_token: token.to_owned(),
+            consistency: ConsistencyPreference::HigherConsistency.into(),
+        };
+        self.read(request).await
+    }
+
+    async fn changes(&self, store_id: &str, token: &str) -> Result<Page<SourceChange>, AuthzError> {
+        let request = ReadChangesRequest {
+            store_id: store_id.to_owned(),
+            r#type: String::new(),
+            page_size: Some(PAGE_SIZE),
+            continuation_token: token.to_owned(),
+            start_time: None,
+        };
+        let mut client = self.server.client();
+        let call = async { client.read_changes(request).await.map_err(|e| wire::failed(&e)) };
+        let response = self.within(call).await?.into_inner();
+        let changes: Result<Vec<SourceChange>, AuthzError> = response.changes.iter().map(read_change).collect();
+        Ok(Page { items: changes?, next: response.continuation_token })
+    }
+
+    async fn find(&self, store_id: &str, tuple: &RelationshipTuple) -> Result<Option<RelationshipTuple>, AuthzError> {
+        let request = ReadRequest {
+            store_id: store_id.to_owned(),
+            tuple_key: Some(ReadRequestTupleKey {
+                user: tuple.user.to_string(),
+                relation: tuple.relation.to_string(),
+                object: tuple.object.to_string(),
+            }),
+            page_size: Some(PAGE_SIZE),
+            continuation_token: String::new(),
+            consistency: ConsistencyPreference::HigherConsistency.into(),
+        };
+        let found = self.read(request).await?.items;
+        match found.as_slice() {
+            [] => Ok(None),
+            [found] if found.key() == tuple.key() => Ok(Some(found.clone())),
+            [..] => Err(AuthzError::BadAnswer(format!("asked for tuple `{tuple}`, got another"))),
+        }
+    }
+}
+
+fn read_tuple(key: Option<&TupleKey>) -> Result<RelationshipTuple, AuthzError> {
+    let Some(key) = key else { return Err(AuthzError::BadAnswer("a tuple has no key".to_owned())) };
+    let not_understood =
+        |e: String| AuthzError::BadAnswer(format!("tuple `{}#{}@{}`: {e}", key.object, key.relation, key.user));
+    let tuple = RelationshipTuple::parse(&key.user, &key.relation, &key.object);
+    let tuple = tuple.map_err(|e| not_understood(e.to_string()))?;
+    let Some(condition) = key.condition.as_ref().filter(|condition| !condition.name.is_empty()) else {
+        return Ok(tuple);
+    };
+    let context = match &condition.context {
+        Some(context) => serde_json::to_string(context).map_err(|e| not_understood(e.to_string()))?,
+        None => String::new(),
+    };
+    let condition = TupleCondition::parse(&condition.name, &context).map_err(|e| not_understood(e.to_string()))?;
+    Ok(tuple.with_condition(condition))
+}
+
+fn read_change(change: &TupleChange) -> Result<SourceChange, AuthzError> {
+    let tuple = read_tuple(change.tuple_key.as_ref())?;
+    let operation = match TupleOperation::try_from(change.operation) {
+        Ok(TupleOperation::Write) => Operation::Write,
+        Ok(TupleOperation::Delete) => Operation::Delete,
+        Err(_) => return Err(AuthzError::BadAnswer(format!("change of `{tuple}` is neither write nor delete"))),
+    };
+    let unix_ns = change.timestamp.as_ref().map_or(0, |t| i128::from(t.seconds) * 1_000_000_000 + i128::from(t.nanos));
+    let tuple = match operation {
+        Operation::Write => tuple,
+        Operation::Delete => RelationshipTuple { condition: None, ..tuple },
+    };
+    Ok(SourceChange { tuple, operation, unix_ns })
+}

@@ -1,0 +1,303 @@
+//! A server whose log is late, out of order and tells changes twice.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::time::{Instant, advance};
+
+use super::follower::Follower;
+use super::source::{ModelVersion, Page, RelationshipSource, SourceChange};
+use super::{Progress, ReplicaConfig, ReplicaUse};
+use crate::authz::AuthzError;
+use crate::relationship::store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
+use crate::relationship::validate::ValidModel;
+use crate::relationship::{RelationshipTuple, dsl};
+
+const MODEL: &str = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define viewer: [user]\n";
+const OVERLAP: Duration = Duration::from_secs(5);
+const PAGE: usize = 3;
+
+/// xorshift64: enough for choosing.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// A change takes its place in the log (by time) when it begins, and is seen there when it is committed.
+#[derive(Clone)]
+struct Logged {
+    change: SourceChange,
+    seen_from: Instant,
+}
+
+#[derive(Default)]
+struct Server {
+    store_id: String,
+    model_id: String,
+    tuples: BTreeMap<String, RelationshipTuple>,
+    log: Vec<Logged>,
+    /// Changes that the log will never tell.
+    silent: bool,
+    down: bool,
+    tokens_refused: bool,
+    finds: usize,
+    reads: usize,
+}
+
+#[derive(Clone, Default)]
+struct FakeSource(Arc<Mutex<Server>>);
+
+impl FakeSource {
+    fn with<T>(&self, use_it: impl FnOnce(&mut Server) -> T) -> T {
+        use_it(&mut self.0.lock().expect("not poisoned"))
+    }
+
+    /// Makes a change now whose place in the log is that of `begun`.
+    fn change(&self, operation: Operation, id: u64, begun: Instant, start: Instant) {
+        let tuple = RelationshipTuple::parse("user:anne", "viewer", &format!("doc:{id}")).expect("a tuple");
+        self.with(|server| {
+            match operation {
+                Operation::Write => server.tuples.insert(tuple.object.to_string(), tuple.clone()),
+                Operation::Delete => server.tuples.remove(&tuple.object.to_string()),
+            };
+            if server.silent {
+                return;
+            }
+            let unix_ns = i128::try_from((begun - start).as_nanos()).expect("short");
+            let place = server.log.partition_point(|logged| logged.change.unix_ns <= unix_ns);
+            let change = SourceChange { tuple, operation, unix_ns };
+            server.log.insert(place, Logged { change, seen_from: Instant::now() });
+        });
+    }
+
+    fn state(&self) -> HashSet<RelationshipTuple> {
+        self.with(|server| server.tuples.values().cloned().collect())
+    }
+}
+
+#[async_trait]
+impl RelationshipSource for FakeSource {
+    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, Option<ValidModel>), AuthzError> {
+        self.with(|server| {
+            if server.down {
+                return Err(AuthzError::Unavailable("down".to_owned()));
+            }
+            let version = ModelVersion { store_id: server.store_id.clone(), model_id: server.model_id.clone() };
+            let model = ValidModel::new(dsl::parse(MODEL).expect("a model").model).expect("valid");
+            let news = (known != Some(&version)).then_some(model);
+            Ok((version, news))
+        })
+    }
+
+    async fn tuples(&self, _store_id: &str, token: &str) -> Result<Page<RelationshipTuple>, AuthzError> {
+        self.with(|server| {
+            server.reads += 1;
+            let after = server.tuples.range(token.to_owned()..).filter(|(name, _)| *name != token);
+            let items: Vec<_> = after.take(PAGE).map(|(_, tuple)| tuple.clone()).collect();
+            let next = match items.last() {
+                Some(last) if items.len() == PAGE => last.object.to_string(),
+                _ => String::new(),
+            };
+            Ok(Page { items, next })
+        })
+    }
+
+    /// A token is the time and the number of the last change that was told.
+    async fn changes(&self, _store_id: &str, token: &str) -> Result<Page<SourceChange>, AuthzError> {
+        self.with(|server| {
+            if server.tokens_refused && !token.is_empty() {
+                return Err(AuthzError::Refused("Invalid continuation token".to_owned()));
+            }
+            let after: i128 = if token.is_empty() { -1 } else { token.parse().expect("a token of ours") };
+            let seen = server.log.iter().filter(|logged| logged.seen_from <= Instant::now());
+            let mut items: Vec<_> = seen.map(|logged| logged.change.clone()).filter(|c| c.unix_ns > after).collect();
+            let same_time = |at: i128| items.iter().filter(|change| change.unix_ns <= at).count();
+            if let Some(last) = items.get(PAGE - 1) {
+                items.truncate(same_time(last.unix_ns));
+            }
+            let next = items.last().map_or_else(|| token.to_owned(), |last| last.unix_ns.to_string());
+            // Told twice.
+            items.extend(items.first().cloned());
+            Ok(Page { items, next })
+        })
+    }
+
+    async fn find(&self, _store_id: &str, tuple: &RelationshipTuple) -> Result<Option<RelationshipTuple>, AuthzError> {
+        self.with(|server| {
+            server.finds += 1;
+            Ok(server.tuples.get(&tuple.object.to_string()).cloned())
+        })
+    }
+}
+
+struct Replica {
+    source: FakeSource,
+    store: RelationshipStore,
+    follower: Follower,
+    progress: watch::Receiver<Progress>,
+    _directory: TempDir,
+}
+
+fn config() -> ReplicaConfig {
+    ReplicaConfig {
+        used_for: ReplicaUse::Decide,
+        poll_interval: Duration::from_millis(500),
+        staleness_max: Duration::from_secs(2),
+        overlap: OVERLAP,
+        sweep_interval: Duration::from_mins(1),
+    }
+}
+
+fn replica() -> Replica {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = RelationshipStores::open(directory.path()).expect("opened").default_store_or_new().expect("a store");
+    let source = FakeSource::default();
+    source.with(|server| {
+        server.store_id = "s1".to_owned();
+        server.model_id = "m1".to_owned();
+    });
+    let (sender, progress) = watch::channel(Progress::default());
+    let follower = Follower::new(Arc::new(source.clone()), store.clone(), config(), sender);
+    Replica { source, store, follower, progress, _directory: directory }
+}
+
+impl Replica {
+    fn copied(&self) -> HashSet<RelationshipTuple> {
+        let stored = self.store.tuples(&TupleFilter::default(), 0, 10_000).expect("read");
+        stored.into_iter().map(|stored| stored.tuple).collect()
+    }
+
+    async fn step(&mut self) {
+        self.follower.step(Instant::now()).await.expect("followed");
+    }
+
+    /// A follower as after a restart.
+    fn restart(&mut self) {
+        let (sender, progress) = watch::channel(Progress::default());
+        self.follower = Follower::new(Arc::new(self.source.clone()), self.store.clone(), config(), sender);
+        self.progress = progress;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_copy_ends_up_as_the_server_whatever_the_order_of_the_log() {
+    for seed in 1..=40_u64 {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let start = Instant::now();
+        let mut replica = replica();
+        advance(OVERLAP).await;
+        for _ in 0..60 {
+            // Longer transactions take an earlier place in the log.
+            let begun = Instant::now() - Duration::from_millis(random.below(4_500));
+            let operation = if random.below(2) == 0 { Operation::Write } else { Operation::Delete };
+            replica.source.change(operation, random.below(6), begun, start);
+            advance(Duration::from_millis(random.below(700) + 1)).await;
+            match random.below(4) {
+                0 => replica.restart(),
+                1 => {}
+                _ => replica.step().await,
+            }
+        }
+        replica.step().await;
+        assert_eq!(replica.copied(), replica.source.state(), "seed {seed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_where_it_was() {
+    let mut replica = replica();
+    let start = Instant::now();
+    for id in 0..10 {
+        replica.source.change(Operation::Write, id, Instant::now(), start);
+        advance(Duration::from_secs(1)).await;
+    }
+    replica.step().await;
+    let reads = replica.source.with(|server| server.reads);
+    replica.restart();
+    replica.source.change(Operation::Delete, 3, Instant::now(), start);
+    replica.step().await;
+    assert_eq!(replica.copied(), replica.source.state());
+    assert_eq!(replica.source.with(|server| server.reads), reads, "everything was read again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sweep_finds_what_the_log_did_not_tell() {
+    let mut replica = replica();
+    let start = Instant::now();
+    for id in 0..10 {
+        replica.source.change(Operation::Write, id, Instant::now(), start);
+    }
+    replica.step().await;
+    replica.source.with(|server| server.silent = true);
+    replica.source.change(Operation::Delete, 3, Instant::now(), start);
+    replica.source.change(Operation::Write, 11, Instant::now(), start);
+    replica.step().await;
+    assert_ne!(replica.copied(), replica.source.state());
+    advance(Duration::from_mins(1)).await;
+    replica.step().await;
+    assert_eq!(replica.copied(), replica.source.state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_store_and_another_log_are_copied_anew() {
+    let mut replica = replica();
+    let start = Instant::now();
+    for id in 0..5 {
+        replica.source.change(Operation::Write, id, Instant::now(), start);
+    }
+    replica.step().await;
+    replica.source.with(|server| {
+        server.store_id = "s2".to_owned();
+        server.tuples.clear();
+        server.log.clear();
+    });
+    replica.source.change(Operation::Write, 7, Instant::now(), start);
+    replica.step().await;
+    assert_eq!(replica.copied(), replica.source.state());
+
+    // The same store with a log that was cut: its tokens are not known any more.
+    replica.source.with(|server| server.tokens_refused = true);
+    replica.restart();
+    assert!(matches!(replica.follower.step(Instant::now()).await, Err(AuthzError::Refused(_))));
+    replica.follower.begin_anew().await;
+    assert_eq!(*replica.progress.borrow(), Progress::default());
+    replica.source.with(|server| server.tokens_refused = false);
+    replica.step().await;
+    assert_eq!(replica.copied(), replica.source.state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_down_leaves_the_copy_behind() {
+    let mut replica = replica();
+    replica.step().await;
+    let fresh = replica.progress.borrow().clone();
+    assert!(fresh.fresh_as_of.is_some());
+    replica.source.with(|server| server.down = true);
+    advance(Duration::from_secs(10)).await;
+    assert!(replica.follower.step(Instant::now()).await.is_err());
+    assert_eq!(*replica.progress.borrow(), fresh);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
+    let mut replica = replica();
+    replica.step().await;
+    let versions = |replica: &Replica| replica.store.models(None, 10).expect("read").len();
+    replica.restart();
+    replica.step().await;
+    assert_eq!(versions(&replica), 1);
+    replica.source.with(|server| server.model_id = "m2".to_owned());
+    replica.step().await;
+    assert_eq!(versions(&replica), 2);
+    assert_eq!(replica.progress.borrow().model_id, "m2");
+}

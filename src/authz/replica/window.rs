@@ -1,0 +1,148 @@
+//! What recent changes say about tuples. Pure.
+//!
+//! A log of changes is not in the order of the commits, and may tell a change again. So the last part of it, the window, is
+//! read again each time, and a change counts when it was not in the window before. Where the window holds opposite changes
+//! of one tuple, it does not say which was the last one: the server is asked.
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::source::SourceChange;
+use crate::relationship::RelationshipTuple;
+use crate::relationship::store::Operation;
+
+/// The changes of the last part of the log, and where it begins.
+#[derive(Debug)]
+pub(super) struct Window {
+    /// How long a change may take from its place in the log to its commit.
+    overlap: Duration,
+    /// The ends of the log as they were seen, oldest first. The first is where the next reading begins.
+    ends: VecDeque<(Instant, String)>,
+    known: HashSet<SourceChange>,
+}
+
+/// What new changes mean.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// Tuples that are there.
+    pub(super) present: Vec<RelationshipTuple>,
+    /// Tuples that are not there.
+    pub(super) absent: Vec<RelationshipTuple>,
+    /// Tuples that only the server can tell about.
+    pub(super) unsettled: Vec<RelationshipTuple>,
+}
+
+impl Window {
+    /// A window from a place in the log on.
+    pub(super) fn new(overlap: Duration, token: String, now: Instant) -> Self {
+        Self { overlap, ends: VecDeque::from([(now, token)]), known: HashSet::new() }
+    }
+
+    /// Where reading begins.
+    pub(super) fn token(&self) -> &str {
+        self.ends.front().map_or("", |(_, token)| token)
+    }
+
+    /// Takes in all changes from [`Window::token`] to the end of the log, which was read from `started` on.
+    pub(super) fn take_in(&mut self, changes: Vec<SourceChange>, end: String, started: Instant) -> Settled {
+        let mut by_tuple: BTreeMap<_, Vec<&SourceChange>> = BTreeMap::new();
+        for change in &changes {
+            let (object, relation, user) = change.tuple.key();
+            by_tuple.entry((object.clone(), relation.clone(), user.clone())).or_default().push(change);
+        }
+        let mut settled = Settled::default();
+        for changes in by_tuple.into_values() {
+            let Some(first) = changes.first() else { continue };
+            if changes.iter().all(|change| self.known.contains(change)) {
+                continue;
+            }
+            let agree = changes.iter().all(|c| c.operation == first.operation && c.tuple == first.tuple);
+            let settled = match (agree, first.operation) {
+                (true, Operation::Write) => &mut settled.present,
+                (true, Operation::Delete) => &mut settled.absent,
+                (false, _) => &mut settled.unsettled,
+            };
+            settled.push(first.tuple.clone());
+        }
+        self.known = changes.into_iter().collect();
+        if self.ends.back().is_none_or(|(_, known)| *known != end) {
+            self.ends.push_back((started, end));
+        }
+        // The last end that is older than the overlap is where the next reading begins.
+        while self.ends.get(1).is_some_and(|(seen, _)| *seen + self.overlap <= started) {
+            self.ends.pop_front();
+        }
+        settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(id: &str) -> RelationshipTuple {
+        RelationshipTuple::parse("user:anne", "viewer", &format!("doc:{id}")).expect("a tuple")
+    }
+
+    /// `+1@5`: doc:1 was written at 5.
+    fn changes(text: &str) -> Vec<SourceChange> {
+        let one = |text: &str| {
+            let (sign, rest) = text.split_at(1);
+            let (id, time) = rest.split_once('@').expect("a time");
+            let operation = if sign == "+" { Operation::Write } else { Operation::Delete };
+            SourceChange { tuple: tuple(id), operation, unix_ns: time.parse().expect("a number") }
+        };
+        text.split_whitespace().map(one).collect()
+    }
+
+    #[track_caller]
+    fn check(readings: &[(&str, [&str; 3])]) {
+        let now = Instant::now();
+        let mut window = Window::new(Duration::from_secs(5), String::new(), now);
+        for (reading, expected) in readings {
+            let Settled { present, absent, unsettled } = window.take_in(changes(reading), "end".to_owned(), now);
+            let [expected_present, expected_absent, expected_unsettled] =
+                expected.map(|ids| ids.split_whitespace().map(tuple).collect::<Vec<_>>());
+            assert_eq!(present, expected_present, "present after `{reading}`");
+            assert_eq!(absent, expected_absent, "absent after `{reading}`");
+            assert_eq!(unsettled, expected_unsettled, "unsettled after `{reading}`");
+        }
+    }
+
+    #[test]
+    fn a_change_counts_once() {
+        check(&[("+1@1 -2@2", ["1", "2", ""]), ("+1@1 -2@2 +3@3", ["3", "", ""]), ("+3@3 +3@3", ["", "", ""])]);
+    }
+
+    #[test]
+    fn opposite_changes_are_settled_by_the_server() {
+        check(&[("+1@1 -1@2", ["", "", "1"])]);
+        // The grant was read first; the revocation before it comes late into the log.
+        check(&[("+1@3", ["1", "", ""]), ("-1@2 +1@3", ["", "", "1"])]);
+        check(&[("-1@3", ["", "1", ""]), ("+1@2 -1@3", ["", "", "1"]), ("+1@2 -1@3", ["", "", ""])]);
+    }
+
+    #[test]
+    fn another_condition_is_settled_by_the_server() {
+        let now = Instant::now();
+        let mut window = Window::new(Duration::from_secs(5), String::new(), now);
+        let condition = crate::relationship::TupleCondition::parse("c", "{}").expect("a condition");
+        let mut both = changes("+1@1 +1@2");
+        both[1].tuple = tuple("1").with_condition(condition);
+        assert_eq!(window.take_in(both, String::new(), now).unsettled, [tuple("1")]);
+    }
+
+    #[test]
+    fn reading_begins_an_overlap_before_the_end() {
+        let start = Instant::now();
+        let mut window = Window::new(Duration::from_secs(5), "0".to_owned(), start);
+        let mut begins = Vec::new();
+        for second in 1..=8 {
+            begins.push(window.token().to_owned());
+            window.take_in(Vec::new(), second.to_string(), start + Duration::from_secs(second));
+        }
+        assert_eq!(begins, ["0", "0", "0", "0", "0", "0", "1", "2"]);
+    }
+}

@@ -1,0 +1,34 @@
+//! Text and vector at once: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of the two exact rankings of
+//! the eligible chunks, each to [`HYBRID_DEPTH`].
+
+use std::collections::HashMap;
+
+use super::index::ChunkNumber;
+use super::search::Eligible;
+use super::top_k::{Bar, Hit, Selection, TopK};
+use crate::vector_store::HYBRID_DEPTH;
+
+/// The constant of the paper: how little the first ranks stand out.
+const K: f64 = 60.0;
+
+/// How deep each ranking is needed, whatever the selection: who asks for more must not change the order of the first.
+pub(super) fn depth() -> Selection {
+    Selection::best(HYBRID_DEPTH)
+}
+
+/// Merges two rankings, each best first.
+pub(super) fn fuse(eligible: &Eligible<'_>, rankings: [Vec<Hit>; 2], selection: Selection) -> Vec<Hit> {
+    let mut scores: HashMap<ChunkNumber, f64> = HashMap::new();
+    for ranking in rankings {
+        for (rank, hit) in (1_u32..).zip(ranking) {
+            *scores.entry(hit.chunk).or_default() += 1.0 / (K + f64::from(rank));
+        }
+    }
+    let bar = Bar::new(selection);
+    let mut best = TopK::new(selection, &eligible.index.columns, &bar);
+    for (chunk, score) in scores {
+        #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32; rounded here, once")]
+        best.push(Hit { score: score as f32, chunk });
+    }
+    best.into_hits()
+}

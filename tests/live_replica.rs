@@ -1,0 +1,240 @@
+//! A replica of a real `OpenFGA` server.
+
+#![cfg(test)]
+
+#[path = "support/authorizer_suite.rs"]
+mod authorizer_suite;
+#[path = "support/openfga.rs"]
+mod openfga;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use openfga::OpenFga;
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
+use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
+use tokio::time::{Instant, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const MODEL: &str = "model
+  schema 1.1
+type user
+type group
+  relations
+    define member: [user, group#member]
+type doc
+  relations
+    define blocked: [user, user:*]
+    define viewer: [user, group#member, user with in_office]
+    define can_read: viewer but not blocked
+condition in_office(office: string, offices: list<string>) {
+  office in offices
+}
+";
+
+fn config() -> ReplicaConfig {
+    ReplicaConfig {
+        used_for: ReplicaUse::Decide,
+        poll_interval: Duration::from_millis(50),
+        staleness_max: Duration::from_secs(2),
+        overlap: Duration::from_secs(2),
+        sweep_interval: Duration::from_hours(1),
+    }
+}
+
+/// An authority that must not be asked.
+struct Nobody;
+
+#[async_trait::async_trait]
+impl Authorizer for Nobody {
+    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<ragward::authz::Answer>, AuthzError> {
+        Err(AuthzError::Unavailable("out of reach".to_owned()))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Err(AuthzError::Unavailable("out of reach".to_owned()))
+    }
+}
+
+async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
+    let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
+    ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config()).await.expect("a replica")
+}
+
+/// Waits until the replica holds all that was committed before now.
+async fn caught_up(replica: &ReplicaAuthorizer) {
+    let now = Instant::now();
+    let mut progress = replica.progress();
+    let reached = progress.wait_for(|progress| progress.fresh_as_of.is_some_and(|fresh| fresh >= now));
+    timeout(PATIENCE, reached).await.expect("in time").expect("a follower");
+}
+
+fn tuple(text: &str) -> RelationshipTuple {
+    let [user, relation, object] = text.split(' ').collect::<Vec<_>>().try_into().expect("three names");
+    RelationshipTuple::parse(user, relation, object).expect("a tuple")
+}
+
+async fn decide(
+    authorizer: &dyn Authorizer,
+    checks: &[Check],
+    consistency: Consistency,
+) -> Result<Vec<bool>, AuthzError> {
+    let deadline = Instant::now() + PATIENCE;
+    let batch = CheckBatch { checks: checks.to_vec(), contextual: Arc::default(), consistency, deadline };
+    let mut answers = authorizer.check(&batch).await?;
+    answers.sort_by_key(|answer| answer.position);
+    Ok(answers.into_iter().map(|answer| answer.allowed).collect())
+}
+
+fn all_checks() -> Vec<Check> {
+    let mut checks = Vec::new();
+    for user in 0..6 {
+        for doc in 0..6 {
+            for relation in ["viewer", "can_read"] {
+                checks.push(Check {
+                    user: Object::parse(&format!("user:u{user}")).expect("a user"),
+                    relation: Relation::parse(relation).expect("a relation"),
+                    object: Object::parse(&format!("doc:d{doc}")).expect("an object"),
+                });
+            }
+        }
+    }
+    checks
+}
+
+#[tokio::test]
+async fn the_port_suite_holds() {
+    let Some(server) = OpenFga::start().await else { return };
+    let config = server.config("suite");
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    store.write_model(authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+    let directory = tempfile::tempdir().expect("a directory");
+    let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
+    let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
+    let settings = ReplicaConfig { staleness_max: PATIENCE, ..self::config() };
+    let replica = ReplicaAuthorizer::open(directory.path(), source, authority, settings).await.expect("a replica");
+    caught_up(&replica).await;
+    authorizer_suite::run(&replica).await;
+}
+
+#[tokio::test]
+async fn random_changes_are_followed() {
+    let Some(server) = OpenFga::start().await else { return };
+    let config = server.config("random");
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    let model = json::print(&dsl::parse(MODEL).expect("a model").model).expect("JSON");
+    store.write_model(serde_json::from_str(&model).expect("JSON")).await.expect("a model");
+    let possible: Vec<RelationshipTuple> = (0..6)
+        .flat_map(|n| {
+            (0..6).flat_map(move |m| {
+                [
+                    format!("user:u{n} viewer doc:d{m}"),
+                    format!("user:u{n} blocked doc:d{m}"),
+                    format!("user:u{n} member group:g{m}"),
+                    format!("group:g{n}#member viewer doc:d{m}"),
+                    format!("group:g{n}#member member group:g{}", (m + n + 1) % 6),
+                ]
+            })
+        })
+        .map(|text| tuple(&text))
+        .filter(|tuple| !tuple.user.to_string().starts_with(&format!("{}#", tuple.object)))
+        .collect();
+    let directory = tempfile::tempdir().expect("a directory");
+    let authority = OpenFgaAuthorizer::new(&config).expect("an authorizer");
+    let checks = all_checks();
+    let mut random = 0x2545_F491_4F6C_DD1D_u64;
+    let mut next = move |bound: usize| {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        usize::try_from(random % u64::try_from(bound).expect("small")).expect("small")
+    };
+    let mut replica = replica(directory.path(), &config).await;
+    let mut seen = [0_usize; 2];
+    for round in 0..25 {
+        for _ in 0..8 {
+            let tuple = std::slice::from_ref(&possible[next(possible.len())]);
+            if next(5) < 3 {
+                store.write_tuples(tuple).await.expect("written");
+            } else {
+                store.delete_tuples(tuple).await.expect("deleted");
+            }
+        }
+        if round % 10 == 9 {
+            drop(replica);
+            replica = self::replica_when_free(directory.path(), &config).await;
+        }
+        caught_up(&replica).await;
+        let expected = decide(&authority, &checks, Consistency::HigherConsistency).await.expect("the server decides");
+        let copied = decide(&replica, &checks, Consistency::MinimizeLatency).await.expect("the replica decides");
+        assert_eq!(copied, expected, "round {round}");
+        for allowed in expected {
+            seen[usize::from(allowed)] += 1;
+        }
+    }
+    assert!(seen.iter().all(|count| *count > 100), "one-sided: {seen:?}");
+}
+
+/// The file is free once the task of the follower before has ended.
+async fn replica_when_free(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
+    let opened = async {
+        loop {
+            let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
+            match ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config()).await {
+                Ok(replica) => return replica,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    timeout(PATIENCE, opened).await.expect("the file is free in time")
+}
+
+#[tokio::test]
+async fn a_new_model_is_followed() {
+    let Some(server) = OpenFga::start().await else { return };
+    let config = server.config("models");
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    let model = |text: &str| {
+        let model = json::print(&dsl::parse(text).expect("a model").model).expect("JSON");
+        serde_json::from_str(&model).expect("JSON")
+    };
+    store.write_model(model(MODEL)).await.expect("a model");
+    store.write_tuples(&[tuple("user:u1 viewer doc:d1"), tuple("user:* blocked doc:d1")]).await.expect("written");
+    let directory = tempfile::tempdir().expect("a directory");
+    let replica = replica(directory.path(), &config).await;
+    caught_up(&replica).await;
+    let checks: Vec<Check> = all_checks().into_iter().filter(|check| check.user.id() == "u1").collect();
+    let readable =
+        |answers: Result<Vec<bool>, AuthzError>| answers.expect("decided").into_iter().filter(|a| *a).count();
+    assert_eq!(readable(decide(&replica, &checks, Consistency::MinimizeLatency).await), 1);
+    // Without the exclusion, `can_read` holds too; the tuples are the same.
+    store.write_model(model(&MODEL.replace(" but not blocked", ""))).await.expect("another model");
+    caught_up(&replica).await;
+    assert_eq!(readable(decide(&replica, &checks, Consistency::MinimizeLatency).await), 2);
+}
+
+#[tokio::test]
+async fn past_the_bound_nothing_is_allowed_without_the_server() {
+    let Some(server) = OpenFga::start().await else { return };
+    let config = server.config("stale");
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    store.write_model(authorizer_suite::model()).await.expect("a model");
+    let directory = tempfile::tempdir().expect("a directory");
+    let replica = replica(directory.path(), &config).await;
+    caught_up(&replica).await;
+    let checks = all_checks();
+    assert!(decide(&replica, &checks, Consistency::MinimizeLatency).await.is_ok());
+    let straight = decide(&replica, &checks, Consistency::HigherConsistency).await;
+    assert!(matches!(straight, Err(AuthzError::Unavailable(_))), "{straight:?}");
+    drop(server);
+    let stale = async {
+        while decide(&replica, &checks, Consistency::MinimizeLatency).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, stale).await.expect("the copy is not used past its bound");
+}
