@@ -1,4 +1,4 @@
-//! What is remembered of one call. A contract: `schema/audit-record.schema.json` is made from these types.
+//! What is remembered of one call. A contract: `schema/audit-entry.schema.json` is made from these types.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

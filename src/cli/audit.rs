@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::output::{excerpt, table};
+use super::output::{excerpt, print, table};
 use super::{Failure, Output};
 use crate::app::audit_config;
 use crate::audit::{AuditKey, Entry, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
@@ -30,6 +30,8 @@ pub(super) enum AuditCommand {
     Show(ShowArgs),
     /// All records, checked on the way.
     Export(ExportArgs),
+    /// The JSON Schema of an entry.
+    Schema,
 }
 
 /// Where the log is.
@@ -131,6 +133,10 @@ pub(super) fn run(command: AuditCommand, config: Option<&Path>, output: &Output)
         AuditCommand::Verify(args) => verify(args, config, output),
         AuditCommand::Show(args) => show(args, config, output),
         AuditCommand::Export(args) => export(args, config),
+        AuditCommand::Schema => {
+            let schema = schemars::schema_for!(Entry);
+            print(&serde_json::to_string_pretty(&schema).map_err(|e| Failure::failed(e.to_string()))?)
+        }
     }
 }
 

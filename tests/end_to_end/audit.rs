@@ -7,7 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use ragward::audit::{AuditKey, Entry, Event, Record, read_log};
+use openfga_client::prost_types::FileDescriptorSet;
+use prost::Message;
+use ragward::audit::{AuditKey, Call, Entry, Event, Record, read_log};
 use ragward::client::Client;
 use ragward::proto::ingest::{Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -152,6 +154,33 @@ impl Drop for Served {
         drop(self.process.kill());
         drop(self.process.wait());
     }
+}
+
+#[test]
+fn every_rpc_of_ragward_is_recorded() {
+    let set = FileDescriptorSet::decode(ragward::proto::DESCRIPTORS).unwrap();
+    let mut served = Vec::new();
+    for file in set.file {
+        for service in &file.service {
+            let path = |method: &str| format!("/{}.{}/{method}", file.package(), service.name());
+            served.extend(service.method.iter().map(|method| path(method.name())));
+        }
+    }
+    assert!(served.len() >= 5, "{served:?}");
+    for path in served {
+        assert!(Call::ALL.iter().any(|call| call.path() == path), "`{path}` is not recorded; give it a `Call`");
+    }
+}
+
+#[test]
+fn the_schema_of_an_entry_is_the_one_that_is_published() {
+    let published = include_str!("../../schema/audit-entry.schema.json");
+    let made = ragward(&["audit", "schema"]).output().unwrap();
+    assert_eq!(
+        published,
+        String::from_utf8(made.stdout).unwrap(),
+        "run `ragward audit schema > schema/audit-entry.schema.json`"
+    );
 }
 
 #[tokio::test]
