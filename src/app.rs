@@ -184,7 +184,10 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
 }
 
 /// Puts a replica of the `OpenFGA` server before it, where one is configured.
-async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
+///
+/// # Errors
+/// As [`App::open`].
+pub async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
     let Some(replica) = replica_config(&config.authorizer.replica)? else { return Ok(authority) };
     let source = Arc::new(OpenFgaSource::new(&openfga_config(config)?)?);
     let directory = config.data.directory.join(REPLICA_DIRECTORY);
