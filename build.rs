@@ -40,8 +40,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), protox::prost::Message::encode_to_vec(&descriptors))?;
     let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
     std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
-    // Ordered maps, so that one answer has one encoding.
-    tonic_prost_build::configure().btree_map(".").include_file("services.rs").compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // The same type as in OpenFGA's API.
+        .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
+        // Ordered maps, so that one answer has one encoding.
+        .btree_map(".")
+        .include_file("services.rs")
+        .compile_fds(descriptors)?;
     Builder::new().build_client(false).compile(&[openfga_service()]);
     Ok(())
 }

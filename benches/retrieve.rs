@@ -173,6 +173,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         vector_store: Arc::clone(&store) as _,
         documents: store,
         relationships: None,
+        explain: false,
         request_timeout: Duration::from_secs(10),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

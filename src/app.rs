@@ -1,5 +1,7 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
+mod identity;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +10,17 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 use crate::authz::Authorizer;
+use crate::authz::batched::{BatchedConfig, BatchedDecider};
+use crate::authz::breaker::BreakerDecider;
+use crate::authz::cached::CachedDecider;
+use crate::authz::coalesced::CoalescedDecider;
+use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
+use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
 use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::retried::RetriedDecider;
+use crate::authz::stacked::StackedAuthorizer;
+use crate::authz::validity::Validity;
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
 use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
@@ -18,7 +28,7 @@ use crate::error_code::ErrorCode;
 use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
 use crate::retrieval::{RetrievalConfig, Retriever};
-use crate::server::{self, ServerError, Services};
+use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
 use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
@@ -35,6 +45,7 @@ pub struct App {
     authorizer: Arc<dyn Authorizer>,
     relationships: Option<RelationshipStores>,
     shutdown_timeout: Duration,
+    config: Config,
 }
 
 /// Why the backends cannot be opened or served.
@@ -43,6 +54,9 @@ pub enum AppError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Who is let in is not said, or said wrongly.
+    #[error("{0}")]
+    Identity(String),
     /// The configured relation is not one.
     #[error("`retrieval.relation`: {0}")]
     Relation(#[from] ParseError),
@@ -68,7 +82,7 @@ impl AppError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Config(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
+            Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::Backend(_) => ErrorCode::InvalidArgument,
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
@@ -100,10 +114,14 @@ impl App {
             vector_store,
             documents,
             relationships: relationships.clone(),
+            explain: config.server.explain,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
+            authorizer: Arc::clone(&authorizer),
+            // For whoever holds the data directory: local administration.
+            authentication: Authentication::Believed,
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
-        Ok(Self { services, authorizer, relationships, shutdown_timeout })
+        Ok(Self { services, authorizer, relationships, shutdown_timeout, config: config.clone() })
     }
 
     /// Who decides.
@@ -121,8 +139,9 @@ impl App {
     /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
     ///
     /// # Errors
-    /// When the connection layer fails.
+    /// When nobody says who is asking (see [`check_identity`]), or the connection layer fails.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let services = Services { authentication: identity::authentication(&self.config)?, ..self.services.clone() };
         let connections = TcpListenerStream::new(listener).map(|connection| {
             // Answers are small: waiting to fill a packet would only add latency.
             connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -133,7 +152,7 @@ impl App {
             // Nobody listens any more when the server has failed already.
             stopping.send(()).unwrap_or_default();
         };
-        let serving = server::serve(self.services.clone(), connections, stop);
+        let serving = server::serve(services, connections, stop);
         let too_long = async {
             match stopped.await {
                 Ok(()) => tokio::time::sleep(self.shutdown_timeout).await,
@@ -149,11 +168,12 @@ impl App {
         }
     }
 
-    /// A client of the same services without a network, for commands that work on a data directory.
+    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
+    /// can do anything to it, so no token is asked for and nothing in it is kept back.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = self.services.clone();
+        let services = Services { explain: true, ..self.services.clone() };
         // The task ends when the client, which owns the other end of the channel, is dropped.
         tokio::spawn(async move {
             let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;
@@ -179,7 +199,9 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
             let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
             Ok((Arc::new(EmbeddedAuthorizer::new(stores.clone())), Some(stores)))
         }
-        AuthorizerKind::Openfga => Ok((Arc::new(OpenFgaAuthorizer::new(&openfga_config(config)?)?), None)),
+        AuthorizerKind::Openfga => {
+            Ok((Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?), None))
+        }
     }
 }
 
@@ -215,6 +237,44 @@ fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfi
     }))
 }
 
+/// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
+/// (`authz::enforce`), and leave it at the first. Must run inside tokio.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn stack_checks(
+    openfga_config: &OpenFgaConfig,
+    checks: &config::ChecksConfig,
+) -> Result<StackedAuthorizer, BackendError> {
+    let milliseconds = Duration::from_millis;
+    let timeout = openfga_config.timeout;
+    let batched = BatchedConfig {
+        checks_per_call: openfga_config.checks_per_call,
+        calls_in_flight_max: checks.calls_in_flight_max,
+        checks_waiting_max: checks.checks_waiting_max,
+        timeout,
+    };
+    let time_to_live = milliseconds(checks.cache_ttl_ms);
+    let polls = !time_to_live.is_zero() && checks.changelog_poll_ms > 0;
+    let validity = Arc::new(Validity::new(polls.then(|| milliseconds(checks.changelog_age_max_ms))));
+
+    let openfga = Arc::new(OpenFgaAuthorizer::new(openfga_config)?);
+    let decider: Arc<dyn Decider> = Arc::clone(&openfga) as _;
+    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
+    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, batched));
+    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, timeout));
+    let decider: Arc<dyn Decider> = if time_to_live.is_zero() {
+        decider
+    } else {
+        Arc::new(CachedDecider::new(decider, time_to_live, checks.cache_bytes_max))
+    };
+
+    let poll = milliseconds(checks.changelog_poll_ms);
+    let changelog = polls.then(|| openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll));
+    Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
+}
+
 /// What the `OpenFGA` adapter needs of the configuration.
 ///
 /// # Errors
@@ -230,6 +290,8 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
         api_token: config::read_secret(&openfga.api_token_file)?.map(Secret::new),
         checks_per_call: openfga.checks_per_call,
         timeout: Duration::from_millis(openfga.timeout_ms),
+        list_results_max: openfga.list_results_max,
+        list_deadline: Duration::from_millis(openfga.list_deadline_ms),
     })
 }
 
@@ -245,12 +307,21 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
     })
 }
 
+/// Whether it is said who may call over the network, so that a server can be started.
+///
+/// # Errors
+/// When there is neither an issuer nor `insecure_identity`, when there are both, or when `[identity]` makes no sense.
+pub fn check_identity(config: &Config) -> Result<(), AppError> {
+    identity::authentication(config).map(drop)
+}
+
 /// Whether everything that is named can be used, as far as can be told without opening or calling it. Must run in tokio.
 ///
 /// # Errors
 /// As [`App::open`].
 pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
+    identity::check(config)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
         replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;

@@ -1,9 +1,18 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+pub mod batched;
+pub mod breaker;
+pub mod cached;
+pub mod coalesced;
+pub mod decider;
+pub mod decision_key;
 pub mod embedded;
 pub mod enforce;
 pub mod openfga;
 pub mod replica;
+pub mod retried;
+pub mod stacked;
+pub mod validity;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,6 +146,18 @@ pub enum AuthzError {
     /// A stored model or tuple cannot be used.
     #[error("the stored relationships cannot be used: {0}")]
     Stored(String),
+    /// More checks wait than can be answered in time; nothing was asked.
+    #[error("too many checks are waiting for the authorizer")]
+    Overloaded {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+    /// One call held more checks than the server takes.
+    #[error("the authorizer takes fewer checks in one call; lower `authorizer.openfga.checks_per_call`")]
+    TooManyChecks {
+        /// The maximum that it named, if it named one.
+        checks_max: Option<usize>,
+    },
 }
 
 impl AuthzError {
@@ -150,6 +171,8 @@ impl AuthzError {
             Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
             Self::DeadlineExceeded => "there was no answer before the deadline",
             Self::Stored(_) => "the stored relationships cannot be used; the server's log says why",
+            Self::Overloaded { .. } => "too many requests are waiting; try again later",
+            Self::TooManyChecks { .. } => "the authorizer refused the request; the server's log says why",
         }
     }
 
@@ -157,7 +180,8 @@ impl AuthzError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoModel | Self::Refused(_) => ErrorCode::FailedPrecondition,
+            Self::NoModel | Self::Refused(_) | Self::TooManyChecks { .. } => ErrorCode::FailedPrecondition,
+            Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
             Self::Stored(_) => ErrorCode::DataLoss,

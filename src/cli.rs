@@ -3,8 +3,11 @@
 
 mod check;
 mod config;
+mod contextual;
 mod demo;
+mod explain;
 mod failure;
+mod filter;
 mod healthcheck;
 mod ingest;
 mod model;
@@ -24,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
 use crate::client::Client;
-use crate::config::{Config, Overrides, ReplicaMode};
+use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -63,6 +66,8 @@ enum Command {
     Recheck(recheck::RecheckArgs),
     /// Whether a user holds a relation on an object.
     Check(check::CheckArgs),
+    /// Why a user may or may not see a chunk, or holds a relation on an object.
+    Explain(explain::ExplainArgs),
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -89,15 +94,44 @@ struct Connection {
 impl Connection {
     /// A client, with the opened backends where there is no server.
     async fn open(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
+        self.connect(config_file, |_config| Ok(())).await
+    }
+
+    /// The same for a command that only reads.
+    async fn open_existing(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
+        self.connect(config_file, data_is_there).await
+    }
+
+    async fn connect(
+        self,
+        config_file: Option<PathBuf>,
+        admit: impl FnOnce(&Config) -> Result<(), Failure>,
+    ) -> Result<Client, Failure> {
         if let Some(address) = self.server {
             return Client::at(&address).map_err(|e| Failure::usage(format!("`--server`: {e}")));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
+        admit(&config)?;
         // A command would end before a replica has caught up.
         config.authorizer.replica.mode = ReplicaMode::Off;
         Ok(App::open(&config).await?.in_process())
     }
+}
+
+/// A command that only reads must not make a data directory where none is: the name is most likely a slip.
+fn data_is_there(config: &Config) -> Result<(), Failure> {
+    let embedded =
+        config.authorizer.kind == AuthorizerKind::Embedded || config.vector_store.kind == VectorStoreKind::Embedded;
+    let directory = &config.data.directory;
+    if !embedded || directory.is_dir() {
+        return Ok(());
+    }
+    let shown = directory.display();
+    Err(Failure::usage(format!(
+        "there is no data directory at `{shown}`; `ragward model load` and `ragward ingest` make one, or name another with \
+         `--data`"
+    )))
 }
 
 /// Runs one command and tells how it ended.
@@ -133,6 +167,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,
+        Command::Explain(args) => explain::run(args, config, output).await,
         Command::Config(command) => config::run(&command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {

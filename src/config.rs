@@ -1,6 +1,8 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
 //! that reads the environment.
 
+mod identity;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +10,11 @@ use config::{Environment, File, FileFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub use identity::{
+    ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
+    IssuerConfig, StepUpConfig,
+};
 
 /// Everything that an operator can set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,6 +30,8 @@ pub struct Config {
     pub vector_store: VectorStoreConfig,
     /// Limits of retrieval.
     pub retrieval: RetrievalConfig,
+    /// Who may call.
+    pub identity: IdentityConfig,
 }
 
 /// The gRPC server.
@@ -33,6 +42,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
     pub insecure_identity: bool,
+    /// Serve `Explain`, which tells whoever asks of what is hidden. For administrators.
+    pub explain: bool,
     /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
     pub request_timeout_ms: u64,
     /// How long running requests may take to end once the server was told to stop, in milliseconds.
@@ -55,6 +66,8 @@ pub struct AuthorizerConfig {
     pub kind: AuthorizerKind,
     /// The `OpenFGA` server, when `kind` is `openfga`.
     pub openfga: OpenFgaConfig,
+    /// How checks are gathered, shared and remembered, when `kind` is `openfga`.
+    pub checks: ChecksConfig,
     /// The copy of the server's relationships, when `kind` is `openfga`.
     pub replica: ReplicaConfig,
 }
@@ -118,6 +131,30 @@ pub struct OpenFgaConfig {
     pub checks_per_call: usize,
     /// The longest that one call may take, in milliseconds.
     pub timeout_ms: u64,
+    /// The server's `listObjects-max-results`: a list of so many objects may have been cut short.
+    pub list_results_max: usize,
+    /// The server's `listObjects-deadline`, in milliseconds: a list that took so long may have been cut short.
+    pub list_deadline_ms: u64,
+}
+
+/// How checks are gathered, shared and remembered in front of an `OpenFGA` server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChecksConfig {
+    /// For how long a decision is remembered, in milliseconds; 0 remembers none. A revocation that the changelog does not
+    /// tell of in time is seen after this time. A request for higher consistency sees every revocation at once.
+    pub cache_ttl_ms: u64,
+    /// Most memory for remembered decisions, in bytes.
+    pub cache_bytes_max: u64,
+    /// How often the server's changelog is read, in milliseconds; any change makes all decisions forgotten. With 0 it is not
+    /// read, and only `cache_ttl_ms` bounds how late a revocation is seen.
+    pub changelog_poll_ms: u64,
+    /// When the changelog could not be read for so long, in milliseconds, nothing is recalled until it can be again.
+    pub changelog_age_max_ms: u64,
+    /// Most calls to the server at the same time; how many there are follows its latency.
+    pub calls_in_flight_max: u32,
+    /// Most checks that wait for a call; past it, and past a quarter of it for one user, requests are turned away.
+    pub checks_waiting_max: usize,
 }
 
 /// Where chunks are.
@@ -176,6 +213,7 @@ impl Default for ServerConfig {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8980)),
             insecure_identity: false,
+            explain: false,
             request_timeout_ms: 10_000,
             shutdown_timeout_ms: 10_000,
         }
@@ -210,6 +248,21 @@ impl Default for OpenFgaConfig {
             api_token_file: PathBuf::new(),
             checks_per_call: 50,
             timeout_ms: 3_000,
+            list_results_max: 1_000,
+            list_deadline_ms: 3_000,
+        }
+    }
+}
+
+impl Default for ChecksConfig {
+    fn default() -> Self {
+        Self {
+            cache_ttl_ms: 10_000,
+            cache_bytes_max: 64 * 1024 * 1024,
+            changelog_poll_ms: 500,
+            changelog_age_max_ms: 2_000,
+            calls_in_flight_max: 32,
+            checks_waiting_max: 20_000,
         }
     }
 }
@@ -273,6 +326,11 @@ impl Config {
     /// # Errors
     /// On an unknown key, a wrong value, or a file that cannot be read.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        for (variable, instead) in
+            unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+        {
+            tracing::warn!(variable, instead, "an environment variable looks like a setting and is none");
+        }
         Self::load_from(file, Environment::default(), overrides)
     }
 
@@ -313,6 +371,9 @@ impl Config {
             ("server.shutdown_timeout_ms", self.server.shutdown_timeout_ms),
             ("authorizer.openfga.checks_per_call", self.authorizer.openfga.checks_per_call as u64),
             ("authorizer.openfga.timeout_ms", self.authorizer.openfga.timeout_ms),
+            ("authorizer.openfga.list_results_max", self.authorizer.openfga.list_results_max as u64),
+            ("authorizer.openfga.list_deadline_ms", self.authorizer.openfga.list_deadline_ms),
+            ("authorizer.checks.calls_in_flight_max", u64::from(self.authorizer.checks.calls_in_flight_max)),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
@@ -325,7 +386,40 @@ impl Config {
             let rule = "`retrieval.candidates_max` must be at least `retrieval.top_k_max`";
             return Err(ConfigError::Invalid(rule.to_owned()));
         }
-        Ok(())
+        self.authorizer.check()
+    }
+}
+
+impl AuthorizerConfig {
+    /// Settings that contradict each other.
+    fn check(&self) -> Result<(), ConfigError> {
+        let Self { checks, openfga, .. } = self;
+        let (remembers, polls) = (checks.cache_ttl_ms > 0, checks.changelog_poll_ms > 0);
+        let rules = [
+            (
+                remembers && checks.cache_bytes_max == 0,
+                "`authorizer.checks.cache_bytes_max` must be at least 1 unless `authorizer.checks.cache_ttl_ms` is 0",
+            ),
+            (
+                remembers && polls && checks.changelog_age_max_ms <= checks.changelog_poll_ms,
+                "`authorizer.checks.changelog_age_max_ms` must be more than `authorizer.checks.changelog_poll_ms`: \
+                 otherwise nothing is ever recalled",
+            ),
+            (
+                remembers && polls && checks.cache_ttl_ms < checks.changelog_poll_ms,
+                "`authorizer.checks.cache_ttl_ms` must be at least `authorizer.checks.changelog_poll_ms`: otherwise \
+                 decisions are forgotten before the changelog is read",
+            ),
+            (
+                checks.checks_waiting_max / 4 < openfga.checks_per_call.max(50),
+                "`authorizer.checks.checks_waiting_max` must be at least 200 and at least four times \
+                 `authorizer.openfga.checks_per_call`: one user gets a quarter of it",
+            ),
+        ];
+        match rules.iter().find(|(broken, _)| *broken) {
+            Some((_, rule)) => Err(ConfigError::Invalid((*rule).to_owned())),
+            None => Ok(()),
+        }
     }
 }
 
@@ -340,6 +434,21 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
     let secret = std::fs::read_to_string(path)
         .map_err(|e| ConfigError::Secret { path: path.to_owned(), detail: e.to_string() })?;
     Ok(Some(secret.trim_end().to_owned()))
+}
+
+/// Variables that look like settings and are none, each with how a setting is written.
+fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
+    let unknown = |name: String| {
+        let rest = name.strip_prefix("RAGWARD_").filter(|rest| !rest.starts_with('_') && *rest != "CONFIG")?;
+        let instead = match rest.split_once('_') {
+            Some((section, key)) => format!("RAGWARD__{section}__{key}"),
+            None => "RAGWARD__SECTION__KEY".to_owned(),
+        };
+        Some((name, instead))
+    };
+    let mut unknown: Vec<(String, String)> = names.filter_map(unknown).collect();
+    unknown.sort_unstable();
+    unknown
 }
 
 /// Every key of `values` must be a property of `schema`.
@@ -410,6 +519,37 @@ mod tests {
             let error = load(toml, environment, &Overrides::default()).expect_err(toml).to_string();
             assert!(error.contains(expected), "{error}");
         }
+    }
+
+    #[test]
+    fn contradictions_name_both_keys() {
+        let rows = [
+            ("cache_bytes_max = 0", ["checks.cache_bytes_max", "checks.cache_ttl_ms"]),
+            ("changelog_poll_ms = 2000", ["checks.changelog_age_max_ms", "checks.changelog_poll_ms"]),
+            ("changelog_age_max_ms = 0", ["checks.changelog_age_max_ms", "checks.changelog_poll_ms"]),
+            ("cache_ttl_ms = 499", ["checks.cache_ttl_ms", "checks.changelog_poll_ms"]),
+            ("checks_waiting_max = 199", ["checks.checks_waiting_max", "openfga.checks_per_call"]),
+        ];
+        for (line, keys) in rows {
+            let toml = format!("[authorizer.checks]\n{line}");
+            let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
+            assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
+        }
+        for line in ["cache_ttl_ms = 0\ncache_bytes_max = 0", "changelog_poll_ms = 0\nchangelog_age_max_ms = 0"] {
+            let toml = format!("[authorizer.checks]\n{line}");
+            assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn variables_that_mean_nothing_are_found() {
+        let names =
+            ["PATH", "RAGWARD_CONFIG", "RAGWARD__SERVER__LISTEN", "RAGWARD_SERVER_LISTEN", "RAGWARD_DATA", "RAGWARDX"];
+        let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
+        let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
+        let expected =
+            [("RAGWARD_DATA", "RAGWARD__SECTION__KEY"), ("RAGWARD_SERVER_LISTEN", "RAGWARD__SERVER__LISTEN")];
+        assert_eq!(found, expected);
     }
 
     #[test]

@@ -22,6 +22,10 @@ pub enum ErrorCode {
     DataLoss,
     /// A defect of the server.
     Internal,
+    /// Nobody knows who is asking.
+    Unauthenticated,
+    /// The caller may not ask for this.
+    PermissionDenied,
 }
 
 impl ErrorCode {
@@ -38,6 +42,8 @@ impl ErrorCode {
             Self::Unavailable => "BACKEND_UNAVAILABLE",
             Self::DataLoss => "DATA_LOSS",
             Self::Internal => "INTERNAL",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+            Self::PermissionDenied => "PERMISSION_DENIED",
         }
     }
 }

@@ -5,6 +5,7 @@ mod condition;
 mod contextual;
 pub mod dsl;
 pub mod evaluator;
+pub mod explain;
 mod index;
 pub mod json;
 pub mod model;
@@ -16,7 +17,9 @@ pub mod tuple;
 pub mod validate;
 pub mod visible_set;
 
-pub use condition::{COST_MAX, CompileError, ConditionError, EXPRESSION_BYTES_MAX, NESTING_MAX};
+pub use condition::{
+    COST_MAX, CompileError, ConditionError, ConditionInput, EXPRESSION_BYTES_MAX, InputSource, NESTING_MAX,
+};
 pub use contextual::Contextual;
 pub use program::{MisfitTuple, TupleMisfit};
 pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};

@@ -10,7 +10,9 @@ pub use retriever::{Completion, Retrieval, Retrieved, Retriever};
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
+use crate::identity::principal::NotDetailed;
 use crate::relationship::Relation;
+use crate::relationship::tuple::shown;
 use crate::vector_store::VectorStoreError;
 
 /// What an operator sets.
@@ -53,9 +55,20 @@ pub enum RetrievalError {
         /// The limit.
         guards_max: usize,
     },
+    /// There is no such chunk.
+    #[error("collection `{collection}` has no chunk `{}`", shown(.chunk_id))]
+    UnknownChunk {
+        /// The collection.
+        collection: String,
+        /// The chunk.
+        chunk_id: String,
+    },
     /// The deadline passed.
     #[error("there was no answer before the deadline")]
     DeadlineExceeded,
+    /// The token's details leave nothing of this request.
+    #[error(transparent)]
+    NotDetailed(#[from] NotDetailed),
 }
 
 impl RetrievalError {
@@ -68,7 +81,9 @@ impl RetrievalError {
             Self::VectorStore(e) => e.code(),
             Self::Unsupported(_) => ErrorCode::FailedPrecondition,
             Self::TooManyGuards { .. } => ErrorCode::ResourceExhausted,
+            Self::UnknownChunk { .. } => ErrorCode::NotFound,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
+            Self::NotDetailed(_) => ErrorCode::PermissionDenied,
         }
     }
 }

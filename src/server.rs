@@ -3,10 +3,13 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod authentication;
 mod deadline;
+mod explain;
 mod ingest;
 mod openfga;
 mod reflection;
+mod resource_metadata;
 mod retrieval;
 mod status;
 mod values;
@@ -18,13 +21,17 @@ use std::time::Duration;
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
+pub use authentication::{Authentication, TokenAuthentication};
 pub(crate) use values::metadata_message;
 
+use self::authentication::AuthenticationLayer;
+use crate::authz::Authorizer;
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
@@ -54,8 +61,14 @@ pub struct Services {
     pub documents: Arc<dyn DocumentStore>,
     /// What `OpenFGA`'s API is served over; not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,
+    /// Whether `Explain` is served. It tells of what is hidden.
+    pub explain: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
+    /// Decides whether the bearer of a token may write.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Who is let in.
+    pub authentication: Authentication,
 }
 
 /// Why the server did not start, or stopped early.
@@ -97,11 +110,19 @@ where
         health.set_serving::<OpenFGAServiceServer<openfga::OpenFgaApi>>().await;
     }
     let reflection = reflection::builders(openfga.is_some())?;
+    let public = match &services.authentication {
+        Authentication::Tokens(tokens) => Routes::from(resource_metadata::router(tokens)),
+        Authentication::Believed => Routes::default(),
+    };
 
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        // A client may read the metadata of the resource with HTTP/1.1. What it sends meets the same gate.
+        .accept_http1(true)
         .layer(MapResponseLayer::new(openfga::restore_number))
+        .layer(AuthenticationLayer(services.authentication))
+        .add_routes(public)
         .add_service(health_service)
         .add_service(reflection.v1.build_v1()?)
         .add_service(reflection.v1alpha.build_v1alpha()?)

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
 
 use crate::error_code::ErrorCode;
 
@@ -70,6 +70,10 @@ impl StorageError {
         }
     }
 
+    fn io(path: &Path, error: &std::io::Error) -> Self {
+        Self::Io { path: path.to_owned(), detail: error.to_string() }
+    }
+
     /// A record that does not have the form in which it was written.
     #[must_use]
     pub fn damaged(path: &Path, detail: impl Into<String>) -> Self {
@@ -77,21 +81,25 @@ impl StorageError {
     }
 }
 
-/// Opens or creates a redb file, checks every page's checksum and the format version.
+/// Opens or creates a redb file, checks every page's checksum and the format version. Up to `cache_bytes` of its pages
+/// are kept in memory.
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn open_database(path: &Path) -> Result<Database, StorageError> {
-    if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent)
-            .map_err(|e| StorageError::Io { path: parent.to_owned(), detail: e.to_string() })?;
+pub fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent).map_err(|e| StorageError::io(parent, &e))?;
+    if !path.exists()
+        && let Some(created) = create(path, parent, cache_bytes)?
+    {
+        return Ok(created);
     }
     // An empty file would be taken for a new database; a file cut to nothing is damage.
     if std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
         return Err(StorageError::damaged(path, "the file is empty"));
     }
     // redb asserts some facts of the file's structure while opening it; on damaged bytes such an assertion panics.
-    let opened = std::panic::catch_unwind(|| open_and_verify(path));
+    let opened = std::panic::catch_unwind(|| open_and_verify(path, cache_bytes));
     let database = opened.map_err(|panic| {
         let detail = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "unreadable structure".to_owned());
         StorageError::damaged(path, detail)
@@ -100,10 +108,27 @@ pub fn open_database(path: &Path) -> Result<Database, StorageError> {
     Ok(database)
 }
 
+/// Makes a new file, complete before it gets its name: whoever is killed meanwhile leaves nothing that looks like a
+/// damaged one. `None` when another process was faster.
+fn create(path: &Path, parent: &Path, cache_bytes: usize) -> Result<Option<Database>, StorageError> {
+    let unnamed = tempfile::Builder::new().prefix(".new-").suffix(".redb").tempfile_in(parent);
+    let unnamed = unnamed.map_err(|e| StorageError::io(parent, &e))?;
+    let database = open(unnamed.path(), cache_bytes)?;
+    check_format(path, &database)?;
+    match unnamed.persist_noclobber(path) {
+        Ok(_) => {}
+        Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
+        Err(e) => return Err(StorageError::io(path, &e.error)),
+    }
+    // Without this the name may be lost with the power, and what was acknowledged with it.
+    let named = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
+    named.map_err(|e| StorageError::io(parent, &e))?;
+    Ok(Some(database))
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are non-exhaustive, and each is an error here")]
-fn open_and_verify(path: &Path) -> Result<Database, StorageError> {
-    let existed = path.exists();
-    let mut database = Database::create(path).map_err(|e| match e {
+fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+    Builder::new().set_cache_size(cache_bytes).create(path).map_err(|e| match e {
         DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(path.to_owned()),
         DatabaseError::UpgradeRequired(version) => {
             StorageError::Newer { path: path.to_owned(), found: u64::from(version) }
@@ -112,8 +137,12 @@ fn open_and_verify(path: &Path) -> Result<Database, StorageError> {
             StorageError::damaged(path, e.to_string())
         }
         other => StorageError::redb(path, other),
-    })?;
-    if existed && !database.check_integrity().map_err(|e| StorageError::redb(path, e))? {
+    })
+}
+
+fn open_and_verify(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+    let mut database = open(path, cache_bytes)?;
+    if !database.check_integrity().map_err(|e| StorageError::redb(path, e))? {
         tracing::warn!(path = %path.display(), "the last run did not end cleanly; the file was repaired");
     }
     Ok(database)
@@ -145,32 +174,36 @@ fn check_format(path: &Path, database: &Database) -> Result<(), StorageError> {
 mod tests {
     use super::*;
 
+    const CACHE_BYTES: usize = 1024 * 1024;
+
     #[test]
     fn a_file_is_opened_again() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("data").join("chunks.redb");
-        drop(open_database(&path).expect("created"));
-        drop(open_database(&path).expect("opened again"));
+        drop(open_database(&path, CACHE_BYTES).expect("created"));
+        drop(open_database(&path, CACHE_BYTES).expect("opened again"));
     }
 
     #[test]
     fn a_second_opener_is_refused() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
-        let _first = open_database(&path).expect("created");
-        assert!(matches!(open_database(&path), Err(StorageError::InUse(_))));
+        let _first = open_database(&path, CACHE_BYTES).expect("created");
+        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::InUse(_))));
     }
 
     #[test]
     fn a_newer_format_is_refused() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
-        let database = open_database(&path).expect("created");
+        let database = open_database(&path, CACHE_BYTES).expect("created");
         let writing = database.begin_write().expect("a transaction");
         writing.open_table(META).expect("a table").insert(FORMAT_KEY, FORMAT_VERSION + 1).expect("written");
         writing.commit().expect("committed");
         drop(database);
-        assert!(matches!(open_database(&path), Err(StorageError::Newer { found, .. }) if found == FORMAT_VERSION + 1));
+        assert!(
+            matches!(open_database(&path, CACHE_BYTES), Err(StorageError::Newer { found, .. }) if found == FORMAT_VERSION + 1)
+        );
     }
 
     #[test]
@@ -178,8 +211,24 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
         std::fs::write(&path, b"this is not a database").expect("written");
-        assert!(open_database(&path).is_err());
+        assert!(open_database(&path, CACHE_BYTES).is_err());
         std::fs::write(&path, b"").expect("emptied");
-        assert!(matches!(open_database(&path), Err(StorageError::Damaged { .. })));
+        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_new_file_has_its_name_only_once_it_is_complete() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("chunks.redb");
+        // What a process leaves that was killed while it made the file.
+        std::fs::write(directory.path().join(".new-abc.redb"), b"half").expect("written");
+        let first = open_database(&path, CACHE_BYTES).expect("created");
+        let again = create(&path, directory.path(), CACHE_BYTES).expect("no error");
+        assert!(again.is_none(), "a file that is there is never replaced");
+        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::InUse(_))));
+        drop(first);
+        open_database(&path, CACHE_BYTES).expect("opened again");
+        let files = std::fs::read_dir(directory.path()).expect("a directory").count();
+        assert_eq!(files, 2, "the file and what was left before");
     }
 }

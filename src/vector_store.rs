@@ -200,6 +200,12 @@ pub trait DocumentStore: Send + Sync {
         collection: &str,
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError>;
+
+    /// The guards of all chunks of the documents that exist among these ids: for the check of who may replace them.
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError>;
 }
 
 /// Why a store did not answer.

@@ -209,7 +209,7 @@ fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
     let store = store_file::read(&path).expect("a store file");
     let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).expect("tuples that fit");
     let named = |type_name: &str| {
-        let mut objects: Vec<&Object> = snapshot.objects_of(&TypeName::parse(type_name).expect("a type")).collect();
+        let mut objects: Vec<Object> = snapshot.objects_of(&TypeName::parse(type_name).expect("a type")).collect();
         objects.sort();
         objects
     };

@@ -18,6 +18,7 @@ use ragward::chunk::{Candidate, Chunk, Document, Value};
 use ragward::storage::StorageError;
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use roaring::RoaringBitmap;
 use tokio::runtime::{Builder, Runtime};
 use vector_store_suite::{Store, document};
 
@@ -263,6 +264,106 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
     }
     for candidate in whole {
         assert_eq!(parts.get(&candidate.0), Some(&candidate));
+    }
+}
+
+/// A generator of the same numbers in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u16) -> u16 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u16::try_from((self.0 >> 33) % u64::from(end)).expect("below a u16")
+    }
+
+    /// Evenly from -1 to 1.
+    fn number(&mut self) -> f32 {
+        f32::from(self.below(20_001)) / 10_000.0 - 1.0
+    }
+}
+
+#[tokio::test]
+async fn a_search_for_the_best_skips_none_of_them() {
+    const DIMENSION: usize = 40;
+    const CHUNKS: usize = 6_000;
+    const SEED: u64 = 7;
+    println!("seed {SEED}");
+    let mut random = Random(SEED);
+    let mut vector = || -> Vec<f32> { (0..DIMENSION).map(|_| random.number()).collect() };
+    let centres: Vec<Vec<f32>> = (0..8).map(|_| vector()).collect();
+    let query = vector();
+    let mut noise = Random(SEED);
+    let mut around = |centre: &[f32], size: f32| centre.iter().map(|x| x + size * noise.number()).collect::<Vec<f32>>();
+    let rows: [(&str, Vec<Vec<f32>>); 5] = [
+        ("random", (0..CHUNKS).map(|_| vector()).collect()),
+        ("clustered", (0..CHUNKS).map(|n| around(&centres[n % 8], 0.05)).collect()),
+        ("near ties", (0..CHUNKS).map(|_| around(&query, 1e-6)).collect()),
+        ("ties", (0..CHUNKS).map(|n| centres[n % 8].clone()).collect()),
+        ("all equal", vec![query.clone(); CHUNKS]),
+    ];
+    for (name, vectors) in rows {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = opened(directory.path());
+        let documents = vectors.chunks(100).enumerate().map(|(n, vectors)| {
+            // Ids against the order of arrival, so that a tie at the end of the answer is decided by what comes last.
+            let chunks: Vec<(&str, &str, &[f32])> = vectors.iter().map(|v| (GUARDS[n % 4], "", v.as_slice())).collect();
+            document(&format!("d{:03}", 999 - n), &chunks)
+        });
+        store.upsert(COLLECTION, documents.collect()).await.expect("taken in");
+        for scope in [None, Some(BTreeSet::from([1, 3]))] {
+            for per_document_max in [None, NonZeroUsize::new(2)] {
+                let question =
+                    Question { scope: scope.clone(), per_document_max, ..Question::new(Query::Vector(query.clone())) };
+                // Without a limit every score is computed.
+                let whole = bytes(&ask(&store, &Question { limit: usize::MAX, ..question.clone() }).await);
+                for limit in [1, 10, 100, 1_000] {
+                    let found = bytes(&ask(&store, &Question { limit, ..question.clone() }).await);
+                    assert!(
+                        found.iter().eq(whole.iter().take(limit)),
+                        "{name}, {limit}, {scope:?}, {per_document_max:?}"
+                    );
+                }
+                let lowest = f64::from(f32::from_bits(whole[whole.len() / 2].2));
+                let above = ask(&store, &Question { limit: 10_000, min_score: Some(lowest), ..question.clone() }).await;
+                let expected = whole.iter().filter(|(_, _, bits)| f64::from(f32::from_bits(*bits)) >= lowest);
+                assert!(bytes(&above).iter().eq(expected), "{name}, at least {lowest}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_million_guards_and_a_single_chunk() {
+    const DOCUMENTS: usize = 100;
+    const CHUNKS: usize = 10_000;
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = opened(directory.path());
+    for number in 0..DOCUMENTS {
+        let guards: Vec<String> = (0..CHUNKS).map(|chunk| format!("doc:{number}-{chunk}")).collect();
+        let vector = [1.0, f32::from(u8::try_from(number).expect("below 256"))];
+        let chunks: Vec<(&str, &str, &[f32])> = guards.iter().map(|guard| (guard.as_str(), "", &vector[..])).collect();
+        store.upsert(COLLECTION, vec![document(&format!("d{number:02}"), &chunks)]).await.expect("taken in");
+    }
+    let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
+    let guards = u32::try_from(table.guards.len()).expect("a number");
+    assert_eq!(guards, 1_000_000);
+    let question = Question { limit: 3, ..Question::new(Query::Vector(vec![1.0, 0.0])) };
+    let found = async |positions: RoaringBitmap| {
+        let search = question.search(Scope::Guards { table: table.clone(), positions });
+        let found = store.search(&search).await.expect("a search");
+        found.into_iter().map(|candidate| candidate.chunk_id).collect::<Vec<String>>()
+    };
+    // Equal scores are in the order of the ids, as text.
+    assert_eq!(found((0..guards).collect()).await, ["d00#0", "d00#1", "d00#10"]);
+    assert_eq!(found((0..guards).skip(1).collect()).await, ["d00#1", "d00#10", "d00#100"]);
+    assert_eq!(found([guards - 1, 500_000, 499_999].into()).await, ["d49#9999", "d50#0", "d99#9999"]);
+    assert!(found(RoaringBitmap::new()).await.is_empty());
+
+    let single = "single";
+    store.upsert(single, vec![document("one", &[("doc:one", "words", &[1.0])])]).await.expect("taken in");
+    for query in [Query::Vector(vec![-2.0]), Query::Text("words".to_owned())] {
+        let search = Search { collection: single.to_owned(), ..Question::new(query).search(Scope::Everything) };
+        assert_eq!(store.search(&search).await.expect("a search").len(), 1);
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use ragward::relationship::dsl::modules::{self, ModuleText};
 use ragward::relationship::dsl::{self, SourceErrors};
-use ragward::relationship::json;
+use ragward::relationship::{Object, json};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -193,6 +193,13 @@ fn modules_are_one_model() {
         };
         assert_eq!(types(&json::print(&model).expect("written")), types(&golden), "{}", folder.display());
         modules::load(&module_texts(&folder)).unwrap_or_else(|e| panic!("{}", e.picture()));
+        for model in [model, json::parse(&golden).expect("a model")] {
+            let text = |name: &str| std::fs::read_to_string(folder.join(name)).expect("readable");
+            assert_eq!(dsl::print(&model).trim_end(), text("combined.fga").trim_end(), "{}", folder.display());
+            let with_sources = dsl::print_with_sources(&model);
+            assert_eq!(with_sources.trim_end(), text("combined-sourceinfo.fga").trim_end(), "{}", folder.display());
+            assert!(dsl::parse(&with_sources).is_ok(), "{with_sources}");
+        }
     }
     let errors = modules::combine(&module_texts(&root.join("01-module-with-errors"))).expect_err("mistakes");
     let found: Vec<String> = errors
@@ -201,4 +208,26 @@ fn modules_are_one_model() {
         .flat_map(|m| m.errors.errors().iter().map(|e| format!("{}:{}", m.module.file, e.span.start.line)))
         .collect();
     assert_eq!(found, ["nomodule.fga:1", "org.fga:7", "org.fga:11", "org.fga:13", "syntax-error.fga:4"]);
+}
+
+#[derive(Deserialize)]
+struct IdCase {
+    name: String,
+    object_id: String,
+    valid: bool,
+}
+
+#[test]
+fn object_ids_are_told_apart_as_by_the_tools() {
+    // The tools refuse more than the server does, whose ids may hold anything but `#`, `:` and white space.
+    const TAKEN_BY_THE_SERVER: [&str; 1] = ["a,b"];
+    let Some(path) = support::shared("openfga-tests/language/object-id-validation-cases.yaml") else { return };
+    let text = std::fs::read_to_string(path).expect("readable");
+    let cases: Vec<IdCase> = serde_saphyr::from_str(&text).expect("the form of OpenFGA's cases");
+    for case in &cases {
+        let expected = case.valid || TAKEN_BY_THE_SERVER.contains(&case.object_id.as_str());
+        let object = Object::parse(&format!("document:{}", case.object_id));
+        assert_eq!(object.is_ok(), expected, "{}: {object:?}", case.name);
+    }
+    assert_eq!(cases.len(), 23);
 }

@@ -130,5 +130,5 @@ async fn what_the_server_refuses_is_an_error() {
     let mut batch = batch("user:carl", "owner", "document:own");
     batch.checks = vec![batch.checks[0].clone(); 51];
     let answers = too_many.check(&batch).await;
-    assert!(matches!(answers, Err(AuthzError::Refused(_))), "{answers:?}");
+    assert!(matches!(answers, Err(AuthzError::TooManyChecks { checks_max: Some(50) })), "{answers:?}");
 }

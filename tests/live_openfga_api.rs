@@ -45,7 +45,7 @@ fn scripts() -> Vec<Script> {
 
 /// Ragward on a port of loopback, until the runtime of the test ends.
 async fn ragward(data: &Path) -> String {
-    let overrides = Overrides { data: Some(data.to_owned()), ..Overrides::default() };
+    let overrides = Overrides { data: Some(data.to_owned()), insecure_identity: true, ..Overrides::default() };
     let app = Arc::new(App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("opened"));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = format!("http://{}", listener.local_addr().expect("an address"));

@@ -1,15 +1,19 @@
 //! The authorizer of the embedded engine: Ragward's own evaluator over the relationships in the data directory.
 
+mod guard_positions;
 #[cfg(test)]
 mod tests;
+mod visible_sets;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use super::{Answer, Authorizer, AuthzError, Check, CheckBatch};
+use self::visible_sets::VisibleSets;
+use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, VisibleSetQuery};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
@@ -25,13 +29,14 @@ const INLINE_INTERRUPTS_MAX: u32 = 2;
 #[derive(Debug)]
 pub struct EmbeddedAuthorizer {
     stores: RelationshipStores,
+    visible_sets: Arc<VisibleSets>,
 }
 
 impl EmbeddedAuthorizer {
     /// An authorizer that decides from the default store's current state.
     #[must_use]
     pub fn new(stores: RelationshipStores) -> Self {
-        Self { stores }
+        Self { stores, visible_sets: Arc::default() }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
@@ -69,6 +74,23 @@ impl Authorizer for EmbeddedAuthorizer {
         let deciding = move || decide(&snapshot, &checks, &mut || Instant::now() < deadline);
         let decided = tokio::task::spawn_blocking(deciding).await;
         decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}"))))
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let snapshot = self.snapshot().await?;
+        if Instant::now() >= query.deadline {
+            return Err(AuthzError::DeadlineExceeded);
+        }
+        if let Some(kept) = self.visible_sets.kept(&snapshot, query) {
+            return Ok(Some(kept));
+        }
+        let (sets, query) = (Arc::clone(&self.visible_sets), query.clone());
+        let finding = move || {
+            let with = for_request(&snapshot, &query.contextual)?;
+            sets.find(&snapshot, &with, &query)
+        };
+        let found = tokio::task::spawn_blocking(finding).await;
+        found.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}")))).map(Some)
     }
 
     fn is_local(&self) -> bool {

@@ -2,7 +2,7 @@
 //!
 //! It asks the authorizer itself and pairs answers with items by position, so a decision cannot end up on another item.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::{Candidate, Chunk};
-use crate::identity::Principal;
+use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::relationship::{Object, Relation};
 
 /// Something that the authorizer has allowed the principal of one request to see.
@@ -56,11 +56,11 @@ impl<T> Permitted<T> {
 
 impl Permitted<Candidate> {
     /// The chunk behind the candidate, still permitted if it is the same chunk under the same guard; `None` when it
-    /// changed hands since the search.
+    /// changed hands since the search, or when the details of the principal's token do not permit it.
     #[must_use]
-    pub(crate) fn hydrate(self, chunk: Chunk) -> Option<Permitted<Chunk>> {
+    pub(crate) fn hydrate(self, chunk: Chunk, ledger: &mut ChunkLedger<'_>) -> Option<Permitted<Chunk>> {
         let unchanged = chunk.id == self.item.chunk_id && chunk.guard == self.item.guard;
-        unchanged.then_some(Permitted { item: chunk })
+        (unchanged && ledger.admit(&chunk.guard, &chunk.metadata)).then_some(Permitted { item: chunk })
     }
 }
 
@@ -76,7 +76,16 @@ impl Guarded for Candidate {
     }
 }
 
+impl Guarded for Object {
+    fn guard(&self) -> &Object {
+        self
+    }
+}
+
 /// Decides for one principal and one request. Each distinct guard is asked once, however many items it has.
+///
+/// INVARIANT (only narrower): a guard is allowed only if the subject holds the relation, **and** whoever acts for the subject
+/// may do so, **and** the token's details leave the guard. The last two never stand in for the first.
 pub struct Enforcer<'a> {
     authorizer: &'a dyn Authorizer,
     principal: &'a Principal,
@@ -84,6 +93,8 @@ pub struct Enforcer<'a> {
     consistency: Consistency,
     deadline: Instant,
     decisions: HashMap<Object, bool>,
+    /// Whether the actor may act for the subject at all; `None` while it was not asked.
+    may_act: Option<bool>,
 }
 
 impl<'a> Enforcer<'a> {
@@ -96,7 +107,7 @@ impl<'a> Enforcer<'a> {
         consistency: Consistency,
         deadline: Instant,
     ) -> Self {
-        Self { authorizer, principal, relation, consistency, deadline, decisions: HashMap::new() }
+        Self { authorizer, principal, relation, consistency, deadline, decisions: HashMap::new(), may_act: None }
     }
 
     /// Those items that the principal may see, in the order given.
@@ -119,9 +130,47 @@ impl<'a> Enforcer<'a> {
         guards: &Arc<Vec<Object>>,
         positions: &Arc<RoaringBitmap>,
     ) -> Result<RoaringBitmap, AuthzError> {
+        let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
+        let positions = if self.principal.is_narrowed() {
+            let left = positions.iter().filter_map(at).filter(|(_, guard)| self.principal.details_fit_guard(guard));
+            &Arc::new(left.map(|(position, _)| position).collect::<RoaringBitmap>())
+        } else {
+            positions
+        };
+        let subject = self.principal.subject();
+        if let Some(visible) = self.known_set(subject, self.relation, guards, positions).await? {
+            match self.principal.delegation() {
+                // Whether it may act for the subject is asked with the first batch of checks.
+                None | Some(Delegation { on: DelegationOn::User, .. }) => return Ok(visible),
+                Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
+                    if let Some(of_actor) = self.known_set(actor, relation, guards, positions).await? {
+                        return Ok(visible & of_actor);
+                    }
+                }
+            }
+        }
+        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
+        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
+        Ok(visible.map(|(position, _)| position).collect())
+    }
+
+    /// Whether it is known that nothing is permitted, whatever there is.
+    #[must_use]
+    pub fn permits_nothing(&self) -> bool {
+        self.may_act == Some(false)
+    }
+
+    /// The positions at which the user holds the relation, if the authorizer can tell them all at once.
+    async fn known_set(
+        &self,
+        user: &Object,
+        relation: &Relation,
+        guards: &Arc<Vec<Object>>,
+        positions: &Arc<RoaringBitmap>,
+    ) -> Result<Option<RoaringBitmap>, AuthzError> {
         let query = VisibleSetQuery {
-            user: self.principal.subject().clone(),
-            relation: self.relation.clone(),
+            user: user.clone(),
+            relation: relation.clone(),
             guards: Arc::clone(guards),
             positions: Arc::clone(positions),
             contextual: Arc::clone(self.principal.contextual()),
@@ -129,33 +178,61 @@ impl<'a> Enforcer<'a> {
             deadline: self.deadline,
         };
         let known = timeout_at(self.deadline, self.authorizer.visible_set(&query)).await;
-        if let Some(visible) = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)?? {
-            return Ok(&*visible & &**positions);
-        }
-        let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
-        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
-        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
-        Ok(visible.map(|(position, _)| position).collect())
+        let known = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
+        Ok(known.map(|known| &*known & &**positions))
     }
 
-    /// Asks for the guards that were not asked before.
+    /// Asks for the guards that were not asked before: one batch for the subject and for who acts for it.
     async fn decide<'g>(&mut self, guards: impl Iterator<Item = &'g Object>) -> Result<(), AuthzError> {
-        let mut checks: Vec<Check> = Vec::new();
-        let mut positions: HashMap<&Object, usize> = HashMap::new();
+        let mut new: Vec<&Object> = Vec::new();
+        let mut seen: HashSet<&Object> = HashSet::new();
         for guard in guards {
-            if self.decisions.contains_key(guard) || positions.contains_key(guard) {
-                continue;
+            if !self.decisions.contains_key(guard) && seen.insert(guard) {
+                new.push(guard);
             }
-            positions.insert(guard, checks.len());
-            checks.push(Check {
-                user: self.principal.subject().clone(),
-                relation: self.relation.clone(),
-                object: guard.clone(),
-            });
         }
-        if checks.is_empty() {
+        let (open, shut): (Vec<&Object>, Vec<&Object>) =
+            new.into_iter().partition(|guard| !self.permits_nothing() && self.principal.details_fit_guard(guard));
+        self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), false)));
+        if open.is_empty() {
             return Ok(());
         }
+        let check = |user: &Object, relation: &Relation, object: &Object| Check {
+            user: user.clone(),
+            relation: relation.clone(),
+            object: object.clone(),
+        };
+        let subject = self.principal.subject();
+        let mut checks: Vec<Check> = open.iter().map(|guard| check(subject, self.relation, guard)).collect();
+        match self.principal.delegation() {
+            Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
+                checks.extend(open.iter().map(|guard| check(actor, relation, guard)));
+            }
+            Some(Delegation { actor, relation, on: DelegationOn::User }) if self.may_act.is_none() => {
+                checks.push(check(actor, relation, subject));
+            }
+            Some(Delegation { on: DelegationOn::User, .. }) | None => {}
+        }
+        let answers = self.ask(checks).await?;
+
+        let (of_subject, of_actor) = answers.split_at_checked(open.len()).unwrap_or_default();
+        if let Some(Delegation { on: DelegationOn::User, .. }) = self.principal.delegation() {
+            self.may_act = self.may_act.or(of_actor.first().copied());
+        }
+        for (place, guard) in open.into_iter().enumerate() {
+            let actor_may = match self.principal.delegation().map(|delegation| delegation.on) {
+                None => true,
+                Some(DelegationOn::User) => self.may_act == Some(true),
+                Some(DelegationOn::Guard) => of_actor.get(place) == Some(&true),
+            };
+            let allowed = of_subject.get(place) == Some(&true) && actor_may;
+            self.decisions.insert(guard.clone(), allowed);
+        }
+        Ok(())
+    }
+
+    /// The answers to the checks, in their order.
+    async fn ask(&self, checks: Vec<Check>) -> Result<Vec<bool>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
         let batch = CheckBatch { checks, contextual, consistency: self.consistency, deadline: self.deadline };
         let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
@@ -170,11 +247,8 @@ impl<'a> Enforcer<'a> {
                 None => return Err(AuthzError::BadAnswer("a check was answered that nobody asked".to_owned())),
             }
         }
-        let Some(decided) = decided.into_iter().collect::<Option<Vec<bool>>>() else {
-            return Err(AuthzError::BadAnswer("a check was left unanswered".to_owned()));
-        };
-        self.decisions.extend(batch.checks.into_iter().map(|check| check.object).zip(decided));
-        Ok(())
+        let decided: Option<Vec<bool>> = decided.into_iter().collect();
+        decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! The adapter asks with `BatchCheck` and accounts for every answer: one decision for each question, or none at all.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,16 +11,21 @@ use openfga_client::client::{
     BatchCheckItem, BatchCheckRequest, CheckRequestTupleKey, ConsistencyPreference, ListStoresRequest,
     OpenFgaServiceClient, ReadAuthorizationModelRequest, ReadAuthorizationModelsRequest,
 };
+use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
-use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope};
+use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 
+mod changelog;
+mod list;
 mod source;
 mod store;
 mod wire;
 
+pub use changelog::{ChangelogWatch, watch};
 pub use source::OpenFgaSource;
 pub use store::{OpenFgaStore, OpenStoreError};
 
@@ -28,6 +33,9 @@ pub use store::{OpenFgaStore, OpenStoreError};
 pub const CHECKS_PER_CALL: usize = 50;
 /// The server's own limit on a request is 3 s unless it is configured otherwise.
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// The server's own limits on a list, unless it is configured otherwise.
+const LIST_RESULTS_MAX: usize = 1_000;
+const LIST_DEADLINE: Duration = Duration::from_secs(3);
 /// Calls of one batch that run at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// For how long the store's latest model, once looked up, is used before it is looked up again.
@@ -50,6 +58,10 @@ pub struct OpenFgaConfig {
     pub checks_per_call: usize,
     /// The longest wait for an answer, whatever a request's own deadline allows.
     pub timeout: Duration,
+    /// Most objects of one list of the server (its `listObjects-max-results`).
+    pub list_results_max: usize,
+    /// How long the server makes a list (its `listObjects-deadline`): what it has by then is its answer.
+    pub list_deadline: Duration,
 }
 
 /// Which store of the server.
@@ -66,6 +78,7 @@ pub enum StoreSelector {
 pub struct OpenFgaAuthorizer {
     server: Server,
     checks_per_call: usize,
+    list_limits: list::Limits,
     latest: Mutex<Option<Latest>>,
 }
 
@@ -78,9 +91,9 @@ struct Latest {
 
 /// What every call of one batch is decided by.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Model {
-    store_id: String,
-    id: String,
+pub(super) struct Model {
+    pub(super) store_id: String,
+    pub(super) id: String,
 }
 
 /// The server, the store in it, and how long to wait.
@@ -103,6 +116,8 @@ impl OpenFgaConfig {
             api_token: None,
             checks_per_call: CHECKS_PER_CALL,
             timeout: TIMEOUT,
+            list_results_max: LIST_RESULTS_MAX,
+            list_deadline: LIST_DEADLINE,
         }
     }
 }
@@ -117,12 +132,13 @@ impl OpenFgaAuthorizer {
             return Err(BackendError::Setting("`checks_per_call` must be at least 1".to_owned()));
         }
         let server = Server::new(config)?;
-        Ok(Self { server, checks_per_call: config.checks_per_call, latest: Mutex::new(None) })
+        let list_limits = list::Limits { results_max: config.list_results_max, deadline: config.list_deadline };
+        Ok(Self { server, checks_per_call: config.checks_per_call, list_limits, latest: Mutex::new(None) })
     }
 
     /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
     /// store's latest model as it is now.
-    async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
+    pub(super) async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(Model { store_id: store_id.clone(), id: id.clone() });
         }
@@ -150,39 +166,65 @@ impl OpenFgaAuthorizer {
 
     async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Vec<Answer>, AuthzError> {
         let model = self.model(batch.consistency).await?;
-        let (contextual_tuples, context) = wire::contextual(&batch.contextual)?;
-        let mut calls = Vec::new();
-        for (index, checks) in batch.checks.chunks(self.checks_per_call).enumerate() {
+        // Nothing is remembered here, so the generation is of no account.
+        let scope = Scope {
+            store_id: model.store_id,
+            model_id: model.id,
+            consistency: batch.consistency,
+            generation: 0,
+            recall: false,
+        };
+        let question = |check: &Check| Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
+        let list: Vec<Question> = batch.checks.iter().map(question).collect();
+        let calls = list.chunks(self.checks_per_call).enumerate().map(|(index, questions)| {
             let first = index * self.checks_per_call;
-            let items = checks.iter().zip(first..).map(|(check, position)| BatchCheckItem {
-                contextual_tuples: contextual_tuples.clone(),
-                context: context.clone(),
-                ..item(check, position)
-            });
-            let request = BatchCheckRequest {
-                store_id: model.store_id.clone(),
-                authorization_model_id: model.id.clone(),
-                checks: items.collect(),
-                consistency: consistency(batch.consistency).into(),
-            };
-            calls.push(self.call(request, first, checks, deadline));
-        }
+            self.ask(&scope, first, questions, deadline)
+        });
+        let calls: Vec<_> = calls.collect();
         // The first failure ends the batch: a part of the decisions is no decision.
-        let answers: Vec<Vec<Answer>> = stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
-        Ok(answers.into_iter().flatten().collect())
+        let answers: Vec<Vec<Answered>> =
+            stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
+        answers.into_iter().flatten().map(Answer::try_from).collect()
     }
 
-    async fn call(
+    /// One call. The correlation ids count up from `first`.
+    async fn ask(
         &self,
-        request: BatchCheckRequest,
+        scope: &Scope,
         first: usize,
-        checks: &[Check],
+        questions: &[Question],
         deadline: Instant,
-    ) -> Result<Vec<Answer>, AuthzError> {
+    ) -> Result<Vec<Answered>, AuthzError> {
+        let mut unsendable = Vec::new();
+        let mut checks = Vec::with_capacity(questions.len());
+        let mut sent: Vec<(usize, &Check)> = Vec::with_capacity(questions.len());
+        // The questions of one request share their contextual part, so it is made once.
+        let mut known = None;
+        for (question, position) in questions.iter().zip(first..) {
+            match wire::contextual(&mut known, &question.contextual) {
+                Ok((contextual_tuples, context)) => {
+                    checks.push(BatchCheckItem { contextual_tuples, context, ..item(&question.check, position) });
+                    sent.push((position, &question.check));
+                }
+                Err(error) => unsendable.push(Answered { position, outcome: Outcome::Failed(error) }),
+            }
+        }
+        if sent.is_empty() {
+            return Ok(unsendable);
+        }
+        let request = BatchCheckRequest {
+            store_id: scope.store_id.clone(),
+            authorization_model_id: scope.model_id.clone(),
+            checks,
+            consistency: consistency(scope.consistency).into(),
+        };
+        let as_of = Instant::now();
         let mut request = Request::new(request);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        request.set_timeout(deadline.saturating_duration_since(as_of));
         let response = wire::batch_check(self.server.channel.clone(), request).await.map_err(|e| wire::failed(&e))?;
-        wire::account(first, checks, response)
+        let mut answers = wire::account(&sent, as_of, response)?;
+        answers.extend(unsendable);
+        Ok(answers)
     }
 }
 
@@ -222,9 +264,35 @@ impl Authorizer for OpenFgaAuthorizer {
         }
     }
 
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let deadline = query.deadline.min(self.server.deadline());
+        match timeout_at(deadline, self.list_visible(query)).await {
+            Ok(visible) => visible,
+            Err(_elapsed) => Ok(None),
+        }
+    }
+
     async fn model_id(&self) -> Result<String, AuthzError> {
         match timeout_at(self.server.deadline(), self.look_up_model()).await {
             Ok(model) => Ok(model?.id),
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+}
+
+/// One call for all of the questions.
+#[async_trait]
+impl Decider for OpenFgaAuthorizer {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        if questions.list.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deadline = questions.deadline.min(self.server.deadline());
+        if deadline <= Instant::now() {
+            return Err(AuthzError::DeadlineExceeded);
+        }
+        match timeout_at(deadline, self.ask(&questions.scope, 0, &questions.list, deadline)).await {
+            Ok(answers) => answers,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
     }

@@ -1,13 +1,15 @@
 //! `ragward check`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Failure, Output};
+use super::contextual::ContextualArgs;
+use super::{Failure, Output, data_is_there};
 use crate::app::open_authorizer;
 use crate::authz::{Answer, Check, CheckBatch, Consistency};
 use crate::config::{Config, Overrides};
@@ -22,6 +24,8 @@ pub(super) struct CheckArgs {
     relation: String,
     /// The object, `document:handbook`.
     object: String,
+    #[command(flatten)]
+    contextual: ContextualArgs,
     /// The data directory; no server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -41,15 +45,12 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
         relation: Relation::parse(&args.relation).map_err(malformed)?,
         object: Object::parse(&args.object).map_err(malformed)?,
     };
+    let contextual = Arc::new(args.contextual.read()?);
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
+    data_is_there(&config)?;
     let (authorizer, _relationships) = open_authorizer(&config).await?;
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
-    let batch = CheckBatch {
-        checks: vec![check],
-        contextual: std::sync::Arc::default(),
-        consistency: Consistency::HigherConsistency,
-        deadline,
-    };
+    let batch = CheckBatch { checks: vec![check], contextual, consistency: Consistency::HigherConsistency, deadline };
     let answers = authorizer.check(&batch).await?;
     let [answer @ Answer { position: 0, .. }] = answers.as_slice() else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));

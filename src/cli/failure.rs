@@ -47,7 +47,9 @@ impl Failure {
             ErrorCode::InvalidArgument
             | ErrorCode::NotFound
             | ErrorCode::AlreadyExists
-            | ErrorCode::FailedPrecondition => USAGE,
+            | ErrorCode::FailedPrecondition
+            | ErrorCode::Unauthenticated
+            | ErrorCode::PermissionDenied => USAGE,
             ErrorCode::ResourceExhausted | ErrorCode::DeadlineExceeded | ErrorCode::Unavailable => UNREACHABLE,
             ErrorCode::DataLoss | ErrorCode::Internal => FAILED,
         };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Failure, Output};
+use super::{Failure, Output, data_is_there};
 use crate::app::openfga_config;
 use crate::authz::openfga::OpenFgaStore;
 use crate::config::{AuthorizerKind, Config, Overrides};
@@ -131,13 +131,14 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
     if config.authorizer.kind != AuthorizerKind::Embedded {
         return Err(Failure::usage("an OpenFGA server decides; ask it with `fga model get`"));
     }
+    data_is_there(&config)?;
     let stores = RelationshipStores::open(&config.data.directory)?;
     let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
     let Some(snapshot) = snapshot else {
         return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
     };
     let model = snapshot.model().source();
-    output.result(&json_value(model)?, || format!("# {}\n{}", snapshot.model_id(), dsl::print(model)))
+    output.result(&json_value(model)?, || format!("# {}\n{}", snapshot.model_id(), dsl::print_with_sources(model)))
 }
 
 fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
@@ -156,16 +157,22 @@ fn convert(file: &Path, output: &Output) -> Result<(), Failure> {
     let Contents { model, .. } = read(file)?;
     let json = json_value(model.source())?;
     if file.extension().is_some_and(|extension| extension == "json") {
-        return output.result(&json, || dsl::print(model.source()));
+        return output.result(&json, || dsl::print_with_sources(model.source()));
     }
     output.result(&json, || format!("{json:#}"))
 }
 
-/// One line for each difference: `+` is new, `-` is gone, `~` is changed.
 fn diff(before: &Path, after: &Path, output: &Output) -> Result<(), Failure> {
-    let (before, after) = (parts(read(before)?.model.source()), parts(read(after)?.model.source()));
+    let differences = differences(read(before)?.model.source(), read(after)?.model.source());
+    let people = if differences.is_empty() { "the models are the same".to_owned() } else { differences.join("\n") };
+    output.result(&differences, || people)
+}
+
+/// One line for each difference: `+` is new, `-` is gone, `~` is changed.
+fn differences(before: &AuthorizationModel, after: &AuthorizationModel) -> Vec<String> {
+    let (before, after) = (parts(before), parts(after));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let differences: Vec<String> = names
+    names
         .into_iter()
         .filter_map(|name| match (before.get(name), after.get(name)) {
             (Some(old), Some(new)) if old == new => None,
@@ -174,9 +181,7 @@ fn diff(before: &Path, after: &Path, output: &Output) -> Result<(), Failure> {
             (None, Some(new)) => Some(format!("+ {name}{new}")),
             (None, None) => None,
         })
-        .collect();
-    let people = if differences.is_empty() { "the models are the same".to_owned() } else { differences.join("\n") };
-    output.result(&differences, || people)
+        .collect()
 }
 
 /// The types, relations and conditions of a model as the language writes them.
@@ -237,4 +242,79 @@ pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
 fn json_value(model: &AuthorizationModel) -> Result<serde_json::Value, Failure> {
     let text = json::print(model).map_err(|e| Failure::failed(e.to_string()))?;
     serde_json::from_str(&text).map_err(|e| Failure::failed(e.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: &str = "model
+  schema 1.1
+type user
+type team
+type doc
+  relations
+    define owner: [user]
+    define reader: [user, user with recent] or owner
+condition recent(age: int) {
+  age < 10
+}
+";
+
+    fn parsed(text: &str) -> AuthorizationModel {
+        dsl::parse(text).unwrap_or_else(|e| panic!("{}", e.picture(text))).model
+    }
+
+    #[test]
+    fn a_difference_is_one_line() {
+        let rows: [(&[(&str, &str)], &[&str]); 6] = [
+            (&[], &[]),
+            (&[("type team\n", "")], &["- type team"]),
+            (&[("type team\n", "type team\ntype bot\n")], &["+ type bot"]),
+            (
+                &[("define owner: [user]", "define owner: [user, team]"), ("    define reader", "    define viewer")],
+                &[
+                    "~ doc#owner: [user] → [user, team]",
+                    "- doc#reader: [user, user with recent] or owner",
+                    "+ doc#viewer: [user, user with recent] or owner",
+                ],
+            ),
+            (
+                &[("age < 10", "age < 20")],
+                &["~ condition recent(age: int) {\n  age < 10\n} → (age: int) {\n  age < 20\n}"],
+            ),
+            (&[("type team", "# A comment.\ntype team")], &[]),
+        ];
+        for (edits, expected) in rows {
+            let edited = edits.iter().fold(BEFORE.to_owned(), |text, (from, to)| text.replacen(from, to, 1));
+            assert_eq!(differences(&parsed(BEFORE), &parsed(&edited)), expected, "{edits:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_is_converted_there_and_back() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (text_file, json_file) = (directory.path().join("model.fga"), directory.path().join("model.json"));
+        std::fs::write(&text_file, BEFORE).expect("written");
+        let from_text = read(&text_file).expect("a model").model;
+        std::fs::write(&json_file, json_value(from_text.source()).expect("JSON").to_string()).expect("written");
+        let from_json = read(&json_file).expect("a model").model;
+        assert_eq!(from_json.source(), from_text.source());
+        assert_eq!(parsed(&dsl::print_with_sources(from_json.source())), parsed(BEFORE));
+    }
+
+    #[test]
+    fn what_is_no_model_is_told_with_the_file() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for (name, text, expected) in [
+            ("a.fga", "model\n  schema 1.1\ntype doc\n  relations\n    define a: b\n", "a.fga"),
+            ("a.json", "{\"schema_version\": \"1.1\", \"types\": []}", "unknown field"),
+            ("a.fga.yaml", "tuples: []", "a.fga.yaml"),
+        ] {
+            let file = directory.path().join(name);
+            std::fs::write(&file, text).expect("written");
+            let failure = read(&file).err().map(|failure| format!("{failure:?}")).unwrap_or_default();
+            assert!(failure.contains(expected), "{failure}");
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         chunk_ids: args.chunk_ids.clone(),
         consistency: 0,
     };
-    let client = args.connection.open(config).await?;
+    let client = args.connection.open_existing(config).await?;
     let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;
     let known: HashSet<&String> = permitted.iter().collect();
     let withheld: Vec<&String> = args.chunk_ids.iter().filter(|id| !known.contains(id)).collect();

@@ -1,12 +1,15 @@
 //! `ragward retrieve`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
+use super::filter::FilterArgs;
 use super::output::{excerpt, table};
 use super::{Connection, Failure, Output};
+use crate::proto::metadata;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse};
 
@@ -27,6 +30,8 @@ pub(super) struct RetrieveArgs {
     /// A file with an embedding, a JSON array of numbers, in place of words or beside them.
     #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Leaves out chunks with a lower score.
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     min_score: Option<f64>,
@@ -57,6 +62,7 @@ struct ShownChunk<'a> {
     guard: &'a str,
     title: &'a str,
     score: f64,
+    metadata: BTreeMap<&'a str, serde_json::Value>,
     text: &'a str,
 }
 
@@ -77,20 +83,21 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         collection: args.collection,
         query: Some(query),
         top_k: args.top_k,
-        filter: None,
+        filter: args.filter.read()?,
         min_score: args.min_score,
         per_document_max: args.per_document_max,
         consistency: consistency.into(),
     };
-    let client = args.connection.open(config).await?;
+    let client = args.connection.open_existing(config).await?;
     let response = client.retrieval().retrieve(request).await?.into_inner();
     output.result(&shown(&response), || people(&response))
 }
 
 fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
     let wrong = |e: String| Failure::usage(format!("`--vector {}`: {e}", file.display()));
-    let text = std::fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
-    let values = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let text = std::fs::read_to_string(file).map_err(|e| wrong(format!("cannot read it: {e}")))?;
+    let malformed = |e| wrong(format!("it must hold one JSON array of numbers, as in `[0.25, -1.5]` ({e})"));
+    let values = serde_json::from_str(&text).map_err(malformed)?;
     Ok(message::Vector { values })
 }
 
@@ -101,12 +108,23 @@ fn shown(response: &RetrieveResponse) -> Shown<'_> {
         guard: &chunk.guard,
         title: &chunk.title,
         score: chunk.score,
+        metadata: chunk.metadata.iter().map(|(key, value)| (key.as_str(), json_value(value))).collect(),
         text: &chunk.text,
     });
     Shown {
         completion: response.completion().as_str_name().trim_start_matches("COMPLETION_"),
         recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
         chunks: chunks.collect(),
+    }
+}
+
+fn json_value(value: &metadata::Value) -> serde_json::Value {
+    match &value.kind {
+        Some(metadata::value::Kind::BoolValue(value)) => (*value).into(),
+        Some(metadata::value::Kind::IntValue(value)) => (*value).into(),
+        Some(metadata::value::Kind::DoubleValue(value)) => (*value).into(),
+        Some(metadata::value::Kind::StringValue(value)) => value.as_str().into(),
+        None => serde_json::Value::Null,
     }
 }
 

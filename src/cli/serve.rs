@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::app::App;
+use crate::app::{App, check_identity};
 use crate::config::{Config, Overrides};
 use crate::relationship::store::RelationshipStores;
 
@@ -20,7 +20,7 @@ pub(super) struct ServeArgs {
     /// The address to listen on; port 0 takes a free one, which the log names.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// Believe the user that a request names. Callers are not authenticated yet, so the server does not start without it.
+    /// Believe the user that a request names, in place of asking for access tokens (`[identity]`). For trying out.
     #[arg(long)]
     insecure_identity: bool,
 }
@@ -28,20 +28,17 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
     let overrides = Overrides { data: args.data, listen: args.listen, insecure_identity: args.insecure_identity };
     let config = Config::load(config_file.as_deref(), &overrides)?;
-    if !config.server.insecure_identity {
-        return Err(Failure::usage(
-            "callers are not authenticated yet: start with `--insecure-identity` to believe the user that each request \
-             names, and let only trusted callers reach the address",
-        ));
-    }
+    check_identity(&config)?;
     let app = App::open(&config).await?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|e| Failure::usage(format!("cannot listen on {listen}: {e}")))?;
     let address = listener.local_addr()?;
-    tracing::warn!("insecure identity: every caller is believed to be the user that it names");
-    if !address.ip().is_loopback() {
-        tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
+    if config.server.insecure_identity {
+        tracing::warn!("insecure identity: every caller is believed to be the user that it names");
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
+        }
     }
     match app.authorizer().model_id().await {
         Ok(model_id) => {

@@ -78,6 +78,13 @@ pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
 }
 
 fn test_file(path: &Path, summary: &mut Summary) -> Result<File, Failure> {
+    if path.extension().is_some_and(|extension| extension == "fga" || extension == "json" || extension == "mod") {
+        let path = path.display();
+        return Err(Failure::usage(format!(
+            "`{path}` is a model; tests are in store files (`.fga.yaml`), which name a model, tuples and what should follow \
+             from them; `ragward model validate {path}` checks a model"
+        )));
+    }
     let not_run = |reason: String| File { path: path.to_owned(), not_run: Some(reason), failures: Vec::new() };
     let store = match store_file::read(path) {
         Ok(store) => store,

@@ -43,9 +43,11 @@ pub(super) fn documents(
     let path = path.to_owned();
     let lines = Lines::open(&path)?;
     let at = path.clone();
+    let mut dimension = Dimension::default();
     let chunks = lines.map(move |line| {
         let line = line?;
-        parse(&line).map_err(|detail| IngestError::line(&at, line.number, detail))
+        let parsed = parse(&line).and_then(|numbered| dimension.check(&numbered).map(|()| numbered));
+        parsed.map_err(|detail| IngestError::line(&at, line.number, detail))
     });
     let mut documents = Documents { path, chunks: chunks.peekable(), seen: HashSet::new() };
     Ok(std::iter::from_fn(move || documents.next().transpose()))
@@ -56,6 +58,27 @@ struct Documents<I: Iterator> {
     chunks: Peekable<I>,
     /// Ids of the documents so far.
     seen: HashSet<String>,
+}
+
+/// All vectors of a collection have one length. A file that mixes them is told the line.
+#[derive(Default)]
+struct Dimension(Option<(usize, u64)>);
+
+impl Dimension {
+    fn check(&mut self, Numbered { line, chunk, .. }: &Numbered) -> Result<(), String> {
+        let length = chunk.vector.len();
+        match self.0 {
+            _ if length == 0 => Ok(()),
+            Some((first, at)) if first != length => Err(format!(
+                "the vector has {length} numbers, and that of line {at} has {first}; all must have as many"
+            )),
+            Some(_) => Ok(()),
+            None => {
+                self.0 = Some((length, *line));
+                Ok(())
+            }
+        }
+    }
 }
 
 impl<I: Iterator<Item = Result<Numbered, IngestError>>> Documents<I> {

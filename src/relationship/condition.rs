@@ -5,6 +5,7 @@
 //! where the expression would not have looked at it, as in `OpenFGA`: never *met*, never *not met*.
 
 mod cost;
+mod inputs;
 mod ip_address;
 mod kind;
 mod syntax;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value};
 use self::kind::Kind;
 use super::model::Condition;
 
+pub use inputs::{ConditionInput, InputSource};
 pub use syntax::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 
 /// Most that one evaluation may cost (`OpenFGA`'s default limit): one for each name, field and call that is evaluated.

@@ -16,7 +16,8 @@ use std::fmt;
 use super::model::AuthorizationModel;
 use super::validate::{ModelError, ValidModel};
 
-pub use printer::{print, print_condition, print_relation};
+pub(crate) use printer::print_rewrite;
+pub use printer::{print, print_condition, print_relation, print_with_sources};
 pub use source_map::{Position, SourceMap, Span};
 
 /// Longest model text, in bytes (`OpenFGA`'s limit).

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 use self::memo::Memo;
 use super::condition::ConditionError;
-use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
+use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
@@ -71,6 +71,10 @@ pub struct Evaluation<'a> {
     path_length: u32,
     /// Of all questions.
     steps: u64,
+    /// When the caller is asked next whether to go on.
+    next_interrupt: u64,
+    /// The caller said to stop.
+    stopped: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -80,8 +84,9 @@ enum Asker {
     Userset(Node),
 }
 
+/// How a question came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+pub(super) enum Verdict {
     Allowed,
     Denied,
     /// It depends on itself.
@@ -159,7 +164,7 @@ enum Task<'a> {
     Intersection { left: &'a [Expression], subtract_last: bool },
     /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
     /// met. `computed` says what to ask of a parent.
-    Level { left: &'a [Subject], met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
+    Level { left: Subjects<'a>, met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
 }
 
 impl<'a> Evaluation<'a> {
@@ -191,6 +196,8 @@ impl<'a> Evaluation<'a> {
             frames: Vec::new(),
             path_length: 0,
             steps: 0,
+            next_interrupt: STEPS_BETWEEN_INTERRUPTS,
+            stopped: false,
         })
     }
 
@@ -210,11 +217,8 @@ impl<'a> Evaluation<'a> {
         object: &Object,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
-        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
-        let object = self.index.object(object).unwrap_or_else(|| {
-            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
-        });
-        self.check_number(relation, object, go_on)
+        let question = self.question(relation, object)?;
+        self.check_node(question, go_on)
     }
 
     /// The same by numbers.
@@ -224,11 +228,11 @@ impl<'a> Evaluation<'a> {
         object: ObjectId,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
-        let outcome = self.run(Node { relation, object }, go_on);
-        if outcome.is_err() {
-            self.give_up();
-        }
-        match outcome?.verdict {
+        self.check_node(Node { relation, object }, go_on)
+    }
+
+    fn check_node(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<bool, CheckError> {
+        match self.verdict(question, LEVELS_MAX, go_on)? {
             Verdict::Allowed => Ok(true),
             Verdict::Denied | Verdict::Cyclic => Ok(false),
             Verdict::Failed(position) => {
@@ -239,18 +243,47 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn run(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+    /// The node that a question is about.
+    pub(super) fn question(&self, relation: &Relation, object: &Object) -> Result<Node, CheckError> {
+        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
+        let object = self.index.object(object).unwrap_or_else(|| {
+            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
+        });
+        Ok(Node { relation, object })
+    }
+
+    /// How the question about a node comes out where so many levels may be gone down.
+    pub(super) fn verdict(
+        &mut self,
+        question: Node,
+        levels: u8,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Verdict, CheckError> {
+        let outcome = self.run(question, levels, go_on);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        Ok(outcome?.verdict)
+    }
+
+    /// Whether the node is the userset that asks: whoever is in it holds its relation.
+    pub(super) fn is_asker(&self, node: Node) -> bool {
+        matches!(self.asker, Asker::Userset(asker) if asker == node)
+    }
+
+    /// Whether some tuple could make the asker hold the relation.
+    pub(super) fn can_hold(&self, relation: RelationId) -> bool {
+        self.reachable.get(relation.index()).copied().unwrap_or(false)
+    }
+
+    fn run(&mut self, question: Node, levels: u8, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
-        // Over all questions, so that many short ones are interrupted too.
-        let mut next_interrupt = (first_step / STEPS_BETWEEN_INTERRUPTS + 1) * STEPS_BETWEEN_INTERRUPTS;
-        let mut answer = self.relation(question, LEVELS_MAX);
+        self.stopped = false;
+        let mut answer = self.relation(question, levels);
         loop {
-            self.steps += 1;
-            if self.steps >= next_interrupt {
-                next_interrupt = self.steps + STEPS_BETWEEN_INTERRUPTS;
-                if !go_on() {
-                    return Err(CheckError::Interrupted);
-                }
+            self.count(1, go_on);
+            if self.stopped {
+                return Err(CheckError::Interrupted);
             }
             if self.steps - first_step > STEPS_MAX {
                 return Err(CheckError::TooMuchWork);
@@ -262,7 +295,9 @@ impl<'a> Evaluation<'a> {
             let decided = answer.take().is_some_and(|answer| frame.take(answer));
             let next = if decided { None } else { frame.next() };
             answer = match next {
-                Some(Part::Expression(expression, node, remaining)) => self.expression(expression, node, remaining),
+                Some(Part::Expression(expression, node, remaining)) => {
+                    self.expression(expression, node, remaining, go_on)
+                }
                 Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
                 Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
                 None => self.finish(),
@@ -270,15 +305,24 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Counts steps and asks the caller now and then: over all questions, so that many short ones are interrupted too.
+    fn count(&mut self, steps: u64, go_on: &mut dyn FnMut() -> bool) {
+        if self.stopped {
+            return;
+        }
+        self.steps += steps;
+        if self.steps >= self.next_interrupt {
+            self.next_interrupt = self.steps + STEPS_BETWEEN_INTERRUPTS;
+            self.stopped |= !go_on();
+        }
+    }
+
     /// The answer about a relation of an object, or a frame that will find it.
     fn relation(&mut self, node: Node, remaining: u8) -> Option<Outcome> {
-        if let Asker::Userset(asker) = self.asker
-            && asker == node
-        {
-            // Whoever is in the userset holds the userset's relation.
+        if self.is_asker(node) {
             return Some(Outcome::ALLOWED);
         }
-        if !self.reachable.get(node.relation.index()).copied().unwrap_or(false) {
+        if !self.can_hold(node.relation) {
             return Some(Outcome::DENIED);
         }
         let Some(expression) = self.program.expression(node.relation) else {
@@ -303,9 +347,15 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The answer about a part of a relation's definition, or a frame that will find it.
-    fn expression(&mut self, expression: &'a Expression, node: Node, remaining: u8) -> Option<Outcome> {
+    fn expression(
+        &mut self,
+        expression: &'a Expression,
+        node: Node,
+        remaining: u8,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<Outcome> {
         let (task, so_far) = match expression {
-            Expression::Direct => match self.direct(node) {
+            Expression::Direct => match self.direct(node, go_on) {
                 Ok(outcome) => return Some(outcome),
                 Err((left, met, so_far)) => (Task::Level { left, met, computed: &[] }, so_far),
             },
@@ -315,7 +365,7 @@ impl<'a> Evaluation<'a> {
             Expression::TupleToUserset { tupleset, computed } => {
                 let tupleset = Node { relation: *tupleset, object: node.object };
                 let left = self.index.subjects(tupleset);
-                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), !left.is_empty());
+                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), !left.is_empty(), go_on);
                 (Task::Level { left, met, computed }, so_far)
             }
             Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
@@ -332,7 +382,11 @@ impl<'a> Evaluation<'a> {
 
     /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them: those without a
     /// condition, those whose condition is met, and what is known already.
-    fn direct(&mut self, node: Node) -> Result<Outcome, (&'a [Subject], Vec<Subject>, Outcome)> {
+    fn direct(
+        &mut self,
+        node: Node,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, (Subjects<'a>, Vec<Subject>, Outcome)> {
         let plain = self.plain(node);
         if let Ok(Outcome { verdict: Verdict::Allowed, .. }) = plain {
             return Ok(Outcome::ALLOWED);
@@ -351,18 +405,19 @@ impl<'a> Evaluation<'a> {
             if !self.names_asker(*subject) {
                 continue;
             }
-            match self.is_met(condition) {
+            match self.is_met(condition, go_on) {
                 Ok(true) => return Ok(Outcome::ALLOWED),
                 Ok(false) => {}
                 Err(failed) => so_far = so_far.or(failed),
             }
         }
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
-        let (met, failed) = self.met(asked, !usersets.is_empty());
+        let (met, failed) = self.met(asked, !usersets.is_empty(), go_on);
         Err((usersets, met, so_far.or(failed)))
     }
 
-    fn names_asker(&self, subject: Subject) -> bool {
+    /// Whether a tuple with such a user means the asker by name or as one of everybody.
+    pub(super) fn names_asker(&self, subject: Subject) -> bool {
         match self.asker {
             Asker::Object(type_id, object) => {
                 subject == Subject::Object(type_id, object)
@@ -379,10 +434,11 @@ impl<'a> Evaluation<'a> {
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
         others: bool,
+        go_on: &mut dyn FnMut() -> bool,
     ) -> (Vec<Subject>, Outcome) {
         let (mut met, mut so_far) = (Vec::new(), Outcome::DENIED);
         for (subject, condition) in conditioned {
-            match self.is_met(condition) {
+            match self.is_met(condition, go_on) {
                 Ok(true) => met.push(*subject),
                 Ok(false) => {}
                 Err(failed) => so_far = failed,
@@ -394,9 +450,12 @@ impl<'a> Evaluation<'a> {
         (met, so_far)
     }
 
-    fn is_met(&mut self, stored: &StoredCondition) -> Result<bool, Outcome> {
-        // A condition takes the time of many steps.
-        self.steps += STEPS_PER_CONDITION;
+    fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
+        // A condition takes the time of many steps, and one object may have many.
+        self.count(STEPS_PER_CONDITION, go_on);
+        if self.stopped {
+            return Err(Outcome::TOO_DEEP);
+        }
         let Some(condition) = self.program.condition(stored.condition) else {
             return Err(Outcome::TOO_DEEP);
         };
@@ -412,9 +471,9 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The same for the tuples without a condition alone.
-    fn plain(&self, node: Node) -> Result<Outcome, &'a [Subject]> {
+    fn plain(&self, node: Node) -> Result<Outcome, Subjects<'a>> {
         let subjects = self.index.subjects(node);
-        let holds = |subject: Subject| subjects.binary_search(&subject).is_ok();
+        let holds = |subject: Subject| subjects.contains(subject);
         let named = match self.asker {
             Asker::Object(type_id, object) => {
                 holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
@@ -426,11 +485,8 @@ impl<'a> Evaluation<'a> {
         if named {
             return Ok(Outcome::ALLOWED);
         }
-        let usersets = subjects.partition_point(|subject| matches!(subject, Subject::Userset(_)));
-        match subjects.get(..usersets) {
-            Some(usersets) if !usersets.is_empty() => Err(usersets),
-            _ => Ok(Outcome::DENIED),
-        }
+        let usersets = subjects.usersets();
+        if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
     }
 
     /// Takes the last frame off and gives its answer.
@@ -499,7 +555,7 @@ impl<'a> Frame<'a> {
                 let node = next_node(left, met, computed)?;
                 let Some(below) = remaining.checked_sub(1) else {
                     // The others are as deep as this one.
-                    *left = &[];
+                    *left = Subjects::default();
                     met.clear();
                     return Some(Part::TooDeep);
                 };
@@ -510,8 +566,8 @@ impl<'a> Frame<'a> {
 }
 
 /// What to ask of the next userset or parent.
-fn next_node(left: &mut &[Subject], met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
-    while let Some(subject) = left.split_off_first().copied().or_else(|| met.pop()) {
+fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
+    while let Some(subject) = left.split_off_first().or_else(|| met.pop()) {
         match subject {
             Subject::Userset(node) => return Some(node),
             Subject::Object(type_id, object) => {

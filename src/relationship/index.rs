@@ -1,20 +1,47 @@
-//! The tuples that count under the current model, in memory, in the order in which the evaluator asks for them.
+//! The tuples that count under the current model, in memory, in the order in which the evaluator asks for them, and in
+//! the other direction, from users to what names them.
 //!
 //! A clone is cheap and shares its parts: a writer changes a clone and publishes it, so a reader's clone is a snapshot
-//! that no write can change. Only the parts that a write touches are copied.
+//! that no write can change. The parts are a *base*, compact arrays that are made in one go, and above it a few
+//! *layers*, each the changes of some writes. A write adds a layer; [`Index::compact`] keeps layers few and small beside
+//! the base, as in a log-structured merge tree (O'Neil et al., 1996). The contextual tuples of a request are one more
+//! layer, in a clone that only the request sees.
+
+mod base;
+mod entry;
+mod layer;
+mod lists;
+mod names;
+mod subjects;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
+use self::base::Base;
+use self::entry::{Conditions, Entry, State};
+use self::layer::Layer;
+use self::names::Names;
+use self::subjects::Packed;
 use super::condition::{ConditionError, TypedContext};
-use super::program::{AdmittedTuple, ConditionId, Program, RelationId, ResolvedUser, TypeId};
+use super::program::{ConditionId, Program, RelationId, TypeId};
 use super::tuple::{Object, RelationshipTuple};
 
-/// Into so many parts the index is cut. A write copies the parts it touches, a clone counts every part: at 1 M tuples a
-/// part holds about 1,000, and both costs are some microseconds.
-const SHARDS: usize = 1024;
+pub(super) use subjects::Subjects;
+
+/// Changes beyond these are not a layer but a new base: a layer's cost grows with the lists that it touches, a base's
+/// only with what there is.
+const LAYER_CHANGES_MAX: usize = 1_000;
+/// A layer is joined with the one below it unless that is so many times larger: an entry is copied some tens of times
+/// before it gets into the base, and a look-up asks few layers.
+const LAYER_GROWTH: usize = 8;
+/// Layers together hold up to this, and one part in [`BASE_SHARE`] of the base; then they become a new base. A name, node
+/// or user in a layer takes about 100 bytes.
+const LAYERS_MIN: usize = 4_096;
+const BASE_SHARE: usize = 16;
 
 /// An object by number. Numbers are given in the order of first sight and are not given up while the index lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,219 +105,222 @@ pub(super) struct StoredCondition {
     pub(super) context: Result<TypedContext, ConditionError>,
 }
 
-#[derive(Clone, Debug, Default)]
-struct TupleShard {
-    /// Tuples without a condition.
-    plain: NumberMap<Node, Vec<Subject>>,
-    /// Tuples with one. A tuple is in one of both: its identity is the three names.
-    conditioned: NumberMap<Node, Vec<(Subject, Arc<StoredCondition>)>>,
-}
-
-/// The same tuples, by user.
-#[derive(Clone, Debug, Default)]
-struct ReverseShard {
-    plain: NumberMap<Subject, Vec<Node>>,
-    conditioned: NumberMap<Subject, Vec<(Node, Arc<StoredCondition>)>>,
-}
-
-type NameShard = HashMap<Object, ObjectId>;
-
-/// Names are kept by number in parts of so many, so that a clone counts parts and not names.
-const NAMES_PER_PART: usize = 1024;
-
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
-    tuples: Vec<Arc<TupleShard>>,
-    reverse: Vec<Arc<ReverseShard>>,
-    names: Vec<Arc<NameShard>>,
-    named: Vec<Arc<Vec<Object>>>,
-    objects: u32,
+    base: Arc<Base>,
+    /// Oldest first.
+    layers: Vec<Arc<Layer>>,
+    /// Of names. Its keys are secret, so nobody can choose names that collide.
+    hasher: RandomState,
     count: usize,
+}
+
+/// What is between a user and a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Held {
+    Not,
+    Plain,
+    Conditioned,
+}
+
+/// A base in the making.
+struct Bulk {
+    names: Names,
+    entries: Vec<Entry>,
+    conditions: Conditions,
+    hasher: RandomState,
+}
+
+impl Bulk {
+    fn put_in<T: Borrow<RelationshipTuple>>(&mut self, program: &Program, tuples: impl IntoIterator<Item = T>) {
+        let Self { names, entries, conditions, hasher } = self;
+        for tuple in tuples {
+            entries.extend(entry::written(program, tuple.borrow(), conditions, |object| {
+                let (name, hash) = (object.as_str(), hasher.hash_one(object.as_str()));
+                names.find(hash, name).unwrap_or_else(|| names.push(hasher, hash, name))
+            }));
+        }
+    }
 }
 
 impl Index {
     pub(super) fn new() -> Self {
-        let (tuples, names) = (Arc::new(TupleShard::default()), Arc::new(NameShard::default()));
-        let reverse = vec![Arc::new(ReverseShard::default()); SHARDS];
-        Self {
-            tuples: vec![tuples; SHARDS],
-            reverse,
-            names: vec![names; SHARDS],
-            named: Vec::new(),
-            objects: 0,
-            count: 0,
-        }
+        let base = Base::new(Names::from(ObjectId(0)), &[], &Conditions::default());
+        Self { base: Arc::new(base), layers: Vec::new(), hasher: RandomState::new(), count: 0 }
     }
 
-    /// Puts in the tuples that the model admits. One that is in is replaced: it may have had another condition.
-    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(
+    /// Takes tuples out that are in, and puts tuples in that the model admits. One that is in is replaced: it may have had
+    /// another condition. Of several with the same names the last one counts.
+    pub(super) fn change<T: Borrow<RelationshipTuple>>(
+        &mut self,
+        program: &Program,
+        removed: &[RelationshipTuple],
+        added: &[T],
+    ) {
+        let removed = removed.iter().filter_map(|tuple| entry::removed(program, tuple, |object| self.object(object)));
+        let mut changes: Vec<Entry> = removed.collect();
+        if changes.len() + added.len() > LAYER_CHANGES_MAX {
+            self.rebuild(|bulk| {
+                bulk.entries.append(&mut changes);
+                bulk.put_in(program, added.iter().map(Borrow::borrow));
+            });
+            return;
+        }
+        let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
+        for tuple in added {
+            changes.extend(entry::written(program, tuple.borrow(), &mut conditions, |object| {
+                self.find(object).unwrap_or_else(|hash| {
+                    let name = object.as_str();
+                    names.find(hash, name).unwrap_or_else(|| names.push(&self.hasher, hash, name))
+                })
+            }));
+        }
+        entry::settle(&mut changes);
+        if changes.is_empty() {
+            return;
+        }
+        let layer = Layer::new(self, names, changes, &conditions);
+        for (node, tuples) in layer.nodes() {
+            let before = self.plain(node).len() + self.conditioned(node).len();
+            self.count = self.count + tuples.plain.len() + tuples.conditioned.len() - before;
+        }
+        self.layers.push(Arc::new(layer));
+    }
+
+    /// Puts in any number of tuples that the model admits.
+    pub(super) fn load<T: Borrow<RelationshipTuple>>(
         &mut self,
         program: &Program,
         tuples: impl IntoIterator<Item = T>,
     ) {
-        let mut resolved: Vec<(Node, Subject)> = Vec::new();
-        for tuple in tuples {
-            let tuple = tuple.borrow();
-            let Ok(AdmittedTuple { relation, user, condition }) = program.admit(tuple) else { continue };
-            let object = self.number(&tuple.object);
-            let subject = subject(&user, |object| self.number(object));
-            let node = Node { relation, object };
-            if let Some((id, condition)) = condition {
-                // Tuples before it in the same call must not come after it.
-                self.insert_plain(std::mem::take(&mut resolved));
-                let Some(compiled) = program.condition(id) else { continue };
-                let stored = StoredCondition { condition: id, context: compiled.tuple_context(&condition.context()) };
-                self.insert_conditioned(node, subject, Arc::new(stored));
-            } else {
-                resolved.push((node, subject));
-            }
-        }
-        self.insert_plain(resolved);
+        self.rebuild(|bulk| bulk.put_in(program, tuples));
     }
 
-    fn insert_plain(&mut self, mut resolved: Vec<(Node, Subject)>) {
-        resolved.sort_unstable();
-        for same_node in resolved.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some((node, _)) = same_node.first() else { continue };
-            let Some(shard) = self.tuples.get_mut(shard_of(node)) else { continue };
-            let shard = Arc::make_mut(shard);
-            let subjects = shard.plain.entry(*node).or_default();
-            let before = subjects.len();
-            insert_sorted(subjects, same_node.iter().map(|(_, subject)| *subject));
-            self.count += subjects.len() - before;
-            if let Some(conditioned) = shard.conditioned.get_mut(node) {
-                let before = conditioned.len();
-                conditioned.retain(|(subject, _)| !same_node.contains(&(*node, *subject)));
-                self.count -= before - conditioned.len();
-            }
+    /// Bounds what the layers take and cost, for whoever keeps this state.
+    pub(super) fn compact(&mut self) {
+        while let [.., below, top] = self.layers.as_slice()
+            && below.len() < LAYER_GROWTH * top.len()
+        {
+            let mut joined = Layer::clone(below);
+            joined.absorb(&self.hasher, top);
+            self.layers.truncate(self.layers.len() - 2);
+            self.layers.push(Arc::new(joined));
         }
-        resolved.sort_unstable_by_key(|(node, subject)| (*subject, *node));
-        for same_subject in resolved.chunk_by(|(_, a), (_, b)| a == b) {
-            let Some((_, subject)) = same_subject.first() else { continue };
-            let Some(shard) = self.reverse.get_mut(shard_of(subject)) else { continue };
-            let shard = Arc::make_mut(shard);
-            let nodes = shard.plain.entry(*subject).or_default();
-            insert_sorted(nodes, same_subject.iter().map(|(node, _)| *node));
-            if let Some(conditioned) = shard.conditioned.get_mut(subject) {
-                conditioned.retain(|(node, _)| !same_subject.contains(&(*node, *subject)));
-            }
+        let held: usize = self.layers.iter().map(|layer| layer.len()).sum();
+        if held > LAYERS_MIN + self.count / BASE_SHARE {
+            self.rebuild(|_| {});
         }
     }
 
-    fn insert_conditioned(&mut self, node: Node, subject: Subject, condition: Arc<StoredCondition>) {
-        self.take_out(node, subject);
-        let Some(shard) = self.tuples.get_mut(shard_of(&node)) else { return };
-        let subjects = Arc::make_mut(shard).conditioned.entry(node).or_default();
-        if let Err(position) = subjects.binary_search_by(|(known, _)| known.cmp(&subject)) {
-            subjects.insert(position, (subject, Arc::clone(&condition)));
-            self.count += 1;
+    /// Makes a new base of everything that is in, with more changes.
+    fn rebuild(&mut self, change: impl FnOnce(&mut Bulk)) {
+        let mut names = self.base.names.clone();
+        for layer in &self.layers {
+            names.append(&self.hasher, &layer.names);
         }
-        let Some(shard) = self.reverse.get_mut(shard_of(&subject)) else { return };
-        let nodes = Arc::make_mut(shard).conditioned.entry(subject).or_default();
-        if let Err(position) = nodes.binary_search_by(|(known, _)| known.cmp(&node)) {
-            nodes.insert(position, (node, condition));
-        }
+        let mut conditions = Conditions::default();
+        let entries = self.entries(&mut conditions);
+        let mut bulk = Bulk { names, entries, conditions, hasher: self.hasher.clone() };
+        change(&mut bulk);
+        let Bulk { mut names, mut entries, conditions, .. } = bulk;
+        names.close_page();
+        entry::settle(&mut entries);
+        entries.retain(|entry| entry.state != State::Absent);
+        self.count = entries.len();
+        self.layers = Vec::new();
+        self.base = Arc::new(Base::new(names, &entries, &conditions));
     }
 
-    /// Takes a tuple out, if it is in.
-    pub(super) fn remove(&mut self, program: &Program, tuple: &RelationshipTuple) {
-        // The names alone identify it: what is in may have another condition than the model wants of this one.
-        let Ok(user) = program.user(&tuple.user) else { return };
-        let Ok(relation) = program.relation_id(tuple.object.type_name(), tuple.relation.as_str()) else { return };
-        let node = Node { relation, object: self.number(&tuple.object) };
-        let subject = subject(&user, |object| self.number(object));
-        self.take_out(node, subject);
+    /// All tuples.
+    fn entries(&self, conditions: &mut Conditions) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(self.count);
+        self.base.entries(|node| self.layered(node).is_none(), conditions, &mut entries);
+        let mut seen = HashSet::new();
+        for (node, tuples) in self.layers.iter().rev().flat_map(|layer| layer.nodes()) {
+            if !seen.insert(node) {
+                continue;
+            }
+            entries.extend(tuples.plain.iter().map(|subject| Entry { node, subject: *subject, state: State::Plain }));
+            for (subject, condition) in &tuples.conditioned {
+                let state = State::Conditioned(conditions.push(Arc::clone(condition)));
+                entries.push(Entry { node, subject: (*subject).into(), state });
+            }
+        }
+        entries
     }
 
-    fn take_out(&mut self, node: Node, subject: Subject) {
-        self.take_out_of_reverse(node, subject);
-        let Some(shard) = self.tuples.get_mut(shard_of(&node)) else { return };
-        if !shard.plain.contains_key(&node) && !shard.conditioned.contains_key(&node) {
-            return;
-        }
-        let shard = Arc::make_mut(shard);
-        if let Some(subjects) = shard.plain.get_mut(&node) {
-            if let Ok(position) = subjects.binary_search(&subject) {
-                subjects.remove(position);
-                self.count -= 1;
-            }
-            if subjects.is_empty() {
-                shard.plain.remove(&node);
-            }
-        }
-        if let Some(subjects) = shard.conditioned.get_mut(&node) {
-            if let Ok(position) = subjects.binary_search_by(|(known, _)| known.cmp(&subject)) {
-                subjects.remove(position);
-                self.count -= 1;
-            }
-            if subjects.is_empty() {
-                shard.conditioned.remove(&node);
-            }
-        }
+    /// The users of the tuples about a node that have no condition.
+    pub(super) fn subjects(&self, node: Node) -> Subjects<'_> {
+        Subjects(self.plain(node))
     }
 
-    fn take_out_of_reverse(&mut self, node: Node, subject: Subject) {
-        let Some(shard) = self.reverse.get_mut(shard_of(&subject)) else { return };
-        if !shard.plain.contains_key(&subject) && !shard.conditioned.contains_key(&subject) {
-            return;
-        }
-        let shard = Arc::make_mut(shard);
-        if let Some(nodes) = shard.plain.get_mut(&subject) {
-            if let Ok(position) = nodes.binary_search(&node) {
-                nodes.remove(position);
-            }
-            if nodes.is_empty() {
-                shard.plain.remove(&subject);
-            }
-        }
-        if let Some(nodes) = shard.conditioned.get_mut(&subject) {
-            nodes.retain(|(known, _)| *known != node);
-            if nodes.is_empty() {
-                shard.conditioned.remove(&subject);
-            }
-        }
-    }
-
-    /// The users of the tuples about a node that have no condition, sorted.
-    pub(super) fn subjects(&self, node: Node) -> &[Subject] {
-        self.tuples.get(shard_of(&node)).and_then(|shard| shard.plain.get(&node)).map_or(&[], Vec::as_slice)
+    fn plain(&self, node: Node) -> &[Packed] {
+        self.layered(node).map_or_else(|| self.base.plain(node), |tuples| &tuples.plain)
     }
 
     /// The users of the tuples about a node that have a condition, sorted.
     pub(super) fn conditioned(&self, node: Node) -> &[(Subject, Arc<StoredCondition>)] {
-        let shard = self.tuples.get(shard_of(&node)).filter(|shard| !shard.conditioned.is_empty());
-        shard.and_then(|shard| shard.conditioned.get(&node)).map_or(&[], Vec::as_slice)
+        self.layered(node).map_or_else(|| self.base.conditioned(node), |tuples| &tuples.conditioned)
     }
 
-    /// What the tuples without a condition are about whose user is this one, in no order that matters.
+    /// The tuples about a node, if they changed since the base was made.
+    fn layered(&self, node: Node) -> Option<&layer::NodeTuples> {
+        self.layers.iter().rev().find_map(|layer| layer.tuples(node))
+    }
+
+    /// The nodes of the tuples without a condition that name a user, in no order.
     pub(super) fn nodes(&self, subject: Subject) -> impl Iterator<Item = Node> {
-        let nodes = self.reverse.get(shard_of(&subject)).and_then(|shard| shard.plain.get(&subject));
-        nodes.map_or(&[][..], Vec::as_slice).iter().copied()
+        self.holdings(subject, Held::Plain)
     }
 
-    /// What the tuples with a condition are about whose user is this one.
+    /// The nodes of the tuples with a condition that name a user, in no order.
     pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
-        let shard = self.reverse.get(shard_of(&subject)).filter(|shard| !shard.conditioned.is_empty());
-        let nodes = shard.and_then(|shard| shard.conditioned.get(&subject)).map_or(&[][..], Vec::as_slice);
-        nodes.iter().map(|(node, condition)| (*node, condition.as_ref()))
+        self.holdings(subject, Held::Conditioned).filter_map(move |node| {
+            let subjects = self.conditioned(node);
+            let position = subjects.binary_search_by(|(known, _)| known.cmp(&subject)).ok()?;
+            subjects.get(position).map(|(_, condition)| (node, &**condition))
+        })
     }
 
-    /// The name of an object by its number.
-    pub(super) fn name(&self, object: ObjectId) -> Option<&str> {
-        let number = usize::try_from(object.0).ok()?;
-        let part = self.named.get(number / NAMES_PER_PART)?;
-        part.get(number % NAMES_PER_PART).map(Object::as_str)
+    fn holdings(&self, subject: Subject, wanted: Held) -> impl Iterator<Item = Node> {
+        let mut changes: Vec<(Node, Held)> = Vec::new();
+        for layer in &self.layers {
+            let newer = layer.holdings(subject);
+            if !newer.is_empty() {
+                changes = layer::overlaid(&changes, newer);
+            }
+        }
+        let newer: Vec<Node> = changes.iter().filter(|(_, held)| *held == wanted).map(|(node, _)| *node).collect();
+        let older = self.base.nodes(subject, wanted).iter().copied();
+        older.filter(move |node| changes.binary_search_by_key(node, |(known, _)| *known).is_err()).chain(newer)
     }
 
     /// The number of an object that a tuple names.
     pub(super) fn object(&self, object: &Object) -> Option<ObjectId> {
-        self.names.get(name_shard_of(object)).and_then(|shard| shard.get(object)).copied()
+        self.find(object).ok()
     }
 
-    /// Every object that a tuple names or once named.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.names.iter().flat_map(|shard| shard.keys())
+    /// The number of an object, or the hash of its name.
+    fn find(&self, object: &Object) -> Result<ObjectId, u64> {
+        let (name, hash) = (object.as_str(), self.hasher.hash_one(object.as_str()));
+        let found = self.all_names().find_map(|names| names.find(hash, name));
+        found.ok_or(hash)
+    }
+
+    /// The name of an object.
+    pub(super) fn name(&self, object: ObjectId) -> Option<&str> {
+        self.all_names().find_map(|names| names.name(object))
+    }
+
+    /// The name of every object that a tuple names or once named.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &str> {
+        self.all_names().flat_map(Names::iter)
+    }
+
+    /// So many objects have a number, from 0 on.
+    pub(super) fn object_count(&self) -> u32 {
+        self.layers.last().map_or_else(|| self.base.names.next(), |layer| layer.names.next()).0
     }
 
     /// How many tuples count.
@@ -298,62 +328,12 @@ impl Index {
         self.count
     }
 
-    fn number(&mut self, object: &Object) -> ObjectId {
-        if let Some(known) = self.object(object) {
-            return known;
-        }
-        debug_assert!(self.objects < ObjectId::UNKNOWN.0, "four billion names do not fit into memory");
-        let number = ObjectId(self.objects);
-        self.objects = self.objects.saturating_add(1);
-        if let Some(shard) = self.names.get_mut(name_shard_of(object)) {
-            Arc::make_mut(shard).insert(object.clone(), number);
-        }
-        match self.named.last_mut().filter(|part| part.len() < NAMES_PER_PART) {
-            Some(part) => Arc::make_mut(part).push(object.clone()),
-            None => self.named.push(Arc::new(vec![object.clone()])),
-        }
-        number
+    fn all_names(&self) -> impl Iterator<Item = &Names> {
+        std::iter::once(&self.base.names).chain(self.layers.iter().map(|layer| &layer.names))
     }
 }
 
-fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> ObjectId) -> Subject {
-    match user {
-        ResolvedUser::Object(type_id, object) => Subject::Object(*type_id, number(object)),
-        ResolvedUser::Wildcard(type_id) => Subject::Wildcard(*type_id),
-        ResolvedUser::Userset(relation, object) => {
-            Subject::Userset(Node { relation: *relation, object: number(object) })
-        }
-    }
-}
-
-/// Puts sorted items into a sorted list. A few are put in one by one; for many, one sort is cheaper than moving the rest
-/// of a long list for each.
-fn insert_sorted<T: Ord>(list: &mut Vec<T>, added: impl ExactSizeIterator<Item = T>) {
-    const FEW: usize = 16;
-    if added.len() > FEW {
-        list.extend(added);
-        list.sort_unstable();
-        list.dedup();
-        return;
-    }
-    for item in added {
-        if let Err(position) = list.binary_search(&item) {
-            list.insert(position, item);
-        }
-    }
-}
-
-/// The part of a node's tuples, and of a subject's.
-fn shard_of(key: &impl Hash) -> usize {
-    let mut hasher = NumberHasher::default();
-    key.hash(&mut hasher);
-    // The upper bits: the map inside the shard uses the lower ones.
-    usize::try_from(hasher.finish() >> 40).unwrap_or_default() % SHARDS
-}
-
-/// Names may be chosen to fall into one part; that only makes writes slower. The map inside hashes with a secret key.
-fn name_shard_of(object: &Object) -> usize {
-    let mixed =
-        object.as_str().bytes().fold(0_usize, |mixed, byte| mixed.wrapping_mul(31).wrapping_add(usize::from(byte)));
-    mixed % SHARDS
+/// A number as a position.
+fn at(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }

@@ -8,13 +8,21 @@ use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 
 /// A type of the model, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct TypeId(u32);
+pub(super) struct TypeId(pub(super) u32);
+
+impl TypeId {
+    /// The position in the model.
+    pub(super) fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
 
 /// A relation of a type, by number; two types' relations of one name are two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RelationId(u32);
+pub(super) struct RelationId(pub(super) u32);
 
 impl RelationId {
+    /// The position in the model, counted over all types.
     pub(super) fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
@@ -255,6 +263,14 @@ impl Program {
     /// The usersets that a relation's tuples may name.
     pub(super) fn usersets_of(&self, relation: RelationId) -> impl Iterator<Item = RelationId> {
         self.get(relation).into_iter().flat_map(|r| r.usersets.iter().map(|(userset, _)| *userset))
+    }
+
+    /// Whether a relation's tuples may have a condition.
+    pub(super) fn takes_conditions(&self, relation: RelationId) -> bool {
+        self.get(relation).is_some_and(|r| {
+            let conditions = r.objects.iter().chain(&r.wildcards).map(|(_, condition)| condition);
+            conditions.chain(r.usersets.iter().map(|(_, condition)| condition)).any(Option::is_some)
+        })
     }
 
     /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied

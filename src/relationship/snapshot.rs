@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::evaluator::{CheckError, Evaluation, conditions};
+use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
@@ -52,15 +53,40 @@ pub struct Snapshot {
     model_id: Arc<str>,
     model: Arc<ValidModel>,
     index: Arc<Index>,
+    numbering: Numbering,
     /// Values for the parameters of conditions.
     context: Arc<Map<String, Value>>,
+}
+
+/// How far two states number objects alike. All that come from one by writes do; one with contextual tuples has numbers of
+/// its own for what only they name.
+#[derive(Clone, Debug)]
+pub struct Numbering {
+    /// Of the state that all came from.
+    origin: Arc<()>,
+    common: Option<u32>,
+}
+
+impl Numbering {
+    /// Whether two states came from one.
+    #[must_use]
+    pub fn is_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.origin, &other.origin)
+    }
+
+    /// The numbers below this mean the same in every state that came from one and has them; all of them when `None`.
+    #[must_use]
+    pub fn common(&self) -> Option<u32> {
+        self.common
+    }
 }
 
 impl Snapshot {
     /// A model without tuples.
     #[must_use]
     pub fn new(model_id: &str, model: Arc<ValidModel>) -> Self {
-        Self { model_id: model_id.into(), model, index: Arc::new(Index::new()), context: Arc::default() }
+        let numbering = Numbering { origin: Arc::default(), common: None };
+        Self { model_id: model_id.into(), model, index: Arc::new(Index::new()), numbering, context: Arc::default() }
     }
 
     /// The id of the model.
@@ -89,7 +115,8 @@ impl Snapshot {
     pub fn with_tuples(&self, tuples: &[RelationshipTuple]) -> Result<Self, Box<MisfitTuple>> {
         self.model.admits_all(tuples)?;
         let mut with = self.clone();
-        with.insert_all(tuples);
+        with.numbering.common.get_or_insert(self.object_count());
+        with.change(&[], tuples);
         Ok(with)
     }
 
@@ -133,26 +160,53 @@ impl Snapshot {
         self.evaluation(user)?.check(relation, object, &mut || true)
     }
 
-    /// The objects of a type that the user holds the relation on, sorted. Its cost follows what the user holds.
+    /// Why a check comes out as it does. `go_on` is asked now and then.
     ///
     /// # Errors
-    /// See [`CheckError`]: among them, that an object could not be decided which tuples connect with the user.
+    /// When the model does not know the names, or the caller said to stop. What cannot be decided is explained, too.
+    pub fn explain(
+        &self,
+        user: &User,
+        relation: &Relation,
+        object: &Object,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Explanation, CheckError> {
+        let state = explain::State {
+            model: self.model.source(),
+            program: self.model.program(),
+            index: &self.index,
+            context: &self.context,
+        };
+        explain::explain(&state, self.evaluation(user)?, (user, relation, object), go_on)
+    }
+
+    /// The objects of a type that the user holds the relation on, sorted.
+    ///
+    /// # Errors
+    /// As [`Self::for_visible`], and why one could not be decided.
     pub fn list_objects(
         &self,
         user: &User,
         relation: &Relation,
         type_name: &TypeName,
     ) -> Result<Vec<Object>, CheckError> {
-        let visible = self.visible_set(user, relation, type_name, &mut || true)?;
-        if let Some((_, error)) = visible.failure {
-            return Err(error);
-        }
-        let mut objects: Vec<Object> = visible.objects.iter().filter_map(|number| self.object(number)).collect();
+        let (mut objects, mut failure) = (Vec::new(), None);
+        self.for_visible(user, relation, type_name, &mut || true, &mut |found| match found {
+            Ok(object) => {
+                objects.push(object.clone());
+                true
+            }
+            Err(error) => {
+                failure = Some(error);
+                false
+            }
+        })?;
         objects.sort_unstable();
-        Ok(objects)
+        failure.map_or(Ok(objects), Err)
     }
 
-    /// The same by numbers. `go_on` is asked now and then. What cannot be decided is not in the set, and is told beside it.
+    /// The objects of a type that the user holds the relation on, by number. Its cost follows what the user holds. What
+    /// cannot be decided is not in the set, and is told beside it. `go_on` is asked now and then.
     ///
     /// # Errors
     /// When the model does not know the type or relation, or `go_on` said to stop.
@@ -181,7 +235,8 @@ impl Snapshot {
     }
 
     /// Hands over the objects of a type that the user holds the relation on, or why one could not be decided, until `take`
-    /// or `go_on` says to stop. What takes no check comes first.
+    /// or `go_on` says to stop. Its cost follows what the user holds, but where conditions count: a list fails where a
+    /// condition fails, and to know that, every object that a tuple names is asked about.
     ///
     /// # Errors
     /// As [`Self::visible_set`].
@@ -194,37 +249,54 @@ impl Snapshot {
         take: &mut dyn FnMut(Result<&Object, CheckError>) -> bool,
     ) -> Result<(), CheckError> {
         let question = self.question(user, relation, type_name)?;
-        let Bounds { certain, undecided } = question.bounds(go_on)?;
-        for object in certain.iter().filter_map(|number| self.object(number)) {
-            if !go_on() {
-                return Err(CheckError::Interrupted);
+        let mut evaluation = question.evaluation()?;
+        let mut ask = |object: &Object, go_on: &mut dyn FnMut() -> bool| match evaluation.check(relation, object, go_on)
+        {
+            Ok(true) => Ok(take(Ok(object))),
+            Ok(false) => Ok(true),
+            Err(CheckError::Interrupted) => Err(CheckError::Interrupted),
+            Err(
+                error @ (CheckError::Unknown(_)
+                | CheckError::Condition(_)
+                | CheckError::TooDeep
+                | CheckError::TooMuchWork),
+            ) => Ok(take(Err(error))),
+        };
+        if question.takes_conditions()? {
+            for object in self.objects_of(type_name) {
+                if !ask(&object, go_on)? {
+                    return Ok(());
+                }
             }
-            if !take(Ok(&object)) {
+            return Ok(());
+        }
+        let Bounds { certain, undecided } = question.bounds(go_on)?;
+        for object in undecided.iter().filter_map(|number| self.object(number)) {
+            if !ask(&object, go_on)? {
                 return Ok(());
             }
         }
-        let mut evaluation = question.evaluation()?;
-        for number in undecided {
-            let goes_on = match evaluation.check_number(question.relation, ObjectId(number), go_on) {
-                Ok(true) => self.object(number).is_none_or(|object| take(Ok(&object))),
-                Ok(false) => true,
-                Err(CheckError::Interrupted) => return Err(CheckError::Interrupted),
-                Err(
-                    error @ (CheckError::Unknown(_)
-                    | CheckError::Condition(_)
-                    | CheckError::TooDeep
-                    | CheckError::TooMuchWork),
-                ) => take(Err(error)),
-            };
-            if !goes_on {
+        for object in certain.iter().filter_map(|number| self.object(number)) {
+            if !take(Ok(&object)) {
                 return Ok(());
             }
         }
         Ok(())
     }
 
-    /// The number of an object that tuples name. It stays the same in all states that come from one by writes, but a state
-    /// with contextual tuples may give numbers of its own to what only they name.
+    /// How the objects are numbered.
+    #[must_use]
+    pub fn numbering(&self) -> &Numbering {
+        &self.numbering
+    }
+
+    /// So many objects have a number, from 0 on.
+    #[must_use]
+    pub fn object_count(&self) -> u32 {
+        self.index.object_count()
+    }
+
+    /// The number of an object that tuples name.
     #[must_use]
     pub fn object_number(&self, object: &Object) -> Option<u32> {
         self.index.object(object).map(|number| number.0)
@@ -233,8 +305,7 @@ impl Snapshot {
     /// The object of a number.
     #[must_use]
     pub fn object(&self, number: u32) -> Option<Object> {
-        // Some are known as users only, and those may have longer names.
-        Object::parse_within(self.index.name(ObjectId(number))?, USER_BYTES_MAX).ok()
+        self.index.name(ObjectId(number)).and_then(named)
     }
 
     pub(super) fn question<'a>(
@@ -259,32 +330,59 @@ impl Snapshot {
         relation: &Relation,
         filter: &UserFilter,
     ) -> Result<Vec<User>, CheckError> {
-        self.check_conditions(object, relation, filter)?;
-        let everybody = User::Wildcard(filter.type_name.clone());
         let mut users = Vec::new();
-        let open_to_all = filter.relation.is_none() && self.check(&everybody, relation, object)?;
-        if open_to_all {
-            users.push(everybody);
-        }
-        for named in self.objects_of(&filter.type_name) {
-            let user = match &filter.relation {
-                Some(relation) => User::Userset(named.clone(), relation.clone()),
-                None => User::Object(named.clone()),
-            };
-            // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
-            let listed = self.check(&user, relation, object)?
-                && (!open_to_all
-                    || self.evaluation(&user)?.without_wildcards().check(relation, object, &mut || true)?);
-            if listed {
-                users.push(user);
-            }
-        }
+        self.for_users(object, relation, filter, &mut || true, &mut |user| {
+            users.push(user);
+            true
+        })?;
         users.sort_unstable();
         Ok(users)
     }
 
+    /// Hands over the same users as they are found, in no order, until `take` or `go_on` says to stop.
+    ///
+    /// # Errors
+    /// See [`CheckError`]; what was handed over before it holds all the same.
+    pub fn for_users(
+        &self,
+        object: &Object,
+        relation: &Relation,
+        filter: &UserFilter,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(User) -> bool,
+    ) -> Result<(), CheckError> {
+        self.check_conditions(object, relation, filter, go_on)?;
+        let everybody = User::Wildcard(filter.type_name.clone());
+        let open_to_all = filter.relation.is_none() && self.evaluation(&everybody)?.check(relation, object, go_on)?;
+        if open_to_all && !take(everybody) {
+            return Ok(());
+        }
+        for named in self.objects_of(&filter.type_name) {
+            let user = match &filter.relation {
+                Some(relation) => User::Userset(named, relation.clone()),
+                None => User::Object(named),
+            };
+            // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
+            if !go_on() {
+                return Err(CheckError::Interrupted);
+            }
+            let listed = self.evaluation(&user)?.check(relation, object, go_on)?
+                && (!open_to_all || self.evaluation(&user)?.without_wildcards().check(relation, object, go_on)?);
+            if listed && !take(user) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
     /// Fails where a condition fails that the users of the object depend on.
-    fn check_conditions(&self, object: &Object, relation: &Relation, filter: &UserFilter) -> Result<(), CheckError> {
+    fn check_conditions(
+        &self,
+        object: &Object,
+        relation: &Relation,
+        filter: &UserFilter,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<(), CheckError> {
         let program = self.model.program();
         let relation = program.relation_id(object.type_name(), relation.as_str())?;
         let possible = match &filter.relation {
@@ -295,22 +393,36 @@ impl Snapshot {
         };
         match self.index.object(object) {
             Some(object) if possible => {
-                conditions::check_all(program, &self.index, &self.context, Node { relation, object })
+                conditions::check_all(program, &self.index, &self.context, Node { relation, object }, go_on)
             }
             _ => Ok(()),
         }
     }
 
     /// The objects of a type that tuples name, in no order.
-    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = &Object> {
-        self.index.objects().filter(|object| object.type_name() == type_name.as_str())
+    pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = Object> {
+        let is_of = |name: &&str| name.split_once(':').is_some_and(|(of, _)| of == type_name.as_str());
+        self.index.objects().filter(is_of).filter_map(named)
     }
 
-    pub(super) fn insert_all<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
-        Arc::make_mut(&mut self.index).insert_all(self.model.program(), tuples);
+    /// Puts in any number of tuples that fit the model.
+    pub(super) fn load(&mut self, tuples: impl IntoIterator<Item = RelationshipTuple>) {
+        Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 
-    pub(super) fn remove(&mut self, tuple: &RelationshipTuple) {
-        Arc::make_mut(&mut self.index).remove(self.model.program(), tuple);
+    /// Takes tuples out and puts those in that fit the model.
+    pub(super) fn change<T: Borrow<RelationshipTuple>>(&mut self, removed: &[RelationshipTuple], added: &[T]) {
+        Arc::make_mut(&mut self.index).change(self.model.program(), removed, added);
     }
+
+    /// Bounds what the changes since the last time take and cost; for states that are kept.
+    pub(super) fn compact(&mut self) {
+        Arc::make_mut(&mut self.index).compact();
+    }
+}
+
+/// An object by its name in the index.
+fn named(name: &str) -> Option<Object> {
+    // Some are known as users only, and those may have longer names.
+    Object::parse_within(name, USER_BYTES_MAX).ok()
 }

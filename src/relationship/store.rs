@@ -40,6 +40,9 @@ pub const FILE_NAME: &str = "relationships.redb";
 /// The name of the store that Ragward's own questions are about.
 pub const DEFAULT_STORE_NAME: &str = "ragward";
 
+/// Pages of the file in memory. Questions are not asked of the file, so this serves writes and pages of `Read` only.
+const CACHE_BYTES: usize = 16 * 1024 * 1024;
+
 /// The stores of a data directory. A clone shares them.
 #[derive(Clone, Debug)]
 pub struct RelationshipStores {
@@ -64,7 +67,7 @@ impl RelationshipStores {
     /// See [`StorageError`].
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join(FILE_NAME);
-        let database = open_database(&path)?;
+        let database = open_database(&path, CACHE_BYTES)?;
         tables::create(&path, &database)?;
         let default = find_default(&path, &database)?;
         let (writing, loaded) = (Mutex::new(()), Loaded::default());

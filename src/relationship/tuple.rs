@@ -8,6 +8,7 @@ mod condition;
 use std::fmt;
 use std::sync::Arc;
 
+pub(super) use condition::canonical_value;
 pub use condition::{CONTEXT_BYTES_MAX, TupleCondition};
 
 /// Longest `type:id`, in bytes.

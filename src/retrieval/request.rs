@@ -48,8 +48,8 @@ pub(crate) fn join(violations: &[FieldViolation]) -> String {
 /// The parts of a retrieval as they arrive.
 #[derive(Clone, Debug)]
 pub struct RetrievalParts {
-    /// Who asks.
-    pub user: String,
+    /// Who asks, or why the name is no user.
+    pub principal: Result<Principal, FieldViolation>,
     /// Where.
     pub collection: String,
     /// What for.
@@ -86,7 +86,7 @@ impl RetrievalRequest {
     /// Every wrong field.
     pub fn new(parts: RetrievalParts, top_k_max: u32) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
-        let principal = check_user(&parts.user, &mut violations);
+        let principal = parts.principal.map_err(|violation| violations.push(violation)).ok();
         check_collection(&parts.collection, &mut violations);
         if parts.top_k == 0 || parts.top_k > top_k_max {
             let found = if parts.top_k == 0 { "missing or 0".to_owned() } else { parts.top_k.to_string() };
@@ -139,13 +139,13 @@ impl RecheckRequest {
     /// # Errors
     /// Every wrong field.
     pub fn new(
-        user: &str,
+        principal: Result<Principal, FieldViolation>,
         collection: String,
         chunk_ids: Vec<String>,
         consistency: Consistency,
     ) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
-        let principal = check_user(user, &mut violations);
+        let principal = principal.map_err(|violation| violations.push(violation)).ok();
         check_collection(&collection, &mut violations);
         if chunk_ids.len() > RECHECK_IDS_MAX {
             let description = format!("has {} ids, at most {RECHECK_IDS_MAX} are allowed", chunk_ids.len());
@@ -166,8 +166,12 @@ impl RecheckRequest {
     }
 }
 
-fn check_user(user: &str, violations: &mut Vec<FieldViolation>) -> Option<Principal> {
-    Principal::stated(user).map_err(|e| violations.push(FieldViolation::new("user", e.to_string()))).ok()
+/// Believes the name that a caller states.
+///
+/// # Errors
+/// When it is no user.
+pub fn stated(user: &str) -> Result<Principal, FieldViolation> {
+    Principal::stated(user).map_err(|e| FieldViolation::new("user", e.to_string()))
 }
 
 /// A collection's name: letters, digits, `_`, `-` and `.`, so that it is a name in every store.
@@ -261,7 +265,7 @@ mod tests {
 
     fn parts() -> RetrievalParts {
         RetrievalParts {
-            user: "user:anne".to_owned(),
+            principal: stated("user:anne"),
             collection: "handbook".to_owned(),
             query: Some(Query::Text("leave".to_owned())),
             top_k: 10,
@@ -292,11 +296,11 @@ mod tests {
         let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
         let rows: Vec<(RetrievalParts, &[&str])> = vec![
             (parts(), &[]),
-            (RetrievalParts { user: String::new(), ..parts() }, &["user"]),
-            (RetrievalParts { user: "user:*".to_owned(), ..parts() }, &["user"]),
-            (RetrievalParts { user: "group:eng#member".to_owned(), ..parts() }, &["user"]),
-            (RetrievalParts { user: "user:an\nne".to_owned(), ..parts() }, &["user"]),
-            (RetrievalParts { user: format!("user:{}", "a".repeat(600)), ..parts() }, &["user"]),
+            (RetrievalParts { principal: stated(""), ..parts() }, &["user"]),
+            (RetrievalParts { principal: stated("user:*"), ..parts() }, &["user"]),
+            (RetrievalParts { principal: stated("group:eng#member"), ..parts() }, &["user"]),
+            (RetrievalParts { principal: stated("user:an\nne"), ..parts() }, &["user"]),
+            (RetrievalParts { principal: stated(&format!("user:{}", "a".repeat(600))), ..parts() }, &["user"]),
             (RetrievalParts { collection: String::new(), ..parts() }, &["collection"]),
             (RetrievalParts { collection: "../etc".to_owned(), ..parts() }, &["collection"]),
             (RetrievalParts { top_k: 0, ..parts() }, &["top_k"]),
@@ -318,7 +322,7 @@ mod tests {
             (RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),
             (RetrievalParts { filter: one_of(vec![Value::Int(1); 256]), ..parts() }, &["filter"]),
             (RetrievalParts { filter: one_of(vec![Value::Float(f64::NAN)]), ..parts() }, &["filter.one_of.values"]),
-            (RetrievalParts { user: String::new(), top_k: 0, query: None, ..parts() }, &["user", "top_k", "query"]),
+            (RetrievalParts { principal: stated(""), top_k: 0, query: None, ..parts() }, &["user", "top_k", "query"]),
         ];
         for (parts, expected_fields) in rows {
             check(parts, expected_fields);

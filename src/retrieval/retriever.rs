@@ -11,8 +11,10 @@ use super::plan::{self, NoPlan, Plan, Situation};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
-use crate::chunk::{Candidate, Chunk};
-use crate::vector_store::{CollectionInfo, Query, Scope, Search, VectorStore, VectorStoreError};
+use crate::chunk::{Candidate, Chunk, Value};
+use crate::identity::Principal;
+use crate::identity::details::{Action, OneOf, RequestFacts};
+use crate::vector_store::{CollectionInfo, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -80,19 +82,17 @@ impl Retriever {
     /// When a backend fails, the deadline passes or the collection cannot be searched this way. Denial is not an error.
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
+        let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
+        let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        let top_k = request.top_k.min(details_max);
         let info = within(deadline, self.vector_store.collection(collection)).await?;
         check_query(request, &info)?;
         let guard_table = within(deadline, self.vector_store.guards(collection)).await?;
         let guards = guard_table.as_ref().map(|table| usize::try_from(table.in_use.len()).unwrap_or(usize::MAX));
         let plan = self.plan(request, guards)?;
 
-        let mut enforcer = Enforcer::new(
-            self.authorizer.as_ref(),
-            &request.principal,
-            &self.config.relation,
-            request.consistency,
-            deadline,
-        );
+        let mut enforcer =
+            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
         let (scope, widening) = match (plan, guard_table) {
             (Plan::VisibleSetSearch(widening), Some(table)) => {
                 let positions = enforcer.visible_set(&table.guards, &table.in_use).await?;
@@ -105,7 +105,7 @@ impl Retriever {
         let mut search = Search {
             collection: collection.to_owned(),
             query: request.query.clone(),
-            filter: request.filter.clone(),
+            filter: narrowed_filter(request.filter.as_ref(), principal),
             // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
             per_document_max: match scope {
                 Scope::Guards { .. } => request.per_document_max,
@@ -127,16 +127,21 @@ impl Retriever {
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
             let permitted = enforcer.enforce(candidates).await?;
+            if enforcer.permits_nothing() {
+                answer.completion = Completion::Exhausted;
+                return Ok(answer);
+            }
             let last = exhausted || rounds.peek().is_none();
-            if permitted.len() < request.top_k && !last {
+            if permitted.len() < top_k && !last {
                 continue;
             }
-            let wanted = Wanted { top_k: request.top_k, per_document_max: request.per_document_max };
-            answer.chunks = self.hydrate(collection, permitted, wanted, deadline).await?;
+            let wanted = Wanted { top_k, per_document_max: request.per_document_max };
+            answer.chunks = self.hydrate(principal, collection, permitted, wanted, deadline).await?;
             // A chunk that fell out took a place of its document, so another one may be there for it.
             let exhausted = exhausted && !(counted && answer.chunks.len() < found);
-            if answer.chunks.len() == request.top_k {
-                answer.completion = Completion::Complete;
+            if answer.chunks.len() == top_k {
+                // As many as the token's details give is not as many as were wanted.
+                answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
                 return Ok(answer);
             }
             if exhausted {
@@ -156,15 +161,33 @@ impl Retriever {
         request: &RecheckRequest,
         deadline: Instant,
     ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+        let facts = RequestFacts {
+            action: Action::Recheck,
+            collection: &request.collection,
+            relation: &self.config.relation,
+            query_text: None,
+        };
+        let principal = &request.principal.for_request(&facts)?;
         let found = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids)).await?;
-        let mut enforcer = Enforcer::new(
-            self.authorizer.as_ref(),
-            &request.principal,
-            &self.config.relation,
-            request.consistency,
-            deadline,
-        );
+        let mut enforcer =
+            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
+        let permitted = enforcer.enforce(found.clone()).await?;
+        if !principal.details_ask_for_chunks() {
+            return Ok(permitted);
+        }
+        let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
+        let read = self.hydrate(principal, &request.collection, permitted, wanted, deadline).await?;
+        let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
+        let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
         Ok(enforcer.enforce(found).await?)
+    }
+
+    fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {
+        let query_text = match query {
+            Query::Text(text) | Query::Hybrid { text, .. } => Some(text.as_str()),
+            Query::Vector(_) => None,
+        };
+        RequestFacts { action, collection, relation: &self.config.relation, query_text }
     }
 
     fn plan(&self, request: &RetrievalRequest, guards: Option<usize>) -> Result<Plan, RetrievalError> {
@@ -197,11 +220,13 @@ impl Retriever {
     /// the search, or whose document has its number, is passed over, and the next one takes its place.
     async fn hydrate(
         &self,
+        principal: &Principal,
         collection: &str,
         permitted: Vec<Permitted<Candidate>>,
         Wanted { top_k, per_document_max }: Wanted,
         deadline: Instant,
     ) -> Result<Vec<Retrieved>, RetrievalError> {
+        let mut ledger = principal.ledger();
         let mut of_document: HashMap<String, usize> = HashMap::new();
         let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k.min(permitted.len()));
         let mut waiting = permitted.into_iter();
@@ -221,20 +246,32 @@ impl Retriever {
                 }
                 let score = candidate.item().score;
                 let chunk = by_id.remove(&candidate.item().chunk_id);
-                if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk)) {
-                    if let Some(max) = per_document_max {
-                        let chunks = of_document.entry(chunk.item().document_id.clone()).or_default();
-                        if *chunks == max.get() {
-                            continue;
-                        }
-                        *chunks += 1;
-                    }
+                let document_full = |chunk: &Chunk| {
+                    let chunks = of_document.get(&chunk.document_id).copied().unwrap_or_default();
+                    per_document_max.is_some_and(|max| chunks >= max.get())
+                };
+                let chunk = chunk.filter(|chunk| !document_full(chunk));
+                if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk, &mut ledger)) {
+                    *of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
                     hydrated.push(Retrieved { chunk, score });
                 }
             }
         }
         Ok(hydrated)
     }
+}
+
+/// The caller's filter, and what the details of its token ask of a chunk's metadata: a hint, since each chunk is compared
+/// with the details again when it is read.
+fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Filter> {
+    let one_of = |OneOf { key, values }: &OneOf| Filter::OneOf {
+        key: key.clone(),
+        values: values.iter().cloned().map(Value::Text).collect(),
+    };
+    let Some(conditions) = principal.metadata_conditions() else { return filter.cloned() };
+    let of_details =
+        Filter::Any(conditions.iter().map(|list| Filter::All(list.iter().map(one_of).collect())).collect());
+    Some(Filter::All(filter.cloned().into_iter().chain([of_details]).collect()))
 }
 
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {

@@ -6,14 +6,19 @@ use std::time::Duration;
 
 use prost::Message;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
-use tonic::{Request, Response, Status, Streaming};
+use tokio::time::{Instant, timeout};
+use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::authentication::{self, Authentication};
 use super::{Services, status, values};
+use crate::authz::enforce::Enforcer;
+use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Document;
+use crate::identity::Principal;
 use crate::proto::ingest as message;
 use crate::proto::ingest::ingest_service_server::IngestService;
 use crate::relationship::tuple::shown;
+use crate::relationship::{Object, Relation};
 use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::{DocumentStore, VectorStore};
@@ -28,11 +33,22 @@ const DOCUMENT_IDS_MAX: usize = 10_000;
 /// How long a stream may stay silent.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
+/// One text, whichever guard it is: it tells nothing of documents that the writer may not see.
+const MAY_NOT_WRITE: &str = "the bearer of the token may not write one of these documents";
+
+/// Who writes, and what it must hold on each guard.
+struct Writer {
+    principal: Principal,
+    relation: Relation,
+}
+
 pub(super) struct IngestApi {
     vector_store: Arc<dyn VectorStore>,
     documents: Arc<dyn DocumentStore>,
     request_timeout: Duration,
     streams: Semaphore,
+    authentication: Authentication,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 impl IngestApi {
@@ -42,6 +58,8 @@ impl IngestApi {
             documents: Arc::clone(&services.documents),
             request_timeout: services.request_timeout,
             streams: Semaphore::new(STREAMS_MAX),
+            authentication: services.authentication.clone(),
+            authorizer: Arc::clone(&services.authorizer),
         }
     }
 
@@ -59,6 +77,7 @@ impl IngestService for IngestApi {
         &self,
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
+        let writer = self.writer(&request)?;
         // The semaphore is never closed, so there is always a permit in the end.
         let _reading = self.streams.acquire().await;
         let mut stream = request.into_inner();
@@ -78,12 +97,12 @@ impl IngestService for IngestApi {
             chunks += document.chunks.len();
             batch.push(values::document(document)?);
             if chunks >= BATCH_CHUNKS || bytes >= BATCH_BYTES {
-                self.write(collection, std::mem::take(&mut batch), &mut written).await?;
+                self.write(writer.as_ref(), collection, std::mem::take(&mut batch), &mut written).await?;
                 (chunks, bytes) = (0, 0);
             }
         }
         if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
-            self.write(&collection, batch, &mut written).await?;
+            self.write(writer.as_ref(), &collection, batch, &mut written).await?;
         }
         Ok(Response::new(written))
     }
@@ -92,8 +111,10 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
+        let writer = self.writer(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        self.check_writes(writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
         let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
         let documents = self.within(self.documents.delete(&message.collection, &ids)).await?;
         Ok(Response::new(message::DeleteDocumentsResponse { documents }))
@@ -118,13 +139,57 @@ impl IngestService for IngestApi {
 }
 
 impl IngestApi {
+    /// Who writes; `None` for somebody who is believed.
+    fn writer<T>(&self, request: &Request<T>) -> Result<Option<Writer>, Status> {
+        let caller = authentication::caller(request)?;
+        let principal = caller.writer().map_err(|error| authentication::caller_status(&error))?;
+        match (principal, self.authentication.write_relation()) {
+            (None, _) => Ok(None),
+            (Some(principal), Some(relation)) => Ok(Some(Writer { principal, relation: relation.clone() })),
+            (Some(_), None) => Err(status::denied(MAY_NOT_WRITE)),
+        }
+    }
+
+    /// Refuses unless the writer may write under every guard: those of the new chunks, and those that the documents have
+    /// now, whose chunks would be gone.
+    async fn check_writes(
+        &self,
+        writer: Option<&Writer>,
+        collection: &str,
+        document_ids: &[String],
+        new_guards: &[Object],
+    ) -> Result<(), Status> {
+        let Some(Writer { principal, relation }) = writer else { return Ok(()) };
+        let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
+            Ok(stored) => stored,
+            Err(status) if status.code() == Code::NotFound => BTreeSet::new(),
+            Err(status) => return Err(status),
+        };
+        let guards: BTreeSet<Object> = stored.into_iter().chain(new_guards.iter().cloned()).collect();
+        let asked = guards.len();
+        let deadline = Instant::now() + self.request_timeout;
+        let consistency = Consistency::HigherConsistency;
+        let mut enforcer = Enforcer::new(self.authorizer.as_ref(), principal, relation, consistency, deadline);
+        let permitted = enforcer.enforce(guards.into_iter().collect::<Vec<Object>>()).await;
+        let permitted = permitted.map_err(|error| Status::from(RetrievalError::Authz(error)))?;
+        if permitted.len() == asked { Ok(()) } else { Err(status::denied(MAY_NOT_WRITE)) }
+    }
+
     /// Makes a batch durable and counts it. It is not given up at a deadline: then nobody could tell what is in.
     async fn write(
         &self,
+        writer: Option<&Writer>,
         collection: &str,
         batch: Vec<Document>,
         written: &mut message::UpsertDocumentsResponse,
     ) -> Result<(), Status> {
+        if writer.is_some() {
+            let ids: Vec<String> = batch.iter().map(|document| document.id.clone()).collect();
+            let chunks = batch.iter().flat_map(|document| &document.chunks);
+            let guards: BTreeSet<Object> = chunks.map(|chunk| chunk.guard.clone()).collect();
+            let guards: Vec<Object> = guards.into_iter().collect();
+            self.check_writes(writer, collection, &ids, &guards).await?;
+        }
         let documents = batch.len() as u64;
         let chunks: u64 = batch.iter().map(|document| document.chunks.len() as u64).sum();
         self.documents.upsert(collection, batch).await?;

@@ -33,6 +33,7 @@ use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
 
 pub(super) use self::refusal::restore_number;
+pub(super) use self::tuples::context_map;
 
 /// Largest message (`OpenFGA`'s default limit).
 pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;
@@ -294,7 +295,7 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::ListObjectsRequest>,
     ) -> Result<Response<api::ListObjectsResponse>, Status> {
-        let deadline = deadline(request.metadata(), self.request_timeout);
+        let deadline = lists::list_deadline(deadline(request.metadata(), self.request_timeout));
         let request = request.into_inner();
         rules::list_objects(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
@@ -316,7 +317,7 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::StreamedListObjectsRequest>,
     ) -> Result<Response<Self::StreamedListObjectsStream>, Status> {
-        let deadline = deadline(request.metadata(), self.request_timeout);
+        let deadline = lists::list_deadline(deadline(request.metadata(), self.request_timeout));
         let request = request.into_inner();
         let request = api::ListObjectsRequest {
             store_id: request.store_id,
@@ -350,9 +351,10 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::ListUsersRequest>,
     ) -> Result<Response<api::ListUsersResponse>, Status> {
+        let deadline = lists::list_deadline(deadline(request.metadata(), self.request_timeout));
         let request = request.into_inner();
         rules::list_users(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        self.run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request)).await
+        self.run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request, deadline)).await
     }
 }

@@ -1,28 +1,58 @@
 //! `ragward.retrieval.v1.RetrievalService`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
+use super::authentication::{self, Authentication};
 use super::deadline::deadline;
+use super::explain::Question;
 use super::{Services, status, values};
-use crate::authz::Consistency;
 use crate::authz::enforce::Permitted;
+use crate::authz::{AuthzError, Consistency};
 use crate::chunk::Chunk;
+use crate::identity::{Caller, Principal};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
+use crate::relationship::store::RelationshipStores;
 use crate::retrieval::request::RetrievalParts;
-use crate::retrieval::{Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalRequest, Retrieved, Retriever};
-use crate::vector_store::Query;
+use crate::retrieval::{
+    Completion, FieldViolation, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved, Retriever,
+};
+use crate::vector_store::{Query, VectorStore};
 
 pub(super) struct RetrievalApi {
     retriever: Retriever,
+    vector_store: Arc<dyn VectorStore>,
+    relationships: Option<RelationshipStores>,
+    explain: bool,
     request_timeout: Duration,
+    authentication: Authentication,
 }
 
 impl RetrievalApi {
     pub(super) fn new(services: &Services) -> Self {
-        Self { retriever: services.retriever.clone(), request_timeout: services.request_timeout }
+        Self {
+            retriever: services.retriever.clone(),
+            vector_store: Arc::clone(&services.vector_store),
+            relationships: services.relationships.clone(),
+            explain: services.explain,
+            request_timeout: services.request_timeout,
+            authentication: services.authentication.clone(),
+        }
+    }
+
+    /// Whether the caller may be told what is hidden: the one place that decides it.
+    fn admit_explanation(&self, caller: &Caller) -> Result<(), RetrievalError> {
+        // A token came through the gate only with the scope to explain.
+        if self.explain || matches!(caller, Caller::Verified(_)) {
+            return Ok(());
+        }
+        let text = "this server does not explain, for an explanation tells of what is hidden; set `server.explain`, or \
+                    run `ragward explain --data` beside the data";
+        Err(RetrievalError::Unsupported(text.to_owned()))
     }
 }
 
@@ -33,7 +63,11 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RetrieveRequest>,
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
-        let parts = retrieval_parts(request.into_inner()).map_err(|violation| status::invalid(vec![violation]))?;
+        let caller = authentication::caller(&request)?;
+        let message = request.into_inner();
+        let principal = authentication::principal(&caller, &message.user)?;
+        self.authentication.step_up(&caller, &message.collection)?;
+        let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
@@ -45,17 +79,41 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let caller = authentication::caller(&request)?;
         let message = request.into_inner();
+        let principal = authentication::principal(&caller, &message.user)?;
+        self.authentication.step_up(&caller, &message.collection)?;
         let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
-        let request = RecheckRequest::new(&message.user, message.collection, message.chunk_ids, consistency)
+        let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
         let permitted = self.retriever.recheck(&request, deadline).await?;
         let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
         Ok(Response::new(message::RecheckResponse { chunk_ids }))
     }
+
+    async fn explain(
+        &self,
+        request: Request<message::ExplainRequest>,
+    ) -> Result<Response<message::ExplainResponse>, Status> {
+        self.admit_explanation(&authentication::caller(&request)?)?;
+        let deadline = deadline(request.metadata(), self.request_timeout);
+        let Some(stores) = self.relationships.clone() else {
+            let text = "an OpenFGA server decides here, and only the embedded evaluator explains; ask OpenFGA's Expand";
+            return Err(RetrievalError::Unsupported(text.to_owned()).into());
+        };
+        let relation = &self.retriever.config().relation;
+        let read = Question::read(request.into_inner(), relation, self.vector_store.as_ref());
+        let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
+        let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
+        let lost = |e| AuthzError::Unavailable(format!("the evaluation was lost: {e}"));
+        Ok(Response::new(answered.map_err(lost).map_err(RetrievalError::from)??))
+    }
 }
 
-fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, FieldViolation> {
+fn retrieval_parts(
+    message: message::RetrieveRequest,
+    principal: Result<Principal, FieldViolation>,
+) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
         message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
@@ -64,7 +122,7 @@ fn retrieval_parts(message: message::RetrieveRequest) -> Result<RetrievalParts, 
         }
     });
     Ok(RetrievalParts {
-        user: message.user,
+        principal,
         collection: message.collection,
         query,
         top_k: message.top_k,

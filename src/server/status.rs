@@ -4,12 +4,13 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::VectorStoreError;
 
 /// `google.rpc.ErrorInfo.domain`.
-const DOMAIN: &str = "ragward";
+pub(super) const DOMAIN: &str = "ragward";
 
 /// Most wrong fields that one answer names: clients refuse long headers, which is where a status travels.
 pub(super) const VIOLATIONS_MAX: usize = 10;
@@ -35,15 +36,20 @@ impl From<RetrievalError> for Status {
                 tracing::warn!(%error, "refused");
                 "the collection has too many guards for a text search; the server's log says what to set".to_owned()
             }
-            RetrievalError::Invalid(_) | RetrievalError::Unsupported(_) | RetrievalError::DeadlineExceeded => {
-                error.to_string()
-            }
+            RetrievalError::Invalid(_)
+            | RetrievalError::Unsupported(_)
+            | RetrievalError::UnknownChunk { .. }
+            | RetrievalError::DeadlineExceeded
+            | RetrievalError::NotDetailed(_) => error.to_string(),
         };
         let mut details = details_of(error.code());
         if let RetrievalError::Invalid(violations) = &error {
             for violation in violations {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
+        }
+        if let RetrievalError::Authz(AuthzError::Overloaded { retry_after }) = &error {
+            details.set_retry_info(Some(*retry_after));
         }
         Status::with_error_details(grpc_code(error.code()), cut(text), details)
     }
@@ -56,6 +62,11 @@ impl From<VectorStoreError> for Status {
     }
 }
 
+/// The status of a caller who may not ask for this.
+pub(super) fn denied(text: &'static str) -> Status {
+    Status::with_error_details(Code::PermissionDenied, text, details_of(ErrorCode::PermissionDenied))
+}
+
 /// No longer than a client's header limit allows.
 fn cut(text: String) -> String {
     match text.char_indices().find(|(at, c)| at + c.len_utf8() > TEXT_BYTES_MAX) {
@@ -64,7 +75,7 @@ fn cut(text: String) -> String {
     }
 }
 
-fn details_of(code: ErrorCode) -> ErrorDetails {
+pub(super) fn details_of(code: ErrorCode) -> ErrorDetails {
     let mut details = ErrorDetails::new();
     details.set_error_info(code.reason(), DOMAIN, std::collections::HashMap::new());
     details
@@ -103,5 +114,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::DataLoss => Code::DataLoss,
         ErrorCode::Internal => Code::Internal,
+        ErrorCode::Unauthenticated => Code::Unauthenticated,
+        ErrorCode::PermissionDenied => Code::PermissionDenied,
     }
 }

@@ -17,6 +17,7 @@ mod terms;
 mod text_search;
 mod top_k;
 mod vector_search;
+mod vectors;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -35,6 +36,7 @@ use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document};
+use crate::relationship::Object;
 
 /// The file of the engine in the data directory.
 pub const FILE_NAME: &str = "chunks.redb";
@@ -156,6 +158,18 @@ impl DocumentStore for ExactStore {
                 Some((id, chunks))
             });
             Ok(found.collect())
+        })
+        .await
+    }
+
+    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError> {
+        let (name, ids) = (collection.to_owned(), document_ids.to_vec());
+        self.blocking(move |engine, _| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            let entries = ids.iter().filter_map(|id| index.documents.get(id.as_str()));
+            let chunks = entries.flat_map(|entry| (entry.first..).zip(0..entry.chunks).map(|(chunk, _)| chunk));
+            Ok(chunks.filter_map(|chunk| index.candidate(chunk, 0.0)).map(|candidate| candidate.guard).collect())
         })
         .await
     }

@@ -16,6 +16,7 @@ use tonic::{Code, Response, Status};
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::chunk::{Candidate, Chunk, Document};
+use crate::relationship::Object;
 
 mod collection;
 mod filter;
@@ -170,5 +171,9 @@ impl DocumentStore for QdrantStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         self.count_chunks(collection, document_ids).await
+    }
+
+    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError> {
+        self.guards_of_documents(collection, document_ids).await
     }
 }

@@ -136,3 +136,148 @@ fn a_failing_store_file_fails_the_command() {
         "{told}"
     );
 }
+
+#[test]
+fn the_handbook_is_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let data = data.to_str().unwrap();
+    succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", data]);
+    succeeds(&["ingest", "schema/handbook", "--collection", "handbook", "--data", data]);
+    let explain = |arguments: &[&str]| ragward(&[&["explain", "--data", data], arguments].concat());
+
+    let shown = explain(&["--user", "user:bob", "--object", "document:pay-bands"]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let picture = String::from_utf8(shown.stdout).unwrap();
+    let (tree, model) = picture.split_once("\nmodel ").unwrap();
+    let expected = "allowed: user:bob can_read document:pay-bands
+
+✓ can_read of document:pay-bands = author or (reader but not withheld_from)
+├─ ✓ (reader but not withheld_from)
+│  ├─ ✓ reader = [user, user:*, group#member] or reader from parent
+│  │  ├─ ✓ folder:hr parent document:pay-bands → reader of folder:hr = [user, group#member] or owner or reader from parent
+│  │  │  ├─ ✓ group:hr#member reader folder:hr → member of group:hr
+│  │  │  │  └─ ✓ user:bob member group:hr
+│  │  │  └─ · without say: ✗ owner, ✗ reader from parent
+│  │  └─ · without say: ✗ [user, user:*, group#member]
+│  └─ ✓ but not withheld_from: it does not hold
+└─ · without say: ✗ author
+";
+    assert_eq!((tree, model.trim().len()), (expected, 26), "{picture}");
+
+    let withheld =
+        explain(&["--user", "user:anne", "--chunk", "document:parental-leave-old#0", "--collection", "handbook"]);
+    assert_eq!(withheld.status.code(), Some(1), "{withheld:?}");
+    let picture = String::from_utf8(withheld.stdout).unwrap();
+    assert!(picture.starts_with("denied: user:anne can_read document:parental-leave-old\n"), "{picture}");
+    assert!(picture.contains("✗ but not withheld_from: it holds, and takes the user out"), "{picture}");
+    assert!(picture.contains("✓ user:anne member group:platform"), "{picture}");
+    assert!(picture.contains("✗ no tuple: user:anne author document:parental-leave-old"), "{picture}");
+
+    let json = json(&["explain", "--data", data, "--user", "user:bob", "--object", "document:pay-bands"]);
+    assert_eq!((&json["allowed"], &json["root"]["outcome"]), (&Value::Bool(true), &Value::from("HOLDS")));
+    assert_eq!(json["root"]["relation"]["definition"], "author or (reader but not withheld_from)");
+
+    let tuple = ["--contextual-tuple", "user:zoe author document:pay-bands"];
+    let question = ["--user", "user:zoe", "--object", "document:pay-bands"];
+    assert_eq!(explain(&question).status.code(), Some(1));
+    assert_eq!(explain(&[&question[..], &tuple[..]].concat()).status.code(), Some(0));
+    let check = ["check", "user:zoe", "can_read", "document:pay-bands", "--data", data];
+    assert_eq!(ragward(&check).status.code(), Some(1));
+    assert_eq!(ragward(&[&check[..], &tuple[..]].concat()).status.code(), Some(0));
+
+    let wrong: [(&[&str], &str); 8] = [
+        (&["--user", "user:anne"], "--object"),
+        (&["--user", "user:anne", "--chunk", "x"], "--collection"),
+        (&["--user", "user:anne", "--chunk", "gone#0", "--collection", "handbook"], "no chunk `gone#0`"),
+        (&["--user", "user:anne", "--chunk", "gone#0", "--collection", "none"], "no collection `none`"),
+        (&["--user", "anne", "--object", "document:a"], "user: "),
+        (&["--user", "user:anne", "--object", "page:a"], "object: type `page`"),
+        (&["--user", "user:anne", "--object", "document:a", "--relation", "sees"], "relation: type `document`"),
+        (&["--user", "user:anne", "--object", "document:a", "--context", "[]"], "a JSON object"),
+    ];
+    for (arguments, expected) in wrong {
+        let output = explain(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{arguments:?}: {text}");
+    }
+}
+
+#[test]
+fn conditions_are_explained_with_their_values() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    let store = "model: |
+  model
+    schema 1.1
+  type user
+  type doc
+    relations
+      define viewer: [user with in_hours]
+  condition in_hours(hour: int, opens: int) {
+    hour >= opens
+  }
+tuples:
+- user: user:anne
+  relation: viewer
+  object: doc:1
+  condition: {name: in_hours, context: {opens: 9}}
+";
+    std::fs::write(directory.path().join("store.fga.yaml"), store).unwrap();
+    std::fs::write(directory.path().join("context.json"), "{\"hour\": 10}").unwrap();
+    succeeds(&["model", "load", &path("store.fga.yaml"), "--data", &data]);
+    let question = ["explain", "--user", "user:anne", "--object", "doc:1", "--relation", "viewer", "--data", &data];
+    let file = format!("@{}", path("context.json"));
+    let rows: [(&[&str], i32, &str); 3] = [
+        (
+            &["--context", &file],
+            0,
+            "✓ user:anne viewer doc:1 with in_hours, met: hour >= opens; hour = 10 (request), opens = 9 (tuple)",
+        ),
+        (&["--context", "{\"hour\": 8}"], 1, "✗ user:anne viewer doc:1 with in_hours, not met: "),
+        (
+            &[],
+            1,
+            "! user:anne viewer doc:1 with in_hours, cannot be evaluated: hour >= opens; hour is missing, opens = 9 (tuple)",
+        ),
+    ];
+    for (context, code, expected) in rows {
+        let output = ragward(&[&question[..], context].concat());
+        let picture = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(picture.contains(expected), "{picture}");
+        let check = ragward(&[&["check", "user:anne", "viewer", "doc:1", "--data", &data][..], context].concat());
+        assert_eq!(check.status.code(), Some(code), "{check:?}");
+    }
+}
+
+#[test]
+fn a_filter_is_given_on_the_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &data]);
+    let chunk = |number: u32| {
+        format!(
+            "{{\"id\":\"c{number}\",\"document_id\":\"d{number}\",\"guard\":\"document:welcome\",\"text\":\"leave\",\
+             \"metadata\":{{\"year\":{number},\"team\":\"hr\"}}}}\n"
+        )
+    };
+    std::fs::write(directory.path().join("chunks.jsonl"), [chunk(2025), chunk(2026)].concat()).unwrap();
+    succeeds(&["ingest", &path("chunks.jsonl"), "--collection", "c", "--data", &data]);
+    let retrieve = ["retrieve", "--user", "user:fay", "--collection", "c", "--data", &data, "leave"];
+    let rows: [(&[&str], &[&str]); 4] = [
+        (&["--where", "year=2026"], &["c2026"]),
+        (&["--where", "team=hr", "--where", "year=2025"], &["c2025"]),
+        (&["--filter", "{\"range\": {\"key\": \"year\", \"high\": 2025}}"], &["c2025"]),
+        (&["--where", "year=\"2026\""], &[]),
+    ];
+    for (filter, expected) in rows {
+        let found = json(&[&retrieve[..], filter].concat());
+        assert_eq!(each(&found["chunks"], "id"), expected, "{filter:?}");
+    }
+    let found = json(&[&retrieve[..], &["--where", "year=2026"]].concat());
+    assert_eq!(found["chunks"][0]["metadata"], serde_json::json!({ "year": 2026, "team": "hr" }));
+}

@@ -93,7 +93,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     for user in people {
         let holdings = oracle.holdings(&user);
         let readable: HashSet<&str> =
-            guards.iter().copied().filter(|guard| holdings.check("can_read", guard)).collect();
+            guards.iter().copied().filter(|guard| holdings.check("can_read", guard) == Some(true)).collect();
         (least, most) = (least.min(readable.len()), most.max(readable.len()));
         let visible: Vec<&Page> = pages.iter().filter(|page| readable.contains(page.guard.as_str())).collect();
         for query in QUERIES {

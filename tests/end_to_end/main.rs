@@ -7,6 +7,7 @@ mod documents;
 mod keps;
 #[path = "../support/openfga.rs"]
 mod openfga;
+#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../support/oracle.rs"]
 mod oracle;
 mod process;

@@ -154,6 +154,14 @@ fn wrong_input_is_told_with_an_exit_code() {
     let not_utf8 =
         write("chunks.jsonl", b"{\"id\":\"a\",\"document_id\":\"a\",\"guard\":\"document:a\",\"text\":\"\xff\"}\n");
     let config = write("ragward.toml", b"[server]\nlistn = '127.0.0.1:0'\n");
+    let other_lengths = write(
+        "vectors.jsonl",
+        b"{\"id\":\"a\",\"document_id\":\"a\",\"guard\":\"document:a\",\"vector\":[1,0]}\n\
+          {\"id\":\"b\",\"document_id\":\"b\",\"guard\":\"document:a\",\"vector\":[1,0,0]}\n",
+    );
+    let no_vector = write("vector.json", b"{\"values\": [1]}");
+    let (none, gone) = (path("none"), path("gone.json"));
+    std::fs::create_dir(&data).unwrap();
     let damaged = path("damaged");
     std::fs::create_dir(&damaged).unwrap();
     std::fs::write(directory.path().join("damaged").join("chunks.redb"), b"").unwrap();
@@ -173,6 +181,40 @@ fn wrong_input_is_told_with_an_exit_code() {
         (vec!["healthcheck", "--server", "http://127.0.0.1:1"], 3, "127.0.0.1:1"),
         (vec!["check", "user:anne", "can_read", "document:a", "--data", &data], 2, "ragward model load"),
         (vec!["frobnicate"], 2, "unrecognized"),
+        (vec!["check", "user:anne", "can_read", "document:a", "--data", &none], 2, "there is no data directory at"),
+        (
+            vec!["explain", "--user", "user:anne", "--object", "document:a", "--data", &none],
+            2,
+            "there is no data directory",
+        ),
+        (
+            vec!["recheck", "--user", "user:anne", "--collection", "c", "--data", &none, "x"],
+            2,
+            "there is no data directory",
+        ),
+        (
+            vec!["retrieve", "--user", "user:anne", "--collection", "c", "--data", &none, "x"],
+            2,
+            "there is no data directory",
+        ),
+        (vec!["model", "show", "--data", &none], 2, "there is no data directory at"),
+        (vec!["ingest", &other_lengths, "--collection", "v", "--data", &data], 2, "line 2: the vector has 3 numbers"),
+        (
+            vec!["retrieve", "--user", "user:a", "--collection", "c", "--data", &data, "--vector", &no_vector],
+            2,
+            "one JSON array",
+        ),
+        (
+            vec!["retrieve", "--user", "user:a", "--collection", "c", "--data", &data, "--vector", &gone],
+            2,
+            "cannot read it",
+        ),
+        (
+            vec!["retrieve", "--user", "user:a", "--collection", "c", "--data", &data, "--where", "x", "q"],
+            2,
+            "`--where x`",
+        ),
+        (vec!["test", &broken_model], 2, "is a model; tests are in store files"),
     ];
     for (arguments, code, expected) in rows {
         let output = ragward(&arguments).output().unwrap();
@@ -180,6 +222,10 @@ fn wrong_input_is_told_with_an_exit_code() {
         assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
         assert!(text.contains(expected), "{arguments:?}: {text}");
     }
+    assert!(!std::path::Path::new(&none).exists(), "a command that only reads made a data directory");
+    let misspelt = ragward(&["config", "validate"]).env("RAGWARD_SERVER_LISTEN", "127.0.0.1:1").output().unwrap();
+    let text = String::from_utf8_lossy(&misspelt.stderr);
+    assert!(text.contains("RAGWARD_SERVER_LISTEN") && text.contains("RAGWARD__SERVER__LISTEN"), "{text}");
 }
 
 #[test]

@@ -6,9 +6,10 @@ use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestS
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
-    Completion, Filter, FilterList, OneOf, Range, Recall, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector,
-    filter,
+    ChunkReference, Completion, ExplainRequest, ExplanationOutcome, Filter, FilterList, OneOf, Range, Recall,
+    RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
+use ragward::proto::retrieval::{RelationshipTuple as RelationshipTupleMessage, explain_request};
 use ragward::relationship::{RelationshipTuple, dsl};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -404,5 +405,78 @@ async fn health_and_reflection_are_there() {
     names.sort_unstable();
     for name in ["grpc.health.v1.Health", "ragward.ingest.v1.IngestService", "ragward.retrieval.v1.RetrievalService"] {
         assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_is_for_who_may_have_it() {
+    let data = tempfile::tempdir().unwrap();
+    let ask = |object: &str| ExplainRequest {
+        user: "user:bob".to_owned(),
+        target: Some(explain_request::Target::Object(object.to_owned())),
+        ..ExplainRequest::default()
+    };
+    let running = handbook(data.path()).await;
+    let refusal = running.client.retrieval().explain(ask("document:salaries")).await.unwrap_err();
+    refused(&refusal, Code::FailedPrecondition, "FAILED_PRECONDITION", &[]);
+    assert!(refusal.message().contains("server.explain"), "{refusal:?}");
+    running.stop().await.unwrap();
+
+    let mut config = config(data.path());
+    config.server.explain = true;
+    let running = Running::start(&config).await;
+    let explained = running.client.retrieval().explain(ask("document:salaries")).await.unwrap().into_inner();
+    assert!(explained.allowed && explained.undecided.is_empty());
+    assert_eq!((explained.relation.as_str(), explained.object.as_str()), ("can_read", "document:salaries"));
+    assert_eq!(explained.root.unwrap().outcome(), ExplanationOutcome::Holds);
+    let of_chunk = |chunk_id: &str| {
+        let chunk = ChunkReference { collection: "handbook".to_owned(), chunk_id: chunk_id.to_owned() };
+        ExplainRequest { target: Some(explain_request::Target::Chunk(chunk)), ..ask("") }
+    };
+    let explained = running.client.retrieval().explain(of_chunk("document:nobody#0")).await.unwrap().into_inner();
+    assert_eq!((explained.allowed, explained.object.as_str()), (false, "document:nobody"));
+    let tuple = RelationshipTupleMessage {
+        user: "user:bob".to_owned(),
+        relation: "reader".to_owned(),
+        object: "document:nobody".to_owned(),
+        condition: None,
+    };
+    let with_tuple = ExplainRequest { contextual_tuples: vec![tuple.clone()], ..of_chunk("document:nobody#0") };
+    assert!(running.client.retrieval().explain(with_tuple).await.unwrap().into_inner().allowed);
+    // A chunk behind a guard that the model does not know: why nobody sees it.
+    let mut stray = document("document:stray", &["leave"]);
+    stray.chunks[0].guard = "page:stray".to_owned();
+    running.upsert("handbook", vec![stray]).await.unwrap();
+    let explained = running.client.retrieval().explain(of_chunk("document:stray#0")).await.unwrap().into_inner();
+    assert!(!explained.allowed && explained.undecided.contains("type `page`"), "{explained:?}");
+
+    let misfit = RelationshipTupleMessage { relation: "can_read".to_owned(), ..tuple.clone() };
+    let rows: Vec<(ExplainRequest, Code, &[&str])> = vec![
+        (ExplainRequest::default(), Code::InvalidArgument, &["user", "target"]),
+        (ask("page:a"), Code::InvalidArgument, &["object"]),
+        (ExplainRequest { user: "robot:r".to_owned(), ..ask("document:a") }, Code::InvalidArgument, &["user"]),
+        (ExplainRequest { relation: "sees".to_owned(), ..ask("document:a") }, Code::InvalidArgument, &["relation"]),
+        (ExplainRequest { relation: "a b".to_owned(), ..ask("document:a") }, Code::InvalidArgument, &["relation"]),
+        (of_chunk("gone#0"), Code::NotFound, &[]),
+        (
+            ExplainRequest { contextual_tuples: vec![RelationshipTupleMessage::default()], ..ask("document:a") },
+            Code::InvalidArgument,
+            &["contextual_tuples[0]"],
+        ),
+        (
+            ExplainRequest { contextual_tuples: vec![misfit], ..ask("document:a") },
+            Code::InvalidArgument,
+            &["contextual_tuples"],
+        ),
+        (
+            ExplainRequest { contextual_tuples: vec![tuple; 101], ..ask("document:a") },
+            Code::InvalidArgument,
+            &["contextual_tuples"],
+        ),
+    ];
+    for (request, code, fields) in rows {
+        let status = running.client.retrieval().explain(request.clone()).await.expect_err(&format!("{request:?}"));
+        let reason = if code == Code::NotFound { "NOT_FOUND" } else { "INVALID_ARGUMENT" };
+        refused(&status, code, reason, fields);
     }
 }

@@ -121,9 +121,11 @@ fn a_chunk_that_changed_hands_is_not_hydrated() {
         vector: Vec::new(),
     };
     let permitted = || Permitted { item: candidate("1", "document:open") };
-    assert!(permitted().hydrate(chunk("1", "document:open")).is_some());
-    assert!(permitted().hydrate(chunk("1", "document:shut")).is_none());
-    assert!(permitted().hydrate(chunk("2", "document:open")).is_none());
+    let principal = Principal::stated("user:anne").unwrap();
+    let hydrated = |chunk| permitted().hydrate(chunk, &mut principal.ledger()).is_some();
+    assert!(hydrated(chunk("1", "document:open")));
+    assert!(!hydrated(chunk("1", "document:shut")));
+    assert!(!hydrated(chunk("2", "document:open")));
 }
 
 proptest! {
@@ -144,5 +146,73 @@ proptest! {
         let asked = scripted.asked.into_inner().unwrap();
         let distinct: std::collections::HashSet<&Object> = asked.iter().map(|check| &check.object).collect();
         prop_assert_eq!(distinct.len(), asked.len(), "a guard was asked twice");
+    }
+}
+
+/// The user may see what is `open` or `mine`, its agent what is `open` or `agents`; it may act for the user if `may_act`.
+struct TwoParties {
+    may_act: bool,
+    batches: Mutex<usize>,
+}
+
+#[async_trait]
+impl Authorizer for TwoParties {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        *self.batches.lock().unwrap() += 1;
+        let allowed = |check: &Check| match (check.user.as_str(), check.relation.as_str(), check.object.type_name()) {
+            ("user:anne", "can_read", "document") => ["open", "mine"].contains(&check.object.id()),
+            ("agent:helper", "agent_reader", "document") => ["open", "agents"].contains(&check.object.id()),
+            ("agent:helper", "can_act_for", "user") => self.may_act,
+            _ => false,
+        };
+        let answers = batch.checks.iter().map(allowed).enumerate();
+        Ok(answers.map(|(position, allowed)| Answer { position, allowed }).collect())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+}
+
+proptest! {
+    /// A delegated call is never permitted more than its user alone, whatever its agent may see, and costs no batch more.
+    #[test]
+    fn delegation_only_takes_away(
+        ids in prop::collection::vec("(open|mine|agents|shut)", 0..40),
+        may_act in any::<bool>(),
+        on_guard in any::<bool>(),
+        parts in 1usize..4,
+    ) {
+        let items: Vec<Candidate> = ids.iter().map(|id| candidate(id, &format!("document:{id}"))).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let permitted = |principal: &Principal| {
+            let authorizer = TwoParties { may_act, batches: Mutex::default() };
+            let relation = Relation::parse("can_read").unwrap();
+            let ids = runtime.block_on(async {
+                let deadline = Instant::now() + Duration::from_secs(5);
+                let mut enforcer = Enforcer::new(&authorizer, principal, &relation, Consistency::default(), deadline);
+                let mut ids = Vec::new();
+                for part in items.chunks(items.len() / parts + 1) {
+                    let permitted = enforcer.enforce(part.to_vec()).await.unwrap();
+                    ids.extend(permitted.into_iter().map(|p| p.into_item().chunk_id));
+                }
+                ids
+            });
+            (ids, authorizer.batches.into_inner().unwrap())
+        };
+        let anne = Principal::stated("user:anne").unwrap();
+        let (on, relation) = match on_guard {
+            true => (DelegationOn::Guard, Relation::parse("agent_reader").unwrap()),
+            false => (DelegationOn::User, Relation::parse("can_act_for").unwrap()),
+        };
+        let actor = Object::parse("agent:helper").unwrap();
+        let delegated = anne.clone().acted_for_by(Delegation { actor, relation, on });
+        let (alone, batches_alone) = permitted(&anne);
+        let (with_agent, batches) = permitted(&delegated);
+
+        let agent_may = |id: &String| if on_guard { id == "open" || id == "agents" } else { may_act };
+        let expected: Vec<String> = alone.iter().filter(|id| agent_may(id)).cloned().collect();
+        prop_assert_eq!(with_agent, expected);
+        prop_assert!(batches <= batches_alone);
     }
 }

@@ -1,18 +1,22 @@
 //! The answer to `BatchCheck` as it is on the wire, accounted for strictly.
 
+use std::sync::Arc;
+
 use openfga_client::client::{
     BatchCheckRequest, CheckError, ContextualTupleKeys, ErrorCode, InternalErrorCode, RelationshipCondition, TupleKey,
     check_error,
 };
 use openfga_client::prost_wkt_types::Struct;
 use prost::Message;
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Request, Status, TimeoutExpired};
 use tonic_prost::ProstCodec;
 
 use super::MESSAGE_BYTES_MAX;
-use crate::authz::{Answer, AuthzError, Check};
+use crate::authz::decider::{Answered, Outcome};
+use crate::authz::{AuthzError, Check};
 use crate::backend::BackendChannel;
 use crate::relationship::{Contextual, RelationshipTuple};
 
@@ -72,7 +76,25 @@ pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzErro
 }
 
 /// What a request adds to the stored relationships, as it is sent.
-pub(super) fn contextual(contextual: &Contextual) -> Result<(Option<ContextualTupleKeys>, Option<Struct>), AuthzError> {
+pub(super) type SentContextual = (Option<ContextualTupleKeys>, Option<Struct>);
+
+/// Makes the contextual part, unless `known` is the same already.
+pub(super) fn contextual<'a>(
+    known: &mut Option<(&'a Arc<Contextual>, SentContextual)>,
+    contextual: &'a Arc<Contextual>,
+) -> Result<SentContextual, AuthzError> {
+    match known {
+        Some((same, sent)) if Arc::ptr_eq(same, contextual) => Ok(sent.clone()),
+        Some(_) | None => {
+            let sent = new_contextual(contextual)?;
+            *known = Some((contextual, sent.clone()));
+            Ok(sent)
+        }
+    }
+}
+
+/// The same for one request.
+pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, AuthzError> {
     let tuple_keys: Vec<TupleKey> = contextual.tuples.iter().map(tuple_key).collect::<Result<_, _>>()?;
     let tuples = (!tuple_keys.is_empty()).then_some(ContextualTupleKeys { tuple_keys });
     if contextual.context.is_empty() {
@@ -82,38 +104,42 @@ pub(super) fn contextual(contextual: &Contextual) -> Result<(Option<ContextualTu
     Ok((tuples, Some(context.map_err(|e| AuthzError::Refused(format!("the context of the request: {e}")))?)))
 }
 
-/// One answer for each of `checks`, whose correlation ids count up from `first`.
+/// One outcome for each of the checks that were `sent`, each under its position as correlation id, in rising order.
 ///
-/// INVARIANT (one answer each): every id comes back exactly once with either a decision or one of the two errors that the
-/// port counts as denied (no such type or relation, too deep to decide); anything else fails the whole call.
-pub(super) fn account(first: usize, checks: &[Check], answer: BatchCheckAnswer) -> Result<Vec<Answer>, AuthzError> {
-    let mut answers = Vec::with_capacity(checks.len());
-    let mut answered = vec![false; checks.len()];
+/// INVARIANT (one answer each): every id comes back exactly once with either a decision or an error; anything else fails
+/// the whole call. Of the errors, two are denials to the port: no such type or relation, and too deep to decide.
+pub(super) fn account(
+    sent: &[(usize, &Check)],
+    as_of: Instant,
+    answer: BatchCheckAnswer,
+) -> Result<Vec<Answered>, AuthzError> {
+    let mut answers = Vec::with_capacity(sent.len());
+    let mut answered = vec![false; sent.len()];
     for entry in answer.results {
         let id = entry.correlation_id;
         let unknown = || AuthzError::BadAnswer(format!("it answered `{id}`, which was not asked"));
         let position = position(&id).ok_or_else(unknown)?;
-        let index = position.checked_sub(first).ok_or_else(unknown)?;
-        let (check, answered) = checks.get(index).zip(answered.get_mut(index)).ok_or_else(unknown)?;
+        let Ok(index) = sent.binary_search_by_key(&position, |(position, _)| *position) else { return Err(unknown()) };
+        let ((_, check), answered) = sent.get(index).zip(answered.get_mut(index)).ok_or_else(unknown)?;
         if std::mem::replace(answered, true) {
             return Err(AuthzError::BadAnswer(format!("it answered `{id}` twice")));
         }
-        let allowed = match entry.result.map(|result| (result.allowed, result.error)) {
-            Some((Some(allowed), None)) => allowed,
-            Some((None, Some(error))) if absent_from_model(&error, check) => false,
+        let outcome = match entry.result.map(|result| (result.allowed, result.error)) {
+            Some((Some(allowed), None)) => Outcome::Decided { allowed, as_of },
+            Some((None, Some(error))) if absent_from_model(&error, check) => Outcome::Decided { allowed: false, as_of },
             Some((None, Some(error))) if too_complex(&error) => {
                 tracing::warn!(object = %check.object, relation = %check.relation, "not decided, so denied: {}", error.message);
-                false
+                Outcome::Undecidable
             }
-            Some((None, Some(error))) => return Err(item_failed(&error)),
+            Some((None, Some(error))) => Outcome::Failed(item_failed(&error)),
             Some((Some(_), Some(_)) | (None, None)) | None => {
                 return Err(AuthzError::BadAnswer(format!("its answer to `{id}` is not a decision")));
             }
         };
-        answers.push(Answer { position, allowed });
+        answers.push(Answered { position, outcome });
     }
-    if answers.len() != checks.len() {
-        let counts = format!("it answered {} of {} checks", answers.len(), checks.len());
+    if answers.len() != sent.len() {
+        let counts = format!("it answered {} of {} checks", answers.len(), sent.len());
         return Err(AuthzError::BadAnswer(counts));
     }
     Ok(answers)
@@ -166,9 +192,18 @@ fn item_failed(error: &CheckError) -> AuthzError {
     }
 }
 
+/// What `OpenFGA` says to a batch that is too large: `batchCheck received 51 checks, the maximum allowed is 50`.
+fn too_many_checks(message: &str) -> Option<AuthzError> {
+    let (_, maximum) = message.strip_prefix("batchCheck received ")?.split_once(" checks, the maximum allowed is ")?;
+    Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
+}
+
 /// Why a call failed, by what can be done about it.
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
+    if let Some(too_many) = too_many_checks(&message) {
+        return too_many;
+    }
     match status.code() {
         Code::DeadlineExceeded => AuthzError::DeadlineExceeded,
         // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.

@@ -26,6 +26,12 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     Ok(Value::Opaque(Arc::new(IpAddress(address.to_canonical()))))
 }
 
+/// The text of an address; `None` for another value.
+pub(super) fn shown(value: &Value) -> Option<String> {
+    let Value::Opaque(address) = value else { return None };
+    address.downcast_ref::<IpAddress>().map(|IpAddress(address)| address.to_string())
+}
+
 /// Puts the functions into a context.
 pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
     context.add_function("ipaddress", |text: Arc<String>| {

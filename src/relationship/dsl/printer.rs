@@ -1,27 +1,72 @@
 //! Writes a model as text, in the layout of `OpenFGA`'s own tools.
 
 use crate::relationship::model::{
-    AuthorizationModel, Condition, ParameterType, RelationDefinition, Rewrite, TypeRestriction,
+    AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, Rewrite, TypeDefinition,
+    TypeRestriction,
 };
 
 /// The text of a model; [`super::parse`] reads it back as the same model (up to the order of `or` and `and`), unless
 /// the model subtracts `[…]`, which the language cannot say.
 #[must_use]
 pub fn print(model: &AuthorizationModel) -> String {
-    let mut text = format!("model\n  schema {}\n", model.schema_version);
-    for type_definition in &model.types {
-        line(&mut text, &format!("\ntype {}", type_definition.name));
-        if !type_definition.relations.is_empty() {
-            line(&mut text, "  relations");
+    Printer { with_sources: false }.model(model)
+}
+
+/// The same, with the module and file of each definition as a comment, where the model was put together from modules.
+#[must_use]
+pub fn print_with_sources(model: &AuthorizationModel) -> String {
+    Printer { with_sources: true }.model(model)
+}
+
+struct Printer {
+    with_sources: bool,
+}
+
+impl Printer {
+    fn model(&self, model: &AuthorizationModel) -> String {
+        let mut text = format!("model\n  schema {}\n", model.schema_version);
+        let mut types: Vec<&TypeDefinition> = model.types.iter().collect();
+        if types.iter().any(|definition| definition.source.is_some()) {
+            types.sort_by_key(|definition| (place(definition.source.as_ref()), definition.name.as_str()));
         }
-        for relation in &type_definition.relations {
-            line(&mut text, &format!("    define {}: {}", relation.name, print_relation(relation)));
+        for definition in types {
+            let source = self.source("", definition.source.as_ref());
+            line(&mut text, &format!("\ntype {}{source}", definition.name));
+            if !definition.relations.is_empty() {
+                line(&mut text, "  relations");
+            }
+            let mut relations: Vec<&RelationDefinition> = definition.relations.iter().collect();
+            if definition.source.is_some() {
+                // The type's own have no place, so they come before those that extend it.
+                relations.sort_by_key(|relation| (place(relation.source.as_ref()), relation.name.as_str()));
+            }
+            for relation in relations {
+                let source = self.source("extended by: ", relation.source.as_ref());
+                line(&mut text, &format!("    define {}: {}{source}", relation.name, print_relation(relation)));
+            }
+        }
+        let mut conditions: Vec<(&String, &Condition)> = model.conditions.iter().collect();
+        conditions.sort_by_key(|(name, condition)| (place(condition.source.as_ref()), name.as_str()));
+        for (name, condition) in conditions {
+            let source = self.source("", condition.source.as_ref());
+            line(&mut text, &format!("\ncondition {name}{}{source}", print_condition(condition)));
+        }
+        text
+    }
+
+    fn source(&self, what: &str, source: Option<&ModuleSource>) -> String {
+        match source {
+            Some(ModuleSource { module, file }) if self.with_sources => {
+                format!(" # {what}module: {module}, file: {file}")
+            }
+            Some(_) | None => String::new(),
         }
     }
-    for (name, condition) in &model.conditions {
-        line(&mut text, &format!("\ncondition {name}{}", print_condition(condition)));
-    }
-    text
+}
+
+/// Definitions of modules are in `OpenFGA`'s order: by module, file and name.
+fn place(source: Option<&ModuleSource>) -> Option<(&str, &str)> {
+    source.map(|ModuleSource { module, file }| (module.as_str(), file.as_str()))
 }
 
 /// What a condition is, without its name: parameters and expression.
@@ -34,6 +79,12 @@ pub fn print_condition(condition: &Condition) -> String {
 #[must_use]
 pub fn print_relation(relation: &RelationDefinition) -> String {
     operand(&relation.rewrite, &relation.directly_related, false)
+}
+
+/// A part of how a relation is defined.
+#[must_use]
+pub(crate) fn print_rewrite(rewrite: &Rewrite, directly_related: &[TypeRestriction]) -> String {
+    operand(rewrite, directly_related, false)
 }
 
 fn line(text: &mut String, content: &str) {

@@ -11,17 +11,21 @@ use super::CheckError;
 use crate::relationship::index::{Index, Node, Subject};
 use crate::relationship::program::{Expression, Program, RelationId, TypeId};
 
+/// After so many conditions of one object the caller is asked whether to go on.
+const CONDITIONS_BETWEEN_INTERRUPTS: usize = 64;
+
 /// Fails with the first condition that fails among the tuples that the answer about the node can rest on.
 pub(in crate::relationship) fn check_all(
     program: &Program,
     index: &Index,
     context: &Map<String, Value>,
     node: Node,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<(), CheckError> {
     let (mut seen, mut pending) = (HashSet::from([node]), vec![node]);
     while let Some(node) = pending.pop() {
         for (of, computed) in program.expression(node.relation).into_iter().flat_map(|e| tuples_of(e, node)) {
-            for subject in met(program, index, context, of)? {
+            for subject in met(program, index, context, of, go_on)? {
                 let next = next(subject, computed);
                 pending.extend(next.filter(|next| seen.insert(*next)));
             }
@@ -34,9 +38,21 @@ pub(in crate::relationship) fn check_all(
 }
 
 /// The users of the tuples about a node that count.
-fn met(program: &Program, index: &Index, context: &Map<String, Value>, node: Node) -> Result<Vec<Subject>, CheckError> {
-    let mut subjects = index.subjects(node).to_vec();
-    for (subject, stored) in index.conditioned(node) {
+fn met(
+    program: &Program,
+    index: &Index,
+    context: &Map<String, Value>,
+    node: Node,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Vec<Subject>, CheckError> {
+    if !go_on() {
+        return Err(CheckError::Interrupted);
+    }
+    let mut subjects: Vec<Subject> = index.subjects(node).iter().collect();
+    for (number, (subject, stored)) in index.conditioned(node).iter().enumerate() {
+        if number % CONDITIONS_BETWEEN_INTERRUPTS == 0 && !go_on() {
+            return Err(CheckError::Interrupted);
+        }
         let Some(condition) = program.condition(stored.condition) else { continue };
         let of_tuple = stored.context.as_ref().map_err(Clone::clone)?;
         if condition.is_met(of_tuple, context)? {

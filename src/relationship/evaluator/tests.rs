@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::*;
 use crate::relationship::dsl;
 use crate::relationship::snapshot::Snapshot;
-use crate::relationship::tuple::{RelationshipTuple, TypeName};
+use crate::relationship::tuple::{RelationshipTuple, TupleCondition, TypeName};
 
 fn tuple(text: &str) -> RelationshipTuple {
     let words: Vec<&str> = text.split_whitespace().collect();
@@ -211,6 +211,31 @@ fn an_interrupted_check_leaves_the_evaluation_usable() {
     let (member, all) = (Relation::parse("member").expect("a name"), Object::parse("group:all").expect("an object"));
     assert_eq!(evaluation.check(&member, &all, &mut || false), Err(CheckError::Interrupted));
     assert_eq!(evaluation.check(&member, &all, &mut || true), Ok(true));
+}
+
+#[test]
+fn conditions_of_one_object_are_interrupted() {
+    let types = "type doc
+  relations
+    define viewer: [user, doc#viewer with under]
+condition under(x: int) {
+  x < 1
+}
+";
+    let snapshot = snapshot(types, "");
+    let under = TupleCondition::parse("under", "{\"x\": 2}").expect("a condition");
+    let tuples = (0..1_000).map(|n| tuple(&format!("doc:{n}#viewer viewer doc:all")).with_condition(under.clone()));
+    let snapshot = snapshot.with_tuples(&tuples.collect::<Vec<_>>()).expect("tuples that fit");
+    let RelationshipTuple { user, relation, object, .. } = tuple("user:anne viewer doc:all");
+    let mut evaluation = snapshot.evaluation(&user).expect("a known user");
+    let mut asked = 0;
+    let mut twice = || {
+        asked += 1;
+        asked < 2
+    };
+    assert_eq!(evaluation.check(&relation, &object, &mut twice), Err(CheckError::Interrupted));
+    assert!(evaluation.steps < 500 * STEPS_PER_CONDITION, "{} steps", evaluation.steps);
+    assert_eq!(evaluation.check(&relation, &object, &mut || true), Ok(false));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use redb::{ReadableTable, WriteTransaction};
+use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
 use super::changelog::{Change, ChangeFilter, Operation};
 use super::ids::{ModelId, StoreId};
@@ -202,8 +202,9 @@ impl RelationshipStore {
         let _writing = shared.lock();
         let transaction = self.begin()?;
         let id = models::write(&shared.path, &transaction, self.id, model.source(), original)?;
+        let snapshot = self.build_within(&transaction, id, model)?;
         self.finish(transaction)?;
-        self.build(id, Arc::new(model))?;
+        shared.loaded.put(self.id, id, snapshot);
         shared.loaded.set_latest(self.id, id);
         Ok(id)
     }
@@ -225,9 +226,10 @@ impl RelationshipStore {
         let transaction = self.begin()?;
         let id = models::write(&shared.path, &transaction, self.id, model.source(), &[])?;
         let changed = self.change(&transaction, &request)?;
+        let snapshot = self.build_within(&transaction, id, model)?;
         self.finish(transaction)?;
         let written = self.publish(&changed);
-        self.build(id, Arc::new(model))?;
+        shared.loaded.put(self.id, id, snapshot);
         shared.loaded.set_latest(self.id, id);
         Ok((id, written))
     }
@@ -327,10 +329,8 @@ impl RelationshipStore {
     pub(super) fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
-            for tuple in removed {
-                next.remove(tuple);
-            }
-            next.insert_all(added.iter().copied());
+            next.change(removed, added);
+            next.compact();
             self.shared.loaded.put(self.id, model, Arc::new(next));
         }
         Written { added: count(added.len()), removed: count(removed.len()) }
@@ -361,20 +361,45 @@ impl RelationshipStore {
                     (None, OnConflict::Refuse) => return Err(StoreError::NotThere(tuple.clone())),
                 }
             }
-            for tuple in &request.writes {
-                let key = tables::key_of(tuple);
-                let condition = tables::columns_of(tuple.condition.as_ref());
-                let there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
-                let same_condition = there.map(|there| there.value().1 == condition);
-                match (same_condition, request.on_duplicate) {
-                    (Some(true), OnConflict::Ignore) => continue,
-                    (Some(false), OnConflict::Ignore) => return Err(StoreError::OtherCondition(tuple.clone())),
-                    (Some(_), OnConflict::Refuse) => return Err(StoreError::AlreadyThere(tuple.clone())),
-                    (None, _) => {}
+            let keys: Vec<String> = request.writes.iter().map(tables::key_of).collect();
+            // In the order of keys neighbours are on one page of the file.
+            let mut by_key: Vec<(usize, &str, &RelationshipTuple)> = keys
+                .iter()
+                .zip(&request.writes)
+                .enumerate()
+                .map(|(place, (key, tuple))| (place, &**key, tuple))
+                .collect();
+            by_key.sort_unstable_by_key(|(_, key, _)| *key);
+            let mut found = vec![Found::Nothing; keys.len()];
+            for (place, key, tuple) in &by_key {
+                let there = tuples.get((self.id.key(), *key)).map_err(|e| failed(e.into()))?;
+                if let (Some(there), Some(found)) = (there, found.get_mut(*place)) {
+                    let same = there.value().1 == tables::columns_of(tuple.condition.as_ref());
+                    *found = if same { Found::Same } else { Found::OtherCondition };
                 }
-                let sequence = log.append(Operation::Write, tuple, &key)?;
-                tuples.insert((self.id.key(), key.as_str()), (sequence, condition)).map_err(|e| failed(e.into()))?;
-                changed.added.push(tuple);
+            }
+            // Changes have the order of the request.
+            let mut sequences = Vec::with_capacity(keys.len());
+            for ((tuple, key), found) in request.writes.iter().zip(&keys).zip(found) {
+                match (found, request.on_duplicate) {
+                    (Found::Nothing, _) => {
+                        sequences.push(Some(log.append(Operation::Write, tuple, key)?));
+                        changed.added.push(tuple);
+                    }
+                    (Found::Same, OnConflict::Ignore) => sequences.push(None),
+                    (Found::OtherCondition, OnConflict::Ignore) => {
+                        return Err(StoreError::OtherCondition(tuple.clone()));
+                    }
+                    (Found::Same | Found::OtherCondition, OnConflict::Refuse) => {
+                        return Err(StoreError::AlreadyThere(tuple.clone()));
+                    }
+                }
+            }
+            for (place, key, tuple) in by_key {
+                if let Some(sequence) = sequences.get(place).copied().flatten() {
+                    let columns = (sequence, tables::columns_of(tuple.condition.as_ref()));
+                    tuples.insert((self.id.key(), key), columns).map_err(|e| failed(e.into()))?;
+                }
             }
         }
         Ok(changed)
@@ -387,24 +412,52 @@ impl RelationshipStore {
         }
         let Some(stored) = self.model(model)? else { return Ok(None) };
         let compiled = models::compile(&self.shared.path, stored)?;
-        self.build(model, Arc::new(compiled)).map(Some)
+        let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
+        let transaction = self.shared.database.begin_read().map_err(|e| failed(e.into()))?;
+        let tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
+        let snapshot = self.build(&tuples, model, compiled)?;
+        self.shared.loaded.put(self.id, model, Arc::clone(&snapshot));
+        Ok(Some(snapshot))
     }
 
-    /// Reads all stored tuples under a model into memory, by whoever holds the lock for writing.
-    fn build(&self, id: ModelId, model: Arc<ValidModel>) -> Result<Arc<Snapshot>, StorageError> {
-        let mut snapshot = Snapshot::new(&id.to_string(), model);
-        let mut damage = None;
-        tuples::for_all(&self.shared.path, &self.shared.database, self.id, |tuples| {
-            let sound = tuples.map_while(|tuple| tuple.map_err(|e| damage = Some(e)).ok());
-            snapshot.insert_all(sound);
-        })?;
-        if let Some(damage) = damage {
-            return Err(damage);
-        }
-        let snapshot = Arc::new(snapshot);
-        self.shared.loaded.put(self.id, id, Arc::clone(&snapshot));
-        Ok(snapshot)
+    /// The state that a transaction will make, under a model.
+    fn build_within(
+        &self,
+        transaction: &WriteTransaction,
+        id: ModelId,
+        model: ValidModel,
+    ) -> Result<Arc<Snapshot>, StorageError> {
+        let tuples = transaction.open_table(tables::TUPLES);
+        let tuples = tuples.map_err(|e| StorageError::redb(&self.shared.path, e))?;
+        self.build(&tuples, id, model)
     }
+
+    /// Reads all stored tuples under a model into memory.
+    fn build(
+        &self,
+        tuples: &impl ReadableTable<(u128, &'static str), (u64, tables::ConditionColumns<'static>)>,
+        id: ModelId,
+        model: ValidModel,
+    ) -> Result<Arc<Snapshot>, StorageError> {
+        let mut snapshot = Snapshot::new(&id.to_string(), Arc::new(model));
+        let mut damage = None;
+        tuples::for_all(&self.shared.path, tuples, self.id, |tuples| {
+            let sound = tuples.map_while(|tuple| tuple.map_err(|e| damage = Some(e)).ok());
+            snapshot.load(sound);
+        })?;
+        match damage {
+            Some(damage) => Err(damage),
+            None => Ok(Arc::new(snapshot)),
+        }
+    }
+}
+
+/// What is stored of a tuple that is to be written.
+#[derive(Clone, Copy)]
+enum Found {
+    Nothing,
+    Same,
+    OtherCondition,
 }
 
 /// What can be refused without looking at the stored tuples.

@@ -7,7 +7,7 @@ use std::path::Path;
 use redb::{Database, TableDefinition};
 
 use super::ids::StoreId;
-use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition};
+use crate::relationship::tuple::{ParseError, RelationshipTuple, TupleCondition, User};
 use crate::storage::StorageError;
 
 /// Stores by id: name, and when it was made in milliseconds since 1970.
@@ -62,7 +62,12 @@ pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound
 
 /// `object#relation@user`, which is unique: an object has no `#`, a relation neither `#` nor `@`.
 pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
-    format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
+    let (object, relation) = (tuple.object.as_str(), tuple.relation.as_str());
+    match &tuple.user {
+        User::Object(user) => [object, "#", relation, "@", user.as_str()].concat(),
+        User::Wildcard(of) => [object, "#", relation, "@", of.as_str(), ":*"].concat(),
+        User::Userset(user, of) => [object, "#", relation, "@", user.as_str(), "#", of.as_str()].concat(),
+    }
 }
 
 /// Object, relation and user of a key.

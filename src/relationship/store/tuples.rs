@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase};
+use redb::{Database, ReadableDatabase, ReadableTable};
 
 use super::ids::StoreId;
-use super::tables::{CHANGES, TUPLES, by_key, by_sequence, parts_of, tuple_of};
+use super::tables::{CHANGES, ConditionColumns, TUPLES, by_key, by_sequence, parts_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -117,16 +117,14 @@ pub(super) fn count(path: &Path, database: &Database, store: StoreId) -> Result<
     Ok(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// Hands over all stored tuples, one at a time.
+/// Hands over all tuples of a store that a transaction sees, one at a time.
 pub(super) fn for_all(
     path: &Path,
-    database: &Database,
+    tuples: &impl ReadableTable<(u128, &'static str), (u64, ConditionColumns<'static>)>,
     store: StoreId,
     take: impl FnOnce(&mut dyn Iterator<Item = Result<RelationshipTuple, StorageError>>),
 ) -> Result<(), StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
-    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
-    let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     let mut parsed = tuples.range(by_key(store, "")).map_err(|e| failed(e.into()))?.map(|entry| {
         let (key, value) = entry.map_err(|e| failed(e.into()))?;
         let (_, condition) = value.value();

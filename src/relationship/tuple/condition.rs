@@ -75,7 +75,7 @@ fn canonical(object: Map<String, Value>) -> Map<String, Value> {
     entries.into_iter().map(|(name, value)| (name, canonical_value(value))).collect()
 }
 
-fn canonical_value(value: Value) -> Value {
+pub(in crate::relationship) fn canonical_value(value: Value) -> Value {
     match value {
         Value::Number(number) => Value::Number(canonical_number(&number)),
         Value::Array(items) => Value::Array(items.into_iter().map(canonical_value).collect()),

@@ -118,6 +118,21 @@ impl<'a> Graph<'a> {
         own_tuples_only && !target.is_userset
     }
 
+    /// Whether a condition may be on a tuple of one of the relations, or of a tupleset that they look through.
+    pub(super) fn takes_conditions(&self, program: &Program) -> bool {
+        self.relations.iter().any(|relation| {
+            let mut takes = program.takes_conditions(relation.id);
+            if let Some(expression) = program.expression(relation.id) {
+                for_leaves(expression, &mut |dependency, _| {
+                    if let Dependency::FromParent(tupleset, _) = dependency {
+                        takes |= program.takes_conditions(tupleset);
+                    }
+                });
+            }
+            takes
+        })
+    }
+
     /// Finds the relations, and compiles them.
     fn find(&mut self, program: &'a Program, target: RelationId, is_reachable: &dyn Fn(RelationId) -> bool) {
         let mut pending = vec![(target, true)];
@@ -217,7 +232,9 @@ fn for_leaves<'a>(expression: &'a Expression, take: &mut dyn FnMut(Dependency<'a
                 take(Dependency::FromParent(*tupleset, computed), taken_away);
             }
             Expression::Union(operands) | Expression::Intersection(operands) => {
-                operands.iter().for_each(|operand| walk(operand, taken_away, take));
+                for operand in operands {
+                    walk(operand, taken_away, take);
+                }
             }
             Expression::Difference(operands) => {
                 let [base, subtract] = &**operands;

@@ -234,7 +234,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
             (_, Expression::Direct) => {
                 let node = Node { relation: at.relation, object: at.object };
                 // Usersets come first in the order of subjects.
-                let has_usersets = matches!(index.subjects(node).first(), Some(Subject::Userset(_)));
+                let has_usersets = !index.subjects(node).usersets().is_empty();
                 !has_usersets && index.conditioned(node).is_empty()
             }
             (_, Expression::TupleToUserset { tupleset, .. }) => {

@@ -40,7 +40,7 @@ fn visible(snapshot: &Snapshot, relation: &str, type_name: &str) -> (BTreeSet<St
     let names: BTreeSet<String> =
         set.objects.iter().map(|number| snapshot.object(number).expect("a name").to_string()).collect();
     let checked = snapshot.objects_of(&type_name).filter(|o| snapshot.check(&user, &relation, o) == Ok(true));
-    assert_eq!(names, checked.map(ToString::to_string).collect());
+    assert_eq!(names, checked.map(|object| object.to_string()).collect());
     (names, undecided)
 }
 

@@ -11,7 +11,7 @@ use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency};
 use crate::chunk::Metadata;
 use crate::relationship::{Object, Relation};
-use crate::retrieval::request::RetrievalParts;
+use crate::retrieval::request::{RetrievalParts, stated};
 use crate::vector_store::GuardTable;
 
 /// Allows the guards whose id begins with `open`.
@@ -176,7 +176,7 @@ async fn retrieve_grouped(
         guards_checked_max: 100,
     };
     let parts = RetrievalParts {
-        user: "user:anne".to_owned(),
+        principal: stated("user:anne"),
         collection: "handbook".to_owned(),
         query: Some(query),
         top_k,
@@ -290,7 +290,7 @@ async fn a_recheck_gives_what_is_still_there_and_open() {
     };
     let retriever = Retriever::new(Arc::new(OpenOnly { local: true }), shelf, config);
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
-    let request = RecheckRequest::new("user:anne", "handbook".to_owned(), ids, Consistency::default()).unwrap();
+    let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
     let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
     let ids: Vec<String> = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
     assert_eq!(ids, ["0002", "0000", "0002"]);

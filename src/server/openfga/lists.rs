@@ -1,5 +1,7 @@
 //! `ListObjects`, `StreamedListObjects` and `ListUsers`.
 
+use std::time::Duration;
+
 use openfga_client::client as api;
 use openfga_client::client::user::User as ApiUser;
 use tokio::time::Instant;
@@ -14,6 +16,14 @@ use crate::relationship::{Object, Relation, TypeName, User};
 
 /// Most objects and users of one answer (`OpenFGA`'s default limit).
 pub(super) const RESULTS_MAX: usize = 1_000;
+
+/// How long a list may take (`OpenFGA`'s default limit): then the answer is what was found.
+const LIST_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// When a list ends: at its own limit, or before, where the request's deadline is earlier.
+pub(super) fn list_deadline(deadline: Instant) -> Instant {
+    deadline.min(Instant::now() + LIST_TIMEOUT)
+}
 
 /// Hands over the objects that the user holds the relation on, until `take` has enough or the deadline passes: as with
 /// `OpenFGA`, the answer is then what was found.
@@ -30,30 +40,40 @@ pub(super) fn list_objects(
     let type_name = TypeName::parse(&request.r#type)?;
     let user = User::parse(&request.user)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
-    let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
+    let mut in_time = || Instant::now() < deadline;
     // A userset holds its own relation, whether or not a tuple names its object.
     let own = match &user {
         User::Object(object) | User::Userset(object, _) if object.type_name() == type_name.as_str() => Some(object),
         User::Object(_) | User::Userset(..) | User::Wildcard(_) => None,
     };
-    let others = snapshot.objects_of(&type_name).filter(|object| Some(*object) != own);
-    for object in own.into_iter().chain(others) {
-        if Instant::now() >= deadline {
-            return Ok(());
-        }
-        match evaluation.check(&relation, object, &mut || Instant::now() < deadline) {
-            Ok(true) if !take(object) => return Ok(()),
+    if let Some(own) = own {
+        let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
+        match evaluation.check(&relation, own, &mut in_time) {
+            Ok(true) if !take(own) => return Ok(()),
             Ok(true | false) => {}
             Err(CheckError::Interrupted) => return Ok(()),
             Err(error) => return Err(undecided(error)),
         }
     }
-    Ok(())
+    let mut failure = None;
+    let listed = snapshot.for_visible(&user, &relation, &type_name, &mut in_time, &mut |found| match found {
+        Ok(object) => Some(object) == own || (Instant::now() < deadline && take(object)),
+        Err(error) => {
+            failure = Some(error);
+            false
+        }
+    });
+    match (listed, failure) {
+        (Err(CheckError::Interrupted), _) | (Ok(()), None) => Ok(()),
+        (Err(error), _) | (Ok(()), Some(error)) => Err(undecided(error)),
+    }
 }
 
+/// As [`list_objects`], for users.
 pub(super) fn list_users(
     resolved: &Resolved,
     request: &api::ListUsersRequest,
+    deadline: Instant,
 ) -> Result<api::ListUsersResponse, Refusal> {
     let model = resolved.snapshot.model();
     let contextual = tuples::contextual(model, &request.contextual_tuples, Number::ValidationError)?;
@@ -67,8 +87,17 @@ pub(super) fn list_users(
     let type_name = TypeName::parse(&asked.r#type)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let filter = UserFilter { type_name, relation: user_relation };
-    let found = snapshot.list_users(&object, &relation, &filter).map_err(undecided)?;
-    Ok(api::ListUsersResponse { users: found.iter().take(RESULTS_MAX).map(user_message).collect() })
+    let mut found = Vec::new();
+    let listed = snapshot.for_users(&object, &relation, &filter, &mut || Instant::now() < deadline, &mut |user| {
+        found.push(user);
+        found.len() < RESULTS_MAX
+    });
+    match listed {
+        Ok(()) | Err(CheckError::Interrupted) => {}
+        Err(error) => return Err(undecided(error)),
+    }
+    found.sort_unstable();
+    Ok(api::ListUsersResponse { users: found.iter().map(user_message).collect() })
 }
 
 fn known_type(model: &ValidModel, type_name: &str) -> Result<(), Refusal> {

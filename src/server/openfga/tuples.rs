@@ -69,7 +69,7 @@ pub(super) fn timestamp(unix_ms: u64) -> wkt::Timestamp {
 }
 
 /// The values of a context.
-pub(super) fn context_map(context: &wkt::Struct) -> Map<String, Value> {
+pub(in crate::server) fn context_map(context: &wkt::Struct) -> Map<String, Value> {
     context.fields.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 

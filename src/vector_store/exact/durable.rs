@@ -14,6 +14,9 @@ use super::index::Index;
 use super::record;
 use crate::storage::{StorageError, open_database};
 
+/// Pages of the file in memory. Texts of chunks are read from it for every answer.
+const CACHE_BYTES: usize = 1 << 30;
+
 /// Collection → its number and dimension (0: none yet).
 const COLLECTIONS: TableDefinition<'_, &str, (u32, u32)> = TableDefinition::new("collections");
 /// Collection number, term id → term.
@@ -39,7 +42,7 @@ pub(super) struct Snapshot {
 
 impl Durable {
     pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let durable = Self { path: path.to_owned(), database: open_database(path)? };
+        let durable = Self { path: path.to_owned(), database: open_database(path, CACHE_BYTES)? };
         durable.in_transaction(|transaction| {
             transaction.open_table(COLLECTIONS)?;
             transaction.open_table(TERMS)?;

@@ -5,11 +5,15 @@ use std::collections::HashMap;
 use std::iter::Sum;
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use super::index::ChunkNumber;
+use super::index::{ChunkNumber, NONE};
 use crate::relationship::Object;
 use crate::vector_store::{GuardTable, Scope};
+
+/// Guards whose flags one thread sets: those of one container of a bitmap.
+const FLAGS_PART: u32 = 1 << 16;
 
 /// Sums over the living chunks that have text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,15 +146,39 @@ impl<'a> ScopedGuards<'a> {
         }
     }
 
-    /// By position: whether the guard is in the scope.
-    pub(super) fn flags(&self) -> Vec<bool> {
-        let Some(positions) = self.positions else { return vec![true; self.guards.len()] };
-        let mut flags = vec![false; self.guards.len()];
-        for position in positions {
-            if let Some(flag) = flags.get_mut(position as usize) {
-                *flag = true;
-            }
+    /// A test for chunks; `guard_positions` are their guards', by number.
+    pub(super) fn visibility<'g>(&self, guard_positions: &'g [u32]) -> Visibility<'g> {
+        let flags = self.positions.map(|positions| {
+            let mut flags = vec![false; self.guards.len()];
+            // In parts, each by its thread: a million guards take longer than what is made of them.
+            let parts = (0..).step_by(FLAGS_PART as usize).zip(flags.chunks_mut(FLAGS_PART as usize));
+            parts.par_bridge().for_each(|(first, part): (u32, &mut [bool])| {
+                for position in positions.range(first..=first.saturating_add(FLAGS_PART - 1)) {
+                    if let Some(flag) = part.get_mut((position - first) as usize) {
+                        *flag = true;
+                    }
+                }
+            });
+            flags
+        });
+        Visibility { guard_positions, flags }
+    }
+}
+
+/// Whether chunks are living and visible.
+pub(super) struct Visibility<'a> {
+    guard_positions: &'a [u32],
+    /// By guard; `None`: all are visible.
+    flags: Option<Vec<bool>>,
+}
+
+impl Visibility<'_> {
+    pub(super) fn is_visible(&self, chunk: ChunkNumber) -> bool {
+        // A deleted chunk has a guard that does not exist.
+        let guard = self.guard_positions.get(chunk as usize).copied().unwrap_or(NONE);
+        match &self.flags {
+            None => guard != NONE,
+            Some(flags) => flags.get(guard as usize).copied().unwrap_or(false),
         }
-        flags
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::guards::Guards;
 use super::postings::{Posting, Postings, TermId};
+use super::vectors::Vectors;
 use crate::chunk::Metadata;
 use crate::relationship::Object;
 
@@ -68,12 +69,11 @@ pub(super) struct Columns {
     pub(super) lengths: Vec<u32>,
     /// Positions in `metadata_values`.
     pub(super) metadata: Vec<u32>,
-    /// Positions in `vectors`, in units of the dimension; [`NONE`] when there is none.
+    /// Positions in `vectors`; [`NONE`] when there is none.
     pub(super) vector_slots: Vec<u32>,
     /// The distinct metadata of each document, one document after the other.
     pub(super) metadata_values: Vec<Arc<Metadata>>,
-    /// End to end.
-    pub(super) vectors: Vec<f32>,
+    pub(super) vectors: Vectors,
 }
 
 impl Index {
@@ -129,7 +129,7 @@ impl Index {
         if deleted <= self.numbers.len() {
             return;
         }
-        let new_numbers = self.columns.compact(self.dimension.unwrap_or_default());
+        let new_numbers = self.columns.compact();
         let new_number = |old: ChunkNumber| new_numbers.get(old as usize).copied().filter(|number| *number != NONE);
         self.guards.renumber(new_number);
         self.postings.renumber(new_number);
@@ -182,15 +182,17 @@ impl Columns {
         self.metadata.get(chunk as usize).map_or(usize::MAX, |place| *place as usize)
     }
 
-    pub(super) fn vector(&self, chunk: ChunkNumber, dimension: usize) -> Option<&[f32]> {
-        let slot = *self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE)? as usize;
-        self.vectors.get(slot * dimension..(slot + 1) * dimension)
+    /// Where its vector is, if it has one.
+    pub(super) fn vector_slot(&self, chunk: ChunkNumber) -> Option<usize> {
+        self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE).map(|slot| *slot as usize)
     }
 
     fn push(&mut self, row: Row, is_first: bool) {
         let Row { chunk, document, guard, words } = row;
-        let slot = self.vectors.len().checked_div(chunk.vector.len()).map_or(NONE, position);
-        self.vectors.extend_from_slice(&chunk.vector);
+        let slot = if chunk.vector.is_empty() { NONE } else { position(self.vectors.len()) };
+        if slot != NONE {
+            self.vectors.push(&chunk.vector);
+        }
         let is_shared = self.metadata_values.last().is_some_and(|last| Arc::ptr_eq(last, &chunk.metadata));
         if is_first || !is_shared {
             self.metadata_values.push(chunk.metadata);
@@ -204,7 +206,7 @@ impl Columns {
     }
 
     /// Moves the living down over the deleted; gives the new number of each old one, or [`NONE`].
-    fn compact(&mut self, dimension: usize) -> Vec<ChunkNumber> {
+    fn compact(&mut self) -> Vec<ChunkNumber> {
         let mut old = std::mem::take(self);
         let mut new_numbers = Vec::with_capacity(old.ids.len());
         // The vectors are most of the memory: they are moved in place.
@@ -233,8 +235,7 @@ impl Columns {
             if slot == NONE {
                 self.vector_slots.push(NONE);
             } else {
-                let from = slot as usize * dimension;
-                self.vectors.copy_within(from..from + dimension, vectors_kept * dimension);
+                self.vectors.relocate(slot as usize, vectors_kept);
                 self.vector_slots.push(position(vectors_kept));
                 vectors_kept += 1;
             }
@@ -244,8 +245,7 @@ impl Columns {
             self.guards.push(old.guard(number));
             self.lengths.push(old.length(number));
         }
-        self.vectors.truncate(vectors_kept * dimension);
-        self.vectors.shrink_to_fit();
+        self.vectors.truncate(vectors_kept);
         new_numbers
     }
 }

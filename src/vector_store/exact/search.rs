@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rayon::prelude::*;
 
 use super::caller::Caller;
-use super::guards::{ScopedGuards, Statistics};
+use super::guards::ScopedGuards;
+pub(super) use super::guards::{Statistics, Visibility};
 use super::index::{ChunkNumber, Index};
 use crate::vector_store::{Filter, Search};
 
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
-const BLOCK_CHUNKS: u32 = 4_096;
+pub(super) const BLOCK_CHUNKS: u32 = 4_096;
 /// A scope with more than one chunk in so many is found by going through all chunks, in the order of memory.
 const SPARSE_FACTOR: usize = 8;
 
@@ -55,10 +56,9 @@ impl<'a> Eligible<'a> {
         chunks
     }
 
-    /// A test whether single chunks are visible; making it costs one step per guard of the collection.
-    pub(super) fn visibility(&self) -> impl Fn(ChunkNumber) -> bool + Sync {
-        let flags = self.guards.flags();
-        move |chunk| flags.get(self.index.columns.guard(chunk) as usize).copied().unwrap_or(false)
+    /// A test for single chunks; making it costs a step for each visible guard.
+    pub(super) fn visibility(&self) -> Visibility<'_> {
+        self.guards.visibility(&self.index.columns.guards)
     }
 
     /// Whether it is cheaper to look at every chunk than to list the visible ones.
@@ -87,12 +87,9 @@ impl<'a> Eligible<'a> {
         let end = self.index.columns.next_number();
         let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.is_wanted());
         let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
-        if self.guards.is_everything() {
-            let is_living = |chunk: &ChunkNumber| self.index.columns.is_living(*chunk);
-            return blocks.fold(&new, |all, block| block.filter(is_living).fold(all, &visit)).reduce(&new, merge);
-        }
-        let is_visible = self.visibility();
-        blocks.fold(&new, |all, block| block.filter(|chunk| is_visible(*chunk)).fold(all, &visit)).reduce(&new, merge)
+        let visibility = self.visibility();
+        let is_visible = |chunk: &ChunkNumber| visibility.is_visible(*chunk);
+        blocks.fold(&new, |all, block| block.filter(is_visible).fold(all, &visit)).reduce(&new, merge)
     }
 
     /// The visible chunks in no particular order.

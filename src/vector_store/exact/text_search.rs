@@ -9,105 +9,174 @@
 //! INVARIANT (visible set alone): nothing else enters a score, and ties go by chunk id, so what is hidden cannot change a
 //! byte of the answer.
 
-use std::num::Saturating;
+use rayon::prelude::*;
 
 use super::index::ChunkNumber;
 use super::postings::Posting;
-use super::search::Eligible;
+use super::search::{BLOCK_CHUNKS, Eligible, Statistics, Visibility};
 use super::terms::TermCount;
 use super::top_k::{Bar, Hit, Selection, TopK};
 
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
-/// A posting list this many times longer than the visible set is searched for each visible chunk, not read through.
-const LONG_LIST_FACTOR: usize = 8;
-
-/// After so many chunks a search looks whether its caller is still there.
-const CHUNKS_BETWEEN_LOOKS: u32 = 4_096;
-
-/// One term of the query with its postings in the visible set.
-struct Cursor {
-    /// Occurrences in the query times idf.
-    weight: f64,
-    postings: Vec<Posting>,
-    next: Saturating<usize>,
-}
-
-impl Cursor {
-    fn head(&self) -> Option<Posting> {
-        self.postings.get(self.next.0).copied()
-    }
-}
+/// Norms are kept for lengths below this.
+const LENGTHS: u32 = 2_048;
 
 /// The selected chunks that hold at least one of the terms, best first.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
-    let index = eligible.index;
     let statistics = eligible.statistics();
-    if statistics.chunks == 0 {
+    let lists = terms.iter().map(|(term, occurrences)| (eligible.index.postings.list(term), *occurrences));
+    let lists: Vec<(&[Posting], u32)> = lists.filter(|(list, _)| !list.is_empty()).collect();
+    if statistics.chunks == 0 || lists.is_empty() {
         return Vec::new();
     }
-    let mut cursors = cursors(eligible, terms);
-    let average_length = exact(statistics.words) / exact(statistics.chunks);
-    let bar = Bar::new(selection);
-    let mut best = TopK::new(selection, &index.columns, &bar);
-    // One chunk at a time: the lists all ascend, so the lowest head is the next chunk that holds any of the terms.
-    let mut chunks_until_look = CHUNKS_BETWEEN_LOOKS;
-    while let Some(chunk) = cursors.iter().filter_map(Cursor::head).map(|posting| posting.chunk).min() {
-        chunks_until_look -= 1;
-        if chunks_until_look == 0 {
-            if !eligible.is_wanted() {
+    let scoring = Scoring { eligible, selection, bar: Bar::new(selection), norms: Norms::new(statistics), statistics };
+    if eligible.is_dense() { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
+}
+
+struct Scoring<'a> {
+    eligible: &'a Eligible<'a>,
+    selection: Selection,
+    bar: Bar,
+    norms: Norms,
+    statistics: Statistics,
+}
+
+impl Scoring<'_> {
+    /// For many visible chunks: reads each list through, a block of chunks at a time, each thread its own blocks.
+    fn scan_lists(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
+        let visibility = self.eligible.visibility();
+        let weighed: Vec<(&[Posting], f64)> = lists
+            .par_iter()
+            .map(|(list, occurrences)| (*list, self.weight(count_visible(list, &visibility), *occurrences)))
+            .collect();
+        let end = self.eligible.index.columns.next_number();
+        let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.eligible.is_wanted());
+        let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
+        let best = blocks.fold(
+            || (self.best(), Vec::new()),
+            |(mut best, mut sums), block| {
+                sums.clear();
+                sums.resize(block.len(), 0.0);
+                for (list, weight) in &weighed {
+                    let from = list.partition_point(|posting| posting.chunk < block.start);
+                    let postings = list.iter().skip(from).take_while(|posting| posting.chunk < block.end);
+                    for posting in postings.filter(|posting| visibility.is_visible(posting.chunk)) {
+                        if let Some(sum) = sums.get_mut((posting.chunk - block.start) as usize) {
+                            *sum += weight * self.share(*posting);
+                        }
+                    }
+                }
+                self.push_all(&mut best, block.zip(sums.iter().copied()));
+                (best, sums)
+            },
+        );
+        best.map(|(best, _)| best).reduce(|| self.best(), TopK::merge).into_hits()
+    }
+
+    /// For few visible chunks: looks for them in each list.
+    fn look_up(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
+        let visible = self.eligible.visible();
+        let mut sums = vec![0.0; visible.len()];
+        for (list, occurrences) in lists {
+            if !self.eligible.is_wanted() {
                 break;
             }
-            chunks_until_look = CHUNKS_BETWEEN_LOOKS;
+            let found = intersection(&visible, list);
+            let weight = self.weight(found.len(), *occurrences);
+            for (place, posting) in found {
+                if let Some(sum) = sums.get_mut(place) {
+                    *sum += weight * self.share(posting);
+                }
+            }
         }
-        let norm = K1 * (1.0 - B + B * f64::from(index.columns.length(chunk)) / average_length);
-        let hit = Hit { score: take_score(&mut cursors, chunk, norm), chunk };
-        if eligible.passes(chunk) {
-            best.push(hit);
+        let mut best = self.best();
+        self.push_all(&mut best, visible.into_iter().zip(sums));
+        best.into_hits()
+    }
+
+    fn best(&self) -> TopK<'_> {
+        TopK::new(self.selection, &self.eligible.index.columns, &self.bar)
+    }
+
+    /// A chunk that holds a term has a sum above zero, for every weight is.
+    fn push_all(&self, best: &mut TopK<'_>, sums: impl Iterator<Item = (ChunkNumber, f64)>) {
+        for (chunk, sum) in sums.filter(|(_, sum)| *sum > 0.0) {
+            #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32; rounded here, once")]
+            let hit = Hit { score: sum as f32, chunk };
+            if self.eligible.passes(chunk) {
+                best.push(hit);
+            }
         }
     }
-    best.into_hits()
-}
 
-/// Adds up what each term gives for this chunk, in the order of the query, and moves on.
-fn take_score(cursors: &mut [Cursor], chunk: ChunkNumber, norm: f64) -> f32 {
-    let mut sum = 0.0;
-    for cursor in cursors {
-        if let Some(posting) = cursor.head().filter(|posting| posting.chunk == chunk) {
-            let count = f64::from(posting.count);
-            sum += cursor.weight * (count / (count + norm));
-            cursor.next += 1;
-        }
+    /// Of a term that `frequency` visible chunks hold.
+    fn weight(&self, frequency: usize, occurrences: u32) -> f64 {
+        let (total, frequency) = (exact(self.statistics.chunks), exact(frequency as u64));
+        let idf = (1.0 + (total - frequency + 0.5) / (frequency + 0.5)).ln();
+        f64::from(occurrences) * idf
     }
-    #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32; rounded here, once")]
-    let score = sum as f32;
-    score
+
+    /// Which share of the weight a chunk gets.
+    fn share(&self, posting: Posting) -> f64 {
+        let count = f64::from(posting.count);
+        count / (count + self.norms.of(self.eligible.index.columns.length(posting.chunk)))
+    }
 }
 
-fn cursors(eligible: &Eligible<'_>, terms: &[TermCount]) -> Vec<Cursor> {
-    let total = exact(eligible.statistics().chunks);
-    let chunks_max = eligible.chunks_max();
-    let is_visible = eligible.visibility();
-    // Made when the first long list asks for it.
-    let mut visible_chunks: Option<Vec<ChunkNumber>> = None;
-    let mut cursors = Vec::with_capacity(terms.len());
-    for (term, occurrences) in terms {
-        let list = eligible.index.postings.list(term);
-        let postings: Vec<Posting> = if list.len() / LONG_LIST_FACTOR > chunks_max {
-            let chunks = visible_chunks.get_or_insert_with(|| eligible.visible());
-            let found = |chunk: &ChunkNumber| list.binary_search_by_key(chunk, |posting| posting.chunk).ok();
-            chunks.iter().filter_map(found).filter_map(|place| list.get(place).copied()).collect()
+/// What stands beside the term frequency, by the length of the chunk.
+struct Norms {
+    average_length: f64,
+    short: Vec<f64>,
+}
+
+impl Norms {
+    fn new(statistics: Statistics) -> Self {
+        let mut norms = Self { average_length: exact(statistics.words) / exact(statistics.chunks), short: Vec::new() };
+        norms.short = (0..LENGTHS).map(|length| norms.compute(length)).collect();
+        norms
+    }
+
+    fn of(&self, length: u32) -> f64 {
+        self.short.get(length as usize).copied().unwrap_or_else(|| self.compute(length))
+    }
+
+    fn compute(&self, length: u32) -> f64 {
+        K1 * (1.0 - B + B * f64::from(length) / self.average_length)
+    }
+}
+
+fn count_visible(list: &[Posting], visibility: &Visibility<'_>) -> usize {
+    list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visibility.is_visible(posting.chunk)).count()
+}
+
+/// The postings of the chunks, each with the place of its chunk; both ascend. Costs what the shorter of both costs, but
+/// for a logarithm.
+fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<(usize, Posting)> {
+    let mut found = Vec::new();
+    let (mut place, mut rest) = (0, list);
+    while let (Some(chunk), Some(posting)) = (chunks.get(place), rest.first()) {
+        if chunk == &posting.chunk {
+            found.push((place, *posting));
+            place += 1;
+        } else if *chunk < posting.chunk {
+            place += leap(chunks.get(place..).unwrap_or_default(), |chunk| *chunk < posting.chunk);
         } else {
-            list.iter().copied().filter(|posting| is_visible(posting.chunk)).collect()
-        };
-        if !postings.is_empty() {
-            let frequency = exact(postings.len() as u64);
-            let idf = (1.0 + (total - frequency + 0.5) / (frequency + 0.5)).ln();
-            cursors.push(Cursor { weight: f64::from(*occurrences) * idf, postings, next: Saturating(0) });
+            rest = rest.get(leap(rest, |posting| posting.chunk < *chunk)..).unwrap_or_default();
         }
     }
-    cursors
+    found
+}
+
+/// How many of the first items are below a mark: in ever longer strides, then by halving the last one.
+fn leap<T>(items: &[T], is_below: impl Fn(&T) -> bool) -> usize {
+    let mut stride = 1;
+    while items.get(stride).is_some_and(&is_below) {
+        stride *= 2;
+    }
+    let within = items.get(stride / 2..items.len().min(stride + 1)).unwrap_or_default();
+    stride / 2 + within.partition_point(is_below)
 }
 
 /// Counts here are far below 2^53, so each has an exact float.

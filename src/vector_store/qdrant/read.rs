@@ -1,6 +1,6 @@
 //! Reading by id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use qdrant_client::qdrant::{
     FacetCountsBuilder, Filter, GetPointsBuilder, PayloadIncludeSelector, RetrievedPoint, facet_value::Variant,
@@ -10,10 +10,13 @@ use qdrant_client::qdrant::{
 use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, point_id, point_of, to_candidate, to_chunk, uuid};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk};
+use crate::relationship::Object;
 use crate::vector_store::VectorStoreError;
 
 /// Ids in one call.
 pub(super) const IDS_PER_CALL_MAX: usize = 1_000;
+/// Most guards of the documents of one call.
+const GUARDS_MAX: u64 = 10_000;
 
 impl QdrantStore {
     pub(super) async fn read_candidates(
@@ -87,6 +90,33 @@ impl QdrantStore {
             }
         }
         Ok(document_ids.iter().filter_map(|id| Some((id.clone(), *counts.get(id)?))).collect())
+    }
+}
+
+impl QdrantStore {
+    /// The guards of the chunks of these documents. A point whose guard is none is never answered, so it has none here.
+    pub(super) async fn guards_of_documents(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<BTreeSet<Object>, VectorStoreError> {
+        let mut guards = BTreeSet::new();
+        for part in document_ids.chunks(IDS_PER_CALL_MAX) {
+            let filter = Filter::must([filter::document_in(part.to_vec())]);
+            let request = FacetCountsBuilder::new(collection, GUARD).filter(filter).limit(GUARDS_MAX).exact(true);
+            let mut points = self.points();
+            let hits = self.call(collection, points.facet(request.build())).await?.hits;
+            // There may be more, and one that is left out is one that nobody checks.
+            if hits.len() as u64 >= GUARDS_MAX {
+                return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
+            }
+            for hit in hits {
+                if let Some(Variant::StringValue(guard)) = hit.value.and_then(|value| value.variant) {
+                    guards.extend(Object::parse(&guard).ok());
+                }
+            }
+        }
+        Ok(guards)
     }
 }
 

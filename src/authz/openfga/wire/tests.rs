@@ -3,6 +3,7 @@
 use openfga_client::client::{CheckError, ErrorCode, InternalErrorCode, check_error::Code};
 
 use super::*;
+use crate::authz::Answer;
 use crate::relationship::{Object, Relation};
 
 /// The checks at positions 3 and 4 of a batch.
@@ -31,7 +32,11 @@ fn invalid(id: &str, message: &str) -> ResultEntry {
 }
 
 fn outcome(results: Vec<ResultEntry>) -> String {
-    match account(3, &checks(), BatchCheckAnswer { results }) {
+    let checks = checks();
+    let sent: Vec<(usize, &Check)> = (3..).zip(&checks).collect();
+    let answers = account(&sent, Instant::now(), BatchCheckAnswer { results });
+    let decided = answers.and_then(|answers| answers.into_iter().map(Answer::try_from).collect::<Result<Vec<_>, _>>());
+    match decided {
         Ok(answers) => {
             let shown: Vec<String> = answers.iter().map(|a| format!("{}={}", a.position, a.allowed)).collect();
             shown.join(" ")

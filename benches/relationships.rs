@@ -1,0 +1,237 @@
+//! What does it cost to hold a million relationship tuples and to ask about them?
+//!
+//! Memory, loading, opening, and checks at a million tuples of a made-up company (nested groups, nested folders, documents);
+//! checks on the real corpus of design documents; and, where there is an `openfga` (`OPENFGA_BIN` or the `PATH`), the same
+//! checks asked of it. Each figure has its baseline in the same run. `TUPLES` as an argument changes the million.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::indexing_slicing,
+    reason = "a bench prints, and fails by panicking"
+)]
+
+#[path = "relationships/openfga.rs"]
+mod openfga;
+#[path = "relationships/world.rs"]
+mod world;
+
+use std::fs;
+use std::hint::black_box;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use ragward::relationship::snapshot::Snapshot;
+use ragward::relationship::store::{OnConflict, RelationshipStore, RelationshipStores, TupleWrite};
+use ragward::relationship::{Object, Relation, RelationshipTuple, User, dsl, store_file};
+use serde_json::Map;
+use tokio::time::Instant;
+use world::{Random, World};
+
+const TUPLES: usize = 1_000_000;
+const CANDIDATES: usize = 1_000;
+const ASKERS: usize = 200;
+const SMALL_WRITES: usize = 20;
+const CONTEXTUAL: usize = 20;
+/// The child process that opens a data directory and says what that took.
+const OPEN: &str = "--open";
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [OPEN, directory] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        open(Path::new(directory));
+        return;
+    }
+    let tuples = arguments.first().map_or(TUPLES, |argument| argument.parse().expect("a number of tuples"));
+    large(tuples);
+    keps();
+}
+
+fn large(count: usize) {
+    let world = World::new(count);
+    let text = world.tuples.iter().map(|tuple| format!("{tuple}\n")).collect::<Vec<_>>().concat();
+    let million = float(count) / 1e6;
+    println!("{} tuples: {:.1} MB as text", world.tuples.len(), megabytes(text.len()));
+
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("tuples.txt");
+    let writing = timed(|| {
+        fs::write(&file, &text).unwrap();
+        fs::File::open(&file).unwrap().sync_all().unwrap();
+    });
+    let stores = RelationshipStores::open(directory.path()).unwrap();
+    let store = stores.default_store_or_new().unwrap();
+    store.write_model(dsl::load(world::MODEL).unwrap()).unwrap();
+    let tuples = world.tuples.clone();
+    let loading = timed(|| store.write_all(tuples, OnConflict::Refuse).unwrap());
+    println!("{:<52}{:>12.0}/s", "bulk load, durable and ready for questions", per_second(count, loading));
+    println!("{:<52}{:>12.0}/s", "  baseline: the text to a file, synced", per_second(count, writing));
+    small_writes(&store);
+    let snapshot = store.snapshot().unwrap().unwrap();
+    candidates(&world, &snapshot);
+    contextual(&snapshot);
+    drop((snapshot, store, stores));
+
+    let child = Command::new(std::env::current_exe().unwrap()).arg(OPEN).arg(directory.path()).output().unwrap();
+    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+    let said = String::from_utf8(child.stdout).unwrap();
+    let [seconds, resident, most] = said.split_whitespace().map(|n| n.parse().unwrap()).collect::<Vec<f64>>()[..]
+    else {
+        panic!("the child said {said}");
+    };
+    let parsing = timed(|| {
+        for line in fs::read_to_string(&file).unwrap().lines() {
+            let mut words = line.split(' ');
+            let [user, relation, object] = [(); 3].map(|()| words.next().unwrap());
+            black_box(RelationshipTuple::parse(user, relation, object).unwrap());
+        }
+    });
+    println!("{:<52}{seconds:>12.2} s", "from disk to ready (another process)");
+    println!("{:<52}{:>12.2} s", "  baseline: the text read and parsed, nothing kept", parsing.as_secs_f64());
+    println!("{:<52}{:>12.1} MB", "memory of it, per million tuples", resident / million);
+    println!("{:<52}{:>12.1} MB", "  at most meanwhile", most / million);
+    println!("{:<52}{:>12.1} MB", "  baseline: the text", megabytes(text.len()) / million);
+}
+
+/// What a process takes to open a data directory: seconds, and by how many megabytes its memory grew, now and at most.
+fn open(directory: &Path) {
+    let before = memory("VmRSS:");
+    let started = Instant::now();
+    let stores = RelationshipStores::open(directory).unwrap();
+    let snapshot = stores.default_store().unwrap().snapshot().unwrap().unwrap();
+    let seconds = started.elapsed().as_secs_f64();
+    assert!(snapshot.tuple_count() > 0);
+    println!("{seconds} {} {}", memory("VmRSS:") - before, memory("VmHWM:") - before);
+}
+
+/// A line of this process's status, in megabytes.
+fn memory(line: &str) -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let kilobytes = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
+    kilobytes.trim().trim_end_matches(" kB").parse::<f64>().unwrap() * 1024.0 / 1e6
+}
+
+fn small_writes(store: &RelationshipStore) {
+    let write = |number: usize| {
+        let tuple = RelationshipTuple::parse(&format!("user:new-{number}"), "viewer", "document:1").unwrap();
+        let request = TupleWrite { writes: vec![tuple], ..TupleWrite::default() };
+        timed(|| store.write(&request).unwrap())
+    };
+    let first = write(0);
+    let mut next: Vec<Duration> = (1..=SMALL_WRITES).map(write).collect();
+    let next = median(&mut next);
+    println!("{:<52}{first:>12.1?}", "first write of one tuple after the load, durable");
+    println!("{:<52}{next:>12.1?}", "  the next ones, median");
+}
+
+/// One evaluation for all candidates of a user, and, as the baseline, one for each.
+fn candidates(world: &World, snapshot: &Snapshot) {
+    let relation = Relation::parse("can_read").unwrap();
+    let mut random = Random(2);
+    let (mut together, mut apart, mut allowed) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..ASKERS {
+        let user = User::Object(world.user(&mut random));
+        let documents: Vec<Object> = (0..CANDIDATES).map(|_| world.document(&mut random)).collect();
+        together.push(timed(|| {
+            let mut evaluation = snapshot.evaluation(&user).unwrap();
+            for document in &documents {
+                allowed += usize::from(evaluation.check(&relation, document, &mut || true).unwrap());
+            }
+        }));
+        apart.push(timed(|| {
+            for document in &documents {
+                black_box(snapshot.check(&user, &relation, document).unwrap());
+            }
+        }));
+    }
+    let share = 100 * allowed / (ASKERS * CANDIDATES);
+    println!("{CANDIDATES} candidates of one user, {ASKERS} users, {share} % allowed");
+    println!("{:<52}{:>12.1?}", "  median", median(&mut together));
+    println!("{:<52}{:>12.1?}", "  99th percentile", together[together.len() * 99 / 100]);
+    println!("{:<52}{:>12.1?}", "  baseline: nothing kept between checks, median", median(&mut apart));
+}
+
+fn contextual(snapshot: &Snapshot) {
+    let tuple =
+        |n: usize| RelationshipTuple::parse(&format!("user:ctx-{n}"), "viewer", &format!("document:{n}")).unwrap();
+    let tuples: Vec<RelationshipTuple> = (0..CONTEXTUAL).map(tuple).collect();
+    let mut times: Vec<Duration> =
+        (0..1_000).map(|_| timed(|| drop(black_box(snapshot.for_request(&tuples, Map::new()).unwrap())))).collect();
+    println!(
+        "{:<52}{:>12.1?}",
+        format!("{CONTEXTUAL} contextual tuples put above the store, median"),
+        median(&mut times)
+    );
+}
+
+fn keps() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps/store.fga.yaml");
+    if !path.is_file() {
+        println!("skipped: there is no corpus at {}", path.display());
+        return;
+    }
+    let store = store_file::read(&path).unwrap();
+    let model_json = ragward::relationship::json::print(store.model.source()).unwrap();
+    let snapshot = Snapshot::new("", std::sync::Arc::new(store.model)).with_tuples(&store.tuples).unwrap();
+    let of = |of: &str| -> Vec<Object> {
+        snapshot.objects_of(&ragward::relationship::TypeName::parse(of).unwrap()).collect()
+    };
+    let (users, documents) = (of("user"), of("document"));
+    let relation = Relation::parse("can_read").unwrap();
+    let mut random = Random(3);
+    let checks: Vec<(User, Object)> =
+        (0..100_000).map(|_| (User::Object(random.pick(&users).clone()), random.pick(&documents).clone())).collect();
+    println!("checks on {} tuples of a real project", store.tuples.len());
+    let cold = timed(|| {
+        for (user, document) in &checks {
+            black_box(snapshot.check(user, &relation, document).unwrap());
+        }
+    });
+    println!("{:<52}{:>12.2?}", "  cold: nothing known of the user", cold / 100_000);
+    let (mut warm, mut asked) = (Duration::ZERO, 0);
+    for user in users.iter().take(100) {
+        let user = User::Object(user.clone());
+        let mut evaluation = snapshot.evaluation(&user).unwrap();
+        let mut ask = || {
+            for document in &documents {
+                black_box(evaluation.check(&relation, document, &mut || true).unwrap());
+            }
+        };
+        ask();
+        warm += timed(ask);
+        asked += documents.len();
+    }
+    println!("{:<52}{:>12.2?}", "  warm: asked by the same evaluation before", warm / u32::try_from(asked).unwrap());
+    let checks: Vec<(String, String)> =
+        checks.iter().map(|(user, document)| (user.to_string(), document.to_string())).collect();
+    let ours = per_second(checks.len(), cold);
+    openfga::compare(&model_json, &store.tuples, &checks, ours);
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> Duration {
+    let started = Instant::now();
+    black_box(work());
+    started.elapsed()
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn per_second(count: usize, time: Duration) -> f64 {
+    float(count) / time.as_secs_f64()
+}
+
+fn megabytes(bytes: usize) -> f64 {
+    float(bytes) / 1e6
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn float(number: usize) -> f64 {
+    number as f64
+}

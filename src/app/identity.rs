@@ -1,0 +1,179 @@
+//! From the section `[identity]` to who is let in.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::AppError;
+use crate::config::{Config, DelegationObject, IdentityConfig, IssuerConfig};
+use crate::identity::claims::{ClaimContext, ClaimTuple, DelegationRule, IssuerRules, Rules};
+use crate::identity::details::{Classification, DetailsRules};
+use crate::identity::issuer::{HttpClient, Issuer};
+use crate::identity::{Algorithm, DelegationOn, StepUp, TokenVerifier};
+use crate::relationship::{ParseError, Relation, TypeName};
+use crate::server::{Authentication, TokenAuthentication};
+
+/// Longest allowance for clocks that differ, in seconds.
+const LEEWAY_SECONDS_MAX: u64 = 300;
+
+/// Who is let in over the network.
+///
+/// # Errors
+/// When nobody says who is (no issuer and no `insecure_identity`), or when both do.
+pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
+    let identity = &config.identity;
+    match (identity.issuers.is_empty(), config.server.insecure_identity) {
+        (true, true) => Ok(Authentication::Believed),
+        (true, false) => Err(wrong(
+            "nobody says who is asking: name an issuer of tokens under `[[identity.issuers]]` and `identity.audience`, or \
+             start with `--insecure-identity` to believe the user that each request names, and let only trusted callers \
+             reach the address",
+        )),
+        (false, true) => Err(wrong(
+            "`--insecure-identity` believes everybody, and `identity.issuers` asks for tokens: choose one of them",
+        )),
+        (false, false) => Ok(Authentication::Tokens(Arc::new(tokens(identity)?))),
+    }
+}
+
+/// Whether the section makes sense, whoever is let in.
+pub(super) fn check(config: &Config) -> Result<(), AppError> {
+    if !config.identity.issuers.is_empty() {
+        authentication(config)?;
+    }
+    Ok(())
+}
+
+fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
+    let http = HttpClient::new().map_err(|e| wrong(e.to_string()))?;
+    let issuers = issuer_rules(&identity.issuers)?;
+    let mut opened = Vec::new();
+    for (rules, config) in issuers.into_iter().zip(&identity.issuers) {
+        let issuer = Issuer::new(rules, unless_empty(&config.jwks_url), http.clone());
+        opened.push(issuer.map_err(|e| wrong(format!("`identity.issuers`: {e}")))?);
+    }
+    let mut step_up: BTreeMap<String, StepUp> = BTreeMap::new();
+    for required in &identity.step_up {
+        let max_age = Some(required.max_age_seconds).filter(|seconds| *seconds > 0);
+        let asked = StepUp { acr_values: required.acr_values.clone(), max_age };
+        if asked == StepUp::default() || asked.acr_values.iter().any(|value| !is_quotable(value)) {
+            return Err(wrong(
+                "each of `identity.step_up` needs `acr_values` of plain characters or `max_age_seconds`",
+            ));
+        }
+        if step_up.insert(required.collection.clone(), asked).is_some() {
+            return Err(wrong(format!("`identity.step_up` names collection `{}` twice", required.collection)));
+        }
+    }
+    let write_relation = Relation::parse(&identity.write_relation).map_err(of("identity.write_relation"))?;
+    let verifier = TokenVerifier::new(rules(identity)?, opened);
+    TokenAuthentication::new(verifier, write_relation, step_up).map_err(wrong)
+}
+
+fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
+    if identity.audience.is_empty() || !is_quotable(&identity.audience) {
+        return Err(wrong(
+            "`identity.audience` must be set: a token that is meant for somebody else must not work here",
+        ));
+    }
+    if identity.leeway_seconds > LEEWAY_SECONDS_MAX {
+        return Err(wrong(format!("`identity.leeway_seconds` must be at most {LEEWAY_SECONDS_MAX}")));
+    }
+    let type_name = |key: &'static str, name: &str| TypeName::parse(name).map_err(of(key));
+    let user_type = type_name("identity.user_type", &identity.user_type)?;
+    let machine_type = unless_empty(&identity.machine_type);
+    let machine_type = machine_type.map(|name| type_name("identity.machine_type", &name)).transpose()?;
+    if machine_type.as_ref() == Some(&user_type) {
+        return Err(wrong("`identity.machine_type` must differ from `identity.user_type`: a client is no person"));
+    }
+    let delegation = match unless_empty(&identity.delegation.relation) {
+        None => None,
+        Some(relation) => Some(DelegationRule {
+            relation: Relation::parse(&relation).map_err(of("identity.delegation.relation"))?,
+            on: match identity.delegation.on {
+                DelegationObject::User => DelegationOn::User,
+                DelegationObject::Guard => DelegationOn::Guard,
+            },
+        }),
+    };
+    let mut claim_tuples = Vec::new();
+    for mapping in &identity.claim_tuples {
+        claim_tuples.push(ClaimTuple {
+            claim: mapping.claim.clone(),
+            relation: Relation::parse(&mapping.relation).map_err(of("identity.claim_tuples.relation"))?,
+            object_type: type_name("identity.claim_tuples.object_type", &mapping.object_type)?,
+        });
+    }
+    let context = identity.claim_context.iter();
+    Ok(Rules {
+        audience: identity.audience.clone(),
+        leeway_seconds: identity.leeway_seconds,
+        user_type,
+        machine_type,
+        actor_type: type_name("identity.actor_type", &identity.actor_type)?,
+        delegation,
+        actors_max: identity.actors_max,
+        claim_tuples,
+        claim_context: context
+            .map(|m| ClaimContext { claim: m.claim.clone(), parameter: m.parameter.clone() })
+            .collect(),
+        details: details_rules(identity)?,
+    })
+}
+
+fn details_rules(identity: &IdentityConfig) -> Result<DetailsRules, AppError> {
+    let details = &identity.details;
+    let classification = match (unless_empty(&details.classification_key), details.classifications.as_slice()) {
+        (None, []) => None,
+        (Some(metadata_key), order @ [_, ..]) => Some(Classification { metadata_key, order: order.to_vec() }),
+        (_, _) => {
+            return Err(wrong("`identity.details` needs both `classification_key` and `classifications`, or neither"));
+        }
+    };
+    let datatype_key = unless_empty(&details.datatype_key);
+    Ok(DetailsRules { type_name: details.type_name.clone(), datatype_key, classification })
+}
+
+fn issuer_rules(issuers: &[IssuerConfig]) -> Result<Vec<IssuerRules>, AppError> {
+    let (mut names, mut urls) = (HashSet::new(), HashSet::new());
+    let mut rules = Vec::new();
+    for IssuerConfig { issuer, name, algorithms, .. } in issuers {
+        if !urls.insert(issuer) {
+            return Err(wrong(format!("`identity.issuers` names `{issuer}` twice")));
+        }
+        let is_short = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        if issuers.len() > 1 && (name.is_empty() || !names.insert(name)) || !is_short(name) {
+            return Err(wrong(format!(
+                "issuer `{issuer}` needs a `name` of its own, of letters, digits and `-_.`: it keeps the users of several \
+                 issuers apart"
+            )));
+        }
+        let mut allowed = Vec::new();
+        for name in algorithms {
+            let unknown =
+                || format!("issuer `{issuer}`: `{name}` is not an algorithm with a public key that is known here");
+            allowed.push(Algorithm::parse(name).ok_or_else(|| wrong(unknown()))?);
+        }
+        if allowed.is_empty() {
+            return Err(wrong(format!("issuer `{issuer}` has no `algorithms`")));
+        }
+        rules.push(IssuerRules { issuer: issuer.as_str().into(), namespace: unless_empty(name), algorithms: allowed });
+    }
+    Ok(rules)
+}
+
+fn unless_empty(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// Whether it can stand between quotes in a challenge.
+fn is_quotable(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'))
+}
+
+fn of(key: &'static str) -> impl Fn(ParseError) -> AppError {
+    move |error| wrong(format!("`{key}`: {error}"))
+}
+
+fn wrong(text: impl Into<String>) -> AppError {
+    AppError::Identity(text.into())
+}

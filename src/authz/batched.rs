@@ -1,0 +1,333 @@
+//! Gathers the waiting checks of all requests into full calls.
+//!
+//! Nobody waits for company: a call leaves as soon as a slot is free, with whatever waits by then. So a lone check goes at
+//! once, and calls are full when there is enough to ask. How many slots there are follows the latency ([`limit`]), who is
+//! in the next call is decided in turns ([`queue`]), and when more waits than can be answered in time, new checks are
+//! refused at once rather than everybody's later.
+//!
+//! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one
+//! for each principal when it held those of several. So what is wrong with one question fails the one who asked it.
+
+mod limit;
+mod queue;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
+
+use self::limit::ConcurrencyLimit;
+use self::queue::FairQueue;
+use super::AuthzError;
+use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
+use crate::relationship::Object;
+
+/// Calls in flight before anything is known of the server.
+const CALLS_AT_FIRST: u32 = 8;
+/// One principal may have a quarter of all that wait: four greedy ones are needed to shut the others out.
+const PRINCIPAL_SHARE: usize = 4;
+const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
+
+/// The bounds of the gathering.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchedConfig {
+    /// Checks of one call, until the server says that it takes fewer.
+    pub checks_per_call: usize,
+    /// Most calls at the same time.
+    pub calls_in_flight_max: u32,
+    /// Most checks that wait for a call.
+    pub checks_waiting_max: usize,
+    /// The longest that a call may take.
+    pub timeout: Duration,
+}
+
+/// See the module.
+pub struct BatchedDecider {
+    shared: Arc<Shared>,
+    /// The workers end with this.
+    workers: Mutex<JoinSet<()>>,
+}
+
+struct Shared {
+    inner: Arc<dyn Decider>,
+    config: BatchedConfig,
+    state: Mutex<State>,
+}
+
+struct State {
+    queue: FairQueue<Waiting>,
+    limit: ConcurrencyLimit,
+    calls_in_flight: u64,
+    checks_per_call: usize,
+    /// A moving average over the latest calls.
+    latency: Duration,
+}
+
+/// A question that waits for its answer. It is answered at most once: answering takes it.
+#[derive(Debug)]
+struct Waiting {
+    question: Question,
+    principal: Object,
+    position: usize,
+    deadline: Instant,
+    reply: mpsc::UnboundedSender<Answered>,
+}
+
+/// A slot among the calls in flight; free again when dropped, however its worker ended.
+struct Slot(Arc<Shared>);
+
+struct Call {
+    scope: Arc<Scope>,
+    waiting: Vec<Waiting>,
+}
+
+impl BatchedDecider {
+    /// Calls of at most `config.checks_per_call` questions to `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Decider>, config: BatchedConfig) -> Self {
+        let state = State {
+            queue: FairQueue::default(),
+            limit: ConcurrencyLimit::new(CALLS_AT_FIRST, config.calls_in_flight_max),
+            calls_in_flight: 0,
+            checks_per_call: config.checks_per_call.max(1),
+            latency: Duration::ZERO,
+        };
+        let shared = Arc::new(Shared { inner, config, state: Mutex::new(state) });
+        Self { shared, workers: Mutex::default() }
+    }
+
+    /// Starts a worker for every free slot that has something to ask.
+    fn dispatch(&self) {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        while workers.try_join_next().is_some() {}
+        while let Some((slot, call)) = Shared::next_call(&self.shared) {
+            workers.spawn(work(slot, call));
+        }
+    }
+}
+
+#[async_trait]
+impl Decider for BatchedDecider {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        let (reply, mut replies) = mpsc::unbounded_channel();
+        self.shared.admit(questions, &reply)?;
+        drop(reply);
+        self.dispatch();
+        let collecting = async {
+            let mut answers = Vec::with_capacity(questions.list.len());
+            // It ends when every question is answered or given up, since each holds an end of the channel.
+            while let Some(answered) = replies.recv().await {
+                answers.push(answered);
+            }
+            answers
+        };
+        match timeout_at(questions.deadline, collecting).await {
+            Ok(answers) => Ok(answers),
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts all of the questions into the queue, or none.
+    fn admit(&self, questions: &Questions, reply: &mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
+        let mut state = self.lock();
+        let count = questions.list.len();
+        let waiting_max = self.config.checks_waiting_max;
+        let full = state.queue.len() + count > waiting_max
+            || state.queue.len_of(&questions.principal) + count > waiting_max / PRINCIPAL_SHARE;
+        let wait = state.expected_wait();
+        if full || Instant::now() + wait > questions.deadline {
+            tracing::warn!(waiting = state.queue.len(), full, "a request is turned away: too many checks wait");
+            return Err(AuthzError::Overloaded { retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) });
+        }
+        for (position, question) in questions.list.iter().enumerate() {
+            let waiting = Waiting {
+                question: question.clone(),
+                principal: questions.principal.clone(),
+                position,
+                deadline: questions.deadline,
+                reply: reply.clone(),
+            };
+            state.queue.push(&questions.scope, &questions.principal, waiting);
+        }
+        Ok(())
+    }
+
+    fn next_call(shared: &Arc<Self>) -> Option<(Slot, Call)> {
+        let mut state = shared.lock();
+        if state.calls_in_flight >= state.limit.calls() {
+            return None;
+        }
+        let (checks_max, now) = (state.checks_per_call, Instant::now());
+        let (scope, waiting) = state.queue.take(checks_max, |waiting| waiting.is_wanted(now))?;
+        state.calls_in_flight += 1;
+        Some((Slot(Arc::clone(shared)), Call { scope, waiting }))
+    }
+
+    /// Asks, and answers everybody of the call.
+    async fn run(&self, call: Call) {
+        let asked = Instant::now();
+        let checks = call.waiting.len();
+        let answered = self.ask(&call).await;
+        self.observe(checks, asked.elapsed(), answered.as_ref().err());
+        let parts = match answered {
+            Ok(outcomes) => return call.answer(outcomes),
+            Err(AuthzError::TooManyChecks { checks_max }) => {
+                let checks_max = self.learn(checks, checks_max);
+                call.split(|before: &[Waiting], _| before.len() >= checks_max)
+            }
+            Err(AuthzError::Refused(_)) if call.is_mixed() => {
+                call.split(|before, next| before.iter().any(|waiting| waiting.principal != next.principal))
+            }
+            Err(error) => return call.fail(&error),
+        };
+        for part in parts {
+            match self.ask(&part).await {
+                Ok(outcomes) => part.answer(outcomes),
+                Err(error) => part.fail(&error),
+            }
+        }
+    }
+
+    /// One call, given up when nobody waits for it any more.
+    async fn ask(&self, call: &Call) -> Result<Vec<Outcome>, AuthzError> {
+        let Some(first) = call.waiting.first() else { return Ok(Vec::new()) };
+        let now = Instant::now();
+        let last = call.waiting.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
+        let questions = Questions {
+            scope: Arc::clone(&call.scope),
+            list: call.waiting.iter().map(|waiting| waiting.question.clone()).collect(),
+            principal: first.principal.clone(),
+            deadline: last.min(now + self.config.timeout),
+        };
+        let asking = timeout_at(questions.deadline, self.inner.decide(&questions));
+        let abandoned = join_all(call.waiting.iter().map(|waiting| waiting.reply.closed()));
+        tokio::select! {
+            biased;
+            answers = asking => match answers {
+                Ok(answers) => accounted(questions.list.len(), answers?),
+                Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+            },
+            _ = abandoned => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+
+    fn observe(&self, checks: usize, latency: Duration, error: Option<&AuthzError>) {
+        let mut state = self.lock();
+        match error {
+            None => {
+                let used = state.calls_in_flight >= state.limit.calls();
+                state.limit.answered(checks, latency, used);
+                let before = if state.latency.is_zero() { latency } else { state.latency };
+                state.latency = (before * 7 + latency) / 8;
+            }
+            // Given up by the ones who asked; it says nothing of the server.
+            Some(AuthzError::DeadlineExceeded) if latency < self.config.timeout => {}
+            Some(AuthzError::Unavailable(_) | AuthzError::DeadlineExceeded) => state.limit.failed(),
+            Some(
+                AuthzError::NoModel
+                | AuthzError::Refused(_)
+                | AuthzError::BadAnswer(_)
+                | AuthzError::Stored(_)
+                | AuthzError::Overloaded { .. }
+                | AuthzError::TooManyChecks { .. },
+            ) => {}
+        }
+        tracing::debug!(checks, latency_ms = latency.as_millis(), calls_max = state.limit.calls(), "a call of checks");
+    }
+
+    /// The server takes fewer than `asked`. What it says of itself is believed only if it is less; otherwise the half is
+    /// tried.
+    fn learn(&self, asked: usize, said: Option<usize>) -> usize {
+        let checks_max = said.filter(|said| (1..asked).contains(said)).unwrap_or(asked / 2).max(1);
+        let mut state = self.lock();
+        state.checks_per_call = state.checks_per_call.min(checks_max);
+        tracing::warn!(asked, checks_max, "the authorizer takes fewer checks in one call than configured");
+        checks_max
+    }
+}
+
+impl State {
+    /// How long the last one in the queue waits, going by the latest calls.
+    fn expected_wait(&self) -> Duration {
+        let calls = u64::try_from(self.queue.len() / self.checks_per_call).unwrap_or(u64::MAX);
+        let rounds = calls / self.limit.calls().max(1);
+        self.latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+}
+
+impl Waiting {
+    /// Whether anybody still waits for it.
+    fn is_wanted(&self, now: Instant) -> bool {
+        !self.reply.is_closed() && now < self.deadline
+    }
+
+    fn answer(self, outcome: Outcome) {
+        // Who does not wait any more needs no answer.
+        self.reply.send(Answered { position: self.position, outcome }).unwrap_or_default();
+    }
+}
+
+impl Call {
+    fn answer(self, outcomes: Vec<Outcome>) {
+        for (waiting, outcome) in self.waiting.into_iter().zip(outcomes) {
+            waiting.answer(outcome);
+        }
+    }
+
+    fn fail(self, error: &AuthzError) {
+        for waiting in self.waiting {
+            waiting.answer(Outcome::Failed(error.clone()));
+        }
+    }
+
+    fn is_mixed(&self) -> bool {
+        let mut principals = self.waiting.iter().map(|waiting| &waiting.principal);
+        let first = principals.next();
+        principals.any(|principal| Some(principal) != first)
+    }
+
+    /// The same in parts; `ends` tells from a part and the one after it whether the part ends here.
+    fn split(self, ends: impl Fn(&[Waiting], &Waiting) -> bool) -> Vec<Call> {
+        let mut parts: Vec<Call> = Vec::new();
+        for waiting in self.waiting {
+            match parts.last_mut() {
+                Some(part) if !ends(&part.waiting, &waiting) => part.waiting.push(waiting),
+                Some(_) | None => parts.push(Call { scope: Arc::clone(&self.scope), waiting: vec![waiting] }),
+            }
+        }
+        parts
+    }
+}
+
+/// Runs one call after another while there is something to ask and the slot is not over the limit.
+async fn work(slot: Slot, call: Call) {
+    let (mut slot, mut call) = (slot, call);
+    loop {
+        slot.0.run(call).await;
+        let shared = Arc::clone(&slot.0);
+        drop(slot);
+        let Some(next) = Shared::next_call(&shared) else { return };
+        (slot, call) = next;
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.calls_in_flight = state.calls_in_flight.saturating_sub(1);
+    }
+}
+
+#[cfg(test)]
+mod tests;

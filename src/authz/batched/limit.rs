@@ -1,0 +1,158 @@
+//! How many calls run at the same time: additive increase, multiplicative decrease, led by latency.
+//!
+//! More calls at once help until the server is busy; from then on they only wait there. That shows in the latency: its
+//! moving average is compared with the best average seen for calls of about the same size. Now and then the limit is
+//! lowered and the best is forgotten, so that a server that became slower for good is not taken for a busy one, nor
+//! waiting for its nature. Pure: told of every call, it reads no clock.
+
+use std::time::Duration;
+
+/// One call, in the unit of the limit.
+const ONE: u64 = 1_000;
+/// Latency up to so many times the best is not yet a sign of waiting.
+const TOLERANCE: u32 = 2;
+/// What is faster than this varies for reasons of its own.
+const NOISE: Duration = Duration::from_millis(1);
+/// Answers from one new beginning to the next, and how far it goes down for it.
+const PERIOD: u32 = 1_000;
+const STEP_DOWN: u64 = 4;
+/// Size classes of calls: 1, 2–3, 4–7, … checks.
+const CLASSES: usize = 16;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub(super) struct ConcurrencyLimit {
+    limit: u64,
+    limit_max: u64,
+    classes: [Option<Latency>; CLASSES],
+    answers: u32,
+}
+
+/// Of the calls of one size class.
+#[derive(Clone, Copy, Debug)]
+struct Latency {
+    average: Duration,
+    best: Duration,
+}
+
+impl ConcurrencyLimit {
+    /// Begins at `calls`, and stays between one call and `calls_max`.
+    pub(super) fn new(calls: u32, calls_max: u32) -> Self {
+        let limit_max = u64::from(calls_max.max(1)) * ONE;
+        Self { limit: (u64::from(calls) * ONE).clamp(ONE, limit_max), limit_max, classes: [None; CLASSES], answers: 0 }
+    }
+
+    /// Calls that may run at the same time.
+    pub(super) fn calls(&self) -> u64 {
+        self.limit / ONE
+    }
+
+    /// A call of so many checks was answered. The limit grows only while it is `used`: otherwise nobody knows what a
+    /// higher one would do.
+    pub(super) fn answered(&mut self, checks: usize, latency: Duration, used: bool) {
+        let class = usize::try_from(checks.checked_ilog2().unwrap_or_default()).unwrap_or_default().min(CLASSES - 1);
+        self.answers += 1;
+        if self.answers >= PERIOD {
+            (self.answers, self.classes) = (0, [None; CLASSES]);
+            self.limit = (self.limit / STEP_DOWN).max(ONE);
+            return;
+        }
+        let Some(known) = self.classes.get_mut(class) else { return };
+        let Latency { average, best } = known.unwrap_or(Latency { average: latency, best: latency });
+        let average = (average * 7 + latency) / 8;
+        let best = average.min(best).max(NOISE);
+        *known = Some(Latency { average, best });
+        if latency.min(average) > best * TOLERANCE {
+            self.failed();
+        } else if used {
+            // One call more for every round of calls.
+            self.limit = (self.limit + ONE * ONE / self.limit).min(self.limit_max);
+        }
+    }
+
+    /// A call was not answered in time or did not get through, or took so long that it must have waited.
+    pub(super) fn failed(&mut self) {
+        self.limit = (self.limit - self.limit / 10).max(ONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// A server that works on `cores` calls at a time, each for 10 ms; the others wait for their turn.
+    fn settle(limit: &mut ConcurrencyLimit, cores: u32, rounds: usize) -> u64 {
+        for _ in 0..rounds {
+            let running = u32::try_from(limit.calls()).expect("few");
+            for turn in 0..running {
+                limit.answered(50, 10 * MS * (turn / cores + 1), true);
+            }
+        }
+        limit.calls()
+    }
+
+    #[test]
+    fn it_finds_what_a_server_can_do() {
+        for (cores, begin) in [(1, 8), (2, 8), (4, 1), (8, 1), (8, 32)] {
+            let mut limit = ConcurrencyLimit::new(begin, 32);
+            let settled = settle(&mut limit, cores, 500);
+            let cores = u64::from(cores);
+            assert!((cores..=4 * cores + 2).contains(&settled), "{cores} cores, begun with {begin}: {settled} calls");
+        }
+    }
+
+    #[test]
+    fn it_stays_within_its_bounds() {
+        let mut limit = ConcurrencyLimit::new(8, 32);
+        for _ in 0..900 {
+            limit.answered(50, MS, true);
+        }
+        assert_eq!(limit.calls(), 32);
+        for _ in 0..1_000 {
+            limit.failed();
+        }
+        assert_eq!(limit.calls(), 1);
+        for checks in [0, 1, usize::MAX] {
+            limit.answered(checks, Duration::ZERO, true);
+        }
+        assert_eq!(ConcurrencyLimit::new(0, 0).calls(), 1);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_used_does_not_grow() {
+        let mut limit = ConcurrencyLimit::new(8, 32);
+        for _ in 0..900 {
+            limit.answered(50, MS, false);
+        }
+        assert_eq!(limit.calls(), 8);
+    }
+
+    #[test]
+    fn what_was_best_is_measured_again() {
+        let mut limit = ConcurrencyLimit::new(8, 32);
+        limit.answered(50, MS, true);
+        for _ in 0..PERIOD {
+            limit.answered(50, 10 * MS, true);
+        }
+        for _ in 0..900 {
+            limit.answered(50, 10 * MS, true);
+        }
+        assert_eq!(limit.calls(), 32, "slower for good, but nothing waits");
+    }
+
+    #[test]
+    fn calls_are_compared_with_their_like() {
+        let mut limit = ConcurrencyLimit::new(8, 32);
+        for _ in 0..100 {
+            limit.answered(1, MS, false);
+            limit.answered(50, 50 * MS, false);
+        }
+        assert_eq!(limit.calls(), 8);
+        for _ in 0..2 {
+            limit.answered(1, 50 * MS, false);
+        }
+        assert!(limit.calls() < 8);
+    }
+}

@@ -1,0 +1,288 @@
+//! How checks are gathered, and what happens when there are too many.
+
+use tokio::sync::Notify;
+
+use super::*;
+use crate::authz::Consistency;
+use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
+
+const CONFIG: BatchedConfig = BatchedConfig {
+    checks_per_call: 50,
+    calls_in_flight_max: 32,
+    checks_waiting_max: 20_000,
+    timeout: Duration::from_secs(3),
+};
+
+fn batched(server: &Arc<Scripted>, config: BatchedConfig) -> Arc<BatchedDecider> {
+    Arc::new(BatchedDecider::new(Arc::clone(server) as _, config))
+}
+
+fn one_at_a_time() -> BatchedConfig {
+    BatchedConfig { calls_in_flight_max: 1, ..CONFIG }
+}
+
+fn spawn(
+    batched: &Arc<BatchedDecider>,
+    questions: Questions,
+) -> tokio::task::JoinHandle<Result<Vec<Answered>, AuthzError>> {
+    let batched = Arc::clone(batched);
+    tokio::spawn(async move { batched.decide(&questions).await })
+}
+
+async fn settle() {
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lone_check_goes_at_once() {
+    let server = Arc::new(Scripted::new(Vec::new()));
+    let before = Instant::now();
+    let answers = batched(&server, CONFIG).decide(&questions(1)).await.expect("decisions");
+    assert_eq!((decided(1, answers), before.elapsed()), (vec![true], Duration::ZERO));
+    assert!(batched(&server, CONFIG).decide(&questions(0)).await.expect("nothing").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn batches_of_any_size_are_answered_rightly() {
+    for size in [1_u64, 2, 49, 50, 51, 99, 100, 101, 4_999] {
+        let server = Arc::new(Scripted::new(Vec::new()));
+        let asked = Questions { list: questions(size).list, ..questions(1) };
+        let answers = batched(&server, CONFIG).decide(&asked).await.expect("decisions");
+        let expected: Vec<bool> = (0..size).map(|object| object % 2 == 0).collect();
+        assert_eq!(decided(asked.list.len(), answers), expected, "{size}");
+        let calls = server.asked();
+        assert!(calls.iter().all(|call| call.list.len() <= 50));
+        assert_eq!(calls.len(), asked.list.len().div_ceil(50), "{size}: full calls");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_meanwhile_shares_full_calls() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let batched = batched(&server, one_at_a_time());
+    let first = spawn(&batched, questions(1));
+    settle().await;
+    let others: Vec<_> = (0..20).map(|user| spawn(&batched, of(&format!("user:{user}"), 0..5))).collect();
+    settle().await;
+    gate.notify_one();
+    assert_eq!(decided(1, first.await.expect("a task").expect("decisions")), [true]);
+    for other in others {
+        let answers = other.await.expect("a task").expect("decisions");
+        assert_eq!(decided(5, answers), [true, false, true, false, true]);
+    }
+    let calls: Vec<usize> = server.asked().iter().map(|call| call.list.len()).collect();
+    assert_eq!(calls, [1, 50, 50]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_differs_in_freshness_or_model_shares_no_call() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let batched = batched(&server, one_at_a_time());
+    let scopes = [
+        scope(),
+        Scope { consistency: Consistency::HigherConsistency, ..scope() },
+        Scope { model_id: "other".to_owned(), ..scope() },
+    ];
+    let first = spawn(&batched, questions(1));
+    settle().await;
+    let others = scopes.clone().map(|scope| spawn(&batched, Questions { scope: Arc::new(scope), ..questions(3) }));
+    settle().await;
+    gate.notify_one();
+    assert!(first.await.expect("a task").is_ok());
+    for other in others {
+        assert_eq!(decided(3, other.await.expect("a task").expect("decisions")), [true, false, true]);
+    }
+    let asked: Vec<Scope> = server.asked().iter().skip(1).map(|call| Scope::clone(&call.scope)).collect();
+    assert_eq!(asked, scopes);
+}
+
+/// A server with a limit of its own, which it tells rightly or not.
+struct Limited {
+    checks_max: usize,
+    says: Option<usize>,
+    calls: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl Decider for Limited {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        self.calls.lock().expect("a lock").push(questions.list.len());
+        if questions.list.len() > self.checks_max {
+            return Err(AuthzError::TooManyChecks { checks_max: self.says });
+        }
+        Scripted::new(Vec::new()).decide(questions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_servers_limit_is_learned_and_its_lies_do_no_harm() {
+    let rows = [
+        (20, Some(20), true),
+        (25, None, true),
+        (49, Some(49), true),
+        (1, Some(1), true),
+        // It takes fewer than it says, or nothing at all: an error, not a loop.
+        (10, Some(49), false),
+        (0, Some(50), false),
+        (0, Some(0), false),
+        (0, Some(usize::MAX), false),
+        (0, None, false),
+    ];
+    for (checks_max, says, answered) in rows {
+        let server = Arc::new(Limited { checks_max, says, calls: Mutex::default() });
+        let batched = BatchedDecider::new(Arc::clone(&server) as _, one_at_a_time());
+        let outcomes = accounted(120, batched.decide(&questions(120)).await.expect("outcomes")).expect("120");
+        let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(_))).count();
+        assert_eq!(failed == 0, answered, "{checks_max}, says {says:?}: {failed} failed");
+        let calls = server.calls.lock().expect("a lock").clone();
+        assert!(calls.len() <= 1 + 3 * 120, "{calls:?}");
+        if answered {
+            assert!(calls.iter().skip(1).all(|call| *call <= checks_max), "{says:?}: {calls:?}");
+        }
+    }
+}
+
+/// Refuses every call that holds a question of eve's.
+struct Poisoned;
+
+#[async_trait]
+impl Decider for Poisoned {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if questions.list.iter().any(|question| question.check.user.id() == "eve") {
+            return Err(AuthzError::Refused("eve's tuple is no tuple".to_owned()));
+        }
+        Scripted::new(Vec::new()).decide(questions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_wrong_with_one_request_fails_that_one_alone() {
+    let batched = Arc::new(BatchedDecider::new(Arc::new(Poisoned), one_at_a_time()));
+    let users = ["user:anne", "user:bob", "user:eve", "user:carl"];
+    let asking = users.map(|user| spawn(&batched, of(user, 0..10)));
+    for (user, asking) in users.into_iter().zip(asking) {
+        let outcomes = accounted(10, asking.await.expect("a task").expect("outcomes")).expect("10");
+        let failed =
+            outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(AuthzError::Refused(_)))).count();
+        assert_eq!(failed, if user == "user:eve" { 10 } else { 0 }, "{user}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_call_fails_only_those_in_it() {
+    let down = Script::Fail(AuthzError::Unavailable("down".to_owned()));
+    let server = Arc::new(Scripted::new(vec![Script::Answer, down]));
+    let batched = batched(&server, one_at_a_time());
+    let outcomes = accounted(120, batched.decide(&questions(120)).await.expect("outcomes")).expect("120");
+    let failed = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(AuthzError::Unavailable(_))));
+    assert_eq!(failed.count(), 50);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_past_the_deadline_and_nothing_goes_on() {
+    let server = Arc::new(Scripted::failing(AuthzError::NoModel));
+    let hanging = Arc::new(Scripted::new(vec![Script::Hang; 100]));
+    let batched = self::batched(&hanging, one_at_a_time());
+    let impatient = Questions { deadline: Instant::now() + Duration::from_millis(20), ..questions(60) };
+    let before = Instant::now();
+    assert!(matches!(batched.decide(&impatient).await, Err(AuthzError::DeadlineExceeded)));
+    assert_eq!(before.elapsed(), Duration::from_millis(20));
+    settle().await;
+    let state = batched.shared.lock();
+    assert_eq!((state.calls_in_flight, hanging.calls()), (0, 1), "what nobody waits for is not asked");
+    drop(state);
+
+    // Cancelled, not late.
+    let cancelled = spawn(&batched, questions(60));
+    settle().await;
+    assert_eq!(batched.shared.lock().calls_in_flight, 1);
+    cancelled.abort();
+    assert!(cancelled.await.is_err());
+    settle().await;
+    assert_eq!(batched.shared.lock().calls_in_flight, 0);
+    assert_eq!(server.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_principal_with_ten_thousand_requests_does_not_shut_others_out() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let batched = batched(&server, one_at_a_time());
+    let first = spawn(&batched, questions(1));
+    settle().await;
+    let greedy: Vec<_> = (0..10_000).map(|request| spawn(&batched, of("user:greedy", [request]))).collect();
+    settle().await;
+    let modest = spawn(&batched, of("user:modest", 0..5));
+    settle().await;
+    gate.notify_one();
+    assert!(first.await.expect("a task").is_ok());
+    assert_eq!(decided(5, modest.await.expect("a task").expect("decisions")).len(), 5);
+    let calls = server.asked();
+    let modest_call = calls.iter().position(|call| call.list.iter().any(|q| q.check.user.id() == "modest"));
+    assert_eq!(modest_call, Some(1), "in the next call");
+    let mut turned_away = 0;
+    for asking in greedy {
+        match asking.await.expect("a task") {
+            Ok(answers) => assert_eq!(answers.len(), 1),
+            Err(AuthzError::Overloaded { retry_after }) => {
+                assert!((RETRY_AFTER_MIN..=RETRY_AFTER_MAX).contains(&retry_after));
+                turned_away += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(turned_away, 10_000 - 5_000, "a quarter of what may wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_principals_are_answered_or_turned_away() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let batched = batched(&server, one_at_a_time());
+    let first = spawn(&batched, questions(1));
+    settle().await;
+    let asking: Vec<_> = (0..10_000).map(|user| spawn(&batched, of(&format!("user:{user}"), 0..4))).collect();
+    settle().await;
+    gate.notify_one();
+    assert!(first.await.expect("a task").is_ok());
+    let mut answered = 0;
+    for asking in asking {
+        match asking.await.expect("a task") {
+            Ok(answers) => {
+                assert_eq!(decided(4, answers), [true, false, true, false]);
+                answered += 1;
+            }
+            Err(error) => assert!(matches!(error, AuthzError::Overloaded { .. }), "{error}"),
+        }
+    }
+    assert_eq!(answered, 5_000, "as many as may wait");
+    assert_eq!(batched.shared.lock().queue.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_cannot_be_answered_in_time_is_told_at_once() {
+    struct Slow;
+    #[async_trait]
+    impl Decider for Slow {
+        async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Scripted::new(Vec::new()).decide(questions).await
+        }
+    }
+    let batched = Arc::new(BatchedDecider::new(Arc::new(Slow), one_at_a_time()));
+    assert!(batched.decide(&questions(50)).await.is_ok());
+    let patient = Questions { deadline: Instant::now() + Duration::from_secs(60), ..questions(1_000) };
+    let patient = spawn(&batched, patient);
+    settle().await;
+    let before = Instant::now();
+    let short = Questions { deadline: before + Duration::from_secs(10), ..of("user:late", [0]) };
+    let refused = batched.decide(&short).await;
+    assert!(matches!(refused, Err(AuthzError::Overloaded { .. })), "{refused:?}");
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    assert!(patient.await.expect("a task").is_ok());
+}

@@ -1,0 +1,182 @@
+//! Leaves a server alone that keeps failing: its callers get an error at once, and it gets time.
+//!
+//! After [`FAILURES_MAX`] failures in a row nothing is asked for [`PAUSE`]; then one call tries. Its success closes the
+//! breaker, its failure opens it again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::AuthzError;
+use super::decider::{Answered, Decider, Questions};
+
+/// So many failures in a row are no accident.
+pub const FAILURES_MAX: u32 = 5;
+/// How long nothing is asked.
+pub const PAUSE: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub struct BreakerDecider {
+    inner: Arc<dyn Decider>,
+    /// A deadline that passes sooner says more of the caller than of the server.
+    patience: Duration,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    Closed { failures: u32 },
+    Open { until: Instant },
+    Trying,
+}
+
+/// A call that the breaker let through. Dropped without a result, it was cancelled: it says nothing of the server, and
+/// the next call may try.
+struct Admitted<'a> {
+    breaker: &'a BreakerDecider,
+    trying: bool,
+}
+
+impl BreakerDecider {
+    /// `patience` is the longest that a call takes at all.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
+        Self { inner, patience, state: Mutex::new(State::Closed { failures: 0 }) }
+    }
+
+    fn admit(&self) -> Result<Admitted<'_>, AuthzError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let trying = match *state {
+            State::Closed { .. } => false,
+            State::Open { until } if until <= Instant::now() => true,
+            State::Open { .. } | State::Trying => {
+                return Err(AuthzError::Unavailable(format!("not asked: its last {FAILURES_MAX} calls failed")));
+            }
+        };
+        if trying {
+            *state = State::Trying;
+        }
+        Ok(Admitted { breaker: self, trying })
+    }
+
+    fn is_failure(&self, error: &AuthzError, took: Duration) -> bool {
+        match error {
+            AuthzError::Unavailable(_) | AuthzError::BadAnswer(_) => true,
+            AuthzError::DeadlineExceeded => took >= self.patience,
+            AuthzError::NoModel
+            | AuthzError::Refused(_)
+            | AuthzError::Stored(_)
+            | AuthzError::Overloaded { .. }
+            | AuthzError::TooManyChecks { .. } => false,
+        }
+    }
+}
+
+impl Admitted<'_> {
+    fn ended(mut self, failed: bool) {
+        let trying = std::mem::replace(&mut self.trying, false);
+        let mut state = self.breaker.state.lock().unwrap_or_else(PoisonError::into_inner);
+        *state = match *state {
+            State::Closed { .. } | State::Trying if !failed => State::Closed { failures: 0 },
+            State::Closed { failures } if failures + 1 < FAILURES_MAX => State::Closed { failures: failures + 1 },
+            State::Closed { .. } => State::Open { until: Instant::now() + PAUSE },
+            State::Trying if trying => State::Open { until: Instant::now() + PAUSE },
+            // A call from before the breaker opened tells nothing new.
+            unchanged @ (State::Trying | State::Open { .. }) => unchanged,
+        };
+        if let State::Open { .. } = *state {
+            tracing::warn!(pause_ms = PAUSE.as_millis(), "the authorizer keeps failing; it is left alone");
+        }
+    }
+}
+
+impl Drop for Admitted<'_> {
+    fn drop(&mut self) {
+        if self.trying {
+            let mut state = self.breaker.state.lock().unwrap_or_else(PoisonError::into_inner);
+            *state = State::Open { until: Instant::now() };
+        }
+    }
+}
+
+#[async_trait]
+impl Decider for BreakerDecider {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        let admitted = self.admit()?;
+        let asked = Instant::now();
+        let answers = self.inner.decide(questions).await;
+        let failed = answers.as_ref().is_err_and(|error| self.is_failure(error, asked.elapsed()));
+        admitted.ended(failed);
+        answers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::decider::doubles::{Script, Scripted, questions};
+
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    fn down() -> Script {
+        Script::Fail(AuthzError::Unavailable("down".to_owned()))
+    }
+
+    async fn fails(breaker: &BreakerDecider) -> bool {
+        breaker.decide(&questions(1)).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_opens_tries_and_closes() {
+        let mut script: Vec<Script> = (0..FAILURES_MAX).map(|_| down()).collect();
+        script.extend([down(), Script::Hang, Script::Answer, Script::Answer]);
+        let server = Arc::new(Scripted::new(script));
+        let breaker = BreakerDecider::new(Arc::clone(&server) as _, PATIENCE);
+        for _ in 0..FAILURES_MAX {
+            assert!(fails(&breaker).await);
+        }
+        assert!(fails(&breaker).await);
+        assert_eq!(server.calls(), 5, "open: nothing is asked");
+        tokio::time::advance(PAUSE).await;
+        assert!(fails(&breaker).await);
+        assert_eq!(server.calls(), 6, "one tries, and fails");
+        assert!(fails(&breaker).await);
+        assert_eq!(server.calls(), 6, "open again");
+
+        tokio::time::advance(PAUSE).await;
+        {
+            let ask = questions(1);
+            let hanging = breaker.decide(&ask);
+            tokio::pin!(hanging);
+            assert!(futures::poll!(&mut hanging).is_pending());
+            assert!(fails(&breaker).await, "one tries at a time");
+            assert_eq!(server.calls(), 7);
+        }
+        assert!(!fails(&breaker).await, "the one that tried was cancelled");
+        assert!(!fails(&breaker).await, "closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_failures_in_a_row_open_it() {
+        let refused = || Script::Fail(AuthzError::Refused("no".to_owned()));
+        let late = || Script::Fail(AuthzError::DeadlineExceeded);
+        let four = || (1..FAILURES_MAX).map(|_| down());
+        let rows: [(&str, Vec<Script>); 3] = [
+            ("interrupted by a success", four().chain([Script::Answer]).chain(four()).collect()),
+            ("refusals", (0..20).map(|_| refused()).collect()),
+            ("short deadlines of the callers", (0..20).map(|_| late()).collect()),
+        ];
+        for (name, mut script) in rows {
+            let calls = script.len();
+            script.push(Script::Answer);
+            let server = Arc::new(Scripted::new(script));
+            let breaker = BreakerDecider::new(Arc::clone(&server) as _, PATIENCE);
+            for _ in 0..calls {
+                fails(&breaker).await;
+            }
+            assert!(!fails(&breaker).await, "{name}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Lets equal questions that are asked at the same time share one answer.
+//!
+//! A *flight* is one call of the inner decider. Whoever waits for a flight drives it: it belongs to nobody, goes on while
+//! anybody waits, and ends when the last one is gone. An error is nobody's decision: all who wait get it as an error.
+//!
+//! A question for higher consistency never joins a flight, which may have left before the write that it must see.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::{BoxFuture, FutureExt, Shared, WeakShared, join_all};
+use tokio::time::{Instant, timeout_at};
+
+use super::decider::{Answered, Decider, Outcome, Questions, accounted};
+use super::decision_key::DecisionKey;
+use super::{AuthzError, Consistency};
+
+/// See the module.
+pub struct CoalescedDecider {
+    inner: Arc<dyn Decider>,
+    /// How long a flight may take, whatever the patience of the one who began it: others may have joined.
+    patience: Duration,
+    flights: Arc<Mutex<Flights>>,
+}
+
+type Answer = Result<Arc<[Outcome]>, AuthzError>;
+type Flight = Shared<BoxFuture<'static, Answer>>;
+
+#[derive(Default)]
+struct Flights {
+    begun: u64,
+    seats: HashMap<DecisionKey, Seat>,
+}
+
+/// Where the answer to one question will be.
+struct Seat {
+    flight: WeakShared<BoxFuture<'static, Answer>>,
+    number: u64,
+    place: usize,
+}
+
+/// Takes the seats of a flight away when it ends, one way or another.
+struct Landing {
+    flights: Arc<Mutex<Flights>>,
+    number: u64,
+    keys: Vec<DecisionKey>,
+}
+
+/// One question's way to its answer.
+struct Ticket {
+    flight: Flight,
+    place: usize,
+}
+
+impl CoalescedDecider {
+    /// Flights of at most `patience` over `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
+        Self { inner, patience, flights: Arc::default() }
+    }
+
+    /// A ticket for every question, in their order: for a flight that is under way, or for one that takes all the others.
+    fn board(&self, questions: &Questions) -> Vec<Ticket> {
+        let keys = DecisionKey::of(questions);
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut joined: Vec<Option<Ticket>> = Vec::with_capacity(keys.len());
+        let mut own: Vec<usize> = Vec::new();
+        let mut own_places: HashMap<&DecisionKey, usize> = HashMap::new();
+        for (position, key) in keys.iter().enumerate() {
+            let seat = flights.seats.get(key);
+            let ticket = seat.and_then(|seat| Some(Ticket { flight: seat.flight.upgrade()?, place: seat.place }));
+            if ticket.is_none() && !own_places.contains_key(key) {
+                own_places.insert(key, own.len());
+                own.push(position);
+            }
+            joined.push(ticket);
+        }
+        tracing::debug!(joined = joined.iter().flatten().count(), asked = own.len(), "checks coalesced");
+        if own.is_empty() {
+            return joined.into_iter().flatten().collect();
+        }
+        let number = flights.begun;
+        flights.begun += 1;
+        let own_keys: Vec<DecisionKey> = own.iter().filter_map(|position| keys.get(*position).cloned()).collect();
+        let flight = self.begin(number, questions.at(&own), own_keys.clone());
+        if let Some(weak) = flight.downgrade() {
+            for (place, key) in own_keys.into_iter().enumerate() {
+                flights.seats.insert(key, Seat { flight: weak.clone(), number, place });
+            }
+        }
+        let ticket = |(key, joined): (&DecisionKey, Option<Ticket>)| {
+            joined.or_else(|| Some(Ticket { flight: flight.clone(), place: *own_places.get(key)? }))
+        };
+        keys.iter().zip(joined).filter_map(ticket).collect()
+    }
+
+    fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
+        let inner = Arc::clone(&self.inner);
+        let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
+        let questions = Questions { deadline: Instant::now() + self.patience, ..questions };
+        let flight = async move {
+            let _landing = landing;
+            let answers = inner.decide(&questions).await?;
+            accounted(questions.list.len(), answers).map(Arc::from)
+        };
+        flight.boxed().shared()
+    }
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in &self.keys {
+            // Another flight may have taken the place of one that nobody waited for any more.
+            if flights.seats.get(key).is_some_and(|seat| seat.number == self.number) {
+                flights.seats.remove(key);
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Decider for CoalescedDecider {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        match questions.scope.consistency {
+            Consistency::MinimizeLatency => {}
+            Consistency::HigherConsistency => return self.inner.decide(questions).await,
+        }
+        let tickets = self.board(questions);
+        let places: Vec<usize> = tickets.iter().map(|ticket| ticket.place).collect();
+        let landed = join_all(tickets.into_iter().map(|ticket| ticket.flight));
+        let Ok(landed) = timeout_at(questions.deadline, landed).await else {
+            return Err(AuthzError::DeadlineExceeded);
+        };
+        let mut answers = Vec::with_capacity(places.len());
+        for (position, (answer, place)) in landed.into_iter().zip(places).enumerate() {
+            let outcome = match answer {
+                Ok(outcomes) => outcomes.get(place).cloned(),
+                Err(error) => Some(Outcome::Failed(error)),
+            };
+            answers.extend(outcome.map(|outcome| Answered { position, outcome }));
+        }
+        Ok(answers)
+    }
+}
+
+#[cfg(test)]
+mod tests;

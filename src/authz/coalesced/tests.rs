@@ -1,0 +1,122 @@
+//! Who shares an answer with whom.
+
+use futures::future::poll_immediate;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::authz::decider::Scope;
+use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
+
+const PATIENCE: Duration = Duration::from_secs(3);
+
+fn coalesced(server: &Arc<Scripted>) -> CoalescedDecider {
+    CoalescedDecider::new(Arc::clone(server) as _, PATIENCE)
+}
+
+fn seats(coalesced: &CoalescedDecider) -> usize {
+    coalesced.flights.lock().expect("a lock").seats.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn equal_questions_in_flight_share_an_answer() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let coalesced = coalesced(&server);
+    let (first, second, third) = (questions(4), of("user:anne", [3, 9, 3, 9, 0]), of("user:bob", [0]));
+    let mut one = Box::pin(coalesced.decide(&first));
+    assert!(poll_immediate(&mut one).await.is_none());
+    let mut two = Box::pin(coalesced.decide(&second));
+    assert!(poll_immediate(&mut two).await.is_none());
+    let three = coalesced.decide(&third).await.expect("decisions");
+    assert_eq!(decided(1, three), [true]);
+    gate.notify_one();
+    assert_eq!(decided(4, one.await.expect("decisions")), [true, false, true, false]);
+    assert_eq!(decided(5, two.await.expect("decisions")), [false, false, false, false, true]);
+    let asked: Vec<usize> = server.asked().iter().map(|questions| questions.list.len()).collect();
+    assert_eq!(asked, [4, 1, 1], "9 is asked once, and bob's is another question");
+    assert_eq!(seats(&coalesced), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leaves_takes_nobody_along() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let coalesced = coalesced(&server);
+    let ask = questions(2);
+    let mut owner = Box::pin(coalesced.decide(&ask));
+    assert!(poll_immediate(&mut owner).await.is_none());
+    let mut other = Box::pin(coalesced.decide(&ask));
+    assert!(poll_immediate(&mut other).await.is_none());
+    drop(owner);
+    gate.notify_one();
+    assert_eq!(decided(2, other.await.expect("decisions")), [true, false]);
+    assert_eq!(server.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_ends_with_the_last_who_waits() {
+    let server = Arc::new(Scripted::new(vec![Script::Hang, Script::Hang]));
+    let coalesced = coalesced(&server);
+    let impatient = Questions { deadline: Instant::now() + Duration::from_millis(10), ..questions(2) };
+    let (one, two) = tokio::join!(coalesced.decide(&impatient), coalesced.decide(&impatient));
+    assert!(matches!((&one, &two), (Err(AuthzError::DeadlineExceeded), Err(AuthzError::DeadlineExceeded))));
+    assert_eq!((server.calls(), seats(&coalesced)), (1, 0));
+    // A flight that hangs holds up nobody who comes later.
+    let ask = questions(2);
+    let mut hanging = Box::pin(coalesced.decide(&ask));
+    assert!(poll_immediate(&mut hanging).await.is_none());
+    drop(hanging);
+    assert_eq!(decided(2, coalesced.decide(&questions(2)).await.expect("decisions")), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_outlasts_the_patience_of_who_began_it() {
+    let gate = Arc::new(Notify::new());
+    let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
+    let coalesced = coalesced(&server);
+    let impatient = Questions { deadline: Instant::now() + Duration::from_millis(10), ..questions(1) };
+    let patient = questions(1);
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.notify_one();
+    };
+    let (late, right, ()) = tokio::join!(coalesced.decide(&impatient), coalesced.decide(&patient), release);
+    assert!(matches!(late, Err(AuthzError::DeadlineExceeded)), "{late:?}");
+    assert_eq!(decided(1, right.expect("decisions")), [true]);
+    assert_eq!(server.asked()[0].deadline, impatient.deadline - Duration::from_millis(10) + PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_an_error_for_all_and_is_not_kept() {
+    let fail = Script::Fail(AuthzError::Unavailable("down".to_owned()));
+    let server = Arc::new(Scripted::new(vec![fail]));
+    let coalesced = coalesced(&server);
+    let (ask, also) = (questions(1), questions(2));
+    let (one, two) = tokio::join!(coalesced.decide(&ask), coalesced.decide(&also));
+    let failed = |answers: Result<Vec<Answered>, AuthzError>| {
+        answers.expect("outcomes").iter().filter(|answered| matches!(answered.outcome, Outcome::Failed(_))).count()
+    };
+    // The one question is in both; the other one was asked in a call of its own.
+    assert_eq!((failed(one), failed(two)), (1, 1));
+    assert_eq!(decided(2, coalesced.decide(&also).await.expect("decisions")), [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_shared_across_generations_or_for_higher_consistency() {
+    let server = Arc::new(Scripted::new(vec![Script::Hang]));
+    let coalesced = coalesced(&server);
+    let before = questions(1);
+    let mut hanging = Box::pin(coalesced.decide(&before));
+    assert!(poll_immediate(&mut hanging).await.is_none());
+    let scopes = [
+        Scope { generation: 1, ..scope() },
+        Scope { consistency: Consistency::HigherConsistency, ..scope() },
+        Scope { model_id: "other".to_owned(), ..scope() },
+        Scope { store_id: "other".to_owned(), ..scope() },
+    ];
+    for scope in scopes {
+        let other = Questions { scope: Arc::new(scope), ..questions(1) };
+        assert_eq!(decided(1, coalesced.decide(&other).await.expect("decisions")), [true], "{:?}", other.scope);
+    }
+    assert_eq!(server.calls(), 5);
+}

@@ -1,0 +1,177 @@
+//! The key of a decision: everything that the decision depends on, and nothing else.
+//!
+//! INVARIANT (injective): two questions have one key only if they are the same question. Every part is typed by its
+//! place or by a tag, and every text and list carries its length, so that no delimiter can be shifted and no number taken
+//! for a text. `decode` is the proof: it gets the question back. What only says how to ask (deadline, consistency) is no
+//! part of it; that a decision is new enough is seen from its age.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Number, Value};
+
+use super::decider::{Questions, Scope};
+use crate::relationship::{Contextual, RelationshipTuple, User};
+
+#[cfg(test)]
+mod decode;
+#[cfg(test)]
+mod tests;
+
+/// The first byte, for whoever changes the form.
+const VERSION: u8 = 1;
+
+const USER_OBJECT: u8 = 0;
+const USER_USERSET: u8 = 1;
+const USER_WILDCARD: u8 = 2;
+
+const NULL: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const NUMBER_UNSIGNED: u8 = 3;
+const NUMBER_SIGNED: u8 = 4;
+const NUMBER_DOUBLE: u8 = 5;
+const NUMBER_TEXT: u8 = 6;
+const TEXT: u8 = 7;
+const LIST: u8 = 8;
+const OBJECT: u8 = 9;
+
+/// See the module. A clone shares the bytes.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DecisionKey(Arc<[u8]>);
+
+impl DecisionKey {
+    /// The keys of questions, in their order.
+    #[must_use]
+    pub fn of(questions: &Questions) -> Vec<Self> {
+        let mut keys = Vec::with_capacity(questions.list.len());
+        // The questions of one request share their contextual part, so it is written once.
+        let mut prefix: Option<(&Arc<Contextual>, Vec<u8>)> = None;
+        for question in &questions.list {
+            let (_, common) = match prefix.take() {
+                Some(known) if Arc::ptr_eq(known.0, &question.contextual) => prefix.insert(known),
+                _ => {
+                    let mut common = Vec::new();
+                    write_scope(&mut common, &questions.scope);
+                    write_contextual(&mut common, &question.contextual);
+                    prefix.insert((&question.contextual, common))
+                }
+            };
+            let mut bytes = common.clone();
+            let check = &question.check;
+            write_text(&mut bytes, check.user.as_str());
+            write_text(&mut bytes, check.relation.as_str());
+            write_text(&mut bytes, check.object.as_str());
+            keys.push(Self(bytes.into()));
+        }
+        keys
+    }
+
+    /// How many bytes it holds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+}
+
+fn write_scope(out: &mut Vec<u8>, scope: &Scope) {
+    out.push(VERSION);
+    write_text(out, &scope.store_id);
+    write_text(out, &scope.model_id);
+    out.extend_from_slice(&scope.generation.to_le_bytes());
+}
+
+fn write_contextual(out: &mut Vec<u8>, contextual: &Contextual) {
+    write_count(out, contextual.tuples.len());
+    for tuple in &contextual.tuples {
+        write_tuple(out, tuple);
+    }
+    write_object(out, &contextual.context);
+}
+
+fn write_tuple(out: &mut Vec<u8>, tuple: &RelationshipTuple) {
+    match &tuple.user {
+        User::Object(object) => {
+            out.push(USER_OBJECT);
+            write_text(out, object.as_str());
+        }
+        User::Userset(object, relation) => {
+            out.push(USER_USERSET);
+            write_text(out, object.as_str());
+            write_text(out, relation.as_str());
+        }
+        User::Wildcard(type_name) => {
+            out.push(USER_WILDCARD);
+            write_text(out, type_name.as_str());
+        }
+    }
+    write_text(out, tuple.relation.as_str());
+    write_text(out, tuple.object.as_str());
+    out.push(u8::from(tuple.condition.is_some()));
+    if let Some(condition) = &tuple.condition {
+        write_text(out, condition.name());
+        // Canonical JSON: equal contexts are equal texts.
+        write_text(out, condition.context_json());
+    }
+}
+
+/// Sorted by name, since two objects are equal whatever their order. The reader that made the value bounds its nesting,
+/// so this and [`write_value`] may call each other.
+fn write_object(out: &mut Vec<u8>, object: &Map<String, Value>) {
+    let mut entries: Vec<(&String, &Value)> = object.iter().collect();
+    entries.sort_unstable_by_key(|(name, _)| *name);
+    write_count(out, entries.len());
+    for (name, value) in entries {
+        write_text(out, name);
+        write_value(out, value);
+    }
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Null => out.push(NULL),
+        Value::Bool(false) => out.push(FALSE),
+        Value::Bool(true) => out.push(TRUE),
+        Value::Number(number) => write_number(out, number),
+        Value::String(text) => {
+            out.push(TEXT);
+            write_text(out, text);
+        }
+        Value::Array(items) => {
+            out.push(LIST);
+            write_count(out, items.len());
+            for item in items {
+                write_value(out, item);
+            }
+        }
+        Value::Object(object) => {
+            out.push(OBJECT);
+            write_object(out, object);
+        }
+    }
+}
+
+/// 1 and 1.0 are two keys: whether they are one value is not decided here.
+fn write_number(out: &mut Vec<u8>, number: &Number) {
+    if let Some(unsigned) = number.as_u64() {
+        out.push(NUMBER_UNSIGNED);
+        out.extend_from_slice(&unsigned.to_le_bytes());
+    } else if let Some(signed) = number.as_i64() {
+        out.push(NUMBER_SIGNED);
+        out.extend_from_slice(&signed.to_le_bytes());
+    } else if let Some(double) = number.as_f64() {
+        out.push(NUMBER_DOUBLE);
+        out.extend_from_slice(&double.to_bits().to_le_bytes());
+    } else {
+        out.push(NUMBER_TEXT);
+        write_text(out, &number.to_string());
+    }
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) {
+    write_count(out, text.len());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn write_count(out: &mut Vec<u8>, count: usize) {
+    out.extend_from_slice(&count.to_le_bytes());
+}

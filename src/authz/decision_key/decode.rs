@@ -1,0 +1,104 @@
+//! Reads a key back: what cannot be lost cannot be confused.
+
+use serde_json::{Map, Number, Value};
+
+use super::{
+    DecisionKey, FALSE, LIST, NULL, NUMBER_DOUBLE, NUMBER_SIGNED, NUMBER_TEXT, NUMBER_UNSIGNED, OBJECT, TEXT, TRUE,
+    USER_OBJECT, USER_USERSET, USER_WILDCARD, VERSION,
+};
+use crate::authz::Check;
+use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition, TypeName, User};
+
+/// What a key stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Meaning {
+    pub(super) store_id: String,
+    pub(super) model_id: String,
+    pub(super) generation: u64,
+    pub(super) contextual: Contextual,
+    pub(super) check: Check,
+}
+
+pub(super) fn decode(key: &DecisionKey) -> Meaning {
+    let mut reader = Reader(&key.0);
+    assert_eq!(reader.byte(), VERSION);
+    let (store_id, model_id, generation) = (reader.text(), reader.text(), reader.u64());
+    let tuples = (0..reader.count()).map(|_| reader.tuple()).collect();
+    let contextual = Contextual { tuples, context: reader.object() };
+    let user = User::parse(&reader.text()).expect("a user");
+    let User::Object(user) = user else { panic!("one user, not {user}") };
+    let (relation, object) = (reader.relation(), reader.object_name());
+    assert!(reader.0.is_empty(), "{} bytes are left over", reader.0.len());
+    Meaning { store_id, model_id, generation, contextual, check: Check { user, relation, object } }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn array<const N: usize>(&mut self) -> [u8; N] {
+        let (array, rest) = self.0.split_first_chunk().expect("enough bytes");
+        self.0 = rest;
+        *array
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::from_le_bytes(self.array())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    fn count(&mut self) -> usize {
+        usize::from_le_bytes(self.array())
+    }
+
+    fn text(&mut self) -> String {
+        let (text, rest) = self.0.split_at(usize::from_le_bytes(*self.0.first_chunk().expect("a length")) + 8);
+        self.0 = rest;
+        String::from_utf8(text[8..].to_vec()).expect("a text")
+    }
+
+    fn relation(&mut self) -> Relation {
+        Relation::parse(&self.text()).expect("a relation")
+    }
+
+    fn object_name(&mut self) -> Object {
+        Object::parse(&self.text()).expect("an object")
+    }
+
+    fn tuple(&mut self) -> RelationshipTuple {
+        let user = match self.byte() {
+            USER_OBJECT => User::parse(&self.text()).expect("a user"),
+            USER_USERSET => User::Userset(self.object_name(), self.relation()),
+            USER_WILDCARD => User::Wildcard(TypeName::parse(&self.text()).expect("a type")),
+            other => panic!("no user begins with {other}"),
+        };
+        let (relation, object) = (self.relation(), self.object_name());
+        let condition = match self.byte() {
+            0 => None,
+            _ => Some(TupleCondition::parse(&self.text(), &self.text()).expect("a condition")),
+        };
+        RelationshipTuple { user, relation, object, condition }
+    }
+
+    fn object(&mut self) -> Map<String, Value> {
+        (0..self.count()).map(|_| (self.text(), self.value())).collect()
+    }
+
+    fn value(&mut self) -> Value {
+        match self.byte() {
+            NULL => Value::Null,
+            FALSE => Value::Bool(false),
+            TRUE => Value::Bool(true),
+            NUMBER_UNSIGNED => Value::Number(self.u64().into()),
+            NUMBER_SIGNED => Value::Number(i64::from_le_bytes(self.array()).into()),
+            NUMBER_DOUBLE => Number::from_f64(f64::from_bits(self.u64())).expect("a finite double").into(),
+            NUMBER_TEXT => Value::Number(self.text().parse().expect("a number")),
+            TEXT => Value::String(self.text()),
+            LIST => (0..self.count()).map(|_| self.value()).collect(),
+            OBJECT => Value::Object(self.object()),
+            other => panic!("no value begins with {other}"),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The visible set by `ListObjects`: what a user may see, asked of the server as lists.
+//!
+//! The server cuts a list short without a word: at a number of results, or when its time is over. A list that may have
+//! been cut is *not known*, never complete.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use openfga_client::client::ListObjectsRequest;
+use roaring::RoaringBitmap;
+use tokio::time::Instant;
+use tonic::Request;
+
+use super::{Model, OpenFgaAuthorizer, consistency, wire};
+use crate::authz::{AuthzError, VisibleSetQuery};
+use crate::relationship::Object;
+
+/// Types that are listed for one query, each by a call of its own.
+const TYPES_MAX: usize = 4;
+
+/// Where the server cuts a list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) results_max: usize,
+    pub(super) deadline: Duration,
+}
+
+impl Limits {
+    /// Whether a list of so many results, which took so long from our side, is certainly the whole.
+    fn is_whole(self, results: usize, took: Duration) -> bool {
+        results < self.results_max && took < self.deadline
+    }
+}
+
+impl OpenFgaAuthorizer {
+    /// See [`crate::authz::Authorizer::visible_set`]. What the server refuses to list is not known either: it may still
+    /// decide each check.
+    pub(super) async fn list_visible(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let guard = |position: u32| query.guards.get(usize::try_from(position).ok()?);
+        let types: BTreeSet<&str> = query.positions.iter().filter_map(guard).map(Object::type_name).collect();
+        if types.len() > TYPES_MAX {
+            return Ok(None);
+        }
+        let model = self.model(query.consistency).await?;
+        let lists = try_join_all(types.into_iter().map(|type_name| self.list_objects(&model, query, type_name))).await;
+        let lists = match lists {
+            Ok(lists) => lists,
+            Err(AuthzError::Refused(reason)) => {
+                tracing::debug!(reason, "the server does not list what is visible");
+                return Ok(None);
+            }
+            Err(AuthzError::DeadlineExceeded) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let Some(lists) = lists.into_iter().collect::<Option<Vec<Vec<String>>>>() else { return Ok(None) };
+        let listed: HashSet<&str> = lists.iter().flatten().map(String::as_str).collect();
+        let is_listed = |position: &u32| guard(*position).is_some_and(|guard| listed.contains(guard.as_str()));
+        Ok(Some(Arc::new(query.positions.iter().filter(is_listed).collect())))
+    }
+
+    /// The objects of one type; `None` when the list may have been cut short.
+    async fn list_objects(
+        &self,
+        model: &Model,
+        query: &VisibleSetQuery,
+        type_name: &str,
+    ) -> Result<Option<Vec<String>>, AuthzError> {
+        let (contextual_tuples, context) = wire::new_contextual(&query.contextual)?;
+        let asked = Instant::now();
+        let mut request = Request::new(ListObjectsRequest {
+            store_id: model.store_id.clone(),
+            authorization_model_id: model.id.clone(),
+            r#type: type_name.to_owned(),
+            relation: query.relation.to_string(),
+            user: query.user.to_string(),
+            contextual_tuples,
+            context,
+            consistency: consistency(query.consistency).into(),
+        });
+        request.set_timeout(query.deadline.min(self.server.deadline()).saturating_duration_since(asked));
+        let listed = self.server.client().list_objects(request).await.map_err(|e| wire::failed(&e))?;
+        let objects = listed.into_inner().objects;
+        let whole = self.list_limits.is_whole(objects.len(), asked.elapsed());
+        tracing::debug!(objects = objects.len(), whole, "objects listed");
+        Ok(whole.then_some(objects))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_that_may_have_been_cut_is_not_known() {
+        let limits = Limits { results_max: 1_000, deadline: Duration::from_secs(3) };
+        let rows = [(0, 0, true), (999, 2_999, true), (1_000, 0, false), (1_001, 0, false), (0, 3_000, false)];
+        for (results, took_ms, whole) in rows {
+            let took = Duration::from_millis(took_ms);
+            assert_eq!(limits.is_whole(results, took), whole, "{results} results in {took:?}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! An `OpenFGA` server behind a stack of checks, as one authorizer.
+//!
+//! It makes complete questions of a request's checks: it looks up, once for the request, by which store, model and
+//! generation they are decided, and hands them down in portions, so that no request fills the queue on its own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt, TryStreamExt};
+use roaring::RoaringBitmap;
+use tokio::time::{Instant, timeout_at};
+
+use super::decider::{Answered, Decider, Question, Questions, Scope, accounted};
+use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
+use super::validity::Validity;
+use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+
+/// Checks that go down together: one call of a server with default settings.
+pub const CHECKS_PER_PORTION: usize = 50;
+/// Portions of one request that are under way.
+const PORTIONS_IN_FLIGHT_MAX: usize = 16;
+
+/// See the module.
+pub struct StackedAuthorizer {
+    openfga: Arc<OpenFgaAuthorizer>,
+    decider: Arc<dyn Decider>,
+    validity: Arc<Validity>,
+    /// Ends with this.
+    _changelog: Option<ChangelogWatch>,
+}
+
+impl StackedAuthorizer {
+    /// `decider` is the top of the stack over `openfga`; `validity` is what its cache goes by.
+    #[must_use]
+    pub fn new(
+        openfga: Arc<OpenFgaAuthorizer>,
+        decider: Arc<dyn Decider>,
+        validity: Arc<Validity>,
+        changelog: Option<ChangelogWatch>,
+    ) -> Self {
+        Self { openfga, decider, validity, _changelog: changelog }
+    }
+
+    /// The handle by which whoever learns of a change makes the cache forget.
+    #[must_use]
+    pub fn validity(&self) -> &Arc<Validity> {
+        &self.validity
+    }
+
+    async fn scope(&self, batch: &CheckBatch) -> Result<Arc<Scope>, AuthzError> {
+        // Before anything is asked: an answer that is older than a change must not count as one of the generation after.
+        let current = self.validity.current();
+        let recall = match batch.consistency {
+            Consistency::MinimizeLatency => current.recall,
+            Consistency::HigherConsistency => false,
+        };
+        let Ok(model) = timeout_at(batch.deadline, self.openfga.model(batch.consistency)).await else {
+            return Err(AuthzError::DeadlineExceeded);
+        };
+        let model = model?;
+        let (consistency, generation) = (batch.consistency, current.generation);
+        Ok(Arc::new(Scope { store_id: model.store_id, model_id: model.id, consistency, generation, recall }))
+    }
+
+    /// The answers to the checks from position `first` on.
+    async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Answer>, AuthzError> {
+        let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
+        let answer = |(outcome, position)| Answer::try_from(Answered { position, outcome });
+        outcomes.into_iter().zip(first..).map(answer).collect()
+    }
+}
+
+#[async_trait]
+impl Authorizer for StackedAuthorizer {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let Some(principal) = batch.checks.first().map(|check| &check.user) else { return Ok(Vec::new()) };
+        if batch.deadline <= Instant::now() {
+            return Err(AuthzError::DeadlineExceeded);
+        }
+        let scope = self.scope(batch).await?;
+        let portions = batch.checks.chunks(CHECKS_PER_PORTION).enumerate().map(|(number, checks)| {
+            let question =
+                |check: &_| Question { check: Clone::clone(check), contextual: Arc::clone(&batch.contextual) };
+            let questions = Questions {
+                scope: Arc::clone(&scope),
+                list: checks.iter().map(question).collect(),
+                principal: principal.clone(),
+                deadline: batch.deadline,
+            };
+            self.decide(number * CHECKS_PER_PORTION, questions)
+        });
+        let portions: Vec<_> = portions.collect();
+        // The first failure ends the batch: a part of the decisions is no decision.
+        let answers: Vec<Vec<Answer>> =
+            stream::iter(portions).buffer_unordered(PORTIONS_IN_FLIGHT_MAX).try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        self.openfga.visible_set(query).await
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        self.openfga.model_id().await
+    }
+}

@@ -1,0 +1,80 @@
+//! `ragward explain`.
+
+mod json;
+mod picture;
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::contextual::ContextualArgs;
+use super::{Connection, Failure, Output};
+use crate::proto::retrieval as message;
+use crate::proto::retrieval::explain_request::Target;
+use crate::relationship::{Contextual, RelationshipTuple};
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("target").required(true))]
+pub(super) struct ExplainArgs {
+    /// Who is asked about: `user:anne`, `user:*` or `group:eng#member`.
+    #[arg(long)]
+    user: String,
+    /// The object, `document:handbook`.
+    #[arg(long, group = "target")]
+    object: Option<String>,
+    /// A chunk, in place of an object: its guard is looked up.
+    #[arg(long, value_name = "ID", group = "target", requires = "collection")]
+    chunk: Option<String>,
+    /// The collection of the chunk.
+    #[arg(long, requires = "chunk")]
+    collection: Option<String>,
+    /// The relation; the one that guards chunks (`retrieval.relation`) unless given.
+    #[arg(long)]
+    relation: Option<String>,
+    #[command(flatten)]
+    contextual: ContextualArgs,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// Draws why. Fails when the answer is no, as `ragward check` does.
+pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let Contextual { tuples, context } = args.contextual.read()?;
+    let target = match (args.object, args.chunk) {
+        (Some(object), _) => Target::Object(object),
+        (None, Some(chunk_id)) => {
+            Target::Chunk(message::ChunkReference { collection: args.collection.unwrap_or_default(), chunk_id })
+        }
+        (None, None) => return Err(Failure::usage("give `--object`, or `--chunk` and `--collection`")),
+    };
+    let request = message::ExplainRequest {
+        user: args.user,
+        target: Some(target),
+        relation: args.relation.unwrap_or_default(),
+        contextual_tuples: tuples.iter().map(tuple_message).collect::<Result<_, _>>()?,
+        context: Some(values(context)?),
+    };
+    let client = args.connection.open_existing(config).await?;
+    let explained = client.retrieval().explain(request).await?.into_inner();
+    output.result(&json::response(&explained), || picture::draw(&explained))?;
+    if explained.allowed { Ok(()) } else { Err(Failure::failed("")) }
+}
+
+fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple, Failure> {
+    let condition = tuple.condition.as_ref().map(|condition| {
+        let context = Some(values(condition.context())?);
+        Ok::<_, Failure>(message::TupleCondition { name: condition.name().to_owned(), context })
+    });
+    Ok(message::RelationshipTuple {
+        user: tuple.user.to_string(),
+        relation: tuple.relation.to_string(),
+        object: tuple.object.to_string(),
+        condition: condition.transpose()?,
+    })
+}
+
+/// JSON as the message for it.
+fn values<T: serde::de::DeserializeOwned>(context: serde_json::Map<String, serde_json::Value>) -> Result<T, Failure> {
+    let context = serde_json::Value::Object(context);
+    serde_json::from_value(context).map_err(|e| Failure::usage(format!("the context cannot be sent: {e}")))
+}

@@ -1,0 +1,96 @@
+//! An explanation as JSON: the message, with the names of its enums.
+
+use serde_json::{Map, Value, json};
+
+use crate::proto::retrieval::explanation_step::Kind;
+use crate::proto::retrieval::{ExplainResponse, ExplanationStep, FoundCondition, FoundTuple};
+
+pub(super) fn response(explained: &ExplainResponse) -> Value {
+    json!({
+        "allowed": explained.allowed,
+        "undecided": explained.undecided,
+        "user": explained.user,
+        "relation": explained.relation,
+        "object": explained.object,
+        "authorization_model_id": explained.authorization_model_id,
+        "root": explained.root.as_ref().map(step),
+    })
+}
+
+/// The decoder bounds the nesting of a message, so this may call itself.
+fn step(step_: &ExplanationStep) -> Value {
+    let mut shown = Map::new();
+    let outcome = step_.outcome().as_str_name().trim_start_matches("EXPLANATION_OUTCOME_");
+    shown.insert("outcome".to_owned(), outcome.into());
+    shown.insert("has_say".to_owned(), step_.has_say.into());
+    if let Some((name, kind)) = step_.kind.as_ref().map(kind) {
+        shown.insert(name.to_owned(), kind);
+    }
+    if !step_.steps.is_empty() {
+        shown.insert("steps".to_owned(), step_.steps.iter().map(step).collect());
+    }
+    if step_.omitted > 0 {
+        shown.insert("omitted".to_owned(), step_.omitted.into());
+    }
+    Value::Object(shown)
+}
+
+fn kind(kind: &Kind) -> (&'static str, Value) {
+    match kind {
+        Kind::Relation(relation) => {
+            let mut shown = json!({
+                "relation": relation.relation,
+                "object": relation.object,
+                "definition": relation.definition,
+                "operator": relation.operator().as_str_name().trim_start_matches("SET_OPERATOR_"),
+            });
+            if let (Value::Object(shown), Some(through)) = (&mut shown, &relation.through) {
+                shown.insert("through".to_owned(), found(through));
+            }
+            let closed = relation.closed().as_str_name().trim_start_matches("CLOSED_REASON_");
+            if let (Value::Object(shown), false) = (&mut shown, closed == "UNSPECIFIED") {
+                shown.insert("closed".to_owned(), closed.into());
+            }
+            ("relation", shown)
+        }
+        Kind::Operation(operation) => {
+            let operator = operation.operator().as_str_name().trim_start_matches("SET_OPERATOR_");
+            ("operation", json!({ "operator": operator, "definition": operation.definition }))
+        }
+        Kind::Tuples(definition) => ("tuples", definition.as_str().into()),
+        Kind::Parents(definition) => ("parents", definition.as_str().into()),
+        Kind::Tuple(tuple) => ("tuple", found(tuple)),
+        Kind::NoTuple(none) => {
+            ("no_tuple", json!({ "relation": none.relation, "object": none.object, "looked_for": none.looked_for }))
+        }
+        Kind::NotAsked(not_asked) => {
+            ("not_asked", json!({ "tuple": not_asked.tuple.as_ref().map(found), "relation": not_asked.relation }))
+        }
+    }
+}
+
+fn found(tuple: &FoundTuple) -> Value {
+    let mut shown = json!({ "user": tuple.user, "relation": tuple.relation, "object": tuple.object });
+    if let (Value::Object(shown), Some(found)) = (&mut shown, &tuple.condition) {
+        shown.insert("condition".to_owned(), condition(found));
+    }
+    shown
+}
+
+fn condition(found: &FoundCondition) -> Value {
+    let inputs: Vec<Value> = found
+        .inputs
+        .iter()
+        .map(|input| {
+            let source = input.source().as_str_name().trim_start_matches("INPUT_SOURCE_");
+            json!({ "parameter": input.parameter, "value": input.value, "source": source })
+        })
+        .collect();
+    json!({
+        "name": found.name,
+        "expression": found.expression,
+        "inputs": inputs,
+        "met": found.met,
+        "error": found.error,
+    })
+}

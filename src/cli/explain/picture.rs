@@ -1,0 +1,293 @@
+//! An explanation as a tree on the terminal. What decides comes first; what had no say is one line.
+
+use std::fmt::Write;
+
+use crate::proto::retrieval::explanation_step::Kind;
+use crate::proto::retrieval::{
+    ClosedReason, ExplainResponse, ExplanationOutcome as Outcome, ExplanationStep, FoundCondition, FoundTuple,
+    InputSource, NoTupleStep, RelationStep, SetOperator,
+};
+
+/// Longest definition in a line, in characters.
+const DEFINITION_CHARACTERS_MAX: usize = 72;
+
+/// The whole picture, the answer first.
+pub(super) fn draw(explained: &ExplainResponse) -> String {
+    let ExplainResponse { user, relation, object, undecided, .. } = explained;
+    let question = format!("{user} {relation} {object}");
+    let answer = match (explained.allowed, undecided.as_str()) {
+        (true, _) => format!("allowed: {question}"),
+        (false, "") => format!("denied: {question}"),
+        (false, why) => format!("not decided, and so denied: {question}\n{why}"),
+    };
+    let mut picture = format!("{}\n", printable(&answer));
+    if let Some(root) = &explained.root {
+        picture.push('\n');
+        Pen { lines: &mut picture }
+            .step(root, Place { before: "", branch: "", below: "", object: "", taken_out: false });
+    }
+    let _infallible = write!(picture, "\nmodel {}", explained.authorization_model_id);
+    picture
+}
+
+struct Pen<'a> {
+    lines: &'a mut String,
+}
+
+/// Where a step is drawn.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    /// The lines of the branches around it.
+    before: &'a str,
+    /// Its own branch, and what goes on below it.
+    branch: &'a str,
+    below: &'a str,
+    /// The object that the step above is about; it need not be named again.
+    object: &'a str,
+    /// Whether it is what `but not` takes out.
+    taken_out: bool,
+}
+
+impl Pen<'_> {
+    /// The decoder bounds the nesting of a message, so this may call itself.
+    fn step(&mut self, step: &ExplanationStep, at: Place<'_>) {
+        let outcome = step.outcome();
+        let line = match (at.taken_out, outcome) {
+            (false, _) => format!("{} {}", mark(outcome), text(step, at.object)),
+            (true, Outcome::Holds) => format!("✗ but not {}: it holds, and takes the user out", text(step, at.object)),
+            (true, Outcome::DoesNotHold) => {
+                // Why somebody is not taken out would be a long story of nothing.
+                self.line(at.before, at.branch, &format!("✓ but not {}: it does not hold", name(step, at.object)));
+                return;
+            }
+            (true, Outcome::Cycle | Outcome::ConditionFailed | Outcome::TooDeep | Outcome::Unspecified) => {
+                format!("{} but not {}", mark(outcome), text(step, at.object))
+            }
+        };
+        self.line(at.before, at.branch, &line);
+        let around = format!("{}{}", at.before, at.below);
+        let object = match &step.kind {
+            Some(Kind::Relation(relation)) => relation.object.as_str(),
+            Some(
+                Kind::Operation(_)
+                | Kind::Tuples(_)
+                | Kind::Parents(_)
+                | Kind::Tuple(_)
+                | Kind::NoTuple(_)
+                | Kind::NotAsked(_),
+            )
+            | None => at.object,
+        };
+        self.steps(step, &around, object);
+    }
+
+    fn steps(&mut self, step: &ExplanationStep, around: &str, object: &str) {
+        let takes_out = operator(step) == SetOperator::Difference;
+        let mut below = Below::default();
+        below.collect(step, object);
+        let notes = below.notes(step.outcome());
+        let last = below.drawn.len() + notes.len();
+        for (number, (position, step)) in below.drawn.iter().enumerate() {
+            let (branch, rest) = branches(number + 1 == last);
+            let taken_out = takes_out && *position == 1;
+            self.step(step, Place { before: around, branch, below: rest, object, taken_out });
+        }
+        for (number, note) in notes.iter().enumerate() {
+            let (branch, _) = branches(below.drawn.len() + number + 1 == last);
+            self.line(around, branch, note);
+        }
+    }
+
+    fn line(&mut self, before: &str, branch: &str, text: &str) {
+        self.lines.push_str(before);
+        self.lines.push_str(branch);
+        self.lines.push_str(&printable(text));
+        self.lines.push('\n');
+    }
+}
+
+/// What is drawn below a step.
+#[derive(Default)]
+struct Below<'a> {
+    /// Steps that have a say, each with its position.
+    drawn: Vec<(usize, &'a ExplanationStep)>,
+    aside: Vec<String>,
+    omitted: u64,
+}
+
+impl<'a> Below<'a> {
+    /// The tuples and parents of a union stand for themselves: a line of its own would say nothing more.
+    fn collect(&mut self, step: &'a ExplanationStep, object: &str) {
+        let operator = operator(step);
+        self.omitted += step.omitted;
+        for (position, below) in step.steps.iter().enumerate() {
+            let transparent = matches!(below.kind, Some(Kind::Tuples(_) | Kind::Parents(_)));
+            let taken_out = operator == SetOperator::Difference && position == 1;
+            if !below.has_say {
+                let mark = if taken_out { negated(below.outcome()) } else { mark(below.outcome()) };
+                let but_not = if taken_out { "but not " } else { "" };
+                self.aside.push(format!("{mark} {but_not}{}", name(below, object)));
+            } else if transparent && operator == SetOperator::Union {
+                self.collect(below, object);
+            } else {
+                self.drawn.push((position, below));
+            }
+        }
+    }
+
+    fn notes(&self, outcome: Outcome) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.aside.is_empty() {
+            notes.push(format!("· without say: {}", self.aside.join(", ")));
+        }
+        match (self.omitted, outcome) {
+            (0, _) => {}
+            (more, Outcome::Holds) => notes.push(format!("· and {more} more")),
+            (more, _) => notes.push(format!("· and {more} more that do not help")),
+        }
+        notes
+    }
+}
+
+fn branches(last: bool) -> (&'static str, &'static str) {
+    if last { ("└─ ", "   ") } else { ("├─ ", "│  ") }
+}
+
+fn mark(outcome: Outcome) -> char {
+    match outcome {
+        Outcome::Holds => '✓',
+        Outcome::DoesNotHold => '✗',
+        Outcome::Cycle => '↺',
+        Outcome::ConditionFailed => '!',
+        Outcome::TooDeep | Outcome::Unspecified => '?',
+    }
+}
+
+/// The mark of what is taken out.
+fn negated(outcome: Outcome) -> char {
+    match outcome {
+        Outcome::Holds => mark(Outcome::DoesNotHold),
+        Outcome::DoesNotHold => mark(Outcome::Holds),
+        unknown @ (Outcome::Cycle | Outcome::ConditionFailed | Outcome::TooDeep | Outcome::Unspecified) => {
+            mark(unknown)
+        }
+    }
+}
+
+fn operator(step: &ExplanationStep) -> SetOperator {
+    match &step.kind {
+        Some(Kind::Relation(relation)) => relation.operator(),
+        Some(Kind::Operation(operation)) => operation.operator(),
+        Some(Kind::Tuples(_) | Kind::Parents(_) | Kind::Tuple(_) | Kind::NoTuple(_) | Kind::NotAsked(_)) | None => {
+            SetOperator::Unspecified
+        }
+    }
+}
+
+/// What a step is called within the definition above it.
+fn name(step: &ExplanationStep, object: &str) -> String {
+    match &step.kind {
+        Some(Kind::Relation(relation)) => relation_name(relation, object),
+        Some(Kind::Operation(operation)) => format!("({})", short(&operation.definition)),
+        Some(Kind::Tuples(definition) | Kind::Parents(definition)) => short(definition),
+        Some(Kind::Tuple(tuple)) => found(tuple),
+        Some(Kind::NoTuple(none)) => no_tuple(none),
+        Some(Kind::NotAsked(not_asked)) => {
+            let tuple = not_asked.tuple.as_ref().map(found).unwrap_or_default();
+            format!("{tuple}: its type has no relation {}", not_asked.relation)
+        }
+        None => "something that this version does not know".to_owned(),
+    }
+}
+
+fn text(step: &ExplanationStep, object: &str) -> String {
+    let Some(Kind::Relation(relation)) = &step.kind else { return name(step, object) };
+    let name = name(step, object);
+    let led_here = match &relation.through {
+        Some(tuple) => format!("{} → {name}", found(tuple)),
+        None => name,
+    };
+    match relation.closed() {
+        ClosedReason::Unspecified if is_set_operation(&relation.definition) => {
+            format!("{led_here} = {}", short(&relation.definition))
+        }
+        ClosedReason::Unspecified => led_here,
+        ClosedReason::Itself => format!("{led_here}: that is the user itself"),
+        ClosedReason::OutOfReach => format!("{led_here}: the model has no way for such a user to hold it"),
+        ClosedReason::Cycle => format!("{led_here}: asked already above; a cycle decides nothing"),
+        ClosedReason::TooDeep => format!("{led_here}: too many levels away, not looked at"),
+        ClosedReason::Limit => format!("{led_here}: not unfolded, the explanation is long enough"),
+    }
+}
+
+/// What is none shows in the steps.
+fn is_set_operation(definition: &str) -> bool {
+    [" or ", " and ", " but not "].iter().any(|operator| definition.contains(operator))
+}
+
+fn relation_name(relation: &RelationStep, object: &str) -> String {
+    if relation.object == object {
+        relation.relation.clone()
+    } else {
+        format!("{} of {}", relation.relation, relation.object)
+    }
+}
+
+fn no_tuple(none: &NoTupleStep) -> String {
+    let NoTupleStep { relation, object, looked_for } = none;
+    // One user has an id; the rest is a kind of users.
+    let who = |user: &String| if user.contains(':') { user.clone() } else { format!("any {user}") };
+    let who: Vec<String> = looked_for.iter().map(who).collect();
+    let who = if who.is_empty() { "any such user".to_owned() } else { who.join(" or ") };
+    format!("no tuple: {who} {relation} {object}")
+}
+
+fn found(tuple: &FoundTuple) -> String {
+    let names = format!("{} {} {}", tuple.user, tuple.relation, tuple.object);
+    match &tuple.condition {
+        Some(condition) => format!("{names} with {}", condition_text(condition)),
+        None => names,
+    }
+}
+
+fn condition_text(condition: &FoundCondition) -> String {
+    let input = |input: &crate::proto::retrieval::ConditionInput| {
+        let source = match input.source() {
+            InputSource::Tuple => "tuple",
+            InputSource::Request => "request",
+            InputSource::Missing => return format!("{} is missing", input.parameter),
+            InputSource::Unspecified => "?",
+        };
+        format!("{} = {} ({source})", input.parameter, input.value)
+    };
+    let inputs: Vec<String> = condition.inputs.iter().map(input).collect();
+    let met = match (condition.met, condition.error.as_str()) {
+        (true, _) => "met",
+        (false, "") => "not met",
+        (false, _) => "cannot be evaluated",
+    };
+    format!("{}, {met}: {}; {}", condition.name, short(&condition.expression), inputs.join(", "))
+}
+
+fn short(text: &str) -> String {
+    let line: Vec<&str> = text.split_whitespace().collect();
+    let line = line.join(" ");
+    match line.char_indices().nth(DEFINITION_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
+        None => line,
+    }
+}
+
+/// Names are others' input: nothing in them moves the cursor or turns the direction of writing.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for c in text.chars() {
+        let escaped = c.escape_debug();
+        if c == '\n' || matches!(c, '\'' | '"' | '\\') || escaped.len() == 1 {
+            printable.push(c);
+        } else {
+            printable.extend(escaped);
+        }
+    }
+    printable
+}

@@ -1,0 +1,146 @@
+//! Who calls, and what the caller may ask for: a verified token, or somebody who is believed without one.
+
+use std::sync::Arc;
+
+use super::details::AuthorizationDetails;
+use super::principal::{Delegation, Principal, TokenFacts};
+use super::{Scope, Scopes};
+use crate::relationship::{Contextual, Object, ParseError, TypeName};
+
+/// What is believed of the bearer of a token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifiedToken {
+    pub(super) facts: Arc<TokenFacts>,
+    /// The subject as an `OpenFGA` user; nobody for a client whose kind has no type.
+    pub(super) user: Option<Object>,
+    pub(super) user_type: TypeName,
+    pub(super) contextual: Arc<Contextual>,
+    pub(super) delegation: Option<Arc<Delegation>>,
+    pub(super) details: Option<Arc<AuthorizationDetails>>,
+    /// When the user was asked for a proof (`auth_time`), in seconds since 1970.
+    pub(super) authenticated_at: Option<u64>,
+    /// How (`acr`).
+    pub(super) authentication_class: Option<String>,
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub enum Caller {
+    /// Somebody whose word is taken: the local administrator, or everybody where identity is insecure.
+    Believed,
+    /// The bearer of a token.
+    Verified(Arc<VerifiedToken>),
+}
+
+/// Why a caller is not the principal that the request names.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// The name is no user.
+    #[error(transparent)]
+    Malformed(#[from] ParseError),
+    /// The token speaks for another user, and may not name one.
+    #[error("the token does not let its bearer ask for this user")]
+    OtherUser,
+    /// The token speaks for a client, which is no user.
+    #[error("the token speaks for a client, not for a user")]
+    NoUser,
+}
+
+/// What a request asks of the login behind its token (RFC 9470).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepUp {
+    /// One of these authentication classes; any, when there are none.
+    pub acr_values: Vec<String>,
+    /// The login is at most this old, in seconds.
+    pub max_age: Option<u64>,
+}
+
+impl VerifiedToken {
+    /// What is recorded of it.
+    #[must_use]
+    pub fn facts(&self) -> &TokenFacts {
+        &self.facts
+    }
+
+    /// Whether it was narrowed by details, or acts for another. Such a token is for retrieval, not for administration.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        self.details.is_some()
+    }
+
+    /// Whether somebody else acts for the subject.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        self.delegation.is_some()
+    }
+
+    /// Whether it serves one request only.
+    #[must_use]
+    pub fn is_single_use(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.is_single_use())
+    }
+
+    /// Whether the login behind it is good enough. Pure: `now` is in seconds since 1970.
+    #[must_use]
+    pub fn satisfies(&self, required: &StepUp, now: u64) -> bool {
+        let class = self.authentication_class.as_ref();
+        let class_fits =
+            required.acr_values.is_empty() || class.is_some_and(|class| required.acr_values.contains(class));
+        let recent = |max_age: u64| self.authenticated_at.is_some_and(|at| now <= at.saturating_add(max_age));
+        class_fits && required.max_age.is_none_or(recent)
+    }
+
+    fn itself(self: &Arc<Self>) -> Result<Principal, CallerError> {
+        let subject = self.user.clone().ok_or(CallerError::NoUser)?;
+        Ok(Principal::of_token(subject, Arc::clone(&self.contextual), self))
+    }
+}
+
+impl Caller {
+    /// The scopes of the token; `None` for somebody who is believed without one.
+    #[must_use]
+    pub fn scopes(&self) -> Option<Scopes> {
+        match self {
+            Self::Believed => None,
+            Self::Verified(token) => Some(token.facts.scopes),
+        }
+    }
+
+    /// The principal of a request that names `user`; an empty name is the token's own subject.
+    ///
+    /// # Errors
+    /// When the name is malformed, or another than the token's without the scope to name one.
+    pub fn principal(&self, user: &str) -> Result<Principal, CallerError> {
+        let token = match self {
+            Self::Believed => return Ok(Principal::stated(user)?),
+            Self::Verified(token) => token,
+        };
+        let own = token.user.as_ref().is_some_and(|own| own.as_str() == user);
+        if user.is_empty() || own {
+            return token.itself();
+        }
+        // Who acts for one user may not name another, whatever the token's scopes.
+        if !token.facts.scopes.contains(Scope::AssertUser) || token.is_delegated() {
+            return Err(CallerError::OtherUser);
+        }
+        let subject = Principal::stated(user)?.subject().clone();
+        if subject.type_name() != token.user_type.as_str() {
+            return Err(CallerError::OtherUser);
+        }
+        // The tuples of the token are its own subject's; its context (such as the tenant) binds the call as a whole.
+        let context = token.contextual.context.clone();
+        let contextual = Arc::new(Contextual { tuples: Vec::new(), context });
+        Ok(Principal::asserted_by_token(subject, contextual, token))
+    }
+
+    /// Who writes, for the check of the write relation; `None` for somebody who is believed.
+    ///
+    /// # Errors
+    /// When the token speaks for nobody that a relation can be held by.
+    pub fn writer(&self) -> Result<Option<Principal>, CallerError> {
+        match self {
+            Self::Believed => Ok(None),
+            Self::Verified(token) => token.itself().map(Some),
+        }
+    }
+}

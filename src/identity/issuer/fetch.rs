@@ -1,0 +1,157 @@
+//! Reads an issuer's metadata (RFC 8414, `OpenID` Connect Discovery) and key set over HTTPS, or over HTTP on this machine. No
+//! redirects, a limit on time and on bytes.
+
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Client, StatusCode, Url};
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::Value;
+
+use super::super::json;
+use super::super::key_set::{KeySet, KeySetError};
+
+/// The longest that one document may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest document. Key sets have some kilobytes.
+const BYTES_MAX: usize = 256 * 1024;
+/// Deepest nesting of an issuer's metadata.
+const DEPTH_MAX: usize = 8;
+
+/// Fetches documents of issuers.
+#[derive(Clone, Debug)]
+pub struct HttpClient {
+    client: Client,
+}
+
+/// Why an issuer cannot be used as configured.
+#[derive(Debug, thiserror::Error)]
+pub enum IssuerConfigError {
+    /// Not an address for keys.
+    #[error("`{0}` must be an `https` URL without user, query and fragment; `http` is for loopback alone")]
+    Url(String),
+    /// TLS cannot be prepared.
+    #[error("cannot prepare TLS for the issuers: {0}")]
+    Tls(String),
+}
+
+/// Why a document was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FetchError {
+    #[error("`{url}` did not answer: {source}")]
+    Http { url: Url, source: reqwest::Error },
+    #[error("`{url}` answered with status {status}")]
+    Status { url: Url, status: StatusCode },
+    #[error("`{0}` is larger than {BYTES_MAX} bytes")]
+    TooLarge(Url),
+    #[error("the metadata of the issuer is not as it should be: {0}")]
+    Metadata(String),
+    #[error(transparent)]
+    KeySet(#[from] KeySetError),
+    #[error("the key set has no key that can be used")]
+    NoUsableKey,
+    #[error(transparent)]
+    Url(#[from] IssuerConfigError),
+}
+
+/// A URL that keys may be read from.
+pub(super) fn check_url(text: &str) -> Result<Url, IssuerConfigError> {
+    let refused = || IssuerConfigError::Url(text.to_owned());
+    let url = Url::parse(text).map_err(|_malformed| refused())?;
+    let is_loopback = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return Err(refused()),
+    };
+    let is_plain =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    match url.scheme() {
+        "https" if is_plain => Ok(url),
+        "http" if is_plain && is_loopback => Ok(url),
+        _ => Err(refused()),
+    }
+}
+
+impl HttpClient {
+    /// A client that trusts the system's certificates.
+    ///
+    /// # Errors
+    /// When TLS cannot be prepared.
+    pub fn new() -> Result<Self, IssuerConfigError> {
+        let tls = |error: String| IssuerConfigError::Tls(error);
+        let mut roots = RootCertStore::empty();
+        // A certificate that cannot be read is one that is not trusted.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let config = ClientConfig::builder_with_provider(ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .map_err(|e| tls(e.to_string()))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let client = Client::builder()
+            .tls_backend_preconfigured(config)
+            .redirect(Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(TIMEOUT)
+            .build();
+        Ok(Self { client: client.map_err(|e| tls(e.to_string()))? })
+    }
+
+    /// The keys of an issuer, from where it says that they are unless `key_set_url` does.
+    pub(super) async fn key_set(&self, issuer: &str, key_set_url: Option<&str>) -> Result<KeySet, FetchError> {
+        let url = match key_set_url {
+            Some(url) => check_url(url)?,
+            None => self.discover(issuer).await?,
+        };
+        let keys = KeySet::parse(&self.get(url).await?)?;
+        if keys.is_empty() { Err(FetchError::NoUsableKey) } else { Ok(keys) }
+    }
+
+    /// Where the issuer's metadata says that its keys are.
+    async fn discover(&self, issuer: &str) -> Result<Url, FetchError> {
+        let issuer_url = check_url(issuer)?;
+        let path = issuer_url.path().trim_end_matches('/');
+        let mut oauth = issuer_url.clone();
+        oauth.set_path(&format!("/.well-known/oauth-authorization-server{path}"));
+        let mut openid = issuer_url.clone();
+        openid.set_path(&format!("{path}/.well-known/openid-configuration"));
+        match self.metadata(oauth, issuer).await {
+            Ok(url) => Ok(url),
+            Err(error) => {
+                tracing::debug!(issuer, %error, "no authorization server metadata; trying OpenID discovery");
+                self.metadata(openid, issuer).await
+            }
+        }
+    }
+
+    async fn metadata(&self, url: Url, issuer: &str) -> Result<Url, FetchError> {
+        let bytes = self.get(url).await?;
+        let metadata = json::object(&bytes, DEPTH_MAX).map_err(|e| FetchError::Metadata(e.to_string()))?;
+        // RFC 8414, section 3.3: otherwise one issuer could speak for another.
+        if metadata.get("issuer").and_then(Value::as_str) != Some(issuer) {
+            return Err(FetchError::Metadata("it names another issuer".to_owned()));
+        }
+        let key_set_url = metadata.get("jwks_uri").and_then(Value::as_str);
+        let key_set_url = key_set_url.ok_or_else(|| FetchError::Metadata("it has no `jwks_uri`".to_owned()))?;
+        Ok(check_url(key_set_url)?)
+    }
+
+    async fn get(&self, url: Url) -> Result<Vec<u8>, FetchError> {
+        let http = |source| FetchError::Http { url: url.clone(), source };
+        let request = self.client.get(url.clone()).header("accept", "application/json");
+        let mut response = request.send().await.map_err(http)?;
+        if response.status() != StatusCode::OK {
+            return Err(FetchError::Status { url, status: response.status() });
+        }
+        let mut bytes = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(http)? {
+            if bytes.len() + piece.len() > BYTES_MAX {
+                return Err(FetchError::TooLarge(url));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,72 @@
+//! A signed token in its compact form (RFC 7515, section 7.1), taken apart before anything in it is believed.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Map, Value};
+
+use super::Refusal;
+use super::json;
+use super::key_set::{Algorithm, KEY_ID_BYTES_MAX, PublicKey};
+
+/// Longest token, in bytes. gRPC's own limit for all headers of a request is of this order.
+pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// Deepest nesting of a token's claims and header.
+const DEPTH_MAX: usize = 16;
+/// The types of an access token (RFC 9068, section 4). Media types are compared without regard to case.
+const TYPES: [&str; 2] = ["at+jwt", "application/at+jwt"];
+/// Header parameters that would lead to a key elsewhere, or that change what is signed and how it is read.
+const REFUSED_PARAMETERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
+
+/// A token in parts. None of them is believed yet.
+pub(super) struct Jws<'t> {
+    signed: &'t str,
+    signature: Vec<u8>,
+    pub(super) algorithm: Algorithm,
+    pub(super) key_id: String,
+    claims: Map<String, Value>,
+}
+
+impl<'t> Jws<'t> {
+    pub(super) fn parse(token: &'t str) -> Result<Self, Refusal> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Refusal::Size);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(Refusal::Form)?;
+        let (header, payload) = signed.split_once('.').ok_or(Refusal::Form)?;
+        let decode = |part: &str| URL_SAFE_NO_PAD.decode(part).map_err(|_malformed| Refusal::Form);
+        let signature = decode(signature)?;
+        let (algorithm, key_id) = check_header(&object(&decode(header)?)?)?;
+        Ok(Self { signed, signature, algorithm, key_id, claims: object(&decode(payload)?)? })
+    }
+
+    /// Who claims to have issued it: enough to choose the keys that can prove it.
+    pub(super) fn claimed_issuer(&self) -> Option<&str> {
+        self.claims.get("iss").and_then(Value::as_str)
+    }
+
+    /// The claims, once the key proves them.
+    pub(super) fn verify(self, key: &PublicKey) -> Result<Map<String, Value>, Refusal> {
+        if key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
+            Ok(self.claims)
+        } else {
+            Err(Refusal::Signature)
+        }
+    }
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, Refusal> {
+    json::object(bytes, DEPTH_MAX).map_err(|_malformed| Refusal::Form)
+}
+
+fn check_header(header: &Map<String, Value>) -> Result<(Algorithm, String), Refusal> {
+    let text = |name: &str| header.get(name).and_then(Value::as_str);
+    if REFUSED_PARAMETERS.iter().any(|name| header.contains_key(*name)) {
+        return Err(Refusal::Header);
+    }
+    if !text("typ").is_some_and(|found| TYPES.iter().any(|expected| found.eq_ignore_ascii_case(expected))) {
+        return Err(Refusal::Type);
+    }
+    let algorithm = text("alg").and_then(Algorithm::parse).ok_or(Refusal::Algorithm)?;
+    let key_id = text("kid").filter(|id| !id.is_empty() && id.len() <= KEY_ID_BYTES_MAX).ok_or(Refusal::Key)?;
+    Ok((algorithm, key_id.to_owned()))
+}

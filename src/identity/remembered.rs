@@ -1,0 +1,88 @@
+//! Tokens that were verified lately, and tokens that serve one request only.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ring::digest::{SHA256, digest};
+
+use super::{Refusal, VerifiedToken};
+
+/// Most tokens of one generation. A token is some kilobytes in memory.
+const TOKENS_MAX: usize = 8_192;
+/// How long a token is believed without looking at its issuer's keys again, in seconds: a key that was withdrawn counts for
+/// this long at most.
+pub(super) const REMEMBERED_SECONDS_MAX: u64 = 300;
+/// Most tokens for one request that are remembered as used. When there are more, such tokens are refused.
+const USED_MAX: usize = 100_000;
+
+type Digest = [u8; 32];
+
+/// Verified tokens by the digest of their bytes, so that no token lies in memory. When a generation is full it becomes the
+/// old one, and the old one goes.
+#[derive(Debug, Default)]
+pub(super) struct RememberedTokens {
+    generations: Mutex<Generations>,
+}
+
+#[derive(Debug, Default)]
+struct Generations {
+    young: HashMap<Digest, Entry>,
+    old: HashMap<Digest, Entry>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    token: Arc<VerifiedToken>,
+    /// In seconds since 1970.
+    until: u64,
+}
+
+impl RememberedTokens {
+    pub(super) fn digest(token: &str) -> Digest {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        bytes
+    }
+
+    /// The token of this digest while it is to be believed.
+    pub(super) fn get(&self, digest: &Digest, now: u64) -> Option<Arc<VerifiedToken>> {
+        let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = generations.young.get(digest).or_else(|| generations.old.get(digest))?;
+        (now < entry.until).then(|| Arc::clone(&entry.token))
+    }
+
+    pub(super) fn insert(&self, digest: Digest, token: &Arc<VerifiedToken>, now: u64) {
+        let until = token.facts.expires_at.min(now.saturating_add(REMEMBERED_SECONDS_MAX));
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        if generations.young.len() >= TOKENS_MAX {
+            generations.old = mem::take(&mut generations.young);
+        }
+        generations.young.insert(digest, Entry { token: Arc::clone(token), until });
+    }
+}
+
+/// Tokens for one request that were used, each until it is void anyway. Of this process only: see `SECURITY.md`.
+#[derive(Debug, Default)]
+pub(super) struct UsedTokens {
+    used: Mutex<HashMap<Digest, u64>>,
+}
+
+impl UsedTokens {
+    /// Uses a token up.
+    pub(super) fn claim(&self, token: &VerifiedToken, leeway_seconds: u64, now: u64) -> Result<(), Refusal> {
+        let facts = &token.facts;
+        // The length keeps issuer and id apart.
+        let name = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.token_id);
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if used.len() >= USED_MAX {
+            used.retain(|_, until| now < *until);
+        }
+        let digest = RememberedTokens::digest(&name);
+        if used.len() >= USED_MAX || used.contains_key(&digest) {
+            return Err(Refusal::Used);
+        }
+        used.insert(digest, facts.expires_at.saturating_add(leeway_seconds));
+        Ok(())
+    }
+}

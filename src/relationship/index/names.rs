@@ -1,0 +1,109 @@
+//! The names of objects by number, and back, without an allocation for each name.
+//!
+//! Names lie one after another in pages; a hash table holds numbers alone and compares with the names in the pages. Per
+//! name that is its text, four bytes for where it ends, and 6 to 11 bytes of the table. Full pages are shared between
+//! the states that have them.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use hashbrown::HashTable;
+
+use super::{ObjectId, at};
+
+/// Names of one page. At 512 bytes for the longest name a page stays far below what its 32-bit ends can say.
+const PAGE: u32 = 4096;
+
+/// Consecutive numbers and their names.
+#[derive(Clone, Debug)]
+pub(super) struct Names {
+    first: u32,
+    count: u32,
+    pages: Vec<Arc<Page>>,
+    numbers: HashTable<u32>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Page {
+    text: String,
+    /// Where in the text each name ends.
+    ends: Vec<u32>,
+}
+
+impl Page {
+    fn name(&self, slot: usize) -> Option<&str> {
+        let start = slot.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
+        let end = self.ends.get(slot)?;
+        self.text.get(at(start)..at(*end))
+    }
+}
+
+impl Names {
+    /// No names; the first one will have this number.
+    pub(super) fn from(first: ObjectId) -> Self {
+        Self { first: first.0, count: 0, pages: Vec::new(), numbers: HashTable::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        at(self.count)
+    }
+
+    /// The number that the next new name gets.
+    pub(super) fn next(&self) -> ObjectId {
+        ObjectId(self.first.saturating_add(self.count))
+    }
+
+    pub(super) fn name(&self, number: ObjectId) -> Option<&str> {
+        name_of(&self.pages, number.0.checked_sub(self.first)?)
+    }
+
+    /// The number of a name whose hash is this.
+    pub(super) fn find(&self, hash: u64, name: &str) -> Option<ObjectId> {
+        self.numbers.find(hash, |number| self.name(ObjectId(*number)) == Some(name)).copied().map(ObjectId)
+    }
+
+    /// Puts a name in that is not in.
+    pub(super) fn push(&mut self, hasher: &RandomState, hash: u64, name: &str) -> ObjectId {
+        let number = self.next();
+        debug_assert!(number.0 < ObjectId::UNKNOWN.0, "four billion names do not fit into memory");
+        if self.count.is_multiple_of(PAGE) {
+            self.close_page();
+            self.pages.push(Arc::default());
+        }
+        if let Some(page) = self.pages.last_mut() {
+            let page = Arc::make_mut(page);
+            page.text.push_str(name);
+            page.ends.push(u32::try_from(page.text.len()).unwrap_or(u32::MAX));
+        }
+        self.count += 1;
+        let Self { first, pages, numbers, .. } = self;
+        let hash_of = |number: &u32| hasher.hash_one(name_of(pages, *number - *first).unwrap_or_default());
+        numbers.insert_unique(hash, number.0, hash_of);
+        number
+    }
+
+    /// Puts in the names that follow on these.
+    pub(super) fn append(&mut self, hasher: &RandomState, later: &Self) {
+        debug_assert_eq!(self.next().0, later.first, "numbers are given one after another");
+        for name in later.iter() {
+            self.push(hasher, hasher.hash_one(name), name);
+        }
+    }
+
+    /// In the order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
+        self.pages.iter().flat_map(|page| (0..page.ends.len()).filter_map(|slot| page.name(slot)))
+    }
+
+    /// Gives back what the last page and the list of pages hold more than they need.
+    pub(super) fn close_page(&mut self) {
+        if let Some(page) = self.pages.last_mut().and_then(Arc::get_mut) {
+            page.text.shrink_to_fit();
+            page.ends.shrink_to_fit();
+        }
+    }
+}
+
+fn name_of(pages: &[Arc<Page>], position: u32) -> Option<&str> {
+    pages.get(at(position / PAGE))?.name(at(position % PAGE))
+}

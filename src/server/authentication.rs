@@ -1,0 +1,297 @@
+//! The one gate that every request passes before any service sees it: who calls, and whether the token is for this call.
+//!
+//! INVARIANT (no way around): the layer lies around all services. What is not named in [`access`] needs the most that
+//! there is, and a service that finds no caller in its request refuses it.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderMap, header};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+use tower::{Layer, Service};
+
+use super::resource_metadata;
+use super::status::{self, DOMAIN};
+use crate::identity::{
+    AuthenticationError, Caller, CallerError, Principal, Scope, StepUp, TokenVerifier, VerifiedToken,
+};
+use crate::relationship::Relation;
+use crate::retrieval::FieldViolation;
+
+/// Who is let in.
+#[derive(Clone)]
+pub enum Authentication {
+    /// Everybody, as whom they say they are: local administration, and servers with `--insecure-identity`.
+    Believed,
+    /// The bearers of tokens.
+    Tokens(Arc<TokenAuthentication>),
+}
+
+/// What the bearers of tokens may do.
+#[derive(Debug)]
+pub struct TokenAuthentication {
+    verifier: TokenVerifier,
+    write_relation: Relation,
+    /// By collection.
+    step_up: BTreeMap<String, StepUp>,
+    /// Where clients learn whose tokens are taken (RFC 9728), if the audience is a URL.
+    metadata_url: Option<String>,
+}
+
+impl TokenAuthentication {
+    /// # Errors
+    /// When the audience is a URL that no metadata can be served for.
+    pub fn new(
+        verifier: TokenVerifier,
+        write_relation: Relation,
+        step_up: BTreeMap<String, StepUp>,
+    ) -> Result<Self, String> {
+        let metadata_url = resource_metadata::url(verifier.audience())?;
+        Ok(Self { verifier, write_relation, step_up, metadata_url })
+    }
+
+    pub(super) fn verifier(&self) -> &TokenVerifier {
+        &self.verifier
+    }
+
+    /// The value of `www-authenticate` (RFC 6750, section 3; RFC 9728, section 5.1).
+    fn challenge(&self, parameters: &[(&str, &str)]) -> String {
+        let metadata = self.metadata_url.as_deref().map(|url| ("resource_metadata", url));
+        let parameters = parameters.iter().copied().chain(metadata);
+        let parameters: Vec<String> = parameters.map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        format!("Bearer {}", parameters.join(", ")).trim_end().to_owned()
+    }
+}
+
+impl Authentication {
+    /// Whether the login behind a request is good enough for a collection (RFC 9470). It depends on the request alone, so
+    /// it tells nothing of what the collection holds.
+    pub(super) fn step_up(&self, caller: &Caller, collection: &str) -> Result<(), Status> {
+        let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller) else { return Ok(()) };
+        let Some(required) = tokens.step_up.get(collection) else { return Ok(()) };
+        if token.satisfies(required, now()) {
+            return Ok(());
+        }
+        let (classes, max_age) = (required.acr_values.join(" "), required.max_age.map(|seconds| seconds.to_string()));
+        let mut parameters = vec![("error", "insufficient_user_authentication")];
+        parameters.extend((!classes.is_empty()).then_some(("acr_values", classes.as_str())));
+        parameters.extend(max_age.as_deref().map(|seconds| ("max_age", seconds)));
+        let text = "the collection asks for a stronger or more recent login";
+        let reason = "INSUFFICIENT_USER_AUTHENTICATION";
+        Err(challenged(Code::Unauthenticated, text, reason, &tokens.challenge(&parameters)))
+    }
+
+    /// What a writer must hold on each guard; `None` when writers are believed.
+    pub(super) fn write_relation(&self) -> Option<&Relation> {
+        match self {
+            Self::Believed => None,
+            Self::Tokens(tokens) => Some(&tokens.write_relation),
+        }
+    }
+}
+
+/// Who calls. Every request that came through the layer has a caller.
+pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Status> {
+    let found = request.extensions().get::<Caller>().cloned();
+    found.ok_or_else(|| unauthenticated(&TokenFault::Absent.challenge(None)))
+}
+
+/// The principal of a request that names `user`: it, or why the name is no user.
+pub(super) fn principal(caller: &Caller, user: &str) -> Result<Result<Principal, FieldViolation>, Status> {
+    match caller.principal(user) {
+        Ok(principal) => Ok(Ok(principal)),
+        Err(CallerError::Malformed(error)) => Ok(Err(FieldViolation::new("user", error.to_string()))),
+        Err(error @ (CallerError::OtherUser | CallerError::NoUser)) => Err(caller_status(&error)),
+    }
+}
+
+/// The status of a caller who is not whom the request needs.
+pub(super) fn caller_status(error: &CallerError) -> Status {
+    match error {
+        CallerError::Malformed(error) => status::invalid(vec![FieldViolation::new("user", error.to_string())]),
+        CallerError::OtherUser => status::denied("the token does not let its bearer ask for this user"),
+        CallerError::NoUser => status::denied("the token speaks for a client, not for a user"),
+    }
+}
+
+/// What a call needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    /// Nothing: it tells nothing that is not public.
+    Open,
+    /// A token with any of Ragward's scopes.
+    AnyScope,
+    /// A token with this scope.
+    Needs(Scope),
+}
+
+/// What a path needs. A path that is not known needs the most, so that a new one cannot be forgotten.
+fn access(path: &str) -> Access {
+    let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
+    match (service, method) {
+        ("grpc.health.v1.Health" | resource_metadata::WELL_KNOWN, _) => Access::Open,
+        ("grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection", _) => Access::AnyScope,
+        ("ragward.retrieval.v1.RetrievalService", "Retrieve" | "Recheck") => Access::Needs(Scope::Retrieve),
+        ("ragward.retrieval.v1.RetrievalService", "Explain") => Access::Needs(Scope::Explain),
+        ("ragward.ingest.v1.IngestService", _) => Access::Needs(Scope::Ingest),
+        (_, _) => Access::Needs(Scope::Administer),
+    }
+}
+
+/// What a token with these properties may be used for. Details and delegation bound what is read, chunk by chunk; where
+/// nothing is checked by chunk they would bound nothing, so such a token does not count there.
+fn permits(token: &VerifiedToken, access: Access) -> bool {
+    let scopes = token.facts().scopes;
+    match access {
+        Access::Open => true,
+        Access::AnyScope => !scopes.is_empty(),
+        Access::Needs(scope) => {
+            let bounds_count = match scope {
+                Scope::Retrieve => true,
+                Scope::Ingest => !token.is_narrowed(),
+                Scope::Administer | Scope::AssertUser | Scope::Explain => !token.is_narrowed() && !token.is_delegated(),
+            };
+            scopes.contains(scope) && bounds_count
+        }
+    }
+}
+
+/// Why no token was verified, as far as the caller is told (RFC 6750, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenFault {
+    /// There is none.
+    Absent,
+    /// It is not valid here. Which check it failed is not told.
+    Invalid,
+}
+
+impl TokenFault {
+    fn challenge(self, tokens: Option<&TokenAuthentication>) -> String {
+        let parameters: &[(&str, &str)] = match self {
+            Self::Absent => &[],
+            Self::Invalid => &[("error", "invalid_token")],
+        };
+        tokens.map_or_else(|| "Bearer".to_owned(), |tokens| tokens.challenge(parameters))
+    }
+}
+
+fn unauthenticated(challenge: &str) -> Status {
+    challenged(Code::Unauthenticated, "the request needs a valid access token", "UNAUTHENTICATED", challenge)
+}
+
+fn challenged(code: Code, text: &'static str, reason: &'static str, challenge: &str) -> Status {
+    let mut metadata = MetadataMap::new();
+    if let Ok(challenge) = MetadataValue::try_from(challenge) {
+        metadata.insert("www-authenticate", challenge);
+    }
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
+    Status::with_error_details_and_metadata(code, text, details, metadata)
+}
+
+/// Seconds since 1970. A clock that stands before is one that no token is valid by.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
+}
+
+/// The bearer token of a request (RFC 6750, section 2.1): one header, one token. In no other place is one looked for.
+fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next().ok_or(TokenFault::Absent)?, values.next()) else {
+        return Err(TokenFault::Invalid);
+    };
+    let text = value.to_str().map_err(|_not_text| TokenFault::Invalid)?;
+    let (scheme, token) = text.split_once(' ').ok_or(TokenFault::Invalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
+}
+
+async fn authenticate(tokens: &TokenAuthentication, headers: &HeaderMap, access: Access) -> Result<Caller, Status> {
+    let fault = |fault: TokenFault| unauthenticated(&fault.challenge(Some(tokens)));
+    let token = bearer(headers).map_err(fault)?;
+    let verified = tokens.verifier.verify(token, now()).await.map_err(|error| match error {
+        AuthenticationError::Refused(refusal) => {
+            tracing::debug!(refusal = refusal.label(), "a token was refused");
+            fault(TokenFault::Invalid)
+        }
+        AuthenticationError::Unavailable => {
+            let text = "the caller cannot be identified now; try again later";
+            let mut details = ErrorDetails::new();
+            details.set_error_info("ISSUER_UNAVAILABLE", DOMAIN, std::collections::HashMap::new());
+            Status::with_error_details(Code::Unavailable, text, details)
+        }
+    })?;
+    if permits(&verified, access) {
+        return Ok(Caller::Verified(verified));
+    }
+    let mut parameters = vec![("error", "insufficient_scope")];
+    if let Access::Needs(scope) = access {
+        parameters.push(("scope", scope.as_str()));
+    }
+    let text = "the token is not meant for this call";
+    Err(challenged(Code::PermissionDenied, text, "INSUFFICIENT_SCOPE", &tokens.challenge(&parameters)))
+}
+
+/// Puts the gate around services.
+#[derive(Clone)]
+pub(super) struct AuthenticationLayer(pub(super) Authentication);
+
+/// See [`AuthenticationLayer`].
+#[derive(Clone)]
+pub(super) struct Authenticated<S> {
+    authentication: Authentication,
+    inner: S,
+}
+
+impl<S> Layer<S> for AuthenticationLayer {
+    type Service = Authenticated<S>;
+
+    fn layer(&self, inner: S) -> Authenticated<S> {
+        Authenticated { authentication: self.0.clone(), inner }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Authenticated<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = S::Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // The instance that was polled is the one that is ready.
+        let waiting = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, waiting);
+        let authentication = self.authentication.clone();
+        Box::pin(async move {
+            let access = access(request.uri().path());
+            let caller = match &authentication {
+                Authentication::Believed => Caller::Believed,
+                Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
+                Authentication::Tokens(tokens) => match authenticate(tokens, request.headers(), access).await {
+                    Ok(caller) => caller,
+                    Err(status) => return Ok(status.into_http()),
+                },
+            };
+            // Nothing behind the gate needs the token, so nothing can pass it on.
+            request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(caller);
+            inner.call(request).await
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

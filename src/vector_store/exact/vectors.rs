@@ -1,0 +1,255 @@
+//! The vectors of a collection, each twice: as it is, and in one byte a dimension. A scan looks at the bytes first, which
+//! are a quarter of the memory, and at the vector itself only where the bytes leave open whether it is among the best.
+//!
+//! With a vector x as `scale · codes` plus a rest of length `error`, and a query y as `step · codes` plus a rest of length
+//! f, Cauchy–Schwarz gives x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. What the score loses to the
+//! rounding of f32 comes on top (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
+
+/// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
+/// the compiler can use vector instructions.
+const LANES: usize = 16;
+/// As [`LANES`], for sums of whole numbers.
+const CODE_LANES: usize = 32;
+
+/// The largest code of a vector.
+const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
+/// A vector of length 1 whose numbers were rounded is no longer than this.
+const LENGTH_MAX: f64 = 1.000_001;
+/// More than all roundings of the bound itself, which is computed in f64, and all underflows of a score.
+const SLACK: f64 = 1e-12;
+
+/// The vectors, by slot.
+#[derive(Default)]
+pub(super) struct Vectors {
+    dimension: usize,
+    /// End to end.
+    exact: Vec<f32>,
+    /// End to end.
+    codes: Vec<i8>,
+    rows: Vec<Row>,
+}
+
+/// What the codes of a vector leave out.
+#[derive(Clone, Copy)]
+struct Row {
+    scale: f32,
+    error: f32,
+}
+
+impl Vectors {
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Appends one. All have the same dimension.
+    pub(super) fn push(&mut self, vector: &[f32]) {
+        self.dimension = vector.len();
+        self.exact.extend_from_slice(vector);
+        self.rows.push(encode(vector, &mut self.codes));
+    }
+
+    /// Moves a vector to a lower slot.
+    pub(super) fn relocate(&mut self, from: usize, to: usize) {
+        let dimension = self.dimension;
+        self.exact.copy_within(from * dimension..(from + 1) * dimension, to * dimension);
+        self.codes.copy_within(from * dimension..(from + 1) * dimension, to * dimension);
+        self.rows.copy_within(from..=from, to);
+    }
+
+    /// Leaves the first so many.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.exact.truncate(len * self.dimension);
+        self.codes.truncate(len * self.dimension);
+        self.rows.truncate(len);
+        self.exact.shrink_to_fit();
+        self.codes.shrink_to_fit();
+        self.rows.shrink_to_fit();
+    }
+
+    fn range(&self, slot: usize) -> std::ops::Range<usize> {
+        slot * self.dimension..(slot + 1) * self.dimension
+    }
+}
+
+/// A query on its way through the vectors.
+pub(super) struct Probe<'a> {
+    vectors: &'a Vectors,
+    query: &'a [f32],
+    codes: Vec<i16>,
+    step: f64,
+    /// What `error` is multiplied with.
+    error_weight: f64,
+    /// What is the same for all vectors.
+    margin: f64,
+}
+
+impl<'a> Probe<'a> {
+    /// For a query of length 1 with the dimension of the vectors.
+    pub(super) fn new(vectors: &'a Vectors, query: &'a [f32]) -> Self {
+        let largest = query.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+        let step = f64::from(largest) / f64::from(query_code_max(query.len()));
+        #[expect(clippy::cast_possible_truncation, reason = "no larger than the largest code, which is an i16")]
+        let codes: Vec<i16> = query.iter().map(|x| (f64::from(*x) / step).round() as i16).collect();
+        let rest = |(x, code): (&f32, &i16)| f64::from(*x) - step * f64::from(*code);
+        let rest = length(query.iter().zip(&codes).map(rest));
+        let query_length = length(query.iter().map(|x| f64::from(*x)));
+        let rounding = rounding_max(query.len()) * LENGTH_MAX * query_length;
+        let margin = LENGTH_MAX * rest + rounding + SLACK;
+        Self { vectors, query, codes, step, error_weight: query_length + rest, margin }
+    }
+
+    /// The score of a vector.
+    pub(super) fn score(&self, slot: usize) -> Option<f32> {
+        Some(similarity(self.query, self.vectors.exact.get(self.vectors.range(slot))?))
+    }
+
+    /// A number that the score of a vector is not above.
+    pub(super) fn score_max(&self, slot: usize) -> Option<f64> {
+        let row = self.vectors.rows.get(slot)?;
+        let product = product(&self.codes, self.vectors.codes.get(self.vectors.range(slot))?);
+        let near = f64::from(row.scale) * self.step * f64::from(product);
+        Some(near + f64::from(row.error) * self.error_weight + self.margin)
+    }
+}
+
+/// Cosine similarity: both have length 1.
+fn similarity(query: &[f32], vector: &[f32]) -> f32 {
+    let (query, query_rest) = query.as_chunks::<LANES>();
+    let (vector, vector_rest) = vector.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for (query, vector) in query.iter().zip(vector) {
+        for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
+            *sum += x * y;
+        }
+    }
+    let rest: f32 = query_rest.iter().zip(vector_rest).map(|(x, y)| x * y).sum();
+    // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
+    sums.iter().sum::<f32>() + rest + 0.0
+}
+
+/// The relative error of [`similarity`]: each product passes through no more roundings than this counts.
+fn rounding_max(dimension: usize) -> f64 {
+    let roundings = u32::try_from(dimension / LANES + 2 * LANES + 4).unwrap_or(u32::MAX);
+    let all = f64::from(roundings) * f64::from(f32::EPSILON) / 2.0;
+    all / (1.0 - all)
+}
+
+/// The largest code of a query: no sum of products overflows an i32.
+fn query_code_max(dimension: usize) -> i16 {
+    let room = i32::MAX.unsigned_abs() / u32::from(CODE_MAX) / u32::try_from(dimension).unwrap_or(u32::MAX).max(1);
+    i16::try_from(room).unwrap_or(i16::MAX)
+}
+
+fn product(query: &[i16], vector: &[i8]) -> i32 {
+    let (query, query_rest) = query.as_chunks::<CODE_LANES>();
+    let (vector, vector_rest) = vector.as_chunks::<CODE_LANES>();
+    let mut sums = [0; CODE_LANES];
+    for (query, vector) in query.iter().zip(vector) {
+        for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
+            *sum += i32::from(*x) * i32::from(*y);
+        }
+    }
+    let rest: i32 = query_rest.iter().zip(vector_rest).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
+    sums.iter().sum::<i32>() + rest
+}
+
+/// Appends the codes of a vector.
+fn encode(vector: &[f32], codes: &mut Vec<i8>) -> Row {
+    let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let code_max = f32::from(CODE_MAX);
+    let scale = largest / code_max;
+    let first = codes.len();
+    #[expect(clippy::cast_possible_truncation, reason = "no larger than the largest code")]
+    codes.extend(vector.iter().map(|x| (x / scale).round().clamp(-code_max, code_max) as i8));
+    let rest = |(x, code): (&f32, &i8)| f64::from(*x) - f64::from(scale) * f64::from(*code);
+    let rest = length(vector.iter().zip(codes.iter().skip(first)).map(rest));
+    let is_long = length(vector.iter().map(|x| f64::from(*x))) > LENGTH_MAX;
+    // What the bound does not hold for is always looked at. So is what is not a number, which no comparison holds for.
+    let error = if is_long || rest.is_nan() { f32::INFINITY } else { above(rest) };
+    Row { scale, error }
+}
+
+/// An f32 that is not below a number.
+fn above(number: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "rounded up")]
+    (number as f32).next_up()
+}
+
+/// The length of a vector; a little more, so that no rounding makes it less.
+fn length(numbers: impl Iterator<Item = f64>) -> f64 {
+    numbers.map(|x| x * x).sum::<f64>().sqrt() * (1.0 + SLACK)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::vector_search::normalized;
+    use super::*;
+
+    /// Numbers of very different sizes, many of them equal.
+    fn numbers() -> impl Strategy<Value = f32> {
+        prop_oneof![
+            4 => -1.0_f32..1.0,
+            2 => prop::sample::select([-1.0_f32, 0.0, 1.0, 0.5].as_slice()),
+            1 => prop::sample::select([1e-30_f32, -1e-20, 1e20, 1e-45, f32::MAX].as_slice()),
+        ]
+    }
+
+    fn vectors(dimension: usize) -> impl Strategy<Value = Vec<f32>> {
+        prop::collection::vec(numbers(), dimension).prop_filter("a direction", |v| v.iter().any(|x| *x != 0.0))
+    }
+
+    fn check(query: &[f32], stored: &[Vec<f32>]) {
+        let query = normalized(query);
+        let mut vectors = Vectors::default();
+        for vector in stored {
+            vectors.push(&normalized(vector));
+        }
+        let probe = Probe::new(&vectors, &query);
+        for (slot, vector) in stored.iter().enumerate() {
+            let (score, bound) = (probe.score(slot).unwrap(), probe.score_max(slot).unwrap());
+            assert!(f64::from(score) <= bound, "{score} is above {bound}: {query:?} and {vector:?}");
+            // A bound that excludes nothing would be right too.
+            let loose = 0.02 * (f64::from(u32::try_from(query.len()).unwrap())).sqrt();
+            assert!(bound - f64::from(score) < loose, "{bound} is far above {score}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_score_is_above_its_bound(
+            (query, stored) in prop::sample::select([1_usize, 2, 15, 16, 33, 384, 4_096].as_slice())
+                .prop_flat_map(|dimension| (vectors(dimension), prop::collection::vec(vectors(dimension), 1..6)))
+        ) {
+            // The query itself, and one that is as far off as can be.
+            let opposite: Vec<f32> = query.iter().map(|x| -x).collect();
+            let stored: Vec<Vec<f32>> = stored.into_iter().chain([query.clone(), opposite]).collect();
+            check(&query, &stored);
+        }
+    }
+
+    #[test]
+    fn the_largest_codes_do_not_overflow() {
+        for dimension in [1, 384, 4_096, 65_536] {
+            let codes = vec![query_code_max(dimension); dimension];
+            let expected =
+                i64::from(query_code_max(dimension)) * i64::from(CODE_MAX) * i64::try_from(dimension).unwrap();
+            assert_eq!(i64::from(product(&codes, &vec![i8::MAX; dimension])), expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_vector_of_length_1_is_never_skipped() {
+        let mut vectors = Vectors::default();
+        vectors.push(&[2.0, 0.0]);
+        vectors.push(&[f32::NAN, 0.0]);
+        let query = [1.0, 0.0];
+        let probe = Probe::new(&vectors, &query);
+        for slot in 0..vectors.len() {
+            let bound = probe.score_max(slot).unwrap();
+            assert!(bound.is_nan() || bound.is_infinite(), "{slot}: {bound}");
+        }
+    }
+}

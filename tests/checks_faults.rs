@@ -1,0 +1,482 @@
+//! INVARIANT (fail closed): whatever an `OpenFGA` server does, every stage of the stack of checks gives an error or the
+//! right answer. The server is our own service behind a front that spoils its answers.
+
+#![cfg(test)]
+
+#[path = "support/authorizer_suite.rs"]
+mod authorizer_suite;
+#[path = "support/faulty_server.rs"]
+mod faulty_server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use faulty_server::{FaultyServer, Methods};
+use futures::future::join_all;
+use openfga_client::client::check_error::Code::{InputError, InternalError};
+use openfga_client::client::{
+    BatchCheckRequest, BatchCheckResponse, CheckError, DeleteStoreRequest, OpenFgaServiceClient, ReadChangesRequest,
+    ReadChangesResponse, batch_check_single_result::CheckResult,
+};
+use prost::Message;
+use ragward::app::{App, stack_checks};
+use ragward::authz::batched::{BatchedConfig, BatchedDecider};
+use ragward::authz::breaker::BreakerDecider;
+use ragward::authz::cached::CachedDecider;
+use ragward::authz::coalesced::CoalescedDecider;
+use ragward::authz::decider::{Decider, Outcome, Question, Questions, Scope, accounted};
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
+use ragward::authz::retried::RetriedDecider;
+use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use ragward::config::{ChecksConfig, Config, Overrides};
+use ragward::relationship::{Object, Relation, RelationshipTuple};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval, timeout};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+const TIMEOUT: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(20);
+/// Checks of one request; the last are asked by another user, who sees nothing.
+const CHECKS: usize = 40;
+
+/// Our own service over an embedded store, with a model and tuples.
+struct RightServer {
+    config: OpenFgaConfig,
+    model_id: String,
+    store: OpenFgaStore,
+    client: OpenFgaServiceClient<Channel>,
+    serving: JoinHandle<()>,
+    _data: tempfile::TempDir,
+}
+
+impl Drop for RightServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl RightServer {
+    async fn start() -> Self {
+        let data = tempfile::tempdir().expect("a directory");
+        let overrides =
+            Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
+        let app = App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("an app");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("its address"));
+        let serving = tokio::spawn(async move {
+            app.serve(listener, std::future::pending()).await.expect("a server");
+        });
+        let config = OpenFgaConfig::new(address.clone(), StoreSelector::Name("ragward".to_owned()));
+        let store = OpenFgaStore::open(&config).await.expect("a store");
+        let model_id = store.write_model(authorizer_suite::model()).await.expect("a model");
+        store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+        let owned =
+            |n: usize| RelationshipTuple::parse("user:carl", "owner", &format!("document:{n}")).expect("a tuple");
+        store.write_tuples(&(0..CHECKS).step_by(2).map(owned).collect::<Vec<_>>()).await.expect("tuples");
+        let client = OpenFgaServiceClient::connect(address).await.expect("a client");
+        Self { config, model_id, store, client, serving, _data: data }
+    }
+
+    /// The configuration that reaches it by another address.
+    fn at(&self, address: &str) -> OpenFgaConfig {
+        OpenFgaConfig {
+            address: address.to_owned(),
+            store: StoreSelector::Id(self.store.store_id().to_owned()),
+            authorization_model_id: Some(self.model_id.clone()),
+            timeout: TIMEOUT,
+            ..self.config.clone()
+        }
+    }
+
+    fn questions(&self, consistency: Consistency, recall: bool) -> Questions {
+        let scope = Scope {
+            store_id: self.store.store_id().to_owned(),
+            model_id: self.model_id.clone(),
+            consistency,
+            generation: 0,
+            recall,
+        };
+        let question = |check| Question { check, contextual: Arc::default() };
+        Questions {
+            scope: Arc::new(scope),
+            list: checks().into_iter().map(question).collect(),
+            principal: Object::parse("user:carl").expect("a user"),
+            deadline: Instant::now() + 2 * TIMEOUT,
+        }
+    }
+}
+
+fn checks() -> Vec<Check> {
+    let check = |n| Check {
+        user: Object::parse(if n < CHECKS - 5 { "user:carl" } else { "user:nobody" }).expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: Object::parse(&format!("document:{n}")).expect("an object"),
+    };
+    (0..CHECKS).map(check).collect()
+}
+
+fn is_right(position: usize, allowed: bool) -> bool {
+    allowed == (position % 2 == 0 && position < CHECKS - 5)
+}
+
+/// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
+#[derive(Clone, PartialEq, Message)]
+struct Reply {
+    #[prost(message, repeated, tag = "1")]
+    results: Vec<Entry>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Entry {
+    #[prost(string, tag = "1")]
+    id: String,
+    #[prost(message, optional, tag = "2")]
+    result: Option<Decision>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Decision {
+    #[prost(bool, optional, tag = "1")]
+    allowed: Option<bool>,
+    #[prost(message, optional, tag = "2")]
+    error: Option<CheckError>,
+}
+
+impl From<BatchCheckResponse> for Reply {
+    fn from(response: BatchCheckResponse) -> Self {
+        let entry = |(id, result): (String, openfga_client::client::BatchCheckSingleResult)| {
+            let decision = match result.check_result.expect("a result") {
+                CheckResult::Allowed(allowed) => Decision { allowed: Some(allowed), error: None },
+                CheckResult::Error(error) => Decision { allowed: None, error: Some(error) },
+            };
+            Entry { id, result: Some(decision) }
+        };
+        let mut results: Vec<Entry> = response.result.into_iter().map(entry).collect();
+        results.sort_unstable_by_key(|entry| entry.id.parse::<usize>().expect("a number"));
+        Self { results }
+    }
+}
+
+/// What the front does to an answer.
+#[derive(Clone, Copy)]
+enum Fault {
+    Rewrite(fn(&mut Vec<Entry>)),
+    Status(Code, &'static str),
+    Hang,
+    Slow,
+}
+
+/// What must come of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Expected {
+    /// Nothing is wrong with the answer.
+    AllDecided,
+    /// No answer is to be believed.
+    NoneDecided,
+    /// One question failed; the others are decided.
+    OneFailed,
+}
+
+fn item_error(entry: &mut Entry, code: i32, message: &str) {
+    let code = if code < 4_000 { InputError(code) } else { InternalError(code) };
+    let error = CheckError { message: message.to_owned(), code: Some(code) };
+    entry.result = Some(Decision { allowed: None, error: Some(error) });
+}
+
+fn flip(entry: &Entry) -> Entry {
+    let allowed = entry.result.as_ref().and_then(|decision| decision.allowed).map(|allowed| !allowed);
+    Entry { id: entry.id.clone(), result: Some(Decision { allowed, error: None }) }
+}
+
+const FAULTS: [(&str, Fault, Expected); 24] = {
+    use Expected::{AllDecided, NoneDecided, OneFailed};
+    use Fault::{Hang, Rewrite, Slow, Status};
+    [
+        ("none", Rewrite(|_| {}), AllDecided),
+        ("slow", Slow, AllDecided),
+        ("permuted", Rewrite(|r| r.reverse()), AllDecided),
+        ("rotated", Rewrite(|r| r.rotate_left(7)), AllDecided),
+        ("hangs", Hang, NoneDecided),
+        ("empty", Rewrite(|r| r.clear()), NoneDecided),
+        ("short", Rewrite(|r| drop(r.pop())), NoneDecided),
+        ("long", Rewrite(|r| r.push(Entry { id: "999".to_owned(), ..r[0].clone() })), NoneDecided),
+        ("twice, agreeing", Rewrite(|r| r.push(r[0].clone())), NoneDecided),
+        ("twice, disagreeing", Rewrite(|r| r.push(flip(&r[0]))), NoneDecided),
+        ("twice, disagreeing, first", Rewrite(|r| r.insert(0, flip(&r[1]))), NoneDecided),
+        ("one twice in place of another", Rewrite(|r| r[1] = r[0].clone()), NoneDecided),
+        ("wrong id", Rewrite(|r| r[0].id = "x".to_owned()), NoneDecided),
+        ("another spelling of an id", Rewrite(|r| r[1].id = "01".to_owned()), NoneDecided),
+        ("neither decision nor error", Rewrite(|r| r[0].result = Some(Decision::default())), NoneDecided),
+        ("no result", Rewrite(|r| r[0].result = None), NoneDecided),
+        ("an error for one", Rewrite(|r| item_error(&mut r[0], 4_000, "failed")), OneFailed),
+        ("one refused", Rewrite(|r| item_error(&mut r[0], 2_000, "no")), OneFailed),
+        ("one throttled", Rewrite(|r| item_error(&mut r[0], 2_000, "throttled")), OneFailed),
+        ("refuses", Status(Code::InvalidArgument, "no"), NoneDecided),
+        ("unavailable", Status(Code::Unavailable, "down"), NoneDecided),
+        ("fails inside", Status(Code::Internal, "oh"), NoneDecided),
+        ("aborts", Status(Code::Aborted, "oh"), NoneDecided),
+        (
+            "lies about its limit",
+            Status(Code::InvalidArgument, "batchCheck received 1 checks, the maximum allowed is 50"),
+            NoneDecided,
+        ),
+    ]
+};
+
+/// A front to the right server; `spoils` tells from the number of a call whether the fault befalls it.
+async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> (FaultyServer, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (client, counted) = (right.client.clone(), Arc::clone(&calls));
+    let batch_check = move |request: BatchCheckRequest| {
+        let mut client = client.clone();
+        let spoiled = spoils(counted.fetch_add(1, Ordering::SeqCst));
+        async move {
+            let mut reply = Reply::from(client.batch_check(request).await?.into_inner());
+            match fault {
+                _ if !spoiled => {}
+                Fault::Rewrite(rewrite) => rewrite(&mut reply.results),
+                Fault::Status(code, message) => return Err(Status::new(code, message)),
+                Fault::Hang => std::future::pending().await,
+                Fault::Slow => tokio::time::sleep(TIMEOUT / 6).await,
+            }
+            Ok::<Reply, Status>(reply)
+        }
+    };
+    let server = Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await;
+    (server, calls)
+}
+
+/// Every stage of the stack as the top one, over an adapter of its own.
+fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
+    let batched =
+        BatchedConfig { checks_per_call: 50, calls_in_flight_max: 8, checks_waiting_max: 2_000, timeout: TIMEOUT };
+    let bare = || -> Arc<dyn Decider> { Arc::new(OpenFgaAuthorizer::new(config).expect("an authorizer")) };
+    let breaker = || -> Arc<dyn Decider> { Arc::new(BreakerDecider::new(bare(), TIMEOUT)) };
+    let retried = || -> Arc<dyn Decider> { Arc::new(RetriedDecider::new(breaker())) };
+    let gathered = || -> Arc<dyn Decider> { Arc::new(BatchedDecider::new(retried(), batched)) };
+    let coalesced = || -> Arc<dyn Decider> { Arc::new(CoalescedDecider::new(gathered(), TIMEOUT)) };
+    vec![
+        ("adapter", bare()),
+        ("breaker", breaker()),
+        ("retried", retried()),
+        ("retried alone", Arc::new(RetriedDecider::new(bare()))),
+        ("batched", gathered()),
+        ("batched alone", Arc::new(BatchedDecider::new(bare(), batched))),
+        ("coalesced", coalesced()),
+        ("coalesced alone", Arc::new(CoalescedDecider::new(bare(), TIMEOUT))),
+        ("cached", Arc::new(CachedDecider::new(coalesced(), LONG, 1 << 20))),
+        ("cached alone", Arc::new(CachedDecider::new(bare(), LONG, 1 << 20))),
+    ]
+}
+
+/// Decided and failed questions of one request; panics on a wrong decision.
+async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, usize) {
+    let answers = timeout(LONG, stage.decide(questions)).await.expect("an end");
+    let outcomes = match answers.and_then(|answers| accounted(questions.list.len(), answers)) {
+        Ok(outcomes) => outcomes,
+        Err(_) => return (0, questions.list.len()),
+    };
+    let mut decided = 0;
+    for (position, outcome) in outcomes.iter().enumerate() {
+        if let Outcome::Decided { allowed, .. } = outcome {
+            assert!(is_right(position, *allowed), "{name}: wrong about {position}");
+            decided += 1;
+        }
+    }
+    (decided, outcomes.len() - decided)
+}
+
+/// Three requests at the same time, of which the last asks for higher consistency, and then once more.
+async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Option<Expected>) {
+    for round in 0..2 {
+        let fresh = right.questions(Consistency::HigherConsistency, false);
+        let asked = [
+            right.questions(Consistency::MinimizeLatency, true),
+            right.questions(Consistency::MinimizeLatency, true),
+            fresh,
+        ];
+        for (request, (decided, failed)) in
+            join_all(asked.iter().map(|questions| ask(name, stage, questions))).await.into_iter().enumerate()
+        {
+            let fits = match expected {
+                Some(Expected::AllDecided) => failed == 0,
+                Some(Expected::NoneDecided) => decided == 0,
+                // Where two requests share a call, the one question may be the other's.
+                Some(Expected::OneFailed) => failed <= 1,
+                None => true,
+            };
+            assert!(fits, "{name}, round {round}, request {request}: {decided} decided, {failed} failed");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_fault_at_every_stage_is_an_error_or_a_right_answer() {
+    let right = RightServer::start().await;
+    for (fault_name, fault, expected) in FAULTS {
+        let (server, calls) = front(&right, fault, |_| true).await;
+        let stages = stages(&right.at(&server.address));
+        join_all(stages.iter().map(|(stage_name, stage)| {
+            let name = format!("{fault_name} at {stage_name}");
+            let right = &right;
+            async move { hold(&name, stage.as_ref(), right, Some(expected)).await }
+        }))
+        .await;
+        assert!(calls.load(Ordering::SeqCst) > 0, "{fault_name}: nothing was asked");
+    }
+}
+
+/// A server that is right two times out of three: whatever is shared, repeated or remembered stays right.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn faults_now_and_then_leave_no_wrong_answer_behind() {
+    let right = RightServer::start().await;
+    for (fault_name, fault, _) in FAULTS {
+        let (server, _) = front(&right, fault, |call| call % 3 == 0).await;
+        for (stage_name, stage) in stages(&right.at(&server.address)) {
+            hold(&format!("{fault_name} now and then at {stage_name}"), stage.as_ref(), &right, None).await;
+        }
+    }
+}
+
+/// The connection breaks after so many bytes of the answers, in the middle of whatever is under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_dies_in_mid_stream_decides_nothing_wrong() {
+    let right = RightServer::start().await;
+    let server = right.config.address.trim_start_matches("http://").to_owned();
+    for bytes in [0, 1, 9, 60, 150, 400, 1_000] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = format!("http://{}", listener.local_addr().expect("its address"));
+        let server = server.clone();
+        let proxy = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(&server).await else { continue };
+                let (mut from_client, mut to_client) = client.into_split();
+                let (from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
+                tokio::spawn(async move {
+                    tokio::io::copy(&mut from_server.take(bytes), &mut to_client).await.ok();
+                    to_client.shutdown().await.ok();
+                });
+            }
+        });
+        for (stage_name, stage) in stages(&right.at(&address)) {
+            let expected = (bytes < 100).then_some(Expected::NoneDecided);
+            hold(&format!("{bytes} bytes at {stage_name}"), stage.as_ref(), &right, expected).await;
+        }
+        proxy.abort();
+    }
+}
+
+fn batch(consistency: Consistency) -> CheckBatch {
+    CheckBatch { checks: checks(), contextual: Arc::default(), consistency, deadline: Instant::now() + LONG }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_suite_holds_for_the_stack() {
+    let right = RightServer::start().await;
+    for cache_ttl_ms in [0, 60_000] {
+        let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
+        let stack = stack_checks(&right.config, &checks).expect("a stack");
+        authorizer_suite::run(&stack).await;
+        authorizer_suite::run(&stack).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_or_model_that_is_gone_decides_nothing() {
+    let right = RightServer::start().await;
+    let stack = stack_checks(&right.config, &ChecksConfig::default()).expect("a stack");
+    assert!(stack.check(&batch(Consistency::MinimizeLatency)).await.is_ok());
+    let vanished =
+        OpenFgaConfig { authorization_model_id: Some("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned()), ..right.config.clone() };
+    let vanished = stack_checks(&vanished, &ChecksConfig::default()).expect("a stack");
+    for consistency in [Consistency::MinimizeLatency, Consistency::HigherConsistency] {
+        let answers = vanished.check(&batch(consistency)).await;
+        assert!(matches!(answers, Err(AuthzError::Refused(_))), "{answers:?}");
+    }
+    let store_id = right.store.store_id().to_owned();
+    right.client.clone().delete_store(DeleteStoreRequest { store_id }).await.expect("deleted");
+    let answers = stack.check(&batch(Consistency::HigherConsistency)).await;
+    assert!(matches!(answers, Err(AuthzError::NoModel)), "{answers:?}");
+}
+
+/// `BatchCheck` is counted; `ReadChanges` is there or not.
+async fn counting(right: &RightServer, changelog: bool) -> (FaultyServer, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (client, counted) = (right.client.clone(), Arc::clone(&calls));
+    let batch_check = move |request: BatchCheckRequest| {
+        let mut client = client.clone();
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move { Ok::<Reply, Status>(client.batch_check(request).await?.into_inner().into()) }
+    };
+    let client = right.client.clone();
+    let read_changes = move |request: ReadChangesRequest| {
+        let mut client = client.clone();
+        async move {
+            if !changelog {
+                return Err(Status::unavailable("no changelog"));
+            }
+            Ok::<ReadChangesResponse, Status>(client.read_changes(request).await?.into_inner())
+        }
+    };
+    let methods = Methods::default()
+        .on("/openfga.v1.OpenFGAService/BatchCheck", batch_check)
+        .on("/openfga.v1.OpenFGAService/ReadChanges", read_changes);
+    (methods.start().await, calls)
+}
+
+async fn decisions(stack: &dyn Authorizer, consistency: Consistency) -> Vec<bool> {
+    let mut answers = stack.check(&batch(consistency)).await.expect("decisions");
+    answers.sort_unstable_by_key(|answer| answer.position);
+    answers.into_iter().map(|answer| answer.allowed).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
+    let right = RightServer::start().await;
+    let (server, calls) = counting(&right, true).await;
+    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 20, ..ChecksConfig::default() };
+    let stack = stack_checks(&OpenFgaConfig { timeout: LONG, ..right.at(&server.address) }, &checks).expect("a stack");
+    let before = decisions(&stack, Consistency::MinimizeLatency).await;
+    assert!(before[0] && before[2]);
+    let mut ticks = interval(Duration::from_millis(5));
+    let recalled = async {
+        loop {
+            let asked = calls.load(Ordering::SeqCst);
+            assert_eq!(decisions(&stack, Consistency::MinimizeLatency).await, before);
+            if calls.load(Ordering::SeqCst) == asked {
+                return;
+            }
+            ticks.tick().await;
+        }
+    };
+    timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
+
+    let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
+    right.store.delete_tuples(&[revoked]).await.expect("deleted");
+    assert!(!decisions(&stack, Consistency::HigherConsistency).await[0], "at once for higher consistency");
+    let revoked = RelationshipTuple::parse("user:carl", "owner", "document:2").expect("a tuple");
+    right.store.delete_tuples(&[revoked]).await.expect("deleted");
+    let seen = async {
+        while decisions(&stack, Consistency::MinimizeLatency).await[2] {
+            ticks.tick().await;
+        }
+    };
+    timeout(LONG, seen).await.expect("the revocation is seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_changelog_nothing_is_recalled() {
+    let right = RightServer::start().await;
+    let (server, calls) = counting(&right, false).await;
+    let stack = stack_checks(&OpenFgaConfig { timeout: LONG, ..right.at(&server.address) }, &ChecksConfig::default());
+    let stack = stack.expect("a stack");
+    for asked in 1..=5 {
+        decisions(&stack, Consistency::MinimizeLatency).await;
+        assert_eq!(calls.load(Ordering::SeqCst), asked);
+    }
+}

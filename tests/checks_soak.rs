@@ -1,0 +1,264 @@
+//! INVARIANT (no wrong decision): a million checks through the whole stack, with a server that fails in every way, callers
+//! that leave, and relationships that change all the while. Every decision must have been right at some moment between
+//! the last change that the cache was told of before the question, and the answer; for higher consistency, between the
+//! question and the answer.
+//!
+//! The interleavings come from a seed and the paused clock, so that a failure can be repeated; a shorter run on several
+//! threads has whatever interleavings the machine gives it. A model checker for these (shuttle, loom) would need its own
+//! locks inside of `moka` and `futures::Shared`, where most of the sharing is.
+
+#![cfg(test)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use ragward::authz::batched::{BatchedConfig, BatchedDecider};
+use ragward::authz::breaker::BreakerDecider;
+use ragward::authz::cached::CachedDecider;
+use ragward::authz::coalesced::CoalescedDecider;
+use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
+use ragward::authz::retried::RetriedDecider;
+use ragward::authz::validity::Validity;
+use ragward::authz::{AuthzError, Check, Consistency};
+use ragward::relationship::{Object, Relation};
+use tokio::time::{Instant, sleep, timeout};
+
+const USERS: u64 = 8;
+const OBJECTS: u64 = 100;
+const CALLERS: u64 = 32;
+const CHECKS_PER_ASK: u64 = 50;
+const TIMEOUT: Duration = Duration::from_millis(100);
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    fn milliseconds(&mut self, bound: u64) -> Duration {
+        Duration::from_millis(self.below(bound))
+    }
+}
+
+/// Who may see what, with all that was ever so.
+struct World {
+    version: AtomicU64,
+    /// The latest version that the cache was told of.
+    told: AtomicU64,
+    /// For each user and object the versions at which the answer turned. Every second pair is allowed from the beginning.
+    turns: Mutex<Vec<Vec<u64>>>,
+    random: Mutex<Random>,
+}
+
+fn index(user: u64, object: u64) -> usize {
+    usize::try_from(user * OBJECTS + object).expect("small")
+}
+
+fn parts(check: &Check) -> (u64, u64) {
+    let number = |object: &Object| object.id().parse().expect("a number");
+    (number(&check.user), number(&check.object))
+}
+
+impl World {
+    fn random<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
+        draw(&mut self.random.lock().expect("a lock"))
+    }
+
+    fn turn(&self, user: u64, object: u64) {
+        let mut turns = self.turns.lock().expect("a lock");
+        let version = self.version.fetch_add(1, Ordering::SeqCst) + 1;
+        turns[index(user, object)].push(version);
+    }
+
+    fn is_allowed(&self, check: &Check) -> bool {
+        let (user, object) = parts(check);
+        self.turns.lock().expect("a lock")[index(user, object)].len() % 2 == 1
+    }
+
+    /// Whether the answer was right at some version of these.
+    fn was_right(&self, check: &Check, allowed: bool, from: u64, to: u64) -> bool {
+        let (user, object) = parts(check);
+        let turns = &self.turns.lock().expect("a lock")[index(user, object)];
+        let until = |version: u64| turns.iter().filter(|turn| **turn <= version).count();
+        let (first, last) = (until(from), until(to));
+        (first..=last).any(|turned| (turned % 2 == 1) == allowed)
+    }
+}
+
+/// A server that is right when it answers rightly, which is not always.
+struct FailingServer(Arc<World>);
+
+#[async_trait]
+impl Decider for FailingServer {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        let world = &self.0;
+        let (mood, before, after) = world.random(|r| (r.below(100), r.milliseconds(4), r.milliseconds(4)));
+        sleep(before).await;
+        let as_of = Instant::now();
+        let answer = |(position, question): (usize, &Question)| {
+            let allowed = world.is_allowed(&question.check);
+            Answered { position, outcome: Outcome::Decided { allowed, as_of } }
+        };
+        let mut answers: Vec<Answered> = questions.list.iter().enumerate().map(answer).collect();
+        sleep(after).await;
+        match mood {
+            0..6 => return Err(AuthzError::Unavailable("down".to_owned())),
+            6..8 => return Err(AuthzError::Refused("no".to_owned())),
+            8 if questions.list.len() > 20 => return Err(AuthzError::TooManyChecks { checks_max: Some(45) }),
+            9 => std::future::pending().await,
+            10 => drop(answers.pop()),
+            11 => answers.extend(answers.first().cloned()),
+            12 => answers.iter_mut().for_each(|answered| answered.position += 1),
+            13 => answers[0].outcome = Outcome::Failed(AuthzError::Unavailable("throttled".to_owned())),
+            14 => answers[0].outcome = Outcome::Undecidable,
+            15..30 => answers.reverse(),
+            _ => {}
+        }
+        Ok(answers)
+    }
+}
+
+fn stack(world: &Arc<World>) -> Arc<dyn Decider> {
+    let config =
+        BatchedConfig { checks_per_call: 50, calls_in_flight_max: 16, checks_waiting_max: 4_000, timeout: TIMEOUT };
+    let decider: Arc<dyn Decider> = Arc::new(FailingServer(Arc::clone(world)));
+    let decider: Arc<dyn Decider> = Arc::new(BreakerDecider::new(decider, TIMEOUT));
+    let decider: Arc<dyn Decider> = Arc::new(RetriedDecider::new(decider));
+    let decider: Arc<dyn Decider> = Arc::new(BatchedDecider::new(decider, config));
+    let decider: Arc<dyn Decider> = Arc::new(CoalescedDecider::new(decider, TIMEOUT));
+    Arc::new(CachedDecider::new(decider, Duration::from_secs(10), 1 << 20))
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    asked: AtomicU64,
+    allowed: AtomicU64,
+    denied: AtomicU64,
+    undecided: AtomicU64,
+    wrong: AtomicU64,
+}
+
+async fn ask_until(
+    checks: u64,
+    world: Arc<World>,
+    stack: Arc<dyn Decider>,
+    validity: Arc<Validity>,
+    tally: Arc<Tally>,
+) {
+    let relation = Relation::parse("can_read").expect("a relation");
+    while tally.asked.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst) < checks {
+        let (user, first, fresh, leaves, patience) =
+            world.random(|r| (r.below(USERS), r.below(OBJECTS), r.below(10) == 0, r.below(10) == 0, r.milliseconds(5)));
+        // The order matters: what the cache was told of by now is forgotten in the generation that is read next.
+        let told = world.told.load(Ordering::SeqCst);
+        let current = validity.current();
+        let (consistency, from) = if fresh {
+            (Consistency::HigherConsistency, world.version.load(Ordering::SeqCst))
+        } else {
+            (Consistency::MinimizeLatency, told)
+        };
+        let scope = Scope {
+            store_id: "store".to_owned(),
+            model_id: "model".to_owned(),
+            consistency,
+            generation: current.generation,
+            recall: current.recall && !fresh,
+        };
+        let user = Object::parse(&format!("user:{user}")).expect("a user");
+        let check = |number: u64| Check {
+            user: user.clone(),
+            relation: relation.clone(),
+            object: Object::parse(&format!("doc:{}", (first + number) % OBJECTS)).expect("an object"),
+        };
+        let question = |number| Question { check: check(number), contextual: Arc::default() };
+        let questions = Questions {
+            scope: Arc::new(scope),
+            list: (0..CHECKS_PER_ASK).map(question).collect(),
+            principal: user.clone(),
+            deadline: Instant::now() + Duration::from_millis(500),
+        };
+        let asking = stack.decide(&questions);
+        let answers = if leaves { timeout(patience, asking).await } else { Ok(asking.await) };
+        let to = world.version.load(Ordering::SeqCst);
+        let outcomes = answers.map(|answers| answers.and_then(|answers| accounted(questions.list.len(), answers)));
+        let Ok(Ok(outcomes)) = outcomes else {
+            tally.undecided.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst);
+            // A breaker that is open must not make the rest of the run a row of errors.
+            sleep(Duration::from_millis(20)).await;
+            continue;
+        };
+        for (question, outcome) in questions.list.iter().zip(outcomes) {
+            let Outcome::Decided { allowed, .. } = outcome else {
+                tally.undecided.fetch_add(1, Ordering::SeqCst);
+                continue;
+            };
+            let count = if allowed { &tally.allowed } else { &tally.denied };
+            count.fetch_add(1, Ordering::SeqCst);
+            if !world.was_right(&question.check, allowed, from, to) {
+                tally.wrong.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+}
+
+async fn soak(seed: u64, checks: u64) {
+    let world = Arc::new(World {
+        version: AtomicU64::new(0),
+        told: AtomicU64::new(0),
+        turns: Mutex::new((0..index(USERS, 0)).map(|pair| vec![0; pair % 2]).collect()),
+        random: Mutex::new(Random(seed)),
+    });
+    let (stack, validity, tally) = (stack(&world), Arc::new(Validity::new(None)), Arc::new(Tally::default()));
+    let callers = (0..CALLERS).map(|_| {
+        let (world, stack) = (Arc::clone(&world), Arc::clone(&stack));
+        tokio::spawn(ask_until(checks, world, stack, Arc::clone(&validity), Arc::clone(&tally)))
+    });
+    let callers: Vec<_> = callers.collect();
+    let writer = {
+        let (world, validity) = (Arc::clone(&world), Arc::clone(&validity));
+        tokio::spawn(async move {
+            loop {
+                let (user, object, pause, lag) =
+                    world.random(|r| (r.below(USERS), r.below(OBJECTS), r.milliseconds(10), r.milliseconds(6)));
+                world.turn(user, object);
+                let version = world.version.load(Ordering::SeqCst);
+                sleep(lag).await;
+                validity.invalidate();
+                world.told.store(version, Ordering::SeqCst);
+                sleep(pause).await;
+            }
+        })
+    };
+    for caller in callers {
+        caller.await.expect("a caller");
+    }
+    writer.abort();
+    let count = |count: &AtomicU64| count.load(Ordering::SeqCst);
+    println!("seed {seed}: {tally:?}, {} writes", count(&world.version));
+    assert_eq!(count(&tally.wrong), 0, "seed {seed}: {tally:?}");
+    let decided = count(&tally.allowed) + count(&tally.denied);
+    assert_eq!(decided + count(&tally.undecided), checks, "every check has an outcome");
+    // Otherwise nothing was shown.
+    assert!(decided > checks / 2 && count(&tally.allowed) > checks / 20, "seed {seed}: {tally:?}");
+    assert!(count(&world.version) > 100, "seed {seed}: the relationships changed too seldom");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_million_checks_and_no_wrong_decision() {
+    for seed in 1..=4 {
+        soak(seed, 250_000).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nor_on_several_threads() {
+    soak(5, 50_000).await;
+}

@@ -1,0 +1,382 @@
+//! Users, machines, agents and details, from the token to the chunks.
+
+use ragward::config::{
+    ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig, StepUpConfig,
+};
+use ragward::proto::ingest::{DeleteDocumentsRequest, UpsertDocumentsRequest, UpsertDocumentsResponse};
+use ragward::proto::retrieval::{Completion, RecheckRequest};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::documents::document;
+use crate::issuer::{SigningKey, TestIssuer, now};
+use crate::running::Running;
+use crate::world::{RETRIEVE, about_leave, identity, retrieve, seen, start, with_token};
+
+const ANNES: [&str; 6] = [
+    "document:roadmap#0",
+    "document:roadmap#1",
+    "document:welcome#0",
+    "document:welcome#1",
+    "page:draft#0",
+    "page:draft#1",
+];
+
+struct World {
+    key: SigningKey,
+    issuer: TestIssuer,
+    running: Running,
+    _data: tempfile::TempDir,
+}
+
+impl World {
+    async fn start(change: impl FnOnce(&mut IdentityConfig)) -> Self {
+        let key = SigningKey::es256("key");
+        let issuer = TestIssuer::start(&[&key]).await;
+        let data = tempfile::tempdir().unwrap();
+        let mut identity = identity(&issuer);
+        change(&mut identity);
+        let running = start(data.path(), identity).await;
+        Self { key, issuer, running, _data: data }
+    }
+
+    fn token(&self, subject: &str, scope: &str, more: &[(&str, Value)]) -> String {
+        let mut claims = self.issuer.claims(subject, scope);
+        for (name, value) in more {
+            claims[*name] = value.clone();
+        }
+        self.key.sign(&claims)
+    }
+
+    async fn seen(&self, subject: &str, more: &[(&str, Value)]) -> Result<Vec<String>, Status> {
+        seen(&self.running, "", &self.token(subject, RETRIEVE, more)).await
+    }
+}
+
+fn delegated(on: DelegationObject, relation: &str) -> impl FnOnce(&mut IdentityConfig) {
+    let relation = relation.to_owned();
+    move |identity| identity.delegation = DelegationConfig { relation, on }
+}
+
+fn acted(actor: &str) -> (&'static str, Value) {
+    ("act", json!({"sub": actor}))
+}
+
+#[tokio::test]
+async fn a_token_speaks_for_its_subject_alone() {
+    let world = World::start(|_| {}).await;
+    assert_eq!(world.seen("anne", &[]).await.unwrap(), ANNES);
+    assert_eq!(
+        world.seen("bob", &[]).await.unwrap(),
+        ["document:salaries#0", "document:salaries#1", "document:welcome#0", "document:welcome#1"]
+    );
+    for hostile in ["*", "hr#member", "user:anne", "anne ", "anne\u{0}", "%61nne", "../anne", "ANNE"] {
+        assert_eq!(
+            world.seen(hostile, &[]).await.unwrap(),
+            ["document:welcome#0", "document:welcome#1"],
+            "`{hostile}`"
+        );
+    }
+    let anne = world.token("anne", RETRIEVE, &[]);
+    assert_eq!(seen(&world.running, "user:anne", &anne).await.unwrap(), ANNES);
+    for other in ["user:bob", "anne", "user:*", "agent:helper", " user:anne"] {
+        let status = seen(&world.running, other, &anne).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{other}: {status:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_machine_is_never_a_user() {
+    // A client whose id is that of a person.
+    let machine = ("client_id", json!("anne"));
+    let world = World::start(|_| {}).await;
+    let status = world.seen("anne", &[machine.clone()]).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    let mapped = World::start(|identity| identity.machine_type = "client".to_owned()).await;
+    assert_eq!(mapped.seen("anne", &[machine]).await.unwrap(), Vec::<String>::new());
+    assert_eq!(
+        mapped.seen("crawler", &[("client_id", json!("crawler"))]).await.unwrap(),
+        ["document:welcome#0", "document:welcome#1"]
+    );
+}
+
+#[tokio::test]
+async fn only_a_scope_lets_a_pipeline_name_a_user() {
+    let world = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    let pipeline = ("client_id", json!("pipeline"));
+    let scope = "ragward:retrieve ragward:assert_user";
+    let token = world.token("pipeline", scope, &[pipeline.clone()]);
+    assert_eq!(seen(&world.running, "user:anne", &token).await.unwrap(), ANNES);
+    let rows = [
+        ("no scope", "user:anne", world.token("pipeline", RETRIEVE, &[pipeline.clone()])),
+        ("nobody named", "", token.clone()),
+        ("an agent", "agent:helper", token.clone()),
+        ("a client", "client:crawler", token.clone()),
+        ("delegated", "user:bob", world.token("anne", scope, &[acted("helper")])),
+    ];
+    for (what, user, token) in rows {
+        assert_eq!(seen(&world.running, user, &token).await.unwrap_err().code(), Code::PermissionDenied, "{what}");
+    }
+    let status = seen(&world.running, "user:*", &token).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+}
+
+#[tokio::test]
+async fn groups_of_the_token_count_and_groups_of_the_body_do_not() {
+    let mapping =
+        ClaimTupleConfig { claim: "groups".to_owned(), relation: "member".to_owned(), object_type: "group".to_owned() };
+    let world = World::start(|identity| identity.claim_tuples = vec![mapping]).await;
+    let salaries = "document:salaries#0".to_owned();
+    assert!(world.seen("carl", &[("groups", json!(["hr", "x y"]))]).await.unwrap().contains(&salaries));
+    for groups in [json!([]), json!(["HR"]), json!(["hr#member"]), json!("sales"), json!(["*"])] {
+        assert!(!world.seen("carl", &[("groups", groups.clone())]).await.unwrap().contains(&salaries), "{groups}");
+    }
+    let many: Vec<String> = (0..101).map(|n| format!("g{n}")).collect();
+    for refused in [json!(many), json!([1]), json!({"hr": true}), json!(null), json!([""])] {
+        assert_eq!(
+            world.seen("carl", &[("groups", refused.clone())]).await.unwrap_err().code(),
+            Code::Unauthenticated,
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn users_of_two_issuers_are_two_users() {
+    let partner_key = SigningKey::es256("key");
+    let partner = TestIssuer::start(&[&partner_key]).await;
+    let (theirs, url) = (identity(&partner).issuers, partner.url.clone());
+    let world = World::start(move |identity| {
+        identity.issuers[0].name = "corp".to_owned();
+        identity.issuers.extend(theirs);
+        identity.issuers[1].name = "partner".to_owned();
+    })
+    .await;
+    let reads = |issuer: &str, document: &str| {
+        ragward::relationship::RelationshipTuple::parse(&format!("user:{issuer}/anne"), "reader", document).unwrap()
+    };
+    world.running.write(vec![reads("corp", "document:salaries"), reads("partner", "document:roadmap")]);
+    assert_eq!(
+        world.seen("anne", &[]).await.unwrap(),
+        ["document:salaries#0", "document:salaries#1", "document:welcome#0", "document:welcome#1"]
+    );
+    let foreign = partner_key.sign(&partner.claims("anne", RETRIEVE));
+    assert_eq!(
+        seen(&world.running, "", &foreign).await.unwrap(),
+        ["document:roadmap#0", "document:roadmap#1", "document:welcome#0", "document:welcome#1"]
+    );
+    // One issuer's key does not sign for the other.
+    let forged = world.token("anne", RETRIEVE, &[("iss", json!(url))]);
+    assert_eq!(seen(&world.running, "", &forged).await.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn an_agent_sees_what_both_may() {
+    let on_user = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    assert_eq!(on_user.seen("anne", &[acted("helper")]).await.unwrap(), ANNES);
+    for (subject, actor) in [("bob", "helper"), ("anne", "stranger"), ("anne", "*"), ("anne", "anne")] {
+        assert_eq!(
+            on_user.seen(subject, &[acted(actor)]).await.unwrap(),
+            Vec::<String>::new(),
+            "{actor} for {subject}"
+        );
+    }
+    let answer = retrieve(&on_user.running, "", &on_user.token("anne", RETRIEVE, &[acted("stranger")])).await.unwrap();
+    assert_eq!(answer.completion(), Completion::Exhausted);
+
+    // It may read the salaries, which Anne may not, and not the roadmap, which she may.
+    let on_guard = World::start(delegated(DelegationObject::Guard, "agent_reader")).await;
+    let both = ["document:welcome#0", "document:welcome#1", "page:draft#0", "page:draft#1"];
+    assert_eq!(on_guard.seen("anne", &[acted("helper")]).await.unwrap(), both);
+    assert_eq!(on_guard.seen("anne", &[acted("stranger")]).await.unwrap(), Vec::<String>::new());
+
+    // Only the outermost counts; what is inside is history, and there is an end to it.
+    let history = |inner: Value| [("act", json!({"sub": "helper", "act": inner}))];
+    assert_eq!(on_guard.seen("anne", &history(json!({"sub": "stranger"}))).await.unwrap(), both);
+    let stranger = [("act", json!({"sub": "stranger", "act": {"sub": "helper"}}))];
+    assert_eq!(on_guard.seen("anne", &stranger).await.unwrap(), Vec::<String>::new());
+    let four = json!({"sub": "1", "act": {"sub": "2", "act": {"sub": "3", "act": {"sub": "4"}}}});
+    for refused in
+        [json!({}), json!({"sub": ""}), json!({"sub": "x", "iss": "https://other.example"}), json!("x"), four]
+    {
+        assert_eq!(
+            on_guard.seen("anne", &history(refused.clone())).await.unwrap_err().code(),
+            Code::Unauthenticated,
+            "{refused}"
+        );
+    }
+    let recheck = RecheckRequest {
+        user: String::new(),
+        collection: "handbook".to_owned(),
+        chunk_ids: ANNES.map(str::to_owned).to_vec(),
+        consistency: 0,
+    };
+    let token = on_guard.token("anne", RETRIEVE, &[acted("helper")]);
+    let kept = on_guard.running.client.retrieval().recheck(with_token(recheck, &token)).await.unwrap().into_inner();
+    assert_eq!(kept.chunk_ids, both);
+}
+
+#[tokio::test]
+async fn details_only_narrow() {
+    let world = World::start(|identity| {
+        let order = ["public", "internal", "secret"].map(str::to_owned).to_vec();
+        identity.details = DetailsConfig {
+            classification_key: "classification".to_owned(),
+            classifications: order,
+            ..DetailsConfig::default()
+        };
+    })
+    .await;
+    let leave = "a83b6df1b2fb06ebf1a0ee83af81b1e1c7a4be9d6a2c4f3fa63d3c0a7f2f6f0a";
+    let digest = {
+        let digest = ring::digest::digest(&ring::digest::SHA256, b"leave");
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let all: Vec<&str> = ANNES.to_vec();
+    let internal = vec!["document:roadmap#0", "document:welcome#0", "page:draft#0"];
+    let rows: Vec<(Value, Option<Vec<&str>>)> = vec![
+        (json!([{}]), Some(all.clone())),
+        (
+            json!([{"actions": ["retrieve"], "collections": ["handbook"], "privileges": ["can_read"]}]),
+            Some(all.clone()),
+        ),
+        (json!([{"locations": [crate::issuer::AUDIENCE]}]), Some(all.clone())),
+        (json!([{"query_sha256": digest, "purpose": "a question about leave"}]), Some(all.clone())),
+        (
+            json!([{"identifiers": ["document:roadmap", "document:salaries"]}]),
+            Some(vec!["document:roadmap#0", "document:roadmap#1"]),
+        ),
+        (json!([{"datatypes": ["page"]}]), Some(vec!["page:draft#0", "page:draft#1"])),
+        (json!([{"datatypes": ["page"], "classification_max": "internal"}]), Some(vec!["page:draft#0"])),
+        (json!([{"classification_max": "secret"}]), Some(all.clone())),
+        (json!([{"classification_max": "internal"}]), Some(internal)),
+        (json!([{"classification_max": "public"}]), Some(vec![])),
+        (json!([{"identifiers": []}]), Some(vec![])),
+        (json!([{"identifiers": ["document:salaries"]}]), Some(vec![])),
+        (json!([{"chunks_max": 0}]), Some(vec![])),
+        (
+            json!([{"datatypes": ["page"]}, {"identifiers": ["document:welcome"], "classification_max": "internal"}]),
+            Some(vec!["document:welcome#0", "page:draft#0", "page:draft#1"]),
+        ),
+        (
+            json!([{"collections": ["other"]}, {"identifiers": ["document:welcome"]}]),
+            Some(vec!["document:welcome#0", "document:welcome#1"]),
+        ),
+        (json!([{"actions": ["recheck"]}]), None),
+        (json!([{"actions": []}]), None),
+        (json!([{"collections": ["other"]}]), None),
+        (json!([{"privileges": ["can_edit"]}]), None),
+        (json!([{"locations": ["https://other.example"]}]), None),
+        (json!([{"query_sha256": leave}]), None),
+    ];
+    for (mut details, expected) in rows {
+        for detail in details.as_array_mut().unwrap() {
+            detail["type"] = json!("ragward_retrieval");
+        }
+        let found = world.seen("anne", &[("authorization_details", details.clone())]).await;
+        match expected {
+            Some(expected) => assert_eq!(found.unwrap(), expected, "{details}"),
+            None => assert_eq!(found.unwrap_err().code(), Code::PermissionDenied, "{details}"),
+        }
+    }
+    // Chunks are counted by object.
+    let limited = json!([{"type": "ragward_retrieval", "datatypes": ["page"], "chunks_max": 1}, {"type": "ragward_retrieval", "identifiers": ["document:roadmap"], "chunks_max": 5}]);
+    let token = world.token("anne", RETRIEVE, &[("authorization_details", limited)]);
+    let found = seen(&world.running, "", &token).await.unwrap();
+    assert_eq!(found.iter().filter(|id| id.starts_with("page:")).count(), 1, "{found:?}");
+    assert_eq!(found.len(), 3, "{found:?}");
+    // Details bound what is read; where nothing is read by chunk they do not count.
+    let ingest =
+        world.token("anne", "ragward:ingest", &[("authorization_details", json!([{"type": "ragward_retrieval"}]))]);
+    assert_eq!(
+        upsert(&world, &ingest, "document:new", "document:roadmap").await.unwrap_err().code(),
+        Code::PermissionDenied
+    );
+}
+
+#[tokio::test]
+async fn a_token_for_one_request_serves_one() {
+    let world = World::start(|_| {}).await;
+    let digest = ring::digest::digest(&ring::digest::SHA256, b"leave");
+    let digest: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let details = json!([{"type": "ragward_retrieval", "single_use": true, "query_sha256": digest}]);
+    let details = ("authorization_details", details);
+    let token = world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))]);
+    assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
+    // Nor does another signature on the same id.
+    for again in [&token, &world.token("anne", RETRIEVE, &[details, ("jti", json!("once"))])] {
+        assert_eq!(seen(&world.running, "", again).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test]
+async fn a_collection_may_ask_for_a_better_login() {
+    let required = StepUpConfig {
+        collection: "handbook".to_owned(),
+        acr_values: vec!["mfa".to_owned(), "phr".to_owned()],
+        max_age_seconds: 60,
+    };
+    let world = World::start(|identity| identity.step_up = vec![required]).await;
+    let login = |acr: &str, age: u64| [("acr", json!(acr)), ("auth_time", json!(now() - age))];
+    assert_eq!(world.seen("anne", &login("mfa", 10)).await.unwrap(), ANNES);
+    for weak in [
+        login("pwd", 10).to_vec(),
+        login("mfa", 100).to_vec(),
+        login("mfa", 10)[..1].to_vec(),
+        vec![],
+        vec![("auth_time", json!(now()))],
+    ] {
+        let status = world.seen("nobody", &weak).await.unwrap_err();
+        let challenge = status.metadata().get("www-authenticate").unwrap().to_str().unwrap();
+        assert_eq!(status.code(), Code::Unauthenticated, "{weak:?}");
+        assert!(
+            challenge.starts_with(
+                "Bearer error=\"insufficient_user_authentication\", acr_values=\"mfa phr\", max_age=\"60\""
+            ),
+            "{challenge}"
+        );
+    }
+}
+
+async fn upsert(world: &World, token: &str, id: &str, guard: &str) -> Result<UpsertDocumentsResponse, Status> {
+    let mut document = document(id, &["about leave"]);
+    document.chunks[0].guard = guard.to_owned();
+    let message = UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(document) };
+    let request = with_token(tokio_stream::iter([message]), token);
+    world.running.client.ingest().upsert_documents(request).await.map(tonic::Response::into_inner)
+}
+
+#[tokio::test]
+async fn a_writer_needs_the_relation_on_old_and_new_guards() {
+    let world = World::start(|identity| identity.machine_type = "client".to_owned()).await;
+    let crawler = world.token("crawler", "ragward:ingest", &[("client_id", json!("crawler"))]);
+    let anne = world.token("anne", "ragward:ingest", &[]);
+    assert!(upsert(&world, &crawler, "new", "document:welcome").await.is_ok());
+    assert!(upsert(&world, &anne, "annes", "document:roadmap").await.is_ok());
+    let refused = [
+        ("a guard of others", &crawler, "another", "document:roadmap"),
+        ("somebody else's document", &crawler, "document:roadmap", "document:welcome"),
+        ("no relation at all", &anne, "new", "document:roadmap"),
+        ("a type without the relation", &anne, "x", "page:draft"),
+    ];
+    for (what, token, id, guard) in refused {
+        assert_eq!(upsert(&world, token, id, guard).await.unwrap_err().code(), Code::PermissionDenied, "{what}");
+    }
+    let delete = async |token: &str, id: &str| {
+        let request = DeleteDocumentsRequest { collection: "handbook".to_owned(), document_ids: vec![id.to_owned()] };
+        world
+            .running
+            .client
+            .ingest()
+            .delete_documents(with_token(request, token))
+            .await
+            .map(|answer| answer.into_inner().documents)
+    };
+    assert_eq!(delete(&crawler, "document:salaries").await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(delete(&crawler, "annes").await.unwrap_err().code(), Code::PermissionDenied);
+    assert_eq!(delete(&crawler, "never there").await.unwrap(), 0);
+    assert_eq!(delete(&crawler, "new").await.unwrap(), 1);
+    let reader = world.token("anne", RETRIEVE, &[]);
+    let status = world.running.client.retrieval().retrieve(with_token(about_leave("user:anne"), &reader)).await;
+    assert!(status.is_ok(), "{status:?}");
+}

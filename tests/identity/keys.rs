@@ -1,0 +1,163 @@
+//! An issuer's keys over their life, and issuers that answer badly.
+
+use std::time::Duration;
+
+use ragward::config::IdentityConfig;
+use serde_json::json;
+use tokio::time::{advance, pause, resume};
+use tonic::Code;
+
+use crate::issuer::{Page, SigningKey, TestIssuer};
+use crate::world::{RETRIEVE, identity, seen, start};
+
+const OAUTH: &str = "/.well-known/oauth-authorization-server";
+const OPENID: &str = "/.well-known/openid-configuration";
+const KEYS: &str = "/keys";
+
+/// Lets time pass for the server, which runs in this test's runtime.
+async fn later(seconds: u64) {
+    pause();
+    advance(Duration::from_secs(seconds)).await;
+    resume();
+}
+
+#[tokio::test]
+async fn a_rotated_key_is_read_once() {
+    let (first, second) = (SigningKey::es256("first"), SigningKey::ed25519("second"));
+    let issuer = TestIssuer::start(&[&first]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let token = |key: &SigningKey, id: usize| {
+        let mut claims = issuer.claims("anne", RETRIEVE);
+        claims["jti"] = json!(id);
+        claims["jti"] = json!(format!("token {id}"));
+        key.sign(&claims)
+    };
+
+    assert!(seen(&running, "", &token(&first, 0)).await.is_ok());
+    assert_eq!(issuer.key_reads(), 1);
+    issuer.serve_keys(&[&second]);
+    later(11).await;
+    let (some, more) = (token(&second, 1), token(&second, 2));
+    let (a, b) = tokio::join!(seen(&running, "", &some), seen(&running, "", &more));
+    assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
+    assert_eq!(issuer.key_reads(), 2, "one fetch serves all who wait for it");
+    // The old key is gone, and a key that nobody has is not asked for again and again.
+    for id in 3..50 {
+        let status = seen(&running, "", &token(&first, id)).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated);
+    }
+    assert_eq!(issuer.key_reads(), 2, "forged key ids do not reach the issuer");
+}
+
+#[tokio::test]
+async fn old_keys_are_used_for_an_hour_and_no_longer() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let token = |id: &str| {
+        let mut claims = issuer.claims("anne", RETRIEVE);
+        claims["jti"] = json!(id);
+        key.sign(&claims)
+    };
+    assert!(seen(&running, "", &token("1")).await.is_ok());
+    issuer.set(KEYS, Page::Status(500));
+    later(59 * 60).await;
+    assert!(seen(&running, "", &token("2")).await.is_ok());
+    later(2 * 60).await;
+    assert_eq!(seen(&running, "", &token("3")).await.unwrap_err().code(), Code::Unavailable);
+    issuer.serve_keys(&[&key]);
+    later(11).await;
+    assert!(seen(&running, "", &token("4")).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_issuer_that_answers_badly_lets_nobody_in() {
+    let key = SigningKey::es256("key");
+    let elsewhere = TestIssuer::start(&[&key]).await;
+    let elsewhere_keys = format!("{}{KEYS}", elsewhere.url);
+    let twice = json!({"keys": [key.jwk(), key.jwk()]});
+    let many: Vec<serde_json::Value> = (0..65).map(|_| key.jwk()).collect();
+    let without_id = {
+        let mut jwk = key.jwk();
+        jwk.as_object_mut().unwrap().remove("kid");
+        json!({"keys": [jwk]})
+    };
+    let for_encryption = {
+        let mut jwk = key.jwk();
+        jwk["use"] = json!("enc");
+        json!({"keys": [jwk]})
+    };
+    let secret = json!({"keys": [{"kty": "oct", "kid": "key", "k": "AAAA"}]});
+    let rows: Vec<(&str, &str, Page)> = vec![
+        ("no metadata", OAUTH, Page::Status(404)),
+        ("metadata in HTML", OAUTH, Page::Html),
+        ("metadata elsewhere", OAUTH, Page::Redirect(format!("{}{OAUTH}", elsewhere.url))),
+        ("metadata of another issuer", OAUTH, Page::Json(json!({"issuer": elsewhere.url, "jwks_uri": elsewhere_keys}))),
+        ("metadata without keys", OAUTH, Page::Json(json!({"issuer": "self"}))),
+        ("keys in HTML", KEYS, Page::Html),
+        ("keys elsewhere", KEYS, Page::Redirect(elsewhere_keys.clone())),
+        ("keys of 10 MB", KEYS, Page::Bytes(10_000_000)),
+        ("an error", KEYS, Page::Status(503)),
+        ("no keys", KEYS, Page::Json(json!({"keys": []}))),
+        ("keys that are no list", KEYS, Page::Json(json!({"keys": {}}))),
+        ("too many keys", KEYS, Page::Json(json!({"keys": many}))),
+        ("a key without an id", KEYS, Page::Json(without_id)),
+        ("a key for encryption", KEYS, Page::Json(for_encryption)),
+        ("a secret", KEYS, Page::Json(secret)),
+        ("a key set that is a list", KEYS, Page::Json(json!([key.jwk()]))),
+        ("two keys of one id", KEYS, Page::Json(twice)),
+    ];
+    for (what, path, page) in rows {
+        let issuer = TestIssuer::start(&[&key]).await;
+        issuer.set(path, page);
+        let data = tempfile::tempdir().unwrap();
+        let running = start(data.path(), identity(&issuer)).await;
+        let status = seen(&running, "", &key.sign(&issuer.claims("anne", RETRIEVE))).await.expect_err(what);
+        assert!(matches!(status.code(), Code::Unavailable | Code::Unauthenticated), "{what}: {status:?}");
+        assert!(!status.message().contains("127.0.0.1"), "{what}: {status:?}");
+    }
+    assert_eq!(elsewhere.key_reads(), 0, "nobody was led elsewhere");
+}
+
+#[tokio::test]
+async fn an_issuer_that_hangs_is_waited_for_once() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    issuer.set(OAUTH, Page::Hang);
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let token = key.sign(&issuer.claims("anne", RETRIEVE));
+    let asking = seen(&running, "", &token);
+    tokio::pin!(asking);
+    // The timeouts of both documents pass.
+    let status = loop {
+        tokio::select! {
+            answer = &mut asking => break answer.unwrap_err(),
+            () = later(6) => {}
+        }
+    };
+    assert_eq!(status.code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn openid_discovery_and_a_given_address_serve_too() {
+    let key = SigningKey::ps256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    issuer.set(OAUTH, Page::Status(404));
+    let given = {
+        let mut identity = identity(&issuer);
+        identity.issuers[0].jwks_url = format!("{}{KEYS}", issuer.url);
+        identity
+    };
+    let token = key.sign(&issuer.claims("anne", RETRIEVE));
+    let check = async |identity: IdentityConfig| {
+        let data = tempfile::tempdir().unwrap();
+        let running = start(data.path(), identity).await;
+        seen(&running, "", &token).await.unwrap();
+    };
+    check(given).await;
+    issuer.serve_metadata(OPENID);
+    check(identity(&issuer)).await;
+}

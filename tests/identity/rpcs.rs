@@ -1,0 +1,121 @@
+//! Every RPC of the descriptors asks for a token and for its scope, so that none can be forgotten.
+
+use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
+use openfga_client::prost_types::FileDescriptorSet;
+use prost::Message;
+use ragward::proto::DESCRIPTORS;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt;
+
+use crate::issuer::{SigningKey, TestIssuer};
+use crate::world::{identity, start};
+
+/// The paths of all RPCs, with the scope that each needs.
+fn rpcs() -> Vec<(String, &'static str)> {
+    let sets = [
+        DESCRIPTORS,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+        OPENFGA,
+    ];
+    let mut rpcs = Vec::new();
+    for set in sets {
+        for file in FileDescriptorSet::decode(set).unwrap().file {
+            for service in &file.service {
+                for method in &service.method {
+                    let service = format!("{}.{}", file.package(), service.name());
+                    let scope = match (service.as_str(), method.name()) {
+                        ("ragward.retrieval.v1.RetrievalService", "Explain") => "ragward:explain",
+                        ("ragward.retrieval.v1.RetrievalService", _) => "ragward:retrieve",
+                        ("ragward.ingest.v1.IngestService", _) => "ragward:ingest",
+                        _ => "ragward:administer",
+                    };
+                    rpcs.push((format!("/{service}/{}", method.name()), scope));
+                }
+            }
+        }
+    }
+    rpcs
+}
+
+/// The gRPC status of an empty message, or none when the call is let through to its stream.
+async fn status(channel: &Channel, path: &str, authorization: Option<&str>) -> Option<String> {
+    let mut request = http::Request::post(format!("http://any{path}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    let request = request.body(Body::new(http_body_util::Full::new(vec![0u8; 5].into()))).unwrap();
+    let response = channel.clone().oneshot(request).await.unwrap();
+    response.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn every_rpc_asks_for_its_scope() {
+    const UNAUTHENTICATED: &str = "16";
+    const PERMISSION_DENIED: &str = "7";
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let channel = Endpoint::from_shared(format!("http://{}", running.address)).unwrap().connect().await.unwrap();
+    let bearer = |scope: &str| format!("Bearer {}", key.sign(&issuer.claims("anne", scope)));
+    let foreign = format!("Bearer {}", SigningKey::es256("key").sign(&issuer.claims("anne", "ragward:administer")));
+    let scopes = ["ragward:retrieve", "ragward:ingest", "ragward:administer", "ragward:explain", "ragward:assert_user"];
+
+    let rpcs = rpcs();
+    assert!(rpcs.len() >= 22, "{rpcs:?}");
+    for (path, needed) in rpcs.iter().cloned().chain([("/unknown.v1.Service/Call".to_owned(), "ragward:administer")]) {
+        for (what, authorization) in
+            [("no token", None), ("another's token", Some(foreign.as_str())), ("a password", Some("Basic YTpi"))]
+        {
+            assert_eq!(
+                status(&channel, &path, authorization).await.as_deref(),
+                Some(UNAUTHENTICATED),
+                "{path}: {what}"
+            );
+        }
+        assert_eq!(
+            status(&channel, &path, Some(&bearer("openid"))).await.as_deref(),
+            Some(PERMISSION_DENIED),
+            "{path}"
+        );
+        let any_scope = path.starts_with("/grpc.reflection.");
+        for scope in scopes.into_iter().filter(|scope| *scope != needed && !any_scope) {
+            let found = status(&channel, &path, Some(&bearer(scope))).await;
+            assert_eq!(found.as_deref(), Some(PERMISSION_DENIED), "{path}: {scope}");
+        }
+        let found = status(&channel, &path, Some(&bearer(needed))).await;
+        assert!(!matches!(found.as_deref(), Some(UNAUTHENTICATED)), "{path}: {found:?}");
+    }
+    assert_eq!(status(&channel, "/grpc.health.v1.Health/Check", None).await, None, "health is open");
+}
+
+#[tokio::test]
+async fn the_resource_tells_whose_tokens_it_takes() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let url = format!("http://{}/.well-known/oauth-protected-resource/api", running.address);
+    // Over HTTP/1.1, as a browser or curl would.
+    let (status, body) = get(&running.address.to_string(), &url).await;
+    assert_eq!(status, "200", "{body}");
+    let document: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(document["resource"], crate::issuer::AUDIENCE);
+    assert_eq!(document["authorization_servers"], serde_json::json!([issuer.url]));
+}
+
+async fn get(address: &str, url: &str) -> (String, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {url} HTTP/1.1\r\nhost: any\r\nconnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}

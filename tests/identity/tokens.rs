@@ -1,0 +1,324 @@
+//! Tokens with one thing wrong each: all are refused, and all in the same way.
+
+use std::collections::BTreeSet;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde_json::{Map, Value, json};
+use tonic::{Code, Status};
+
+use crate::issuer::{SigningKey, TestIssuer, now};
+use crate::world::{RETRIEVE, identity, retrieve, start};
+
+/// What a refusal says, all of it.
+fn shown(status: &Status) -> (Code, String, Vec<u8>, String) {
+    let challenge = status.metadata().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
+    (status.code(), status.message().to_owned(), status.details().to_vec(), challenge.unwrap_or_default())
+}
+
+fn with(object: &Value, name: &str, value: Value) -> Value {
+    let mut object = object.clone();
+    object[name] = value;
+    object
+}
+
+fn without(object: &Value, name: &str) -> Value {
+    let mut members: Map<String, Value> = object.as_object().unwrap().clone();
+    members.remove(name);
+    Value::Object(members)
+}
+
+/// Every token has one thing wrong; the name says which.
+fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<(String, String)> {
+    let good = issuer.claims("anne", RETRIEVE);
+    let now = now();
+    let mut claims: Vec<(String, Value)> = Vec::new();
+    for name in ["iss", "aud", "sub", "client_id", "jti", "exp", "iat"] {
+        claims.push((format!("{name} is missing"), without(&good, name)));
+        let wrong =
+            [json!(null), json!(true), json!(""), json!([]), json!({}), json!([1]), json!([[]]), json!(-1), json!(1.5)];
+        for value in wrong {
+            claims.push((format!("{name} is {value}"), with(&good, name, value)));
+        }
+    }
+    for name in ["exp", "iat", "nbf"] {
+        for value in [json!("1"), json!(1e300), json!("2099-01-01"), json!([now])] {
+            claims.push((format!("{name} is {value}"), with(&good, name, value)));
+        }
+    }
+    let url = &issuer.url;
+    let rows: Vec<(&str, Value)> = vec![
+        ("iss", json!(format!("{url}/"))),
+        ("iss", json!(url.to_uppercase())),
+        ("iss", json!(format!(" {url}"))),
+        ("iss", json!("https://evil.example")),
+        ("iss", json!([url])),
+        ("aud", json!("https://ragward.example/api/")),
+        ("aud", json!("https://ragward.example")),
+        ("aud", json!("HTTPS://RAGWARD.EXAMPLE/api")),
+        ("aud", json!(["https://other.example"])),
+        ("aud", json!(["https://ragward.example/api", 1])),
+        ("aud", json!({"https://ragward.example/api": true})),
+        ("aud", json!(7)),
+        ("aud", json!(vec!["https://ragward.example/api"; 65])),
+        ("exp", json!(now - 31)),
+        ("exp", json!(0)),
+        ("iat", json!(now + 3_600)),
+        ("nbf", json!(now + 3_600)),
+        ("nbf", json!(-5)),
+        ("nbf", json!(null)),
+        ("sub", json!("a".repeat(508))),
+        ("sub", json!("a".repeat(4_096))),
+        ("sub", json!("*".repeat(200))),
+        ("client_id", json!("a".repeat(1_025))),
+        ("jti", json!("a".repeat(1_025))),
+        ("jti", json!(12)),
+        ("cnf", json!({"jkt": "0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"})),
+        ("cnf", json!({"x5t#S256": "bwcK0esc3ACC3DB2Y5_lESsXE8o9ltc05O89jdN-dg2"})),
+        ("cnf", json!({})),
+        ("cnf", json!(null)),
+        ("scope", json!([RETRIEVE])),
+        ("scope", json!(null)),
+        ("scope", json!({})),
+        ("acr", json!(3)),
+        ("auth_time", json!("now")),
+        // No delegation is configured.
+        ("act", json!({"sub": "helper"})),
+        ("act", json!({})),
+        ("act", json!("helper")),
+        ("act", json!(null)),
+        ("act", json!([])),
+        ("authorization_details", json!([])),
+        ("authorization_details", json!({})),
+        ("authorization_details", json!("[]")),
+        ("authorization_details", json!(null)),
+        ("authorization_details", json!([1])),
+        ("authorization_details", json!([{}])),
+        ("authorization_details", json!([{"type": 1}])),
+        ("authorization_details", json!(vec![json!({"type": "ragward_retrieval"}); 33])),
+    ];
+    claims.extend(rows.into_iter().map(|(name, value)| {
+        let short: String = value.to_string().chars().take(60).collect();
+        (format!("{name} is {short} ({} bytes)", value.to_string().len()), with(&good, name, value))
+    }));
+    let details = [
+        json!({"unknown": true}),
+        json!({"action": ["retrieve"]}),
+        json!({"actions": "retrieve"}),
+        json!({"actions": [1]}),
+        json!({"collections": "handbook"}),
+        json!({"collections": {}}),
+        json!({"collections": null}),
+        json!({"identifiers": "document:welcome"}),
+        json!({"identifier": "document:welcome"}),
+        json!({"privileges": [null]}),
+        json!({"locations": "here"}),
+        json!({"datatypes": 1}),
+        // No classifications are configured.
+        json!({"classification_max": "internal"}),
+        json!({"chunks_max": -1}),
+        json!({"chunks_max": "3"}),
+        json!({"chunks_max": 1.5}),
+        json!({"query_sha256": "abc"}),
+        json!({"query_sha256": "A".repeat(64)}),
+        json!({"single_use": "yes"}),
+        json!({"single_use": true}),
+        json!({"purpose": 1}),
+        json!({"Type": "ragward_retrieval"}),
+    ];
+    for detail in details {
+        let object = with(&detail, "type", json!("ragward_retrieval"));
+        claims.push((format!("details with {detail}"), with(&good, "authorization_details", json!([object]))));
+        let both = json!([{"type": "ragward_retrieval"}, object]);
+        claims.push((format!("details with {detail} beside good ones"), with(&good, "authorization_details", both)));
+    }
+    let mut tokens: Vec<(String, String)> =
+        claims.into_iter().map(|(name, claims)| (name, key.sign(&claims))).collect();
+
+    let header = key.header();
+    let mut headers: Vec<(String, Value)> = Vec::new();
+    for name in ["alg", "typ", "kid"] {
+        headers.push((format!("header without {name}"), without(&header, name)));
+    }
+    let rows: Vec<(&str, Value)> = vec![
+        ("alg", json!("none")),
+        ("alg", json!("None")),
+        ("alg", json!("")),
+        ("alg", json!(null)),
+        ("alg", json!(["ES256"])),
+        ("alg", json!("HS256")),
+        ("alg", json!("es256")),
+        ("alg", json!("ES256 ")),
+        ("alg", json!("ES384")),
+        ("alg", json!("ES512")),
+        ("alg", json!("ES256K")),
+        ("alg", json!("RS256")),
+        ("alg", json!("PS256")),
+        ("alg", json!("EdDSA")),
+        ("alg", json!("RS1")),
+        ("typ", json!("JWT")),
+        ("typ", json!("jwt")),
+        ("typ", json!("")),
+        ("typ", json!(null)),
+        ("typ", json!("id+jwt")),
+        ("typ", json!("dpop+jwt")),
+        ("typ", json!("at+jwt ")),
+        ("typ", json!("application/jwt")),
+        ("typ", json!("logout+jwt")),
+        ("typ", json!(["at+jwt"])),
+        ("kid", json!("")),
+        ("kid", json!(null)),
+        ("kid", json!(1)),
+        ("kid", json!("nobody's")),
+        ("kid", json!("RSA")),
+        ("kid", json!("../../keys")),
+        ("kid", json!("' OR 1=1")),
+        ("kid", json!("k".repeat(257))),
+        ("crit", json!(["exp"])),
+        ("crit", json!([])),
+        ("crit", json!(["b64"])),
+        ("b64", json!(false)),
+        ("zip", json!("DEF")),
+        ("enc", json!("A128GCM")),
+        ("jku", json!("https://evil.example/keys")),
+        ("jku", json!(format!("{url}/keys"))),
+        ("x5u", json!("https://evil.example/cert")),
+        ("x5c", json!(["MIIB"])),
+        ("jwk", key.jwk()),
+        ("jwk", json!({})),
+    ];
+    headers.extend(
+        rows.into_iter().map(|(name, value)| (format!("header {name} is {value}"), with(&header, name, value))),
+    );
+    let text = good.to_string();
+    tokens.extend(headers.into_iter().map(|(name, header)| (name, key.sign_text(&header.to_string(), &text))));
+
+    let head = header.to_string();
+    let extra = |members: &str| format!("{},{members}}}", text.strip_suffix('}').unwrap());
+    let nested = format!("\"deep\":{}{}", "[".repeat(1_000), "]".repeat(1_000));
+    let texts: Vec<(&str, String, String)> = vec![
+        ("two subjects", head.clone(), extra("\"sub\":\"bob\"")),
+        ("two equal subjects", head.clone(), extra("\"sub\":\"anne\"")),
+        ("two subjects, one escaped", head.clone(), extra("\"\\u0073ub\":\"bob\"")),
+        ("two audiences", head.clone(), extra("\"aud\":\"x\"")),
+        ("two unknown claims", head.clone(), extra("\"x\":1,\"x\":2")),
+        ("a doubled name below", head.clone(), extra("\"x\":{\"y\":1,\"y\":2}")),
+        ("nested 1,000 deep", head.clone(), extra(&nested)),
+        ("nested 17 deep", head.clone(), extra(&format!("\"deep\":{}{}", "[".repeat(17), "]".repeat(17)))),
+        ("a number of 10^400", head.clone(), extra("\"x\":1e400")),
+        ("two algorithms", format!("{},\"alg\":\"ES256\"}}", head.strip_suffix('}').unwrap()), text.clone()),
+        ("claims that are a list", head.clone(), format!("[{text}]")),
+        ("claims that are a text", head.clone(), "\"anne\"".to_owned()),
+        ("no claims", head.clone(), String::new()),
+        ("two claim sets", head.clone(), format!("{text}{text}")),
+        ("a header that is a list", "[]".to_owned(), text.clone()),
+        ("a header that is not JSON", "{alg: ES256}".to_owned(), text.clone()),
+        ("16 KiB of claims", head.clone(), extra(&format!("\"x\":\"{}\"", "x".repeat(11_000)))),
+    ];
+    tokens.extend(texts.into_iter().take(16).map(|(name, head, text)| (name.to_owned(), key.sign_text(&head, &text))));
+
+    let token = key.sign(&good);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (first, payload) = signed.split_once('.').unwrap();
+    let flipped = |part: &str| {
+        let mut bytes = URL_SAFE_NO_PAD.decode(part).unwrap();
+        bytes[10] ^= 1;
+        URL_SAFE_NO_PAD.encode(bytes)
+    };
+    let public = URL_SAFE_NO_PAD.decode(rsa.jwk()["n"].as_str().unwrap()).unwrap();
+    let mac_header = with(&rsa.header(), "alg", json!("HS256")).to_string();
+    let mac_signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(mac_header), payload);
+    let mac = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &public), mac_signed.as_bytes());
+    let unsigned_header = URL_SAFE_NO_PAD.encode(with(&header, "alg", json!("none")).to_string());
+    let other = SigningKey::es256(&key.id);
+    let forms = [
+        ("nothing", String::new()),
+        ("one dot", ".".to_owned()),
+        ("two dots", "..".to_owned()),
+        ("one part", first.to_owned()),
+        ("two parts", signed.to_owned()),
+        ("no signature", format!("{signed}.")),
+        ("four parts", format!("{token}.{signature}")),
+        ("five parts", format!("{first}.{payload}.{signature}.{payload}.{signature}")),
+        ("a padded signature", format!("{token}==")),
+        ("a space behind", format!("{token} ")),
+        ("a space before", format!(" {token}")),
+        ("a comma and another", format!("{token},{token}")),
+        ("standard base64", format!("{first}.{payload}.+/{signature}")),
+        ("a short signature", format!("{signed}.{}", &signature[..40])),
+        ("a signature of zeros", format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0; 64]))),
+        ("a long signature", format!("{signed}.{signature}AAAA")),
+        ("a bit of the signature", format!("{signed}.{}", flipped(signature))),
+        ("a bit of the claims", format!("{first}.{}.{signature}", flipped(payload))),
+        ("a bit of the header", format!("{}.{payload}.{signature}", flipped(first))),
+        ("another key of the same id", other.sign(&good)),
+        ("the public key as a secret", format!("{mac_signed}.{}", URL_SAFE_NO_PAD.encode(mac.as_ref()))),
+        ("none and no signature", format!("{unsigned_header}.{payload}.")),
+        ("none with a signature", format!("{unsigned_header}.{payload}.{signature}")),
+        ("an RSA key's header on a curve's signature", key.sign_text(&rsa.header().to_string(), &text)),
+        ("a curve's header on an RSA signature", rsa.sign_text(&head, &text)),
+    ];
+    tokens.extend(forms.map(|(name, token)| (name.to_owned(), token)));
+    tokens
+}
+
+#[tokio::test]
+async fn whatever_is_wrong_is_refused_in_one_way() {
+    let (key, rsa) = (SigningKey::es256("key"), SigningKey::rs256("RSA"));
+    let issuer = TestIssuer::start(&[&key, &rsa]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+
+    let good = issuer.claims("anne", RETRIEVE);
+    for key in [&key, &rsa] {
+        let answer = retrieve(&running, "", &key.sign(&good)).await.unwrap();
+        assert_eq!(answer.chunks.len(), 6, "{}", key.algorithm());
+    }
+    let rows = wrong_tokens(&issuer, &key, &rsa);
+    let names: BTreeSet<&String> = rows.iter().map(|(name, _)| name).collect();
+    assert!(names.len() == rows.len() && rows.len() >= 150, "{} rows, {} of them different", rows.len(), names.len());
+    let mut refusals = BTreeSet::new();
+    for (name, token) in &rows {
+        let status = retrieve(&running, "", token).await.expect_err(name);
+        assert_eq!(status.code(), Code::Unauthenticated, "{name}: {status:?}");
+        refusals.insert(format!("{:?}", shown(&status)));
+    }
+    assert_eq!(refusals.len(), 1, "{refusals:#?}");
+    let refusal = refusals.first().unwrap();
+    let url = "https://ragward.example/.well-known/oauth-protected-resource/api";
+    assert!(
+        refusal.contains(&format!("Bearer error=\\\"invalid_token\\\", resource_metadata=\\\"{url}\\\"")),
+        "{refusal}"
+    );
+}
+
+#[tokio::test]
+async fn what_is_not_understood_changes_nothing() {
+    let key = SigningKey::ed25519("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let good = issuer.claims("anne", RETRIEVE);
+    let plain = retrieve(&running, "", &key.sign(&good)).await.unwrap();
+    let rows = [
+        ("roles", json!(["admin"])),
+        ("admin", json!(true)),
+        ("user", json!("user:bob")),
+        ("username", json!("bob")),
+        ("email", json!("bob@example.com")),
+        ("scp", json!("ragward:administer")),
+        ("groups", json!(["hr"])),
+        ("may_act", json!({"sub": "helper"})),
+        ("azp", json!("bob")),
+        ("permissions", json!(["*"])),
+        ("entitlements", json!(["ragward:assert_user"])),
+        ("*", json!("*")),
+        ("authorization_details", json!([{"type": "payment", "anything": 1}])),
+    ];
+    for (name, value) in rows {
+        let token = key.sign(&with(&good, name, value));
+        assert_eq!(retrieve(&running, "", &token).await.unwrap(), plain, "{name}");
+        assert_eq!(retrieve(&running, "user:bob", &token).await.unwrap_err().code(), Code::PermissionDenied, "{name}");
+    }
+}

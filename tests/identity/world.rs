@@ -1,0 +1,126 @@
+//! A server with an issuer, a model with people, agents and machines, and a few documents.
+
+use std::path::Path;
+
+use ragward::config::{Config, IdentityConfig, IssuerConfig};
+use ragward::proto::ingest::Document;
+use ragward::proto::metadata::{Value as Metadata, value::Kind};
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{RetrieveRequest, RetrieveResponse};
+use ragward::relationship::{RelationshipTuple, dsl};
+use tonic::metadata::MetadataValue;
+use tonic::{Request, Status};
+
+use crate::documents::document;
+use crate::issuer::{AUDIENCE, TestIssuer};
+use crate::running::{Running, config};
+
+pub(crate) const RETRIEVE: &str = "ragward:retrieve";
+
+const MODEL: &str = "
+model
+  schema 1.1
+
+type user
+  relations
+    define can_act_for: [agent]
+
+type agent
+
+type client
+
+type group
+  relations
+    define member: [user]
+
+type document
+  relations
+    define agent_reader: [agent]
+    define reader: [user, user:*, group#member, client]
+    define can_read: reader
+    define can_edit: [user, client]
+
+type page
+  relations
+    define agent_reader: [agent]
+    define reader: [user]
+    define can_read: reader
+";
+
+const TUPLES: [(&str, &str, &str); 12] = [
+    ("user:*", "reader", "document:welcome"),
+    ("user:anne", "reader", "document:roadmap"),
+    ("user:anne", "reader", "page:draft"),
+    ("user:bob", "reader", "document:salaries"),
+    ("group:hr#member", "reader", "document:salaries"),
+    ("client:crawler", "can_edit", "document:welcome"),
+    ("client:crawler", "reader", "document:welcome"),
+    ("agent:helper", "can_act_for", "user:anne"),
+    ("agent:helper", "agent_reader", "document:welcome"),
+    // More than its user.
+    ("agent:helper", "agent_reader", "document:salaries"),
+    ("agent:helper", "agent_reader", "page:draft"),
+    ("user:anne", "can_edit", "document:roadmap"),
+];
+
+/// The configuration of a server that takes the tokens of one issuer.
+pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
+    let algorithms = ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec();
+    let issuer = IssuerConfig { issuer: issuer.url.clone(), name: String::new(), algorithms, jwks_url: String::new() };
+    IdentityConfig { audience: AUDIENCE.to_owned(), issuers: vec![issuer], ..IdentityConfig::default() }
+}
+
+pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {
+    let mut config: Config = config(data);
+    config.server.insecure_identity = false;
+    config.identity = identity;
+    let running = Running::start(&config).await;
+    let tuples = TUPLES.map(|(user, relation, object)| RelationshipTuple::parse(user, relation, object).unwrap());
+    running.load(dsl::load(MODEL).unwrap(), tuples.to_vec());
+    // Local administration needs no token.
+    let documents = ["document:welcome", "document:roadmap", "document:salaries", "page:draft"].map(classified);
+    let local = ragward::proto::ingest::UpsertDocumentsRequest { collection: "handbook".to_owned(), document: None };
+    let messages = documents
+        .map(|document| ragward::proto::ingest::UpsertDocumentsRequest { document: Some(document), ..local.clone() });
+    running.app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
+    running
+}
+
+/// A document about leave with two chunks, the second of them secret.
+fn classified(id: &str) -> Document {
+    let mut document = document(id, &["about leave", "more about leave"]);
+    for (chunk, class) in document.chunks.iter_mut().zip(["internal", "secret"]) {
+        let value = Metadata { kind: Some(Kind::StringValue(class.to_owned())) };
+        chunk.metadata.insert("classification".to_owned(), value);
+    }
+    document
+}
+
+pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {
+    let mut request = Request::new(message);
+    let value = format!("Bearer {token}");
+    request.metadata_mut().insert("authorization", MetadataValue::try_from(value).unwrap());
+    request
+}
+
+pub(crate) fn about_leave(user: &str) -> RetrieveRequest {
+    RetrieveRequest {
+        user: user.to_owned(),
+        collection: "handbook".to_owned(),
+        query: Some(Query::Text("leave".to_owned())),
+        top_k: 10,
+        ..RetrieveRequest::default()
+    }
+}
+
+pub(crate) async fn retrieve(running: &Running, user: &str, token: &str) -> Result<RetrieveResponse, Status> {
+    let request = with_token(about_leave(user), token);
+    running.client.retrieval().retrieve(request).await.map(tonic::Response::into_inner)
+}
+
+/// The chunks of an answer, by id.
+pub(crate) async fn seen(running: &Running, user: &str, token: &str) -> Result<Vec<String>, Status> {
+    let mut ids: Vec<String> = retrieve(running, user, token).await?.chunks.into_iter().map(|chunk| chunk.id).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}

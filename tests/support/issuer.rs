@@ -1,0 +1,225 @@
+//! An issuer of tokens for a test: signs what it is told, and serves its metadata and keys on a port of loopback, well or
+//! badly.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use ring::rand::SystemRandom;
+use ring::rsa::PublicKeyComponents;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA256,
+    RsaKeyPair,
+};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the servers of these tests are called in tokens.
+pub(crate) const AUDIENCE: &str = "https://ragward.example/api";
+const METADATA: &str = "/.well-known/oauth-authorization-server";
+const KEYS: &str = "/keys";
+/// ring makes no RSA keys, so this one lies here; it guards nothing.
+const RSA_KEY: &str = include_str!("issuer/rsa_2048.pk8.base64");
+
+/// A key that tokens are signed with.
+pub(crate) struct SigningKey {
+    pub(crate) id: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Es256(EcdsaKeyPair),
+    Rs256(RsaKeyPair),
+    Ps256(RsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl SigningKey {
+    pub(crate) fn es256(id: &str) -> Self {
+        let random = SystemRandom::new();
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document.as_ref(), &random).unwrap();
+        Self { id: id.to_owned(), kind: Kind::Es256(pair) }
+    }
+
+    pub(crate) fn ed25519(id: &str) -> Self {
+        let document = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+        Self { id: id.to_owned(), kind: Kind::Ed25519(Ed25519KeyPair::from_pkcs8(document.as_ref()).unwrap()) }
+    }
+
+    pub(crate) fn rs256(id: &str) -> Self {
+        Self { id: id.to_owned(), kind: Kind::Rs256(rsa_pair()) }
+    }
+
+    pub(crate) fn ps256(id: &str) -> Self {
+        Self { id: id.to_owned(), kind: Kind::Ps256(rsa_pair()) }
+    }
+
+    pub(crate) fn algorithm(&self) -> &'static str {
+        match self.kind {
+            Kind::Es256(_) => "ES256",
+            Kind::Rs256(_) => "RS256",
+            Kind::Ps256(_) => "PS256",
+            Kind::Ed25519(_) => "EdDSA",
+        }
+    }
+
+    /// The public half as it stands in a key set.
+    pub(crate) fn jwk(&self) -> Value {
+        let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        match &self.kind {
+            Kind::Es256(pair) => {
+                let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+                json!({"kty": "EC", "crv": "P-256", "use": "sig", "kid": self.id, "x": encode(x), "y": encode(y)})
+            }
+            Kind::Rs256(pair) | Kind::Ps256(pair) => {
+                let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(pair.public());
+                json!({"kty": "RSA", "use": "sig", "kid": self.id, "n": encode(&n), "e": encode(&e)})
+            }
+            Kind::Ed25519(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "kid": self.id, "x": encode(pair.public_key().as_ref())})
+            }
+        }
+    }
+
+    pub(crate) fn header(&self) -> Value {
+        json!({"typ": "at+jwt", "alg": self.algorithm(), "kid": self.id})
+    }
+
+    pub(crate) fn sign(&self, claims: &Value) -> String {
+        self.sign_text(&self.header().to_string(), &claims.to_string())
+    }
+
+    /// Signs whatever the header and the claims are.
+    pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signature = self.signature(signed.as_bytes());
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    fn signature(&self, message: &[u8]) -> Vec<u8> {
+        let random = SystemRandom::new();
+        match &self.kind {
+            Kind::Es256(pair) => pair.sign(&random, message).unwrap().as_ref().to_vec(),
+            Kind::Ed25519(pair) => pair.sign(message).as_ref().to_vec(),
+            Kind::Rs256(pair) | Kind::Ps256(pair) => {
+                let mut signature = vec![0; pair.public().modulus_len()];
+                let signed = match self.kind {
+                    Kind::Ps256(_) => pair.sign(&RSA_PSS_SHA256, &random, message, &mut signature),
+                    Kind::Es256(_) | Kind::Rs256(_) | Kind::Ed25519(_) => {
+                        pair.sign(&RSA_PKCS1_SHA256, &random, message, &mut signature)
+                    }
+                };
+                signed.unwrap();
+                signature
+            }
+        }
+    }
+}
+
+fn rsa_pair() -> RsaKeyPair {
+    let bytes = STANDARD.decode(RSA_KEY.split_whitespace().collect::<String>()).unwrap();
+    RsaKeyPair::from_pkcs8(&bytes).unwrap()
+}
+
+/// What an address answers.
+#[derive(Clone)]
+pub(crate) enum Page {
+    Json(Value),
+    Html,
+    Redirect(String),
+    Status(u16),
+    Bytes(usize),
+    Hang,
+}
+
+/// A running issuer; its task ends with the test's runtime.
+#[derive(Clone)]
+pub(crate) struct TestIssuer {
+    pub(crate) url: String,
+    pages: Arc<Mutex<HashMap<String, Page>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl TestIssuer {
+    /// An issuer with these keys.
+    pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let issuer = Self { url, pages: Arc::default(), asked: Arc::default() };
+        issuer.serve_metadata(METADATA);
+        issuer.serve_keys(keys);
+        let (pages, asked) = (Arc::clone(&issuer.pages), Arc::clone(&issuer.asked));
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                tokio::spawn(answer(connection, Arc::clone(&pages), Arc::clone(&asked)));
+            }
+        });
+        issuer
+    }
+
+    pub(crate) fn set(&self, path: &str, page: Page) {
+        self.pages.lock().unwrap().insert(path.to_owned(), page);
+    }
+
+    pub(crate) fn serve_metadata(&self, path: &str) {
+        let keys = format!("{}{KEYS}", self.url);
+        self.set(path, Page::Json(json!({"issuer": self.url, "jwks_uri": keys, "response_types_supported": ["code"]})));
+    }
+
+    pub(crate) fn serve_keys(&self, keys: &[&SigningKey]) {
+        let keys: Vec<Value> = keys.iter().map(|key| key.jwk()).collect();
+        self.set(KEYS, Page::Json(json!({"keys": keys})));
+    }
+
+    /// How often the keys were read.
+    pub(crate) fn key_reads(&self) -> usize {
+        self.asked.lock().unwrap().iter().filter(|path| *path == KEYS).count()
+    }
+
+    /// The claims of a good token for somebody.
+    pub(crate) fn claims(&self, subject: &str, scope: &str) -> Value {
+        let now = now();
+        json!({
+            "iss": self.url, "aud": AUDIENCE, "sub": subject, "client_id": "assistant", "jti": format!("{subject}-{now}"),
+            "iat": now - 10, "exp": now + 600, "scope": scope,
+        })
+    }
+}
+
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+async fn answer(
+    mut connection: TcpStream,
+    pages: Arc<Mutex<HashMap<String, Page>>>,
+    asked: Arc<Mutex<Vec<String>>>,
+) -> Option<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(connection.read_u8().await.ok()?);
+    }
+    let request = String::from_utf8(request).ok()?;
+    let path = request.split(' ').nth(1)?.to_owned();
+    let page = pages.lock().unwrap().get(&path).cloned();
+    asked.lock().unwrap().push(path);
+    let (status, kind, body, more) = match page {
+        Some(Page::Json(value)) => (200, "application/json", value.to_string().into_bytes(), String::new()),
+        Some(Page::Html) => (200, "text/html", b"<html><body>Sign in</body></html>".to_vec(), String::new()),
+        Some(Page::Redirect(to)) => (302, "text/plain", Vec::new(), format!("location: {to}\r\n")),
+        Some(Page::Status(status)) => (status, "text/plain", Vec::new(), String::new()),
+        Some(Page::Bytes(length)) => (200, "application/json", vec![b' '; length], String::new()),
+        Some(Page::Hang) => std::future::pending().await,
+        None => (404, "text/plain", Vec::new(), String::new()),
+    };
+    let mut head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\ncontent-type: {kind}\r\n{more}");
+    write!(head, "content-length: {}\r\n\r\n", body.len()).unwrap();
+    connection.write_all(head.as_bytes()).await.ok()?;
+    connection.write_all(&body).await.ok()?;
+    connection.shutdown().await.ok()
+}

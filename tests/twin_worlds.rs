@@ -1,0 +1,419 @@
+//! Twin worlds: the same request in world A, and in world B, which is A with anything changed that the asker may not see -
+//! text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes, errors included.
+//!
+//! Two servers over the embedded engines, each with a corpus and tuples of its own for each pair of worlds. What the asker
+//! may see is decided here, by looking at every tuple, and compared before and after a change, so that a change that is
+//! seen fails the test rather than passing for a leak.
+#![cfg(test)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
+
+#[path = "end_to_end/running.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod running;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::future::join_all;
+use prost::Message;
+use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
+use ragward::proto::metadata::{Value, value};
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{
+    Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
+};
+use ragward::relationship::{RelationshipTuple, dsl};
+use running::{Running, config};
+use tonic::{Code, Status};
+
+const WORLDS: u64 = 100;
+const CHANGES: usize = 5;
+const QUESTIONS: usize = 20;
+const SEED: u64 = 0x0005_ca1e;
+
+const MODEL: &str = "
+model
+  schema 1.1
+
+type user
+
+type group
+  relations
+    define member: [user, group#member]
+
+type folder
+  relations
+    define viewer: [user, group#member]
+
+type document
+  relations
+    define parent: [folder]
+    define blocked: [user]
+    define reader: [user, user:*, group#member]
+    define can_read: (reader or viewer from parent) but not blocked
+";
+
+/// Who asks. The stranger is named in no tuple, so sees only what everybody does.
+const ASKERS: [&str; 2] = ["anne", "stranger"];
+const OTHERS: [&str; 3] = ["bob", "carl", "dora"];
+const WORDS: [&str; 10] = ["red", "fox", "hen", "barn", "the", "moon", "salt", "oak", "river", "stone"];
+const DIMENSION: usize = 4;
+
+/// A generator of the same numbers in every run (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, end: usize) -> usize {
+        usize::try_from(self.next() % end as u64).expect("a small number")
+    }
+
+    fn one_in(&mut self, times: usize) -> bool {
+        self.below(times) == 0
+    }
+
+    fn pick<'a, T: ?Sized>(&mut self, items: &[&'a T]) -> &'a T {
+        items[self.below(items.len())]
+    }
+
+    fn text(&mut self) -> String {
+        let words: Vec<&str> = (0..=self.below(9)).map(|_| self.pick(&WORDS)).collect();
+        words.join(" ")
+    }
+
+    /// Of few directions, so that scores tie.
+    fn vector(&mut self) -> Vec<f32> {
+        loop {
+            let vector: Vec<f32> = (0..DIMENSION).map(|_| [-1.0, 0.0, 0.0, 0.5, 1.0][self.below(5)]).collect();
+            if vector.iter().any(|x| *x != 0.0) {
+                return vector;
+            }
+        }
+    }
+}
+
+/// User, relation, object.
+type Tuple = (String, String, String);
+
+/// What one server holds for one pair.
+#[derive(Clone, Debug, Default)]
+struct World {
+    tuples: BTreeSet<Tuple>,
+    documents: BTreeMap<String, Document>,
+}
+
+impl World {
+    /// Decided the slow and obvious way; there are no cycles.
+    fn holds(&self, user: &str, relation: &str, object: &str) -> bool {
+        let relations = if relation == "can_read" { ["reader", "parent"].as_slice() } else { &[relation] };
+        let direct = self.tuples.iter().filter(|(_, r, o)| o == object && relations.contains(&r.as_str()));
+        let granted = direct.clone().any(|(subject, r, _)| {
+            subject == user
+                || subject == "user:*"
+                || (r == "parent" && self.holds(user, "viewer", subject))
+                || subject.split_once('#').is_some_and(|(group, relation)| self.holds(user, relation, group))
+        });
+        let blocked = (user.to_owned(), "blocked".to_owned(), object.to_owned());
+        granted && !self.tuples.contains(&blocked)
+    }
+
+    /// The documents with the chunks that a user may see, and nothing else of them.
+    fn seen_by(&self, user: &str) -> Vec<Document> {
+        let seen = |document: &Document| {
+            let chunks = document.chunks.iter().filter(|chunk| self.holds(user, "can_read", &chunk.guard));
+            Document { chunks: chunks.cloned().collect(), ..document.clone() }
+        };
+        self.documents.values().map(seen).filter(|document| !document.chunks.is_empty()).collect()
+    }
+}
+
+/// The names of one pair, which no other pair uses.
+struct Names(u64);
+
+impl Names {
+    fn collection(&self) -> String {
+        format!("world-{}", self.0)
+    }
+
+    fn user(&self, name: &str) -> String {
+        format!("user:{name}-{}", self.0)
+    }
+
+    fn object(&self, kind: &str, number: usize) -> String {
+        format!("{kind}:{}-{number}", self.0)
+    }
+}
+
+const DOCUMENTS: usize = 10;
+const GROUPS: usize = 4;
+const FOLDERS: usize = 3;
+
+fn tuple(names: &Names, random: &mut Random, users: &[&str]) -> Tuple {
+    let user = names.user(random.pick(users));
+    let group = random.below(GROUPS);
+    let member = |group| format!("{}#member", names.object("group", group));
+    let document = names.object("document", random.below(DOCUMENTS));
+    let folder = names.object("folder", random.below(FOLDERS));
+    let (user, relation, object) = match random.below(8) {
+        0 => (user, "member", names.object("group", group)),
+        // Towards higher numbers, so that there is no cycle.
+        1 if group + 1 < GROUPS => (member(group), "member", names.object("group", group + 1)),
+        1 | 2 => (user, "viewer", folder),
+        3 => (member(group), "viewer", folder),
+        4 => (folder, "parent", document),
+        5 => (member(group), "reader", document),
+        6 => (user, "blocked", document),
+        _ => (user, "reader", document),
+    };
+    (user, relation.to_owned(), object)
+}
+
+fn document(names: &Names, random: &mut Random, id: &str) -> Document {
+    let chunk = |place| Chunk {
+        id: format!("{id}#{place}"),
+        // Mostly its own guard; sometimes that of another document, so that parts of a document are hidden.
+        guard: names.object("document", random.below(DOCUMENTS)),
+        text: random.text(),
+        vector: random.vector(),
+        metadata: [("n".to_owned(), Value { kind: Some(value::Kind::IntValue(random.below(4) as i64)) })].into(),
+    };
+    let chunks: Vec<Chunk> = (0..4).map(chunk).collect();
+    let shared = random.one_in(4);
+    let (guard, count) = (chunks[0].guard.clone(), 1 + random.below(4));
+    let chunks = chunks.into_iter().take(count);
+    let guarded = chunks.map(|chunk| if shared { chunk } else { Chunk { guard: guard.clone(), ..chunk } });
+    Document { id: id.to_owned(), title: random.text(), chunks: guarded.collect() }
+}
+
+fn world(names: &Names, random: &mut Random) -> World {
+    let users: Vec<&str> = [ASKERS[0]; 3].iter().chain(&OTHERS).copied().collect();
+    let mut tuples: BTreeSet<Tuple> = (0..24).map(|_| tuple(names, random, &users)).collect();
+    if random.one_in(2) {
+        let document = names.object("document", random.below(DOCUMENTS));
+        tuples.insert(("user:*".to_owned(), "reader".to_owned(), document));
+    }
+    let documents = (0..3 + random.below(8)).map(|number| {
+        let id = format!("d{number}");
+        let made = document(names, random, &id);
+        (id, made)
+    });
+    World { documents: documents.collect(), tuples }
+}
+
+/// Changes something that no asker sees; tries until one is such.
+fn changed(names: &Names, random: &mut Random, before: &World) -> World {
+    for _ in 0..200 {
+        let mut after = before.clone();
+        for _ in 0..=random.below(4) {
+            change(names, random, &mut after);
+        }
+        let same = |asker: &&str| before.seen_by(&names.user(asker)) == after.seen_by(&names.user(asker));
+        if ASKERS.iter().all(|asker| same(asker)) && !after.documents.is_empty() {
+            return after;
+        }
+    }
+    before.clone()
+}
+
+fn change(names: &Names, random: &mut Random, world: &mut World) {
+    let ids: Vec<String> = world.documents.keys().cloned().collect();
+    let id = ids[random.below(ids.len())].clone();
+    match random.below(6) {
+        0 | 1 => {
+            // Names before, between and after those that are there.
+            let id = format!("{}{}", random.pick(&["A", "d0a", "d5", "d9z", "z"]), random.below(3));
+            world.documents.insert(id.clone(), document(names, random, &id));
+        }
+        2 => drop(world.documents.remove(&id)),
+        3 => {
+            if let Some(chunk) = world.documents.get_mut(&id).and_then(|document| document.chunks.first_mut()) {
+                (chunk.text, chunk.vector) = (random.text(), random.vector());
+            }
+        }
+        4 => drop(world.tuples.insert(tuple(names, random, &OTHERS))),
+        _ => {
+            let tuples: Vec<&Tuple> = world.tuples.iter().collect();
+            let gone = tuples[random.below(tuples.len())].clone();
+            world.tuples.remove(&gone);
+        }
+    }
+}
+
+/// Makes a server hold `after` where it held `before`.
+async fn apply(running: &Running, names: &Names, before: &World, after: &World) {
+    let parsed = |(user, relation, object): &Tuple| RelationshipTuple::parse(user, relation, object).expect("a tuple");
+    let added: Vec<RelationshipTuple> = after.tuples.difference(&before.tuples).map(parsed).collect();
+    if !added.is_empty() {
+        running.write(added);
+    }
+    for gone in before.tuples.difference(&after.tuples) {
+        running.delete(parsed(gone));
+    }
+    let gone: Vec<String> = before.documents.keys().filter(|id| !after.documents.contains_key(*id)).cloned().collect();
+    if !gone.is_empty() {
+        let request = DeleteDocumentsRequest { collection: names.collection(), document_ids: gone };
+        running.client.ingest().delete_documents(request).await.expect("deleted");
+    }
+    let is_new = |(id, document): &(&String, &Document)| before.documents.get(*id) != Some(*document);
+    let new: Vec<Document> = after.documents.iter().filter(is_new).map(|(_, document)| document.clone()).collect();
+    running.upsert(&names.collection(), new).await.expect("taken in");
+}
+
+#[derive(Clone, Debug)]
+enum Question {
+    Retrieve(RetrieveRequest),
+    Recheck(RecheckRequest),
+}
+
+fn question(names: &Names, random: &mut Random, world: &World) -> Question {
+    let user = names.user(ASKERS[usize::from(random.one_in(4))]);
+    let chunk_ids: Vec<String> =
+        world.documents.values().flat_map(|document| &document.chunks).map(|chunk| chunk.id.clone()).collect();
+    if random.one_in(8) {
+        let ids = (0..=random.below(8)).map(|_| chunk_ids[random.below(chunk_ids.len())].clone());
+        let chunk_ids = ids.chain(["A0#0", "absent"].map(str::to_owned)).collect();
+        return Question::Recheck(RecheckRequest { user, collection: names.collection(), chunk_ids, consistency: 0 });
+    }
+    let vector = |random: &mut Random| {
+        let mut values = random.vector();
+        if random.one_in(12) {
+            values.pop();
+        }
+        Vector { values }
+    };
+    let query = match random.below(3) {
+        0 => Query::Text(random.text()),
+        1 => Query::Vector(vector(random)),
+        _ => Query::Hybrid(Hybrid { text: random.text(), vector: Some(vector(random)) }),
+    };
+    let collection = if random.one_in(20) { "absent".to_owned() } else { names.collection() };
+    let scores = [-0.5, 0.0, 0.01, f64::from(1.0 / 61.0_f32), 0.5, 1.0];
+    Question::Retrieve(RetrieveRequest {
+        user,
+        collection,
+        query: Some(query).filter(|_| !random.one_in(30)),
+        top_k: [0, 1, 2, 3, 5, 10, 50, 101][1 + random.below(6) + usize::from(random.one_in(15))],
+        filter: random.one_in(3).then(|| some_filter(random, 0)),
+        min_score: random.one_in(3).then(|| scores[random.below(scores.len())]),
+        per_document_max: if random.one_in(3) { 1 + random.below(3) as u32 } else { 0 },
+        ..RetrieveRequest::default()
+    })
+}
+
+fn some_filter(random: &mut Random, depth: usize) -> Filter {
+    let number = |random: &mut Random| Value { kind: Some(value::Kind::IntValue(random.below(5) as i64)) };
+    let kind = match random.below(if depth < 2 { 5 } else { 2 }) {
+        0 => {
+            let values = (0..=random.below(3)).map(|_| number(random)).collect();
+            filter::Kind::OneOf(OneOf { key: random.pick(&["n", "n", "n", "m"]).to_owned(), values })
+        }
+        1 => filter::Kind::Range(Range { key: "n".to_owned(), low: Some(1.0), high: random.one_in(2).then_some(2.0) }),
+        2 => filter::Kind::Not(Box::new(some_filter(random, depth + 1))),
+        kind => {
+            let filters = (0..random.below(3)).map(|_| some_filter(random, depth + 1)).collect();
+            let list = FilterList { filters };
+            if kind == 3 { filter::Kind::AllOf(list) } else { filter::Kind::AnyOf(list) }
+        }
+    };
+    Filter { kind: Some(kind) }
+}
+
+/// An answer to the last byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Message(Vec<u8>),
+    Refusal(Code, String, Vec<u8>),
+}
+
+impl Answer {
+    fn of<T: Message>(answer: Result<tonic::Response<T>, Status>) -> Self {
+        match answer {
+            Ok(response) => Self::Message(response.into_inner().encode_to_vec()),
+            Err(status) => Self::Refusal(status.code(), status.message().to_owned(), status.details().to_vec()),
+        }
+    }
+}
+
+async fn answer(running: &Running, question: &Question) -> Answer {
+    let mut client = running.client.retrieval();
+    match question.clone() {
+        Question::Retrieve(request) => Answer::of(client.retrieve(request).await),
+        Question::Recheck(request) => Answer::of(client.recheck(request).await),
+    }
+}
+
+/// What was asked and answered, so that a test that asks nothing worth asking is noticed.
+#[derive(Debug, Default)]
+struct Tally {
+    pairs: usize,
+    with_chunks: usize,
+    without: usize,
+    refused: usize,
+    changes_in_vain: usize,
+}
+
+impl Tally {
+    fn count(&mut self, answer: &Answer) {
+        self.pairs += 1;
+        match answer {
+            Answer::Refusal(..) => self.refused += 1,
+            Answer::Message(bytes) => match RetrieveResponse::decode(bytes.as_slice()) {
+                Ok(response) if !response.chunks.is_empty() => self.with_chunks += 1,
+                Ok(_) | Err(_) => self.without += 1,
+            },
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_changes_no_byte_of_an_answer() {
+    println!("seed {SEED}");
+    let directories = [tempfile::tempdir(), tempfile::tempdir()].map(|made| made.expect("a temporary directory"));
+    let a = Running::start(&config(directories[0].path())).await;
+    let b = Running::start(&config(directories[1].path())).await;
+    for running in [&a, &b] {
+        running.load(dsl::load(MODEL).expect("a model"), Vec::new());
+    }
+    let mut tally = Tally::default();
+    for number in 0..WORLDS {
+        let (names, mut random) = (Names(number), Random(SEED ^ number));
+        let in_a = world(&names, &mut random);
+        let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut random, &in_a)).collect();
+        // In A the documents come at once, in B one after the other and the last first.
+        apply(&a, &names, &World::default(), &in_a).await;
+        let answers = join_all(questions.iter().map(|question| answer(&a, question))).await;
+        let mut in_b = World { documents: BTreeMap::new(), ..in_a.clone() };
+        apply(&b, &names, &World::default(), &in_b).await;
+        for (id, document) in in_a.documents.iter().rev() {
+            let mut next = in_b.clone();
+            next.documents.insert(id.clone(), document.clone());
+            apply(&b, &names, &in_b, &next).await;
+            in_b = next;
+        }
+        for _ in 0..CHANGES {
+            let next = changed(&names, &mut random, &in_b);
+            let is_same = next.documents == in_b.documents && next.tuples == in_b.tuples;
+            tally.changes_in_vain += usize::from(is_same);
+            apply(&b, &names, &in_b, &next).await;
+            in_b = next;
+            let twins = join_all(questions.iter().map(|question| answer(&b, question))).await;
+            for ((question, answer), twin) in questions.iter().zip(&answers).zip(&twins) {
+                tally.count(twin);
+                assert_eq!(
+                    answer, twin,
+                    "seed {SEED}, world {number}: {question:#?}\n\nworld A: {in_a:#?}\n\nworld B: {in_b:#?}"
+                );
+            }
+        }
+    }
+    println!("{tally:?}");
+    assert_eq!(tally.pairs, 10_000);
+    assert!(tally.with_chunks > 4_000 && tally.without > 500 && tally.refused > 500, "{tally:?}");
+    assert!(tally.changes_in_vain < 50, "{tally:?}");
+}
