@@ -1,8 +1,8 @@
 //! Gathers the waiting checks of all requests into full calls.
 //!
 //! Nobody waits for company: a call leaves as soon as a slot is free, with whatever waits by then. So a lone check goes at
-//! once, and calls are full when there is enough to ask. How many slots there are follows the latency ([`limit`]), who is
-//! in the next call is decided in turns ([`queue`]), and when more waits than can be answered in time, new checks are
+//! once, and calls are full when there is enough to ask. How many slots there are follows the latency (`limit`), who is
+//! in the next call is decided in turns (`queue`), and when more waits than can be answered in time, new checks are
 //! refused at once rather than everybody's later.
 //!
 //! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one

@@ -1,7 +1,7 @@
 //! The visible set: on which objects of a type a user holds a relation, found from the user outwards, so that its cost
 //! follows what the user may see and not how much there is.
 //!
-//! Two sets are found by following tuples from their users to their objects ([`spread`]). *Possible* leaves out what
+//! Two sets are found by following tuples from their users to their objects (`spread`). *Possible* leaves out what
 //! `but not` takes away, and counts tuples whose condition fails: whatever a check allows is in it. *Certain* goes no
 //! deeper than a check does and takes in nothing of which that is not sure: whatever is in it, a check allows. The
 //! objects between the two are asked of the evaluator one by one. So the set is exactly what checks allow; where one

@@ -35,14 +35,14 @@ fn request(store: &str, round: usize, writer: usize, call: usize) -> api::WriteR
         object,
         condition: None,
     });
-    let writes = api::WriteRequestWrites { tuple_keys: added.collect(), ..Default::default() };
+    let put_in = api::WriteRequestWrites { tuple_keys: added.collect(), ..Default::default() };
     let before = call.checked_sub(1).map(|before| tuples(round, writer, before)).into_iter().flatten();
     let removed: Vec<api::TupleKeyWithoutCondition> = before
         .map(|(user, object)| api::TupleKeyWithoutCondition { user, relation: "viewer".to_owned(), object })
         .collect();
     let taken_out =
         (!removed.is_empty()).then(|| api::WriteRequestDeletes { tuple_keys: removed, ..Default::default() });
-    api::WriteRequest { store_id: store.to_owned(), writes: Some(writes), deletes: taken_out, ..Default::default() }
+    api::WriteRequest { store_id: store.to_owned(), writes: Some(put_in), deletes: taken_out, ..Default::default() }
 }
 
 fn open(data: &Path) -> RelationshipStore {
