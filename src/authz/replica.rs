@@ -120,7 +120,12 @@ impl Drop for ReplicaAuthorizer {
 impl Authorizer for ReplicaAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         if self.config.used_for == ReplicaUse::Decide && self.serves(batch.consistency) {
-            return self.copy.check(batch).await;
+            let model_id = self.progress.borrow().model_id.clone();
+            let answers = self.copy.check(batch).await;
+            // Where the model changed meanwhile, the copy may have decided from half of the change.
+            if self.serves(batch.consistency) && self.progress.borrow().model_id == model_id {
+                return answers;
+            }
         }
         self.authority.check(batch).await
     }

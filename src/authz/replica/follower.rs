@@ -105,6 +105,9 @@ impl Follower {
         let known = marker.as_ref().map(|marker| marker.version.clone());
         let (version, model) = self.source.model(known.as_ref()).await?;
         if let Some(model) = model {
+            // INVARIANT (one state): a new model with the tuples of before is a state that the server never had, so the copy
+            // does not count from before the model is in use until the changes have been read.
+            self.progress.send_replace(Progress::default());
             let store = self.store.clone();
             blocking(move || Ok(store.write_model(model)?)).await?;
         }

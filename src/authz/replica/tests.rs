@@ -50,6 +50,7 @@ struct Server {
     silent: bool,
     down: bool,
     tokens_refused: bool,
+    log_down: bool,
     finds: usize,
     reads: usize,
 }
@@ -115,6 +116,9 @@ impl RelationshipSource for FakeSource {
     /// A token is the time and the number of the last change that was told.
     async fn changes(&self, _store_id: &str, token: &str) -> Result<Page<SourceChange>, AuthzError> {
         self.with(|server| {
+            if server.log_down {
+                return Err(AuthzError::Unavailable("down".to_owned()));
+            }
             if server.tokens_refused && !token.is_empty() {
                 return Err(AuthzError::Refused("Invalid continuation token".to_owned()));
             }
@@ -300,4 +304,14 @@ async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
     replica.step().await;
     assert_eq!(versions(&replica), 2);
     assert_eq!(replica.progress.borrow().model_id, "m2");
+    // A new model does not count with the tuples of before: what was changed between the two is not known yet.
+    replica.source.with(|server| {
+        server.model_id = "m3".to_owned();
+        server.log_down = true;
+    });
+    assert!(replica.follower.step(Instant::now()).await.is_err());
+    assert_eq!(*replica.progress.borrow(), Progress::default());
+    replica.source.with(|server| server.log_down = false);
+    replica.step().await;
+    assert_eq!(replica.progress.borrow().model_id, "m3");
 }
