@@ -41,6 +41,7 @@ struct Logged {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fault that is on or off")]
 struct Server {
     store_id: String,
     model_id: String,
