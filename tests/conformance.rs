@@ -21,6 +21,8 @@ mod ragward_server;
 mod random;
 #[path = "support/random_world.rs"]
 mod random_world;
+#[path = "conformance/situations.rs"]
+mod situations;
 #[path = "support/shared.rs"]
 mod support;
 

@@ -1,14 +1,17 @@
 //! Decides checks. No I/O, no clock; the only state is what this evaluation has already found out.
 //!
-//! A question is a relation of an object; the asker is fixed. Answers have four values: allowed, denied, and two kinds
-//! of unknown (it depends on itself; it is too deep). Where an operand is unknown, the others may still decide: one
+//! A question is a relation of an object; the asker is fixed. Beside allowed and denied, an answer may be unknown (it
+//! depends on itself; it is too deep; a condition failed). Where an operand is unknown, the others may still decide: one
 //! allowed operand decides `or`, one denied operand decides `and`. What stays unknown at the end is never allowed: a
-//! cycle is denied, as `OpenFGA` does it, and too deep is an error.
+//! cycle is denied, as `OpenFGA` does it, and the others are errors.
+//!
+//! INVARIANT (doubt): where `OpenFGA` passes over a failed condition because another userset or parent of the object
+//! counts, the answer is *doubted*: denied as there, but an error, and not allowed, once `but not` turns it around.
 //!
 //! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
 
 pub(super) mod candidates;
-pub(super) mod conditions;
+pub(super) mod expansion;
 mod memo;
 #[cfg(test)]
 mod tests;
@@ -20,12 +23,18 @@ use serde_json::{Map, Value};
 use self::memo::Memo;
 use super::condition::ConditionError;
 use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
+use super::program::weights::Weights;
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
-/// How many usersets and `from` steps an answer may be away from its question (`OpenFGA` resolves 25 levels, the
-/// question's own among them).
-pub const LEVELS_MAX: u8 = 24;
+/// How many usersets and `from` steps an answer may be away from its question in any case (`OpenFGA` resolves 25 levels,
+/// the question's own among them).
+pub const LEVELS_MAX: u32 = 24;
+/// The last level is gone down only where `OpenFGA` looks at the usersets or parents of an object together with what
+/// makes somebody hold them (see [`Weights`]).
+pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
+/// For lists that no limit of levels ends.
+pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
 /// Most steps for one question. A step takes some tens of nanoseconds.
 pub const STEPS_MAX: u64 = 10_000_000;
 /// A condition counts as so many steps.
@@ -64,6 +73,7 @@ pub struct Evaluation<'a> {
     asker: Asker,
     asker_object: Option<&'a Object>,
     wildcards_count: bool,
+    purpose: Purpose,
     /// By relation: whether the asker could hold it at all.
     reachable: Vec<bool>,
     memo: Memo,
@@ -78,6 +88,19 @@ pub struct Evaluation<'a> {
     stopped: bool,
 }
 
+/// What the answers are for. `OpenFGA` comes to them in different ways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A tuple of the request that names the asker counts in place of a stored one.
+    Check,
+    /// A list of users: all tuples count.
+    Users,
+    /// A list of objects that is found as sets: all tuples count. A failed condition is passed over: the walk to the
+    /// objects comes to every tuple that matters, and fails there. What depends on itself is not held, also under
+    /// `but not`.
+    Sets,
+}
+
 #[derive(Clone, Copy)]
 enum Asker {
     Object(TypeId, ObjectId),
@@ -90,6 +113,8 @@ enum Asker {
 pub(super) enum Verdict {
     Allowed,
     Denied,
+    /// Denied, but a failed condition was passed over: the position of the error.
+    Doubted(u32),
     /// It depends on itself.
     Cyclic,
     /// It depends on a condition that failed: the position of the error.
@@ -102,7 +127,7 @@ pub(super) enum Verdict {
 struct Outcome {
     verdict: Verdict,
     /// How many levels were gone down for it.
-    height: u8,
+    height: u32,
     /// The first position of the path that cut it off.
     cut_at: u32,
 }
@@ -117,10 +142,12 @@ impl Outcome {
         Self { verdict: Verdict::Cyclic, height: 0, cut_at: position }
     }
 
-    fn negated(self) -> Self {
+    fn negated(self, purpose: Purpose) -> Self {
         let verdict = match self.verdict {
+            Verdict::Cyclic if purpose == Purpose::Sets && self.cut_at == Self::NOT_CUT => Verdict::Allowed,
             Verdict::Allowed => Verdict::Denied,
             Verdict::Denied => Verdict::Allowed,
+            Verdict::Doubted(position) => Verdict::Failed(position),
             unknown @ (Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep) => unknown,
         };
         Self { verdict, ..self }
@@ -131,13 +158,13 @@ impl Outcome {
         self.with(other, self.verdict.max(other.verdict))
     }
 
-    /// Operands of `and` of which none decided. One that depends on itself is denied in the end, so it weighs more than
+    /// Operands of `and` of which none decided. One that is denied in the end, as what depends on itself, weighs more than
     /// one that failed, as in `OpenFGA`.
     fn and(self, other: Self) -> Self {
-        let verdict = if self.verdict == Verdict::Cyclic || other.verdict == Verdict::Cyclic {
-            Verdict::Cyclic
-        } else {
-            self.verdict.max(other.verdict)
+        let verdict = match (self.verdict, other.verdict) {
+            (doubted @ Verdict::Doubted(_), _) | (_, doubted @ Verdict::Doubted(_)) => doubted,
+            (Verdict::Cyclic, _) | (_, Verdict::Cyclic) => Verdict::Cyclic,
+            (one, another) => one.max(another),
         };
         self.with(other, verdict)
     }
@@ -152,7 +179,7 @@ struct Frame<'a> {
     task: Task<'a>,
     node: Node,
     /// How many levels may still be gone down.
-    remaining: u8,
+    remaining: u32,
     so_far: Outcome,
 }
 
@@ -165,7 +192,42 @@ enum Task<'a> {
     Intersection { left: &'a [Expression], subtract_last: bool },
     /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
     /// met. `computed` says what to ask of a parent.
-    Level { left: Subjects<'a>, met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
+    Level {
+        left: Subjects<'a>,
+        met: Vec<Subject>,
+        computed: &'a [(TypeId, RelationId)],
+        to_last: ToLast<'a>,
+        /// Whether the one that was asked last may be on the last level.
+        may_be_last: bool,
+    },
+}
+
+/// Whether the last level is gone down to.
+#[derive(Clone, Copy)]
+pub(super) enum ToLast<'a> {
+    Never,
+    Always,
+    /// To usersets that are read apart for users of the type.
+    Apart(&'a Weights, TypeId),
+}
+
+impl ToLast<'_> {
+    pub(super) fn includes(self, relation: RelationId, asked: RelationId) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Apart(weights, type_id) => weights.is_apart(relation, asked, type_id),
+        }
+    }
+}
+
+/// How many levels remain one level down; `None` where it is not gone down.
+pub(super) fn below(remaining: u32, may_be_last: bool) -> Option<u32> {
+    match remaining {
+        0 => None,
+        1 if !may_be_last => None,
+        more => Some(more - 1),
+    }
 }
 
 impl<'a> Evaluation<'a> {
@@ -192,6 +254,7 @@ impl<'a> Evaluation<'a> {
             asker,
             asker_object,
             wildcards_count: true,
+            purpose: Purpose::Check,
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
@@ -208,6 +271,12 @@ impl<'a> Evaluation<'a> {
         self
     }
 
+    /// The same for another purpose.
+    pub(super) fn with_purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
+        self
+    }
+
     /// Whether the user holds the relation on the object. `go_on` is asked now and then.
     ///
     /// # Errors
@@ -219,7 +288,7 @@ impl<'a> Evaluation<'a> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
         let question = self.question(relation, object)?;
-        self.check_node(question, go_on)
+        self.check_node(question, LEVELS_WITH_LAST, go_on)
     }
 
     /// The same by numbers.
@@ -229,13 +298,19 @@ impl<'a> Evaluation<'a> {
         object: ObjectId,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
-        self.check_node(Node { relation, object }, go_on)
+        self.check_node(Node { relation, object }, LEVELS_WITH_LAST, go_on)
     }
 
-    fn check_node(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<bool, CheckError> {
-        match self.verdict(question, LEVELS_MAX, go_on)? {
+    /// The same for so many levels.
+    pub(super) fn check_node(
+        &mut self,
+        question: Node,
+        levels: u32,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        match self.verdict(question, levels, go_on)? {
             Verdict::Allowed => Ok(true),
-            Verdict::Denied | Verdict::Cyclic => Ok(false),
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic => Ok(false),
             Verdict::Failed(position) => {
                 let error = usize::try_from(position).ok().and_then(|position| self.condition_errors.get(position));
                 Err(error.map_or(CheckError::TooMuchWork, |error| error.clone().into()))
@@ -257,7 +332,7 @@ impl<'a> Evaluation<'a> {
     pub(super) fn verdict(
         &mut self,
         question: Node,
-        levels: u8,
+        levels: u32,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Verdict, CheckError> {
         let outcome = self.run(question, levels, go_on);
@@ -277,7 +352,7 @@ impl<'a> Evaluation<'a> {
         self.reachable.get(relation.index()).copied().unwrap_or(false)
     }
 
-    fn run(&mut self, question: Node, levels: u8, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+    fn run(&mut self, question: Node, levels: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
         self.stopped = false;
         let mut answer = self.relation(question, levels);
@@ -293,14 +368,18 @@ impl<'a> Evaluation<'a> {
                 // No frame is left only when there is an answer; without one, nothing is allowed.
                 return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
             };
-            let decided = answer.take().is_some_and(|answer| frame.take(answer));
+            let of = frame.node.relation;
+            let decided = answer.take().is_some_and(|answer| frame.take(answer, self.purpose));
             let next = if decided { None } else { frame.next() };
             answer = match next {
                 Some(Part::Expression(expression, node, remaining)) => {
                     self.expression(expression, node, remaining, go_on)
                 }
                 Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
-                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
+                Some(Part::TooDeep) => {
+                    let verdict = self.beyond_levels(of);
+                    Some(Outcome { verdict, ..Outcome::TOO_DEEP })
+                }
                 None => self.finish(),
             };
         }
@@ -319,7 +398,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The answer about a relation of an object, or a frame that will find it.
-    fn relation(&mut self, node: Node, remaining: u8) -> Option<Outcome> {
+    fn relation(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
         if self.is_asker(node) {
             return Some(Outcome::ALLOWED);
         }
@@ -352,13 +431,16 @@ impl<'a> Evaluation<'a> {
         &mut self,
         expression: &'a Expression,
         node: Node,
-        remaining: u8,
+        remaining: u32,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<Outcome> {
         let (task, so_far) = match expression {
             Expression::Direct => match self.direct(node, go_on) {
                 Ok(outcome) => return Some(outcome),
-                Err((left, met, so_far)) => (Task::Level { left, met, computed: &[] }, so_far),
+                Err((left, met, so_far)) => {
+                    let to_last = self.usersets_to_last(node.relation, remaining);
+                    (Task::Level { left, met, computed: &[], to_last, may_be_last: false }, so_far)
+                }
             },
             Expression::Computed(relation) => {
                 return self.relation(Node { relation: *relation, object: node.object }, remaining);
@@ -366,8 +448,9 @@ impl<'a> Evaluation<'a> {
             Expression::TupleToUserset { tupleset, computed } => {
                 let tupleset = Node { relation: *tupleset, object: node.object };
                 let left = self.index.subjects(tupleset);
-                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), !left.is_empty(), go_on);
-                (Task::Level { left, met, computed }, so_far)
+                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), left, None, go_on);
+                let to_last = self.parents_to_last(node.relation, computed, remaining);
+                (Task::Level { left, met, computed, to_last, may_be_last: false }, so_far)
             }
             Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
             Expression::Intersection(operands) => {
@@ -403,7 +486,7 @@ impl<'a> Evaluation<'a> {
         }
         let mut so_far = Outcome::DENIED;
         for (subject, condition) in conditioned {
-            if !self.names_asker(*subject) {
+            if !self.counts_for_asker(node, *subject, Some(condition)) {
                 continue;
             }
             match self.is_met(condition, go_on) {
@@ -413,7 +496,7 @@ impl<'a> Evaluation<'a> {
             }
         }
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
-        let (met, failed) = self.met(asked, !usersets.is_empty(), go_on);
+        let (met, failed) = self.met(asked, usersets, Some(node.relation), go_on);
         Err((usersets, met, so_far.or(failed)))
     }
 
@@ -429,26 +512,134 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Those whose condition is met. As in `OpenFGA`, a failed condition among the usersets or parents of one object only
-    /// counts where no other of them is left.
+    /// Whether a tuple about a node, with such a user and condition, means the asker.
+    pub(super) fn counts_for_asker(
+        &self,
+        node: Node,
+        subject: Subject,
+        condition: Option<&Arc<StoredCondition>>,
+    ) -> bool {
+        if !self.names_asker(subject) {
+            return false;
+        }
+        match (subject, self.purpose) {
+            (Subject::Object(..), Purpose::Check) => self
+                .index
+                .of_request(node, subject)
+                .is_none_or(|of_request| of_request.map(Arc::as_ptr) == condition.map(Arc::as_ptr)),
+            (Subject::Object(..) | Subject::Userset(_) | Subject::Wildcard(_), _) => true,
+        }
+    }
+
+    /// Those whose condition is met, of the usersets of a relation or of parents. As in `OpenFGA`, a failed condition only
+    /// counts where no other of those is left that are read together; else it leaves a doubt.
     fn met(
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
-        others: bool,
+        others: Subjects<'a>,
+        relation: Option<RelationId>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> (Vec<Subject>, Outcome) {
-        let (mut met, mut so_far) = (Vec::new(), Outcome::DENIED);
+        let (mut met, mut failed, mut so_far) = (Vec::new(), Vec::new(), Outcome::DENIED);
         for (subject, condition) in conditioned {
             match self.is_met(condition, go_on) {
                 Ok(true) => met.push(*subject),
                 Ok(false) => {}
-                Err(failed) => so_far = failed,
+                Err(Outcome { verdict: Verdict::Failed(position), .. }) => failed.push((*subject, position)),
+                Err(unknown) => so_far = so_far.or(unknown),
             }
         }
-        if others || !met.is_empty() {
-            so_far = Outcome::DENIED;
+        for (subject, position) in failed {
+            let group = self.read_apart(relation, subject);
+            let mut others = others.iter().chain(met.iter().copied());
+            let is_passed_over = others.any(|other| self.read_apart(relation, other) == group);
+            let verdict = if is_passed_over { Verdict::Doubted(position) } else { Verdict::Failed(position) };
+            so_far = so_far.or(Outcome { verdict, ..Outcome::DENIED });
         }
         (met, so_far)
+    }
+
+    /// The relation whose usersets are read apart from the others of a relation, if this is such a userset.
+    pub(super) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
+        let (weights, type_id) = self.weights()?;
+        match subject {
+            Subject::Userset(Node { relation: userset, .. }) => {
+                weights.is_apart(relation?, userset, type_id).then_some(userset)
+            }
+            Subject::Object(..) | Subject::Wildcard(_) => None,
+        }
+    }
+
+    /// The numbers by which `OpenFGA` goes, and the asker's type; a userset that asks goes one way only.
+    fn weights(&self) -> Option<(&'a Weights, TypeId)> {
+        match self.asker {
+            Asker::Object(type_id, _) | Asker::Wildcard(type_id) => Some((self.program.weights()?, type_id)),
+            Asker::Userset(_) => None,
+        }
+    }
+
+    /// Whether the last level is gone down to from a relation to its usersets.
+    pub(super) fn usersets_to_last(&self, relation: RelationId, remaining: u32) -> ToLast<'a> {
+        match self.weights() {
+            Some((weights, type_id)) if remaining == 1 => {
+                let own = weights.has_own_usersets(relation, type_id);
+                if own { ToLast::Always } else { ToLast::Apart(weights, type_id) }
+            }
+            Some(_) | None => ToLast::Never,
+        }
+    }
+
+    /// The same to parents.
+    pub(super) fn parents_to_last(
+        &self,
+        relation: RelationId,
+        computed: &[(TypeId, RelationId)],
+        remaining: u32,
+    ) -> ToLast<'a> {
+        let is_gone = remaining == 1
+            && self.weights().is_some_and(|(weights, type_id)| {
+                weights.are_flat(computed, type_id) || weights.has_own_parents(relation, type_id)
+            });
+        if is_gone { ToLast::Always } else { ToLast::Never }
+    }
+
+    /// The answer where it is not gone further down from a relation. As in `OpenFGA`, nobody is looked for among a
+    /// relation's own usersets or parents whom no tuple could make hold any of them.
+    pub(super) fn beyond_levels(&self, relation: RelationId) -> Verdict {
+        let has_own = self.weights().is_some_and(|(weights, type_id)| {
+            weights.has_own_usersets(relation, type_id) || weights.has_own_parents(relation, type_id)
+        });
+        if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }
+    }
+
+    /// Whether a tuple about some object names the asker that could make it hold the relation without usersets or parents.
+    fn is_named_in(&self, relation: RelationId) -> bool {
+        let mut direct = Vec::new();
+        let mut pending: Vec<(RelationId, &Expression)> = Vec::new();
+        pending.extend(self.program.expression(relation).map(|expression| (relation, expression)));
+        while let Some((of, expression)) = pending.pop() {
+            match expression {
+                Expression::Direct => direct.push(of),
+                Expression::Computed(computed) => {
+                    pending.extend(self.program.expression(*computed).map(|expression| (*computed, expression)));
+                }
+                Expression::TupleToUserset { .. } => {}
+                Expression::Union(operands) | Expression::Intersection(operands) => {
+                    pending.extend(operands.iter().map(|operand| (of, operand)));
+                }
+                Expression::Difference(operands) => pending.extend(operands.first().map(|base| (of, base))),
+            }
+        }
+        let (own, everybody) = match self.asker {
+            Asker::Object(type_id, object) => (Some(Subject::Object(type_id, object)), Subject::Wildcard(type_id)),
+            Asker::Wildcard(type_id) => (None, Subject::Wildcard(type_id)),
+            Asker::Userset(_) => return true,
+        };
+        let everybody = (self.wildcards_count || own.is_none()).then_some(everybody);
+        own.into_iter().chain(everybody).any(|subject| {
+            let conditioned = self.index.conditioned_nodes(subject).map(|(node, _)| node);
+            self.index.nodes(subject).chain(conditioned).any(|node| direct.contains(&node.relation))
+        })
     }
 
     fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
@@ -464,6 +655,9 @@ impl<'a> Evaluation<'a> {
             Ok(context) => condition.is_met(context, self.context),
             Err(error) => Err(error.clone()),
         };
+        if met.is_err() && self.purpose == Purpose::Sets {
+            return Ok(false);
+        }
         met.map_err(|error| {
             let position = u32::try_from(self.condition_errors.len()).unwrap_or(u32::MAX);
             self.condition_errors.push(error);
@@ -477,7 +671,9 @@ impl<'a> Evaluation<'a> {
         let holds = |subject: Subject| subjects.contains(subject);
         let named = match self.asker {
             Asker::Object(type_id, object) => {
-                holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
+                let own = Subject::Object(type_id, object);
+                (holds(own) && self.counts_for_asker(node, own, None))
+                    || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
             }
             Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
             // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
@@ -515,24 +711,28 @@ impl<'a> Evaluation<'a> {
 
 /// What a frame asks for next.
 enum Part<'a> {
-    Expression(&'a Expression, Node, u8),
-    Relation(Node, u8),
+    Expression(&'a Expression, Node, u32),
+    Relation(Node, u32),
     TooDeep,
 }
 
 impl<'a> Frame<'a> {
     /// Takes the answer about a part; whether it decides.
-    fn take(&mut self, answer: Outcome) -> bool {
+    fn take(&mut self, answer: Outcome, purpose: Purpose) -> bool {
         let (answer, deciding) = match &self.task {
             Task::Relation { .. } => {
                 self.so_far = answer;
                 return true;
             }
             Task::Union(_) => (answer, Verdict::Allowed),
-            Task::Level { .. } => (Outcome { height: answer.height.saturating_add(1), ..answer }, Verdict::Allowed),
+            Task::Level { may_be_last, .. } => {
+                let height = answer.height.saturating_add(1);
+                let height = if *may_be_last { height } else { height.max(2) };
+                (Outcome { height, ..answer }, Verdict::Allowed)
+            }
             Task::Intersection { left, subtract_last } => {
                 let negate = *subtract_last && left.is_empty();
-                (if negate { answer.negated() } else { answer }, Verdict::Denied)
+                (if negate { answer.negated(purpose) } else { answer }, Verdict::Denied)
             }
         };
         if answer.verdict == deciding {
@@ -552,15 +752,18 @@ impl<'a> Frame<'a> {
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
-            Task::Level { left, met, computed } => {
-                let node = next_node(left, met, computed)?;
-                let Some(below) = remaining.checked_sub(1) else {
-                    // The others are as deep as this one.
-                    *left = Subjects::default();
-                    met.clear();
+            Task::Level { left, met, computed, to_last, may_be_last } => {
+                let next = next_node(left, met, computed)?;
+                *may_be_last = remaining == 1 && to_last.includes(node.relation, next.relation);
+                let Some(below) = below(remaining, *may_be_last) else {
+                    if remaining == 0 || matches!(to_last, ToLast::Never) {
+                        // The others are as deep as this one.
+                        *left = Subjects::default();
+                        met.clear();
+                    }
                     return Some(Part::TooDeep);
                 };
-                Some(Part::Relation(node, below))
+                Some(Part::Relation(next, below))
             }
         }
     }
