@@ -310,7 +310,7 @@ impl Asking<'_> {
                 let holds = names.iter().any(|name| listed.contains(*name));
                 assertion.error_code != 0 || holds == assertion.expectation.unwrap_or(false)
             }
-            Reply::Listed(_) | Reply::Allowed(_) => false,
+            Reply::Listed(_) | Reply::Allowed(_) | Reply::Tree(_) => false,
         };
         if !right {
             self.failures.push(format!("{}: {question}: {found:?}", self.at));

@@ -238,7 +238,7 @@ async fn contextual_tuples_stay_with_their_request() {
         let guards = guards();
         let with = Contextual { tuples: world.contextual.clone(), context: world.context.clone() };
         let without = Contextual { tuples: Vec::new(), context: world.context.clone() };
-        let all = oracle(&world, fitting.iter().chain(&world.contextual).cloned());
+        let all = oracle(&world, fitting.iter().cloned()).with_request(&world.contextual, &world.context);
         let fewer = oracle(&world, fitting.iter().cloned());
         for user in ["user:0", "user:1", "bot:0"] {
             for (type_name, relation) in relations(&world) {

@@ -12,6 +12,7 @@
 
 pub(super) mod candidates;
 pub(super) mod expansion;
+mod levels;
 mod memo;
 #[cfg(test)]
 mod tests;
@@ -20,10 +21,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub(super) use self::levels::{OWN_END, ToLast, below};
 use self::memo::Memo;
 use super::condition::ConditionError;
 use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
-use super::program::weights::Weights;
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
@@ -31,7 +32,7 @@ use super::tuple::{Object, Relation, User};
 /// the question's own among them).
 pub const LEVELS_MAX: u32 = 24;
 /// The last level is gone down only where `OpenFGA` looks at the usersets or parents of an object together with what
-/// makes somebody hold them (see [`Weights`]).
+/// makes somebody hold them (see `levels`).
 pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
 /// For lists that no limit of levels ends.
 pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
@@ -78,6 +79,8 @@ pub struct Evaluation<'a> {
     reachable: Vec<bool>,
     memo: Memo,
     frames: Vec<Frame<'a>>,
+    /// By relation, what [`Evaluation::is_named_in`] found.
+    named_in: Vec<(RelationId, bool)>,
     /// How many relations are being worked on.
     path_length: u32,
     /// Of all questions.
@@ -197,37 +200,11 @@ enum Task<'a> {
         met: Vec<Subject>,
         computed: &'a [(TypeId, RelationId)],
         to_last: ToLast<'a>,
+        /// These are the relation's own usersets or parents, which `OpenFGA` goes along level by level.
+        own: bool,
         /// Whether the one that was asked last may be on the last level.
         may_be_last: bool,
     },
-}
-
-/// Whether the last level is gone down to.
-#[derive(Clone, Copy)]
-pub(super) enum ToLast<'a> {
-    Never,
-    Always,
-    /// To usersets that are read apart for users of the type.
-    Apart(&'a Weights, TypeId),
-}
-
-impl ToLast<'_> {
-    pub(super) fn includes(self, relation: RelationId, asked: RelationId) -> bool {
-        match self {
-            Self::Never => false,
-            Self::Always => true,
-            Self::Apart(weights, type_id) => weights.is_apart(relation, asked, type_id),
-        }
-    }
-}
-
-/// How many levels remain one level down; `None` where it is not gone down.
-pub(super) fn below(remaining: u32, may_be_last: bool) -> Option<u32> {
-    match remaining {
-        0 => None,
-        1 if !may_be_last => None,
-        more => Some(more - 1),
-    }
 }
 
 impl<'a> Evaluation<'a> {
@@ -258,6 +235,7 @@ impl<'a> Evaluation<'a> {
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
+            named_in: Vec::new(),
             path_length: 0,
             steps: 0,
             next_interrupt: STEPS_BETWEEN_INTERRUPTS,
@@ -364,6 +342,7 @@ impl<'a> Evaluation<'a> {
             if self.steps - first_step > STEPS_MAX {
                 return Err(CheckError::TooMuchWork);
             }
+            answer = answer.map(|answer| self.at_end_of_own(answer));
             let Some(frame) = self.frames.last_mut() else {
                 // No frame is left only when there is an answer; without one, nothing is allowed.
                 return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
@@ -416,7 +395,7 @@ impl<'a> Evaluation<'a> {
             return Some(outcome);
         }
         if let Some(known) = self.memo.recall(node, remaining) {
-            return Some(known);
+            return Some(self.least(node.relation, known));
         }
         let position = self.path_length;
         self.path_length += 1;
@@ -439,7 +418,8 @@ impl<'a> Evaluation<'a> {
                 Ok(outcome) => return Some(outcome),
                 Err((left, met, so_far)) => {
                     let to_last = self.usersets_to_last(node.relation, remaining);
-                    (Task::Level { left, met, computed: &[], to_last, may_be_last: false }, so_far)
+                    let own = self.has_own_usersets(node.relation);
+                    (Task::Level { left, met, computed: &[], to_last, own, may_be_last: false }, so_far)
                 }
             },
             Expression::Computed(relation) => {
@@ -450,7 +430,8 @@ impl<'a> Evaluation<'a> {
                 let left = self.index.subjects(tupleset);
                 let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), left, None, go_on);
                 let to_last = self.parents_to_last(node.relation, computed, remaining);
-                (Task::Level { left, met, computed, to_last, may_be_last: false }, so_far)
+                let own = self.has_own_parents(node.relation);
+                (Task::Level { left, met, computed, to_last, own, may_be_last: false }, so_far)
             }
             Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
             Expression::Intersection(operands) => {
@@ -559,89 +540,6 @@ impl<'a> Evaluation<'a> {
         (met, so_far)
     }
 
-    /// The relation whose usersets are read apart from the others of a relation, if this is such a userset.
-    pub(super) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
-        let (weights, type_id) = self.weights()?;
-        match subject {
-            Subject::Userset(Node { relation: userset, .. }) => {
-                weights.is_apart(relation?, userset, type_id).then_some(userset)
-            }
-            Subject::Object(..) | Subject::Wildcard(_) => None,
-        }
-    }
-
-    /// The numbers by which `OpenFGA` goes, and the asker's type; a userset that asks goes one way only.
-    fn weights(&self) -> Option<(&'a Weights, TypeId)> {
-        match self.asker {
-            Asker::Object(type_id, _) | Asker::Wildcard(type_id) => Some((self.program.weights()?, type_id)),
-            Asker::Userset(_) => None,
-        }
-    }
-
-    /// Whether the last level is gone down to from a relation to its usersets.
-    pub(super) fn usersets_to_last(&self, relation: RelationId, remaining: u32) -> ToLast<'a> {
-        match self.weights() {
-            Some((weights, type_id)) if remaining == 1 => {
-                let own = weights.has_own_usersets(relation, type_id);
-                if own { ToLast::Always } else { ToLast::Apart(weights, type_id) }
-            }
-            Some(_) | None => ToLast::Never,
-        }
-    }
-
-    /// The same to parents.
-    pub(super) fn parents_to_last(
-        &self,
-        relation: RelationId,
-        computed: &[(TypeId, RelationId)],
-        remaining: u32,
-    ) -> ToLast<'a> {
-        let is_gone = remaining == 1
-            && self.weights().is_some_and(|(weights, type_id)| {
-                weights.are_flat(computed, type_id) || weights.has_own_parents(relation, type_id)
-            });
-        if is_gone { ToLast::Always } else { ToLast::Never }
-    }
-
-    /// The answer where it is not gone further down from a relation. As in `OpenFGA`, nobody is looked for among a
-    /// relation's own usersets or parents whom no tuple could make hold any of them.
-    pub(super) fn beyond_levels(&self, relation: RelationId) -> Verdict {
-        let has_own = self.weights().is_some_and(|(weights, type_id)| {
-            weights.has_own_usersets(relation, type_id) || weights.has_own_parents(relation, type_id)
-        });
-        if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }
-    }
-
-    /// Whether a tuple about some object names the asker that could make it hold the relation without usersets or parents.
-    fn is_named_in(&self, relation: RelationId) -> bool {
-        let mut direct = Vec::new();
-        let mut pending: Vec<(RelationId, &Expression)> = Vec::new();
-        pending.extend(self.program.expression(relation).map(|expression| (relation, expression)));
-        while let Some((of, expression)) = pending.pop() {
-            match expression {
-                Expression::Direct => direct.push(of),
-                Expression::Computed(computed) => {
-                    pending.extend(self.program.expression(*computed).map(|expression| (*computed, expression)));
-                }
-                Expression::TupleToUserset { .. } => {}
-                Expression::Union(operands) | Expression::Intersection(operands) => {
-                    pending.extend(operands.iter().map(|operand| (of, operand)));
-                }
-                Expression::Difference(operands) => pending.extend(operands.first().map(|base| (of, base))),
-            }
-        }
-        let (own, everybody) = match self.asker {
-            Asker::Object(type_id, object) => (Some(Subject::Object(type_id, object)), Subject::Wildcard(type_id)),
-            Asker::Wildcard(type_id) => (None, Subject::Wildcard(type_id)),
-            Asker::Userset(_) => return true,
-        };
-        let everybody = (self.wildcards_count || own.is_none()).then_some(everybody);
-        own.into_iter().chain(everybody).any(|subject| {
-            let conditioned = self.index.conditioned_nodes(subject).map(|(node, _)| node);
-            self.index.nodes(subject).chain(conditioned).any(|node| direct.contains(&node.relation))
-        })
-    }
-
     fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
         // A condition takes the time of many steps, and one object may have many.
         self.count(STEPS_PER_CONDITION, go_on);
@@ -692,7 +590,8 @@ impl<'a> Evaluation<'a> {
         Some(match frame.task {
             Task::Relation { position, mark, .. } => {
                 self.path_length = position;
-                self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark)
+                let outcome = self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark);
+                self.least(frame.node.relation, outcome)
             }
             Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.so_far,
         })
@@ -725,9 +624,14 @@ impl<'a> Frame<'a> {
                 return true;
             }
             Task::Union(_) => (answer, Verdict::Allowed),
-            Task::Level { may_be_last, .. } => {
+            Task::Level { own, may_be_last, .. } => {
                 let height = answer.height.saturating_add(1);
-                let height = if *may_be_last { height } else { height.max(2) };
+                let height = match (own, answer.verdict) {
+                    (true, Verdict::Allowed) => height,
+                    // See [`Evaluation::at_end_of_own`].
+                    (true, _) => height.max(OWN_END + 1),
+                    (false, _) => height.max(if *may_be_last { 1 } else { 2 }),
+                };
                 (Outcome { height, ..answer }, Verdict::Allowed)
             }
             Task::Intersection { left, subtract_last } => {
@@ -752,7 +656,7 @@ impl<'a> Frame<'a> {
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
-            Task::Level { left, met, computed, to_last, may_be_last } => {
+            Task::Level { left, met, computed, to_last, may_be_last, .. } => {
                 let next = next_node(left, met, computed)?;
                 *may_be_last = remaining == 1 && to_last.includes(node.relation, next.relation);
                 let Some(below) = below(remaining, *may_be_last) else {

@@ -514,15 +514,42 @@ impl Asked<'_> {
                 self.settle(&mut truths, &[Truth::Yes, Truth::No]);
             }
         }
+        self.deny_own_cycles(&mut truths);
         self.settle(&mut truths, &[Truth::Doubted, Truth::Failed]);
         Holdings(truths)
     }
 
+    /// Denies what depends on itself through a relation's own usersets or parents alone: of those, each is looked at once.
+    fn deny_own_cycles(&self, truths: &mut BTreeMap<(String, String), Truth>) {
+        let oracle = self.oracle;
+        let Some(weights) = oracle.weights.as_ref().filter(|_| !self.user.contains('#')) else { return };
+        let name_of = |(object, relation): &(String, String)| (type_of(object).to_owned(), relation.clone());
+        let names: BTreeSet<(String, String)> = unknown(truths).iter().map(name_of).collect();
+        let parents_only = self.purpose == Purpose::Users;
+        let is_own =
+            |name: &(String, String)| weights.goes_along_its_own(&oracle.model, name, type_of(self.user), parents_only);
+        for own in names.into_iter().filter(is_own) {
+            self.settle_where(truths, &[Truth::Doubted, Truth::Failed], &|node| weights.is_below(&own, &name_of(node)));
+            let cyclic = unknown(truths).into_iter().filter(|node| name_of(node) == own);
+            truths.extend(cyclic.map(|node| (node, Truth::No)).collect::<Vec<_>>());
+        }
+        self.settle(truths, &[Truth::Yes, Truth::No]);
+    }
+
     /// Applies the definitions to what is unknown until nothing becomes one of these any more.
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
+        self.settle_where(truths, what, &|_| true);
+    }
+
+    fn settle_where(
+        &self,
+        truths: &mut BTreeMap<(String, String), Truth>,
+        what: &[Truth],
+        of: &dyn Fn(&(String, String)) -> bool,
+    ) {
         loop {
             let mut changed = false;
-            for (object, relation) in unknown(truths) {
+            for (object, relation) in unknown(truths).into_iter().filter(of) {
                 let definition = self.oracle.relation(type_of(&object), &relation).expect("defined");
                 let found = self.evaluate(&object, definition, &definition.rewrite, truths, truths);
                 if what.contains(&found) {

@@ -110,8 +110,23 @@ user:anne member group:a";
     check(&snapshot, "user:anne either group:a", true);
     check(&snapshot, "user:bob either group:a", false);
     check(&snapshot, "user:anne both group:a", false);
-    // Whether anne is blocked depends on itself: that is no reason to let her in.
-    check(&snapshot, "user:anne active group:a", false);
+    // Groups in each other are looked at once each, so anne is not blocked.
+    check(&snapshot, "user:anne active group:a", true);
+}
+
+#[test]
+fn a_cycle_through_two_relations_is_no_reason_to_let_in() {
+    let types = "type team
+  relations
+    define blocked: [user, group#blocked]
+type group
+  relations
+    define member: [user]
+    define blocked: [user, team#blocked]
+    define active: member but not blocked
+";
+    let tuples = "team:b#blocked blocked group:a\ngroup:a#blocked blocked team:b\nuser:anne member group:a";
+    check(&snapshot(types, tuples), "user:anne active group:a", false);
 }
 
 /// Found by the comparison with the oracle: what was cut off inside `r0` of `doc:1` was kept as final.

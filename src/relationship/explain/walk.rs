@@ -12,7 +12,7 @@ use super::{
     TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
 };
 use crate::relationship::dsl;
-use crate::relationship::evaluator::{CheckError, Evaluation, ToLast, below};
+use crate::relationship::evaluator::{CheckError, Evaluation, OWN_END, ToLast, below};
 use crate::relationship::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::relationship::model::{
     AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition, TypeRestriction,
@@ -149,7 +149,8 @@ impl<'a, 'e> Walk<'a, 'e> {
         } else if !self.evaluation.can_hold(node.relation) {
             Some((Outcome::DoesNotHold, Closed::OutOfReach))
         } else if self.path.contains(&node) {
-            Some((Outcome::Cycle, Closed::Cycle))
+            let is_none = self.evaluation.passes_cycles(node.relation);
+            Some((if is_none { Outcome::DoesNotHold } else { Outcome::Cycle }, Closed::Cycle))
         } else {
             None
         }
@@ -393,6 +394,13 @@ impl<'a, 'e> Walk<'a, 'e> {
         }
         for one in &mut asked {
             one.outcome = self.verdict(one.node, below_for(one).unwrap_or(0))?;
+        }
+        let own = match follow {
+            Follow::Usersets => self.evaluation.has_own_usersets(at.node.relation),
+            Follow::Parents(_) => self.evaluation.has_own_parents(at.node.relation),
+        };
+        if own && at.levels <= OWN_END && !asked.is_empty() {
+            outcomes.push(self.evaluation.beyond_levels(at.node.relation).into());
         }
         // What is undecided tells more than what does not hold.
         asked.sort_by_key(|one| match one.outcome {

@@ -65,6 +65,51 @@ impl Weights {
         !self.is_cyclic(relation) && self.weights.get(&(userset.clone(), type_name.to_owned())) == Some(&1)
     }
 
+    /// Whether it and what it rests on is gone along level by level: it comes back to itself in one way only, through its own
+    /// usersets or parents, and nothing else of it needs a level of tuples for users of the type.
+    pub(super) fn goes_along_its_own(
+        &self,
+        model: &AuthorizationModel,
+        name: &Name,
+        type_name: &str,
+        parents_only: bool,
+    ) -> bool {
+        let mut operands = vec![rewrite_of(model, name).expect("a relation of the model")];
+        let mut ways_back = BTreeSet::new();
+        while let Some(operand) = operands.pop() {
+            if let Rewrite::Union(parts) = operand {
+                operands.extend(parts);
+                continue;
+            }
+            let weight = |found: &Name| self.weights.get(&(found.clone(), type_name.to_owned())).copied();
+            let is_leaf = matches!(operand, Rewrite::Direct | Rewrite::TupleToUserset { .. });
+            let behind = behind(model, name, operand);
+            if is_leaf && behind.contains(name) {
+                let is_parent = |leaf: &Rewrite| matches!(leaf, Rewrite::TupleToUserset { .. });
+                ways_back.insert(is_parent(operand).then(|| format!("{operand:?}")));
+            }
+            let too_far = if is_leaf {
+                behind.iter().any(|found| found != name && weight(found).is_some())
+            } else {
+                self.of_rewrite(model, name, operand, type_name).is_some_and(|weight| weight > 1)
+            };
+            let comes_back = |found: &Name| self.rests_on.get(found).is_some_and(|all| all.contains(name));
+            if too_far || behind.iter().any(|found| found != name && comes_back(found)) {
+                return false;
+            }
+        }
+        match ways_back.into_iter().collect::<Vec<_>>()[..] {
+            [Some(_)] => true,
+            [None] => !parents_only,
+            _ => false,
+        }
+    }
+
+    /// The relation and all that it depends on.
+    pub(super) fn is_below(&self, name: &Name, below: &Name) -> bool {
+        name == below || self.rests_on.get(name).is_some_and(|rests_on| rests_on.contains(below))
+    }
+
     fn is_cyclic(&self, name: &Name) -> bool {
         self.rests_on.get(name).is_some_and(|rests_on| rests_on.contains(name))
     }
