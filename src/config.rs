@@ -2,6 +2,7 @@
 //! that reads the environment.
 
 mod identity;
+mod token;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
 };
+pub use token::access_token;
 
 /// Everything that an operator can set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -456,7 +458,10 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
 /// Variables that look like settings and are none, each with how a setting is written.
 fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
     let unknown = |name: String| {
-        let rest = name.strip_prefix("RAGWARD_").filter(|rest| !rest.starts_with('_') && *rest != "CONFIG")?;
+        let rest = name.strip_prefix("RAGWARD_")?;
+        if rest.starts_with('_') || rest == "CONFIG" || name == token::VARIABLE {
+            return None;
+        }
         let instead = match rest.split_once('_') {
             Some((section, key)) => format!("RAGWARD__{section}__{key}"),
             None => "RAGWARD__SECTION__KEY".to_owned(),
@@ -560,8 +565,15 @@ mod tests {
 
     #[test]
     fn variables_that_mean_nothing_are_found() {
-        let names =
-            ["PATH", "RAGWARD_CONFIG", "RAGWARD__SERVER__LISTEN", "RAGWARD_SERVER_LISTEN", "RAGWARD_DATA", "RAGWARDX"];
+        let names = [
+            "PATH",
+            "RAGWARD_CONFIG",
+            "RAGWARD_TOKEN",
+            "RAGWARD__SERVER__LISTEN",
+            "RAGWARD_SERVER_LISTEN",
+            "RAGWARD_DATA",
+            "RAGWARDX",
+        ];
         let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
         let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
         let expected =
