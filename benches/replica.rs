@@ -267,6 +267,7 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             collection: COLLECTION.to_owned(),
             query: Query::Vector(embed(query)),
             filter: None,
+            narrowing: None,
             min_score: None,
             per_document_max: None,
             scope: Scope::Everything,
