@@ -114,6 +114,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         consistency: consistency.into(),
         page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
         explain_plan: args.explain_plan,
+        consistency_token: String::new(),
     };
     let client = args.connection.open_existing(config).await?;
     let response = client.retrieval().retrieve(request).await?.into_inner();
