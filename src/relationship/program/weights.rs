@@ -3,6 +3,9 @@
 //! `OpenFGA` chooses by these numbers (its "weighted graph") how it evaluates, and some answers show which way it went:
 //! which failed conditions it passes over, where its limit of levels is, and how it lists objects.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use super::{Expression, Program, RelationId, TypeId};
@@ -146,7 +149,9 @@ impl Weights {
                 }
             }
             Expression::TupleToUserset { computed, .. } => {
-                computed.iter().for_each(|(_, parent)| self.add_level(&mut weights, *parent));
+                for (_, parent) in computed {
+                    self.add_level(&mut weights, *parent);
+                }
             }
             Expression::Computed(computed) => {
                 weights.extend(self.types_of(*computed).map(|of| (of.type_id, of.weight)));
@@ -257,7 +262,9 @@ impl Program {
                 if parents.iter().any(|(parent, _)| computed.iter().all(|(of, _)| of != parent)) {
                     return None;
                 }
-                computed.iter().for_each(|(_, relation)| edge(*relation, Some(*tupleset)));
+                for (_, relation) in computed {
+                    edge(*relation, Some(*tupleset));
+                }
             }
             Expression::Union(operands) => {
                 for operand in operands {
@@ -322,15 +329,12 @@ fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
                 path.pop();
                 continue;
             }
-            match successors.get(relation.index()).and_then(|of| of.get(*next)) {
-                Some(successor) => {
-                    *next += 1;
-                    path.push((*successor, 0));
-                }
-                None => {
-                    finished.push(*relation);
-                    path.pop();
-                }
+            if let Some(successor) = successors.get(relation.index()).and_then(|of| of.get(*next)) {
+                *next += 1;
+                path.push((*successor, 0));
+            } else {
+                finished.push(*relation);
+                path.pop();
             }
         }
     }
