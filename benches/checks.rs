@@ -374,6 +374,7 @@ async fn client_retrieves(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             collection: "keps".to_owned(),
             query,
             filter: None,
+            narrowing: None,
             min_score: None,
             per_document_max: None,
             scope,

@@ -210,6 +210,7 @@ async fn client_retrieval(
         collection: COLLECTION.to_owned(),
         query: Query::Text(QUERIES[(number / people.len()) % QUERIES.len()].to_owned()),
         filter: None,
+        narrowing: None,
         min_score: None,
         per_document_max: None,
         scope: Scope::Guards { positions: (*guards.in_use).clone(), table: guards },

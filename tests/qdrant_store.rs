@@ -74,7 +74,16 @@ fn documents(guards: &[&str]) -> Vec<Document> {
 
 fn nearest(scope: Scope, limit: usize) -> Search {
     let query = Query::Vector(vec![1.0, 0.0]);
-    Search { collection: "docs".to_owned(), query, filter: None, scope, min_score: None, per_document_max: None, limit }
+    Search {
+        collection: "docs".to_owned(),
+        query,
+        filter: None,
+        scope,
+        narrowing: None,
+        min_score: None,
+        per_document_max: None,
+        limit,
+    }
 }
 
 async fn table(store: &QdrantStore) -> GuardTable {
@@ -311,6 +320,7 @@ async fn searches_equal_brute_force() {
                 query: Query::Vector(vec![1.0, f32::from(u8::try_from(dice.below(9)).unwrap())]),
                 filter,
                 scope: scope(&table, &names),
+                narrowing: None,
                 min_score: [None, Some(0.9), Some(1.0)][dice.below(3)],
                 per_document_max: NonZeroUsize::new(dice.below(4)),
                 limit: 1 + dice.below(30),

@@ -15,10 +15,13 @@ use super::plan::{self, Found, NoPlan, Plan, Situation};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
-use crate::chunk::{Candidate, Chunk, Value};
+use crate::chunk::{Candidate, Chunk, Metadata, Value};
 use crate::identity::Principal;
-use crate::identity::details::{Action, OneOf, RequestFacts};
-use crate::vector_store::{CollectionInfo, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
+use crate::identity::details::{Action, AuthorizationDetails, OneOf, RequestFacts};
+use crate::relationship::Object;
+use crate::vector_store::{
+    CollectionInfo, Filter, GuardTable, Narrowing, Query, Scope, Search, VectorStore, VectorStoreError,
+};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -386,6 +389,12 @@ fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Fil
     Some(Filter::All(filter.cloned().into_iter().chain([of_details]).collect()))
 }
 
+impl Narrowing for AuthorizationDetails {
+    fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
+        Self::admits(self, guard, metadata)
+    }
+}
+
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
     let collection = &request.collection;
     let (has_text, vector) = match &request.query {
@@ -413,6 +422,7 @@ fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize)
         filter: narrowed_filter(request.filter.as_ref(), principal),
         per_document_max: None,
         scope: Scope::Everything,
+        narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
         min_score: request.min_score,
         limit,
     }

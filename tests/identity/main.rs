@@ -7,6 +7,7 @@ mod documents;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
+mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
