@@ -45,6 +45,8 @@ pub struct Retrieval {
     pub next_page_token: Option<String>,
     /// How it was searched. It counts what is withheld, so it is only for those who may know.
     pub plan: PlanReport,
+    /// How far behind the authority the copy of its relationships was that was used, if one was.
+    pub replica_lag: Option<Duration>,
 }
 
 /// How a retrieval was searched.
@@ -132,6 +134,7 @@ impl Retriever {
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
+        let replica_lag = self.authorizer.lag(request.consistency);
         let visible = known_visible_set(&enforcer, table.as_ref()).await?;
         let rate = Key {
             subject: principal.subject().clone(),
@@ -155,6 +158,7 @@ impl Retriever {
             exact: info.exact,
             next_page_token: None,
             plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
+            replica_lag,
         };
         let mut is_scoped = false;
         loop {
