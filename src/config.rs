@@ -1,6 +1,7 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
 //! that reads the environment.
 
+mod audit;
 mod identity;
 mod qdrant;
 mod token;
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use audit::{AuditConfig, AuditFsync};
 pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
@@ -36,6 +38,8 @@ pub struct Config {
     pub retrieval: RetrievalConfig,
     /// Who may call.
     pub identity: IdentityConfig,
+    /// The record of who was given what.
+    pub audit: AuditConfig,
 }
 
 /// The gRPC server.
@@ -375,6 +379,8 @@ impl Config {
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
             ("retrieval.guards_checked_max", self.retrieval.guards_checked_max as u64),
             ("retrieval.page_token_lifetime_ms", self.retrieval.page_token_lifetime_ms),
+            ("audit.fsync_interval_ms", self.audit.fsync_interval_ms),
+            ("audit.segment_bytes_max", self.audit.segment_bytes_max),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Invalid(format!("`{key}` must be at least 1")));
