@@ -1,4 +1,4 @@
-//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/calls.yaml` are run on
+//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/*.yaml` are run on
 //! both, and every answer, error number and page is compared. What differs by nature (ids, times, tokens, the text of
 //! errors) is masked.
 #![cfg(test)]
@@ -38,9 +38,17 @@ struct Script {
     calls: Vec<Map<String, Value>>,
 }
 
+/// The scripts of all files, in the order of their names.
 fn scripts() -> Vec<Script> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api/calls.yaml");
-    serde_saphyr::from_str(&std::fs::read_to_string(path).expect("the scripts")).expect("scripts")
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api");
+    let files = std::fs::read_dir(directory).expect("the scripts").map(|entry| entry.expect("a file").path());
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "yaml")).collect();
+    files.sort();
+    let read = |file: &std::path::PathBuf| -> Vec<Script> {
+        let text = std::fs::read_to_string(file).expect("a file of scripts");
+        serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    };
+    files.iter().flat_map(read).collect()
 }
 
 /// Ragward on a port of loopback, until the runtime of the test ends.
@@ -66,6 +74,9 @@ async fn both_answer_alike() {
                 compared += 1;
                 let expected = at_theirs.call(method, request.clone()).await;
                 let found = at_ours.call(method, request.clone()).await;
+                if std::env::var_os("TEXTS").is_some() && (matches!(expected, Answer::Refused(..)) || matches!(found, Answer::Refused(..))) {
+                    eprintln!("TEXT {script}, {position}: {method} {}\n  O {expected}\n  R {found}", request.to_string().chars().take(300).collect::<String>());
+                }
                 if expected.masked() != found.masked() {
                     let call = format!("{script}, call {position}: {method} {request}");
                     differences.push(format!("{call}\n  OpenFGA {expected}\n  Ragward {found}"));

@@ -111,15 +111,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
     })
 }
 
-fn store_of(stores: &RelationshipStores, id: &str) -> Result<RelationshipStore, Refusal> {
-    // Its form was checked; what is left is a number too large for an id, which no store has.
-    let id = StoreId::parse(id).ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
-    Ok(stores.store(id))
+/// The store of an id whose form was checked; one that was never made is empty. So is one whose id is a number too large
+/// to be given to any.
+fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
+    stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
 }
 
 /// The version of the model that a request names, or the latest.
 fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, Refusal> {
-    let store = store_of(stores, store_id)?;
+    let store = store_of(stores, store_id);
     let found = if model_id.is_empty() { store.latest_model_id()? } else { ModelId::parse(model_id) };
     let snapshot = found.map(|id| store.snapshot_under(id)).transpose()?.flatten();
     match (found, snapshot) {

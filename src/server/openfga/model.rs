@@ -57,7 +57,7 @@ fn read_type(message: &api::TypeDefinition) -> Result<TypeDefinition, Refusal> {
         relations.push(RelationDefinition {
             name: name.clone(),
             rewrite: read_rewrite(name, rewrite)?,
-            directly_related: restrictions.unwrap_or_default().iter().map(read_restriction).collect(),
+            directly_related: read_restrictions(name, restrictions.unwrap_or_default())?,
             source: of_relation
                 .and_then(|of_relation| read_source(&of_relation.module, of_relation.source_info.as_ref())),
         });
@@ -92,16 +92,22 @@ fn read_rewrite(relation: &str, message: &api::Userset) -> Result<Rewrite, Refus
     })
 }
 
-fn read_restriction(message: &api::RelationReference) -> TypeRestriction {
-    let kind = match &message.relation_or_wildcard {
-        Some(RelationOrWildcard::Wildcard(_)) => RestrictionKind::Wildcard,
-        Some(RelationOrWildcard::Relation(relation)) if !relation.is_empty() => {
-            RestrictionKind::Userset(relation.clone())
-        }
-        Some(RelationOrWildcard::Relation(_)) | None => RestrictionKind::Object,
-    };
-    let condition = Some(message.condition.clone()).filter(|name| !name.is_empty());
-    TypeRestriction { type_name: message.r#type.clone(), kind, condition }
+fn read_restrictions(relation: &str, messages: &[api::RelationReference]) -> Result<Vec<TypeRestriction>, Refusal> {
+    let mut restrictions = Vec::with_capacity(messages.len());
+    for message in messages {
+        let type_name = message.r#type.clone();
+        let kind = match &message.relation_or_wildcard {
+            Some(RelationOrWildcard::Wildcard(_)) => RestrictionKind::Wildcard,
+            Some(RelationOrWildcard::Relation(userset)) if userset.is_empty() => {
+                return Err(invalid(format!("relation `{relation}` names an empty relation of type `{type_name}`")));
+            }
+            Some(RelationOrWildcard::Relation(userset)) => RestrictionKind::Userset(userset.clone()),
+            None => RestrictionKind::Object,
+        };
+        let condition = Some(message.condition.clone()).filter(|name| !name.is_empty());
+        restrictions.push(TypeRestriction { type_name, kind, condition });
+    }
+    Ok(restrictions)
 }
 
 fn read_condition(message: &api::Condition) -> Result<Condition, Refusal> {
