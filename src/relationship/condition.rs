@@ -49,6 +49,7 @@ static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
     Arc::new(environment)
 });
 
+#[expect(clippy::needless_pass_by_value, reason = "the form of a function of CEL")]
 fn nanoseconds<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
     let duration = arguments.first().and_then(|duration| duration.downcast_ref::<types::CelDuration>());
     let nanoseconds = duration.and_then(|duration| duration.inner().num_nanoseconds());

@@ -169,7 +169,11 @@ impl Object {
             return Err(ParseError::new(WHAT, value, "is a wildcard; name one object"));
         }
         if id.contains(|c: char| matches!(c, ':' | '#' | ' ') || c.is_control()) {
-            return Err(ParseError::new(WHAT, value, "has an id that contains `:`, `#`, a space or a control character"));
+            return Err(ParseError::new(
+                WHAT,
+                value,
+                "has an id that contains `:`, `#`, a space or a control character",
+            ));
         }
         let Ok(colon) = u16::try_from(type_name.len()) else {
             return Err(ParseError::new(WHAT, value, "has a type that is too long"));

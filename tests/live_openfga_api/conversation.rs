@@ -300,7 +300,8 @@ fn with_inner(around: &Value, inner: Value) -> Value {
 /// The parameters that expressions are about.
 fn parameters() -> Value {
     let plain = |name: &str| json!({ "type_name": format!("TYPE_NAME_{name}") });
-    let of = |name: &str, element: Value| json!({ "type_name": format!("TYPE_NAME_{name}"), "generic_types": [element] });
+    let of =
+        |name: &str, element: Value| json!({ "type_name": format!("TYPE_NAME_{name}"), "generic_types": [element] });
     json!({
         "b": plain("BOOL"), "s": plain("STRING"), "x": plain("INT"), "u": plain("UINT"), "f": plain("DOUBLE"),
         "d": plain("DURATION"), "t": plain("TIMESTAMP"), "ip": plain("IPADDRESS"), "a": plain("ANY"),

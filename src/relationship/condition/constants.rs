@@ -61,10 +61,8 @@ fn is_negative_number(call: &CallExpr) -> bool {
 
 /// A match against the pattern of this one, where that is a literal.
 fn literal_pattern(call: &CallExpr) -> Option<IdedExpr> {
-    let pattern = match (call.func_name.as_str(), call.target.is_some(), call.args.as_slice()) {
-        ("matches", true, [pattern]) | ("matches", false, [_, pattern]) => pattern,
-        _ => return None,
-    };
+    let form = (call.func_name.as_str(), call.target.is_some(), call.args.as_slice());
+    let (("matches", true, [pattern]) | ("matches", false, [_, pattern])) = form else { return None };
     let Expr::Literal(LiteralValue::String(_)) = &pattern.expr else { return None };
     let call = CallExpr { func_name: "matches".to_owned(), target: None, args: vec![pattern.clone(), pattern.clone()] };
     Some(IdedExpr { id: pattern.id, expr: Expr::Call(call) })

@@ -61,7 +61,9 @@ pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), DeclarationEr
             return Err(failed("it is asked of an IP address".to_owned()));
         };
         // No network holds an address with a zone.
-        contains(&network, *address).map(|contains| contains && zone.is_none()).ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
+        contains(&network, *address)
+            .map(|contains| contains && zone.is_none())
+            .ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
     })
 }
 

@@ -57,8 +57,9 @@ impl Kind {
     /// Whether a value of one may stand where the other is expected. What CEL counts among messages may be null.
     pub(super) fn fits(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Any | Self::Dyn, _) | (_, Self::Any | Self::Dyn) => true,
-            (Self::Null, Self::Duration | Self::Timestamp | Self::IpAddress)
+            (Self::Any | Self::Dyn, _)
+            | (_, Self::Any | Self::Dyn)
+            | (Self::Null, Self::Duration | Self::Timestamp | Self::IpAddress)
             | (Self::Duration | Self::Timestamp | Self::IpAddress, Self::Null) => true,
             (Self::List(a), Self::List(b)) => a.fits(b),
             (Self::Map(a_key, a), Self::Map(b_key, b)) => a_key.fits(b_key) && a.fits(b),

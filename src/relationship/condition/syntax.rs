@@ -9,7 +9,7 @@ use cel::{Env, IdedExpr};
 /// Longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
 /// Deepest nesting of brackets, as in `OpenFGA`.
-pub const NESTING_MAX: u16 = 250;
+pub const NESTING_MAX: u16 = 249;
 /// Deepest nesting of the parsed expression. `OpenFGA` takes no expression of more than 512 bytes, and no operator has
 /// fewer than two.
 const DEPTH_MAX: usize = 260;

@@ -310,9 +310,7 @@ fn converted(to: &str, from: &Kind) -> Option<Kind> {
         "bool" => (Kind::Bool, &[Kind::Bool, Kind::String]),
         "bytes" => (Kind::Bytes, &[Kind::Bytes, Kind::String]),
         "double" => (Kind::Double, &[Kind::Double, Kind::Int, Kind::Uint, Kind::String]),
-        "int" => {
-            (Kind::Int, &[Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Timestamp, Kind::Duration])
-        }
+        "int" => (Kind::Int, &[Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Timestamp, Kind::Duration]),
         "uint" => (Kind::Uint, &[Kind::Uint, Kind::Int, Kind::Double, Kind::String]),
         "string" => (
             Kind::String,

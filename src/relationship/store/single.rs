@@ -64,8 +64,8 @@ pub enum StoreError {
     /// The context of a tuple's condition is too long.
     #[error("the context of tuple `{tuple}` has {bytes} bytes, at most {CONTEXT_BYTES_MAX} are allowed")]
     LongContext {
-        /// The tuple.
-        tuple: RelationshipTuple,
+        /// The tuple, as text.
+        tuple: String,
         /// How long it is.
         bytes: usize,
     },
@@ -474,7 +474,7 @@ enum Found {
 fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
     for tuple in &request.writes {
         if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
-            return Err(StoreError::LongContext { tuple: tuple.clone(), bytes });
+            return Err(StoreError::LongContext { tuple: tuple.to_string(), bytes });
         }
     }
     let mut seen = HashSet::new();

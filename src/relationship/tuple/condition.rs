@@ -172,7 +172,11 @@ mod tests {
             (text(r#"[null, true, {"b": []}]"#), None),
         ];
         for (context, expected) in rows {
-            assert_eq!(TupleCondition::parse("c", &context).expect("a context").excess_bytes(), expected, "{context:.40}");
+            assert_eq!(
+                TupleCondition::parse("c", &context).expect("a context").excess_bytes(),
+                expected,
+                "{context:.40}"
+            );
         }
     }
 

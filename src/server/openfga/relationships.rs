@@ -34,7 +34,8 @@ pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<
     if count > TUPLES_PER_WRITE_MAX {
         return Err(StoreError::TooMany(count).into());
     }
-    write.on_duplicate = on_conflict("on_duplicate", request.writes.as_ref().map_or("", |writes| &writes.on_duplicate))?;
+    write.on_duplicate =
+        on_conflict("on_duplicate", request.writes.as_ref().map_or("", |writes| &writes.on_duplicate))?;
     write.on_missing = on_conflict("on_missing", request.deletes.as_ref().map_or("", |deletes| &deletes.on_missing))?;
     for key in deletes {
         match (RelationshipTuple::parse(&key.user, &key.relation, &key.object), write.on_missing) {

@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, model, page_size, store_of, token, tuples};
+use crate::proto::openfga_model as wire;
 use crate::relationship::store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
 use crate::relationship::validate::{TYPES_MAX, ValidModel};
 use crate::relationship::{Object, Relation, User};
@@ -78,7 +79,7 @@ pub(super) fn delete(
 
 pub(super) fn write_model(
     stores: &RelationshipStores,
-    request: api::WriteAuthorizationModelRequest,
+    request: wire::WriteAuthorizationModelRequest,
 ) -> Result<api::WriteAuthorizationModelResponse, Refusal> {
     let id = StoreId::parse(&request.store_id);
     let id = id.ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
@@ -89,7 +90,7 @@ pub(super) fn write_model(
         );
         return Err(Refusal::new(Number::ExceededEntityLimit, message));
     }
-    let message = api::AuthorizationModel {
+    let message = wire::AuthorizationModel {
         id: String::new(),
         schema_version: request.schema_version,
         type_definitions: request.type_definitions,
@@ -111,29 +112,29 @@ pub(super) fn write_model(
 pub(super) fn read_model(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelRequest,
-) -> Result<api::ReadAuthorizationModelResponse, Refusal> {
+) -> Result<wire::ReadAuthorizationModelResponse, Refusal> {
     let store = store_of(stores, &request.store_id);
     let found = ModelId::parse(&request.id).map(|id| store.model(id)).transpose()?.flatten();
     let Some(found) = found else {
         let message = format!("Authorization Model '{}' not found", request.id);
         return Err(Refusal::new(Number::AuthorizationModelNotFound, message));
     };
-    Ok(api::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
+    Ok(wire::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
 }
 
 pub(super) fn read_models(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelsRequest,
-) -> Result<api::ReadAuthorizationModelsResponse, Refusal> {
+) -> Result<wire::ReadAuthorizationModelsResponse, Refusal> {
     let store = store_of(stores, &request.store_id);
     let from = token::read_id(&request.continuation_token, ModelId::parse)?;
     let size = page_size(request.page_size);
     let mut found = store.models(from, size + 1)?;
     let next = found.get(size).map(|next| token::of_id(&next.id.to_string()));
     found.truncate(size);
-    let messages: Result<Vec<api::AuthorizationModel>, Refusal> =
+    let messages: Result<Vec<wire::AuthorizationModel>, Refusal> =
         found.iter().map(|stored: &StoredModel| model::write(stored)).collect();
-    Ok(api::ReadAuthorizationModelsResponse {
+    Ok(wire::ReadAuthorizationModelsResponse {
         authorization_models: messages?,
         continuation_token: next.unwrap_or_default(),
     })

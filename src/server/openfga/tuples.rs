@@ -46,8 +46,7 @@ pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<Relati
     let tuple = read(key).map_err(|e| refused(e.to_string()))?;
     model.admits(&tuple).map_err(|misfit| refused(misfit_text(&misfit)))?;
     if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
-        let reason =
-            format!("condition context size limit exceeded: {bytes} bytes exceeds {CONTEXT_BYTES_MAX} bytes");
+        let reason = format!("condition context size limit exceeded: {bytes} bytes exceeds {CONTEXT_BYTES_MAX} bytes");
         return Err(refused(reason));
     }
     Ok(tuple)
@@ -157,7 +156,8 @@ mod tests {
         for good in ["anne", "*", "user:anne", "user:*", "user:a*", "group:g#member", "us@er:a@b", "user:a\u{a0}b"] {
             assert!(is_user(good), "`{good}`");
         }
-        let bad = ["", " ", "user:", ":anne", ":", "user:a:b", "user:a b", "user:a\nb", "group:g#", "#member", "g#member"];
+        let bad =
+            ["", " ", "user:", ":anne", ":", "user:a:b", "user:a b", "user:a\nb", "group:g#", "#member", "g#member"];
         let more = ["group:*#member", "group:a*#member", "group:g#m*", "group:g#m#m", "group:g#m:m", "group:#member"];
         for bad in bad.iter().chain(&more) {
             assert!(!is_user(bad), "`{bad}`");
