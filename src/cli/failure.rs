@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::app::AppError;
+use crate::audit::AuditError;
 use crate::authz::AuthzError;
 use crate::authz::openfga::OpenStoreError;
 use crate::config::ConfigError;
@@ -84,6 +85,12 @@ impl From<AppError> for Failure {
     }
 }
 
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
 impl From<AuthzError> for Failure {
     fn from(error: AuthzError) -> Self {
         Self::coded(error.code(), error.to_string())
@@ -130,6 +137,9 @@ impl From<Status> for Failure {
         // Without details the status is not a service's answer but the connection's.
         let text = match (fields.is_empty(), status.get_details_error_info()) {
             (false, _) => fields.join("\n       "),
+            (true, Some(_)) if status.code() == Code::Unauthenticated => {
+                format!("{}; `--token-file` or `RAGWARD_TOKEN` gives one", status.message())
+            }
             (true, Some(_)) => status.message().to_owned(),
             (true, None) => {
                 let detail = status.message();
