@@ -66,30 +66,29 @@ impl<'a> Eligible<'a> {
         self.guards.is_everything() || self.chunks_max() > self.index.columns.ids.len() / SPARSE_FACTOR
     }
 
-    /// Visits every eligible chunk once, on all cores; each thread collects into its own `T`.
+    /// Visits every eligible chunk once, some thousands at a time, on all cores; each thread collects into its own `T`.
     pub(super) fn collect<T: Send>(
         &self,
         new: impl Fn() -> T + Sync + Send,
-        visit: impl Fn(&mut T, ChunkNumber) + Sync + Send,
+        visit: impl Fn(&mut T, &[ChunkNumber]) + Sync + Send,
         merge: impl Fn(T, T) -> T + Sync + Send,
     ) -> T {
-        let visit = |mut collected: T, chunk: ChunkNumber| {
-            if self.passes(chunk) {
-                visit(&mut collected, chunk);
-            }
+        let visit = |mut collected: T, visible: &mut dyn Iterator<Item = ChunkNumber>| {
+            let eligible: Vec<ChunkNumber> = visible.filter(|chunk| self.passes(*chunk)).collect();
+            visit(&mut collected, &eligible);
             collected
         };
         if !self.is_dense() {
             let chunks = self.listed();
             let blocks = chunks.par_chunks(BLOCK_CHUNKS as usize).filter(|_| self.is_wanted());
-            return blocks.fold(&new, |all, block| block.iter().copied().fold(all, &visit)).reduce(&new, merge);
+            return blocks.fold(&new, |all, block| visit(all, &mut block.iter().copied())).reduce(&new, merge);
         }
         let end = self.index.columns.next_number();
         let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.is_wanted());
         let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
         let visibility = self.visibility();
         let is_visible = |chunk: &ChunkNumber| visibility.is_visible(*chunk);
-        blocks.fold(&new, |all, block| block.filter(is_visible).fold(all, &visit)).reduce(&new, merge)
+        blocks.fold(&new, |all, block| visit(all, &mut block.filter(is_visible))).reduce(&new, merge)
     }
 
     /// The visible chunks in no particular order.
