@@ -443,6 +443,43 @@ async fn a_page_goes_on_after_a_chunk_that_is_gone() {
     assert_eq!(ids(&second), ["0003", "0004"]);
 }
 
+/// A text query's scores depend on everything that is visible, so its pages go on only as parts of one answer.
+#[tokio::test]
+async fn pages_of_a_text_query_are_pages_of_one_answer() {
+    type Edit = fn(&mut Vec<Chunk>);
+    let rows: [(&str, Edit, bool); 7] = [
+        ("nothing changed", |_| {}, true),
+        ("what comes later is gone", |chunks| chunks.retain(|chunk| chunk.id != "0004"), true),
+        ("a hidden chunk is gone", |chunks| chunks.retain(|chunk| chunk.id != "0001"), true),
+        ("a chunk of the first page is gone", |chunks| chunks.retain(|chunk| chunk.id != "0000"), false),
+        ("the last chunk of the first page is gone", |chunks| chunks.retain(|chunk| chunk.id != "0002"), false),
+        ("a chunk of the first page was hidden", |chunks| chunks[0].guard = guard("shut"), false),
+        ("a hidden chunk before the last was shown", |chunks| chunks[1].guard = guard("open9"), false),
+    ];
+    for (hint, query) in [(None, "leave"), (Some(Lie::Truth), "leave"), (Some(Lie::Everything), "leave")]
+        .map(|(hint, text)| (hint, Query::Text(text.to_owned())))
+    {
+        for (what, edit, goes_on) in rows {
+            // All scores are equal: places are told apart by id, and only what is on the pages can differ.
+            let shelf = shelf(&["open1", "shut", "open2", "open3", "open4", "open5"], Fault::OneScore);
+            let authorizer = Arc::new(OpenOnly { local: true, hint });
+            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let of_page = |token: Option<String>| RetrievalParts { page_token: token, ..parts(query.clone(), 2) };
+            let first = ask(&retriever, of_page(Some(String::new()))).await.unwrap();
+            assert_eq!(ids(&first), ["0000", "0002"]);
+            edit(&mut shelf.chunks.lock().unwrap());
+            let second = ask(&retriever, of_page(first.next_page_token)).await;
+            match (second, goes_on) {
+                (Ok(second), true) => assert_eq!(ids(&second)[0], "0003", "{what}, {hint:?}"),
+                (Err(RetrievalError::Invalid(violations)), false) => {
+                    assert_eq!(violations[0].field, "page_token", "{what}, {hint:?}");
+                }
+                (second, _) => panic!("{what}, {hint:?}: {:?}", second.map(|second| ids(&second))),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_page_token_of_another_search_is_refused_with_one_error() {
     let retriever_of = |config: RetrievalConfig| {
