@@ -130,12 +130,7 @@ impl Retriever {
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
         let visible = known_visible_set(&enforcer, table.as_ref()).await?;
-        let rate = Key {
-            subject: principal.subject().clone(),
-            relation: self.config.relation.clone(),
-            collection: collection.to_owned(),
-            is_filtered: request.filter.is_some(),
-        };
+        let rate = self.rate_key(request);
         let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
         let mut situation = Situation {
             top_k: top_k.saturating_add(returned),
@@ -260,6 +255,15 @@ impl Retriever {
             Query::Vector(_) => None,
         };
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
+    }
+
+    fn rate_key(&self, request: &RetrievalRequest) -> Key {
+        Key {
+            subject: request.principal.subject().clone(),
+            relation: self.config.relation.clone(),
+            collection: request.collection.clone(),
+            is_filtered: request.filter.is_some(),
+        }
     }
 
     /// What does not depend on the principal.

@@ -17,6 +17,7 @@ mod process;
 mod qdrant_server;
 #[path = "../support/questions.rs"]
 mod questions;
+mod quiet_log;
 mod running;
 mod server;
 mod servers;
