@@ -1,12 +1,14 @@
 //! Who is asking: access tokens from an issuer on loopback, through a real server, to answers.
 #![cfg(test)]
 
+mod commands;
 mod delegation;
 #[path = "../end_to_end/documents.rs"]
 mod documents;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
+mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]

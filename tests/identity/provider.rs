@@ -1,0 +1,226 @@
+//! A provider that others wrote: npm's `oidc-provider`, in a process of its own, and `ragward serve` in another. Logins,
+//! consent, token exchange and discovery are all real; what each token lets its bearer see is told by the handbook.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use ragward::client::Client;
+use ragward::proto::retrieval::RetrieveRequest;
+use ragward::proto::retrieval::retrieve_request::Query;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tonic::Code;
+
+use crate::world::{RETRIEVE, with_token};
+
+const AUDIENCE: &str = "https://rag.example/api";
+/// What is seen of the handbook with a query that all pages match.
+const QUERY: &str = "the leave pay release budget";
+
+/// The provider and its clients. The process ends with the value.
+struct Provider {
+    issuer: String,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    _process: Child,
+}
+
+impl Provider {
+    /// `None`, with a word about it, where it cannot be run. With `CI` set that is a failure.
+    async fn start() -> Option<Self> {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/identity/provider");
+        let node = Command::new("node").arg("--version").stdout(Stdio::null()).status().await;
+        let missing = match (node, directory.join("node_modules").is_dir()) {
+            (Ok(version), true) if version.success() => None,
+            (Ok(_), _) => Some("its packages: run `npm ci` in tests/identity/provider"),
+            (Err(_), _) => Some("`node` on the PATH"),
+        };
+        if let Some(missing) = missing {
+            let in_ci = std::env::var_os("CI").is_some();
+            assert!(!in_ci, "CI must run the test with a provider; it lacks {missing}");
+            eprintln!("skipped: the test with a provider lacks {missing}");
+            return None;
+        }
+        let mut process = Command::new("node")
+            .arg("main.mjs")
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
+        let issuer = output.next_line().await.unwrap().expect("the provider ended before it began");
+        Some(Self { issuer, input: process.stdin.take().unwrap(), output, _process: process })
+    }
+
+    async fn token(&mut self, request: Value) -> String {
+        self.input.write_all(format!("{request}\n").as_bytes()).await.unwrap();
+        let line = self.output.next_line().await.unwrap().expect("the provider ended");
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        answer["token"].as_str().unwrap_or_else(|| panic!("{request}: {answer}")).to_owned()
+    }
+
+    /// A person logs in and lets the client retrieve, within `details` if there are any.
+    async fn login(&mut self, user: &str, details: Option<Value>) -> String {
+        let request =
+            json!({"flow": "login", "user": user, "scope": RETRIEVE, "resource": AUDIENCE, "details": details});
+        self.token(request).await
+    }
+
+    /// The agent shows a person's token and gets its own.
+    async fn exchange(&mut self, token: &str, details: Option<Value>) -> String {
+        let request =
+            json!({"flow": "exchange", "token": token, "scope": RETRIEVE, "resource": AUDIENCE, "details": details});
+        self.token(request).await
+    }
+}
+
+/// `ragward serve` over the handbook, as its operator would start it.
+struct Served {
+    client: Client,
+    _process: Child,
+    _data: tempfile::TempDir,
+}
+
+impl Served {
+    async fn start(issuer: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data").to_str().unwrap().to_owned();
+        let run = async |arguments: &[&str]| {
+            let output = ragward().args(arguments).args(["--data", &data]).output().await.unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        run(&["model", "load", "schema/handbook/store.fga.yaml"]).await;
+        run(&["ingest", "schema/handbook", "--collection", "handbook"]).await;
+        let config = directory.path().join("ragward.toml");
+        std::fs::write(&config, configuration(issuer)).unwrap();
+        let mut process = serve(&config, &data).spawn().unwrap();
+        let address = address(process.stderr.take().unwrap()).await;
+        Self { client: Client::at(&format!("http://{address}")).unwrap(), _process: process, _data: directory }
+    }
+
+    /// The guards of the chunks that the bearer of a token sees.
+    async fn seen(&self, token: &str) -> Result<BTreeSet<String>, Code> {
+        let request = RetrieveRequest {
+            collection: "handbook".to_owned(),
+            query: Some(Query::Text(QUERY.to_owned())),
+            top_k: 100,
+            ..RetrieveRequest::default()
+        };
+        match self.client.retrieval().retrieve(with_token(request, token)).await {
+            Ok(answer) => Ok(answer.into_inner().chunks.into_iter().map(|chunk| chunk.guard).collect()),
+            Err(status) => Err(status.code()),
+        }
+    }
+}
+
+fn ragward() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).env_remove("RUST_LOG").stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn serve(config: &PathBuf, data: &str) -> Command {
+    let mut command = ragward();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data", data, "--config"]).arg(config).stderr(Stdio::piped());
+    command
+}
+
+fn configuration(issuer: &str) -> String {
+    format!(
+        "[identity]\naudience = '{AUDIENCE}'\n[[identity.issuers]]\nissuer = '{issuer}'\n\
+         [identity.delegation]\nrelation = 'can_act_for'\non = 'user'\n"
+    )
+}
+
+/// Where the server listens, as its log says. The log goes on being read, so that the server never waits for its reader.
+async fn address(log: ChildStderr) -> String {
+    let mut lines = BufReader::new(log).lines();
+    let address = loop {
+        let line = lines.next_line().await.unwrap().expect("the server ended");
+        if let Some((_, address)) = line.split_once("serving address=") {
+            break address.to_owned();
+        }
+    };
+    tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    address
+}
+
+fn pages(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| format!("document:{name}")).collect()
+}
+
+#[tokio::test]
+async fn tokens_of_a_real_provider_count_as_its_users_let_them() {
+    let Some(mut provider) = Provider::start().await else { return };
+    let served = Served::start(&provider.issuer).await;
+
+    let anne = provider.login("anne", None).await;
+    let of_anne = served.seen(&anne).await.unwrap();
+    assert!(of_anne.is_superset(&pages(&["on-call", "parental-leave", "release-checklist", "welcome"])), "{of_anne:?}");
+    assert!(of_anne.is_disjoint(&pages(&["pay-bands", "leave-casework", "board-minutes"])), "{of_anne:?}");
+    let bob = provider.login("bob", None).await;
+    let of_bob = served.seen(&bob).await.unwrap();
+    assert!(of_bob.contains("document:pay-bands") && !of_bob.contains("document:on-call"), "{of_bob:?}");
+    let nobody = provider.login("*", None).await;
+    assert_eq!(served.seen(&nobody).await.unwrap(), pages(&["welcome", "benefits"]), "what is public");
+
+    // The agent may act for Anne, and not for Bob.
+    let for_anne = provider.exchange(&anne, None).await;
+    assert_eq!(served.seen(&for_anne).await.unwrap(), of_anne);
+    let for_bob = provider.exchange(&bob, None).await;
+    assert_eq!(served.seen(&for_bob).await.unwrap(), pages(&[]));
+    // Whoever acts for Anne through the agent is the agent again; whom it acted for is history.
+    let twice = provider.exchange(&for_anne, None).await;
+    assert_eq!(served.seen(&twice).await.unwrap(), of_anne);
+
+    // Details narrow: those that Anne consented to, and those that the agent asked for.
+    let detail = |more: Value| {
+        let mut detail = json!({"type": "ragward_retrieval"});
+        detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Some(json!([detail]))
+    };
+    let two = detail(json!({"identifiers": ["document:on-call", "document:pay-bands"], "collections": ["handbook"]}));
+    let narrowed = provider.login("anne", two.clone()).await;
+    assert_eq!(served.seen(&narrowed).await.unwrap(), pages(&["on-call"]), "none of them gives what Anne has not");
+    let inherited = provider.exchange(&narrowed, None).await;
+    assert_eq!(served.seen(&inherited).await.unwrap(), pages(&["on-call"]));
+    let asked = provider.exchange(&anne, two).await;
+    assert_eq!(served.seen(&asked).await.unwrap(), pages(&["on-call"]));
+    let elsewhere = provider.exchange(&anne, detail(json!({"collections": ["ledger"]}))).await;
+    assert_eq!(served.seen(&elsewhere).await, Err(Code::PermissionDenied));
+    let unknown = provider.exchange(&anne, detail(json!({"all_documents": true}))).await;
+    assert_eq!(served.seen(&unknown).await, Err(Code::Unauthenticated), "what is not understood refuses the token");
+
+    let refused = [
+        ("a client is no user", json!({"flow": "client", "scope": RETRIEVE, "resource": AUDIENCE})),
+        (
+            "a token without the scope",
+            json!({"flow": "login", "user": "anne", "scope": "ragward:ingest", "resource": AUDIENCE}),
+        ),
+    ];
+    for (what, request) in refused {
+        let token = provider.token(request).await;
+        assert_eq!(served.seen(&token).await, Err(Code::PermissionDenied), "{what}");
+    }
+    let invalid = [
+        (
+            "meant for another resource",
+            json!({"flow": "login", "user": "anne", "scope": RETRIEVE, "resource": "https://other.example/api"}),
+        ),
+        (
+            "bound to a key that is not shown",
+            json!({"flow": "login", "user": "anne", "scope": RETRIEVE, "resource": AUDIENCE, "bound": true}),
+        ),
+        ("an ID token", json!({"flow": "login", "user": "anne", "scope": "", "want": "id_token"})),
+        ("an opaque token", json!({"flow": "login", "user": "anne", "scope": ""})),
+    ];
+    for (what, request) in invalid {
+        let token = provider.token(request).await;
+        assert_eq!(served.seen(&token).await, Err(Code::Unauthenticated), "{what}");
+    }
+}

@@ -1,0 +1,105 @@
+// Starts the provider and plays its clients. Its first line of output is the issuer; then each line of input is a JSON
+// request for a token, and each line of output the answer: `{"token": …}` or `{"error": …}`.
+
+import { createHash, randomBytes } from "node:crypto";
+import { createInterface } from "node:readline";
+
+import { SignJWT, exportJWK, generateKeyPair } from "jose";
+
+import { ACCESS_TOKEN, REDIRECT_URI, TOKEN_EXCHANGE, start } from "./provider.mjs";
+
+// What the library has to say is not an answer.
+console.info = console.error;
+console.warn = console.error;
+const issuer = await start();
+const discovered = await fetch(`${issuer}/.well-known/openid-configuration`).then((answer) => answer.json());
+
+/** A person logs in at `desk` (authorization code with PKCE). */
+async function login({ user, scope, resource, details, want = "access_token", bound = false }) {
+  const verifier = randomBytes(32).toString("base64url");
+  const parameters = {
+    client_id: "desk",
+    response_type: "code",
+    redirect_uri: REDIRECT_URI,
+    scope: ["openid", ...(scope ? [scope] : [])].join(" "),
+    login_hint: user,
+    code_challenge: createHash("sha256").update(verifier).digest("base64url"),
+    code_challenge_method: "S256",
+    ...(resource && { resource }),
+    ...(details && { authorization_details: JSON.stringify(details) }),
+  };
+  const code = await follow(new URL(`${discovered.authorization_endpoint}?${new URLSearchParams(parameters)}`));
+  const exchanged = { grant_type: "authorization_code", code, code_verifier: verifier, redirect_uri: REDIRECT_URI };
+  return (await token("desk", { ...exchanged, ...(resource && { resource }) }, bound))[want];
+}
+
+/** What a browser does: follows redirects with cookies, up to the client's own address. */
+async function follow(url) {
+  const cookies = new Map();
+  for (let step = 0; step < 10; step += 1) {
+    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join("; ");
+    const answer = await fetch(url, { redirect: "manual", headers: { cookie } });
+    for (const set of answer.headers.getSetCookie()) {
+      const [, name, value] = /^([^=]+)=([^;]*)/.exec(set);
+      cookies.set(name, value);
+    }
+    const location = answer.headers.get("location");
+    if (!location) throw new Error(`${url} answered ${answer.status}: ${await answer.text()}`);
+    url = new URL(location, url);
+    if (url.href.startsWith(REDIRECT_URI)) {
+      const code = url.searchParams.get("code");
+      if (!code) throw new Error(url.search);
+      return code;
+    }
+  }
+  throw new Error("too many redirects");
+}
+
+/** Another client shows somebody's token and gets one to act for them. */
+async function exchange({ token: shown, scope, resource, details }) {
+  const request = {
+    grant_type: TOKEN_EXCHANGE,
+    subject_token: shown,
+    subject_token_type: ACCESS_TOKEN,
+    scope,
+    resource,
+    ...(details && { authorization_details: JSON.stringify(details) }),
+  };
+  return (await token("desk-helper", request)).access_token;
+}
+
+/** A client asks for itself. */
+async function client({ scope, resource }) {
+  return (await token("crawler", { grant_type: "client_credentials", scope, resource })).access_token;
+}
+
+async function token(client_id, parameters, bound = false) {
+  const url = discovered.token_endpoint;
+  const headers = bound ? { dpop: await proof(url) } : {};
+  const body = new URLSearchParams({ client_id, client_secret: `the secret of ${client_id}`, ...parameters });
+  const answer = await fetch(url, { method: "POST", headers, body });
+  const json = await answer.json();
+  if (!answer.ok) throw new Error(`${json.error}: ${json.error_description}`);
+  return json;
+}
+
+/** A proof of possession of a new key (DPoP, RFC 9449), which binds the token to it. */
+async function proof(htu) {
+  const { privateKey, publicKey } = await generateKeyPair("ES256");
+  const header = { alg: "ES256", typ: "dpop+jwt", jwk: await exportJWK(publicKey) };
+  const claims = { htm: "POST", htu, jti: randomBytes(16).toString("base64url") };
+  return new SignJWT(claims).setProtectedHeader(header).setIssuedAt().sign(privateKey);
+}
+
+const FLOWS = { login, exchange, client };
+
+console.log(issuer);
+for await (const line of createInterface({ input: process.stdin })) {
+  const { flow, ...request } = JSON.parse(line);
+  const answer = await FLOWS[flow](request).then(
+    (token) => ({ token }),
+    (error) => ({ error: String(error) }),
+  );
+  console.log(JSON.stringify(answer));
+}
+process.exit(0);

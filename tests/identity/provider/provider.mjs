@@ -1,0 +1,159 @@
+// An OAuth 2.1 provider for one resource server. People log in by naming themselves; everything else is the library's:
+// PKCE, resource indicators (RFC 8707), JWT access tokens (RFC 9068), authorization details (RFC 9396), DPoP (RFC 9449).
+// Token exchange (RFC 8693) is a grant of our own, below.
+
+import { once } from "node:events";
+import { createServer } from "node:http";
+
+import { createLocalJWKSet, exportJWK, generateKeyPair, jwtVerify } from "jose";
+import Provider, { errors } from "oidc-provider";
+
+export const TOKEN_EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange";
+export const ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token";
+export const REDIRECT_URI = "https://desk.example/callback";
+export const DETAILS_TYPE = "ragward_retrieval";
+// The resource is asked for with these; a token for another resource serves to be refused.
+const SCOPES = "ragward:retrieve ragward:ingest ragward:administer ragward:explain ragward:assert_user";
+// How the tokens of each client are signed.
+const ALGORITHMS = { desk: "RS256", "desk-helper": "ES256", crawler: "ES256" };
+
+/** Starts the provider on a free port of loopback. */
+export async function start() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const issuer = `http://127.0.0.1:${server.address().port}`;
+  const jwks = { keys: [await privateKey("RS256"), await privateKey("ES256")] };
+  const provider = new Provider(issuer, configuration(jwks));
+  provider.registerGrantType(
+    TOKEN_EXCHANGE,
+    (ctx) => exchange(provider, jwks, ctx),
+    ["subject_token", "subject_token_type", "resource", "scope", "authorization_details"],
+  );
+  const answer = provider.callback();
+  server.on("request", (request, response) => {
+    if (request.url.startsWith("/interaction/")) {
+      interact(provider, request, response).catch((error) => response.writeHead(500).end(String(error)));
+    } else {
+      answer(request, response);
+    }
+  });
+  return issuer;
+}
+
+async function privateKey(alg) {
+  const { privateKey } = await generateKeyPair(alg, { extractable: true });
+  return { ...(await exportJWK(privateKey)), alg, use: "sig", kid: alg };
+}
+
+function configuration(jwks) {
+  const client = (client_id, more) => ({
+    client_id,
+    client_secret: `the secret of ${client_id}`,
+    token_endpoint_auth_method: "client_secret_post",
+    redirect_uris: [],
+    response_types: [],
+    authorization_details_types: [DETAILS_TYPE],
+    ...more,
+  });
+  return {
+    jwks,
+    cookies: { keys: ["only this process reads them"] },
+    clients: [
+      client("desk", {
+        grant_types: ["authorization_code"],
+        response_types: ["code"],
+        redirect_uris: [REDIRECT_URI],
+      }),
+      client("desk-helper", { grant_types: [TOKEN_EXCHANGE] }),
+      client("crawler", { grant_types: ["client_credentials"] }),
+    ],
+    findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
+    interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
+    extraTokenClaims: (ctx) => ctx.state.claims,
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      dPoP: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: () => undefined,
+        useGrantedResource: () => true,
+        getResourceServerInfo: (_ctx, resource, client) => ({
+          scope: SCOPES,
+          audience: resource,
+          accessTokenFormat: "jwt",
+          accessTokenTTL: 300,
+          jwt: { sign: { alg: ALGORITHMS[client.clientId] } },
+        }),
+      },
+      richAuthorizationRequests: {
+        enabled: true,
+        // What they say is the resource server's to understand.
+        types: { [DETAILS_TYPE]: { validate: () => undefined } },
+        authorizationDetailsForGrantSource: (ctx) => requestedDetails(ctx),
+        authorizationDetailsForAccessToken: (ctx, _token, source) => requestedDetails(ctx) ?? source?.rar,
+        authorizationDetailsForIntrospection: (_ctx, token) => token.rar,
+      },
+    },
+  };
+}
+
+function requestedDetails(ctx) {
+  const text = ctx.oidc.params.authorization_details;
+  return text === undefined ? undefined : JSON.parse(text);
+}
+
+/** Logs the person in whom the client names (`login_hint`), and consents to all that is asked for. */
+async function interact(provider, request, response) {
+  const { params, prompt } = await provider.interactionDetails(request, response);
+  const accountId = params.login_hint;
+  if (prompt.name === "login") {
+    await provider.interactionFinished(request, response, { login: { accountId } });
+    return;
+  }
+  const grant = new provider.Grant({ accountId, clientId: params.client_id });
+  grant.addOIDCScope("openid");
+  if (params.resource) grant.addResourceScope(params.resource, params.scope);
+  for (const detail of prompt.details.rar ?? []) grant.addRar(detail);
+  const consent = { grantId: await grant.save() };
+  await provider.interactionFinished(request, response, { consent }, { mergeWithLastSubmission: true });
+}
+
+/**
+ * RFC 8693: the client shows a person's token and gets one for the same person, with itself as the actor and whoever acted
+ * before inside it. Never more scopes than the token that was shown.
+ */
+async function exchange(provider, jwks, ctx) {
+  const { client, params } = ctx.oidc;
+  const { subject_token: shown, resource } = params;
+  if (params.subject_token_type !== ACCESS_TOKEN || !shown || !resource) {
+    throw new errors.InvalidRequest("subject_token, its type and resource are needed");
+  }
+  const verified = await jwtVerify(shown, createLocalJWKSet(publicKeys(jwks)), {
+    issuer: provider.issuer,
+    audience: resource,
+    typ: "at+jwt",
+  }).catch((error) => {
+    throw new errors.InvalidGrant("subject_token is not valid", String(error));
+  });
+  const subject = verified.payload;
+  const held = (subject.scope ?? "").split(" ");
+  const scope = (params.scope ?? "").split(" ").filter((name) => held.includes(name)).join(" ");
+  const token = new provider.AccessToken({ accountId: subject.sub, client, gty: TOKEN_EXCHANGE, scope });
+  const { getResourceServerInfo } = configuration(jwks).features.resourceIndicators;
+  token.resourceServer = new provider.ResourceServer(resource, getResourceServerInfo(ctx, resource, client));
+  token.rar = requestedDetails(ctx) ?? subject.authorization_details;
+  ctx.state.claims = { act: { sub: client.clientId, ...(subject.act && { act: subject.act }) } };
+  ctx.body = {
+    access_token: await token.save(),
+    issued_token_type: ACCESS_TOKEN,
+    token_type: "Bearer",
+    expires_in: token.expiration,
+    scope,
+  };
+}
+
+function publicKeys(jwks) {
+  const isPublic = ([name]) => ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"].includes(name);
+  return { keys: jwks.keys.map((key) => Object.fromEntries(Object.entries(key).filter(isPublic))) };
+}
