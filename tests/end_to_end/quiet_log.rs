@@ -61,7 +61,7 @@ async fn neither_queries_nor_texts_are_logged() {
         user: "user:anne".to_owned(),
         collection: "notes".to_owned(),
         chunk_ids: vec!["note:1#0".to_owned()],
-        consistency: 0,
+        ..RecheckRequest::default()
     };
     client.retrieval().recheck(recheck).await.unwrap_err();
     let gone = DeleteDocumentsRequest { collection: "notes".to_owned(), document_ids: vec!["note:1".to_owned()] };
