@@ -6,7 +6,6 @@ use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::relationship::Object;
 use rayon::prelude::*;
-use roaring::RoaringBitmap;
 
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;
@@ -52,9 +51,9 @@ impl Corpus {
         vector
     }
 
-    /// The best chunks for a query among those of the visible guards, which are in the order of the documents.
-    pub(crate) fn nearest(&self, query: usize, visible: &RoaringBitmap, per_document: usize) -> Vec<usize> {
-        crate::naive(&self.vectors, &self.query(query), visible, per_document)
+    /// The best chunks for a query among those of these documents.
+    pub(crate) fn nearest(&self, query: usize, documents: &[usize], per_document: usize) -> Vec<usize> {
+        crate::naive(&self.vectors, &self.query(query), documents, per_document)
     }
 }
 
