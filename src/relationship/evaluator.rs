@@ -504,10 +504,9 @@ impl<'a> Evaluation<'a> {
             return false;
         }
         match (subject, self.purpose) {
-            (Subject::Object(..), Purpose::Check) => self
-                .index
-                .of_request(node, subject)
-                .is_none_or(|of_request| of_request.map(Arc::as_ptr) == condition.map(Arc::as_ptr)),
+            (Subject::Object(..), Purpose::Check) => {
+                self.index.of_request(node, subject).is_none_or(|of_request| of_request.is(condition))
+            }
             (Subject::Object(..) | Subject::Userset(_) | Subject::Wildcard(_), _) => true,
         }
     }

@@ -119,6 +119,18 @@ pub(super) struct Index {
     has_doubles: bool,
 }
 
+/// A tuple of the request.
+pub(super) struct OfRequest<'a> {
+    condition: Option<&'a Arc<StoredCondition>>,
+}
+
+impl OfRequest<'_> {
+    /// Whether it is the one with this condition, of those in the index.
+    pub(super) fn is(&self, condition: Option<&Arc<StoredCondition>>) -> bool {
+        self.condition.map(Arc::as_ptr) == condition.map(Arc::as_ptr)
+    }
+}
+
 /// What is between a user and a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Held {
@@ -303,15 +315,15 @@ impl Index {
         self.layered(node).map_or_else(|| self.base.conditioned(node), |tuples| &tuples.conditioned)
     }
 
-    /// The condition of the request's tuple, where the request's stands beside another one about the same node and user.
-    /// `None` where there is one tuple at most.
-    pub(super) fn of_request(&self, node: Node, subject: Subject) -> Option<Option<&Arc<StoredCondition>>> {
+    /// The request's tuple, where it stands beside another one about the same node and user. `None` where there is one
+    /// tuple at most.
+    pub(super) fn of_request(&self, node: Node, subject: Subject) -> Option<OfRequest<'_>> {
         if !self.has_doubles {
             return None;
         }
         let tuples = self.layered(node)?;
         let (_, condition) = tuples.of_request.iter().find(|(of, _)| *of == subject)?;
-        Some(condition.as_ref())
+        Some(OfRequest { condition: condition.as_ref() })
     }
 
     /// Whether [`Index::of_request`] has anything to say.

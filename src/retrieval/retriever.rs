@@ -135,8 +135,7 @@ impl Retriever {
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
-        let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let top_k = request.top_k.min(details_max);
+        let top_k = top_k(request, principal);
         let binding = match &request.page {
             Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
             None => None,
@@ -197,9 +196,7 @@ impl Retriever {
             let counted = search.per_document_max.take().is_some();
             let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
             let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
-            let (earlier, permitted): (Vec<_>, Vec<_>) = permitted
-                .into_iter()
-                .partition(|candidate| before.as_ref().is_some_and(|before| !before.is_before(candidate.item())));
+            let (earlier, permitted) = split_by_page(permitted, before.as_ref());
             answer.plan.rounds.push(round(plan, found, started.elapsed()));
             if !is_scoped {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
@@ -499,6 +496,21 @@ async fn visible_positions(
 
 fn count(positions: &RoaringBitmap) -> usize {
     usize::try_from(positions.len()).unwrap_or(usize::MAX)
+}
+
+/// As many as are wanted and the token's details leave.
+fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
+    let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    request.top_k.min(details_max)
+}
+
+/// What was on the pages before, and the rest.
+fn split_by_page(
+    permitted: Vec<Permitted<Candidate>>,
+    before: Option<&Place>,
+) -> (Vec<Permitted<Candidate>>, Vec<Permitted<Candidate>>) {
+    let is_earlier = |candidate: &Permitted<Candidate>| before.is_some_and(|place| !place.is_before(candidate.item()));
+    permitted.into_iter().partition(is_earlier)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

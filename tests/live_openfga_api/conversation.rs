@@ -283,7 +283,6 @@ fn nested(nest: &[Value]) -> Value {
 }
 
 fn with_inner(around: &Value, inner: Value) -> Value {
-    let mut inner = Some(inner);
     fn put(value: &Value, inner: &mut Option<Value>) -> Value {
         match value {
             Value::String(text) if text == "$inner" => inner.take().expect("one `$inner`"),
@@ -294,7 +293,7 @@ fn with_inner(around: &Value, inner: Value) -> Value {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
         }
     }
-    put(around, &mut inner)
+    put(around, &mut Some(inner))
 }
 
 /// The parameters that expressions are about.

@@ -146,7 +146,9 @@ impl Weights {
                 }
             }
             Expression::TupleToUserset { computed, .. } => {
-                computed.iter().for_each(|(_, parent)| self.add_level(&mut weights, *parent));
+                for (_, parent) in computed {
+                    self.add_level(&mut weights, *parent);
+                }
             }
             Expression::Computed(computed) => {
                 weights.extend(self.types_of(*computed).map(|of| (of.type_id, of.weight)));
@@ -257,7 +259,9 @@ impl Program {
                 if parents.iter().any(|(parent, _)| computed.iter().all(|(of, _)| of != parent)) {
                     return None;
                 }
-                computed.iter().for_each(|(_, relation)| edge(*relation, Some(*tupleset)));
+                for (_, relation) in computed {
+                    edge(*relation, Some(*tupleset));
+                }
             }
             Expression::Union(operands) => {
                 for operand in operands {
@@ -322,15 +326,12 @@ fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
                 path.pop();
                 continue;
             }
-            match successors.get(relation.index()).and_then(|of| of.get(*next)) {
-                Some(successor) => {
-                    *next += 1;
-                    path.push((*successor, 0));
-                }
-                None => {
-                    finished.push(*relation);
-                    path.pop();
-                }
+            if let Some(successor) = successors.get(relation.index()).and_then(|of| of.get(*next)) {
+                *next += 1;
+                path.push((*successor, 0));
+            } else {
+                finished.push(*relation);
+                path.pop();
             }
         }
     }
