@@ -190,7 +190,7 @@ impl Cell<'_> {
             top_k_max: 100,
             candidates_max: 10_000,
             guards_checked_max,
-            pages: Pages::new(Duration::from_secs(60)).unwrap(),
+            pages: Pages::new(Duration::from_mins(1)).unwrap(),
             explain_plan: false,
         };
         let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::new(self.store.clone()), config);
@@ -199,7 +199,7 @@ impl Cell<'_> {
             let request = self.request(number);
             let before = (authorizer.rounds.load(Ordering::Relaxed), authorizer.checks.load(Ordering::Relaxed));
             let started = Instant::now();
-            let deadline = started + Duration::from_secs(60);
+            let deadline = started + Duration::from_mins(1);
             let retrieval = runtime.block_on(retriever.retrieve(&request, deadline)).unwrap();
             let took = started.elapsed().as_secs_f64() * 1_000.0;
             if number < LEARNING {

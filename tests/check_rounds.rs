@@ -1,12 +1,7 @@
 //! How often a retrieval asks the authorizer: rounds of checks, which are one batch each however many calls carry it,
 //! counted over a grid of shares visible, numbers of chunks and chunks to a guard. `--nocapture` shows the table.
 #![cfg(test)]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    clippy::cast_sign_loss,
-    reason = "counts of a small test"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +15,7 @@ use ragward::relationship::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
-use ragward::vector_store::{DocumentStore, Query, VectorStore};
+use ragward::vector_store::{DocumentStore, Query};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
@@ -124,7 +119,7 @@ fn config() -> RetrievalConfig {
         top_k_max: 100,
         candidates_max: 10_000,
         guards_checked_max: 200_000,
-        pages: Pages::new(Duration::from_secs(60)).unwrap(),
+        pages: Pages::new(Duration::from_mins(1)).unwrap(),
         explain_plan: false,
     }
 }
@@ -151,7 +146,7 @@ async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: 
             };
             let request = RetrievalRequest::new(parts, 100).unwrap();
             let before = authorizer.batches.load(Ordering::Relaxed);
-            let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_secs(60)).await.unwrap();
+            let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
             assert_ne!(retrieval.completion, Completion::Limited, "{share}, {top_k}");
             counted.push(authorizer.batches.load(Ordering::Relaxed) - before);
         }
