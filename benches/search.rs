@@ -33,7 +33,6 @@ use plot::{Line, Point};
 use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, GuardTable, Query, Scope, Search, VectorStore};
-use rayon::prelude::*;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
