@@ -221,12 +221,6 @@ impl Program {
     pub(super) fn admit<'a>(&self, tuple: &'a RelationshipTuple) -> Result<AdmittedTuple<'a>, TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
-        if let ResolvedUser::Userset(userset, object) = &user
-            && *userset == relation
-            && **object == tuple.object
-        {
-            return Err(TupleMisfit::Implicit(tuple.user.to_string()));
-        }
         let conditions = self.get(relation).map_or_else(Vec::new, |r| match &user {
             ResolvedUser::Object(type_id, _) => conditions_of(&r.objects, type_id),
             ResolvedUser::Wildcard(type_id) => conditions_of(&r.wildcards, type_id),
@@ -253,6 +247,12 @@ impl Program {
                 type_name: tuple.object.type_name().to_owned(),
                 condition: tuple.condition.as_ref().map(|condition| condition.name().to_owned()),
             });
+        }
+        if let ResolvedUser::Userset(userset, object) = &user
+            && *userset == relation
+            && **object == tuple.object
+        {
+            return Err(TupleMisfit::Implicit(tuple.user.to_string()));
         }
         Ok(AdmittedTuple { relation, user, condition })
     }

@@ -12,7 +12,7 @@ use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, candid
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
-use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
+use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
 use super::visible_set::{Bounds, Question, VisibleSet};
 
@@ -459,5 +459,5 @@ impl Snapshot {
 /// An object by its name in the index.
 fn named(name: &str) -> Option<Object> {
     // Some are known as users only, and those may have longer names.
-    Object::parse_within(name, USER_BYTES_MAX).ok()
+    Object::parse_any_length(name).ok()
 }
