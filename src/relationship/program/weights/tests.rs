@@ -20,7 +20,7 @@ fn way(types: &str) -> String {
 
 #[track_caller]
 fn check(relations: &str, expected: &str) {
-    let lines = relations.split("; ").map(|line| format!("    define {line}\n")).collect::<String>();
+    let lines = relations.split("; ").map(|line| format!("    define {line}\n")).collect::<Vec<_>>().concat();
     assert_eq!(way(&format!("type doc\n  relations\n{lines}")), expected, "{relations}");
 }
 
