@@ -33,7 +33,6 @@ use plot::{Line, Point};
 use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, GuardTable, Query, Scope, Search, VectorStore};
-use rayon::prelude::*;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -94,7 +93,7 @@ fn vectors(runtime: &Runtime, chunks: usize, per_document: usize, samples: usize
     for share in SHARES {
         let scope = bench.scope(share);
         let truths: Vec<Vec<usize>> =
-            (0..3).map(|number| corpus.nearest(number, &bench.documents(&scope), per_document)).collect();
+            (0..3).map(|number| corpus.nearest(number, &bench.documents(&scope), per_document, LIMIT)).collect();
         let recall = bench.recall(&truths, |search| bench.search(search), &scope);
         let (ours, all) = bench.beside(&scope, &Scope::Everything);
         let count = bench.documents(&scope).len() * per_document;
@@ -250,7 +249,7 @@ impl<'a> Bench<'a> {
             let documents = self.documents(&scope);
             let numbers = 0..self.queries.len();
             let truths: Vec<Vec<usize>> =
-                numbers.map(|number| corpus.nearest(number, &documents, per_document)).collect();
+                numbers.map(|number| corpus.nearest(number, &documents, per_document, LIMIT)).collect();
             let allowed: HashSet<&str> =
                 positions.iter().map(|position| self.table.guards[position as usize].as_str()).collect();
             let cut = positions.iter().take(IDS_MAX).collect();
@@ -287,19 +286,4 @@ impl<'a> Bench<'a> {
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() / 2]
-}
-
-/// The best of the visible chunks by a plain loop.
-fn naive(vectors: &[f32], query: &[f32], documents: &[usize], per_document: usize) -> Vec<usize> {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
-    let score = |chunk: usize| {
-        let vector = &vectors[chunk * corpus::DIMENSION..(chunk + 1) * corpus::DIMENSION];
-        dot(vector, query) / dot(vector, vector).sqrt()
-    };
-    let chunks = documents
-        .par_iter()
-        .flat_map_iter(|document| (0..per_document).map(move |place| *document * per_document + place));
-    let mut scores: Vec<(f32, usize)> = chunks.map(|chunk| (score(chunk), chunk)).collect();
-    scores.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
-    scores.into_iter().take(LIMIT).map(|(_, chunk)| chunk).collect()
 }

@@ -231,11 +231,12 @@ fn no_answer_to_a_user_holds_a_vector() {
             let Some(message) = messages.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
             for field in &message.field {
                 let is_list = field.label() == Label::Repeated;
-                match field.r#type() {
-                    Type::Float | Type::Double if is_list => found.push(format!("{name}.{}", field.name())),
-                    Type::Bytes => found.push(format!("{name}.{}", field.name())),
-                    Type::Message => open.push(field.type_name().to_owned()),
-                    _ => {}
+                let kind = field.r#type();
+                if kind == Type::Bytes || (is_list && [Type::Float, Type::Double].contains(&kind)) {
+                    found.push(format!("{name}.{}", field.name()));
+                }
+                if kind == Type::Message {
+                    open.push(field.type_name().to_owned());
                 }
             }
         }

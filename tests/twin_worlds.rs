@@ -320,7 +320,7 @@ fn question(names: &Names, random: &mut Random, world: &World) -> Question {
     };
     if random.one_in(4) {
         // Few at a time, of whatever the user may see; now and then with what pages do not go with.
-        let per_document_max = if random.one_in(12) { 1 } else { 0 };
+        let per_document_max = u32::from(random.one_in(12));
         let top_k = 1 + random.below(3) as u32;
         let page_token = Some(String::new());
         return Question::Pages(RetrieveRequest { top_k, min_score: None, per_document_max, page_token, ..request });
