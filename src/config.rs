@@ -1,7 +1,9 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
 //! that reads the environment.
 
+mod audit;
 mod identity;
+mod qdrant;
 mod token;
 
 use std::net::SocketAddr;
@@ -12,10 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use audit::{AuditConfig, AuditFsync};
 pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
 };
+pub use qdrant::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 pub use token::access_token;
 
 /// Everything that an operator can set.
@@ -34,6 +38,8 @@ pub struct Config {
     pub retrieval: RetrievalConfig,
     /// Who may call.
     pub identity: IdentityConfig,
+    /// The record of who was given what.
+    pub audit: AuditConfig,
 }
 
 /// The gRPC server.
@@ -181,22 +187,6 @@ pub enum VectorStoreKind {
     Qdrant,
 }
 
-/// A Qdrant server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct QdrantConfig {
-    /// The address of its gRPC port.
-    pub url: String,
-    /// A file with the API key; none when empty.
-    pub api_key_file: PathBuf,
-    /// The longest that one call may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// The name of the vector in each point; the unnamed vector when empty.
-    pub vector_name: String,
-    /// Search by a full scan in place of the approximate index: exact, and slow on large collections.
-    pub exact: bool,
-}
-
 /// Limits of retrieval.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -274,18 +264,6 @@ impl Default for ChecksConfig {
             changelog_age_max_ms: 2_000,
             calls_in_flight_max: 32,
             checks_waiting_max: 20_000,
-        }
-    }
-}
-
-impl Default for QdrantConfig {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:6334".to_owned(),
-            api_key_file: PathBuf::new(),
-            timeout_ms: 5_000,
-            vector_name: String::new(),
-            exact: false,
         }
     }
 }
@@ -395,10 +373,14 @@ impl Config {
             ("authorizer.checks.calls_in_flight_max", u64::from(self.authorizer.checks.calls_in_flight_max)),
             ("authorizer.replica.poll_interval_ms", self.authorizer.replica.poll_interval_ms),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
+            ("vector_store.qdrant.guards_max", self.vector_store.qdrant.guards_max as u64),
+            ("vector_store.qdrant.guards_per_filter_max", self.vector_store.qdrant.guards_per_filter_max as u64),
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
             ("retrieval.guards_checked_max", self.retrieval.guards_checked_max as u64),
             ("retrieval.page_token_lifetime_ms", self.retrieval.page_token_lifetime_ms),
+            ("audit.fsync_interval_ms", self.audit.fsync_interval_ms),
+            ("audit.segment_bytes_max", self.audit.segment_bytes_max),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Invalid(format!("`{key}` must be at least 1")));

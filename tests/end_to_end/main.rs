@@ -2,6 +2,7 @@
 #![cfg(test)]
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a test are small")]
 
+mod audit;
 mod commands;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../support/dice.rs"]
