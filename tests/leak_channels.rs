@@ -231,11 +231,10 @@ fn no_answer_to_a_user_holds_a_vector() {
             let Some(message) = messages.get(&name).filter(|_| seen.insert(name.clone())) else { continue };
             for field in &message.field {
                 let is_list = field.label() == Label::Repeated;
-                let kind = field.r#type();
-                if kind == Type::Bytes || (is_list && [Type::Float, Type::Double].contains(&kind)) {
+                let is_of = |types: &[Type]| types.contains(&field.r#type());
+                if is_of(&[Type::Bytes]) || (is_list && is_of(&[Type::Float, Type::Double])) {
                     found.push(format!("{name}.{}", field.name()));
-                }
-                if kind == Type::Message {
+                } else if is_of(&[Type::Message]) {
                     open.push(field.type_name().to_owned());
                 }
             }

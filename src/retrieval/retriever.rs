@@ -135,8 +135,7 @@ impl Retriever {
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
-        let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let top_k = request.top_k.min(details_max);
+        let top_k = top_k(request, principal);
         let binding = match &request.page {
             Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
             None => None,
@@ -493,6 +492,12 @@ async fn visible_positions(
 
 fn count(positions: &RoaringBitmap) -> usize {
     usize::try_from(positions.len()).unwrap_or(usize::MAX)
+}
+
+/// As many as are wanted and the token's details leave.
+fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
+    let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    request.top_k.min(details_max)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

@@ -28,3 +28,4 @@ mod servers;
 #[path = "../support/shared.rs"]
 mod shared;
 mod soak;
+mod tune;

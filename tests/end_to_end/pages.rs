@@ -135,7 +135,7 @@ async fn a_token_that_does_not_fit_is_refused_in_one_way() {
             ("tampered with at the start", flipped(0)),
             ("tampered with in the middle", flipped(token.len() / 2)),
             ("tampered with at the end", flipped(token.len() - 1)),
-            ("cut", page_of(query.clone(), token.get(2..).unwrap())),
+            ("cut", page_of(query.clone(), token.split_at(token.len() - 2).0)),
             ("longer", page_of(query.clone(), &format!("{token}00"))),
             ("in capitals", page_of(query.clone(), &token.to_uppercase())),
             ("no token", page_of(query.clone(), "\u{0}\u{fffd} not a token")),

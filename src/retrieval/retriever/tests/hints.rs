@@ -155,7 +155,8 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
                 let (anne, handbook) = (stated("user:anne"), "handbook".to_owned());
                 let request = RecheckRequest::new(anne, handbook, held, Consistency::default()).unwrap();
                 let left = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
-                let left: Vec<String> = left.candidates.into_iter().map(|c| c.into_item().chunk_id).collect();
+                let left: Vec<String> =
+                    left.candidates.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
                 if revoked_from <= calls {
                     assert_eq!(left, ["0002"], "revoked from call {revoked_from}");
                 } else {
