@@ -118,7 +118,7 @@ impl UsersetTree {
                     pending.extend(operands.iter().map(|operand| (*operand, depth + 1)));
                 }
                 Some(Node::Difference { base, subtract }) => {
-                    pending.extend([(*base, depth + 1), (*subtract, depth + 1)])
+                    pending.extend([(*base, depth + 1), (*subtract, depth + 1)]);
                 }
                 Some(Node::Empty | Node::Direct | Node::Computed(_) | Node::TupleToUserset { .. }) | None => {}
             }
@@ -142,7 +142,12 @@ impl UsersetTree {
                         }
                         Node::Difference { base: inner, subtract: base }
                     }
-                    other => {
+                    other @ (Node::Empty
+                    | Node::Direct
+                    | Node::Computed(_)
+                    | Node::TupleToUserset { .. }
+                    | Node::Union(_)
+                    | Node::Intersection(_)) => {
                         if let Some(slot) = self.nodes.get_mut(base) {
                             *slot = other;
                         }
