@@ -21,6 +21,8 @@ mod qdrant_server;
 #[path = "../support/questions.rs"]
 mod questions;
 mod running;
+#[path = "../support/served.rs"]
+mod served;
 mod server;
 mod servers;
 #[path = "../support/shared.rs"]

@@ -167,7 +167,8 @@ fn account(points: Vec<ScoredPoint>, asked: usize) -> Result<Vec<Candidate>, Vec
         best_left = point.score;
         let candidate = to_candidate(point.id.as_ref(), &point.payload, point.score);
         let Some(candidate) = candidate else {
-            tracing::warn!(point = ?point.id, "a point is not a chunk with a well-formed guard; it is not returned");
+            tracing::debug!(point = ?point.id, "not a chunk");
+            tracing::warn!("a point is not a chunk with a well-formed guard; it is not returned, and is told at debug");
             continue;
         };
         if !seen.insert(candidate.chunk_id.clone()) {
