@@ -20,4 +20,5 @@ pub mod retrieval;
 pub mod server;
 pub mod storage;
 pub mod telemetry;
+pub mod tune;
 pub mod vector_store;

@@ -16,5 +16,6 @@ mod running;
 mod secrets;
 #[path = "../support/served.rs"]
 mod served;
+mod tenants;
 mod tokens;
 mod world;
