@@ -97,7 +97,13 @@ fn audit(arguments: &[&str], data: &str) -> Output {
 }
 
 fn serve(data: &str) -> Served {
-    Served::start(ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]))
+    serve_with_fsync(data, "each_batch")
+}
+
+fn serve_with_fsync(data: &str, policy: &str) -> Served {
+    let mut command = ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]);
+    command.env("RAGWARD__AUDIT__FSYNC", policy);
+    Served::start(command)
 }
 
 #[test]
@@ -180,8 +186,8 @@ async fn no_answer_lacks_its_record_after_a_kill() {
     upsert(&served.client, notes()).await.unwrap();
     served.stop().await;
     let mut answered: BTreeSet<String> = BTreeSet::new();
-    for round in 0..4usize {
-        let mut served = serve(&data);
+    for (round, policy) in ["each_batch", "interval", "never", "each_batch"].into_iter().enumerate() {
+        let mut served = serve_with_fsync(&data, policy);
         let callers = (0..CALLERS).map(|caller| {
             let mut client = served.client.retrieval();
             tokio::spawn(async move {

@@ -104,7 +104,7 @@ async fn check(level: &str) {
     request.metadata_mut().insert("traceparent", format!("00-{TRACE:032x}-00f067aa0ba902b7-01").parse().unwrap());
     let answer = client.retrieve(request).await.unwrap().into_inner();
     assert!(answer.chunks.iter().any(|chunk| chunk.text.contains(CANARY_TEXT)));
-    let mut said = String::new();
+    let mut refusals = Vec::new();
     let refused = [
         with_token(RetrieveRequest { collection: "gone".to_owned(), ..asked.clone() }, &token),
         with_token(RetrieveRequest { top_k: 0, ..asked.clone() }, &token),
@@ -113,8 +113,9 @@ async fn check(level: &str) {
         with_token(asked, &foreign),
     ];
     for request in refused {
-        said += &format!("{:?}", client.retrieve(request).await.unwrap_err());
+        refusals.push(client.retrieve(request).await.unwrap_err());
     }
+    let said = format!("{refusals:?}");
     let metrics = http_get(metrics_address, "/metrics");
     let log = served.stop().await;
     let written = audit_log(&data);
