@@ -51,7 +51,9 @@ const DOORS: [(&[&str], &[&str]); 7] = [
 
 /// Who may read the clock of the wall, which can be set and jumps: where a date comes in or goes out. What ages in memory
 /// (decisions, generations, copies, consistency tokens, deadlines) is measured on the monotonic clock.
-const WALL_CLOCK: [&str; 7] = [
+const WALL_CLOCK: [&str; 8] = [
+    // When a record was written.
+    "app/audit",
     "audit",
     "cli/demo/issuer",
     // The start of a first look at a log, which is in dates.
