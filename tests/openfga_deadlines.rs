@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::join_all;
-use openfga_client::client::{self as api, BasicOpenFgaServiceClient};
+use openfga_client::client::{self as api, OpenFgaServiceClient};
 use ragward::app::App;
 use ragward::config::{Config, Overrides};
 use ragward::relationship::store::{OnConflict, RelationshipStores};
@@ -91,7 +91,7 @@ fn request<T>(message: T, deadline: Option<Duration>) -> Request<T> {
 
 /// One call of each kind, in turn; answers do not matter here.
 async fn call(channel: Channel, store: &str, kind: usize, deadline: Option<Duration>) -> Result<(), Status> {
-    let mut client = BasicOpenFgaServiceClient::new(channel);
+    let mut client = OpenFgaServiceClient::new(channel);
     let store_id = store.to_owned();
     match kind {
         0 | 1 => {
