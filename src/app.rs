@@ -36,7 +36,7 @@ use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
-use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
+use crate::vector_store::qdrant::{ForeignLayout, Layout, QdrantConfig, QdrantStore, ReadConsistency};
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
@@ -236,8 +236,12 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
-/// An `OpenFGA` server behind a replica of it. The replica reads the server's changelog for the cache of checks too.
-async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+/// An `OpenFGA` server behind a replica of it in the data directory. The replica reads the server's changelog for the cache
+/// of checks too.
+///
+/// # Errors
+/// As [`App::open`].
+pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
     let replica = replica_config(&config.authorizer.replica, used_for);
     let openfga = openfga_config(config)?;
     let source = Arc::new(OpenFgaSource::new(&openfga)?);
@@ -336,14 +340,33 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
 }
 
 /// What the Qdrant adapter needs of the configuration.
-fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
+fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     let qdrant = &config.vector_store.qdrant;
+    let layout = |(name, paths): (&String, &config::PayloadConfig)| {
+        let config::PayloadConfig { guard, document_id, title, text, .. } = &paths.completed();
+        let metadata = paths.metadata();
+        match Layout::foreign(&ForeignLayout { guard, document_id, title, text, metadata }) {
+            Ok(layout) => Ok((name.clone(), layout)),
+            Err(e) => Err(ConfigError::Invalid(format!("`vector_store.qdrant.collections.{name}`: {e}"))),
+        }
+    };
     Ok(QdrantConfig {
         url: qdrant.url.clone(),
         api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
         timeout: Duration::from_millis(qdrant.timeout_ms),
         vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
         exact: qdrant.exact,
+        scanned_chunks_max: qdrant.scanned_chunks_max,
+        read_consistency: match qdrant.read_consistency {
+            config::ReadConsistency::One => None,
+            config::ReadConsistency::Majority => Some(ReadConsistency::Majority),
+            config::ReadConsistency::Quorum => Some(ReadConsistency::Quorum),
+            config::ReadConsistency::All => Some(ReadConsistency::All),
+        },
+        overview_age_max: Duration::from_millis(qdrant.overview_age_max_ms),
+        guards_max: qdrant.guards_max,
+        guards_per_filter_max: qdrant.guards_per_filter_max,
+        layouts: qdrant.collections.iter().map(layout).collect::<Result<_, _>>()?,
     })
 }
 

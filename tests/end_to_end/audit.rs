@@ -371,7 +371,7 @@ async fn the_commands_show_what_was_recorded() {
     assert!(json(&["verify", "--anchor", anchor])["intact"].as_bool().unwrap());
     let foreign = format!("2:{}", "0".repeat(64));
     assert_eq!(audit(&["verify", "--anchor", &foreign], &data).status.code(), Some(1));
-    let today = chrono::DateTime::<chrono::Utc>::from(SystemTime::now() - Duration::from_secs(3_600)).to_rfc3339();
+    let today = chrono::DateTime::<chrono::Utc>::from(SystemTime::now() - Duration::from_hours(1)).to_rfc3339();
     let trace = trace_id(1);
     let rows: [(&[&str], usize); 7] = [
         (&[], 3),
