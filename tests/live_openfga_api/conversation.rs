@@ -279,8 +279,7 @@ fn nested(nest: &[Value]) -> Value {
 }
 
 fn with_inner(around: &Value, inner: Value) -> Value {
-    let mut inner = Some(inner);
-    put(around, &mut inner)
+    put(around, &mut Some(inner))
 }
 
 fn put(value: &Value, inner: &mut Option<Value>) -> Value {

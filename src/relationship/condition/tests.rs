@@ -108,7 +108,9 @@ fn mistakes_are_found_when_a_model_is_written() {
         ("x == ", "cannot be compiled"),
         ("", "cannot be compiled"),
         ("x.in_cidr('10.0.0.0/8')", "`in_cidr` for (int, string)"),
-        ("dyn(true)", "must be a bool, but it is a any"),
+        ("dyn(true)", "must be a bool, but it is a dyn"),
+        ("x == int('1.5')", "cannot be compiled"),
+        ("string(x).matches('(')", "cannot be compiled"),
         ("x.?a == 1", "cannot be compiled"),
         ("[true][0] ? x : true", "for (bool, int, bool)"),
     ];
