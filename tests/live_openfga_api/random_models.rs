@@ -24,7 +24,7 @@ fn definition(dice: &mut Dice, name: &str) -> Value {
         let depth = dice.below(DEPTH_MAX + 1);
         let rewrite = rewrite(dice, depth);
         if rewrite.to_string().contains("\"this\"") {
-            let types: Vec<Value> = (0..1 + dice.below(2)).map(|_| restriction(dice)).collect();
+            let types: Vec<Value> = (0..=dice.below(2)).map(|_| restriction(dice)).collect();
             metadata.insert(relation.to_owned(), json!({ "directly_related_user_types": types }));
         }
         relations.insert(relation.to_owned(), rewrite);
