@@ -1,6 +1,7 @@
 //! The command line. Commands speak gRPC: to a server (`--server`), or to the same services inside this process over a
 //! data directory (`--data`).
 
+mod attach;
 mod audit;
 mod check;
 mod config;
@@ -61,6 +62,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Put documents in.
     Ingest(ingest::IngestArgs),
+    /// Make a Qdrant collection that another program fills one to retrieve from.
+    Attach(attach::AttachArgs),
     /// Load, show or validate an authorization model.
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -207,6 +210,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, output).await,
         Command::Serve(args) => serve::run(args, config).await,
         Command::Ingest(args) => ingest::run(args, config, output).await,
+        Command::Attach(args) => attach::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,
         Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
