@@ -17,10 +17,13 @@ use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, VisibleSetQuery};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
-use crate::relationship::{Contextual, Object, User};
+use crate::relationship::{Contextual, Object, Relation, TypeName, User};
 
 /// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
 const INLINE_CHECKS_MAX: usize = 128;
+/// So many checks of one user, relation and type are decided together, from the user outwards: below, what that takes once
+/// is not made up for.
+const TOGETHER_MIN: usize = 64;
 /// A batch that was tried on the caller's thread and turns out to be longer than this many interrupts (some hundred
 /// microseconds each) is done again on a blocking thread.
 const INLINE_INTERRUPTS_MAX: u32 = 2;
@@ -124,17 +127,67 @@ fn decide(
     let mut answers = Vec::with_capacity(checks.len());
     for (user, checks) in by_user {
         let user = User::Object(user.clone());
+        let alone = decide_together(snapshot, &user, checks, may_go_on, &mut answers)?;
         // Nobody of a type that the model does not have holds anything.
         let Ok(mut evaluation) = snapshot.evaluation(&user) else {
-            answers.extend(checks.iter().map(|(position, _)| Answer { position: *position, allowed: false }));
+            answers.extend(alone.iter().map(|(position, _)| Answer { position: *position, allowed: false }));
             continue;
         };
-        for (position, check) in checks {
+        for (position, check) in alone {
             let allowed = decide_one(&mut evaluation, check, may_go_on)?;
             answers.push(Answer { position, allowed });
         }
     }
     Ok(answers)
+}
+
+/// Answers those checks of a user of which there are many of one relation and type; the others are given back.
+fn decide_together<'a>(
+    snapshot: &Snapshot,
+    user: &User,
+    checks: Vec<(usize, &'a Check)>,
+    may_go_on: &mut dyn FnMut() -> bool,
+    answers: &mut Vec<Answer>,
+) -> Result<Vec<(usize, &'a Check)>, AuthzError> {
+    if checks.len() < TOGETHER_MIN {
+        return Ok(checks);
+    }
+    let mut alone = Vec::new();
+    let mut by_question: HashMap<(&Relation, &str), Vec<(usize, &Check)>> = HashMap::new();
+    for (position, check) in checks {
+        by_question.entry((&check.relation, check.object.type_name())).or_default().push((position, check));
+    }
+    for ((relation, type_name), checks) in by_question {
+        // A check's object has a type, which is the name of one.
+        let type_name = TypeName::parse(type_name).ok().filter(|_| checks.len() >= TOGETHER_MIN);
+        let Some(type_name) = type_name else {
+            alone.extend(checks);
+            continue;
+        };
+        let numbers: Vec<Option<u32>> = checks.iter().map(|(_, check)| snapshot.object_number(&check.object)).collect();
+        let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
+        match snapshot.visible_among(user, relation, &type_name, &objects, may_go_on) {
+            Ok(Some(visible)) => {
+                if let Some((object, error)) = &visible.failure {
+                    let object = snapshot.object(*object).map(|object| object.to_string());
+                    tracing::warn!(object, %relation, %error, "not decided, so denied");
+                }
+                // Nobody holds anything on an object that no tuple names.
+                let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
+                let decided = checks.iter().zip(numbers);
+                answers.extend(
+                    decided.map(|((position, _), number)| Answer { position: *position, allowed: is_visible(number) }),
+                );
+            }
+            Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
+            // Each of them says what is wrong with it.
+            Ok(None)
+            | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
+                alone.extend(checks)
+            }
+        }
+    }
+    Ok(alone)
 }
 
 fn decide_one(

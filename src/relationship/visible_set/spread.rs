@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::graph::{Formula, Graph, Leaf, Relation};
+use super::graph::{Dependency, Formula, Graph, Leaf, Relation};
 use super::{Asker, Question};
 use crate::relationship::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS, STEPS_PER_CONDITION};
-use crate::relationship::index::{Node, ObjectId, StoredCondition, Subject};
+use crate::relationship::index::{Node, ObjectId, StoredCondition, Subject, Subjects};
 use crate::relationship::program::{Expression, RelationId};
 
 /// So many computed relations are looked through for a sure denial.
@@ -43,10 +43,22 @@ pub(super) struct Spreading<'a, 'g> {
     question: &'g Question<'a>,
     graph: &'g Graph<'a>,
     asker: Asker,
+    /// The relations whose own tuples may name the asker.
+    named_for_asker: Vec<usize>,
+    /// The objects that are asked about; all of them when `None`.
+    candidates: Option<&'g Candidates<'g>>,
     go_on: &'g mut dyn FnMut() -> bool,
     steps: u64,
     /// Whether conditions are met, by their place in the index; `None`: it failed.
     conditions: HashMap<usize, Option<bool>>,
+}
+
+/// The objects that are asked about, where it is not all.
+#[derive(Clone, Copy)]
+pub(super) struct Candidates<'c> {
+    pub(super) objects: &'c RoaringBitmap,
+    /// A run gives up after so many steps.
+    pub(super) steps_max: u64,
 }
 
 /// The state of one run.
@@ -91,10 +103,11 @@ impl<'a, 'g> Spreading<'a, 'g> {
     pub(super) fn new(
         question: &'g Question<'a>,
         graph: &'g Graph<'a>,
-        asker: Asker,
+        (asker, named_for_asker): (Asker, Vec<usize>),
+        candidates: Option<&'g Candidates<'g>>,
         go_on: &'g mut dyn FnMut() -> bool,
     ) -> Self {
-        Self { question, graph, asker, go_on, steps: 0, conditions: HashMap::new() }
+        Self { question, graph, asker, named_for_asker, candidates, go_on, steps: 0, conditions: HashMap::new() }
     }
 
     /// Follows everything that counts by a rule.
@@ -104,20 +117,22 @@ impl<'a, 'g> Spreading<'a, 'g> {
     pub(super) fn run(&mut self, rule: Rule<'_>) -> Result<Spread, CheckError> {
         let relations = self.graph.relations.iter().map(|relation| Sets {
             held: RoaringBitmap::new(),
-            leaves: if relation.is_union { Vec::new() } else { vec![RoaringBitmap::new(); relation.leaves] },
+            leaves: if relation.is_union { Vec::new() } else { vec![RoaringBitmap::new(); relation.leaves.len()] },
         });
         let spread = Spread { relations: relations.collect(), is_deep: false, has_failed: false };
         let mut run = Run { rule, spread, held: Vec::new(), next: Vec::new() };
+        let named_for_asker = std::mem::take(&mut self.named_for_asker);
         for subject in self.asker.subjects() {
-            self.follow_tuples(&mut run, subject, None)?;
+            self.follow_named(&mut run, subject, &named_for_asker)?;
         }
+        self.named_for_asker = named_for_asker;
         if let Asker::Userset(node) = self.asker
             && let Some(place) = self.graph.place(node.relation)
         {
             // Whoever is in the userset holds the userset's relation.
             hold(&mut run, place, node.object);
         }
-        let mut level = 0_u32;
+        let (mut level, mut are_candidates_noted) = (0_u32, false);
         loop {
             run.spread.is_deep = level > u32::from(LEVELS_MAX);
             if run.spread.is_deep && matches!(run.rule, Rule::Certain(_)) {
@@ -128,6 +143,10 @@ impl<'a, 'g> Spreading<'a, 'g> {
             }
             while let Some((place, object)) = run.held.pop() {
                 self.follow(&mut run, place, object)?;
+            }
+            if run.next.is_empty() && !are_candidates_noted {
+                self.note_candidates(&mut run)?;
+                are_candidates_noted = true;
             }
             if run.next.is_empty() {
                 return Ok(run.spread);
@@ -144,58 +163,130 @@ impl<'a, 'g> Spreading<'a, 'g> {
         for leaf in &relation.computed {
             self.count(run, *leaf, object);
         }
-        if relation.is_userset {
-            self.follow_tuples(run, Subject::Userset(Node { relation: relation.id, object }), None)?;
-        }
+        self.follow_named(run, Subject::Userset(Node { relation: relation.id, object }), &relation.named_by)?;
         for (tupleset, type_id, leaf) in &relation.from_parent {
-            self.follow_tuples(run, Subject::Object(*type_id, object), Some((*tupleset, *leaf)))?;
+            if self.is_spread(leaf.relation) {
+                self.follow_tuples(run, Subject::Object(*type_id, object), *tupleset, &[*leaf])?;
+            }
         }
         Ok(())
     }
 
-    /// Follows the tuples whose user this is: those of relations that are followed themselves, or those of a tupleset to a
-    /// leaf that looks through it.
+    /// Follows the tuples that name a user, to the relations that they are about.
+    fn follow_named(&mut self, run: &mut Run<'_>, subject: Subject, named_by: &[usize]) -> Result<(), CheckError> {
+        let graph = self.graph;
+        for place in named_by.iter().copied() {
+            let Some(relation) = graph.relations.get(place).filter(|_| self.is_spread(place)) else { continue };
+            let direct = relation.direct.iter().map(|leaf| Leaf { relation: place, leaf: *leaf });
+            self.follow_tuples(run, subject, relation.id, &direct.collect::<Vec<_>>())?;
+        }
+        Ok(())
+    }
+
+    /// Follows a relation's tuples that name a user, to leaves that look at them.
     fn follow_tuples(
         &mut self,
         run: &mut Run<'_>,
         subject: Subject,
-        tupleset: Option<(RelationId, Leaf)>,
+        relation: RelationId,
+        leaves: &[Leaf],
     ) -> Result<(), CheckError> {
         let index = self.question.index;
-        for node in index.nodes(subject) {
+        for node in index.nodes_of(subject, relation) {
             self.step(1)?;
-            self.note(run, node, tupleset);
+            run.next.extend(leaves.iter().map(|leaf| (*leaf, node.object)));
         }
-        for (node, condition) in index.conditioned_nodes(subject) {
-            let counts = match tupleset {
-                Some((tupleset, _)) => node.relation == tupleset,
-                None => self.graph.place(node.relation).is_some(),
-            };
-            if !counts {
-                continue;
+        for (node, condition) in index.conditioned_nodes_of(subject, relation) {
+            if self.may_count(run, condition)? {
+                run.next.extend(leaves.iter().map(|leaf| (*leaf, node.object)));
             }
-            match (self.is_met(condition)?, run.rule) {
-                (Some(true), _) => self.note(run, node, tupleset),
-                (Some(false), _) | (None, Rule::Certain(_)) => {}
-                (None, Rule::Possible) => {
-                    run.spread.has_failed = true;
-                    self.note(run, node, tupleset);
+        }
+        Ok(())
+    }
+
+    /// Whether a tuple with a condition counts by the rule.
+    fn may_count(&mut self, run: &mut Run<'_>, condition: &StoredCondition) -> Result<bool, CheckError> {
+        Ok(match (self.is_met(condition)?, run.rule) {
+            (Some(is_met), _) => is_met,
+            (None, Rule::Certain(_)) => false,
+            (None, Rule::Possible) => {
+                run.spread.has_failed = true;
+                true
+            }
+        })
+    }
+
+    /// Whether a relation is followed to all objects. Where candidates are named, the outermost ones are not: there the
+    /// tuples about each candidate are looked at.
+    fn is_spread(&self, place: usize) -> bool {
+        self.candidates.is_none() || self.graph.relations.get(place).is_some_and(|relation| !relation.is_outermost)
+    }
+
+    /// Notes what the tuples about the candidates say, by what is held of everything else.
+    fn note_candidates(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
+        let (graph, index) = (self.graph, self.question.index);
+        let Some(candidates) = self.candidates else { return Ok(()) };
+        for object in candidates.objects.iter().map(ObjectId) {
+            for (place, relation) in graph.relations.iter().enumerate().filter(|(_, relation)| relation.is_outermost) {
+                for (leaf, dependency) in relation.leaves.iter().enumerate() {
+                    let of = match dependency {
+                        Dependency::OwnTuples => relation.id,
+                        Dependency::FromParent(tupleset, _) => *tupleset,
+                        Dependency::Computed(_) => continue,
+                    };
+                    let node = Node { relation: of, object };
+                    let mut counts = self.is_named(run, index.subjects(node), *dependency)?;
+                    for (subject, condition) in index.conditioned(node) {
+                        counts = counts || self.names(run, *subject, *dependency) && self.may_count(run, condition)?;
+                    }
+                    if counts {
+                        run.next.push((Leaf { relation: place, leaf }, object));
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// Notes what a tuple about a node says.
-    fn note(&self, run: &mut Run<'_>, node: Node, tupleset: Option<(RelationId, Leaf)>) {
-        match tupleset {
-            Some((tupleset, leaf)) if tupleset == node.relation => run.next.push((leaf, node.object)),
-            Some(_) => {}
-            None => {
-                let Some(place) = self.graph.place(node.relation) else { return };
-                let direct = self.graph.relations.get(place).into_iter().flat_map(|relation| &relation.direct);
-                run.next.extend(direct.map(|leaf| (Leaf { relation: place, leaf: *leaf }, node.object)));
+    /// Whether one of the users of a node's tuples is the asker, or one that the asker holds what the leaf asks of.
+    fn is_named(
+        &mut self,
+        run: &Run<'_>,
+        subjects: Subjects<'_>,
+        dependency: Dependency<'_>,
+    ) -> Result<bool, CheckError> {
+        self.step(1)?;
+        let others = match dependency {
+            Dependency::OwnTuples if self.asker.subjects().any(|asker| subjects.contains(asker)) => return Ok(true),
+            Dependency::OwnTuples => subjects.usersets(),
+            Dependency::FromParent(..) | Dependency::Computed(_) => subjects,
+        };
+        for subject in others.iter() {
+            self.step(1)?;
+            if self.names(run, subject, dependency) {
+                return Ok(true);
             }
+        }
+        Ok(false)
+    }
+
+    fn names(&self, run: &Run<'_>, subject: Subject, dependency: Dependency<'_>) -> bool {
+        let holds = |relation: RelationId, object: ObjectId| {
+            let sets = self.graph.place(relation).and_then(|place| run.spread.relations.get(place));
+            sets.is_some_and(|sets| sets.held.contains(object.0))
+        };
+        match (dependency, subject) {
+            (Dependency::OwnTuples, Subject::Userset(node)) => {
+                holds(node.relation, node.object) || self.asker.subjects().any(|asker| asker == subject)
+            }
+            (Dependency::OwnTuples, Subject::Object(..) | Subject::Wildcard(_)) => {
+                self.asker.subjects().any(|asker| asker == subject)
+            }
+            (Dependency::FromParent(_, computed), Subject::Object(type_id, parent)) => {
+                let mut asked = computed.iter().filter(|(of, _)| *of == type_id);
+                asked.any(|(_, relation)| holds(*relation, parent))
+            }
+            (Dependency::FromParent(..) | Dependency::Computed(_), _) => false,
         }
     }
 
@@ -292,6 +383,9 @@ impl<'a, 'g> Spreading<'a, 'g> {
     fn step(&mut self, steps: u64) -> Result<(), CheckError> {
         let before = self.steps / STEPS_BETWEEN_INTERRUPTS;
         self.steps = self.steps.saturating_add(steps);
+        if self.candidates.is_some_and(|candidates| self.steps > candidates.steps_max) {
+            return Err(CheckError::TooMuchWork);
+        }
         if self.steps / STEPS_BETWEEN_INTERRUPTS > before && !(self.go_on)() {
             return Err(CheckError::Interrupted);
         }
