@@ -453,7 +453,7 @@ impl Snapshot {
     }
 
     /// Puts in any number of tuples that fit the model.
-    pub(super) fn load(&mut self, tuples: impl IntoIterator<Item = RelationshipTuple>) {
+    pub(super) fn load<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
         Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 
