@@ -9,6 +9,8 @@ pub(super) struct Graph<'a> {
     places: NumberMap<RelationId, usize>,
     /// Whether `but not` takes part in the answer.
     pub(super) subtracts: bool,
+    /// Whether it does so in a relation that is not outermost.
+    pub(super) inner_subtracts: bool,
 }
 
 /// One of them.
@@ -104,11 +106,14 @@ impl<'a> Graph<'a> {
         if !is_reachable(target) {
             return None;
         }
-        let mut graph = Self { relations: Vec::new(), places: NumberMap::default(), subtracts: false };
+        let mut graph =
+            Self { relations: Vec::new(), places: NumberMap::default(), subtracts: false, inner_subtracts: false };
         graph.find(program, target, &is_reachable);
         graph.link(program);
         graph.find_inner();
-        graph.subtracts = graph.relations.iter().any(|relation| relation.adds && relation.formula.subtracts());
+        let subtracts = |relation: &&Relation<'_>| relation.adds && relation.formula.subtracts();
+        graph.subtracts = graph.relations.iter().any(|relation| subtracts(&relation));
+        graph.inner_subtracts = graph.relations.iter().filter(subtracts).any(|relation| !relation.is_outermost);
         Some(graph)
     }
 

@@ -23,6 +23,7 @@ pub(super) enum Rule<'p> {
 }
 
 /// What one run found.
+#[derive(Clone)]
 pub(super) struct Spread {
     relations: Vec<Sets>,
     /// Something is further away than a check goes.
@@ -47,6 +48,8 @@ pub(super) struct Spreading<'a, 'g> {
     named_for_asker: Vec<usize>,
     /// The objects that are asked about; all of them when `None`.
     candidates: Option<&'g Candidates<'g>>,
+    /// What is held apart from the candidates, and at which level that ended, where it is both possible and certain.
+    inner: Option<(Spread, u32)>,
     go_on: &'g mut dyn FnMut() -> bool,
     steps: u64,
     /// Whether conditions are met, by their place in the index; `None`: it failed.
@@ -65,6 +68,8 @@ pub(super) struct Candidates<'c> {
 struct Run<'p> {
     rule: Rule<'p>,
     spread: Spread,
+    /// So many usersets or parents are between the user and what is held now.
+    level: u32,
     /// What was found to be held at this level and not followed yet.
     held: Vec<(usize, ObjectId)>,
     /// What tuples say one level further on.
@@ -93,6 +98,10 @@ impl Spread {
         self.relations.into_iter().nth(place).map(|sets| sets.held).unwrap_or_default()
     }
 
+    fn holds(&self, place: usize, object: ObjectId) -> bool {
+        self.relations.get(place).is_some_and(|sets| sets.held.contains(object.0))
+    }
+
     fn leaf_holds(&self, place: usize, leaf: usize, object: ObjectId) -> bool {
         let leaf = self.relations.get(place).and_then(|sets| sets.leaves.get(leaf));
         leaf.is_some_and(|objects| objects.contains(object.0))
@@ -107,7 +116,8 @@ impl<'a, 'g> Spreading<'a, 'g> {
         candidates: Option<&'g Candidates<'g>>,
         go_on: &'g mut dyn FnMut() -> bool,
     ) -> Self {
-        Self { question, graph, asker, named_for_asker, candidates, go_on, steps: 0, conditions: HashMap::new() }
+        let (inner, steps, conditions) = (None, 0, HashMap::new());
+        Self { question, graph, asker, named_for_asker, candidates, inner, go_on, steps, conditions }
     }
 
     /// Follows everything that counts by a rule.
@@ -115,12 +125,39 @@ impl<'a, 'g> Spreading<'a, 'g> {
     /// # Errors
     /// When it was told to stop.
     pub(super) fn run(&mut self, rule: Rule<'_>) -> Result<Spread, CheckError> {
+        let mut run = match (rule, self.inner.take()) {
+            (Rule::Certain(_), Some((spread, level))) => {
+                Run { rule, spread, level, held: Vec::new(), next: Vec::new() }
+            }
+            (Rule::Certain(_) | Rule::Possible, _) => self.run_from_asker(rule)?,
+        };
+        let Some(candidates) = self.candidates else { return Ok(run.spread) };
+        match rule {
+            Rule::Possible => {
+                let is_certain = !self.graph.inner_subtracts && !run.spread.is_deep && !run.spread.has_failed;
+                // A userset that asks may itself be one of the outermost relations.
+                if is_certain && !matches!(self.asker, Asker::Userset(_)) {
+                    self.inner = Some((run.spread.clone(), run.level));
+                }
+                self.note_candidates(&mut run, candidates.objects)?;
+            }
+            Rule::Certain(possible) => {
+                let held = possible.relations.get(Graph::TARGET).map(|sets| &sets.held & candidates.objects);
+                self.note_candidates(&mut run, &held.unwrap_or_default())?;
+            }
+        }
+        run.level = run.level.saturating_add(1);
+        self.follow_all(&mut run)?;
+        Ok(run.spread)
+    }
+
+    fn run_from_asker<'p>(&mut self, rule: Rule<'p>) -> Result<Run<'p>, CheckError> {
         let relations = self.graph.relations.iter().map(|relation| Sets {
             held: RoaringBitmap::new(),
             leaves: if relation.is_union { Vec::new() } else { vec![RoaringBitmap::new(); relation.leaves.len()] },
         });
         let spread = Spread { relations: relations.collect(), is_deep: false, has_failed: false };
-        let mut run = Run { rule, spread, held: Vec::new(), next: Vec::new() };
+        let mut run = Run { rule, spread, level: 0, held: Vec::new(), next: Vec::new() };
         let named_for_asker = std::mem::take(&mut self.named_for_asker);
         for subject in self.asker.subjects() {
             self.follow_named(&mut run, subject, &named_for_asker)?;
@@ -132,26 +169,27 @@ impl<'a, 'g> Spreading<'a, 'g> {
             // Whoever is in the userset holds the userset's relation.
             hold(&mut run, place, node.object);
         }
-        let (mut level, mut are_candidates_noted) = (0_u32, false);
+        self.follow_all(&mut run)?;
+        Ok(run)
+    }
+
+    /// Follows, level by level, until nothing is left.
+    fn follow_all(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
         loop {
-            run.spread.is_deep = level > u32::from(LEVELS_MAX);
+            run.spread.is_deep = run.level > u32::from(LEVELS_MAX);
             if run.spread.is_deep && matches!(run.rule, Rule::Certain(_)) {
-                return Ok(run.spread);
+                return Ok(());
             }
             for (leaf, object) in std::mem::take(&mut run.next) {
-                self.count(&mut run, leaf, object);
+                self.count(run, leaf, object);
             }
             while let Some((place, object)) = run.held.pop() {
-                self.follow(&mut run, place, object)?;
-            }
-            if run.next.is_empty() && !are_candidates_noted {
-                self.note_candidates(&mut run)?;
-                are_candidates_noted = true;
+                self.follow(run, place, object)?;
             }
             if run.next.is_empty() {
-                return Ok(run.spread);
+                return Ok(());
             }
-            level = level.saturating_add(1);
+            run.level = run.level.saturating_add(1);
         }
     }
 
@@ -161,11 +199,14 @@ impl<'a, 'g> Spreading<'a, 'g> {
         let graph = self.graph;
         let Some(relation) = graph.relations.get(place) else { return Ok(()) };
         for leaf in &relation.computed {
-            self.count(run, *leaf, object);
+            // Those that are not followed are looked at from the candidates.
+            if self.is_followed(leaf.relation) == self.is_followed(place) {
+                self.count(run, *leaf, object);
+            }
         }
         self.follow_named(run, Subject::Userset(Node { relation: relation.id, object }), &relation.named_by)?;
         for (tupleset, type_id, leaf) in &relation.from_parent {
-            if self.is_spread(leaf.relation) {
+            if self.is_followed(leaf.relation) {
                 self.follow_tuples(run, Subject::Object(*type_id, object), *tupleset, &[*leaf])?;
             }
         }
@@ -176,7 +217,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
     fn follow_named(&mut self, run: &mut Run<'_>, subject: Subject, named_by: &[usize]) -> Result<(), CheckError> {
         let graph = self.graph;
         for place in named_by.iter().copied() {
-            let Some(relation) = graph.relations.get(place).filter(|_| self.is_spread(place)) else { continue };
+            let Some(relation) = graph.relations.get(place).filter(|_| self.is_followed(place)) else { continue };
             let direct = relation.direct.iter().map(|leaf| Leaf { relation: place, leaf: *leaf });
             self.follow_tuples(run, subject, relation.id, &direct.collect::<Vec<_>>())?;
         }
@@ -218,34 +259,56 @@ impl<'a, 'g> Spreading<'a, 'g> {
 
     /// Whether a relation is followed to all objects. Where candidates are named, the outermost ones are not: there the
     /// tuples about each candidate are looked at.
-    fn is_spread(&self, place: usize) -> bool {
+    fn is_followed(&self, place: usize) -> bool {
         self.candidates.is_none() || self.graph.relations.get(place).is_some_and(|relation| !relation.is_outermost)
     }
 
-    /// Notes what the tuples about the candidates say, by what is held of everything else.
-    fn note_candidates(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
-        let (graph, index) = (self.graph, self.question.index);
-        let Some(candidates) = self.candidates else { return Ok(()) };
-        for object in candidates.objects.iter().map(ObjectId) {
-            for (place, relation) in graph.relations.iter().enumerate().filter(|(_, relation)| relation.is_outermost) {
+    /// Notes what counts for the candidates: what is held of everything else on the same object, and what the tuples about it
+    /// say.
+    fn note_candidates(&mut self, run: &mut Run<'_>, objects: &RoaringBitmap) -> Result<(), CheckError> {
+        let graph = self.graph;
+        let is_wanted =
+            |relation: &Relation<'_>| relation.is_outermost && (relation.adds || matches!(run.rule, Rule::Possible));
+        let wanted: Vec<(usize, &Relation<'_>)> =
+            graph.relations.iter().enumerate().filter(|(_, relation)| is_wanted(relation)).collect();
+        for object in objects.iter().map(ObjectId) {
+            for (place, relation) in &wanted {
                 for (leaf, dependency) in relation.leaves.iter().enumerate() {
-                    let of = match dependency {
-                        Dependency::OwnTuples => relation.id,
-                        Dependency::FromParent(tupleset, _) => *tupleset,
-                        Dependency::Computed(_) => continue,
-                    };
-                    let node = Node { relation: of, object };
-                    let mut counts = self.is_named(run, index.subjects(node), *dependency)?;
-                    for (subject, condition) in index.conditioned(node) {
-                        counts = counts || self.names(run, *subject, *dependency) && self.may_count(run, condition)?;
-                    }
-                    if counts {
-                        run.next.push((Leaf { relation: place, leaf }, object));
+                    if self.counts_for(run, (relation.id, object), *dependency)? {
+                        run.next.push((Leaf { relation: *place, leaf }, object));
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Whether a leaf of a relation counts for a candidate.
+    fn counts_for(
+        &mut self,
+        run: &mut Run<'_>,
+        (relation, object): (RelationId, ObjectId),
+        dependency: Dependency<'_>,
+    ) -> Result<bool, CheckError> {
+        self.step(1)?;
+        let relation = match dependency {
+            Dependency::OwnTuples => relation,
+            Dependency::FromParent(tupleset, _) => tupleset,
+            Dependency::Computed(used) => {
+                let place = self.graph.place(used).filter(|place| self.is_followed(*place));
+                return Ok(place.is_some_and(|place| run.spread.holds(place, object)));
+            }
+        };
+        let (index, node) = (self.question.index, Node { relation, object });
+        if self.is_named(run, index.subjects(node), dependency)? {
+            return Ok(true);
+        }
+        for (subject, condition) in index.conditioned(node) {
+            if self.names(run, *subject, dependency) && self.may_count(run, condition)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether one of the users of a node's tuples is the asker, or one that the asker holds what the leaf asks of.
@@ -255,7 +318,6 @@ impl<'a, 'g> Spreading<'a, 'g> {
         subjects: Subjects<'_>,
         dependency: Dependency<'_>,
     ) -> Result<bool, CheckError> {
-        self.step(1)?;
         let others = match dependency {
             Dependency::OwnTuples if self.asker.subjects().any(|asker| subjects.contains(asker)) => return Ok(true),
             Dependency::OwnTuples => subjects.usersets(),
@@ -272,8 +334,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
 
     fn names(&self, run: &Run<'_>, subject: Subject, dependency: Dependency<'_>) -> bool {
         let holds = |relation: RelationId, object: ObjectId| {
-            let sets = self.graph.place(relation).and_then(|place| run.spread.relations.get(place));
-            sets.is_some_and(|sets| sets.held.contains(object.0))
+            self.graph.place(relation).is_some_and(|place| run.spread.holds(place, object))
         };
         match (dependency, subject) {
             (Dependency::OwnTuples, Subject::Userset(node)) => {
