@@ -184,6 +184,7 @@ impl<'a> Bench<'a> {
             query: self.queries[number].clone(),
             filter: None,
             scope: scope.clone(),
+            narrowing: None,
             min_score: None,
             per_document_max: None,
             limit: LIMIT,

@@ -14,6 +14,7 @@ use crate::authz::batched::{BatchedConfig, BatchedDecider};
 use crate::authz::breaker::BreakerDecider;
 use crate::authz::cached::CachedDecider;
 use crate::authz::coalesced::CoalescedDecider;
+use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
@@ -73,6 +74,9 @@ pub enum AppError {
     /// The key of page tokens cannot be used.
     #[error("`retrieval.page_token_key_file`: {0}")]
     PageKey(#[from] PageKeyError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for the key of consistency tokens")]
+    NoRandom,
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -92,7 +96,7 @@ impl AppError {
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
-            Self::Task(_) => ErrorCode::Internal,
+            Self::NoRandom | Self::Task(_) => ErrorCode::Internal,
         }
     }
 }
@@ -111,10 +115,12 @@ impl App {
             pages: pages(config)?,
             explain_plan: config.retrieval.explain_plan,
         };
-        let (authorizer, relationships) = open_authorizer(config).await?;
-        let authorizer = match relationships {
-            Some(_) => authorizer,
-            None => with_replica(config, authorizer).await?,
+        let (authorizer, relationships) = match (config.authorizer.kind, config.authorizer.replica.mode) {
+            (AuthorizerKind::Embedded, _) | (AuthorizerKind::Openfga, ReplicaMode::Off) => {
+                open_authorizer(config).await?
+            }
+            (AuthorizerKind::Openfga, ReplicaMode::Plan) => (open_replica(config, ReplicaUse::Plan).await?, None),
+            (AuthorizerKind::Openfga, ReplicaMode::Decide) => (open_replica(config, ReplicaUse::Decide).await?, None),
         };
         let (vector_store, documents) = open_vector_store(config).await?;
         let services = Services {
@@ -127,6 +133,7 @@ impl App {
             authorizer: Arc::clone(&authorizer),
             // For whoever holds the data directory: local administration.
             authentication: Authentication::Believed,
+            consistency_tokens: Arc::new(ConsistencyTokens::new().map_err(|_unspecified| AppError::NoRandom)?),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
         Ok(Self { services, authorizer, relationships, shutdown_timeout, config: config.clone() })
@@ -213,33 +220,25 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
-/// Puts a replica of the `OpenFGA` server before it, where one is configured.
-async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
-    let Some(replica) = replica_config(&config.authorizer.replica)? else { return Ok(authority) };
-    let source = Arc::new(OpenFgaSource::new(&openfga_config(config)?)?);
+/// An `OpenFGA` server behind a replica of it. The replica reads the server's changelog for the cache of checks too.
+async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+    let replica = replica_config(&config.authorizer.replica, used_for);
+    let openfga = openfga_config(config)?;
+    let source = Arc::new(OpenFgaSource::new(&openfga)?);
     let directory = config.data.directory.join(REPLICA_DIRECTORY);
-    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, authority, replica).await?))
+    let authority = stack(&openfga, &config.authorizer.checks, ChangesFrom::Replica)?;
+    let validity = Arc::clone(authority.validity());
+    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, Arc::new(authority), replica, validity).await?))
 }
 
-fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfig>, BackendError> {
-    let used_for = match replica.mode {
-        ReplicaMode::Off => return Ok(None),
-        ReplicaMode::Plan => ReplicaUse::Plan,
-        ReplicaMode::Decide => ReplicaUse::Decide,
-    };
-    if replica.poll_interval_ms == 0 || replica.poll_interval_ms >= replica.staleness_max_ms {
-        return Err(BackendError::Setting(format!(
-            "`authorizer.replica.poll_interval_ms` ({}) must be above 0 and below `authorizer.replica.staleness_max_ms` ({}), or the replica is never fresh",
-            replica.poll_interval_ms, replica.staleness_max_ms
-        )));
-    }
-    Ok(Some(ReplicaConfig {
+fn replica_config(replica: &config::ReplicaConfig, used_for: ReplicaUse) -> ReplicaConfig {
+    ReplicaConfig {
         used_for,
         poll_interval: Duration::from_millis(replica.poll_interval_ms),
         staleness_max: Duration::from_millis(replica.staleness_max_ms),
         overlap: Duration::from_millis(replica.overlap_ms),
         sweep_interval: Duration::from_millis(replica.sweep_interval_ms),
-    }))
+    }
 }
 
 /// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
@@ -250,6 +249,23 @@ fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfi
 pub fn stack_checks(
     openfga_config: &OpenFgaConfig,
     checks: &config::ChecksConfig,
+) -> Result<StackedAuthorizer, BackendError> {
+    stack(openfga_config, checks, ChangesFrom::Changelog)
+}
+
+/// Who tells the cache of checks that the relationships changed.
+#[derive(Clone, Copy)]
+enum ChangesFrom {
+    /// A reader of its own.
+    Changelog,
+    /// The replica that is put before the stack.
+    Replica,
+}
+
+fn stack(
+    openfga_config: &OpenFgaConfig,
+    checks: &config::ChecksConfig,
+    changes_from: ChangesFrom,
 ) -> Result<StackedAuthorizer, BackendError> {
     let milliseconds = Duration::from_millis;
     let timeout = openfga_config.timeout;
@@ -276,7 +292,10 @@ pub fn stack_checks(
     };
 
     let poll = milliseconds(checks.changelog_poll_ms);
-    let changelog = polls.then(|| openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll));
+    let changelog = match changes_from {
+        ChangesFrom::Changelog if polls => Some(openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll)),
+        ChangesFrom::Changelog | ChangesFrom::Replica => None,
+    };
     Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
 }
 
@@ -336,7 +355,6 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
     identity::check(config)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
-        replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {

@@ -18,7 +18,7 @@ const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
 
 /// Calls on it carry the secret.
-pub(crate) type BackendChannel = InterceptedService<Channel, Credential>;
+pub type BackendChannel = InterceptedService<Channel, Credential>;
 
 /// A key or token, not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,8 +52,8 @@ pub enum BackendError {
 }
 
 /// Adds a secret to every call.
-#[derive(Clone, Debug)]
-pub(crate) struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
+#[derive(Clone, Debug, Default)]
+pub struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
 
 impl Secret {
     /// Keeps a text from being shown.
@@ -72,7 +72,7 @@ impl Secret {
 impl Credential {
     /// `Authorization: Bearer …`.
     pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
-        Self::header("authorization", "API token", token.map(|token| format!("Bearer {}", token.expose())))
+        Self::header("authorization", "token", token.map(|token| format!("Bearer {}", token.expose())))
     }
 
     /// `api-key: …`.

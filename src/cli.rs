@@ -26,8 +26,9 @@ use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
 use crate::app::App;
+use crate::backend::Secret;
 use crate::client::Client;
-use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind};
+use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind, access_token};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -50,7 +51,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check failed, 2 usage, 3 a bac
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Two people ask one question and get two answers; needs nothing else.
-    Demo,
+    Demo(demo::DemoArgs),
     /// Serve gRPC.
     Serve(serve::ServeArgs),
     /// Put documents in.
@@ -86,6 +87,9 @@ struct Connection {
     /// A running server, `http://127.0.0.1:8980`.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "data")]
     server: Option<String>,
+    /// A file with the access token that the server is shown; without it, `RAGWARD_TOKEN` may hold one.
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
     /// The data directory, opened by this command itself; no server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -108,7 +112,11 @@ impl Connection {
         admit: impl FnOnce(&Config) -> Result<(), Failure>,
     ) -> Result<Client, Failure> {
         if let Some(address) = self.server {
-            return Client::at(&address).map_err(|e| Failure::usage(format!("`--server`: {e}")));
+            let client = match access_token(self.token_file.as_deref())? {
+                Some(token) => Client::with_token(&address, &Secret::new(token)),
+                None => Client::at(&address),
+            };
+            return client.map_err(|e| Failure::usage(format!("`--server`: {e}")));
         }
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
@@ -159,7 +167,7 @@ pub fn run(cli: Cli) -> ExitCode {
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
     let config = cli.config;
     match cli.command {
-        Command::Demo => demo::run(output).await,
+        Command::Demo(args) => demo::run(&args, output).await,
         Command::Serve(args) => serve::run(args, config).await,
         Command::Ingest(args) => ingest::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,

@@ -1,18 +1,21 @@
 //! A gRPC client of Ragward's services: to a server, or to the same services within this process.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::Sender;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::codegen::http::Uri;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::backend::BackendError;
+use crate::backend::{BackendChannel, BackendError, Credential, Secret};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -27,7 +30,7 @@ const PIPE_BYTES: usize = 256 * 1024;
 /// A connection to the services, made when it is first used.
 #[derive(Clone, Debug)]
 pub struct Client {
-    channel: Channel,
+    channel: BackendChannel,
 }
 
 impl Client {
@@ -36,12 +39,27 @@ impl Client {
     /// # Errors
     /// When the address is not one.
     pub fn at(address: &str) -> Result<Self, BackendError> {
-        let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
-        let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
-        if endpoint.uri().scheme_str() != Some("http") {
-            return Err(malformed(String::new()));
+        Self::calling(&endpoint(address)?, None)
+    }
+
+    /// The same, whose calls carry an access token.
+    ///
+    /// # Errors
+    /// When the address is not one or not on this machine: what is sent there can be read on the way, and whoever holds the
+    /// token is its subject (RFC 6750, section 5.3).
+    pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
+        let endpoint = endpoint(address)?;
+        if !is_loopback(endpoint.uri()) {
+            return Err(BackendError::Setting(format!(
+                "an access token is not sent to `{address}` without TLS; go through a proxy on this machine that adds it"
+            )));
         }
-        Ok(Self { channel: endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true).connect_lazy() })
+        Self::calling(&endpoint, Some(token))
+    }
+
+    fn calling(endpoint: &Endpoint, token: Option<&Secret>) -> Result<Self, BackendError> {
+        let credential = Credential::bearer(token)?;
+        Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), credential) })
     }
 
     /// A client whose connections are handed to a server in this process.
@@ -56,18 +74,19 @@ impl Client {
             }
         });
         // Nothing resolves this address: the connector ignores it.
-        Self { channel: Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector) }
+        let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
+        Self { channel: InterceptedService::new(channel, Credential::default()) }
     }
 
     /// Retrieval.
     #[must_use]
-    pub fn retrieval(&self) -> RetrievalServiceClient<Channel> {
+    pub fn retrieval(&self) -> RetrievalServiceClient<BackendChannel> {
         RetrievalServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     /// Ingest.
     #[must_use]
-    pub fn ingest(&self) -> IngestServiceClient<Channel> {
+    pub fn ingest(&self) -> IngestServiceClient<BackendChannel> {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
     }
 
@@ -80,6 +99,20 @@ impl Client {
         let answer = health.check(HealthCheckRequest { service: String::new() }).await?;
         Ok(answer.into_inner().status() == ServingStatus::Serving)
     }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint, BackendError> {
+    let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
+    if endpoint.uri().scheme_str() != Some("http") {
+        return Err(malformed(String::new()));
+    }
+    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
+}
+
+fn is_loopback(address: &Uri) -> bool {
+    let host = address.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The message of a document.
@@ -96,5 +129,24 @@ pub fn document_message(document: Document) -> ingest::Document {
         id: document.id,
         title: document.title,
         chunks: document.chunks.into_iter().map(chunk_message).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_token_stays_on_this_machine() {
+        let token = Secret::new("token");
+        for near in ["http://127.0.0.1:8980", "http://localhost:8980", "http://[::1]:8980"] {
+            assert!(Client::with_token(near, &token).is_ok(), "{near}");
+        }
+        for far in ["http://10.0.0.1:8980", "http://rag.example", "http://127.0.0.1.example", "http://0.0.0.0:8980"] {
+            let refused = Client::with_token(far, &token).map(drop);
+            assert!(matches!(refused, Err(BackendError::Setting(_))), "{far}: {refused:?}");
+        }
+        let refused = Client::with_token("http://127.0.0.1:1", &Secret::new("a\nb")).map(drop);
+        assert!(matches!(refused, Err(BackendError::Secret(_))), "{refused:?}");
     }
 }

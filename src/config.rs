@@ -2,6 +2,7 @@
 //! that reads the environment.
 
 mod identity;
+mod token;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
 };
+pub use token::access_token;
 
 /// Everything that an operator can set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -147,7 +149,8 @@ pub struct ChecksConfig {
     /// Most memory for remembered decisions, in bytes.
     pub cache_bytes_max: u64,
     /// How often the server's changelog is read, in milliseconds; any change makes all decisions forgotten. With 0 it is not
-    /// read, and only `cache_ttl_ms` bounds how late a revocation is seen.
+    /// read, and only `cache_ttl_ms` bounds how late a revocation is seen. Where there is a replica, it reads for both, every
+    /// `authorizer.replica.poll_interval_ms`.
     pub changelog_poll_ms: u64,
     /// When the changelog could not be read for so long, in milliseconds, nothing is recalled until it can be again.
     pub changelog_age_max_ms: u64,
@@ -390,6 +393,7 @@ impl Config {
             ("authorizer.openfga.list_results_max", self.authorizer.openfga.list_results_max as u64),
             ("authorizer.openfga.list_deadline_ms", self.authorizer.openfga.list_deadline_ms),
             ("authorizer.checks.calls_in_flight_max", u64::from(self.authorizer.checks.calls_in_flight_max)),
+            ("authorizer.replica.poll_interval_ms", self.authorizer.replica.poll_interval_ms),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
@@ -410,8 +414,9 @@ impl Config {
 impl AuthorizerConfig {
     /// Settings that contradict each other.
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { checks, openfga, .. } = self;
+        let Self { checks, openfga, replica, .. } = self;
         let (remembers, polls) = (checks.cache_ttl_ms > 0, checks.changelog_poll_ms > 0);
+        let follows = replica.mode != ReplicaMode::Off;
         let rules = [
             (
                 remembers && checks.cache_bytes_max == 0,
@@ -426,6 +431,16 @@ impl AuthorizerConfig {
                 remembers && polls && checks.cache_ttl_ms < checks.changelog_poll_ms,
                 "`authorizer.checks.cache_ttl_ms` must be at least `authorizer.checks.changelog_poll_ms`: otherwise \
                  decisions are forgotten before the changelog is read",
+            ),
+            (
+                remembers && polls && follows && checks.changelog_age_max_ms <= replica.poll_interval_ms,
+                "`authorizer.checks.changelog_age_max_ms` must be more than `authorizer.replica.poll_interval_ms`, by which \
+                 the changelog is read: otherwise nothing is ever recalled",
+            ),
+            (
+                follows && replica.staleness_max_ms <= replica.poll_interval_ms,
+                "`authorizer.replica.staleness_max_ms` must be more than `authorizer.replica.poll_interval_ms`: otherwise \
+                 the replica is never fresh",
             ),
             (
                 checks.checks_waiting_max / 4 < openfga.checks_per_call.max(50),
@@ -456,7 +471,10 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
 /// Variables that look like settings and are none, each with how a setting is written.
 fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
     let unknown = |name: String| {
-        let rest = name.strip_prefix("RAGWARD_").filter(|rest| !rest.starts_with('_') && *rest != "CONFIG")?;
+        let rest = name.strip_prefix("RAGWARD_")?;
+        if rest.starts_with('_') || rest == "CONFIG" || name == token::VARIABLE {
+            return None;
+        }
         let instead = match rest.split_once('_') {
             Some((section, key)) => format!("RAGWARD__{section}__{key}"),
             None => "RAGWARD__SECTION__KEY".to_owned(),
@@ -552,6 +570,16 @@ mod tests {
             let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
             assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
         }
+        for (line, keys) in [
+            ("poll_interval_ms = 2000", ["replica.poll_interval_ms", "checks.changelog_age_max_ms"]),
+            ("staleness_max_ms = 500", ["replica.poll_interval_ms", "replica.staleness_max_ms"]),
+        ] {
+            let toml = format!("[authorizer.replica]\n{line}");
+            let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
+            assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
+            let without = format!("{toml}\nmode = 'off'");
+            assert!(load(&without, &[], &Overrides::default()).is_ok(), "{line}");
+        }
         for line in ["cache_ttl_ms = 0\ncache_bytes_max = 0", "changelog_poll_ms = 0\nchangelog_age_max_ms = 0"] {
             let toml = format!("[authorizer.checks]\n{line}");
             assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
@@ -560,8 +588,15 @@ mod tests {
 
     #[test]
     fn variables_that_mean_nothing_are_found() {
-        let names =
-            ["PATH", "RAGWARD_CONFIG", "RAGWARD__SERVER__LISTEN", "RAGWARD_SERVER_LISTEN", "RAGWARD_DATA", "RAGWARDX"];
+        let names = [
+            "PATH",
+            "RAGWARD_CONFIG",
+            "RAGWARD_TOKEN",
+            "RAGWARD__SERVER__LISTEN",
+            "RAGWARD_SERVER_LISTEN",
+            "RAGWARD_DATA",
+            "RAGWARDX",
+        ];
         let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
         let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
         let expected =

@@ -4,6 +4,7 @@
 //! `retrieval` hands out, which is `Permitted`.
 
 mod authentication;
+mod consistency_token;
 mod deadline;
 mod explain;
 mod ingest;
@@ -32,6 +33,7 @@ pub(crate) use values::metadata_message;
 
 use self::authentication::AuthenticationLayer;
 use crate::authz::Authorizer;
+use crate::authz::consistency_token::ConsistencyTokens;
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
@@ -69,6 +71,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is let in.
     pub authentication: Authentication,
+    /// The tokens of "at least as fresh as".
+    pub consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 /// Why the server did not start, or stopped early.
@@ -121,6 +125,7 @@ where
         // A client may read the metadata of the resource with HTTP/1.1. What it sends meets the same gate.
         .accept_http1(true)
         .layer(MapResponseLayer::new(openfga::restore_number))
+        .layer(MapResponseLayer::new(consistency_token::adding(services.consistency_tokens)))
         .layer(AuthenticationLayer(services.authentication))
         .add_routes(public)
         .add_service(health_service)

@@ -7,13 +7,14 @@ pub mod qdrant;
 pub mod validation;
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
-use crate::chunk::{Candidate, Chunk, Document, Value};
+use crate::chunk::{Candidate, Chunk, Document, Metadata, Value};
 use crate::error_code::ErrorCode;
 use crate::relationship::Object;
 
@@ -65,6 +66,13 @@ pub enum Filter {
     },
 }
 
+/// What a principal may see at most, whatever its relations show: the details of its token, say. Unlike a filter it
+/// belongs to the visible set, so it takes part in the statistics of a text query.
+pub trait Narrowing: Debug + Send + Sync {
+    /// Whether a chunk of this guard and with this metadata may be in the visible set.
+    fn admits(&self, guard: &Object, metadata: &Metadata) -> bool;
+}
+
 /// Which chunks a search may look at. A hint for speed and, for BM25, the set whose statistics count; never the
 /// boundary: `authz::enforce` is.
 #[derive(Clone, Debug)]
@@ -109,6 +117,8 @@ pub struct Search {
     pub filter: Option<Filter>,
     /// Where to look.
     pub scope: Scope,
+    /// What takes away from the scope, chunk by chunk. A store whose scores rest on no statistics may leave it aside.
+    pub narrowing: Option<Arc<dyn Narrowing>>,
     /// Only candidates with this score or a better one.
     pub min_score: Option<f64>,
     /// At most so many candidates of one document, the best. A store that cannot count by document gives more.

@@ -60,7 +60,16 @@ impl Question {
 
     fn search(&self, scope: Scope) -> Search {
         let Self { query, filter, min_score, per_document_max, limit, .. } = self.clone();
-        Search { collection: COLLECTION.to_owned(), query, filter, scope, min_score, per_document_max, limit }
+        Search {
+            collection: COLLECTION.to_owned(),
+            query,
+            filter,
+            scope,
+            narrowing: None,
+            min_score,
+            per_document_max,
+            limit,
+        }
     }
 }
 

@@ -68,7 +68,16 @@ fn document() -> Document {
 fn nearest(limit: usize) -> Search {
     let query = Query::Vector(vec![1.0, 0.0]);
     let scope = Scope::Everything;
-    Search { collection: "docs".to_owned(), query, filter: None, scope, min_score: None, per_document_max: None, limit }
+    Search {
+        collection: "docs".to_owned(),
+        query,
+        filter: None,
+        scope,
+        narrowing: None,
+        min_score: None,
+        per_document_max: None,
+        limit,
+    }
 }
 
 fn ids(candidates: &[Candidate]) -> Vec<&str> {

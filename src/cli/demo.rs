@@ -1,9 +1,13 @@
 //! `ragward demo`: two people ask one question and get two answers; then one tuple is deleted and one of them asks again.
 
+mod agent;
+mod issuer;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
+use clap::Args;
 use include_dir::{Dir, include_dir};
 use serde::Serialize;
 use tokio::time::Instant;
@@ -41,6 +45,13 @@ const NEXT: &str = "A server over the same handbook, in three lines:
   ragward ingest schema/handbook --collection handbook --data ragward-data
   ragward serve --data ragward-data --insecure-identity";
 
+#[derive(Debug, Args)]
+pub(super) struct DemoArgs {
+    /// Show what an agent gets that acts for somebody: one question with four access tokens.
+    #[arg(long)]
+    agent: bool,
+}
+
 #[derive(Serialize)]
 struct Shown<'a> {
     question: &'a str,
@@ -66,13 +77,16 @@ struct Why {
     bob: Vec<String>,
 }
 
-pub(super) async fn run(output: &Output) -> Result<(), Failure> {
+pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure> {
     let directory = tempfile::tempdir()?;
     let handbook = directory.path().join("handbook");
     std::fs::create_dir(&handbook)?;
     HANDBOOK.extract(&handbook)?;
     // Not the user's configuration: the demo is the same everywhere.
     let data = DataConfig { directory: directory.path().join("data") };
+    if args.agent {
+        return agent::run(&handbook, data, output).await;
+    }
     let app = App::open(&Config { data, ..Config::default() }).await?;
     let client = load(&app, &handbook).await?;
 
@@ -104,16 +118,24 @@ fn relationships(app: &App) -> Result<RelationshipStore, Failure> {
 }
 
 async fn ask(client: &Client, user: &str) -> Result<Vec<Found>, Failure> {
-    let request = RetrieveRequest {
+    let response = client.retrieval().retrieve(request(user)).await?.into_inner();
+    Ok(found(response))
+}
+
+fn request(user: &str) -> RetrieveRequest {
+    RetrieveRequest {
         user: user.to_owned(),
         collection: COLLECTION.to_owned(),
         query: Some(Query::Text(QUESTION.to_owned())),
         top_k: TOP_K,
         ..RetrieveRequest::default()
-    };
-    let RetrieveResponse { chunks, .. } = client.retrieval().retrieve(request).await?.into_inner();
-    let found = chunks.into_iter().map(|chunk| Found { guard: chunk.guard, title: chunk.title, text: chunk.text });
-    Ok(found.collect())
+    }
+}
+
+fn found(response: RetrieveResponse) -> Vec<Found> {
+    let found =
+        response.chunks.into_iter().map(|chunk| Found { guard: chunk.guard, title: chunk.title, text: chunk.text });
+    found.collect()
 }
 
 /// For the pages that only one of both may see: which relations each holds on them, asked of the authorizer.

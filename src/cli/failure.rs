@@ -130,6 +130,9 @@ impl From<Status> for Failure {
         // Without details the status is not a service's answer but the connection's.
         let text = match (fields.is_empty(), status.get_details_error_info()) {
             (false, _) => fields.join("\n       "),
+            (true, Some(_)) if status.code() == Code::Unauthenticated => {
+                format!("{}; `--token-file` or `RAGWARD_TOKEN` gives one", status.message())
+            }
             (true, Some(_)) => status.message().to_owned(),
             (true, None) => {
                 let detail = status.message();

@@ -12,9 +12,9 @@ use crate::proto::retrieval::RecheckRequest;
 
 #[derive(Debug, Args)]
 pub(super) struct RecheckArgs {
-    /// Who asks, `user:anne`.
-    #[arg(long)]
-    user: String,
+    /// Who asks, `user:anne`. Where an access token says who, it may be left out.
+    #[arg(long, required_unless_present = "server")]
+    user: Option<String>,
     /// Where the chunks are.
     #[arg(long)]
     collection: String,
@@ -34,10 +34,11 @@ struct Shown<'a> {
 /// Fails when a chunk is withheld, so that a script can act on it.
 pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let request = RecheckRequest {
-        user: args.user,
+        user: args.user.unwrap_or_default(),
         collection: args.collection,
         chunk_ids: args.chunk_ids.clone(),
         consistency: 0,
+        consistency_token: String::new(),
     };
     let client = args.connection.open_existing(config).await?;
     let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;

@@ -18,9 +18,9 @@ const EXCERPT_CHARACTERS: usize = 160;
 
 #[derive(Debug, Args)]
 pub(super) struct RetrieveArgs {
-    /// Who asks, `user:anne`.
-    #[arg(long)]
-    user: String,
+    /// Who asks, `user:anne`. Where an access token says who, it may be left out.
+    #[arg(long, required_unless_present = "server")]
+    user: Option<String>,
     /// Where.
     #[arg(long)]
     collection: String,
@@ -104,7 +104,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         message::Consistency::Unspecified
     };
     let request = RetrieveRequest {
-        user: args.user,
+        user: args.user.unwrap_or_default(),
         collection: args.collection,
         query: Some(query),
         top_k: args.top_k,
@@ -114,6 +114,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         consistency: consistency.into(),
         page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
         explain_plan: args.explain_plan,
+        consistency_token: String::new(),
     };
     let client = args.connection.open_existing(config).await?;
     let response = client.retrieval().retrieve(request).await?.into_inner();

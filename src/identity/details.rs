@@ -145,6 +145,14 @@ impl AuthorizationDetails {
         self.objects.iter().filter_map(|object| object.purpose.as_deref())
     }
 
+    /// Whether a chunk of this guard and with this metadata fits one of the objects, as long as few others were taken.
+    #[must_use]
+    pub fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
+        self.objects
+            .iter()
+            .any(|object| object.chunks_max != Some(0) && object.fits_guard(guard) && object.fits_metadata(metadata))
+    }
+
     /// Most chunks that all objects together can permit; `None` when one of them has no limit.
     #[must_use]
     pub(super) fn chunks_max(&self) -> Option<u64> {

@@ -215,6 +215,15 @@ impl Principal {
         self.details().is_some_and(AuthorizationDetails::ask_for_chunks)
     }
 
+    /// The details that speak of more than guards, for a search that must not look at what they leave out.
+    #[must_use]
+    pub fn narrowing(&self) -> Option<Arc<AuthorizationDetails>> {
+        match &self.details {
+            Details::Applied(details) if details.ask_for_chunks() => Some(Arc::clone(details)),
+            Details::Applied(_) | Details::Unlimited | Details::Unapplied(_) => None,
+        }
+    }
+
     /// Conditions on metadata of which every permitted chunk meets one list whole: a hint for the search.
     #[must_use]
     pub fn metadata_conditions(&self) -> Option<Vec<&[OneOf]>> {

@@ -15,10 +15,13 @@ use super::plan::{self, Found, NoPlan, Plan, Situation};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
-use crate::chunk::{Candidate, Chunk, Value};
+use crate::chunk::{Candidate, Chunk, Metadata, Value};
 use crate::identity::Principal;
-use crate::identity::details::{Action, OneOf, RequestFacts};
-use crate::vector_store::{CollectionInfo, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
+use crate::identity::details::{Action, AuthorizationDetails, OneOf, RequestFacts};
+use crate::relationship::Object;
+use crate::vector_store::{
+    CollectionInfo, Filter, GuardTable, Narrowing, Query, Scope, Search, VectorStore, VectorStoreError,
+};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -42,6 +45,8 @@ pub struct Retrieval {
     pub next_page_token: Option<String>,
     /// How it was searched. It counts what is withheld, so it is only for those who may know.
     pub plan: PlanReport,
+    /// How far behind the authority the copy of its relationships was that was used, if one was.
+    pub replica_lag: Option<Duration>,
 }
 
 /// How a retrieval was searched.
@@ -129,6 +134,7 @@ impl Retriever {
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
+        let replica_lag = self.authorizer.lag(request.consistency);
         let visible = known_visible_set(&enforcer, table.as_ref()).await?;
         let rate = Key {
             subject: principal.subject().clone(),
@@ -152,6 +158,7 @@ impl Retriever {
             exact: info.exact,
             next_page_token: None,
             plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
+            replica_lag,
         };
         let mut is_scoped = false;
         loop {
@@ -386,6 +393,12 @@ fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Fil
     Some(Filter::All(filter.cloned().into_iter().chain([of_details]).collect()))
 }
 
+impl Narrowing for AuthorizationDetails {
+    fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
+        Self::admits(self, guard, metadata)
+    }
+}
+
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
     let collection = &request.collection;
     let (has_text, vector) = match &request.query {
@@ -413,6 +426,7 @@ fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize)
         filter: narrowed_filter(request.filter.as_ref(), principal),
         per_document_max: None,
         scope: Scope::Everything,
+        narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
         min_score: request.min_score,
         limit,
     }

@@ -10,6 +10,7 @@ use super::authentication::{self, Authentication};
 use super::deadline::deadline;
 use super::explain::Question;
 use super::{Services, status, values};
+use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::enforce::Permitted;
 use crate::authz::{AuthzError, Consistency};
 use crate::chunk::Chunk;
@@ -31,6 +32,7 @@ pub(super) struct RetrievalApi {
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
+    consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 impl RetrievalApi {
@@ -42,6 +44,29 @@ impl RetrievalApi {
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
+            consistency_tokens: Arc::clone(&services.consistency_tokens),
+        }
+    }
+
+    /// The consistency that a request asks for. A token that would be heeded by nobody is refused: who sent it counts on it.
+    fn consistency(&self, value: i32, token: &str) -> Result<Consistency, FieldViolation> {
+        let consistency = match message::Consistency::try_from(value) {
+            Ok(message::Consistency::AtLeastAsFresh) => {
+                let moment = self.consistency_tokens.moment(token);
+                let refused = |e: NotAToken| FieldViolation::new("consistency_token", e.to_string());
+                return moment.map(Consistency::AtLeastAsFresh).map_err(refused);
+            }
+            Ok(message::Consistency::Unspecified | message::Consistency::MinimizeLatency) => {
+                Consistency::MinimizeLatency
+            }
+            Ok(message::Consistency::HigherConsistency) => Consistency::HigherConsistency,
+            Err(_) => {
+                return Err(FieldViolation::new("consistency", format!("is {value}, which is not a consistency")));
+            }
+        };
+        match token {
+            "" => Ok(consistency),
+            _ => Err(FieldViolation::new("consistency_token", "needs `consistency` CONSISTENCY_AT_LEAST_AS_FRESH")),
         }
     }
 
@@ -70,7 +95,9 @@ impl RetrievalService for RetrievalApi {
         let explain_plan = message.explain_plan;
         let principal = authentication::principal(&caller, &message.user)?;
         self.authentication.step_up(&caller, &message.collection)?;
-        let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token);
+        let parts = consistency.and_then(|consistency| retrieval_parts(message, principal, consistency));
+        let parts = parts.map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
@@ -88,7 +115,8 @@ impl RetrievalService for RetrievalApi {
         let message = request.into_inner();
         let principal = authentication::principal(&caller, &message.user)?;
         self.authentication.step_up(&caller, &message.collection)?;
-        let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token);
+        let consistency = consistency.map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
         let permitted = self.retriever.recheck(&request, deadline).await?;
@@ -122,6 +150,7 @@ impl RetrievalService for RetrievalApi {
 fn retrieval_parts(
     message: message::RetrieveRequest,
     principal: Result<Principal, FieldViolation>,
+    consistency: Consistency,
 ) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
@@ -138,19 +167,9 @@ fn retrieval_parts(
         filter: message.filter.map(values::filter).transpose()?,
         min_score: message.min_score,
         per_document_max: message.per_document_max,
-        consistency: consistency(message.consistency)?,
+        consistency,
         page_token: message.page_token,
     })
-}
-
-fn consistency(value: i32) -> Result<Consistency, FieldViolation> {
-    match message::Consistency::try_from(value) {
-        Ok(message::Consistency::Unspecified | message::Consistency::MinimizeLatency) => {
-            Ok(Consistency::MinimizeLatency)
-        }
-        Ok(message::Consistency::HigherConsistency) => Ok(Consistency::HigherConsistency),
-        Err(_) => Err(FieldViolation::new("consistency", format!("is {value}, which is not a consistency"))),
-    }
 }
 
 fn response(retrieval: Retrieval, shows_plan: bool) -> message::RetrieveResponse {
@@ -166,6 +185,7 @@ fn response(retrieval: Retrieval, shows_plan: bool) -> message::RetrieveResponse
         recall: recall.into(),
         next_page_token: retrieval.next_page_token.unwrap_or_default(),
         plan: shows_plan.then(|| plan_message(&retrieval.plan)),
+        replica_lag_milliseconds: retrieval.replica_lag.map(|lag| lag.as_secs_f64() * 1_000.0),
     }
 }
 

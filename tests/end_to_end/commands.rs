@@ -48,6 +48,23 @@ fn the_demo_shows_two_answers_and_a_revocation() {
 }
 
 #[test]
+fn the_demo_shows_what_agents_get() {
+    let demo = json(&["demo", "--agent"]);
+    let [anne, helper, narrowed, stranger] = demo["answers"].as_array().unwrap().as_slice() else { panic!("{demo}") };
+    let pages = |answer: &Value| each(&answer["chunks"], "guard").into_iter().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(pages(anne), each(&json(&["demo"])["anne"], "guard"), "with a token as when she is believed");
+    assert_eq!(pages(helper), pages(anne));
+    assert!(!pages(narrowed).is_empty());
+    assert!(pages(narrowed).iter().all(|page| page == "document:parental-leave"), "{narrowed}");
+    assert_eq!((pages(stranger).len(), &stranger["completion"]), (0, &Value::from("EXHAUSTED")));
+    // Who asks through whom is in the tokens.
+    let actors = [anne, helper, narrowed, stranger].map(|answer| answer["claims"]["act"]["sub"].as_str());
+    assert_eq!(actors, [None, Some("desk-helper"), Some("desk-helper"), Some("inbox-sorter")]);
+    assert!([anne, helper, narrowed, stranger].iter().all(|answer| answer["claims"]["sub"] == "anne"), "{demo}");
+    assert!(succeeds(&["demo", "--agent"]).contains("The four requests are the same and name nobody"));
+}
+
+#[test]
 fn the_readme_works_on_a_data_directory() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");

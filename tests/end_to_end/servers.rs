@@ -71,8 +71,13 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
             }
         }
         let chunk_ids = vec!["document:pay-bands@0".to_owned(), "document:welcome@1".to_owned()];
-        let recheck =
-            RecheckRequest { user: user.to_owned(), collection: "points".to_owned(), chunk_ids, consistency: 0 };
+        let recheck = RecheckRequest {
+            user: user.to_owned(),
+            collection: "points".to_owned(),
+            chunk_ids,
+            consistency: 0,
+            consistency_token: String::new(),
+        };
         told.push(format!("{:?}", running.client.retrieval().recheck(recheck).await.unwrap().into_inner().chunk_ids));
     }
     told

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 use crate::documents::document;
 use crate::issuer::{SigningKey, TestIssuer, now};
 use crate::running::Running;
-use crate::world::{RETRIEVE, about_leave, identity, retrieve, seen, start, with_token};
+use crate::world::{RETRIEVE, about_leave, identity, retrieve, seen, start, text_value, with_token};
 
 const ANNES: [&str; 6] = [
     "document:roadmap#0",
@@ -210,6 +210,7 @@ async fn an_agent_sees_what_both_may() {
         collection: "handbook".to_owned(),
         chunk_ids: ANNES.map(str::to_owned).to_vec(),
         consistency: 0,
+        consistency_token: String::new(),
     };
     let token = on_guard.token("anne", RETRIEVE, &[acted("helper")]);
     let kept = on_guard.running.client.retrieval().recheck(with_token(recheck, &token)).await.unwrap().into_inner();
@@ -292,6 +293,51 @@ async fn details_only_narrow() {
         upsert(&world, &ingest, "document:new", "document:roadmap").await.unwrap_err().code(),
         Code::PermissionDenied
     );
+}
+
+/// What details leave out of a document must not move the scores of what they leave: the second chunk is secret.
+#[tokio::test]
+async fn details_hide_chunks_from_the_scores_of_others() {
+    let world = World::start(|identity| {
+        identity.details = DetailsConfig {
+            classification_key: "classification".to_owned(),
+            classifications: ["internal", "secret"].map(str::to_owned).to_vec(),
+            ..DetailsConfig::default()
+        };
+    })
+    .await;
+    let detail = |more: Value| {
+        let mut object = json!({"type": "ragward_retrieval"});
+        object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        object
+    };
+    // One ceiling for everything, and a ceiling for some of the guards.
+    let rows = [
+        json!([detail(json!({"classification_max": "internal"}))]),
+        json!([
+            detail(json!({"datatypes": ["page"]})),
+            detail(json!({"identifiers": ["document:roadmap"], "classification_max": "internal"}))
+        ]),
+    ];
+    for details in rows {
+        let token = world.token("anne", RETRIEVE, &[("authorization_details", details.clone())]);
+        let answer = retrieve(&world.running, "", &token).await.unwrap();
+        assert!(answer.chunks.len() >= 3, "{details}: {answer:?}");
+        for secret in
+            [&["leave leave leave"][..], &["nothing of that"], &["about leave", "leave again", "and more words"]]
+        {
+            let all = [&["about leave"][..], secret].concat();
+            let mut document = document("document:roadmap", &all);
+            for (place, chunk) in document.chunks.iter_mut().enumerate() {
+                let class = if place == 0 { "internal" } else { "secret" };
+                chunk.metadata.insert("classification".to_owned(), text_value(class));
+            }
+            let message = UpsertDocumentsRequest { collection: "handbook".to_owned(), document: Some(document) };
+            let local = world.running.app.in_process();
+            local.ingest().upsert_documents(tokio_stream::iter([message])).await.unwrap();
+            assert_eq!(retrieve(&world.running, "", &token).await.unwrap(), answer, "{details}: {secret:?}");
+        }
+    }
 }
 
 #[tokio::test]

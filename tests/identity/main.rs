@@ -1,6 +1,7 @@
 //! Who is asking: access tokens from an issuer on loopback, through a real server, to answers.
 #![cfg(test)]
 
+mod commands;
 mod delegation;
 #[path = "../end_to_end/documents.rs"]
 mod documents;

@@ -90,10 +90,13 @@ pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {
 fn classified(id: &str) -> Document {
     let mut document = document(id, &["about leave", "more about leave"]);
     for (chunk, class) in document.chunks.iter_mut().zip(["internal", "secret"]) {
-        let value = Metadata { kind: Some(Kind::StringValue(class.to_owned())) };
-        chunk.metadata.insert("classification".to_owned(), value);
+        chunk.metadata.insert("classification".to_owned(), text_value(class));
     }
     document
+}
+
+pub(crate) fn text_value(text: &str) -> Metadata {
+    Metadata { kind: Some(Kind::StringValue(text.to_owned())) }
 }
 
 pub(crate) fn with_token<T>(message: T, token: &str) -> Request<T> {

@@ -106,6 +106,7 @@ fn search(collection: &str, query: Query) -> Search {
         query,
         filter: None,
         scope: Scope::Everything,
+        narrowing: None,
         min_score: None,
         per_document_max: None,
         limit: 100,

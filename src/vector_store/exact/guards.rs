@@ -146,8 +146,9 @@ impl<'a> ScopedGuards<'a> {
         }
     }
 
-    /// A test for chunks; `guard_positions` are their guards', by number.
-    pub(super) fn visibility<'g>(&self, guard_positions: &'g [u32]) -> Visibility<'g> {
+    /// A test for chunks; `guard_positions` are their guards', by number, and `left` are the flags of those that a narrowing
+    /// leaves, if there is one.
+    pub(super) fn visibility<'g>(&self, guard_positions: &'g [u32], left: Option<&'g [bool]>) -> Visibility<'g> {
         let flags = self.positions.map(|positions| {
             let mut flags = vec![false; self.guards.len()];
             // In parts, each by its thread: a million guards take longer than what is made of them.
@@ -161,7 +162,7 @@ impl<'a> ScopedGuards<'a> {
             });
             flags
         });
-        Visibility { guard_positions, flags }
+        Visibility { guard_positions, flags, left }
     }
 }
 
@@ -170,15 +171,18 @@ pub(super) struct Visibility<'a> {
     guard_positions: &'a [u32],
     /// By guard; `None`: all are visible.
     flags: Option<Vec<bool>>,
+    /// By chunk; `None`: all are left.
+    left: Option<&'a [bool]>,
 }
 
 impl Visibility<'_> {
     pub(super) fn is_visible(&self, chunk: ChunkNumber) -> bool {
         // A deleted chunk has a guard that does not exist.
         let guard = self.guard_positions.get(chunk as usize).copied().unwrap_or(NONE);
-        match &self.flags {
+        let by_guard = match &self.flags {
             None => guard != NONE,
             Some(flags) => flags.get(guard as usize).copied().unwrap_or(false),
-        }
+        };
+        by_guard && self.left.is_none_or(|left| left.get(chunk as usize).copied().unwrap_or(false))
     }
 }

@@ -182,6 +182,10 @@ impl Columns {
         self.metadata.get(chunk as usize).map_or(usize::MAX, |place| *place as usize)
     }
 
+    pub(super) fn metadata(&self, chunk: ChunkNumber) -> Option<&Metadata> {
+        self.metadata_values.get(self.metadata_place(chunk)).map(|metadata| &**metadata)
+    }
+
     /// Where its vector is, if it has one.
     pub(super) fn vector_slot(&self, chunk: ChunkNumber) -> Option<usize> {
         self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE).map(|slot| *slot as usize)

@@ -8,7 +8,7 @@ use super::caller::Caller;
 use super::guards::ScopedGuards;
 pub(super) use super::guards::{Statistics, Visibility};
 use super::index::{ChunkNumber, Index};
-use crate::vector_store::{Filter, Search};
+use crate::vector_store::{Filter, Narrowing, Search};
 
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
@@ -19,6 +19,8 @@ const SPARSE_FACTOR: usize = 8;
 pub(super) struct Eligible<'a> {
     pub(super) index: &'a Index,
     guards: ScopedGuards<'a>,
+    /// By chunk: whether the narrowing leaves it; `None`: there is no narrowing.
+    left: Option<Vec<bool>>,
     filter: FilterTest<'a>,
     caller: &'a Caller,
 }
@@ -26,12 +28,33 @@ pub(super) struct Eligible<'a> {
 impl<'a> Eligible<'a> {
     pub(super) fn new(index: &'a Index, search: &'a Search, caller: &'a Caller) -> Self {
         let filter = FilterTest::new(index, search.filter.as_ref());
-        Self { index, guards: index.guards.within(&search.scope), filter, caller }
+        let mut eligible = Self { index, guards: index.guards.within(&search.scope), left: None, filter, caller };
+        eligible.left = search.narrowing.as_deref().map(|narrowing| eligible.narrowed(narrowing));
+        eligible
+    }
+
+    /// The flags of the visible chunks that are left.
+    fn narrowed(&self, narrowing: &dyn Narrowing) -> Vec<bool> {
+        let mut left = vec![false; self.index.columns.ids.len()];
+        for chunk in self.listed() {
+            let guard = self.index.guards.get(self.index.columns.guard(chunk));
+            let metadata = self.index.columns.metadata(chunk);
+            let admitted = guard.zip(metadata).is_some_and(|(guard, metadata)| narrowing.admits(guard, metadata));
+            if let Some(flag) = left.get_mut(chunk as usize) {
+                *flag = admitted;
+            }
+        }
+        left
     }
 
     /// Of the visible chunks, whatever the filter.
     pub(super) fn statistics(&self) -> Statistics {
-        self.guards.members().map(|members| members.statistics).sum()
+        if self.left.is_none() {
+            return self.guards.members().map(|members| members.statistics).sum();
+        }
+        let words = |chunk| u64::from(self.index.columns.length(chunk));
+        let with_text = self.listed().into_iter().map(words).filter(|words| *words > 0);
+        with_text.map(|words| Statistics { chunks: 1, words }).sum()
     }
 
     /// How many chunks are visible at most; deleted ones may be counted.
@@ -58,7 +81,7 @@ impl<'a> Eligible<'a> {
 
     /// A test for single chunks; making it costs a step for each visible guard.
     pub(super) fn visibility(&self) -> Visibility<'_> {
-        self.guards.visibility(&self.index.columns.guards)
+        self.guards.visibility(&self.index.columns.guards, self.left.as_deref())
     }
 
     /// Whether it is cheaper to look at every chunk than to list the visible ones.
@@ -94,8 +117,11 @@ impl<'a> Eligible<'a> {
 
     /// The visible chunks in no particular order.
     fn listed(&self) -> Vec<ChunkNumber> {
-        let is_living = |chunk: &ChunkNumber| self.index.columns.is_living(*chunk);
-        self.guards.members().flat_map(|members| members.chunks.iter().copied()).filter(is_living).collect()
+        let is_visible = |chunk: &ChunkNumber| {
+            let is_left = |left: &Vec<bool>| left.get(*chunk as usize).copied().unwrap_or(false);
+            self.index.columns.is_living(*chunk) && self.left.as_ref().is_none_or(is_left)
+        };
+        self.guards.members().flat_map(|members| members.chunks.iter().copied()).filter(is_visible).collect()
     }
 }
 

@@ -105,6 +105,7 @@ impl Points for Engine {
             query: Query::Vector(vector),
             filter: Some(filter),
             scope,
+            narrowing: None,
             min_score: request.score_threshold.map(f64::from),
             per_document_max: None,
             limit: usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX),

@@ -1,0 +1,132 @@
+//! `ragward demo --agent`: one request with four access tokens. Who asks, and through whom, is in the token alone.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::issuer::Issuer;
+use super::{Found, QUESTION, found, load, request};
+use crate::app::App;
+use crate::backend::Secret;
+use crate::cli::output::table;
+use crate::cli::{Failure, Output};
+use crate::client::Client;
+use crate::config::{Config, DataConfig, DelegationConfig, DelegationObject, IdentityConfig, IssuerConfig};
+
+const AUDIENCE: &str = "https://ragward.example";
+const EXPLANATION: &str = "\
+The four requests are the same and name nobody. A chunk is released when Anne may read it, and the agent may act for
+Anne, and the details of the token fit. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
+inbox-sorter act for nobody. Details give nothing: Anne may not read the pay bands.
+
+The README says under \"Who is asking\" how a server takes the tokens of your issuer.";
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    question: &'static str,
+    answers: &'a [Answer],
+}
+
+/// What the bearer of one token gets.
+#[derive(Serialize)]
+struct Answer {
+    who: &'static str,
+    /// What the token says beside its issuer, its id and its times.
+    claims: Value,
+    completion: String,
+    chunks: Vec<Found>,
+}
+
+pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> Result<(), Failure> {
+    let issuer = Issuer::new().await?;
+    let app = App::open(&config(data, issuer.url())).await?;
+    load(&app, handbook).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let server = format!("http://{}", listener.local_addr()?);
+    let tokens = tokens(&issuer)?;
+    // Both servers end with the demo.
+    let answers = tokio::select! {
+        answers = ask_with_each(&server, tokens) => answers?,
+        ended = issuer.serve() => return Err(Failure::failed(format!("the demo's issuer ended: {ended:?}"))),
+        ended = app.serve(listener, std::future::pending()) => return Err(Failure::failed(format!("the server ended: {ended:?}"))),
+    };
+    output.result(&Shown { question: QUESTION, answers: &answers }, || people(&answers))
+}
+
+fn config(data: DataConfig, issuer: &str) -> Config {
+    let issuer = IssuerConfig {
+        issuer: issuer.to_owned(),
+        name: String::new(),
+        algorithms: vec!["ES256".to_owned()],
+        jwks_url: String::new(),
+    };
+    let identity = IdentityConfig {
+        audience: AUDIENCE.to_owned(),
+        issuers: vec![issuer],
+        delegation: DelegationConfig { relation: "can_act_for".to_owned(), on: DelegationObject::User },
+        ..IdentityConfig::default()
+    };
+    Config { data, identity, ..Config::default() }
+}
+
+/// Each token with who bears it.
+fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure> {
+    let of_anne = json!({"sub": "anne", "aud": AUDIENCE, "client_id": "desk", "scope": "ragward:retrieve"});
+    let with = |more: Value| {
+        let mut claims = of_anne.clone();
+        if let (Some(claims), Value::Object(more)) = (claims.as_object_mut(), more) {
+            claims.extend(more);
+        }
+        claims
+    };
+    let details = json!([{
+        "type": "ragward_retrieval",
+        "identifiers": ["document:parental-leave", "document:pay-bands"],
+        "purpose": "answer a question about parental leave",
+    }]);
+    let bearers = [
+        ("Anne", of_anne.clone()),
+        ("desk-helper for Anne", with(json!({"act": {"sub": "desk-helper"}}))),
+        ("the same, for two pages", with(json!({"act": {"sub": "desk-helper"}, "authorization_details": details}))),
+        ("inbox-sorter for Anne", with(json!({"act": {"sub": "inbox-sorter"}}))),
+    ];
+    let sign = |(who, claims): (&'static str, Value)| {
+        let token = issuer.token(who, &claims)?;
+        Ok((who, claims, Secret::new(token)))
+    };
+    bearers.into_iter().map(sign).collect()
+}
+
+async fn ask_with_each(server: &str, tokens: Vec<(&'static str, Value, Secret)>) -> Result<Vec<Answer>, Failure> {
+    let mut answers = Vec::with_capacity(tokens.len());
+    for (who, claims, token) in tokens {
+        let client = Client::with_token(server, &token).map_err(|e| Failure::failed(e.to_string()))?;
+        let response = client.retrieval().retrieve(request("")).await?.into_inner();
+        let completion = response.completion().as_str_name().trim_start_matches("COMPLETION_").to_owned();
+        answers.push(Answer { who, claims, completion, chunks: found(response) });
+    }
+    Ok(answers)
+}
+
+fn people(answers: &[Answer]) -> String {
+    let header: Vec<&str> = answers.iter().map(|answer| answer.who).collect();
+    let ranks = answers.iter().map(|answer| answer.chunks.len()).max().unwrap_or_default();
+    let title = |answer: &Answer, rank: usize| answer.chunks.get(rank).map(|c| c.title.clone()).unwrap_or_default();
+    let pages = (0..ranks).map(|rank| answers.iter().map(|answer| title(answer, rank)).collect());
+    let ended = answers.iter().map(|answer| format!("({} chunks, {})", answer.chunks.len(), answer.completion));
+    let claim = |answer: &Answer, name: &str| answer.claims.get(name).map(Value::to_string).unwrap_or_default();
+    let claims = answers.iter().map(|answer| {
+        let said = ["sub", "act", "authorization_details"].map(|name| claim(answer, name));
+        [answer.who.to_owned()].into_iter().chain(said).collect()
+    });
+    [
+        format!("One question with four access tokens: {QUESTION}\n"),
+        table(&header, pages.chain([ended.collect()])),
+        "\nWhat the tokens say:\n".to_owned(),
+        table(&["bearer", "sub", "act", "authorization_details"], claims),
+        format!("\n{EXPLANATION}"),
+    ]
+    .join("\n")
+}

@@ -1,0 +1,87 @@
+//! The command line shows a server an access token.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::issuer::{SigningKey, TestIssuer};
+use crate::world::{RETRIEVE, identity, start};
+
+/// Runs a command as a user would, with a token in the environment or without.
+async fn ragward(arguments: &[&str], token: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    command.args(arguments).env_remove("RAGWARD_TOKEN").stdin(Stdio::null());
+    command.envs(token.map(|token| ("RAGWARD_TOKEN", token)));
+    command.output().await.unwrap()
+}
+
+fn write(directory: &Path, name: &str, text: &str) -> String {
+    let path = directory.join(name);
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_command_asks_as_the_subject_of_its_token() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let files = tempfile::tempdir().unwrap();
+    let token = |subject: &str, scope: &str| key.sign(&issuer.claims(subject, scope));
+    let anne = token("anne", RETRIEVE);
+    let file = write(files.path(), "token", &format!("{anne}\n"));
+    let empty = write(files.path(), "empty", "\n");
+
+    let server = format!("http://{}", running.address);
+    let retrieve = ["retrieve", "--collection", "handbook", "leave", "--output", "json", "--server", &server];
+    let recheck = ["recheck", "--collection", "handbook", "document:roadmap#0", "--server", &server];
+    let seen = |output: &Output| {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let chunks = answer["chunks"].as_array().unwrap().iter();
+        let mut ids: Vec<String> = chunks.map(|chunk| chunk["id"].as_str().unwrap().to_owned()).collect();
+        ids.sort_unstable();
+        ids
+    };
+    let of_anne = ["document:roadmap#0", "document:roadmap#1", "document:welcome#0", "document:welcome#1"];
+    let by_file = ragward(&[&retrieve[..], &["--token-file", &file]].concat(), None).await;
+    assert_eq!(seen(&by_file)[..4], of_anne);
+    let by_variable = ragward(&[&retrieve[..], &["--user", "user:anne"]].concat(), Some(&anne)).await;
+    assert_eq!(seen(&by_variable), seen(&by_file));
+    // The file is what was said last.
+    let bob = token("bob", RETRIEVE);
+    let both = ragward(&[&retrieve[..], &["--token-file", &file]].concat(), Some(&bob)).await;
+    assert_eq!(seen(&both), seen(&by_file));
+    assert!(ragward(&recheck, Some(&anne)).await.status.success());
+    assert_eq!(ragward(&recheck, Some(&bob)).await.status.code(), Some(1));
+
+    let chunk = r#"{"id":"n#0","document_id":"n","guard":"document:roadmap","text":"A note about leave"}"#;
+    let chunks = write(files.path(), "chunks.jsonl", chunk);
+    let ingest = ["ingest", &chunks, "--collection", "handbook", "--server", &server];
+    let may_write = token("anne", "ragward:ingest");
+    assert!(ragward(&ingest, Some(&may_write)).await.status.success());
+
+    let refused: [(&[&str], Option<&str>, &str); 8] = [
+        (&retrieve, None, "`--token-file` or `RAGWARD_TOKEN` gives one"),
+        (&retrieve, Some("nonsense"), "needs a valid access token"),
+        (&retrieve, Some(""), "`RAGWARD_TOKEN` holds no access token"),
+        (&[&retrieve[..], &["--token-file", &empty]].concat(), Some(&anne), "holds no access token"),
+        (&[&retrieve[..], &["--token-file", "/nowhere/token"]].concat(), Some(&anne), "/nowhere/token"),
+        (&[&retrieve[..], &["--user", "user:bob"]].concat(), Some(&anne), "does not let its bearer ask for this user"),
+        (&ingest, Some(&anne), "not meant for this call"),
+        (
+            &["retrieve", "--collection", "handbook", "leave", "--server", "http://rag.example:8980"],
+            Some(&anne),
+            "is not sent to `http://rag.example:8980` without TLS",
+        ),
+    ];
+    for (arguments, token, expected) in refused {
+        let output = ragward(arguments, token).await;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        assert!(text.contains(expected) && !text.contains(&anne), "{arguments:?}: {text}");
+    }
+}
