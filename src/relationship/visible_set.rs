@@ -89,15 +89,15 @@ impl<'a> Question<'a> {
         let named_for_asker = graph.named_for(self.program, &resolved);
         let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), candidates, go_on);
         let possible = spreading.run(Rule::Possible)?;
-        let asked = |held: RoaringBitmap| match candidates {
+        let among = |held: RoaringBitmap| match candidates {
             None => held,
             Some(candidates) => held & candidates.objects,
         };
         if !graph.subtracts && !possible.is_deep && !possible.has_failed {
-            return Ok(Bounds { certain: asked(possible.into_held(Graph::TARGET)), undecided: RoaringBitmap::new() });
+            return Ok(Bounds { certain: among(possible.into_held(Graph::TARGET)), undecided: RoaringBitmap::new() });
         }
-        let certain = asked(spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET));
-        let undecided = asked(possible.into_held(Graph::TARGET)) - &certain;
+        let certain = among(spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET));
+        let undecided = among(possible.into_held(Graph::TARGET)) - &certain;
         Ok(Bounds { certain, undecided })
     }
 
