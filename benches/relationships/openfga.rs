@@ -147,7 +147,7 @@ async fn measure(
         let (started, before) = (Instant::now(), cpu(process));
         let done = rate(&channel, store.store_id(), checks, kind, TIME).await;
         let per_second = super::per_second(done, started.elapsed());
-        measured.push(Measured { per_second, cpu: (cpu(process) - before).div_f64(super::float(done)) });
+        measured.push(Measured { per_second, cpu: cpu(process).saturating_sub(before).div_f64(super::float(done)) });
     }
     measured
 }
