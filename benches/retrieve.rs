@@ -179,6 +179,7 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         explain: false,
         authorizer: Arc::new(AllowEverything),
         authentication: Authentication::Believed,
+        audit: None,
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         request_timeout: Duration::from_secs(10),
     };

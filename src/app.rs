@@ -1,5 +1,6 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
+mod audit;
 mod identity;
 
 use std::sync::Arc;
@@ -9,6 +10,8 @@ use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
+pub use self::audit::audit_config;
+use crate::audit::AuditError;
 use crate::authz::Authorizer;
 use crate::authz::batched::{BatchedConfig, BatchedDecider};
 use crate::authz::breaker::BreakerDecider;
@@ -33,7 +36,7 @@ use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
-use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
+use crate::vector_store::qdrant::{ForeignLayout, Layout, QdrantConfig, QdrantStore, ReadConsistency};
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
@@ -74,6 +77,9 @@ pub enum AppError {
     /// The key of page tokens cannot be used.
     #[error("`retrieval.page_token_key_file`: {0}")]
     PageKey(#[from] PageKeyError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The system gives no random numbers.
     #[error("the system gives no random numbers for the key of consistency tokens")]
     NoRandom,
@@ -95,6 +101,7 @@ impl AppError {
             }
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
+            Self::Audit(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
             Self::NoRandom | Self::Task(_) => ErrorCode::Internal,
         }
@@ -133,6 +140,7 @@ impl App {
             authorizer: Arc::clone(&authorizer),
             // For whoever holds the data directory: local administration.
             authentication: Authentication::Believed,
+            audit: None,
             consistency_tokens: Arc::new(ConsistencyTokens::new().map_err(|_unspecified| AppError::NoRandom)?),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
@@ -154,9 +162,17 @@ impl App {
     /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check_identity`]), or the connection layer fails.
+    /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or the connection layer
+    /// fails.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let services = Services { authentication: identity::authentication(&self.config)?, ..self.services.clone() };
+        let services = Services {
+            authentication: identity::authentication(&self.config)?,
+            audit: audit::open(&self.config).await?,
+            ..self.services.clone()
+        };
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "serving");
+        }
         let connections = TcpListenerStream::new(listener).map(|connection| {
             // Answers are small: waiting to fill a packet would only add latency.
             connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -184,7 +200,7 @@ impl App {
     }
 
     /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// may do anything to it and be told everything in it, so no token is asked for.
+    /// may do anything to it and be told everything in it, so no token is asked for, and nothing is recorded.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
@@ -220,8 +236,12 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
-/// An `OpenFGA` server behind a replica of it. The replica reads the server's changelog for the cache of checks too.
-async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+/// An `OpenFGA` server behind a replica of it in the data directory. The replica reads the server's changelog for the cache
+/// of checks too.
+///
+/// # Errors
+/// As [`App::open`].
+pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
     let replica = replica_config(&config.authorizer.replica, used_for);
     let openfga = openfga_config(config)?;
     let source = Arc::new(OpenFgaSource::new(&openfga)?);
@@ -320,14 +340,33 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
 }
 
 /// What the Qdrant adapter needs of the configuration.
-fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
+fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     let qdrant = &config.vector_store.qdrant;
+    let layout = |(name, paths): (&String, &config::PayloadConfig)| {
+        let config::PayloadConfig { guard, document_id, title, text, .. } = &paths.completed();
+        let metadata = paths.metadata();
+        match Layout::foreign(&ForeignLayout { guard, document_id, title, text, metadata }) {
+            Ok(layout) => Ok((name.clone(), layout)),
+            Err(e) => Err(ConfigError::Invalid(format!("`vector_store.qdrant.collections.{name}`: {e}"))),
+        }
+    };
     Ok(QdrantConfig {
         url: qdrant.url.clone(),
         api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
         timeout: Duration::from_millis(qdrant.timeout_ms),
         vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
         exact: qdrant.exact,
+        scanned_chunks_max: qdrant.scanned_chunks_max,
+        read_consistency: match qdrant.read_consistency {
+            config::ReadConsistency::One => None,
+            config::ReadConsistency::Majority => Some(ReadConsistency::Majority),
+            config::ReadConsistency::Quorum => Some(ReadConsistency::Quorum),
+            config::ReadConsistency::All => Some(ReadConsistency::All),
+        },
+        overview_age_max: Duration::from_millis(qdrant.overview_age_max_ms),
+        guards_max: qdrant.guards_max,
+        guards_per_filter_max: qdrant.guards_per_filter_max,
+        layouts: qdrant.collections.iter().map(layout).collect::<Result<_, _>>()?,
     })
 }
 

@@ -116,6 +116,11 @@ pub trait Authorizer: Send + Sync {
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
 
+    /// The id of the model that decides now, as far as it is known without asking anybody: for the record.
+    async fn deciding_model_id(&self) -> Option<String> {
+        None
+    }
+
     /// How far behind the authority the copy of its relationships is that a question of this consistency would be planned or
     /// decided from now; `None` when no copy would be used.
     fn lag(&self, consistency: Consistency) -> Option<Duration> {

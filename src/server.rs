@@ -3,6 +3,7 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod audit;
 mod authentication;
 mod consistency_token;
 mod deadline;
@@ -28,9 +29,11 @@ use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
+pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
 pub(crate) use values::metadata_message;
 
+use self::audit::AuditLayer;
 use self::authentication::AuthenticationLayer;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
@@ -71,6 +74,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is let in.
     pub authentication: Authentication,
+    /// Where calls are recorded; nowhere when `None`.
+    pub audit: Option<Audit>,
     /// The tokens of "at least as fresh as".
     pub consistency_tokens: Arc<ConsistencyTokens>,
 }
@@ -126,6 +131,8 @@ where
         .accept_http1(true)
         .layer(MapResponseLayer::new(openfga::restore_number))
         .layer(MapResponseLayer::new(consistency_token::adding(services.consistency_tokens)))
+        // Around the gate, so that it sees who is refused there, too.
+        .layer(AuditLayer(services.audit))
         .layer(AuthenticationLayer(services.authentication))
         .add_routes(public)
         .add_service(health_service)

@@ -281,6 +281,11 @@ impl Authorizer for OpenFgaAuthorizer {
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
     }
+
+    async fn deciding_model_id(&self) -> Option<String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.model.id.clone());
+        self.server.model_id.clone().or(latest)
+    }
 }
 
 /// One call for all of the questions.

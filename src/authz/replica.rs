@@ -146,6 +146,10 @@ impl Authorizer for ReplicaAuthorizer {
         self.authority.model_id().await
     }
 
+    async fn deciding_model_id(&self) -> Option<String> {
+        if self.is_local() { self.model_id().await.ok() } else { self.authority.deciding_model_id().await }
+    }
+
     fn lag(&self, consistency: Consistency) -> Option<Duration> {
         let fresh_as_of = self.progress.borrow().fresh_as_of?;
         let is_fresh_enough = match consistency {

@@ -105,6 +105,10 @@ impl Authorizer for StackedAuthorizer {
         self.openfga.visible_set(query).await
     }
 
+    async fn deciding_model_id(&self) -> Option<String> {
+        self.openfga.deciding_model_id().await
+    }
+
     async fn model_id(&self) -> Result<String, AuthzError> {
         self.openfga.model_id().await
     }

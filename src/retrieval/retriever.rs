@@ -9,9 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::page::{Binding, Place};
+use super::page::{Answered, Binding, Place};
 use super::pass_rates::{Key, PassRates};
 use super::plan::{self, Found, NoPlan, Plan, Situation};
+use super::stages::{Stage, StageTimes};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
@@ -47,6 +48,19 @@ pub struct Retrieval {
     pub plan: PlanReport,
     /// How far behind the authority the copy of its relationships was that was used, if one was.
     pub replica_lag: Option<Duration>,
+    /// How long the stages took.
+    pub stages: StageTimes,
+}
+
+/// The answer to a re-check.
+#[derive(Debug)]
+pub struct Rechecked {
+    /// Those that exist and that the principal may still see, in the order asked.
+    pub candidates: Vec<Permitted<Candidate>>,
+    /// How many exist that it may not see. Only for those who may know.
+    pub withheld: usize,
+    /// How long the stages took.
+    pub stages: StageTimes,
 }
 
 /// How a retrieval was searched.
@@ -121,8 +135,7 @@ impl Retriever {
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
-        let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let top_k = request.top_k.min(details_max);
+        let top_k = top_k(request, principal);
         let binding = match &request.page {
             Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
             None => None,
@@ -135,16 +148,12 @@ impl Retriever {
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
         let replica_lag = self.authorizer.lag(request.consistency);
-        let visible = known_visible_set(&enforcer, table.as_ref()).await?;
-        let rate = Key {
-            subject: principal.subject().clone(),
-            relation: self.config.relation.clone(),
-            collection: collection.to_owned(),
-            is_filtered: request.filter.is_some(),
-        };
-        let earlier = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
+        let mut stages = StageTimes::default();
+        let visible = stages.measure(Stage::Authorize, known_visible_set(&enforcer, table.as_ref())).await?;
+        let rate = self.rate_key(request);
+        let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
         let mut situation = Situation {
-            top_k: top_k.saturating_add(earlier),
+            top_k: top_k.saturating_add(returned),
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
@@ -158,6 +167,7 @@ impl Retriever {
             exact: info.exact,
             next_page_token: None,
             plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
+            stages,
             replica_lag,
         };
         let mut is_scoped = false;
@@ -166,26 +176,27 @@ impl Retriever {
             if !is_scoped && !matches!(plan, Plan::SearchThenCheck(_)) {
                 // A search that needs the visible set never falls back to everything.
                 let Some(table) = &table else { return Err(self.no_plan(request, NoPlan::GuardsUnknown)) };
-                let positions = match (plan, &visible) {
-                    (Plan::VisibleSetSearch(_), Some(visible)) => visible.clone(),
-                    _ => enforcer.visible_set(&table.guards, &table.in_use).await?,
-                };
+                let listing = visible_positions(plan, visible.as_ref(), &mut enforcer, table);
+                let positions = answer.stages.measure(Stage::Authorize, listing).await?;
                 search.scope = Scope::Guards { table: table.clone(), positions };
                 // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
                 search.per_document_max = request.per_document_max;
                 is_scoped = true;
             }
-            let mut candidates = within(deadline, self.vector_store.search(&search)).await?;
+            let searching = within(deadline, self.vector_store.search(&search));
+            let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
             check_candidates(&candidates, search.limit)?;
             let exhausted = candidates.len() < search.limit;
-            if let Some(before) = &before {
+            // What was on a page before is not looked at again, unless it must be found unchanged.
+            if let Some(before) = before.as_ref().filter(|before| before.answered.is_none()) {
                 candidates.retain(|candidate| before.is_before(candidate));
             }
             let all = candidates.len();
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
-            let permitted = enforcer.enforce(candidates).await?;
+            let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
             let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
+            let (earlier, permitted) = split_by_page(permitted, before.as_ref());
             answer.plan.rounds.push(round(plan, found, started.elapsed()));
             if !is_scoped {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
@@ -199,14 +210,17 @@ impl Retriever {
             let better = if is_scoped { None } else { better_plan(&situation) };
             let may_go_on = !exhausted && (next.is_some() || better.is_some());
             if permitted.len() >= top_k || !may_go_on {
+                let unchanged = before.as_ref().map_or(Ok(()), |before| before.check_unchanged(&earlier));
+                unchanged.map_err(|violation| RetrievalError::Invalid(vec![violation]))?;
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-                answer.chunks = self.hydrate(principal, collection, permitted, wanted, deadline).await?;
+                let hydrating = self.hydrate(principal, collection, permitted, wanted, deadline);
+                answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
                 // A chunk that fell out took a place of its document, so another one may be there for it.
                 let exhausted = exhausted && !(counted && answer.chunks.len() < all);
                 if answer.chunks.len() == top_k {
                     // As many as the token's details give is not as many as were wanted.
                     answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, earlier);
+                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, &earlier));
                     return Ok(answer);
                 }
                 if exhausted {
@@ -225,15 +239,12 @@ impl Retriever {
         }
     }
 
-    /// Those of the chunks that exist and that the principal may still see, in the order asked.
+    /// Those of the chunks that exist and that the principal may still see.
     ///
     /// # Errors
     /// When a backend fails or the deadline passes.
-    pub async fn recheck(
-        &self,
-        request: &RecheckRequest,
-        deadline: Instant,
-    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+    pub async fn recheck(&self, request: &RecheckRequest, deadline: Instant) -> Result<Rechecked, RetrievalError> {
+        let mut stages = StageTimes::default();
         let facts = RequestFacts {
             action: Action::Recheck,
             collection: &request.collection,
@@ -241,18 +252,25 @@ impl Retriever {
             query_text: None,
         };
         let principal = &request.principal.for_request(&facts)?;
-        let found = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids)).await?;
+        let finding = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids));
+        let found = stages.measure(Stage::Search, finding).await?;
+        let found_total = found.len();
+        let rechecked = |candidates: Vec<Permitted<Candidate>>, stages| {
+            let withheld = found_total.saturating_sub(candidates.len());
+            Rechecked { candidates, withheld, stages }
+        };
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let permitted = enforcer.enforce(found.clone()).await?;
+        let permitted = stages.measure(Stage::Authorize, enforcer.enforce(found.clone())).await?;
         if !principal.details_ask_for_chunks() {
-            return Ok(permitted);
+            return Ok(rechecked(permitted, stages));
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
-        let read = self.hydrate(principal, &request.collection, permitted, wanted, deadline).await?;
+        let hydrating = self.hydrate(principal, &request.collection, permitted, wanted, deadline);
+        let read = stages.measure(Stage::Hydrate, hydrating).await?;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
-        Ok(enforcer.enforce(found).await?)
+        Ok(rechecked(enforcer.enforce(found).await?, stages))
     }
 
     fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {
@@ -263,11 +281,21 @@ impl Retriever {
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
     }
 
+    /// What a pass rate is learned for.
+    fn rate_key(&self, request: &RetrievalRequest) -> Key {
+        Key {
+            subject: request.principal.subject().clone(),
+            relation: self.config.relation.clone(),
+            collection: request.collection.clone(),
+            is_filtered: request.filter.is_some(),
+        }
+    }
+
     /// What does not depend on the principal.
     fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
         Situation {
             top_k: 0,
-            needs_visible_set: matches!(query, Query::Text(_) | Query::Hybrid { .. }),
+            needs_visible_set: needs_visible_set(query),
             guards: None,
             visible: None,
             pass_rate: None,
@@ -307,16 +335,22 @@ impl Retriever {
         request: &RetrievalRequest,
         binding: Option<&Binding>,
         answer: &Retrieval,
-        earlier: usize,
+        (returned, earlier): (usize, &[Permitted<Candidate>]),
     ) -> Option<String> {
         let (binding, last) = (binding?, answer.chunks.last()?);
         if answer.completion != Completion::Complete || request.principal.is_narrowed() {
             return None;
         }
+        let answered = || {
+            let earlier = earlier.iter().map(|candidate| (candidate.item().chunk_id.as_str(), candidate.item().score));
+            let chunks = answer.chunks.iter().map(|retrieved| (retrieved.chunk.item().id.as_str(), retrieved.score));
+            Answered::of(earlier.chain(chunks))
+        };
         let place = Place {
             score: last.score,
             chunk_id: last.chunk.item().id.clone(),
-            returned: u32::try_from(earlier.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
+            returned: u32::try_from(returned.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
+            answered: needs_visible_set(&request.query).then(answered),
         };
         Some(self.config.pages.seal(&place, binding, since_1970()))
     }
@@ -399,6 +433,11 @@ impl Narrowing for AuthorizationDetails {
     }
 }
 
+/// Whether scores depend on what else the principal may see: on its statistics (BM25), or on its ranks.
+fn needs_visible_set(query: &Query) -> bool {
+    matches!(query, Query::Text(_) | Query::Hybrid { .. })
+}
+
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
     let collection = &request.collection;
     let (has_text, vector) = match &request.query {
@@ -442,8 +481,36 @@ async fn known_visible_set(
     }
 }
 
+/// The guards that a search within the visible set looks at.
+async fn visible_positions(
+    plan: Plan,
+    known: Option<&RoaringBitmap>,
+    enforcer: &mut Enforcer<'_>,
+    table: &GuardTable,
+) -> Result<RoaringBitmap, RetrievalError> {
+    match (plan, known) {
+        (Plan::VisibleSetSearch(_), Some(visible)) => Ok(visible.clone()),
+        _ => Ok(enforcer.visible_set(&table.guards, &table.in_use).await?),
+    }
+}
+
 fn count(positions: &RoaringBitmap) -> usize {
     usize::try_from(positions.len()).unwrap_or(usize::MAX)
+}
+
+/// As many as are wanted and the token's details leave.
+fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
+    let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    request.top_k.min(details_max)
+}
+
+/// What was on the pages before, and the rest.
+fn split_by_page(
+    permitted: Vec<Permitted<Candidate>>,
+    before: Option<&Place>,
+) -> (Vec<Permitted<Candidate>>, Vec<Permitted<Candidate>>) {
+    let is_earlier = |candidate: &Permitted<Candidate>| before.is_some_and(|place| !place.is_before(candidate.item()));
+    permitted.into_iter().partition(is_earlier)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

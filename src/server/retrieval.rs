@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
+use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication};
 use super::deadline::deadline;
 use super::explain::Question;
 use super::{Services, status, values};
+use crate::audit::{AuditedRequest, Decision, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::enforce::Permitted;
-use crate::authz::{AuthzError, Consistency};
+use crate::authz::{Authorizer, AuthzError, Consistency};
 use crate::chunk::Chunk;
 use crate::identity::{Caller, Principal};
 use crate::proto::retrieval as message;
@@ -32,6 +34,7 @@ pub(super) struct RetrievalApi {
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
+    authorizer: Arc<dyn Authorizer>,
     consistency_tokens: Arc<ConsistencyTokens>,
 }
 
@@ -44,6 +47,7 @@ impl RetrievalApi {
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
+            authorizer: Arc::clone(&services.authorizer),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
         }
     }
@@ -90,17 +94,25 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RetrieveRequest>,
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
         let explain_plan = message.explain_plan;
-        let principal = authentication::principal(&caller, &message.user)?;
+        let principal = principal(&caller, &message.user, &draft)?;
         self.authentication.step_up(&caller, &message.collection)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token);
         let parts = consistency.and_then(|consistency| retrieval_parts(message, principal, consistency));
         let parts = parts.map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
+        draft.retrieval(&request);
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
+        draft.stages(&retrieval.stages);
+        let Decision { model_id, staleness_ms, .. } = decided_by(&*self.authorizer, request.consistency()).await;
+        let completion = Some(completion_name(retrieval.completion).to_owned());
+        draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
+        let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
+        draft.released(Released { chunk_ids, documents: None });
         // INVARIANT (no counts): what is withheld is counted only where the operator lets it be told.
         let shows_plan = explain_plan && self.retriever.config().explain_plan;
         Ok(Response::new(response(retrieval, shows_plan)))
@@ -111,16 +123,23 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
-        let principal = authentication::principal(&caller, &message.user)?;
+        let principal = principal(&caller, &message.user, &draft)?;
         self.authentication.step_up(&caller, &message.collection)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token);
         let consistency = consistency.map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
-        let permitted = self.retriever.recheck(&request, deadline).await?;
-        let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.recheck(&request);
+        let rechecked = self.retriever.recheck(&request, deadline).await?;
+        draft.stages(&rechecked.stages);
+        let decision = decided_by(&*self.authorizer, request.consistency()).await;
+        draft.decision(Decision { withheld: Some(rechecked.withheld as u64), ..decision });
+        let permitted = rechecked.candidates.into_iter();
+        let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
         Ok(Response::new(message::RecheckResponse { chunk_ids }))
     }
 
@@ -128,6 +147,7 @@ impl RetrievalService for RetrievalApi {
         &self,
         request: Request<message::ExplainRequest>,
     ) -> Result<Response<message::ExplainResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         self.admit_explanation(&caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &request.get_ref().target {
@@ -143,8 +163,22 @@ impl RetrievalService for RetrievalApi {
         let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
         let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
         let lost = |e| AuthzError::Unavailable(format!("the evaluation was lost: {e}"));
-        Ok(Response::new(answered.map_err(lost).map_err(RetrievalError::from)??))
+        let explained = answered.map_err(lost).map_err(RetrievalError::from)??;
+        let about = format!("{} {} {}", explained.user, explained.relation, explained.object);
+        draft.request(AuditedRequest { about: Some(about), ..AuditedRequest::default() });
+        let model_id = Some(explained.authorization_model_id.clone());
+        draft.decision(Decision { model_id, staleness_ms: Some(0), ..Decision::default() });
+        Ok(Response::new(explained))
     }
+}
+
+/// The principal of a request, as [`authentication::principal`] tells it, and in the record.
+fn principal(caller: &Caller, user: &str, draft: &Draft) -> Result<Result<Principal, FieldViolation>, Status> {
+    let principal = authentication::principal(caller, user)?;
+    if let Ok(principal) = &principal {
+        draft.principal(principal);
+    }
+    Ok(principal)
 }
 
 fn retrieval_parts(
@@ -170,6 +204,15 @@ fn retrieval_parts(
         consistency,
         page_token: message.page_token,
     })
+}
+
+/// The name of a completion in the log.
+const fn completion_name(completion: Completion) -> &'static str {
+    match completion {
+        Completion::Complete => "complete",
+        Completion::Exhausted => "exhausted",
+        Completion::Limited => "limited",
+    }
 }
 
 fn response(retrieval: Retrieval, shows_plan: bool) -> message::RetrieveResponse {

@@ -13,5 +13,6 @@ mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod running;
+mod tenants;
 mod tokens;
 mod world;

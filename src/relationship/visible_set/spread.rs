@@ -28,7 +28,7 @@ pub(super) struct Spread {
     relations: Vec<Sets>,
     /// Something is further away than a check goes.
     pub(super) is_deep: bool,
-    /// A condition failed.
+    /// A condition failed, or a check may leave out a tuple that was followed.
     pub(super) has_failed: bool,
 }
 
@@ -176,7 +176,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
     /// Follows, level by level, until nothing is left.
     fn follow_all(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
         loop {
-            run.spread.is_deep = run.level > u32::from(LEVELS_MAX);
+            run.spread.is_deep = run.level > LEVELS_MAX;
             if run.spread.is_deep && matches!(run.rule, Rule::Certain(_)) {
                 return Ok(());
             }
@@ -233,12 +233,23 @@ impl<'a, 'g> Spreading<'a, 'g> {
         leaves: &[Leaf],
     ) -> Result<(), CheckError> {
         let index = self.question.index;
+        // A check of the asker may leave out a tuple that has the names of one of the request's.
+        let may_be_left_out = index.has_doubles()
+            && matches!(subject, Subject::Object(..))
+            && self.asker.subjects().any(|asker| asker == subject);
+        let is_unsure = |run: &mut Run<'_>, node: Node| {
+            let is_double = may_be_left_out && index.of_request(node, subject).is_some();
+            run.spread.has_failed |= is_double;
+            is_double && matches!(run.rule, Rule::Certain(_))
+        };
         for node in index.nodes_of(subject, relation) {
             self.step(1)?;
-            run.next.extend(leaves.iter().map(|leaf| (*leaf, node.object)));
+            if !is_unsure(run, node) {
+                run.next.extend(leaves.iter().map(|leaf| (*leaf, node.object)));
+            }
         }
         for (node, condition) in index.conditioned_nodes_of(subject, relation) {
-            if self.may_count(run, condition)? {
+            if !is_unsure(run, node) && self.may_count(run, condition)? {
                 run.next.extend(leaves.iter().map(|leaf| (*leaf, node.object)));
             }
         }
