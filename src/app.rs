@@ -370,6 +370,14 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     })
 }
 
+/// The Qdrant store alone, for what only it can do. Must run in tokio.
+///
+/// # Errors
+/// When its part of the configuration cannot be used.
+pub fn open_qdrant(config: &Config, call_timeout: Duration) -> Result<QdrantStore, AppError> {
+    Ok(QdrantStore::new(&QdrantConfig { timeout: call_timeout, ..qdrant_config(config)? })?)
+}
+
 /// Whether it is said who may call over the network, so that a server can be started.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The command line. Commands speak gRPC: to a server (`--server`), or to the same services inside this process over a
 //! data directory (`--data`).
 
+mod attach;
 mod audit;
 mod check;
 mod config;
@@ -25,12 +26,15 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::App;
 use crate::backend::Secret;
 use crate::client::Client;
 use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind, access_token};
+use crate::telemetry::SpanExport;
 use failure::Failure;
 use output::{Format, Output};
 
@@ -58,6 +62,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Put documents in.
     Ingest(ingest::IngestArgs),
+    /// Make a Qdrant collection that another program fills one to retrieve from.
+    Attach(attach::AttachArgs),
     /// Load, show or validate an authorization model.
     #[command(subcommand)]
     Model(model::ModelCommand),
@@ -162,20 +168,40 @@ pub fn run(cli: Cli) -> ExitCode {
         "warn"
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_filter(filter);
 
-    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(dispatch(cli, &output)),
-        Err(e) => Err(Failure::failed(format!("cannot start the runtime: {e}"))),
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::failed(format!("cannot start the runtime: {e}")).tell(),
     };
-    match ended {
+    let spans = {
+        let _entered = runtime.enter();
+        match span_export(&cli) {
+            Ok(spans) => spans,
+            Err(failure) => return failure.tell(),
+        }
+    };
+    tracing_subscriber::registry().with(log).with(spans.as_ref().map(SpanExport::layer)).init();
+
+    match runtime.block_on(dispatch(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
     }
+}
+
+/// Where a server sends its spans. It is read ahead of everything else, so that nothing goes untraced; what is wrong with the
+/// configuration is told when it is read again.
+fn span_export(cli: &Cli) -> Result<Option<SpanExport>, Failure> {
+    let Command::Serve(_) = cli.command else { return Ok(None) };
+    let config = Config::load(cli.config.as_deref(), &Overrides::default()).unwrap_or_default();
+    let endpoint = config.telemetry.otlp_endpoint;
+    if endpoint.is_empty() {
+        return Ok(None);
+    }
+    SpanExport::open(&endpoint).map(Some).map_err(|e| Failure::usage(e.to_string()))
 }
 
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
@@ -184,6 +210,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(&args, output).await,
         Command::Serve(args) => serve::run(args, config).await,
         Command::Ingest(args) => ingest::run(args, config, output).await,
+        Command::Attach(args) => attach::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,
         Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,

@@ -1,13 +1,13 @@
 //! The text files of a folder, and the guards made from their paths.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::text_file::TextFile;
 use super::{GuardRule, IngestError};
 use crate::chunk::Metadata;
 use crate::relationship::Object;
+use crate::relationship::tuple::encoded_id;
 
 const EXTENSIONS: [&str; 4] = ["markdown", "md", "text", "txt"];
 
@@ -71,28 +71,11 @@ fn text_file(root: &Path, path: PathBuf, rule: &GuardRule) -> Result<TextFile, I
     let (document_id, guard) = match rule {
         GuardRule::One(guard) => (name(relative)?, guard.clone()),
         GuardRule::Type(type_name) => {
-            let id = object_id(&name(&relative.with_extension(""))?);
+            let id = encoded_id(&name(&relative.with_extension(""))?);
             let guard = Object::parse(&format!("{type_name}:{id}"))
                 .map_err(|e| IngestError::file(&path, format!("gives no guard: {e}")))?;
             (guard.as_str().to_owned(), guard)
         }
     };
     Ok(TextFile { path, document_id, guard, title: None, metadata: Metadata::new() })
-}
-
-/// Percent-encodes what an object's id cannot hold, and `%` itself, so that two paths never give one id.
-fn object_id(path: &str) -> String {
-    let mut id = String::with_capacity(path.len());
-    for character in path.chars() {
-        let is_reserved = matches!(character, ':' | '#' | '%' | '*');
-        if is_reserved || character.is_whitespace() || character.is_control() {
-            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-                // Writing to a string does not fail.
-                write!(id, "%{byte:02X}").unwrap_or_default();
-            }
-        } else {
-            id.push(character);
-        }
-    }
-    id
 }

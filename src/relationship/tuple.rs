@@ -6,7 +6,7 @@
 
 mod condition;
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 pub(super) use condition::canonical_value;
@@ -47,6 +47,23 @@ pub(crate) fn shown(value: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// Percent-encodes what an object's id cannot hold, and `%` itself, so that two texts never give one id.
+pub(crate) fn encoded_id(text: &str) -> String {
+    let mut id = String::with_capacity(text.len());
+    for character in text.chars() {
+        let is_reserved = matches!(character, ':' | '#' | '%' | '*');
+        if is_reserved || character.is_whitespace() || character.is_control() {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a string does not fail.
+                write!(id, "%{byte:02X}").unwrap_or_default();
+            }
+        } else {
+            id.push(character);
+        }
+    }
+    id
 }
 
 /// A type of the authorization model, such as `document`.

@@ -19,8 +19,10 @@ use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::chunk::{Candidate, Chunk, Document};
 use crate::relationship::Object;
 
+mod attach;
 mod collection;
 mod filter;
+mod guard_template;
 mod ingest;
 mod layout;
 mod overview;
@@ -31,6 +33,8 @@ mod search;
 
 use overview::Overviews;
 
+pub use attach::{Attach, Attached};
+pub use guard_template::{GuardTemplate, TemplateError};
 pub use layout::{ForeignLayout, Layout};
 pub use path::{Path, PathError};
 pub use payload::point_id;

@@ -137,7 +137,11 @@ impl QdrantStore {
     }
 
     /// Runs the operations in order; they are applied and durable when it returns.
-    async fn update(&self, collection: &str, operations: Vec<PointsUpdateOperation>) -> Result<(), VectorStoreError> {
+    pub(super) async fn update(
+        &self,
+        collection: &str,
+        operations: Vec<PointsUpdateOperation>,
+    ) -> Result<(), VectorStoreError> {
         let sent = operations.len();
         let request = UpdateBatchPoints {
             collection_name: collection.to_owned(),

@@ -46,6 +46,11 @@ impl Path {
         &self.first
     }
 
+    /// Whether it is a name at the top of the payload.
+    pub(super) fn is_top(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// As Qdrant writes it in filters, selectors and indexes.
     pub(super) fn key(&self) -> String {
         let names: Vec<Cow<'_, str>> = self.names().map(|name| quoted_if_needed(name)).collect();

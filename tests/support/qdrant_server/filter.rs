@@ -59,13 +59,13 @@ fn field_holds(field: &FieldCondition, point: &Point) -> Result<bool, Status> {
 }
 
 fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
-    let text = |value: &&Value| match &value.kind {
-        Some(Kind::StringValue(text)) => Some(text.clone()),
+    let texts = found.iter().filter_map(|value| match &value.kind {
+        Some(Kind::StringValue(text)) => Some(text),
         _ => None,
-    };
+    });
     Ok(match wanted {
-        MatchValue::Keyword(keyword) => found.iter().filter_map(text).any(|text| text == *keyword),
-        MatchValue::Keywords(any) => found.iter().filter_map(text).any(|text| any.strings.contains(&text)),
+        MatchValue::Keyword(keyword) => texts.clone().any(|text| text == keyword),
+        MatchValue::Keywords(any) => texts.clone().any(|text| any.strings.contains(text)),
         // `2.0` is no integer.
         MatchValue::Integer(number) => found.iter().any(|value| value.kind == Some(Kind::IntegerValue(*number))),
         MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),

@@ -1,0 +1,294 @@
+//! What does authorization cost in front of Qdrant, and does it cost recall?
+//!
+//! The same collection and the same questions, searched by the adapter without any authorization (the baseline) and by a
+//! retrieval whose visible set is known, at several shares of visible chunks, in turn. Recall is against a scan of what is
+//! visible. 100,000 × 384 around 1,000 centres, ten chunks to a guard.
+//!
+//! A real server is needed: `QDRANT_URL` names one that runs, `QDRANT_BIN` (or the PATH) one to start. Without it a small
+//! server in this process stands in, with a small corpus, so that the bench itself is run; its figures say nothing.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::indexing_slicing,
+    reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
+)]
+
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "../tests/support/dice.rs"]
+mod dice;
+#[path = "../tests/support/qdrant_process.rs"]
+mod qdrant_process;
+#[path = "../tests/support/qdrant_server.rs"]
+mod qdrant_server;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use dice::Dice;
+use qdrant_process::Qdrant;
+use qdrant_server::QdrantServer;
+use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::chunk::{Chunk, Document, Metadata};
+use ragward::identity::Principal;
+use ragward::relationship::{Object, Relation};
+use ragward::retrieval::request::RetrievalParts;
+use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
+use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore};
+use roaring::RoaringBitmap;
+use tokio::time::Instant;
+
+const TOP_K: usize = 10;
+const CHUNKS_PER_GUARD: usize = 10;
+const CALLERS: usize = 16;
+/// Of all guards, in 10,000.
+const SHARES: [usize; 7] = [1, 10, 100, 1_000, 4_000, 9_000, 9_900];
+/// Documents of one call.
+const BATCH: usize = 500;
+
+/// How much is measured.
+struct Size {
+    chunks: usize,
+    dimension: usize,
+    centres: usize,
+    queries: usize,
+    /// Requests of each of the concurrent callers.
+    each: usize,
+}
+
+/// Allows the guards of some numbers, and knows them all at once.
+struct Known {
+    open: HashSet<Object>,
+}
+
+#[async_trait]
+impl Authorizer for Known {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answers = batch.checks.iter().enumerate();
+        Ok(answers.map(|(position, c)| Answer { position, allowed: self.open.contains(&c.object) }).collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let shown = (0..).zip(query.guards.iter()).filter(|(_, guard)| self.open.contains(*guard));
+        Ok(Some(Arc::new(shown.map(|(position, _)| position).collect())))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok(String::new())
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+/// One way of answering: the ids of the chunks.
+#[derive(Clone)]
+enum Way {
+    Unfiltered(Arc<QdrantStore>),
+    Authorized(Arc<Retriever>),
+}
+
+#[derive(Clone, Copy)]
+struct Figures {
+    p50: Duration,
+    per_second: f64,
+    recall: f64,
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(run());
+}
+
+async fn run() {
+    let real = Size { chunks: 100_000, dimension: 384, centres: 1_000, queries: 100, each: 50 };
+    let small = Size { chunks: 2_000, dimension: 16, centres: 50, queries: 10, each: 2 };
+    if let Some(server) = Qdrant::find().await {
+        measure(&server.url, &real).await;
+    } else {
+        println!("no Qdrant: the mechanics only, over a small server in this process; the figures say nothing\n");
+        let server = QdrantServer::start().await;
+        measure(&server.address, &small).await;
+    }
+}
+
+async fn measure(url: &str, size: &Size) {
+    let collection = format!("ragward-bench-{}", ulid::Ulid::new());
+    let store = Arc::new(QdrantStore::new(&QdrantConfig::new(url)).unwrap());
+    let exact = Arc::new(QdrantStore::new(&QdrantConfig { exact: true, ..QdrantConfig::new(url) }).unwrap());
+    let mut dice = Dice::new(1);
+    let centres: Vec<Vec<f32>> = (0..size.centres).map(|_| vector(&mut dice, size.dimension)).collect();
+    let started = Instant::now();
+    fill(&store, &collection, size, &centres, &mut dice).await;
+    println!("{} chunks put in and durable in {:.1?}", size.chunks, started.elapsed());
+    let queries: Vec<Vec<f32>> = (0..size.queries).map(|_| near(&mut dice, &centres)).collect();
+
+    println!(
+        "{:>8} {:>10} {:>10} {:>7} {:>10} {:>10} {:>7} {:>8} {:>8}",
+        "visible", "p50 all", "p50 ours", "ratio", "all/s", "ours/s", "ratio", "r. all", "r. ours"
+    );
+    for share in SHARES {
+        let open: HashSet<Object> = (0..size.chunks / CHUNKS_PER_GUARD)
+            .filter(|number| number % 10_000 * 7_919 % 10_000 < share)
+            .map(guard)
+            .collect();
+        if open.is_empty() {
+            continue;
+        }
+        let table = exact.guards(&collection).await.unwrap().unwrap();
+        let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| open.contains(*guard)).map(|(at, _)| at);
+        let scope = Scope::Guards { positions: positions.collect(), table };
+        let authorized = Way::Authorized(Arc::new(retriever(&store, Known { open })));
+        let unfiltered = Way::Unfiltered(Arc::clone(&store));
+        let all = figures(&unfiltered, &exact, &collection, &Scope::Everything, &queries, size).await;
+        let ours = figures(&authorized, &exact, &collection, &scope, &queries, size).await;
+        println!(
+            "{:>7}% {:>10.2?} {:>10.2?} {:>7.2} {:>10.0} {:>10.0} {:>7.2} {:>8.3} {:>8.3}",
+            share as f64 / 100.0,
+            all.p50,
+            ours.p50,
+            ours.p50.as_secs_f64() / all.p50.as_secs_f64(),
+            all.per_second,
+            ours.per_second,
+            ours.per_second / all.per_second,
+            all.recall,
+            ours.recall,
+        );
+    }
+    println!("\np50: one caller; per second: {CALLERS} callers. Goals: p50 ratio <= 1.5, throughput ratio >= 0.7,");
+    println!("recall of ours >= that of all. The unfiltered search does not read the chunks' texts; ours does.");
+    println!("The collection {collection} is left in the server.");
+}
+
+async fn figures(
+    way: &Way,
+    exact: &QdrantStore,
+    collection: &str,
+    scope: &Scope,
+    queries: &[Vec<f32>],
+    size: &Size,
+) -> Figures {
+    let (mut found, mut wanted) = (0, 0);
+    let mut times = Vec::new();
+    for query in queries {
+        let best = exact.search(&search(collection, query, scope.clone())).await.unwrap();
+        let started = Instant::now();
+        let ids = way.ask(collection, query).await;
+        times.push(started.elapsed());
+        wanted += best.len();
+        found += best.iter().filter(|candidate| ids.contains(&candidate.chunk_id)).count();
+    }
+    times.sort_unstable();
+    let started = Instant::now();
+    let callers = (0..CALLERS).map(|caller| {
+        let (way, collection, queries) = (way.clone(), collection.to_owned(), queries.to_vec());
+        let each = size.each;
+        tokio::spawn(async move {
+            for number in 0..each {
+                way.ask(&collection, &queries[(caller * each + number) % queries.len()]).await;
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.unwrap();
+    }
+    let per_second = (CALLERS * size.each) as f64 / started.elapsed().as_secs_f64();
+    Figures { p50: times[times.len() / 2], per_second, recall: f64::from(found as u32) / wanted as f64 }
+}
+
+impl Way {
+    async fn ask(&self, collection: &str, query: &[f32]) -> HashSet<String> {
+        match self {
+            Self::Unfiltered(store) => {
+                let found = store.search(&search(collection, query, Scope::Everything)).await.unwrap();
+                found.into_iter().map(|candidate| candidate.chunk_id).collect()
+            }
+            Self::Authorized(retriever) => {
+                let parts = RetrievalParts {
+                    principal: Ok(Principal::stated("user:anne").unwrap()),
+                    collection: collection.to_owned(),
+                    query: Some(Query::Vector(query.to_vec())),
+                    top_k: TOP_K as u32,
+                    filter: None,
+                    min_score: None,
+                    per_document_max: 0,
+                    consistency: Consistency::MinimizeLatency,
+                    page_token: None,
+                };
+                let request = RetrievalRequest::new(parts, 100).unwrap();
+                let deadline = Instant::now() + Duration::from_mins(1);
+                let retrieval = retriever.retrieve(&request, deadline).await.unwrap();
+                retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect()
+            }
+        }
+    }
+}
+
+fn search(collection: &str, query: &[f32], scope: Scope) -> Search {
+    Search {
+        collection: collection.to_owned(),
+        query: Query::Vector(query.to_vec()),
+        filter: None,
+        scope,
+        narrowing: None,
+        min_score: None,
+        per_document_max: None,
+        limit: TOP_K,
+    }
+}
+
+fn retriever(store: &Arc<QdrantStore>, authorizer: Known) -> Retriever {
+    let config = RetrievalConfig {
+        relation: Relation::parse("can_read").unwrap(),
+        top_k_max: 100,
+        candidates_max: 10_000,
+        guards_checked_max: 200_000,
+        pages: Pages::new(Duration::from_mins(1)).unwrap(),
+        explain_plan: false,
+    };
+    let store = Arc::clone(store);
+    Retriever::new(Arc::new(authorizer), store, config)
+}
+
+fn guard(number: usize) -> Object {
+    Object::parse(&format!("document:{number}")).unwrap()
+}
+
+async fn fill(store: &QdrantStore, collection: &str, size: &Size, centres: &[Vec<f32>], dice: &mut Dice) {
+    let documents: Vec<usize> = (0..size.chunks / CHUNKS_PER_GUARD).collect();
+    for batch in documents.chunks(BATCH) {
+        let document = |number: &usize| {
+            let id = format!("d{number}");
+            let chunks = (0..CHUNKS_PER_GUARD).map(|place| Chunk {
+                id: format!("{id}#{place}"),
+                document_id: id.clone(),
+                guard: guard(*number),
+                title: String::new(),
+                text: "words of a chunk".to_owned(),
+                metadata: Metadata::new(),
+                vector: near(dice, centres),
+            });
+            Document { id: id.clone(), title: String::new(), chunks: chunks.collect() }
+        };
+        store.upsert(collection, batch.iter().map(document).collect()).await.unwrap();
+    }
+}
+
+/// Numbers around 0.
+fn vector(dice: &mut Dice, dimension: usize) -> Vec<f32> {
+    (0..dimension).map(|_| dice.below(2_001) as f32 / 1_000.0 - 1.0).collect()
+}
+
+/// A vector around one of the centres.
+fn near(dice: &mut Dice, centres: &[Vec<f32>]) -> Vec<f32> {
+    let centre = &centres[dice.below(centres.len())];
+    centre.iter().map(|x| x + (dice.below(2_001) as f32 / 1_000.0 - 1.0) * 0.6).collect()
+}

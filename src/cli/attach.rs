@@ -1,0 +1,92 @@
+//! `ragward attach`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::{Failure, Output};
+use crate::app;
+use crate::config::{Config, Overrides, VectorStoreKind};
+use crate::vector_store::qdrant::{Attach, Attached, GuardTemplate};
+
+/// Making an index of a large collection takes its time.
+const CALL_TIMEOUT: Duration = Duration::from_mins(10);
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
+    /// The Qdrant collection; `[vector_store.qdrant.collections.NAME]` says who fills it.
+    collection: String,
+    /// Writes each point's guard, made from a field of its payload: `document:{metadata.source}`. Without it, points
+    /// must have their guards already.
+    #[arg(long, value_name = "TEMPLATE")]
+    guard: Option<String>,
+    /// Replaces guards that are there and differ.
+    #[arg(long, requires = "guard")]
+    replace: bool,
+    /// Says what would be done, and does nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    collection: String,
+    dry_run: bool,
+    #[serde(flatten)]
+    attached: Attached,
+}
+
+pub(super) async fn run(args: AttachArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let template = args.guard.as_deref().map(GuardTemplate::parse).transpose();
+    let template = template.map_err(|e| Failure::usage(format!("`--guard`: {e}")))?;
+    let config = Config::load(config.as_deref(), &Overrides::default())?;
+    if config.vector_store.kind != VectorStoreKind::Qdrant {
+        let text = "`vector_store.kind` is not `qdrant`; name the configuration of your Qdrant with `--config`";
+        return Err(Failure::usage(text));
+    }
+    let store = app::open_qdrant(&config, CALL_TIMEOUT)?;
+    let attach = Attach { template, replace: args.replace, dry_run: args.dry_run };
+    let bar = progress();
+    let attached = store
+        .attach(&args.collection, &attach, |attached, points| {
+            bar.set_length(points.max(attached.points));
+            bar.set_position(attached.points);
+        })
+        .await;
+    bar.finish_and_clear();
+    let attached = attached.map_err(|e| Failure::coded(e.code(), e.to_string()))?;
+    let shown = Shown { collection: args.collection, dry_run: args.dry_run, attached };
+    output.result(&shown, || shown.lines().join("\n"))
+}
+
+impl Shown {
+    fn lines(&self) -> Vec<String> {
+        let Self { collection, dry_run, attached } = self;
+        let Attached { points, guarded, written, kept, unguarded, indexes, examples, unguarded_examples } = attached;
+        let (gets, makes) = if *dry_run { ("would get", "would be made") } else { ("got", "made") };
+        let mut lines = vec![format!("collection `{collection}`: {points} points")];
+        lines.extend(indexes.iter().map(|field| format!("an index on `{field}` {makes}")));
+        lines.push(format!("{guarded} have their guard already, {written} {gets} one"));
+        lines.extend(examples.iter().map(|(point, guard)| format!("  {point}  {guard}")));
+        if *kept > 0 {
+            lines.push(format!("{kept} have another guard and keep it; `--replace` replaces those that can be made"));
+        }
+        if *unguarded > 0 {
+            lines.push(format!("{unguarded} have no guard and are shown to nobody, among them:"));
+            lines.extend(unguarded_examples.iter().map(|point| format!("  {point}")));
+        }
+        lines
+    }
+}
+
+fn progress() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} points {wide_bar} {eta}");
+    ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}

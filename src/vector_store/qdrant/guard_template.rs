@@ -1,0 +1,125 @@
+//! From a value of a payload to the guard that it stands for, `document:{metadata.source}`.
+
+use std::borrow::Cow;
+
+use super::layout::Fields;
+use super::path::{Path, PathError, scalar};
+use crate::relationship::tuple::{encoded_id, shown};
+use crate::relationship::{Object, ParseError};
+
+/// A type and an id with one value in it. Two values never give one guard: what an id cannot hold is written as `%` and
+/// hexadecimal digits, and so is `%`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardTemplate {
+    before: String,
+    path: Path,
+    after: String,
+}
+
+/// Why a text is no template.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// Not one pair of braces after a type.
+    #[error("`{}` must be a type, a colon and an id with one field in braces: `document:{{metadata.source}}`", shown(.0))]
+    Form(String),
+    /// No field.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// No value would make an object of it.
+    #[error(transparent)]
+    Object(#[from] ParseError),
+}
+
+impl GuardTemplate {
+    /// Takes a template apart.
+    ///
+    /// # Errors
+    /// When it has not the form, or no value would make an object of it.
+    pub fn parse(text: &str) -> Result<Self, TemplateError> {
+        let form = || TemplateError::Form(text.to_owned());
+        let (before, rest) = text.split_once('{').ok_or_else(form)?;
+        let (path, after) = rest.split_once('}').ok_or_else(form)?;
+        // The type is a literal: no value may choose it.
+        if !before.contains(':') || after.contains(['{', '}']) || before.contains('}') || path.contains('{') {
+            return Err(form());
+        }
+        Object::parse(&format!("{before}x{after}"))?;
+        Ok(Self { before: before.to_owned(), path: Path::parse(path)?, after: after.to_owned() })
+    }
+
+    /// The field that it takes.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The guard of a point; `None` when the field has no text or whole number, or the guard would be too long.
+    pub(super) fn guard(&self, payload: &Fields) -> Option<Object> {
+        let value = scalar(self.path.find(payload)?).filter(|value| !value.is_empty())?;
+        let Self { before, after, .. } = self;
+        let id: Cow<'_, str> = encoded_id(&value).into();
+        Object::parse(&format!("{before}{id}{after}")).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qdrant_client::qdrant::Value as Payload;
+
+    use super::*;
+
+    fn guard(template: &str, value: impl Into<Payload>) -> Option<String> {
+        let template = GuardTemplate::parse(template).expect("a template");
+        let payload = Fields::from([("source".to_owned(), value.into())]);
+        template.guard(&payload).map(|guard| guard.to_string())
+    }
+
+    #[test]
+    fn a_value_becomes_the_id() {
+        let rows = [
+            ("document:{source}", "docs/a.md", Some("document:docs/a.md")),
+            ("document:kb/{source}", "7", Some("document:kb/7")),
+            ("document:{source}@v1", "a", Some("document:a@v1")),
+            ("document:{source}", "*", Some("document:%2A")),
+            ("document:{source}", "a:b#c d%\n", Some("document:a%3Ab%23c%20d%25%0A")),
+            ("document:{source}", "caf\u{e9}", Some("document:caf\u{e9}")),
+            ("document:{source}", "", None),
+        ];
+        for (template, value, expected) in rows {
+            assert_eq!(guard(template, value).as_deref(), expected, "{template} {value:?}");
+        }
+        assert_eq!(guard("document:{source}", 42_i64).as_deref(), Some("document:42"));
+        for none in
+            [Payload::from(1.5), Payload::from(true), Payload { kind: None }, Payload::from(vec![Payload::from("a")])]
+        {
+            assert_eq!(guard("document:{source}", none), None);
+        }
+        assert_eq!(guard("document:{source}", "x".repeat(300)), None);
+        assert_eq!(guard("document:{elsewhere}", "a"), None);
+    }
+
+    #[test]
+    fn a_template_has_a_type_and_one_field() {
+        let bad = [
+            "",
+            "document",
+            "document:a",
+            "{source}",
+            "{type}:{id}",
+            "{a}:x",
+            "document:{a}{b}",
+            "document:{a}/{b}",
+            "document:{}",
+            "document:{a",
+            "document:a}",
+            "document:{a[0]}",
+            "document:x#{a}",
+            ":{a}",
+            "doc ument:{a}",
+            "document:}{a}",
+            "document:{{a}}",
+        ];
+        for template in bad {
+            assert!(GuardTemplate::parse(template).is_err(), "{template}");
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Retrieval over Qdrant's wire: in every plan the answer is that of a corpus which holds only what the user sees, and no
+//! lie of a hint, and nothing that a payload holds, shows more.
+#![cfg(test)]
+
+#[expect(dead_code, reason = "nothing is deleted or counted here")]
+#[path = "support/brute_force.rs"]
+mod brute_force;
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "support/dice.rs"]
+mod dice;
+#[path = "support/qdrant_server.rs"]
+mod qdrant_server;
+
+use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use brute_force::World;
+use dice::Dice;
+use qdrant_client::qdrant::{PointStruct, Value as Payload};
+use qdrant_server::QdrantServer;
+use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::chunk::{Candidate, Chunk, Document, Metadata};
+use ragward::identity::Principal;
+use ragward::relationship::{Object, Relation};
+use ragward::retrieval::request::RetrievalParts;
+use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
+use ragward::vector_store::{DocumentStore, Query, Scope, Search};
+use roaring::RoaringBitmap;
+use tokio::time::Instant;
+
+const GUARDS: usize = 30;
+const COLLECTION: &str = "docs";
+
+/// Allows a set of guards, and says what it likes of the visible set.
+#[derive(Clone)]
+struct Permissive {
+    open: BTreeSet<String>,
+    hint: Option<Lie>,
+    is_local: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lie {
+    Truth,
+    Everything,
+    Nothing,
+    Inverted,
+    EveryOther,
+    /// Positions that no guard has.
+    Elsewhere,
+}
+
+impl Lie {
+    const ALL: [Self; 6] =
+        [Self::Truth, Self::Everything, Self::Nothing, Self::Inverted, Self::EveryOther, Self::Elsewhere];
+
+    /// Whether it hides nothing that is visible.
+    fn is_generous(self) -> bool {
+        matches!(self, Self::Truth | Self::Everything)
+    }
+}
+
+#[async_trait]
+impl Authorizer for Permissive {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answers = batch.checks.iter().enumerate();
+        Ok(answers.map(|(position, c)| Answer { position, allowed: self.open.contains(c.object.as_str()) }).collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let Some(lie) = self.hint else { return Ok(None) };
+        let is_told = |position: u32, guard: &Object| {
+            let open = self.open.contains(guard.as_str());
+            match lie {
+                Lie::Truth => open,
+                Lie::Everything => true,
+                Lie::Nothing | Lie::Elsewhere => false,
+                Lie::Inverted => !open,
+                Lie::EveryOther => position.is_multiple_of(2),
+            }
+        };
+        let shown = (0..).zip(query.guards.iter()).filter(|(at, guard)| is_told(*at, guard)).map(|(at, _)| at);
+        let mut shown: RoaringBitmap = shown.collect();
+        if lie == Lie::Elsewhere {
+            shown.insert_range(1_000..2_000);
+        }
+        Ok(Some(Arc::new(shown)))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+
+    fn is_local(&self) -> bool {
+        self.is_local
+    }
+}
+
+fn guard(number: usize) -> String {
+    format!("document:{number}")
+}
+
+/// Documents of some chunks each, behind random guards, in few directions, so that scores are often equal.
+fn corpus(dice: &mut Dice) -> Vec<Document> {
+    let mut documents = Vec::new();
+    for number in 0..40 {
+        let id = format!("d{number:02}");
+        let chunks = 0..=dice.below(6);
+        let chunks = chunks.map(|place| Chunk {
+            id: format!("{id}#{place}"),
+            document_id: id.clone(),
+            guard: Object::parse(&guard(dice.below(GUARDS))).expect("an object"),
+            title: String::new(),
+            text: "words".to_owned(),
+            metadata: Metadata::new(),
+            vector: vec![1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))],
+        });
+        documents.push(Document { id: id.clone(), title: String::new(), chunks: chunks.collect() });
+    }
+    documents
+}
+
+fn retriever(store: &Arc<QdrantStore>, authorizer: Permissive) -> Retriever {
+    let config = RetrievalConfig {
+        relation: Relation::parse("can_read").expect("a relation"),
+        top_k_max: 1_000,
+        candidates_max: 1_000,
+        guards_checked_max: 1_000,
+        pages: Pages::new(Duration::from_mins(1)).expect("a key"),
+        explain_plan: true,
+    };
+    let store = Arc::clone(store);
+    Retriever::new(Arc::new(authorizer), store, config)
+}
+
+async fn ask(retriever: &Retriever, vector: &[f32], top_k: usize, per_document_max: u32) -> Retrieval {
+    let parts = RetrievalParts {
+        principal: Ok(Principal::stated("user:anne").expect("a user")),
+        collection: COLLECTION.to_owned(),
+        query: Some(Query::Vector(vector.to_vec())),
+        top_k: u32::try_from(top_k).expect("small"),
+        filter: None,
+        min_score: None,
+        per_document_max,
+        consistency: Consistency::MinimizeLatency,
+        page_token: None,
+    };
+    let request = RetrievalRequest::new(parts, 1_000).expect("a request");
+    retriever.retrieve(&request, Instant::now() + Duration::from_secs(30)).await.expect("an answer")
+}
+
+fn candidates(retrieval: &Retrieval) -> Vec<Candidate> {
+    let candidate = |retrieved: &ragward::retrieval::Retrieved| {
+        let chunk = retrieved.chunk.item();
+        Candidate { chunk_id: chunk.id.clone(), guard: chunk.guard.clone(), score: retrieved.score }
+    };
+    retrieval.chunks.iter().map(candidate).collect()
+}
+
+/// A search as brute force takes it.
+fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
+    Search {
+        collection: COLLECTION.to_owned(),
+        query: Query::Vector(vector.to_vec()),
+        filter: None,
+        scope: Scope::Everything,
+        narrowing: None,
+        min_score: None,
+        per_document_max: usize::try_from(per_document_max).ok().and_then(NonZeroUsize::new),
+        limit,
+    }
+}
+
+fn chosen(dice: &mut Dice, of_ten: usize) -> BTreeSet<String> {
+    (0..GUARDS).filter(|_| dice.below(10) < of_ten).map(guard).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_plan_answers_as_the_private_corpus() {
+    let mut plans: BTreeSet<&str> = BTreeSet::new();
+    for seed in 0..3 {
+        let mut dice = Dice::new(seed);
+        let server = QdrantServer::start().await;
+        let mut world = World::default();
+        let documents = corpus(&mut dice);
+        world.upsert(&documents);
+        // Guards listed, sent in parts, turned round; or too many to be listed at all.
+        for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
+            let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.address) };
+            let config = QdrantConfig { guards_max, guards_per_filter_max, ..exact };
+            let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+            store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
+            for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
+                for of_ten in [0, 1, 4, 10] {
+                    let open = chosen(&mut dice, of_ten);
+                    let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+                    let retriever = retriever(&store, Permissive { open: open.clone(), hint, is_local });
+                    for (top_k, per_document_max) in [(1, 0), (10, 0), (10, 1), (200, 2)] {
+                        let vector = [1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))];
+                        let retrieval = ask(&retriever, &vector, top_k, per_document_max).await;
+                        println!("seed {seed}, {guards_max}, {hint:?}, {of_ten}, {top_k}, {:?}", retrieval.plan);
+                        world.check(&search(&vector, top_k, per_document_max), Some(&visible), &candidates(&retrieval));
+                        let is_full = retrieval.chunks.len() == top_k;
+                        let expected = if is_full { Completion::Complete } else { Completion::Exhausted };
+                        assert_eq!(retrieval.completion, expected);
+                        plans.extend(retrieval.plan.rounds.iter().map(|round| round.plan));
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(plans, BTreeSet::from(["list_then_search", "search_then_check", "visible_set_search"]));
+}
+
+/// Corrupt all hints: nothing that is shut is shown, and where a hint hides nothing, the answer is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_about_the_visible_set_show_nothing() {
+    for seed in 0..4 {
+        let mut dice = Dice::new(seed);
+        let server = QdrantServer::start().await;
+        let config = QdrantConfig { exact: true, guards_per_filter_max: 5, ..QdrantConfig::new(&server.address) };
+        let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+        let mut world = World::default();
+        let documents = corpus(&mut dice);
+        world.upsert(&documents);
+        store.upsert(COLLECTION, documents).await.expect("taken in");
+        for lie in Lie::ALL {
+            for of_ten in [0, 2, 8] {
+                let open = chosen(&mut dice, of_ten);
+                let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+                let retriever = retriever(&store, Permissive { open: open.clone(), hint: Some(lie), is_local: true });
+                for (top_k, per_document_max) in [(5, 0), (50, 0), (50, 1)] {
+                    let retrieval = ask(&retriever, &[1.0, 2.0], top_k, per_document_max).await;
+                    let found = candidates(&retrieval);
+                    assert!(found.iter().all(|c| open.contains(c.guard.as_str())), "seed {seed}, {lie:?}: {found:?}");
+                    if lie.is_generous() {
+                        println!("seed {seed}, {lie:?}, {of_ten}, {top_k}, {:?}", retrieval.plan);
+                        world.check(&search(&[1.0, 2.0], top_k, per_document_max), Some(&visible), &found);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// INVARIANT (nothing visible, nothing found).
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sees_nothing_gets_nothing_in_every_plan() {
+    let server = QdrantServer::start().await;
+    let config = QdrantConfig::new(&server.address);
+    QdrantStore::new(&config).expect("a store").upsert(COLLECTION, corpus(&mut Dice::new(1))).await.expect("taken in");
+    for guards_max in [1_000, 1] {
+        let store = Arc::new(QdrantStore::new(&QdrantConfig { guards_max, ..config.clone() }).expect("a store"));
+        for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
+            let nobody = Permissive { open: BTreeSet::new(), hint, is_local };
+            server.take_queries();
+            let retrieval = ask(&retriever(&store, nobody), &[1.0, 0.0], 10, 0).await;
+            assert!(retrieval.chunks.is_empty());
+            assert_eq!(retrieval.completion, Completion::Exhausted);
+            let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == "search_then_check");
+            assert_eq!(server.take_queries().is_empty(), !is_searched, "{:?}", retrieval.plan);
+        }
+    }
+}
+
+/// Another program rewrites every guard after the list was taken: what counts is the guard that is there now.
+#[tokio::test(flavor = "multi_thread")]
+async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
+    type Change = fn(usize) -> Payload;
+    let server = QdrantServer::start().await;
+    let config =
+        QdrantConfig { overview_age_max: Duration::from_hours(1), exact: true, ..QdrantConfig::new(&server.address) };
+    let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+    let documents = corpus(&mut Dice::new(7));
+    store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
+    let open: BTreeSet<String> = (0..GUARDS / 2).map(guard).collect();
+    let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+    let every_plan = [(Some(Lie::Truth), true), (Some(Lie::Everything), true), (None, true), (None, false)];
+    let retrievers =
+        every_plan.map(|(hint, is_local)| retriever(&store, Permissive { open: open.clone(), hint, is_local }));
+    for retriever in &retrievers {
+        assert_eq!(ask(retriever, &[1.0, 0.0], 5, 0).await.chunks.len(), 5);
+    }
+    let changes: [(Change, usize); 5] = [
+        (|_| Payload::from("document:*"), 0),
+        (|_| Payload::from(7_i64), 0),
+        (|_| Payload::from("document:new"), 0),
+        (|_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
+        // Each behind another of the shut ones, but for the first.
+        (|number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }), 1),
+    ];
+    for (change, shown) in changes {
+        let chunks = documents.iter().flat_map(|document| &document.chunks).enumerate();
+        let points = chunks.map(|(number, chunk)| {
+            let fields = [("chunk_id", &chunk.id), ("document_id", &chunk.document_id), ("text", &chunk.text)];
+            let mut payload: HashMap<String, Payload> =
+                fields.map(|(field, text)| (field.to_owned(), Payload::from(text.as_str()))).into();
+            payload.insert("guard".to_owned(), change(number));
+            PointStruct::new(point_id(&chunk.id), chunk.vector.clone(), payload)
+        });
+        server.put(COLLECTION, points.collect());
+        for retriever in &retrievers {
+            let found = candidates(&ask(retriever, &[1.0, 0.0], 5, 0).await);
+            assert!(found.iter().all(|candidate| visible.contains(candidate.guard.as_str())), "{found:?}");
+            assert_eq!(found.len(), shown, "{found:?}");
+        }
+    }
+}
