@@ -23,11 +23,14 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ragward::authz::embedded::EmbeddedAuthorizer;
+use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
 use ragward::relationship::snapshot::Snapshot;
 use ragward::relationship::store::{OnConflict, RelationshipStore, RelationshipStores, TupleWrite};
-use ragward::relationship::{Object, Relation, RelationshipTuple, User, dsl, store_file};
+use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, dsl, store_file};
 use serde_json::Map;
 use tokio::time::Instant;
 use world::{Random, World};
@@ -70,9 +73,16 @@ fn large(count: usize) {
     let loading = timed(|| store.write_all(tuples, OnConflict::Refuse).unwrap());
     println!("{:<52}{:>12.0}/s", "bulk load, durable and ready for questions", per_second(count, loading));
     println!("{:<52}{:>12.0}/s", "  baseline: the text to a file, synced", per_second(count, writing));
+    let other = tempfile::tempdir().unwrap();
+    let other_stores = RelationshipStores::open(other.path()).unwrap();
+    let (empty, tuples) = (other_stores.default_store_or_new().unwrap(), world.tuples.clone());
+    let model = dsl::load(world::MODEL).unwrap();
+    let loading = timed(|| empty.write_model_with_tuples(model, tuples).unwrap());
+    println!("{:<52}{:>12.0}/s", "  with the model in one transaction (`model load`)", per_second(count, loading));
+    drop((empty, other_stores, other));
     small_writes(&store);
     let snapshot = store.snapshot().unwrap().unwrap();
-    candidates(&world, &snapshot);
+    candidates(&world, &snapshot, &EmbeddedAuthorizer::new(stores.clone()));
     contextual(&snapshot);
     drop((snapshot, store, stores));
 
@@ -128,31 +138,60 @@ fn small_writes(store: &RelationshipStore) {
     println!("{:<52}{next:>12.1?}", "  the next ones, median");
 }
 
-/// One evaluation for all candidates of a user, and, as the baseline, one for each.
-fn candidates(world: &World, snapshot: &Snapshot) {
+/// The candidates of a user as enforcement asks about them, by users who were not asked about before, and again; and as
+/// baselines one evaluation of all of them, and one of each.
+fn candidates(world: &World, snapshot: &Snapshot, authorizer: &EmbeddedAuthorizer) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let relation = Relation::parse("can_read").unwrap();
     let mut random = Random(2);
-    let (mut together, mut apart, mut allowed) = (Vec::new(), Vec::new(), 0);
+    let [mut first, mut again, mut together, mut apart, mut whole] = [const { Vec::new() }; 5];
+    let mut allowed = 0;
     for _ in 0..ASKERS {
-        let user = User::Object(world.user(&mut random));
-        let documents: Vec<Object> = (0..CANDIDATES).map(|_| world.document(&mut random)).collect();
+        let user = world.user(&mut random);
+        let checks = (0..CANDIDATES).map(|_| {
+            let (user, relation) = (user.clone(), relation.clone());
+            Check { user, relation, object: world.document(&mut random) }
+        });
+        let batch = CheckBatch {
+            checks: checks.collect(),
+            contextual: Arc::default(),
+            consistency: Consistency::default(),
+            deadline: Instant::now() + Duration::from_mins(5),
+        };
+        let mut decided = Vec::new();
+        first.push(timed(|| decided = runtime.block_on(authorizer.check(&batch)).unwrap()));
+        again.push(timed(|| runtime.block_on(authorizer.check(&batch)).unwrap()));
+        decided.sort_unstable_by_key(|answer| answer.position);
+        let user = User::Object(user);
+        let mut evaluated = Vec::new();
         together.push(timed(|| {
             let mut evaluation = snapshot.evaluation(&user).unwrap();
-            for document in &documents {
-                allowed += usize::from(evaluation.check(&relation, document, &mut || true).unwrap());
-            }
+            evaluated.extend(
+                batch.checks.iter().map(|check| evaluation.check(&relation, &check.object, &mut || true).unwrap()),
+            );
         }));
+        assert!(decided.iter().map(|answer| answer.allowed).eq(evaluated.iter().copied()), "{user}");
+        allowed += evaluated.into_iter().filter(|allowed| *allowed).count();
         apart.push(timed(|| {
-            for document in &documents {
-                black_box(snapshot.check(&user, &relation, document).unwrap());
+            for check in &batch.checks {
+                black_box(snapshot.check(&user, &relation, &check.object).unwrap());
             }
         }));
+        let documents = TypeName::parse("document").unwrap();
+        whole.push(timed(|| snapshot.visible_set(&user, &relation, &documents, &mut || true).unwrap()));
     }
     let share = 100 * allowed / (ASKERS * CANDIDATES);
     println!("{CANDIDATES} candidates of one user, {ASKERS} users, {share} % allowed");
-    println!("{:<52}{:>12.1?}", "  median", median(&mut together));
-    println!("{:<52}{:>12.1?}", "  99th percentile", together[together.len() * 99 / 100]);
-    println!("{:<52}{:>12.1?}", "  baseline: nothing kept between checks, median", median(&mut apart));
+    for (name, mut times) in [
+        ("  a batch of the authorizer, first of its user", first),
+        ("  the same again (nothing is kept in between)", again),
+        ("  baseline: checks that share one evaluation", together),
+        ("  baseline: nothing shared between checks", apart),
+        ("  the whole visible set, for comparison", whole),
+    ] {
+        let median = median(&mut times);
+        println!("{name:<52}{median:>12.1?}{:>12.1?} (p99)", times[times.len() * 99 / 100]);
+    }
 }
 
 fn contextual(snapshot: &Snapshot) {
@@ -176,10 +215,8 @@ fn keps() {
     }
     let store = store_file::read(&path).unwrap();
     let model_json = ragward::relationship::json::print(store.model.source()).unwrap();
-    let snapshot = Snapshot::new("", std::sync::Arc::new(store.model)).with_tuples(&store.tuples).unwrap();
-    let of = |of: &str| -> Vec<Object> {
-        snapshot.objects_of(&ragward::relationship::TypeName::parse(of).unwrap()).collect()
-    };
+    let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).unwrap();
+    let of = |of: &str| -> Vec<Object> { snapshot.objects_of(&TypeName::parse(of).unwrap()).collect() };
     let (users, documents) = (of("user"), of("document"));
     let relation = Relation::parse("can_read").unwrap();
     let mut random = Random(3);

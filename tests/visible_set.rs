@@ -58,15 +58,33 @@ fn visible(snapshot: &Snapshot, user: &User, relation: &Relation, type_name: &Ty
     set.objects.iter().map(|number| snapshot.object(number).expect("a name").to_string()).collect()
 }
 
+/// Some objects, and which of them are visible, where they are looked for together.
+fn visible_among(
+    snapshot: &Snapshot,
+    user: &User,
+    relation: &Relation,
+    type_name: &TypeName,
+    dice: &mut Dice,
+) -> (BTreeSet<String>, Option<BTreeSet<String>>) {
+    let objects = snapshot.objects_of(type_name).filter(|_| dice.below(3) > 0);
+    let candidates: RoaringBitmap = objects.filter_map(|object| snapshot.object_number(&object)).collect();
+    let named = |objects: &RoaringBitmap| -> BTreeSet<String> {
+        objects.iter().map(|number| snapshot.object(number).expect("a name").to_string()).collect()
+    };
+    let among = snapshot.visible_among(user, relation, type_name, &candidates, &mut || true).expect("decided");
+    (named(&candidates), among.map(|among| named(&among.objects)))
+}
+
 fn oracle(world: &World, tuples: impl IntoIterator<Item = RelationshipTuple>) -> Oracle {
     Oracle::new(world.model.clone(), tuples, &world.context).asked_about(&OBJECTS)
 }
 
 #[test]
 fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
-    let mut visible_objects = 0;
+    let (mut visible_objects, mut decided_together) = (0, 0);
     for seed in seeds(WORLDS) {
         let world = World::random(seed, SIZE);
+        let mut dice = Dice::new(seed);
         let Ok(valid) = ValidModel::new(world.model.clone()).map(Arc::new) else { continue };
         let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
         let snapshot = stored.for_request(&world.contextual, world.context.clone()).expect("fitting contextual tuples");
@@ -83,6 +101,11 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
                 let told: BTreeSet<String> =
                     told.filter(|object| holdings.check(relation.as_str(), object) == Some(true)).collect();
                 assert_eq!(found, checked, "seed {seed}: {subject} {relation} {type_name}, against checks");
+                let (candidates, among) = visible_among(&snapshot, &user, &relation, &type_name, &mut dice);
+                let expected: BTreeSet<String> = checked.intersection(&candidates).cloned().collect();
+                let at = format!("seed {seed}: {subject} {relation} {type_name} among {candidates:?}");
+                assert!(among.as_ref().is_none_or(|among| *among == expected), "{at}: {among:?}, not {expected:?}");
+                decided_together += u64::from(among.is_some_and(|among| !among.is_empty()));
                 assert_eq!(found, told, "seed {seed}: {subject} {relation} {type_name}, against the oracle");
                 let (at_least, at_most) =
                     snapshot.visible_size_hint(&user, &relation, &type_name).expect("a size hint");
@@ -93,6 +116,7 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
         }
     }
     assert!(visible_objects > 10_000, "only {visible_objects} objects were visible: the worlds test nothing");
+    assert!(decided_together > 5_000, "only {decided_together} sets were found among candidates");
 }
 
 /// Another name of the same kind, for everything but wildcards.

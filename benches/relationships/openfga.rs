@@ -1,92 +1,167 @@
-//! The same checks asked of a real `OpenFGA` with its memory datastore, and of Ragward, both over gRPC on loopback by the
-//! same client, which shares the machine with them.
+//! The same checks asked of a real `OpenFGA` with its memory datastore, and of `ragward serve`: each a process of its own on
+//! the same machine, loaded and asked over gRPC by the same client.
 
 #[path = "../../tests/support/openfga.rs"]
 mod server;
 
+use std::fs;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use openfga_client::client as api;
-use ragward::app::App;
-use ragward::authz::openfga::OpenFgaStore;
-use ragward::config::{Config, Overrides};
-use ragward::relationship::store::OnConflict;
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{RelationshipTuple, json};
-use tokio::net::TcpListener;
+use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore, StoreSelector};
+use ragward::relationship::RelationshipTuple;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
 /// Checks of one `BatchCheck`: `OpenFGA`'s default limit.
 const BATCH: usize = 50;
-/// Calls in flight at once.
-const CONCURRENCY: usize = 16;
 const TIME: Duration = Duration::from_secs(5);
+/// Before it is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The unit of the processor times in `/proc`, on every Linux.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 type Checks = std::sync::Arc<Vec<(String, String)>>;
 
-/// Prints checks per second of both, and how they stand to each other and to checks in this process.
+/// How one kind of call went.
+#[derive(Clone, Copy)]
+struct Measured {
+    per_second: f64,
+    /// Processor time of the server for one check.
+    cpu: Duration,
+}
+
+/// Prints checks per second of both, what a check costs each, and how they stand to each other and to checks in this
+/// process.
 pub(crate) fn compare(model: &str, tuples: &[RelationshipTuple], checks: &[(String, String)], in_process: f64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let checks: Checks = std::sync::Arc::new(checks.to_vec());
-        let (channel, store) = ragward(model, tuples).await;
-        let ours = measure(&channel, &store, &checks).await;
+        let (_data, mut process, config) = ragward();
+        let ours = measure(&config, process.id(), model, tuples, &checks).await;
+        process.kill().unwrap();
+        process.wait().unwrap();
         let theirs = match server::OpenFga::start().await {
             Some(server) => {
                 let config = server.config("bench");
-                let store = OpenFgaStore::open(&config).await.unwrap();
-                store.write_model(serde_json::from_str(model).unwrap()).await.unwrap();
-                store.write_tuples(tuples).await.unwrap();
-                let channel = Endpoint::from_shared(config.address.clone()).unwrap().connect().await.unwrap();
-                Some(measure(&channel, store.store_id(), &checks).await)
+                Some(measure(&config, only_child(), model, tuples, &checks).await)
             }
             None => None,
         };
-        println!("{:<36}{:>16}{:>16}", "checks per second, 2 cores", "Check", "BatchCheck");
-        println!("{:<36}{:>16.0}{:>16.0}", "ragward over gRPC", ours.0, ours.1);
-        println!("{:<36}{:>16.0}", "ragward in process, one thread, cold", in_process);
-        if let Some(theirs) = theirs {
-            println!("{:<36}{:>16.0}{:>16.0}", "  baseline: OpenFGA over gRPC", theirs.0, theirs.1);
-            println!("{:<36}{:>15.1}x{:>15.1}x", "over gRPC / OpenFGA", ours.0 / theirs.0, ours.1 / theirs.1);
-            let best = theirs.0.max(theirs.1);
-            println!("{:<36}{:>15.1}x", "ragward's best over gRPC / OpenFGA's", ours.0.max(ours.1) / best);
-            println!("{:<36}{:>15.1}x", "in process / OpenFGA's best", in_process / best);
+        println!("{:<44}{:>14}{:>16}", "checks per second, by calls in flight", "Ragward", "OpenFGA");
+        for (place, kind) in KINDS.iter().enumerate() {
+            let (ours, name) = (ours[place], kind.name());
+            let per_second = |measured: Measured| format!("{:.0}", measured.per_second);
+            let cpu = |measured: Measured| format!("{:.1?}", measured.cpu);
+            let (rate, cost, ratio) = theirs.as_ref().map_or_else(Default::default, |theirs| {
+                let theirs = theirs[place];
+                (per_second(theirs), cpu(theirs), format!("{:.0}x", ours.per_second / theirs.per_second))
+            });
+            println!("{name:<44}{:>14}{rate:>16}{ratio:>8}", per_second(ours));
+            println!("{:<44}{:>14}{cost:>16}", "  processor time of the server for a check", cpu(ours));
         }
+        println!("{:<44}{in_process:>14.0}", "in this process, one thread, cold");
     });
 }
 
-async fn ragward(model: &str, tuples: &[RelationshipTuple]) -> (Channel, String) {
+/// A kind of call: how many checks it holds, and how many calls are in flight.
+struct Kind {
+    batch: usize,
+    callers: usize,
+}
+
+const KINDS: [Kind; 4] = [
+    Kind { batch: 1, callers: 1 },
+    Kind { batch: 1, callers: 16 },
+    Kind { batch: BATCH, callers: 1 },
+    Kind { batch: BATCH, callers: 16 },
+];
+
+impl Kind {
+    fn name(&self) -> String {
+        let call = if self.batch == 1 { "Check".to_owned() } else { format!("BatchCheck of {}", self.batch) };
+        format!("{call}, {} in flight", self.callers)
+    }
+}
+
+/// A server over an empty data directory.
+fn ragward() -> (tempfile::TempDir, Child, OpenFgaConfig) {
     let data = tempfile::tempdir().unwrap();
-    let config = Config::load(None, &Overrides { data: Some(data.path().to_owned()), ..Overrides::default() }).unwrap();
-    let app = App::open(&config).await.unwrap();
-    let store = app.relationships().unwrap().default_store_or_new().unwrap();
-    store.write_model(ValidModel::new(json::parse(model).unwrap()).unwrap()).unwrap();
-    store.write_all(tuples.to_vec(), OnConflict::Refuse).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        app.serve(listener, std::future::pending()).await.unwrap();
-        drop(data);
-    });
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    (endpoint.connect().await.unwrap(), store.id().to_string())
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let process = Command::new(env!("CARGO_BIN_EXE_ragward"))
+        .args(["serve", "--insecure-identity", "--listen", &format!("127.0.0.1:{port}"), "--data"])
+        .arg(data.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    (data, process, OpenFgaConfig::new(format!("http://127.0.0.1:{port}"), StoreSelector::Name("bench".to_owned())))
 }
 
-/// Checks per second, one at a time and in batches.
-async fn measure(channel: &Channel, store: &str, checks: &Checks) -> (f64, f64) {
-    (rate(channel, store, checks, 1).await, rate(channel, store, checks, BATCH).await)
+/// The one other process that this one has started.
+fn only_child() -> u32 {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap());
+    let children: Vec<u32> = children
+        .flat_map(|of_thread| of_thread.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+        .collect();
+    assert_eq!(children.len(), 1, "{children:?}");
+    children[0]
 }
 
-async fn rate(channel: &Channel, store: &str, checks: &Checks, batch: usize) -> f64 {
+/// The processor time that a process has used.
+fn cpu(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name of the program, in brackets, may have spaces; user and system time are the 12th and 13th field after it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
+    Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
+}
+
+/// Loads a server and asks it, once for each kind of call.
+async fn measure(
+    config: &OpenFgaConfig,
+    process: u32,
+    model: &str,
+    tuples: &[RelationshipTuple],
+    checks: &Checks,
+) -> Vec<Measured> {
+    let endpoint = Endpoint::from_shared(config.address.clone()).unwrap();
     let started = Instant::now();
-    let callers: Vec<_> = (0..CONCURRENCY)
+    let channel = loop {
+        match endpoint.connect().await {
+            Ok(channel) => break channel,
+            Err(e) => assert!(started.elapsed() < PATIENCE, "the server does not start: {e}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let store = OpenFgaStore::open(config).await.unwrap();
+    store.write_model(serde_json::from_str(model).unwrap()).await.unwrap();
+    store.write_tuples(tuples).await.unwrap();
+    let mut measured = Vec::new();
+    for kind in &KINDS {
+        rate(&channel, store.store_id(), checks, kind, WARM_UP).await;
+        let (started, before) = (Instant::now(), cpu(process));
+        let done = rate(&channel, store.store_id(), checks, kind, TIME).await;
+        let per_second = super::per_second(done, started.elapsed());
+        measured.push(Measured { per_second, cpu: cpu(process).saturating_sub(before).div_f64(super::float(done)) });
+    }
+    measured
+}
+
+/// How many checks were answered.
+async fn rate(channel: &Channel, store: &str, checks: &Checks, kind: &Kind, time: Duration) -> usize {
+    let (started, batch) = (Instant::now(), kind.batch);
+    let callers: Vec<_> = (0..kind.callers)
         .map(|caller| {
             let mut client = api::OpenFgaServiceClient::new(channel.clone());
             let (store, checks) = (store.to_owned(), std::sync::Arc::clone(checks));
             tokio::spawn(async move {
                 let (mut done, mut next) = (0, caller * 1_009);
-                while started.elapsed() < TIME {
+                while started.elapsed() < time {
                     let asked = (next..next + batch).map(|n| &checks[n % checks.len()]);
                     if batch == 1 {
                         for (user, document) in asked {
@@ -107,7 +182,7 @@ async fn rate(channel: &Channel, store: &str, checks: &Checks, batch: usize) -> 
     for caller in callers {
         done += caller.await.unwrap();
     }
-    super::per_second(done, started.elapsed())
+    done
 }
 
 fn check(store: &str, user: &str, document: &str) -> api::CheckRequest {

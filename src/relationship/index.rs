@@ -338,12 +338,34 @@ impl Index {
 
     /// The nodes of the tuples without a condition that name a user, in no order.
     pub(super) fn nodes(&self, subject: Subject) -> impl Iterator<Item = Node> {
-        self.holdings(subject, Held::Plain)
+        self.holdings(subject, Held::Plain, None)
     }
 
     /// The nodes of the tuples with a condition that name a user, in no order.
     pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
-        self.holdings(subject, Held::Conditioned).flat_map(move |node| {
+        self.with_conditions(self.holdings(subject, Held::Conditioned, None), subject)
+    }
+
+    /// As [`Index::nodes`], of one relation alone.
+    pub(super) fn nodes_of(&self, subject: Subject, relation: RelationId) -> impl Iterator<Item = Node> {
+        self.holdings(subject, Held::Plain, Some(relation))
+    }
+
+    /// As [`Index::conditioned_nodes`], of one relation alone.
+    pub(super) fn conditioned_nodes_of(
+        &self,
+        subject: Subject,
+        relation: RelationId,
+    ) -> impl Iterator<Item = (Node, &StoredCondition)> {
+        self.with_conditions(self.holdings(subject, Held::Conditioned, Some(relation)), subject)
+    }
+
+    fn with_conditions(
+        &self,
+        nodes: impl Iterator<Item = Node>,
+        subject: Subject,
+    ) -> impl Iterator<Item = (Node, &StoredCondition)> {
+        nodes.flat_map(move |node| {
             let subjects = self.conditioned(node);
             let (start, end) = (
                 subjects.partition_point(|(known, _)| *known < subject),
@@ -354,17 +376,18 @@ impl Index {
         })
     }
 
-    fn holdings(&self, subject: Subject, wanted: Held) -> impl Iterator<Item = Node> {
+    /// What a user is named by, of one relation or of all.
+    fn holdings(&self, subject: Subject, wanted: Held, relation: Option<RelationId>) -> impl Iterator<Item = Node> {
         let mut changes: Vec<(Node, Held)> = Vec::new();
         for layer in &self.layers {
-            let newer = layer.holdings(subject);
+            let newer = part_of(layer.holdings(subject), relation, |(node, _)| node.relation);
             if !newer.is_empty() {
                 changes = layer::overlaid(&changes, newer);
             }
         }
         let newer: Vec<Node> =
             changes.iter().filter(|(_, held)| held.includes(wanted)).map(|(node, _)| *node).collect();
-        let older = self.base.nodes(subject, wanted).iter().copied();
+        let older = part_of(self.base.nodes(subject, wanted), relation, |node| node.relation).iter().copied();
         older.filter(move |node| changes.binary_search_by_key(node, |(known, _)| *known).is_err()).chain(newer)
     }
 
@@ -403,6 +426,14 @@ impl Index {
     fn all_names(&self) -> impl Iterator<Item = &Names> {
         std::iter::once(&self.base.names).chain(self.layers.iter().map(|layer| &layer.names))
     }
+}
+
+/// The part of a list, sorted by relation, that is of one relation; all of it when `None`.
+fn part_of<T>(sorted: &[T], relation: Option<RelationId>, of: impl Fn(&T) -> RelationId) -> &[T] {
+    let Some(relation) = relation else { return sorted };
+    let start = sorted.partition_point(|item| of(item) < relation);
+    let rest = sorted.get(start..).unwrap_or_default();
+    rest.get(..rest.partition_point(|item| of(item) == relation)).unwrap_or_default()
 }
 
 /// A number as a position.

@@ -221,12 +221,14 @@ impl Program {
     pub(super) fn admit<'a>(&self, tuple: &'a RelationshipTuple) -> Result<AdmittedTuple<'a>, TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
-        let conditions = self.get(relation).map_or_else(Vec::new, |r| match &user {
-            ResolvedUser::Object(type_id, _) => conditions_of(&r.objects, type_id),
-            ResolvedUser::Wildcard(type_id) => conditions_of(&r.wildcards, type_id),
-            ResolvedUser::Userset(userset, _) => conditions_of(&r.usersets, userset),
-        });
-        if conditions.is_empty() {
+        let takes_user = |with: With| {
+            self.get(relation).is_some_and(|r| match &user {
+                ResolvedUser::Object(type_id, _) => with.is_taken(&r.objects, type_id),
+                ResolvedUser::Wildcard(type_id) => with.is_taken(&r.wildcards, type_id),
+                ResolvedUser::Userset(userset, _) => with.is_taken(&r.usersets, userset),
+            })
+        };
+        if !takes_user(With::Anything) {
             return Err(TupleMisfit::TypeRestriction {
                 user: tuple.user.to_string(),
                 relation: tuple.relation.to_string(),
@@ -240,7 +242,7 @@ impl Program {
                 Some((id.ok_or_else(|| TupleMisfit::UnknownCondition(condition.name().to_owned()))?, condition))
             }
         };
-        if !conditions.contains(&condition.map(|(id, _)| id)) {
+        if !takes_user(With::Exactly(condition.map(|(id, _)| id))) {
             return Err(TupleMisfit::ConditionRestriction {
                 user: tuple.user.to_string(),
                 relation: tuple.relation.to_string(),
@@ -406,7 +408,22 @@ impl Program {
     }
 }
 
-/// The conditions under which a relation takes such a user.
-fn conditions_of<T: PartialEq>(taken: &[(T, Option<ConditionId>)], user: &T) -> Vec<Option<ConditionId>> {
-    taken.iter().filter(|(of, _)| of == user).map(|(_, condition)| *condition).collect()
+/// Which condition a tuple's user comes with.
+#[derive(Clone, Copy)]
+enum With {
+    Anything,
+    Exactly(Option<ConditionId>),
+}
+
+impl With {
+    /// Whether a relation takes such a user with it.
+    fn is_taken<T: PartialEq>(self, taken: &[(T, Option<ConditionId>)], user: &T) -> bool {
+        taken.iter().any(|(of, condition)| {
+            of == user
+                && match self {
+                    Self::Anything => true,
+                    Self::Exactly(with) => with == *condition,
+                }
+        })
+    }
 }

@@ -5,6 +5,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
+use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
 use super::evaluator::expansion::Expansion;
@@ -248,6 +249,22 @@ impl Snapshot {
         self.question(user, relation, type_name)?.visible_set(go_on)
     }
 
+    /// The part of the visible set that is among some objects: what a check of each allows. Its cost follows how many they
+    /// are and what the user holds apart from them (groups, folders); `None` where a check of each is likely to cost less.
+    ///
+    /// # Errors
+    /// As [`Self::visible_set`].
+    pub fn visible_among(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        objects: &RoaringBitmap,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<VisibleSet>, CheckError> {
+        self.question(user, relation, type_name)?.visible_among(objects, go_on)
+    }
+
     /// At least and at most so many objects are in the visible set, without following tuples: exact where only direct ones
     /// count; no upper bound where only following them would tell.
     ///
@@ -441,7 +458,7 @@ impl Snapshot {
     }
 
     /// Puts in any number of tuples that fit the model.
-    pub(super) fn load(&mut self, tuples: impl IntoIterator<Item = RelationshipTuple>) {
+    pub(super) fn load<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
         Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 

@@ -7,6 +7,7 @@
 //!
 //! Reading and writing block: call from a blocking thread.
 
+mod apply;
 mod changelog;
 mod directory;
 mod ids;

@@ -7,6 +7,9 @@
 //! objects between the two are asked of the evaluator one by one. So the set is exactly what checks allow; where one
 //! set is all that is needed, as without `but not`, nothing is asked.
 //!
+//! Where only some objects are asked about, such as the candidates of a search, the relations that count for nothing else
+//! are not followed to every object: the tuples about each candidate are held against what was found of the rest.
+//!
 //! One difference remains, and it grants nothing that is not held: a check that gives up after
 //! [`STEPS_MAX`](super::evaluator::STEPS_MAX) steps is not repeated for an object that is certain.
 
@@ -19,11 +22,14 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
 use self::graph::Graph;
-use self::spread::{Rule, Spreading};
+use self::spread::{Candidates, Rule, Spreading};
 use super::evaluator::{CheckError, Evaluation};
 use super::index::{Index, Node, ObjectId, Subject};
 use super::program::{Program, RelationId, ResolvedUser};
 use super::tuple::User;
+
+/// So many steps for each candidate cost about what a check of it does.
+const STEPS_PER_CANDIDATE: u64 = 64;
 
 /// What is asked, and of what.
 #[derive(Clone, Copy)]
@@ -68,17 +74,30 @@ impl<'a> Question<'a> {
     /// # Errors
     /// When the model does not know the user's type or relation, or `go_on` said to stop.
     pub(super) fn bounds(self, go_on: &mut dyn FnMut() -> bool) -> Result<Bounds, CheckError> {
+        self.bounds_among(None, go_on)
+    }
+
+    fn bounds_among(
+        self,
+        candidates: Option<&Candidates<'_>>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Bounds, CheckError> {
         let resolved = self.program.user(self.user)?;
         let Some(asker) = self.asker(&resolved) else { return Ok(Bounds::default()) };
         let reachable = self.program.reachable_from(&resolved);
         let Some(graph) = Graph::new(self.program, self.relation, &reachable) else { return Ok(Bounds::default()) };
-        let mut spreading = Spreading::new(&self, &graph, asker, go_on);
+        let named_for_asker = graph.named_for(self.program, &resolved);
+        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), candidates, go_on);
         let possible = spreading.run(Rule::Possible)?;
+        let among = |held: RoaringBitmap| match candidates {
+            None => held,
+            Some(candidates) => held & candidates.objects,
+        };
         if !graph.subtracts && !possible.is_deep && !possible.has_failed {
-            return Ok(Bounds { certain: possible.into_held(Graph::TARGET), undecided: RoaringBitmap::new() });
+            return Ok(Bounds { certain: among(possible.into_held(Graph::TARGET)), undecided: RoaringBitmap::new() });
         }
-        let certain = spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET);
-        let undecided = possible.into_held(Graph::TARGET) - &certain;
+        let certain = among(spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET));
+        let undecided = among(possible.into_held(Graph::TARGET)) - &certain;
         Ok(Bounds { certain, undecided })
     }
 
@@ -87,7 +106,36 @@ impl<'a> Question<'a> {
     /// # Errors
     /// As [`Question::bounds`].
     pub(super) fn visible_set(self, go_on: &mut dyn FnMut() -> bool) -> Result<VisibleSet, CheckError> {
-        let Bounds { certain, undecided } = self.bounds(go_on)?;
+        self.decided(self.bounds(go_on)?, go_on)
+    }
+
+    /// The part of the set that is among some objects; `None` where a check of each is cheaper.
+    ///
+    /// # Errors
+    /// As [`Question::bounds`].
+    pub(super) fn visible_among(
+        self,
+        objects: &RoaringBitmap,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<VisibleSet>, CheckError> {
+        if self.index.has_doubles() {
+            // Of a request's tuple and a stored one with its names, a check knows which one counts.
+            return Ok(None);
+        }
+        let steps_max = STEPS_PER_CANDIDATE.saturating_mul(objects.len());
+        match self.bounds_among(Some(&Candidates { objects, steps_max }), go_on) {
+            Ok(bounds) => self.decided(bounds, go_on).map(Some),
+            Err(CheckError::TooMuchWork) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks what the bounds leave open.
+    fn decided(
+        self,
+        Bounds { certain, undecided }: Bounds,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<VisibleSet, CheckError> {
         let mut visible = VisibleSet { objects: certain, failure: None };
         let mut evaluation = self.evaluation()?;
         for object in undecided {

@@ -91,6 +91,23 @@ async fn without_a_model_nothing_is_decided() {
 }
 
 #[tokio::test]
+async fn many_objects_of_one_user_are_decided_as_each_by_itself() {
+    let granted = (0..300).step_by(3).map(|n| (format!("group:{}#member", n % 7), "viewer", format!("doc:{n}")));
+    let nested = [question("group:5#member", "member", "group:6"), question("user:0", "member", "group:5")];
+    let (_directory, authorizer) = store(granted.chain(nested).chain([question("user:0", "viewer", "doc:1")]));
+    // Some objects come twice, and some are named by no tuple.
+    let objects = || (0..400).chain(0..100).map(|n| format!("doc:{n}"));
+    let together = batch(objects().map(|object| ("user:0".to_owned(), "viewer", object)));
+    let mut expected = BTreeSet::new();
+    for (position, object) in objects().enumerate() {
+        let alone = batch([question("user:0", "viewer", &object)]);
+        expected.extend((!allowed(&authorizer, &alone).await.is_empty()).then_some(position));
+    }
+    assert_eq!(allowed(&authorizer, &together).await, expected);
+    assert!(expected.len() > 30, "{expected:?}");
+}
+
+#[tokio::test]
 async fn too_deep_is_denied_and_no_other_check_fails() {
     let links = (1..40).map(|n| (format!("group:{n}#member"), "member", format!("group:{}", n - 1)));
     let (_directory, authorizer) = store(links.chain([question("user:0", "member", "group:39")]));

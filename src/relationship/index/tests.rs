@@ -84,8 +84,11 @@ fn compare(index: &Index, program: &Program, plain: &Plain) {
     }
     for subject in subjects {
         let key = |node: Node| (name(node.object), relations[&node.relation].to_owned(), user_of(subject));
-        let nodes: Vec<Node> = index.nodes(subject).collect();
+        let nodes: Vec<Node> = relations.keys().flat_map(|relation| index.nodes_of(subject, *relation)).collect();
         assert_eq!(nodes.iter().collect::<BTreeSet<_>>().len(), nodes.len(), "a node is named once");
+        assert_eq!(index.nodes(subject).collect::<BTreeSet<_>>(), nodes.iter().copied().collect());
+        let conditioned = |relation: &RelationId| index.conditioned_nodes_of(subject, *relation).count();
+        assert_eq!(relations.keys().map(conditioned).sum::<usize>(), index.conditioned_nodes(subject).count());
         backward.extend(nodes.into_iter().map(|node| (key(node), None)));
         backward.extend(index.conditioned_nodes(subject).map(|(node, stored)| (key(node), Some(day(stored)))));
     }

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
+use super::apply;
 use super::ids::StoreId;
 use super::tables::{CHANGES, ChangeColumns, by_sequence, columns_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
@@ -72,23 +73,27 @@ impl<'a> Writer<'a> {
         Ok(Self { path: path.to_owned(), store, table, next: last + 1, unix_ms: unix_ms_now().max(last_unix_ms) })
     }
 
-    /// Appends a change; gives its sequence number.
-    pub(super) fn append(
-        &mut self,
-        operation: Operation,
-        tuple: &RelationshipTuple,
-        key: &str,
-    ) -> Result<u64, StorageError> {
-        let (code, condition) = match operation {
-            Operation::Write => (WRITE, tuple.condition.as_ref()),
-            Operation::Delete => (DELETE, None),
-        };
-        let sequence = self.next;
-        self.table
-            .insert((self.store.key(), sequence), (code, self.unix_ms, key, columns_of(condition)))
-            .map_err(|e| StorageError::redb(&self.path, e))?;
+    /// Appends that a tuple was taken out.
+    pub(super) fn append_delete(&mut self, key: &str) -> Result<(), StorageError> {
+        let columns = (DELETE, self.unix_ms, key, columns_of(None));
+        self.table.insert((self.store.key(), self.next), columns).map_err(|e| StorageError::redb(&self.path, e))?;
         self.next += 1;
-        Ok(sequence)
+        Ok(())
+    }
+
+    /// Appends that tuples were put in; gives the sequence number of the first, on which those of the others follow.
+    pub(super) fn append_writes<'t>(
+        &mut self,
+        tuples: impl Iterator<Item = (&'t RelationshipTuple, &'t String)>,
+    ) -> Result<u64, StorageError> {
+        let first = self.next;
+        let rows = tuples.map(|(tuple, key)| {
+            let sequence = self.next;
+            self.next += 1;
+            ((self.store.key(), sequence), (WRITE, self.unix_ms, key.as_str(), columns_of(tuple.condition.as_ref())))
+        });
+        apply::append(&mut self.table, rows).map_err(|e| StorageError::redb(&self.path, e))?;
+        Ok(first)
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use redb::{ReadableDatabase, ReadableTable};
 
+use super::apply::Keys;
 use super::single::{OnConflict, RelationshipStore, TupleWrite, Written};
 use super::{StoreError, tables};
 use crate::relationship::tuple::RelationshipTuple;
@@ -49,7 +50,8 @@ impl RelationshipStore {
             let mut markers = transaction.open_table(tables::MARKERS).map_err(|e| failed(e.into()))?;
             markers.insert(self.id.key(), marker).map_err(|e| failed(e.into()))?;
         }
-        let made = self.change(&transaction, &request)?;
+        let keys = Keys::of(&request);
+        let made = self.change(&transaction, &request, (&keys, &keys.sorted()))?;
         self.finish(transaction)?;
         Ok(self.publish(&made))
     }

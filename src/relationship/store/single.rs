@@ -1,11 +1,11 @@
 //! One store: its models, its tuples, and the state of both that questions are asked of.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use redb::{ReadableDatabase, ReadableTable, WriteTransaction};
 
-use super::changelog::{Change, ChangeFilter, Operation};
+use super::apply::{Changed, Keys, SortedKeys};
+use super::changelog::{Change, ChangeFilter};
 use super::ids::{ModelId, StoreId};
 use super::models::StoredModel;
 use super::tuples::{StoredTuple, TupleFilter};
@@ -113,13 +113,6 @@ impl StoreError {
 pub struct RelationshipStore {
     pub(super) shared: Arc<Shared>,
     pub(super) id: StoreId,
-}
-
-/// What a write changed, with the conditions that the removed tuples had.
-#[derive(Default)]
-pub(super) struct Changed<'a> {
-    added: Vec<&'a RelationshipTuple>,
-    removed: Vec<RelationshipTuple>,
 }
 
 impl RelationshipStore {
@@ -232,11 +225,19 @@ impl RelationshipStore {
         let request = TupleWrite { writes: tuples, on_duplicate: OnConflict::Ignore, ..TupleWrite::default() };
         let shared = &self.shared;
         let _writing = shared.lock();
-        check_request(&request, &model)?;
+        let keys = Keys::of(&request);
+        let sorted = keys.sorted();
+        check_request(&request, &sorted, &model)?;
         let transaction = self.begin()?;
         let id = models::write(&shared.path, &transaction, self.id, model.source(), &[])?;
-        let changed = self.change(&transaction, &request)?;
-        let snapshot = self.build_within(&transaction, id, model)?;
+        let changed = self.change(&transaction, &request, (&keys, &sorted))?;
+        let snapshot = if changed.is_all {
+            let mut snapshot = Snapshot::new(&id.to_string(), Arc::new(model));
+            snapshot.load(changed.added.iter().copied());
+            Arc::new(snapshot)
+        } else {
+            self.build_within(&transaction, id, model)?
+        };
         self.finish(transaction)?;
         let written = self.publish(&changed);
         shared.loaded.put(self.id, id, snapshot);
@@ -319,9 +320,11 @@ impl RelationshipStore {
             return Err(StoreError::NoModel);
         };
         let current = self.load(model)?.ok_or(StoreError::NoModel)?;
-        check_request(request, current.model())?;
+        let keys = Keys::of(request);
+        let sorted = keys.sorted();
+        check_request(request, &sorted, current.model())?;
         let transaction = self.begin()?;
-        let changed = self.change(&transaction, request)?;
+        let changed = self.change(&transaction, request, (&keys, &sorted))?;
         self.finish(transaction)?;
         Ok(self.publish(&changed))
     }
@@ -336,7 +339,7 @@ impl RelationshipStore {
     }
 
     /// Shows durable changes in the states in memory.
-    pub(super) fn publish(&self, Changed { added, removed }: &Changed<'_>) -> Written {
+    pub(super) fn publish(&self, Changed { added, removed, .. }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
             next.change(removed, added);
@@ -344,75 +347,6 @@ impl RelationshipStore {
             self.shared.loaded.put(self.id, model, Arc::new(next));
         }
         Written { added: count(added.len()), removed: count(removed.len()) }
-    }
-
-    /// Makes the changes within a transaction, which undoes them when it is dropped; those that were made.
-    pub(super) fn change<'a>(
-        &self,
-        transaction: &WriteTransaction,
-        request: &'a TupleWrite,
-    ) -> Result<Changed<'a>, StoreError> {
-        let path = self.shared.path.as_path();
-        let failed = |e: redb::Error| StorageError::redb(path, e);
-        let mut changed = Changed::default();
-        {
-            let mut tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
-            let mut log = changelog::Writer::new(path, self.id, transaction)?;
-            for tuple in &request.deletes {
-                let key = tables::key_of(tuple);
-                let there = tuples.remove((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
-                match (there, request.on_missing) {
-                    (Some(there), _) => {
-                        let condition = tables::condition_of(path, there.value().1)?;
-                        log.append(Operation::Delete, tuple, &key)?;
-                        changed.removed.push(RelationshipTuple { condition, ..tuple.clone() });
-                    }
-                    (None, OnConflict::Ignore) => {}
-                    (None, OnConflict::Refuse) => return Err(StoreError::NotThere(tuple.clone())),
-                }
-            }
-            let keys: Vec<String> = request.writes.iter().map(tables::key_of).collect();
-            // In the order of keys neighbours are on one page of the file.
-            let mut by_key: Vec<(usize, &str, &RelationshipTuple)> = keys
-                .iter()
-                .zip(&request.writes)
-                .enumerate()
-                .map(|(place, (key, tuple))| (place, &**key, tuple))
-                .collect();
-            by_key.sort_unstable_by_key(|(_, key, _)| *key);
-            let mut found = vec![Found::Nothing; keys.len()];
-            for (place, key, tuple) in &by_key {
-                let there = tuples.get((self.id.key(), *key)).map_err(|e| failed(e.into()))?;
-                if let (Some(there), Some(found)) = (there, found.get_mut(*place)) {
-                    let same = there.value().1 == tables::columns_of(tuple.condition.as_ref());
-                    *found = if same { Found::Same } else { Found::OtherCondition };
-                }
-            }
-            // Changes have the order of the request.
-            let mut sequences = Vec::with_capacity(keys.len());
-            for ((tuple, key), found) in request.writes.iter().zip(&keys).zip(found) {
-                match (found, request.on_duplicate) {
-                    (Found::Nothing, _) => {
-                        sequences.push(Some(log.append(Operation::Write, tuple, key)?));
-                        changed.added.push(tuple);
-                    }
-                    (Found::Same, OnConflict::Ignore) => sequences.push(None),
-                    (Found::OtherCondition, OnConflict::Ignore) => {
-                        return Err(StoreError::OtherCondition(tuple.clone()));
-                    }
-                    (Found::Same | Found::OtherCondition, OnConflict::Refuse) => {
-                        return Err(StoreError::AlreadyThere(tuple.clone()));
-                    }
-                }
-            }
-            for (place, key, tuple) in by_key {
-                if let Some(sequence) = sequences.get(place).copied().flatten() {
-                    let columns = (sequence, tables::columns_of(tuple.condition.as_ref()));
-                    tuples.insert((self.id.key(), key), columns).map_err(|e| failed(e.into()))?;
-                }
-            }
-        }
-        Ok(changed)
     }
 
     /// The state under a version of the model, by whoever holds the lock for writing.
@@ -462,28 +396,17 @@ impl RelationshipStore {
     }
 }
 
-/// What is stored of a tuple that is to be written.
-#[derive(Clone, Copy)]
-enum Found {
-    Nothing,
-    Same,
-    OtherCondition,
-}
-
 /// What can be refused without looking at the stored tuples.
-fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
+fn check_request(request: &TupleWrite, sorted: &SortedKeys<'_>, model: &ValidModel) -> Result<(), StoreError> {
     for tuple in &request.writes {
         if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
             return Err(StoreError::LongContext { tuple: tuple.to_string(), bytes });
         }
     }
-    let mut seen = HashSet::new();
-    for tuple in request.writes.iter().chain(&request.deletes) {
-        if !seen.insert(tuple.key()) {
-            return Err(StoreError::Repeated(tuple.clone()));
-        }
+    match sorted.first_repeated(request) {
+        Some(repeated) => Err(StoreError::Repeated(repeated.clone())),
+        None => Ok(model.admits_all(&request.writes)?),
     }
-    Ok(model.admits_all(&request.writes)?)
 }
 
 fn count(changes: usize) -> u64 {

@@ -1,7 +1,7 @@
 //! The part of a model that a visible set depends on, turned around: from a relation to where it counts.
 
 use crate::relationship::index::NumberMap;
-use crate::relationship::program::{Expression, Program, RelationId, TypeId};
+use crate::relationship::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
 
 /// The relations that the target depends on and that the user could hold at all.
 pub(super) struct Graph<'a> {
@@ -9,14 +9,16 @@ pub(super) struct Graph<'a> {
     places: NumberMap<RelationId, usize>,
     /// Whether `but not` takes part in the answer.
     pub(super) subtracts: bool,
+    /// Whether it does so in a relation that is not outermost.
+    pub(super) inner_subtracts: bool,
 }
 
 /// One of them.
 pub(super) struct Relation<'a> {
     pub(super) id: RelationId,
     pub(super) formula: Formula<'a>,
-    /// How many leaves the formula has.
-    pub(super) leaves: usize,
+    /// By leaf of the formula: what it depends on.
+    pub(super) leaves: Vec<Dependency<'a>>,
     /// Any leaf is enough: which of them holds need not be kept.
     pub(super) is_union: bool,
     /// Whether the target depends on it other than by what is taken away.
@@ -25,10 +27,13 @@ pub(super) struct Relation<'a> {
     pub(super) computed: Vec<Leaf>,
     /// Where it counts for the objects whose tupleset names the object.
     pub(super) from_parent: Vec<(RelationId, TypeId, Leaf)>,
-    /// Whether tuples may name it as a userset that count.
-    pub(super) is_userset: bool,
+    /// The relations whose own tuples may name it as a userset.
+    pub(super) named_by: Vec<usize>,
     /// The leaves for the relation's own tuples.
     pub(super) direct: Vec<usize>,
+    /// Whether it counts for nothing but the target on the same object. Then it may be looked at object by object, from the
+    /// tuples about each.
+    pub(super) is_outermost: bool,
 }
 
 /// A leaf of a relation's formula: the places of both.
@@ -84,7 +89,8 @@ impl Formula<'_> {
 }
 
 /// What a leaf of a definition depends on.
-enum Dependency<'a> {
+#[derive(Clone, Copy)]
+pub(super) enum Dependency<'a> {
     OwnTuples,
     Computed(RelationId),
     FromParent(RelationId, &'a [(TypeId, RelationId)]),
@@ -100,10 +106,14 @@ impl<'a> Graph<'a> {
         if !is_reachable(target) {
             return None;
         }
-        let mut graph = Self { relations: Vec::new(), places: NumberMap::default(), subtracts: false };
+        let mut graph =
+            Self { relations: Vec::new(), places: NumberMap::default(), subtracts: false, inner_subtracts: false };
         graph.find(program, target, &is_reachable);
         graph.link(program);
-        graph.subtracts = graph.relations.iter().any(|relation| relation.adds && relation.formula.subtracts());
+        graph.find_inner();
+        let subtracts = |relation: &&Relation<'_>| relation.adds && relation.formula.subtracts();
+        graph.subtracts = graph.relations.iter().any(|relation| subtracts(&relation));
+        graph.inner_subtracts = graph.relations.iter().filter(subtracts).any(|relation| !relation.is_outermost);
         Some(graph)
     }
 
@@ -115,21 +125,28 @@ impl<'a> Graph<'a> {
     pub(super) fn is_direct(&self) -> bool {
         let [target] = self.relations.as_slice() else { return false };
         let own_tuples_only = matches!(target.formula, Formula::Leaf(_)) && !target.direct.is_empty();
-        own_tuples_only && !target.is_userset
+        own_tuples_only && target.named_by.is_empty()
+    }
+
+    /// The relations whose own tuples may name the user.
+    pub(super) fn named_for(&self, program: &Program, user: &ResolvedUser<'_>) -> Vec<usize> {
+        let takes = |relation: &Relation<'_>| match user {
+            ResolvedUser::Object(type_id, _) | ResolvedUser::Wildcard(type_id) => program.takes(relation.id, *type_id),
+            ResolvedUser::Userset(userset, _) => program.usersets_of(relation.id).any(|taken| taken == *userset),
+        };
+        let places = self.relations.iter().enumerate();
+        places.filter(|(_, relation)| !relation.direct.is_empty() && takes(relation)).map(|(place, _)| place).collect()
     }
 
     /// Whether a condition may be on a tuple of one of the relations, or of a tupleset that they look through.
     pub(super) fn takes_conditions(&self, program: &Program) -> bool {
         self.relations.iter().any(|relation| {
-            let mut takes = program.takes_conditions(relation.id);
-            if let Some(expression) = program.expression(relation.id) {
-                for_leaves(expression, &mut |dependency, _| {
-                    if let Dependency::FromParent(tupleset, _) = dependency {
-                        takes |= program.takes_conditions(tupleset);
-                    }
-                });
-            }
-            takes
+            let takes = |leaf: &Dependency<'_>| match leaf {
+                Dependency::OwnTuples => program.takes_conditions(relation.id),
+                Dependency::FromParent(tupleset, _) => program.takes_conditions(*tupleset),
+                Dependency::Computed(_) => false,
+            };
+            relation.leaves.iter().any(takes)
         })
     }
 
@@ -143,19 +160,21 @@ impl<'a> Graph<'a> {
                 Some(known) if known.adds || !adds => continue,
                 Some(known) => known.adds = true,
                 None => {
-                    let mut leaves = 0..;
-                    let formula = compile(expression, &mut leaves);
+                    let formula = compile(expression, &mut (0..));
+                    let mut leaves = Vec::new();
+                    for_leaves(expression, &mut |leaf, _| leaves.push(leaf));
                     self.places.insert(id, self.relations.len());
                     self.relations.push(Relation {
                         id,
                         is_union: formula.is_union(),
                         formula,
-                        leaves: leaves.start,
+                        leaves,
                         adds,
                         computed: Vec::new(),
                         from_parent: Vec::new(),
-                        is_userset: false,
+                        named_by: Vec::new(),
                         direct: Vec::new(),
+                        is_outermost: true,
                     });
                 }
             }
@@ -174,27 +193,49 @@ impl<'a> Graph<'a> {
 
     /// Notes at every relation where it counts.
     fn link(&mut self, program: &'a Program) {
-        let ids: Vec<RelationId> = self.relations.iter().map(|relation| relation.id).collect();
-        for (place, id) in ids.into_iter().enumerate() {
-            let Some(expression) = program.expression(id) else { continue };
-            let mut numbers = 0..;
-            for_leaves(expression, &mut |dependency, _| {
-                let leaf = Leaf { relation: place, leaf: numbers.next().unwrap_or(usize::MAX) };
+        let all: Vec<(RelationId, Vec<Dependency<'a>>)> =
+            self.relations.iter().map(|relation| (relation.id, relation.leaves.clone())).collect();
+        for (place, (id, leaves)) in all.into_iter().enumerate() {
+            for (leaf, dependency) in leaves.into_iter().enumerate() {
+                let at = Leaf { relation: place, leaf };
                 match dependency {
                     Dependency::OwnTuples => {
                         for userset in program.usersets_of(id) {
-                            self.with(userset, |relation| relation.is_userset = true);
+                            self.with(userset, |relation| relation.named_by.push(place));
                         }
-                        self.with(id, |relation| relation.direct.push(leaf.leaf));
+                        self.with(id, |relation| relation.direct.push(leaf));
                     }
-                    Dependency::Computed(used) => self.with(used, |relation| relation.computed.push(leaf)),
+                    Dependency::Computed(used) => self.with(used, |relation| relation.computed.push(at)),
                     Dependency::FromParent(tupleset, computed) => {
                         for (type_id, used) in computed {
-                            self.with(*used, |relation| relation.from_parent.push((tupleset, *type_id, leaf)));
+                            self.with(*used, |relation| relation.from_parent.push((tupleset, *type_id, at)));
                         }
                     }
                 }
+            }
+        }
+        for relation in &mut self.relations {
+            relation.named_by.sort_unstable();
+            relation.named_by.dedup();
+        }
+    }
+
+    /// Finds the relations that are not outermost: those that count for other objects, and what they are computed from.
+    fn find_inner(&mut self) {
+        let counts_elsewhere =
+            |relation: &Relation<'_>| !relation.named_by.is_empty() || !relation.from_parent.is_empty();
+        let places = self.relations.iter().enumerate();
+        let mut pending: Vec<usize> = places.filter(|(_, r)| counts_elsewhere(r)).map(|(place, _)| place).collect();
+        while let Some(place) = pending.pop() {
+            let Some(relation) = self.relations.get_mut(place).filter(|relation| relation.is_outermost) else {
+                continue;
+            };
+            relation.is_outermost = false;
+            let computed = relation.leaves.iter().filter_map(|leaf| match leaf {
+                Dependency::Computed(used) => self.places.get(used).copied(),
+                Dependency::OwnTuples | Dependency::FromParent(..) => None,
             });
+            pending.extend(computed);
         }
     }
 

@@ -194,6 +194,24 @@ fn the_size_is_known_before_the_set_in_simple_cases() {
 }
 
 #[test]
+fn candidates_are_not_decided_together_where_that_takes_more_than_a_check_of_each() {
+    let among = |groups: usize| {
+        let mut tuples = "user:anne viewer doc:1\nuser:bob viewer doc:2\n".to_owned();
+        for number in 0..groups {
+            writeln!(tuples, "user:anne member group:{number}").expect("written");
+        }
+        let snapshot = snapshot(&doc("[user, group#member]", ""), &tuples);
+        let (user, relation, type_name) = parsed("user:anne", "viewer", "doc");
+        let number = |name: &str| snapshot.object_number(&Object::parse(name).expect("an object")).expect("named");
+        let candidates = RoaringBitmap::from_iter(["doc:1", "doc:2"].map(number));
+        let found = snapshot.visible_among(&user, &relation, &type_name, &candidates, &mut || true).expect("decided");
+        found.map(|found| found.objects == RoaringBitmap::from_iter([number("doc:1")]))
+    };
+    assert_eq!(among(10), Some(true));
+    assert_eq!(among(10_000), None);
+}
+
+#[test]
 fn it_stops_when_told_to() {
     let mut tuples = String::new();
     for number in 0..10_000 {
