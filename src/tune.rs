@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// A setting that is within this share of the fastest is as good as it.
 const AS_GOOD: f64 = 0.95;
+/// What is not faster than the settings of now by this factor is no reason to change them.
+const CLEARLY_FASTER: f64 = 1.1;
+/// Settings that are measured a second time and longer, beside those of now.
+const FINALISTS: usize = 4;
 
 /// What is asked while measuring.
 #[derive(Clone, Debug)]
@@ -59,7 +63,9 @@ pub struct Measurement {
     pub p50: Duration,
     /// 99 of 100 requests took no longer.
     pub p99: Duration,
-    /// Requests that were not answered.
+    /// Requests that were answered.
+    pub answered: usize,
+    /// Requests that were not.
     pub failed: usize,
 }
 
@@ -287,39 +293,68 @@ pub async fn measure(
     let at = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
     let checks_per_second = decided as f64 / started.elapsed().as_secs_f64();
-    Measurement { settings, checks_per_second, p50: at(50), p99: at(99), failed }
+    Measurement { settings, checks_per_second, p50: at(50), p99: at(99), answered: latencies.len(), failed }
 }
 
-/// The best of the measurements that keeps the meaning that is configured: decisions by the authority, not by a replica,
-/// and no longer memory than now. Among those that are about as fast, the one with the lowest p99; `None` when nothing was
-/// measured without a failure.
+/// The positions of the measurements that are worth a longer one: that of now, the most promising of those that may be
+/// recommended, and the first replica that decides, which is shown beside them.
 #[must_use]
-pub fn recommend(measurements: &[Measurement], now: Settings) -> Option<Recommendation> {
-    let keeps_meaning = |settings: Settings| {
-        let decides = |mode| mode == ReplicaMode::Decide;
-        decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
+pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
+    let of = |wanted: &dyn Fn(&Measurement) -> bool| {
+        measurements.iter().enumerate().filter(|(_, m)| wanted(m)).map(|(position, _)| position).collect::<Vec<_>>()
     };
-    let sound = |m: &Measurement| m.failed == 0 && m.checks_per_second > 0.0 && keeps_meaning(m.settings);
-    let sound: BTreeMap<usize, &Measurement> = measurements.iter().enumerate().filter(|(_, m)| sound(m)).collect();
+    let promise =
+        |position: &usize| measurements.get(*position).map_or((usize::MAX, 0.0), |m| (m.failed, -m.checks_per_second));
+    let mut promising = of(&|m| m.settings != now && keeps_meaning(m.settings, now));
+    promising.sort_by(|a, b| promise(a).0.cmp(&promise(b).0).then(promise(a).1.total_cmp(&promise(b).1)));
+    promising.truncate(FINALISTS);
+    let mut finalists = of(&|m| m.settings == now);
+    finalists.extend(promising);
+    finalists.extend(of(&|m| m.settings.mode == ReplicaMode::Decide && m.settings != now).into_iter().take(1));
+    finalists.sort_unstable();
+    finalists.dedup();
+    finalists
+}
+
+/// Whether who uses `now` may be recommended these: decisions by the authority stay with it, and nothing is remembered where
+/// nothing was.
+fn keeps_meaning(settings: Settings, now: Settings) -> bool {
+    let decides = |mode| mode == ReplicaMode::Decide;
+    decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
+}
+
+/// The best of the finalists that keeps the meaning of what is configured. Among those that are about as fast, the one with
+/// the lowest p99; what is configured, unless another is clearly faster; `None` when none was measured without a failure.
+#[must_use]
+pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Settings) -> Option<Recommendation> {
+    let sound = |m: &Measurement| m.failed == 0 && m.checks_per_second > 0.0 && keeps_meaning(m.settings, now);
+    let measured = finalists.iter().filter_map(|position| Some((*position, measurements.get(*position)?)));
+    let sound: BTreeMap<usize, &Measurement> = measured.filter(|(_, m)| sound(m)).collect();
     let fastest = sound.values().map(|m| m.checks_per_second).fold(0.0, f64::max);
-    let as_good = sound.into_iter().filter(|(_, m)| m.checks_per_second >= fastest * AS_GOOD);
+    let of_now = sound.iter().find(|(_, m)| m.settings == now);
+    if let Some((position, of_now)) = of_now
+        && fastest < of_now.checks_per_second * CLEARLY_FASTER
+    {
+        let reason = "nothing that was measured is faster than what is configured by a tenth".to_owned();
+        return Some(Recommendation { position: *position, reason });
+    }
+    let as_good = sound.iter().filter(|(_, m)| m.checks_per_second >= fastest * AS_GOOD);
     let (position, best) = as_good.min_by_key(|(_, m)| m.p99)?;
-    let of_now = measurements.iter().find(|m| m.settings == now);
     let reason = match of_now {
-        Some(of_now) if of_now.settings == best.settings => {
-            "nothing measured is faster than what is configured".to_owned()
-        }
-        Some(of_now) => format!(
+        Some((_, of_now)) => format!(
             "{:.0} checks/s against {:.0} now ({:.2} times), p99 {:.1} ms against {:.1} ms",
             best.checks_per_second,
             of_now.checks_per_second,
-            best.checks_per_second / of_now.checks_per_second.max(f64::MIN_POSITIVE),
+            best.checks_per_second / of_now.checks_per_second,
             best.p99.as_secs_f64() * 1e3,
             of_now.p99.as_secs_f64() * 1e3,
         ),
-        None => format!("{:.0} checks/s, the most of all", best.checks_per_second),
+        None => format!(
+            "{:.0} checks/s, and every request was answered; with what is configured some were not",
+            best.checks_per_second
+        ),
     };
-    Some(Recommendation { position, reason })
+    Some(Recommendation { position: *position, reason })
 }
 
 #[cfg(test)]
@@ -331,7 +366,7 @@ mod tests {
 
     fn measured(settings: Settings, checks_per_second: f64, p99_ms: u64) -> Measurement {
         let (p50, p99) = (Duration::from_millis(1), Duration::from_millis(p99_ms));
-        Measurement { settings, checks_per_second, p50, p99, failed: 0 }
+        Measurement { settings, checks_per_second, p50, p99, answered: 1_000, failed: 0 }
     }
 
     #[test]
@@ -346,16 +381,32 @@ mod tests {
     fn a_recommendation_is_fast_and_steady_and_means_the_same() {
         let small = Settings { checks_per_call: 25, ..NOW };
         let decides = Settings { mode: ReplicaMode::Decide, ..NOW };
-        let position = |measurements: &[Measurement], now| recommend(measurements, now).map(|r| r.position);
+        let position = |measurements: &[Measurement], now| {
+            recommend(measurements, &[0, 1, 2], now).map(|recommended| recommended.position)
+        };
         let rows = [measured(NOW, 1_000.0, 9), measured(small, 1_500.0, 9), measured(decides, 90_000.0, 1)];
         assert_eq!(position(&rows, NOW), Some(1), "a replica that decides is another meaning");
         assert_eq!(position(&rows, decides), Some(2));
-        let steady = [measured(NOW, 1_000.0, 3), measured(small, 1_010.0, 9)];
-        assert_eq!(position(&steady, NOW), Some(0), "about as fast, and steadier");
+        assert_eq!(recommend(&rows, &[0, 2], NOW).map(|r| r.position), Some(0), "measured too shortly");
+        let no_better = [measured(NOW, 1_000.0, 9), measured(small, 1_090.0, 3)];
+        assert_eq!(position(&no_better, NOW), Some(0), "not clearly faster");
+        let steady = [measured(NOW, 100.0, 9), measured(small, 1_010.0, 9), measured(small, 1_000.0, 3)];
+        assert_eq!(position(&steady, NOW), Some(2), "about as fast, and steadier");
         let remembers_nothing = Settings { cache: false, ..NOW };
         assert_eq!(position(&[measured(NOW, 5_000.0, 1)], remembers_nothing), None, "a cache is another meaning");
-        let failing = Measurement { failed: 1, ..measured(small, 9_000.0, 1) };
-        assert_eq!(position(&[measured(NOW, 1_000.0, 9), failing], NOW), Some(0));
+        let failing = |m: Measurement| Measurement { failed: 1, ..m };
+        assert_eq!(position(&[measured(NOW, 1_000.0, 9), failing(measured(small, 9_000.0, 1))], NOW), Some(0));
+        assert_eq!(position(&[failing(measured(NOW, 9_000.0, 9)), measured(small, 10.0, 1)], NOW), Some(1));
+    }
+
+    #[test]
+    fn the_most_promising_are_measured_again_beside_now() {
+        let size = |checks_per_call| Settings { checks_per_call, ..NOW };
+        let decides = Settings { mode: ReplicaMode::Decide, ..NOW };
+        let mut rows = vec![measured(NOW, 1.0, 1), measured(decides, 9_000.0, 1)];
+        rows.extend((1..=6).map(|n| measured(size(n), 10.0 * f64::from(u32::try_from(n).expect("small")), 1)));
+        rows.push(Measurement { failed: 1, ..measured(size(7), 500.0, 1) });
+        assert_eq!(finalists(&rows, NOW), [0, 1, 4, 5, 6, 7]);
     }
 
     #[test]

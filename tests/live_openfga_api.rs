@@ -7,8 +7,12 @@
 mod authorizer_suite;
 #[path = "live_openfga_api/conversation.rs"]
 mod conversation;
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/openfga.rs"]
 mod openfga;
+#[path = "live_openfga_api/random_models.rs"]
+mod random_models;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -61,6 +65,7 @@ async fn ragward(data: &Path) -> String {
     address
 }
 
+const RANDOM_MODELS: u64 = 400;
 /// Models may be nested thousands deep, and the clients of this test call themselves for every level.
 const STACK_BYTES: usize = 512 * 1024 * 1024;
 
@@ -94,6 +99,22 @@ async fn compare_all() {
             }
         }
     }
+    let (mut at_theirs, mut at_ours) = (Conversation::with(&theirs), Conversation::with(&ours));
+    for conversation in [&mut at_theirs, &mut at_ours] {
+        conversation.call("CreateStore", json!({ "name": "random models" })).await;
+    }
+    let mut taken = 0;
+    for seed in 0..RANDOM_MODELS {
+        compared += 1;
+        let request = random_models::request(seed);
+        let expected = at_theirs.call("WriteAuthorizationModel", request.clone()).await;
+        let found = at_ours.call("WriteAuthorizationModel", request.clone()).await;
+        taken += u64::from(matches!(expected, Answer::Message(_)));
+        if expected.masked() != found.masked() {
+            differences.push(format!("model of seed {seed}: {request}\n  OpenFGA {expected}\n  Ragward {found}"));
+        }
+    }
+    assert!((RANDOM_MODELS / 20..RANDOM_MODELS).contains(&taken), "{taken} random models are possible");
     let count = differences.len();
     assert!(differences.is_empty(), "{count} of {compared} answers differ\n{}", differences.join("\n"));
     eprintln!("{compared} answers compared");

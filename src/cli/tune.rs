@@ -16,10 +16,12 @@ use crate::authz::replica::ReplicaUse;
 use crate::authz::{Authorizer, Consistency};
 use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
 use crate::relationship::{Object, Relation};
-use crate::tune::{CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, grid, measure, recommend};
+use crate::tune::{
+    CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
+};
 
 /// Widest bar of the plot, in characters.
-const BAR_WIDTH: f64 = 40.0;
+const BAR_WIDTH: f64 = 30.0;
 /// Longest time that a replica may take to be ready.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,7 @@ struct ShownMeasurement {
     checks_per_second: f64,
     p50_ms: f64,
     p99_ms: f64,
+    answered: usize,
     failed: usize,
 }
 
@@ -81,8 +84,8 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
     }
     let workload = Arc::new(workload(&args, &config).await?);
     let now = Settings::of(&config);
-    let measurements = measure_all(&args, &config, now, &workload).await?;
-    let recommended = recommend(&measurements, now);
+    let (measurements, finalists) = measure_all(&args, &config, now, &workload).await?;
+    let recommended = recommend(&measurements, &finalists, now);
     output.result(&shown(&workload, &measurements, recommended.as_ref()), || {
         picture(&workload, &measurements, recommended.as_ref())
     })?;
@@ -138,31 +141,59 @@ fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
     Ok(users)
 }
 
+/// All settings for half of the time, and the finalists again for the other half; with the positions of these.
 async fn measure_all(
     args: &TuneArgs,
     config: &Config,
     now: Settings,
     workload: &Arc<Workload>,
-) -> Result<Vec<Measurement>, Failure> {
-    let grid = grid(now);
-    let steps = u32::try_from(grid.len()).unwrap_or(u32::MAX);
-    let each = Duration::from_secs(args.budget) / steps.max(1);
-    let bar = ProgressBar::new(u64::from(steps));
-    let style = ProgressStyle::with_template("{spinner} {pos}/{len} settings [{bar:30}] {msg} {eta} left");
+) -> Result<(Vec<Measurement>, Vec<usize>), Failure> {
+    let bar = ProgressBar::new(0);
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} settings [{bar:30}] {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let mut measurements = Vec::with_capacity(grid.len());
-    for settings in grid {
-        bar.set_message(name(settings));
-        let tuned = settings.apply(config);
-        let scratch = tempfile::tempdir().map_err(|e| Failure::failed(format!("a temporary directory: {e}")))?;
-        let authorizer = authorizer(&tuned, scratch.path()).await?;
-        // What is connected, cached and adapted at the start is not what is measured.
-        measure(&authorizer, settings, workload, usize::from(args.callers), each / 4).await;
-        measurements.push(measure(&authorizer, settings, workload, usize::from(args.callers), each * 3 / 4).await);
+    let half = Duration::from_secs(args.budget) / 2;
+    let mut measurements = Vec::new();
+    let grid = grid(now);
+    bar.inc_length(length(&grid));
+    for settings in &grid {
+        bar.set_message(name(*settings));
+        measurements.push(measure_one(args, config, *settings, workload, share(half, &grid)).await?);
+        bar.inc(1);
+    }
+    let finalists = finalists(&measurements, now);
+    bar.inc_length(length(&finalists));
+    for position in &finalists {
+        let Some(measurement) = measurements.get_mut(*position) else { continue };
+        bar.set_message(format!("again, longer: {}", name(measurement.settings)));
+        *measurement = measure_one(args, config, measurement.settings, workload, share(half, &finalists)).await?;
         bar.inc(1);
     }
     bar.finish_and_clear();
-    Ok(measurements)
+    Ok((measurements, finalists))
+}
+
+async fn measure_one(
+    args: &TuneArgs,
+    config: &Config,
+    settings: Settings,
+    workload: &Arc<Workload>,
+    duration: Duration,
+) -> Result<Measurement, Failure> {
+    let tuned = settings.apply(config);
+    let scratch = tempfile::tempdir().map_err(|e| Failure::failed(format!("a temporary directory: {e}")))?;
+    let authorizer = authorizer(&tuned, scratch.path()).await?;
+    let callers = usize::from(args.callers);
+    // What is connected, cached and adapted at the start is not what is measured.
+    measure(&authorizer, settings, workload, callers, duration / 4).await;
+    Ok(measure(&authorizer, settings, workload, callers, duration * 3 / 4).await)
+}
+
+fn length<T>(items: &[T]) -> u64 {
+    u64::try_from(items.len()).unwrap_or(u64::MAX)
+}
+
+fn share<T>(time: Duration, items: &[T]) -> Duration {
+    time / u32::try_from(items.len()).unwrap_or(u32::MAX).max(1)
 }
 
 async fn authorizer(config: &Config, scratch: &Path) -> Result<Arc<dyn Authorizer>, Failure> {
@@ -205,6 +236,7 @@ fn shown(workload: &Workload, measurements: &[Measurement], recommended: Option<
         checks_per_second: m.checks_per_second,
         p50_ms: milliseconds(m.p50),
         p99_ms: milliseconds(m.p99),
+        answered: m.answered,
         failed: m.failed,
     };
     let recommended = recommended.and_then(|recommended| {
@@ -244,13 +276,14 @@ fn picture(workload: &Workload, measurements: &[Measurement], recommended: Optio
             format!("{:.0}", m.checks_per_second),
             format!("{:.1}", milliseconds(m.p50)),
             format!("{:.1}", milliseconds(m.p99)),
+            m.answered.to_string(),
             m.failed.to_string(),
             format!("{bar} {mark}"),
         ]
     });
-    let header = ["settings", "checks/s", "p50 ms", "p99 ms", "failed", "checks/s (logarithmic)"];
+    let header = ["settings", "checks/s", "p50 ms", "p99 ms", "answered", "failed", "checks/s (logarithmic)"];
     let mut text = format!(
-        "{} users, {} objects, {CHECKS_PER_REQUEST} checks a request. With a cache, the time includes its filling. Calls leave as soon as a slot is free, so there is no waiting time to set.\n\n",
+        "{} users, {} objects, {CHECKS_PER_REQUEST} checks a request. The most promising settings were measured again, for longer. With a cache, the time includes its filling. Calls leave as soon as a slot is free, so there is no waiting time to set.\n\n",
         workload.users(),
         workload.objects()
     );

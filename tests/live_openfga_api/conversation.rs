@@ -54,7 +54,7 @@ impl Conversation {
     /// Calls a method. `$model` is the latest model, `$first_model` the first, `$store` the latest store, `$token` the token
     /// of the last answer, `$earlier_token` the one before; the store is the latest one, unless the request names one.
     /// `Model` writes a model from its text; `Expression` writes one with a condition, and asks whether it is met.
-    /// `{$repeat: [n, {…}]}` is a list, `{$entries: [n, "name#n", {…}]}` an object, `{$nest: [n, {… $inner …}, {…}]}` so
+    /// `{$repeat: [n, {…}]}` is a list, `{$entries: [n, "name#k", {…}]}` an object, `{$nest: [n, {… $inner …}, {…}]}` so
     /// many levels of one form around another.
     pub(crate) async fn call(&mut self, method: &str, request: Value) -> Answer {
         if method == "Expression" {
@@ -149,10 +149,6 @@ impl Conversation {
                 }
                 if let Some(Value::Array(nest)) = fields.get("$nest") {
                     return nested(nest);
-                }
-                if let Some(count) = fields.get("$names").and_then(Value::as_u64) {
-                    let name = |n| (format!("relation_with_a_long_name_{n}"), json!({ "module": "m" }));
-                    return Value::Object((0..count).map(name).collect());
                 }
                 let filled = fields.into_iter().map(|(key, value)| (key, self.filled(value)));
                 Value::Object(filled.collect::<Map<_, _>>())
@@ -265,13 +261,13 @@ fn many(repeat: &[Value]) -> Value {
     Value::Array((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-/// `{$entries: [n, "name#n", {…}]}`: so many entries of an object, with `#n` replaced by their numbers.
+/// `{$entries: [n, "name#k", {…}]}`: so many entries of an object, with `#k` replaced by their numbers.
 fn named(entries: &[Value]) -> Value {
     let [count, name, template] = entries else { panic!("`$entries` takes a number, a name and a template") };
     let (name, template) = (name.as_str().expect("a name"), template.to_string());
     let one = |n: u64| {
-        let entry = serde_json::from_str(&template.replace("#n", &format!("{n}"))).expect("JSON");
-        (name.replace("#n", &format!("{n}")), entry)
+        let entry = serde_json::from_str(&template.replace("#k", &format!("{n}"))).expect("JSON");
+        (name.replace("#k", &format!("{n}")), entry)
     };
     Value::Object((0..count.as_u64().expect("a number")).map(one).collect())
 }
@@ -283,17 +279,18 @@ fn nested(nest: &[Value]) -> Value {
 }
 
 fn with_inner(around: &Value, inner: Value) -> Value {
-    fn put(value: &Value, inner: &mut Option<Value>) -> Value {
-        match value {
-            Value::String(text) if text == "$inner" => inner.take().expect("one `$inner`"),
-            Value::Array(items) => Value::Array(items.iter().map(|item| put(item, inner)).collect()),
-            Value::Object(fields) => {
-                Value::Object(fields.iter().map(|(name, value)| (name.clone(), put(value, inner))).collect())
-            }
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
-        }
-    }
     put(around, &mut Some(inner))
+}
+
+fn put(value: &Value, inner: &mut Option<Value>) -> Value {
+    match value {
+        Value::String(text) if text == "$inner" => inner.take().expect("one `$inner`"),
+        Value::Array(items) => Value::Array(items.iter().map(|item| put(item, inner)).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(name, value)| (name.clone(), put(value, inner))).collect())
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 /// The parameters that expressions are about.

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_token_continues_only_its_own_list() {
-        let changes = of_changes(1, 1, "");
+        let changes = of_changes(1_700_000_000_000, 1, "");
         assert_eq!(read_tuples(&changes), Err(of_another_list()));
         assert_eq!(read_changes(&of_tuples(1)), Err(invalid()));
         assert_eq!(read_id(&of_tuples(1), |id| id.parse::<Ulid>().ok()), Err(of_another_list()));

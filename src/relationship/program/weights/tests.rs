@@ -20,8 +20,8 @@ fn way(types: &str) -> String {
 
 #[track_caller]
 fn check(relations: &str, expected: &str) {
-    let lines = relations.split("; ").map(|line| format!("    define {line}\n")).collect::<Vec<_>>().concat();
-    assert_eq!(way(&format!("type doc\n  relations\n{lines}")), expected, "{relations}");
+    let lines = relations.replace("; ", "\n    define ");
+    assert_eq!(way(&format!("type doc\n  relations\n    define {lines}\n")), expected, "{relations}");
 }
 
 #[test]
