@@ -3,7 +3,9 @@
 use ragward::config::{
     ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig, StepUpConfig,
 };
-use ragward::proto::ingest::{DeleteDocumentsRequest, UpsertDocumentsRequest, UpsertDocumentsResponse};
+use ragward::proto::ingest::{
+    DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
+};
 use ragward::proto::retrieval::{Completion, RecheckRequest};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -418,6 +420,20 @@ async fn a_writer_needs_the_relation_on_old_and_new_guards() {
             .await
             .map(|answer| answer.into_inner().documents)
     };
+    // What one may not write looks absent, and nobody counts but administrators.
+    let status = async |token: &str| {
+        let document_ids = ["document:welcome", "document:salaries", "never there"].map(str::to_owned).to_vec();
+        let request = GetIngestStatusRequest { collection: "handbook".to_owned(), document_ids };
+        let answer = world.running.client.ingest().get_ingest_status(with_token(request, token)).await;
+        let answer = answer.unwrap().into_inner();
+        (answer.found.into_iter().map(|found| found.document_id).collect::<Vec<String>>(), answer.documents)
+    };
+    let welcome = || vec!["document:welcome".to_owned()];
+    assert_eq!(status(&crawler).await, (welcome(), 0));
+    assert_eq!(status(&anne).await, (Vec::new(), 0));
+    let both = ("scope", json!("ragward:ingest ragward:administer"));
+    let administrator = world.token("crawler", "", &[("client_id", json!("crawler")), both]);
+    assert_eq!(status(&administrator).await, (welcome(), 6));
     assert_eq!(delete(&crawler, "document:salaries").await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(delete(&crawler, "annes").await.unwrap_err().code(), Code::PermissionDenied);
     assert_eq!(delete(&crawler, "never there").await.unwrap(), 0);
