@@ -69,7 +69,8 @@ impl RetrievalService for RetrievalApi {
         let message = request.into_inner();
         let explain_plan = message.explain_plan;
         let principal = authentication::principal(&caller, &message.user)?;
-        self.authentication.step_up(&caller, &message.collection)?;
+        let ceiling = &message.classification_max;
+        let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, ceiling)?;
         let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
@@ -87,7 +88,7 @@ impl RetrievalService for RetrievalApi {
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
         let principal = authentication::principal(&caller, &message.user)?;
-        self.authentication.step_up(&caller, &message.collection)?;
+        let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, "")?;
         let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
@@ -103,7 +104,8 @@ impl RetrievalService for RetrievalApi {
         let caller = authentication::caller(&request)?;
         self.admit_explanation(&caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &request.get_ref().target {
-            self.authentication.step_up(&caller, &chunk.collection)?;
+            // What is explained shows no text, so the collection counts and the classification does not.
+            self.authentication.admit_login(&caller, &chunk.collection)?;
         }
         let deadline = deadline(request.metadata(), self.request_timeout);
         let Some(stores) = self.relationships.clone() else {

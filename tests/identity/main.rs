@@ -8,10 +8,14 @@ mod documents;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
+#[path = "../support/openfga.rs"]
+mod openfga;
 mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod running;
+mod step_up;
+mod tenants;
 mod tokens;
 mod world;
