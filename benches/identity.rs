@@ -57,14 +57,20 @@ fn measure(
     issuer: &TestIssuer,
     key: &SigningKey,
 ) -> Result<()> {
-    let mut claims = issuer.claims("anne", "ragward:retrieve");
-    claims["exp"] = json!(now() + STEP_SECONDS * STEPS_MAX);
+    let with = |claims: &Value, more: Value| -> Result<Value> {
+        let mut all = claims.as_object().context("claims")?.clone();
+        all.extend(more.as_object().context("more claims")?.clone());
+        Ok(Value::Object(all))
+    };
+    let claims = issuer.claims("anne", "ragward:retrieve");
+    let claims = with(&claims, json!({"exp": now() + STEP_SECONDS * STEPS_MAX}))?;
     let plain = key.sign(&claims);
-    claims["act"] = json!({"sub": "assistant", "act": {"sub": "planner"}});
-    claims["authorization_details"] = json!([{
+    let details = json!({
         "type": "ragward_retrieval", "actions": ["retrieve"], "collections": ["handbook"], "chunks_max": 5,
         "purpose": "answer a question about parental leave",
-    }]);
+    });
+    let actors = json!({"sub": "assistant", "act": {"sub": "planner"}});
+    let claims = with(&claims, json!({"act": actors, "authorization_details": [details]}))?;
     let delegated = key.sign(&claims);
     let verify = |token: &str, at: u64| runtime.block_on(verifier.verify(black_box(token), at));
     // The issuer's keys are read by the first one.

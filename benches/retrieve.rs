@@ -21,6 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use questions::QUERIES;
 use ragward::app::App;
+use ragward::authz::consistency_token::ConsistencyTokens;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch};
 use ragward::client::{Client, document_message};
 use ragward::config::{Config, Overrides};
@@ -178,6 +179,8 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         explain: false,
         authorizer: Arc::new(AllowEverything),
         authentication: Authentication::Believed,
+        audit: None,
+        consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         request_timeout: Duration::from_secs(10),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,6 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
+mod audit;
 mod identity;
 
 use std::sync::Arc;
@@ -9,11 +10,14 @@ use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
+pub use self::audit::audit_config;
+use crate::audit::AuditError;
 use crate::authz::Authorizer;
 use crate::authz::batched::{BatchedConfig, BatchedDecider};
 use crate::authz::breaker::BreakerDecider;
 use crate::authz::cached::CachedDecider;
 use crate::authz::coalesced::CoalescedDecider;
+use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
@@ -32,7 +36,7 @@ use crate::retrieval::{RetrievalConfig, Retriever};
 use crate::server::{self, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
-use crate::vector_store::qdrant::{QdrantConfig, QdrantStore};
+use crate::vector_store::qdrant::{ForeignLayout, Layout, QdrantConfig, QdrantStore, ReadConsistency};
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
@@ -73,6 +77,12 @@ pub enum AppError {
     /// The key of page tokens cannot be used.
     #[error("`retrieval.page_token_key_file`: {0}")]
     PageKey(#[from] PageKeyError),
+    /// The audit log cannot be written.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The system gives no random numbers.
+    #[error("the system gives no random numbers for the key of consistency tokens")]
+    NoRandom,
     /// The server failed.
     #[error(transparent)]
     Server(#[from] ServerError),
@@ -91,8 +101,9 @@ impl AppError {
             }
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
+            Self::Audit(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,
-            Self::Task(_) => ErrorCode::Internal,
+            Self::NoRandom | Self::Task(_) => ErrorCode::Internal,
         }
     }
 }
@@ -111,10 +122,12 @@ impl App {
             pages: pages(config)?,
             explain_plan: config.retrieval.explain_plan,
         };
-        let (authorizer, relationships) = open_authorizer(config).await?;
-        let authorizer = match relationships {
-            Some(_) => authorizer,
-            None => with_replica(config, authorizer).await?,
+        let (authorizer, relationships) = match (config.authorizer.kind, config.authorizer.replica.mode) {
+            (AuthorizerKind::Embedded, _) | (AuthorizerKind::Openfga, ReplicaMode::Off) => {
+                open_authorizer(config).await?
+            }
+            (AuthorizerKind::Openfga, ReplicaMode::Plan) => (open_replica(config, ReplicaUse::Plan).await?, None),
+            (AuthorizerKind::Openfga, ReplicaMode::Decide) => (open_replica(config, ReplicaUse::Decide).await?, None),
         };
         let (vector_store, documents) = open_vector_store(config).await?;
         let services = Services {
@@ -127,6 +140,8 @@ impl App {
             authorizer: Arc::clone(&authorizer),
             // For whoever holds the data directory: local administration.
             authentication: Authentication::Believed,
+            audit: None,
+            consistency_tokens: Arc::new(ConsistencyTokens::new().map_err(|_unspecified| AppError::NoRandom)?),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
         Ok(Self { services, authorizer, relationships, shutdown_timeout, config: config.clone() })
@@ -147,9 +162,17 @@ impl App {
     /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check_identity`]), or the connection layer fails.
+    /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or the connection layer
+    /// fails.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let services = Services { authentication: identity::authentication(&self.config)?, ..self.services.clone() };
+        let services = Services {
+            authentication: identity::authentication(&self.config)?,
+            audit: audit::open(&self.config).await?,
+            ..self.services.clone()
+        };
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "serving");
+        }
         let connections = TcpListenerStream::new(listener).map(|connection| {
             // Answers are small: waiting to fill a packet would only add latency.
             connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
@@ -177,7 +200,7 @@ impl App {
     }
 
     /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// may do anything to it and be told everything in it, so no token is asked for.
+    /// may do anything to it and be told everything in it, so no token is asked for, and nothing is recorded.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
@@ -213,33 +236,25 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
-/// Puts a replica of the `OpenFGA` server before it, where one is configured.
-async fn with_replica(config: &Config, authority: Arc<dyn Authorizer>) -> Result<Arc<dyn Authorizer>, AppError> {
-    let Some(replica) = replica_config(&config.authorizer.replica)? else { return Ok(authority) };
-    let source = Arc::new(OpenFgaSource::new(&openfga_config(config)?)?);
+/// An `OpenFGA` server behind a replica of it. The replica reads the server's changelog for the cache of checks too.
+async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+    let replica = replica_config(&config.authorizer.replica, used_for);
+    let openfga = openfga_config(config)?;
+    let source = Arc::new(OpenFgaSource::new(&openfga)?);
     let directory = config.data.directory.join(REPLICA_DIRECTORY);
-    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, authority, replica).await?))
+    let authority = stack(&openfga, &config.authorizer.checks, ChangesFrom::Replica)?;
+    let validity = Arc::clone(authority.validity());
+    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, Arc::new(authority), replica, validity).await?))
 }
 
-fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfig>, BackendError> {
-    let used_for = match replica.mode {
-        ReplicaMode::Off => return Ok(None),
-        ReplicaMode::Plan => ReplicaUse::Plan,
-        ReplicaMode::Decide => ReplicaUse::Decide,
-    };
-    if replica.poll_interval_ms == 0 || replica.poll_interval_ms >= replica.staleness_max_ms {
-        return Err(BackendError::Setting(format!(
-            "`authorizer.replica.poll_interval_ms` ({}) must be above 0 and below `authorizer.replica.staleness_max_ms` ({}), or the replica is never fresh",
-            replica.poll_interval_ms, replica.staleness_max_ms
-        )));
-    }
-    Ok(Some(ReplicaConfig {
+fn replica_config(replica: &config::ReplicaConfig, used_for: ReplicaUse) -> ReplicaConfig {
+    ReplicaConfig {
         used_for,
         poll_interval: Duration::from_millis(replica.poll_interval_ms),
         staleness_max: Duration::from_millis(replica.staleness_max_ms),
         overlap: Duration::from_millis(replica.overlap_ms),
         sweep_interval: Duration::from_millis(replica.sweep_interval_ms),
-    }))
+    }
 }
 
 /// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
@@ -250,6 +265,23 @@ fn replica_config(replica: &config::ReplicaConfig) -> Result<Option<ReplicaConfi
 pub fn stack_checks(
     openfga_config: &OpenFgaConfig,
     checks: &config::ChecksConfig,
+) -> Result<StackedAuthorizer, BackendError> {
+    stack(openfga_config, checks, ChangesFrom::Changelog)
+}
+
+/// Who tells the cache of checks that the relationships changed.
+#[derive(Clone, Copy)]
+enum ChangesFrom {
+    /// A reader of its own.
+    Changelog,
+    /// The replica that is put before the stack.
+    Replica,
+}
+
+fn stack(
+    openfga_config: &OpenFgaConfig,
+    checks: &config::ChecksConfig,
+    changes_from: ChangesFrom,
 ) -> Result<StackedAuthorizer, BackendError> {
     let milliseconds = Duration::from_millis;
     let timeout = openfga_config.timeout;
@@ -276,7 +308,10 @@ pub fn stack_checks(
     };
 
     let poll = milliseconds(checks.changelog_poll_ms);
-    let changelog = polls.then(|| openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll));
+    let changelog = match changes_from {
+        ChangesFrom::Changelog if polls => Some(openfga::watch(Arc::clone(&openfga), Arc::clone(&validity), poll)),
+        ChangesFrom::Changelog | ChangesFrom::Replica => None,
+    };
     Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
 }
 
@@ -301,14 +336,33 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
 }
 
 /// What the Qdrant adapter needs of the configuration.
-fn qdrant_config(config: &Config) -> Result<QdrantConfig, ConfigError> {
+fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     let qdrant = &config.vector_store.qdrant;
+    let layout = |(name, paths): (&String, &config::PayloadConfig)| {
+        let config::PayloadConfig { guard, document_id, title, text, .. } = &paths.completed();
+        let metadata = paths.metadata();
+        match Layout::foreign(&ForeignLayout { guard, document_id, title, text, metadata }) {
+            Ok(layout) => Ok((name.clone(), layout)),
+            Err(e) => Err(ConfigError::Invalid(format!("`vector_store.qdrant.collections.{name}`: {e}"))),
+        }
+    };
     Ok(QdrantConfig {
         url: qdrant.url.clone(),
         api_key: config::read_secret(&qdrant.api_key_file)?.map(Secret::new),
         timeout: Duration::from_millis(qdrant.timeout_ms),
         vector_name: Some(qdrant.vector_name.clone()).filter(|name| !name.is_empty()),
         exact: qdrant.exact,
+        scanned_chunks_max: qdrant.scanned_chunks_max,
+        read_consistency: match qdrant.read_consistency {
+            config::ReadConsistency::One => None,
+            config::ReadConsistency::Majority => Some(ReadConsistency::Majority),
+            config::ReadConsistency::Quorum => Some(ReadConsistency::Quorum),
+            config::ReadConsistency::All => Some(ReadConsistency::All),
+        },
+        overview_age_max: Duration::from_millis(qdrant.overview_age_max_ms),
+        guards_max: qdrant.guards_max,
+        guards_per_filter_max: qdrant.guards_per_filter_max,
+        layouts: qdrant.collections.iter().map(layout).collect::<Result<_, _>>()?,
     })
 }
 
@@ -336,7 +390,6 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     Relation::parse(&config.retrieval.relation)?;
     identity::check(config)?;
     if config.authorizer.kind == AuthorizerKind::Openfga {
-        replica_config(&config.authorizer.replica)?;
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {

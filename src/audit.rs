@@ -22,7 +22,7 @@ mod writer;
 pub use chain::{Entry, Event, Mac};
 pub use file_sink::{AuditConfig, Clock, FileAuditSink, FsyncPolicy};
 pub use key::AuditKey;
-pub use record::{AuditedPrincipal, AuditedRequest, Call, Decision, Latencies, Record, Released};
+pub use record::{AuditedPrincipal, AuditedRequest, Decision, Latencies, Record, Released};
 pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ pub mod batched;
 pub mod breaker;
 pub mod cached;
 pub mod coalesced;
+pub mod consistency_token;
 pub mod decider;
 pub mod decision_key;
 pub mod embedded;
@@ -35,12 +36,14 @@ pub struct Check {
     pub object: Object,
 }
 
-/// How fresh the tuples behind a decision must be (`OpenFGA`'s consistency preference).
+/// How fresh the tuples behind a decision must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {
     /// The authorizer may use its caches.
     #[default]
     MinimizeLatency,
+    /// What was written before this moment counts; caches that are certain to be as new may be used.
+    AtLeastAsFresh(Instant),
     /// The authorizer asks its database.
     HigherConsistency,
 }
@@ -113,9 +116,15 @@ pub trait Authorizer: Send + Sync {
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
 
-    /// How far behind the authority the relationships are that this authorizer would decide from now; `None` when it is
-    /// the authority itself, or has nothing to decide from.
-    fn lag(&self) -> Option<Duration> {
+    /// The id of the model that decides now, as far as it is known without asking anybody: for the record.
+    async fn deciding_model_id(&self) -> Option<String> {
+        None
+    }
+
+    /// How far behind the authority the copy of its relationships is that a question of this consistency would be planned or
+    /// decided from now; `None` when no copy would be used.
+    fn lag(&self, consistency: Consistency) -> Option<Duration> {
+        let _ = consistency;
         None
     }
 

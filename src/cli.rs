@@ -1,6 +1,7 @@
 //! The command line. Commands speak gRPC: to a server (`--server`), or to the same services inside this process over a
 //! data directory (`--data`).
 
+mod audit;
 mod check;
 mod config;
 mod contextual;
@@ -67,6 +68,9 @@ enum Command {
     Recheck(recheck::RecheckArgs),
     /// Whether a user holds a relation on an object.
     Check(check::CheckArgs),
+    /// Verify, show or export the record of who was given what.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Why a user may or may not see a chunk, or holds a relation on an object.
     Explain(explain::ExplainArgs),
     /// Print, validate or describe the configuration.
@@ -175,6 +179,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,
         Command::Check(args) => check::run(args, config, output).await,
+        Command::Audit(command) => audit::run(command, config.as_deref(), output),
         Command::Explain(args) => explain::run(args, config, output).await,
         Command::Config(command) => config::run(&command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,

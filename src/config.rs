@@ -1,7 +1,9 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
 //! that reads the environment.
 
+mod audit;
 mod identity;
+mod qdrant;
 mod token;
 
 use std::net::SocketAddr;
@@ -12,10 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use audit::{AuditConfig, AuditFsync};
 pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
 };
+pub use qdrant::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 pub use token::access_token;
 
 /// Everything that an operator can set.
@@ -34,6 +38,8 @@ pub struct Config {
     pub retrieval: RetrievalConfig,
     /// Who may call.
     pub identity: IdentityConfig,
+    /// The record of who was given what.
+    pub audit: AuditConfig,
 }
 
 /// The gRPC server.
@@ -149,7 +155,8 @@ pub struct ChecksConfig {
     /// Most memory for remembered decisions, in bytes.
     pub cache_bytes_max: u64,
     /// How often the server's changelog is read, in milliseconds; any change makes all decisions forgotten. With 0 it is not
-    /// read, and only `cache_ttl_ms` bounds how late a revocation is seen.
+    /// read, and only `cache_ttl_ms` bounds how late a revocation is seen. Where there is a replica, it reads for both, every
+    /// `authorizer.replica.poll_interval_ms`.
     pub changelog_poll_ms: u64,
     /// When the changelog could not be read for so long, in milliseconds, nothing is recalled until it can be again.
     pub changelog_age_max_ms: u64,
@@ -178,22 +185,6 @@ pub enum VectorStoreKind {
     Embedded,
     /// A Qdrant server over gRPC.
     Qdrant,
-}
-
-/// A Qdrant server.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct QdrantConfig {
-    /// The address of its gRPC port.
-    pub url: String,
-    /// A file with the API key; none when empty.
-    pub api_key_file: PathBuf,
-    /// The longest that one call may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// The name of the vector in each point; the unnamed vector when empty.
-    pub vector_name: String,
-    /// Search by a full scan in place of the approximate index: exact, and slow on large collections.
-    pub exact: bool,
 }
 
 /// Limits of retrieval.
@@ -273,18 +264,6 @@ impl Default for ChecksConfig {
             changelog_age_max_ms: 2_000,
             calls_in_flight_max: 32,
             checks_waiting_max: 20_000,
-        }
-    }
-}
-
-impl Default for QdrantConfig {
-    fn default() -> Self {
-        Self {
-            url: "http://127.0.0.1:6334".to_owned(),
-            api_key_file: PathBuf::new(),
-            timeout_ms: 5_000,
-            vector_name: String::new(),
-            exact: false,
         }
     }
 }
@@ -392,11 +371,16 @@ impl Config {
             ("authorizer.openfga.list_results_max", self.authorizer.openfga.list_results_max as u64),
             ("authorizer.openfga.list_deadline_ms", self.authorizer.openfga.list_deadline_ms),
             ("authorizer.checks.calls_in_flight_max", u64::from(self.authorizer.checks.calls_in_flight_max)),
+            ("authorizer.replica.poll_interval_ms", self.authorizer.replica.poll_interval_ms),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
+            ("vector_store.qdrant.guards_max", self.vector_store.qdrant.guards_max as u64),
+            ("vector_store.qdrant.guards_per_filter_max", self.vector_store.qdrant.guards_per_filter_max as u64),
             ("retrieval.top_k_max", u64::from(self.retrieval.top_k_max)),
             ("retrieval.candidates_max", self.retrieval.candidates_max as u64),
             ("retrieval.guards_checked_max", self.retrieval.guards_checked_max as u64),
             ("retrieval.page_token_lifetime_ms", self.retrieval.page_token_lifetime_ms),
+            ("audit.fsync_interval_ms", self.audit.fsync_interval_ms),
+            ("audit.segment_bytes_max", self.audit.segment_bytes_max),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(ConfigError::Invalid(format!("`{key}` must be at least 1")));
@@ -412,8 +396,9 @@ impl Config {
 impl AuthorizerConfig {
     /// Settings that contradict each other.
     fn check(&self) -> Result<(), ConfigError> {
-        let Self { checks, openfga, .. } = self;
+        let Self { checks, openfga, replica, .. } = self;
         let (remembers, polls) = (checks.cache_ttl_ms > 0, checks.changelog_poll_ms > 0);
+        let follows = replica.mode != ReplicaMode::Off;
         let rules = [
             (
                 remembers && checks.cache_bytes_max == 0,
@@ -428,6 +413,16 @@ impl AuthorizerConfig {
                 remembers && polls && checks.cache_ttl_ms < checks.changelog_poll_ms,
                 "`authorizer.checks.cache_ttl_ms` must be at least `authorizer.checks.changelog_poll_ms`: otherwise \
                  decisions are forgotten before the changelog is read",
+            ),
+            (
+                remembers && polls && follows && checks.changelog_age_max_ms <= replica.poll_interval_ms,
+                "`authorizer.checks.changelog_age_max_ms` must be more than `authorizer.replica.poll_interval_ms`, by which \
+                 the changelog is read: otherwise nothing is ever recalled",
+            ),
+            (
+                follows && replica.staleness_max_ms <= replica.poll_interval_ms,
+                "`authorizer.replica.staleness_max_ms` must be more than `authorizer.replica.poll_interval_ms`: otherwise \
+                 the replica is never fresh",
             ),
             (
                 checks.checks_waiting_max / 4 < openfga.checks_per_call.max(50),
@@ -556,6 +551,16 @@ mod tests {
             let toml = format!("[authorizer.checks]\n{line}");
             let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
             assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
+        }
+        for (line, keys) in [
+            ("poll_interval_ms = 2000", ["replica.poll_interval_ms", "checks.changelog_age_max_ms"]),
+            ("staleness_max_ms = 500", ["replica.poll_interval_ms", "replica.staleness_max_ms"]),
+        ] {
+            let toml = format!("[authorizer.replica]\n{line}");
+            let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
+            assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
+            let without = format!("{toml}\nmode = 'off'");
+            assert!(load(&without, &[], &Overrides::default()).is_ok(), "{line}");
         }
         for line in ["cache_ttl_ms = 0\ncache_bytes_max = 0", "changelog_poll_ms = 0\nchangelog_age_max_ms = 0"] {
             let toml = format!("[authorizer.checks]\n{line}");

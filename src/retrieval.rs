@@ -6,10 +6,12 @@ mod pass_rates;
 pub mod plan;
 pub mod request;
 mod retriever;
+mod stages;
 
 pub use page::Pages;
 pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
-pub use retriever::{Completion, PlanReport, Retrieval, Retrieved, Retriever, Round};
+pub use retriever::{Completion, PlanReport, Rechecked, Retrieval, Retrieved, Retriever, Round};
+pub use stages::StageTimes;
 
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;

@@ -3,7 +3,9 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod audit;
 mod authentication;
+mod consistency_token;
 mod deadline;
 mod explain;
 mod ingest;
@@ -27,11 +29,14 @@ use tonic::transport::server::Connected;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
+pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
 pub(crate) use values::metadata_message;
 
+use self::audit::AuditLayer;
 use self::authentication::AuthenticationLayer;
 use crate::authz::Authorizer;
+use crate::authz::consistency_token::ConsistencyTokens;
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
@@ -72,6 +77,10 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is let in.
     pub authentication: Authentication,
+    /// Where calls are recorded; nowhere when `None`.
+    pub audit: Option<Audit>,
+    /// The tokens of "at least as fresh as".
+    pub consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 /// Why the server did not start, or stopped early.
@@ -125,6 +134,9 @@ where
         // A client may read the metadata of the resource with HTTP/1.1. What it sends meets the same gate.
         .accept_http1(true)
         .layer(MapResponseLayer::new(openfga::restore_number))
+        .layer(MapResponseLayer::new(consistency_token::adding(services.consistency_tokens)))
+        // Around the gate, so that it sees who is refused there, too.
+        .layer(AuditLayer(services.audit))
         .layer(AuthenticationLayer(services.authentication))
         .add_routes(public)
         .add_service(health_service)

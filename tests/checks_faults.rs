@@ -25,7 +25,7 @@ use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Decider, Outcome, Question, Questions, Scope, accounted};
+use ragward::authz::decider::{Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
@@ -92,7 +92,7 @@ impl RightServer {
         }
     }
 
-    fn questions(&self, consistency: Consistency, recall: bool) -> Questions {
+    fn questions(&self, consistency: Consistency, recall: Recall) -> Questions {
         let scope = Scope {
             store_id: self.store.store_id().to_owned(),
             model_id: self.model_id.clone(),
@@ -292,10 +292,10 @@ async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, 
 /// Three requests at the same time, of which the last asks for higher consistency, and then once more.
 async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Option<Expected>) {
     for round in 0..2 {
-        let fresh = right.questions(Consistency::HigherConsistency, false);
+        let fresh = right.questions(Consistency::HigherConsistency, Recall::Nothing);
         let asked = [
-            right.questions(Consistency::MinimizeLatency, true),
-            right.questions(Consistency::MinimizeLatency, true),
+            right.questions(Consistency::MinimizeLatency, Recall::Generation),
+            right.questions(Consistency::MinimizeLatency, Recall::Generation),
             fresh,
         ];
         for (request, (decided, failed)) in

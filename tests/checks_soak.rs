@@ -18,7 +18,7 @@ use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
+use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency};
@@ -174,7 +174,7 @@ async fn ask_until(
             model_id: "model".to_owned(),
             consistency,
             generation: current.generation,
-            recall: current.recall && !fresh,
+            recall: if current.recall && !fresh { Recall::Generation } else { Recall::Nothing },
         };
         let user = Object::parse(&format!("user:{user}")).expect("a user");
         let check = |number: u64| Check {

@@ -88,6 +88,26 @@ async fn a_revocation_ends_what_is_remembered() {
     }
 }
 
+/// The stack remembers for long and reads no changelog, so that only what a request asks for says what counts.
+#[tokio::test]
+async fn a_moment_is_answered_with_what_was_written_before() {
+    let Some(server) = OpenFga::start().await else { return };
+    let (config, store) = loaded(&server, "moments").await;
+    store.write_tuples(&(0..10).map(owned).collect::<Vec<_>>()).await.expect("tuples");
+    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 0, ..ChecksConfig::default() };
+    let stack = stack_checks(&config, &checks).expect("a stack");
+    let all: Vec<usize> = (0..10).collect();
+    assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, all);
+    store.delete_tuples(&[owned(0)]).await.expect("deleted");
+    let revoked = Consistency::AtLeastAsFresh(Instant::now());
+    assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, all, "remembered");
+    assert_eq!(allowed(&stack, 10, revoked).await, all[1..], "what was remembered is older");
+    assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, all[1..], "and it was replaced");
+    store.write_tuples(&[owned(0)]).await.expect("written");
+    assert_eq!(allowed(&stack, 10, revoked).await, all[1..], "as new as asked for: recalled");
+    assert_eq!(allowed(&stack, 10, Consistency::AtLeastAsFresh(Instant::now())).await, all);
+}
+
 #[tokio::test]
 async fn a_list_is_the_visible_set_or_not_known() {
     let Some(server) = OpenFga::start().await else { return };

@@ -14,6 +14,7 @@ use std::time::Duration;
 use openfga::OpenFga;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
 use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use ragward::authz::validity::Validity;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
@@ -61,7 +62,12 @@ impl Authorizer for Nobody {
 
 async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
     let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
-    ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config()).await.expect("a replica")
+    ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config(), unheard()).await.expect("a replica")
+}
+
+/// Nobody remembers decisions here.
+fn unheard() -> Arc<Validity> {
+    Arc::new(Validity::new(None))
 }
 
 /// Waits until the replica holds all that was committed before now.
@@ -116,7 +122,8 @@ async fn the_port_suite_holds() {
     let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
     let settings = ReplicaConfig { staleness_max: PATIENCE, ..self::config() };
-    let replica = ReplicaAuthorizer::open(directory.path(), source, authority, settings).await.expect("a replica");
+    let replica =
+        ReplicaAuthorizer::open(directory.path(), source, authority, settings, unheard()).await.expect("a replica");
     caught_up(&replica).await;
     authorizer_suite::run(&replica).await;
 }
@@ -184,13 +191,49 @@ async fn replica_when_free(directory: &Path, server: &OpenFgaConfig) -> ReplicaA
     let opened = async {
         loop {
             let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
-            match ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config()).await {
+            match ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config(), unheard()).await {
                 Ok(replica) => return replica,
                 Err(_) => tokio::task::yield_now().await,
             }
         }
     };
     timeout(PATIENCE, opened).await.expect("the file is free in time")
+}
+
+#[tokio::test]
+async fn a_moment_is_answered_by_what_is_as_new() {
+    let Some(server) = OpenFga::start().await else { return };
+    let config = server.config("moments");
+    let store = OpenFgaStore::open(&config).await.expect("a store");
+    let model = json::print(&dsl::parse(MODEL).expect("a model").model).expect("JSON");
+    store.write_model(serde_json::from_str(&model).expect("JSON")).await.expect("a model");
+    let tuple = [tuple("user:u1 viewer doc:d1")];
+    let check = [Check {
+        user: Object::parse("user:u1").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: Object::parse("doc:d1").expect("an object"),
+    }];
+    let [alone, before] = [0, 1].map(|_| tempfile::tempdir().expect("a directory"));
+    // One has no authority to ask, the other asks the server where it is behind.
+    let alone = replica(alone.path(), &config).await;
+    let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
+    let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
+    let before = ReplicaAuthorizer::open(before.path(), source, authority, self::config(), unheard()).await;
+    let before = before.expect("a replica");
+    for granted in [true, false].into_iter().cycle().take(20) {
+        let written = if granted { store.write_tuples(&tuple).await } else { store.delete_tuples(&tuple).await };
+        written.expect("written");
+        let moment = Consistency::AtLeastAsFresh(Instant::now());
+        assert_eq!(decide(&before, &check, moment).await.expect("decided"), [granted]);
+        if let Ok(decided) = decide(&alone, &check, moment).await {
+            assert_eq!(decided, [granted], "a look at the log began between the two");
+        }
+        caught_up(&alone).await;
+        assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted]);
+        assert!(alone.lag(moment).is_some() && alone.lag(Consistency::HigherConsistency).is_none());
+    }
+    let refused = decide(&alone, &check, Consistency::AtLeastAsFresh(Instant::now())).await;
+    assert!(matches!(refused, Err(AuthzError::Unavailable(_))), "{refused:?}");
 }
 
 #[tokio::test]

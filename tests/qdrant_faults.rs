@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use faulty_server::{FaultyServer, Methods};
 use qdrant_client::qdrant::{
-    CollectionConfig, CollectionInfo, CollectionParams, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue,
-    GetCollectionInfoRequest, GetCollectionInfoResponse, GetPoints, GetResponse, PayloadSchemaInfo, PointId,
-    QueryPoints, QueryResponse, RetrievedPoint, ScoredPoint, UpdateBatchPoints, UpdateBatchResponse, UpdateResult,
-    UpdateStatus, Value, VectorParams, facet_value::Variant, vectors_config,
+    CollectionConfig, CollectionInfo, CollectionParams, CountPoints, CountResponse, Distance, FacetCounts, FacetHit,
+    FacetResponse, FacetValue, GetCollectionInfoRequest, GetCollectionInfoResponse, GetPoints, GetResponse,
+    PayloadSchemaInfo, PayloadSchemaType, PointId, QueryPoints, QueryResponse, RetrievedPoint, ScoredPoint,
+    UpdateBatchPoints, UpdateBatchResponse, UpdateResult, UpdateStatus, Value, VectorParams, facet_value::Variant,
+    vectors_config,
 };
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::relationship::Object;
@@ -27,6 +28,7 @@ use tonic::{Code, Status};
 const QUERY: &str = "/qdrant.Points/Query";
 const GET: &str = "/qdrant.Points/Get";
 const FACET: &str = "/qdrant.Points/Facet";
+const COUNT: &str = "/qdrant.Points/Count";
 const UPDATE: &str = "/qdrant.Points/UpdateBatch";
 const COLLECTION: &str = "/qdrant.Collections/Get";
 const SHORT: Duration = Duration::from_millis(200);
@@ -233,12 +235,87 @@ fn describe(_: GetCollectionInfoRequest) -> impl Future<Output = Result<GetColle
         ..CollectionParams::default()
     };
     let indexes = ["guard", "document_id", "position"];
+    let index = PayloadSchemaInfo { data_type: PayloadSchemaType::Keyword.into(), ..PayloadSchemaInfo::default() };
     let info = CollectionInfo {
         config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
-        payload_schema: indexes.map(|field| (field.to_owned(), PayloadSchemaInfo::default())).into(),
+        payload_schema: indexes.map(|field| (field.to_owned(), index.clone())).into(),
         ..CollectionInfo::default()
     };
     std::future::ready(Ok(GetCollectionInfoResponse { result: Some(info), time: 0.0 }))
+}
+
+fn guard_hit(guard: &str) -> FacetHit {
+    let value = FacetValue { variant: Some(Variant::StringValue(guard.to_owned())) };
+    FacetHit { value: Some(value), count: 1 }
+}
+
+/// The guards that a store lists when its server counts them so.
+async fn listed<F>(
+    behaviour: impl Fn(FacetCounts) -> F + Send + Sync + 'static,
+) -> Result<Option<Vec<String>>, VectorStoreError>
+where
+    F: Future<Output = Result<FacetResponse, Status>> + Send + 'static,
+{
+    let count = |_: CountPoints| std::future::ready(Ok(CountResponse::default()));
+    let server = Methods::default().on(COLLECTION, describe).on(COUNT, count).on(FACET, behaviour).start().await;
+    let config = QdrantConfig { timeout: SHORT, guards_max: 3, ..QdrantConfig::new(&server.address) };
+    let table = QdrantStore::new(&config).expect("a store").guards("docs").await?;
+    Ok(table.map(|table| table.guards.iter().map(ToString::to_string).collect()))
+}
+
+/// INVARIANT (cut is not known): a list of guards is whole and plausible, or there is none.
+#[tokio::test]
+async fn a_wrong_list_of_guards_is_an_error_or_none() {
+    type Expected = Result<Option<Vec<String>>, ()>;
+    let many = |number: usize| (0..number).map(|place| guard_hit(&format!("document:{place}"))).collect::<Vec<_>>();
+    let number = FacetHit { value: Some(FacetValue { variant: Some(Variant::IntegerValue(1)) }), count: 1 };
+    let of = |names: &[&str]| Ok(Some(names.iter().map(|name| format!("document:{name}")).collect::<Vec<_>>()));
+    let cases: [(&str, Vec<FacetHit>, Expected); 10] = [
+        ("right", many(3), of(&["0", "1", "2"])),
+        ("none", Vec::new(), of(&[])),
+        ("cut at its limit", many(4), Ok(None)),
+        ("more than was asked for", many(5), Err(())),
+        ("one twice", vec![guard_hit("document:0"), guard_hit("document:0")], Err(())),
+        ("a number", vec![guard_hit("document:0"), number], Err(())),
+        ("no value", vec![FacetHit::default()], Err(())),
+        ("malformed ones", vec![guard_hit("document:*"), guard_hit("document:0"), guard_hit("")], of(&["0"])),
+        ("one without chunks", vec![FacetHit { count: 0, ..guard_hit("document:0") }], of(&[])),
+        ("a count out of bounds", vec![FacetHit { count: u64::MAX, ..guard_hit("document:0") }], of(&["0"])),
+    ];
+    for (name, hits, expected) in cases {
+        let answer = FacetResponse { hits, ..FacetResponse::default() };
+        let listed = listed(move |_| std::future::ready(Ok(answer.clone()))).await;
+        match expected {
+            Ok(expected) => assert_eq!(listed.expect(name), expected, "{name}"),
+            Err(()) => assert!(matches!(listed, Err(VectorStoreError::BadAnswer(_))), "{name}: {listed:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn guards_that_cannot_be_listed_are_not_known() {
+    assert_eq!(listed(|_| std::future::pending()).await.expect("without a list"), None);
+    let rows = [
+        (Code::Unimplemented, true),
+        (Code::InvalidArgument, true),
+        (Code::DeadlineExceeded, true),
+        (Code::Unavailable, false),
+        (Code::Internal, false),
+        (Code::NotFound, false),
+    ];
+    for (code, unlisted) in rows {
+        let listed = listed(move |_| std::future::ready(Err(Status::new(code, "refused")))).await;
+        assert_eq!(matches!(listed, Ok(None)), unlisted, "{code:?}: {listed:?}");
+        assert_eq!(listed.is_err(), !unlisted, "{code:?}: {listed:?}");
+    }
+    // An answer that is too large to read: 65 MiB.
+    let huge = |_| {
+        std::future::ready(Ok(FacetResponse {
+            hits: vec![guard_hit(&"g".repeat(65 << 20))],
+            ..FacetResponse::default()
+        }))
+    };
+    assert_eq!(listed(huge).await.expect("without a list"), None);
 }
 
 #[tokio::test]

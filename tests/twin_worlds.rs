@@ -278,7 +278,13 @@ fn question(names: &Names, random: &mut Random, world: &World) -> Question {
     if random.one_in(8) {
         let ids = (0..=random.below(8)).map(|_| chunk_ids[random.below(chunk_ids.len())].clone());
         let chunk_ids = ids.chain(["A0#0", "absent"].map(str::to_owned)).collect();
-        return Question::Recheck(RecheckRequest { user, collection: names.collection(), chunk_ids, consistency: 0 });
+        return Question::Recheck(RecheckRequest {
+            user,
+            collection: names.collection(),
+            chunk_ids,
+            consistency: 0,
+            consistency_token: String::new(),
+        });
     }
     let vector = |random: &mut Random| {
         let mut values = random.vector();

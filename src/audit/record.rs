@@ -7,13 +7,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// What was called.
-    pub call: Call,
+    /// What was called, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`; `unknown` for a path that is
+    /// not served.
+    pub call: String,
     /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` when the caller was gone first.
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
     pub trace_id: String,
-    /// For whom. Missing when the caller was refused before it was known.
+    /// Which check the token did not pass, a fixed word. The caller was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// For whom. Missing when the caller was refused before it was known, or was believed and named nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<AuditedPrincipal>,
     /// What was asked for. Missing when the request was refused before it was read.
@@ -29,68 +33,13 @@ pub struct Record {
     pub latency_us: Latencies,
 }
 
-/// The RPCs that are recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Call {
-    /// `RetrievalService.Retrieve`.
-    Retrieve,
-    /// `RetrievalService.Recheck`.
-    Recheck,
-    /// `RetrievalService.Explain`.
-    Explain,
-    /// `IngestService.UpsertDocuments`.
-    UpsertDocuments,
-    /// `IngestService.DeleteDocuments`.
-    DeleteDocuments,
-    /// `IngestService.GetIngestStatus`.
-    GetIngestStatus,
-}
-
-impl Call {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Retrieve,
-        Self::Recheck,
-        Self::Explain,
-        Self::UpsertDocuments,
-        Self::DeleteDocuments,
-        Self::GetIngestStatus,
-    ];
-
-    /// Its name in the log.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Retrieve => "retrieve",
-            Self::Recheck => "recheck",
-            Self::Explain => "explain",
-            Self::UpsertDocuments => "upsert_documents",
-            Self::DeleteDocuments => "delete_documents",
-            Self::GetIngestStatus => "get_ingest_status",
-        }
-    }
-
-    /// The path under which gRPC calls it.
-    #[must_use]
-    pub const fn path(self) -> &'static str {
-        match self {
-            Self::Retrieve => "/ragward.retrieval.v1.RetrievalService/Retrieve",
-            Self::Recheck => "/ragward.retrieval.v1.RetrievalService/Recheck",
-            Self::Explain => "/ragward.retrieval.v1.RetrievalService/Explain",
-            Self::UpsertDocuments => "/ragward.ingest.v1.IngestService/UpsertDocuments",
-            Self::DeleteDocuments => "/ragward.ingest.v1.IngestService/DeleteDocuments",
-            Self::GetIngestStatus => "/ragward.ingest.v1.IngestService/GetIngestStatus",
-        }
-    }
-}
-
 /// Who was answered, and everybody who had a part in asking.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedPrincipal {
-    /// The user whose rights bound the answer, `user:anne`.
-    pub subject: String,
+    /// The user whose rights bound the answer, `user:anne`. Missing when a client speaks for itself and is no user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// Those that act for the subject, the outermost first (RFC 8693, section 4.1).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub actors: Vec<String>,
@@ -106,6 +55,9 @@ pub struct AuditedPrincipal {
     /// Who named the subject, when the token itself does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asserted_by: Option<String>,
+    /// What the token was given for (`authorization_details`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<String>,
 }
 
 /// What was asked for.
@@ -130,7 +82,7 @@ pub struct AuditedRequest {
     /// Whether the caller set a filter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filtered: Option<bool>,
-    /// `minimize_latency` or `higher_consistency`.
+    /// `minimize_latency`, `at_least_as_fresh` or `higher_consistency`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consistency: Option<String>,
 }
@@ -139,20 +91,21 @@ pub struct AuditedRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decision {
-    /// The authorization model.
+    /// The authorization model, as it was known right after the decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
-    /// The most that the relationships may have been behind their authority, in milliseconds; 0: not at all. Missing when
-    /// it is not known.
+    /// How far the relationships were behind their authority, in milliseconds; 0: not at all. Missing when an `OpenFGA`
+    /// server decided and may have used its own or our cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
-    /// How it was searched.
+    /// How it was searched; the last plan, where it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
     /// Searches that were made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
-    /// Chunks that were found and then withheld. What a search over the visible set never looked at is not counted.
+    /// Chunks that were found and then withheld, at least. What a search over the visible set never looked at is not
+    /// counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld: Option<u64>,
     /// `complete`, `exhausted` or `limited`.

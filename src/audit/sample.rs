@@ -32,10 +32,11 @@ pub(super) fn clock() -> Clock {
 
 pub(super) fn record(number: usize) -> Record {
     Record {
-        call: Call::ALL[number % Call::ALL.len()],
+        call: format!("v{number}.Service/Call"),
         code: "OK".to_owned(),
         trace_id: format!("{number:032x}"),
-        principal: Some(AuditedPrincipal { subject: "user:anne".to_owned(), ..AuditedPrincipal::default() }),
+        refusal: None,
+        principal: Some(AuditedPrincipal { subject: Some("user:anne".to_owned()), ..AuditedPrincipal::default() }),
         request: None,
         decision: None,
         released: Some(Released { chunk_ids: vec![format!("chunk \"{number}\"\n")], documents: None }),

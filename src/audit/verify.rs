@@ -206,7 +206,7 @@ impl<'a> Reader<'a> {
             head,
             report: Report::default(),
             unreadable: 0,
-            gap_known: true,
+            gap_known: false,
             oldest_kept: 1,
             incomplete: None,
             segment_before: None,
@@ -329,7 +329,7 @@ impl<'a> Reader<'a> {
         let Some(last) = &self.report.last else {
             // The first of a log, or of what is kept of it.
             let whole = place.segment.number == 1 && self.unreadable == 0;
-            if whole && entry.seq != 1 {
+            if whole && !self.gap_known && entry.seq != 1 {
                 self.find(path, Some(place.line), Problem::Deleted(1..=entry.seq - 1));
             }
             return true;

@@ -3,7 +3,9 @@
 //! INVARIANT (final only): an entry is a decision of the server, never an error, and never one that the server could not
 //! come to. It is recalled while its generation counts (see [`super::validity`]) and it is younger than the time to live,
 //! counted from before the server was asked. So a revocation is seen after the shorter of the two bounds, and at once by
-//! whoever asks for higher consistency: that passes by the cache, and what it learns replaces what was remembered.
+//! whoever asks for higher consistency: that passes by the cache, and what it learns replaces what was remembered. Who asks
+//! for answers since a moment recalls only such as passed by then: an older one, or one that the server may have taken
+//! from a cache of its own, does not count.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +14,9 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::AuthzError;
-use super::decider::{Answered, Decider, Outcome, Questions, accounted};
+use super::decider::{Answered, Decider, Outcome, Questions, Recall, accounted};
 use super::decision_key::DecisionKey;
+use super::{AuthzError, Consistency};
 
 /// What an entry takes beside its key, in bytes: the entry itself and the map around it, rounded up.
 const ENTRY_BYTES: usize = 160;
@@ -30,6 +32,8 @@ pub struct CachedDecider {
 struct Entry {
     allowed: bool,
     as_of: Instant,
+    /// Whether the server was told to pass by its own caches, so that `as_of` holds whatever these are.
+    past_caches: bool,
 }
 
 impl CachedDecider {
@@ -45,8 +49,13 @@ impl CachedDecider {
         Self { inner, entries, time_to_live }
     }
 
-    fn recall(&self, key: &DecisionKey) -> Option<Entry> {
-        self.entries.get(key).filter(|entry| entry.as_of.elapsed() < self.time_to_live)
+    fn recall(&self, key: &DecisionKey, recall: Recall) -> Option<Entry> {
+        let will_do = |entry: &Entry| match recall {
+            Recall::Nothing => false,
+            Recall::Generation => true,
+            Recall::Since(moment) => entry.past_caches && entry.as_of >= moment,
+        };
+        self.entries.get(key).filter(|entry| entry.as_of.elapsed() < self.time_to_live && will_do(entry))
     }
 
     /// A slow answer must not replace a newer one, and of two as old as each other the denial counts.
@@ -54,7 +63,8 @@ impl CachedDecider {
         self.entries.entry(key).and_upsert_with(|known| match known.map(moka::Entry::into_value) {
             Some(known) if known.as_of > learned.as_of => known,
             Some(known) if known.as_of == learned.as_of => {
-                Entry { allowed: known.allowed && learned.allowed, ..learned }
+                let past_caches = known.past_caches && learned.past_caches;
+                Entry { allowed: known.allowed && learned.allowed, past_caches, ..learned }
             }
             Some(_) | None => learned,
         });
@@ -68,8 +78,8 @@ impl Decider for CachedDecider {
         let mut answers = Vec::with_capacity(keys.len());
         let mut unknown = Vec::new();
         for (position, key) in keys.iter().enumerate() {
-            match questions.scope.recall.then(|| self.recall(key)).flatten() {
-                Some(Entry { allowed, as_of }) => {
+            match self.recall(key, questions.scope.recall) {
+                Some(Entry { allowed, as_of, .. }) => {
                     answers.push(Answered { position, outcome: Outcome::Decided { allowed, as_of } });
                 }
                 None => unknown.push(position),
@@ -81,9 +91,13 @@ impl Decider for CachedDecider {
         }
         let asked = questions.at(&unknown);
         let outcomes = accounted(asked.list.len(), self.inner.decide(&asked).await?)?;
+        let past_caches = match questions.scope.consistency {
+            Consistency::MinimizeLatency => false,
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => true,
+        };
         for (position, outcome) in unknown.into_iter().zip(outcomes) {
             if let (Outcome::Decided { allowed, as_of }, Some(key)) = (&outcome, keys.get(position)) {
-                self.remember(key.clone(), Entry { allowed: *allowed, as_of: *as_of });
+                self.remember(key.clone(), Entry { allowed: *allowed, as_of: *as_of, past_caches });
             }
             answers.push(Answered { position, outcome });
         }

@@ -3,7 +3,8 @@
 //! A *flight* is one call of the inner decider. Whoever waits for a flight drives it: it belongs to nobody, goes on while
 //! anybody waits, and ends when the last one is gone. An error is nobody's decision: all who wait get it as an error.
 //!
-//! A question for higher consistency never joins a flight, which may have left before the write that it must see.
+//! A question that must see a write never joins a flight, which may have left before it: neither one for higher consistency
+//! nor one for answers since a moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -126,7 +127,9 @@ impl Decider for CoalescedDecider {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
         match questions.scope.consistency {
             Consistency::MinimizeLatency => {}
-            Consistency::HigherConsistency => return self.inner.decide(questions).await,
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => {
+                return self.inner.decide(questions).await;
+            }
         }
         let tickets = self.board(questions);
         let places: Vec<usize> = tickets.iter().map(|ticket| ticket.place).collect();

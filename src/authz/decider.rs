@@ -24,8 +24,20 @@ pub struct Scope {
     pub consistency: Consistency,
     /// The generation of the store's relationships that was current when the request came.
     pub generation: u64,
-    /// Whether an answer of this generation that was given earlier will do.
-    pub recall: bool,
+    /// Which answers of this generation that were given earlier will do.
+    pub recall: Recall,
+}
+
+/// Which earlier answers will do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Recall {
+    /// None.
+    #[default]
+    Nothing,
+    /// All of the generation.
+    Generation,
+    /// Those of the generation that were asked past the server's own caches at this moment or later.
+    Since(Instant),
 }
 
 impl Scope {

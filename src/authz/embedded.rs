@@ -100,6 +100,10 @@ impl Authorizer for EmbeddedAuthorizer {
     async fn model_id(&self) -> Result<String, AuthzError> {
         Ok(self.snapshot().await?.model_id().to_owned())
     }
+
+    async fn deciding_model_id(&self) -> Option<String> {
+        self.model_id().await.ok()
+    }
 }
 
 /// The state that a request with these additions is decided from.

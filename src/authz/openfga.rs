@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
-use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope};
+use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope};
 use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 
@@ -137,19 +137,22 @@ impl OpenFgaAuthorizer {
     }
 
     /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
-    /// store's latest model as it is now.
+    /// store's latest model as it is now, who asks for a moment's as it was then or later.
     pub(super) async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(Model { store_id: store_id.clone(), id: id.clone() });
         }
+        let is_new_enough = |latest: &Latest| match consistency {
+            Consistency::MinimizeLatency => latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX,
+            Consistency::AtLeastAsFresh(moment) => {
+                latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX && latest.looked_up >= moment
+            }
+            Consistency::HigherConsistency => false,
+        };
         let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match (known, consistency) {
-            (Some(latest), Consistency::MinimizeLatency) if latest.looked_up.elapsed() < LATEST_MODEL_AGE_MAX => {
-                Ok(latest.model)
-            }
-            (Some(_) | None, Consistency::MinimizeLatency | Consistency::HigherConsistency) => {
-                self.look_up_model().await
-            }
+        match known.filter(is_new_enough) {
+            Some(latest) => Ok(latest.model),
+            None => self.look_up_model().await,
         }
     }
 
@@ -172,7 +175,7 @@ impl OpenFgaAuthorizer {
             model_id: model.id,
             consistency: batch.consistency,
             generation: 0,
-            recall: false,
+            recall: Recall::Nothing,
         };
         let question = |check: &Check| Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
         let list: Vec<Question> = batch.checks.iter().map(question).collect();
@@ -244,7 +247,7 @@ fn item(check: &Check, position: usize) -> BatchCheckItem {
 fn consistency(consistency: Consistency) -> ConsistencyPreference {
     match consistency {
         Consistency::MinimizeLatency => ConsistencyPreference::MinimizeLatency,
-        Consistency::HigherConsistency => ConsistencyPreference::HigherConsistency,
+        Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => ConsistencyPreference::HigherConsistency,
     }
 }
 
@@ -277,6 +280,11 @@ impl Authorizer for OpenFgaAuthorizer {
             Ok(model) => Ok(model?.id),
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
+    }
+
+    async fn deciding_model_id(&self) -> Option<String> {
+        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.model.id.clone());
+        self.server.model_id.clone().or(latest)
     }
 }
 

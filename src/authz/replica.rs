@@ -2,8 +2,10 @@
 //!
 //! In mode *plan* the copy only tells what a user may see, for planning a search; the server decides about every chunk
 //! that is released. In mode *decide* the copy decides, as long as it is not further behind than the stated bound; past
-//! that, or when a request asks for higher consistency, the server decides, and where it is out of reach nothing is
+//! that, or when a request asks for something fresher, the server decides, and where it is out of reach nothing is
 //! allowed.
+//!
+//! Whoever remembers decisions of the server is told of its changes by the follower: the log is read once for both.
 
 mod follower;
 pub mod source;
@@ -24,6 +26,7 @@ use tokio::time::Instant;
 use self::follower::Follower;
 use self::source::RelationshipSource;
 use super::embedded::EmbeddedAuthorizer;
+use super::validity::Validity;
 use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use crate::relationship::store::RelationshipStores;
 use crate::storage::StorageError;
@@ -71,7 +74,8 @@ pub struct ReplicaAuthorizer {
 }
 
 impl ReplicaAuthorizer {
-    /// Opens the copy in a directory of its own and begins to follow. Must run inside tokio.
+    /// Opens the copy in a directory of its own and begins to follow. `validity` is told of every change of the server, and
+    /// of every time that there was none. Must run inside tokio.
     ///
     /// # Errors
     /// When the directory cannot be used.
@@ -80,6 +84,7 @@ impl ReplicaAuthorizer {
         source: Arc<dyn RelationshipSource>,
         authority: Arc<dyn Authorizer>,
         config: ReplicaConfig,
+        validity: Arc<Validity>,
     ) -> Result<Self, StorageError> {
         let directory = directory.to_owned();
         let opened = tokio::task::spawn_blocking(move || {
@@ -90,7 +95,7 @@ impl ReplicaAuthorizer {
         let lost = |e: tokio::task::JoinError| StorageError::Io { path: "replica".into(), detail: e.to_string() };
         let (stores, store) = opened.await.map_err(lost)??;
         let (sender, progress) = watch::channel(Progress::default());
-        let follower = Follower::new(source, store, config, sender);
+        let follower = Follower::new(source, store, config, sender, validity);
         let following = tokio::spawn(follower.run());
         Ok(Self { authority, copy: EmbeddedAuthorizer::new(stores), config, progress, following })
     }
@@ -103,10 +108,7 @@ impl ReplicaAuthorizer {
 
     /// Whether the copy may answer a question of this consistency now.
     fn serves(&self, consistency: Consistency) -> bool {
-        match consistency {
-            Consistency::MinimizeLatency => self.lag().is_some_and(|lag| lag <= self.config.staleness_max),
-            Consistency::HigherConsistency => false,
-        }
+        self.lag(consistency).is_some()
     }
 }
 
@@ -144,8 +146,19 @@ impl Authorizer for ReplicaAuthorizer {
         self.authority.model_id().await
     }
 
-    fn lag(&self) -> Option<Duration> {
-        self.progress.borrow().fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed())
+    async fn deciding_model_id(&self) -> Option<String> {
+        if self.is_local() { self.model_id().await.ok() } else { self.authority.deciding_model_id().await }
+    }
+
+    fn lag(&self, consistency: Consistency) -> Option<Duration> {
+        let fresh_as_of = self.progress.borrow().fresh_as_of?;
+        let is_fresh_enough = match consistency {
+            Consistency::MinimizeLatency => true,
+            Consistency::AtLeastAsFresh(moment) => fresh_as_of >= moment,
+            Consistency::HigherConsistency => false,
+        };
+        let lag = fresh_as_of.elapsed();
+        (is_fresh_enough && lag <= self.config.staleness_max).then_some(lag)
     }
 
     fn is_local(&self) -> bool {

@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Decider, Question, Questions, Scope, accounted};
+use super::decider::{Answered, Decider, Question, Questions, Recall, Scope, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
 use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
@@ -50,15 +50,20 @@ impl StackedAuthorizer {
     async fn scope(&self, batch: &CheckBatch) -> Result<Arc<Scope>, AuthzError> {
         // Before anything is asked: an answer that is older than a change must not count as one of the generation after.
         let current = self.validity.current();
-        let recall = match batch.consistency {
-            Consistency::MinimizeLatency => current.recall,
-            Consistency::HigherConsistency => false,
+        // What is not recalled for a moment is asked past the server's own caches, which tell no age.
+        let (consistency, recall) = match (batch.consistency, current.recall) {
+            (Consistency::MinimizeLatency, true) => (Consistency::MinimizeLatency, Recall::Generation),
+            (Consistency::MinimizeLatency, false) => (Consistency::MinimizeLatency, Recall::Nothing),
+            (Consistency::AtLeastAsFresh(moment), true) => (Consistency::HigherConsistency, Recall::Since(moment)),
+            (Consistency::AtLeastAsFresh(_), false) | (Consistency::HigherConsistency, _) => {
+                (Consistency::HigherConsistency, Recall::Nothing)
+            }
         };
         let Ok(model) = timeout_at(batch.deadline, self.openfga.model(batch.consistency)).await else {
             return Err(AuthzError::DeadlineExceeded);
         };
         let model = model?;
-        let (consistency, generation) = (batch.consistency, current.generation);
+        let generation = current.generation;
         Ok(Arc::new(Scope { store_id: model.store_id, model_id: model.id, consistency, generation, recall }))
     }
 
@@ -98,6 +103,10 @@ impl Authorizer for StackedAuthorizer {
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
         self.openfga.visible_set(query).await
+    }
+
+    async fn deciding_model_id(&self) -> Option<String> {
+        self.openfga.deciding_model_id().await
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {

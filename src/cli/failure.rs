@@ -7,6 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::app::AppError;
+use crate::audit::AuditError;
 use crate::authz::AuthzError;
 use crate::authz::openfga::OpenStoreError;
 use crate::config::ConfigError;
@@ -80,6 +81,12 @@ impl Failure {
 
 impl From<AppError> for Failure {
     fn from(error: AppError) -> Self {
+        Self::coded(error.code(), error.to_string())
+    }
+}
+
+impl From<AuditError> for Failure {
+    fn from(error: AuditError) -> Self {
         Self::coded(error.code(), error.to_string())
     }
 }

@@ -38,6 +38,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         collection: args.collection,
         chunk_ids: args.chunk_ids.clone(),
         consistency: 0,
+        consistency_token: String::new(),
     };
     let client = args.connection.open_existing(config).await?;
     let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;

@@ -117,6 +117,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         consistency: consistency.into(),
         page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
         explain_plan: args.explain_plan,
+        consistency_token: String::new(),
         classification_max: args.classification_max,
     };
     let client = args.connection.open_existing(config).await?;

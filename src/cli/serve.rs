@@ -47,7 +47,6 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
         }
         Err(error) => tracing::warn!(%error, "no decision can be made yet"),
     }
-    tracing::info!(%address, "serving");
     app.serve(listener, stop_signal()?).await?;
     tracing::info!("stopped");
     Ok(())

@@ -53,6 +53,12 @@ impl VerifiedToken {
         &self.facts
     }
 
+    /// Its subject; nobody for a client that is no user.
+    #[must_use]
+    pub fn user(&self) -> Option<&Object> {
+        self.user.as_ref()
+    }
+
     /// Whether it was narrowed by details, or acts for another. Such a token is for retrieval, not for administration.
     #[must_use]
     pub fn is_narrowed(&self) -> bool {

@@ -131,6 +131,36 @@ impl RetrievalRequest {
             _ => Err(violations),
         }
     }
+
+    /// Where.
+    #[must_use]
+    pub fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    /// What for.
+    #[must_use]
+    pub fn query(&self) -> &Query {
+        &self.query
+    }
+
+    /// How many chunks.
+    #[must_use]
+    pub fn top_k(&self) -> usize {
+        self.top_k
+    }
+
+    /// Whether the caller set a filter.
+    #[must_use]
+    pub fn is_filtered(&self) -> bool {
+        self.filter.is_some()
+    }
+
+    /// How fresh the tuples must be.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
 }
 
 /// A re-check that can be carried out.
@@ -172,6 +202,24 @@ impl RecheckRequest {
             Some(principal) if violations.is_empty() => Ok(Self { principal, collection, chunk_ids, consistency }),
             _ => Err(violations),
         }
+    }
+
+    /// Where the chunks are.
+    #[must_use]
+    pub fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    /// The chunks.
+    #[must_use]
+    pub fn chunk_ids(&self) -> &[String] {
+        &self.chunk_ids
+    }
+
+    /// How fresh the tuples must be.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
     }
 }
 

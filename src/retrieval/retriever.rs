@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::page::{Binding, Place};
 use super::pass_rates::{Key, PassRates};
 use super::plan::{self, Found, NoPlan, Plan, Situation};
+use super::stages::{Stage, StageTimes};
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
@@ -45,6 +46,21 @@ pub struct Retrieval {
     pub next_page_token: Option<String>,
     /// How it was searched. It counts what is withheld, so it is only for those who may know.
     pub plan: PlanReport,
+    /// How far behind the authority the copy of its relationships was that was used, if one was.
+    pub replica_lag: Option<Duration>,
+    /// How long the stages took.
+    pub stages: StageTimes,
+}
+
+/// The answer to a re-check.
+#[derive(Debug)]
+pub struct Rechecked {
+    /// Those that exist and that the principal may still see, in the order asked.
+    pub candidates: Vec<Permitted<Candidate>>,
+    /// How many exist that it may not see. Only for those who may know.
+    pub withheld: usize,
+    /// How long the stages took.
+    pub stages: StageTimes,
 }
 
 /// How a retrieval was searched.
@@ -132,13 +148,10 @@ impl Retriever {
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let visible = known_visible_set(&enforcer, table.as_ref()).await?;
-        let rate = Key {
-            subject: principal.subject().clone(),
-            relation: self.config.relation.clone(),
-            collection: collection.to_owned(),
-            is_filtered: request.filter.is_some(),
-        };
+        let replica_lag = self.authorizer.lag(request.consistency);
+        let mut stages = StageTimes::default();
+        let visible = stages.measure(Stage::Authorize, known_visible_set(&enforcer, table.as_ref())).await?;
+        let rate = self.rate_key(request);
         let earlier = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
         let mut situation = Situation {
             top_k: top_k.saturating_add(earlier),
@@ -155,6 +168,8 @@ impl Retriever {
             exact: info.exact,
             next_page_token: None,
             plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
+            stages,
+            replica_lag,
         };
         let mut is_scoped = false;
         loop {
@@ -162,16 +177,15 @@ impl Retriever {
             if !is_scoped && !matches!(plan, Plan::SearchThenCheck(_)) {
                 // A search that needs the visible set never falls back to everything.
                 let Some(table) = &table else { return Err(self.no_plan(request, NoPlan::GuardsUnknown)) };
-                let positions = match (plan, &visible) {
-                    (Plan::VisibleSetSearch(_), Some(visible)) => visible.clone(),
-                    _ => enforcer.visible_set(&table.guards, &table.in_use).await?,
-                };
+                let listing = visible_positions(plan, visible.as_ref(), &mut enforcer, table);
+                let positions = answer.stages.measure(Stage::Authorize, listing).await?;
                 search.scope = Scope::Guards { table: table.clone(), positions };
                 // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
                 search.per_document_max = request.per_document_max;
                 is_scoped = true;
             }
-            let mut candidates = within(deadline, self.vector_store.search(&search)).await?;
+            let searching = within(deadline, self.vector_store.search(&search));
+            let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
             check_candidates(&candidates, search.limit)?;
             let exhausted = candidates.len() < search.limit;
             if let Some(before) = &before {
@@ -180,7 +194,7 @@ impl Retriever {
             let all = candidates.len();
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
-            let permitted = enforcer.enforce(candidates).await?;
+            let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
             let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
             answer.plan.rounds.push(round(plan, found, started.elapsed()));
             if !is_scoped {
@@ -196,7 +210,8 @@ impl Retriever {
             let may_go_on = !exhausted && (next.is_some() || better.is_some());
             if permitted.len() >= top_k || !may_go_on {
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-                answer.chunks = self.hydrate(principal, collection, permitted, wanted, deadline).await?;
+                let hydrating = self.hydrate(principal, collection, permitted, wanted, deadline);
+                answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
                 // A chunk that fell out took a place of its document, so another one may be there for it.
                 let exhausted = exhausted && !(counted && answer.chunks.len() < all);
                 if answer.chunks.len() == top_k {
@@ -221,15 +236,12 @@ impl Retriever {
         }
     }
 
-    /// Those of the chunks that exist and that the principal may still see, in the order asked.
+    /// Those of the chunks that exist and that the principal may still see.
     ///
     /// # Errors
     /// When a backend fails or the deadline passes.
-    pub async fn recheck(
-        &self,
-        request: &RecheckRequest,
-        deadline: Instant,
-    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+    pub async fn recheck(&self, request: &RecheckRequest, deadline: Instant) -> Result<Rechecked, RetrievalError> {
+        let mut stages = StageTimes::default();
         let facts = RequestFacts {
             action: Action::Recheck,
             collection: &request.collection,
@@ -237,18 +249,25 @@ impl Retriever {
             query_text: None,
         };
         let principal = &request.principal.for_request(&facts)?;
-        let found = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids)).await?;
+        let finding = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids));
+        let found = stages.measure(Stage::Search, finding).await?;
+        let found_total = found.len();
+        let rechecked = |candidates: Vec<Permitted<Candidate>>, stages| {
+            let withheld = found_total.saturating_sub(candidates.len());
+            Rechecked { candidates, withheld, stages }
+        };
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let permitted = enforcer.enforce(found.clone()).await?;
+        let permitted = stages.measure(Stage::Authorize, enforcer.enforce(found.clone())).await?;
         if !principal.details_ask_for_chunks() {
-            return Ok(permitted);
+            return Ok(rechecked(permitted, stages));
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
-        let read = self.hydrate(principal, &request.collection, permitted, wanted, deadline).await?;
+        let hydrating = self.hydrate(principal, &request.collection, permitted, wanted, deadline);
+        let read = stages.measure(Stage::Hydrate, hydrating).await?;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
-        Ok(enforcer.enforce(found).await?)
+        Ok(rechecked(enforcer.enforce(found).await?, stages))
     }
 
     fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {
@@ -257,6 +276,16 @@ impl Retriever {
             Query::Vector(_) => None,
         };
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
+    }
+
+    /// What a pass rate is learned for.
+    fn rate_key(&self, request: &RetrievalRequest) -> Key {
+        Key {
+            subject: request.principal.subject().clone(),
+            relation: self.config.relation.clone(),
+            collection: request.collection.clone(),
+            is_filtered: request.filter.is_some(),
+        }
     }
 
     /// What does not depend on the principal.
@@ -435,6 +464,19 @@ async fn known_visible_set(
     match table {
         Some(table) => Ok(enforcer.known_visible_set(&table.guards, &table.in_use).await?),
         None => Ok(None),
+    }
+}
+
+/// The guards that a search within the visible set looks at.
+async fn visible_positions(
+    plan: Plan,
+    known: Option<&RoaringBitmap>,
+    enforcer: &mut Enforcer<'_>,
+    table: &GuardTable,
+) -> Result<RoaringBitmap, RetrievalError> {
+    match (plan, known) {
+        (Plan::VisibleSetSearch(_), Some(visible)) => Ok(visible.clone()),
+        _ => Ok(enforcer.visible_set(&table.guards, &table.in_use).await?),
     }
 }
 

@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
 
+use super::audit::Draft;
 use super::resource_metadata;
 use super::status::{self, DOMAIN};
 use crate::identity::{
@@ -166,6 +167,11 @@ fn access(path: &str) -> Access {
     }
 }
 
+/// Whether a path is served to everybody.
+pub(super) fn is_open(path: &str) -> bool {
+    access(path) == Access::Open
+}
+
 /// What a token with these properties may be used for. Details and delegation bound what is read, chunk by chunk; where
 /// nothing is checked by chunk they would bound nothing, so such a token does not count there.
 fn permits(token: &VerifiedToken, access: Access) -> bool {
@@ -194,6 +200,14 @@ enum TokenFault {
 }
 
 impl TokenFault {
+    /// A fixed label, for the record.
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Invalid => "invalid",
+        }
+    }
+
     fn challenge(self, tokens: Option<&TokenAuthentication>) -> String {
         let parameters: &[(&str, &str)] = match self {
             Self::Absent => &[],
@@ -233,24 +247,37 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
 }
 
-async fn authenticate(tokens: &TokenAuthentication, headers: &HeaderMap, access: Access) -> Result<Caller, Status> {
+/// Who calls, or the refusal. What is found out is added to the record.
+async fn authenticate(
+    tokens: &TokenAuthentication,
+    headers: &HeaderMap,
+    access: Access,
+    draft: &Draft,
+) -> Result<Caller, Status> {
     let fault = |fault: TokenFault| unauthenticated(&fault.challenge(Some(tokens)));
-    let token = bearer(headers).map_err(fault)?;
+    let token = bearer(headers).map_err(|missing| {
+        draft.refusal(missing.label());
+        fault(missing)
+    })?;
     let verified = tokens.verifier.verify(token, now()).await.map_err(|error| match error {
         AuthenticationError::Refused(refusal) => {
             tracing::debug!(refusal = refusal.label(), "a token was refused");
+            draft.refusal(refusal.label());
             fault(TokenFault::Invalid)
         }
         AuthenticationError::Unavailable => {
+            draft.refusal("issuer_unavailable");
             let text = "the caller cannot be identified now; try again later";
             let mut details = ErrorDetails::new();
             details.set_error_info("ISSUER_UNAVAILABLE", DOMAIN, std::collections::HashMap::new());
             Status::with_error_details(Code::Unavailable, text, details)
         }
     })?;
+    draft.bearer(&verified);
     if permits(&verified, access) {
         return Ok(Caller::Verified(verified));
     }
+    draft.refusal("scope");
     let mut parameters = vec![("error", "insufficient_scope")];
     if let Access::Needs(scope) = access {
         parameters.push(("scope", scope.as_str()));
@@ -301,10 +328,16 @@ where
             let caller = match &authentication {
                 Authentication::Believed => Caller::Believed,
                 Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
-                Authentication::Tokens(tokens) => match authenticate(tokens, request.headers(), access).await {
-                    Ok(caller) => caller,
-                    Err(status) => return Ok(status.into_http()),
-                },
+                Authentication::Tokens(tokens) => {
+                    // INVARIANT (record first): what is not recorded is not answered.
+                    let Some(draft) = request.extensions().get::<Draft>().cloned() else {
+                        return Ok(status::unrecorded().into_http());
+                    };
+                    match authenticate(tokens, request.headers(), access, &draft).await {
+                        Ok(caller) => caller,
+                        Err(status) => return Ok(status.into_http()),
+                    }
+                }
             };
             // Nothing behind the gate needs the token, so nothing can pass it on.
             request.headers_mut().remove(header::AUTHORIZATION);

@@ -9,8 +9,10 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::audit::Draft;
 use super::authentication::{self, Authentication};
 use super::{Services, status, values};
+use crate::audit::{AuditedRequest, Released};
 use crate::authz::enforce::Enforcer;
 use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Document;
@@ -77,6 +79,7 @@ impl IngestService for IngestApi {
         &self,
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let writer = self.writer(&request)?;
         // The semaphore is never closed, so there is always a permit in the end.
         let _reading = self.streams.acquire().await;
@@ -89,6 +92,10 @@ impl IngestService for IngestApi {
             let next = timeout(SILENCE_MAX, stream.message()).await;
             let next = next.map_err(|_elapsed| Status::from(RetrievalError::DeadlineExceeded))??;
             let Some(next) = next else { break };
+            if collection.is_none() {
+                check_request(&next.collection, &[])?;
+                draft.request(asked(&next.collection, None));
+            }
             let collection = stream_collection(&mut collection, &next.collection)?;
             let Some(document) = next.document else {
                 return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
@@ -98,12 +105,14 @@ impl IngestService for IngestApi {
             batch.push(values::document(document)?);
             if chunks >= BATCH_CHUNKS || bytes >= BATCH_BYTES {
                 self.write(writer.as_ref(), collection, std::mem::take(&mut batch), &mut written).await?;
+                draft.released(documents(written.documents));
                 (chunks, bytes) = (0, 0);
             }
         }
         if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
             self.write(writer.as_ref(), &collection, batch, &mut written).await?;
         }
+        draft.released(documents(written.documents));
         Ok(Response::new(written))
     }
 
@@ -111,12 +120,15 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let writer = self.writer(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        draft.request(asked(&message.collection, Some(message.document_ids.len())));
         self.check_writes(writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
         let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
         let documents = self.within(self.documents.delete(&message.collection, &ids)).await?;
+        draft.released(self::documents(documents));
         Ok(Response::new(message::DeleteDocumentsResponse { documents }))
     }
 
@@ -124,10 +136,13 @@ impl IngestService for IngestApi {
         &self,
         request: Request<message::GetIngestStatusRequest>,
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        draft.request(asked(&message.collection, Some(message.document_ids.len())));
         let info = self.within(self.vector_store.collection(&message.collection)).await?;
         let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
+        draft.released(documents(found.len() as u64));
         let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
         Ok(Response::new(message::GetIngestStatusResponse {
             documents: info.documents,
@@ -199,11 +214,19 @@ impl IngestApi {
     }
 }
 
+/// What is asked for, in the record.
+fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
+    let count = count.map(|count| count as u64);
+    AuditedRequest { collection: collection.to_owned(), count, ..AuditedRequest::default() }
+}
+
+/// What was written, deleted or told, in the record.
+fn documents(documents: u64) -> Released {
+    Released { documents: Some(documents), ..Released::default() }
+}
+
 /// The collection of a stream: the first message's; the others must say the same.
 fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Result<&'c str, Status> {
-    if collection.is_none() {
-        check_request(named, &[])?;
-    }
     let first = collection.get_or_insert_with(|| named.to_owned());
     if *first != named {
         let named = shown(named);

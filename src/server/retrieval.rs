@@ -6,12 +6,15 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
+use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication};
 use super::deadline::deadline;
 use super::explain::Question;
 use super::{Services, status, values};
+use crate::audit::{AuditedRequest, Decision, Released};
+use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::enforce::Permitted;
-use crate::authz::{AuthzError, Consistency};
+use crate::authz::{Authorizer, AuthzError, Consistency};
 use crate::chunk::Chunk;
 use crate::identity::{Caller, Principal};
 use crate::proto::retrieval as message;
@@ -31,6 +34,8 @@ pub(super) struct RetrievalApi {
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
+    authorizer: Arc<dyn Authorizer>,
+    consistency_tokens: Arc<ConsistencyTokens>,
 }
 
 impl RetrievalApi {
@@ -42,6 +47,30 @@ impl RetrievalApi {
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
+            authorizer: Arc::clone(&services.authorizer),
+            consistency_tokens: Arc::clone(&services.consistency_tokens),
+        }
+    }
+
+    /// The consistency that a request asks for. A token that would be heeded by nobody is refused: who sent it counts on it.
+    fn consistency(&self, value: i32, token: &str) -> Result<Consistency, FieldViolation> {
+        let consistency = match message::Consistency::try_from(value) {
+            Ok(message::Consistency::AtLeastAsFresh) => {
+                let moment = self.consistency_tokens.moment(token);
+                let refused = |e: NotAToken| FieldViolation::new("consistency_token", e.to_string());
+                return moment.map(Consistency::AtLeastAsFresh).map_err(refused);
+            }
+            Ok(message::Consistency::Unspecified | message::Consistency::MinimizeLatency) => {
+                Consistency::MinimizeLatency
+            }
+            Ok(message::Consistency::HigherConsistency) => Consistency::HigherConsistency,
+            Err(_) => {
+                return Err(FieldViolation::new("consistency", format!("is {value}, which is not a consistency")));
+            }
+        };
+        match token {
+            "" => Ok(consistency),
+            _ => Err(FieldViolation::new("consistency_token", "needs `consistency` CONSISTENCY_AT_LEAST_AS_FRESH")),
         }
     }
 
@@ -65,16 +94,26 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RetrieveRequest>,
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
         let explain_plan = message.explain_plan;
-        let principal = authentication::principal(&caller, &message.user)?;
+        let principal = principal(&caller, &message.user, &draft)?;
         let ceiling = &message.classification_max;
         let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, ceiling)?;
-        let parts = retrieval_parts(message, principal).map_err(|violation| status::invalid(vec![violation]))?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token);
+        let parts = consistency.and_then(|consistency| retrieval_parts(message, principal, consistency));
+        let parts = parts.map_err(|violation| status::invalid(vec![violation]))?;
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
+        draft.retrieval(&request);
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
+        draft.stages(&retrieval.stages);
+        let Decision { model_id, staleness_ms, .. } = decided_by(&*self.authorizer, request.consistency()).await;
+        let completion = Some(completion_name(retrieval.completion).to_owned());
+        draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
+        let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
+        draft.released(Released { chunk_ids, documents: None });
         // INVARIANT (no counts): what is withheld is counted only where the operator lets it be told.
         let shows_plan = explain_plan && self.retriever.config().explain_plan;
         Ok(Response::new(response(retrieval, shows_plan)))
@@ -85,15 +124,23 @@ impl RetrievalService for RetrievalApi {
         request: Request<message::RecheckRequest>,
     ) -> Result<Response<message::RecheckResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
-        let principal = authentication::principal(&caller, &message.user)?;
+        let principal = principal(&caller, &message.user, &draft)?;
         let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, "")?;
-        let consistency = consistency(message.consistency).map_err(|violation| status::invalid(vec![violation]))?;
+        let consistency = self.consistency(message.consistency, &message.consistency_token);
+        let consistency = consistency.map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
             .map_err(status::invalid)?;
-        let permitted = self.retriever.recheck(&request, deadline).await?;
-        let chunk_ids = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.recheck(&request);
+        let rechecked = self.retriever.recheck(&request, deadline).await?;
+        draft.stages(&rechecked.stages);
+        let decision = decided_by(&*self.authorizer, request.consistency()).await;
+        draft.decision(Decision { withheld: Some(rechecked.withheld as u64), ..decision });
+        let permitted = rechecked.candidates.into_iter();
+        let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
+        draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });
         Ok(Response::new(message::RecheckResponse { chunk_ids }))
     }
 
@@ -101,6 +148,7 @@ impl RetrievalService for RetrievalApi {
         &self,
         request: Request<message::ExplainRequest>,
     ) -> Result<Response<message::ExplainResponse>, Status> {
+        let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
         self.admit_explanation(&caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &request.get_ref().target {
@@ -117,13 +165,28 @@ impl RetrievalService for RetrievalApi {
         let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
         let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
         let lost = |e| AuthzError::Unavailable(format!("the evaluation was lost: {e}"));
-        Ok(Response::new(answered.map_err(lost).map_err(RetrievalError::from)??))
+        let explained = answered.map_err(lost).map_err(RetrievalError::from)??;
+        let about = format!("{} {} {}", explained.user, explained.relation, explained.object);
+        draft.request(AuditedRequest { about: Some(about), ..AuditedRequest::default() });
+        let model_id = Some(explained.authorization_model_id.clone());
+        draft.decision(Decision { model_id, staleness_ms: Some(0), ..Decision::default() });
+        Ok(Response::new(explained))
     }
+}
+
+/// The principal of a request, as [`authentication::principal`] tells it, and in the record.
+fn principal(caller: &Caller, user: &str, draft: &Draft) -> Result<Result<Principal, FieldViolation>, Status> {
+    let principal = authentication::principal(caller, user)?;
+    if let Ok(principal) = &principal {
+        draft.principal(principal);
+    }
+    Ok(principal)
 }
 
 fn retrieval_parts(
     message: message::RetrieveRequest,
     principal: Result<Principal, FieldViolation>,
+    consistency: Consistency,
 ) -> Result<RetrievalParts, FieldViolation> {
     let query = message.query.map(|query| match query {
         message::retrieve_request::Query::Text(text) => Query::Text(text),
@@ -140,18 +203,17 @@ fn retrieval_parts(
         filter: message.filter.map(values::filter).transpose()?,
         min_score: message.min_score,
         per_document_max: message.per_document_max,
-        consistency: consistency(message.consistency)?,
+        consistency,
         page_token: message.page_token,
     })
 }
 
-fn consistency(value: i32) -> Result<Consistency, FieldViolation> {
-    match message::Consistency::try_from(value) {
-        Ok(message::Consistency::Unspecified | message::Consistency::MinimizeLatency) => {
-            Ok(Consistency::MinimizeLatency)
-        }
-        Ok(message::Consistency::HigherConsistency) => Ok(Consistency::HigherConsistency),
-        Err(_) => Err(FieldViolation::new("consistency", format!("is {value}, which is not a consistency"))),
+/// The name of a completion in the log.
+const fn completion_name(completion: Completion) -> &'static str {
+    match completion {
+        Completion::Complete => "complete",
+        Completion::Exhausted => "exhausted",
+        Completion::Limited => "limited",
     }
 }
 
@@ -168,6 +230,7 @@ fn response(retrieval: Retrieval, shows_plan: bool) -> message::RetrieveResponse
         recall: recall.into(),
         next_page_token: retrieval.next_page_token.unwrap_or_default(),
         plan: shows_plan.then(|| plan_message(&retrieval.plan)),
+        replica_lag_milliseconds: retrieval.replica_lag.map(|lag| lag.as_secs_f64() * 1_000.0),
     }
 }
 

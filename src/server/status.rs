@@ -17,6 +17,12 @@ pub(super) const VIOLATIONS_MAX: usize = 10;
 /// Longest text of a status, in bytes.
 const TEXT_BYTES_MAX: usize = 2_048;
 
+/// The status of an answer that is withheld because its record was not kept.
+pub(super) fn unrecorded() -> Status {
+    let text = "the answer could not be recorded, so it is not given; try again later";
+    Status::with_error_details(Code::Unavailable, text, details_of(ErrorCode::Unavailable))
+}
+
 /// The status of wrong fields.
 pub(super) fn invalid(mut violations: Vec<FieldViolation>) -> Status {
     violations.truncate(VIOLATIONS_MAX);

@@ -4,12 +4,13 @@
 //! `schema/qdrant-payload.md`. Answers are checked: a duplicate, a surplus or an unknown point fails the call, and a point
 //! without a well-formed guard is never returned.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::points_client::PointsClient;
+use qdrant_client::qdrant::{self, ReadConsistencyType, read_consistency};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
@@ -21,16 +22,31 @@ use crate::relationship::Object;
 mod collection;
 mod filter;
 mod ingest;
+mod layout;
+mod overview;
+mod path;
 mod payload;
 mod read;
 mod search;
 
+use overview::Overviews;
+
+pub use layout::{ForeignLayout, Layout};
+pub use path::{Path, PathError};
 pub use payload::point_id;
 
 /// The longest wait for one call unless configured otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer holds at most some thousand chunks with their text.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// For how long what a collection holds is taken as known, unless configured otherwise.
+const OVERVIEW_AGE_MAX: Duration = Duration::from_secs(2);
+/// Guards of a collection that are listed, unless configured otherwise.
+const GUARDS_MAX: usize = 200_000;
+/// Guards of one filter, unless configured otherwise.
+const GUARDS_PER_FILTER_MAX: usize = 10_000;
+/// A scope of at most so many chunks is scanned, unless configured otherwise: some milliseconds.
+const SCANNED_CHUNKS_MAX: u64 = 20_000;
 
 /// Where Qdrant is and how to search it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,15 +61,40 @@ pub struct QdrantConfig {
     pub vector_name: Option<String>,
     /// Search by a full scan instead of the approximate index: exact, and slow on large collections.
     pub exact: bool,
+    /// Scan, whatever `exact` says, where a scope is known to hold at most so many chunks: the approximate index is at its
+    /// worst there, and a scan is quick.
+    pub scanned_chunks_max: u64,
+    /// How many replicas of a shard must agree on what is read; the server's own rule when unset.
+    pub read_consistency: Option<ReadConsistency>,
+    /// For how long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for
+    /// them, if that is longer. What others wrote meanwhile is found after it; what this process wrote, at once.
+    pub overview_age_max: Duration,
+    /// A collection with more distinct guards than this is not listed; then everything is searched and checked after.
+    pub guards_max: usize,
+    /// Guards named in one filter; a longer list is turned round or sent in parts.
+    pub guards_per_filter_max: usize,
+    /// The collections of other programs, by name.
+    pub layouts: BTreeMap<String, Layout>,
+}
+
+/// How many replicas of a shard must agree on what is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadConsistency {
+    /// Points that the majority of all replicas has.
+    Majority,
+    /// Points that all of half the replicas and one more have.
+    Quorum,
+    /// Points that every replica has.
+    All,
 }
 
 /// Searches and fills Qdrant collections.
 #[derive(Debug)]
 pub struct QdrantStore {
     channel: BackendChannel,
-    timeout: Duration,
-    vector_name: Option<String>,
-    exact: bool,
+    config: QdrantConfig,
+    own: Layout,
+    overviews: Overviews,
     /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
     writing: tokio::sync::Mutex<()>,
 }
@@ -62,7 +103,19 @@ impl QdrantConfig {
     /// The defaults for a server at this address.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), api_key: None, timeout: TIMEOUT, vector_name: None, exact: false }
+        Self {
+            url: url.into(),
+            api_key: None,
+            timeout: TIMEOUT,
+            vector_name: None,
+            exact: false,
+            scanned_chunks_max: SCANNED_CHUNKS_MAX,
+            read_consistency: None,
+            overview_age_max: OVERVIEW_AGE_MAX,
+            guards_max: GUARDS_MAX,
+            guards_per_filter_max: GUARDS_PER_FILTER_MAX,
+            layouts: BTreeMap::new(),
+        }
     }
 }
 
@@ -74,9 +127,9 @@ impl QdrantStore {
     pub fn new(config: &QdrantConfig) -> Result<Self, BackendError> {
         Ok(Self {
             channel: channel(&config.url, Credential::api_key(config.api_key.as_ref())?)?,
-            timeout: config.timeout,
-            vector_name: config.vector_name.clone(),
-            exact: config.exact,
+            config: config.clone(),
+            own: Layout::default(),
+            overviews: Overviews::default(),
             writing: tokio::sync::Mutex::new(()),
         })
     }
@@ -89,17 +142,31 @@ impl QdrantStore {
         CollectionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
+    /// Where the parts of a chunk are in a collection's points.
+    fn layout(&self, collection: &str) -> &Layout {
+        self.config.layouts.get(collection).unwrap_or(&self.own)
+    }
+
+    fn read_consistency(&self) -> Option<qdrant::ReadConsistency> {
+        let consistency = match self.config.read_consistency? {
+            ReadConsistency::Majority => ReadConsistencyType::Majority,
+            ReadConsistency::Quorum => ReadConsistencyType::Quorum,
+            ReadConsistency::All => ReadConsistencyType::All,
+        };
+        Some(qdrant::ReadConsistency { value: Some(read_consistency::Value::Type(consistency.into())) })
+    }
+
     /// The answer to one call on a collection.
     async fn call<T>(
         &self,
         collection: &str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, VectorStoreError> {
-        match timeout(self.timeout, call).await {
+        match timeout(self.config.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(failed(collection, &status)),
             Err(_elapsed) => {
-                let waited = self.timeout.as_millis();
+                let waited = self.config.timeout.as_millis();
                 Err(VectorStoreError::Unavailable(format!("it did not answer within {waited} ms")))
             }
         }
@@ -131,17 +198,16 @@ fn failed(collection: &str, status: &Status) -> VectorStoreError {
 #[async_trait]
 impl VectorStore for QdrantStore {
     async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
-        self.describe(name).await
+        Ok(self.overview(name).await?.info.clone())
     }
 
-    /// Qdrant can count the distinct guards, but not keep them at stable positions.
+    /// See [`QdrantConfig::overview_age_max`]; `None` as well where the guards have no index or do not come in time.
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
-        self.expected_dimension(collection).await?;
-        Ok(None)
+        Ok(self.overview(collection).await?.table.clone())
     }
 
-    /// Equal scores are in order of chunk id within the answer. Which of several equal scores at its end are in it is
-    /// Qdrant's choice.
+    /// A scope of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
+    /// at the end of an answer are in it is Qdrant's choice, unless the search is a scan and few are equal.
     async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await
     }
@@ -158,11 +224,15 @@ impl VectorStore for QdrantStore {
 #[async_trait]
 impl DocumentStore for QdrantStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
-        self.replace(collection, documents).await
+        let written = self.replace(collection, documents).await;
+        self.overviews.changed(collection);
+        written
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
-        self.remove(collection, document_ids).await
+        let removed = self.remove(collection, document_ids).await;
+        self.overviews.changed(collection);
+        removed
     }
 
     async fn documents(

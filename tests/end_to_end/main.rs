@@ -2,7 +2,11 @@
 #![cfg(test)]
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a test are small")]
 
+mod audit;
 mod commands;
+#[expect(dead_code, reason = "other tests use the rest of it")]
+#[path = "../support/dice.rs"]
+mod dice;
 mod documents;
 mod keps;
 mod killed;
@@ -21,3 +25,4 @@ mod server;
 mod servers;
 #[path = "../support/shared.rs"]
 mod shared;
+mod soak;

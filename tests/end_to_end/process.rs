@@ -18,15 +18,25 @@ fn ragward(arguments: &[&str]) -> Command {
 /// A `ragward serve` that is killed with the test.
 pub(crate) struct Served {
     process: Child,
-    client: Client,
+    pub(crate) client: Client,
     /// Such as `http://127.0.0.1:50051`.
     pub(crate) address: String,
 }
 
 impl Served {
     pub(crate) fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    /// With a configuration file.
+    pub(crate) fn start_configured(data: &Path, file: &Path) -> Self {
+        Self::start_with(data, &["--config", file.to_str().unwrap()])
+    }
+
+    fn start_with(data: &Path, more: &[&str]) -> Self {
         let data = data.to_str().unwrap();
         let mut command = ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]);
+        command.args(more);
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let mut read = String::new();

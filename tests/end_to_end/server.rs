@@ -109,6 +109,7 @@ async fn a_revoked_tuple_ends_the_sight_of_held_chunks() {
         collection: "handbook".to_owned(),
         chunk_ids: held.to_vec(),
         consistency: 0,
+        consistency_token: String::new(),
     };
     let permitted = running.client.retrieval().recheck(recheck()).await.unwrap().into_inner().chunk_ids;
     assert_eq!(permitted, ["document:salaries#0", "document:welcome#1"]);
@@ -205,6 +206,11 @@ async fn a_bad_retrieval_is_refused_by_field() {
         kind: Some(filter::Kind::Not(Box::new(inner))),
     });
     let base = || ask("user:anne", "leave");
+    let given = running.client.retrieval().retrieve(base()).await.unwrap();
+    let given = given.metadata().get("ragward-consistency-token").unwrap().to_str().unwrap().to_owned();
+    let fresh_as =
+        |token: &str, consistency| RetrieveRequest { consistency, consistency_token: token.to_owned(), ..base() };
+    assert!(!answer(&running, fresh_as(&given, 3)).await.chunks.is_empty());
     let vectors = |query| RetrieveRequest { collection: "vectors".to_owned(), query, ..base() };
     let invalid = (Code::InvalidArgument, "INVALID_ARGUMENT");
     let rows: Vec<(RetrieveRequest, (Code, &str), &[&str])> = vec![
@@ -218,6 +224,10 @@ async fn a_bad_retrieval_is_refused_by_field() {
         (RetrieveRequest { top_k: 101, ..base() }, invalid, &["top_k"]),
         (RetrieveRequest { query: None, ..base() }, invalid, &["query"]),
         (RetrieveRequest { consistency: 9, ..base() }, invalid, &["consistency"]),
+        (RetrieveRequest { consistency: 3, ..base() }, invalid, &["consistency_token"]),
+        (fresh_as("not a token", 3), invalid, &["consistency_token"]),
+        (fresh_as(&given, 0), invalid, &["consistency_token"]),
+        (fresh_as(&given, 2), invalid, &["consistency_token"]),
         (RetrieveRequest { filter: Some(deep), ..base() }, invalid, &["filter"]),
         (RetrieveRequest { filter: Some(Filter::default()), ..base() }, invalid, &["filter"]),
         (RetrieveRequest { collection: "a/b".to_owned(), ..base() }, invalid, &["collection"]),
@@ -293,6 +303,7 @@ async fn an_oversized_document_is_refused_before_it_is_expanded() {
         collection: "handbook".to_owned(),
         chunk_ids: vec![String::new(); 1_000],
         consistency: 0,
+        consistency_token: String::new(),
     };
     let status = running.client.retrieval().recheck(recheck).await.unwrap_err();
     refused(&status, Code::InvalidArgument, "INVALID_ARGUMENT", &["chunk_ids[0]"]);
@@ -325,6 +336,7 @@ async fn forbidden_and_absent_look_the_same() {
         collection: "handbook".to_owned(),
         chunk_ids: vec![id.to_owned()],
         consistency: 0,
+        consistency_token: String::new(),
     };
     let forbidden = running.client.retrieval().recheck(recheck("document:salaries#0")).await.unwrap().into_inner();
     let absent = running.client.retrieval().recheck(recheck("document:absent00#0")).await.unwrap().into_inner();

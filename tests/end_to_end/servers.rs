@@ -1,5 +1,5 @@
 //! The four ways to run: each engine embedded or a server, with the same answers. `OpenFGA` is a real server; Qdrant's API
-//! is served by the embedded engine here, and by a real Qdrant in the port's suite where there is one.
+//! is served from memory here, and by a real Qdrant in the port's suite where there is one.
 
 use std::path::Path;
 
@@ -71,8 +71,13 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
             }
         }
         let chunk_ids = vec!["document:pay-bands@0".to_owned(), "document:welcome@1".to_owned()];
-        let recheck =
-            RecheckRequest { user: user.to_owned(), collection: "points".to_owned(), chunk_ids, consistency: 0 };
+        let recheck = RecheckRequest {
+            user: user.to_owned(),
+            collection: "points".to_owned(),
+            chunk_ids,
+            consistency: 0,
+            consistency_token: String::new(),
+        };
         told.push(format!("{:?}", running.client.retrieval().recheck(recheck).await.unwrap().into_inner().chunk_ids));
     }
     told
@@ -92,7 +97,7 @@ fn load_model(directory: &Path, config: &Config) {
 async fn embedded_and_servers_give_the_same_answers() {
     let Some(openfga) = OpenFga::start().await else { return };
     let directory = tempfile::tempdir().unwrap();
-    let qdrant = QdrantServer::start(&directory.path().join("qdrant")).await;
+    let qdrant = QdrantServer::start().await;
     let (pages, points) = documents();
     let texts = ["parental leave next year", "how do I get my expenses back", "incident", "pay"];
     let texts = texts.map(|text| Query::Text(text.to_owned()));

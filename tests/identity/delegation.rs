@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use crate::documents::document;
 use crate::issuer::{SigningKey, TestIssuer};
-use crate::world::{ANNES, RETRIEVE, World, about_leave, identity, retrieve, seen, start, text_value, with_token};
+use crate::world::{ANNES, RETRIEVE, World, about_leave, identity, retrieve, seen, text_value, with_token};
 
 pub(crate) fn delegated(on: DelegationObject, relation: &str) -> impl FnOnce(&mut IdentityConfig) {
     let relation = relation.to_owned();
@@ -167,6 +167,7 @@ async fn an_agent_sees_what_both_may() {
         collection: "handbook".to_owned(),
         chunk_ids: ANNES.map(str::to_owned).to_vec(),
         consistency: 0,
+        consistency_token: String::new(),
     };
     let token = on_guard.token("anne", RETRIEVE, &[acted("helper")]);
     let kept = on_guard.running.client.retrieval().recheck(with_token(recheck, &token)).await.unwrap().into_inner();

@@ -128,9 +128,10 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
     ];
     for (what, path, page) in rows {
         let issuer = TestIssuer::start(&[&key]).await;
-        let page = match page {
-            Page::Json(json) => Page::Text(json.to_string().replace("\"self\"", &format!("\"{}\"", issuer.url))),
-            other => other,
+        let page = if let Page::Json(json) = page {
+            Page::Text(json.to_string().replace("\"self\"", &format!("\"{}\"", issuer.url)))
+        } else {
+            page
         };
         issuer.set(path, page);
         let data = tempfile::tempdir().unwrap();

@@ -3,11 +3,15 @@
 use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
 use openfga_client::prost_types::FileDescriptorSet;
 use prost::Message;
+use ragward::audit::{AuditKey, Event, Record, read_log};
 use ragward::proto::DESCRIPTORS;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
+
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::issuer::{SigningKey, TestIssuer};
 use crate::world::{identity, start};
@@ -68,6 +72,7 @@ async fn every_rpc_asks_for_its_scope() {
 
     let rpcs = rpcs();
     assert!(rpcs.len() >= 22, "{rpcs:?}");
+    let mut calls: BTreeMap<String, usize> = BTreeMap::new();
     for (path, needed) in rpcs.iter().cloned().chain([("/unknown.v1.Service/Call".to_owned(), "ragward:administer")]) {
         for (what, authorization) in
             [("no token", None), ("another's token", Some(foreign.as_str())), ("a password", Some("Basic YTpi"))]
@@ -84,6 +89,8 @@ async fn every_rpc_asks_for_its_scope() {
             "{path}"
         );
         let any_scope = path.starts_with("/grpc.reflection.");
+        let name = if path.starts_with("/unknown") { "unknown" } else { path.trim_start_matches('/') };
+        calls.insert(name.to_owned(), if any_scope { 5 } else { 9 });
         for scope in scopes.into_iter().filter(|scope| *scope != needed && !any_scope) {
             let found = status(&channel, &path, Some(&bearer(scope))).await;
             assert_eq!(found.as_deref(), Some(PERMISSION_DENIED), "{path}: {scope}");
@@ -95,7 +102,7 @@ async fn every_rpc_asks_for_its_scope() {
     // comes up here.
     let health = FileDescriptorSet::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
     let methods = health.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
-    let methods: Vec<&str> = methods.map(|method| method.name()).collect();
+    let methods: Vec<String> = methods.map(|method| method.name().to_owned()).collect();
     assert_eq!(methods, ["Check", "Watch"]);
     for method in methods {
         for authorization in [None, Some(foreign.as_str())] {
@@ -103,6 +110,31 @@ async fn every_rpc_asks_for_its_scope() {
             assert!(found.as_deref().is_none_or(|status| status == "0"), "health is open: {method}: {found:?}");
         }
     }
+
+    running.stop().await.unwrap();
+    let records = records(data.path());
+    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
+    for record in &records {
+        *recorded.entry(record.call.clone()).or_default() += 1;
+        let refused = ["UNAUTHENTICATED", "PERMISSION_DENIED"].contains(&record.code.as_str());
+        assert!(record.refusal.is_some() || !refused, "{record:?}");
+        assert_eq!(record.principal.is_some(), record.code != "UNAUTHENTICATED", "{record:?}");
+    }
+    assert_eq!(recorded, calls, "one record for every answer and every refusal, and none for health");
+    let texts = format!("{records:?}");
+    assert!(!texts.contains(bearer("openid").rsplit('.').nth(1).unwrap()), "no token");
+}
+
+fn records(data: &Path) -> Vec<Record> {
+    let key = AuditKey::read(&data.join("audit.key")).unwrap();
+    let mut records = Vec::new();
+    let report = read_log(&data.join("audit"), &key, |_, _, entry| {
+        if let Event::Record(record) = &entry.event {
+            records.push((**record).clone());
+        }
+    });
+    assert!(report.unwrap().is_intact());
+    records
 }
 
 #[tokio::test]

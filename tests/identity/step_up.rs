@@ -100,7 +100,7 @@ async fn a_classification_may_ask_for_a_better_login() {
             user: String::new(),
             collection: "handbook".to_owned(),
             chunk_ids: ANNES.map(str::to_owned).to_vec(),
-            consistency: 0,
+            ..RecheckRequest::default()
         };
         let kept = world.running.client.retrieval().recheck(with_token(recheck, weak)).await.unwrap();
         assert_eq!(kept.into_inner().chunk_ids, INTERNAL);

@@ -154,7 +154,7 @@ async fn check(tenants: &Tenants) {
         user: String::new(),
         collection: "handbook".to_owned(),
         chunk_ids: GUARDS.map(|guard| format!("{guard}#0")).to_vec(),
-        consistency: 0,
+        ..RecheckRequest::default()
     };
     let kept = tenants.running.client.retrieval().recheck(with_token(recheck, &acme)).await.unwrap();
     assert_eq!(kept.into_inner().chunk_ids, ["page:acme#0", "note:acme#0"]);

@@ -92,7 +92,7 @@ fn set(name: &str) -> bool {
     variable(name).is_some()
 }
 
-fn variable(name: &str) -> Option<String> {
+pub(crate) fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "a test finds the server's binary as its caller says")]
     let value = std::env::var(name);
     value.ok().filter(|value| !value.is_empty())

@@ -28,9 +28,10 @@ impl Qdrant {
             return Some(Self { url, _process: None });
         }
         let path = variable("PATH").unwrap_or_default();
-        let binary = std::env::split_paths(&path).map(|directory| directory.join("qdrant")).find(|file| file.is_file());
-        let Some(binary) = binary else {
-            eprintln!("skipped: no QDRANT_URL and no `qdrant` on the PATH");
+        let on_path =
+            || std::env::split_paths(&path).map(|directory| directory.join("qdrant")).find(|file| file.is_file());
+        let Some(binary) = variable("QDRANT_BIN").map(PathBuf::from).or_else(on_path) else {
+            eprintln!("skipped: no QDRANT_URL, no QDRANT_BIN and no `qdrant` on the PATH");
             return None;
         };
         Some(Self::start(binary).await)

@@ -1,26 +1,24 @@
-//! Qdrant's gRPC API over the embedded engine, as far as the adapter uses it; everything else is refused as not
-//! implemented. With it the wire adapter is tested where there is no Qdrant.
+//! A small Qdrant for tests: its gRPC API over points in memory, as far as the adapter uses it; everything else is refused
+//! as not implemented. With it the wire adapter is tested where there is no Qdrant.
 //!
-//! What it does not share with Qdrant: points are chunks of documents and are replaced document by document, searches are
-//! exact, and only the adapter's own filters are understood.
+//! It takes any point and evaluates filters on payloads as Qdrant's documentation says. What it does not share with Qdrant:
+//! searches are always exact, equal scores come in order of the point ids, and nothing is kept on disk.
 
 #[path = "qdrant_server/collections.rs"]
 mod collections;
 #[path = "qdrant_server/filter.rs"]
 mod filter;
-#[path = "qdrant_server/payload.rs"]
-mod payload;
+#[path = "qdrant_server/path.rs"]
+mod path;
 #[path = "qdrant_server/points.rs"]
 mod points;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
-use ragward::vector_store::VectorStoreError;
-use ragward::vector_store::exact::ExactStore;
+use qdrant_client::qdrant::{FieldType, PointId, PointStruct, QueryPoints, Value, point_id::PointIdOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -33,41 +31,88 @@ const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// A running server; dropping it ends it.
 pub(crate) struct QdrantServer {
     pub(crate) address: String,
+    engine: Engine,
     task: JoinHandle<()>,
 }
 
-/// The embedded engine behind Qdrant's services.
-#[derive(Clone)]
+/// What the services share.
+#[derive(Clone, Default)]
 struct Engine {
-    store: ExactStore,
     collections: Arc<RwLock<BTreeMap<String, Collection>>>,
+    facets: Arc<Mutex<Vec<String>>>,
+    queries: Arc<Mutex<Vec<QueryPoints>>>,
 }
 
-/// What Qdrant knows about a collection and the embedded engine does not.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Collection {
     dimension: u64,
     /// `None`: the unnamed vector.
     vector_name: Option<String>,
-    indexes: BTreeSet<String>,
-    /// Chunk ids by point id.
-    chunk_ids: HashMap<String, String>,
+    indexes: BTreeMap<String, FieldType>,
+    points: BTreeMap<Id, Point>,
 }
 
+/// A point id; numbers come before UUIDs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Id {
+    Number(u64),
+    Uuid(String),
+}
+
+#[derive(Clone)]
+struct Point {
+    payload: HashMap<String, Value>,
+    vector: Vec<f32>,
+}
+
+#[expect(dead_code, reason = "not every test that starts the server looks into it")]
 impl QdrantServer {
-    /// Serves the chunks of a data directory on a free port of loopback.
-    pub(crate) async fn start(directory: &Path) -> Self {
+    /// Serves on a free port of loopback.
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("its address"));
-        let store = ExactStore::open(directory).expect("a data directory");
-        let engine = Engine { store, collections: Arc::default() };
+        let engine = Engine::default();
         let points = PointsServer::new(engine.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let serving = Server::builder()
             .add_service(points)
-            .add_service(CollectionsServer::new(engine))
+            .add_service(CollectionsServer::new(engine.clone()))
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move { serving.await.expect("a server") });
-        Self { address, task }
+        Self { address, engine, task }
+    }
+
+    /// Makes a collection as another program would: without indexes.
+    pub(crate) fn make(&self, name: &str, dimension: u64) {
+        assert!(self.engine.add(name.to_owned(), Collection { dimension, ..Collection::default() }), "a new name");
+    }
+
+    /// Puts points in as another program would, whatever their payload is.
+    pub(crate) fn put(&self, collection: &str, points: Vec<PointStruct>) {
+        self.engine.change(collection, |known| known.put(points)).expect("a collection").expect("points");
+    }
+
+    /// The payloads by point id, in text form.
+    pub(crate) fn payloads(&self, collection: &str) -> BTreeMap<String, HashMap<String, Value>> {
+        let all = |known: &mut Collection| {
+            known.points.iter().map(|(id, point)| (id.to_string(), point.payload.clone())).collect()
+        };
+        self.engine.change(collection, all).expect("a collection")
+    }
+
+    /// The indexes of a collection.
+    pub(crate) fn indexes(&self, collection: &str) -> Vec<String> {
+        self.engine.change(collection, |known| known.indexes.keys().cloned().collect()).expect("a collection")
+    }
+
+    /// How often the values of a field were counted.
+    pub(crate) fn facets(&self, field: &str) -> usize {
+        let facets = self.engine.facets.lock().unwrap_or_else(PoisonError::into_inner);
+        facets.iter().filter(|counted| *counted == field).count()
+    }
+
+    /// The searches since it was asked last.
+    pub(crate) fn take_queries(&self) -> Vec<QueryPoints> {
+        std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -78,12 +123,6 @@ impl Drop for QdrantServer {
 }
 
 impl Engine {
-    fn known(&self, name: &str) -> Result<Collection, Status> {
-        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
-        let known = collections.get(name).cloned();
-        known.ok_or_else(|| Status::not_found(format!("Not found: Collection `{name}` doesn't exist!")))
-    }
-
     /// Whether the name was free.
     fn add(&self, name: String, collection: Collection) -> bool {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
@@ -94,36 +133,57 @@ impl Engine {
         free
     }
 
+    fn read<T>(&self, name: &str, read: impl FnOnce(&Collection) -> Result<T, Status>) -> Result<T, Status> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        read(collections.get(name).ok_or_else(|| unknown(name))?)
+    }
+
     fn change<T>(&self, name: &str, change: impl FnOnce(&mut Collection) -> T) -> Result<T, Status> {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        let known = collections.get_mut(name);
-        known.map(change).ok_or_else(|| Status::not_found(format!("Not found: Collection `{name}` doesn't exist!")))
+        collections.get_mut(name).map(change).ok_or_else(|| unknown(name))
     }
 }
 
-/// What the engine says of a collection that was made and has no documents yet is `empty`.
-fn or_empty<T>(answer: Result<T, VectorStoreError>, empty: T) -> Result<T, Status> {
-    match answer {
-        Err(VectorStoreError::UnknownCollection(_)) => Ok(empty),
-        answer => answer.map_err(|e| failed(&e)),
+impl Id {
+    fn of(id: Option<&PointId>) -> Result<Self, Status> {
+        let malformed = || Status::invalid_argument("Wrong input: Unable to parse UUID");
+        match id.and_then(|id| id.point_id_options.as_ref()) {
+            Some(PointIdOptions::Num(number)) => Ok(Self::Number(*number)),
+            Some(PointIdOptions::Uuid(uuid)) => {
+                let digits: String = uuid.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+                if digits.len() != 32 || !digits.chars().all(|c| c.is_ascii_hexdigit()) {
+                    return Err(malformed());
+                }
+                let hyphened = digits.chars().enumerate().flat_map(|(place, digit)| {
+                    matches!(place, 8 | 12 | 16 | 20).then_some('-').into_iter().chain([digit])
+                });
+                Ok(Self::Uuid(hyphened.collect()))
+            }
+            None => Err(malformed()),
+        }
     }
-}
 
-fn failed(error: &VectorStoreError) -> Status {
-    let text = error.to_string();
-    match error {
-        VectorStoreError::UnknownCollection(_) => Status::not_found(text),
-        VectorStoreError::Dimension { .. }
-        | VectorStoreError::Invalid(_)
-        | VectorStoreError::DuplicateChunk { .. }
-        | VectorStoreError::Refused(_)
-        | VectorStoreError::Unsupported(_) => Status::invalid_argument(format!("Wrong input: {text}")),
-        VectorStoreError::Unavailable(_) | VectorStoreError::BadAnswer(_) | VectorStoreError::Storage(_) => {
-            Status::internal(text)
+    fn to_message(&self) -> PointId {
+        match self {
+            Self::Number(number) => PointId::from(*number),
+            Self::Uuid(uuid) => PointId::from(uuid.clone()),
         }
     }
 }
 
+impl std::fmt::Display for Id {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Uuid(uuid) => uuid.fmt(f),
+        }
+    }
+}
+
+fn unknown(name: &str) -> Status {
+    Status::not_found(format!("Not found: Collection `{name}` doesn't exist!"))
+}
+
 fn not_implemented<T>() -> Result<T, Status> {
-    Err(Status::unimplemented("the embedded engine does not do this"))
+    Err(Status::unimplemented("this small server does not do it"))
 }

@@ -108,6 +108,7 @@ impl<T> FairQueue<T> {
 mod tests {
     use super::*;
     use crate::authz::Consistency;
+    use crate::authz::decider::Recall;
     use crate::authz::decider::doubles::scope;
 
     fn principal(name: &str) -> Object {
@@ -171,7 +172,7 @@ mod tests {
             push(&mut queue, scope, &format!("{number}"), 3);
         }
         // The generation says what may be recalled, not how to ask.
-        push(&mut queue, &Arc::new(Scope { generation: 9, recall: false, ..scope() }), "0", 1);
+        push(&mut queue, &Arc::new(Scope { generation: 9, recall: Recall::Nothing, ..scope() }), "0", 1);
         let mut calls = Vec::new();
         while let Some((scope, taken)) = queue.take(50, |_| true) {
             let expected = scopes.iter().position(|other| other.shares_calls_with(&scope)).expect("a scope");

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::*;
 use crate::authz::Consistency;
 use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
-use crate::authz::decider::{Question, Scope};
+use crate::authz::decider::{Question, Recall, Scope};
 use crate::relationship::{Contextual, Object, Relation, RelationshipTuple};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ async fn a_decision_ends_with_its_age_or_generation() {
     let next = Questions { scope: Arc::new(Scope { generation: 1, ..scope() }), ..questions(1) };
     ask(&cached, &next).await;
     assert_eq!(asked(&server), 3, "of another generation");
-    let unconfirmed = Questions { scope: Arc::new(Scope { recall: false, ..scope() }), ..questions(1) };
+    let unconfirmed = Questions { scope: Arc::new(Scope { recall: Recall::Nothing, ..scope() }), ..questions(1) };
     ask(&cached, &unconfirmed).await;
     assert_eq!(asked(&server), 4, "nothing may be recalled");
 }
@@ -107,7 +107,7 @@ impl Decider for Settable {
 async fn higher_consistency_passes_by_and_replaces() {
     let server = Arc::new(Settable::default());
     let cached = Arc::new(CachedDecider::new(Arc::clone(&server) as _, TIME_TO_LIVE, 1 << 20));
-    let fresh = Scope { consistency: Consistency::HigherConsistency, recall: false, ..scope() };
+    let fresh = Scope { consistency: Consistency::HigherConsistency, recall: Recall::Nothing, ..scope() };
     let fresh = Questions { scope: Arc::new(fresh), ..questions(1) };
     *server.0.lock().expect("a lock") = true;
     assert_eq!(ask(&cached, &questions(1)).await, [true]);
@@ -124,6 +124,30 @@ async fn higher_consistency_passes_by_and_replaces() {
     assert_eq!(ask(&cached, &questions(1)).await, [false], "replaced");
     assert_eq!(behind.await.expect("an answer"), [true]);
     assert_eq!(ask(&cached, &questions(1)).await, [false], "an older answer takes no newer one's place");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_since_a_moment_recalls_nothing_older() {
+    let server = Arc::new(Scripted::new(Vec::new()));
+    let cached = cached(&server);
+    let since = |moment| {
+        let consistency = Consistency::HigherConsistency;
+        let scope = Scope { consistency, recall: Recall::Since(moment), ..scope() };
+        Questions { scope: Arc::new(scope), ..questions(1) }
+    };
+    let before = Instant::now();
+    ask(&cached, &questions(1)).await;
+    tokio::time::advance(Duration::from_millis(1)).await;
+    ask(&cached, &since(before)).await;
+    assert_eq!(asked(&server), 2, "the server may have answered the first from a cache of its own");
+    ask(&cached, &since(before)).await;
+    ask(&cached, &questions(1)).await;
+    assert_eq!(asked(&server), 2, "the second was asked past it");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    ask(&cached, &since(Instant::now())).await;
+    assert_eq!(asked(&server), 3, "older than the moment");
+    ask(&cached, &since(before)).await;
+    assert_eq!(asked(&server), 3, "newer than it must be");
 }
 
 #[tokio::test(start_paused = true)]

@@ -97,7 +97,7 @@ pub(crate) fn scope() -> Scope {
         model_id: "model".to_owned(),
         consistency: Consistency::MinimizeLatency,
         generation: 0,
-        recall: true,
+        recall: Recall::Generation,
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::decode::{Meaning, decode};
 use super::*;
-use crate::authz::decider::Question;
+use crate::authz::decider::{Question, Recall};
 use crate::authz::{Check, Consistency};
 use crate::relationship::{Object, Relation, TupleCondition, TypeName};
 
@@ -18,7 +18,7 @@ fn key(meaning: &Meaning) -> DecisionKey {
         model_id: meaning.model_id.clone(),
         consistency: Consistency::MinimizeLatency,
         generation: meaning.generation,
-        recall: true,
+        recall: Recall::Generation,
     };
     let question = Question { check: meaning.check.clone(), contextual: Arc::new(meaning.contextual.clone()) };
     let questions = Questions {
@@ -146,7 +146,7 @@ fn how_to_ask_is_no_part_of_it() {
         model_id: "model".to_owned(),
         consistency: Consistency::HigherConsistency,
         generation: 7,
-        recall: false,
+        recall: Recall::Nothing,
     };
     // The second question shares the contextual part by its address, the third only by its value.
     let again = Question { contextual: Arc::new(meaning().contextual), ..question.clone() };

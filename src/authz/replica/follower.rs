@@ -12,6 +12,7 @@ use super::source::{ModelVersion, RelationshipSource, SourceChange};
 use super::window::{Settled, Window};
 use super::{Progress, ReplicaConfig};
 use crate::authz::AuthzError;
+use crate::authz::validity::Validity;
 use crate::relationship::RelationshipTuple;
 use crate::relationship::store::{MirroredChanges, RelationshipStore, StoreError, TupleFilter};
 
@@ -36,6 +37,8 @@ pub(super) struct Follower {
     store: RelationshipStore,
     config: ReplicaConfig,
     progress: watch::Sender<Progress>,
+    /// Told of changes as soon as they are known, whatever becomes of the copy.
+    validity: Arc<Validity>,
     following: Option<Following>,
 }
 
@@ -66,8 +69,9 @@ impl Follower {
         store: RelationshipStore,
         config: ReplicaConfig,
         progress: watch::Sender<Progress>,
+        validity: Arc<Validity>,
     ) -> Self {
-        Self { source, store, config, progress, following: None }
+        Self { source, store, config, progress, validity, following: None }
     }
 
     /// Follows until it is dropped.
@@ -119,6 +123,8 @@ impl Follower {
                     Some(marker) => marker.token,
                     None => self.copy(&version).await?,
                 };
+                // The window tells of changes from its place in the log on, and nobody tells of those before it.
+                self.validity.invalidate();
                 let window = Window::new(self.config.overlap, token, started);
                 self.following = Some(Following { version, window, sweep: None, swept: started });
             }
@@ -192,6 +198,9 @@ impl Follower {
         let Some(following) = &mut self.following else { return Ok(()) };
         let Settled { present, absent, unsettled } = following.window.take_in(changes, token, started);
         let marker = following.marker();
+        if !(present.is_empty() && absent.is_empty() && unsettled.is_empty()) {
+            self.validity.invalidate();
+        }
         let mut mirrored = MirroredChanges { present, absent };
         self.ask(&store_id, unsettled, &mut mirrored).await.inspect_err(|_| {
             // The window has taken the changes in, and they were not kept: the next reading takes them for new.
@@ -201,6 +210,7 @@ impl Follower {
         if !nothing || begin != marker.token {
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
+        self.validity.confirm(started);
         self.progress.send_replace(Progress { fresh_as_of: Some(started), model_id: marker.version.model_id });
         Ok(())
     }
@@ -226,6 +236,7 @@ impl Follower {
     async fn finish_sweep(&mut self, store_id: &str, sweep: Sweep) -> Result<(), AuthzError> {
         let (difference, differing) = self.difference(sweep.found).await?;
         if differing > 0 {
+            self.validity.invalidate();
             let mut settled = MirroredChanges::default();
             let asked = difference.present.into_iter().chain(difference.absent).collect();
             self.ask(store_id, asked, &mut settled).await?;

@@ -13,6 +13,7 @@ use super::follower::Follower;
 use super::source::{ModelVersion, Page, RelationshipSource, SourceChange};
 use super::{Progress, ReplicaConfig, ReplicaUse};
 use crate::authz::AuthzError;
+use crate::authz::validity::Validity;
 use crate::relationship::store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{RelationshipTuple, dsl};
@@ -150,6 +151,7 @@ struct Replica {
     store: RelationshipStore,
     follower: Follower,
     progress: watch::Receiver<Progress>,
+    validity: Arc<Validity>,
     _directory: TempDir,
 }
 
@@ -171,9 +173,10 @@ fn replica() -> Replica {
         server.store_id = "s1".to_owned();
         server.model_id = "m1".to_owned();
     });
+    let validity = Arc::new(Validity::new(Some(config().staleness_max)));
     let (sender, progress) = watch::channel(Progress::default());
-    let follower = Follower::new(Arc::new(source.clone()), store.clone(), config(), sender);
-    Replica { source, store, follower, progress, _directory: directory }
+    let follower = Follower::new(Arc::new(source.clone()), store.clone(), config(), sender, Arc::clone(&validity));
+    Replica { source, store, follower, progress, validity, _directory: directory }
 }
 
 impl Replica {
@@ -189,7 +192,13 @@ impl Replica {
     /// A follower as after a restart.
     fn restart(&mut self) {
         let (sender, progress) = watch::channel(Progress::default());
-        self.follower = Follower::new(Arc::new(self.source.clone()), self.store.clone(), config(), sender);
+        self.follower = Follower::new(
+            Arc::new(self.source.clone()),
+            self.store.clone(),
+            config(),
+            sender,
+            Arc::clone(&self.validity),
+        );
         self.progress = progress;
     }
 }
@@ -251,6 +260,44 @@ async fn a_sweep_finds_what_the_log_did_not_tell() {
     advance(Duration::from_mins(1)).await;
     replica.step().await;
     assert_eq!(replica.copied(), replica.source.state());
+}
+
+/// Every look that brings something new ends the generation of decisions, and one that brings nothing confirms it.
+#[tokio::test(start_paused = true)]
+async fn whoever_remembers_decisions_is_told() {
+    let mut replica = replica();
+    let start = Instant::now();
+    advance(OVERLAP).await;
+    let change = |replica: &Replica, id| replica.source.change(Operation::Write, id, Instant::now(), start);
+    let step = async |replica: &mut Replica| {
+        let before = replica.validity.current().generation;
+        advance(Duration::from_millis(10)).await;
+        let stepped = replica.follower.step(Instant::now()).await;
+        (stepped.is_ok(), replica.validity.current().generation > before, replica.validity.current().recall)
+    };
+    assert!(!replica.validity.current().recall, "nothing was read yet");
+    change(&replica, 1);
+    assert_eq!(step(&mut replica).await, (true, true, true), "the first copy");
+    assert_eq!(step(&mut replica).await, (true, false, true), "the change is told again and is not new");
+    change(&replica, 2);
+    assert_eq!(step(&mut replica).await, (true, true, true), "a change");
+    // Known, but not yet copied: it counts all the same.
+    change(&replica, 3);
+    replica.source.with(|server| server.down = true);
+    assert_eq!(step(&mut replica).await, (false, false, true), "the last look was lately");
+    advance(config().staleness_max).await;
+    assert_eq!(step(&mut replica).await, (false, false, false), "and now it is too long ago");
+    replica.source.with(|server| server.down = false);
+    assert_eq!(step(&mut replica).await, (true, true, true));
+    replica.source.with(|server| server.silent = true);
+    change(&replica, 4);
+    assert_eq!(step(&mut replica).await, (true, false, true), "the log does not tell it");
+    advance(Duration::from_mins(1)).await;
+    assert_eq!(step(&mut replica).await, (true, true, true), "the sweep finds it");
+    replica.restart();
+    assert_eq!(step(&mut replica).await, (true, true, true), "what was missed while nobody followed is not known");
+    replica.follower.begin_anew().await;
+    assert_eq!(step(&mut replica).await, (true, true, true), "a log that begins anew tells nothing of before");
 }
 
 #[tokio::test(start_paused = true)]

@@ -557,7 +557,7 @@ async fn a_recheck_gives_what_is_still_there_and_open() {
     let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, config);
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
     let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
-    let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap();
+    let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap().candidates;
     let ids: Vec<String> = permitted.into_iter().map(|candidate| candidate.into_item().chunk_id).collect();
     assert_eq!(ids, ["0002", "0000", "0002"]);
 }

@@ -1,31 +1,31 @@
 //! What a collection is, and making one.
 
 use qdrant_client::qdrant::{
-    CollectionInfo as QdrantCollectionInfo, CountPointsBuilder, CreateCollectionBuilder,
-    CreateFieldIndexCollectionBuilder, Distance, FieldType, Filter, GetCollectionInfoRequest, VectorParams,
-    VectorParamsBuilder, VectorParamsMap, VectorsConfig, vectors_config,
+    CollectionInfo as QdrantCollectionInfo, CountPoints, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
+    Distance, FieldType, Filter, GetCollectionInfoRequest, PayloadSchemaType, VectorParams, VectorParamsBuilder,
+    VectorParamsMap, VectorsConfig, vectors_config,
 };
 
 use super::payload::{DOCUMENT_ID, GUARD, POSITION};
 use super::{QdrantStore, filter};
-use crate::vector_store::{CollectionInfo, VectorStoreError};
+use crate::vector_store::VectorStoreError;
 
 /// The payload fields that are filtered on.
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
 impl QdrantStore {
-    pub(super) async fn describe(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
-        let count = CountPointsBuilder::new(name).filter(Filter::must([filter::first_of_document()])).exact(true);
+    /// How many documents a collection has; one whose chunks have no positions is not counted.
+    pub(super) async fn count_documents(&self, name: &str) -> Result<u64, VectorStoreError> {
+        let request = CountPoints {
+            collection_name: name.to_owned(),
+            filter: Some(Filter::must([filter::first_of_document()])),
+            exact: Some(true),
+            read_consistency: self.read_consistency(),
+            ..CountPoints::default()
+        };
         let mut points = self.points();
-        let (info, documents) = futures::try_join!(self.info(name), self.call(name, points.count(count.build())))?;
-        Ok(CollectionInfo {
-            dimension: self.dimension(name, &info)?,
-            text_queries: false,
-            exact: self.exact,
-            chunks: info.points_count.unwrap_or_default(),
-            documents: documents.result.unwrap_or_default().count,
-        })
+        Ok(self.call(name, points.count(request)).await?.result.unwrap_or_default().count)
     }
 
     /// The length of the vectors that are searched.
@@ -43,16 +43,26 @@ impl QdrantStore {
             known => known?,
         };
         for (field, field_type) in INDEXES.into_iter().filter(|(field, _)| !info.payload_schema.contains_key(*field)) {
-            let index = CreateFieldIndexCollectionBuilder::new(name, field, field_type).wait(true);
-            let mut points = self.points();
-            self.call(name, points.create_field_index(index.build())).await?;
+            self.create_index(name, field, field_type).await?;
         }
         self.dimension(name, &info)?.ok_or_else(|| {
             VectorStoreError::Unsupported(format!("collection `{name}` has no vector of the configured name"))
         })
     }
 
-    async fn info(&self, name: &str) -> Result<QdrantCollectionInfo, VectorStoreError> {
+    pub(super) async fn create_index(
+        &self,
+        name: &str,
+        field: &str,
+        field_type: FieldType,
+    ) -> Result<(), VectorStoreError> {
+        let index = CreateFieldIndexCollectionBuilder::new(name, field, field_type).wait(true);
+        let mut points = self.points();
+        self.call(name, points.create_field_index(index.build())).await?;
+        Ok(())
+    }
+
+    pub(super) async fn info(&self, name: &str) -> Result<QdrantCollectionInfo, VectorStoreError> {
         let request = GetCollectionInfoRequest { collection_name: name.to_owned() };
         let mut collections = self.collections();
         let answer = self.call(name, collections.get(request)).await?;
@@ -61,7 +71,7 @@ impl QdrantStore {
 
     async fn create(&self, name: &str, dimension: usize) -> Result<(), VectorStoreError> {
         let params = VectorParamsBuilder::new(u64::try_from(dimension).unwrap_or(u64::MAX), Distance::Cosine).build();
-        let config = match &self.vector_name {
+        let config = match &self.config.vector_name {
             None => vectors_config::Config::Params(params),
             Some(vector) => {
                 vectors_config::Config::ParamsMap(VectorParamsMap { map: [(vector.clone(), params)].into() })
@@ -77,10 +87,10 @@ impl QdrantStore {
         }
     }
 
-    fn dimension(&self, name: &str, info: &QdrantCollectionInfo) -> Result<Option<usize>, VectorStoreError> {
+    pub(super) fn dimension(&self, name: &str, info: &QdrantCollectionInfo) -> Result<Option<usize>, VectorStoreError> {
         let params = info.config.as_ref().and_then(|config| config.params.as_ref());
         let config = params.and_then(|params| params.vectors_config.as_ref()?.config.as_ref());
-        let vector: Option<&VectorParams> = match (config, &self.vector_name) {
+        let vector: Option<&VectorParams> = match (config, &self.config.vector_name) {
             (Some(vectors_config::Config::Params(params)), None) => Some(params),
             (Some(vectors_config::Config::ParamsMap(map)), Some(vector)) => map.map.get(vector),
             (Some(vectors_config::Config::Params(_)), Some(_))
@@ -98,4 +108,9 @@ impl QdrantStore {
             Err(_) => Err(VectorStoreError::BadAnswer(format!("vectors of {} dimensions", vector.size))),
         }
     }
+}
+
+/// Whether a field has the index that filters and facets on texts need.
+pub(super) fn has_keyword_index(info: &QdrantCollectionInfo, field: &str) -> bool {
+    info.payload_schema.get(field).is_some_and(|index| index.data_type() == PayloadSchemaType::Keyword)
 }

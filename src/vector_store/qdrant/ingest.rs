@@ -20,7 +20,8 @@ use qdrant_client::qdrant::{
     UpdateBatchPoints, UpdateStatus, WriteOrdering, WriteOrderingType,
 };
 
-use super::payload::{CHUNK_ID, DOCUMENT_ID, metadata_path, point_id, string, to_point};
+use super::layout::Layout;
+use super::payload::{CHUNK_ID, DOCUMENT_ID, point_id, string, to_point};
 use super::read::IDS_PER_CALL_MAX;
 use super::{QdrantStore, filter};
 use crate::chunk::Document;
@@ -41,6 +42,7 @@ struct Replacement {
 
 impl QdrantStore {
     pub(super) async fn replace(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        self.check_own(collection)?;
         let documents = last_of_each(documents);
         let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
         let replacements = self.replacements(documents)?;
@@ -69,22 +71,33 @@ impl QdrantStore {
         collection: &str,
         document_ids: &BTreeSet<String>,
     ) -> Result<u64, VectorStoreError> {
+        self.check_own(collection)?;
         let document_ids: Vec<String> = document_ids.iter().cloned().collect();
         let _alone = self.writing.lock().await;
         let there: Vec<String> =
             self.count_chunks(collection, &document_ids).await?.into_iter().map(|(id, _)| id).collect();
         for part in there.chunks(IDS_PER_CALL_MAX) {
-            let points = Filter::must([filter::document_in(part.to_vec())]);
+            let points = Filter::must([filter::document_in(&Layout::default(), part.to_vec())]);
             self.update(collection, vec![delete(points)]).await?;
         }
         Ok(u64::try_from(there.len()).unwrap_or(u64::MAX))
+    }
+
+    /// What another program keeps is its own to change.
+    fn check_own(&self, collection: &str) -> Result<(), VectorStoreError> {
+        if self.layout(collection).is_own() {
+            return Ok(());
+        }
+        let text =
+            format!("collection `{collection}` belongs to another program; Ragward reads it and does not fill it");
+        Err(VectorStoreError::Unsupported(text))
     }
 
     fn replacements(&self, documents: Vec<Document>) -> Result<Vec<Replacement>, VectorStoreError> {
         let mut replacements = Vec::with_capacity(documents.len());
         for document in documents {
             let chunk_ids = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
-            let (title, vector_name) = (document.title, self.vector_name.as_deref());
+            let (title, vector_name) = (document.title, self.config.vector_name.as_deref());
             let point = |(position, chunk)| to_point(&title, position, chunk, vector_name);
             let points: Vec<PointStruct> = document.chunks.into_iter().enumerate().map(point).collect();
             let bytes = points.iter().map(Message::encoded_len).sum();
@@ -106,7 +119,7 @@ impl QdrantStore {
         let replaced: HashSet<&str> = replacements.iter().map(|r| r.document_id.as_str()).collect();
         for replacement in replacements {
             for chunk_id in &replacement.chunk_ids {
-                let Some(point) = there.get(&point_id(chunk_id)) else { continue };
+                let Some(point) = there.get(chunk_id.as_str()) else { continue };
                 if let Some(other) = string(&point.payload, CHUNK_ID).filter(|other| other != chunk_id) {
                     return Err(collision(chunk_id, other));
                 }
@@ -154,7 +167,7 @@ impl Replacement {
         let ids: Vec<PointId> = self.points.iter().filter_map(|point| point.id.clone()).collect();
         let write = PointStructList { points: self.points, ..PointStructList::default() };
         let stale = Filter {
-            must: vec![filter::document_in(vec![self.document_id])],
+            must: vec![filter::document_in(&Layout::default(), vec![self.document_id])],
             must_not: vec![Condition::has_id(ids)],
             ..Filter::default()
         };
@@ -180,6 +193,7 @@ fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
 /// Checks everything that can be known before the server is asked; the dimension of the vectors, `None` without documents.
 fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, VectorStoreError> {
     validation::check_collection_name(collection)?;
+    let layout = Layout::default();
     let mut dimension = None;
     let mut owners: HashMap<&str, &str> = HashMap::new();
     let mut points: HashMap<String, &str> = HashMap::new();
@@ -196,7 +210,7 @@ fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, Vect
             if let Some(other) = points.insert(point_id(&chunk.id), &chunk.id) {
                 return Err(collision(&chunk.id, other));
             }
-            if let Some(key) = chunk.metadata.keys().find(|key| metadata_path(key).is_none()) {
+            if let Some(key) = chunk.metadata.keys().find(|key| layout.metadata_key(key).is_none()) {
                 let text = format!("metadata key `{key}` of chunk `{}` must not contain `\"` or `\\`", chunk.id);
                 return Err(VectorStoreError::Invalid(text));
             }

@@ -1,13 +1,13 @@
 //! Reading by id.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use qdrant_client::qdrant::{
-    FacetCountsBuilder, Filter, GetPointsBuilder, PayloadIncludeSelector, RetrievedPoint, facet_value::Variant,
+    FacetCounts, FacetHit, Filter, GetPoints, PayloadIncludeSelector, PointId, RetrievedPoint, facet_value::Variant,
     with_payload_selector::SelectorOptions,
 };
 
-use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, point_id, point_of, to_candidate, to_chunk, uuid};
+use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk};
 use crate::relationship::Object;
@@ -24,9 +24,14 @@ impl QdrantStore {
         collection: &str,
         chunk_ids: &[String],
     ) -> Result<Vec<Candidate>, VectorStoreError> {
-        let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), GUARD.to_owned()] };
+        let layout = self.layout(collection);
+        let fields = PayloadIncludeSelector { fields: layout.candidate_keys() };
         let points = self.get(collection, chunk_ids, SelectorOptions::Include(fields)).await?;
-        Ok(chunk_ids.iter().filter_map(|id| candidate(points.get(&point_id(id))?, id)).collect())
+        let candidate = |id: &String| {
+            let point = points.get(id.as_str())?;
+            layout.candidate(point.id.as_ref(), &point.payload, 0.0).filter(|candidate| candidate.chunk_id == *id)
+        };
+        Ok(chunk_ids.iter().filter_map(candidate).collect())
     }
 
     pub(super) async fn read_chunks(
@@ -34,31 +39,45 @@ impl QdrantStore {
         collection: &str,
         chunk_ids: &[String],
     ) -> Result<Vec<Chunk>, VectorStoreError> {
+        let layout = self.layout(collection);
         let points = self.get(collection, chunk_ids, SelectorOptions::Enable(true)).await?;
         let chunk = |id: &String| {
-            let point = points.get(&point_id(id))?;
-            to_chunk(point.id.as_ref(), &point.payload).filter(|chunk| chunk.id == *id)
+            let point = points.get(id.as_str())?;
+            layout.chunk(point.id.as_ref(), &point.payload).filter(|chunk| chunk.id == *id)
         };
         Ok(chunk_ids.iter().filter_map(chunk).collect())
     }
 
-    /// The points of these chunks that are there, by point id.
-    pub(super) async fn get(
+    /// The points of these chunks that are there, by chunk id. What they hold may still be another chunk.
+    pub(super) async fn get<'i>(
         &self,
         collection: &str,
-        chunk_ids: &[String],
+        chunk_ids: &'i [String],
         payload: SelectorOptions,
-    ) -> Result<HashMap<String, RetrievedPoint>, VectorStoreError> {
-        let distinct: Vec<&String> = chunk_ids.iter().collect::<HashSet<_>>().into_iter().collect();
-        let mut found = HashMap::with_capacity(distinct.len());
-        for part in distinct.chunks(IDS_PER_CALL_MAX) {
-            let ids: Vec<_> = part.iter().map(|id| point_of(id)).collect();
-            let mut asked: HashSet<String> = part.iter().map(|id| point_id(id)).collect();
-            let request = GetPointsBuilder::new(collection, ids).with_payload(payload.clone()).with_vectors(false);
+    ) -> Result<HashMap<&'i str, RetrievedPoint>, VectorStoreError> {
+        let layout = self.layout(collection);
+        let distinct: BTreeSet<&str> = chunk_ids.iter().map(String::as_str).collect();
+        let named = |id: &'i str| Some((id, layout.point_of(id)?));
+        let points_of: Vec<(&str, PointId)> = distinct.into_iter().filter_map(named).collect();
+        let mut found = HashMap::with_capacity(points_of.len());
+        // A collection that does not exist is told also where there is nothing to read.
+        if points_of.is_empty() && !chunk_ids.is_empty() {
+            self.expected_dimension(collection).await?;
+        }
+        for part in points_of.chunks(IDS_PER_CALL_MAX) {
+            let mut asked: HashMap<String, &str> =
+                part.iter().filter_map(|(id, point)| Some((id_text(Some(point))?, *id))).collect();
+            let request = GetPoints {
+                collection_name: collection.to_owned(),
+                ids: part.iter().map(|(_, point)| point.clone()).collect(),
+                with_payload: Some(payload.clone().into()),
+                read_consistency: self.read_consistency(),
+                ..GetPoints::default()
+            };
             let mut points = self.points();
-            for point in self.call(collection, points.get(request.build())).await?.result {
+            for point in self.call(collection, points.get(request)).await?.result {
                 // Taken out once it was answered, so that a second answer is one that was not asked for.
-                match uuid(point.id.as_ref()).and_then(|id| asked.take(id)) {
+                match id_text(point.id.as_ref()).and_then(|id| asked.remove(&id)) {
                     Some(id) => found.insert(id, point),
                     None => return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned())),
                 };
@@ -73,13 +92,11 @@ impl QdrantStore {
         collection: &str,
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
+        let layout = self.layout(collection);
         let mut counts: HashMap<String, u32> = HashMap::new();
         for part in document_ids.chunks(IDS_PER_CALL_MAX) {
-            let filter = Filter::must([filter::document_in(part.to_vec())]);
             let limit = u64::try_from(part.len()).unwrap_or(u64::MAX);
-            let request = FacetCountsBuilder::new(collection, DOCUMENT_ID).filter(filter).limit(limit).exact(true);
-            let mut points = self.points();
-            for hit in self.call(collection, points.facet(request.build())).await?.hits {
+            for hit in self.facet(collection, &layout.document_id.key(), Some(documents(layout, part)), limit).await? {
                 let Some(Variant::StringValue(id)) = hit.value.and_then(|value| value.variant) else {
                     return Err(VectorStoreError::BadAnswer("a document id that is not a text".to_owned()));
                 };
@@ -100,12 +117,11 @@ impl QdrantStore {
         collection: &str,
         document_ids: &[String],
     ) -> Result<BTreeSet<Object>, VectorStoreError> {
+        let layout = self.layout(collection);
         let mut guards = BTreeSet::new();
         for part in document_ids.chunks(IDS_PER_CALL_MAX) {
-            let filter = Filter::must([filter::document_in(part.to_vec())]);
-            let request = FacetCountsBuilder::new(collection, GUARD).filter(filter).limit(GUARDS_MAX).exact(true);
-            let mut points = self.points();
-            let hits = self.call(collection, points.facet(request.build())).await?.hits;
+            let filter = Some(documents(layout, part));
+            let hits = self.facet(collection, &layout.guard.key(), filter, GUARDS_MAX).await?;
             // There may be more, and one that is left out is one that nobody checks.
             if hits.len() as u64 >= GUARDS_MAX {
                 return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
@@ -118,9 +134,33 @@ impl QdrantStore {
         }
         Ok(guards)
     }
+
+    /// The values of an indexed field, each with how many points have it.
+    async fn facet(
+        &self,
+        collection: &str,
+        key: &str,
+        filter: Option<Filter>,
+        limit: u64,
+    ) -> Result<Vec<FacetHit>, VectorStoreError> {
+        let request = self.facet_request(collection, key, filter, limit);
+        let mut points = self.points();
+        Ok(self.call(collection, points.facet(request)).await?.hits)
+    }
+
+    pub(super) fn facet_request(&self, collection: &str, key: &str, filter: Option<Filter>, limit: u64) -> FacetCounts {
+        FacetCounts {
+            collection_name: collection.to_owned(),
+            key: key.to_owned(),
+            filter,
+            limit: Some(limit),
+            exact: Some(true),
+            read_consistency: self.read_consistency(),
+            ..FacetCounts::default()
+        }
+    }
 }
 
-/// The candidate of a point that is really that of this chunk.
-fn candidate(point: &RetrievedPoint, chunk_id: &str) -> Option<Candidate> {
-    to_candidate(point.id.as_ref(), &point.payload, 0.0).filter(|candidate| candidate.chunk_id == chunk_id)
+fn documents(layout: &Layout, document_ids: &[String]) -> Filter {
+    Filter::must([filter::document_in(layout, document_ids.to_vec())])
 }

@@ -1,25 +1,63 @@
-//! Searching: one call as a rule, more when points are in the way that must not be returned.
+//! Searching: one call as a rule, more when points are in the way that must not be returned, when a document has more
+//! chunks than are wanted of it, or when the guards of a scope do not fit one filter.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 
+use futures::{StreamExt, TryStreamExt, stream};
 use qdrant_client::qdrant::{
-    Condition, Filter as QdrantFilter, PayloadIncludeSelector, Query as QdrantQuery, QueryPointsBuilder, ScoredPoint,
-    SearchParamsBuilder, VectorInput, with_payload_selector::SelectorOptions,
+    Condition, Filter as QdrantFilter, PayloadIncludeSelector, Query as QdrantQuery, QueryPoints, ScoredPoint,
+    SearchParams, VectorInput, with_payload_selector::SelectorOptions,
 };
 
 use super::QdrantStore;
 use super::filter::{self, Clause};
-use super::payload::{CHUNK_ID, GUARD, to_candidate};
+use super::layout::Layout;
 use crate::chunk::Candidate;
-use crate::vector_store::{Query, Scope, Search, VectorStoreError, validation};
+use crate::relationship::Object;
+use crate::vector_store::{GuardTable, Query, Scope, Search, VectorStoreError, validation};
 
-/// A longer list of guards is searched in parts, whose results are merged: the best of all are among the best of each.
-const GUARDS_PER_CALL_MAX: usize = 10_000;
-/// Their names together: names may be long, and a gRPC server takes 4 MiB in one message unless configured otherwise.
-const GUARD_BYTES_PER_CALL_MAX: usize = 1 << 20;
-/// How often a search is widened past points without a usable guard. Each time asks for twice as many, so this is room
-/// for 63 unusable points among each usable one.
+/// The names of one filter together: they may be long, and a gRPC server takes 4 MiB in one message unless configured
+/// otherwise.
+const NAME_BYTES_PER_FILTER_MAX: usize = 1 << 20;
+/// Documents that one filter leaves out.
+const DOCUMENTS_LEFT_OUT_MAX: usize = 1_000;
+/// How often a search is widened. Each time asks for twice as many, so this is room for 63 unusable points among each
+/// usable one.
 const ROUNDS_MAX: usize = 7;
+/// Points of one call, unless more candidates are wanted: an answer must fit a message.
+const POINTS_PER_CALL_MAX: usize = 20_000;
+/// Parts of one scope that are searched at a time.
+const PARTS_AT_ONCE: usize = 4;
+
+/// A search without its scope.
+struct Nearest<'a> {
+    search: &'a Search,
+    vector: &'a [f32],
+    /// The caller's filter.
+    wanted: Option<Condition>,
+    exact: bool,
+    per_document_max: Option<NonZeroUsize>,
+    layout: &'a Layout,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Hit {
+    candidate: Candidate,
+    /// Known where chunks are counted by document.
+    document_id: Option<String>,
+}
+
+/// What one call found.
+#[derive(Debug)]
+struct Found {
+    /// Best first, ties by chunk id.
+    hits: Vec<Hit>,
+    /// The score of the last point; hits that equal it may have been cut off.
+    worst: f32,
+    /// Whether there is no more.
+    exhausted: bool,
+}
 
 impl QdrantStore {
     pub(super) async fn find_nearest(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
@@ -31,7 +69,9 @@ impl QdrantStore {
                 return Err(VectorStoreError::Unsupported(text.to_owned()));
             }
         };
-        let wanted = match search.filter.as_ref().map_or(Clause::Always, filter::translate) {
+        let layout = self.layout(&search.collection);
+        let wanted = search.filter.as_ref().map_or(Clause::Always, |filter| filter::translate(filter, layout));
+        let wanted = match wanted {
             Clause::Always => None,
             Clause::Never => return Ok(Vec::new()),
             Clause::When(condition) => Some(*condition),
@@ -39,68 +79,135 @@ impl QdrantStore {
         if search.limit == 0 {
             return Ok(Vec::new());
         }
-        let mut found = Vec::new();
-        for scope in scopes(&search.scope) {
-            let conditions: Vec<Condition> = scope.into_iter().chain(wanted.clone()).collect();
-            found.extend(self.find_nearest_where(search, vector, conditions).await?);
+        let scopes = self.scopes(layout, &search.scope);
+        let exact = self.config.exact || self.is_scanned(search);
+        let mut nearest = Nearest { search, vector, wanted, exact, per_document_max: search.per_document_max, layout };
+        let mut found = self.search_scopes(&nearest, &scopes).await?;
+        if found.is_none() && nearest.per_document_max.is_some() {
+            // Too many chunks of too few documents: who asked counts again and asks on.
+            nearest.per_document_max = None;
+            found = self.search_scopes(&nearest, &scopes).await?;
         }
-        found.retain(|candidate| search.min_score.is_none_or(|score| f64::from(candidate.score) >= score));
-        found.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.chunk_id.cmp(&b.chunk_id)));
-        found.truncate(search.limit);
-        Ok(found)
+        let Some(found) = found else {
+            let text = format!("collection `{}` has too many points without a well-formed guard", search.collection);
+            return Err(VectorStoreError::BadAnswer(text));
+        };
+        Ok(merge(found, search, nearest.per_document_max))
     }
 
-    async fn find_nearest_where(
-        &self,
-        search: &Search,
-        vector: &[f32],
-        conditions: Vec<Condition>,
-    ) -> Result<Vec<Candidate>, VectorStoreError> {
-        let mut asked = search.limit;
-        for _ in 0..ROUNDS_MAX {
-            let points = self.query(search, vector, conditions.clone(), asked).await?;
-            let exhausted = points.len() < asked;
-            let mut candidates = account(points, asked)?;
-            if exhausted || candidates.len() >= search.limit {
-                candidates.truncate(search.limit);
-                return Ok(candidates);
+    /// Whether the scope is known to be so small that it is scanned.
+    fn is_scanned(&self, search: &Search) -> bool {
+        let Scope::Guards { table, positions } = &search.scope else { return false };
+        let overview = self.overviews.last_known(&search.collection);
+        let chunks = overview.and_then(|overview| overview.chunks_of(table, positions));
+        chunks.is_some_and(|chunks| chunks <= self.config.scanned_chunks_max)
+    }
+
+    /// The conditions of the calls that cover a scope.
+    ///
+    /// INVARIANT (nothing visible, nothing found): none for an empty set of guards, so that it never becomes a search over
+    /// everything.
+    fn scopes(&self, layout: &Layout, scope: &Scope) -> Vec<Option<Condition>> {
+        let Scope::Guards { table, positions } = scope else { return vec![None] };
+        let per_filter = self.config.guards_per_filter_max.max(1);
+        let visible = parts(names(table, positions.iter()), per_filter);
+        if visible.len() > 1 {
+            // What is not in scope may be the shorter list.
+            let hidden = &*table.in_use - positions;
+            let mut hidden = parts(names(table, hidden.iter()), per_filter);
+            if hidden.len() <= 1 {
+                let hidden = hidden.pop().map(|part| filter::not(filter::guard_in(layout, part)));
+                return vec![hidden];
             }
-            asked = asked.saturating_mul(2);
         }
-        let text = format!("collection `{}` has too many points without a well-formed guard", search.collection);
-        Err(VectorStoreError::BadAnswer(text))
+        visible.into_iter().map(|part| Some(filter::guard_in(layout, part))).collect()
     }
 
-    async fn query(
+    /// What each scope holds: the best of all are among the best of each. `None` when one has too much in the way.
+    async fn search_scopes(
         &self,
-        search: &Search,
-        vector: &[f32],
-        conditions: Vec<Condition>,
+        nearest: &Nearest<'_>,
+        scopes: &[Option<Condition>],
+    ) -> Result<Option<Vec<Hit>>, VectorStoreError> {
+        let calls: Vec<_> = scopes.iter().map(|scope| self.search_scope(nearest, scope.as_ref())).collect();
+        let parts: Vec<Option<Vec<Hit>>> = stream::iter(calls).buffered(PARTS_AT_ONCE).try_collect().await?;
+        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
+    }
+
+    /// The best of one scope, at least as many as are wanted unless there are fewer.
+    async fn search_scope(
+        &self,
+        nearest: &Nearest<'_>,
+        scope: Option<&Condition>,
+    ) -> Result<Option<Vec<Hit>>, VectorStoreError> {
+        let limit = nearest.search.limit;
+        // One more shows whether equal scores were cut off at the end.
+        let least = if nearest.exact { limit.saturating_add(1) } else { limit };
+        let most = least.max(POINTS_PER_CALL_MAX);
+        let mut asked = least;
+        // Chunks of documents of which there are as many as are wanted; they are left out of what follows.
+        let mut complete: Vec<Hit> = Vec::new();
+        let mut left_out: Vec<String> = Vec::new();
+        for round in 1..=ROUNDS_MAX {
+            let mut found = self.search_once(nearest, scope, &left_out, asked, nearest.exact).await?;
+            // A walk through the index may end early; a scan of what little there is tells.
+            if found.exhausted && !nearest.exact && nearest.search.min_score.is_none() {
+                found = self.search_once(nearest, scope, &left_out, asked, true).await?;
+            }
+            let is_certain = |hit: &Hit| found.exhausted || !nearest.exact || hit.candidate.score > found.worst;
+            let hits = first_of_documents(found.hits.clone(), nearest.per_document_max);
+            let all = complete.len() + hits.len();
+            let certain = complete.len() + hits.iter().filter(|hit| is_certain(hit)).count();
+            let is_last = round == ROUNDS_MAX || asked == most;
+            if found.exhausted || certain >= limit || (is_last && all >= limit) {
+                complete.extend(hits);
+                return Ok(Some(complete));
+            }
+            if is_last {
+                return Ok(None);
+            }
+            let certain = hits.into_iter().filter(is_certain);
+            complete.extend(take_complete(certain, nearest.per_document_max, &mut left_out));
+            asked = asked.saturating_mul(2).min(most);
+        }
+        Ok(None)
+    }
+
+    async fn search_once(
+        &self,
+        nearest: &Nearest<'_>,
+        scope: Option<&Condition>,
+        left_out: &[String],
         limit: usize,
-    ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
+        exact: bool,
+    ) -> Result<Found, VectorStoreError> {
+        let Nearest { search, vector, wanted, per_document_max, layout, exact: _ } = nearest;
         let collection = search.collection.as_str();
-        let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), GUARD.to_owned()] };
-        let mut request = QueryPointsBuilder::new(collection)
-            .query(QdrantQuery::new_nearest(VectorInput::new_dense(vector.to_vec())))
-            .limit(u64::try_from(limit).unwrap_or(u64::MAX))
-            .params(SearchParamsBuilder::default().exact(self.exact))
-            .with_payload(SelectorOptions::Include(fields))
-            .with_vectors(false);
-        if let Some(score) = search.min_score {
-            // Not above it; what is a little below is taken out afterwards.
-            #[expect(clippy::cast_possible_truncation, reason = "rounded down below where it was rounded up here")]
-            let nearest = score as f32;
-            request = request.score_threshold(if f64::from(nearest) > score { nearest.next_down() } else { nearest });
-        }
-        if let Some(name) = &self.vector_name {
-            request = request.using(name.clone());
-        }
-        if !conditions.is_empty() {
-            request = request.filter(QdrantFilter::must(conditions));
-        }
+        let mut fields = layout.candidate_keys();
+        fields.extend(per_document_max.map(|_| layout.document_id.key()));
+        // Ours and the caller's must both hold, so the caller's can only shrink what is found.
+        let must: Vec<Condition> = scope.into_iter().chain(wanted).cloned().collect();
+        let must_not: Vec<Condition> = match left_out {
+            [] => Vec::new(),
+            left_out => vec![filter::document_in(layout, left_out.to_vec())],
+        };
+        let is_filtered = !must.is_empty() || !must_not.is_empty();
+        let request = QueryPoints {
+            collection_name: collection.to_owned(),
+            query: Some(QdrantQuery::new_nearest(VectorInput::new_dense(vector.to_vec()))),
+            using: self.config.vector_name.clone(),
+            filter: is_filtered.then(|| QdrantFilter { must, must_not, ..QdrantFilter::default() }),
+            params: Some(SearchParams { exact: Some(exact), ..SearchParams::default() }),
+            score_threshold: search.min_score.map(below),
+            limit: Some(u64::try_from(limit).unwrap_or(u64::MAX)),
+            with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
+            with_vectors: Some(false.into()),
+            read_consistency: self.read_consistency(),
+            ..QueryPoints::default()
+        };
         let mut points = self.points();
-        match self.call(collection, points.query(request.build())).await {
-            Ok(answer) => Ok(answer.result),
+        match self.call(collection, points.query(request)).await {
+            Ok(answer) => account(answer.result, limit, layout, per_document_max.is_some()),
             Err(VectorStoreError::Refused(text)) => Err(self.why_refused(collection, vector.len(), text).await),
             Err(e) => Err(e),
         }
@@ -118,27 +225,30 @@ impl QdrantStore {
     }
 }
 
-/// The conditions of the calls that cover a scope; none for an empty set of guards, so that it never becomes a search
-/// over everything.
-fn scopes(scope: &Scope) -> Vec<Option<Condition>> {
-    match scope {
-        Scope::Everything => vec![None],
-        Scope::Guards { table, positions } => {
-            let guard = |position: u32| table.guards.get(usize::try_from(position).ok()?).map(ToString::to_string);
-            let parts = parts(positions.iter().filter_map(guard));
-            parts.into_iter().map(|part| Some(filter::guard_in(part))).collect()
-        }
-    }
+/// A threshold that lets this score pass. Qdrant takes a score that equals its threshold for too low, and scores are f32;
+/// what passes in vain is taken out afterwards.
+fn below(score: f64) -> f32 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::as_conversions,
+        reason = "the next number below is at most the score"
+    )]
+    let nearest = score as f32;
+    nearest.next_down()
 }
 
-/// The guards in lists that one call can carry.
-fn parts(guards: impl Iterator<Item = String>) -> Vec<Vec<String>> {
+fn names(table: &GuardTable, positions: impl Iterator<Item = u32>) -> impl Iterator<Item = &Object> {
+    positions.filter_map(|position| table.guards.get(usize::try_from(position).ok()?))
+}
+
+/// The guards in lists that one filter can carry.
+fn parts<'a>(guards: impl Iterator<Item = &'a Object>, per_filter: usize) -> Vec<Vec<String>> {
     let mut parts: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;
-    for guard in guards {
+    for guard in guards.map(ToString::to_string) {
         bytes += guard.len();
         match parts.last_mut() {
-            Some(part) if part.len() < GUARDS_PER_CALL_MAX && bytes <= GUARD_BYTES_PER_CALL_MAX => part.push(guard),
+            Some(part) if part.len() < per_filter && bytes <= NAME_BYTES_PER_FILTER_MAX => part.push(guard),
             Some(_) | None => {
                 bytes = guard.len();
                 parts.push(vec![guard]);
@@ -149,33 +259,94 @@ fn parts(guards: impl Iterator<Item = String>) -> Vec<Vec<String>> {
 }
 
 /// The candidates among the points of an answer to `asked` points, which must be plausible as a whole.
-fn account(points: Vec<ScoredPoint>, asked: usize) -> Result<Vec<Candidate>, VectorStoreError> {
+fn account(
+    points: Vec<ScoredPoint>,
+    asked: usize,
+    layout: &Layout,
+    by_document: bool,
+) -> Result<Found, VectorStoreError> {
     let bad = |text: String| Err(VectorStoreError::BadAnswer(text));
     if points.len() > asked {
         return bad(format!("{} points, {asked} were asked for", points.len()));
     }
+    let exhausted = points.len() < asked;
     let mut seen = HashSet::with_capacity(points.len());
-    let mut best_left = f32::INFINITY;
-    let mut candidates = Vec::with_capacity(points.len());
+    let mut worst = f32::INFINITY;
+    let mut hits = Vec::with_capacity(points.len());
     for point in points {
         if !point.score.is_finite() {
             return bad(format!("a score of {}", point.score));
         }
-        if point.score > best_left {
+        if point.score > worst {
             return bad("a better score after a worse one".to_owned());
         }
-        best_left = point.score;
-        let candidate = to_candidate(point.id.as_ref(), &point.payload, point.score);
-        let Some(candidate) = candidate else {
+        worst = point.score;
+        let Some(candidate) = layout.candidate(point.id.as_ref(), &point.payload, point.score) else {
             tracing::warn!(point = ?point.id, "a point is not a chunk with a well-formed guard; it is not returned");
             continue;
         };
         if !seen.insert(candidate.chunk_id.clone()) {
             return bad(format!("chunk `{}` twice", candidate.chunk_id));
         }
-        candidates.push(candidate);
+        let document_id = if by_document { layout.document_of(&point.payload) } else { None };
+        hits.push(Hit { candidate, document_id });
     }
-    Ok(candidates)
+    rank(&mut hits);
+    Ok(Found { hits, worst, exhausted })
+}
+
+/// Best first, ties by chunk id.
+fn rank(hits: &mut [Hit]) {
+    hits.sort_by(|Hit { candidate: a, .. }, Hit { candidate: b, .. }| {
+        b.score.total_cmp(&a.score).then_with(|| a.chunk_id.cmp(&b.chunk_id))
+    });
+}
+
+/// At most so many of each document, the first. What names no document is one of its own.
+fn first_of_documents(mut hits: Vec<Hit>, per_document_max: Option<NonZeroUsize>) -> Vec<Hit> {
+    let Some(max) = per_document_max else { return hits };
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    hits.retain(|hit| {
+        let Some(document_id) = &hit.document_id else { return true };
+        let count = counts.entry(document_id.clone()).or_default();
+        *count += 1;
+        *count <= max.get()
+    });
+    hits
+}
+
+/// The chunks of those documents that have all that are wanted of them, which are noted.
+fn take_complete(
+    certain: impl Iterator<Item = Hit>,
+    per_document_max: Option<NonZeroUsize>,
+    left_out: &mut Vec<String>,
+) -> Vec<Hit> {
+    let Some(max) = per_document_max else { return Vec::new() };
+    let mut by_document: HashMap<String, Vec<Hit>> = HashMap::new();
+    for hit in certain {
+        if let Some(document_id) = hit.document_id.clone() {
+            by_document.entry(document_id).or_default().push(hit);
+        }
+    }
+    let room = DOCUMENTS_LEFT_OUT_MAX.saturating_sub(left_out.len());
+    let complete = by_document.into_iter().filter(|(_, hits)| hits.len() >= max.get()).take(room);
+    let mut taken = Vec::new();
+    for (document_id, hits) in complete {
+        left_out.push(document_id);
+        taken.extend(hits);
+    }
+    taken
+}
+
+/// The best of what the parts found. A chunk that changed hands between two calls may be in both.
+fn merge(mut found: Vec<Hit>, search: &Search, per_document_max: Option<NonZeroUsize>) -> Vec<Candidate> {
+    found.retain(|hit| search.min_score.is_none_or(|score| f64::from(hit.candidate.score) >= score));
+    rank(&mut found);
+    let mut seen = HashSet::with_capacity(found.len());
+    found.retain(|hit| seen.insert(hit.candidate.chunk_id.clone()));
+    let mut found = first_of_documents(found, per_document_max);
+    found.truncate(search.limit);
+    found.into_iter().map(|hit| hit.candidate).collect()
 }
 
 #[cfg(test)]
@@ -184,15 +355,24 @@ mod tests {
 
     #[test]
     fn guards_are_sent_in_parts_that_fit_a_message() {
-        let rows = [(0, 10), (1, 10), (10_000, 10), (10_001, 10), (25_000, 40), (5_000, 512)];
+        let rows = [(0, 10), (1, 10), (10_000, 10), (10_001, 10), (25_000, 40), (5_000, 240)];
         for (count, length) in rows {
-            let guards: Vec<String> = (0..count).map(|number| format!("{number:0length$}")).collect();
-            let parts = parts(guards.iter().cloned());
-            assert_eq!(parts.concat(), guards, "{count} of {length}");
+            let guard = |number: usize| Object::parse(&format!("document:{number:0length$}")).expect("an object");
+            let guards: Vec<Object> = (0..count).map(guard).collect();
+            let parts = parts(guards.iter(), 10_000);
+            let expected: Vec<String> = guards.iter().map(ToString::to_string).collect();
+            assert_eq!(parts.concat(), expected, "{count} of {length}");
             for part in &parts {
-                assert!((1..=GUARDS_PER_CALL_MAX).contains(&part.len()), "{count} of {length}");
-                assert!(part.concat().len() <= GUARD_BYTES_PER_CALL_MAX, "{count} of {length}");
+                assert!((1..=10_000).contains(&part.len()), "{count} of {length}");
+                assert!(part.concat().len() <= NAME_BYTES_PER_FILTER_MAX, "{count} of {length}");
             }
+        }
+    }
+
+    #[test]
+    fn a_threshold_lets_its_own_score_pass() {
+        for score in [-1.0, -0.1, 0.0, 0.1, 1.0 / 3.0, 0.999_999_999, 1.0] {
+            assert!(f64::from(below(score)) < score, "{score}");
         }
     }
 }

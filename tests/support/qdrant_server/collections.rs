@@ -7,16 +7,15 @@ use qdrant_client::qdrant::{
     ChangeAliases, CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionConfig,
     CollectionExistsRequest, CollectionExistsResponse, CollectionInfo, CollectionOperationResponse, CollectionParams,
     CreateCollection, CreateShardKeyRequest, CreateShardKeyResponse, DeleteCollection, DeleteShardKeyRequest,
-    DeleteShardKeyResponse, Distance, GetCollectionInfoRequest, GetCollectionInfoResponse, ListAliasesRequest,
-    ListAliasesResponse, ListCollectionAliasesRequest, ListCollectionsRequest, ListCollectionsResponse,
-    ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo, UpdateCollection,
-    UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse, VectorParams, VectorParamsMap,
-    VectorsConfig, vectors_config,
+    DeleteShardKeyResponse, Distance, FieldType, GetCollectionInfoRequest, GetCollectionInfoResponse,
+    ListAliasesRequest, ListAliasesResponse, ListCollectionAliasesRequest, ListCollectionsRequest,
+    ListCollectionsResponse, ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo, PayloadSchemaType,
+    UpdateCollection, UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse, VectorParams,
+    VectorParamsMap, VectorsConfig, vectors_config,
 };
-use ragward::vector_store::VectorStore;
 use tonic::{Request, Response, Status};
 
-use super::{Collection, Engine, not_implemented, or_empty};
+use super::{Collection, Engine, not_implemented};
 
 #[tonic::async_trait]
 impl Collections for Engine {
@@ -25,25 +24,7 @@ impl Collections for Engine {
         request: Request<GetCollectionInfoRequest>,
     ) -> Result<Response<GetCollectionInfoResponse>, Status> {
         let name = request.into_inner().collection_name;
-        let known = self.known(&name)?;
-        let chunks = or_empty(self.store.collection(&name).await.map(|info| info.chunks), 0)?;
-        let params = VectorParams { size: known.dimension, distance: Distance::Cosine.into(), ..Default::default() };
-        let vectors = match known.vector_name {
-            None => vectors_config::Config::Params(params),
-            Some(vector) => {
-                vectors_config::Config::ParamsMap(VectorParamsMap { map: HashMap::from([(vector, params)]) })
-            }
-        };
-        let params = CollectionParams {
-            vectors_config: Some(VectorsConfig { config: Some(vectors) }),
-            ..CollectionParams::default()
-        };
-        let info = CollectionInfo {
-            config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
-            points_count: Some(chunks),
-            payload_schema: known.indexes.into_iter().map(|field| (field, PayloadSchemaInfo::default())).collect(),
-            ..CollectionInfo::default()
-        };
+        let info = self.read(&name, |known| Ok(known.describe()))?;
         Ok(Response::new(GetCollectionInfoResponse { result: Some(info), time: 0.0 }))
     }
 
@@ -138,5 +119,40 @@ impl Collections for Engine {
         _: Request<ListShardKeysRequest>,
     ) -> Result<Response<ListShardKeysResponse>, Status> {
         not_implemented()
+    }
+}
+
+impl Collection {
+    fn describe(&self) -> CollectionInfo {
+        let params = VectorParams { size: self.dimension, distance: Distance::Cosine.into(), ..Default::default() };
+        let vectors = match self.vector_name.clone() {
+            None => vectors_config::Config::Params(params),
+            Some(vector) => {
+                vectors_config::Config::ParamsMap(VectorParamsMap { map: HashMap::from([(vector, params)]) })
+            }
+        };
+        let params = CollectionParams {
+            vectors_config: Some(VectorsConfig { config: Some(vectors) }),
+            ..CollectionParams::default()
+        };
+        let index = |(field, kind): (&String, &FieldType)| {
+            let data_type = match kind {
+                FieldType::Keyword => PayloadSchemaType::Keyword,
+                FieldType::Integer => PayloadSchemaType::Integer,
+                FieldType::Float => PayloadSchemaType::Float,
+                FieldType::Geo => PayloadSchemaType::Geo,
+                FieldType::Text => PayloadSchemaType::Text,
+                FieldType::Bool => PayloadSchemaType::Bool,
+                FieldType::Datetime => PayloadSchemaType::Datetime,
+                FieldType::Uuid => PayloadSchemaType::Uuid,
+            };
+            (field.clone(), PayloadSchemaInfo { data_type: data_type.into(), ..PayloadSchemaInfo::default() })
+        };
+        CollectionInfo {
+            config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
+            points_count: Some(self.points.len() as u64),
+            payload_schema: self.indexes.iter().map(index).collect(),
+            ..CollectionInfo::default()
+        }
     }
 }

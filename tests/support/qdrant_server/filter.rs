@@ -1,86 +1,94 @@
-//! Qdrant's filters in our terms.
-
-use std::collections::BTreeSet;
+//! Filters, evaluated on a point.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
-use qdrant_client::qdrant::{Condition, FieldCondition, Filter as QdrantFilter};
-use ragward::chunk::Value;
-use ragward::vector_store::Filter;
+use qdrant_client::qdrant::value::Kind;
+use qdrant_client::qdrant::{Condition, FieldCondition, Filter, Range, Value};
 use tonic::Status;
 
-use super::not_implemented;
+use super::path::{names, values};
+use super::{Id, Point, not_implemented};
 
-/// A filter, with what it says about guards apart.
-pub(super) struct Restriction {
-    /// `None`: any guard.
-    pub(super) guards: Option<BTreeSet<String>>,
-    pub(super) filter: Filter,
-}
-
-/// Takes a search's filter apart.
-pub(super) fn restriction(filter: Option<QdrantFilter>) -> Result<Restriction, Status> {
-    let mut filter = filter.unwrap_or_default();
-    let mut guards: Option<BTreeSet<String>> = None;
-    let mut rest = Vec::new();
-    for condition in filter.must {
-        match keywords(&condition, "guard") {
-            None => rest.push(condition),
-            Some(named) => {
-                let named: BTreeSet<String> = named.into_iter().collect();
-                guards = Some(guards.map_or(named.clone(), |guards| &guards & &named));
-            }
-        }
-    }
-    filter.must = rest;
-    Ok(Restriction { guards, filter: translate(filter)? })
-}
-
-/// The texts that a condition lets a field have, if that is all it says.
-pub(super) fn keywords(condition: &Condition, field: &str) -> Option<Vec<String>> {
-    let Some(ConditionOneOf::Field(condition)) = &condition.condition_one_of else { return None };
-    let MatchValue::Keywords(keywords) = condition.r#match.as_ref()?.match_value.as_ref()? else { return None };
-    (condition.key == field).then(|| keywords.strings.clone())
-}
-
-fn translate(filter: QdrantFilter) -> Result<Filter, Status> {
+/// Whether a point passes; without a filter every point does.
+pub(super) fn passes(filter: Option<&Filter>, id: &Id, point: &Point) -> Result<bool, Status> {
+    let Some(filter) = filter else { return Ok(true) };
     if filter.min_should.is_some() {
         return not_implemented();
     }
-    let mut parts = conditions(filter.must)?;
-    // No alternatives at all are no restriction.
-    if !filter.should.is_empty() {
-        parts.push(Filter::Any(conditions(filter.should)?));
+    for condition in &filter.must {
+        if !holds(condition, id, point)? {
+            return Ok(false);
+        }
     }
-    parts.extend(conditions(filter.must_not)?.into_iter().map(|part| Filter::Not(Box::new(part))));
-    Ok(Filter::All(parts))
+    for condition in &filter.must_not {
+        if holds(condition, id, point)? {
+            return Ok(false);
+        }
+    }
+    // No alternatives at all are no restriction.
+    let mut any = filter.should.is_empty();
+    for condition in &filter.should {
+        any |= holds(condition, id, point)?;
+    }
+    Ok(any)
 }
 
-fn conditions(conditions: Vec<Condition>) -> Result<Vec<Filter>, Status> {
-    conditions.into_iter().map(condition).collect()
-}
-
-fn condition(condition: Condition) -> Result<Filter, Status> {
-    match condition.condition_one_of {
-        Some(ConditionOneOf::Filter(filter)) => translate(filter),
-        Some(ConditionOneOf::Field(field)) => field_condition(field),
+fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> {
+    match &condition.condition_one_of {
+        Some(ConditionOneOf::Filter(filter)) => passes(Some(filter), id, point),
+        Some(ConditionOneOf::Field(field)) => field_holds(field, point),
+        Some(ConditionOneOf::HasId(ids)) => {
+            for wanted in &ids.has_id {
+                if Id::of(Some(wanted))? == *id {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        }
         _ => not_implemented(),
     }
 }
 
-fn field_condition(condition: FieldCondition) -> Result<Filter, Status> {
-    let quoted = condition.key.strip_prefix("metadata.\"").and_then(|rest| rest.strip_suffix('"'));
-    let Some(key) = quoted.map(str::to_owned) else { return not_implemented() };
-    let values = match (condition.r#match.and_then(|condition| condition.match_value), condition.range) {
-        (None, Some(range)) => {
-            let (Some(low), Some(high)) = (range.gte, range.lte) else { return not_implemented() };
-            return Ok(Filter::Between { key, low, high });
-        }
-        (Some(MatchValue::Keyword(text)), None) => vec![Value::Text(text)],
-        (Some(MatchValue::Keywords(texts)), None) => texts.strings.into_iter().map(Value::Text).collect(),
-        (Some(MatchValue::Boolean(value)), None) => vec![Value::Bool(value)],
-        (Some(MatchValue::Integer(value)), None) => vec![Value::Int(value)],
-        _ => return not_implemented(),
+fn field_holds(field: &FieldCondition, point: &Point) -> Result<bool, Status> {
+    let found = values(&point.payload, &names(&field.key)?);
+    match (field.r#match.as_ref().and_then(|m| m.match_value.as_ref()), &field.range) {
+        (Some(wanted), None) => matches(wanted, &found),
+        (None, Some(range)) => Ok(found.iter().any(|value| within(range, value))),
+        _ => not_implemented(),
+    }
+}
+
+fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
+    let text = |value: &&Value| match &value.kind {
+        Some(Kind::StringValue(text)) => Some(text.clone()),
+        _ => None,
     };
-    Ok(Filter::OneOf { key, values })
+    Ok(match wanted {
+        MatchValue::Keyword(keyword) => found.iter().filter_map(text).any(|text| text == *keyword),
+        MatchValue::Keywords(any) => found.iter().filter_map(text).any(|text| any.strings.contains(&text)),
+        // `2.0` is no integer.
+        MatchValue::Integer(number) => found.iter().any(|value| value.kind == Some(Kind::IntegerValue(*number))),
+        MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),
+        MatchValue::Text(_)
+        | MatchValue::Integers(_)
+        | MatchValue::ExceptIntegers(_)
+        | MatchValue::ExceptKeywords(_)
+        | MatchValue::Phrase(_)
+        | MatchValue::TextAny(_)
+        | MatchValue::Prefix(_)
+        | MatchValue::Substring(_) => return not_implemented(),
+    })
+}
+
+fn within(range: &Range, value: &Value) -> bool {
+    #[expect(clippy::cast_precision_loss, reason = "Qdrant compares as floats too")]
+    let number = match &value.kind {
+        Some(Kind::IntegerValue(number)) => *number as f64,
+        Some(Kind::DoubleValue(number)) => *number,
+        _ => return false,
+    };
+    range.gte.is_none_or(|low| number >= low)
+        && range.lte.is_none_or(|high| number <= high)
+        && range.gt.is_none_or(|low| number > low)
+        && range.lt.is_none_or(|high| number < high)
 }

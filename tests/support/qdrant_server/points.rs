@@ -1,30 +1,34 @@
 //! The service of points.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
 use qdrant_client::qdrant::points_server::Points;
 use qdrant_client::qdrant::points_update_operation::Operation;
+use qdrant_client::qdrant::value::Kind;
+use qdrant_client::qdrant::vectors::VectorsOptions;
 use qdrant_client::qdrant::{
     ClearPayloadPoints, CountPoints, CountResponse, CountResult, CreateFieldIndexCollection, CreateVectorNameRequest,
     DeleteFieldIndexCollection, DeletePayloadPoints, DeletePointVectors, DeletePoints, DeleteVectorNameRequest,
     DiscoverBatchPoints, DiscoverBatchResponse, DiscoverPoints, DiscoverResponse, FacetCounts, FacetHit, FacetResponse,
-    FacetValue, Filter as QdrantFilter, GetPoints, GetResponse, PointId, PointStruct, PointsOperationResponse,
-    PointsSelector, QueryBatchPoints, QueryBatchResponse, QueryGroupsResponse, QueryPointGroups, QueryPoints,
-    QueryResponse, RecommendBatchPoints, RecommendBatchResponse, RecommendGroupsResponse, RecommendPointGroups,
-    RecommendPoints, RecommendResponse, RetrievedPoint, ScoredPoint, ScrollPoints, ScrollResponse, SearchBatchPoints,
+    FacetValue, FieldType, GetPoints, GetResponse, PointStruct, PointsOperationResponse, PointsSelector,
+    QueryBatchPoints, QueryBatchResponse, QueryGroupsResponse, QueryPointGroups, QueryPoints, QueryResponse,
+    RecommendBatchPoints, RecommendBatchResponse, RecommendGroupsResponse, RecommendPointGroups, RecommendPoints,
+    RecommendResponse, RetrievedPoint, ScoredPoint, ScrollPoints, ScrollResponse, SearchBatchPoints,
     SearchBatchResponse, SearchGroupsResponse, SearchMatrixOffsetsResponse, SearchMatrixPairsResponse,
     SearchMatrixPoints, SearchPointGroups, SearchPoints, SearchResponse, SetPayloadPoints, UpdateBatchPoints,
-    UpdateBatchResponse, UpdatePointVectors, UpdateResult, UpdateStatus, UpsertPoints, facet_value, query,
-    vector_input,
+    UpdateBatchResponse, UpdatePointVectors, UpdateResult, UpdateStatus, UpsertPoints, Vector, Vectors,
+    WithPayloadSelector, facet_value, query, vector, vector_input,
 };
-use ragward::chunk::{Chunk, Document};
-use ragward::vector_store::qdrant::point_id;
-use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore};
 use tonic::{Request, Response, Status};
 
-use super::filter::{Restriction, keywords, restriction};
-use super::{Engine, failed, not_implemented, or_empty, payload};
+use super::filter::passes;
+use super::path::{names, selected, values};
+use super::{Collection, Engine, Id, Point, not_implemented};
+
+/// Qdrant's own default.
+const LIMIT: u64 = 10;
 
 #[tonic::async_trait]
 impl Points for Engine {
@@ -33,128 +37,129 @@ impl Points for Engine {
         request: Request<CreateFieldIndexCollection>,
     ) -> Result<Response<PointsOperationResponse>, Status> {
         let request = request.into_inner();
-        self.change(&request.collection_name, |collection| collection.indexes.insert(request.field_name))?;
+        names(&request.field_name)?;
+        let kind = request.field_type();
+        self.change(&request.collection_name, |known| known.indexes.insert(request.field_name, kind))?;
         Ok(Response::new(PointsOperationResponse { result: Some(completed()), time: 0.0, usage: None }))
     }
 
     async fn get(&self, request: Request<GetPoints>) -> Result<Response<GetResponse>, Status> {
         let request = request.into_inner();
-        let known = self.known(&request.collection_name)?;
-        let mut chunk_ids = Vec::new();
-        for id in &request.ids {
-            chunk_ids.extend(known.chunk_ids.get(payload::uuid(Some(id))?).cloned());
-        }
-        let chunks = or_empty(self.store.read(&request.collection_name, &chunk_ids).await, Vec::new())?;
-        let points = chunks.into_iter().map(|chunk| RetrievedPoint {
-            id: Some(PointId::from(point_id(&chunk.id))),
-            payload: payload::of_chunk(chunk, request.with_payload.as_ref()),
-            ..RetrievedPoint::default()
-        });
-        Ok(Response::new(GetResponse { result: points.collect(), time: 0.0, usage: None }))
+        let result = self.read(&request.collection_name, |known| {
+            let mut found = Vec::new();
+            for id in &request.ids {
+                let id = Id::of(Some(id))?;
+                if let Some(point) = known.points.get(&id) {
+                    found.push(retrieved(&id, point, request.with_payload.as_ref())?);
+                }
+            }
+            Ok(found)
+        })?;
+        Ok(Response::new(GetResponse { result, time: 0.0, usage: None }))
     }
 
-    /// Counts documents; that is the only filter that is understood.
     async fn count(&self, request: Request<CountPoints>) -> Result<Response<CountResponse>, Status> {
         let request = request.into_inner();
-        self.known(&request.collection_name)?;
-        let first = QdrantFilter::must([qdrant_client::qdrant::Condition::matches("position", 0_i64)]);
-        if request.filter != Some(first) {
-            return not_implemented();
-        }
-        let info = self.store.collection(&request.collection_name).await;
-        let count = or_empty(info.map(|info| info.documents), 0)?;
+        let count = self.read(&request.collection_name, |known| {
+            let mut count = 0;
+            for (id, point) in &known.points {
+                count += u64::from(passes(request.filter.as_ref(), id, point)?);
+            }
+            Ok(count)
+        })?;
         Ok(Response::new(CountResponse { result: Some(CountResult { count }), time: 0.0, usage: None }))
     }
 
-    /// Counts the chunks of documents.
+    /// The most frequent values first. As in Qdrant, only an index can be counted.
     async fn facet(&self, request: Request<FacetCounts>) -> Result<Response<FacetResponse>, Status> {
         let request = request.into_inner();
-        self.known(&request.collection_name)?;
-        let Some(document_ids) = request.filter.as_ref().and_then(documents) else { return not_implemented() };
-        let counts = or_empty(self.store.documents(&request.collection_name, &document_ids).await, Vec::new())?;
-        let hits = counts.into_iter().map(|(id, chunks)| FacetHit {
-            value: Some(FacetValue { variant: Some(facet_value::Variant::StringValue(id)) }),
-            count: u64::from(chunks),
+        self.facets.lock().unwrap_or_else(PoisonError::into_inner).push(request.key.clone());
+        let names = names(&request.key)?;
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        self.read(&request.collection_name, |known| {
+            if known.indexes.get(&request.key) != Some(&FieldType::Keyword) {
+                let text = format!("Bad request: Index required but not found for \"{}\"", request.key);
+                return Err(Status::invalid_argument(text));
+            }
+            for (id, point) in &known.points {
+                if passes(request.filter.as_ref(), id, point)? {
+                    for value in values(&point.payload, &names) {
+                        if let Some(Kind::StringValue(text)) = &value.kind {
+                            *counts.entry(text.clone()).or_default() += 1;
+                        }
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        let mut counts: Vec<(String, u64)> = counts.into_iter().collect();
+        counts.sort_by(|(a, x), (b, y)| y.cmp(x).then_with(|| a.cmp(b)));
+        counts.truncate(usize::try_from(request.limit.unwrap_or(LIMIT)).unwrap_or(usize::MAX));
+        let hits = counts.into_iter().map(|(text, count)| FacetHit {
+            value: Some(FacetValue { variant: Some(facet_value::Variant::StringValue(text)) }),
+            count,
         });
         Ok(Response::new(FacetResponse { hits: hits.collect(), time: 0.0, usage: None }))
     }
 
     async fn query(&self, request: Request<QueryPoints>) -> Result<Response<QueryResponse>, Status> {
         let request = request.into_inner();
-        let known = self.known(&request.collection_name)?;
-        if request.using != known.vector_name {
-            return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
-        }
-        let vector = nearest(request.query)?;
-        if u64::try_from(vector.len()).ok() != Some(known.dimension) {
-            return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
-        }
-        let Restriction { guards, filter } = restriction(request.filter)?;
-        let table = or_empty(self.store.guards(&request.collection_name).await, None)?;
-        let scope = match (guards, table) {
-            (None, _) => Scope::Everything,
-            (Some(_), None) => return Ok(Response::new(QueryResponse::default())),
-            (Some(guards), Some(table)) => {
-                let named = (0..).zip(table.guards.iter()).filter(|(_, guard)| guards.contains(guard.as_str()));
-                let positions = named.map(|(position, _)| position).collect();
-                Scope::Guards { table, positions }
-            }
-        };
-        let search = Search {
-            collection: request.collection_name,
-            query: Query::Vector(vector),
-            filter: Some(filter),
-            scope,
-            narrowing: None,
-            min_score: request.score_threshold.map(f64::from),
-            per_document_max: None,
-            limit: usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX),
-        };
-        let candidates = or_empty(self.store.search(&search).await, Vec::new())?;
-        let ids: Vec<String> = candidates.iter().map(|candidate| candidate.chunk_id.clone()).collect();
-        let chunks = or_empty(self.store.read(&search.collection, &ids).await, Vec::new())?;
-        let points = candidates.into_iter().zip(chunks).map(|(candidate, chunk)| ScoredPoint {
-            id: Some(PointId::from(point_id(&chunk.id))),
-            payload: payload::of_chunk(chunk, request.with_payload.as_ref()),
-            score: candidate.score,
-            ..ScoredPoint::default()
-        });
-        Ok(Response::new(QueryResponse { result: points.collect(), time: 0.0, usage: None }))
+        self.queries.lock().unwrap_or_else(PoisonError::into_inner).push(request.clone());
+        let result = self.read(&request.collection_name.clone(), |known| known.query(request))?;
+        Ok(Response::new(QueryResponse { result, time: 0.0, usage: None }))
     }
 
-    /// Replaces documents (new points, then the deletion of the others of their document) and deletes documents.
+    /// By point id; the offset is the first id of the page.
+    async fn scroll(&self, request: Request<ScrollPoints>) -> Result<Response<ScrollResponse>, Status> {
+        let request = request.into_inner();
+        if request.order_by.is_some() {
+            return not_implemented();
+        }
+        let from = request.offset.as_ref().map(|offset| Id::of(Some(offset))).transpose()?;
+        let limit = usize::try_from(request.limit.unwrap_or(10)).unwrap_or(usize::MAX);
+        let mut result = Vec::new();
+        let mut next_page_offset = None;
+        self.read(&request.collection_name, |known| {
+            for (id, point) in known.points.iter().filter(|(id, _)| from.as_ref().is_none_or(|from| *id >= from)) {
+                if !passes(request.filter.as_ref(), id, point)? {
+                    continue;
+                }
+                if result.len() == limit {
+                    next_page_offset = Some(id.to_message());
+                    break;
+                }
+                result.push(retrieved(id, point, request.with_payload.as_ref())?);
+            }
+            Ok(())
+        })?;
+        Ok(Response::new(ScrollResponse { next_page_offset, result, time: 0.0, usage: None }))
+    }
+
     async fn update_batch(&self, request: Request<UpdateBatchPoints>) -> Result<Response<UpdateBatchResponse>, Status> {
         let request = request.into_inner();
-        let name = request.collection_name;
-        let vector_name = self.known(&name)?.vector_name;
-        let mut result = Vec::with_capacity(request.operations.len());
-        let mut operations = request.operations.into_iter().map(|operation| operation.operation);
-        while let Some(operation) = operations.next() {
-            match operation {
-                Some(Operation::Upsert(list)) => {
-                    let document = document(list.points, vector_name.as_deref())?;
-                    let Some(Some(Operation::DeletePoints(stale))) = operations.next() else {
-                        return not_implemented();
-                    };
-                    if stale.points != Some(others_of(&document)) {
-                        return not_implemented();
+        let applied = self.change(&request.collection_name, |known| -> Result<Vec<UpdateResult>, Status> {
+            let mut results = Vec::with_capacity(request.operations.len());
+            for operation in request.operations {
+                match operation.operation {
+                    Some(Operation::Upsert(list)) => known.put(list.points)?,
+                    Some(Operation::DeletePoints(delete)) => {
+                        for id in known.selected(delete.points)? {
+                            known.points.remove(&id);
+                        }
                     }
-                    self.replace(&name, document).await?;
-                    result.extend([completed(), completed()]);
+                    Some(Operation::SetPayload(set)) if set.key.is_none() => {
+                        for id in known.selected(set.points_selector)? {
+                            let point = known.points.get_mut(&id).expect("a point that was selected");
+                            point.payload.extend(set.payload.clone());
+                        }
+                    }
+                    _ => return not_implemented(),
                 }
-                Some(Operation::DeletePoints(points)) => {
-                    let filter = match points.points.and_then(|selector| selector.points_selector_one_of) {
-                        Some(PointsSelectorOneOf::Filter(filter)) => filter,
-                        Some(PointsSelectorOneOf::Points(_)) | None => return not_implemented(),
-                    };
-                    let Some(ids) = documents(&filter) else { return not_implemented() };
-                    or_empty(self.store.delete(&name, &BTreeSet::from_iter(ids)).await, 0)?;
-                    result.push(completed());
-                }
-                _ => return not_implemented(),
+                results.push(completed());
             }
-        }
-        Ok(Response::new(UpdateBatchResponse { result, time: 0.0, usage: None }))
+            Ok(results)
+        })?;
+        Ok(Response::new(UpdateBatchResponse { result: applied?, time: 0.0, usage: None }))
     }
 
     async fn upsert(&self, _: Request<UpsertPoints>) -> Result<Response<PointsOperationResponse>, Status> {
@@ -234,10 +239,6 @@ impl Points for Engine {
         not_implemented()
     }
 
-    async fn scroll(&self, _: Request<ScrollPoints>) -> Result<Response<ScrollResponse>, Status> {
-        not_implemented()
-    }
-
     async fn recommend(&self, _: Request<RecommendPoints>) -> Result<Response<RecommendResponse>, Status> {
         not_implemented()
     }
@@ -287,12 +288,72 @@ impl Points for Engine {
     }
 }
 
-impl Engine {
-    async fn replace(&self, collection: &str, document: Document) -> Result<(), Status> {
-        let chunk_ids: Vec<String> = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
-        self.store.upsert(collection, vec![document]).await.map_err(|e| failed(&e))?;
-        self.change(collection, |known| known.chunk_ids.extend(chunk_ids.into_iter().map(|id| (point_id(&id), id))))
+impl Collection {
+    pub(super) fn put(&mut self, points: Vec<PointStruct>) -> Result<(), Status> {
+        for point in points {
+            let id = Id::of(point.id.as_ref())?;
+            let vector = dense(point.vectors, self.vector_name.as_deref())?;
+            if u64::try_from(vector.len()).ok() != Some(self.dimension) {
+                return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
+            }
+            self.points.insert(id, Point { payload: point.payload, vector });
+        }
+        Ok(())
     }
+
+    fn selected(&self, selector: Option<PointsSelector>) -> Result<Vec<Id>, Status> {
+        let mut ids = Vec::new();
+        match selector.and_then(|selector| selector.points_selector_one_of) {
+            Some(PointsSelectorOneOf::Points(list)) => {
+                for id in &list.ids {
+                    ids.extend(Some(Id::of(Some(id))?).filter(|id| self.points.contains_key(id)));
+                }
+            }
+            Some(PointsSelectorOneOf::Filter(filter)) => {
+                for (id, point) in &self.points {
+                    if passes(Some(&filter), id, point)? {
+                        ids.push(id.clone());
+                    }
+                }
+            }
+            None => return not_implemented(),
+        }
+        Ok(ids)
+    }
+
+    fn query(&self, request: QueryPoints) -> Result<Vec<ScoredPoint>, Status> {
+        if request.using != self.vector_name {
+            return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
+        }
+        let wanted = nearest(request.query)?;
+        if u64::try_from(wanted.len()).ok() != Some(self.dimension) {
+            return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
+        }
+        let wanted = direction(&wanted);
+        let mut scored = Vec::new();
+        for (id, point) in &self.points {
+            if passes(request.filter.as_ref(), id, point)? {
+                let product: f32 = wanted.iter().zip(direction(&point.vector)).map(|(x, y)| x * y).sum();
+                // Zero has one sign.
+                scored.push((product + 0.0, id, point));
+            }
+        }
+        // As in Qdrant, a score must be above the threshold: what equals it is left out.
+        scored.retain(|(score, ..)| request.score_threshold.is_none_or(|threshold| *score > threshold));
+        scored.sort_by(|(x, a, _), (y, b, _)| y.total_cmp(x).then_with(|| a.cmp(b)));
+        scored.truncate(usize::try_from(request.limit.unwrap_or(LIMIT)).unwrap_or(usize::MAX));
+        let selector = request.with_payload.as_ref().and_then(|selector| selector.selector_options.as_ref());
+        let point = |(score, id, point): (f32, &Id, &Point)| {
+            let payload = selected(&point.payload, selector)?;
+            Ok(ScoredPoint { id: Some(id.to_message()), payload, score, ..ScoredPoint::default() })
+        };
+        scored.into_iter().map(point).collect()
+    }
+}
+
+fn retrieved(id: &Id, point: &Point, wanted: Option<&WithPayloadSelector>) -> Result<RetrievedPoint, Status> {
+    let payload = selected(&point.payload, wanted.and_then(|wanted| wanted.selector_options.as_ref()))?;
+    Ok(RetrievedPoint { id: Some(id.to_message()), payload, ..RetrievedPoint::default() })
 }
 
 fn completed() -> UpdateResult {
@@ -309,34 +370,26 @@ fn nearest(query: Option<qdrant_client::qdrant::Query>) -> Result<Vec<f32>, Stat
     }
 }
 
-/// The documents of which a filter takes every chunk.
-fn documents(filter: &QdrantFilter) -> Option<Vec<String>> {
-    let [condition] = filter.must.as_slice() else { return None };
-    let only = QdrantFilter::must([condition.clone()]);
-    keywords(condition, "document_id").filter(|_| *filter == only)
+/// The vector divided by its length.
+fn direction(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    #[expect(clippy::cast_possible_truncation, reason = "vectors are f32")]
+    vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
 }
 
-/// Selects the points of a document's earlier versions.
-fn others_of(document: &Document) -> PointsSelector {
-    let ids = document.chunks.iter().map(|chunk| PointId::from(point_id(&chunk.id)));
-    let filter = QdrantFilter {
-        must: vec![qdrant_client::qdrant::Condition::matches("document_id", vec![document.id.clone()])],
-        must_not: vec![qdrant_client::qdrant::Condition::has_id(ids)],
-        ..QdrantFilter::default()
-    };
-    PointsSelector { points_selector_one_of: Some(PointsSelectorOneOf::Filter(filter)) }
-}
-
-fn document(points: Vec<PointStruct>, vector_name: Option<&str>) -> Result<Document, Status> {
-    let mut chunks: Vec<Chunk> = Vec::with_capacity(points.len());
-    for point in points {
-        let id = payload::uuid(point.id.as_ref())?.to_owned();
-        let chunk = payload::to_chunk(point, vector_name)?;
-        if id != point_id(&chunk.id) {
-            return not_implemented();
+fn dense(vectors: Option<Vectors>, name: Option<&str>) -> Result<Vec<f32>, Status> {
+    let missing = || Status::invalid_argument("Wrong input: Not existing vector name error");
+    let vector: Vector = match (vectors.and_then(|vectors| vectors.vectors_options), name) {
+        (Some(VectorsOptions::Vector(vector)), None) => vector,
+        (Some(VectorsOptions::Vectors(mut named)), Some(name)) => named.vectors.remove(name).ok_or_else(missing)?,
+        (Some(VectorsOptions::Vector(_)), Some(_)) | (Some(VectorsOptions::Vectors(_)), None) | (None, _) => {
+            return Err(missing());
         }
-        chunks.push(chunk);
+    };
+    match vector.vector {
+        Some(vector::Vector::Dense(dense)) => Ok(dense.data),
+        #[expect(deprecated, reason = "older clients fill it")]
+        None => Ok(vector.data),
+        Some(_) => Err(Status::invalid_argument("Wrong input: only dense vectors are taken")),
     }
-    let Some(first) = chunks.first() else { return not_implemented() };
-    Ok(Document { id: first.document_id.clone(), title: first.title.clone(), chunks })
 }

@@ -1,0 +1,174 @@
+//! Tokens by which a caller asks that what was written before a moment counts.
+//!
+//! A token stands for the moment at which this process gave it out, counted on its monotonic clock, and is authenticated
+//! (HMAC-SHA256, RFC 2104) with a key that this process made at its start and shows nobody. One that another key made,
+//! because it comes from another replica or from before a restart, was given out before it came here: it stands for the
+//! moment at which it was first seen.
+//!
+//! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was given out. No clocks
+//! are compared, and none that can be set is read, so a wrong clock, a restart or a forged token only ever asks for more.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use ring::error::Unspecified;
+use ring::hmac;
+use ring::rand::SystemRandom;
+use tokio::time::{Duration, Instant};
+
+/// For whoever changes the form.
+const VERSION: u8 = 1;
+/// Version and nanoseconds.
+const CONTENT_BYTES: usize = 1 + 8;
+const TOKEN_BYTES: usize = CONTENT_BYTES + 32;
+/// Tokens of others that are remembered, about 1 MB. When there are more, all are forgotten and count as new.
+const SEEN_MAX: usize = 10_000;
+
+/// Gives tokens out and reads them.
+#[derive(Debug)]
+pub struct ConsistencyTokens {
+    key: hmac::Key,
+    started: Instant,
+    /// When each token of another process was first seen.
+    seen: Mutex<HashMap<[u8; TOKEN_BYTES], Instant>>,
+}
+
+/// A text that no process of Ragward gave out as a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("is not a consistency token; send one back as it was given")]
+pub struct NotAToken;
+
+impl ConsistencyTokens {
+    /// Tokens of a new key.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn new() -> Result<Self, Unspecified> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
+        Ok(Self { key, started: Instant::now(), seen: Mutex::default() })
+    }
+
+    /// The token of this moment: whoever sends it back is answered with all that was written before.
+    #[must_use]
+    pub fn issue(&self) -> String {
+        // 580 years fit.
+        let nanoseconds = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut token = vec![VERSION];
+        token.extend(nanoseconds.to_be_bytes());
+        let mac = hmac::sign(&self.key, &token);
+        token.extend(mac.as_ref());
+        BASE64_URL_SAFE_NO_PAD.encode(token)
+    }
+
+    /// The moment that a token stands for.
+    ///
+    /// # Errors
+    /// When it does not have the form of a token.
+    pub fn moment(&self, token: &str) -> Result<Instant, NotAToken> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_malformed| NotAToken)?;
+        let token = <[u8; TOKEN_BYTES]>::try_from(bytes).map_err(|_other_length| NotAToken)?;
+        let (content, mac) = token.split_at_checked(CONTENT_BYTES).ok_or(NotAToken)?;
+        let (&[version], nanoseconds) = content.split_first_chunk::<1>().ok_or(NotAToken)?;
+        if version != VERSION {
+            return Err(NotAToken);
+        }
+        let own = hmac::verify(&self.key, content, mac).is_ok();
+        let nanoseconds = <[u8; 8]>::try_from(nanoseconds).map_err(|_other_length| NotAToken)?;
+        let issued = self.started.checked_add(Duration::from_nanos(u64::from_be_bytes(nanoseconds)));
+        match issued.filter(|_| own) {
+            Some(issued) => Ok(issued),
+            None => Ok(self.first_seen(token)),
+        }
+    }
+
+    fn first_seen(&self, token: [u8; TOKEN_BYTES]) -> Instant {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= SEEN_MAX && !seen.contains_key(&token) {
+            seen.clear();
+        }
+        *seen.entry(token).or_insert_with(Instant::now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn wait(milliseconds: u64) {
+        tokio::time::advance(Duration::from_millis(milliseconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_own_token_is_the_moment_it_was_given_out() {
+        let tokens = ConsistencyTokens::new().expect("random numbers");
+        for milliseconds in [0, 1, 86_400_000] {
+            wait(milliseconds).await;
+            let (issued, token) = (Instant::now(), tokens.issue());
+            wait(5_000).await;
+            assert_eq!(tokens.moment(&token), Ok(issued));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_of_another_process_is_the_moment_it_was_first_seen() {
+        let (tokens, other) = (ConsistencyTokens::new().expect("random"), ConsistencyTokens::new().expect("random"));
+        wait(10).await;
+        let token = other.issue();
+        wait(10).await;
+        let first_seen = Instant::now();
+        assert_eq!(tokens.moment(&token), Ok(first_seen));
+        wait(10).await;
+        assert_eq!(tokens.moment(&token), Ok(first_seen), "it can be satisfied in time");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_token_is_never_older() {
+        let tokens = ConsistencyTokens::new().expect("random numbers");
+        wait(1_000).await;
+        let token = BASE64_URL_SAFE_NO_PAD.decode(tokens.issue()).expect("a token");
+        wait(1_000).await;
+        for position in 1..token.len() {
+            let mut changed = token.clone();
+            changed[position] ^= 1;
+            let moment = tokens.moment(&BASE64_URL_SAFE_NO_PAD.encode(changed));
+            assert_eq!(moment, Ok(Instant::now()), "byte {position}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forgotten_counts_as_new() {
+        let tokens = ConsistencyTokens::new().expect("random numbers");
+        let foreign = |number: usize| {
+            let mut token = [0; TOKEN_BYTES];
+            token[0] = VERSION;
+            token[1..9].copy_from_slice(&u64::try_from(number).expect("small").to_be_bytes());
+            BASE64_URL_SAFE_NO_PAD.encode(token)
+        };
+        for number in 0..SEEN_MAX {
+            tokens.moment(&foreign(number)).expect("a token");
+        }
+        wait(10).await;
+        tokens.moment(&foreign(SEEN_MAX)).expect("a token");
+        assert_eq!(tokens.moment(&foreign(0)), Ok(Instant::now()));
+        assert_eq!(tokens.seen.lock().expect("a lock").len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_token_is_refused() {
+        let tokens = ConsistencyTokens::new().expect("random numbers");
+        let (token, other_version) = (tokens.issue(), BASE64_URL_SAFE_NO_PAD.encode([2; TOKEN_BYTES]));
+        for text in [
+            "",
+            "0",
+            "not a token",
+            &token.replacen('A', "", 1),
+            &format!("{token}A"),
+            &format!("{token}="),
+            &other_version,
+        ] {
+            assert_eq!(tokens.moment(text), Err(NotAToken), "`{text}`");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! `ragward audit export`.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+
+use super::{Failure, Log, LogArgs, not_intact, released};
+use crate::audit::{Entry, Event};
+
+const CSV_HEADER: [&str; 22] = [
+    "seq",
+    "time",
+    "call",
+    "code",
+    "refusal",
+    "subject",
+    "actors",
+    "client_id",
+    "issuer",
+    "asserted_by",
+    "token_digest",
+    "purposes",
+    "collection",
+    "query_digest",
+    "model_id",
+    "plan",
+    "completion",
+    "released",
+    "withheld",
+    "total_us",
+    "trace_id",
+    "chunk_ids",
+];
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ExportArgs {
+    #[command(flatten)]
+    log: LogArgs,
+    /// The form.
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    format: ExportFormat,
+    /// The file, which must not be there yet; standard output when not given.
+    #[arg(long, value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ExportFormat {
+    /// Every entry as a line of JSON.
+    Jsonl,
+    /// Every record as a line of a table.
+    Csv,
+}
+
+pub(super) fn run(args: ExportArgs, config: Option<&Path>) -> Result<(), Failure> {
+    let log = Log::open(args.log, config)?;
+    let mut target: Box<dyn Write> = match &args.to {
+        Some(path) => {
+            let file = File::create_new(path);
+            Box::new(file.map_err(|e| Failure::usage(format!("cannot write `{}`: {e}", path.display())))?)
+        }
+        None => Box::new(io::stdout().lock()),
+    };
+    let mut target = BufWriter::new(&mut target);
+    let mut written: io::Result<()> = Ok(());
+    if args.format == ExportFormat::Csv {
+        written = writeln!(target, "{}", CSV_HEADER.join(","));
+    }
+    let report = log.read(|entry| {
+        if written.is_ok() {
+            written = match args.format {
+                ExportFormat::Jsonl => write_json(&mut target, entry),
+                ExportFormat::Csv => write_csv(&mut target, entry),
+            };
+        }
+    })?;
+    written.and_then(|()| target.flush())?;
+    if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
+}
+
+fn write_json(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    serde_json::to_writer(&mut *target, entry)?;
+    target.write_all(b"\n")
+}
+
+fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
+    let Event::Record(record) = &entry.event else { return Ok(()) };
+    let principal = record.principal.clone().unwrap_or_default();
+    let request = record.request.clone().unwrap_or_default();
+    let decision = record.decision.clone().unwrap_or_default();
+    let number = |number: Option<u64>| number.map(|number| number.to_string());
+    let chunk_ids = record.released.as_ref().map(|released| released.chunk_ids.join(" "));
+    let cells: [Option<String>; CSV_HEADER.len()] = [
+        Some(entry.seq.to_string()),
+        Some(entry.time.clone()),
+        Some(record.call.clone()),
+        Some(record.code.clone()),
+        record.refusal.clone(),
+        principal.subject,
+        Some(principal.actors.join(" ")),
+        principal.client_id,
+        principal.issuer,
+        principal.asserted_by,
+        principal.token_digest,
+        Some(principal.purposes.join(" ")),
+        Some(request.collection),
+        request.query_digest,
+        decision.model_id,
+        decision.plan,
+        decision.completion,
+        number(released(record)),
+        number(decision.withheld),
+        Some(record.latency_us.total.to_string()),
+        Some(record.trace_id.clone()),
+        chunk_ids,
+    ];
+    writeln!(target, "{}", cells.map(|cell| csv_cell(&cell.unwrap_or_default())).join(","))
+}
+
+/// A cell as RFC 4180 has it. One that a spreadsheet would take for a formula gets an apostrophe before it.
+fn csv_cell(text: &str) -> String {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    let text = format!("{}{}", if formula { "'" } else { "" }, text.replace('"', "\"\""));
+    if text.contains([',', '"', '\n', '\r', ' ']) { format!("\"{text}\"") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_has_one_form_and_is_no_formula() {
+        let rows =
+            [("plain", "plain"), ("a,b", "\"a,b\""), ("a \"b\"", "\"a \"\"b\"\"\""), ("=1+1", "'=1+1"), ("", "")];
+        for (text, expected) in rows {
+            assert_eq!(csv_cell(text), expected);
+        }
+    }
+}

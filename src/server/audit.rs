@@ -1,0 +1,199 @@
+//! Records each call around its handler, so that no answer and no refusal can be forgotten: whatever becomes of the
+//! request, and whoever refuses it, the response passes here.
+//!
+//! The gate and the handlers add what they learn to the [`Draft`] that travels with the request. The response waits until
+//! the record is kept. What is open to everybody (health, the resource's metadata) is not recorded.
+
+mod draft;
+mod trace_context;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use tokio::time::Instant;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::{Code, Status};
+use tower::{Layer, Service};
+use tracing::Instrument;
+
+pub(super) use self::draft::{Draft, decided_by, searched};
+use super::{authentication, status};
+use crate::audit::{AuditSink, Record};
+
+const STATUS_HEADER: &str = "grpc-status";
+
+/// The RPCs that are recorded under their own names.
+const RPCS: [&str; 27] = [
+    "ragward.retrieval.v1.RetrievalService/Retrieve",
+    "ragward.retrieval.v1.RetrievalService/Recheck",
+    "ragward.retrieval.v1.RetrievalService/Explain",
+    "ragward.ingest.v1.IngestService/UpsertDocuments",
+    "ragward.ingest.v1.IngestService/DeleteDocuments",
+    "ragward.ingest.v1.IngestService/GetIngestStatus",
+    "openfga.v1.OpenFGAService/Read",
+    "openfga.v1.OpenFGAService/Write",
+    "openfga.v1.OpenFGAService/Check",
+    "openfga.v1.OpenFGAService/BatchCheck",
+    "openfga.v1.OpenFGAService/Expand",
+    "openfga.v1.OpenFGAService/ReadAuthorizationModels",
+    "openfga.v1.OpenFGAService/ReadAuthorizationModel",
+    "openfga.v1.OpenFGAService/WriteAuthorizationModel",
+    "openfga.v1.OpenFGAService/WriteAssertions",
+    "openfga.v1.OpenFGAService/ReadAssertions",
+    "openfga.v1.OpenFGAService/ReadChanges",
+    "openfga.v1.OpenFGAService/CreateStore",
+    "openfga.v1.OpenFGAService/UpdateStore",
+    "openfga.v1.OpenFGAService/DeleteStore",
+    "openfga.v1.OpenFGAService/GetStore",
+    "openfga.v1.OpenFGAService/ListStores",
+    "openfga.v1.OpenFGAService/StreamedListObjects",
+    "openfga.v1.OpenFGAService/ListObjects",
+    "openfga.v1.OpenFGAService/ListUsers",
+    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+/// Any other path: the caller chose its text, so it is not kept.
+const UNKNOWN_RPC: &str = "unknown";
+
+/// Whether and where calls are recorded.
+#[derive(Clone)]
+pub struct Audit {
+    /// Keeps the records.
+    pub sink: Arc<dyn AuditSink>,
+    /// Whether an answer is withheld when its record cannot be kept.
+    pub required: bool,
+}
+
+/// Puts [`Audited`] around a service.
+#[derive(Clone)]
+pub(super) struct AuditLayer(pub(super) Option<Audit>);
+
+/// A service whose calls are recorded.
+#[derive(Clone)]
+pub(super) struct Audited<S> {
+    inner: S,
+    audit: Option<Audit>,
+}
+
+/// A call under way. One whose caller goes away before there is an answer is noted when this is dropped.
+struct Running {
+    draft: Draft,
+    started: Instant,
+    audit: Option<Audit>,
+    answered: bool,
+}
+
+impl<S> Layer<S> for AuditLayer {
+    type Service = Audited<S>;
+
+    fn layer(&self, inner: S) -> Audited<S> {
+        Audited { inner, audit: self.0.clone() }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Audited<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let path = request.uri().path();
+        if authentication::is_open(path) {
+            return Box::pin(self.inner.call(request));
+        }
+        let rpc = rpc_name(path);
+        let trace_id = trace_context::trace_id(request.headers());
+        let span = tracing::info_span!("call", rpc, trace_id, code = tracing::field::Empty);
+        let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
+        request.extensions_mut().insert(draft.clone());
+        let mut running = Running { draft, started: Instant::now(), audit: self.audit.clone(), answered: false };
+        let answering = span.in_scope(|| self.inner.call(request));
+        let recorded = async move {
+            let response = answering.await?;
+            let code = code_name(code_of(&response));
+            tracing::Span::current().record("code", code);
+            let record = running.finish(code);
+            // From here on it is recorded as answered, whether or not the caller is still there.
+            running.answered = true;
+            Ok(match keep(running.audit.as_ref(), record).await {
+                Ok(()) => response,
+                Err(refusal) => refusal.into_http(),
+            })
+        };
+        Box::pin(recorded.instrument(span))
+    }
+}
+
+/// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
+async fn keep(audit: Option<&Audit>, record: Record) -> Result<(), Status> {
+    let Some(audit) = audit else { return Ok(()) };
+    match audit.sink.record(record).await {
+        Ok(()) => Ok(()),
+        Err(error) if audit.required => {
+            tracing::error!(%error, "an answer was withheld because its record was not kept");
+            Err(status::unrecorded())
+        }
+        Err(error) => {
+            tracing::error!(%error, "an answer went out without a record");
+            Ok(())
+        }
+    }
+}
+
+impl Running {
+    fn finish(&self, code: &str) -> Record {
+        self.draft.finish(code, self.started.elapsed())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let (false, Some(audit)) = (self.answered, &self.audit) {
+            audit.sink.note(self.finish(code_name(Code::Cancelled)));
+        }
+    }
+}
+
+fn rpc_name(path: &str) -> &'static str {
+    let named = RPCS.into_iter().find(|rpc| path.strip_prefix('/') == Some(rpc));
+    named.unwrap_or(UNKNOWN_RPC)
+}
+
+/// The status of an answer. A unary answer that is one has its `OK` behind the message.
+fn code_of(response: &http::Response<Body>) -> Code {
+    response.headers().get(STATUS_HEADER).map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+}
+
+/// A code as gRPC spells it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,201 @@
+//! The record of a call while it runs.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tonic::Status;
+
+use super::Audit;
+use crate::audit::{AuditSink, AuditedPrincipal, AuditedRequest, Decision, DigestPurpose, Latencies, Record, Released};
+use crate::authz::{Authorizer, Consistency};
+use crate::identity::{Principal, TokenFacts, VerifiedToken};
+use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
+use crate::server::status;
+use crate::vector_store::Query;
+
+/// What is known of a call so far. Its copies are one draft.
+#[derive(Clone)]
+pub(in crate::server) struct Draft {
+    record: Arc<Mutex<Record>>,
+    sink: Option<Arc<dyn AuditSink>>,
+}
+
+impl Draft {
+    pub(super) fn new(rpc: &'static str, trace_id: String, audit: Option<&Audit>) -> Self {
+        let record = Record {
+            call: rpc.to_owned(),
+            code: String::new(),
+            trace_id,
+            refusal: None,
+            principal: None,
+            request: None,
+            decision: None,
+            released: None,
+            latency_us: Latencies::default(),
+        };
+        Self { record: Arc::new(Mutex::new(record)), sink: audit.map(|audit| Arc::clone(&audit.sink)) }
+    }
+
+    /// The draft that came with a request.
+    ///
+    /// # Errors
+    /// When there is none: a service was put beside the layer, and must not answer unrecorded.
+    pub(in crate::server) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(status::unrecorded)
+    }
+
+    /// The record of the call as it ended.
+    pub(super) fn finish(&self, code: &str, took: Duration) -> Record {
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        code.clone_into(&mut record.code);
+        record.latency_us.total = micros(took);
+        record
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Record)) {
+        edit(&mut self.record.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> Option<String> {
+        self.sink.as_ref().map(|sink| sink.digest(purpose, bytes))
+    }
+
+    /// Why the gate refuses the call: a fixed label.
+    pub(in crate::server) fn refusal(&self, label: &'static str) {
+        self.edit(|record| record.refusal = Some(label.to_owned()));
+    }
+
+    /// Whose token came with the call.
+    pub(in crate::server) fn bearer(&self, token: &VerifiedToken) {
+        let audited =
+            AuditedPrincipal { subject: token.user().map(ToString::to_string), ..self.of_token(Some(token.facts())) };
+        self.edit(|record| record.principal = Some(audited));
+    }
+
+    /// For whom the answer is.
+    pub(in crate::server) fn principal(&self, principal: &Principal) {
+        let audited = AuditedPrincipal {
+            subject: Some(principal.subject().to_string()),
+            asserted_by: principal.asserted_by().map(str::to_owned),
+            purposes: principal.purposes().into_iter().map(str::to_owned).collect(),
+            ..self.of_token(principal.token())
+        };
+        self.edit(|record| record.principal = Some(audited));
+    }
+
+    fn of_token(&self, facts: Option<&TokenFacts>) -> AuditedPrincipal {
+        let Some(facts) = facts else { return AuditedPrincipal::default() };
+        AuditedPrincipal {
+            actors: facts.actors.iter().map(|actor| actor.object.to_string()).collect(),
+            client_id: Some(facts.client_id.clone()),
+            issuer: Some(facts.issuer.to_string()),
+            token_digest: self.digest(DigestPurpose::TokenId, facts.token_id.as_bytes()),
+            ..AuditedPrincipal::default()
+        }
+    }
+
+    /// What is asked for.
+    pub(in crate::server) fn request(&self, request: AuditedRequest) {
+        self.edit(|record| record.request = Some(request));
+    }
+
+    /// What is asked for, in a retrieval.
+    pub(in crate::server) fn retrieval(&self, request: &RetrievalRequest) {
+        let (kind, bytes) = query_bytes(request.query());
+        self.request(AuditedRequest {
+            collection: request.collection().to_owned(),
+            query_kind: Some(kind.to_owned()),
+            query_digest: self.digest(DigestPurpose::Query, &bytes),
+            count: Some(request.top_k() as u64),
+            filtered: Some(request.is_filtered()),
+            consistency: Some(consistency_name(request.consistency())),
+            about: None,
+        });
+    }
+
+    /// What is asked for, in a re-check.
+    pub(in crate::server) fn recheck(&self, request: &RecheckRequest) {
+        self.request(AuditedRequest {
+            collection: request.collection().to_owned(),
+            count: Some(request.chunk_ids().len() as u64),
+            consistency: Some(consistency_name(request.consistency())),
+            ..AuditedRequest::default()
+        });
+    }
+
+    /// How it was decided.
+    pub(in crate::server) fn decision(&self, decision: Decision) {
+        self.edit(|record| record.decision = Some(decision));
+    }
+
+    /// How long the stages took.
+    pub(in crate::server) fn stages(&self, stages: &StageTimes) {
+        let latencies = Latencies {
+            total: 0,
+            authorize: Some(micros(stages.authorize)),
+            search: Some(micros(stages.search)),
+            hydrate: Some(micros(stages.hydrate)),
+        };
+        self.edit(|record| record.latency_us = latencies);
+    }
+
+    /// What will leave, or was written.
+    pub(in crate::server) fn released(&self, released: Released) {
+        self.edit(|record| record.released = Some(released));
+    }
+}
+
+/// Who decided, and by relationships of what age.
+pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consistency: Consistency) -> Decision {
+    let staleness = match consistency {
+        Consistency::HigherConsistency => Some(Duration::ZERO),
+        // What decides here is the authority, or a copy that knows how far behind it is. A server does not tell.
+        Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
+            authorizer.is_local().then(|| authorizer.lag(consistency).unwrap_or_default())
+        }
+    };
+    Decision {
+        model_id: authorizer.deciding_model_id().await,
+        staleness_ms: staleness.and_then(|staleness| u64::try_from(staleness.as_millis()).ok()),
+        ..Decision::default()
+    }
+}
+
+/// How a retrieval was searched. A round looks again at what the one before found, so the largest number that was withheld
+/// is the number of chunks.
+pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
+    let withheld = report.rounds.iter().map(|round| round.candidates.saturating_sub(round.permitted)).max();
+    Decision {
+        plan: report.rounds.last().map(|round| round.plan.to_owned()),
+        rounds: u32::try_from(report.rounds.len()).ok(),
+        withheld: withheld.map(|withheld| withheld as u64),
+        ..Decision::default()
+    }
+}
+
+/// The kind of a query and the bytes that its digest is made of. Two queries never have the same bytes: the length of the
+/// text is a part of them.
+fn query_bytes(query: &Query) -> (&'static str, Vec<u8>) {
+    let of_vector = |vector: &[f32]| vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    let (kind, text, vector) = match query {
+        Query::Text(text) => ("text", text.as_str(), Vec::new()),
+        Query::Vector(vector) => ("vector", "", of_vector(vector)),
+        Query::Hybrid { text, vector } => ("hybrid", text.as_str(), of_vector(vector)),
+    };
+    let text_bytes = (text.len() as u64).to_le_bytes();
+    (kind, [kind.as_bytes(), b"\0", &text_bytes, text.as_bytes(), &vector].concat())
+}
+
+fn consistency_name(consistency: Consistency) -> String {
+    let name = match consistency {
+        Consistency::MinimizeLatency => "minimize_latency",
+        Consistency::AtLeastAsFresh(_) => "at_least_as_fresh",
+        Consistency::HigherConsistency => "higher_consistency",
+    };
+    name.to_owned()
+}
+
+/// Whole microseconds.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

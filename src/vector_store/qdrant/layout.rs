@@ -1,0 +1,211 @@
+//! Where the parts of a chunk are in the payload of a point: in the collections that Ragward fills, and in those of other
+//! programs, which it reads as they are. `schema/qdrant-payload.md` is the contract.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use qdrant_client::qdrant::value::Kind;
+use qdrant_client::qdrant::{PointId, Struct, Value as Payload, point_id::PointIdOptions};
+
+use super::path::{Path, PathError};
+use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, TEXT, TITLE, point_id, point_of};
+use crate::chunk::{Candidate, Chunk, Metadata, Value};
+use crate::relationship::Object;
+
+/// A payload, or an object in one.
+pub(super) type Fields = HashMap<String, Payload>;
+
+/// See the module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub(super) chunk_ids: ChunkIds,
+    pub(super) guard: Path,
+    pub(super) document_id: Path,
+    pub(super) title: Path,
+    pub(super) text: Path,
+    /// `None`: the payload itself.
+    pub(super) metadata: Option<Path>,
+}
+
+/// What a chunk is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChunkIds {
+    /// Its own id, in the payload; the point's is made from it.
+    Named,
+    /// The point's id, as text.
+    PointIds,
+}
+
+/// The names of a layout's parts as an operator writes them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignLayout<'a> {
+    /// The object that a user's access is checked on.
+    pub guard: &'a str,
+    /// The document of a chunk.
+    pub document_id: &'a str,
+    /// The document's title.
+    pub title: &'a str,
+    /// The chunk's text.
+    pub text: &'a str,
+    /// The object that callers filter on; empty: the payload itself.
+    pub metadata: &'a str,
+}
+
+impl Default for Layout {
+    /// What `ragward ingest` writes.
+    fn default() -> Self {
+        let path = Path::of_key;
+        Self {
+            chunk_ids: ChunkIds::Named,
+            guard: path(GUARD),
+            document_id: path(DOCUMENT_ID),
+            title: path(TITLE),
+            text: path(TEXT),
+            metadata: Some(path(METADATA)),
+        }
+    }
+}
+
+impl Layout {
+    /// The layout of another program's collection: chunks are called as their points are.
+    ///
+    /// # Errors
+    /// On a path that is none.
+    pub fn foreign(names: &ForeignLayout<'_>) -> Result<Self, PathError> {
+        let metadata = Some(names.metadata).filter(|path| !path.is_empty());
+        Ok(Self {
+            chunk_ids: ChunkIds::PointIds,
+            guard: Path::parse(names.guard)?,
+            document_id: Path::parse(names.document_id)?,
+            title: Path::parse(names.title)?,
+            text: Path::parse(names.text)?,
+            metadata: metadata.map(Path::parse).transpose()?,
+        })
+    }
+
+    /// Whether Ragward fills the collection.
+    pub(super) fn is_own(&self) -> bool {
+        self.chunk_ids == ChunkIds::Named
+    }
+
+    /// The point of a chunk; `None` when no point can have this id.
+    pub(super) fn point_of(&self, chunk_id: &str) -> Option<PointId> {
+        match self.chunk_ids {
+            ChunkIds::Named => Some(point_of(chunk_id)),
+            ChunkIds::PointIds => parse_point_id(chunk_id),
+        }
+    }
+
+    /// What is read of a point to check a chunk: no text.
+    pub(super) fn candidate_keys(&self) -> Vec<String> {
+        let chunk_id = self.is_own().then(|| CHUNK_ID.to_owned());
+        chunk_id.into_iter().chain([self.guard.key()]).collect()
+    }
+
+    /// The path of a metadata key in a filter; `None` for one that Qdrant cannot name, or that is no metadata.
+    pub(super) fn metadata_key(&self, key: &str) -> Option<String> {
+        match &self.metadata {
+            Some(path) => path.child(key),
+            None => Some(Path::of_key(key)).filter(|_| self.is_metadata(key)).and_then(|path| path.quoted()),
+        }
+    }
+
+    /// What a point's payload says about the chunk, if it is one: under the id that belongs to it and with a well-formed
+    /// guard.
+    ///
+    /// INVARIANT (no guard, no chunk): everything that is read from Qdrant passes here, so that a chunk without a
+    /// well-formed guard does not exist.
+    pub(super) fn candidate(&self, id: Option<&PointId>, payload: &Fields, score: f32) -> Option<Candidate> {
+        let guard = match self.guard.find(payload)?.kind.as_ref()? {
+            Kind::StringValue(text) => Object::parse(text).ok()?,
+            Kind::NullValue(_)
+            | Kind::DoubleValue(_)
+            | Kind::IntegerValue(_)
+            | Kind::BoolValue(_)
+            | Kind::StructValue(_)
+            | Kind::ListValue(_) => return None,
+        };
+        let point_id_text = id_text(id)?;
+        let chunk_id = match self.chunk_ids {
+            ChunkIds::PointIds => point_id_text,
+            ChunkIds::Named => {
+                let chunk_id = super::payload::string(payload, CHUNK_ID)?;
+                (point_id_text == point_id(chunk_id)).then(|| chunk_id.to_owned())?
+            }
+        };
+        Some(Candidate { chunk_id, guard, score })
+    }
+
+    /// The document that a point belongs to.
+    pub(super) fn document_of(&self, payload: &Fields) -> Option<String> {
+        self.document_id.text(payload).map(Cow::into_owned)
+    }
+
+    /// The chunk of a point, if it is one. A chunk of another program that names no document is one of its own.
+    pub(super) fn chunk(&self, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
+        let Candidate { chunk_id, guard, .. } = self.candidate(id, payload, 0.0)?;
+        let document_id = match (self.document_of(payload), self.chunk_ids) {
+            (Some(document_id), _) => document_id,
+            (None, ChunkIds::PointIds) => chunk_id.clone(),
+            (None, ChunkIds::Named) => return None,
+        };
+        let text = |path: &Path| path.text(payload).map(Cow::into_owned).unwrap_or_default();
+        let (title, text) = (text(&self.title), text(&self.text));
+        let metadata = self.metadata_of(payload);
+        Some(Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() })
+    }
+
+    /// Values that somebody else wrote and that we have no form for are left out.
+    fn metadata_of(&self, payload: &Fields) -> Metadata {
+        let fields = match &self.metadata {
+            None => payload,
+            Some(path) => match path.find(payload).and_then(|value| value.kind.as_ref()) {
+                Some(Kind::StructValue(Struct { fields })) => fields,
+                Some(_) | None => return Metadata::new(),
+            },
+        };
+        let is_metadata = |key: &str| self.metadata.is_some() || self.is_metadata(key);
+        let value = |key: &String, value: &Payload| is_metadata(key).then(|| metadata_value(value))?;
+        fields.iter().filter_map(|(key, field)| Some((key.clone(), value(key, field)?))).collect()
+    }
+
+    /// Where the payload itself is the metadata, the text, the guard and what begins with `_` are none.
+    fn is_metadata(&self, key: &str) -> bool {
+        !key.starts_with('_') && key != self.guard.first() && key != self.text.first()
+    }
+}
+
+fn metadata_value(value: &Payload) -> Option<Value> {
+    match value.kind.as_ref()? {
+        Kind::BoolValue(value) => Some(Value::Bool(*value)),
+        Kind::IntegerValue(value) => Some(Value::Int(*value)),
+        Kind::DoubleValue(value) => Some(Value::Float(*value)),
+        Kind::StringValue(value) => Some(Value::Text(value.clone())),
+        Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
+    }
+}
+
+/// The text form of a point's id.
+pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
+    match id?.point_id_options.as_ref()? {
+        PointIdOptions::Uuid(uuid) => Some(uuid.clone()),
+        PointIdOptions::Num(number) => Some(number.to_string()),
+    }
+}
+
+/// The point id of this text. One id has one text, so that a chunk has one name: numbers without leading zeros, UUIDs in
+/// lower case with hyphens.
+fn parse_point_id(text: &str) -> Option<PointId> {
+    if let Ok(number) = text.parse::<u64>() {
+        return (number.to_string() == text).then(|| PointId::from(number));
+    }
+    let is_hyphen = |place: usize| matches!(place, 8 | 13 | 18 | 23);
+    let fits = |(place, byte): (usize, u8)| {
+        if is_hyphen(place) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f') }
+    };
+    let is_uuid = text.len() == 36 && text.bytes().enumerate().all(fits);
+    is_uuid.then(|| PointId::from(text))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+use std::collections::BTreeMap;
+
+use super::super::payload::to_point;
+use super::*;
+
+fn text(text: &str) -> Payload {
+    Payload::from(text)
+}
+
+fn object(fields: &[(&str, Payload)]) -> Payload {
+    let fields = fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect();
+    Payload { kind: Some(Kind::StructValue(Struct { fields })) }
+}
+
+fn guard(name: &str) -> Object {
+    Object::parse(name).expect("an object")
+}
+
+#[test]
+fn a_chunk_survives_the_way_there_and_back() {
+    let metadata = Metadata::from([
+        ("year".to_owned(), Value::Int(i64::MAX)),
+        ("ratio".to_owned(), Value::Float(2.0)),
+        ("draft".to_owned(), Value::Bool(false)),
+        ("a.b c".to_owned(), Value::Text("2".to_owned())),
+    ]);
+    let chunk = Chunk {
+        id: "handbook#3".to_owned(),
+        document_id: "handbook".to_owned(),
+        guard: guard("document:handbook"),
+        title: "Handbook".to_owned(),
+        text: "Welcome.".to_owned(),
+        metadata,
+        vector: vec![1.0, 0.5],
+    };
+    let point = to_point("Handbook", 3, chunk.clone(), None);
+    let read = Layout::default().chunk(point.id.as_ref(), &point.payload);
+    assert_eq!(read, Some(Chunk { vector: Vec::new(), ..chunk }));
+}
+
+#[test]
+fn a_point_that_is_not_ours_is_no_candidate() {
+    let layout = Layout::default();
+    let id = point_of("c1");
+    let good = Fields::from([(CHUNK_ID.to_owned(), text("c1")), (GUARD.to_owned(), text("document:1"))]);
+    assert!(layout.candidate(Some(&id), &good, 1.0).is_some());
+
+    let with = |field: &str, value: Option<Payload>| {
+        let mut payload = good.clone();
+        payload.remove(field);
+        payload.extend(value.map(|value| (field.to_owned(), value)));
+        payload
+    };
+    let malformed = ["", "document", "document:", "document:*", "user:a b", "group:eng#member"];
+    let mut cases: Vec<Fields> = malformed.iter().map(|guard| with(GUARD, Some(text(guard)))).collect();
+    cases.push(with(GUARD, None));
+    cases.push(with(GUARD, Some(Payload { kind: None })));
+    cases.push(with(GUARD, Some(Payload::from(7_i64))));
+    cases.push(with(GUARD, Some(Payload::from(vec![text("document:1")]))));
+    cases.push(with(CHUNK_ID, None));
+    cases.push(with(CHUNK_ID, Some(text("c2"))));
+    for payload in cases {
+        assert_eq!(layout.candidate(Some(&id), &payload, 1.0), None, "{payload:?}");
+    }
+    let number = PointId::from(1_u64);
+    for foreign in [None, Some(&number), Some(&PointId::default()), Some(&point_of("c2"))] {
+        assert_eq!(layout.candidate(foreign, &good, 1.0), None, "{foreign:?}");
+    }
+}
+
+fn langchain() -> Layout {
+    let names = ForeignLayout {
+        guard: "guard",
+        document_id: "metadata.source",
+        title: "metadata.title",
+        text: "page_content",
+        metadata: "metadata",
+    };
+    Layout::foreign(&names).expect("a layout")
+}
+
+fn llama_index() -> Layout {
+    let names = ForeignLayout {
+        guard: "guard",
+        document_id: "ref_doc_id",
+        title: "title",
+        text: "_node_content.text",
+        metadata: "",
+    };
+    Layout::foreign(&names).expect("a layout")
+}
+
+#[test]
+fn chunks_of_other_programs_are_read_as_they_are() {
+    let uuid = "0b0e7a4c-8f01-4fea-8141-40de5dae2223";
+    let of_langchain = Fields::from([
+        ("page_content".to_owned(), text("Welcome.")),
+        ("metadata".to_owned(), object(&[("source", text("docs/a.md")), ("page", Payload::from(3_i64))])),
+        ("guard".to_owned(), text("document:docs/a.md")),
+    ]);
+    let of_llama_index = Fields::from([
+        ("_node_content".to_owned(), text(r#"{"id_": "x", "text": "Welcome."}"#)),
+        ("_node_type".to_owned(), text("TextNode")),
+        ("ref_doc_id".to_owned(), text("docs/a.md")),
+        ("page".to_owned(), Payload::from(3_i64)),
+        ("guard".to_owned(), text("document:docs/a.md")),
+    ]);
+    let metadata = |id_key: &str| -> Metadata {
+        [(id_key.to_owned(), Value::Text("docs/a.md".to_owned())), ("page".to_owned(), Value::Int(3))].into()
+    };
+    let rows =
+        [(langchain(), of_langchain, metadata("source")), (llama_index(), of_llama_index, metadata("ref_doc_id"))];
+    for (layout, payload, metadata) in rows {
+        for id in [PointId::from(uuid), PointId::from(42_u64)] {
+            let chunk = layout.chunk(Some(&id), &payload).expect("a chunk");
+            let expected = Chunk {
+                id: id_text(Some(&id)).expect("an id"),
+                document_id: "docs/a.md".to_owned(),
+                guard: guard("document:docs/a.md"),
+                title: String::new(),
+                text: "Welcome.".to_owned(),
+                metadata: metadata.clone(),
+                vector: Vec::new(),
+            };
+            assert_eq!(chunk, expected);
+            assert_eq!(layout.point_of(&chunk.id), Some(id));
+        }
+        let without: Fields = payload.into_iter().filter(|(key, _)| key != "guard").collect();
+        assert_eq!(layout.chunk(Some(&PointId::from(42_u64)), &without), None);
+    }
+}
+
+#[test]
+fn a_point_has_one_name() {
+    let layout = langchain();
+    let names = [
+        "",
+        "042",
+        "+42",
+        "18446744073709551616",
+        "0B0E7A4C-8F01-4FEA-8141-40DE5DAE2223",
+        "0b0e7a4c8f014fea814140de5dae2223",
+        "{0b0e7a4c-8f01-4fea-8141-40de5dae2223}",
+        "0b0e7a4c-8f01-4fea-8141-40de5dae222g",
+    ];
+    for name in names {
+        assert_eq!(layout.point_of(name), None, "{name}");
+    }
+}
+
+#[test]
+fn a_filter_key_names_metadata_and_nothing_else() {
+    for key in ["guard", "a.b", "a[0]", "", "guard OR", "metadata"] {
+        assert_eq!(Layout::default().metadata_key(key), Some(format!("metadata.\"{key}\"")));
+    }
+    for layout in [Layout::default(), langchain(), llama_index()] {
+        assert_eq!(layout.metadata_key("\".guard.\""), None);
+        assert_eq!(layout.metadata_key("a\\"), None);
+    }
+    let rows: BTreeMap<&str, Option<&str>> =
+        [("page", Some("\"page\"")), ("a.b", Some("\"a.b\"")), ("guard", None), ("_node_content", None)].into();
+    for (key, expected) in rows {
+        assert_eq!(llama_index().metadata_key(key).as_deref(), expected, "{key}");
+    }
+}
+
+#[test]
+fn a_path_is_names_with_dots() {
+    for bad in ["", ".", "a.", ".a", "a..b", "a[0]", "a.\"b\"", "a\\b", "a\nb"] {
+        assert!(Path::parse(bad).is_err(), "{bad}");
+    }
+    let rows = [("a", "a"), ("a.b-c.d_e", "a.b-c.d_e"), ("meta data.s\u{f6}urce", "\"meta data\".\"s\u{f6}urce\"")];
+    for (text, key) in rows {
+        assert_eq!(Path::parse(text).expect("a path").key(), key);
+    }
+}

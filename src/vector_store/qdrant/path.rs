@@ -1,0 +1,130 @@
+//! The place of a value in a payload, `metadata.source`.
+
+use std::borrow::Cow;
+
+use qdrant_client::qdrant::value::Kind;
+use qdrant_client::qdrant::{Struct, Value as Payload};
+
+use super::layout::Fields;
+use crate::relationship::tuple::shown;
+
+/// Names of nested objects, the outermost first; never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Path {
+    first: String,
+    rest: Vec<String>,
+}
+
+/// A path that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{}` must be names with dots between them, without quotes, brackets or backslashes", shown(.0))]
+pub struct PathError(String);
+
+impl Path {
+    /// Takes names with dots between them.
+    ///
+    /// # Errors
+    /// On an empty name and on characters that Qdrant's paths give a meaning to.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        let reserved = ['"', '\\', '[', ']'];
+        let is_name = |name: &str| !name.is_empty() && !name.contains(reserved) && !name.contains(char::is_control);
+        let mut names = text.split('.');
+        let first = names.next().unwrap_or_default().to_owned();
+        let rest: Vec<String> = names.map(str::to_owned).collect();
+        if !is_name(&first) || !rest.iter().all(|name| is_name(name)) {
+            return Err(PathError(text.to_owned()));
+        }
+        Ok(Self { first, rest })
+    }
+
+    /// The path of one name, whatever its characters.
+    pub(super) fn of_key(key: &str) -> Self {
+        Self { first: key.to_owned(), rest: Vec::new() }
+    }
+
+    pub(super) fn first(&self) -> &str {
+        &self.first
+    }
+
+    /// As Qdrant writes it in filters, selectors and indexes.
+    pub(super) fn key(&self) -> String {
+        let names: Vec<Cow<'_, str>> = self.names().map(|name| quoted_if_needed(name)).collect();
+        names.join(".")
+    }
+
+    /// The same with the name in quotes; `None` for a name that cannot be quoted.
+    pub(super) fn quoted(&self) -> Option<String> {
+        quote(&self.first)
+    }
+
+    /// A name within the object at this path; `None` for a name that Qdrant cannot take.
+    pub(super) fn child(&self, name: &str) -> Option<String> {
+        Some(format!("{}.{}", self.key(), quote(name)?))
+    }
+
+    /// The value there.
+    pub(super) fn find<'a>(&self, payload: &'a Fields) -> Option<&'a Payload> {
+        let mut value = payload.get(&self.first)?;
+        for name in &self.rest {
+            value = match value.kind.as_ref()? {
+                Kind::StructValue(Struct { fields }) => fields.get(name)?,
+                Kind::NullValue(_)
+                | Kind::DoubleValue(_)
+                | Kind::IntegerValue(_)
+                | Kind::BoolValue(_)
+                | Kind::StringValue(_)
+                | Kind::ListValue(_) => return None,
+            };
+        }
+        Some(value)
+    }
+
+    /// The text there, or the number as text. A name within a text reads that as JSON: `LlamaIndex` keeps a node so.
+    pub(super) fn text<'a>(&self, payload: &'a Fields) -> Option<Cow<'a, str>> {
+        if let Some(value) = self.find(payload) {
+            return scalar(value);
+        }
+        let (name, within) = self.rest.split_first()?;
+        match payload.get(&self.first)?.kind.as_ref()? {
+            Kind::StringValue(json) => {
+                let json: serde_json::Value = serde_json::from_str(json).ok()?;
+                let mut value = json.get(name)?;
+                for name in within {
+                    value = value.get(name)?;
+                }
+                value.as_str().map(|text| Cow::Owned(text.to_owned()))
+            }
+            Kind::NullValue(_)
+            | Kind::DoubleValue(_)
+            | Kind::IntegerValue(_)
+            | Kind::BoolValue(_)
+            | Kind::StructValue(_)
+            | Kind::ListValue(_) => None,
+        }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.first.as_str()).chain(self.rest.iter().map(String::as_str))
+    }
+}
+
+/// A text, or a whole number as text.
+pub(super) fn scalar(value: &Payload) -> Option<Cow<'_, str>> {
+    match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(Cow::Borrowed(text)),
+        Kind::IntegerValue(number) => Some(Cow::Owned(number.to_string())),
+        Kind::NullValue(_) | Kind::DoubleValue(_) | Kind::BoolValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => {
+            None
+        }
+    }
+}
+
+fn quote(name: &str) -> Option<String> {
+    let nameable = !name.contains(['"', '\\']);
+    nameable.then(|| format!("\"{name}\""))
+}
+
+fn quoted_if_needed(name: &str) -> Cow<'_, str> {
+    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if is_plain { Cow::Borrowed(name) } else { Cow::Owned(format!("\"{name}\"")) }
+}

@@ -1,0 +1,79 @@
+//! Payload keys: `a.b`, with quotes around names that hold other characters.
+
+use std::collections::HashMap;
+
+use qdrant_client::qdrant::Value;
+use qdrant_client::qdrant::value::Kind;
+use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
+use tonic::Status;
+
+/// The names of a path.
+pub(super) fn names(path: &str) -> Result<Vec<String>, Status> {
+    let malformed = || Status::invalid_argument(format!("Wrong input: Invalid json path: '{path}'"));
+    let mut names = Vec::new();
+    let mut rest = path;
+    loop {
+        let (name, after) = if let Some(quoted) = rest.strip_prefix('"') {
+            quoted.split_once('"').ok_or_else(malformed)?
+        } else {
+            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(rest.len());
+            if end == 0 {
+                return Err(malformed());
+            }
+            rest.split_at(end)
+        };
+        names.push(name.to_owned());
+        if after.is_empty() {
+            return Ok(names);
+        }
+        rest = after.strip_prefix('.').ok_or_else(malformed)?;
+    }
+}
+
+/// The values under a path: those of a list are each one.
+pub(super) fn values<'a>(payload: &'a HashMap<String, Value>, names: &[String]) -> Vec<&'a Value> {
+    let Some((first, rest)) = names.split_first() else { return Vec::new() };
+    let Some(value) = payload.get(first) else { return Vec::new() };
+    match (&value.kind, rest) {
+        (Some(Kind::ListValue(list)), []) => list.values.iter().collect(),
+        (_, []) => vec![value],
+        (Some(Kind::StructValue(fields)), rest) => values(&fields.fields, rest),
+        _ => Vec::new(),
+    }
+}
+
+/// The part of a payload that was asked for.
+pub(super) fn selected(
+    payload: &HashMap<String, Value>,
+    selector: Option<&SelectorOptions>,
+) -> Result<HashMap<String, Value>, Status> {
+    match selector {
+        Some(SelectorOptions::Enable(true)) => Ok(payload.clone()),
+        Some(SelectorOptions::Enable(false)) | None => Ok(HashMap::new()),
+        Some(SelectorOptions::Include(include)) => {
+            let mut selected = HashMap::new();
+            for path in &include.fields {
+                copy(payload, &names(path)?, &mut selected);
+            }
+            Ok(selected)
+        }
+        Some(SelectorOptions::Exclude(_)) => super::not_implemented(),
+    }
+}
+
+fn copy(from: &HashMap<String, Value>, names: &[String], into: &mut HashMap<String, Value>) {
+    let Some((first, rest)) = names.split_first() else { return };
+    let Some(value) = from.get(first) else { return };
+    match (&value.kind, rest) {
+        (_, []) => drop(into.insert(first.clone(), value.clone())),
+        (Some(Kind::StructValue(fields)), rest) => {
+            let nested = into.entry(first.clone()).or_insert_with(|| Value {
+                kind: Some(Kind::StructValue(qdrant_client::qdrant::Struct { fields: HashMap::new() })),
+            });
+            if let Some(Kind::StructValue(inner)) = &mut nested.kind {
+                copy(&fields.fields, rest, &mut inner.fields);
+            }
+        }
+        _ => {}
+    }
+}
