@@ -33,6 +33,10 @@ const OPENFGA_METHODS: [(&str, &str); 19] = [
     ("list_users", "ListUsers"),
 ];
 
+/// Messages that hold a model, of which the crate has its own form.
+const MODEL_MESSAGES: [&str; 3] =
+    ["WriteAuthorizationModelRequest", "ReadAuthorizationModelResponse", "ReadAuthorizationModelsResponse"];
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
@@ -52,12 +56,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn openfga_service() -> Service {
+    let message = |name: String| {
+        let of_model = MODEL_MESSAGES.contains(&name.as_str());
+        let module = if of_model { "crate::proto::openfga_model" } else { "::openfga_client::client" };
+        format!("{module}::{name}")
+    };
     let methods = OPENFGA_METHODS.map(|(name, route)| {
         let method = Method::builder()
             .name(name)
             .route_name(route)
-            .input_type(format!("::openfga_client::client::{route}Request"))
-            .output_type(format!("::openfga_client::client::{route}Response"))
+            .input_type(message(format!("{route}Request")))
+            .output_type(message(format!("{route}Response")))
             .codec_path("::tonic_prost::ProstCodec");
         if name == "streamed_list_objects" { method.server_streaming().build() } else { method.build() }
     });

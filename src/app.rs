@@ -236,8 +236,12 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
     }
 }
 
-/// An `OpenFGA` server behind a replica of it. The replica reads the server's changelog for the cache of checks too.
-async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+/// An `OpenFGA` server behind a replica of it in the data directory. The replica reads the server's changelog for the cache
+/// of checks too.
+///
+/// # Errors
+/// As [`App::open`].
+pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
     let replica = replica_config(&config.authorizer.replica, used_for);
     let openfga = openfga_config(config)?;
     let source = Arc::new(OpenFgaSource::new(&openfga)?);

@@ -17,6 +17,7 @@ mod recheck;
 mod retrieve;
 mod serve;
 mod test;
+mod tune;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -73,6 +74,8 @@ enum Command {
     Audit(audit::AuditCommand),
     /// Why a user may or may not see a chunk, or holds a relation on an object.
     Explain(explain::ExplainArgs),
+    /// Measure which settings answer checks fastest, with an OpenFGA server. Reads only.
+    Tune(tune::TuneArgs),
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -150,7 +153,14 @@ fn data_is_there(config: &Config) -> Result<(), Failure> {
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let output = Output::new(cli.output);
-    let filter = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = if matches!(cli.command, Command::Serve(_)) {
+        "info"
+    } else if matches!(cli.command, Command::Tune(_)) {
+        // Some of the settings that it measures are too much for the server; the result tells so.
+        "error"
+    } else {
+        "warn"
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -181,6 +191,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Check(args) => check::run(args, config, output).await,
         Command::Audit(command) => audit::run(command, config.as_deref(), output),
         Command::Explain(args) => explain::run(args, config, output).await,
+        Command::Tune(args) => tune::run(args, config, output).await,
         Command::Config(command) => config::run(&command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {

@@ -19,4 +19,5 @@ pub mod relationship;
 pub mod retrieval;
 pub mod server;
 pub mod storage;
+pub mod tune;
 pub mod vector_store;

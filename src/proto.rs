@@ -12,6 +12,8 @@ pub mod openfga {
     include!(concat!(env!("OUT_DIR"), "/openfga.v1.OpenFGAService.rs"));
 }
 
+pub mod openfga_model;
+
 pub use generated::ragward::{ingest::v1 as ingest, metadata::v1 as metadata, retrieval::v1 as retrieval};
 
 /// The descriptors of all of them, for reflection.

@@ -21,6 +21,8 @@ mod ragward_server;
 mod random;
 #[path = "support/random_world.rs"]
 mod random_world;
+#[path = "conformance/situations.rs"]
+mod situations;
 #[path = "support/shared.rs"]
 mod support;
 
@@ -308,7 +310,7 @@ impl Asking<'_> {
                 let holds = names.iter().any(|name| listed.contains(*name));
                 assertion.error_code != 0 || holds == assertion.expectation.unwrap_or(false)
             }
-            Reply::Listed(_) | Reply::Allowed(_) => false,
+            Reply::Listed(_) | Reply::Allowed(_) | Reply::Tree(_) => false,
         };
         if !right {
             self.failures.push(format!("{}: {question}: {found:?}", self.at));

@@ -63,8 +63,8 @@ fn both(world: &World) -> Option<(Snapshot, Oracle)> {
     let valid = Arc::new(ValidModel::new(world.model.clone()).ok()?);
     let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
     let snapshot = stored.for_request(&world.contextual, world.context.clone()).expect("fitting contextual tuples");
-    let tuples = world.tuples.iter().chain(&world.contextual).cloned();
-    Some((snapshot, Oracle::new(world.model.clone(), tuples, &world.context).asked_about(&OBJECTS)))
+    let oracle = Oracle::new(world.model.clone(), world.tuples.iter().cloned(), &world.context);
+    Some((snapshot, oracle.with_request(&world.contextual, &world.context).asked_about(&OBJECTS)))
 }
 
 /// Compares all answers about a world; stops at the first difference.

@@ -1,4 +1,4 @@
-//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/calls.yaml` are run on
+//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/*.yaml` are run on
 //! both, and every answer, error number and page is compared. What differs by nature (ids, times, tokens, the text of
 //! errors) is masked.
 #![cfg(test)]
@@ -38,9 +38,17 @@ struct Script {
     calls: Vec<Map<String, Value>>,
 }
 
+/// The scripts of all files, in the order of their names.
 fn scripts() -> Vec<Script> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api/calls.yaml");
-    serde_saphyr::from_str(&std::fs::read_to_string(path).expect("the scripts")).expect("scripts")
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api");
+    let files = std::fs::read_dir(directory).expect("the scripts").map(|entry| entry.expect("a file").path());
+    let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "yaml")).collect();
+    files.sort();
+    let read = |file: &std::path::PathBuf| -> Vec<Script> {
+        let text = std::fs::read_to_string(file).expect("a file of scripts");
+        serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    };
+    files.iter().flat_map(read).collect()
 }
 
 /// Ragward on a port of loopback, until the runtime of the test ends.
@@ -53,8 +61,21 @@ async fn ragward(data: &Path) -> String {
     address
 }
 
-#[tokio::test]
-async fn both_answer_alike() {
+/// Models may be nested thousands deep, and the clients of this test call themselves for every level.
+const STACK_BYTES: usize = 512 * 1024 * 1024;
+
+#[test]
+fn both_answer_alike() {
+    let comparing = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(compare_all());
+    });
+    if let Err(failed) = comparing.expect("a thread").join() {
+        std::panic::resume_unwind(failed);
+    }
+}
+
+async fn compare_all() {
     let Some(server) = OpenFga::start().await else { return };
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (theirs, ours) = (server.config("any").address, ragward(directory.path()).await);

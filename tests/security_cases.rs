@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ragward::relationship::evaluator::{CheckError, STEPS_BETWEEN_INTERRUPTS};
-use ragward::relationship::snapshot::Snapshot;
+use ragward::relationship::snapshot::{Snapshot, UserFilter};
 use ragward::relationship::store::{OnConflict, RelationshipStore, RelationshipStores};
 use ragward::relationship::validate::ValidModel;
 use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User, dsl};
@@ -445,10 +445,15 @@ fn a_wide_fan_out_ends_when_it_is_told_to() {
         });
         assert_eq!((stopped, asked), (Err(CheckError::Interrupted), stop_after + 1));
     }
-    // A list stops, too.
+    // Lists stop, too.
+    let lines: Vec<String> = (0..WIDTH).map(|number| format!("user:anne member group:{number}")).collect();
+    let state = snapshot(GROUPS, &lines.iter().map(String::as_str).collect::<Vec<_>>());
     let group = TypeName::parse("group").expect("a type");
-    let stopped = state.for_listed(&user, &member, &group, &mut || false, &mut |_| panic!("nothing is held"));
-    assert!(matches!(stopped, Ok(()) | Err(CheckError::Interrupted)), "{stopped:?}");
+    let stopped = state.for_listed(&user, &member, &group, &mut || false, &mut |_| true);
+    assert_eq!(stopped, Err(CheckError::Interrupted));
+    let users = UserFilter { type_name: TypeName::parse("user").expect("a type"), relation: None };
+    let stopped = state.for_users(&all, &member, &users, &mut || false, &mut |_| true);
+    assert_eq!(stopped, Err(CheckError::Interrupted));
 }
 
 /// Over the API, as any client has it.

@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 12] = [
     &["app"],
     &["client"],
     &["server"],
-    &["retrieval", "ingest"],
+    &["retrieval", "ingest", "tune"],
     &["authz", "vector_store"],
     &["identity"],
     &["chunk"],
@@ -34,6 +34,21 @@ const DOORS: [(&[&str], &[&str]); 6] = [
     ),
     (&["moka"], &["authz/cached"]),
     (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
+];
+
+/// Who may read the clock of the wall, which can be set and jumps: where a date comes in or goes out. What ages in memory
+/// (decisions, generations, copies, consistency tokens, deadlines) is measured on the monotonic clock.
+const WALL_CLOCK: [&str; 7] = [
+    "audit",
+    "cli/demo/issuer",
+    // The start of a first look at a log, which is in dates.
+    "authz/openfga/changelog",
+    "relationship/store/changelog",
+    // When page tokens expire.
+    "retrieval/retriever",
+    // When access tokens expire.
+    "server/authentication",
+    "server/openfga/rules",
 ];
 
 /// Past this a file holds a second idea.
@@ -153,6 +168,19 @@ fn heavy_dependencies_come_in_by_their_doors() {
                 let fault = "only `config` reads the environment; hand the value down";
                 complaints.push(format!("src/{}.rs:{line}: {fault}", source.path));
             }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn the_wall_clock_is_read_for_dates_only() {
+    let may = |path: &str| WALL_CLOCK.iter().any(|place| path == *place || path.starts_with(&format!("{place}/")));
+    let mut complaints = Vec::new();
+    for source in sources().iter().filter(|source| !may(&source.path)) {
+        for (line, code) in source.code().filter(|(_, code)| code.contains("SystemTime") || code.contains("Utc::now")) {
+            let fault = "use `tokio::time::Instant`: the clock of the wall can be set";
+            complaints.push(format!("src/{}.rs:{line}: {fault}: {}", source.path, code.trim()));
         }
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));

@@ -4,6 +4,9 @@
 //! Two servers over the embedded engines, each with a corpus and tuples of its own for each pair of worlds. What the asker
 //! may see is decided here, by looking at every tuple, and compared before and after a change, so that a change that is
 //! seen fails the test rather than passing for a leak.
+//!
+//! A search may go over pages: in world B the change comes after the first one, so that its token is used in the world
+//! afterwards. Tokens hold the time, so they are compared by their length.
 #![cfg(test)]
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
@@ -268,8 +271,13 @@ async fn apply(running: &Running, names: &Names, before: &World, after: &World) 
 #[derive(Clone, Debug)]
 enum Question {
     Retrieve(RetrieveRequest),
+    /// With the first page's token.
+    Pages(RetrieveRequest),
     Recheck(RecheckRequest),
 }
+
+/// Pages of one search that are looked at, after the first.
+const PAGES: usize = 3;
 
 fn question(names: &Names, random: &mut Random, world: &World) -> Question {
     let user = names.user(ASKERS[usize::from(random.one_in(4))]);
@@ -300,7 +308,7 @@ fn question(names: &Names, random: &mut Random, world: &World) -> Question {
     };
     let collection = if random.one_in(20) { "absent".to_owned() } else { names.collection() };
     let scores = [-0.5, 0.0, 0.01, f64::from(1.0 / 61.0_f32), 0.5, 1.0];
-    Question::Retrieve(RetrieveRequest {
+    let request = RetrieveRequest {
         user,
         collection,
         query: Some(query).filter(|_| !random.one_in(30)),
@@ -309,7 +317,15 @@ fn question(names: &Names, random: &mut Random, world: &World) -> Question {
         min_score: random.one_in(3).then(|| scores[random.below(scores.len())]),
         per_document_max: if random.one_in(3) { 1 + random.below(3) as u32 } else { 0 },
         ..RetrieveRequest::default()
-    })
+    };
+    if random.one_in(4) {
+        // Few at a time, of whatever the user may see; now and then with what pages do not go with.
+        let per_document_max = u32::from(random.one_in(12));
+        let top_k = 1 + random.below(3) as u32;
+        let page_token = Some(String::new());
+        return Question::Pages(RetrieveRequest { top_k, min_score: None, per_document_max, page_token, ..request });
+    }
+    Question::Retrieve(request)
 }
 
 fn some_filter(random: &mut Random, depth: usize) -> Filter {
@@ -346,12 +362,41 @@ impl Answer {
     }
 }
 
-async fn answer(running: &Running, question: &Question) -> Answer {
+/// The first answer to a question, and the token of the page after it.
+async fn answer(running: &Running, question: &Question) -> (Answer, Option<String>) {
     let mut client = running.client.retrieval();
     match question.clone() {
-        Question::Retrieve(request) => Answer::of(client.retrieve(request).await),
-        Question::Recheck(request) => Answer::of(client.recheck(request).await),
+        Question::Retrieve(request) => (Answer::of(client.retrieve(request).await), None),
+        Question::Pages(request) => page(running, request).await,
+        Question::Recheck(request) => (Answer::of(client.recheck(request).await), None),
     }
+}
+
+async fn page(running: &Running, request: RetrieveRequest) -> (Answer, Option<String>) {
+    let mut answer = running.client.retrieval().retrieve(request).await;
+    let token = answer.as_mut().ok().map(|response| std::mem::take(&mut response.get_mut().next_page_token));
+    let token = token.filter(|token| !token.is_empty());
+    if let (Ok(response), Some(token)) = (&mut answer, &token) {
+        response.get_mut().next_page_token = "x".repeat(token.len());
+    }
+    (Answer::of(answer), token)
+}
+
+/// The pages after the first answer.
+async fn further(running: &Running, question: &Question, mut token: Option<String>) -> Vec<Answer> {
+    let mut pages = Vec::new();
+    while let (Question::Pages(request), Some(page_token), true) = (question, token.take(), pages.len() < PAGES) {
+        let (answer, next) = page(running, RetrieveRequest { page_token: Some(page_token), ..request.clone() }).await;
+        pages.push(answer);
+        token = next;
+    }
+    pages
+}
+
+/// All answers to a question: the first ones were given before.
+async fn finished(running: &Running, question: &Question, first: (Answer, Option<String>)) -> Vec<Answer> {
+    let (answer, token) = first;
+    [answer].into_iter().chain(further(running, question, token).await).collect()
 }
 
 /// What was asked and answered, so that a test that asks nothing worth asking is noticed.
@@ -361,13 +406,18 @@ struct Tally {
     with_chunks: usize,
     without: usize,
     refused: usize,
+    further_pages: usize,
     changes_in_vain: usize,
 }
 
 impl Tally {
-    fn count(&mut self, answer: &Answer) {
+    fn count(&mut self, answers: &[Answer]) {
         self.pairs += 1;
-        match answer {
+        let (first, further) = answers.split_first().expect("an answer");
+        self.further_pages += further.len();
+        // A page that follows is never refused: what is hidden ends no paging.
+        assert!(further.iter().all(|page| matches!(page, Answer::Message(_))), "{further:?}");
+        match first {
             Answer::Refusal(..) => self.refused += 1,
             Answer::Message(bytes) => match RetrieveResponse::decode(bytes.as_slice()) {
                 Ok(response) if !response.chunks.is_empty() => self.with_chunks += 1,
@@ -393,7 +443,11 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
         let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut random, &in_a)).collect();
         // In A the documents come at once, in B one after the other and the last first.
         apply(&a, &names, &World::default(), &in_a).await;
-        let answers = join_all(questions.iter().map(|question| answer(&a, question))).await;
+        let answers = join_all(questions.iter().map(async |question| {
+            let first = answer(&a, question).await;
+            finished(&a, question, first).await
+        }));
+        let answers = answers.await;
         let mut in_b = World { documents: BTreeMap::new(), ..in_a.clone() };
         apply(&b, &names, &World::default(), &in_b).await;
         for (id, document) in in_a.documents.iter().rev() {
@@ -406,13 +460,20 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
             let next = changed(&names, &mut random, &in_b);
             let is_same = next.documents == in_b.documents && next.tuples == in_b.tuples;
             tally.changes_in_vain += usize::from(is_same);
+            let first_pages = join_all(questions.iter().map(|question| answer(&b, question))).await;
             apply(&b, &names, &in_b, &next).await;
             in_b = next;
-            let twins = join_all(questions.iter().map(|question| answer(&b, question))).await;
-            for ((question, answer), twin) in questions.iter().zip(&answers).zip(&twins) {
-                tally.count(twin);
+            let twins = join_all(questions.iter().zip(first_pages).map(async |(question, first_page)| {
+                let first = match question {
+                    Question::Pages(_) => first_page,
+                    Question::Retrieve(_) | Question::Recheck(_) => answer(&b, question).await,
+                };
+                finished(&b, question, first).await
+            }));
+            for ((question, answers), twins) in questions.iter().zip(&answers).zip(&twins.await) {
+                tally.count(twins);
                 assert_eq!(
-                    answer, twin,
+                    answers, twins,
                     "seed {SEED}, world {number}: {question:#?}\n\nworld A: {in_a:#?}\n\nworld B: {in_b:#?}"
                 );
             }
@@ -421,5 +482,6 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
     println!("{tally:?}");
     assert_eq!(tally.pairs, 10_000);
     assert!(tally.with_chunks > 4_000 && tally.without > 500 && tally.refused > 500, "{tally:?}");
+    assert!(tally.further_pages > 1_000, "{tally:?}");
     assert!(tally.changes_in_vain < 50, "{tally:?}");
 }

@@ -70,7 +70,7 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
         let Ok(valid) = ValidModel::new(world.model.clone()).map(Arc::new) else { continue };
         let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
         let snapshot = stored.for_request(&world.contextual, world.context.clone()).expect("fitting contextual tuples");
-        let oracle = oracle(&world, world.tuples.iter().chain(&world.contextual).cloned());
+        let oracle = oracle(&world, world.tuples.iter().cloned()).with_request(&world.contextual, &world.context);
         for subject in SUBJECTS {
             let holdings = oracle.holdings(subject);
             let user = User::parse(subject).expect("a user");
@@ -238,7 +238,7 @@ async fn contextual_tuples_stay_with_their_request() {
         let guards = guards();
         let with = Contextual { tuples: world.contextual.clone(), context: world.context.clone() };
         let without = Contextual { tuples: Vec::new(), context: world.context.clone() };
-        let all = oracle(&world, fitting.iter().chain(&world.contextual).cloned());
+        let all = oracle(&world, fitting.iter().cloned()).with_request(&world.contextual, &world.context);
         let fewer = oracle(&world, fitting.iter().cloned());
         for user in ["user:0", "user:1", "bot:0"] {
             for (type_name, relation) in relations(&world) {

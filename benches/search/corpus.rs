@@ -6,7 +6,6 @@ use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::relationship::Object;
 use rayon::prelude::*;
-use roaring::RoaringBitmap;
 
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;
@@ -52,10 +51,25 @@ impl Corpus {
         vector
     }
 
-    /// The best chunks for a query among those of the visible guards, which are in the order of the documents.
-    pub(crate) fn nearest(&self, query: usize, visible: &RoaringBitmap, per_document: usize) -> Vec<usize> {
-        crate::naive(&self.vectors, &self.query(query), visible, per_document)
+    /// The best chunks for a query among those of these documents.
+    pub(crate) fn nearest(&self, query: usize, documents: &[usize], per_document: usize, limit: usize) -> Vec<usize> {
+        naive(&self.vectors, &self.query(query), documents, per_document, limit)
     }
+}
+
+/// The best of the visible chunks by a plain loop.
+fn naive(vectors: &[f32], query: &[f32], documents: &[usize], per_document: usize, limit: usize) -> Vec<usize> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
+    let score = |chunk: usize| {
+        let vector = &vectors[chunk * DIMENSION..(chunk + 1) * DIMENSION];
+        dot(vector, query) / dot(vector, vector).sqrt()
+    };
+    let chunks = documents
+        .par_iter()
+        .flat_map_iter(|document| (0..per_document).map(move |place| *document * per_document + place));
+    let mut scores: Vec<(f32, usize)> = chunks.map(|chunk| (score(chunk), chunk)).collect();
+    scores.par_sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
+    scores.into_iter().take(limit).map(|(_, chunk)| chunk).collect()
 }
 
 fn around(centres: &[f32], seed: u64, vector: &mut [f32]) {

@@ -4,10 +4,12 @@
 //! [`COST_MAX`], its depth by the bounds on the expression. A parameter without a value is an error that names it, also
 //! where the expression would not have looked at it, as in `OpenFGA`: never *met*, never *not met*.
 
+mod constants;
 mod cost;
 mod inputs;
 mod ip_address;
 mod kind;
+mod presence;
 mod syntax;
 #[cfg(test)]
 mod tests;
@@ -20,19 +22,40 @@ use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cel::common::types;
+use cel::common::value::CowVal;
 use cel::{Context, Env, ExecutionError, IdedExpr, Value as CelValue};
 use serde_json::{Map, Value};
 
 use self::kind::Kind;
 use super::model::Condition;
+use super::tuple::is_clean;
 
 pub use inputs::{ConditionInput, InputSource};
 pub use syntax::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 
-/// Most that one evaluation may cost (`OpenFGA`'s default limit): one for each name, field and call that is evaluated.
+/// Most that one evaluation may cost (`OpenFGA`'s default limit): see `cost.rs` for what costs how much.
 pub const COST_MAX: u64 = 100;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+/// Deepest expression that is evaluated on the stack of whoever asks.
+const DEPTH_ON_STACK_MAX: usize = 60;
+
+static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
+    let mut environment = Env::stdlib().with_optional_support(false);
+    environment.set_error_on_duplicate_map_keys(false);
+    if let Err(error) = environment.add_overload("int", "int_from_duration", vec![types::DURATION_TYPE], nanoseconds) {
+        tracing::error!(%error, "CEL declares `int` of a duration by itself");
+    }
+    Arc::new(environment)
+});
+
+#[expect(clippy::needless_pass_by_value, reason = "the form of a function of CEL")]
+fn nanoseconds<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
+    let duration = arguments.first().and_then(|duration| duration.downcast_ref::<types::CelDuration>());
+    let nanoseconds = duration.and_then(|duration| duration.inner().num_nanoseconds());
+    let nanoseconds = nanoseconds.ok_or_else(|| ExecutionError::function_error("int", "duration out of range"))?;
+    Ok(CowVal::owned(types::CelInt::from(nanoseconds)))
+}
 
 /// Why a condition cannot be part of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +96,18 @@ pub enum ConditionError {
         /// The name that was found.
         parameter: String,
     },
+    /// There are values, but the condition has no parameters at all.
+    #[error("condition `{condition}` has no parameters, but the context has values")]
+    NoParameters {
+        /// The condition.
+        condition: Arc<str>,
+    },
+    /// A value that a tuple brings has a control character.
+    #[error("condition `{condition}`: the context of the tuple has control characters")]
+    ControlCharacter {
+        /// The condition.
+        condition: Arc<str>,
+    },
     /// The expression failed with these values, as in a division by zero.
     #[error("condition `{condition}` failed: {detail}")]
     Failed {
@@ -112,6 +147,8 @@ pub(super) struct CompiledCondition {
     expression: IdedExpr,
     /// The same expression with a meter on every step, where its cost is not known to be small.
     metered: Option<IdedExpr>,
+    tests_presence: bool,
+    is_deep: bool,
 }
 
 impl CompiledCondition {
@@ -123,13 +160,19 @@ impl CompiledCondition {
             let kind = kind.map_err(|detail| refused(format!("parameter `{parameter}`: {detail}")))?;
             parameters.insert(parameter.clone(), kind);
         }
-        let expression = syntax::parse(&ENVIRONMENT, &condition.expression).map_err(refused)?;
-        let result = type_check::kind_of(&expression, &parameters).map_err(refused)?;
-        if result != Kind::Bool {
-            return Err(refused(format!("the expression must be a bool, but it is a {result}")));
-        }
-        let metered = (!cost::is_small(&expression)).then(|| cost::metered(&expression, &parameters));
-        Ok(Self { name: name.into(), parameters, expression, metered })
+        let compiled = syntax::on_a_large_stack(|| {
+            let mut expression = syntax::parse(&ENVIRONMENT, &condition.expression)?;
+            let result = type_check::kind_of(&expression, &parameters)?;
+            if result != Kind::Bool {
+                return Err(format!("the expression must be a bool, but it is a {result}"));
+            }
+            constants::check(&ENVIRONMENT, &expression)?;
+            let tests_presence = presence::rewrite(&mut expression);
+            let metered = (!cost::is_small(&expression)).then(|| cost::metered(&expression));
+            let is_deep = syntax::depth(metered.as_ref().unwrap_or(&expression)) > DEPTH_ON_STACK_MAX;
+            Ok(Self { name: name.into(), parameters, expression, metered, tests_presence, is_deep })
+        });
+        compiled.map_err(refused)
     }
 
     /// The values of a tuple's context. Unlike a request's, a tuple's may only have what the condition declares.
@@ -139,6 +182,9 @@ impl CompiledCondition {
                 condition: Arc::clone(&self.name),
                 parameter: unknown.clone(),
             });
+        }
+        if context.values().any(|value| !is_clean(value)) {
+            return Err(ConditionError::ControlCharacter { condition: Arc::clone(&self.name) });
         }
         let mut typed = TypedContext::new();
         for (parameter, value) in context {
@@ -151,6 +197,9 @@ impl CompiledCondition {
 
     /// Whether it is met. A value of the tuple wins over one of the request.
     pub(super) fn is_met(&self, tuple: &TypedContext, request: &Map<String, Value>) -> Result<bool, ConditionError> {
+        if self.parameters.is_empty() && !request.is_empty() {
+            return Err(ConditionError::NoParameters { condition: Arc::clone(&self.name) });
+        }
         let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
         let mut missing = Vec::new();
         for (parameter, kind) in &self.parameters {
@@ -175,6 +224,9 @@ impl CompiledCondition {
         let spent = Arc::new(AtomicU64::new(0));
         let declared = |e: cel::DeclarationError| Stop::Failed(e.to_string());
         ip_address::declare(&mut context).map_err(declared)?;
+        if self.tests_presence {
+            presence::declare(&mut context).map_err(declared)?;
+        }
         let expression = match &self.metered {
             None => &self.expression,
             Some(metered) => {
@@ -182,7 +234,12 @@ impl CompiledCondition {
                 metered
             }
         };
-        let result = CelValue::resolve(expression, &context);
+        let result = if self.is_deep {
+            let resolved = syntax::on_a_large_stack(|| Ok(CelValue::resolve(expression, &context)));
+            resolved.map_err(Stop::Failed)?
+        } else {
+            CelValue::resolve(expression, &context)
+        };
         // The error of the meter may have been absorbed by an operand of `||` or `&&`.
         if spent.load(Ordering::Relaxed) > COST_MAX {
             return Err(Stop::TooCostly);

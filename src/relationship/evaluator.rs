@@ -1,14 +1,18 @@
 //! Decides checks. No I/O, no clock; the only state is what this evaluation has already found out.
 //!
-//! A question is a relation of an object; the asker is fixed. Answers have four values: allowed, denied, and two kinds
-//! of unknown (it depends on itself; it is too deep). Where an operand is unknown, the others may still decide: one
+//! A question is a relation of an object; the asker is fixed. Beside allowed and denied, an answer may be unknown (it
+//! depends on itself; it is too deep; a condition failed). Where an operand is unknown, the others may still decide: one
 //! allowed operand decides `or`, one denied operand decides `and`. What stays unknown at the end is never allowed: a
-//! cycle is denied, as `OpenFGA` does it, and too deep is an error.
+//! cycle is denied, as `OpenFGA` does it, and the others are errors.
+//!
+//! INVARIANT (doubt): where `OpenFGA` passes over a failed condition because another userset or parent of the object
+//! counts, the answer is *doubted*: denied as there, but an error, and not allowed, once `but not` turns it around.
 //!
 //! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
 
 pub(super) mod candidates;
-pub(super) mod conditions;
+pub(super) mod expansion;
+mod levels;
 mod memo;
 #[cfg(test)]
 mod tests;
@@ -17,15 +21,21 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+pub(super) use self::levels::{OWN_END, ToLast, below};
 use self::memo::Memo;
 use super::condition::ConditionError;
 use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use super::tuple::{Object, Relation, User};
 
-/// How many usersets and `from` steps an answer may be away from its question (`OpenFGA` resolves 25 levels, the
-/// question's own among them).
-pub const LEVELS_MAX: u8 = 24;
+/// How many usersets and `from` steps an answer may be away from its question in any case (`OpenFGA` resolves 25 levels,
+/// the question's own among them).
+pub const LEVELS_MAX: u32 = 24;
+/// The last level is gone down only where `OpenFGA` looks at the usersets or parents of an object together with what
+/// makes somebody hold them (see `levels`).
+pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
+/// For lists that no limit of levels ends.
+pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
 /// Most steps for one question. A step takes some tens of nanoseconds.
 pub const STEPS_MAX: u64 = 10_000_000;
 /// A condition counts as so many steps.
@@ -64,10 +74,13 @@ pub struct Evaluation<'a> {
     asker: Asker,
     asker_object: Option<&'a Object>,
     wildcards_count: bool,
+    purpose: Purpose,
     /// By relation: whether the asker could hold it at all.
     reachable: Vec<bool>,
     memo: Memo,
     frames: Vec<Frame<'a>>,
+    /// By relation, what [`Evaluation::is_named_in`] found.
+    named_in: Vec<(RelationId, bool)>,
     /// How many relations are being worked on.
     path_length: u32,
     /// Of all questions.
@@ -76,6 +89,19 @@ pub struct Evaluation<'a> {
     next_interrupt: u64,
     /// The caller said to stop.
     stopped: bool,
+}
+
+/// What the answers are for. `OpenFGA` comes to them in different ways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A tuple of the request that names the asker counts in place of a stored one.
+    Check,
+    /// A list of users: all tuples count.
+    Users,
+    /// A list of objects that is found as sets: all tuples count. A failed condition is passed over: the walk to the
+    /// objects comes to every tuple that matters, and fails there. What depends on itself is not held, also under
+    /// `but not`.
+    Sets,
 }
 
 #[derive(Clone, Copy)]
@@ -90,6 +116,8 @@ enum Asker {
 pub(super) enum Verdict {
     Allowed,
     Denied,
+    /// Denied, but a failed condition was passed over: the position of the error.
+    Doubted(u32),
     /// It depends on itself.
     Cyclic,
     /// It depends on a condition that failed: the position of the error.
@@ -102,7 +130,7 @@ pub(super) enum Verdict {
 struct Outcome {
     verdict: Verdict,
     /// How many levels were gone down for it.
-    height: u8,
+    height: u32,
     /// The first position of the path that cut it off.
     cut_at: u32,
 }
@@ -117,10 +145,12 @@ impl Outcome {
         Self { verdict: Verdict::Cyclic, height: 0, cut_at: position }
     }
 
-    fn negated(self) -> Self {
+    fn negated(self, purpose: Purpose) -> Self {
         let verdict = match self.verdict {
+            Verdict::Cyclic if purpose == Purpose::Sets && self.cut_at == Self::NOT_CUT => Verdict::Allowed,
             Verdict::Allowed => Verdict::Denied,
             Verdict::Denied => Verdict::Allowed,
+            Verdict::Doubted(position) => Verdict::Failed(position),
             unknown @ (Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep) => unknown,
         };
         Self { verdict, ..self }
@@ -131,13 +161,13 @@ impl Outcome {
         self.with(other, self.verdict.max(other.verdict))
     }
 
-    /// Operands of `and` of which none decided. One that depends on itself is denied in the end, so it weighs more than
+    /// Operands of `and` of which none decided. One that is denied in the end, as what depends on itself, weighs more than
     /// one that failed, as in `OpenFGA`.
     fn and(self, other: Self) -> Self {
-        let verdict = if self.verdict == Verdict::Cyclic || other.verdict == Verdict::Cyclic {
-            Verdict::Cyclic
-        } else {
-            self.verdict.max(other.verdict)
+        let verdict = match (self.verdict, other.verdict) {
+            (doubted @ Verdict::Doubted(_), _) | (_, doubted @ Verdict::Doubted(_)) => doubted,
+            (Verdict::Cyclic, _) | (_, Verdict::Cyclic) => Verdict::Cyclic,
+            (one, another) => one.max(another),
         };
         self.with(other, verdict)
     }
@@ -152,7 +182,7 @@ struct Frame<'a> {
     task: Task<'a>,
     node: Node,
     /// How many levels may still be gone down.
-    remaining: u8,
+    remaining: u32,
     so_far: Outcome,
 }
 
@@ -165,7 +195,16 @@ enum Task<'a> {
     Intersection { left: &'a [Expression], subtract_last: bool },
     /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
     /// met. `computed` says what to ask of a parent.
-    Level { left: Subjects<'a>, met: Vec<Subject>, computed: &'a [(TypeId, RelationId)] },
+    Level {
+        left: Subjects<'a>,
+        met: Vec<Subject>,
+        computed: &'a [(TypeId, RelationId)],
+        to_last: ToLast<'a>,
+        /// These are the relation's own usersets or parents, which `OpenFGA` goes along level by level.
+        own: bool,
+        /// Whether the one that was asked last may be on the last level.
+        may_be_last: bool,
+    },
 }
 
 impl<'a> Evaluation<'a> {
@@ -192,9 +231,11 @@ impl<'a> Evaluation<'a> {
             asker,
             asker_object,
             wildcards_count: true,
+            purpose: Purpose::Check,
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
+            named_in: Vec::new(),
             path_length: 0,
             steps: 0,
             next_interrupt: STEPS_BETWEEN_INTERRUPTS,
@@ -205,6 +246,12 @@ impl<'a> Evaluation<'a> {
     /// The same, but tuples about everybody of the asker's type do not count for the asker.
     pub(super) fn without_wildcards(mut self) -> Self {
         self.wildcards_count = false;
+        self
+    }
+
+    /// The same for another purpose.
+    pub(super) fn with_purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
         self
     }
 
@@ -219,7 +266,7 @@ impl<'a> Evaluation<'a> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
         let question = self.question(relation, object)?;
-        self.check_node(question, go_on)
+        self.check_node(question, LEVELS_WITH_LAST, go_on)
     }
 
     /// The same by numbers.
@@ -229,13 +276,19 @@ impl<'a> Evaluation<'a> {
         object: ObjectId,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<bool, CheckError> {
-        self.check_node(Node { relation, object }, go_on)
+        self.check_node(Node { relation, object }, LEVELS_WITH_LAST, go_on)
     }
 
-    fn check_node(&mut self, question: Node, go_on: &mut dyn FnMut() -> bool) -> Result<bool, CheckError> {
-        match self.verdict(question, LEVELS_MAX, go_on)? {
+    /// The same for so many levels.
+    pub(super) fn check_node(
+        &mut self,
+        question: Node,
+        levels: u32,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        match self.verdict(question, levels, go_on)? {
             Verdict::Allowed => Ok(true),
-            Verdict::Denied | Verdict::Cyclic => Ok(false),
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic => Ok(false),
             Verdict::Failed(position) => {
                 let error = usize::try_from(position).ok().and_then(|position| self.condition_errors.get(position));
                 Err(error.map_or(CheckError::TooMuchWork, |error| error.clone().into()))
@@ -257,7 +310,7 @@ impl<'a> Evaluation<'a> {
     pub(super) fn verdict(
         &mut self,
         question: Node,
-        levels: u8,
+        levels: u32,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Verdict, CheckError> {
         let outcome = self.run(question, levels, go_on);
@@ -277,7 +330,7 @@ impl<'a> Evaluation<'a> {
         self.reachable.get(relation.index()).copied().unwrap_or(false)
     }
 
-    fn run(&mut self, question: Node, levels: u8, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+    fn run(&mut self, question: Node, levels: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
         let first_step = self.steps;
         self.stopped = false;
         let mut answer = self.relation(question, levels);
@@ -289,18 +342,23 @@ impl<'a> Evaluation<'a> {
             if self.steps - first_step > STEPS_MAX {
                 return Err(CheckError::TooMuchWork);
             }
+            answer = answer.map(|answer| self.at_end_of_own(answer));
             let Some(frame) = self.frames.last_mut() else {
                 // No frame is left only when there is an answer; without one, nothing is allowed.
                 return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
             };
-            let decided = answer.take().is_some_and(|answer| frame.take(answer));
+            let of = frame.node.relation;
+            let decided = answer.take().is_some_and(|answer| frame.take(answer, self.purpose));
             let next = if decided { None } else { frame.next() };
             answer = match next {
                 Some(Part::Expression(expression, node, remaining)) => {
                     self.expression(expression, node, remaining, go_on)
                 }
                 Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
-                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
+                Some(Part::TooDeep) => {
+                    let verdict = self.beyond_levels(of);
+                    Some(Outcome { verdict, ..Outcome::TOO_DEEP })
+                }
                 None => self.finish(),
             };
         }
@@ -319,7 +377,7 @@ impl<'a> Evaluation<'a> {
     }
 
     /// The answer about a relation of an object, or a frame that will find it.
-    fn relation(&mut self, node: Node, remaining: u8) -> Option<Outcome> {
+    fn relation(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
         if self.is_asker(node) {
             return Some(Outcome::ALLOWED);
         }
@@ -337,7 +395,7 @@ impl<'a> Evaluation<'a> {
             return Some(outcome);
         }
         if let Some(known) = self.memo.recall(node, remaining) {
-            return Some(known);
+            return Some(self.least(node.relation, known));
         }
         let position = self.path_length;
         self.path_length += 1;
@@ -352,13 +410,17 @@ impl<'a> Evaluation<'a> {
         &mut self,
         expression: &'a Expression,
         node: Node,
-        remaining: u8,
+        remaining: u32,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Option<Outcome> {
         let (task, so_far) = match expression {
             Expression::Direct => match self.direct(node, go_on) {
                 Ok(outcome) => return Some(outcome),
-                Err((left, met, so_far)) => (Task::Level { left, met, computed: &[] }, so_far),
+                Err((left, met, so_far)) => {
+                    let to_last = self.usersets_to_last(node.relation, remaining);
+                    let own = self.has_own_usersets(node.relation);
+                    (Task::Level { left, met, computed: &[], to_last, own, may_be_last: false }, so_far)
+                }
             },
             Expression::Computed(relation) => {
                 return self.relation(Node { relation: *relation, object: node.object }, remaining);
@@ -366,8 +428,10 @@ impl<'a> Evaluation<'a> {
             Expression::TupleToUserset { tupleset, computed } => {
                 let tupleset = Node { relation: *tupleset, object: node.object };
                 let left = self.index.subjects(tupleset);
-                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), !left.is_empty(), go_on);
-                (Task::Level { left, met, computed }, so_far)
+                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), left, None, go_on);
+                let to_last = self.parents_to_last(node.relation, computed, remaining);
+                let own = self.has_own_parents(node.relation);
+                (Task::Level { left, met, computed, to_last, own, may_be_last: false }, so_far)
             }
             Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
             Expression::Intersection(operands) => {
@@ -403,7 +467,7 @@ impl<'a> Evaluation<'a> {
         }
         let mut so_far = Outcome::DENIED;
         for (subject, condition) in conditioned {
-            if !self.names_asker(*subject) {
+            if !self.counts_for_asker(node, *subject, Some(condition)) {
                 continue;
             }
             match self.is_met(condition, go_on) {
@@ -413,7 +477,7 @@ impl<'a> Evaluation<'a> {
             }
         }
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
-        let (met, failed) = self.met(asked, !usersets.is_empty(), go_on);
+        let (met, failed) = self.met(asked, usersets, Some(node.relation), go_on);
         Err((usersets, met, so_far.or(failed)))
     }
 
@@ -429,24 +493,48 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Those whose condition is met. As in `OpenFGA`, a failed condition among the usersets or parents of one object only
-    /// counts where no other of them is left.
+    /// Whether a tuple about a node, with such a user and condition, means the asker.
+    pub(super) fn counts_for_asker(
+        &self,
+        node: Node,
+        subject: Subject,
+        condition: Option<&Arc<StoredCondition>>,
+    ) -> bool {
+        if !self.names_asker(subject) {
+            return false;
+        }
+        match (subject, self.purpose) {
+            (Subject::Object(..), Purpose::Check) => {
+                self.index.of_request(node, subject).is_none_or(|of_request| of_request.is(condition))
+            }
+            (Subject::Object(..) | Subject::Userset(_) | Subject::Wildcard(_), _) => true,
+        }
+    }
+
+    /// Those whose condition is met, of the usersets of a relation or of parents. As in `OpenFGA`, a failed condition only
+    /// counts where no other of those is left that are read together; else it leaves a doubt.
     fn met(
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
-        others: bool,
+        others: Subjects<'a>,
+        relation: Option<RelationId>,
         go_on: &mut dyn FnMut() -> bool,
     ) -> (Vec<Subject>, Outcome) {
-        let (mut met, mut so_far) = (Vec::new(), Outcome::DENIED);
+        let (mut met, mut failed, mut so_far) = (Vec::new(), Vec::new(), Outcome::DENIED);
         for (subject, condition) in conditioned {
             match self.is_met(condition, go_on) {
                 Ok(true) => met.push(*subject),
                 Ok(false) => {}
-                Err(failed) => so_far = failed,
+                Err(Outcome { verdict: Verdict::Failed(position), .. }) => failed.push((*subject, position)),
+                Err(unknown) => so_far = so_far.or(unknown),
             }
         }
-        if others || !met.is_empty() {
-            so_far = Outcome::DENIED;
+        for (subject, position) in failed {
+            let group = self.read_apart(relation, subject);
+            let mut others = others.iter().chain(met.iter().copied());
+            let is_passed_over = others.any(|other| self.read_apart(relation, other) == group);
+            let verdict = if is_passed_over { Verdict::Doubted(position) } else { Verdict::Failed(position) };
+            so_far = so_far.or(Outcome { verdict, ..Outcome::DENIED });
         }
         (met, so_far)
     }
@@ -464,6 +552,9 @@ impl<'a> Evaluation<'a> {
             Ok(context) => condition.is_met(context, self.context),
             Err(error) => Err(error.clone()),
         };
+        if met.is_err() && self.purpose == Purpose::Sets {
+            return Ok(false);
+        }
         met.map_err(|error| {
             let position = u32::try_from(self.condition_errors.len()).unwrap_or(u32::MAX);
             self.condition_errors.push(error);
@@ -477,7 +568,9 @@ impl<'a> Evaluation<'a> {
         let holds = |subject: Subject| subjects.contains(subject);
         let named = match self.asker {
             Asker::Object(type_id, object) => {
-                holds(Subject::Object(type_id, object)) || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
+                let own = Subject::Object(type_id, object);
+                (holds(own) && self.counts_for_asker(node, own, None))
+                    || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
             }
             Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
             // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
@@ -496,7 +589,8 @@ impl<'a> Evaluation<'a> {
         Some(match frame.task {
             Task::Relation { position, mark, .. } => {
                 self.path_length = position;
-                self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark)
+                let outcome = self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark);
+                self.least(frame.node.relation, outcome)
             }
             Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.so_far,
         })
@@ -515,24 +609,33 @@ impl<'a> Evaluation<'a> {
 
 /// What a frame asks for next.
 enum Part<'a> {
-    Expression(&'a Expression, Node, u8),
-    Relation(Node, u8),
+    Expression(&'a Expression, Node, u32),
+    Relation(Node, u32),
     TooDeep,
 }
 
 impl<'a> Frame<'a> {
     /// Takes the answer about a part; whether it decides.
-    fn take(&mut self, answer: Outcome) -> bool {
+    fn take(&mut self, answer: Outcome, purpose: Purpose) -> bool {
         let (answer, deciding) = match &self.task {
             Task::Relation { .. } => {
                 self.so_far = answer;
                 return true;
             }
             Task::Union(_) => (answer, Verdict::Allowed),
-            Task::Level { .. } => (Outcome { height: answer.height.saturating_add(1), ..answer }, Verdict::Allowed),
+            Task::Level { own, may_be_last, .. } => {
+                let height = answer.height.saturating_add(1);
+                let height = match (own, answer.verdict) {
+                    (true, Verdict::Allowed) => height,
+                    // See [`Evaluation::at_end_of_own`].
+                    (true, _) => height.max(OWN_END + 1),
+                    (false, _) => height.max(if *may_be_last { 1 } else { 2 }),
+                };
+                (Outcome { height, ..answer }, Verdict::Allowed)
+            }
             Task::Intersection { left, subtract_last } => {
                 let negate = *subtract_last && left.is_empty();
-                (if negate { answer.negated() } else { answer }, Verdict::Denied)
+                (if negate { answer.negated(purpose) } else { answer }, Verdict::Denied)
             }
         };
         if answer.verdict == deciding {
@@ -552,15 +655,18 @@ impl<'a> Frame<'a> {
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
-            Task::Level { left, met, computed } => {
-                let node = next_node(left, met, computed)?;
-                let Some(below) = remaining.checked_sub(1) else {
-                    // The others are as deep as this one.
-                    *left = Subjects::default();
-                    met.clear();
+            Task::Level { left, met, computed, to_last, may_be_last, .. } => {
+                let next = next_node(left, met, computed)?;
+                *may_be_last = remaining == 1 && to_last.includes(node.relation, next.relation);
+                let Some(below) = below(remaining, *may_be_last) else {
+                    if remaining == 0 || matches!(to_last, ToLast::Never) {
+                        // The others are as deep as this one.
+                        *left = Subjects::default();
+                        met.clear();
+                    }
                     return Some(Part::TooDeep);
                 };
-                Some(Part::Relation(node, below))
+                Some(Part::Relation(next, below))
             }
         }
     }

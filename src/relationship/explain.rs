@@ -16,7 +16,7 @@ mod walk;
 use std::fmt;
 
 use super::condition::ConditionInput;
-use super::evaluator::{CheckError, Evaluation, LEVELS_MAX, Verdict};
+use super::evaluator::{CheckError, Evaluation, LEVELS_WITH_LAST, Verdict};
 use super::tuple::{Object, Relation, User};
 
 pub(super) use walk::State;
@@ -54,6 +54,9 @@ pub enum Outcome {
     Holds,
     /// It does not.
     DoesNotHold,
+    /// It does not, but a failed condition was passed over beside tuples that count: under `but not` it is
+    /// [`Outcome::ConditionFailed`].
+    Doubtful,
     /// It depends on itself, which decides nothing: denied.
     Cycle,
     /// It depends on a condition that cannot be evaluated: no decision.
@@ -217,9 +220,10 @@ impl Outcome {
         if outcomes.contains(&deciding) {
             return deciding;
         }
-        // As in the evaluator: what depends on itself is denied in the end, so it weighs more than what failed.
-        if operator != Operator::Union && outcomes.contains(&Self::Cycle) {
-            return Self::Cycle;
+        // As in the evaluator: what is denied in the end weighs more than what failed.
+        let denied = [Self::Doubtful, Self::Cycle].into_iter().find(|denied| outcomes.contains(denied));
+        if let Some(denied) = denied.filter(|_| operator != Operator::Union) {
+            return denied;
         }
         outcomes.into_iter().fold(neutral, Self::max)
     }
@@ -228,6 +232,7 @@ impl Outcome {
         match self {
             Self::Holds => Self::DoesNotHold,
             Self::DoesNotHold => Self::Holds,
+            Self::Doubtful => Self::ConditionFailed,
             unknown @ (Self::Cycle | Self::ConditionFailed | Self::TooDeep) => unknown,
         }
     }
@@ -238,6 +243,7 @@ impl From<Verdict> for Outcome {
         match verdict {
             Verdict::Allowed => Self::Holds,
             Verdict::Denied => Self::DoesNotHold,
+            Verdict::Doubted(_) => Self::Doubtful,
             Verdict::Cyclic => Self::Cycle,
             Verdict::Failed(_) => Self::ConditionFailed,
             Verdict::TooDeep => Self::TooDeep,
@@ -266,6 +272,6 @@ pub(super) fn explain(
         decision @ (Ok(_) | Err(CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork)) => decision,
     };
     let question = evaluation.question(relation, object)?;
-    let root = state.walk(user, object, evaluation, go_on).relation(question, LEVELS_MAX, None)?;
+    let root = state.walk(user, object, evaluation, go_on).relation(question, LEVELS_WITH_LAST, None)?;
     Ok(Explanation { user: user.clone(), relation: relation.clone(), object: object.clone(), decision, root })
 }

@@ -5,7 +5,8 @@
 //! that no write can change. The parts are a *base*, compact arrays that are made in one go, and above it a few
 //! *layers*, each the changes of some writes. A write adds a layer; [`Index::compact`] keeps layers few and small beside
 //! the base, as in a log-structured merge tree (O'Neil et al., 1996). The contextual tuples of a request are one more
-//! layer, in a clone that only the request sees.
+//! layer, in a clone that only the request sees. They do not take the place of stored ones with the same names: both
+//! are there ([`Index::of_request`] says where that matters).
 
 mod base;
 mod entry;
@@ -114,6 +115,20 @@ pub(super) struct Index {
     /// Of names. Its keys are secret, so nobody can choose names that collide.
     hasher: RandomState,
     count: usize,
+    /// Whether a tuple of the request has the names of another one.
+    has_doubles: bool,
+}
+
+/// A tuple of the request.
+pub(super) struct OfRequest<'a> {
+    condition: Option<&'a Arc<StoredCondition>>,
+}
+
+impl OfRequest<'_> {
+    /// Whether it is the one with this condition, of those in the index.
+    pub(super) fn is(&self, condition: Option<&Arc<StoredCondition>>) -> bool {
+        self.condition.map(Arc::as_ptr) == condition.map(Arc::as_ptr)
+    }
 }
 
 /// What is between a user and a node.
@@ -122,6 +137,14 @@ enum Held {
     Not,
     Plain,
     Conditioned,
+    /// A tuple of the request is beside a stored one.
+    Both,
+}
+
+impl Held {
+    fn includes(self, wanted: Self) -> bool {
+        self == wanted || self == Self::Both
+    }
 }
 
 /// A base in the making.
@@ -147,7 +170,7 @@ impl Bulk {
 impl Index {
     pub(super) fn new() -> Self {
         let base = Base::new(Names::from(ObjectId(0)), &[], &Conditions::default());
-        Self { base: Arc::new(base), layers: Vec::new(), hasher: RandomState::new(), count: 0 }
+        Self { base: Arc::new(base), layers: Vec::new(), hasher: RandomState::new(), count: 0, has_doubles: false }
     }
 
     /// Takes tuples out that are in, and puts tuples in that the model admits. One that is in is replaced: it may have had
@@ -169,21 +192,49 @@ impl Index {
         }
         let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
         for tuple in added {
-            changes.extend(entry::written(program, tuple.borrow(), &mut conditions, |object| {
-                self.find(object).unwrap_or_else(|hash| {
-                    let name = object.as_str();
-                    names.find(hash, name).unwrap_or_else(|| names.push(&self.hasher, hash, name))
-                })
-            }));
+            changes.extend(self.entry(program, tuple.borrow(), &mut conditions, &mut names));
         }
         entry::settle(&mut changes);
         if changes.is_empty() {
             return;
         }
-        let layer = Layer::new(self, names, changes, &conditions);
+        self.add_layer(Layer::new(self, names, changes, &conditions));
+    }
+
+    /// Puts the tuples of a request that the model admits beside those that are in.
+    pub(super) fn put_beside(&mut self, program: &Program, of_request: &[RelationshipTuple]) {
+        let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
+        let mut added: Vec<Entry> = Vec::with_capacity(of_request.len());
+        for tuple in of_request {
+            added.extend(self.entry(program, tuple, &mut conditions, &mut names));
+        }
+        // Stable: those about one node stay in the order of the request.
+        added.sort_by_key(|entry| (entry.node.object, entry.node.relation));
+        if !added.is_empty() {
+            self.add_layer(Layer::of_request(self, names, &added, &conditions));
+        }
+    }
+
+    fn entry(
+        &self,
+        program: &Program,
+        tuple: &RelationshipTuple,
+        conditions: &mut Conditions,
+        names: &mut Names,
+    ) -> Option<Entry> {
+        entry::written(program, tuple, conditions, |object| {
+            self.find(object).unwrap_or_else(|hash| {
+                let name = object.as_str();
+                names.find(hash, name).unwrap_or_else(|| names.push(&self.hasher, hash, name))
+            })
+        })
+    }
+
+    fn add_layer(&mut self, layer: Layer) {
         for (node, tuples) in layer.nodes() {
             let before = self.plain(node).len() + self.conditioned(node).len();
             self.count = self.count + tuples.plain.len() + tuples.conditioned.len() - before;
+            self.has_doubles |= !tuples.of_request.is_empty();
         }
         self.layers.push(Arc::new(layer));
     }
@@ -264,6 +315,22 @@ impl Index {
         self.layered(node).map_or_else(|| self.base.conditioned(node), |tuples| &tuples.conditioned)
     }
 
+    /// The request's tuple, where it stands beside another one about the same node and user. `None` where there is one
+    /// tuple at most.
+    pub(super) fn of_request(&self, node: Node, subject: Subject) -> Option<OfRequest<'_>> {
+        if !self.has_doubles {
+            return None;
+        }
+        let tuples = self.layered(node)?;
+        let (_, condition) = tuples.of_request.iter().find(|(of, _)| *of == subject)?;
+        Some(OfRequest { condition: condition.as_ref() })
+    }
+
+    /// Whether [`Index::of_request`] has anything to say.
+    pub(super) fn has_doubles(&self) -> bool {
+        self.has_doubles
+    }
+
     /// The tuples about a node, if they changed since the base was made.
     fn layered(&self, node: Node) -> Option<&layer::NodeTuples> {
         self.layers.iter().rev().find_map(|layer| layer.tuples(node))
@@ -276,10 +343,14 @@ impl Index {
 
     /// The nodes of the tuples with a condition that name a user, in no order.
     pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
-        self.holdings(subject, Held::Conditioned).filter_map(move |node| {
+        self.holdings(subject, Held::Conditioned).flat_map(move |node| {
             let subjects = self.conditioned(node);
-            let position = subjects.binary_search_by(|(known, _)| known.cmp(&subject)).ok()?;
-            subjects.get(position).map(|(_, condition)| (node, &**condition))
+            let (start, end) = (
+                subjects.partition_point(|(known, _)| *known < subject),
+                subjects.partition_point(|(known, _)| *known <= subject),
+            );
+            let of_subject = subjects.get(start..end).unwrap_or_default();
+            of_subject.iter().map(move |(_, condition)| (node, &**condition))
         })
     }
 
@@ -291,7 +362,8 @@ impl Index {
                 changes = layer::overlaid(&changes, newer);
             }
         }
-        let newer: Vec<Node> = changes.iter().filter(|(_, held)| *held == wanted).map(|(node, _)| *node).collect();
+        let newer: Vec<Node> =
+            changes.iter().filter(|(_, held)| held.includes(wanted)).map(|(node, _)| *node).collect();
         let older = self.base.nodes(subject, wanted).iter().copied();
         older.filter(move |node| changes.binary_search_by_key(node, |(known, _)| *known).is_err()).chain(newer)
     }

@@ -1,7 +1,10 @@
 //! A valid model in the form that the evaluator runs: every name is a number, and what a relation may hold is a table.
 
+pub(super) mod weights;
+
 use std::collections::HashMap;
 
+use self::weights::Weights;
 use super::condition::{CompileError, CompiledCondition, ConditionError};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
@@ -69,6 +72,7 @@ pub(super) struct Program {
     relations: Vec<CompiledRelation>,
     condition_ids: HashMap<String, ConditionId>,
     conditions: Vec<CompiledCondition>,
+    weights: Option<Weights>,
 }
 
 /// A tuple that a model admits, with its names resolved.
@@ -186,6 +190,7 @@ impl Program {
         }
         program.relations = relations;
         program.link_dependents();
+        program.weights = Weights::of(&program);
         Ok(program)
     }
 
@@ -216,12 +221,6 @@ impl Program {
     pub(super) fn admit<'a>(&self, tuple: &'a RelationshipTuple) -> Result<AdmittedTuple<'a>, TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
-        if let ResolvedUser::Userset(userset, object) = &user
-            && *userset == relation
-            && **object == tuple.object
-        {
-            return Err(TupleMisfit::Implicit(tuple.user.to_string()));
-        }
         let conditions = self.get(relation).map_or_else(Vec::new, |r| match &user {
             ResolvedUser::Object(type_id, _) => conditions_of(&r.objects, type_id),
             ResolvedUser::Wildcard(type_id) => conditions_of(&r.wildcards, type_id),
@@ -249,7 +248,18 @@ impl Program {
                 condition: tuple.condition.as_ref().map(|condition| condition.name().to_owned()),
             });
         }
+        if let ResolvedUser::Userset(userset, object) = &user
+            && *userset == relation
+            && **object == tuple.object
+        {
+            return Err(TupleMisfit::Implicit(tuple.user.to_string()));
+        }
         Ok(AdmittedTuple { relation, user, condition })
+    }
+
+    /// `None` where `OpenFGA` has none, either.
+    pub(super) fn weights(&self) -> Option<&Weights> {
+        self.weights.as_ref()
     }
 
     pub(super) fn condition(&self, condition: ConditionId) -> Option<&CompiledCondition> {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::evaluator::{CheckError, Evaluation, candidates, conditions};
+use super::evaluator::expansion::Expansion;
+use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, candidates};
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
-use super::tuple::{Object, Relation, RelationshipTuple, TypeName, USER_BYTES_MAX, User};
+use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
 use super::visible_set::{Bounds, Question, VisibleSet};
 
@@ -107,8 +108,7 @@ impl Snapshot {
         self.index.len()
     }
 
-    /// The same state with more tuples, such as a request's contextual ones. A tuple takes the place of one with the same
-    /// names.
+    /// The same state with more tuples. A tuple takes the place of one with the same names.
     ///
     /// # Errors
     /// The first tuple that does not fit the model, and why.
@@ -121,6 +121,8 @@ impl Snapshot {
     }
 
     /// The state that one request is decided from: with its contextual tuples and its context, which no other request sees.
+    /// A contextual tuple stands beside a stored one with the same names, as in `OpenFGA`: both count, but for a check of
+    /// the very object that they name as the user, which asks the contextual one alone.
     ///
     /// # Errors
     /// See [`ContextualTuplesError`].
@@ -135,7 +137,11 @@ impl Snapshot {
         if contextual_tuples.is_empty() {
             return Ok(self.with_context(context));
         }
-        Ok(self.with_tuples(contextual_tuples)?.with_context(context))
+        self.model.admits_all(contextual_tuples)?;
+        let mut with = self.with_context(context);
+        with.numbering.common.get_or_insert(self.object_count());
+        Arc::make_mut(&mut with.index).put_beside(self.model.program(), contextual_tuples);
+        Ok(with)
     }
 
     /// The same state with values for the parameters of conditions, such as a request's context.
@@ -201,6 +207,7 @@ impl Snapshot {
 
     /// Hands over the same objects, in no order, until `take` or `go_on` says to stop. As in `OpenFGA`, it fails where a
     /// condition fails on the way from the user to the objects; a condition that the way does not come to fails nothing.
+    /// What is further away than a check goes is listed, too, where that is so in `OpenFGA` (see `evaluator::candidates`).
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -214,23 +221,16 @@ impl Snapshot {
     ) -> Result<(), CheckError> {
         let program = self.model.program();
         let target = program.relation_id(type_name.as_str(), relation.as_str())?;
-        let resolved = program.user(user)?;
-        let candidates = candidates::candidates(program, &self.index, &self.context, &resolved, target, go_on)?;
-        let mut evaluation = self.evaluation(user)?;
+        let user_of_list = program.user(user)?;
+        let list = candidates::List { program, index: &self.index, context: &self.context, user: user_of_list, target };
         let own = match user {
             User::Object(object) | User::Userset(object, _) => Some(object),
             User::Wildcard(_) => None,
         };
-        for candidate in candidates {
-            if !evaluation.check_number(target, candidate, go_on)? {
-                continue;
-            }
-            let object = if candidate == ObjectId::UNKNOWN_ASKER { own.cloned() } else { self.object(candidate.0) };
-            if object.is_some_and(|object| !take(&object)) {
-                return Ok(());
-            }
-        }
-        Ok(())
+        list.for_objects(self.evaluation(user)?, go_on, &mut |number| {
+            let object = if number == ObjectId::UNKNOWN_ASKER { own.cloned() } else { self.object(number.0) };
+            object.is_none_or(|object| take(&object))
+        })
     }
 
     /// The objects of a type that the user holds the relation on, by number. Its cost follows what the user holds. What
@@ -382,8 +382,13 @@ impl Snapshot {
         if !self.can_list_users(object, relation, filter, go_on)? {
             return Ok(());
         }
+        let holds = |evaluation: Evaluation<'_>, go_on: &mut dyn FnMut() -> bool| {
+            let mut evaluation = evaluation.with_purpose(Purpose::Users);
+            let question = evaluation.question(relation, object)?;
+            evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)
+        };
         let everybody = User::Wildcard(filter.type_name.clone());
-        let open_to_all = filter.relation.is_none() && self.evaluation(&everybody)?.check(relation, object, go_on)?;
+        let open_to_all = filter.relation.is_none() && holds(self.evaluation(&everybody)?, go_on)?;
         if open_to_all && !take(everybody) {
             return Ok(());
         }
@@ -399,8 +404,8 @@ impl Snapshot {
             if !go_on() {
                 return Err(CheckError::Interrupted);
             }
-            let listed = self.evaluation(&user)?.check(relation, object, go_on)?
-                && (!open_to_all || self.evaluation(&user)?.without_wildcards().check(relation, object, go_on)?);
+            let listed = holds(self.evaluation(&user)?, go_on)?
+                && (!open_to_all || holds(self.evaluation(&user)?.without_wildcards(), go_on)?);
             if listed && !take(user) {
                 return Ok(());
             }
@@ -408,7 +413,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Whether such users can be on the object at all. Fails where a condition fails on the way from the object to them.
+    /// Whether such users can be on the object at all. Fails where a condition fails on the way from the object to them, and
+    /// where a way is too long.
     fn can_list_users(
         &self,
         object: &Object,
@@ -423,9 +429,8 @@ impl Snapshot {
         if !candidates::leads_to(program, type_id, userset.transpose()?, target) {
             return Ok(false);
         }
-        if let Some(object) = self.index.object(object) {
-            conditions::check_all(program, &self.index, &self.context, Node { relation: target, object }, go_on)?;
-        }
+        let object = self.index.object(object).unwrap_or(ObjectId::UNKNOWN);
+        Expansion::new(program, &self.index, &self.context, go_on).look_through(Node { relation: target, object })?;
         Ok(true)
     }
 
@@ -454,5 +459,5 @@ impl Snapshot {
 /// An object by its name in the index.
 fn named(name: &str) -> Option<Object> {
     // Some are known as users only, and those may have longer names.
-    Object::parse_within(name, USER_BYTES_MAX).ok()
+    Object::parse_any_length(name).ok()
 }

@@ -1,7 +1,8 @@
 //! The words of a relationship tuple, each a type that cannot hold a malformed value.
 //!
-//! The limits are `OpenFGA`'s: a user has at most 512 bytes, an object 256, a type name 254, a relation 50. Names are
-//! compared byte by byte: no case folding, no Unicode normalization.
+//! The limits are `OpenFGA`'s: a user has at most 512 bytes, an object 256 characters, a type name 254, a relation 50.
+//! Names are compared byte by byte: no case folding, no Unicode normalization. Of all white space only the space itself
+//! and control characters are refused, as in `OpenFGA`.
 
 mod condition;
 
@@ -9,16 +10,17 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(super) use condition::canonical_value;
+pub(crate) use condition::is_clean;
 pub use condition::{CONTEXT_BYTES_MAX, TupleCondition};
 
-/// Longest `type:id`, in bytes.
-pub const OBJECT_BYTES_MAX: usize = 256;
+/// Longest `type:id`, in characters.
+pub const OBJECT_CHARS_MAX: usize = 256;
 /// Longest user (`type:id`, `type:*` or `type:id#relation`), in bytes.
 pub const USER_BYTES_MAX: usize = 512;
-/// Longest type name, in bytes.
-pub const TYPE_BYTES_MAX: usize = 254;
-/// Longest relation name, in bytes.
-pub const RELATION_BYTES_MAX: usize = 50;
+/// Longest type name, in characters.
+pub const TYPE_CHARS_MAX: usize = 254;
+/// Longest relation name, in characters.
+pub const RELATION_CHARS_MAX: usize = 50;
 
 /// Why a name was refused. The text names the value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -86,17 +88,24 @@ pub struct RelationshipTuple {
     pub condition: Option<TupleCondition>,
 }
 
-fn check_name(what: &'static str, value: &str, bytes_max: usize) -> Result<(), ParseError> {
+fn check_name(what: &'static str, value: &str, chars_max: usize) -> Result<(), ParseError> {
     if value.is_empty() {
         return Err(ParseError::new(what, value, "must not be empty"));
     }
-    if value.len() > bytes_max {
-        let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
-        return Err(ParseError::new(what, value, rule));
-    }
-    let bad = |c: char| matches!(c, ':' | '#' | '@') || c.is_whitespace() || c.is_control();
+    check_length(what, value, chars_max)?;
+    let bad = |c: char| matches!(c, ':' | '#' | '@' | ' ') || c.is_control();
     if value.contains(bad) {
-        return Err(ParseError::new(what, value, "must not contain `:`, `#`, `@`, white space or control characters"));
+        return Err(ParseError::new(what, value, "must not contain `:`, `#`, `@`, spaces or control characters"));
+    }
+    Ok(())
+}
+
+fn check_length(what: &'static str, value: &str, chars_max: usize) -> Result<(), ParseError> {
+    // A character has at least one byte, so that short names need not be counted.
+    let chars = if value.len() > chars_max { value.chars().count() } else { 0 };
+    if chars > chars_max {
+        let rule = format!("has {chars} characters, at most {chars_max} are allowed");
+        return Err(ParseError::new(what, value, rule));
     }
     Ok(())
 }
@@ -107,7 +116,7 @@ impl TypeName {
     /// # Errors
     /// When it is empty, too long, or holds a reserved, space or control character.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
-        check_name("type", value, TYPE_BYTES_MAX)?;
+        check_name("type", value, TYPE_CHARS_MAX)?;
         Ok(Self(value.into()))
     }
 
@@ -124,7 +133,7 @@ impl Relation {
     /// # Errors
     /// When it is empty, too long, or holds a reserved, space or control character.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
-        check_name("relation", value, RELATION_BYTES_MAX)?;
+        check_name("relation", value, RELATION_CHARS_MAX)?;
         Ok(Self(value.into()))
     }
 
@@ -139,22 +148,19 @@ impl Object {
     /// Parses `type:id`.
     ///
     /// # Errors
-    /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, white space or control characters.
+    /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, a space or control characters.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
-        Self::parse_within(value, OBJECT_BYTES_MAX)
+        check_length("object", value, OBJECT_CHARS_MAX)?;
+        Self::parse_any_length(value)
     }
 
-    /// An object that stands as a user may be longer.
-    pub(super) fn parse_within(value: &str, bytes_max: usize) -> Result<Self, ParseError> {
+    /// An object that stands as a user has the bounds of a user.
+    pub(super) fn parse_any_length(value: &str) -> Result<Self, ParseError> {
         const WHAT: &str = "object";
-        if value.len() > bytes_max {
-            let rule = format!("has {} bytes, at most {bytes_max} are allowed", value.len());
-            return Err(ParseError::new(WHAT, value, rule));
-        }
         let Some((type_name, id)) = value.split_once(':') else {
             return Err(ParseError::new(WHAT, value, "must have the form `type:id`"));
         };
-        check_name(WHAT, type_name, TYPE_BYTES_MAX)
+        check_name(WHAT, type_name, TYPE_CHARS_MAX)
             .map_err(|e| ParseError::new(WHAT, value, format!("has a type that {}", e.rule)))?;
         if id.is_empty() {
             return Err(ParseError::new(WHAT, value, "has no id after `:`"));
@@ -162,11 +168,11 @@ impl Object {
         if id == "*" {
             return Err(ParseError::new(WHAT, value, "is a wildcard; name one object"));
         }
-        if id.contains(|c: char| matches!(c, ':' | '#') || c.is_whitespace() || c.is_control()) {
+        if id.contains(|c: char| matches!(c, ':' | '#' | ' ') || c.is_control()) {
             return Err(ParseError::new(
                 WHAT,
                 value,
-                "has an id that contains `:`, `#`, white space or a control character",
+                "has an id that contains `:`, `#`, a space or a control character",
             ));
         }
         let Ok(colon) = u16::try_from(type_name.len()) else {
@@ -207,13 +213,16 @@ impl User {
             return Err(ParseError::new(WHAT, value, rule));
         }
         if let Some((object, relation)) = value.split_once('#') {
-            let object = Object::parse_within(object, USER_BYTES_MAX).map_err(as_user)?;
+            let object = Object::parse_any_length(object).map_err(as_user)?;
+            if object.id().contains('*') || relation.contains('*') {
+                return Err(ParseError::new(WHAT, value, "is a userset with `*` in it"));
+            }
             return Ok(Self::Userset(object, Relation::parse(relation).map_err(as_user)?));
         }
         if let Some(type_name) = value.strip_suffix(":*") {
             return Ok(Self::Wildcard(TypeName::parse(type_name).map_err(as_user)?));
         }
-        Ok(Self::Object(Object::parse_within(value, USER_BYTES_MAX).map_err(as_user)?))
+        Ok(Self::Object(Object::parse_any_length(value).map_err(as_user)?))
     }
 
     /// The type of the user: of the object, of the userset's object, or of the wildcard.
@@ -329,11 +338,15 @@ mod tests {
         refused("", "must have the form");
         refused(":anne", "must not be empty");
         refused("user:", "no id");
-        refused("user:an ne", "white space");
+        refused("user:an ne", "a space");
+        refused("user:an\u{a0}ne\u{2003}\u{202e}", nothing_wrong);
+        refused("user:an\u{85}ne", "control character");
         refused("user:a\u{0}b", "control character");
         refused("user:a:b", "contains `:`");
         refused("group:eng#", "must not be empty");
         refused("group:*#member", "wildcard");
+        refused("group:a*#member", "with `*`");
+        refused("group:a#*", "with `*`");
         refused("group:eng#member#member", "must not contain");
         refused(&format!("user:{}", "a".repeat(508)), "513 bytes");
     }

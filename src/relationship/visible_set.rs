@@ -128,7 +128,7 @@ impl<'a> Question<'a> {
         if !asker.subjects().any(is_named) {
             return Ok(none);
         }
-        if !graph.is_direct() {
+        if !graph.is_direct() || self.index.has_doubles() {
             return Ok((0, None));
         }
         let about_target = |node: &Node| node.relation == self.relation;

@@ -1,13 +1,17 @@
 //! Page tokens: where the next page of one search begins.
 //!
-//! A token says after which chunk to go on, by score and id, so pages stay consistent while the corpus changes: what is
-//! new shows up in its place, what is gone is missed by nobody, and a chunk whose score did not change comes once. It is
-//! authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the search depends on: the whole
+//! A token says after which chunk to go on, by score and id. A cosine depends on one chunk alone, so pages of a vector query
+//! stay consistent while the corpus changes: what is new shows up in its place, what is gone is missed by nobody, and no
+//! chunk comes twice. The score of a text or hybrid query depends on everything that the user may see. Its token also holds
+//! a digest of the pages before, and there is a next page only while those would be answered alike; else the search begins
+//! anew. So all pages together are one answer. What the user may not see enters neither, so it ends no paging.
+//!
+//! It is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the search depends on: the whole
 //! principal, collection, query, filter, number and lowest score of chunks, relation and authorization model. It holds
 //! nothing but what the caller has seen already, and counts only what was permitted.
 //!
-//! INVARIANT (one refusal): a token that was changed, is another's or another search's, or has expired, is refused with
-//! the same words.
+//! INVARIANT (one refusal): a token that was changed, is another's or another search's, has expired, or goes on after pages
+//! that changed, is refused with the same words.
 
 use std::cmp::Ordering;
 use std::mem::discriminant;
@@ -19,15 +23,17 @@ use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::{FieldViolation, RetrievalRequest};
+use crate::authz::enforce::Permitted;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
 use crate::relationship::Relation;
 
 /// Shortest secret of replicas that share their pages.
 pub const KEY_BYTES_MIN: usize = 32;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const MAC_BYTES: usize = 32;
-/// Version, expiry, score, number of chunks.
-const HEAD_BYTES: usize = 1 + 8 + 4 + 4;
+const DIGEST_BYTES: usize = 32;
+/// Version, expiry, score, number of chunks, digest of them.
+const HEAD_BYTES: usize = 1 + 8 + 4 + 4 + DIGEST_BYTES;
 const REFUSED: &str = "is not a page of this search, or has expired; ask for the first page again";
 
 /// Makes and reads tokens. A clone has the same key.
@@ -46,10 +52,16 @@ pub(super) struct Place {
     pub(super) chunk_id: String,
     /// Chunks on all pages before.
     pub(super) returned: u32,
+    /// These chunks, where the ranking must not have changed.
+    pub(super) answered: Option<Answered>,
 }
 
+/// A digest of the chunks of an answer, with their scores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answered([u8; DIGEST_BYTES]);
+
 /// What a token belongs to: a digest of the search.
-pub(super) struct Binding([u8; 32]);
+pub(super) struct Binding([u8; DIGEST_BYTES]);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +109,7 @@ impl Pages {
         token.extend(expires_at.to_be_bytes());
         token.extend(place.score.to_bits().to_be_bytes());
         token.extend(place.returned.to_be_bytes());
+        token.extend(place.answered.map_or([0; DIGEST_BYTES], |answered| answered.0));
         token.extend(place.chunk_id.as_bytes());
         let mac = hmac::sign(&self.key, &authenticated(&token, binding));
         token.extend(mac.as_ref());
@@ -108,7 +121,7 @@ impl Pages {
     /// # Errors
     /// See the invariant of the module.
     pub(super) fn open(&self, token: &str, binding: &Binding, now: Duration) -> Result<Place, FieldViolation> {
-        self.read(token, binding, now).ok_or_else(|| FieldViolation::new("page_token", REFUSED))
+        self.read(token, binding, now).ok_or_else(refused)
     }
 
     fn read(&self, token: &str, binding: &Binding, now: Duration) -> Option<Place> {
@@ -121,12 +134,14 @@ impl Pages {
         let (version, rest) = content.split_first()?;
         let (expires_at, rest) = rest.split_first_chunk::<8>()?;
         let (score, rest) = rest.split_first_chunk::<4>()?;
-        let (returned, chunk_id) = rest.split_first_chunk::<4>()?;
+        let (returned, rest) = rest.split_first_chunk::<4>()?;
+        let (answered, chunk_id) = rest.split_first_chunk::<DIGEST_BYTES>()?;
         let is_current = now.as_millis() < u128::from(u64::from_be_bytes(*expires_at));
         let place = Place {
             score: f32::from_bits(u32::from_be_bytes(*score)),
             chunk_id: String::from_utf8(chunk_id.to_vec()).ok()?,
             returned: u32::from_be_bytes(*returned),
+            answered: Some(*answered).filter(|answered| *answered != [0; DIGEST_BYTES]).map(Answered),
         };
         (*version == VERSION && is_current && place.score.is_finite()).then_some(place)
     }
@@ -140,6 +155,27 @@ impl Place {
             Some(Ordering::Equal) => candidate.chunk_id > self.chunk_id,
             Some(Ordering::Greater) | None => false,
         }
+    }
+
+    /// Whether the pages before would be answered as they were.
+    ///
+    /// # Errors
+    /// See the invariant of the module.
+    pub(super) fn check_unchanged(&self, earlier: &[Permitted<Candidate>]) -> Result<(), FieldViolation> {
+        let earlier = || Answered::of(earlier.iter().map(|c| (c.item().chunk_id.as_str(), c.item().score)));
+        if self.answered.is_none_or(|answered| answered == earlier()) { Ok(()) } else { Err(refused()) }
+    }
+}
+
+impl Answered {
+    pub(super) fn of<'c>(chunks: impl Iterator<Item = (&'c str, f32)>) -> Self {
+        let mut digest = Context::new(&SHA256);
+        for (chunk_id, score) in chunks {
+            digest.update(&score.to_bits().to_be_bytes());
+            digest.update(&length(chunk_id));
+            digest.update(chunk_id.as_bytes());
+        }
+        Self(finished(digest))
     }
 }
 
@@ -172,15 +208,27 @@ impl Binding {
             format!("{model_id:?}"),
         ];
         for part in &parts {
-            digest.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            digest.update(&length(part));
             digest.update(part.as_bytes());
         }
-        let mut binding = [0; 32];
-        for (to, from) in binding.iter_mut().zip(digest.finish().as_ref()) {
-            *to = *from;
-        }
-        Self(binding)
+        Self(finished(digest))
     }
+}
+
+fn refused() -> FieldViolation {
+    FieldViolation::new("page_token", REFUSED)
+}
+
+fn length(text: &str) -> [u8; 8] {
+    u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes()
+}
+
+fn finished(digest: Context) -> [u8; DIGEST_BYTES] {
+    let mut bytes = [0; DIGEST_BYTES];
+    for (to, from) in bytes.iter_mut().zip(digest.finish().as_ref()) {
+        *to = *from;
+    }
+    bytes
 }
 
 /// The digest has a fixed length and comes last, so no content can reach into it.
@@ -217,7 +265,27 @@ mod tests {
     }
 
     fn place() -> Place {
-        Place { score: 0.25, chunk_id: "handbook/1#2".to_owned(), returned: 10 }
+        let answered = Some(Answered::of([("handbook/1#1", 0.5), ("handbook/1#2", 0.25)].into_iter()));
+        Place { score: 0.25, chunk_id: "handbook/1#2".to_owned(), returned: 10, answered }
+    }
+
+    #[test]
+    fn every_part_of_an_answer_is_in_its_digest() {
+        let answered = |chunks: &[(&str, f32)]| Answered::of(chunks.iter().copied());
+        let apart: [&[(&str, f32)]; 7] = [
+            &[],
+            &[("a", 0.5)],
+            &[("b", 0.5)],
+            &[("a", 0.5_f32.next_up())],
+            &[("a", 0.5), ("b", 0.5)],
+            &[("b", 0.5), ("a", 0.5)],
+            &[("a", 0.5), ("b", 0.5), ("c", 0.5)],
+        ];
+        for (place, one) in apart.iter().enumerate() {
+            for (other_place, other) in apart.iter().enumerate() {
+                assert_eq!(answered(one) == answered(other), place == other_place, "{one:?} {other:?}");
+            }
+        }
     }
 
     #[test]
@@ -225,6 +293,8 @@ mod tests {
         let (binding, other) = (Binding([1; 32]), Binding([2; 32]));
         let token = pages().seal(&place(), &binding, HOUR);
         assert_eq!(pages().open(&token, &binding, HOUR), Ok(place()));
+        let by_cosine = Place { answered: None, ..place() };
+        assert_eq!(pages().open(&pages().seal(&by_cosine, &binding, HOUR), &binding, HOUR), Ok(by_cosine));
         let refused = Err(FieldViolation::new("page_token", REFUSED));
         assert_eq!(pages().open(&token, &other, HOUR), refused);
         assert_eq!(pages().open(&token, &binding, 2 * HOUR), refused, "expired");

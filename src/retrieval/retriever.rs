@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::page::{Binding, Place};
+use super::page::{Answered, Binding, Place};
 use super::pass_rates::{Key, PassRates};
 use super::plan::{self, Found, NoPlan, Plan, Situation};
 use super::stages::{Stage, StageTimes};
@@ -135,8 +135,7 @@ impl Retriever {
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
-        let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-        let top_k = request.top_k.min(details_max);
+        let top_k = top_k(request, principal);
         let binding = match &request.page {
             Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
             None => None,
@@ -152,9 +151,9 @@ impl Retriever {
         let mut stages = StageTimes::default();
         let visible = stages.measure(Stage::Authorize, known_visible_set(&enforcer, table.as_ref())).await?;
         let rate = self.rate_key(request);
-        let earlier = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
+        let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
         let mut situation = Situation {
-            top_k: top_k.saturating_add(earlier),
+            top_k: top_k.saturating_add(returned),
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
@@ -188,7 +187,8 @@ impl Retriever {
             let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
             check_candidates(&candidates, search.limit)?;
             let exhausted = candidates.len() < search.limit;
-            if let Some(before) = &before {
+            // What was on a page before is not looked at again, unless it must be found unchanged.
+            if let Some(before) = before.as_ref().filter(|before| before.answered.is_none()) {
                 candidates.retain(|candidate| before.is_before(candidate));
             }
             let all = candidates.len();
@@ -196,6 +196,7 @@ impl Retriever {
             let counted = search.per_document_max.take().is_some();
             let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
             let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
+            let (earlier, permitted) = split_by_page(permitted, before.as_ref());
             answer.plan.rounds.push(round(plan, found, started.elapsed()));
             if !is_scoped {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
@@ -209,6 +210,8 @@ impl Retriever {
             let better = if is_scoped { None } else { better_plan(&situation) };
             let may_go_on = !exhausted && (next.is_some() || better.is_some());
             if permitted.len() >= top_k || !may_go_on {
+                let unchanged = before.as_ref().map_or(Ok(()), |before| before.check_unchanged(&earlier));
+                unchanged.map_err(|violation| RetrievalError::Invalid(vec![violation]))?;
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
                 let hydrating = self.hydrate(principal, collection, permitted, wanted, deadline);
                 answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
@@ -217,7 +220,7 @@ impl Retriever {
                 if answer.chunks.len() == top_k {
                     // As many as the token's details give is not as many as were wanted.
                     answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, earlier);
+                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, &earlier));
                     return Ok(answer);
                 }
                 if exhausted {
@@ -292,7 +295,7 @@ impl Retriever {
     fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
         Situation {
             top_k: 0,
-            needs_visible_set: matches!(query, Query::Text(_) | Query::Hybrid { .. }),
+            needs_visible_set: needs_visible_set(query),
             guards: None,
             visible: None,
             pass_rate: None,
@@ -332,16 +335,22 @@ impl Retriever {
         request: &RetrievalRequest,
         binding: Option<&Binding>,
         answer: &Retrieval,
-        earlier: usize,
+        (returned, earlier): (usize, &[Permitted<Candidate>]),
     ) -> Option<String> {
         let (binding, last) = (binding?, answer.chunks.last()?);
         if answer.completion != Completion::Complete || request.principal.is_narrowed() {
             return None;
         }
+        let answered = || {
+            let earlier = earlier.iter().map(|candidate| (candidate.item().chunk_id.as_str(), candidate.item().score));
+            let chunks = answer.chunks.iter().map(|retrieved| (retrieved.chunk.item().id.as_str(), retrieved.score));
+            Answered::of(earlier.chain(chunks))
+        };
         let place = Place {
             score: last.score,
             chunk_id: last.chunk.item().id.clone(),
-            returned: u32::try_from(earlier.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
+            returned: u32::try_from(returned.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
+            answered: needs_visible_set(&request.query).then(answered),
         };
         Some(self.config.pages.seal(&place, binding, since_1970()))
     }
@@ -424,6 +433,11 @@ impl Narrowing for AuthorizationDetails {
     }
 }
 
+/// Whether scores depend on what else the principal may see: on its statistics (BM25), or on its ranks.
+fn needs_visible_set(query: &Query) -> bool {
+    matches!(query, Query::Text(_) | Query::Hybrid { .. })
+}
+
 fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), RetrievalError> {
     let collection = &request.collection;
     let (has_text, vector) = match &request.query {
@@ -482,6 +496,21 @@ async fn visible_positions(
 
 fn count(positions: &RoaringBitmap) -> usize {
     usize::try_from(positions.len()).unwrap_or(usize::MAX)
+}
+
+/// As many as are wanted and the token's details leave.
+fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
+    let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    request.top_k.min(details_max)
+}
+
+/// What was on the pages before, and the rest.
+fn split_by_page(
+    permitted: Vec<Permitted<Candidate>>,
+    before: Option<&Place>,
+) -> (Vec<Permitted<Candidate>>, Vec<Permitted<Candidate>>) {
+    let is_earlier = |candidate: &Permitted<Candidate>| before.is_some_and(|place| !place.is_before(candidate.item()));
+    permitted.into_iter().partition(is_earlier)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

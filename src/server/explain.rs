@@ -153,7 +153,7 @@ async fn guard_of(chunk: message::ChunkReference, vector_store: &dyn VectorStore
 fn step_message(step: Step) -> message::ExplanationStep {
     let outcome = match step.outcome {
         Outcome::Holds => message::ExplanationOutcome::Holds,
-        Outcome::DoesNotHold => message::ExplanationOutcome::DoesNotHold,
+        Outcome::DoesNotHold | Outcome::Doubtful => message::ExplanationOutcome::DoesNotHold,
         Outcome::Cycle => message::ExplanationOutcome::Cycle,
         Outcome::ConditionFailed => message::ExplanationOutcome::ConditionFailed,
         Outcome::TooDeep => message::ExplanationOutcome::TooDeep,

@@ -13,6 +13,7 @@ mod rules;
 mod stores;
 mod token;
 mod tuples;
+mod userset;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use tonic::{Request, Response, Status};
 use self::refusal::{Number, Refusal};
 use super::deadline::deadline;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
+use crate::proto::openfga_model as wire;
 use crate::relationship::RelationshipTuple;
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
@@ -111,15 +113,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
     })
 }
 
-fn store_of(stores: &RelationshipStores, id: &str) -> Result<RelationshipStore, Refusal> {
-    // Its form was checked; what is left is a number too large for an id, which no store has.
-    let id = StoreId::parse(id).ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
-    Ok(stores.store(id))
+/// The store of an id whose form was checked; one that was never made is empty. So is one whose id is a number too large
+/// to be given to any.
+fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
+    stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
 }
 
 /// The version of the model that a request names, or the latest.
 fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, Refusal> {
-    let store = store_of(stores, store_id)?;
+    let store = store_of(stores, store_id);
     let found = if model_id.is_empty() { store.latest_model_id()? } else { ModelId::parse(model_id) };
     let snapshot = found.map(|id| store.snapshot_under(id)).transpose()?.flatten();
     match (found, snapshot) {
@@ -188,7 +190,7 @@ impl OpenFGAService for OpenFgaApi {
 
     async fn write_authorization_model(
         &self,
-        request: Request<api::WriteAuthorizationModelRequest>,
+        request: Request<wire::WriteAuthorizationModelRequest>,
     ) -> Result<Response<api::WriteAuthorizationModelResponse>, Status> {
         let request = request.into_inner();
         rules::write_authorization_model(&request)?;
@@ -198,7 +200,7 @@ impl OpenFGAService for OpenFgaApi {
     async fn read_authorization_model(
         &self,
         request: Request<api::ReadAuthorizationModelRequest>,
-    ) -> Result<Response<api::ReadAuthorizationModelResponse>, Status> {
+    ) -> Result<Response<wire::ReadAuthorizationModelResponse>, Status> {
         let request = request.into_inner();
         rules::read_authorization_model(&request)?;
         self.run(move |stores| stores::read_model(stores, &request)).await
@@ -207,7 +209,7 @@ impl OpenFGAService for OpenFgaApi {
     async fn read_authorization_models(
         &self,
         request: Request<api::ReadAuthorizationModelsRequest>,
-    ) -> Result<Response<api::ReadAuthorizationModelsResponse>, Status> {
+    ) -> Result<Response<wire::ReadAuthorizationModelsResponse>, Status> {
         let request = request.into_inner();
         rules::read_authorization_models(&request)?;
         self.run(move |stores| stores::read_models(stores, &request)).await

@@ -22,6 +22,8 @@ pub(crate) const CHECKS_PER_BATCH: usize = 50;
 pub(crate) enum Reply {
     Allowed(bool),
     Listed(BTreeSet<String>),
+    /// What `Expand` says, as JSON; parents are sorted.
+    Tree(String),
     Refused(Option<u32>, String),
 }
 
@@ -166,13 +168,27 @@ impl Answers {
         }
     }
 
+    /// One level of a definition; servers have that only.
+    pub(crate) async fn expand(&mut self, object: &str, relation: &str, extra: &Extra) -> Reply {
+        let Self::Api(conversation) = self else { panic!("the library has no Expand") };
+        let mut request = with(json!({ "tuple_key": { "object": object, "relation": relation } }), extra);
+        if let Value::Object(fields) = &mut request {
+            fields.remove("context");
+        }
+        reply(conversation.call("Expand", request).await, |message| {
+            let mut message = message.clone();
+            sort_parents(&mut message);
+            Reply::Tree(message.to_string())
+        })
+    }
+
     /// One request for each filter, as the API takes only one.
     pub(crate) async fn list_users(&mut self, request: &ListUsersRequest, extra: &Extra) -> Reply {
         let mut all = BTreeSet::new();
         for filter in &request.filters {
             match self.list_users_of(filter, request, extra).await {
                 Reply::Listed(listed) => all.extend(listed),
-                other @ (Reply::Allowed(_) | Reply::Refused(..)) => return other,
+                other @ (Reply::Allowed(_) | Reply::Tree(_) | Reply::Refused(..)) => return other,
             }
         }
         Reply::Listed(all)
@@ -308,5 +324,19 @@ fn named(name: &str) -> Option<u32> {
         "invalid_tuple" => Some(2027),
         "internal_error" => Some(4000),
         _ => None,
+    }
+}
+
+/// The order of parents is that of tuples in the store.
+fn sort_parents(tree: &mut Value) {
+    match tree {
+        Value::Object(fields) => {
+            if let Some(Value::Array(parents)) = fields.get_mut("computed") {
+                parents.sort_by_key(ToString::to_string);
+            }
+            fields.values_mut().for_each(sort_parents);
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort_parents),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

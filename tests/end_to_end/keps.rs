@@ -1,6 +1,7 @@
 //! Real input: 617 design documents with the access structure of the project that wrote them. Every answer is compared,
 //! chunk for chunk and score for score, with a slow and obvious evaluation: the oracle decides from the tuples which
-//! documents a person may read, and BM25 is computed by hand over the chunks of those.
+//! documents a person may read, and BM25, cosines and their fusion are computed by hand over the chunks of those. The
+//! vectors are made from the words of the texts.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -10,14 +11,17 @@ use crate::running::{Running, config};
 use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{Completion, Recall, RetrieveRequest};
+use ragward::proto::retrieval::{Completion, Hybrid, Recall, RetrieveRequest, RetrieveResponse, Vector};
 use ragward::relationship::store_file::{self, StoreFile};
 use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
 const PEOPLE: usize = 40;
+/// Of these, one in so many also asks by vector and by both.
+const VECTOR_PEOPLE_STEP: usize = 5;
 const TOP_K: usize = 10;
+const DIMENSION: usize = 48;
 
 /// A chunk as the brute-force search sees it.
 struct Page {
@@ -25,7 +29,12 @@ struct Page {
     guard: String,
     terms: HashMap<String, u32>,
     length: u32,
+    /// Of length 1.
+    vector: Vec<f32>,
 }
+
+/// Best first.
+type Ranking = Vec<(String, f32)>;
 
 /// The words of a text, folded and stemmed.
 fn words(stemmer: &Stemmer, text: &str) -> Vec<String> {
@@ -33,23 +42,74 @@ fn words(stemmer: &Stemmer, text: &str) -> Vec<String> {
     folded.unicode_words().filter(|word| word.len() <= 128).map(|word| stemmer.stem(word).into_owned()).collect()
 }
 
-fn page(stemmer: &Stemmer, chunk: &ragward::chunk::Chunk) -> Page {
+/// Each word adds 1 or takes 1 from one number (FNV-1a chooses), and one number is the same for all, so that no text is
+/// without a direction.
+fn hashed(words: &[String]) -> Vec<f32> {
+    let mut vector = vec![0.0; DIMENSION];
+    vector[0] = 0.5;
+    for word in words {
+        let hash = word
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let place = usize::try_from((hash >> 8) % (DIMENSION as u64 - 1)).unwrap();
+        vector[1 + place] += if hash & 1 == 0 { 1.0 } else { -1.0 };
+    }
+    vector
+}
+
+fn direction(vector: &[f32]) -> Vec<f32> {
+    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
+    vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
+}
+
+fn page(chunk: &ragward::chunk::Chunk, words: Vec<String>) -> Page {
+    let vector = direction(&hashed(&words));
     let mut terms: HashMap<String, u32> = HashMap::new();
-    for word in words(stemmer, &chunk.text) {
+    for word in words {
         *terms.entry(word).or_default() += 1;
     }
     let length = terms.values().sum();
-    Page { id: chunk.id.clone(), guard: chunk.guard.to_string(), terms, length }
+    Page { id: chunk.id.clone(), guard: chunk.guard.to_string(), terms, length, vector }
 }
 
-/// BM25 over the visible pages and nothing else; best first, ties by id.
-fn brute_force(visible: &[&Page], query: &[String]) -> Vec<(String, f32)> {
+fn ranked(mut scores: Ranking) -> Ranking {
+    scores.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    scores
+}
+
+/// Cosines with the visible pages, each from sixteen sums side by side, as the engine promises to add.
+fn by_vector(visible: &[&Page], query: &[f32]) -> Ranking {
+    const SUMS: usize = 16;
+    let query = direction(query);
+    let cosine = |page: &&Page| {
+        let mut sums = [0.0_f32; SUMS];
+        for (place, (x, y)) in query.iter().zip(&page.vector).enumerate() {
+            sums[place % SUMS] += x * y;
+        }
+        (page.id.clone(), sums.iter().sum::<f32>() + 0.0)
+    };
+    ranked(visible.iter().map(cosine).collect())
+}
+
+/// The sum of 1 / (60 + rank) over the first thousand of both.
+fn fused(rankings: [&Ranking; 2]) -> Ranking {
+    let mut scores: HashMap<&str, f64> = HashMap::new();
+    for ranking in rankings {
+        for (rank, (id, _)) in (1..).zip(ranking.iter().take(1_000)) {
+            *scores.entry(id).or_default() += 1.0 / (60.0 + f64::from(rank));
+        }
+    }
+    ranked(scores.into_iter().map(|(id, score)| (id.to_owned(), score as f32)).collect())
+}
+
+/// BM25 over the visible pages and nothing else.
+fn by_text(visible: &[&Page], query: &[String]) -> Ranking {
     let count = visible.iter().filter(|page| page.length > 0).count() as f64;
     let average = visible.iter().map(|page| f64::from(page.length)).sum::<f64>() / count;
     let holds = |term: &String| visible.iter().filter(|page| page.terms.contains_key(term)).count() as f64;
     let idf: Vec<f64> =
         query.iter().map(|term| (1.0 + (count - holds(term) + 0.5) / (holds(term) + 0.5)).ln()).collect();
-    let mut scored: Vec<(String, f32)> = Vec::new();
+    let mut scored: Ranking = Vec::new();
     for page in visible {
         let mut score = 0.0;
         for (term, idf) in query.iter().zip(&idf) {
@@ -61,8 +121,7 @@ fn brute_force(visible: &[&Page], query: &[String]) -> Vec<(String, f32)> {
             scored.push((page.id.clone(), score as f32));
         }
     }
-    scored.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    scored
+    ranked(scored)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,8 +138,12 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let (mut pages, mut documents) = (Vec::new(), Vec::new());
     let source = Source::Catalog { path: keps.join("catalog.jsonl"), root: keps.clone() };
     for entry in source.documents().unwrap() {
-        if let Some(document) = entry.unwrap().document {
-            pages.extend(document.chunks.iter().map(|chunk| page(&stemmer, chunk)));
+        if let Some(mut document) = entry.unwrap().document {
+            for chunk in &mut document.chunks {
+                let words = words(&stemmer, &chunk.text);
+                chunk.vector = hashed(&words);
+                pages.push(page(chunk, words));
+            }
             documents.push(document_message(document));
         }
     }
@@ -90,32 +153,36 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let oracle = Oracle::load(&store_path);
     let guards: BTreeSet<&str> = pages.iter().map(|page| page.guard.as_str()).collect();
     let (mut least, mut most, mut released) = (usize::MAX, 0, 0);
-    for user in people {
+    for (number, user) in people.into_iter().enumerate() {
         let holdings = oracle.holdings(&user);
         let readable: HashSet<&str> =
             guards.iter().copied().filter(|guard| holdings.check("can_read", guard) == Some(true)).collect();
         (least, most) = (least.min(readable.len()), most.max(readable.len()));
         let visible: Vec<&Page> = pages.iter().filter(|page| readable.contains(page.guard.as_str())).collect();
         for query in QUERIES {
-            let expected = brute_force(&visible, &words(&stemmer, query));
-            let request = RetrieveRequest {
-                user: user.clone(),
-                collection: "keps".to_owned(),
-                query: Some(Query::Text(query.to_owned())),
-                top_k: TOP_K as u32,
-                ..RetrieveRequest::default()
-            };
-            let answer = running.client.retrieval().retrieve(request).await.unwrap().into_inner();
-            assert_eq!(answer.recall(), Recall::Exact);
-            let filled = if expected.len() < TOP_K { Completion::Exhausted } else { Completion::Complete };
-            assert_eq!(answer.completion(), filled, "{user}: {query}");
-            assert_eq!(answer.chunks.len(), expected.len().min(TOP_K), "{user}: {query}");
-            for (chunk, (id, score)) in answer.chunks.iter().zip(&expected) {
-                assert!(readable.contains(chunk.guard.as_str()), "{user} got {}", chunk.id);
-                assert_eq!(&chunk.id, id, "{user}: {query}");
-                assert_eq!(chunk.score.to_bits(), f64::from(*score).to_bits(), "{user}: {query}: {id}");
+            let words = words(&stemmer, query);
+            let text = by_text(&visible, &words);
+            let mut expected = vec![(Query::Text(query.to_owned()), text.clone())];
+            if number % VECTOR_PEOPLE_STEP == 0 {
+                let values = hashed(&words);
+                let near = by_vector(&visible, &values);
+                let hybrid = Hybrid { text: query.to_owned(), vector: Some(Vector { values: values.clone() }) };
+                expected.push((Query::Hybrid(hybrid), fused([&text, &near])));
+                expected.push((Query::Vector(Vector { values }), near));
             }
-            released += answer.chunks.len();
+            for (query, expected) in expected {
+                let request = RetrieveRequest {
+                    user: user.clone(),
+                    collection: "keps".to_owned(),
+                    query: Some(query),
+                    top_k: TOP_K as u32,
+                    ..RetrieveRequest::default()
+                };
+                let answer = running.client.retrieval().retrieve(request.clone()).await.unwrap().into_inner();
+                check(&request, &answer, &expected);
+                assert!(answer.chunks.iter().all(|chunk| readable.contains(chunk.guard.as_str())), "{request:?}");
+                released += answer.chunks.len();
+            }
         }
     }
     assert!(least < most && released > 0, "the people do not differ: {least} to {most} documents");
@@ -124,6 +191,17 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
         QUERIES.len(),
         guards.len()
     );
+}
+
+/// The first of the ranking, to the last bit, and the reason why there are no more.
+#[track_caller]
+fn check(request: &RetrieveRequest, answer: &RetrieveResponse, expected: &Ranking) {
+    assert_eq!(answer.recall(), Recall::Exact);
+    let filled = if expected.len() < TOP_K { Completion::Exhausted } else { Completion::Complete };
+    assert_eq!(answer.completion(), filled, "{request:?}");
+    let found: Vec<(&str, u64)> = answer.chunks.iter().map(|c| (c.id.as_str(), c.score.to_bits())).collect();
+    let expected = expected.iter().take(TOP_K).map(|(id, score)| (id.as_str(), f64::from(*score).to_bits()));
+    assert_eq!(found, expected.collect::<Vec<_>>(), "{request:?}");
 }
 
 /// Some of the people that the tuples name, evenly picked.

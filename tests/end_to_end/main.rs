@@ -15,14 +15,17 @@ mod openfga;
 #[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../support/oracle.rs"]
 mod oracle;
+mod pages;
 mod process;
 #[path = "../support/qdrant_server.rs"]
 mod qdrant_server;
 #[path = "../support/questions.rs"]
 mod questions;
+mod quiet_log;
 mod running;
 mod server;
 mod servers;
 #[path = "../support/shared.rs"]
 mod shared;
 mod soak;
+mod tune;

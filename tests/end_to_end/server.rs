@@ -222,6 +222,7 @@ async fn a_bad_retrieval_is_refused_by_field() {
         (ask(&format!("user:{}", "x".repeat(10_000)), "leave"), invalid, &["user"]),
         (RetrieveRequest { top_k: 0, ..base() }, invalid, &["top_k"]),
         (RetrieveRequest { top_k: 101, ..base() }, invalid, &["top_k"]),
+        (RetrieveRequest { top_k: 10_001, ..base() }, invalid, &["top_k"]),
         (RetrieveRequest { query: None, ..base() }, invalid, &["query"]),
         (RetrieveRequest { consistency: 9, ..base() }, invalid, &["consistency"]),
         (RetrieveRequest { consistency: 3, ..base() }, invalid, &["consistency_token"]),

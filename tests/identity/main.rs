@@ -16,6 +16,7 @@ mod rpcs;
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod running;
 mod step_up;
+mod tenant_claims;
 mod tenants;
 mod tokens;
 mod world;

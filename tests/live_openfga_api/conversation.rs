@@ -6,6 +6,7 @@ use std::fmt;
 use futures::TryStreamExt;
 use http_body_util::BodyExt;
 use openfga_client::client::OpenFgaServiceClient;
+use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -39,6 +40,7 @@ pub(crate) struct Conversation {
     store: String,
     models: Vec<String>,
     token: String,
+    earlier_token: String,
 }
 
 impl Conversation {
@@ -46,12 +48,18 @@ impl Conversation {
         let channel = Endpoint::from_shared(address.to_owned()).expect("an address").connect_lazy();
         let wire: MapResponse<Channel, _> = channel.map_response(copy_number);
         let client = OpenFgaServiceClient::new(BoxCloneService::new(wire));
-        Self { client, store: String::new(), models: Vec::new(), token: String::new() }
+        Self { client, store: String::new(), models: Vec::new(), token: String::new(), earlier_token: String::new() }
     }
 
-    /// Calls a method. `{$repeat: [n, {…}]}` is a list, `{$names: n}` so many relations with metadata; `$model` is the latest model, `$first_model` the first, `$token` the token of the last answer; the
-    /// store is the latest one, unless the request names one. `Model` writes a model from its text.
+    /// Calls a method. `$model` is the latest model, `$first_model` the first, `$store` the latest store, `$token` the token
+    /// of the last answer, `$earlier_token` the one before; the store is the latest one, unless the request names one.
+    /// `Model` writes a model from its text; `Expression` writes one with a condition, and asks whether it is met.
+    /// `{$repeat: [n, {…}]}` is a list, `{$entries: [n, "name#n", {…}]}` an object, `{$nest: [n, {… $inner …}, {…}]}` so
+    /// many levels of one form around another.
     pub(crate) async fn call(&mut self, method: &str, request: Value) -> Answer {
+        if method == "Expression" {
+            return self.expression(&request).await;
+        }
         let (method, request) = match request.clone() {
             Value::String(text) if method == "Model" => ("WriteAuthorizationModel", model_request(&text)),
             Value::Null => (method, json!({})),
@@ -67,9 +75,50 @@ impl Conversation {
                 "WriteAuthorizationModel" => self.models.push(text("authorization_model_id")),
                 _ => {}
             }
-            self.token = text("continuation_token");
+            self.earlier_token = std::mem::replace(&mut self.token, text("continuation_token"));
         }
         answer
+    }
+
+    /// Writes a model with an expression over [`parameters`], and asks for its value with [`context`] or another one.
+    async fn expression(&mut self, request: &Value) -> Answer {
+        let text = request.get("is").unwrap_or(request);
+        let condition = json!({ "cc": {
+            "name": "cc", "expression": text,
+            "parameters": request.get("parameters").cloned().unwrap_or_else(parameters),
+        }});
+        let model = json!({
+            "schema_version": "1.1",
+            "type_definitions": [{ "type": "user" }, {
+                "type": "doc",
+                "relations": { "viewer": { "this": {} } },
+                "metadata": { "relations": { "viewer": {
+                    "directly_related_user_types": [{ "type": "user", "condition": "cc" }]
+                }}},
+            }],
+            "conditions": condition,
+        });
+        let model = self.complete("WriteAuthorizationModel", model);
+        let written = self.send("WriteAuthorizationModel", model).await;
+        let Answer::Message(written) = written else { return written };
+        let mut context = context();
+        if let (Value::Object(context), Some(Value::Object(changed))) = (&mut context, request.get("with")) {
+            context.extend(changed.clone());
+        }
+        let key = json!({ "user": "user:anne", "relation": "viewer", "object": "doc:1" });
+        let mut tuple = key.clone();
+        tuple["condition"] = json!({ "name": "cc", "context": request.get("stored") });
+        let check = json!({
+            "authorization_model_id": written["authorization_model_id"],
+            "tuple_key": key,
+            "contextual_tuples": { "tuple_keys": [tuple] },
+            "context": context,
+        });
+        let check = self.complete("Check", check);
+        match self.send("Check", check).await {
+            Answer::Message(answer) => Answer::Message(json!({ "met": answer["allowed"] })),
+            Answer::Refused(number, text) => Answer::Refused(number, format!("the model is taken; {text}")),
+        }
     }
 
     fn complete(&self, method: &str, request: Value) -> Value {
@@ -86,6 +135,7 @@ impl Conversation {
                 "$model" => self.models.last().cloned().unwrap_or_default(),
                 "$first_model" => self.models.first().cloned().unwrap_or_default(),
                 "$token" => self.token.clone(),
+                "$earlier_token" => self.earlier_token.clone(),
                 "$store" => self.store.clone(),
                 _ => repeated(text),
             }),
@@ -93,6 +143,12 @@ impl Conversation {
             Value::Object(fields) => {
                 if let Some(Value::Array(repeat)) = fields.get("$repeat") {
                     return self.filled(many(repeat));
+                }
+                if let Some(Value::Array(entries)) = fields.get("$entries") {
+                    return self.filled(named(entries));
+                }
+                if let Some(Value::Array(nest)) = fields.get("$nest") {
+                    return nested(nest);
                 }
                 if let Some(count) = fields.get("$names").and_then(Value::as_u64) {
                     let name = |n| (format!("relation_with_a_long_name_{n}"), json!({ "module": "m" }));
@@ -209,13 +265,78 @@ fn many(repeat: &[Value]) -> Value {
     Value::Array((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-fn model_request(text: &str) -> Value {
-    let model = dsl::load(text).unwrap_or_else(|errors| panic!("{}", errors.picture(text)));
-    serde_json::from_str(&model_json::print(model.source()).expect("JSON")).expect("JSON")
+/// `{$entries: [n, "name#n", {…}]}`: so many entries of an object, with `#n` replaced by their numbers.
+fn named(entries: &[Value]) -> Value {
+    let [count, name, template] = entries else { panic!("`$entries` takes a number, a name and a template") };
+    let (name, template) = (name.as_str().expect("a name"), template.to_string());
+    let one = |n: u64| {
+        let entry = serde_json::from_str(&template.replace("#n", &format!("{n}"))).expect("JSON");
+        (name.replace("#n", &format!("{n}")), entry)
+    };
+    Value::Object((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-fn parsed<T: DeserializeOwned>(request: &Value) -> Request<T> {
-    Request::new(serde_json::from_value(request.clone()).unwrap_or_else(|e| panic!("{request}: {e}")))
+/// `{$nest: [n, {… $inner …}, {…}]}`: the second form, so many times inside the first one, where that says `$inner`.
+fn nested(nest: &[Value]) -> Value {
+    let [count, around, innermost] = nest else { panic!("`$nest` takes a number and two templates") };
+    (0..count.as_u64().expect("a number")).fold(innermost.clone(), |inner, _| with_inner(around, inner))
+}
+
+fn with_inner(around: &Value, inner: Value) -> Value {
+    fn put(value: &Value, inner: &mut Option<Value>) -> Value {
+        match value {
+            Value::String(text) if text == "$inner" => inner.take().expect("one `$inner`"),
+            Value::Array(items) => Value::Array(items.iter().map(|item| put(item, inner)).collect()),
+            Value::Object(fields) => {
+                Value::Object(fields.iter().map(|(name, value)| (name.clone(), put(value, inner))).collect())
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+        }
+    }
+    put(around, &mut Some(inner))
+}
+
+/// The parameters that expressions are about.
+fn parameters() -> Value {
+    let plain = |name: &str| json!({ "type_name": format!("TYPE_NAME_{name}") });
+    let of =
+        |name: &str, element: Value| json!({ "type_name": format!("TYPE_NAME_{name}"), "generic_types": [element] });
+    json!({
+        "b": plain("BOOL"), "s": plain("STRING"), "x": plain("INT"), "u": plain("UINT"), "f": plain("DOUBLE"),
+        "d": plain("DURATION"), "t": plain("TIMESTAMP"), "ip": plain("IPADDRESS"), "a": plain("ANY"),
+        "l": of("LIST", plain("INT")), "m": of("MAP", plain("STRING")),
+        "ls": of("LIST", plain("STRING")), "la": of("LIST", plain("ANY")), "ma": of("MAP", plain("ANY")),
+        "ll": of("LIST", of("LIST", plain("INT"))), "ml": of("MAP", of("LIST", plain("INT"))),
+    })
+}
+
+/// Their values, unless a row has others.
+fn context() -> Value {
+    json!({
+        "b": true, "s": "abc", "x": 1, "u": 2, "f": 0.5,
+        "d": "30m", "t": "2024-02-03T04:05:06.789Z", "ip": "10.1.2.3", "a": { "b": 1, "c": "d" },
+        "l": [1, 2, 3], "m": { "k": "v" },
+        "ls": ["a", "b"], "la": [1, "a", null], "ma": { "k": 1, "n": null },
+        "ll": [[1], [2, 3]], "ml": { "k": [1, 2] },
+    })
+}
+
+fn model_request(text: &str) -> Value {
+    let document = dsl::parse(text).unwrap_or_else(|errors| panic!("{}", errors.picture(text)));
+    serde_json::from_str(&model_json::print(&document.model).expect("JSON")).expect("JSON")
+}
+
+/// `$number: [field, value]` sets a field to a number that JSON cannot say, as one that is none of an enum.
+fn parsed<T: DeserializeOwned + Message + Default>(request: &Value) -> Request<T> {
+    let mut request = request.clone();
+    let number = request.as_object_mut().and_then(|fields| fields.remove("$number"));
+    let message: T = serde_json::from_value(request.clone()).unwrap_or_else(|e| panic!("{request}: {e}"));
+    let Some(number) = number else { return Request::new(message) };
+    let (field, value) = (number[0].as_u64().expect("a field"), number[1].as_i64().expect("a value"));
+    let mut bytes = message.encode_to_vec();
+    prost::encoding::encode_varint(field << 3, &mut bytes);
+    prost::encoding::encode_varint(value.cast_unsigned(), &mut bytes);
+    Request::new(T::decode(bytes.as_slice()).expect("a message"))
 }
 
 fn answer<T: Serialize>(answer: Result<tonic::Response<T>, Status>) -> Answer {

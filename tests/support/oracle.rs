@@ -3,11 +3,15 @@
 //!
 //! For one user, every relation of every object starts as unknown, and the definitions are applied until nothing changes
 //! any more. What is unknown at the end depends on itself, and is denied, or depends on a condition that failed.
+//!
+//! `OpenFGA` comes to checks, lists of users and lists of objects in different ways, and so does this: see [`Purpose`].
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a rewrite that is not named leads nowhere")]
 
 #[path = "oracle/conditions.rs"]
 mod conditions;
+#[path = "oracle/weights.rs"]
+mod weights;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,23 +23,38 @@ use ragward::relationship::dsl;
 use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 use serde_json::{Map, Value};
 
+use self::weights::Weights;
+
 /// A model with tuples, and the context of a request.
 pub(crate) struct Oracle {
     model: AuthorizationModel,
+    weights: Option<Weights>,
     /// By object and relation; only those that the model allows.
     tuples: BTreeMap<(String, String), Vec<Named>>,
     /// Those that tuples name.
     objects: BTreeSet<String>,
     /// Others that are asked about.
     unnamed: BTreeSet<String>,
-    /// By user and whether wildcards count: a list of users asks for the same again and again.
-    known: RefCell<BTreeMap<(String, bool), Rc<Holdings>>>,
+    /// By user, whether wildcards count and what for: a list of users asks for the same again and again.
+    known: RefCell<BTreeMap<(String, bool, Purpose), Rc<Holdings>>>,
 }
 
 /// The user of a tuple, and whether the tuple counts.
 struct Named {
     user: String,
     counts: Truth,
+    /// It came with the request.
+    of_request: bool,
+}
+
+/// What an answer is for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// The request's tuple that names the user hides the stored one.
+    Check,
+    Users,
+    /// A failed condition is not met, and what depends on itself is not held, even under `but not`.
+    Sets,
 }
 
 /// What one user holds.
@@ -45,6 +64,8 @@ pub(crate) struct Holdings(BTreeMap<(String, String), Truth>);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Truth {
     No,
+    /// No, but a failed condition was passed over: `but not` makes it a failure.
+    Doubted,
     /// It depends on itself.
     Unknown,
     /// It depends on a condition that failed.
@@ -58,7 +79,7 @@ impl Holdings {
         match self.0.get(&(object.to_owned(), relation.to_owned())) {
             Some(Truth::Yes) => Some(true),
             Some(Truth::Failed) => None,
-            Some(Truth::No | Truth::Unknown) | None => Some(false),
+            Some(Truth::No | Truth::Doubted | Truth::Unknown) | None => Some(false),
         }
     }
 }
@@ -70,19 +91,36 @@ impl Oracle {
         context: &Map<String, Value>,
     ) -> Self {
         let mut oracle = Self {
+            weights: Weights::of(&model),
             model,
             tuples: BTreeMap::new(),
             objects: BTreeSet::new(),
             unnamed: BTreeSet::new(),
             known: RefCell::default(),
         };
+        oracle.put(tuples, context, false);
+        oracle
+    }
+
+    /// The same with the tuples of a request.
+    pub(crate) fn with_request(mut self, tuples: &[RelationshipTuple], context: &Map<String, Value>) -> Self {
+        self.put(tuples.iter().cloned(), context, true);
+        self
+    }
+
+    fn put(
+        &mut self,
+        tuples: impl IntoIterator<Item = RelationshipTuple>,
+        context: &Map<String, Value>,
+        of_request: bool,
+    ) {
         for tuple in tuples {
             let (user, relation) = (tuple.user.to_string(), tuple.relation.to_string());
             let (object, condition) = (tuple.object.to_string(), tuple.condition.as_ref());
             // A userset in itself says nothing and cannot be written.
             let says_nothing = user == format!("{object}#{relation}");
             if says_nothing
-                || !oracle.allows(&user, &relation, &object, condition.map(ragward::relationship::TupleCondition::name))
+                || !self.allows(&user, &relation, &object, condition.map(ragward::relationship::TupleCondition::name))
             {
                 continue;
             }
@@ -95,12 +133,11 @@ impl Oracle {
             });
             let user_object = user.split('#').next().unwrap_or_default();
             if !user_object.ends_with(":*") {
-                oracle.objects.insert(user_object.to_owned());
+                self.objects.insert(user_object.to_owned());
             }
-            oracle.objects.insert(object.clone());
-            oracle.tuples.entry((object, relation)).or_default().push(Named { user, counts });
+            self.objects.insert(object.clone());
+            self.tuples.entry((object, relation)).or_default().push(Named { user, counts, of_request });
         }
-        oracle
     }
 
     /// The same, asked about objects that no tuple may name, too.
@@ -134,41 +171,81 @@ impl Oracle {
 
     /// Everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.
     pub(crate) fn holdings(&self, user: &str) -> Rc<Holdings> {
-        self.holdings_with(user, true)
+        self.holdings_for(user, true, Purpose::Check)
     }
 
-    fn holdings_with(&self, user: &str, wildcards_count: bool) -> Rc<Holdings> {
-        let key = (user.to_owned(), wildcards_count);
+    fn holdings_for(&self, user: &str, wildcards_count: bool, purpose: Purpose) -> Rc<Holdings> {
+        let key = (user.to_owned(), wildcards_count, purpose);
         let known = self.known.borrow().get(&key).cloned();
         known.unwrap_or_else(|| {
-            let found = Rc::new(Asked { oracle: self, user, wildcards_count }.holdings());
+            let found = Rc::new(Asked { oracle: self, user, wildcards_count, purpose }.holdings());
             self.known.borrow_mut().insert(key, Rc::clone(&found));
             found
         })
     }
 
-    /// The objects of a type that a user holds a relation on; `None` where a condition fails on the way from the user to
-    /// them, or in the check of one that the way comes to.
+    /// The objects of a type that a user holds a relation on; `None` where a condition fails that matters.
     pub(crate) fn list_objects(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
+        let is_single = !user.contains('#') && !user.ends_with(":*");
+        if is_single && self.weights.is_some() {
+            return self.objects_as_sets(user, relation, type_name);
+        }
         let holdings = self.holdings(user);
+        let is_checked = self.needed(relation, type_name, followed)?.iter().any(|(of, relation)| {
+            self.relation(of, relation).is_some_and(|definition| has_operator(&definition.rewrite))
+        });
         let mut listed = BTreeSet::new();
         for (object, reached) in self.reached(user, relation, type_name)? {
             let asked = reached == relation && type_of(&object) == type_name;
-            if asked && holdings.check(relation, &object)? {
+            if asked && (!is_checked || holdings.check(relation, &object)?) {
                 listed.insert(object);
             }
         }
         Some(listed)
     }
 
-    /// The relations (with their types) that a target rests on, along the first operand of `and` and of `but not` alone.
-    fn needed(&self, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
+    /// The same as `OpenFGA` does it for a single user: from sets. A condition matters where its tuple names the user, or a
+    /// userset or parent that the user holds.
+    fn objects_as_sets(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
+        let holdings = self.holdings_for(user, true, Purpose::Sets);
+        let holds = |object: &str, relation: &str| holdings.check(relation, object) == Some(true);
+        let asked = Asked { oracle: self, user, wildcards_count: true, purpose: Purpose::Sets };
+        for (of, relation) in self.needed(relation, type_name, Rewrite::leaves)? {
+            let definition = self.relation(&of, &relation)?;
+            for object in self.objects_of(&of) {
+                let fails = definition.rewrite.leaves().into_iter().any(|leaf| match leaf {
+                    Rewrite::Direct => self.users(object, &relation).iter().any(|named| {
+                        let userset = named.user.split_once('#').is_some_and(|(o, r)| holds(o, r));
+                        named.counts == Truth::Failed && (asked.is_named(&named.user) || userset)
+                    }),
+                    Rewrite::TupleToUserset { tupleset, computed } => {
+                        let mut parents = self.users(object, tupleset).iter();
+                        parents.any(|parent| parent.counts == Truth::Failed && holds(&parent.user, computed))
+                    }
+                    _ => false,
+                });
+                if fails {
+                    return None;
+                }
+            }
+        }
+        let all = self.objects.union(&self.unnamed).filter(|object| type_of(object) == type_name);
+        Some(all.filter(|object| holds(object, relation)).cloned().collect())
+    }
+
+    /// The relations (with their types) that a target rests on, along those parts of the definitions.
+    fn needed(
+        &self,
+        relation: &str,
+        type_name: &str,
+        parts: fn(&Rewrite) -> Vec<&Rewrite>,
+    ) -> Option<BTreeSet<(String, String)>> {
         let mut needed = BTreeSet::from([(type_name.to_owned(), relation.to_owned())]);
         loop {
             let before = needed.len();
             for (type_name, relation) in needed.clone() {
                 let definition = self.relation(&type_name, &relation)?;
-                for leaf in followed(&definition.rewrite) {
+                for leaf in parts(&definition.rewrite) {
                     match leaf {
                         Rewrite::Direct => {
                             needed.extend(definition.directly_related.iter().filter_map(|r| match &r.kind {
@@ -194,12 +271,12 @@ impl Oracle {
 
     /// The relations of objects that the way from a user comes to, which goes only along what the target rests on.
     fn reached(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
-        let needed = self.needed(relation, type_name)?;
+        let needed = self.needed(relation, type_name, followed)?;
         let mut reached: BTreeSet<(String, String)> = BTreeSet::new();
         if let Some((object, relation)) = user.split_once('#') {
             reached.insert((object.to_owned(), relation.to_owned()));
         }
-        let asked = Asked { oracle: self, user, wildcards_count: true };
+        let asked = Asked { oracle: self, user, wildcards_count: true, purpose: Purpose::Check };
         loop {
             let before = reached.len();
             for object in self.objects.union(&self.unnamed) {
@@ -272,7 +349,7 @@ impl Oracle {
     /// the way from the object to its users, whoever they are.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-        let needed = self.needed(relation, type_of(object))?;
+        let needed = self.needed(relation, type_of(object), followed)?;
         let takes = |(of, relation): &(String, String)| {
             let definition = self.relation(of, relation);
             definition.is_some_and(|definition| {
@@ -293,14 +370,14 @@ impl Oracle {
             return None;
         }
         let everybody = format!("{type_name}:*");
-        let open = userset.is_none() && self.holdings(&everybody).check(relation, object)?;
+        let open = userset.is_none() && self.holdings_for(&everybody, true, Purpose::Users).check(relation, object)?;
         let mut listed: BTreeSet<String> = open.then_some(everybody).into_iter().collect();
         let itself = (type_of(object) == type_name).then(|| object.to_owned());
         for named in self.objects_of(type_name).cloned().chain(itself) {
             let user = userset.map_or_else(|| named.clone(), |relation| format!("{named}#{relation}"));
             // Beside everybody, only who would hold it anyway.
-            let asked = self.holdings(&user).check(relation, object)?;
-            if asked && self.holdings_with(&user, !open).check(relation, object)? {
+            let asked = self.holdings_for(&user, true, Purpose::Users).check(relation, object)?;
+            if asked && self.holdings_for(&user, !open, Purpose::Users).check(relation, object)? {
                 listed.insert(user);
             }
         }
@@ -321,13 +398,13 @@ impl Oracle {
             Rewrite::Direct => self.users(object, relation).iter().any(|named| match named.counts {
                 Truth::Failed => true,
                 Truth::Yes => named.user.split_once('#').is_some_and(|(of, relation)| self.fails(of, relation, seen)),
-                Truth::No | Truth::Unknown => false,
+                Truth::No | Truth::Doubted | Truth::Unknown => false,
             }),
             Rewrite::TupleToUserset { tupleset, computed } => {
                 self.users(object, tupleset).iter().any(|named| match named.counts {
                     Truth::Failed => true,
                     Truth::Yes => self.fails(&named.user, computed, seen),
-                    Truth::No | Truth::Unknown => false,
+                    Truth::No | Truth::Doubted | Truth::Unknown => false,
                 })
             }
             Rewrite::Computed(computed) => self.fails(object, computed, seen),
@@ -409,6 +486,7 @@ struct Asked<'a> {
     user: &'a str,
     /// Whether tuples about everybody of a type count for an object of that type.
     wildcards_count: bool,
+    purpose: Purpose,
 }
 
 impl Asked<'_> {
@@ -431,18 +509,49 @@ impl Asked<'_> {
         }
         // First what is certain. Then, of what is not, what depends on a condition that failed.
         self.settle(&mut truths, &[Truth::Yes, Truth::No]);
-        self.settle(&mut truths, &[Truth::Failed]);
+        if self.purpose == Purpose::Sets {
+            while self.deny_unfounded(&mut truths) {
+                self.settle(&mut truths, &[Truth::Yes, Truth::No]);
+            }
+        }
+        self.deny_own_cycles(&mut truths);
+        self.settle(&mut truths, &[Truth::Doubted, Truth::Failed]);
         Holdings(truths)
+    }
+
+    /// Denies what depends on itself through a relation's own usersets or parents alone: of those, each is looked at once.
+    fn deny_own_cycles(&self, truths: &mut BTreeMap<(String, String), Truth>) {
+        let oracle = self.oracle;
+        let Some(weights) = oracle.weights.as_ref().filter(|_| !self.user.contains('#')) else { return };
+        let name_of = |(object, relation): &(String, String)| (type_of(object).to_owned(), relation.clone());
+        let names: BTreeSet<(String, String)> = unknown(truths).iter().map(name_of).collect();
+        let parents_only = self.purpose == Purpose::Users;
+        let is_own =
+            |name: &(String, String)| weights.goes_along_its_own(&oracle.model, name, type_of(self.user), parents_only);
+        for own in names.into_iter().filter(is_own) {
+            self.settle_where(truths, &[Truth::Doubted, Truth::Failed], &|node| weights.is_below(&own, &name_of(node)));
+            let cyclic = unknown(truths).into_iter().filter(|node| name_of(node) == own);
+            truths.extend(cyclic.map(|node| (node, Truth::No)).collect::<Vec<_>>());
+        }
+        self.settle(truths, &[Truth::Yes, Truth::No]);
     }
 
     /// Applies the definitions to what is unknown until nothing becomes one of these any more.
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
+        self.settle_where(truths, what, &|_| true);
+    }
+
+    fn settle_where(
+        &self,
+        truths: &mut BTreeMap<(String, String), Truth>,
+        what: &[Truth],
+        of: &dyn Fn(&(String, String)) -> bool,
+    ) {
         loop {
             let mut changed = false;
-            let unknown = truths.iter().filter(|(_, truth)| **truth == Truth::Unknown);
-            for (object, relation) in unknown.map(|(node, _)| node.clone()).collect::<Vec<_>>() {
+            for (object, relation) in unknown(truths).into_iter().filter(of) {
                 let definition = self.oracle.relation(type_of(&object), &relation).expect("defined");
-                let found = self.evaluate(&object, definition, &definition.rewrite, truths);
+                let found = self.evaluate(&object, definition, &definition.rewrite, truths, truths);
                 if what.contains(&found) {
                     truths.insert((object, relation), found);
                     changed = true;
@@ -454,36 +563,94 @@ impl Asked<'_> {
         }
     }
 
+    /// Denies what is unknown and would not come to be held even if nothing unknown were taken away from anything; whether
+    /// there was any.
+    fn deny_unfounded(&self, truths: &mut BTreeMap<(String, String), Truth>) -> bool {
+        let all = unknown(truths);
+        let mut hoped = truths.clone();
+        hoped.extend(all.iter().map(|node| (node.clone(), Truth::No)));
+        loop {
+            let mut changed = false;
+            for node in &all {
+                let (object, relation) = node;
+                let definition = self.oracle.relation(type_of(object), relation).expect("defined");
+                let found = self.evaluate(object, definition, &definition.rewrite, &hoped, truths);
+                changed |= found == Truth::Yes && hoped.insert(node.clone(), found) != Some(Truth::Yes);
+            }
+            if !changed {
+                break;
+            }
+        }
+        let unfounded = all.into_iter().filter(|node| hoped.get(node) == Some(&Truth::No));
+        let denied: Vec<_> = unfounded.map(|node| (node, Truth::No)).collect();
+        let some = !denied.is_empty();
+        truths.extend(denied);
+        some
+    }
+
+    /// What a definition comes to. `certain` is asked where something is taken away; where it differs from `truths`, only
+    /// what is certain there is taken away.
     fn evaluate(
         &self,
         object: &str,
         definition: &RelationDefinition,
         rewrite: &Rewrite,
         truths: &BTreeMap<(String, String), Truth>,
+        certain: &BTreeMap<(String, String), Truth>,
     ) -> Truth {
-        let evaluate = |rewrite| self.evaluate(object, definition, rewrite, truths);
+        let evaluate = |rewrite| self.evaluate(object, definition, rewrite, truths, certain);
         let truth_of = |object: &str, relation: &str| {
             truths.get(&(object.to_owned(), relation.to_owned())).copied().unwrap_or(Truth::No)
         };
         match rewrite {
             Rewrite::Direct => {
                 let named = self.oracle.users(object, &definition.name);
-                let own = named.iter().filter(|named| self.is_named(&named.user)).map(|named| named.counts);
+                let counting = named.iter().filter(|one| self.is_named(&one.user) && !self.is_hidden(one, named));
+                let own = counting.map(|named| self.counts(named));
                 let usersets = named.iter().filter_map(|named| {
-                    let (object, relation) = named.user.split_once('#')?;
-                    Some((named.counts, truth_of(object, relation)))
+                    let (of, relation) = named.user.split_once('#')?;
+                    let group = self.read_apart(object, &definition.name, of, relation);
+                    Some((group, self.counts(named), truth_of(of, relation)))
                 });
                 any(own.chain([through(usersets)]))
             }
             Rewrite::Computed(relation) => truth_of(object, relation),
             Rewrite::TupleToUserset { tupleset, computed } => {
                 let parents = self.oracle.users(object, tupleset).iter();
-                through(parents.map(|parent| (parent.counts, truth_of(&parent.user, computed))))
+                through(parents.map(|parent| (None, self.counts(parent), truth_of(&parent.user, computed))))
             }
             Rewrite::Union(operands) => any(operands.iter().map(evaluate)),
             Rewrite::Intersection(operands) => all(operands.iter().map(evaluate)),
-            Rewrite::Difference { base, subtract } => all([evaluate(base), not(evaluate(subtract))].into_iter()),
+            Rewrite::Difference { base, subtract } => {
+                let taken_away = self.evaluate(object, definition, subtract, certain, certain);
+                let is_hoped = !std::ptr::eq(truths, certain) && taken_away != Truth::Yes;
+                let left = if is_hoped { Truth::Yes } else { not(taken_away) };
+                all([evaluate(base), left].into_iter())
+            }
         }
+    }
+
+    fn counts(&self, named: &Named) -> Truth {
+        if self.purpose == Purpose::Sets && named.counts == Truth::Failed { Truth::No } else { named.counts }
+    }
+
+    /// In a check, only the first of the request's tuples that name the user counts, if there is one.
+    fn is_hidden(&self, one: &Named, named: &[Named]) -> bool {
+        let is_single = !self.user.contains('#') && !self.user.ends_with(":*");
+        if self.purpose != Purpose::Check || !is_single || one.user != self.user {
+            return false;
+        }
+        let first = named.iter().find(|named| named.of_request && named.user == self.user);
+        first.is_some_and(|first| !std::ptr::eq(first, one))
+    }
+
+    /// The usersets that a check reads together with this one; a condition that fails among them is passed over where
+    /// another one counts.
+    fn read_apart(&self, object: &str, relation: &str, of: &str, userset: &str) -> Option<String> {
+        let weights = self.oracle.weights.as_ref().filter(|_| !self.user.contains('#'))?;
+        let name = |of: &str, relation: &str| (type_of(of).to_owned(), relation.to_owned());
+        let is_apart = weights.is_apart(&name(object, relation), &name(of, userset), type_of(self.user));
+        is_apart.then(|| format!("{}#{userset}", type_of(of)))
     }
 
     fn is_named(&self, named: &str) -> bool {
@@ -505,18 +672,28 @@ fn shape_of(user: &str) -> String {
     }
 }
 
-/// Through usersets or parents: pairs of whether the tuple counts, and what is behind it. As in `OpenFGA`, a failed
-/// condition does not matter where another tuple counts.
-fn through(tuples: impl Iterator<Item = (Truth, Truth)>) -> Truth {
-    let (mut behind, mut failed) = (Vec::new(), false);
-    for (counts, truth) in tuples {
+/// Through usersets or parents: what is read together, whether the tuple counts, and what is behind it. As in `OpenFGA`, a
+/// failed condition does not matter where another tuple counts that is read together with it; but it leaves a doubt.
+fn through(tuples: impl Iterator<Item = (Option<String>, Truth, Truth)>) -> Truth {
+    let (mut behind, mut failed) = (BTreeMap::<_, Vec<Truth>>::new(), BTreeSet::new());
+    for (group, counts, truth) in tuples {
         match counts {
-            Truth::Yes => behind.push(truth),
-            Truth::Failed => failed = true,
-            Truth::No | Truth::Unknown => {}
+            Truth::Yes => behind.entry(group).or_default().push(truth),
+            Truth::Failed => drop(failed.insert(group)),
+            Truth::No | Truth::Doubted | Truth::Unknown => {}
         }
     }
-    if behind.is_empty() && failed { Truth::Failed } else { any(behind.into_iter()) }
+    let failures = failed.iter().map(|group| if behind.contains_key(group) { Truth::Doubted } else { Truth::Failed });
+    any(behind.values().flatten().copied().chain(failures))
+}
+
+fn unknown(truths: &BTreeMap<(String, String), Truth>) -> Vec<(String, String)> {
+    truths.iter().filter(|(_, truth)| **truth == Truth::Unknown).map(|(node, _)| node.clone()).collect()
+}
+
+fn has_operator(rewrite: &Rewrite) -> bool {
+    matches!(rewrite, Rewrite::Intersection(_) | Rewrite::Difference { .. })
+        || rewrite.operands().into_iter().any(has_operator)
 }
 
 /// The parts of a definition that a list of objects goes along.
@@ -537,9 +714,10 @@ fn any(truths: impl Iterator<Item = Truth>) -> Truth {
 fn all(truths: impl Iterator<Item = Truth>) -> Truth {
     let weight = |truth: &Truth| match truth {
         Truth::No => 0,
-        Truth::Unknown => 1,
-        Truth::Failed => 2,
-        Truth::Yes => 3,
+        Truth::Doubted => 1,
+        Truth::Unknown => 2,
+        Truth::Failed => 3,
+        Truth::Yes => 4,
     };
     truths.min_by_key(weight).unwrap_or(Truth::Yes)
 }
@@ -548,6 +726,7 @@ fn not(truth: Truth) -> Truth {
     match truth {
         Truth::Yes => Truth::No,
         Truth::No => Truth::Yes,
+        Truth::Doubted => Truth::Failed,
         unknown @ (Truth::Unknown | Truth::Failed) => unknown,
     }
 }

@@ -24,7 +24,7 @@ pub(crate) struct World {
     pub(crate) model: AuthorizationModel,
     /// Not all fit the model.
     pub(crate) tuples: Vec<RelationshipTuple>,
-    /// All fit the model; no two have the same names, and none those of a stored one.
+    /// All fit the model; no two have the same names, but some those of a stored one.
     pub(crate) contextual: Vec<RelationshipTuple>,
     pub(crate) context: Map<String, Value>,
 }
@@ -101,7 +101,13 @@ impl World {
         for _ in 0..count {
             let tuple = if dice.chance(85) { fitting(dice, &model) } else { stray(dice) };
             let Some(tuple) = tuple else { continue };
-            if tuples.iter().chain(&contextual).any(|known: &RelationshipTuple| known.key() == tuple.key()) {
+            let mut known = tuples.iter().chain(&contextual);
+            if let Some(known) = known.find(|known: &&RelationshipTuple| known.key() == tuple.key()) {
+                // A tuple of the request beside a stored one, which may have another condition.
+                let is_of_request = contextual.iter().any(|tuple: &RelationshipTuple| tuple.key() == known.key());
+                if with_contextual && !is_of_request && valid.admits(&tuple).is_ok() {
+                    contextual.push(tuple);
+                }
                 continue;
             }
             if with_contextual && dice.chance(25) && valid.admits(&tuple).is_ok() {

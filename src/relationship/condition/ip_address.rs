@@ -1,6 +1,7 @@
 //! The type `ipaddress` and its function `in_cidr`. An IPv4 address written as IPv6 (`::ffff:…`) is that IPv4 address, in
 //! values and in networks.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,11 +9,17 @@ use cel::extractors::This;
 use cel::objects::Opaque;
 use cel::{Context, DeclarationError, ExecutionError, Value};
 
+use crate::relationship::tuple::shown as shown_text;
+
 /// Longest prefix of IPv6 that says no more than "IPv4".
 const MAPPED_PREFIX_BITS: u32 = 96;
 
 #[derive(Debug, PartialEq, Eq)]
-struct IpAddress(IpAddr);
+struct IpAddress {
+    address: IpAddr,
+    /// The network interface that an address of IPv6 may name: `fe80::1%eth0`.
+    zone: Option<String>,
+}
 
 impl Opaque for IpAddress {
     fn runtime_type_name(&self) -> &'static str {
@@ -22,14 +29,22 @@ impl Opaque for IpAddress {
 
 /// The address as a value of CEL.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
-    let address: IpAddr = text.parse().map_err(|e| format!("`{text}` is not an IP address: {e}"))?;
-    Ok(Value::Opaque(Arc::new(IpAddress(address.to_canonical()))))
+    let refused = |detail: &dyn fmt::Display| format!("`{}` is not an IP address: {detail}", shown_text(text));
+    let (bare, zone) = text.split_once('%').map_or((text, None), |(bare, zone)| (bare, Some(zone)));
+    let address: IpAddr = bare.parse().map_err(|e| refused(&e))?;
+    if zone.is_some_and(|zone| zone.is_empty() || address.is_ipv4()) {
+        return Err(refused(&"a zone follows an address of IPv6"));
+    }
+    Ok(Value::Opaque(Arc::new(IpAddress { address: address.to_canonical(), zone: zone.map(str::to_owned) })))
 }
 
 /// The text of an address; `None` for another value.
 pub(super) fn shown(value: &Value) -> Option<String> {
     let Value::Opaque(address) = value else { return None };
-    address.downcast_ref::<IpAddress>().map(|IpAddress(address)| address.to_string())
+    address.downcast_ref::<IpAddress>().map(|IpAddress { address, zone }| match zone {
+        Some(zone) => format!("{address}%{zone}"),
+        None => address.to_string(),
+    })
 }
 
 /// Puts the functions into a context.
@@ -42,10 +57,13 @@ pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), DeclarationEr
         let Value::Opaque(address) = address else {
             return Err(failed("it is asked of an IP address".to_owned()));
         };
-        let Some(IpAddress(address)) = address.downcast_ref::<IpAddress>() else {
+        let Some(IpAddress { address, zone }) = address.downcast_ref::<IpAddress>() else {
             return Err(failed("it is asked of an IP address".to_owned()));
         };
-        contains(&network, *address).ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
+        // No network holds an address with a zone.
+        contains(&network, *address)
+            .map(|contains| contains && zone.is_none())
+            .ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
     })
 }
 

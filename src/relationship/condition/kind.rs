@@ -7,8 +7,11 @@ use crate::relationship::model::ParameterType;
 /// A type as far as it is known without values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Known only at evaluation.
+    /// A parameter of type `any`, or an element of a container of such: known only at evaluation.
     Any,
+    /// What was taken out of an `any`, or is of several types: known only at evaluation, too. Unlike an `any`, it may be gone
+    /// through.
+    Dyn,
     Bool,
     Int,
     Uint,
@@ -47,14 +50,17 @@ impl Kind {
         Ok(kind)
     }
 
-    pub(super) fn is_number(&self) -> bool {
-        matches!(self, Self::Int | Self::Uint | Self::Double)
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Any | Self::Dyn)
     }
 
-    /// Whether a value of one may stand where the other is expected.
+    /// Whether a value of one may stand where the other is expected. What CEL counts among messages may be null.
     pub(super) fn fits(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::Any | Self::Dyn, _)
+            | (_, Self::Any | Self::Dyn)
+            | (Self::Null, Self::Duration | Self::Timestamp | Self::IpAddress)
+            | (Self::Duration | Self::Timestamp | Self::IpAddress, Self::Null) => true,
             (Self::List(a), Self::List(b)) => a.fits(b),
             (Self::Map(a_key, a), Self::Map(b_key, b)) => a_key.fits(b_key) && a.fits(b),
             (a, b) => a == b,
@@ -66,7 +72,7 @@ impl Kind {
         match (self, other) {
             (Self::List(a), Self::List(b)) => Self::List(Box::new(a.or(*b))),
             (a, b) if a == b => a,
-            _ => Self::Any,
+            _ => Self::Dyn,
         }
     }
 }
@@ -75,6 +81,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("any"),
+            Self::Dyn => f.write_str("dyn"),
             Self::Bool => f.write_str("bool"),
             Self::Int => f.write_str("int"),
             Self::Uint => f.write_str("uint"),

@@ -1,5 +1,5 @@
-//! Reads an expression without letting it exhaust the stack: the text is bounded before the parser sees it, the parser
-//! runs on a stack of its own, and what it gives is bounded in depth before anything else walks it.
+//! Reads an expression without letting it exhaust the stack: the text is bounded before the parser sees it, whoever
+//! walks what the parser gives does so [`on_a_large_stack`], and that is bounded in depth.
 
 use std::thread;
 
@@ -8,27 +8,30 @@ use cel::{Env, IdedExpr};
 
 /// Longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
-/// Deepest nesting, of brackets and of the parsed expression.
-pub const NESTING_MAX: usize = 100;
+/// Deepest nesting of brackets, as in `OpenFGA`.
+pub const NESTING_MAX: u16 = 249;
+/// Deepest nesting of the parsed expression. `OpenFGA` takes no expression of more than 512 bytes, and no operator has
+/// fewer than two.
+const DEPTH_MAX: usize = 260;
 /// Most characters that may belong to an operator: the parser's work and stack grow with a chain of them.
 const OPERATORS_MAX: usize = 4_096;
 /// For the longest chain of operators that there can be.
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
-/// The expression, or what is wrong with it.
+/// Does what calls itself for every level of an expression.
+pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
+    thread::scope(|scope| {
+        let working = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let working = working.map_err(|e| format!("there is no thread for it: {e}"))?;
+        working.join().unwrap_or_else(|_| Err("it was given up".to_owned()))
+    })
+}
+
+/// The expression, or what is wrong with it. Call it on a large stack.
 pub(super) fn parse(environment: &Env, text: &str) -> Result<IdedExpr, String> {
     check_text(text)?;
-    thread::scope(|scope| {
-        let parsing = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, || {
-            let parsed = environment.parser().parse(text).map_err(|e| e.to_string())?;
-            if depth(&parsed) > NESTING_MAX {
-                return Err(too_deep());
-            }
-            Ok(parsed)
-        });
-        let parsing = parsing.map_err(|e| format!("there is no thread to parse it: {e}"))?;
-        parsing.join().unwrap_or_else(|_| Err("it cannot be parsed".to_owned()))
-    })
+    let parsed = environment.parser().max_recursion_depth(NESTING_MAX).parse(text).map_err(|e| e.to_string())?;
+    if depth(&parsed) > DEPTH_MAX { Err(too_deep()) } else { Ok(parsed) }
 }
 
 fn too_deep() -> String {
@@ -40,10 +43,10 @@ fn check_text(text: &str) -> Result<(), String> {
         return Err(format!("it has {} bytes, at most {EXPRESSION_BYTES_MAX} are allowed", text.len()));
     }
     // Brackets in strings count, too: no sensible string has so many.
-    let (mut open, mut operators) = (0_usize, 0_usize);
+    let (mut open, mut operators) = (0_u16, 0_usize);
     for c in text.chars() {
         match c {
-            '(' | '[' | '{' => open += 1,
+            '(' | '[' | '{' => open = open.saturating_add(1),
             ')' | ']' | '}' => open = open.saturating_sub(1),
             '+' | '-' | '*' | '/' | '%' | '!' | '?' | '.' | '<' | '>' | '=' => operators += 1,
             _ => {}
@@ -58,7 +61,8 @@ fn check_text(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn depth(expression: &IdedExpr) -> usize {
+/// How many levels it has.
+pub(super) fn depth(expression: &IdedExpr) -> usize {
     let mut deepest = 0;
     let mut pending = vec![(expression, 1)];
     while let Some((expression, depth)) = pending.pop() {

@@ -10,8 +10,21 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use super::kind::Kind;
 
 /// Names of CEL that are types.
-const TYPE_NAMES: [&str; 11] =
-    ["bool", "bytes", "double", "duration", "dyn", "int", "list", "map", "null_type", "string", "timestamp"];
+const TYPE_NAMES: [&str; 13] = [
+    "bool",
+    "bytes",
+    "double",
+    "dyn",
+    "google.protobuf.Duration",
+    "google.protobuf.Timestamp",
+    "int",
+    "list",
+    "map",
+    "null_type",
+    "string",
+    "type",
+    "uint",
+];
 const DATE_PARTS: [&str; 10] = [
     "getFullYear",
     "getMonth",
@@ -49,7 +62,7 @@ impl Checker<'_> {
                     let kind = self.kind(item)?;
                     element = Some(element.map_or(kind.clone(), |known| known.or(kind)));
                 }
-                Ok(Kind::List(Box::new(element.unwrap_or(Kind::Any))))
+                Ok(Kind::List(Box::new(element.unwrap_or(Kind::Dyn))))
             }
             Expr::Map(map) => {
                 let (mut key, mut element): (Option<Kind>, Option<Kind>) = (None, None);
@@ -61,7 +74,7 @@ impl Checker<'_> {
                     key = Some(key.map_or(key_kind.clone(), |known| known.or(key_kind)));
                     element = Some(element.map_or(kind.clone(), |known| known.or(kind)));
                 }
-                Ok(Kind::Map(Box::new(key.unwrap_or(Kind::Any)), Box::new(element.unwrap_or(Kind::Any))))
+                Ok(Kind::Map(Box::new(key.unwrap_or(Kind::Dyn)), Box::new(element.unwrap_or(Kind::Dyn))))
             }
             Expr::Select(select) => self.select(select),
             Expr::Call(call) => self.call(call),
@@ -83,8 +96,11 @@ impl Checker<'_> {
     }
 
     fn select(&mut self, select: &SelectExpr) -> Result<Kind, String> {
+        if self.is_type_name(select) {
+            return Ok(Kind::Type);
+        }
         let element = match self.kind(&select.operand)? {
-            Kind::Any => Kind::Any,
+            Kind::Any | Kind::Dyn => Kind::Dyn,
             Kind::Map(_, element) => *element,
             other @ (Kind::Bool
             | Kind::Int
@@ -102,12 +118,26 @@ impl Checker<'_> {
         Ok(if select.test { Kind::Bool } else { element })
     }
 
+    /// A name with dots, such as `google.protobuf.Duration`, is parsed as fields of fields.
+    fn is_type_name(&self, select: &SelectExpr) -> bool {
+        let (mut words, mut at) = (vec![select.field.as_str()], &select.operand.expr);
+        while let Expr::Select(inner) = at {
+            words.push(&inner.field);
+            at = &inner.operand.expr;
+        }
+        let Expr::Ident(first) = at else { return false };
+        words.push(first);
+        words.reverse();
+        !select.test && self.name(first).is_err() && TYPE_NAMES.contains(&words.join(".").as_str())
+    }
+
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Result<Kind, String> {
         let item = match self.kind(&c.iter_range)? {
-            Kind::Any => Kind::Any,
+            Kind::Dyn => Kind::Dyn,
             Kind::List(element) => *element,
             Kind::Map(key, _) => *key,
-            other @ (Kind::Bool
+            other @ (Kind::Any
+            | Kind::Bool
             | Kind::Int
             | Kind::Uint
             | Kind::Double
@@ -123,12 +153,12 @@ impl Checker<'_> {
         let mut accumulated = self.kind(&c.accu_init)?;
         self.locals.push((c.iter_var.clone(), item.clone()));
         if let Some(second) = &c.iter_var2 {
-            self.locals.push((second.clone(), Kind::Any));
+            self.locals.push((second.clone(), Kind::Dyn));
         }
         self.locals.push((c.accu_var.clone(), accumulated.clone()));
         let step = self.kind(&c.loop_step)?;
         if let (Kind::List(empty), Kind::List(_)) = (&accumulated, &step)
-            && **empty == Kind::Any
+            && **empty == Kind::Dyn
         {
             // `map` and `filter` begin with an empty list, which says nothing about its elements.
             accumulated = step.clone();
@@ -199,32 +229,32 @@ fn method(name: &str, target: &Kind, arguments: &[Kind]) -> Option<Kind> {
 }
 
 fn has_size(kind: &Kind) -> bool {
-    matches!(kind, Kind::Any | Kind::String | Kind::Bytes | Kind::List(_) | Kind::Map(..))
+    matches!(kind, Kind::Any | Kind::Dyn | Kind::String | Kind::Bytes | Kind::List(_) | Kind::Map(..))
 }
 
 /// The result of an operator or of `name(arguments)`.
 fn function(name: &str, arguments: &[Kind]) -> Option<Kind> {
     match (name, arguments) {
         (op::CONDITIONAL, [condition, then, otherwise]) => {
-            let result = if *then == Kind::Any { otherwise } else { then };
+            let result = if then.is_unknown() { otherwise } else { then };
             (condition.fits(&Kind::Bool) && then.fits(otherwise)).then(|| result.clone())
         }
         (op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE, [one]) => one.fits(&Kind::Bool).then_some(Kind::Bool),
         (op::LOGICAL_AND | op::LOGICAL_OR, [a, b]) => {
             (a.fits(&Kind::Bool) && b.fits(&Kind::Bool)).then_some(Kind::Bool)
         }
-        (op::NEGATE, [one]) => matches!(one, Kind::Int | Kind::Double | Kind::Any).then(|| one.clone()),
+        (op::NEGATE, [Kind::Any | Kind::Dyn]) => Some(Kind::Dyn),
+        (op::NEGATE, [one]) => matches!(one, Kind::Int | Kind::Double).then(|| one.clone()),
         (op::EQUALS | op::NOT_EQUALS, [a, b]) => a.fits(b).then_some(Kind::Bool),
         (op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS, [a, b]) => {
-            let numbers = a.is_number() && b.is_number();
-            (numbers || (has_order(a) && has_order(b) && a.fits(b))).then_some(Kind::Bool)
+            (has_order(a) && has_order(b) && a.fits(b)).then_some(Kind::Bool)
         }
         (op::ADD | op::SUBSTRACT | op::MULTIPLY | op::DIVIDE | op::MODULO, [a, b]) => arithmetic(name, a, b),
         (op::IN, [element, Kind::List(of) | Kind::Map(of, _)]) => element.fits(of).then_some(Kind::Bool),
-        (op::IN, [_, Kind::Any]) => Some(Kind::Bool),
-        (op::INDEX, [Kind::List(of), index]) => (index.fits(&Kind::Int) || index.is_number()).then(|| (**of).clone()),
+        (op::IN, [_, Kind::Any | Kind::Dyn]) => Some(Kind::Bool),
+        (op::INDEX, [Kind::List(of), index]) => index.fits(&Kind::Int).then(|| (**of).clone()),
         (op::INDEX, [Kind::Map(key, of), index]) => index.fits(key).then(|| (**of).clone()),
-        (op::INDEX, [Kind::Any, _]) | ("dyn", [_]) => Some(Kind::Any),
+        (op::INDEX, [Kind::Any | Kind::Dyn, _]) | ("dyn", [_]) => Some(Kind::Dyn),
         ("size", [one]) => has_size(one).then_some(Kind::Int),
         ("matches", [text, pattern]) => (text.fits(&Kind::String) && pattern.fits(&Kind::String)).then_some(Kind::Bool),
         ("type", [_]) => Some(Kind::Type),
@@ -234,13 +264,28 @@ fn function(name: &str, arguments: &[Kind]) -> Option<Kind> {
 }
 
 fn has_order(kind: &Kind) -> bool {
-    !matches!(kind, Kind::List(_) | Kind::Map(..) | Kind::Null | Kind::Type | Kind::IpAddress)
+    !matches!(kind, Kind::List(_) | Kind::Map(..) | Kind::Type | Kind::IpAddress)
 }
 
+/// What an operand may be that is known only at evaluation.
+const OPERANDS: [Kind; 7] =
+    [Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Bytes, Kind::Duration, Kind::Timestamp];
+
 fn arithmetic(operator: &str, a: &Kind, b: &Kind) -> Option<Kind> {
-    if *a == Kind::Any || *b == Kind::Any {
-        return Some(Kind::Any);
+    match (a.is_unknown(), b.is_unknown()) {
+        (true, true) => Some(Kind::Dyn),
+        (true, false) => one_of(OPERANDS.iter().chain([b]).filter_map(|a| known_arithmetic(operator, a, b))),
+        (false, true) => one_of(OPERANDS.iter().chain([a]).filter_map(|b| known_arithmetic(operator, a, b))),
+        (false, false) => known_arithmetic(operator, a, b),
     }
+}
+
+/// What is known where several are possible.
+fn one_of(possible: impl Iterator<Item = Kind>) -> Option<Kind> {
+    possible.reduce(|a, b| if a == b { a } else { Kind::Dyn })
+}
+
+fn known_arithmetic(operator: &str, a: &Kind, b: &Kind) -> Option<Kind> {
     let adds = operator == op::ADD;
     let subtracts = operator == op::SUBSTRACT;
     match (a, b) {
@@ -250,7 +295,7 @@ fn arithmetic(operator: &str, a: &Kind, b: &Kind) -> Option<Kind> {
         (Kind::String, Kind::String) if adds => Some(Kind::String),
         (Kind::Bytes, Kind::Bytes) if adds => Some(Kind::Bytes),
         (Kind::List(x), Kind::List(y)) if adds && x.fits(y) => {
-            Some(if **x == Kind::Any { b.clone() } else { a.clone() })
+            Some(if **x == Kind::Dyn { b.clone() } else { a.clone() })
         }
         (Kind::Duration, Kind::Duration) if adds || subtracts => Some(Kind::Duration),
         (Kind::Timestamp, Kind::Duration) if adds || subtracts => Some(Kind::Timestamp),
@@ -265,7 +310,7 @@ fn converted(to: &str, from: &Kind) -> Option<Kind> {
         "bool" => (Kind::Bool, &[Kind::Bool, Kind::String]),
         "bytes" => (Kind::Bytes, &[Kind::Bytes, Kind::String]),
         "double" => (Kind::Double, &[Kind::Double, Kind::Int, Kind::Uint, Kind::String]),
-        "int" => (Kind::Int, &[Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Timestamp]),
+        "int" => (Kind::Int, &[Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Timestamp, Kind::Duration]),
         "uint" => (Kind::Uint, &[Kind::Uint, Kind::Int, Kind::Double, Kind::String]),
         "string" => (
             Kind::String,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cel::Value as CelValue;
 use cel::objects::{Key, Map as CelMap};
-use chrono::{DateTime, TimeDelta};
+use chrono::{DateTime, FixedOffset, TimeDelta};
 use serde_json::Value;
 
 use super::ip_address;
@@ -15,7 +15,7 @@ use super::kind::Kind;
 pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
     let unexpected = || format!("expected {}, found {}", article(kind), found(value));
     match (kind, value) {
-        (Kind::Any, value) => Ok(any(value)),
+        (Kind::Any | Kind::Dyn, value) => Ok(any(value)),
         (Kind::Bool, Value::Bool(value)) => Ok(CelValue::Bool(*value)),
         (Kind::String, Value::String(text)) => Ok(CelValue::from(text.as_str())),
         (Kind::Int, value) => whole(value).map(CelValue::Int).ok_or_else(unexpected),
@@ -24,9 +24,7 @@ pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
         }
         (Kind::Double, value) => double(value).map(CelValue::Float).ok_or_else(unexpected),
         (Kind::Duration, Value::String(text)) => duration(text).map(CelValue::Duration).ok_or_else(unexpected),
-        (Kind::Timestamp, Value::String(text)) => {
-            DateTime::parse_from_rfc3339(text).map(CelValue::Timestamp).map_err(|e| format!("{}: {e}", unexpected()))
-        }
+        (Kind::Timestamp, Value::String(text)) => timestamp(text).map(CelValue::Timestamp).ok_or_else(unexpected),
         (Kind::IpAddress, Value::String(text)) => ip_address::parse(text),
         (Kind::List(element), Value::Array(items)) => {
             let mut converted = Vec::with_capacity(items.len());
@@ -85,7 +83,7 @@ fn whole(value: &Value) -> Option<i64> {
         },
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
-    if number.fract() != 0.0 {
+    if number.is_finite() && number.fract() != 0.0 {
         return None;
     }
     #[expect(clippy::cast_possible_truncation, reason = "it is whole, and saturating is what is wanted")]
@@ -97,32 +95,57 @@ fn whole(value: &Value) -> Option<i64> {
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => {
-            let number = number_in(text)?;
-            let plain = !text.contains(['e', 'E']);
-            (!plain || is_exactly(number, text)).then_some(number)
-        }
+        Value::String(text) => match text.strip_prefix(['+', '-']).unwrap_or(text) {
+            "Inf" | "inf" if text.starts_with('-') => Some(f64::NEG_INFINITY),
+            "Inf" | "inf" => Some(f64::INFINITY),
+            _ => number_in(text).filter(|number| number.is_finite() && is_exactly(*number, text)),
+        },
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 
+/// Infinite where it is too large.
 fn number_in(text: &str) -> Option<f64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-    if !digits {
-        return None;
-    }
-    text.parse::<f64>().ok().filter(|number| number.is_finite())
+    if digits { text.parse::<f64>().ok() } else { None }
 }
 
 /// No double has more decimals.
 const DECIMALS_MAX: usize = 1074;
 
+/// Compares digits: those that the double has in full, and those of the text.
 fn is_exactly(number: f64, text: &str) -> bool {
-    let bare = |text: &str| {
-        let unsigned = text.trim_start_matches(['+', '-']).trim_start_matches('0').to_owned();
-        if unsigned.contains('.') { unsigned.trim_end_matches('0').trim_end_matches('.').to_owned() } else { unsigned }
-    };
-    bare(&format!("{number:.DECIMALS_MAX$}")) == bare(text)
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let Ok(exponent) = exponent.parse::<i64>() else { return false };
+    significant(&format!("{number:.DECIMALS_MAX$}"), 0) == significant(mantissa, exponent)
+}
+
+/// The digits without zeros around them, and the power of ten of the last one.
+fn significant(text: &str, exponent: i64) -> (String, i64) {
+    let (whole, decimals) = text.trim_start_matches(['+', '-']).split_once('.').unwrap_or((text, ""));
+    let digits: String = whole.chars().chain(decimals.chars()).filter(char::is_ascii_digit).collect();
+    let digits = digits.trim_start_matches('0');
+    let bare = digits.trim_end_matches('0');
+    if bare.is_empty() {
+        return (String::new(), 0);
+    }
+    let signed = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    let last = exponent.saturating_sub(signed(decimals.len())).saturating_add(signed(digits.len() - bare.len()));
+    (bare.to_owned(), last)
+}
+
+/// RFC 3339 as Go reads it: capital letters, also a comma before the fraction, also one digit for the hour, no leap
+/// second.
+fn timestamp(text: &str) -> Option<DateTime<FixedOffset>> {
+    let (date, rest) = text.split_once('T')?;
+    let (hour, rest) = rest.split_once(':')?;
+    let well_formed = (1..=2).contains(&hour.len()) && hour.bytes().all(|b| b.is_ascii_digit());
+    let leap_second = rest.get(3..5) == Some("60");
+    let lower_case = rest.ends_with('z');
+    if !well_formed || leap_second || lower_case {
+        return None;
+    }
+    DateTime::parse_from_rfc3339(&format!("{date}T{hour:0>2}:{}", rest.replacen(',', ".", 1))).ok()
 }
 
 /// A duration as Go writes it: `300ms`, `-1.5h`, `2h45m`.
@@ -183,6 +206,7 @@ fn article(kind: &Kind) -> String {
         Kind::Timestamp => "a timestamp such as `2024-01-31T08:00:00Z`".to_owned(),
         Kind::Int | Kind::IpAddress => format!("an {kind}"),
         Kind::Any
+        | Kind::Dyn
         | Kind::Bool
         | Kind::Uint
         | Kind::Double

@@ -1,54 +1,108 @@
-//! Which objects a list of objects has to check.
+//! The way from a user to the objects of a list.
 //!
-//! `OpenFGA` lists objects outwards from the user: along the first operand of `and` and the base of `but not`, and then
-//! checks what it came to. A condition that fails on the way fails the list, also where it leads to no object; one that the
-//! way does not come to fails nothing. So the way is gone here, too: it finds every object that a check could allow.
+//! `OpenFGA` has two ways of listing objects, and both are gone here. For a single user, where the model allows it, it
+//! finds the objects on which the user holds each relation as *sets*, without a limit of levels; a condition fails the
+//! list where a tuple names the user or a userset or parent that the user holds. Else it goes along the first operand of
+//! `and` and the base of `but not` (the *old* way), and checks what it came to; a condition that fails on the way fails
+//! the list, and one that the way does not come to fails nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use serde_json::{Map, Value};
 
-use super::{CheckError, STEPS_BETWEEN_INTERRUPTS};
+use super::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, STEPS_BETWEEN_INTERRUPTS};
 use crate::relationship::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::relationship::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
 
-/// The objects on which the user could hold the relation, each once; the asker's own may be one that no tuple names.
-///
-/// # Errors
-/// The first condition that fails on the way, and when `go_on` said to stop.
-pub(in crate::relationship) fn candidates(
-    program: &Program,
-    index: &Index,
-    context: &Map<String, Value>,
-    user: &ResolvedUser<'_>,
-    target: RelationId,
-    go_on: &mut dyn FnMut() -> bool,
-) -> Result<Vec<ObjectId>, CheckError> {
-    let links = Links::to(program, target);
-    let mut walk =
-        Walk { program, index, context, links, reached: HashSet::new(), pending: Vec::new(), steps: 0, go_on };
-    match user {
-        ResolvedUser::Object(type_id, object) => {
-            if let Some(object) = index.object(object) {
-                walk.follow(Subject::Object(*type_id, object))?;
+/// The old way ends after so many tuples and computed relations.
+const HOPS_MAX: u32 = 25;
+
+/// What is listed.
+pub(in crate::relationship) struct List<'a> {
+    pub(in crate::relationship) program: &'a Program,
+    pub(in crate::relationship) index: &'a Index,
+    pub(in crate::relationship) context: &'a Map<String, Value>,
+    pub(in crate::relationship) user: ResolvedUser<'a>,
+    pub(in crate::relationship) target: RelationId,
+}
+
+impl List<'_> {
+    /// Hands over the objects on which the user holds the relation, each once, until `take` says to stop; the user's own
+    /// may be one that no tuple names. `evaluation` is one of the user's.
+    ///
+    /// # Errors
+    /// The first condition that fails on the way, what a check fails with, and when `go_on` said to stop.
+    pub(in crate::relationship) fn for_objects(
+        self,
+        evaluation: Evaluation<'_>,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(ObjectId) -> bool,
+    ) -> Result<(), CheckError> {
+        let as_sets = matches!(self.user, ResolvedUser::Object(..)) && self.program.weights().is_some();
+        if as_sets { self.find(evaluation, go_on, take) } else { self.find_and_check(evaluation, go_on, take) }
+    }
+
+    /// As sets. Where `and` or `but not` has a part, nothing is handed over before the end of the way: a condition may
+    /// still fail that decides what is in.
+    fn find(
+        self,
+        evaluation: Evaluation<'_>,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(ObjectId) -> bool,
+    ) -> Result<(), CheckError> {
+        let links = Links::to(self.program, self.target, Operands::All);
+        let waits = links.has_operators;
+        let mut evaluation = evaluation.with_purpose(Purpose::Sets);
+        let mut walk = Walk::new(&self, links, u32::MAX);
+        walk.begin(&self.user, go_on)?;
+        let mut found = Vec::new();
+        while let Some((node, hops)) = walk.pending.pop_front() {
+            let is_union = walk.links.unions.contains(&node.relation);
+            if !is_union && !evaluation.check_node(node, LEVELS_UNBOUNDED, go_on)? {
+                continue;
             }
-            walk.follow(Subject::Wildcard(*type_id))?;
+            if node.relation == self.target {
+                if waits {
+                    found.push(node.object);
+                } else if !take(node.object) {
+                    return Ok(());
+                }
+            }
+            walk.go_on_from(node, hops, go_on)?;
         }
-        ResolvedUser::Wildcard(type_id) => walk.follow(Subject::Wildcard(*type_id))?,
-        ResolvedUser::Userset(relation, object) => {
-            // A userset holds its own relation, whether or not a tuple names its object.
-            let object = index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
-            walk.reach(Node { relation: *relation, object });
+        for object in found {
+            if !take(object) {
+                break;
+            }
         }
+        Ok(())
     }
-    let mut found = Vec::new();
-    while let Some(node) = walk.pending.pop() {
-        if node.relation == target {
-            found.push(node.object);
+
+    /// The old way.
+    fn find_and_check(
+        self,
+        mut evaluation: Evaluation<'_>,
+        go_on: &mut dyn FnMut() -> bool,
+        take: &mut dyn FnMut(ObjectId) -> bool,
+    ) -> Result<(), CheckError> {
+        let links = Links::to(self.program, self.target, Operands::First);
+        let is_checked = links.has_operators;
+        let mut walk = Walk::new(&self, links, HOPS_MAX);
+        walk.begin(&self.user, go_on)?;
+        let mut found = Vec::new();
+        while let Some((node, hops)) = walk.pending.pop_front() {
+            if node.relation == self.target {
+                found.push(node.object);
+            }
+            walk.go_on_from(node, hops, go_on)?;
         }
-        walk.go_on_from(node)?;
+        for object in found {
+            if (!is_checked || evaluation.check_number(self.target, object, go_on)?) && !take(object) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
-    Ok(found)
 }
 
 /// Whether the way from such users leads to the relation: from objects of a type, or from usersets of a relation.
@@ -58,11 +112,18 @@ pub(in crate::relationship) fn leads_to(
     userset: Option<RelationId>,
     target: RelationId,
 ) -> bool {
-    let links = Links::to(program, target);
+    let links = Links::to(program, target, Operands::First);
     match userset {
         Some(userset) => links.all.contains(&userset),
         None => links.direct.iter().any(|relation| program.takes(*relation, type_id)),
     }
+}
+
+/// Which operands of `and` and `but not` are followed.
+#[derive(Clone, Copy)]
+enum Operands {
+    First,
+    All,
 }
 
 /// How the relations that matter for the target follow from others.
@@ -70,6 +131,9 @@ pub(in crate::relationship) fn leads_to(
 struct Links {
     /// All of them, and the target.
     all: HashSet<RelationId>,
+    /// Those of which any operand is enough.
+    unions: HashSet<RelationId>,
+    has_operators: bool,
     /// Those that tuples are written to directly.
     direct: HashSet<RelationId>,
     /// By a relation: those of the same object that are computed from it.
@@ -79,13 +143,18 @@ struct Links {
 }
 
 impl Links {
-    fn to(program: &Program, target: RelationId) -> Self {
+    fn to(program: &Program, target: RelationId, operands: Operands) -> Self {
         let mut links = Self::default();
         links.all.insert(target);
         let mut pending = vec![target];
         while let Some(relation) = pending.pop() {
             let mut needed: Vec<RelationId> = Vec::new();
-            for leaf in program.expression(relation).map(followed).unwrap_or_default() {
+            let (leaves, is_union) = program.expression(relation).map(|e| followed(e, operands)).unwrap_or_default();
+            if is_union {
+                links.unions.insert(relation);
+            }
+            links.has_operators |= !is_union;
+            for leaf in leaves {
                 match leaf {
                     Expression::Direct => {
                         links.direct.insert(relation);
@@ -110,74 +179,117 @@ impl Links {
     }
 }
 
-/// The leaves that are followed: of all operands of `or`, of the first of `and` and of `but not`.
-fn followed(expression: &Expression) -> Vec<&Expression> {
-    let (mut leaves, mut pending) = (Vec::new(), vec![expression]);
+/// The leaves that are followed, and whether any of them is enough.
+fn followed(expression: &Expression, operands: Operands) -> (Vec<&Expression>, bool) {
+    let (mut leaves, mut pending, mut is_union) = (Vec::new(), vec![expression], true);
     while let Some(expression) = pending.pop() {
-        match expression {
-            Expression::Union(operands) => pending.extend(operands),
-            Expression::Intersection(operands) => pending.extend(operands.first()),
-            Expression::Difference(operands) => pending.extend(operands.first()),
+        let of_operator = match expression {
+            Expression::Union(operands) => {
+                pending.extend(operands);
+                continue;
+            }
+            Expression::Intersection(operands) => operands.as_slice(),
+            Expression::Difference(operands) => operands.as_slice(),
             leaf @ (Expression::Direct | Expression::Computed(_) | Expression::TupleToUserset { .. }) => {
                 leaves.push(leaf);
+                continue;
             }
+        };
+        is_union = false;
+        match operands {
+            Operands::First => pending.extend(of_operator.first()),
+            Operands::All => pending.extend(of_operator),
         }
     }
-    leaves
+    (leaves, is_union)
 }
 
-struct Walk<'a, 'b> {
+struct Walk<'a> {
     program: &'a Program,
     index: &'a Index,
     context: &'a Map<String, Value>,
     links: Links,
     reached: HashSet<Node>,
-    pending: Vec<Node>,
+    /// What was reached and not gone on from, with how many hops it is away.
+    pending: VecDeque<(Node, u32)>,
+    hops_max: u32,
     steps: u64,
-    go_on: &'b mut dyn FnMut() -> bool,
 }
 
-impl Walk<'_, '_> {
-    fn reach(&mut self, node: Node) {
-        if self.reached.insert(node) {
-            self.pending.push(node);
+impl<'a> Walk<'a> {
+    fn new(list: &List<'a>, links: Links, hops_max: u32) -> Self {
+        let List { program, index, context, .. } = *list;
+        Self { program, index, context, links, reached: HashSet::new(), pending: VecDeque::new(), hops_max, steps: 0 }
+    }
+
+    fn begin(&mut self, user: &ResolvedUser<'_>, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
+        match user {
+            ResolvedUser::Object(type_id, object) => {
+                if let Some(object) = self.index.object(object) {
+                    self.follow(Subject::Object(*type_id, object), 1, go_on)?;
+                }
+                self.follow(Subject::Wildcard(*type_id), 1, go_on)
+            }
+            ResolvedUser::Wildcard(type_id) => self.follow(Subject::Wildcard(*type_id), 1, go_on),
+            ResolvedUser::Userset(relation, object) => {
+                // A userset holds its own relation, whether or not a tuple names its object.
+                let object = self.index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
+                self.reach(Node { relation: *relation, object }, 0)
+            }
         }
     }
 
-    fn go_on_from(&mut self, node: Node) -> Result<(), CheckError> {
-        self.follow(Subject::Userset(node))?;
+    fn reach(&mut self, node: Node, hops: u32) -> Result<(), CheckError> {
+        if !self.reached.insert(node) {
+            return Ok(());
+        }
+        if hops > self.hops_max {
+            return Err(CheckError::TooDeep);
+        }
+        self.pending.push_back((node, hops));
+        Ok(())
+    }
+
+    fn go_on_from(&mut self, node: Node, hops: u32, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
+        let hops = hops.saturating_add(1);
+        self.follow(Subject::Userset(node), hops, go_on)?;
         for relation in self.links.computed.get(&node.relation).cloned().unwrap_or_default() {
-            self.reach(Node { relation, object: node.object });
+            self.reach(Node { relation, object: node.object }, hops)?;
         }
         for (of, tupleset, relation) in self.links.from_parent.get(&node.relation).cloned().unwrap_or_default() {
-            for child in self.named_by(Subject::Object(of, node.object), &|named| named == tupleset)? {
-                self.reach(Node { relation, object: child.object });
+            let children = self.named_by(Subject::Object(of, node.object), &|named| named == tupleset, go_on)?;
+            for child in children {
+                self.reach(Node { relation, object: child.object }, hops)?;
             }
         }
         Ok(())
     }
 
     /// Along the tuples that name a user.
-    fn follow(&mut self, subject: Subject) -> Result<(), CheckError> {
+    fn follow(&mut self, subject: Subject, hops: u32, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
         let direct = std::mem::take(&mut self.links.direct);
-        let found = self.named_by(subject, &|relation| direct.contains(&relation));
+        let found = self.named_by(subject, &|relation| direct.contains(&relation), go_on);
         self.links.direct = direct;
-        found?.into_iter().for_each(|node| self.reach(node));
-        Ok(())
+        found?.into_iter().try_for_each(|node| self.reach(node, hops))
     }
 
     /// What the tuples are about that name a user and count.
-    fn named_by(&mut self, subject: Subject, wanted: &dyn Fn(RelationId) -> bool) -> Result<Vec<Node>, CheckError> {
+    fn named_by(
+        &mut self,
+        subject: Subject,
+        wanted: &dyn Fn(RelationId) -> bool,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Vec<Node>, CheckError> {
         let index = self.index;
         let mut found = Vec::new();
         for node in index.nodes(subject) {
-            self.step()?;
+            self.step(go_on)?;
             if wanted(node.relation) {
                 found.push(node);
             }
         }
         for (node, stored) in index.conditioned_nodes(subject) {
-            self.step()?;
+            self.step(go_on)?;
             if wanted(node.relation) && self.is_met(stored)? {
                 found.push(node);
             }
@@ -191,9 +303,9 @@ impl Walk<'_, '_> {
         Ok(condition.is_met(context, self.context)?)
     }
 
-    fn step(&mut self) -> Result<(), CheckError> {
+    fn step(&mut self, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
         self.steps += 1;
-        if self.steps.is_multiple_of(STEPS_BETWEEN_INTERRUPTS) && !(self.go_on)() {
+        if self.steps.is_multiple_of(STEPS_BETWEEN_INTERRUPTS) && !go_on() {
             return Err(CheckError::Interrupted);
         }
         Ok(())

@@ -29,12 +29,12 @@ struct Slot {
 struct Unknown {
     outcome: Outcome,
     /// How many levels remained when it was found.
-    remaining: u8,
+    remaining: u32,
 }
 
 impl Memo {
     /// The answer about a node where `remaining` levels may still be gone down, if it is known.
-    pub(super) fn recall(&self, node: Node, remaining: u8) -> Option<Outcome> {
+    pub(super) fn recall(&self, node: Node, remaining: u32) -> Option<Outcome> {
         let slot = self.slots.get(&node)?;
         if let Some(outcome) = slot.decided
             && outcome.height <= remaining
@@ -45,7 +45,7 @@ impl Memo {
             let holds = match unknown.outcome.verdict {
                 // With fewer levels it is still too deep; with more it may be decided.
                 Verdict::TooDeep => remaining <= unknown.remaining,
-                Verdict::Cyclic | Verdict::Failed(_) | Verdict::Allowed | Verdict::Denied => {
+                Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::Allowed | Verdict::Denied => {
                     unknown.outcome.height <= remaining
                 }
             };
@@ -67,7 +67,7 @@ impl Memo {
         &mut self,
         node: Node,
         mut outcome: Outcome,
-        remaining: u8,
+        remaining: u32,
         position: u32,
         mark: usize,
     ) -> Outcome {
@@ -80,7 +80,7 @@ impl Memo {
                     slot.decided = Some(outcome);
                 }
             }
-            Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
+            Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
                 if outcome.verdict != Verdict::Cyclic {
                     self.forget_cyclic(mark);
                 }

@@ -110,8 +110,23 @@ user:anne member group:a";
     check(&snapshot, "user:anne either group:a", true);
     check(&snapshot, "user:bob either group:a", false);
     check(&snapshot, "user:anne both group:a", false);
-    // Whether anne is blocked depends on itself: that is no reason to let her in.
-    check(&snapshot, "user:anne active group:a", false);
+    // Groups in each other are looked at once each, so anne is not blocked.
+    check(&snapshot, "user:anne active group:a", true);
+}
+
+#[test]
+fn a_cycle_through_two_relations_is_no_reason_to_let_in() {
+    let types = "type team
+  relations
+    define blocked: [user, group#blocked]
+type group
+  relations
+    define member: [user]
+    define blocked: [user, team#blocked]
+    define active: member but not blocked
+";
+    let tuples = "team:b#blocked blocked group:a\ngroup:a#blocked blocked team:b\nuser:anne member group:a";
+    check(&snapshot(types, tuples), "user:anne active group:a", false);
 }
 
 /// Found by the comparison with the oracle: what was cut off inside `r0` of `doc:1` was kept as final.
@@ -149,7 +164,8 @@ fn chain(length: usize) -> Snapshot {
 #[test]
 fn too_deep_is_an_error_whatever_was_asked_before() {
     let snapshot = chain(40);
-    let levels = usize::from(LEVELS_MAX);
+    // A group's own usersets are gone down to the last level.
+    let levels = usize::try_from(LEVELS_WITH_LAST).expect("few");
     let user = User::parse("user:anne").expect("a user");
     let member = Relation::parse("member").expect("a name");
     let groups: Vec<usize> = (0..40).collect();
@@ -167,9 +183,12 @@ fn too_deep_is_an_error_whatever_was_asked_before() {
 #[test]
 fn an_allowed_operand_decides_although_another_is_too_deep() {
     let links = (1..40).map(|n| format!("group:{n}#member member group:{}\n", n - 1)).collect::<Vec<_>>().concat();
-    let snapshot = snapshot(GROUPS, &format!("{links}user:anne member group:39\nuser:anne member group:0"));
+    let named = "user:anne member group:39\nuser:anne member group:0\nuser:bob member group:lonely";
+    let snapshot = snapshot(GROUPS, &format!("{links}{named}"));
     check(&snapshot, "user:anne member group:0", true);
     assert_eq!(answer(&snapshot, "user:bob member group:0"), Err(CheckError::TooDeep));
+    // As in OpenFGA, who is in no group at all is not looked for so far.
+    check(&snapshot, "user:stranger member group:0", false);
 }
 
 #[test]
@@ -187,7 +206,7 @@ fn many_groups_that_are_all_in_each_other_are_bounded_work() {
     let pairs = pairs.filter(|(outer, inner)| outer != inner);
     let tuples = pairs.map(|(outer, inner)| format!("group:{inner}#member member group:{outer}\n"));
     let tuples = tuples.collect::<Vec<_>>().concat();
-    let snapshot = snapshot(GROUPS, &format!("{tuples}user:anne member group:7"));
+    let snapshot = snapshot(GROUPS, &format!("{tuples}user:anne member group:7\nuser:bob member group:lonely"));
     let everybody: BTreeSet<Result<bool, String>> =
         (0..60).map(|n| answer(&snapshot, &format!("user:anne member group:{n}")).map_err(|e| e.to_string())).collect();
     assert_eq!(everybody, BTreeSet::from([Ok(true)]));
@@ -236,6 +255,40 @@ condition under(x: int) {
     assert_eq!(evaluation.check(&relation, &object, &mut twice), Err(CheckError::Interrupted));
     assert!(evaluation.steps < 500 * STEPS_PER_CONDITION, "{} steps", evaluation.steps);
     assert_eq!(evaluation.check(&relation, &object, &mut || true), Ok(false));
+}
+
+#[test]
+fn a_failed_condition_beside_others_is_no_reason_to_let_in() {
+    let types = "type group
+  relations
+    define member: [user]
+type doc
+  relations
+    define owner: [user]
+    define parent: [group, group with under]
+    define banned: [group#member, group#member with under]
+    define banned_above: member from parent
+    define viewer: owner but not banned
+    define reader: owner but not banned_above
+    define both: owner and banned
+condition under(x: int) {
+  x < 1
+}
+";
+    let others = "user:anne owner doc:1\nuser:anne member group:a\nuser:bob member group:b\n\
+                  group:b#member banned doc:1\ngroup:b parent doc:1";
+    let snapshot = snapshot(types, others);
+    let under = TupleCondition::parse("under", "{}").expect("a condition");
+    let failing = ["group:a#member banned doc:1", "group:a parent doc:1"];
+    let failing = failing.map(|text| tuple(text).with_condition(under.clone()));
+    let snapshot = snapshot.with_tuples(&failing).expect("tuples that fit");
+    for relation in ["banned", "banned_above", "both"] {
+        check(&snapshot, &format!("user:anne {relation} doc:1"), false);
+    }
+    for relation in ["viewer", "reader"] {
+        let answer = answer(&snapshot, &format!("user:anne {relation} doc:1"));
+        assert!(matches!(answer, Err(CheckError::Condition(_))), "{relation}: {answer:?}");
+    }
 }
 
 #[test]

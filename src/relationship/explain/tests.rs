@@ -36,6 +36,7 @@ fn outline(step: &Step, depth: usize, lines: &mut String) {
     let mark = match step.outcome {
         Outcome::Holds => "yes",
         Outcome::DoesNotHold => "no",
+        Outcome::Doubtful => "doubt",
         Outcome::Cycle => "cycle",
         Outcome::ConditionFailed => "failed",
         Outcome::TooDeep => "deep",

@@ -3,6 +3,8 @@
 //! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the top: what
 //! holds, holds by a chain in which no question comes twice, and the walk looks at all chains.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
     TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
 };
 use crate::relationship::dsl;
-use crate::relationship::evaluator::{CheckError, Evaluation};
+use crate::relationship::evaluator::{CheckError, Evaluation, OWN_END, ToLast, below};
 use crate::relationship::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::relationship::model::{
     AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition, TypeRestriction,
@@ -50,7 +52,7 @@ struct Place<'a> {
     definition: &'a RelationDefinition,
     node: Node,
     /// How many may still be gone down.
-    levels: u8,
+    levels: u32,
 }
 
 /// What was found.
@@ -92,9 +94,9 @@ impl<'a> State<'a> {
     }
 }
 
-impl<'a> Walk<'a, '_> {
+impl<'a, 'e> Walk<'a, 'e> {
     /// The step about a relation of an object.
-    pub(super) fn relation(&mut self, node: Node, levels: u8, through: Option<&Found>) -> Result<Step, CheckError> {
+    pub(super) fn relation(&mut self, node: Node, levels: u32, through: Option<&Found>) -> Result<Step, CheckError> {
         let Some((of_type, definition)) = self.relations.get(node.relation.index()).copied() else {
             // Numbers come from this very model; what cannot be told is never told as allowed.
             return Err(CheckError::TooMuchWork);
@@ -147,7 +149,8 @@ impl<'a> Walk<'a, '_> {
         } else if !self.evaluation.can_hold(node.relation) {
             Some((Outcome::DoesNotHold, Closed::OutOfReach))
         } else if self.path.contains(&node) {
-            Some((Outcome::Cycle, Closed::Cycle))
+            let is_none = self.evaluation.passes_cycles(node.relation);
+            Some((if is_none { Outcome::DoesNotHold } else { Outcome::Cycle }, Closed::Cycle))
         } else {
             None
         }
@@ -168,14 +171,8 @@ impl<'a> Walk<'a, '_> {
         let has_say = |position: usize, step: &Step| match (operator, outcome) {
             (Operator::Union, Outcome::Holds) => step.outcome == Outcome::Holds,
             (Operator::Union, _) | (Operator::Intersection | Operator::Difference, Outcome::Holds) => true,
-            (Operator::Difference, Outcome::DoesNotHold) if position > 0 => step.outcome == Outcome::Holds,
-            (Operator::Intersection | Operator::Difference, Outcome::DoesNotHold) => {
-                step.outcome == Outcome::DoesNotHold
-            }
-            (
-                Operator::Intersection | Operator::Difference,
-                Outcome::Cycle | Outcome::ConditionFailed | Outcome::TooDeep,
-            ) => step.outcome == outcome,
+            (Operator::Difference, _) if position > 0 => step.outcome.negated() == outcome,
+            (Operator::Intersection | Operator::Difference, _) => step.outcome == outcome,
         };
         let numbered = steps.into_iter().enumerate();
         let said = numbered.map(|(position, step)| if has_say(position, &step) { step } else { step.without_say() });
@@ -237,12 +234,14 @@ impl<'a> Walk<'a, '_> {
     fn tuples(&mut self, at: Place<'a>) -> Result<Looked, CheckError> {
         let index = self.state.index;
         let mut named = Vec::new();
-        for subject in index.subjects(at.node).iter().filter(|subject| self.evaluation.names_asker(*subject)) {
-            let found = self.found(at.node, subject, None);
-            named.push(Step::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
+        for subject in index.subjects(at.node).iter() {
+            if self.evaluation.counts_for_asker(at.node, subject, None) {
+                let found = self.found(at.node, subject, None);
+                named.push(Step::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
+            }
         }
         for (subject, stored) in index.conditioned(at.node) {
-            if self.evaluation.names_asker(*subject) {
+            if self.evaluation.counts_for_asker(at.node, *subject, Some(stored)) {
                 named.push(self.conditioned(at.node, *subject, stored)?);
             }
         }
@@ -304,10 +303,12 @@ impl<'a> Walk<'a, '_> {
     fn followed(&mut self, at: Place<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
         let mut asked = Vec::new();
         let mut aside = Vec::new();
-        let (mut others, mut failed) = (false, false);
+        // By what is read together.
+        let (mut counted, mut failed) = (HashSet::new(), Vec::new());
+        let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
         let index = self.state.index;
         for subject in index.subjects(node).iter().filter(|subject| follow.takes(*subject)) {
-            others = true;
+            counted.insert(self.evaluation.read_apart(relation, subject));
             if !self.has_step(subject, follow) {
                 self.ask(node, subject, None, follow, (&mut asked, &mut aside));
             }
@@ -315,8 +316,12 @@ impl<'a> Walk<'a, '_> {
         for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {
             let step = self.conditioned(node, *subject, stored)?;
             let counts = step.outcome == Outcome::Holds;
-            others |= counts;
-            failed |= step.outcome == Outcome::ConditionFailed;
+            let group = self.evaluation.read_apart(relation, *subject);
+            if counts {
+                counted.insert(group);
+            } else if step.outcome == Outcome::ConditionFailed {
+                failed.push(group);
+            }
             match (self.has_step(*subject, follow), counts) {
                 (true, _) => {}
                 (false, true) => self.ask(node, *subject, Some(stored), follow, (&mut asked, &mut aside)),
@@ -325,11 +330,11 @@ impl<'a> Walk<'a, '_> {
         }
         let mut outcomes = Vec::new();
         // As in the evaluator: a failed condition counts only where no other of them is left.
-        if failed && !others {
-            outcomes.push(Outcome::ConditionFailed);
+        for group in failed {
+            outcomes.push(if counted.contains(&group) { Outcome::Doubtful } else { Outcome::ConditionFailed });
         }
         let mut looked = Looked { outcome: Outcome::DoesNotHold, steps: Vec::new(), omitted: 0 };
-        self.unfold(at, node, asked, &mut looked, &mut outcomes)?;
+        self.unfold(at, (node, follow), asked, &mut looked, &mut outcomes)?;
         looked.outcome = Outcome::of(Operator::Union, &outcomes);
         let room = SIBLINGS_MAX.saturating_sub(looked.steps.len());
         looked.omitted += aside.len().saturating_sub(room);
@@ -371,28 +376,36 @@ impl<'a> Walk<'a, '_> {
     fn unfold(
         &mut self,
         at: Place<'_>,
-        node: Node,
-        mut asked: Vec<Asked<'_>>,
+        (node, follow): (Node, Follow<'_>),
+        asked: Vec<Asked<'_>>,
         looked: &mut Looked,
         outcomes: &mut Vec<Outcome>,
     ) -> Result<(), CheckError> {
-        let Some(below) = at.levels.checked_sub(1) else {
+        let to_last = self.to_last(at, node, follow);
+        let below_for = |one: &Asked<'_>| below(at.levels, to_last.includes(at.node.relation, one.node.relation));
+        let (mut asked, beyond): (Vec<_>, Vec<_>) = asked.into_iter().partition(|one| below_for(one).is_some());
+        if let Some(first) = beyond.first() {
             // The others are as deep as the first.
-            if let Some(first) = asked.first() {
-                let through = self.found(node, first.subject, first.condition);
-                looked.steps.push(self.too_deep(first.node, through));
-                looked.omitted += asked.len() - 1;
-                outcomes.push(Outcome::TooDeep);
-            }
-            return Ok(());
-        };
+            let through = self.found(node, first.subject, first.condition);
+            let outcome = self.evaluation.beyond_levels(at.node.relation).into();
+            looked.steps.push(self.too_deep(first.node, through, outcome));
+            looked.omitted += beyond.len() - 1;
+            outcomes.push(outcome);
+        }
         for one in &mut asked {
-            one.outcome = self.verdict(one.node, below)?;
+            one.outcome = self.verdict(one.node, below_for(one).unwrap_or(0))?;
+        }
+        let own = match follow {
+            Follow::Usersets => self.evaluation.has_own_usersets(at.node.relation),
+            Follow::Parents(_) => self.evaluation.has_own_parents(at.node.relation),
+        };
+        if own && at.levels <= OWN_END && !asked.is_empty() {
+            outcomes.push(self.evaluation.beyond_levels(at.node.relation).into());
         }
         // What is undecided tells more than what does not hold.
         asked.sort_by_key(|one| match one.outcome {
             Outcome::Holds => 0,
-            Outcome::TooDeep | Outcome::ConditionFailed | Outcome::Cycle => 1,
+            Outcome::TooDeep | Outcome::ConditionFailed | Outcome::Cycle | Outcome::Doubtful => 1,
             Outcome::DoesNotHold => 2,
         });
         for one in asked {
@@ -403,14 +416,28 @@ impl<'a> Walk<'a, '_> {
                 continue;
             }
             let through = self.found(node, one.subject, one.condition);
-            let step = self.relation(one.node, below, Some(&through))?;
+            let step = self.relation(one.node, below_for(&one).unwrap_or(0), Some(&through))?;
             outcomes.push(step.outcome);
             looked.steps.push(step);
         }
         Ok(())
     }
 
-    fn too_deep(&self, node: Node, through: Found) -> Step {
+    /// Whether the last level is gone down to.
+    fn to_last(&self, at: Place<'_>, node: Node, follow: Follow<'_>) -> ToLast<'e> {
+        let Follow::Parents(computed) = follow else {
+            return self.evaluation.usersets_to_last(at.node.relation, at.levels);
+        };
+        let program = self.state.program;
+        let parents = at.of_type.relation(&self.relation_name(node.relation));
+        let parents = parents.into_iter().flat_map(|tupleset| &tupleset.directly_related).filter_map(|parent| {
+            let type_id = program.type_id(&parent.type_name).ok()?;
+            Some((type_id, program.relation_id(&parent.type_name, computed).ok()?))
+        });
+        self.evaluation.parents_to_last(at.node.relation, &parents.collect::<Vec<_>>(), at.levels)
+    }
+
+    fn too_deep(&self, node: Node, through: Found, outcome: Outcome) -> Step {
         let definition = self.relations.get(node.relation.index());
         let kind = StepKind::Relation {
             relation: definition.map(|(_, definition)| definition.name.clone()).unwrap_or_default(),
@@ -420,7 +447,7 @@ impl<'a> Walk<'a, '_> {
             through: Some(through),
             closed: Some(Closed::TooDeep),
         };
-        Step::new(Outcome::TooDeep, kind, Vec::new())
+        Step::new(outcome, kind, Vec::new())
     }
 
     /// The step about a tuple with a condition.
@@ -438,7 +465,7 @@ impl<'a> Walk<'a, '_> {
     }
 
     /// The evaluator's word.
-    fn verdict(&mut self, node: Node, levels: u8) -> Result<Outcome, CheckError> {
+    fn verdict(&mut self, node: Node, levels: u32) -> Result<Outcome, CheckError> {
         match self.evaluation.verdict(node, levels, &mut *self.go_on) {
             Ok(verdict) => Ok(verdict.into()),
             Err(CheckError::TooMuchWork) => Ok(Outcome::TooDeep),
@@ -497,7 +524,7 @@ impl Looked {
         Step { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
     }
 
-    /// Where something holds, what does not is counted only. (Beside what holds, a failed condition has no say.)
+    /// Where something holds, what does not is counted only. (A failed condition has no say unless it leaves a doubt.)
     fn leading_to_outcome(mut self) -> Self {
         if self.outcome == Outcome::Holds {
             let before = self.steps.len();
@@ -505,7 +532,8 @@ impl Looked {
             self.omitted += before - self.steps.len();
         }
         for step in &mut self.steps {
-            step.has_say = step.outcome == self.outcome || step.outcome != Outcome::ConditionFailed;
+            let is_passed_over = step.outcome == Outcome::ConditionFailed && self.outcome != Outcome::Doubtful;
+            step.has_say = step.outcome == self.outcome || !is_passed_over;
         }
         self
     }

@@ -65,7 +65,7 @@ impl Base {
         match held {
             Held::Plain => self.plain_nodes.get(subject),
             Held::Conditioned => self.conditioned_nodes.get(subject),
-            Held::Not => &[],
+            Held::Not | Held::Both => &[],
         }
     }
 

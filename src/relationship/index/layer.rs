@@ -24,9 +24,33 @@ pub(super) struct Layer {
 pub(super) struct NodeTuples {
     pub(super) plain: Vec<Packed>,
     pub(super) conditioned: Vec<(Subject, Arc<StoredCondition>)>,
+    /// The objects that several tuples name, because the request brought some of them, with the condition of the tuple
+    /// that counts alone for such an object when it asks.
+    pub(super) of_request: Vec<(Subject, Option<Arc<StoredCondition>>)>,
 }
 
 impl Layer {
+    /// The layer that puts the tuples of a request beside those of an index. The entries are sorted by node.
+    pub(super) fn of_request(index: &Index, names: Names, added: &[Entry], conditions: &Conditions) -> Self {
+        let mut tuples = NumberMap::default();
+        for about_node in added.chunk_by(|a, b| a.node == b.node) {
+            if let Some(Entry { node, .. }) = about_node.first() {
+                tuples.insert(*node, Arc::new(beside(index, *node, about_node, conditions)));
+            }
+        }
+        let mut changed: Vec<(Packed, Node)> = added.iter().map(|entry| (entry.subject, entry.node)).collect();
+        changed.sort_unstable();
+        changed.dedup();
+        let mut holdings = NumberMap::default();
+        for of_subject in changed.chunk_by(|a, b| a.0 == b.0) {
+            if let Some((subject, _)) = of_subject.first() {
+                let held = of_subject.iter().map(|(subject, node)| (*node, held(tuples.get(node), *subject)));
+                holdings.insert(*subject, held.collect());
+            }
+        }
+        Self { names, tuples, holdings }
+    }
+
     /// The layer that makes these changes to an index. The entries are settled.
     pub(super) fn new(index: &Index, names: Names, mut changes: Vec<Entry>, conditions: &Conditions) -> Self {
         let mut tuples = NumberMap::default();
@@ -115,5 +139,55 @@ fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions
     // Two sorted parts, which this sort merges.
     plain.sort();
     conditioned.sort_by_key(|(subject, _)| *subject);
-    NodeTuples { plain, conditioned }
+    NodeTuples { plain, conditioned, of_request: Vec::new() }
+}
+
+/// The tuples about a node with those of a request, which may have the names of others. They are in the request's order.
+fn beside(index: &Index, node: Node, added: &[Entry], conditions: &Conditions) -> NodeTuples {
+    let mut tuples = NodeTuples {
+        plain: index.plain(node).to_vec(),
+        conditioned: index.conditioned(node).to_vec(),
+        of_request: Vec::new(),
+    };
+    let is_stored = |subject: Packed| {
+        let conditioned = index.conditioned(node).binary_search_by_key(&subject, |(known, _)| (*known).into());
+        conditioned.is_ok() || index.plain(node).binary_search(&subject).is_ok()
+    };
+    let mut firsts: Vec<(Packed, Option<Arc<StoredCondition>>)> = Vec::new();
+    for Entry { subject, state, .. } in added {
+        let condition = match state {
+            State::Absent => continue,
+            State::Plain => None,
+            State::Conditioned(number) => match conditions.get(*number) {
+                Some(condition) => Some(Arc::clone(condition)),
+                None => continue,
+            },
+        };
+        let first = firsts.iter().find(|(known, _)| known == subject).map(|(_, condition)| condition.clone());
+        if first.is_some() || is_stored(*subject) {
+            tuples.of_request.push(((*subject).into(), first.unwrap_or_else(|| condition.clone())));
+        }
+        firsts.push((*subject, condition.clone()));
+        match condition {
+            None => tuples.plain.push(*subject),
+            Some(condition) => tuples.conditioned.push(((*subject).into(), condition)),
+        }
+    }
+    tuples.plain.sort();
+    tuples.plain.dedup();
+    tuples.conditioned.sort_by_key(|(subject, _)| *subject);
+    tuples
+}
+
+/// What is between a user and a node after the tuples of a request came in.
+fn held(tuples: Option<&Arc<NodeTuples>>, subject: Packed) -> Held {
+    let Some(tuples) = tuples else { return Held::Not };
+    let plain = tuples.plain.binary_search(&subject).is_ok();
+    let conditioned = tuples.conditioned.binary_search_by_key(&subject, |(known, _)| (*known).into()).is_ok();
+    match (plain, conditioned) {
+        (true, true) => Held::Both,
+        (true, false) => Held::Plain,
+        (false, true) => Held::Conditioned,
+        (false, false) => Held::Not,
+    }
 }

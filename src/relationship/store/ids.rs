@@ -24,6 +24,9 @@ fn next(latest: Option<Ulid>) -> Ulid {
 }
 
 impl StoreId {
+    /// The last id of all: no store gets it before the year 10889.
+    pub const NEVER_GIVEN: Self = Self(Ulid(u128::MAX));
+
     /// Reads an id; `None` when the text is not one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

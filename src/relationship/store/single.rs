@@ -13,7 +13,7 @@ use super::{Shared, changelog, models, tables, tuples};
 use crate::error_code::ErrorCode;
 use crate::relationship::program::MisfitTuple;
 use crate::relationship::snapshot::Snapshot;
-use crate::relationship::tuple::RelationshipTuple;
+use crate::relationship::tuple::{CONTEXT_BYTES_MAX, RelationshipTuple, TupleCondition};
 use crate::relationship::validate::ValidModel;
 use crate::storage::StorageError;
 
@@ -61,6 +61,14 @@ pub enum StoreError {
     /// A tuple does not fit the model.
     #[error(transparent)]
     Misfit(#[from] Box<MisfitTuple>),
+    /// The context of a tuple's condition is too long.
+    #[error("the context of tuple `{tuple}` has {bytes} bytes, at most {CONTEXT_BYTES_MAX} are allowed")]
+    LongContext {
+        /// The tuple, as text.
+        tuple: String,
+        /// How long it is.
+        bytes: usize,
+    },
     /// The request names a tuple twice.
     #[error("tuple `{0}` occurs more than once in the request")]
     Repeated(RelationshipTuple),
@@ -90,7 +98,9 @@ impl StoreError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoModel => ErrorCode::FailedPrecondition,
-            Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
+            Self::Misfit(_) | Self::LongContext { .. } | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => {
+                ErrorCode::InvalidArgument
+            }
             Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
             Self::NotThere(_) => ErrorCode::NotFound,
             Self::Storage(e) => e.code(),
@@ -462,6 +472,11 @@ enum Found {
 
 /// What can be refused without looking at the stored tuples.
 fn check_request(request: &TupleWrite, model: &ValidModel) -> Result<(), StoreError> {
+    for tuple in &request.writes {
+        if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
+            return Err(StoreError::LongContext { tuple: tuple.to_string(), bytes });
+        }
+    }
     let mut seen = HashSet::new();
     for tuple in request.writes.iter().chain(&request.deletes) {
         if !seen.insert(tuple.key()) {

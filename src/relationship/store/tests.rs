@@ -261,6 +261,33 @@ fn tuples_are_read_by_filter_in_the_order_of_writing() {
 }
 
 #[test]
+fn a_few_tuples_among_many_changes_are_read_in_the_same_order() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    load(&store, MODEL);
+    let rare = |names: &[&str]| {
+        let lines: Vec<String> = names.iter().map(|name| format!("user:rare member group:{name}")).collect();
+        tuples(&lines.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    store.write_all(rare(&["z", "m"]), OnConflict::Refuse).expect("written");
+    let many = |n: usize| tuple(&format!("user:u{n} viewer doc:{n}"));
+    store.write_all((0..10_050).map(many).collect(), OnConflict::Refuse).expect("written");
+    store.write_all(rare(&["a", "y", "b"]), OnConflict::Refuse).expect("written");
+    store.write(&write(&[], &["user:rare member group:m"])).expect("deleted");
+    let filter = TupleFilter { object: "group:".into(), relation: String::new(), user: "user:rare".into() };
+    for page in 1..=4 {
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let tuples = store.tuples(&filter, after, page).expect("read");
+            let Some(last) = tuples.last() else { break };
+            after = last.sequence;
+            found.extend(tuples.iter().map(|stored| stored.tuple.object.id().to_owned()));
+        }
+        assert_eq!(found, ["z", "a", "y", "b"], "{page} a page");
+    }
+}
+
+#[test]
 fn the_largest_and_the_deepest_model_can_be_opened_again() {
     let nested = |levels: usize| {
         let operators = ["or", "and"].into_iter().cycle();

@@ -1,13 +1,17 @@
 //! Reading of stored tuples: all of them, to build the index, and page by page in the order of writing.
 
+use std::collections::BinaryHeap;
 use std::path::Path;
 
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
 
 use super::ids::StoreId;
-use super::tables::{CHANGES, ConditionColumns, TUPLES, by_key, by_sequence, parts_of, tuple_of};
+use super::tables::{CHANGES, ChangeColumns, ConditionColumns, TUPLES, by_key, by_sequence, parts_of, tuple_of};
 use crate::relationship::tuple::RelationshipTuple;
 use crate::storage::StorageError;
+
+type Tuples = ReadOnlyTable<(u128, &'static str), (u64, ConditionColumns<'static>)>;
+type Changes = ReadOnlyTable<(u128, u64), ChangeColumns<'static>>;
 
 /// A tuple as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +54,11 @@ fn matches_name(wanted: &str, name: &str) -> bool {
     wanted.is_empty() || wanted == name || (wanted.ends_with(':') && name.starts_with(wanted))
 }
 
-/// The tuples of the filter after a place in the order of writing, at most `limit`. The tuples of one object are found by
-/// their key; for other filters the log is walked.
+/// Changes that a page may walk past for nothing: of tuples that are gone, or that the filter does not mean.
+const STRAY_CHANGES_MAX: usize = 10_000;
+
+/// The tuples of the filter after a place in the order of writing, at most `limit`. The log has them in this order; where
+/// it holds too much else, and for the tuples of one object, they are looked up by their keys and put in order.
 pub(super) fn read(
     path: &Path,
     database: &Database,
@@ -64,47 +71,94 @@ pub(super) fn read(
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
     let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
     let log = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
-    let mut found = Vec::new();
+    let place = Place { path, store, after, limit };
     if let Some(object) = filter.one_object() {
-        let prefix = format!("{object}#");
-        let mut keys = Vec::new();
-        for entry in tuples.range(by_key(store, &prefix)).map_err(|e| failed(e.into()))? {
-            let (key, sequence) = entry.map_err(|e| failed(e.into()))?;
-            let (key, (sequence, _)) = (key.value().1, sequence.value());
-            if !key.starts_with(&prefix) {
-                break;
-            }
-            if sequence > after && filter.matches(key) {
-                keys.push((sequence, key.to_owned()));
-            }
-        }
-        keys.sort_unstable();
-        for (sequence, key) in keys.into_iter().take(limit) {
-            let written = log.get((store.key(), sequence)).map_err(|e| failed(e.into()))?;
-            let Some(written) = written else {
-                return Err(StorageError::damaged(path, format!("change {sequence} is missing")));
-            };
-            let (_, unix_ms, _, condition) = written.value();
-            found.push(StoredTuple { tuple: tuple_of(path, &key, condition)?, unix_ms, sequence });
-        }
-        return Ok(found);
+        return among_keys(&place, &tuples, &log, &format!("{object}#"), filter);
     }
-    let first = (store.key(), after.saturating_add(1));
-    for entry in log.range(first..=*by_sequence(store).end()).map_err(|e| failed(e.into()))? {
-        if found.len() == limit {
+    match along_the_log(&place, &tuples, &log, filter)? {
+        Some(found) => Ok(found),
+        None => among_keys(&place, &tuples, &log, &filter.object, filter),
+    }
+}
+
+/// Where a page begins and ends.
+struct Place<'a> {
+    path: &'a Path,
+    store: StoreId,
+    after: u64,
+    limit: usize,
+}
+
+/// `None` when the log holds too much else.
+fn along_the_log(
+    place: &Place<'_>,
+    tuples: &Tuples,
+    log: &Changes,
+    filter: &TupleFilter,
+) -> Result<Option<Vec<StoredTuple>>, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(place.path, e);
+    let first = (place.store.key(), place.after.saturating_add(1));
+    let (mut found, mut stray) = (Vec::new(), 0);
+    for entry in log.range(first..=*by_sequence(place.store).end()).map_err(|e| failed(e.into()))? {
+        if found.len() == place.limit {
             break;
         }
         let (key, change) = entry.map_err(|e| failed(e.into()))?;
         let sequence = key.value().1;
         let (_, unix_ms, key, condition) = change.value();
-        if !filter.matches(key) {
+        let current = if filter.matches(key) {
+            let current = tuples.get((place.store.key(), key)).map_err(|e| failed(e.into()))?;
+            current.map(|current| current.value().0)
+        } else {
+            None
+        };
+        // A change that was undone, or done again later, is not the one that the tuple names.
+        if current == Some(sequence) {
+            found.push(StoredTuple { tuple: tuple_of(place.path, key, condition)?, unix_ms, sequence });
             continue;
         }
-        // A change that was undone, or done again later, is not the one that the tuple names.
-        let current = tuples.get((store.key(), key)).map_err(|e| failed(e.into()))?.map(|current| current.value().0);
-        if current == Some(sequence) {
-            found.push(StoredTuple { tuple: tuple_of(path, key, condition)?, unix_ms, sequence });
+        stray += 1;
+        if stray > STRAY_CHANGES_MAX {
+            return Ok(None);
         }
+    }
+    Ok(Some(found))
+}
+
+/// From all tuples whose keys begin with `prefix`. Only so many as are asked for are kept.
+fn among_keys(
+    place: &Place<'_>,
+    tuples: &Tuples,
+    log: &Changes,
+    prefix: &str,
+    filter: &TupleFilter,
+) -> Result<Vec<StoredTuple>, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(place.path, e);
+    let mut earliest: BinaryHeap<(u64, String)> = BinaryHeap::new();
+    for entry in tuples.range(by_key(place.store, prefix)).map_err(|e| failed(e.into()))? {
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let (key, (sequence, _)) = (key.value().1, value.value());
+        if !key.starts_with(prefix) {
+            break;
+        }
+        let full = earliest.len() >= place.limit;
+        let too_late = full && earliest.peek().is_none_or(|(latest, _)| sequence > *latest);
+        if sequence <= place.after || too_late || !filter.matches(key) {
+            continue;
+        }
+        if full {
+            earliest.pop();
+        }
+        earliest.push((sequence, key.to_owned()));
+    }
+    let mut found = Vec::with_capacity(earliest.len());
+    for (sequence, key) in earliest.into_sorted_vec() {
+        let written = log.get((place.store.key(), sequence)).map_err(|e| failed(e.into()))?;
+        let Some(written) = written else {
+            return Err(StorageError::damaged(place.path, format!("change {sequence} is missing")));
+        };
+        let (_, unix_ms, _, condition) = written.value();
+        found.push(StoredTuple { tuple: tuple_of(place.path, &key, condition)?, unix_ms, sequence });
     }
     Ok(found)
 }

@@ -2,25 +2,34 @@
 //!
 //! A relation has an entrypoint when some tuple could make it true: the least set of relations that satisfies the rules
 //! of [`Analysis::can_be_held`], found by asking again about a relation whenever one that it uses was found.
+//!
+//! `OpenFGA` searches in another way, which misses some ([`search`]). What it misses is refused here, too, since a model
+//! that is taken here must be taken there.
+
+mod search;
 
 use std::collections::HashMap;
+
+use self::search::Search;
 
 use super::{ModelError, Place, relations};
 use crate::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 
 pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
     let analysis = Analysis::new(model);
+    let mut search = Search::new(&analysis);
     let mut errors = Vec::new();
     for (index, (place, type_name, relation)) in relations(model).enumerate() {
         let name = &relation.name;
-        let reason = if analysis.reaches_cycle(index) {
-            "potential loop"
+        let message = if analysis.reaches_cycle(index) {
+            format!("`{name}` is an impossible relation for `{type_name}` (potential loop)")
         } else if !analysis.held.get(index).copied().unwrap_or(false) {
-            "no entrypoint"
+            format!("`{name}` is an impossible relation for `{type_name}` (no entrypoint)")
+        } else if search.misses(index) {
+            format!("no entrypoint is found for `{name}` of `{type_name}`: it leads to one relation in several ways")
         } else {
             continue;
         };
-        let message = format!("`{name}` is an impossible relation for `{type_name}` ({reason})");
         errors.push(ModelError::new(Place::Relation(place), message));
     }
     errors

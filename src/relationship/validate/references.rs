@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
 use crate::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
-use crate::relationship::tuple::{RELATION_BYTES_MAX, TYPE_BYTES_MAX};
+use crate::relationship::tuple::{RELATION_CHARS_MAX, TYPE_CHARS_MAX};
 
 const RESERVED: [&str; 2] = ["self", "this"];
 
@@ -54,8 +54,10 @@ impl<'a> Checker<'a> {
         for (type_index, type_definition) in self.model.types.iter().enumerate() {
             let name = type_definition.name.as_str();
             let place = Place::Type(type_index);
-            if let Some(broken) = broken_rule(name, TYPE_BYTES_MAX) {
+            if let Some(broken) = broken_rule(name, TYPE_CHARS_MAX) {
                 self.refuse(place, format!("type `{name}` {broken}"));
+            } else if is_odd(name) {
+                self.slip(place, format!("type `{name}` {ODD}"));
             }
             if !self.types.insert(name) {
                 let first = self.model.types.iter().position(|t| t.name == name).unwrap_or(type_index);
@@ -66,8 +68,10 @@ impl<'a> Checker<'a> {
         for (place, type_name, relation) in relations(self.model) {
             let name = relation.name.as_str();
             self.relations.insert((type_name, name), relation);
-            if let Some(broken) = broken_rule(name, RELATION_BYTES_MAX) {
+            if let Some(broken) = broken_rule(name, RELATION_CHARS_MAX) {
                 self.refuse(Place::Relation(place), format!("relation `{name}` of type `{type_name}` {broken}"));
+            } else if is_odd(name) {
+                self.slip(Place::Relation(place), format!("relation `{name}` of type `{type_name}` {ODD}"));
             }
             if !seen.insert((place.type_index, name)) {
                 let message = format!("relation `{name}` is already defined in type `{type_name}`");
@@ -237,16 +241,24 @@ impl<'a> Checker<'a> {
 }
 
 /// The rule that a name breaks, if it breaks one.
-fn broken_rule(name: &str, bytes_max: usize) -> Option<String> {
+fn broken_rule(name: &str, chars_max: usize) -> Option<String> {
     if RESERVED.contains(&name) {
         return Some("has a reserved name".to_owned());
     }
     if name.is_empty() {
         return Some("has an empty name".to_owned());
     }
-    if name.len() > bytes_max {
-        return Some(format!("has a name of {} bytes, at most {bytes_max} are allowed", name.len()));
+    let chars = name.chars().count();
+    if chars > chars_max {
+        return Some(format!("has a name of {chars} characters, at most {chars_max} are allowed"));
     }
-    let bad = |c: char| matches!(c, ':' | '#' | '@' | '*') || c.is_whitespace() || c.is_control();
-    name.contains(bad).then(|| "has a name with `:`, `#`, `@`, `*`, white space or a control character".to_owned())
+    let bad = |c: char| matches!(c, ':' | '#' | '@' | ' ');
+    name.contains(bad).then(|| "has a name with `:`, `#`, `@` or a space".to_owned())
+}
+
+const ODD: &str = "has a name with `*`, white space or a control character";
+
+/// A server takes these in a model, but they cannot all be used in tuples.
+fn is_odd(name: &str) -> bool {
+    name.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control())
 }

@@ -21,7 +21,8 @@ fn what_only_json_can_say_is_refused() {
         (r#"{"a": {"union": {"child": [{"this": {}}]}}}"#, user, "fewer than two operands"),
         (r#"{"a": {"computedUserset": {"relation": "a"}}}"#, "{}", "in terms of itself"),
         (r#"{"a": {"computedUserset": {"relation": ""}}}"#, "{}", "does not exist"),
-        (r#"{"a b": {"this": {}}}"#, "{}", "white space"),
+        (r#"{"a b": {"this": {}}}"#, "{}", "a space"),
+        (r#"{"a*": {"this": {}}}"#, "{}", "`*`, white space"),
         (r#"{"": {"this": {}}}"#, "{}", "empty name"),
     ];
     for (relations, metadata, words) in rows {

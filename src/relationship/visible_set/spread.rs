@@ -27,7 +27,7 @@ pub(super) struct Spread {
     relations: Vec<Sets>,
     /// Something is further away than a check goes.
     pub(super) is_deep: bool,
-    /// A condition failed.
+    /// A condition failed, or a check may leave out a tuple that was followed.
     pub(super) has_failed: bool,
 }
 
@@ -119,7 +119,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         }
         let mut level = 0_u32;
         loop {
-            run.spread.is_deep = level > u32::from(LEVELS_MAX);
+            run.spread.is_deep = level > LEVELS_MAX;
             if run.spread.is_deep && matches!(run.rule, Rule::Certain(_)) {
                 return Ok(run.spread);
             }
@@ -162,11 +162,23 @@ impl<'a, 'g> Spreading<'a, 'g> {
         tupleset: Option<(RelationId, Leaf)>,
     ) -> Result<(), CheckError> {
         let index = self.question.index;
+        // A check of the asker may leave out a tuple that has the names of one of the request's.
+        let names_asker = tupleset.is_none() && matches!(subject, Subject::Object(..)) && index.has_doubles();
+        let is_unsure = |run: &mut Run<'_>, node: Node| {
+            let is_double = names_asker && index.of_request(node, subject).is_some();
+            run.spread.has_failed |= is_double;
+            is_double && matches!(run.rule, Rule::Certain(_))
+        };
         for node in index.nodes(subject) {
             self.step(1)?;
-            self.note(run, node, tupleset);
+            if !is_unsure(run, node) {
+                self.note(run, node, tupleset);
+            }
         }
         for (node, condition) in index.conditioned_nodes(subject) {
+            if is_unsure(run, node) {
+                continue;
+            }
             let counts = match tupleset {
                 Some((tupleset, _)) => node.relation == tupleset,
                 None => self.graph.place(node.relation).is_some(),

@@ -29,7 +29,9 @@ pub(super) fn check(
     let model = resolved.snapshot.model();
     model.knows(&user, &relation, object.type_name())?;
     let contextual = contextual_tuples.map(|keys| keys.tuple_keys.as_slice()).unwrap_or_default();
-    let snapshot = resolved.for_request(&tuples::contextual(model, contextual, Number::InvalidTuple)?, context)?;
+    let contextual = tuples::contextual(model, contextual, Number::InvalidTuple)?;
+    tuples::check_context(context)?;
+    let snapshot = resolved.for_request(&contextual, context)?;
     let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
     evaluation.check(&relation, &object, &mut || Instant::now() < deadline).map_err(undecided)
 }
@@ -93,6 +95,7 @@ fn item_error(refusal: Refusal) -> api::CheckError {
         | Number::ContinuationTokenMismatch
         | Number::ExceededEntityLimit
         | Number::InvalidAuthorizationModel
+        | Number::InvalidStartTime
         | Number::StoreIdNotFound => Code::InputError(number),
     };
     api::CheckError { message: refusal.message, code: Some(code) }

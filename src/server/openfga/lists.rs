@@ -62,7 +62,10 @@ pub(super) fn list_users(
         if asked.relation.is_empty() { None } else { Some(known_relation(model, &asked.r#type, &asked.relation)?) };
     let object = request.object.clone().unwrap_or_default();
     let relation = known_relation(model, &object.r#type, &request.relation)?;
-    let object = Object::parse(&format!("{}:{}", object.r#type, object.id))?;
+    // No tuple can be about an object of another form.
+    let Ok(object) = Object::parse(&format!("{}:{}", object.r#type, object.id)) else {
+        return Ok(api::ListUsersResponse { users: Vec::new() });
+    };
     let type_name = TypeName::parse(&asked.r#type)?;
     let snapshot = resolved.for_request(&contextual, request.context.as_ref())?;
     let filter = UserFilter { type_name, relation: user_relation };

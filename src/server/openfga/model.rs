@@ -9,16 +9,19 @@ use openfga_client::client::userset::Userset;
 use prost::Message;
 
 use super::refusal::{Number, Refusal};
+use super::userset::{self, NoRewrite};
+use crate::proto::openfga_model as wire;
 use crate::relationship::model::{
     AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, RestrictionKind, Rewrite,
     TypeDefinition, TypeRestriction,
 };
 use crate::relationship::store::StoredModel;
+use crate::relationship::validate::NESTING_MAX;
 
 const TYPE_NAME: &str = "TYPE_NAME_";
 
 /// The model of a message.
-pub(super) fn read(message: &api::AuthorizationModel) -> Result<AuthorizationModel, Refusal> {
+pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationModel, Refusal> {
     let types: Result<Vec<TypeDefinition>, Refusal> = message.type_definitions.iter().map(read_type).collect();
     let mut conditions = BTreeMap::new();
     for (name, condition) in &message.conditions {
@@ -31,33 +34,32 @@ pub(super) fn read(message: &api::AuthorizationModel) -> Result<AuthorizationMod
 }
 
 /// The message of a stored model: what the client sent, where a client sent it.
-pub(super) fn write(stored: &StoredModel) -> Result<api::AuthorizationModel, Refusal> {
+pub(super) fn write(stored: &StoredModel) -> Result<wire::AuthorizationModel, Refusal> {
     let message = if stored.original.is_empty() {
         write_model(&stored.model)
     } else {
-        api::AuthorizationModel::decode(stored.original.as_slice()).map_err(|error| {
+        wire::AuthorizationModel::decode(stored.original.as_slice()).map_err(|error| {
             tracing::error!(%error, "the stored model cannot be read");
             Refusal::internal()
         })?
     };
-    Ok(api::AuthorizationModel { id: stored.id.to_string(), ..message })
+    Ok(wire::AuthorizationModel { id: stored.id.to_string(), ..message })
 }
 
 fn invalid(message: impl Into<String>) -> Refusal {
     Refusal::new(Number::InvalidAuthorizationModel, message)
 }
 
-fn read_type(message: &api::TypeDefinition) -> Result<TypeDefinition, Refusal> {
+fn read_type(message: &wire::TypeDefinition) -> Result<TypeDefinition, Refusal> {
     let metadata = message.metadata.as_ref();
     let mut relations = Vec::new();
-    // The message's map has no order; that of the names is the same each time.
-    for (name, rewrite) in message.relations.iter().collect::<BTreeMap<_, _>>() {
+    for (name, rewrite) in &message.relations {
         let of_relation = metadata.and_then(|metadata| metadata.relations.get(name));
         let restrictions = of_relation.map(|of_relation| of_relation.directly_related_user_types.as_slice());
         relations.push(RelationDefinition {
             name: name.clone(),
             rewrite: read_rewrite(name, rewrite)?,
-            directly_related: restrictions.unwrap_or_default().iter().map(read_restriction).collect(),
+            directly_related: read_restrictions(name, restrictions.unwrap_or_default())?,
             source: of_relation
                 .and_then(|of_relation| read_source(&of_relation.module, of_relation.source_info.as_ref())),
         });
@@ -66,42 +68,31 @@ fn read_type(message: &api::TypeDefinition) -> Result<TypeDefinition, Refusal> {
     Ok(TypeDefinition { name: message.r#type.clone(), relations, source })
 }
 
-/// The decoder bounds the nesting, so this may call itself.
-fn read_rewrite(relation: &str, message: &api::Userset) -> Result<Rewrite, Refusal> {
-    let read_all = |operands: &api::Usersets| -> Result<Vec<Rewrite>, Refusal> {
-        operands.child.iter().map(|operand| read_rewrite(relation, operand)).collect()
-    };
-    let incomplete = || invalid(format!("the definition of relation `{relation}` is incomplete"));
-    let read_part = |part: &Option<Box<api::Userset>>| -> Result<Box<Rewrite>, Refusal> {
-        Ok(Box::new(read_rewrite(relation, part.as_deref().ok_or_else(incomplete)?)?))
-    };
-    Ok(match message.userset.as_ref().ok_or_else(incomplete)? {
-        Userset::This(_) => Rewrite::Direct,
-        Userset::ComputedUserset(computed) => Rewrite::Computed(computed.relation.clone()),
-        Userset::TupleToUserset(both) => {
-            let (Some(tupleset), Some(computed)) = (&both.tupleset, &both.computed_userset) else {
-                return Err(incomplete());
-            };
-            Rewrite::TupleToUserset { tupleset: tupleset.relation.clone(), computed: computed.relation.clone() }
-        }
-        Userset::Union(operands) => Rewrite::Union(read_all(operands)?),
-        Userset::Intersection(operands) => Rewrite::Intersection(read_all(operands)?),
-        Userset::Difference(difference) => {
-            Rewrite::Difference { base: read_part(&difference.base)?, subtract: read_part(&difference.subtract)? }
-        }
+fn read_rewrite(relation: &str, message: &[u8]) -> Result<Rewrite, Refusal> {
+    // Its form was found to be right before.
+    let tree = userset::read(message).map_err(|status| invalid(status.message()))?;
+    tree.into_rewrite().map_err(|no_rewrite| match no_rewrite {
+        NoRewrite::Incomplete => invalid(format!("the definition of relation `{relation}` is incomplete")),
+        NoRewrite::TooDeep => invalid(format!("relation `{relation}` is nested more than {NESTING_MAX} deep")),
     })
 }
 
-fn read_restriction(message: &api::RelationReference) -> TypeRestriction {
-    let kind = match &message.relation_or_wildcard {
-        Some(RelationOrWildcard::Wildcard(_)) => RestrictionKind::Wildcard,
-        Some(RelationOrWildcard::Relation(relation)) if !relation.is_empty() => {
-            RestrictionKind::Userset(relation.clone())
-        }
-        Some(RelationOrWildcard::Relation(_)) | None => RestrictionKind::Object,
-    };
-    let condition = Some(message.condition.clone()).filter(|name| !name.is_empty());
-    TypeRestriction { type_name: message.r#type.clone(), kind, condition }
+fn read_restrictions(relation: &str, messages: &[api::RelationReference]) -> Result<Vec<TypeRestriction>, Refusal> {
+    let mut restrictions = Vec::with_capacity(messages.len());
+    for message in messages {
+        let type_name = message.r#type.clone();
+        let kind = match &message.relation_or_wildcard {
+            Some(RelationOrWildcard::Wildcard(_)) => RestrictionKind::Wildcard,
+            Some(RelationOrWildcard::Relation(userset)) if userset.is_empty() => {
+                return Err(invalid(format!("relation `{relation}` names an empty relation of type `{type_name}`")));
+            }
+            Some(RelationOrWildcard::Relation(userset)) => RestrictionKind::Userset(userset.clone()),
+            None => RestrictionKind::Object,
+        };
+        let condition = Some(message.condition.clone()).filter(|name| !name.is_empty());
+        restrictions.push(TypeRestriction { type_name, kind, condition });
+    }
+    Ok(restrictions)
 }
 
 fn read_condition(message: &api::Condition) -> Result<Condition, Refusal> {
@@ -136,9 +127,9 @@ fn read_source(module: &str, file: Option<&api::SourceInfo>) -> Option<ModuleSou
     (!module.is_empty() || !file.is_empty()).then(|| ModuleSource { module: module.to_owned(), file })
 }
 
-fn write_model(model: &AuthorizationModel) -> api::AuthorizationModel {
+fn write_model(model: &AuthorizationModel) -> wire::AuthorizationModel {
     let conditions = model.conditions.iter().map(|(name, condition)| (name.clone(), write_condition(name, condition)));
-    api::AuthorizationModel {
+    wire::AuthorizationModel {
         id: String::new(),
         schema_version: model.schema_version.clone(),
         type_definitions: model.types.iter().map(write_type).collect(),
@@ -146,9 +137,11 @@ fn write_model(model: &AuthorizationModel) -> api::AuthorizationModel {
     }
 }
 
-fn write_type(definition: &TypeDefinition) -> api::TypeDefinition {
-    let relations =
-        definition.relations.iter().map(|relation| (relation.name.clone(), write_rewrite(&relation.rewrite)));
+fn write_type(definition: &TypeDefinition) -> wire::TypeDefinition {
+    let relations = definition
+        .relations
+        .iter()
+        .map(|relation| (relation.name.clone(), write_rewrite(&relation.rewrite).encode_to_vec()));
     let metadata = definition.relations.iter().map(|relation| {
         let (module, source_info) = write_source(relation.source.as_ref());
         let restrictions = relation.directly_related.iter().map(write_restriction).collect();
@@ -159,7 +152,7 @@ fn write_type(definition: &TypeDefinition) -> api::TypeDefinition {
     });
     let has_metadata = !definition.relations.is_empty() || definition.source.is_some();
     let (module, source_info) = write_source(definition.source.as_ref());
-    api::TypeDefinition {
+    wire::TypeDefinition {
         r#type: definition.name.clone(),
         relations: relations.collect(),
         metadata: has_metadata.then(|| api::Metadata { relations: metadata.collect(), module, source_info }),

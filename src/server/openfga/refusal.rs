@@ -4,11 +4,13 @@
 //! so the number travels in a private header, and [`restore_number`] puts it in place of the code on the way out.
 
 use http_body_util::BodyExt;
+use openfga_client::client as api;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
+use super::tuples;
 use crate::relationship::store::StoreError;
 use crate::relationship::{ParseError, TupleMisfit};
 use crate::storage::StorageError;
@@ -39,6 +41,7 @@ pub(super) enum Number {
     ContinuationTokenMismatch = 2052,
     ExceededEntityLimit = 2053,
     InvalidAuthorizationModel = 2056,
+    InvalidStartTime = 2059,
     InternalError = 4000,
     DeadlineExceeded = 4004,
     StoreIdNotFound = 5002,
@@ -73,7 +76,8 @@ impl Number {
             | Self::InvalidTuple
             | Self::ContinuationTokenMismatch
             | Self::ExceededEntityLimit
-            | Self::InvalidAuthorizationModel => Code::InvalidArgument,
+            | Self::InvalidAuthorizationModel
+            | Self::InvalidStartTime => Code::InvalidArgument,
         }
     }
 }
@@ -87,6 +91,23 @@ impl Refusal {
 
     pub(super) fn validation(message: impl Into<String>) -> Self {
         Self::new(Number::ValidationError, message)
+    }
+
+    pub(super) fn already_there(key: &api::TupleKey) -> Self {
+        Self::conflict("cannot write a tuple which already exists", key)
+    }
+
+    pub(super) fn not_there(key: &api::TupleKey) -> Self {
+        Self::conflict("cannot delete a tuple which does not exist", key)
+    }
+
+    fn conflict(what: &str, key: &api::TupleKey) -> Self {
+        let api::TupleKey { user, relation, object, .. } = key;
+        let message = format!(
+            "{what}: user: '{user}', relation: '{relation}', object: '{object}': tuple to be written already existed or \
+             the tuple to be deleted did not exist"
+        );
+        Self::new(Number::WriteFailedDueToInvalidInput, message)
     }
 
     /// The server's log says why.
@@ -137,9 +158,10 @@ impl From<StoreError> for Refusal {
         let number = match error {
             StoreError::Storage(error) => return error.into(),
             StoreError::NoModel => Number::LatestAuthorizationModelNotFound,
-            StoreError::Misfit(_) => Number::ValidationError,
+            StoreError::Misfit(_) | StoreError::LongContext { .. } => Number::ValidationError,
             StoreError::Repeated(_) => Number::DuplicateTuples,
-            StoreError::AlreadyThere(_) | StoreError::NotThere(_) => Number::WriteFailedDueToInvalidInput,
+            StoreError::AlreadyThere(tuple) => return Self::already_there(&tuples::write(&tuple)),
+            StoreError::NotThere(tuple) => return Self::not_there(&tuples::write(&tuple)),
             StoreError::OtherCondition(_) => Number::Aborted,
             StoreError::Empty => Number::InvalidWriteInput,
             StoreError::TooMany(_) => Number::ExceededEntityLimit,

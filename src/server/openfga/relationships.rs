@@ -1,27 +1,74 @@
 //! `Write`, `Read` and `ReadChanges`.
 
+use std::collections::HashSet;
+
 use openfga_client::client as api;
+use openfga_client::prost_wkt_types::Timestamp;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, page_size, store_of, token, tuples};
 use crate::relationship::RelationshipTuple;
-use crate::relationship::store::{ChangeFilter, OnConflict, Operation, RelationshipStores, TupleFilter, TupleWrite};
+use crate::relationship::store::{
+    ChangeFilter, OnConflict, Operation, RelationshipStores, StoreError, TUPLES_PER_WRITE_MAX, TupleFilter, TupleWrite,
+};
+use crate::relationship::tuple::shown;
 
+/// The order of the steps decides which of several mistakes is told: tuples to write, tuples to delete, duplicates, the
+/// number of tuples, options, and at last what is stored.
 pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<api::WriteResponse, Refusal> {
-    let writes = request.writes.as_ref();
-    let deletes = request.deletes.as_ref();
+    let writes = request.writes.as_ref().map(|writes| writes.tuple_keys.as_slice()).unwrap_or_default();
+    let deletes = request.deletes.as_ref().map(|deletes| deletes.tuple_keys.as_slice()).unwrap_or_default();
+    if writes.is_empty() && deletes.is_empty() {
+        return Err(StoreError::Empty.into());
+    }
+    let model = resolved.snapshot.model();
     let mut write = TupleWrite::default();
-    for key in writes.map(|writes| writes.tuple_keys.as_slice()).unwrap_or_default() {
-        write.writes.push(tuples::read(key)?);
+    for key in writes {
+        write.writes.push(tuples::to_write(model, key)?);
     }
-    for key in deletes.map(|deletes| deletes.tuple_keys.as_slice()).unwrap_or_default() {
-        let tuple = RelationshipTuple::parse(&key.user, &key.relation, &key.object);
-        write.deletes.push(tuple?);
+    if let Some(key) = deletes.iter().find(|key| !tuples::is_user(&key.user)) {
+        return Err(Refusal::validation(format!("the 'user' field is malformed: `{}`", shown(&key.user))));
     }
-    write.on_duplicate = on_conflict("on_duplicate", writes.map_or("", |writes| &writes.on_duplicate))?;
-    write.on_missing = on_conflict("on_missing", deletes.map_or("", |deletes| &deletes.on_missing))?;
-    resolved.store.write_under(Some(resolved.model_id), &write)?;
+    refuse_duplicates(writes, deletes)?;
+    let count = writes.len() + deletes.len();
+    if count > TUPLES_PER_WRITE_MAX {
+        return Err(StoreError::TooMany(count).into());
+    }
+    write.on_duplicate =
+        on_conflict("on_duplicate", request.writes.as_ref().map_or("", |writes| &writes.on_duplicate))?;
+    write.on_missing = on_conflict("on_missing", request.deletes.as_ref().map_or("", |deletes| &deletes.on_missing))?;
+    for key in deletes {
+        match (RelationshipTuple::parse(&key.user, &key.relation, &key.object), write.on_missing) {
+            (Ok(tuple), _) => write.deletes.push(tuple),
+            // What has not the form of a tuple is not stored.
+            (Err(_), OnConflict::Ignore) => {}
+            (Err(_), OnConflict::Refuse) => return Err(Refusal::not_there(&with_condition(key))),
+        }
+    }
+    if !write.writes.is_empty() || !write.deletes.is_empty() {
+        resolved.store.write_under(Some(resolved.model_id), &write)?;
+    }
     Ok(api::WriteResponse {})
+}
+
+fn with_condition(key: &api::TupleKeyWithoutCondition) -> api::TupleKey {
+    let api::TupleKeyWithoutCondition { user, relation, object } = key.clone();
+    api::TupleKey { user, relation, object, condition: None }
+}
+
+fn refuse_duplicates(writes: &[api::TupleKey], deletes: &[api::TupleKeyWithoutCondition]) -> Result<(), Refusal> {
+    let deletes = deletes.iter().map(|key| (&key.user, &key.relation, &key.object));
+    let writes = writes.iter().map(|key| (&key.user, &key.relation, &key.object));
+    let mut seen = HashSet::new();
+    for key in deletes.chain(writes) {
+        if !seen.insert(key) {
+            let (user, relation, object) = key;
+            let message =
+                format!("duplicate tuple in write: user: '{user}', relation: '{relation}', object: '{object}'");
+            return Err(Refusal::new(Number::DuplicateTuples, message));
+        }
+    }
+    Ok(())
 }
 
 fn on_conflict(name: &str, value: &str) -> Result<OnConflict, Refusal> {
@@ -32,18 +79,18 @@ fn on_conflict(name: &str, value: &str) -> Result<OnConflict, Refusal> {
     }
 }
 
+/// 0001-01-01T00:00:00Z.
+const YEAR_ONE_SECONDS: i64 = -62_135_596_800;
+
 pub(super) fn read(stores: &RelationshipStores, request: &api::ReadRequest) -> Result<api::ReadResponse, Refusal> {
     let filter = request.tuple_key.as_ref().map(filter).transpose()?.unwrap_or_default();
-    let after = match token::read(token::List::Tuples, &request.continuation_token)? {
-        Some(last) => last.parse().map_err(|_not_a_number| token::invalid())?,
-        None => 0,
-    };
+    let after = token::read_tuples(&request.continuation_token)?;
     let size = page_size(request.page_size);
-    let mut found = store_of(stores, &request.store_id)?.tuples(&filter, after, size + 1)?;
+    let mut found = store_of(stores, &request.store_id).tuples(&filter, after, size + 1)?;
     let more = found.len() > size;
     found.truncate(size);
     let last = found.last().filter(|_| more);
-    let continuation_token = last.map(|last| token::write(token::List::Tuples, &last.sequence.to_string()));
+    let continuation_token = last.map(|last| token::of_tuples(last.sequence));
     let messages = found.iter().map(|stored| api::Tuple {
         key: Some(tuples::write(&stored.tuple)),
         timestamp: Some(tuples::timestamp(stored.unix_ms)),
@@ -70,20 +117,19 @@ pub(super) fn read_changes(
 ) -> Result<api::ReadChangesResponse, Refusal> {
     let mut filter = ChangeFilter::default();
     filter.type_name = Some(request.r#type.clone()).filter(|type_name| !type_name.is_empty());
-    match token::read(token::List::Changes, &request.continuation_token)? {
-        Some(last) => {
-            let (sequence, type_name) = last.split_once('|').ok_or_else(token::invalid)?;
-            filter.after = sequence.parse().map_err(|_not_a_number| token::invalid())?;
-            if type_name != request.r#type {
-                let message = "the continuation token is of a list of another type";
-                return Err(Refusal::new(Number::ContinuationTokenMismatch, message));
-            }
+    match token::read_changes(&request.continuation_token)? {
+        Some(last) if last.type_name == request.r#type => {
+            (filter.after, filter.since_unix_ms) = (last.sequence, last.unix_ms);
         }
-        None => filter.since_unix_ms = request.start_time.as_ref().map_or(0, unix_ms),
+        Some(_) => {
+            let message = "The type in the querystring and the continuation token don't match";
+            return Err(Refusal::new(Number::ContinuationTokenMismatch, message));
+        }
+        None => filter.since_unix_ms = request.start_time.as_ref().map_or(Ok(0), unix_ms)?,
     }
-    let found = store_of(stores, &request.store_id)?.changes(&filter, page_size(request.page_size))?;
+    let found = store_of(stores, &request.store_id).changes(&filter, page_size(request.page_size))?;
     let continuation_token = match found.last() {
-        Some(last) => token::write(token::List::Changes, &format!("{}|{}", last.sequence, request.r#type)),
+        Some(last) => token::of_changes(last.unix_ms, last.sequence, &request.r#type),
         None => request.continuation_token.clone(),
     };
     let messages = found.iter().map(|change| api::TupleChange {
@@ -97,8 +143,13 @@ pub(super) fn read_changes(
     Ok(api::ReadChangesResponse { changes: messages.collect(), continuation_token })
 }
 
-fn unix_ms(time: &openfga_client::prost_wkt_types::Timestamp) -> u64 {
-    let seconds = u64::try_from(time.seconds).unwrap_or_default();
-    let nanos = u64::try_from(time.nanos).unwrap_or_default();
-    seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000)
+/// The year 1 is no time at all, as in Go; what else is before 1970 is refused.
+fn unix_ms(time: &Timestamp) -> Result<u64, Refusal> {
+    if (time.seconds, time.nanos) == (YEAR_ONE_SECONDS, 0) {
+        return Ok(0);
+    }
+    let early = |_negative| Refusal::new(Number::InvalidStartTime, "Invalid start time");
+    let seconds = u64::try_from(time.seconds).map_err(early)?;
+    let nanos = u64::try_from(time.nanos).map_err(early)?;
+    Ok(seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000))
 }

@@ -9,7 +9,7 @@ use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Timestamp;
 use tonic::Status;
 
-pub(super) use models::write_authorization_model;
+pub(super) use models::{object_relation, write_authorization_model};
 
 const PAGE_SIZE_MAX: i32 = 100;
 const TOKEN_BYTES_MAX: usize = 5_120;
@@ -23,7 +23,7 @@ const NAME_CHARS_MAX: usize = 50;
 type Checked = Result<(), Status>;
 
 /// A field that broke a rule.
-fn broken(message: &str, field: &str, rule: &str) -> Status {
+pub(super) fn broken(message: &str, field: &str, rule: &str) -> Status {
     Status::invalid_argument(format!("invalid {message}.{field}: {rule}"))
 }
 

@@ -5,6 +5,7 @@ use prost::Message;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, model, page_size, store_of, token, tuples};
+use crate::proto::openfga_model as wire;
 use crate::relationship::store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
 use crate::relationship::validate::{TYPES_MAX, ValidModel};
 use crate::relationship::{Object, Relation, User};
@@ -43,16 +44,13 @@ pub(super) fn list(
     stores: &RelationshipStores,
     request: &api::ListStoresRequest,
 ) -> Result<api::ListStoresResponse, Refusal> {
-    let after = match token::read(token::List::Stores, &request.continuation_token)? {
-        Some(last) => Some(StoreId::parse(&last).ok_or_else(token::invalid)?),
-        None => None,
-    };
+    let after = token::read_id(&request.continuation_token, StoreId::parse)?;
     let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
     let size = page_size(request.page_size);
     let mut found = stores.list(name, after, size + 1)?;
     let more = found.len() > size;
     found.truncate(size);
-    let last = found.last().filter(|_| more).map(|last| token::write(token::List::Stores, &last.id.to_string()));
+    let last = found.last().filter(|_| more).map(|last| token::of_id(&last.id.to_string()));
     let message = |record: StoreRecord| {
         let time = Some(tuples::timestamp(record.created_unix_ms));
         api::Store {
@@ -81,9 +79,10 @@ pub(super) fn delete(
 
 pub(super) fn write_model(
     stores: &RelationshipStores,
-    request: api::WriteAuthorizationModelRequest,
+    request: wire::WriteAuthorizationModelRequest,
 ) -> Result<api::WriteAuthorizationModelResponse, Refusal> {
-    let store = store_of(stores, &request.store_id)?;
+    let id = StoreId::parse(&request.store_id);
+    let id = id.ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
     let types = request.type_definitions.len();
     if types > TYPES_MAX {
         let message = format!(
@@ -91,7 +90,7 @@ pub(super) fn write_model(
         );
         return Err(Refusal::new(Number::ExceededEntityLimit, message));
     }
-    let message = api::AuthorizationModel {
+    let message = wire::AuthorizationModel {
         id: String::new(),
         schema_version: request.schema_version,
         type_definitions: request.type_definitions,
@@ -106,39 +105,36 @@ pub(super) fn write_model(
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Refusal::new(Number::InvalidAuthorizationModel, lines.join("\n"))
     })?;
-    let id = store.write_model_of_client(valid, &original)?;
+    let id = stores.store(id).write_model_of_client(valid, &original)?;
     Ok(api::WriteAuthorizationModelResponse { authorization_model_id: id.to_string() })
 }
 
 pub(super) fn read_model(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelRequest,
-) -> Result<api::ReadAuthorizationModelResponse, Refusal> {
-    let store = store_of(stores, &request.store_id)?;
+) -> Result<wire::ReadAuthorizationModelResponse, Refusal> {
+    let store = store_of(stores, &request.store_id);
     let found = ModelId::parse(&request.id).map(|id| store.model(id)).transpose()?.flatten();
     let Some(found) = found else {
         let message = format!("Authorization Model '{}' not found", request.id);
         return Err(Refusal::new(Number::AuthorizationModelNotFound, message));
     };
-    Ok(api::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
+    Ok(wire::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
 }
 
 pub(super) fn read_models(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelsRequest,
-) -> Result<api::ReadAuthorizationModelsResponse, Refusal> {
-    let store = store_of(stores, &request.store_id)?;
-    let from = match token::read(token::List::Models, &request.continuation_token)? {
-        Some(next) => Some(ModelId::parse(&next).ok_or_else(token::invalid)?),
-        None => None,
-    };
+) -> Result<wire::ReadAuthorizationModelsResponse, Refusal> {
+    let store = store_of(stores, &request.store_id);
+    let from = token::read_id(&request.continuation_token, ModelId::parse)?;
     let size = page_size(request.page_size);
     let mut found = store.models(from, size + 1)?;
-    let next = found.get(size).map(|next| token::write(token::List::Models, &next.id.to_string()));
+    let next = found.get(size).map(|next| token::of_id(&next.id.to_string()));
     found.truncate(size);
-    let messages: Result<Vec<api::AuthorizationModel>, Refusal> =
+    let messages: Result<Vec<wire::AuthorizationModel>, Refusal> =
         found.iter().map(|stored: &StoredModel| model::write(stored)).collect();
-    Ok(api::ReadAuthorizationModelsResponse {
+    Ok(wire::ReadAuthorizationModelsResponse {
         authorization_models: messages?,
         continuation_token: next.unwrap_or_default(),
     })

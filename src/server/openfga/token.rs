@@ -1,57 +1,81 @@
 //! Continuation tokens: where a page ended, opaque to clients, and checked when it comes back.
+//!
+//! They have the forms of those that `OpenFGA` gives with its default datastore, so that one of another list, or one that
+//! nobody gave, is refused with the same number: base64 of an id (stores, models), of `sequence|` (tuples), of
+//! `ULID|type` (changes; the ULID holds time and sequence).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
+use ulid::Ulid;
 
 use super::refusal::{Number, Refusal};
 
-/// Which list a token continues: one of another list is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum List {
-    Stores,
-    Models,
-    Tuples,
-    Changes,
+/// The last change of a page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LastChange {
+    pub(super) unix_ms: u64,
+    pub(super) sequence: u64,
+    pub(super) type_name: String,
 }
 
-impl List {
-    fn letter(self) -> char {
-        match self {
-            Self::Stores => 's',
-            Self::Models => 'm',
-            Self::Tuples => 't',
-            Self::Changes => 'c',
-        }
-    }
+/// The token for the id of a store or of a model.
+pub(super) fn of_id(id: &str) -> String {
+    URL_SAFE.encode(id)
 }
 
-/// The token for what was read last.
-pub(super) fn write(of: List, last: &str) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    let text = format!("{}{last}", of.letter());
-    text.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
-}
-
-/// What was read last; `None` at the beginning of a list.
-pub(super) fn read(of: List, token: &str) -> Result<Option<String>, Refusal> {
+/// The id in a token; `None` at the beginning of a list.
+pub(super) fn read_id<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
     if token.is_empty() {
         return Ok(None);
     }
-    let last = decode(token).and_then(|text| text.strip_prefix(of.letter()).map(str::to_owned));
-    last.map(Some).ok_or_else(invalid)
+    parse(&decoded(token)?).map(Some).ok_or_else(of_another_list)
 }
 
-pub(super) fn invalid() -> Refusal {
-    Refusal::new(Number::InvalidContinuationToken, "the continuation token is not one of this list")
+pub(super) fn of_tuples(sequence: u64) -> String {
+    URL_SAFE.encode(format!("{sequence}|"))
 }
 
-fn decode(token: &str) -> Option<String> {
-    let (pairs, rest) = token.as_bytes().as_chunks::<2>();
-    if !rest.is_empty() {
-        return None;
+/// The place in the order of writing; 0 at the beginning.
+pub(super) fn read_tuples(token: &str) -> Result<u64, Refusal> {
+    if token.is_empty() {
+        return Ok(0);
     }
-    let byte = |pair: &[u8; 2]| {
-        let [high, low] = pair.map(|digit| char::from(digit).to_digit(16));
-        u8::try_from(high? * 16 + low?).ok()
-    };
-    String::from_utf8(pairs.iter().map(byte).collect::<Option<Vec<u8>>>()?).ok()
+    let text = decoded(token)?;
+    let (sequence, _) = text.split_once('|').filter(|(place, _)| !place.is_empty()).ok_or_else(invalid)?;
+    sequence.parse().map_err(|_not_a_number| of_another_list())
+}
+
+pub(super) fn of_changes(unix_ms: u64, sequence: u64, type_name: &str) -> String {
+    URL_SAFE.encode(format!("{}|{type_name}", Ulid::from_parts(unix_ms, sequence.into())))
+}
+
+/// `None` at the beginning of the log.
+pub(super) fn read_changes(token: &str) -> Result<Option<LastChange>, Refusal> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let text = decoded(token)?;
+    let (place, type_name) = text.split_once('|').ok_or_else(invalid)?;
+    let place = Ulid::from_string(place).map_err(|_no_ulid| invalid())?;
+    let unix_ms = place.timestamp_ms();
+    // An id that is not ours counts as a time.
+    let sequence = u64::try_from(place.random()).unwrap_or_default();
+    Ok(Some(LastChange { unix_ms, sequence, type_name: type_name.to_owned() }))
+}
+
+fn invalid() -> Refusal {
+    Refusal::new(Number::InvalidContinuationToken, "Invalid continuation token")
+}
+
+/// `OpenFGA` fails on these.
+fn of_another_list() -> Refusal {
+    tracing::warn!("a continuation token is of another list");
+    Refusal::internal()
+}
+
+fn decoded(token: &str) -> Result<String, Refusal> {
+    let bytes = URL_SAFE.decode(token).map_err(|_not_base64| invalid())?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -59,13 +83,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tokens_are_read_back() {
+        assert_eq!(read_tuples(&of_tuples(17)), Ok(17));
+        assert_eq!(read_tuples(""), Ok(0));
+        for type_name in ["", "document", "a|b"] {
+            let last = LastChange { unix_ms: 1_700_000_000_000, sequence: 17, type_name: type_name.to_owned() };
+            assert_eq!(read_changes(&of_changes(last.unix_ms, 17, type_name)), Ok(Some(last)));
+        }
+        assert_eq!(read_changes(""), Ok(None));
+        assert_eq!(read_id(&of_id("x"), |id| Some(id.to_owned())), Ok(Some("x".to_owned())));
+        assert_eq!(read_id("", |id| Some(id.to_owned())), Ok(None));
+    }
+
+    #[test]
     fn a_token_continues_only_its_own_list() {
-        let token = write(List::Changes, "17|document");
-        assert_eq!(read(List::Changes, &token), Ok(Some("17|document".to_owned())));
-        assert_eq!(read(List::Changes, ""), Ok(None));
-        assert_eq!(read(List::Tuples, &token), Err(invalid()));
-        for foreign in ["Zm9v", "0", "63zz", "63ff", &token.to_uppercase().replace('6', "g"), "é"] {
-            assert_eq!(read(List::Changes, foreign), Err(invalid()), "`{foreign}`");
+        let changes = of_changes(1, 1, "");
+        assert_eq!(read_tuples(&changes), Err(of_another_list()));
+        assert_eq!(read_changes(&of_tuples(1)), Err(invalid()));
+        assert_eq!(read_id(&of_tuples(1), |id| id.parse::<Ulid>().ok()), Err(of_another_list()));
+        for foreign in ["Zm9v", "a", "====", "fA==", "é"] {
+            assert_eq!(read_tuples(foreign), Err(invalid()), "`{foreign}`");
+            assert_eq!(read_changes(foreign), Err(invalid()), "`{foreign}`");
         }
     }
 }

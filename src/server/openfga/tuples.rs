@@ -5,39 +5,80 @@ use openfga_client::prost_wkt_types as wkt;
 use serde_json::{Map, Number as JsonNumber, Value};
 
 use super::refusal::{Number, Refusal, misfit_text};
-use crate::relationship::tuple::TupleCondition;
+use crate::relationship::tuple::{CONTEXT_BYTES_MAX, TupleCondition, is_clean};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{ParseError, RelationshipTuple, TupleMisfit};
 
-/// The tuples of a request that count beside the stored ones. Each must be one that could be written. `OpenFGA` numbers a
-/// wrong condition by the method that is called.
+/// The tuples of a request that count beside the stored ones. Each must be one that could be written, but for those that
+/// say nothing. `OpenFGA` numbers a wrong condition by the method that is called.
 pub(super) fn contextual(
     model: &ValidModel,
     keys: &[api::TupleKey],
     wrong_condition: Number,
 ) -> Result<Vec<RelationshipTuple>, Refusal> {
-    let refused = |key: &api::TupleKey, number, reason: String| {
-        let tuple = format!("{}#{}@{}", key.object, key.relation, key.user);
-        Refusal::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
-    };
     let mut tuples = Vec::with_capacity(keys.len());
     for key in keys {
-        let tuple = read(key).map_err(|e| refused(key, Number::InvalidTuple, e.to_string()))?;
-        model.admits(&tuple).map_err(|misfit| {
-            let number = match misfit {
-                TupleMisfit::UnknownCondition(_)
-                | TupleMisfit::ConditionRestriction { .. }
-                | TupleMisfit::Context(_) => wrong_condition,
-                TupleMisfit::UnknownType(_)
-                | TupleMisfit::UnknownRelation { .. }
-                | TupleMisfit::Implicit(_)
-                | TupleMisfit::TypeRestriction { .. } => Number::InvalidTuple,
-            };
-            refused(key, number, misfit_text(&misfit))
-        })?;
-        tuples.push(tuple);
+        let tuple = read(key).map_err(|e| invalid(key, Number::InvalidTuple, &e.to_string()))?;
+        match model.admits(&tuple) {
+            Ok(()) => tuples.push(tuple),
+            Err(TupleMisfit::Implicit(_)) => {}
+            Err(misfit) => {
+                let of_condition = match misfit {
+                    TupleMisfit::UnknownCondition(_)
+                    | TupleMisfit::ConditionRestriction { .. }
+                    | TupleMisfit::Context(_) => true,
+                    TupleMisfit::UnknownType(_)
+                    | TupleMisfit::UnknownRelation { .. }
+                    | TupleMisfit::Implicit(_)
+                    | TupleMisfit::TypeRestriction { .. } => false,
+                };
+                let number = if of_condition { wrong_condition } else { Number::InvalidTuple };
+                return Err(invalid(key, number, &misfit_text(&misfit)));
+            }
+        }
     }
     Ok(tuples)
+}
+
+/// The tuple of a message, which may be written.
+pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<RelationshipTuple, Refusal> {
+    let refused = |reason: String| invalid(key, Number::ValidationError, &reason);
+    let tuple = read(key).map_err(|e| refused(e.to_string()))?;
+    model.admits(&tuple).map_err(|misfit| refused(misfit_text(&misfit)))?;
+    if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
+        let reason = format!("condition context size limit exceeded: {bytes} bytes exceeds {CONTEXT_BYTES_MAX} bytes");
+        return Err(refused(reason));
+    }
+    Ok(tuple)
+}
+
+fn invalid(key: &api::TupleKey, number: Number, reason: &str) -> Refusal {
+    let tuple = format!("{}#{}@{}", key.object, key.relation, key.user);
+    Refusal::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
+}
+
+/// Whether a text has the form of a user in a tuple that is to be deleted, where `OpenFGA` asks for less than in others:
+/// a name without a type, and `*`, will do. The model need not know it.
+pub(super) fn is_user(text: &str) -> bool {
+    if text.is_empty() || text.contains(|c: char| c == ' ' || c.is_control()) {
+        return false;
+    }
+    let (object, relation) = text.split_once('#').map_or((text, None), |(object, relation)| (object, Some(relation)));
+    let named = object.split_once(':').filter(|(type_name, id)| !type_name.is_empty() && !id.is_empty());
+    match (named, relation) {
+        (None, None) => !object.contains(':'),
+        (Some((_, id)), None) => !id.contains(':'),
+        (Some((_, id)), Some(relation)) => {
+            !id.contains([':', '*']) && !relation.is_empty() && !relation.contains([':', '*', '#'])
+        }
+        (None, Some(_)) => false,
+    }
+}
+
+/// `OpenFGA` takes no control characters in the context of a question.
+pub(super) fn check_context(context: Option<&wkt::Struct>) -> Result<(), Refusal> {
+    let dirty = context.is_some_and(|context| !is_clean(&Value::Object(context_map(context))));
+    if dirty { Err(Refusal::validation("invalid context: it has control characters")) } else { Ok(()) }
 }
 
 /// The tuple of a message.
@@ -104,4 +145,22 @@ fn message_value(value: Value) -> wkt::Value {
         Value::Object(object) => Kind::StructValue(context_message(object)),
     };
     wkt::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_to_delete_have_a_form() {
+        for good in ["anne", "*", "user:anne", "user:*", "user:a*", "group:g#member", "us@er:a@b", "user:a\u{a0}b"] {
+            assert!(is_user(good), "`{good}`");
+        }
+        let bad =
+            ["", " ", "user:", ":anne", ":", "user:a:b", "user:a b", "user:a\nb", "group:g#", "#member", "g#member"];
+        let more = ["group:*#member", "group:a*#member", "group:g#m*", "group:g#m#m", "group:g#m:m", "group:#member"];
+        for bad in bad.iter().chain(&more) {
+            assert!(!is_user(bad), "`{bad}`");
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::iter::Sum;
+use std::ops::Range;
 use std::sync::Arc;
 
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use crate::relationship::Object;
 use crate::vector_store::{GuardTable, Scope};
 
 /// Guards whose flags one thread sets: those of one container of a bitmap.
-const FLAGS_PART: u32 = 1 << 16;
+const FLAGS_PART: usize = 1 << 16;
 
 /// Sums over the living chunks that have text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,10 +34,48 @@ impl Sum for Statistics {
 /// What one guard stands before.
 #[derive(Default)]
 pub(super) struct Members {
-    /// Ascending; deleted ones stay until the next compaction.
-    pub(super) chunks: Vec<ChunkNumber>,
+    /// Deleted ones stay until the next compaction.
+    pub(super) chunks: ChunkNumbers,
     living: u64,
     pub(super) statistics: Statistics,
+}
+
+/// Numbers of chunks, ascending. Those of one document follow each other, and most guards have one document, so the first
+/// that do so are kept as a range: then a search need not follow a pointer for each guard.
+#[derive(Default)]
+pub(super) struct ChunkNumbers {
+    first: Range<ChunkNumber>,
+    others: Vec<ChunkNumber>,
+}
+
+impl ChunkNumbers {
+    pub(super) fn len(&self) -> usize {
+        self.first.len() + self.others.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = ChunkNumber> {
+        self.first.clone().chain(self.others.iter().copied())
+    }
+
+    fn push(&mut self, chunk: ChunkNumber) {
+        if self.first.is_empty() {
+            self.first = chunk..chunk + 1;
+        } else if self.others.is_empty() && self.first.end == chunk {
+            self.first.end += 1;
+        } else {
+            self.others.push(chunk);
+        }
+    }
+}
+
+impl FromIterator<ChunkNumber> for ChunkNumbers {
+    fn from_iter<I: IntoIterator<Item = ChunkNumber>>(numbers: I) -> Self {
+        let mut collected = Self::default();
+        for number in numbers {
+            collected.push(number);
+        }
+        collected
+    }
 }
 
 /// Every guard that the collection has had since the store was opened.
@@ -107,7 +146,7 @@ impl Guards {
 
     pub(super) fn renumber(&mut self, new_number: impl Fn(ChunkNumber) -> Option<ChunkNumber>) {
         for members in &mut self.members {
-            members.chunks = members.chunks.iter().filter_map(|chunk| new_number(*chunk)).collect();
+            members.chunks = members.chunks.iter().filter_map(&new_number).collect();
         }
     }
 
@@ -138,32 +177,48 @@ impl<'a> ScopedGuards<'a> {
         self.positions.is_none()
     }
 
-    pub(super) fn members(&self) -> Box<dyn Iterator<Item = &'a Members> + 'a> {
-        let all = &self.guards.members;
-        match self.positions {
-            None => Box::new(all.iter()),
-            Some(positions) => Box::new(positions.iter().filter_map(|position| all.get(position as usize))),
-        }
+    /// How many guards there are; some may have no chunks.
+    pub(super) fn len(&self) -> usize {
+        let listed = self.positions.map(|positions| usize::try_from(positions.len()).unwrap_or(usize::MAX));
+        listed.unwrap_or_else(|| self.guards.len())
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &'a Members> + use<'a> {
+        let all = self.guards.members.as_slice();
+        let everything = if self.is_everything() { all } else { &[] };
+        let listed = self.positions.into_iter().flatten();
+        everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
     /// A test for chunks; `guard_positions` are their guards', by number, and `left` are the flags of those that a narrowing
     /// leaves, if there is one.
     pub(super) fn visibility<'g>(&self, guard_positions: &'g [u32], left: Option<&'g [bool]>) -> Visibility<'g> {
-        let flags = self.positions.map(|positions| {
-            let mut flags = vec![false; self.guards.len()];
-            // In parts, each by its thread: a million guards take longer than what is made of them.
-            let parts = (0..).step_by(FLAGS_PART as usize).zip(flags.chunks_mut(FLAGS_PART as usize));
-            parts.par_bridge().for_each(|(first, part): (u32, &mut [bool])| {
-                for position in positions.range(first..=first.saturating_add(FLAGS_PART - 1)) {
-                    if let Some(flag) = part.get_mut((position - first) as usize) {
-                        *flag = true;
-                    }
-                }
-            });
-            flags
-        });
+        let flags = self.positions.map(|positions| flags(self.guards.len(), positions));
         Visibility { guard_positions, flags, left }
     }
+}
+
+/// Which of so many guards are at the positions. The fewer of those that are and those that are not are gone through.
+fn flags(guards: usize, positions: &RoaringBitmap) -> Vec<bool> {
+    let are_most = usize::try_from(positions.len()).unwrap_or(usize::MAX) > guards / 2;
+    let mut inverse = RoaringBitmap::new();
+    if are_most {
+        inverse.insert_range(0..u32::try_from(guards).unwrap_or(u32::MAX));
+        inverse -= positions;
+    }
+    let exceptions = if are_most { &inverse } else { positions };
+    let mut flags = vec![are_most; guards];
+    // In parts, each by its thread: a million guards take longer than what is made of them.
+    flags.par_chunks_mut(FLAGS_PART).enumerate().for_each(|(part, flags)| {
+        let first = u32::try_from(part * FLAGS_PART).unwrap_or(u32::MAX);
+        let end = first.saturating_add(u32::try_from(flags.len()).unwrap_or(u32::MAX));
+        for position in exceptions.range(first..end) {
+            if let Some(flag) = flags.get_mut((position - first) as usize) {
+                *flag = !are_most;
+            }
+        }
+    });
+    flags
 }
 
 /// Whether chunks are living and visible.

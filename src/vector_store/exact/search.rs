@@ -1,5 +1,6 @@
 //! What all kinds of search share: the chunks that a search may find.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rayon::prelude::*;
@@ -12,7 +13,7 @@ use crate::vector_store::{Filter, Narrowing, Search};
 
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
-/// A scope with more than one chunk in so many is found by going through all chunks, in the order of memory.
+/// A scope with more than one guard or chunk in so many is found by going through all chunks, in the order of memory.
 const SPARSE_FACTOR: usize = 8;
 
 /// The living chunks of the scope that pass the caller's filter.
@@ -86,33 +87,35 @@ impl<'a> Eligible<'a> {
 
     /// Whether it is cheaper to look at every chunk than to list the visible ones.
     pub(super) fn is_dense(&self) -> bool {
-        self.guards.is_everything() || self.chunks_max() > self.index.columns.ids.len() / SPARSE_FACTOR
+        // So many guards are not gone through only to count their chunks.
+        self.guards.len() > self.index.guards.len() / SPARSE_FACTOR
+            || self.chunks_max() > self.index.columns.ids.len() / SPARSE_FACTOR
     }
 
-    /// Visits every eligible chunk once, on all cores; each thread collects into its own `T`.
+    /// Visits every eligible chunk once, some thousands at a time, on all cores; each thread collects into its own `T`.
     pub(super) fn collect<T: Send>(
         &self,
         new: impl Fn() -> T + Sync + Send,
-        visit: impl Fn(&mut T, ChunkNumber) + Sync + Send,
+        visit: impl Fn(&mut T, &[ChunkNumber]) + Sync + Send,
         merge: impl Fn(T, T) -> T + Sync + Send,
     ) -> T {
-        let visit = |mut collected: T, chunk: ChunkNumber| {
-            if self.passes(chunk) {
-                visit(&mut collected, chunk);
+        let visit = |mut collected: T, mut chunks: Vec<ChunkNumber>| {
+            if self.filter.is_there() {
+                chunks.retain(|chunk| self.passes(*chunk));
             }
+            visit(&mut collected, &chunks);
             collected
         };
         if !self.is_dense() {
             let chunks = self.listed();
             let blocks = chunks.par_chunks(BLOCK_CHUNKS as usize).filter(|_| self.is_wanted());
-            return blocks.fold(&new, |all, block| block.iter().copied().fold(all, &visit)).reduce(&new, merge);
+            return blocks.fold(&new, |all, block| visit(all, block.to_vec())).reduce(&new, merge);
         }
         let end = self.index.columns.next_number();
         let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.is_wanted());
         let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
         let visibility = self.visibility();
-        let is_visible = |chunk: &ChunkNumber| visibility.is_visible(*chunk);
-        blocks.fold(&new, |all, block| block.filter(is_visible).fold(all, &visit)).reduce(&new, merge)
+        blocks.fold(&new, |all, block| visit(all, visible_of(block, &visibility))).reduce(&new, merge)
     }
 
     /// The visible chunks in no particular order.
@@ -121,8 +124,23 @@ impl<'a> Eligible<'a> {
             let is_left = |left: &Vec<bool>| left.get(*chunk as usize).copied().unwrap_or(false);
             self.index.columns.is_living(*chunk) && self.left.as_ref().is_none_or(is_left)
         };
-        self.guards.members().flat_map(|members| members.chunks.iter().copied()).filter(is_visible).collect()
+        self.guards.members().flat_map(|members| members.chunks.iter()).filter(is_visible).collect()
     }
+}
+
+/// The visible ones of a block. There is no branch that depends on a chunk: which ones are visible has no pattern, and a
+/// branch that is guessed wrongly every other time costs more than the rest.
+fn visible_of(block: Range<ChunkNumber>, visibility: &Visibility<'_>) -> Vec<ChunkNumber> {
+    let mut visible = vec![0; block.len()];
+    let mut count = 0;
+    for chunk in block {
+        if let Some(place) = visible.get_mut(count) {
+            *place = chunk;
+        }
+        count += usize::from(visibility.is_visible(chunk));
+    }
+    visible.truncate(count);
+    visible
 }
 
 /// Applies a filter, once for each distinct metadata: the chunks of a document mostly share theirs.
@@ -141,6 +159,10 @@ impl<'a> FilterTest<'a> {
     fn new(index: &'a Index, filter: Option<&'a Filter>) -> Self {
         let values = if filter.is_some() { index.columns.metadata_values.len() } else { 0 };
         Self { index, filter, verdicts: (0..values).map(|_| AtomicU8::new(UNKNOWN)).collect() }
+    }
+
+    fn is_there(&self) -> bool {
+        self.filter.is_some()
     }
 
     fn passes(&self, chunk: ChunkNumber) -> bool {

@@ -4,12 +4,17 @@
 //! With a vector x as `scale · codes` plus a rest of length `error`, and a query y as `step · codes` plus a rest of length
 //! f, Cauchy–Schwarz gives x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. What the score loses to the
 //! rounding of f32 comes on top (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
+//!
+//! The two loops over numbers are compiled for each set of vector instructions, and the best that the machine has is taken
+//! when it runs. No set multiplies and adds in one rounding, so all give the same bits.
+
+use std::hint::black_box;
+
+use fearless_simd::{Level, Simd, dispatch};
 
 /// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
 /// the compiler can use vector instructions.
 const LANES: usize = 16;
-/// As [`LANES`], for sums of whole numbers.
-const CODE_LANES: usize = 32;
 
 /// The largest code of a vector.
 const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
@@ -17,59 +22,71 @@ const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
 const LENGTH_MAX: f64 = 1.000_001;
 /// More than all roundings of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
+/// What memory is fetched in.
+const CACHE_LINE_BYTES: usize = 64;
 
 /// The vectors, by slot.
 #[derive(Default)]
 pub(super) struct Vectors {
     dimension: usize,
+    len: usize,
     /// End to end.
     exact: Vec<f32>,
-    /// End to end.
-    codes: Vec<i8>,
-    rows: Vec<Row>,
+    /// For each vector the two numbers of its [`Rest`] and its codes, end to end: one run of memory for a vector that is looked at alone.
+    rows: Vec<u8>,
 }
 
 /// What the codes of a vector leave out.
-#[derive(Clone, Copy)]
-struct Row {
+struct Rest {
     scale: f32,
     error: f32,
 }
 
+/// Of a [`Rest`] in a row.
+const REST_BYTES: usize = 2 * size_of::<f32>();
+
 impl Vectors {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.len
     }
 
     /// Appends one. All have the same dimension.
     pub(super) fn push(&mut self, vector: &[f32]) {
         self.dimension = vector.len();
+        self.len += 1;
         self.exact.extend_from_slice(vector);
-        self.rows.push(encode(vector, &mut self.codes));
+        encode(vector, &mut self.rows);
     }
 
     /// Moves a vector to a lower slot.
     pub(super) fn relocate(&mut self, from: usize, to: usize) {
-        let dimension = self.dimension;
-        self.exact.copy_within(from * dimension..(from + 1) * dimension, to * dimension);
-        self.codes.copy_within(from * dimension..(from + 1) * dimension, to * dimension);
-        self.rows.copy_within(from..=from, to);
+        self.exact.copy_within(range(from, self.dimension), to * self.dimension);
+        let row_bytes = self.row_bytes();
+        self.rows.copy_within(range(from, row_bytes), to * row_bytes);
     }
 
     /// Leaves the first so many.
     pub(super) fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
         self.exact.truncate(len * self.dimension);
-        self.codes.truncate(len * self.dimension);
-        self.rows.truncate(len);
+        self.rows.truncate(len * self.row_bytes());
         self.exact.shrink_to_fit();
-        self.codes.shrink_to_fit();
         self.rows.shrink_to_fit();
     }
 
-    fn range(&self, slot: usize) -> std::ops::Range<usize> {
-        slot * self.dimension..(slot + 1) * self.dimension
+    fn row_bytes(&self) -> usize {
+        REST_BYTES + self.dimension
     }
+
+    fn row(&self, slot: usize) -> Option<&[u8]> {
+        self.rows.get(range(slot, self.row_bytes()))
+    }
+}
+
+/// Where an item is among items of one size.
+fn range(slot: usize, size: usize) -> std::ops::Range<usize> {
+    slot * size..(slot + 1) * size
 }
 
 /// A query on its way through the vectors.
@@ -82,6 +99,7 @@ pub(super) struct Probe<'a> {
     error_weight: f64,
     /// What is the same for all vectors.
     margin: f64,
+    level: Level,
 }
 
 impl<'a> Probe<'a> {
@@ -96,36 +114,56 @@ impl<'a> Probe<'a> {
         let query_length = length(query.iter().map(|x| f64::from(*x)));
         let rounding = rounding_max(query.len()) * LENGTH_MAX * query_length;
         let margin = LENGTH_MAX * rest + rounding + SLACK;
-        Self { vectors, query, codes, step, error_weight: query_length + rest, margin }
+        Self { vectors, query, codes, step, error_weight: query_length + rest, margin, level: Level::new() }
     }
 
     /// The score of a vector.
     pub(super) fn score(&self, slot: usize) -> Option<f32> {
-        Some(similarity(self.query, self.vectors.exact.get(self.vectors.range(slot))?))
+        let vector = self.vectors.exact.get(range(slot, self.vectors.dimension))?;
+        Some(similarity(self.level, self.query, vector))
     }
 
     /// A number that the score of a vector is not above.
     pub(super) fn score_max(&self, slot: usize) -> Option<f64> {
-        let row = self.vectors.rows.get(slot)?;
-        let product = product(&self.codes, self.vectors.codes.get(self.vectors.range(slot))?);
-        let near = f64::from(row.scale) * self.step * f64::from(product);
-        Some(near + f64::from(row.error) * self.error_weight + self.margin)
+        let (Rest { scale, error }, codes) = split(self.vectors.row(slot)?)?;
+        let product = product(self.level, &self.codes, codes);
+        let near = f64::from(scale) * self.step * f64::from(product);
+        Some(near + f64::from(error) * self.error_weight + self.margin)
+    }
+
+    /// Reads a byte of every line of memory that the bounds of these vectors are in. Alone, each of the bounds would wait
+    /// for its memory; so they wait together.
+    pub(super) fn fetch(&self, slots: impl Iterator<Item = usize>) {
+        let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
+        black_box(slots.filter_map(|slot| self.vectors.row(slot)).fold(0, |all, row| all ^ of_row(row)));
     }
 }
 
+/// The parts of a row.
+fn split(row: &[u8]) -> Option<(Rest, &[u8])> {
+    let (scale, row) = row.split_first_chunk()?;
+    let (error, codes) = row.split_first_chunk()?;
+    Some((Rest { scale: f32::from_le_bytes(*scale), error: f32::from_le_bytes(*error) }, codes))
+}
+
 /// Cosine similarity: both have length 1.
-fn similarity(query: &[f32], vector: &[f32]) -> f32 {
-    let (query, query_rest) = query.as_chunks::<LANES>();
-    let (vector, vector_rest) = vector.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for (query, vector) in query.iter().zip(vector) {
-        for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
-            *sum += x * y;
+fn similarity(level: Level, query: &[f32], vector: &[f32]) -> f32 {
+    dispatch!(level, simd => simd.vectorize(
+        #[inline(always)]
+        || {
+            let (query, query_rest) = query.as_chunks::<LANES>();
+            let (vector, vector_rest) = vector.as_chunks::<LANES>();
+            let mut sums = [0.0; LANES];
+            for (query, vector) in query.iter().zip(vector) {
+                for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
+                    *sum += x * y;
+                }
+            }
+            let rest: f32 = query_rest.iter().zip(vector_rest).map(|(x, y)| x * y).sum();
+            // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
+            sums.iter().sum::<f32>() + rest + 0.0
         }
-    }
-    let rest: f32 = query_rest.iter().zip(vector_rest).map(|(x, y)| x * y).sum();
-    // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
-    sums.iter().sum::<f32>() + rest + 0.0
+    ))
 }
 
 /// The relative error of [`similarity`]: each product passes through no more roundings than this counts.
@@ -141,33 +179,29 @@ fn query_code_max(dimension: usize) -> i16 {
     i16::try_from(room).unwrap_or(i16::MAX)
 }
 
-fn product(query: &[i16], vector: &[i8]) -> i32 {
-    let (query, query_rest) = query.as_chunks::<CODE_LANES>();
-    let (vector, vector_rest) = vector.as_chunks::<CODE_LANES>();
-    let mut sums = [0; CODE_LANES];
-    for (query, vector) in query.iter().zip(vector) {
-        for ((sum, x), y) in sums.iter_mut().zip(query).zip(vector) {
-            *sum += i32::from(*x) * i32::from(*y);
-        }
-    }
-    let rest: i32 = query_rest.iter().zip(vector_rest).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
-    sums.iter().sum::<i32>() + rest
+/// Of the codes of a query and of a vector; a sum of whole numbers has the same value in any order.
+fn product(level: Level, query: &[i16], vector: &[u8]) -> i32 {
+    dispatch!(level, simd => simd.vectorize(
+        #[inline(always)]
+        || query.iter().zip(vector).map(|(x, y)| i32::from(*x) * i32::from(y.cast_signed())).sum()
+    ))
 }
 
-/// Appends the codes of a vector.
-fn encode(vector: &[f32], codes: &mut Vec<i8>) -> Row {
+/// Appends the row of a vector.
+fn encode(vector: &[f32], rows: &mut Vec<u8>) {
     let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let code_max = f32::from(CODE_MAX);
     let scale = largest / code_max;
-    let first = codes.len();
     #[expect(clippy::cast_possible_truncation, reason = "no larger than the largest code")]
-    codes.extend(vector.iter().map(|x| (x / scale).round().clamp(-code_max, code_max) as i8));
+    let codes: Vec<i8> = vector.iter().map(|x| (x / scale).round().clamp(-code_max, code_max) as i8).collect();
     let rest = |(x, code): (&f32, &i8)| f64::from(*x) - f64::from(scale) * f64::from(*code);
-    let rest = length(vector.iter().zip(codes.iter().skip(first)).map(rest));
+    let rest = length(vector.iter().zip(&codes).map(rest));
     let is_long = length(vector.iter().map(|x| f64::from(*x))) > LENGTH_MAX;
     // What the bound does not hold for is always looked at. So is what is not a number, which no comparison holds for.
     let error = if is_long || rest.is_nan() { f32::INFINITY } else { above(rest) };
-    Row { scale, error }
+    rows.extend(scale.to_le_bytes());
+    rows.extend(error.to_le_bytes());
+    rows.extend(codes.iter().map(|code| code.cast_unsigned()));
 }
 
 /// An f32 that is not below a number.
@@ -236,7 +270,8 @@ mod tests {
             let codes = vec![query_code_max(dimension); dimension];
             let expected =
                 i64::from(query_code_max(dimension)) * i64::from(CODE_MAX) * i64::try_from(dimension).unwrap();
-            assert_eq!(i64::from(product(&codes, &vec![i8::MAX; dimension])), expected);
+            let largest = vec![i8::MAX.cast_unsigned(); dimension];
+            assert_eq!(i64::from(product(Level::new(), &codes, &largest)), expected);
         }
     }
 

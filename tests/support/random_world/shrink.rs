@@ -23,10 +23,15 @@ pub(crate) async fn shrink(mut world: World, fails: impl AsyncFn(&World) -> bool
     }
 }
 
-/// Stored tuples need not fit the model, contextual ones must.
+/// Stored tuples need not fit the model, contextual ones must. No two stored ones have the same names.
 fn is_world(world: &World) -> bool {
-    ValidModel::new(world.model.clone())
-        .is_ok_and(|valid| world.contextual.iter().all(|tuple| valid.admits(tuple).is_ok()))
+    let is_repeated = |(number, tuple): (usize, &RelationshipTuple)| {
+        world.tuples.iter().skip(number + 1).any(|other| other.key() == tuple.key())
+    };
+    let repeats = world.tuples.iter().enumerate().any(is_repeated);
+    !repeats
+        && ValidModel::new(world.model.clone())
+            .is_ok_and(|valid| world.contextual.iter().all(|tuple| valid.admits(tuple).is_ok()))
 }
 
 /// Every world that is one step smaller.

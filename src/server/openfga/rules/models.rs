@@ -2,9 +2,10 @@
 
 use openfga_client::client as api;
 use openfga_client::client::relation_reference::RelationOrWildcard;
-use openfga_client::client::userset::Userset;
 
-use super::{Checked, NAME_CHARS_MAX, broken, is_name, relation, require, store_id, type_name};
+use super::super::userset;
+use super::{Checked, NAME_CHARS_MAX, is_name, relation, require, store_id, type_name};
+use crate::proto::openfga_model as wire;
 
 const CONDITIONS_MAX: usize = 25;
 const PARAMETERS_MAX: usize = 25;
@@ -14,7 +15,7 @@ const REFERENCE_OBJECT_BYTES_MAX: usize = 256;
 const REFERENCE_RELATION_BYTES_MAX: usize = 50;
 const NAME_RULE: &str = "must have 1 to 50 characters without `:`, `#`, `@`, space";
 
-pub(in crate::server::openfga) fn write_authorization_model(request: &api::WriteAuthorizationModelRequest) -> Checked {
+pub(in crate::server::openfga) fn write_authorization_model(request: &wire::WriteAuthorizationModelRequest) -> Checked {
     const MESSAGE: &str = "WriteAuthorizationModelRequest";
     store_id(MESSAGE, &request.store_id)?;
     let any = !request.type_definitions.is_empty();
@@ -33,12 +34,12 @@ pub(in crate::server::openfga) fn write_authorization_model(request: &api::Write
     Ok(())
 }
 
-fn type_definition(definition: &api::TypeDefinition) -> Checked {
+fn type_definition(definition: &wire::TypeDefinition) -> Checked {
     const MESSAGE: &str = "TypeDefinition";
     type_name(MESSAGE, &definition.r#type)?;
     for (name, rewrite) in &definition.relations {
         require(is_name(name, NAME_CHARS_MAX), MESSAGE, "Relations", NAME_RULE)?;
-        userset(rewrite)?;
+        userset::read(rewrite)?;
     }
     let Some(metadata) = &definition.metadata else { return Ok(()) };
     for relation in metadata.relations.values() {
@@ -50,31 +51,7 @@ fn type_definition(definition: &api::TypeDefinition) -> Checked {
     source("Metadata", &metadata.module, metadata.source_info.as_ref())
 }
 
-/// The decoder bounds the nesting, so this may call itself.
-fn userset(message: &api::Userset) -> Checked {
-    match &message.userset {
-        None | Some(Userset::This(_)) => Ok(()),
-        Some(Userset::ComputedUserset(computed)) => object_relation(computed),
-        Some(Userset::TupleToUserset(both)) => {
-            let parts = [("Tupleset", both.tupleset.as_ref()), ("ComputedUserset", both.computed_userset.as_ref())];
-            for (field, part) in parts {
-                let Some(part) = part else { return Err(broken("TupleToUserset", field, "value is required")) };
-                object_relation(part)?;
-            }
-            Ok(())
-        }
-        Some(Userset::Union(operands) | Userset::Intersection(operands)) => operands.child.iter().try_for_each(userset),
-        Some(Userset::Difference(difference)) => {
-            for (field, part) in [("Base", &difference.base), ("Subtract", &difference.subtract)] {
-                let Some(part) = part else { return Err(broken("Difference", field, "value is required")) };
-                userset(part)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn object_relation(part: &api::ObjectRelation) -> Checked {
+pub(in crate::server::openfga) fn object_relation(part: &api::ObjectRelation) -> Checked {
     const MESSAGE: &str = "ObjectRelation";
     let short = part.object.len() <= REFERENCE_OBJECT_BYTES_MAX;
     require(short, MESSAGE, "Object", "value length must be at most 256 bytes")?;

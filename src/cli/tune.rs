@@ -1,0 +1,359 @@
+//! `ragward tune`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Output, output};
+use crate::app::{open_authorizer, open_replica, openfga_config};
+use crate::authz::openfga::OpenFgaSource;
+use crate::authz::replica::ReplicaUse;
+use crate::authz::{Authorizer, Consistency};
+use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
+use crate::relationship::{Object, Relation};
+use crate::tune::{CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, grid, measure, recommend};
+
+/// Widest bar of the plot, in characters.
+const BAR_WIDTH: f64 = 40.0;
+/// Longest time that a replica may take to be ready.
+const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Args)]
+pub(super) struct TuneArgs {
+    /// How long to measure altogether, in seconds; shared out among the settings.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=3_600))]
+    budget: u64,
+    /// Requests at the same time.
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    callers: u16,
+    /// An exported audit log in JSON lines (`ragward audit export`): its users ask, as often as they did. Without it, the
+    /// users of the store's tuples ask.
+    #[arg(long, value_name = "FILE")]
+    workload: Option<PathBuf>,
+    /// Writes the recommended settings into the configuration file (`--config`).
+    #[arg(long)]
+    write: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    users: usize,
+    objects: usize,
+    checks_per_request: usize,
+    measurements: Vec<ShownMeasurement>,
+    recommended: Option<ShownRecommendation>,
+}
+
+#[derive(Serialize)]
+struct ShownMeasurement {
+    checks_per_call: usize,
+    calls_in_flight_max: u32,
+    cache: bool,
+    replica: ReplicaMode,
+    checks_per_second: f64,
+    p50_ms: f64,
+    p99_ms: f64,
+    failed: usize,
+}
+
+#[derive(Serialize)]
+struct ShownRecommendation {
+    checks_per_call: usize,
+    calls_in_flight_max: u32,
+    reason: String,
+}
+
+/// Measures the configured `OpenFGA` server under different settings; reads only.
+pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let config = Config::load(config_file.as_deref(), &Overrides::default())?;
+    if config.authorizer.kind == AuthorizerKind::Embedded {
+        return Err(Failure::usage(
+            "the embedded evaluator decides in this process and has no settings to tune; set `authorizer.kind = \"openfga\"` in the configuration to tune the calls to a server",
+        ));
+    }
+    if args.write && config_file.is_none() {
+        return Err(Failure::usage("`--write` needs the configuration file to write to: add `--config FILE`"));
+    }
+    let workload = Arc::new(workload(&args, &config).await?);
+    let now = Settings::of(&config);
+    let measurements = measure_all(&args, &config, now, &workload).await?;
+    let recommended = recommend(&measurements, now);
+    output.result(&shown(&workload, &measurements, recommended.as_ref()), || {
+        picture(&workload, &measurements, recommended.as_ref())
+    })?;
+    let Some(recommended) = recommended else {
+        return Err(Failure::failed(
+            "no setting answered every request: the server has too much to do for `--callers` at once, or is going away; try fewer callers, or a longer `--budget`",
+        ));
+    };
+    if let (true, Some(file)) = (args.write, config_file)
+        && let Some(best) = measurements.get(recommended.position)
+    {
+        write_settings(&file, best.settings)?;
+    }
+    Ok(())
+}
+
+async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure> {
+    let relation = Relation::parse(&config.retrieval.relation).map_err(|e| Failure::usage(e.to_string()))?;
+    let source = OpenFgaSource::new(&openfga_config(config)?).map_err(|e| Failure::usage(e.to_string()))?;
+    let generated = Workload::generated(&source, &relation).await;
+    let generated = generated.map_err(|e| Failure::usage(format!("there is nothing to measure with: {e}")))?;
+    let Some(file) = &args.workload else { return Ok(generated) };
+    let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))?;
+    let users = recorded_users(&text).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))?;
+    generated.asked_by(&users).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))
+}
+
+/// The users of an exported audit log, one for each record. What else an entry tells is of no account here.
+fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
+    #[derive(Deserialize)]
+    struct Entry {
+        event: Event,
+    }
+    #[derive(Deserialize)]
+    struct Event {
+        record: Option<Record>,
+    }
+    #[derive(Deserialize)]
+    struct Record {
+        principal: Option<RecordedPrincipal>,
+    }
+    #[derive(Deserialize)]
+    struct RecordedPrincipal {
+        subject: String,
+    }
+    let mut users = Vec::new();
+    for (line, number) in text.lines().zip(1..) {
+        let entry: Entry = serde_json::from_str(line).map_err(|e| format!("line {number} is no audit entry: {e}"))?;
+        // The log has other entries than records, and a refusal may have no principal.
+        let Some(principal) = entry.event.record.and_then(|record| record.principal) else { continue };
+        users.push(Object::parse(&principal.subject).map_err(|e| format!("line {number}: {e}"))?);
+    }
+    Ok(users)
+}
+
+async fn measure_all(
+    args: &TuneArgs,
+    config: &Config,
+    now: Settings,
+    workload: &Arc<Workload>,
+) -> Result<Vec<Measurement>, Failure> {
+    let grid = grid(now);
+    let steps = u32::try_from(grid.len()).unwrap_or(u32::MAX);
+    let each = Duration::from_secs(args.budget) / steps.max(1);
+    let bar = ProgressBar::new(u64::from(steps));
+    let style = ProgressStyle::with_template("{spinner} {pos}/{len} settings [{bar:30}] {msg} {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut measurements = Vec::with_capacity(grid.len());
+    for settings in grid {
+        bar.set_message(name(settings));
+        let tuned = settings.apply(config);
+        let scratch = tempfile::tempdir().map_err(|e| Failure::failed(format!("a temporary directory: {e}")))?;
+        let authorizer = authorizer(&tuned, scratch.path()).await?;
+        // What is connected, cached and adapted at the start is not what is measured.
+        measure(&authorizer, settings, workload, usize::from(args.callers), each / 4).await;
+        measurements.push(measure(&authorizer, settings, workload, usize::from(args.callers), each * 3 / 4).await);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(measurements)
+}
+
+async fn authorizer(config: &Config, scratch: &Path) -> Result<Arc<dyn Authorizer>, Failure> {
+    if config.authorizer.replica.mode != ReplicaMode::Decide {
+        return Ok(open_authorizer(config).await?.0);
+    }
+    let mut config = config.clone();
+    config.data.directory = scratch.to_owned();
+    let replica = open_replica(&config, ReplicaUse::Decide).await?;
+    let ready = async {
+        while replica.lag(Consistency::MinimizeLatency).is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    match tokio::time::timeout(REPLICA_PATIENCE, ready).await {
+        Ok(()) => Ok(replica),
+        Err(_elapsed) => Err(Failure::unreachable("the replica did not catch up with the server in 30 s")),
+    }
+}
+
+fn name(settings: Settings) -> String {
+    let Settings { checks_per_call, calls_in_flight_max, cache, mode } = settings;
+    if mode == ReplicaMode::Decide {
+        return "replica decides".to_owned();
+    }
+    let cache = if cache { "cache" } else { "no cache" };
+    format!("{checks_per_call} checks × {calls_in_flight_max} calls, {cache}")
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn shown(workload: &Workload, measurements: &[Measurement], recommended: Option<&Recommendation>) -> Shown {
+    let measurement = |m: &Measurement| ShownMeasurement {
+        checks_per_call: m.settings.checks_per_call,
+        calls_in_flight_max: m.settings.calls_in_flight_max,
+        cache: m.settings.cache,
+        replica: m.settings.mode,
+        checks_per_second: m.checks_per_second,
+        p50_ms: milliseconds(m.p50),
+        p99_ms: milliseconds(m.p99),
+        failed: m.failed,
+    };
+    let recommended = recommended.and_then(|recommended| {
+        let best = measurements.get(recommended.position)?.settings;
+        Some(ShownRecommendation {
+            checks_per_call: best.checks_per_call,
+            calls_in_flight_max: best.calls_in_flight_max,
+            reason: recommended.reason.clone(),
+        })
+    });
+    Shown {
+        users: workload.users(),
+        objects: workload.objects(),
+        checks_per_request: CHECKS_PER_REQUEST,
+        measurements: measurements.iter().map(measurement).collect(),
+        recommended,
+    }
+}
+
+fn picture(workload: &Workload, measurements: &[Measurement], recommended: Option<&Recommendation>) -> String {
+    let most = measurements.iter().map(|m| m.checks_per_second).fold(f64::MIN_POSITIVE, f64::max);
+    let best = recommended.map(|recommended| recommended.position);
+    let rows = measurements.iter().enumerate().map(|(position, m)| {
+        // Each step of the bar is ten times more: a replica is so much faster that a straight bar shows nothing else.
+        let share = (m.checks_per_second.max(1.0).ln() / most.max(2.0).ln()).clamp(0.0, 1.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
+        let bar = "█".repeat((share * BAR_WIDTH) as usize);
+        let mark = if Some(position) == best {
+            "◀ recommended"
+        } else if position == 0 {
+            "now"
+        } else {
+            ""
+        };
+        vec![
+            name(m.settings),
+            format!("{:.0}", m.checks_per_second),
+            format!("{:.1}", milliseconds(m.p50)),
+            format!("{:.1}", milliseconds(m.p99)),
+            m.failed.to_string(),
+            format!("{bar} {mark}"),
+        ]
+    });
+    let header = ["settings", "checks/s", "p50 ms", "p99 ms", "failed", "checks/s (logarithmic)"];
+    let mut text = format!(
+        "{} users, {} objects, {CHECKS_PER_REQUEST} checks a request. With a cache, the time includes its filling. Calls leave as soon as a slot is free, so there is no waiting time to set.\n\n",
+        workload.users(),
+        workload.objects()
+    );
+    text.push_str(&output::table(&header, rows));
+    if let Some((recommended, best)) = recommended.and_then(|r| Some((r, measurements.get(r.position)?))) {
+        // Writing to a string cannot fail.
+        write!(text, "\n\n{}: {}\n\n{}", name(best.settings), recommended.reason, toml_of(best.settings))
+            .unwrap_or_default();
+    }
+    if let Some(decides) = measurements.iter().find(|m| m.settings.mode == ReplicaMode::Decide) {
+        write!(
+            text,
+            "\n\nA replica that decides (`authorizer.replica.mode = \"decide\"`) does {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max_ms`.",
+            decides.checks_per_second
+        )
+        .unwrap_or_default();
+    }
+    text
+}
+
+fn toml_of(settings: Settings) -> String {
+    format!(
+        "[authorizer.openfga]\nchecks_per_call = {}\n\n[authorizer.checks]\ncalls_in_flight_max = {}",
+        settings.checks_per_call, settings.calls_in_flight_max
+    )
+}
+
+/// Sets the two keys in the file and leaves everything else, comments included, as it is.
+fn write_settings(file: &Path, settings: Settings) -> Result<(), Failure> {
+    let failed = |detail: String| Failure::failed(format!("cannot write `{}`: {detail}", file.display()));
+    let text = std::fs::read_to_string(file).map_err(|e| failed(e.to_string()))?;
+    let changed = set_keys(&text, settings).map_err(failed)?;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let written = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))
+        .and_then(|mut new| std::io::Write::write_all(&mut new, changed.as_bytes()).map(|()| new))
+        .map_err(|e| failed(e.to_string()))?;
+    written.persist(file).map_err(|e| failed(e.to_string()))?;
+    Ok(())
+}
+
+fn set_keys(text: &str, settings: Settings) -> Result<String, String> {
+    let mut document: toml_edit::DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.to_string())?;
+    let per_call = i64::try_from(settings.checks_per_call).map_err(|e| e.to_string())?;
+    let keys = [
+        ("openfga", "checks_per_call", per_call),
+        ("checks", "calls_in_flight_max", i64::from(settings.calls_in_flight_max)),
+    ];
+    for (section, key, value) in keys {
+        let authorizer = document.entry("authorizer").or_insert_with(implicit_table);
+        let authorizer = authorizer.as_table_like_mut().ok_or("`authorizer` is not a table")?;
+        let section_item = authorizer.entry(section).or_insert_with(|| toml_edit::Item::Table(toml_edit::Table::new()));
+        let section =
+            section_item.as_table_like_mut().ok_or_else(|| format!("`authorizer.{section}` is not a table"))?;
+        match section.get_mut(key).and_then(toml_edit::Item::as_value_mut) {
+            Some(known) => {
+                // What is around the value: a comment behind it, for one.
+                let around = known.decor().clone();
+                *known = value.into();
+                *known.decor_mut() = around;
+            }
+            None => {
+                section.insert(key, toml_edit::value(value));
+            }
+        }
+    }
+    Ok(document.to_string())
+}
+
+fn implicit_table() -> toml_edit::Item {
+    let mut table = toml_edit::Table::new();
+    table.set_implicit(true);
+    toml_edit::Item::Table(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings =
+        Settings { checks_per_call: 25, calls_in_flight_max: 16, cache: false, mode: ReplicaMode::Plan };
+
+    #[test]
+    fn a_written_file_keeps_what_else_is_in_it() {
+        let before = "# ours\n[authorizer]\nkind = \"openfga\" # remote\n\n[authorizer.openfga]\nstore_name = \"x\"\nchecks_per_call = 50 # theirs\n";
+        let expected = "# ours\n[authorizer]\nkind = \"openfga\" # remote\n\n[authorizer.openfga]\nstore_name = \"x\"\nchecks_per_call = 25 # theirs\n\n[authorizer.checks]\ncalls_in_flight_max = 16\n";
+        assert_eq!(set_keys(before, SETTINGS).as_deref(), Ok(expected));
+        let from_nothing = set_keys("", SETTINGS).expect("written");
+        assert_eq!(from_nothing.trim(), toml_of(SETTINGS));
+    }
+
+    #[test]
+    fn recorded_users_ask_as_often_as_they_did() {
+        let log = concat!(
+            r#"{"seq":1,"prev":"00","time":"2026-11-25T08:00:00Z","event":{"begin":{"log":"a","segment":1}}}"#,
+            "\n",
+            r#"{"seq":2,"event":{"record":{"call":"retrieve","code":"OK","principal":{"subject":"user:anne"}}}}"#,
+            "\n",
+            r#"{"seq":3,"event":{"record":{"call":"retrieve","code":"UNAUTHENTICATED"}}}"#,
+            "\n",
+            r#"{"seq":4,"event":{"record":{"call":"recheck","code":"OK","principal":{"subject":"user:anne"}}}}"#,
+        );
+        let users = recorded_users(log).expect("users");
+        assert_eq!(users.iter().map(ToString::to_string).collect::<Vec<_>>(), ["user:anne", "user:anne"]);
+        assert!(recorded_users("not a record").is_err_and(|e| e.contains("line 1")));
+    }
+}

@@ -1,0 +1,61 @@
+//! The messages of `OpenFGA`'s API that hold an authorization model, as they are on the wire, but for one thing: how a
+//! relation is computed stays encoded. Such a definition may be nested thousands deep, and decoders that call themselves
+//! stop at a hundred; whoever needs it reads it step by step.
+
+use std::collections::BTreeMap;
+
+use openfga_client::client as api;
+
+/// `openfga.v1.AuthorizationModel`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AuthorizationModel {
+    #[prost(string, tag = "1")]
+    pub id: String,
+    #[prost(string, tag = "2")]
+    pub schema_version: String,
+    #[prost(message, repeated, tag = "3")]
+    pub type_definitions: Vec<TypeDefinition>,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub conditions: BTreeMap<String, api::Condition>,
+}
+
+/// `openfga.v1.TypeDefinition`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TypeDefinition {
+    #[prost(string, tag = "1")]
+    pub r#type: String,
+    /// By name: an encoded `openfga.v1.Userset`.
+    #[prost(btree_map = "string, bytes", tag = "2")]
+    pub relations: BTreeMap<String, Vec<u8>>,
+    #[prost(message, optional, tag = "3")]
+    pub metadata: Option<api::Metadata>,
+}
+
+/// `openfga.v1.WriteAuthorizationModelRequest`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WriteAuthorizationModelRequest {
+    #[prost(string, tag = "1")]
+    pub store_id: String,
+    #[prost(message, repeated, tag = "2")]
+    pub type_definitions: Vec<TypeDefinition>,
+    #[prost(string, tag = "3")]
+    pub schema_version: String,
+    #[prost(btree_map = "string, message", tag = "4")]
+    pub conditions: BTreeMap<String, api::Condition>,
+}
+
+/// `openfga.v1.ReadAuthorizationModelResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadAuthorizationModelResponse {
+    #[prost(message, optional, tag = "1")]
+    pub authorization_model: Option<AuthorizationModel>,
+}
+
+/// `openfga.v1.ReadAuthorizationModelsResponse`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadAuthorizationModelsResponse {
+    #[prost(message, repeated, tag = "1")]
+    pub authorization_models: Vec<AuthorizationModel>,
+    #[prost(string, tag = "2")]
+    pub continuation_token: String,
+}

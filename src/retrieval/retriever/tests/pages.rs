@@ -1,0 +1,128 @@
+//! Pages over a corpus that stays, and over one that changes.
+
+use super::*;
+
+#[tokio::test]
+async fn pages_together_are_the_whole_answer() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    let expected: Vec<String> = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}")).collect();
+    for fault in [Fault::None, Fault::OneScore] {
+        for hint in [None, Some(Lie::Truth)] {
+            for (local, query) in plans() {
+                let authorizer = Arc::new(OpenOnly { local, hint });
+                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured());
+                let (mut all, mut token) = (Vec::new(), String::new());
+                for page in 0..10 {
+                    let with = RetrievalParts { page_token: Some(token), ..parts(query.clone(), 7) };
+                    let retrieval = ask(&retriever, with).await.unwrap();
+                    all.extend(ids(&retrieval));
+                    let Some(next) = retrieval.next_page_token else {
+                        assert_eq!((page, retrieval.completion), (5, Completion::Exhausted));
+                        break;
+                    };
+                    token = next;
+                }
+                assert_eq!(all, expected, "{fault:?} {hint:?} {query:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_goes_on_after_a_chunk_that_is_gone() {
+    let shelf = shelf(&["open1", "open2", "open3", "open4", "open5"], Fault::OneScore);
+    let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+    let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+    let query = || parts(Query::Vector(vec![1.0, 0.0]), 2);
+    let first = ask(&retriever, RetrievalParts { page_token: Some(String::new()), ..query() }).await.unwrap();
+    assert_eq!(ids(&first), ["0000", "0001"]);
+    shelf.chunks.lock().unwrap().retain(|chunk| chunk.id != "0001" && chunk.id != "0002");
+    let second = ask(&retriever, RetrievalParts { page_token: first.next_page_token, ..query() }).await.unwrap();
+    assert_eq!(ids(&second), ["0003", "0004"]);
+}
+
+/// A text query's scores depend on everything that is visible, so its pages go on only as parts of one answer.
+#[tokio::test]
+async fn pages_of_a_text_query_are_pages_of_one_answer() {
+    type Edit = fn(&mut Vec<Chunk>);
+    let rows: [(&str, Edit, bool); 7] = [
+        ("nothing changed", |_| {}, true),
+        ("what comes later is gone", |chunks| chunks.retain(|chunk| chunk.id != "0004"), true),
+        ("a hidden chunk is gone", |chunks| chunks.retain(|chunk| chunk.id != "0001"), true),
+        ("a chunk of the first page is gone", |chunks| chunks.retain(|chunk| chunk.id != "0000"), false),
+        ("the last chunk of the first page is gone", |chunks| chunks.retain(|chunk| chunk.id != "0002"), false),
+        ("a chunk of the first page was hidden", |chunks| chunks[0].guard = guard("shut"), false),
+        ("a hidden chunk before the last was shown", |chunks| chunks[1].guard = guard("open9"), false),
+    ];
+    for (hint, query) in [(None, "leave"), (Some(Lie::Truth), "leave"), (Some(Lie::Everything), "leave")]
+        .map(|(hint, text)| (hint, Query::Text(text.to_owned())))
+    {
+        for (what, edit, goes_on) in rows {
+            // All scores are equal: places are told apart by id, and only what is on the pages can differ.
+            let shelf = shelf(&["open1", "shut", "open2", "open3", "open4", "open5"], Fault::OneScore);
+            let authorizer = Arc::new(OpenOnly { local: true, hint });
+            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let of_page = |token: Option<String>| RetrievalParts { page_token: token, ..parts(query.clone(), 2) };
+            let first = ask(&retriever, of_page(Some(String::new()))).await.unwrap();
+            assert_eq!(ids(&first), ["0000", "0002"]);
+            edit(&mut shelf.chunks.lock().unwrap());
+            let second = ask(&retriever, of_page(first.next_page_token)).await;
+            match (second, goes_on) {
+                (Ok(second), true) => assert_eq!(ids(&second)[0], "0003", "{what}, {hint:?}"),
+                (Err(RetrievalError::Invalid(violations)), false) => {
+                    assert_eq!(violations[0].field, "page_token", "{what}, {hint:?}");
+                }
+                (second, _) => panic!("{what}, {hint:?}: {:?}", second.map(|second| ids(&second))),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_page_token_of_another_search_is_refused_with_one_error() {
+    let retriever_of = |config: RetrievalConfig| {
+        let authorizer = Arc::new(OpenOnly { local: true, hint: None });
+        Retriever::new(authorizer, shelf(&["open1", "open2", "open3"], Fault::None), config)
+    };
+    let retriever = retriever_of(configured());
+    let of_page =
+        |token: &str| RetrievalParts { page_token: Some(token.to_owned()), ..parts(Query::Vector(vec![1.0, 0.0]), 1) };
+    let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(ids(&ask(&retriever, of_page(&token)).await.unwrap()), ["0001"]);
+    // Without being asked for, there are no pages.
+    let plain = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 1)).await.unwrap();
+    assert_eq!(plain.next_page_token, None);
+
+    let filter = Some(crate::vector_store::Filter::All(Vec::new()));
+    let others = [
+        RetrievalParts { principal: stated("user:bob"), ..of_page(&token) },
+        RetrievalParts { collection: "other".to_owned(), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Vector(vec![1.0, 1.0])), ..of_page(&token) },
+        RetrievalParts { query: Some(Query::Text("leave".to_owned())), ..of_page(&token) },
+        RetrievalParts { top_k: 2, ..of_page(&token) },
+        RetrievalParts { filter, ..of_page(&token) },
+        RetrievalParts { min_score: Some(0.0), ..of_page(&token) },
+        of_page("00"),
+        of_page(&format!("{token}00")),
+    ];
+    let refusal = |outcome: Result<Retrieval, RetrievalError>| match outcome {
+        Err(RetrievalError::Invalid(violations)) => violations,
+        other => panic!("not refused: {other:?}"),
+    };
+    let expected = refusal(ask(&retriever, of_page("tampered")).await);
+    for other in others {
+        let shown = format!("{other:?}");
+        assert_eq!(refusal(ask(&retriever, other).await), expected, "{shown}");
+    }
+    let expired = retriever_of(RetrievalConfig { pages: Pages::new(Duration::ZERO).unwrap(), ..configured() });
+    let token = ask(&expired, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(refusal(ask(&expired, of_page(&token)).await), expected, "expired");
+    let restarted = retriever_of(configured());
+    assert_eq!(refusal(ask(&restarted, of_page(&token)).await), expected, "another key");
+    let relation = Relation::parse("can_edit").unwrap();
+    let pages = retriever.config().pages.clone();
+    let weaker = retriever_of(RetrievalConfig { relation, pages, ..configured() });
+    let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
+    assert_eq!(refusal(ask(&weaker, of_page(&token)).await), expected, "another relation");
+}

@@ -1,0 +1,371 @@
+//! Which settings answer the checks of a workload fastest, found by measuring. Reads only.
+//!
+//! How long checks wait for company is nothing to tune: a call leaves as soon as a slot is free (`authz::batched`).
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::authz::replica::source::RelationshipSource;
+use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use crate::config::{Config, ReplicaMode};
+use crate::relationship::{Object, Relation, User};
+
+/// Tuples that a workload is made from, at most.
+const TUPLES_MAX: usize = 5_000;
+/// Users of a workload, at most.
+const USERS_MAX: usize = 200;
+/// Objects that one request of a workload has checked: what a retrieval of ten chunks typically finds.
+pub const CHECKS_PER_REQUEST: usize = 32;
+/// Requests of a workload; they are asked again and again.
+const REQUESTS: usize = 2_000;
+/// A request of the workload that takes longer fails.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After a request that failed.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A setting that is within this share of the fastest is as good as it.
+const AS_GOOD: f64 = 0.95;
+
+/// What is asked while measuring.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    relation: Relation,
+    requests: Vec<(Object, Vec<Object>)>,
+}
+
+/// The settings of one measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// `authorizer.openfga.checks_per_call`.
+    pub checks_per_call: usize,
+    /// `authorizer.checks.calls_in_flight_max`.
+    pub calls_in_flight_max: u32,
+    /// Whether decisions are remembered (`authorizer.checks.cache_ttl_ms` above 0).
+    pub cache: bool,
+    /// `authorizer.replica.mode`, where `decide` is measured; `plan` and `off` are alike for checks.
+    pub mode: ReplicaMode,
+}
+
+/// What was measured under some settings.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measurement {
+    /// The settings.
+    pub settings: Settings,
+    /// Decided checks a second.
+    pub checks_per_second: f64,
+    /// Half of the requests took no longer.
+    pub p50: Duration,
+    /// 99 of 100 requests took no longer.
+    pub p99: Duration,
+    /// Requests that were not answered.
+    pub failed: usize,
+}
+
+/// The settings to choose, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recommendation {
+    /// The position among the measurements.
+    pub position: usize,
+    /// Why this one.
+    pub reason: String,
+}
+
+/// Why there is no workload.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkloadError {
+    /// The server did not give tuples or model.
+    #[error(transparent)]
+    Authz(#[from] AuthzError),
+    /// Nothing to ask about.
+    #[error("the store has no {0} to ask about; load tuples first")]
+    Empty(&'static str),
+}
+
+impl Settings {
+    /// What is configured now.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self {
+            checks_per_call: config.authorizer.openfga.checks_per_call,
+            calls_in_flight_max: config.authorizer.checks.calls_in_flight_max,
+            cache: config.authorizer.checks.cache_ttl_ms > 0,
+            mode: config.authorizer.replica.mode,
+        }
+    }
+
+    /// The configuration with these settings.
+    #[must_use]
+    pub fn apply(self, config: &Config) -> Config {
+        let mut config = config.clone();
+        config.authorizer.openfga.checks_per_call = self.checks_per_call;
+        config.authorizer.checks.calls_in_flight_max = self.calls_in_flight_max;
+        config.authorizer.replica.mode = self.mode;
+        if !self.cache {
+            config.authorizer.checks.cache_ttl_ms = 0;
+        } else if config.authorizer.checks.cache_ttl_ms == 0 {
+            config.authorizer.checks.cache_ttl_ms = Config::default().authorizer.checks.cache_ttl_ms;
+        }
+        config
+    }
+}
+
+/// The settings to measure: those of now first, then batch sizes by calls in flight, each with and without a cache, and a
+/// replica that decides.
+#[must_use]
+pub fn grid(now: Settings) -> Vec<Settings> {
+    let mode = if now.mode == ReplicaMode::Decide { ReplicaMode::Plan } else { now.mode };
+    let mut grid = vec![now];
+    for checks_per_call in [10, 25, 50] {
+        for calls_in_flight_max in [4, 16, 32, 64] {
+            grid.push(Settings { checks_per_call, calls_in_flight_max, cache: false, mode });
+        }
+    }
+    for checks_per_call in [25, 50] {
+        grid.push(Settings { checks_per_call, cache: true, mode, ..now });
+    }
+    grid.push(Settings { mode: ReplicaMode::Decide, cache: false, ..now });
+    let mut seen = HashSet::new();
+    grid.retain(|settings| {
+        let Settings { checks_per_call, calls_in_flight_max, cache, mode } = *settings;
+        seen.insert((checks_per_call, calls_in_flight_max, cache, mode == ReplicaMode::Decide))
+    });
+    grid
+}
+
+impl Workload {
+    /// Requests of the users that the store's tuples name, each about some of the objects that the relation is defined for.
+    /// The choice is the same each time.
+    ///
+    /// # Errors
+    /// See [`WorkloadError`].
+    pub async fn generated(source: &dyn RelationshipSource, relation: &Relation) -> Result<Self, WorkloadError> {
+        let (version, model) = source.model(None).await?;
+        let Some(model) = model else { return Err(WorkloadError::Empty("model")) };
+        let (mut users, mut objects) = (BTreeSet::new(), BTreeSet::new());
+        let (mut read, mut token) = (0, String::new());
+        loop {
+            let page = source.tuples(&version.store_id, &token).await?;
+            read += page.items.len();
+            for tuple in page.items {
+                let defined = model.knows(&tuple.user, relation, tuple.object.type_name()).is_ok();
+                if let User::Object(user) = tuple.user
+                    // An object that others are in, such as a folder, does not ask.
+                    && model.source().types.iter().any(|t| t.name == user.type_name() && t.relations.is_empty())
+                {
+                    users.insert(user);
+                }
+                if defined {
+                    objects.insert(tuple.object);
+                }
+            }
+            if page.next.is_empty() || read >= TUPLES_MAX {
+                break;
+            }
+            token = page.next;
+        }
+        Self::of(relation, &evenly(users, USERS_MAX), &objects.into_iter().collect::<Vec<_>>())
+    }
+
+    /// Requests of users that were recorded, as often as each of them asked, about objects.
+    ///
+    /// # Errors
+    /// When there are no users or no objects.
+    pub fn of(relation: &Relation, users: &[Object], objects: &[Object]) -> Result<Self, WorkloadError> {
+        if users.is_empty() {
+            return Err(WorkloadError::Empty("users"));
+        }
+        if objects.is_empty() {
+            return Err(WorkloadError::Empty("objects of the relation"));
+        }
+        let per_request = CHECKS_PER_REQUEST.min(objects.len());
+        let request = |(number, user): (usize, Object)| {
+            // A stride that visits all objects before one comes again.
+            let stride = (7_920..=7_920 + objects.len()).find(|stride| gcd(*stride, objects.len()) == 1).unwrap_or(1);
+            let first = number.wrapping_mul(31);
+            let asked = (0..per_request).filter_map(|n| objects.get((first + n * stride) % objects.len()).cloned());
+            (user, asked.collect())
+        };
+        let requests = users.iter().cycle().take(REQUESTS.max(users.len())).cloned().enumerate().map(request);
+        Ok(Self { relation: relation.clone(), requests: requests.collect() })
+    }
+
+    /// The same objects, asked about by other users, as often as each of them is named.
+    ///
+    /// # Errors
+    /// When there are no users.
+    pub fn asked_by(&self, users: &[Object]) -> Result<Self, WorkloadError> {
+        let objects: BTreeSet<Object> = self.requests.iter().flat_map(|(_, objects)| objects).cloned().collect();
+        Self::of(&self.relation, users, &objects.into_iter().collect::<Vec<_>>())
+    }
+
+    /// How many different users ask.
+    #[must_use]
+    pub fn users(&self) -> usize {
+        self.requests.iter().map(|(user, _)| user).collect::<HashSet<_>>().len()
+    }
+
+    /// How many different objects are asked about.
+    #[must_use]
+    pub fn objects(&self) -> usize {
+        self.requests.iter().flat_map(|(_, objects)| objects).collect::<HashSet<_>>().len()
+    }
+
+    fn batch(&self, number: usize) -> Option<CheckBatch> {
+        let (user, objects) = self.requests.get(number % self.requests.len())?;
+        let checks = objects.iter().map(|object| Check {
+            user: user.clone(),
+            relation: self.relation.clone(),
+            object: object.clone(),
+        });
+        Some(CheckBatch {
+            checks: checks.collect(),
+            contextual: Arc::default(),
+            consistency: Consistency::MinimizeLatency,
+            deadline: Instant::now() + PATIENCE,
+        })
+    }
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+fn evenly(all: BTreeSet<Object>, most: usize) -> Vec<Object> {
+    let step = all.len().div_ceil(most).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+/// Asks the workload for some time, by so many callers at once.
+pub async fn measure(
+    authorizer: &Arc<dyn Authorizer>,
+    settings: Settings,
+    workload: &Arc<Workload>,
+    callers: usize,
+    duration: Duration,
+) -> Measurement {
+    let started = Instant::now();
+    let asking = (0..callers).map(|caller| {
+        let (authorizer, workload) = (Arc::clone(authorizer), Arc::clone(workload));
+        tokio::spawn(async move {
+            let (mut latencies, mut decided, mut failed) = (Vec::new(), 0_usize, 0_usize);
+            let mut number = caller;
+            while started.elapsed() < duration {
+                let Some(batch) = workload.batch(number) else { break };
+                number += callers;
+                let asked = Instant::now();
+                match authorizer.check(&batch).await {
+                    Ok(answers) => {
+                        latencies.push(asked.elapsed());
+                        decided += answers.len();
+                    }
+                    Err(error) => {
+                        failed += 1;
+                        tracing::debug!(%error, "a measured request failed");
+                        // As a caller should, so that being turned away is not what is measured.
+                        sleep(if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE })
+                            .await;
+                    }
+                }
+            }
+            (latencies, decided, failed)
+        })
+    });
+    let (mut latencies, mut decided, mut failed) = (Vec::new(), 0, 0);
+    for caller in asking.collect::<Vec<_>>() {
+        match caller.await {
+            Ok((of_caller, of_caller_decided, of_caller_failed)) => {
+                latencies.extend(of_caller);
+                decided += of_caller_decided;
+                failed += of_caller_failed;
+            }
+            Err(_lost) => failed += 1,
+        }
+    }
+    latencies.sort_unstable();
+    let at = |share: usize| latencies.get(latencies.len() * share / 100).copied().unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let checks_per_second = decided as f64 / started.elapsed().as_secs_f64();
+    Measurement { settings, checks_per_second, p50: at(50), p99: at(99), failed }
+}
+
+/// The best of the measurements that keeps the meaning that is configured: decisions by the authority, not by a replica,
+/// and no longer memory than now. Among those that are about as fast, the one with the lowest p99; `None` when nothing was
+/// measured without a failure.
+#[must_use]
+pub fn recommend(measurements: &[Measurement], now: Settings) -> Option<Recommendation> {
+    let keeps_meaning = |settings: Settings| {
+        let decides = |mode| mode == ReplicaMode::Decide;
+        decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
+    };
+    let sound = |m: &Measurement| m.failed == 0 && m.checks_per_second > 0.0 && keeps_meaning(m.settings);
+    let sound: BTreeMap<usize, &Measurement> = measurements.iter().enumerate().filter(|(_, m)| sound(m)).collect();
+    let fastest = sound.values().map(|m| m.checks_per_second).fold(0.0, f64::max);
+    let as_good = sound.into_iter().filter(|(_, m)| m.checks_per_second >= fastest * AS_GOOD);
+    let (position, best) = as_good.min_by_key(|(_, m)| m.p99)?;
+    let of_now = measurements.iter().find(|m| m.settings == now);
+    let reason = match of_now {
+        Some(of_now) if of_now.settings == best.settings => {
+            "nothing measured is faster than what is configured".to_owned()
+        }
+        Some(of_now) => format!(
+            "{:.0} checks/s against {:.0} now ({:.2} times), p99 {:.1} ms against {:.1} ms",
+            best.checks_per_second,
+            of_now.checks_per_second,
+            best.checks_per_second / of_now.checks_per_second.max(f64::MIN_POSITIVE),
+            best.p99.as_secs_f64() * 1e3,
+            of_now.p99.as_secs_f64() * 1e3,
+        ),
+        None => format!("{:.0} checks/s, the most of all", best.checks_per_second),
+    };
+    Some(Recommendation { position, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Settings =
+        Settings { checks_per_call: 50, calls_in_flight_max: 32, cache: true, mode: ReplicaMode::Plan };
+
+    fn measured(settings: Settings, checks_per_second: f64, p99_ms: u64) -> Measurement {
+        let (p50, p99) = (Duration::from_millis(1), Duration::from_millis(p99_ms));
+        Measurement { settings, checks_per_second, p50, p99, failed: 0 }
+    }
+
+    #[test]
+    fn the_grid_has_each_setting_once_and_begins_with_now() {
+        let grid = grid(NOW);
+        assert_eq!(grid.first(), Some(&NOW));
+        assert!(grid.iter().enumerate().all(|(n, settings)| !grid.iter().skip(n + 1).any(|other| other == settings)));
+        assert!(grid.iter().any(|settings| settings.mode == ReplicaMode::Decide));
+    }
+
+    #[test]
+    fn a_recommendation_is_fast_and_steady_and_means_the_same() {
+        let small = Settings { checks_per_call: 25, ..NOW };
+        let decides = Settings { mode: ReplicaMode::Decide, ..NOW };
+        let position = |measurements: &[Measurement], now| recommend(measurements, now).map(|r| r.position);
+        let rows = [measured(NOW, 1_000.0, 9), measured(small, 1_500.0, 9), measured(decides, 90_000.0, 1)];
+        assert_eq!(position(&rows, NOW), Some(1), "a replica that decides is another meaning");
+        assert_eq!(position(&rows, decides), Some(2));
+        let steady = [measured(NOW, 1_000.0, 3), measured(small, 1_010.0, 9)];
+        assert_eq!(position(&steady, NOW), Some(0), "about as fast, and steadier");
+        let remembers_nothing = Settings { cache: false, ..NOW };
+        assert_eq!(position(&[measured(NOW, 5_000.0, 1)], remembers_nothing), None, "a cache is another meaning");
+        let failing = Measurement { failed: 1, ..measured(small, 9_000.0, 1) };
+        assert_eq!(position(&[measured(NOW, 1_000.0, 9), failing], NOW), Some(0));
+    }
+
+    #[test]
+    fn a_workload_asks_about_every_object() {
+        let relation = Relation::parse("viewer").expect("a relation");
+        let objects: Vec<Object> = (0..100).map(|n| Object::parse(&format!("doc:{n}")).expect("an object")).collect();
+        let users: Vec<Object> = (0..7).map(|n| Object::parse(&format!("user:{n}")).expect("a user")).collect();
+        let workload = Workload::of(&relation, &users, &objects).expect("a workload");
+        assert_eq!((workload.users(), workload.objects()), (7, 100));
+        assert!(Workload::of(&relation, &[], &objects).is_err());
+        assert!(Workload::of(&relation, &users, &[]).is_err());
+    }
+}
