@@ -25,12 +25,15 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::App;
 use crate::backend::Secret;
 use crate::client::Client;
 use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind, access_token};
+use crate::telemetry::SpanExport;
 use failure::Failure;
 use output::{Format, Output};
 
@@ -162,20 +165,40 @@ pub fn run(cli: Cli) -> ExitCode {
         "warn"
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .init();
+        .with_filter(filter);
 
-    let ended = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(dispatch(cli, &output)),
-        Err(e) => Err(Failure::failed(format!("cannot start the runtime: {e}"))),
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return Failure::failed(format!("cannot start the runtime: {e}")).tell(),
     };
-    match ended {
+    let spans = {
+        let _entered = runtime.enter();
+        match span_export(&cli) {
+            Ok(spans) => spans,
+            Err(failure) => return failure.tell(),
+        }
+    };
+    tracing_subscriber::registry().with(log).with(spans.as_ref().map(SpanExport::layer)).init();
+
+    match runtime.block_on(dispatch(cli, &output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.tell(),
     }
+}
+
+/// Where a server sends its spans. It is read ahead of everything else, so that nothing goes untraced; what is wrong with the
+/// configuration is told when it is read again.
+fn span_export(cli: &Cli) -> Result<Option<SpanExport>, Failure> {
+    let Command::Serve(_) = cli.command else { return Ok(None) };
+    let config = Config::load(cli.config.as_deref(), &Overrides::default()).unwrap_or_default();
+    let endpoint = config.telemetry.otlp_endpoint;
+    if endpoint.is_empty() {
+        return Ok(None);
+    }
+    SpanExport::open(&endpoint).map(Some).map_err(|e| Failure::usage(e.to_string()))
 }
 
 async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use audit::{AuditConfig, AuditFsync};
+pub use audit::{AuditConfig, AuditFsync, TelemetryConfig};
 pub use identity::{
     ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
     IssuerConfig, StepUpConfig,
@@ -40,6 +40,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// The record of who was given what.
     pub audit: AuditConfig,
+    /// Where measures and spans go.
+    pub telemetry: TelemetryConfig,
 }
 
 /// The gRPC server.
@@ -389,6 +391,7 @@ impl Config {
             let rule = "`retrieval.candidates_max` must be at least `retrieval.top_k_max`";
             return Err(ConfigError::Invalid(rule.to_owned()));
         }
+        self.telemetry.metrics_address()?;
         self.authorizer.check()
     }
 }

@@ -19,5 +19,6 @@ pub mod relationship;
 pub mod retrieval;
 pub mod server;
 pub mod storage;
+pub mod telemetry;
 pub mod tune;
 pub mod vector_store;

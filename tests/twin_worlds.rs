@@ -225,8 +225,9 @@ fn changed(names: &Names, random: &mut Random, before: &World) -> World {
 }
 
 fn change(names: &Names, random: &mut Random, world: &mut World) {
+    // An earlier change may have taken the last document out.
     let ids: Vec<String> = world.documents.keys().cloned().collect();
-    let id = ids[random.below(ids.len())].clone();
+    let id = if ids.is_empty() { "d0".to_owned() } else { ids[random.below(ids.len())].clone() };
     match random.below(6) {
         0 | 1 => {
             // Names before, between and after those that are there.

@@ -16,6 +16,7 @@ use super::record::Record;
 use super::recovery::recover;
 use super::writer::Writer;
 use super::{AuditError, AuditSink, DigestPurpose};
+use crate::telemetry;
 
 /// KiB of records that may wait to be written; more callers wait with theirs.
 const WAITING_KIB_MAX: u32 = 65_536;
@@ -91,7 +92,9 @@ impl FileAuditSink {
 
     fn send(&self, waiting: Waiting) -> Result<(), AuditError> {
         let stopped = || AuditError::Stopped("its thread ended".to_owned());
-        self.queue.as_ref().ok_or_else(stopped)?.send(waiting).map_err(|_ended| stopped())
+        self.queue.as_ref().ok_or_else(stopped)?.send(waiting).map_err(|_ended| stopped())?;
+        telemetry::audit_queued();
+        Ok(())
     }
 }
 
@@ -160,6 +163,9 @@ fn run(mut writer: Writer, queue: &mpsc::Receiver<Waiting>, fsync: FsyncPolicy) 
             acknowledgements.push((acknowledge, room));
         }
         let kept = writer.write(events);
+        if !acknowledgements.is_empty() {
+            telemetry::audit_written(acknowledgements.len(), kept.is_ok());
+        }
         if let Err(error) = &kept {
             tracing::error!(%error, records = acknowledgements.len(), "the audit log was not written");
         }

@@ -150,7 +150,8 @@ fn decide_one(
         Ok(allowed) => Ok(allowed),
         Err(CheckError::Unknown(_)) => Ok(false),
         Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
-            tracing::warn!(object = %check.object, relation = %check.relation, %error, "not decided, so denied");
+            tracing::debug!(object = %check.object, "not decided");
+            tracing::warn!(relation = %check.relation, %error, "not decided, so denied; the object is told at debug");
             Ok(false)
         }
         Err(CheckError::Interrupted) => Err(AuthzError::DeadlineExceeded),

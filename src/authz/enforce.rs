@@ -12,6 +12,7 @@ use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQu
 use crate::chunk::{Candidate, Chunk};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::relationship::{Object, Relation};
+use crate::telemetry;
 
 /// Something that the authorizer has allowed the principal of one request to see.
 ///
@@ -263,7 +264,10 @@ impl<'a> Enforcer<'a> {
             }
         }
         let decided: Option<Vec<bool>> = decided.into_iter().collect();
-        decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))
+        let decided = decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))?;
+        let allowed = decided.iter().filter(|allowed| **allowed).count();
+        telemetry::checked(allowed, decided.len().saturating_sub(allowed));
+        Ok(decided)
     }
 }
 

@@ -11,6 +11,7 @@ use super::Failure;
 use crate::app::{App, check_identity};
 use crate::config::{Config, Overrides};
 use crate::relationship::store::RelationshipStores;
+use crate::telemetry;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -29,6 +30,13 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
     let overrides = Overrides { data: args.data, listen: args.listen, insecure_identity: args.insecure_identity };
     let config = Config::load(config_file.as_deref(), &overrides)?;
     check_identity(&config)?;
+    if let Some(address) = config.telemetry.metrics_address()? {
+        telemetry::serve_metrics(address).map_err(|e| Failure::usage(e.to_string()))?;
+        tracing::info!(%address, "serving metrics");
+        if !address.ip().is_loopback() {
+            tracing::warn!(%address, "the address of the metrics is not loopback: whoever reaches it can read them");
+        }
+    }
     let app = App::open(&config).await?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;

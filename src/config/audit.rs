@@ -1,9 +1,12 @@
-//! The section `[audit]`: whether and where calls are recorded.
+//! The sections `[audit]` and `[telemetry]`: whether and where calls are recorded, measured and traced.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::ConfigError;
 
 /// The record of who was given what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -41,6 +44,16 @@ pub enum AuditFsync {
     Never,
 }
 
+/// Where measures and spans go.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TelemetryConfig {
+    /// The address that serves Prometheus metrics, `127.0.0.1:9464`; not served when empty. It asks for no token.
+    pub metrics_listen: String,
+    /// The collector that spans are sent to (OTLP over gRPC), `http://127.0.0.1:4317`; not sent when empty.
+    pub otlp_endpoint: String,
+}
+
 impl Default for AuditConfig {
     fn default() -> Self {
         Self {
@@ -53,5 +66,20 @@ impl Default for AuditConfig {
             segment_bytes_max: 64 * 1024 * 1024,
             segments_max: 0,
         }
+    }
+}
+
+impl TelemetryConfig {
+    /// The address of the metrics; `None` when they are not served.
+    ///
+    /// # Errors
+    /// When it is not an address.
+    pub fn metrics_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.metrics_listen.is_empty() {
+            return Ok(None);
+        }
+        let malformed =
+            |e| ConfigError::Invalid(format!("`telemetry.metrics_listen` is `{}`: {e}", self.metrics_listen));
+        self.metrics_listen.parse().map(Some).map_err(malformed)
     }
 }

@@ -12,8 +12,10 @@
 
 pub(super) mod candidates;
 pub(super) mod expansion;
+mod frame;
 mod levels;
 mod memo;
+mod outcome;
 #[cfg(test)]
 mod tests;
 
@@ -21,8 +23,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use self::frame::{Frame, Part, Task};
 pub(super) use self::levels::{OWN_END, ToLast, below};
 use self::memo::Memo;
+use self::outcome::Outcome;
+pub(super) use self::outcome::Verdict;
 use super::condition::ConditionError;
 use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
@@ -109,102 +114,6 @@ enum Asker {
     Object(TypeId, ObjectId),
     Wildcard(TypeId),
     Userset(Node),
-}
-
-/// How a question came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Verdict {
-    Allowed,
-    Denied,
-    /// Denied, but a failed condition was passed over: the position of the error.
-    Doubted(u32),
-    /// It depends on itself.
-    Cyclic,
-    /// It depends on a condition that failed: the position of the error.
-    Failed(u32),
-    /// It is further away than the levels that remained.
-    TooDeep,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Outcome {
-    verdict: Verdict,
-    /// How many levels were gone down for it.
-    height: u32,
-    /// The first position of the path that cut it off.
-    cut_at: u32,
-}
-
-impl Outcome {
-    const NOT_CUT: u32 = u32::MAX;
-    const ALLOWED: Self = Self { verdict: Verdict::Allowed, height: 0, cut_at: Self::NOT_CUT };
-    const DENIED: Self = Self { verdict: Verdict::Denied, height: 0, cut_at: Self::NOT_CUT };
-    const TOO_DEEP: Self = Self { verdict: Verdict::TooDeep, height: 0, cut_at: Self::NOT_CUT };
-
-    fn cut_off(position: u32) -> Self {
-        Self { verdict: Verdict::Cyclic, height: 0, cut_at: position }
-    }
-
-    fn negated(self, purpose: Purpose) -> Self {
-        let verdict = match self.verdict {
-            Verdict::Cyclic if purpose == Purpose::Sets && self.cut_at == Self::NOT_CUT => Verdict::Allowed,
-            Verdict::Allowed => Verdict::Denied,
-            Verdict::Denied => Verdict::Allowed,
-            Verdict::Doubted(position) => Verdict::Failed(position),
-            unknown @ (Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep) => unknown,
-        };
-        Self { verdict, ..self }
-    }
-
-    /// Operands of `or` of which none decided: the less certain verdict, everything that it rests on.
-    fn or(self, other: Self) -> Self {
-        self.with(other, self.verdict.max(other.verdict))
-    }
-
-    /// Operands of `and` of which none decided. One that is denied in the end, as what depends on itself, weighs more than
-    /// one that failed, as in `OpenFGA`.
-    fn and(self, other: Self) -> Self {
-        let verdict = match (self.verdict, other.verdict) {
-            (doubted @ Verdict::Doubted(_), _) | (_, doubted @ Verdict::Doubted(_)) => doubted,
-            (Verdict::Cyclic, _) | (_, Verdict::Cyclic) => Verdict::Cyclic,
-            (one, another) => one.max(another),
-        };
-        self.with(other, verdict)
-    }
-
-    fn with(self, other: Self, verdict: Verdict) -> Self {
-        Self { verdict, height: self.height.max(other.height), cut_at: self.cut_at.min(other.cut_at) }
-    }
-}
-
-/// Something that waits for answers about its parts.
-struct Frame<'a> {
-    task: Task<'a>,
-    node: Node,
-    /// How many levels may still be gone down.
-    remaining: u32,
-    so_far: Outcome,
-}
-
-enum Task<'a> {
-    /// A relation of an object, which is on the path.
-    Relation { expression: Option<&'a Expression>, position: u32, mark: usize },
-    /// The operands that are left of `or`.
-    Union(&'a [Expression]),
-    /// The operands that are left of `and`, and of `but not`, whose second counts negated.
-    Intersection { left: &'a [Expression], subtract_last: bool },
-    /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
-    /// met. `computed` says what to ask of a parent.
-    Level {
-        left: Subjects<'a>,
-        met: Vec<Subject>,
-        computed: &'a [(TypeId, RelationId)],
-        to_last: ToLast<'a>,
-        /// These are the relation's own usersets or parents, which `OpenFGA` goes along level by level.
-        own: bool,
-        /// Whether the one that was asked last may be on the last level.
-        may_be_last: bool,
-    },
 }
 
 impl<'a> Evaluation<'a> {
@@ -605,87 +514,4 @@ impl<'a> Evaluation<'a> {
         self.memo.forget(0);
         self.path_length = 0;
     }
-}
-
-/// What a frame asks for next.
-enum Part<'a> {
-    Expression(&'a Expression, Node, u32),
-    Relation(Node, u32),
-    TooDeep,
-}
-
-impl<'a> Frame<'a> {
-    /// Takes the answer about a part; whether it decides.
-    fn take(&mut self, answer: Outcome, purpose: Purpose) -> bool {
-        let (answer, deciding) = match &self.task {
-            Task::Relation { .. } => {
-                self.so_far = answer;
-                return true;
-            }
-            Task::Union(_) => (answer, Verdict::Allowed),
-            Task::Level { own, may_be_last, .. } => {
-                let height = answer.height.saturating_add(1);
-                let height = match (own, answer.verdict) {
-                    (true, Verdict::Allowed) => height,
-                    // See [`Evaluation::at_end_of_own`].
-                    (true, _) => height.max(OWN_END + 1),
-                    (false, _) => height.max(if *may_be_last { 1 } else { 2 }),
-                };
-                (Outcome { height, ..answer }, Verdict::Allowed)
-            }
-            Task::Intersection { left, subtract_last } => {
-                let negate = *subtract_last && left.is_empty();
-                (if negate { answer.negated(purpose) } else { answer }, Verdict::Denied)
-            }
-        };
-        if answer.verdict == deciding {
-            self.so_far = answer;
-            return true;
-        }
-        self.so_far = match &self.task {
-            Task::Intersection { .. } => self.so_far.and(answer),
-            Task::Relation { .. } | Task::Union(_) | Task::Level { .. } => self.so_far.or(answer),
-        };
-        false
-    }
-
-    fn next(&mut self) -> Option<Part<'a>> {
-        let (node, remaining) = (self.node, self.remaining);
-        let part = |expression| Part::Expression(expression, node, remaining);
-        match &mut self.task {
-            Task::Relation { expression, .. } => expression.take().map(part),
-            Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
-            Task::Level { left, met, computed, to_last, may_be_last, .. } => {
-                let next = next_node(left, met, computed)?;
-                *may_be_last = remaining == 1 && to_last.includes(node.relation, next.relation);
-                let Some(below) = below(remaining, *may_be_last) else {
-                    if remaining == 0 || matches!(to_last, ToLast::Never) {
-                        // The others are as deep as this one.
-                        *left = Subjects::default();
-                        met.clear();
-                    }
-                    return Some(Part::TooDeep);
-                };
-                Some(Part::Relation(next, below))
-            }
-        }
-    }
-}
-
-/// What to ask of the next userset or parent.
-fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
-    while let Some(subject) = left.split_off_first().or_else(|| met.pop()) {
-        match subject {
-            Subject::Userset(node) => return Some(node),
-            Subject::Object(type_id, object) => {
-                let asked = computed.iter().find(|(of, _)| *of == type_id);
-                if let Some((_, relation)) = asked {
-                    return Some(Node { relation: *relation, object });
-                }
-            }
-            // No relation after `from` takes wildcards (valid model).
-            Subject::Wildcard(_) => {}
-        }
-    }
-    None
 }

@@ -22,7 +22,7 @@ use ring::digest::{Context, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{FieldViolation, RetrievalRequest};
+use super::{FieldViolation, RetrievalError, RetrievalRequest};
 use crate::authz::enforce::Permitted;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
 use crate::relationship::Relation;
@@ -156,14 +156,31 @@ impl Place {
             Some(Ordering::Greater) | None => false,
         }
     }
+}
 
-    /// Whether the pages before would be answered as they were.
-    ///
-    /// # Errors
-    /// See the invariant of the module.
-    pub(super) fn check_unchanged(&self, earlier: &[Permitted<Candidate>]) -> Result<(), FieldViolation> {
-        let earlier = || Answered::of(earlier.iter().map(|c| (c.item().chunk_id.as_str(), c.item().score)));
-        if self.answered.is_none_or(|answered| answered == earlier()) { Ok(()) } else { Err(refused()) }
+/// Drops what was on a page before, unless it must be found unchanged. `before` is `None` for the first page.
+pub(super) fn skip_earlier(before: Option<&Place>, candidates: &mut Vec<Candidate>) {
+    if let Some(before) = before.filter(|before| before.answered.is_none()) {
+        candidates.retain(|candidate| before.is_before(candidate));
+    }
+}
+
+/// What was on a page before, and what comes after.
+pub(super) fn split(before: Option<&Place>, permitted: Vec<Permitted<Candidate>>) -> [Vec<Permitted<Candidate>>; 2] {
+    let is_earlier = |candidate: &Candidate| before.is_some_and(|before| !before.is_before(candidate));
+    let (earlier, later) = permitted.into_iter().partition(|candidate| is_earlier(candidate.item()));
+    [earlier, later]
+}
+
+/// Whether the pages before would be answered as they were.
+///
+/// # Errors
+/// See the invariant of the module.
+pub(super) fn check_unchanged(before: Option<&Place>, earlier: &[Permitted<Candidate>]) -> Result<(), RetrievalError> {
+    let found = || Answered::of(earlier.iter().map(|c| (c.item().chunk_id.as_str(), c.item().score)));
+    match before.and_then(|before| before.answered) {
+        Some(answered) if answered != found() => Err(RetrievalError::Invalid(vec![refused()])),
+        Some(_) | None => Ok(()),
     }
 }
 

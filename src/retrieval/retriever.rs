@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::page::{Answered, Binding, Place};
+use super::page::{self, Answered, Binding, Place};
 use super::pass_rates::{Key, PassRates};
 use super::plan::{self, Found, NoPlan, Plan, Situation};
 use super::stages::{Stage, StageTimes};
@@ -187,16 +187,13 @@ impl Retriever {
             let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
             check_candidates(&candidates, search.limit)?;
             let exhausted = candidates.len() < search.limit;
-            // What was on a page before is not looked at again, unless it must be found unchanged.
-            if let Some(before) = before.as_ref().filter(|before| before.answered.is_none()) {
-                candidates.retain(|candidate| before.is_before(candidate));
-            }
+            page::skip_earlier(before.as_ref(), &mut candidates);
             let all = candidates.len();
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
             let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
             let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
-            let (earlier, permitted) = split_by_page(permitted, before.as_ref());
+            let [earlier, permitted] = page::split(before.as_ref(), permitted);
             answer.plan.rounds.push(round(plan, found, started.elapsed()));
             if !is_scoped {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
@@ -210,8 +207,7 @@ impl Retriever {
             let better = if is_scoped { None } else { better_plan(&situation) };
             let may_go_on = !exhausted && (next.is_some() || better.is_some());
             if permitted.len() >= top_k || !may_go_on {
-                let unchanged = before.as_ref().map_or(Ok(()), |before| before.check_unchanged(&earlier));
-                unchanged.map_err(|violation| RetrievalError::Invalid(vec![violation]))?;
+                page::check_unchanged(before.as_ref(), &earlier)?;
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
                 let hydrating = self.hydrate(principal, collection, permitted, wanted, deadline);
                 answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
@@ -502,15 +498,6 @@ fn count(positions: &RoaringBitmap) -> usize {
 fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
     let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
     request.top_k.min(details_max)
-}
-
-/// What was on the pages before, and the rest.
-fn split_by_page(
-    permitted: Vec<Permitted<Candidate>>,
-    before: Option<&Place>,
-) -> (Vec<Permitted<Candidate>>, Vec<Permitted<Candidate>>) {
-    let is_earlier = |candidate: &Permitted<Candidate>| before.is_some_and(|place| !place.is_before(candidate.item()));
-    permitted.into_iter().partition(is_earlier)
 }
 
 /// Another plan for a request whose first ones found less than was expected.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use crate::telemetry;
 
 /// The time of each stage, summed over the rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,16 +24,15 @@ pub(super) enum Stage {
 }
 
 impl StageTimes {
-    /// Runs a step and adds its time.
+    /// Runs a step in its span and adds its time.
     pub(super) async fn measure<T>(&mut self, stage: Stage, work: impl Future<Output = T>) -> T {
-        let started = Instant::now();
-        let done = work.await;
-        let total = match stage {
-            Stage::Authorize => &mut self.authorize,
-            Stage::Search => &mut self.search,
-            Stage::Hydrate => &mut self.hydrate,
+        let (name, total) = match stage {
+            Stage::Authorize => ("authorize", &mut self.authorize),
+            Stage::Search => ("search", &mut self.search),
+            Stage::Hydrate => ("hydrate", &mut self.hydrate),
         };
-        *total += started.elapsed();
+        let (done, took) = telemetry::stage(name, work).await;
+        *total += took;
         done
     }
 }

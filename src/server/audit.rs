@@ -5,7 +5,6 @@
 //! the record is kept. What is open to everybody (health, the resource's metadata) is not recorded.
 
 mod draft;
-mod trace_context;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,12 +17,15 @@ use tonic::codegen::http;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
+use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
 use super::{authentication, status};
 use crate::audit::{AuditSink, Record};
+use crate::telemetry::{self, TraceParent};
 
 const STATUS_HEADER: &str = "grpc-status";
+const TRACE_HEADER: &str = "traceparent";
 
 /// The RPCs that are recorded under their own names.
 const RPCS: [&str; 27] = [
@@ -113,8 +115,10 @@ where
             return Box::pin(self.inner.call(request));
         }
         let rpc = rpc_name(path);
-        let trace_id = trace_context::trace_id(request.headers());
-        let span = tracing::info_span!("call", rpc, trace_id, code = tracing::field::Empty);
+        let parent = request.headers().get(TRACE_HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
+        let span = tracing::info_span!("call", rpc, trace_id = Empty, code = Empty);
+        let trace_id = telemetry::trace_id(&span, parent);
+        span.record("trace_id", &trace_id);
         let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
         request.extensions_mut().insert(draft.clone());
         let mut running = Running { draft, started: Instant::now(), audit: self.audit.clone(), answered: false };
@@ -122,14 +126,16 @@ where
         let recorded = async move {
             let response = answering.await?;
             let code = code_name(code_of(&response));
-            tracing::Span::current().record("code", code);
             let record = running.finish(code);
             // From here on it is recorded as answered, whether or not the caller is still there.
             running.answered = true;
-            Ok(match keep(running.audit.as_ref(), record).await {
-                Ok(()) => response,
-                Err(refusal) => refusal.into_http(),
-            })
+            let (code, response) = match keep(running.audit.as_ref(), record).await {
+                Ok(()) => (code, response),
+                Err(refusal) => (code_name(refusal.code()), refusal.into_http()),
+            };
+            tracing::Span::current().record("code", code);
+            telemetry::answered(rpc, code, running.started.elapsed());
+            Ok(response)
         };
         Box::pin(recorded.instrument(span))
     }
@@ -138,7 +144,8 @@ where
 /// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
 async fn keep(audit: Option<&Audit>, record: Record) -> Result<(), Status> {
     let Some(audit) = audit else { return Ok(()) };
-    match audit.sink.record(record).await {
+    let (kept, _) = telemetry::stage("audit", audit.sink.record(record)).await;
+    match kept {
         Ok(()) => Ok(()),
         Err(error) if audit.required => {
             tracing::error!(%error, "an answer was withheld because its record was not kept");

@@ -1,10 +1,8 @@
 //! The audit log, as a server writes it: nothing secret in it, nothing missing from it, nothing answered without it.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
 use ragward::audit::{AuditKey, Entry, Event, Record, read_log};
@@ -17,6 +15,7 @@ use tonic::{Code, Request, Status};
 
 use crate::documents::document;
 use crate::running::{Running, config};
+use crate::served::Served;
 
 const MODEL: &str = "model: |\n  model\n    schema 1.1\n  type user\n  type note\n    relations\n      define can_read: [user]\n\
                      tuples:\n";
@@ -97,61 +96,14 @@ fn audit(arguments: &[&str], data: &str) -> Output {
     ragward(&[&["audit"], arguments, &["--data", data]].concat()).output().unwrap()
 }
 
-/// A `ragward serve` whose log is kept, killed with the test.
-struct Served {
-    process: Child,
-    client: Client,
-    log: Arc<Mutex<String>>,
-    reading: Option<std::thread::JoinHandle<()>>,
+fn serve(data: &str) -> Served {
+    serve_with_fsync(data, "each_batch")
 }
 
-impl Served {
-    fn start(mut command: Command) -> Self {
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        let mut read = String::new();
-        let after = |read: &str, mark: &str| Some(read.split_once(mark)?.1.lines().next()?.trim().to_owned());
-        let address = loop {
-            assert_ne!(stderr.read_line(&mut read).unwrap(), 0, "the server ended:\n{read}");
-            if let Some(address) = after(&read, "serving address=") {
-                break address;
-            }
-        };
-        let log = Arc::new(Mutex::new(read));
-        let kept = Arc::clone(&log);
-        let reading = std::thread::spawn(move || {
-            let mut line = String::new();
-            while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
-                kept.lock().unwrap().push_str(&std::mem::take(&mut line));
-            }
-        });
-        let client = Client::at(&format!("http://{address}")).unwrap();
-        Self { process, client, log, reading: Some(reading) }
-    }
-
-    fn serve(data: &str) -> Self {
-        Self::start(ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]))
-    }
-
-    /// Ends the process, and gives all that it logged.
-    async fn stop(mut self) -> String {
-        let terminate = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
-        assert!(terminate.success());
-        // Waited for elsewhere, so that the client can say goodbye meanwhile.
-        let stopped = tokio::task::spawn_blocking(move || {
-            assert!(self.process.wait().unwrap().success());
-            self.reading.take().unwrap().join().unwrap();
-            std::mem::take(&mut *self.log.lock().unwrap())
-        });
-        stopped.await.unwrap()
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
+fn serve_with_fsync(data: &str, policy: &str) -> Served {
+    let mut command = ragward(&["serve", "--data", data, "--listen", "127.0.0.1:0", "--insecure-identity"]);
+    command.env("RAGWARD__AUDIT__FSYNC", policy);
+    Served::start(command)
 }
 
 #[test]
@@ -230,12 +182,12 @@ async fn no_answer_lacks_its_record_after_a_kill() {
     const CALLERS: usize = 8;
     let directory = tempfile::tempdir().unwrap();
     let data = prepare(directory.path());
-    let served = Served::serve(&data);
+    let served = serve(&data);
     upsert(&served.client, notes()).await.unwrap();
     served.stop().await;
     let mut answered: BTreeSet<String> = BTreeSet::new();
-    for round in 0..4usize {
-        let mut served = Served::serve(&data);
+    for (round, policy) in ["each_batch", "interval", "never", "each_batch"].into_iter().enumerate() {
+        let mut served = serve_with_fsync(&data, policy);
         let callers = (0..CALLERS).map(|caller| {
             let mut client = served.client.retrieval();
             tokio::spawn(async move {
@@ -299,7 +251,7 @@ async fn a_full_disk_gives_no_answer_and_no_broken_log() {
     const IDS: usize = 100;
     let directory = tempfile::tempdir().unwrap();
     let data = prepare(directory.path());
-    let served = Served::serve(&data);
+    let served = serve(&data);
     let text = "leave";
     let id = |chunk: usize| format!("{chunk:0500}");
     let mut document = document("note:open", &[text; IDS]);
@@ -315,7 +267,7 @@ async fn a_full_disk_gives_no_answer_and_no_broken_log() {
     );
     let mut command = Command::new("bash");
     command.args(["-c", &limited]).stdin(Stdio::null());
-    let served = Served::start(command);
+    let mut served = Served::start(command);
     let recheck = RecheckRequest {
         user: "user:anne".to_owned(),
         collection: "notes".to_owned(),
@@ -334,23 +286,17 @@ async fn a_full_disk_gives_no_answer_and_no_broken_log() {
     assert!(answers > 10, "{answers}");
     // A small record still fits behind the last whole one.
     served.client.retrieval().retrieve(retrieve("user:anne", "nothing")).await.unwrap();
-    served.process_ended();
+    served.process.kill().unwrap();
+    served.process.wait().unwrap();
     let rechecks = records(Path::new(&data)).iter().filter(|record| method(record) == "Recheck").count();
     assert_eq!(rechecks, answers);
-}
-
-impl Served {
-    fn process_ended(mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
 }
 
 #[tokio::test]
 async fn the_commands_show_what_was_recorded() {
     let directory = tempfile::tempdir().unwrap();
     let data = prepare(directory.path());
-    let served = Served::serve(&data);
+    let served = serve(&data);
     upsert(&served.client, notes()).await.unwrap();
     for (number, user) in ["user:anne", "user:bob"].into_iter().enumerate() {
         let answer: RetrieveResponse =

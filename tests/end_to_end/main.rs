@@ -23,6 +23,8 @@ mod qdrant_server;
 mod questions;
 mod quiet_log;
 mod running;
+#[path = "../support/served.rs"]
+mod served;
 mod server;
 mod servers;
 #[path = "../support/shared.rs"]

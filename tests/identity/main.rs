@@ -15,6 +15,9 @@ mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
 mod running;
+mod secrets;
+#[path = "../support/served.rs"]
+mod served;
 mod step_up;
 mod tenant_claims;
 mod tenants;

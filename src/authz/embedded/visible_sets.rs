@@ -93,7 +93,8 @@ impl VisibleSets {
                 Ok(visible) => {
                     if let Some((object, error)) = &visible.failure {
                         let object = with.object(*object).map(|object| object.to_string());
-                        tracing::warn!(object, relation = %query.relation, %error, "not decided, so not visible");
+                        tracing::debug!(object, "not decided");
+                        tracing::warn!(relation = %query.relation, %error, "not decided, so not visible; the object is told at debug");
                     }
                     positions.positions(&visible.objects, with, &mut found);
                 }

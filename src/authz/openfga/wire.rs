@@ -128,7 +128,8 @@ pub(super) fn account(
             Some((Some(allowed), None)) => Outcome::Decided { allowed, as_of },
             Some((None, Some(error))) if absent_from_model(&error, check) => Outcome::Decided { allowed: false, as_of },
             Some((None, Some(error))) if too_complex(&error) => {
-                tracing::warn!(object = %check.object, relation = %check.relation, "not decided, so denied: {}", error.message);
+                tracing::debug!(object = %check.object, detail = error.message, "not decided");
+                tracing::warn!(relation = %check.relation, "not decided, so denied; the object is told at debug");
                 Outcome::Undecidable
             }
             Some((None, Some(error))) => Outcome::Failed(item_failed(&error)),

@@ -15,6 +15,7 @@ use crate::authz::AuthzError;
 use crate::authz::validity::Validity;
 use crate::relationship::RelationshipTuple;
 use crate::relationship::store::{MirroredChanges, RelationshipStore, StoreError, TupleFilter};
+use crate::telemetry;
 
 /// More changes than this since the last reading are not worked off one by one: all tuples are read instead.
 const CHANGES_MAX: usize = 100_000;
@@ -87,6 +88,8 @@ impl Follower {
                 }
                 Err(error) => tracing::warn!(%error, "the replica could not follow its server"),
             }
+            let fresh_as_of = self.progress.borrow().fresh_as_of;
+            telemetry::replica_lag(fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed()));
             sleep_until(started + self.config.poll_interval).await;
         }
     }

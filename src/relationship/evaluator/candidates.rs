@@ -42,8 +42,8 @@ impl List<'_> {
         if as_sets { self.find(evaluation, go_on, take) } else { self.find_and_check(evaluation, go_on, take) }
     }
 
-    /// As sets. Where `and` or `but not` has a part, nothing is handed over before the end of the way: a condition may
-    /// still fail that decides what is in.
+    /// As sets. Where `and` or `but not` and conditions have a part, nothing is handed over before the end of the way: one
+    /// may still fail that decides what is in.
     fn find(
         self,
         evaluation: Evaluation<'_>,
@@ -51,7 +51,7 @@ impl List<'_> {
         take: &mut dyn FnMut(ObjectId) -> bool,
     ) -> Result<(), CheckError> {
         let links = Links::to(self.program, self.target, Operands::All);
-        let waits = links.has_operators;
+        let waits = links.has_operators && links.take_conditions(self.program);
         let mut evaluation = evaluation.with_purpose(Purpose::Sets);
         let mut walk = Walk::new(&self, links, u32::MAX);
         walk.begin(&self.user, go_on)?;
@@ -176,6 +176,12 @@ impl Links {
             pending.extend(needed.into_iter().filter(|relation| links.all.insert(*relation)));
         }
         links
+    }
+
+    /// Whether a tuple on the way may have a condition.
+    fn take_conditions(&self, program: &Program) -> bool {
+        let tuplesets = self.from_parent.values().flatten().map(|(_, tupleset, _)| tupleset);
+        self.all.iter().chain(tuplesets).any(|relation| program.takes_conditions(*relation))
     }
 }
 

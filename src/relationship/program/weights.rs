@@ -3,6 +3,9 @@
 //! `OpenFGA` chooses by these numbers (its "weighted graph") how it evaluates, and some answers show which way it went:
 //! which failed conditions it passes over, where its limit of levels is, and how it lists objects.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashSet;
 
 use super::{Expression, Program, RelationId, TypeId};

@@ -11,6 +11,7 @@ use crate::authz::{Authorizer, Consistency};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
 use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
 use crate::server::status;
+use crate::telemetry;
 use crate::vector_store::Query;
 
 /// What is known of a call so far. Its copies are one draft.
@@ -62,6 +63,7 @@ impl Draft {
 
     /// Why the gate refuses the call: a fixed label.
     pub(in crate::server) fn refusal(&self, label: &'static str) {
+        telemetry::token_refused(label);
         self.edit(|record| record.refusal = Some(label.to_owned()));
     }
 

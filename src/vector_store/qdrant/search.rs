@@ -282,7 +282,8 @@ fn account(
         }
         worst = point.score;
         let Some(candidate) = layout.candidate(point.id.as_ref(), &point.payload, point.score) else {
-            tracing::warn!(point = ?point.id, "a point is not a chunk with a well-formed guard; it is not returned");
+            tracing::debug!(point = ?point.id, "not a chunk");
+            tracing::warn!("a point is not a chunk with a well-formed guard; it is not returned, and is told at debug");
             continue;
         };
         if !seen.insert(candidate.chunk_id.clone()) {

@@ -1,0 +1,132 @@
+//! What is measured and traced, in one place: names and labels are a contract, labels come from fixed sets, and nothing
+//! here ever sees a user, an object, an id or a text.
+
+mod span_export;
+mod trace_parent;
+
+pub use span_export::{SpanExport, trace_id};
+pub use trace_parent::TraceParent;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use tokio::time::Instant;
+use tracing::Instrument;
+
+const REQUESTS: &str = "ragward_requests_total";
+const REQUEST_SECONDS: &str = "ragward_request_duration_seconds";
+const STAGE_SECONDS: &str = "ragward_stage_duration_seconds";
+const TOKENS_REFUSED: &str = "ragward_tokens_refused_total";
+const CHECKS: &str = "ragward_checks_total";
+const CHECK_BATCH: &str = "ragward_check_batch_size";
+const REPLICA_LAG: &str = "ragward_replica_lag_seconds";
+const AUDIT_BATCH: &str = "ragward_audit_batch_size";
+const AUDIT_WAITING: &str = "ragward_audit_queue_records";
+const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
+
+/// From what a remembered decision takes to what a request may take at most.
+const BUCKETS_SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+const BUCKETS_SIZE: [f64; 8] = [1.0, 5.0, 20.0, 50.0, 200.0, 1_000.0, 10_000.0, 100_000.0];
+
+/// Why nothing is measured or traced.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The address cannot be listened on.
+    #[error("cannot serve metrics on `{address}` (`telemetry.metrics_listen`): {detail}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        detail: String,
+    },
+    /// The address of the collector is not one.
+    #[error("cannot send spans to `{endpoint}` (`telemetry.otlp_endpoint`): {detail}")]
+    Endpoint {
+        /// The address.
+        endpoint: String,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+/// Serves the measures in Prometheus' format at `/metrics`, for as long as the runtime runs. Once in a process; without it
+/// nothing is measured.
+///
+/// # Errors
+/// When the address cannot be listened on.
+pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
+    let failed = |e: BuildError| TelemetryError::Listen { address, detail: e.to_string() };
+    let builder = PrometheusBuilder::new().with_http_listener(address).set_buckets(&BUCKETS_SECONDS).map_err(failed)?;
+    let builder = builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &BUCKETS_SIZE).map_err(failed)?;
+    builder.install().map_err(failed)?;
+    describe();
+    Ok(())
+}
+
+/// Says what each measure is.
+fn describe() {
+    describe_counter!(REQUESTS, Unit::Count, "Answers and refusals, by RPC and gRPC status code.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From the arrival of a request to its answer, by RPC.");
+    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "One stage of a request, by stage.");
+    describe_counter!(TOKENS_REFUSED, Unit::Count, "Calls that the gate refused, by the check that was not passed.");
+    describe_counter!(CHECKS, Unit::Count, "Decisions, by outcome: allowed or denied.");
+    describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks at once.");
+    describe_gauge!(REPLICA_LAG, Unit::Seconds, "How far the replica is behind its OpenFGA server.");
+    describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
+    describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
+    describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");
+}
+
+/// A call was answered or refused.
+pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
+    tracing::debug!(?took, "answered");
+    counter!(REQUESTS, "rpc" => rpc, "code" => code).increment(1);
+    histogram!(REQUEST_SECONDS, "rpc" => rpc).record(took);
+}
+
+/// Runs one stage of a request in its span, and measures it.
+pub async fn stage<T>(stage: &'static str, work: impl Future<Output = T>) -> (T, Duration) {
+    let started = Instant::now();
+    let done = work.instrument(tracing::info_span!("stage", stage)).await;
+    let took = started.elapsed();
+    tracing::debug!(stage, ?took, "stage ended");
+    histogram!(STAGE_SECONDS, "stage" => stage).record(took);
+    (done, took)
+}
+
+/// The gate refused a call. The label is one of a fixed set.
+pub fn token_refused(check: &'static str) {
+    counter!(TOKENS_REFUSED, "check" => check).increment(1);
+}
+
+/// Checks were decided, all for one request.
+pub fn checked(allowed: usize, denied: usize) {
+    counter!(CHECKS, "outcome" => "allowed").increment(allowed as u64);
+    counter!(CHECKS, "outcome" => "denied").increment(denied as u64);
+    histogram!(CHECK_BATCH).record(size(allowed.saturating_add(denied)));
+}
+
+/// How far the replica is behind; `None` while it is no copy yet, which is told as infinity.
+pub fn replica_lag(lag: Option<Duration>) {
+    gauge!(REPLICA_LAG).set(lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64()));
+}
+
+/// An audit record is on its way.
+pub fn audit_queued() {
+    gauge!(AUDIT_WAITING).increment(1.0);
+}
+
+/// Audit records have arrived, and were written at once or could not be kept.
+pub fn audit_written(records: usize, kept: bool) {
+    gauge!(AUDIT_WAITING).decrement(size(records));
+    histogram!(AUDIT_BATCH).record(size(records));
+    if !kept {
+        counter!(AUDIT_FAILED).increment(records as u64);
+    }
+}
+
+fn size(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+}

@@ -1,0 +1,60 @@
+//! `ragward serve` as a process.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use ragward::client::Client;
+
+/// A `ragward serve` whose log is kept, killed with the test.
+pub(crate) struct Served {
+    pub(crate) process: Child,
+    pub(crate) client: Client,
+    log: Arc<Mutex<String>>,
+    reading: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Served {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut read = String::new();
+        let after = |read: &str, mark: &str| Some(read.split_once(mark)?.1.lines().next()?.trim().to_owned());
+        let address = loop {
+            assert_ne!(stderr.read_line(&mut read).unwrap(), 0, "the server ended:\n{read}");
+            if let Some(address) = after(&read, "serving address=") {
+                break address;
+            }
+        };
+        let log = Arc::new(Mutex::new(read));
+        let kept = Arc::clone(&log);
+        let reading = std::thread::spawn(move || {
+            let mut line = String::new();
+            while stderr.read_line(&mut line).is_ok_and(|read| read > 0) {
+                kept.lock().unwrap().push_str(&std::mem::take(&mut line));
+            }
+        });
+        let client = Client::at(&format!("http://{address}")).unwrap();
+        Self { process, client, log, reading: Some(reading) }
+    }
+
+    /// Ends the process, and gives all that it logged.
+    pub(crate) async fn stop(mut self) -> String {
+        let terminate = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
+        assert!(terminate.success());
+        // Waited for elsewhere, so that the client can say goodbye meanwhile.
+        let stopped = tokio::task::spawn_blocking(move || {
+            assert!(self.process.wait().unwrap().success());
+            self.reading.take().unwrap().join().unwrap();
+            std::mem::take(&mut *self.log.lock().unwrap())
+        });
+        stopped.await.unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
