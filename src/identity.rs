@@ -9,6 +9,7 @@ pub mod details;
 pub mod issuer;
 pub mod principal;
 pub mod scope;
+pub mod step_up;
 pub mod subject;
 
 mod caller;
@@ -18,11 +19,12 @@ mod key_set;
 mod remembered;
 mod verifier;
 
-pub use caller::{Caller, CallerError, StepUp, VerifiedToken};
+pub use caller::{Caller, CallerError, VerifiedToken};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{Actor, ChunkLedger, Delegation, DelegationOn, Principal, TokenFacts};
 pub use scope::{Scope, Scopes};
+pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use verifier::{AuthenticationError, TokenVerifier};
 
 /// Which check a token failed. For the log and a metric; the caller learns only that the token is not valid.

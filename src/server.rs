@@ -52,6 +52,9 @@ pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
 /// Most requests of one connection that run at a time; more wait.
 const CONCURRENT_REQUESTS_MAX: usize = 256;
+/// Largest headers of a request. A token that is too long is refused as every wrong one is; headers that are larger still
+/// end at the connection.
+const HEADER_BYTES_MAX: u32 = 64 * 1024;
 /// How often an idle connection is asked whether it is still there.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 
@@ -127,6 +130,7 @@ where
     Server::builder()
         .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
         // A client may read the metadata of the resource with HTTP/1.1. What it sends meets the same gate.
         .accept_http1(true)
         .layer(MapResponseLayer::new(openfga::restore_number))

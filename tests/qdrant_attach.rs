@@ -244,6 +244,45 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
     assert!(matches!(put, Err(VectorStoreError::Unsupported(_))), "{put:?}");
 }
 
+/// The command, with a configuration; its exit code and what it printed.
+fn ragward(config: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let file = directory.path().join("ragward.toml");
+    std::fs::write(&file, config).expect("written");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ragward"));
+    let output = command.args(["--output", "json", "--config"]).arg(&file).args(arguments).output().expect("an end");
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_attaches_what_the_configuration_names() {
+    let server = QdrantServer::start().await;
+    server.make(COLLECTION, 2);
+    server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]);
+    let config = format!(
+        "[vector_store]\nkind = 'qdrant'\n[vector_store.qdrant]\nurl = '{}'\n\
+         [vector_store.qdrant.collections.docs]\nwritten_by = 'langchain'\n",
+        server.address
+    );
+    let attach = ["attach", COLLECTION, "--guard", "document:{metadata.source}"];
+    let run = |config: &str, more: &[&str]| {
+        let arguments = [&attach[..], more].concat();
+        tokio::task::block_in_place(|| ragward(config, &arguments))
+    };
+    let (code, dry) = run(&config, &["--dry-run"]);
+    assert_eq!((code, &dry["written"], &dry["dry_run"]), (Some(0), &1.into(), &true.into()), "{dry}");
+    assert!(!server.payloads(COLLECTION)["1"].contains_key("guard"));
+    let (code, done) = run(&config, &[]);
+    assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{done}");
+    assert_eq!(server.payloads(COLLECTION)["1"]["guard"], Payload::from("document:a"));
+    // Neither without a Qdrant, nor with a path that is none, nor with a template that is none.
+    assert_eq!(run("", &[]).0, Some(2));
+    assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2));
+    assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2));
+    let bad = ["attach", COLLECTION, "--guard", "{metadata.type}:{metadata.source}"];
+    assert_eq!(tokio::task::block_in_place(|| ragward(&config, &bad)).0, Some(2));
+}
+
 fn describe(_: GetCollectionInfoRequest) -> impl Future<Output = Result<GetCollectionInfoResponse, tonic::Status>> {
     let vector = VectorParams { size: 2, distance: Distance::Cosine.into(), ..VectorParams::default() };
     let params = CollectionParams {

@@ -205,7 +205,9 @@ fn the_order_of_questions_changes_no_answer() {
         "group:b#member member group:a",
         "group:c#member member group:b",
         "group:a#member member group:c",
-        "user:anne member group:b",
+        // Looked at after the ring: what was cut off in the ring before is not kept.
+        "group:d#member member group:a",
+        "user:anne member group:d",
     ];
     let state = snapshot(GROUPS, &ring);
     let member = Relation::parse("member").expect("a name");
@@ -400,6 +402,7 @@ fn ids_are_compared_byte_by_byte() {
         "doc:e\u{301}",
         "doc:a\u{200b}",
         "doc:a.",
+        "doc:a\u{a0}",
         "doc:a\u{202e}",
         "doc:ａ",
     ];
@@ -412,7 +415,7 @@ fn ids_are_compared_byte_by_byte() {
             check(&state, &format!("user:{number} viewer {asked}"), asked == written);
         }
     }
-    for malformed in ["doc:a ", "doc: a", "doc:a\n", "doc:a\u{0}", "doc:a\t", "doc:", "doc:a\u{a0}"] {
+    for malformed in ["doc:a ", "doc: a", "doc:a\n", "doc:a\u{0}", "doc:a\t", "doc:"] {
         assert!(Object::parse(malformed).is_err(), "{malformed:?}");
     }
 }
@@ -552,7 +555,7 @@ async fn a_write_with_one_bad_tuple_does_nothing() {
     let good = json!({ "user": "user:anne", "relation": "member", "object": "group:g" });
     let first = json!({ "user": "user:first", "relation": "member", "object": "group:g" });
     conversation.call("Write", json!({ "writes": { "tuple_keys": [first] } })).await;
-    let rows = [
+    let mut rows = vec![
         (json!({ "writes": { "tuple_keys": [good, good] } }), 2004),
         (json!({ "writes": { "tuple_keys": [good, first] } }), 2017),
         (json!({ "writes": { "tuple_keys": [good] }, "deletes": { "tuple_keys": [good] } }), 2004),
@@ -573,8 +576,12 @@ async fn a_write_with_one_bad_tuple_does_nothing() {
             2000,
         ),
     ];
+    let other = json!({ "user": "user:other", "relation": "member", "object": "group:g" });
+    conversation.call("Write", json!({ "writes": { "tuple_keys": [other] } })).await;
     let before = stored(&mut conversation).await;
-    assert_eq!(before.len(), 1);
+    assert_eq!(before.len(), 2);
+    // The delete alone would be done.
+    rows.push((json!({ "writes": { "tuple_keys": [other] }, "deletes": { "tuple_keys": [first] } }), 2017));
     for (request, expected) in rows {
         let answer = conversation.call("Write", request.clone()).await;
         assert_eq!(number(&answer), Some(expected), "{request}: {answer}");

@@ -1,6 +1,6 @@
 //! From the section `[identity]` to who is let in.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::AppError;
@@ -8,7 +8,7 @@ use crate::config::{Config, DelegationObject, IdentityConfig, IssuerConfig};
 use crate::identity::claims::{ClaimContext, ClaimTuple, DelegationRule, IssuerRules, Rules};
 use crate::identity::details::{Classification, DetailsRules};
 use crate::identity::issuer::{HttpClient, Issuer};
-use crate::identity::{Algorithm, DelegationOn, StepUp, TokenVerifier};
+use crate::identity::{Algorithm, DelegationOn, StepUp, StepUpRules, TokenVerifier};
 use crate::relationship::{ParseError, Relation, TypeName};
 use crate::server::{Authentication, TokenAuthentication};
 
@@ -51,7 +51,15 @@ fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
         let issuer = Issuer::new(rules, unless_empty(&config.jwks_url), http.clone());
         opened.push(issuer.map_err(|e| wrong(format!("`identity.issuers`: {e}")))?);
     }
-    let mut step_up: BTreeMap<String, StepUp> = BTreeMap::new();
+    let write_relation = Relation::parse(&identity.write_relation).map_err(of("identity.write_relation"))?;
+    let rules = rules(identity)?;
+    let step_up = step_up_rules(identity, rules.details.classification.clone())?;
+    let verifier = TokenVerifier::new(rules, opened);
+    TokenAuthentication::new(verifier, write_relation, step_up).map_err(wrong)
+}
+
+fn step_up_rules(identity: &IdentityConfig, order: Option<Classification>) -> Result<StepUpRules, AppError> {
+    let mut rules = StepUpRules { classification: order, ..StepUpRules::default() };
     for required in &identity.step_up {
         let max_age = Some(required.max_age_seconds).filter(|seconds| *seconds > 0);
         let asked = StepUp { acr_values: required.acr_values.clone(), max_age };
@@ -60,13 +68,24 @@ fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
                 "each of `identity.step_up` needs `acr_values` of plain characters or `max_age_seconds`",
             ));
         }
-        if step_up.insert(required.collection.clone(), asked).is_some() {
-            return Err(wrong(format!("`identity.step_up` names collection `{}` twice", required.collection)));
+        let (named, by_name) = match (required.collection.as_str(), required.classification.as_str()) {
+            (collection, "") if !collection.is_empty() => (collection, &mut rules.collections),
+            ("", classification) if !classification.is_empty() => (classification, &mut rules.classifications),
+            (_, _) => {
+                return Err(wrong("each of `identity.step_up` names either a `collection` or a `classification`"));
+            }
+        };
+        if by_name.insert(named.to_owned(), asked).is_some() {
+            return Err(wrong(format!("`identity.step_up` names `{named}` twice")));
         }
     }
-    let write_relation = Relation::parse(&identity.write_relation).map_err(of("identity.write_relation"))?;
-    let verifier = TokenVerifier::new(rules(identity)?, opened);
-    TokenAuthentication::new(verifier, write_relation, step_up).map_err(wrong)
+    let known = rules.classification.as_ref().map(|classification| classification.order.as_slice()).unwrap_or_default();
+    match rules.classifications.keys().find(|name| !known.contains(name)) {
+        None => Ok(rules),
+        Some(unknown) => Err(wrong(format!(
+            "`identity.step_up` names classification `{unknown}`, which is not among `identity.details.classifications`"
+        ))),
+    }
 }
 
 fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {

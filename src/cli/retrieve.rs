@@ -38,6 +38,9 @@ pub(super) struct RetrieveArgs {
     /// At most so many chunks of one document; 0: no limit.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     per_document_max: u32,
+    /// Only chunks of this classification or a lower one.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    classification_max: String,
     /// Do not let the authorizer use its caches.
     #[arg(long)]
     higher_consistency: bool,
@@ -115,6 +118,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
         explain_plan: args.explain_plan,
         consistency_token: String::new(),
+        classification_max: args.classification_max,
     };
     let client = args.connection.open_existing(config).await?;
     let response = client.retrieval().retrieve(request).await?.into_inner();

@@ -31,7 +31,7 @@ pub struct IdentityConfig {
     pub claim_context: Vec<ClaimContextConfig>,
     /// How `authorization_details` are read.
     pub details: DetailsConfig,
-    /// Collections that ask for a stronger or fresher login (RFC 9470).
+    /// Collections and classifications that ask for a stronger or fresher login (RFC 9470).
     pub step_up: Vec<StepUpConfig>,
 }
 
@@ -111,12 +111,16 @@ pub struct DetailsConfig {
     pub classifications: Vec<String>,
 }
 
-/// A collection that asks for a stronger or fresher login.
+/// A collection, or a classification and those above it, that asks for a stronger or fresher login.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepUpConfig {
-    /// The collection.
+    /// The collection; empty where a classification is named.
+    #[serde(default)]
     pub collection: String,
+    /// The classification, one of `identity.details.classifications`; empty where a collection is named.
+    #[serde(default)]
+    pub classification: String,
     /// The token's `acr` must be one of these; any when empty.
     #[serde(default)]
     pub acr_values: Vec<String>,

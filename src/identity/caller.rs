@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::details::AuthorizationDetails;
 use super::principal::{Delegation, Principal, TokenFacts};
-use super::{Scope, Scopes};
+use super::{Scope, Scopes, StepUp};
 use crate::relationship::{Contextual, Object, ParseError, TypeName};
 
 /// What is believed of the bearer of a token.
@@ -44,15 +44,6 @@ pub enum CallerError {
     /// The token speaks for a client, which is no user.
     #[error("the token speaks for a client, not for a user")]
     NoUser,
-}
-
-/// What a request asks of the login behind its token (RFC 9470).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StepUp {
-    /// One of these authentication classes; any, when there are none.
-    pub acr_values: Vec<String>,
-    /// The login is at most this old, in seconds.
-    pub max_age: Option<u64>,
 }
 
 impl VerifiedToken {

@@ -128,6 +128,17 @@ impl AuthorizationDetails {
         (!objects.is_empty()).then_some(Self { objects })
     }
 
+    /// These details, or none, with one more condition that every chunk must meet.
+    #[must_use]
+    pub(super) fn with_condition(details: Option<&Self>, condition: &OneOf) -> Self {
+        let unlimited = || vec![Detail { is_for_us: true, ..Detail::default() }];
+        let mut objects = details.map_or_else(unlimited, |details| details.objects.clone());
+        for object in &mut objects {
+            object.metadata.push(condition.clone());
+        }
+        Self { objects }
+    }
+
     /// Whether chunks of this guard may fit at all.
     #[must_use]
     pub(super) fn fits_guard(&self, guard: &Object) -> bool {

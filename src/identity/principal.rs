@@ -127,6 +127,19 @@ impl Principal {
         Self { delegation: Some(Arc::new(delegation)), ..self }
     }
 
+    /// The same principal, for which every chunk must meet one more condition: it can only lose by it.
+    #[must_use]
+    pub fn on_condition(self, condition: &OneOf) -> Self {
+        let with =
+            |details: Option<&AuthorizationDetails>| Arc::new(AuthorizationDetails::with_condition(details, condition));
+        let details = match &self.details {
+            Details::Unlimited => Details::Unapplied(with(None)),
+            Details::Unapplied(details) => Details::Unapplied(with(Some(details))),
+            Details::Applied(details) => Details::Applied(with(Some(details))),
+        };
+        Self { details, ..self }
+    }
+
     /// The user that is checked.
     #[must_use]
     pub fn subject(&self) -> &Object {

@@ -1,11 +1,18 @@
 //! What no token can do, whatever is in it. The issuer's signature is taken for granted here.
 
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
+use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Map, Value, json};
 
 use super::claims::{self, DelegationRule, IssuerRules, Rules};
 use super::details::{Action, Classification, DetailsRules, RequestFacts};
-use super::{Algorithm, Caller, DelegationOn, Refusal, VerifiedToken};
+use super::jws::Jws;
+use super::key_set::{KeySet, PublicKey};
+use super::{Algorithm, Caller, DelegationOn, LoginError, Refusal, StepUp, StepUpRules, VerifiedToken};
 use crate::chunk;
 use crate::relationship::{Object, Relation, TypeName};
 
@@ -159,7 +166,79 @@ fn left(details: &[Value]) -> Vec<usize> {
     admitted
 }
 
+/// A key, and a token that it signed.
+fn signed() -> (Arc<PublicKey>, String) {
+    let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+    let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": "key", "x": encode(pair.public_key().as_ref())});
+    let keys = KeySet::parse(json!({"keys": [jwk]}).to_string().as_bytes()).unwrap();
+    let header = json!({"typ": "at+jwt", "alg": "EdDSA", "kid": "key"}).to_string();
+    let message = format!("{}.{}", encode(header.as_bytes()), encode(Value::Object(good()).to_string().as_bytes()));
+    let token = format!("{message}.{}", encode(pair.sign(message.as_bytes()).as_ref()));
+    (keys.key("key", Algorithm::EdDsa).unwrap(), token)
+}
+
+fn is_verified(key: &PublicKey, token: &str) -> bool {
+    Jws::parse(token).is_ok_and(|jws| jws.algorithm == Algorithm::EdDsa && jws.verify(key).is_ok())
+}
+
+#[test]
+fn logins_are_asked_by_what_is_read() {
+    type Expected<'r> = Result<&'r [&'r str], LoginError<'r>>;
+    let asked = |acr: &str| StepUp { acr_values: vec![acr.to_owned()], max_age: None };
+    let rules = StepUpRules {
+        collections: [("hr".to_owned(), asked("mfa"))].into(),
+        classifications: [("middle".to_owned(), asked("mfa")), ("high".to_owned(), asked("key"))].into(),
+        classification: rules().details.classification,
+    };
+    let login = |acr: &str| {
+        let mut claims = good();
+        claims.insert("acr".to_owned(), json!(acr));
+        check(&claims, NOW).unwrap()
+    };
+    let (mfa, key) = (&asked("mfa"), &asked("key"));
+    let rows: [(&str, &str, Option<&str>, Expected<'_>); 10] = [
+        ("pwd", "handbook", None, Ok(&["low"])),
+        ("pwd", "handbook", Some("low"), Ok(&["low"])),
+        ("pwd", "handbook", Some("middle"), Err(LoginError::StepUp(mfa))),
+        ("pwd", "handbook", Some("high"), Err(LoginError::StepUp(mfa))),
+        ("pwd", "hr", None, Err(LoginError::StepUp(mfa))),
+        ("mfa", "hr", None, Ok(&["low", "middle"])),
+        ("mfa", "handbook", Some("high"), Err(LoginError::StepUp(key))),
+        // What is above a classification is no easier than it.
+        ("key", "handbook", None, Ok(&["low"])),
+        ("pwd", "handbook", Some("highest"), Err(LoginError::UnknownClassification)),
+        ("pwd", "handbook", Some(""), Err(LoginError::UnknownClassification)),
+    ];
+    for (acr, collection, ceiling, expected) in rows {
+        let found = rules.condition(&login(acr), collection, ceiling, NOW);
+        let found = found.map(|condition| condition.unwrap().values);
+        let expected = expected.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(found, expected, "{acr}, {collection}, {ceiling:?}");
+    }
+    assert_eq!(StepUpRules::default().condition(&login("pwd"), "hr", None, NOW), Ok(None));
+}
+
 proptest! {
+    /// No other text than the token itself is believed: not with one character changed, left out or added.
+    #[test]
+    fn only_the_token_itself_is_verified(place in any::<prop::sample::Index>(), other in "[A-Za-z0-9_.=-]{0,2}") {
+        let (key, token) = signed();
+        prop_assert!(is_verified(&key, &token));
+        let mut changed = token.clone().into_bytes();
+        let place = place.index(changed.len());
+        changed.splice(place..=place, other.bytes());
+        let changed = String::from_utf8(changed).unwrap();
+        prop_assert_eq!(is_verified(&key, &changed), changed == token);
+    }
+
+    /// Whatever arrives is an answer and not a crash.
+    #[test]
+    fn any_text_is_refused(token in any::<String>(), parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 3)) {
+        let (key, _) = signed();
+        prop_assert!(!is_verified(&key, &token) && !is_verified(&key, &parts.join(".")));
+    }
+
     /// A claim that is not understood changes nothing of what is believed.
     #[test]
     fn unknown_claims_change_nothing(name in "[a-z_]{1,12}", value in any_json()) {

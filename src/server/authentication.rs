@@ -3,7 +3,6 @@
 //! INVARIANT (no way around): the layer lies around all services. What is not named in [`access`] needs the most that
 //! there is, and a service that finds no caller in its request refuses it.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,7 +20,8 @@ use super::audit::Draft;
 use super::resource_metadata;
 use super::status::{self, DOMAIN};
 use crate::identity::{
-    AuthenticationError, Caller, CallerError, Principal, Scope, StepUp, TokenVerifier, VerifiedToken,
+    AuthenticationError, Caller, CallerError, LoginError, Principal, Scope, StepUp, StepUpRules, TokenVerifier,
+    VerifiedToken,
 };
 use crate::relationship::Relation;
 use crate::retrieval::FieldViolation;
@@ -40,8 +40,7 @@ pub enum Authentication {
 pub struct TokenAuthentication {
     verifier: TokenVerifier,
     write_relation: Relation,
-    /// By collection.
-    step_up: BTreeMap<String, StepUp>,
+    step_up: StepUpRules,
     /// Where clients learn whose tokens are taken (RFC 9728), if the audience is a URL.
     metadata_url: Option<String>,
 }
@@ -49,11 +48,7 @@ pub struct TokenAuthentication {
 impl TokenAuthentication {
     /// # Errors
     /// When the audience is a URL that no metadata can be served for.
-    pub fn new(
-        verifier: TokenVerifier,
-        write_relation: Relation,
-        step_up: BTreeMap<String, StepUp>,
-    ) -> Result<Self, String> {
+    pub fn new(verifier: TokenVerifier, write_relation: Relation, step_up: StepUpRules) -> Result<Self, String> {
         let metadata_url = resource_metadata::url(verifier.audience())?;
         Ok(Self { verifier, write_relation, step_up, metadata_url })
     }
@@ -71,22 +66,48 @@ impl TokenAuthentication {
     }
 }
 
-impl Authentication {
-    /// Whether the login behind a request is good enough for a collection (RFC 9470). It depends on the request alone, so
-    /// it tells nothing of what the collection holds.
-    pub(super) fn step_up(&self, caller: &Caller, collection: &str) -> Result<(), Status> {
-        let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller) else { return Ok(()) };
-        let Some(required) = tokens.step_up.get(collection) else { return Ok(()) };
-        if token.satisfies(required, now()) {
-            return Ok(());
-        }
+impl TokenAuthentication {
+    fn step_up_challenge(&self, required: &StepUp) -> Status {
         let (classes, max_age) = (required.acr_values.join(" "), required.max_age.map(|seconds| seconds.to_string()));
         let mut parameters = vec![("error", "insufficient_user_authentication")];
         parameters.extend((!classes.is_empty()).then_some(("acr_values", classes.as_str())));
         parameters.extend(max_age.as_deref().map(|seconds| ("max_age", seconds)));
-        let text = "the collection asks for a stronger or more recent login";
+        let text = "the request asks for a stronger or more recent login";
         let reason = "INSUFFICIENT_USER_AUTHENTICATION";
-        Err(challenged(Code::Unauthenticated, text, reason, &tokens.challenge(&parameters)))
+        challenged(Code::Unauthenticated, text, reason, &self.challenge(&parameters))
+    }
+}
+
+impl Authentication {
+    /// The principal, with what the login behind its token (RFC 9470) and the request's `classification_max` leave of its
+    /// rights.
+    pub(super) fn bounded_by_login(
+        &self,
+        principal: Result<Principal, FieldViolation>,
+        caller: &Caller,
+        collection: &str,
+        classification_max: &str,
+    ) -> Result<Result<Principal, FieldViolation>, Status> {
+        let violation = |text: &str| Ok(Err(FieldViolation::new("classification_max", text)));
+        let classification_max = Some(classification_max).filter(|name| !name.is_empty());
+        let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller) else {
+            return match classification_max {
+                None => Ok(principal),
+                Some(_) => violation("bounds what the bearer of a token gets, and no token was asked for"),
+            };
+        };
+        match tokens.step_up.condition(token, collection, classification_max, now()) {
+            Ok(None) => Ok(principal),
+            Ok(Some(condition)) => Ok(principal.map(|principal| principal.on_condition(&condition))),
+            Err(LoginError::StepUp(required)) => Err(tokens.step_up_challenge(required)),
+            Err(LoginError::UnknownClassification) => violation("is none of the server's classifications"),
+        }
+    }
+
+    /// Whether the login behind a token may read a collection at all.
+    pub(super) fn admit_login(&self, caller: &Caller, collection: &str) -> Result<(), Status> {
+        let nobody = Err(FieldViolation::new("", ""));
+        self.bounded_by_login(nobody, caller, collection, "").map(drop)
     }
 
     /// What a writer must hold on each guard; `None` when writers are believed.

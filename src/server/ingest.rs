@@ -16,14 +16,14 @@ use crate::audit::{AuditedRequest, Released};
 use crate::authz::enforce::Enforcer;
 use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Document;
-use crate::identity::Principal;
+use crate::identity::{Principal, Scope};
 use crate::proto::ingest as message;
 use crate::proto::ingest::ingest_service_server::IngestService;
 use crate::relationship::tuple::shown;
 use crate::relationship::{Object, Relation};
 use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
-use crate::vector_store::{DocumentStore, VectorStore};
+use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Chunks, or bytes of messages, that are gathered before they are written in one go: enough that a commit's cost is shared.
 const BATCH_CHUNKS: usize = 2_048;
@@ -137,16 +137,22 @@ impl IngestService for IngestApi {
         request: Request<message::GetIngestStatusRequest>,
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
         let draft = Draft::of(&request)?;
+        let writer = self.writer(&request)?;
+        let scopes = authentication::caller(&request)?.scopes();
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
         draft.request(asked(&message.collection, Some(message.document_ids.len())));
         let info = self.within(self.vector_store.collection(&message.collection)).await?;
         let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
+        let found = self.writable(writer.as_ref(), &message.collection, found).await?;
+        // How much there is that nobody asked about by name is not every writer's to know.
+        let may_count = scopes.is_none_or(|scopes| scopes.contains(Scope::Administer));
+        let total = |count| if may_count { count } else { 0 };
         draft.released(documents(found.len() as u64));
         let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
         Ok(Response::new(message::GetIngestStatusResponse {
-            documents: info.documents,
-            chunks: info.chunks,
+            documents: total(info.documents),
+            chunks: total(info.chunks),
             dimension: info.dimension.and_then(|dimension| u32::try_from(dimension).ok()).unwrap_or_default(),
             found: found.collect(),
         }))
@@ -190,6 +196,34 @@ impl IngestApi {
         if permitted.len() == asked { Ok(()) } else { Err(status::denied(MAY_NOT_WRITE)) }
     }
 
+    /// Those of the documents whose guards the writer may write under: others look absent.
+    async fn writable(
+        &self,
+        writer: Option<&Writer>,
+        collection: &str,
+        found: Vec<(String, u32)>,
+    ) -> Result<Vec<(String, u32)>, Status> {
+        let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
+        if self.may_write(writer, collection, &ids).await? {
+            return Ok(found);
+        }
+        let mut writable = Vec::new();
+        for (id, chunks) in found {
+            if self.may_write(writer, collection, std::slice::from_ref(&id)).await? {
+                writable.push((id, chunks));
+            }
+        }
+        Ok(writable)
+    }
+
+    async fn may_write(&self, writer: Option<&Writer>, collection: &str, ids: &[String]) -> Result<bool, Status> {
+        match self.check_writes(writer, collection, ids, &[]).await {
+            Ok(()) => Ok(true),
+            Err(status) if status.code() == Code::PermissionDenied => Ok(false),
+            Err(status) => Err(status),
+        }
+    }
+
     /// Makes a batch durable and counts it. It is not given up at a deadline: then nobody could tell what is in.
     async fn write(
         &self,
@@ -207,7 +241,8 @@ impl IngestApi {
         }
         let documents = batch.len() as u64;
         let chunks: u64 = batch.iter().map(|document| document.chunks.len() as u64).sum();
-        self.documents.upsert(collection, batch).await?;
+        let upserted = self.documents.upsert(collection, batch).await;
+        upserted.map_err(|error| refused_write(writer, error))?;
         written.documents += documents;
         written.chunks += chunks;
         Ok(())
@@ -223,6 +258,16 @@ fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
 /// What was written, deleted or told, in the record.
 fn documents(documents: u64) -> Released {
     Released { documents: Some(documents), ..Released::default() }
+}
+
+/// A writer that needs a relation is not told which document has an id that it wants.
+fn refused_write(writer: Option<&Writer>, error: VectorStoreError) -> Status {
+    match (writer, error) {
+        (Some(_), VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
+            VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: None }.into()
+        }
+        (_, error) => error.into(),
+    }
 }
 
 /// The collection of a stream: the first message's; the others must say the same.

@@ -99,7 +99,8 @@ impl RetrievalService for RetrievalApi {
         let message = request.into_inner();
         let explain_plan = message.explain_plan;
         let principal = principal(&caller, &message.user, &draft)?;
-        self.authentication.step_up(&caller, &message.collection)?;
+        let ceiling = &message.classification_max;
+        let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, ceiling)?;
         let consistency = self.consistency(message.consistency, &message.consistency_token);
         let parts = consistency.and_then(|consistency| retrieval_parts(message, principal, consistency));
         let parts = parts.map_err(|violation| status::invalid(vec![violation]))?;
@@ -127,7 +128,7 @@ impl RetrievalService for RetrievalApi {
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
         let principal = principal(&caller, &message.user, &draft)?;
-        self.authentication.step_up(&caller, &message.collection)?;
+        let principal = self.authentication.bounded_by_login(principal, &caller, &message.collection, "")?;
         let consistency = self.consistency(message.consistency, &message.consistency_token);
         let consistency = consistency.map_err(|violation| status::invalid(vec![violation]))?;
         let request = RecheckRequest::new(principal, message.collection, message.chunk_ids, consistency)
@@ -151,7 +152,8 @@ impl RetrievalService for RetrievalApi {
         let caller = authentication::caller(&request)?;
         self.admit_explanation(&caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &request.get_ref().target {
-            self.authentication.step_up(&caller, &chunk.collection)?;
+            // What is explained shows no text, so the collection counts and the classification does not.
+            self.authentication.admit_login(&caller, &chunk.collection)?;
         }
         let deadline = deadline(request.metadata(), self.request_timeout);
         let Some(stores) = self.relationships.clone() else {

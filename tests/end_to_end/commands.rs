@@ -57,6 +57,17 @@ fn the_demo_shows_what_agents_get() {
     assert!(!pages(narrowed).is_empty());
     assert!(pages(narrowed).iter().all(|page| page == "document:parental-leave"), "{narrowed}");
     assert_eq!((pages(stranger).len(), &stranger["completion"]), (0, &Value::from("EXHAUSTED")));
+    // Each has its record: for whom, through whom, and what was released.
+    let records = demo["records"].as_array().unwrap();
+    assert_eq!(records.len(), 4);
+    for (record, answer) in records.iter().zip([anne, helper, narrowed, stranger]) {
+        assert_eq!((&record["code"], &record["principal"]["subject"]), (&Value::from("OK"), &Value::from("user:anne")));
+        let actor = answer["claims"]["act"]["sub"].as_str().map(|actor| format!("agent:{actor}"));
+        assert_eq!(record["principal"]["actors"][0].as_str(), actor.as_deref(), "{record}");
+        let released = record["released"]["chunk_ids"].as_array().map_or(0, Vec::len);
+        assert_eq!(released, pages(answer).len(), "{record}");
+        assert!(!record.to_string().contains("parental leave do I get"), "no query: {record}");
+    }
     // Who asks through whom is in the tokens.
     let actors = [anne, helper, narrowed, stranger].map(|answer| answer["claims"]["act"]["sub"].as_str());
     assert_eq!(actors, [None, Some("desk-helper"), Some("desk-helper"), Some("inbox-sorter")]);

@@ -90,6 +90,14 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
         json!({"keys": [jwk]})
     };
     let secret = json!({"keys": [{"kty": "oct", "kid": "key", "k": "AAAA"}]});
+    let changed = |name: &str, value: &str| {
+        let mut jwk = key.jwk();
+        jwk[name] = json!(value);
+        jwk
+    };
+    let (beside, for_another) = (changed("x", &"A".repeat(43)), changed("alg", "ES384"));
+    // `self` stands for the issuer of the row.
+    let metadata = |keys: &str| Page::Json(json!({"issuer": "self", "jwks_uri": keys}));
     let rows: Vec<(&str, &str, Page)> = vec![
         ("no metadata", OAUTH, Page::Status(404)),
         ("metadata in HTML", OAUTH, Page::Html),
@@ -108,9 +116,23 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
         ("a secret", KEYS, Page::Json(secret)),
         ("a key set that is a list", KEYS, Page::Json(json!([key.jwk()]))),
         ("two keys of one id", KEYS, Page::Json(twice)),
+        ("a key of 1,024 bits", KEYS, Page::Json(json!({"keys": [small_rsa_key()]}))),
+        ("a point beside the curve", KEYS, Page::Json(json!({"keys": [beside]}))),
+        ("a key for another algorithm", KEYS, Page::Json(json!({"keys": [for_another]}))),
+        ("keys 1,000 deep", KEYS, Page::Text(format!("{{\"keys\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000)))),
+        ("two lists of keys", KEYS, Page::Text(format!("{{\"keys\":[{jwk}],\"keys\":[{jwk}]}}", jwk = key.jwk()))),
+        ("metadata that lead round in a circle", OAUTH, Page::Redirect(OAUTH.to_owned())),
+        ("keys over HTTP from elsewhere", OAUTH, metadata("http://keys.example/keys")),
+        ("keys behind a password", OAUTH, metadata("https://a:b@keys.example/keys")),
+        ("keys in a file", OAUTH, metadata("file:///etc/passwd")),
     ];
     for (what, path, page) in rows {
         let issuer = TestIssuer::start(&[&key]).await;
+        let page = if let Page::Json(json) = page {
+            Page::Text(json.to_string().replace("\"self\"", &format!("\"{}\"", issuer.url)))
+        } else {
+            page
+        };
         issuer.set(path, page);
         let data = tempfile::tempdir().unwrap();
         let running = start(data.path(), identity(&issuer)).await;
@@ -119,6 +141,16 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
         assert!(!status.message().contains("127.0.0.1"), "{what}: {status:?}");
     }
     assert_eq!(elsewhere.key_reads(), 0, "nobody was led elsewhere");
+}
+
+/// An RSA key of 1,024 bits, which nobody should trust any more.
+fn small_rsa_key() -> serde_json::Value {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use rsa::traits::PublicKeyParts;
+    let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 1_024).unwrap();
+    let (n, e) = (URL_SAFE_NO_PAD.encode(key.n().to_bytes_be()), URL_SAFE_NO_PAD.encode(key.e().to_bytes_be()));
+    json!({"kty": "RSA", "kid": "key", "use": "sig", "n": n, "e": e})
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod documents;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
+#[path = "../support/openfga.rs"]
+mod openfga;
 mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]
@@ -16,6 +18,8 @@ mod running;
 mod secrets;
 #[path = "../support/served.rs"]
 mod served;
+mod step_up;
+mod tenant_claims;
 mod tenants;
 mod tokens;
 mod world;

@@ -98,7 +98,18 @@ async fn every_rpc_asks_for_its_scope() {
         let found = status(&channel, &path, Some(&bearer(needed))).await;
         assert!(!matches!(found.as_deref(), Some(UNAUTHENTICATED)), "{path}: {found:?}");
     }
-    assert_eq!(status(&channel, "/grpc.health.v1.Health/Check", None).await, None, "health is open");
+    // Health is open: it tells nothing, and those who ask it have no tokens. Its RPCs are a list too, so that a new one
+    // comes up here.
+    let health = FileDescriptorSet::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
+    let methods = health.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
+    let methods: Vec<String> = methods.map(|method| method.name().to_owned()).collect();
+    assert_eq!(methods, ["Check", "Watch"]);
+    for method in methods {
+        for authorization in [None, Some(foreign.as_str())] {
+            let found = status(&channel, &format!("/grpc.health.v1.Health/{method}"), authorization).await;
+            assert!(found.as_deref().is_none_or(|status| status == "0"), "health is open: {method}: {found:?}");
+        }
+    }
 
     running.stop().await.unwrap();
     let records = records(data.path());
@@ -139,6 +150,22 @@ async fn the_resource_tells_whose_tokens_it_takes() {
     let document: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(document["resource"], crate::issuer::AUDIENCE);
     assert_eq!(document["authorization_servers"], serde_json::json!([issuer.url]));
+    assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
+    // Where a refusal says it is (RFC 9728, section 5.1), under the audience's own name.
+    let refusal = crate::world::retrieve(&running, "", "nonsense").await.unwrap_err();
+    let challenge = refusal.metadata().get("www-authenticate").unwrap().to_str().unwrap();
+    let (_, told) = challenge.split_once("resource_metadata=\"").unwrap();
+    let told = told.trim_end_matches('"').replace("https://ragward.example", &format!("http://{}", running.address));
+    assert_eq!(told, url);
+    // Nothing else is there, with or without a token, and nothing else is open.
+    for path in
+        ["/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/api/x", "/.well-known/"]
+    {
+        let (status, body) = get(&running.address.to_string(), path).await;
+        assert_eq!((status.as_str(), body.contains("ragward")), ("404", false), "{path}");
+    }
+    let (_, body) = get(&running.address.to_string(), "/").await;
+    assert!(body.is_empty(), "{body}");
 }
 
 async fn get(address: &str, url: &str) -> (String, String) {

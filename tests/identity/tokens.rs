@@ -197,6 +197,9 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
 
     let head = header.to_string();
     let extra = |members: &str| format!("{},{members}}}", text.strip_suffix('}').unwrap());
+    let end = good["exp"].to_string();
+    let ends = |at: &str| text.replace(&format!("\"exp\":{end}"), &format!("\"exp\":{at}"));
+    let actors = format!("\"act\":{}{}", "{\"sub\":\"a\",\"act\":".repeat(1_000), "{}".to_owned() + &"}".repeat(1_000));
     let nested = format!("\"deep\":{}{}", "[".repeat(1_000), "]".repeat(1_000));
     let texts: Vec<(&str, String, String)> = vec![
         ("two subjects", head.clone(), extra("\"sub\":\"bob\"")),
@@ -215,9 +218,18 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
         ("two claim sets", head.clone(), format!("{text}{text}")),
         ("a header that is a list", "[]".to_owned(), text.clone()),
         ("a header that is not JSON", "{alg: ES256}".to_owned(), text.clone()),
-        ("16 KiB of claims", head.clone(), extra(&format!("\"x\":\"{}\"", "x".repeat(11_000)))),
+        ("more than 16 KiB", head.clone(), extra(&format!("\"x\":\"{}\"", "x".repeat(12_000)))),
+        ("a mark of byte order", head.clone(), format!("\u{feff}{text}")),
+        ("half a pair of surrogates", head.clone(), extra("\"x\":\"\\ud800\"")),
+        ("a comment", head.clone(), format!("{text}//")),
+        ("an end of 10^300 in digits", head.clone(), ends(&format!("1{}", "0".repeat(300)))),
+        ("an end of 2^64", head.clone(), ends("18446744073709551616")),
+        ("an end of 1e9", head.clone(), ends("1e9")),
+        ("an end before 1970", head.clone(), ends("-1")),
+        ("actors 1,000 deep", head.clone(), extra(&actors)),
+        ("two kinds of actor", head.clone(), extra("\"act\":{\"sub\":\"a\"},\"act\":{\"sub\":\"b\"}")),
     ];
-    tokens.extend(texts.into_iter().take(16).map(|(name, head, text)| (name.to_owned(), key.sign_text(&head, &text))));
+    tokens.extend(texts.into_iter().map(|(name, head, text)| (name.to_owned(), key.sign_text(&head, &text))));
 
     let token = key.sign(&good);
     let (signed, signature) = token.rsplit_once('.').unwrap();
@@ -248,6 +260,10 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
         ("a comma and another", format!("{token},{token}")),
         ("standard base64", format!("{first}.{payload}.+/{signature}")),
         ("a short signature", format!("{signed}.{}", signature.get(..40).unwrap())),
+        (
+            "a signature in DER",
+            format!("{signed}.{}", URL_SAFE_NO_PAD.encode(der(&URL_SAFE_NO_PAD.decode(signature).unwrap()))),
+        ),
         ("a signature of zeros", format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0; 64]))),
         ("a long signature", format!("{signed}.{signature}AAAA")),
         ("a bit of the signature", format!("{signed}.{}", flipped(signature))),
@@ -262,6 +278,35 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
     ];
     tokens.extend(forms.map(|(name, token)| (name.to_owned(), token)));
     tokens
+}
+
+/// The two numbers of a signature on a curve as ASN.1 has them: right in a certificate, and wrong in a token (RFC 7518,
+/// section 3.4).
+fn der(signature: &[u8]) -> Vec<u8> {
+    let number = |bytes: &[u8]| {
+        let digits: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
+        let sign = digits.first().is_some_and(|first| first & 0x80 != 0).then_some(0);
+        let digits: Vec<u8> = sign.into_iter().chain(digits).collect();
+        [vec![2, u8::try_from(digits.len()).unwrap()], digits].concat()
+    };
+    let (r, s) = signature.split_at(32);
+    let numbers = [number(r), number(s)].concat();
+    [vec![0x30, u8::try_from(numbers.len()).unwrap()], numbers].concat()
+}
+
+#[tokio::test]
+async fn a_token_of_a_megabyte_ends_at_the_connection() {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let data = tempfile::tempdir().unwrap();
+    let running = start(data.path(), identity(&issuer)).await;
+    let good = issuer.claims("anne", RETRIEVE);
+    for bytes in [100_000, 1_000_000] {
+        let status = retrieve(&running, "", &key.sign(&with(&good, "x", json!("x".repeat(bytes))))).await.unwrap_err();
+        assert_ne!(status.code(), Code::Ok, "{status:?}");
+        // It takes nobody else with it.
+        assert_eq!(retrieve(&running, "", &key.sign(&good)).await.unwrap().chunks.len(), 6);
+    }
 }
 
 #[tokio::test]

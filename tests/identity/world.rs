@@ -8,14 +8,25 @@ use ragward::proto::metadata::{Value as Metadata, value::Kind};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RetrieveRequest, RetrieveResponse};
 use ragward::relationship::{RelationshipTuple, dsl};
+use serde_json::Value;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
 use crate::documents::document;
-use crate::issuer::{AUDIENCE, TestIssuer};
+use crate::issuer::{AUDIENCE, SigningKey, TestIssuer};
 use crate::running::{Running, config};
 
 pub(crate) const RETRIEVE: &str = "ragward:retrieve";
+
+/// What Anne may see.
+pub(crate) const ANNES: [&str; 6] = [
+    "document:roadmap#0",
+    "document:roadmap#1",
+    "document:welcome#0",
+    "document:welcome#1",
+    "page:draft#0",
+    "page:draft#1",
+];
 
 const MODEL: &str = "
 model
@@ -126,4 +137,37 @@ pub(crate) async fn seen(running: &Running, user: &str, token: &str) -> Result<V
     let mut ids: Vec<String> = retrieve(running, user, token).await?.chunks.into_iter().map(|chunk| chunk.id).collect();
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// A running server and its issuer, with one key.
+pub(crate) struct World {
+    pub(crate) key: SigningKey,
+    pub(crate) issuer: TestIssuer,
+    pub(crate) running: Running,
+    _data: tempfile::TempDir,
+}
+
+impl World {
+    pub(crate) async fn start(change: impl FnOnce(&mut IdentityConfig)) -> Self {
+        let key = SigningKey::es256("key");
+        let issuer = TestIssuer::start(&[&key]).await;
+        let data = tempfile::tempdir().unwrap();
+        let mut identity = identity(&issuer);
+        change(&mut identity);
+        let running = start(data.path(), identity).await;
+        Self { key, issuer, running, _data: data }
+    }
+
+    /// A token of somebody, with more claims than every token has.
+    pub(crate) fn token(&self, subject: &str, scope: &str, more: &[(&str, Value)]) -> String {
+        let mut claims = self.issuer.claims(subject, scope);
+        for (name, value) in more {
+            claims[*name] = value.clone();
+        }
+        self.key.sign(&claims)
+    }
+
+    pub(crate) async fn seen(&self, subject: &str, more: &[(&str, Value)]) -> Result<Vec<String>, Status> {
+        seen(&self.running, "", &self.token(subject, RETRIEVE, more)).await
+    }
 }

@@ -133,6 +133,8 @@ fn rsa_pair() -> RsaKeyPair {
 #[derive(Clone)]
 pub(crate) enum Page {
     Json(Value),
+    /// JSON as it is spelt here.
+    Text(String),
     Html,
     Redirect(String),
     Status(u16),
@@ -213,6 +215,7 @@ async fn answer(
     asked.lock().unwrap().push(path);
     let (status, kind, body, more) = match page {
         Some(Page::Json(value)) => (200, "application/json", value.to_string().into_bytes(), String::new()),
+        Some(Page::Text(text)) => (200, "application/json", text.into_bytes(), String::new()),
         Some(Page::Html) => (200, "text/html", b"<html><body>Sign in</body></html>".to_vec(), String::new()),
         Some(Page::Redirect(to)) => (302, "text/plain", Vec::new(), format!("location: {to}\r\n")),
         Some(Page::Status(status)) => (status, "text/plain", Vec::new(), String::new()),

@@ -8,14 +8,17 @@ use tokio::net::TcpListener;
 
 use super::issuer::Issuer;
 use super::{Found, QUESTION, found, load, request};
-use crate::app::App;
+use crate::app::{App, audit_config};
+use crate::audit::{AuditKey, Event, Record, read_log};
 use crate::backend::Secret;
-use crate::cli::output::table;
+use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
 use crate::config::{Config, DataConfig, DelegationConfig, DelegationObject, IdentityConfig, IssuerConfig};
 
 const AUDIENCE: &str = "https://ragward.example";
+/// Characters of a digest that are shown.
+const DIGEST_CHARACTERS: usize = 12;
 const EXPLANATION: &str = "\
 The four requests are the same and name nobody. A chunk is released when Anne may read it, and the agent may act for
 Anne, and the details of the token fit. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
@@ -27,6 +30,8 @@ The README says under \"Who is asking\" how a server takes the tokens of your is
 struct Shown<'a> {
     question: &'static str,
     answers: &'a [Answer],
+    /// What the audit log holds of them.
+    records: &'a [Record],
 }
 
 /// What the bearer of one token gets.
@@ -41,7 +46,8 @@ struct Answer {
 
 pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> Result<(), Failure> {
     let issuer = Issuer::new().await?;
-    let app = App::open(&config(data, issuer.url())).await?;
+    let config = config(data, issuer.url());
+    let app = App::open(&config).await?;
     load(&app, handbook).await?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
@@ -49,10 +55,13 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     // Both servers end with the demo.
     let answers = tokio::select! {
         answers = ask_with_each(&server, tokens) => answers?,
-        ended = issuer.serve() => return Err(Failure::failed(format!("the demo's issuer ended: {ended:?}"))),
-        ended = app.serve(listener, std::future::pending()) => return Err(Failure::failed(format!("the server ended: {ended:?}"))),
+        ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
+        ended = app.serve(listener, std::future::pending()) => {
+            return Err(Failure::failed(format!("the server ended early: {ended:?}")));
+        }
     };
-    output.result(&Shown { question: QUESTION, answers: &answers }, || people(&answers))
+    let records = records(&config)?;
+    output.result(&Shown { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))
 }
 
 fn config(data: DataConfig, issuer: &str) -> Config {
@@ -99,6 +108,18 @@ fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure
     bearers.into_iter().map(sign).collect()
 }
 
+/// What the audit log holds of the requests. Each record is kept before its answer leaves.
+fn records(config: &Config) -> Result<Vec<Record>, Failure> {
+    let audit = audit_config(config);
+    let mut records = Vec::new();
+    let report = read_log(&audit.directory, &AuditKey::read(&audit.key_file)?, |_file, _line, entry| {
+        if let Event::Record(record) = &entry.event {
+            records.push((**record).clone());
+        }
+    })?;
+    if report.is_intact() { Ok(records) } else { Err(Failure::failed("the demo's audit log is not intact")) }
+}
+
 async fn ask_with_each(server: &str, tokens: Vec<(&'static str, Value, Secret)>) -> Result<Vec<Answer>, Failure> {
     let mut answers = Vec::with_capacity(tokens.len());
     for (who, claims, token) in tokens {
@@ -110,7 +131,7 @@ async fn ask_with_each(server: &str, tokens: Vec<(&'static str, Value, Secret)>)
     Ok(answers)
 }
 
-fn people(answers: &[Answer]) -> String {
+fn people(answers: &[Answer], records: &[Record]) -> String {
     let header: Vec<&str> = answers.iter().map(|answer| answer.who).collect();
     let ranks = answers.iter().map(|answer| answer.chunks.len()).max().unwrap_or_default();
     let title = |answer: &Answer, rank: usize| answer.chunks.get(rank).map(|c| c.title.clone()).unwrap_or_default();
@@ -121,12 +142,32 @@ fn people(answers: &[Answer]) -> String {
         let said = ["sub", "act", "authorization_details"].map(|name| claim(answer, name));
         [answer.who.to_owned()].into_iter().chain(said).collect()
     });
+    let recorded = ["for", "through", "purpose", "code", "released", "withheld", "query"];
     [
         format!("One question with four access tokens: {QUESTION}\n"),
         table(&header, pages.chain([ended.collect()])),
         "\nWhat the tokens say:\n".to_owned(),
         table(&["bearer", "sub", "act", "authorization_details"], claims),
+        "\nWhat the audit log keeps of the four (the query and the token are digests, which only the log's key can make):\n"
+            .to_owned(),
+        table(&recorded, records.iter().map(row)),
         format!("\n{EXPLANATION}"),
     ]
     .join("\n")
+}
+
+fn row(record: &Record) -> Vec<String> {
+    let principal = record.principal.clone().unwrap_or_default();
+    let decision = record.decision.clone().unwrap_or_default();
+    let released = record.released.clone().unwrap_or_default();
+    let query = record.request.clone().unwrap_or_default().query_digest.unwrap_or_default();
+    vec![
+        principal.subject.unwrap_or_default(),
+        principal.actors.join(", "),
+        principal.purposes.join(", "),
+        record.code.clone(),
+        released.chunk_ids.join("\n"),
+        decision.withheld.map(|withheld| withheld.to_string()).unwrap_or_default(),
+        excerpt(&query, DIGEST_CHARACTERS),
+    ]
 }

@@ -1,0 +1,140 @@
+//! What does it cost to verify an access token, when the issuer's key is known, and when the token was seen before?
+//!
+//! *New*: every verification is a first one, since the time that is handed in moves past what is remembered. The baseline is
+//! the bare signature of the same token, checked by the same library. *Remembered*: the same token at the same time.
+//! *Delegated*: a new token with two actors and details, whose claims take more reading.
+
+#[path = "../tests/support/issuer.rs"]
+#[expect(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "shared with the tests, which use all of it"
+)]
+mod issuer;
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use criterion::Criterion;
+use ragward::identity::claims::{DelegationRule, IssuerRules, Rules};
+use ragward::identity::details::DetailsRules;
+use ragward::identity::issuer::{HttpClient, Issuer};
+use ragward::identity::{Algorithm, DelegationOn, TokenVerifier};
+use ragward::relationship::{Relation, TypeName};
+use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::issuer::{AUDIENCE, SigningKey, TestIssuer, now};
+
+/// Past the time for which a verified token is remembered, in seconds.
+const STEP_SECONDS: u64 = 301;
+/// So far the time moves in a run: the tokens outlive it.
+const STEPS_MAX: u64 = 1 << 32;
+
+fn main() -> Result<()> {
+    let runtime = Runtime::new()?;
+    let mut criterion = Criterion::default().measurement_time(Duration::from_secs(5)).configure_from_args();
+    let keys = [SigningKey::rs256("rsa"), SigningKey::es256("curve")];
+    let issuer = runtime.block_on(TestIssuer::start(&[&keys[0], &keys[1]]));
+    let verifier = verifier(&issuer)?;
+    for key in &keys {
+        measure(&runtime, &mut criterion, &verifier, &issuer, key)?;
+    }
+    criterion.final_summary();
+    Ok(())
+}
+
+fn measure(
+    runtime: &Runtime,
+    criterion: &mut Criterion,
+    verifier: &TokenVerifier,
+    issuer: &TestIssuer,
+    key: &SigningKey,
+) -> Result<()> {
+    let with = |claims: &Value, more: Value| -> Result<Value> {
+        let mut all = claims.as_object().context("claims")?.clone();
+        all.extend(more.as_object().context("more claims")?.clone());
+        Ok(Value::Object(all))
+    };
+    let claims = issuer.claims("anne", "ragward:retrieve");
+    let claims = with(&claims, json!({"exp": now() + STEP_SECONDS * STEPS_MAX}))?;
+    let plain = key.sign(&claims);
+    let details = json!({
+        "type": "ragward_retrieval", "actions": ["retrieve"], "collections": ["handbook"], "chunks_max": 5,
+        "purpose": "answer a question about parental leave",
+    });
+    let actors = json!({"sub": "assistant", "act": {"sub": "planner"}});
+    let claims = with(&claims, json!({"act": actors, "authorization_details": [details]}))?;
+    let delegated = key.sign(&claims);
+    let verify = |token: &str, at: u64| runtime.block_on(verifier.verify(black_box(token), at));
+    // The issuer's keys are read by the first one.
+    verify(&plain, now()).context("a good token was refused")?;
+    verify(&delegated, now()).context("a good token was refused")?;
+
+    let time = Cell::new(now());
+    let later = || {
+        time.set(time.get() + STEP_SECONDS);
+        time.get()
+    };
+    let mut group = criterion.benchmark_group(key.algorithm());
+    let signature = bare_signature(key, &plain)?;
+    group.bench_function("bare signature", |bencher| bencher.iter(|| assert!(signature())));
+    group.bench_function("new", |bencher| bencher.iter(|| verify(&plain, later()).is_ok()));
+    group.bench_function("new, delegated", |bencher| bencher.iter(|| verify(&delegated, later()).is_ok()));
+    let now = time.get();
+    verify(&plain, now).context("the token ended too soon")?;
+    group.bench_function("remembered", |bencher| bencher.iter(|| verify(&plain, now).is_ok()));
+    group.finish();
+    Ok(())
+}
+
+/// Checks the signature of a token and nothing else.
+fn bare_signature(key: &SigningKey, token: &str) -> Result<Box<dyn Fn() -> bool>> {
+    let (message, signature) = token.rsplit_once('.').context("a token")?;
+    let (message, signature) = (message.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(signature)?);
+    let jwk = key.jwk();
+    let part = |name: &str| -> Result<Vec<u8>> {
+        Ok(URL_SAFE_NO_PAD.decode(jwk.get(name).and_then(Value::as_str).context("a part of the key")?)?)
+    };
+    if key.algorithm() == "RS256" {
+        let (n, e) = (part("n")?, part("e")?);
+        return Ok(Box::new(move || {
+            let key = RsaPublicKeyComponents { n: &n, e: &e };
+            key.verify(&RSA_PKCS1_2048_8192_SHA256, black_box(&message), &signature).is_ok()
+        }));
+    }
+    let point = [vec![4], part("x")?, part("y")?].concat();
+    Ok(Box::new(move || {
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &point).verify(black_box(&message), &signature).is_ok()
+    }))
+}
+
+fn verifier(issuer: &TestIssuer) -> Result<TokenVerifier> {
+    let type_name = |name: &str| TypeName::parse(name);
+    let delegation = DelegationRule { relation: Relation::parse("can_act_for")?, on: DelegationOn::User };
+    let rules = Rules {
+        audience: AUDIENCE.to_owned(),
+        leeway_seconds: 30,
+        user_type: type_name("user")?,
+        machine_type: None,
+        actor_type: type_name("agent")?,
+        delegation: Some(delegation),
+        actors_max: 4,
+        claim_tuples: Vec::new(),
+        claim_context: Vec::new(),
+        details: DetailsRules { type_name: "ragward_retrieval".to_owned(), datatype_key: None, classification: None },
+    };
+    let issuer_rules = IssuerRules {
+        issuer: issuer.url.as_str().into(),
+        namespace: None,
+        algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
+    };
+    let issuer = Issuer::new(issuer_rules, None, HttpClient::new()?)?;
+    Ok(TokenVerifier::new(rules, vec![issuer]))
+}
