@@ -141,12 +141,16 @@ pub fn grid(now: Settings) -> Vec<Settings> {
 }
 
 impl Workload {
-    /// Requests of the users that the store's tuples name, each about some of the objects that the relation is defined for.
+    /// Requests of the users of a type that the store's tuples name, each about some of the objects that the relation is defined for.
     /// The choice is the same each time.
     ///
     /// # Errors
     /// See [`WorkloadError`].
-    pub async fn generated(source: &dyn RelationshipSource, relation: &Relation) -> Result<Self, WorkloadError> {
+    pub async fn generated(
+        source: &dyn RelationshipSource,
+        relation: &Relation,
+        user_type: &str,
+    ) -> Result<Self, WorkloadError> {
         let (version, model) = source.model(None).await?;
         let Some(model) = model else { return Err(WorkloadError::Empty("model")) };
         let (mut users, mut objects) = (BTreeSet::new(), BTreeSet::new());
@@ -156,9 +160,9 @@ impl Workload {
             read += page.items.len();
             for tuple in page.items {
                 let defined = model.knows(&tuple.user, relation, tuple.object.type_name()).is_ok();
+                // An object that others are in, such as a folder, does not ask.
                 if let User::Object(user) = tuple.user
-                    // An object that others are in, such as a folder, does not ask.
-                    && model.source().types.iter().any(|t| t.name == user.type_name() && t.relations.is_empty())
+                    && user.type_name() == user_type
                 {
                     users.insert(user);
                 }

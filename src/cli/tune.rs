@@ -105,7 +105,7 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
 async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure> {
     let relation = Relation::parse(&config.retrieval.relation).map_err(|e| Failure::usage(e.to_string()))?;
     let source = OpenFgaSource::new(&openfga_config(config)?).map_err(|e| Failure::usage(e.to_string()))?;
-    let generated = Workload::generated(&source, &relation).await;
+    let generated = Workload::generated(&source, &relation, &config.identity.user_type).await;
     let generated = generated.map_err(|e| Failure::usage(format!("there is nothing to measure with: {e}")))?;
     let Some(file) = &args.workload else { return Ok(generated) };
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))?;

@@ -38,6 +38,7 @@ async fn settings_are_measured_and_written_and_nothing_else_changes() {
         ragward(&["tune", "--config", config, "--budget", "5", "--callers", "4", "--write", "--output", "json"]);
     assert!(tuned.status.success(), "{tuned:?}");
     let told: Value = serde_json::from_slice(&tuned.stdout).expect("JSON");
+    assert!(told["users"].as_u64() > Some(3), "the people of the handbook ask: {told}");
     let measurements = told["measurements"].as_array().expect("a list");
     assert!(measurements.len() > 10, "{told}");
     assert!(measurements.iter().all(|m| m["checks_per_second"].as_f64() > Some(0.0)), "{told}");
