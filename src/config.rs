@@ -52,7 +52,7 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
     pub insecure_identity: bool,
-    /// Serve `Explain`, which tells whoever asks of what is hidden. For administrators.
+    /// Serve `Explain` to callers that are believed; it tells whoever asks of what is hidden. Tokens need `ragward:explain` instead.
     pub explain: bool,
     /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
     pub request_timeout_ms: u64,

@@ -136,6 +136,9 @@ pub struct CollectionInfo {
     pub text_queries: bool,
     /// Whether searches are exact (a full scan of the scope) or the engine's own approximation.
     pub exact: bool,
+    /// Whether a search within a scope costs what is in the scope, however many guards it has; elsewhere each guard makes the
+    /// filter longer.
+    pub scope_is_cheap: bool,
     /// Chunks in it.
     pub chunks: u64,
     /// Documents in it.

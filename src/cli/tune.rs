@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Failure, Output, output};
 use crate::app::{open_authorizer, open_replica, openfga_config};
+use crate::audit::{Entry, Event};
 use crate::authz::openfga::OpenFgaSource;
 use crate::authz::replica::ReplicaUse;
 use crate::authz::{Authorizer, Consistency};
@@ -113,30 +114,16 @@ async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure>
     generated.asked_by(&users).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))
 }
 
-/// The users of an exported audit log, one for each record. What else an entry tells is of no account here.
+/// The users of an exported audit log, one for each retrieval or re-check: other calls ask no checks of chunks, and a
+/// client may be no user.
 fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
-    #[derive(Deserialize)]
-    struct Entry {
-        event: Event,
-    }
-    #[derive(Deserialize)]
-    struct Event {
-        record: Option<Record>,
-    }
-    #[derive(Deserialize)]
-    struct Record {
-        principal: Option<RecordedPrincipal>,
-    }
-    #[derive(Deserialize)]
-    struct RecordedPrincipal {
-        subject: String,
-    }
     let mut users = Vec::new();
     for (line, number) in text.lines().zip(1..) {
         let entry: Entry = serde_json::from_str(line).map_err(|e| format!("line {number} is no audit entry: {e}"))?;
-        // The log has other entries than records, and a refusal may have no principal.
-        let Some(principal) = entry.event.record.and_then(|record| record.principal) else { continue };
-        users.push(Object::parse(&principal.subject).map_err(|e| format!("line {number}: {e}"))?);
+        let Event::Record(record) = entry.event else { continue };
+        let asks = ["/Retrieve", "/Recheck"].iter().any(|method| record.call.ends_with(method));
+        let Some(subject) = record.principal.and_then(|principal| principal.subject).filter(|_| asks) else { continue };
+        users.push(Object::parse(&subject).map_err(|e| format!("line {number}: {e}"))?);
     }
     Ok(users)
 }
@@ -314,11 +301,17 @@ fn toml_of(settings: Settings) -> String {
 /// Sets the two keys in the file and leaves everything else, comments included, as it is.
 fn write_settings(file: &Path, settings: Settings) -> Result<(), Failure> {
     let failed = |detail: String| Failure::failed(format!("cannot write `{}`: {detail}", file.display()));
+    // What a link points at is changed, and keeps who may read it.
+    let file = &file.canonicalize().map_err(|e| failed(e.to_string()))?;
     let text = std::fs::read_to_string(file).map_err(|e| failed(e.to_string()))?;
     let changed = set_keys(&text, settings).map_err(failed)?;
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     let written = tempfile::NamedTempFile::new_in(directory.unwrap_or(Path::new(".")))
-        .and_then(|mut new| std::io::Write::write_all(&mut new, changed.as_bytes()).map(|()| new))
+        .and_then(|mut new| {
+            std::io::Write::write_all(&mut new, changed.as_bytes())?;
+            new.as_file().set_permissions(std::fs::metadata(file)?.permissions())?;
+            Ok(new)
+        })
         .map_err(|e| failed(e.to_string()))?;
     written.persist(file).map_err(|e| failed(e.to_string()))?;
     Ok(())
@@ -361,6 +354,7 @@ fn implicit_table() -> toml_edit::Item {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::audit::{AuditedPrincipal, Latencies, Record};
 
     const SETTINGS: Settings =
         Settings { checks_per_call: 25, calls_in_flight_max: 16, cache: false, mode: ReplicaMode::Plan };
@@ -376,15 +370,38 @@ mod tests {
 
     #[test]
     fn recorded_users_ask_as_often_as_they_did() {
-        let log = concat!(
-            r#"{"seq":1,"prev":"00","time":"2026-11-25T08:00:00Z","event":{"begin":{"log":"a","segment":1}}}"#,
-            "\n",
-            r#"{"seq":2,"event":{"record":{"call":"retrieve","code":"OK","principal":{"subject":"user:anne"}}}}"#,
-            "\n",
-            r#"{"seq":3,"event":{"record":{"call":"retrieve","code":"UNAUTHENTICATED"}}}"#,
-            "\n",
-            r#"{"seq":4,"event":{"record":{"call":"recheck","code":"OK","principal":{"subject":"user:anne"}}}}"#,
-        );
+        let record = |call: &str, subject: Option<&str>| {
+            let principal = AuditedPrincipal { subject: subject.map(str::to_owned), ..AuditedPrincipal::default() };
+            let call = format!("ragward.{call}");
+            Event::Record(Box::new(Record {
+                call,
+                code: "OK".to_owned(),
+                trace_id: "0".repeat(32),
+                refusal: None,
+                principal: Some(principal),
+                request: None,
+                decision: None,
+                released: None,
+                latency_us: Latencies::default(),
+            }))
+        };
+        let events = [
+            Event::Begin { log: "a".to_owned(), segment: 1 },
+            record("retrieval.v1.RetrievalService/Retrieve", Some("user:anne")),
+            record("retrieval.v1.RetrievalService/Recheck", Some("user:anne")),
+            record("retrieval.v1.RetrievalService/Retrieve", None),
+            record("ingest.v1.IngestService/DeleteDocuments", Some("user:bob")),
+        ];
+        let line = |(seq, event): (u64, Event)| {
+            let entry = Entry {
+                seq,
+                prev: serde_json::from_value("0".repeat(64).into()).expect("a MAC"),
+                time: "2026-11-25T08:00:00Z".to_owned(),
+                event,
+            };
+            format!("{}\n", serde_json::to_string(&entry).expect("JSON"))
+        };
+        let log = &(1..).zip(events).map(line).collect::<Vec<String>>().concat();
         let users = recorded_users(log).expect("users");
         assert_eq!(users.iter().map(ToString::to_string).collect::<Vec<_>>(), ["user:anne", "user:anne"]);
         assert!(recorded_users("not a record").is_err_and(|e| e.contains("line 1")));

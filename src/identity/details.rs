@@ -12,8 +12,6 @@ use super::Refusal;
 use crate::chunk::{Metadata, Value};
 use crate::relationship::{Object, Relation};
 
-/// The type of an object that speaks to Ragward, unless configured otherwise.
-pub const DETAILS_TYPE: &str = "ragward_retrieval";
 /// Most objects of our type in one token.
 const OBJECTS_MAX: usize = 32;
 

@@ -15,7 +15,7 @@ use super::index::{Index, Node, ObjectId};
 use super::program::MisfitTuple;
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
-use super::visible_set::{Bounds, Question, VisibleSet};
+use super::visible_set::{Question, VisibleSet};
 
 /// Which users a list is about: the objects of a type, or the usersets of a type's relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -277,56 +277,6 @@ impl Snapshot {
         type_name: &TypeName,
     ) -> Result<(usize, Option<usize>), CheckError> {
         self.question(user, relation, type_name)?.size_hint()
-    }
-
-    /// Hands over the objects of a type that the user holds the relation on, or why one could not be decided, until `take`
-    /// or `go_on` says to stop. Its cost follows what the user holds, but where conditions count: a list fails where a
-    /// condition fails, and to know that, every object that a tuple names is asked about.
-    ///
-    /// # Errors
-    /// As [`Self::visible_set`].
-    pub fn for_visible(
-        &self,
-        user: &User,
-        relation: &Relation,
-        type_name: &TypeName,
-        go_on: &mut dyn FnMut() -> bool,
-        take: &mut dyn FnMut(Result<&Object, CheckError>) -> bool,
-    ) -> Result<(), CheckError> {
-        let question = self.question(user, relation, type_name)?;
-        let mut evaluation = question.evaluation()?;
-        let mut ask = |object: &Object, go_on: &mut dyn FnMut() -> bool| match evaluation.check(relation, object, go_on)
-        {
-            Ok(true) => Ok(take(Ok(object))),
-            Ok(false) => Ok(true),
-            Err(CheckError::Interrupted) => Err(CheckError::Interrupted),
-            Err(
-                error @ (CheckError::Unknown(_)
-                | CheckError::Condition(_)
-                | CheckError::TooDeep
-                | CheckError::TooMuchWork),
-            ) => Ok(take(Err(error))),
-        };
-        if question.takes_conditions()? {
-            for object in self.objects_of(type_name) {
-                if !ask(&object, go_on)? {
-                    return Ok(());
-                }
-            }
-            return Ok(());
-        }
-        let Bounds { certain, undecided } = question.bounds(go_on)?;
-        for object in undecided.iter().filter_map(|number| self.object(number)) {
-            if !ask(&object, go_on)? {
-                return Ok(());
-            }
-        }
-        for object in certain.iter().filter_map(|number| self.object(number)) {
-            if !take(Ok(&object)) {
-                return Ok(());
-            }
-        }
-        Ok(())
     }
 
     /// How the objects are numbered.

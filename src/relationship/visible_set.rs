@@ -189,13 +189,6 @@ impl<'a> Question<'a> {
         Ok((plain, Some(plain.saturating_add(conditioned))))
     }
 
-    /// Whether a tuple with a condition can count for the answer.
-    pub(super) fn takes_conditions(self) -> Result<bool, CheckError> {
-        let reachable = self.program.reachable_from(&self.program.user(self.user)?);
-        let graph = Graph::new(self.program, self.relation, &reachable);
-        Ok(graph.is_some_and(|graph| graph.takes_conditions(self.program)))
-    }
-
     pub(super) fn evaluation(self) -> Result<Evaluation<'a>, CheckError> {
         Evaluation::new(self.program, self.index, self.context, self.user)
     }

@@ -157,7 +157,7 @@ impl Retriever {
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
-            ..self.situation(&request.query, info.exact)
+            ..self.situation(&request.query, info.scope_is_cheap)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());

@@ -278,6 +278,7 @@ impl Index {
             dimension: self.dimension,
             text_queries: true,
             exact: true,
+            scope_is_cheap: true,
             chunks: self.numbers.len() as u64,
             documents: self.documents.len() as u64,
         }

@@ -138,18 +138,6 @@ impl<'a> Graph<'a> {
         places.filter(|(_, relation)| !relation.direct.is_empty() && takes(relation)).map(|(place, _)| place).collect()
     }
 
-    /// Whether a condition may be on a tuple of one of the relations, or of a tupleset that they look through.
-    pub(super) fn takes_conditions(&self, program: &Program) -> bool {
-        self.relations.iter().any(|relation| {
-            let takes = |leaf: &Dependency<'_>| match leaf {
-                Dependency::OwnTuples => program.takes_conditions(relation.id),
-                Dependency::FromParent(tupleset, _) => program.takes_conditions(*tupleset),
-                Dependency::Computed(_) => false,
-            };
-            relation.leaves.iter().any(takes)
-        })
-    }
-
     /// Finds the relations, and compiles them.
     fn find(&mut self, program: &'a Program, target: RelationId, is_reachable: &dyn Fn(RelationId) -> bool) {
         let mut pending = vec![(target, true)];

@@ -147,7 +147,14 @@ fn candidate(chunk: &Chunk, score: f32) -> Candidate {
 #[async_trait]
 impl VectorStore for Shelf {
     async fn collection(&self, _name: &str) -> Result<CollectionInfo, VectorStoreError> {
-        Ok(CollectionInfo { dimension: Some(2), text_queries: true, exact: true, chunks: 0, documents: 0 })
+        Ok(CollectionInfo {
+            dimension: Some(2),
+            text_queries: true,
+            exact: true,
+            scope_is_cheap: true,
+            chunks: 0,
+            documents: 0,
+        })
     }
 
     async fn guards(&self, _collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {

@@ -161,6 +161,7 @@ impl QdrantStore {
             dimension: self.dimension(collection, &info)?,
             text_queries: false,
             exact: self.config.exact,
+            scope_is_cheap: false,
             chunks: info.points_count.unwrap_or_default(),
             documents,
         };
@@ -314,7 +315,14 @@ mod tests {
     #[test]
     fn chunks_are_counted_in_their_own_table_only() {
         let (own, chunks_of_guards) = table(None, [(0, 10), (1, 20), (2, 40)]);
-        let info = CollectionInfo { dimension: None, text_queries: false, exact: false, chunks: 0, documents: 0 };
+        let info = CollectionInfo {
+            dimension: None,
+            text_queries: false,
+            exact: false,
+            scope_is_cheap: false,
+            chunks: 0,
+            documents: 0,
+        };
         let overview = Overview { info, table: Some(own.clone()), chunks_of_guards, ask_after: None };
         assert_eq!(overview.chunks_of(&own, &RoaringBitmap::from([0, 2, 9])), Some(50));
         let (other, _) = table(None, [(0, 10), (1, 20), (2, 40)]);
