@@ -214,11 +214,16 @@ pub trait DocumentStore: Send + Sync {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError>;
 
-    /// The guards of all chunks of the documents that exist among these ids: for the check of who may replace them.
+    /// The guards of all chunks of the documents that exist among these ids: for the check of who may replace them. `None` when
+    /// a chunk of them has no usable guard, so that nobody can be checked.
     ///
     /// # Errors
     /// As [`VectorStore::collection`].
-    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError>;
+    async fn guards_of(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Option<BTreeSet<Object>>, VectorStoreError>;
 }
 
 /// Why a store did not answer.

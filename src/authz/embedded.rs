@@ -187,7 +187,8 @@ fn decide_together(
     };
     if let Some((object, error)) = &visible.failure {
         let object = snapshot.object(*object).map(|object| object.to_string());
-        tracing::warn!(object, %relation, %error, "not decided, so denied");
+        tracing::debug!(object, %error, "not decided");
+        tracing::warn!(%relation, "not decided, so denied; object and reason are told at debug");
     }
     // Nobody holds anything on an object that no tuple names.
     let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
@@ -206,8 +207,8 @@ fn decide_one(
         Ok(allowed) => Ok(allowed),
         Err(CheckError::Unknown(_)) => Ok(false),
         Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
-            tracing::debug!(object = %check.object, "not decided");
-            tracing::warn!(relation = %check.relation, %error, "not decided, so denied; the object is told at debug");
+            tracing::debug!(object = %check.object, %error, "not decided");
+            tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
             Ok(false)
         }
         Err(CheckError::Interrupted) => Err(AuthzError::DeadlineExceeded),

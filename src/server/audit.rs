@@ -129,7 +129,10 @@ where
             let record = running.finish(code);
             // From here on it is recorded as answered, whether or not the caller is still there.
             running.answered = true;
-            let (code, response) = match keep(running.audit.as_ref(), record).await {
+            // A task of its own, so that a caller who goes away takes no record along.
+            let keeping = tokio::spawn(keep(running.audit.clone(), record).in_current_span());
+            let kept = keeping.await.unwrap_or_else(|_panicked| Err(status::unrecorded()));
+            let (code, response) = match kept {
                 Ok(()) => (code, response),
                 Err(refusal) => (code_name(refusal.code()), refusal.into_http()),
             };
@@ -142,8 +145,8 @@ where
 }
 
 /// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
-async fn keep(audit: Option<&Audit>, record: Record) -> Result<(), Status> {
-    let Some(audit) = audit else { return Ok(()) };
+async fn keep(audit: Option<Audit>, record: Record) -> Result<(), Status> {
+    let Some(audit) = &audit else { return Ok(()) };
     let (kept, _) = telemetry::stage("audit", audit.sink.record(record)).await;
     match kept {
         Ok(()) => Ok(()),

@@ -80,6 +80,7 @@ impl IngestService for IngestApi {
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
         let draft = Draft::of(&request)?;
+        let caller = authentication::caller(&request)?;
         let writer = self.writer(&request)?;
         // The semaphore is never closed, so there is always a permit in the end.
         let _reading = self.streams.acquire().await;
@@ -94,6 +95,7 @@ impl IngestService for IngestApi {
             let Some(next) = next else { break };
             if collection.is_none() {
                 check_request(&next.collection, &[])?;
+                self.authentication.admit_login(&caller, &next.collection)?;
                 draft.request(asked(&next.collection, None));
             }
             let collection = stream_collection(&mut collection, &next.collection)?;
@@ -121,9 +123,11 @@ impl IngestService for IngestApi {
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
         let draft = Draft::of(&request)?;
+        let caller = authentication::caller(&request)?;
         let writer = self.writer(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        self.authentication.admit_login(&caller, &message.collection)?;
         draft.request(asked(&message.collection, Some(message.document_ids.len())));
         self.check_writes(writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
         let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
@@ -138,9 +142,11 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
         let draft = Draft::of(&request)?;
         let writer = self.writer(&request)?;
-        let scopes = authentication::caller(&request)?.scopes();
+        let caller = authentication::caller(&request)?;
+        let scopes = caller.scopes();
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
+        self.authentication.admit_login(&caller, &message.collection)?;
         draft.request(asked(&message.collection, Some(message.document_ids.len())));
         let info = self.within(self.vector_store.collection(&message.collection)).await?;
         let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
@@ -182,7 +188,9 @@ impl IngestApi {
     ) -> Result<(), Status> {
         let Some(Writer { principal, relation }) = writer else { return Ok(()) };
         let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
-            Ok(stored) => stored,
+            Ok(Some(stored)) => stored,
+            // A chunk without a usable guard is nobody's.
+            Ok(None) => return Err(status::denied(MAY_NOT_WRITE)),
             Err(status) if status.code() == Code::NotFound => BTreeSet::new(),
             Err(status) => return Err(status),
         };

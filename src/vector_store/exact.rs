@@ -162,14 +162,19 @@ impl DocumentStore for ExactStore {
         .await
     }
 
-    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError> {
+    async fn guards_of(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.to_vec());
         self.blocking(move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let entries = ids.iter().filter_map(|id| index.documents.get(id.as_str()));
             let chunks = entries.flat_map(|entry| (entry.first..).zip(0..entry.chunks).map(|(chunk, _)| chunk));
-            Ok(chunks.filter_map(|chunk| index.candidate(chunk, 0.0)).map(|candidate| candidate.guard).collect())
+            let candidates = chunks.filter_map(|chunk| index.candidate(chunk, 0.0));
+            Ok(Some(candidates.map(|candidate| candidate.guard).collect()))
         })
         .await
     }

@@ -247,7 +247,11 @@ impl DocumentStore for QdrantStore {
         self.count_chunks(collection, document_ids).await
     }
 
-    async fn guards_of(&self, collection: &str, document_ids: &[String]) -> Result<BTreeSet<Object>, VectorStoreError> {
+    async fn guards_of(
+        &self,
+        collection: &str,
+        document_ids: &[String],
+    ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         self.guards_of_documents(collection, document_ids).await
     }
 }

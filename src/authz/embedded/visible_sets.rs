@@ -93,8 +93,8 @@ impl VisibleSets {
                 Ok(visible) => {
                     if let Some((object, error)) = &visible.failure {
                         let object = with.object(*object).map(|object| object.to_string());
-                        tracing::debug!(object, "not decided");
-                        tracing::warn!(relation = %query.relation, %error, "not decided, so not visible; the object is told at debug");
+                        tracing::debug!(object, %error, "not decided");
+                        tracing::warn!(relation = %query.relation, "not decided, so not visible; object and reason are told at debug");
                     }
                     positions.positions(&visible.objects, with, &mut found);
                 }
@@ -102,7 +102,8 @@ impl VisibleSets {
                 Err(CheckError::Unknown(_)) => {}
                 Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
                 Err(error @ (CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork)) => {
-                    tracing::warn!(relation = %query.relation, %error, "not decided, so nothing of the type is visible");
+                    tracing::debug!(%error, "not decided");
+                    tracing::warn!(relation = %query.relation, "not decided, so nothing of the type is visible; the reason is told at debug");
                 }
             }
         }

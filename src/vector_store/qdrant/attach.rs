@@ -17,7 +17,7 @@ use qdrant_client::qdrant::{
 
 use super::QdrantStore;
 use super::collection::has_keyword_index;
-use super::guard_template::GuardTemplate;
+use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
 use crate::relationship::Object;
 use crate::vector_store::VectorStoreError;
@@ -137,7 +137,7 @@ impl QdrantStore {
         let (mut offset, mut reached) = (None, None);
         loop {
             let (points, next) = self.scroll(collection, attach, offset).await?;
-            let mut by_guard: BTreeMap<Object, Vec<PointId>> = BTreeMap::new();
+            let mut by_source: BTreeMap<(Object, Source), Vec<PointId>> = BTreeMap::new();
             for point in points {
                 let place = place(point.id.as_ref());
                 // So no point comes twice, and a page is never asked for again.
@@ -145,13 +145,13 @@ impl QdrantStore {
                     return Err(VectorStoreError::BadAnswer("points out of order".to_owned()));
                 }
                 reached = place;
-                if let Some((id, guard)) = attached.note(layout, attach, point) {
-                    by_guard.entry(guard).or_default().push(id);
+                if let Some((id, guard, source)) = attached.note(layout, attach, point) {
+                    by_source.entry((guard, source)).or_default().push(id);
                 }
             }
-            if !attach.dry_run && !by_guard.is_empty() {
-                let writes = by_guard.into_iter().map(|(guard, ids)| set_guard(layout, &guard, ids)).collect();
-                self.update(collection, writes).await?;
+            if let (false, false, Some(template)) = (attach.dry_run, by_source.is_empty(), &attach.template) {
+                let write = |((guard, source), ids)| set_guard(layout, &guard, ids, template.with_source(source));
+                self.update(collection, by_source.into_iter().map(write).collect()).await?;
             }
             progress(attached);
             if next.is_none() {
@@ -189,8 +189,8 @@ impl QdrantStore {
 }
 
 impl Attached {
-    /// Counts a point; its id and guard, if one is to be written.
-    fn note(&mut self, layout: &Layout, attach: &Attach, point: RetrievedPoint) -> Option<(PointId, Object)> {
+    /// Counts a point; its id, its guard and what that was made of, if one is to be written.
+    fn note(&mut self, layout: &Layout, attach: &Attach, point: RetrievedPoint) -> Option<(PointId, Object, Source)> {
         self.points += 1;
         let text = id_text(point.id.as_ref()).unwrap_or_default();
         match fate(layout, attach, &point) {
@@ -207,7 +207,8 @@ impl Attached {
                 if self.examples.len() < EXAMPLES_MAX {
                     self.examples.insert(text, guard.to_string());
                 }
-                return Some((point.id?, guard));
+                let source = attach.template.as_ref()?.source(&point.payload)?;
+                return Some((point.id?, guard, source));
             }
         }
         None
@@ -227,9 +228,11 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint) -> Fate {
     }
 }
 
-fn set_guard(layout: &Layout, guard: &Object, ids: Vec<PointId>) -> PointsUpdateOperation {
+/// INVARIANT (the guard of what is there): only while the point has the value that the guard was made of. The other program may
+/// have put another text under its id since it was read.
+fn set_guard(layout: &Layout, guard: &Object, ids: Vec<PointId>, unchanged: Condition) -> PointsUpdateOperation {
     // By condition and not by id: a point that is deleted meanwhile is no error then.
-    let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids)]));
+    let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), unchanged]));
     let set = SetPayload {
         payload: [(layout.guard.first().to_owned(), Payload::from(guard.to_string()))].into(),
         points_selector: Some(PointsSelector { points_selector_one_of: Some(points) }),

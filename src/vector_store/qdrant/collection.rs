@@ -17,9 +17,13 @@ const INDEXES: [(&str, FieldType); 3] =
 impl QdrantStore {
     /// How many documents a collection has; one whose chunks have no positions is not counted.
     pub(super) async fn count_documents(&self, name: &str) -> Result<u64, VectorStoreError> {
+        self.count_points(name, Some(Filter::must([filter::first_of_document()]))).await
+    }
+
+    pub(super) async fn count_points(&self, name: &str, filter: Option<Filter>) -> Result<u64, VectorStoreError> {
         let request = CountPoints {
             collection_name: name.to_owned(),
-            filter: Some(Filter::must([filter::first_of_document()])),
+            filter,
             exact: Some(true),
             read_consistency: self.read_consistency(),
             ..CountPoints::default()

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 
+use qdrant_client::qdrant::Condition;
+use qdrant_client::qdrant::value::Kind;
+
 use super::layout::Fields;
 use super::path::{Path, PathError, scalar};
 use crate::relationship::tuple::{encoded_id, shown};
@@ -28,6 +31,13 @@ pub enum TemplateError {
     /// No value would make an object of it.
     #[error(transparent)]
     Object(#[from] ParseError),
+}
+
+/// The value that a guard is made of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    Text(String),
+    Number(i64),
 }
 
 impl GuardTemplate {
@@ -58,6 +68,27 @@ impl GuardTemplate {
         let Self { before, after, .. } = self;
         let id: Cow<'_, str> = encoded_id(&value).into();
         Object::parse(&format!("{before}{id}{after}")).ok()
+    }
+
+    /// That a point still has the value that its guard was made of; `None` when no guard can be made of it. A text and a number
+    /// make one guard, and are two values.
+    pub(super) fn source(&self, payload: &Fields) -> Option<Source> {
+        match self.path.find(payload)?.kind.as_ref()? {
+            Kind::StringValue(text) => Some(Source::Text(text.clone())),
+            Kind::IntegerValue(number) => Some(Source::Number(*number)),
+            Kind::NullValue(_)
+            | Kind::DoubleValue(_)
+            | Kind::BoolValue(_)
+            | Kind::StructValue(_)
+            | Kind::ListValue(_) => None,
+        }
+    }
+    /// The points that have this value.
+    pub(super) fn with_source(&self, source: Source) -> Condition {
+        match source {
+            Source::Text(text) => Condition::matches(self.path.key(), text),
+            Source::Number(number) => Condition::matches(self.path.key(), number),
+        }
     }
 }
 

@@ -111,28 +111,36 @@ impl QdrantStore {
 }
 
 impl QdrantStore {
-    /// The guards of the chunks of these documents. A point whose guard is none is never answered, so it has none here.
+    /// The guards of the chunks of these documents; `None` when one of their points has no usable guard.
     pub(super) async fn guards_of_documents(
         &self,
         collection: &str,
         document_ids: &[String],
-    ) -> Result<BTreeSet<Object>, VectorStoreError> {
+    ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         let layout = self.layout(collection);
         let mut guards = BTreeSet::new();
         for part in document_ids.chunks(IDS_PER_CALL_MAX) {
             let filter = Some(documents(layout, part));
+            let points = self.count_points(collection, filter.clone()).await?;
             let hits = self.facet(collection, &layout.guard.key(), filter, GUARDS_MAX).await?;
             // There may be more, and one that is left out is one that nobody checks.
             if hits.len() as u64 >= GUARDS_MAX {
                 return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
             }
+            let mut guarded = 0_u64;
             for hit in hits {
-                if let Some(Variant::StringValue(guard)) = hit.value.and_then(|value| value.variant) {
-                    guards.extend(Object::parse(&guard).ok());
+                if let Some(Variant::StringValue(guard)) = hit.value.and_then(|value| value.variant)
+                    && let Ok(guard) = Object::parse(&guard)
+                {
+                    guards.insert(guard);
+                    guarded = guarded.saturating_add(hit.count);
                 }
             }
+            if guarded < points {
+                return Ok(None);
+            }
         }
-        Ok(guards)
+        Ok(Some(guards))
     }
 
     /// The values of an indexed field, each with how many points have it.
