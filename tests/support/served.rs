@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use ragward::client::Client;
 
+/// How often a server is started while its files are in use.
+const ATTEMPTS_MAX: usize = 50;
+
 /// A `ragward serve` whose log is kept, killed with the test.
 pub(crate) struct Served {
     pub(crate) process: Child,
@@ -16,15 +19,24 @@ pub(crate) struct Served {
 
 impl Served {
     pub(crate) fn start(mut command: Command) -> Self {
-        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        let mut read = String::new();
         let after = |read: &str, mark: &str| Some(read.split_once(mark)?.1.lines().next()?.trim().to_owned());
-        let address = loop {
-            assert_ne!(stderr.read_line(&mut read).unwrap(), 0, "the server ended:\n{read}");
-            if let Some(address) = after(&read, "serving address=") {
-                break address;
+        // A server of this process that has ended lets go of its files when its last call is gone.
+        let mut attempts = 0;
+        let (process, mut stderr, read, address) = 'started: loop {
+            let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+            let mut stderr = BufReader::new(process.stderr.take().unwrap());
+            let mut read = String::new();
+            while stderr.read_line(&mut read).unwrap() > 0 {
+                if let Some(address) = after(&read, "serving address=") {
+                    break 'started (process, stderr, read, address);
+                }
             }
+            process.wait().unwrap();
+            attempts += 1;
+            assert!(
+                attempts < ATTEMPTS_MAX && read.contains("is in use by another process"),
+                "the server ended:\n{read}"
+            );
         };
         let log = Arc::new(Mutex::new(read));
         let kept = Arc::clone(&log);
