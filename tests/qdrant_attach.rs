@@ -17,6 +17,7 @@ use qdrant_client::qdrant::{
 };
 use qdrant_server::QdrantServer;
 use ragward::chunk::Value;
+use ragward::config::{PayloadConfig, WrittenBy};
 use ragward::vector_store::qdrant::{
     Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
@@ -24,26 +25,18 @@ use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorS
 
 const COLLECTION: &str = "docs";
 
-fn langchain() -> Layout {
-    let names = ForeignLayout {
-        guard: "guard",
-        document_id: "metadata.source",
-        title: "metadata.title",
-        text: "page_content",
-        metadata: "metadata",
-    };
-    Layout::foreign(&names).expect("a layout")
+/// The layout that a configuration gives which names the program and nothing else.
+fn layout(written_by: WrittenBy) -> Layout {
+    let unnamed = || String::new();
+    let paths =
+        PayloadConfig { written_by, guard: unnamed(), document_id: unnamed(), title: unnamed(), text: unnamed() };
+    let PayloadConfig { guard, document_id, title, text, .. } = &paths.completed();
+    let metadata = paths.metadata();
+    Layout::foreign(&ForeignLayout { guard, document_id, title, text, metadata }).expect("a layout")
 }
 
-fn llama_index() -> Layout {
-    let names = ForeignLayout {
-        guard: "guard",
-        document_id: "ref_doc_id",
-        title: "title",
-        text: "_node_content.text",
-        metadata: "",
-    };
-    Layout::foreign(&names).expect("a layout")
+fn langchain() -> Layout {
+    layout(WrittenBy::Langchain)
 }
 
 fn store(address: &str, layout: Layout) -> QdrantStore {
@@ -157,7 +150,7 @@ async fn a_collection_of_llama_index_is_attached_and_read() {
         ("year".to_owned(), Payload::from(2026_i64)),
     ]);
     server.put(COLLECTION, vec![PointStruct::new(uuid(1), vec![1.0, 0.0], payload)]);
-    let store = store(&server.address, llama_index());
+    let store = store(&server.address, layout(WrittenBy::LlamaIndex));
     assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
     let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
     assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
