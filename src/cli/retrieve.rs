@@ -194,7 +194,8 @@ fn json_value(value: &metadata::Value) -> serde_json::Value {
 
 fn people(response: &RetrieveResponse, explain_plan: bool) -> String {
     let rows = response.chunks.iter().zip(1..).map(|(chunk, rank)| {
-        let what = format!("{}\n{}", chunk.title, excerpt(&chunk.text, EXCERPT_CHARACTERS));
+        let title = excerpt(&chunk.title, EXCERPT_CHARACTERS);
+        let what = format!("{title}\n{}", excerpt(&chunk.text, EXCERPT_CHARACTERS));
         vec![rank.to_string(), format!("{:.3}", chunk.score), chunk.id.clone(), what]
     });
     let ended = match response.completion() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::details::AuthorizationDetails;
 use super::principal::{Delegation, Principal, TokenFacts};
-use super::{Scope, Scopes, StepUp};
+use super::{Scope, Scopes, StepUp, subject};
 use crate::relationship::{Contextual, Object, ParseError, TypeName};
 
 /// What is believed of the bearer of a token.
@@ -14,6 +14,8 @@ pub struct VerifiedToken {
     /// The subject as an `OpenFGA` user; nobody for a client whose kind has no type.
     pub(super) user: Option<Object>,
     pub(super) user_type: TypeName,
+    /// The short name of its issuer, where there are several.
+    pub(super) namespace: Option<Arc<str>>,
     pub(super) contextual: Arc<Contextual>,
     pub(super) delegation: Option<Arc<Delegation>>,
     pub(super) details: Option<Arc<AuthorizationDetails>>,
@@ -121,7 +123,12 @@ impl Caller {
             return Err(CallerError::OtherUser);
         }
         let subject = Principal::stated(user)?.subject().clone();
-        if subject.type_name() != token.user_type.as_str() {
+        // One issuer's pipeline speaks for the people of that issuer only.
+        let of_its_issuer = match token.namespace.as_deref() {
+            Some(namespace) => subject::is_of(&subject, namespace),
+            None => true,
+        };
+        if subject.type_name() != token.user_type.as_str() || !of_its_issuer {
             return Err(CallerError::OtherUser);
         }
         // The tuples of the token are its own subject's; its context (such as the tenant) binds the call as a whole.

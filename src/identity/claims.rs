@@ -140,6 +140,7 @@ pub(super) fn check(
         facts: Arc::new(facts),
         user,
         user_type: rules.user_type.clone(),
+        namespace: namespace.map(Arc::from),
         contextual: Arc::new(contextual),
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),

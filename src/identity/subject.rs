@@ -43,6 +43,15 @@ pub fn encode(type_name: &TypeName, namespace: Option<&str>, name: &str) -> Resu
     }
 }
 
+/// Whether the issuer of that short name gave the user its name; `namespace` as in [`encode`].
+#[must_use]
+pub fn is_of(user: &Object, namespace: &str) -> bool {
+    let mut prefix = String::new();
+    push_encoded(&mut prefix, namespace);
+    let rest = user.id().strip_prefix(&prefix).and_then(|rest| rest.strip_prefix('/'));
+    rest.is_some_and(|name| !name.is_empty())
+}
+
 fn push_encoded(encoded: &mut String, name: &str) {
     const HEXADECIMAL: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
     let digit = |nibble: u8| HEXADECIMAL.get(usize::from(nibble)).copied().unwrap_or_default();
@@ -63,6 +72,24 @@ mod tests {
 
     fn user() -> TypeName {
         TypeName::parse("user").unwrap()
+    }
+
+    #[test]
+    fn a_user_is_of_the_issuer_that_named_it() {
+        let rows = [
+            ("user:corp/anne", true),
+            ("user:partner/anne", false),
+            ("user:corp-2/anne", false),
+            ("user:corp", false),
+            ("user:corp/", false),
+            ("user:anne", false),
+            ("user:%63orp/anne", false),
+        ];
+        for (user, expected) in rows {
+            let User::Object(object) = User::parse(user).unwrap() else { panic!("{user} is an object") };
+            assert_eq!(is_of(&object, "corp"), expected, "{user}");
+        }
+        assert!(is_of(&encode(&user(), Some("a b/c"), "x").unwrap(), "a b/c"));
     }
 
     #[test]

@@ -46,7 +46,9 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), I
             inside(root, &path)?;
         } else if kind.is_dir() {
             collect(root, &path, paths)?;
-        } else if path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known)) {
+        } else if kind.is_file()
+            && path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
+        {
             paths.push(path);
         }
     }

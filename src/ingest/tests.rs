@@ -159,6 +159,8 @@ fn a_folder_gives_guards_from_paths() {
     ];
     let directory = folder(&files);
     std::os::unix::fs::symlink(directory.path().join("b.md"), directory.path().join("link.md")).expect("linked");
+    // What is no file is not opened: a pipe of that name would be waited for.
+    let _listener = std::os::unix::net::UnixListener::bind(directory.path().join("socket.md")).expect("bound");
     let (documents, error) = read(&by_type(&directory));
     assert_eq!(error, None);
     let found: Vec<(&str, &str)> = documents.iter().map(|d| (d.id.as_str(), d.title.as_str())).collect();

@@ -271,8 +271,9 @@ impl Retriever {
 
     fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {
         let query_text = match query {
-            Query::Text(text) | Query::Hybrid { text, .. } => Some(text.as_str()),
-            Query::Vector(_) => None,
+            Query::Text(text) => Some(text.as_str()),
+            // A vector is not in the digest that a token is bound to, and would be free beside the right text.
+            Query::Vector(_) | Query::Hybrid { .. } => None,
         };
         RequestFacts { action, collection, relation: &self.config.relation, query_text }
     }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use futures::Stream;
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Struct;
+use tokio::time::timeout_at;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
@@ -334,16 +335,19 @@ impl OpenFGAService for OpenFgaApi {
         rules::list_objects(&request)?;
         let stores = self.stores.clone();
         let (found, stream) = tokio::sync::mpsc::channel(STREAM_BUFFER);
-        // The task ends with the list, at the deadline, or when the client is gone.
+        // The task ends with the list, at the deadline (also when the client takes nothing), or when the client is gone.
+        let runtime = tokio::runtime::Handle::current();
         tokio::task::spawn_blocking(move || {
+            let send =
+                |answer| runtime.block_on(timeout_at(deadline, found.send(answer))).is_ok_and(|sent| sent.is_ok());
             let listed = resolve(&stores, &request.store_id, &request.authorization_model_id).and_then(|resolved| {
                 lists::list_objects(&resolved, &request, deadline, &mut |object| {
-                    found.blocking_send(Ok(api::StreamedListObjectsResponse { object: object.to_string() })).is_ok()
+                    send(Ok(api::StreamedListObjectsResponse { object: object.to_string() }))
                 })
             });
             if let Err(refusal) = listed {
-                // A client that is gone needs no error.
-                found.blocking_send(Err(refusal.into())).unwrap_or_default();
+                // A client that is gone needs no error, and one that takes nothing gets none.
+                send(Err(refusal.into()));
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))

@@ -19,6 +19,7 @@ use crate::chunk::Chunk;
 use crate::identity::{Caller, Principal};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
+use crate::relationship::Relation;
 use crate::relationship::store::RelationshipStores;
 use crate::retrieval::request::RetrievalParts;
 use crate::retrieval::{
@@ -26,6 +27,9 @@ use crate::retrieval::{
     Retriever,
 };
 use crate::vector_store::{Query, VectorStore};
+
+/// Longest part of a question for a reason that is recorded before it was read.
+const ASKED_CHARACTERS_MAX: usize = 512;
 
 pub(super) struct RetrievalApi {
     retriever: Retriever,
@@ -161,6 +165,8 @@ impl RetrievalService for RetrievalApi {
             return Err(RetrievalError::Unsupported(text.to_owned()).into());
         };
         let relation = &self.retriever.config().relation;
+        // What was asked is in the record even if it is refused.
+        draft.request(AuditedRequest { about: asked_about(request.get_ref(), relation), ..AuditedRequest::default() });
         let read = Question::read(request.into_inner(), relation, self.vector_store.as_ref());
         let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
         let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
@@ -172,6 +178,19 @@ impl RetrievalService for RetrievalApi {
         draft.decision(Decision { model_id, staleness_ms: Some(0), ..Decision::default() });
         Ok(Response::new(explained))
     }
+}
+
+/// What a question for a reason is about, as it was asked: bounded, since nobody has looked at it yet.
+fn asked_about(request: &message::ExplainRequest, relation: &Relation) -> Option<String> {
+    let short = |text: &str| text.chars().take(ASKED_CHARACTERS_MAX).collect::<String>();
+    let target = match request.target.as_ref()? {
+        message::explain_request::Target::Chunk(chunk) => {
+            format!("{}/{}", short(&chunk.collection), short(&chunk.chunk_id))
+        }
+        message::explain_request::Target::Object(object) => short(object),
+    };
+    let relation = if request.relation.is_empty() { relation.as_str() } else { request.relation.as_str() };
+    Some(format!("{} {} {target}", short(&request.user), short(relation)))
 }
 
 /// The principal of a request, as [`authentication::principal`] tells it, and in the record.

@@ -4,7 +4,8 @@ use ragward::config::{ClaimTupleConfig, DelegationConfig, DelegationObject, Deta
 use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
 };
-use ragward::proto::retrieval::{Completion, RecheckRequest};
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{Completion, Hybrid, RecheckRequest, RetrieveRequest, Vector};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -78,6 +79,14 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
     }
     let status = seen(&world.running, "user:*", &token).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+
+    // The pipeline of one issuer names the users of that issuer only.
+    let named = World::start(|identity| identity.issuers[0].name = "corp".to_owned()).await;
+    let token = named.token("pipeline", scope, &[pipeline]);
+    assert_eq!(seen(&named.running, "user:corp/anne", &token).await.unwrap(), Vec::<String>::new());
+    for user in ["user:anne", "user:partner/anne", "user:corp-2/anne", "user:corp/"] {
+        assert_eq!(seen(&named.running, user, &token).await.unwrap_err().code(), Code::PermissionDenied, "{user}");
+    }
 }
 
 #[tokio::test]
@@ -311,6 +320,23 @@ async fn a_token_for_one_request_serves_one() {
     // Nor does another signature on the same id.
     for again in [&token, &world.token("anne", RETRIEVE, &[details, ("jti", json!("once"))])] {
         assert_eq!(seen(&world.running, "", again).await.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_one_query_takes_no_vector_beside_its_text() {
+    let world = World::start(|_| {}).await;
+    let digest = hex(ring::digest::digest(&ring::digest::SHA256, b"leave").as_ref());
+    let details = json!([{"type": "ragward_retrieval", "query_sha256": digest}]);
+    let token = world.token("anne", RETRIEVE, &[("authorization_details", details)]);
+    assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
+    let vector = Vector { values: vec![1.0] };
+    for query in
+        [Query::Hybrid(Hybrid { text: "leave".to_owned(), vector: Some(vector.clone()) }), Query::Vector(vector)]
+    {
+        let request = with_token(RetrieveRequest { query: Some(query), ..about_leave("") }, &token);
+        let status = world.running.client.retrieval().retrieve(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
     }
 }
 

@@ -91,7 +91,7 @@ fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
     let request = record.request.clone().unwrap_or_default();
     let decision = record.decision.clone().unwrap_or_default();
     let number = |number: Option<u64>| number.map(|number| number.to_string());
-    let chunk_ids = record.released.as_ref().map(|released| released.chunk_ids.join(" "));
+    let chunk_ids = record.released.as_ref().map(|released| json_cell(&released.chunk_ids));
     let cells: [Option<String>; CSV_HEADER.len()] = [
         Some(entry.seq.to_string()),
         Some(entry.time.clone()),
@@ -99,12 +99,12 @@ fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
         Some(record.code.clone()),
         record.refusal.clone(),
         principal.subject,
-        Some(principal.actors.join(" ")),
+        Some(json_cell(&principal.actors)),
         principal.client_id,
         principal.issuer,
         principal.asserted_by,
         principal.token_digest,
-        Some(principal.purposes.join(" ")),
+        Some(json_cell(&principal.purposes)),
         Some(request.collection),
         request.query_digest,
         decision.model_id,
@@ -117,6 +117,11 @@ fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
         chunk_ids,
     ];
     writeln!(target, "{}", cells.map(|cell| csv_cell(&cell.unwrap_or_default())).join(","))
+}
+
+/// Several names in one cell, as a JSON array: a chunk's id may hold any separator. Nothing where there are none.
+fn json_cell(names: &[String]) -> String {
+    if names.is_empty() { String::new() } else { serde_json::Value::from(names).to_string() }
 }
 
 /// A cell as RFC 4180 has it. One that a spreadsheet would take for a formula gets an apostrophe before it.
