@@ -28,7 +28,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
 
-use corpus::{COLLECTION, Corpus, Random};
+use corpus::{COLLECTION, Corpus, Dice};
 use plot::{Line, Point};
 use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
@@ -175,8 +175,8 @@ impl<'a> Bench<'a> {
 
     /// A share of the guards, picked evenly but without a pattern.
     fn scope(&self, share: f64) -> Scope {
-        let mut random = Random(3);
-        let positions = (0..self.table.guards.len() as u32).filter(|_| random.fraction() < share).collect();
+        let mut dice = Dice::new(3);
+        let positions = (0..self.table.guards.len() as u32).filter(|_| dice.fraction() < share).collect();
         Scope::Guards { table: self.table.clone(), positions }
     }
 

@@ -1,5 +1,5 @@
-//! The command line. Commands speak gRPC: to a server (`--server`), or to the same services inside this process over a
-//! data directory (`--data`).
+//! The command line. What asks a service speaks gRPC: to a server (`--server`), or to the same services inside this process
+//! over a data directory (`--data`). What a service does not do (models, single checks, files) uses the modules below directly.
 
 mod attach;
 mod audit;

@@ -1,5 +1,5 @@
 //! The configuration: defaults < TOML file < environment (`RAGWARD__SECTION__KEY`) < command-line flags. The only module
-//! that reads the environment.
+//! that reads the environment, but for `RAGWARD_CONFIG` and `RUST_LOG`, which `cli` takes before there is a configuration.
 
 mod audit;
 mod identity;

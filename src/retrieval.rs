@@ -1,16 +1,24 @@
 //! Retrieval: one request from its parts to permitted chunks. Search gives candidates, enforcement decides, and only
 //! then is text read.
 
+mod answer;
+mod hydrate;
 pub mod page;
 mod pass_rates;
 pub mod plan;
 pub mod request;
 mod retriever;
+mod search_round;
 mod stages;
 
+use std::future::Future;
+
+use tokio::time::{Instant, timeout_at};
+
+pub use answer::{Completion, PlanReport, Rechecked, Retrieval, Retrieved, Round};
 pub use page::Pages;
 pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
-pub use retriever::{Completion, PlanReport, Rechecked, Retrieval, Retrieved, Retriever, Round};
+pub use retriever::Retriever;
 pub use stages::StageTimes;
 
 use crate::authz::AuthzError;
@@ -94,5 +102,16 @@ impl RetrievalError {
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,
             Self::NotDetailed(_) => ErrorCode::PermissionDenied,
         }
+    }
+}
+
+/// A call of the vector store, under the deadline of the request.
+async fn within<T>(
+    deadline: Instant,
+    call: impl Future<Output = Result<T, VectorStoreError>>,
+) -> Result<T, RetrievalError> {
+    match timeout_at(deadline, call).await {
+        Ok(answer) => Ok(answer?),
+        Err(_elapsed) => Err(RetrievalError::DeadlineExceeded),
     }
 }

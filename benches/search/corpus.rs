@@ -1,7 +1,12 @@
 //! What is searched: vectors around centres, and texts.
 
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "../../tests/support/dice.rs"]
+mod dice;
+
 use std::path::Path;
 
+pub(crate) use dice::Dice;
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::relationship::Object;
@@ -25,8 +30,8 @@ pub(crate) fn chunk_id(number: usize) -> String {
 
 impl Corpus {
     pub(crate) fn new(chunks: usize) -> Self {
-        let mut random = Random(1);
-        let centres: Vec<f32> = (0..CENTRES * DIMENSION).map(|_| random.number()).collect();
+        let mut dice = Dice::new(1);
+        let centres: Vec<f32> = (0..CENTRES * DIMENSION).map(|_| dice.number()).collect();
         let mut vectors = vec![0.0; chunks * DIMENSION];
         vectors
             .par_chunks_mut(DIMENSION)
@@ -73,19 +78,19 @@ fn naive(vectors: &[f32], query: &[f32], documents: &[usize], per_document: usiz
 }
 
 fn around(centres: &[f32], seed: u64, vector: &mut [f32]) {
-    let mut random = Random(seed.wrapping_mul(0xd129_0d3b_3b2f_9d31));
-    let centre = random.below(CENTRES as u64) as usize;
+    let mut dice = Dice::new(seed.wrapping_mul(0xd129_0d3b_3b2f_9d31));
+    let centre = dice.below(CENTRES);
     for (x, centre) in vector.iter_mut().zip(&centres[centre * DIMENSION..]) {
-        *x = centre + SPREAD * random.number();
+        *x = centre + SPREAD * dice.number();
     }
 }
 
 /// Texts of words that are rarer the higher their number, ten to a document.
 pub(crate) fn made_up_texts(chunks: usize) -> Vec<Document> {
-    let mut random = Random(2);
+    let mut dice = Dice::new(2);
     let mut text = |number| {
         let words: Vec<String> =
-            (0..120).map(|_| format!("word{}", random.below(40_000) / (1 + random.below(200)))).collect();
+            (0..120).map(|_| format!("word{}", dice.below(40_000) / (1 + dice.below(200)))).collect();
         (number, words.join(" "), Vec::new())
     };
     (0..chunks / 10).map(|number| document(number, (0..10).map(|place| text(number * 10 + place)))).collect()
@@ -113,22 +118,7 @@ fn document(number: usize, chunks: impl Iterator<Item = (usize, String, Vec<f32>
     Document { chunks: chunks.map(chunk).collect(), id: id.clone(), title: String::new() }
 }
 
-/// The splitmix64 generator: the same numbers in every run.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
+impl Dice {
     /// From 0 to 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         f64::from(self.next() as u32) / f64::from(u32::MAX)

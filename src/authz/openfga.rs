@@ -18,6 +18,7 @@ use tonic::Request;
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope};
 use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
+use crate::config;
 
 mod changelog;
 mod list;
@@ -29,13 +30,6 @@ pub use changelog::{ChangelogWatch, watch};
 pub use source::OpenFgaSource;
 pub use store::{OpenFgaStore, OpenStoreError};
 
-/// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.
-pub const CHECKS_PER_CALL: usize = 50;
-/// The server's own limit on a request is 3 s unless it is configured otherwise.
-const TIMEOUT: Duration = Duration::from_secs(3);
-/// The server's own limits on a list, unless it is configured otherwise.
-const LIST_RESULTS_MAX: usize = 1_000;
-const LIST_DEADLINE: Duration = Duration::from_secs(3);
 /// Calls of one batch that run at the same time.
 const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// For how long the store's latest model, once looked up, is used before it is looked up again.
@@ -106,18 +100,19 @@ struct Server {
 }
 
 impl OpenFgaConfig {
-    /// The defaults for a store of the server at this address.
+    /// A store of the server at this address, with the numbers of a configuration that sets none.
     #[must_use]
     pub fn new(address: impl Into<String>, store: StoreSelector) -> Self {
+        let defaults = config::OpenFgaConfig::default();
         Self {
             address: address.into(),
             store,
             authorization_model_id: None,
             api_token: None,
-            checks_per_call: CHECKS_PER_CALL,
-            timeout: TIMEOUT,
-            list_results_max: LIST_RESULTS_MAX,
-            list_deadline: LIST_DEADLINE,
+            checks_per_call: defaults.checks_per_call,
+            timeout: Duration::from_millis(defaults.timeout_ms),
+            list_results_max: defaults.list_results_max,
+            list_deadline: Duration::from_millis(defaults.list_deadline_ms),
         }
     }
 }

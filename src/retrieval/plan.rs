@@ -109,6 +109,19 @@ pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
     Ok(Plan::SearchThenCheck(widening(unfiltered)))
 }
 
+/// The plan and the number of candidates of the round after one that found too little; `None` where a limit was reached.
+/// A search of everything gives way to one within the visible set where what was found, now in the situation, makes that pay.
+#[must_use]
+pub fn refill(plan: Plan, situation: &Situation, found: Found) -> Option<(Plan, usize)> {
+    if !plan.is_scoped()
+        && let Ok(better) = choose(situation)
+        && better.is_scoped()
+    {
+        return Some((better, better.widening().first()));
+    }
+    plan.widening().next(situation.top_k, found).map(|limit| (plan, limit))
+}
+
 /// The share of chunks that are permitted, as far as the situation tells: what was found weighs more than the share of
 /// guards, because guards have unequal numbers of chunks.
 #[must_use]
@@ -134,6 +147,15 @@ impl Plan {
             Self::VisibleSetSearch(_) => "visible_set_search",
             Self::ListThenSearch(_) => "list_then_search",
             Self::SearchThenCheck(_) => "search_then_check",
+        }
+    }
+
+    /// Whether it searches within the visible set.
+    #[must_use]
+    pub const fn is_scoped(&self) -> bool {
+        match self {
+            Self::VisibleSetSearch(_) | Self::ListThenSearch(_) => true,
+            Self::SearchThenCheck(_) => false,
         }
     }
 

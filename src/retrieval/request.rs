@@ -6,14 +6,9 @@ use std::num::NonZeroUsize;
 use crate::authz::Consistency;
 use crate::chunk::{ID_BYTES_MAX, Value};
 use crate::identity::Principal;
+use crate::vector_store::validation::{COLLECTION_BYTES_MAX, QUERY_BYTES_MAX, VECTOR_DIMENSION_MAX};
 use crate::vector_store::{Filter, Query};
 
-/// Longest collection name, in bytes.
-pub const COLLECTION_BYTES_MAX: usize = 128;
-/// Longest text query, in bytes: a long paragraph.
-pub const TEXT_BYTES_MAX: usize = 8_192;
-/// Longest vector of a query.
-pub const DIMENSION_MAX: usize = 4_096;
 /// Deepest nesting of a filter.
 pub const FILTER_DEPTH_MAX: usize = 8;
 /// Most nodes and values of a filter together.
@@ -243,15 +238,15 @@ pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>)
 fn check_text(field: &str, text: &str, violations: &mut Vec<FieldViolation>) {
     if text.trim().is_empty() {
         violations.push(FieldViolation::new(field, "is empty; ask for something"));
-    } else if text.len() > TEXT_BYTES_MAX {
-        let description = format!("has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len());
+    } else if text.len() > QUERY_BYTES_MAX {
+        let description = format!("has {} bytes, at most {QUERY_BYTES_MAX} are allowed", text.len());
         violations.push(FieldViolation::new(field, description));
     }
 }
 
 fn check_vector(field: &str, vector: &[f32], violations: &mut Vec<FieldViolation>) {
-    let description = if vector.is_empty() || vector.len() > DIMENSION_MAX {
-        format!("has {} values, must have 1 to {DIMENSION_MAX}", vector.len())
+    let description = if vector.is_empty() || vector.len() > VECTOR_DIMENSION_MAX {
+        format!("has {} values, must have 1 to {VECTOR_DIMENSION_MAX}", vector.len())
     } else if let Some(position) = vector.iter().position(|v| !v.is_finite()) {
         format!("value {position} is not a finite number")
     } else if vector.iter().all(|v| *v == 0.0) {

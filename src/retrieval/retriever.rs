@@ -1,28 +1,26 @@
 //! Carries a request out: plan, search, enforce, refill, hydrate.
 
-use std::collections::{HashMap, HashSet};
-use std::future::Future;
-use std::num::NonZeroUsize;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{Completion, Rechecked, Retrieval, Round};
+use super::hydrate::{Hydration, Wanted};
 use super::page::{self, Answered, Binding, Place};
 use super::pass_rates::{Key, PassRates};
-use super::plan::{self, Found, NoPlan, Plan, Situation};
+use super::plan::{self, NoPlan, Plan, Situation};
+use super::search_round::{Checked, SearchRound, first_search};
 use super::stages::{Stage, StageTimes};
-use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest};
+use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest, within};
 use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
-use crate::chunk::{Candidate, Chunk, Metadata, Value};
+use crate::chunk::Candidate;
 use crate::identity::Principal;
-use crate::identity::details::{Action, AuthorizationDetails, OneOf, RequestFacts};
-use crate::relationship::Object;
-use crate::vector_store::{
-    CollectionInfo, Filter, GuardTable, Narrowing, Query, Scope, Search, VectorStore, VectorStoreError,
-};
+use crate::identity::details::{Action, RequestFacts};
+use crate::vector_store::{CollectionInfo, GuardTable, Query, Scope, VectorStore};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -31,88 +29,6 @@ pub struct Retriever {
     vector_store: Arc<dyn VectorStore>,
     config: RetrievalConfig,
     pass_rates: Arc<PassRates>,
-}
-
-/// An answer: nothing that was not permitted is in it.
-#[derive(Debug)]
-pub struct Retrieval {
-    /// Best first, ties by id.
-    pub chunks: Vec<Retrieved>,
-    /// Why there are not more.
-    pub completion: Completion,
-    /// Whether these are certainly the best.
-    pub exact: bool,
-    /// Where the next page begins, if pages were asked for and there may be one.
-    pub next_page_token: Option<String>,
-    /// How it was searched. It counts what is withheld, so it is only for those who may know.
-    pub plan: PlanReport,
-    /// How far behind the authority the copy of its relationships was that was used, if one was.
-    pub replica_lag: Option<Duration>,
-    /// How long the stages took.
-    pub stages: StageTimes,
-}
-
-/// The answer to a re-check.
-#[derive(Debug)]
-pub struct Rechecked {
-    /// Those that exist and that the principal may still see, in the order asked.
-    pub candidates: Vec<Permitted<Candidate>>,
-    /// How many exist that it may not see. Only for those who may know.
-    pub withheld: usize,
-    /// How long the stages took.
-    pub stages: StageTimes,
-}
-
-/// How a retrieval was searched.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct PlanReport {
-    /// The estimated share of candidates that are permitted, before the first round.
-    pub estimate: Option<f64>,
-    /// In their order.
-    pub rounds: Vec<Round>,
-}
-
-/// One step of search and enforcement.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Round {
-    /// The plan; it may change from round to round.
-    pub plan: &'static str,
-    /// How many candidates were asked for.
-    pub limit: usize,
-    /// How many were found.
-    pub candidates: usize,
-    /// How many of these are permitted.
-    pub permitted: usize,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// One chunk of an answer.
-#[derive(Debug)]
-pub struct Retrieved {
-    /// The chunk.
-    pub chunk: Permitted<Chunk>,
-    /// Its score.
-    pub score: f32,
-}
-
-/// How many chunks of an answer.
-#[derive(Clone, Copy)]
-struct Wanted {
-    top_k: usize,
-    /// Of one document.
-    per_document_max: Option<NonZeroUsize>,
-}
-
-/// How a retrieval ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completion {
-    /// As many as were wanted.
-    Complete,
-    /// There are no more that the principal may see.
-    Exhausted,
-    /// A work limit was reached; there may be more.
-    Limited,
 }
 
 impl Retriever {
@@ -134,6 +50,7 @@ impl Retriever {
     /// When a backend fails, the deadline passes or the collection cannot be searched this way. Denial is not an error.
     pub async fn retrieve(&self, request: &RetrievalRequest, deadline: Instant) -> Result<Retrieval, RetrievalError> {
         let collection = request.collection.as_str();
+        let vector_store = self.vector_store.as_ref();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
         let top_k = top_k(request, principal);
         let binding = match &request.page {
@@ -141,9 +58,10 @@ impl Retriever {
             None => None,
         };
         let before = self.page_before(request, binding.as_ref())?;
-        let info = within(deadline, self.vector_store.collection(collection)).await?;
+        let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
+        let info = within(deadline, vector_store.collection(collection)).await?;
         check_query(request, &info)?;
-        let table = within(deadline, self.vector_store.guards(collection)).await?;
+        let table = within(deadline, vector_store.guards(collection)).await?;
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
@@ -151,7 +69,6 @@ impl Retriever {
         let mut stages = StageTimes::default();
         let visible = stages.measure(Stage::Authorize, known_visible_set(&enforcer, table.as_ref())).await?;
         let rate = self.rate_key(request);
-        let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
         let mut situation = Situation {
             top_k: top_k.saturating_add(returned),
             guards: table.as_ref().map(|table| count(&table.in_use)),
@@ -161,77 +78,50 @@ impl Retriever {
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
-        let mut answer = Retrieval {
-            chunks: Vec::new(),
-            completion: Completion::Limited,
-            exact: info.exact,
-            next_page_token: None,
-            plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
-            stages,
-            replica_lag,
-        };
-        let mut is_scoped = false;
+        let mut answer = Retrieval::begun(info.exact, plan::estimate(&situation), stages, replica_lag);
         loop {
             let started = Instant::now();
-            if !is_scoped && !matches!(plan, Plan::SearchThenCheck(_)) {
+            if plan.is_scoped() && matches!(search.scope, Scope::Everything) {
                 // A search that needs the visible set never falls back to everything.
                 let Some(table) = &table else { return Err(self.no_plan(request, NoPlan::GuardsUnknown)) };
-                let listing = visible_positions(plan, visible.as_ref(), &mut enforcer, table);
-                let positions = answer.stages.measure(Stage::Authorize, listing).await?;
-                search.scope = Scope::Guards { table: table.clone(), positions };
+                let scoping = visible_scope(plan, visible.as_ref(), &mut enforcer, table);
+                search.scope = answer.stages.measure(Stage::Authorize, scoping).await?;
                 // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
                 search.per_document_max = request.per_document_max;
-                is_scoped = true;
             }
-            let searching = within(deadline, self.vector_store.search(&search));
-            let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
-            check_candidates(&candidates, search.limit)?;
-            let exhausted = candidates.len() < search.limit;
-            page::skip_earlier(before.as_ref(), &mut candidates);
-            let all = candidates.len();
-            // Later rounds are there because chunks fell out that the store may have counted.
-            let counted = search.per_document_max.take().is_some();
-            let permitted = answer.stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
-            let found = Found { limit: search.limit, candidates: all, permitted: permitted.len() };
-            let [earlier, permitted] = page::split(before.as_ref(), permitted);
-            answer.plan.rounds.push(round(plan, found, started.elapsed()));
-            if !is_scoped {
+            let round = SearchRound { vector_store, search: &search, before: before.as_ref(), deadline };
+            let Checked { found, earlier, permitted, exhausted } = round.run(&mut enforcer, &mut answer.stages).await?;
+            answer.plan.rounds.push(Round::new(plan, found, started.elapsed()));
+            if !plan.is_scoped() {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
                 situation.pass_rate = found.pass_rate().or_else(|| self.pass_rates.get(&rate));
             }
             if enforcer.permits_nothing() {
-                answer.completion = Completion::Exhausted;
-                return Ok(answer);
+                return Ok(answer.ended(Completion::Exhausted));
             }
-            let next = plan.widening().next(situation.top_k, found);
-            let better = if is_scoped { None } else { better_plan(&situation) };
-            let may_go_on = !exhausted && (next.is_some() || better.is_some());
-            if permitted.len() >= top_k || !may_go_on {
+            // Later rounds are there because chunks fell out that the store may have counted.
+            let counted = search.per_document_max.take().is_some();
+            let refill = plan::refill(plan, &situation, found);
+            if permitted.len() >= top_k || exhausted || refill.is_none() {
                 page::check_unchanged(before.as_ref(), &earlier)?;
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-                let hydrating = self.hydrate(principal, collection, permitted, wanted, deadline);
+                let hydrating = Hydration { vector_store, collection, principal, deadline }.hydrate(permitted, wanted);
                 answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
-                // A chunk that fell out took a place of its document, so another one may be there for it.
-                let exhausted = exhausted && !(counted && answer.chunks.len() < all);
                 if answer.chunks.len() == top_k {
                     // As many as the token's details give is not as many as were wanted.
                     answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
                     answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, &earlier));
                     return Ok(answer);
                 }
-                if exhausted {
-                    answer.completion = Completion::Exhausted;
-                    return Ok(answer);
+                // A chunk that fell out took a place of its document, so another one may be there for it.
+                let may_be_others = counted && answer.chunks.len() < found.candidates;
+                if exhausted && !may_be_others {
+                    return Ok(answer.ended(Completion::Exhausted));
                 }
             }
-            match (better, next) {
-                (Some(better), _) => {
-                    plan = better;
-                    search.limit = plan.widening().first();
-                }
-                (None, Some(next)) => search.limit = next,
-                (None, None) => return Ok(answer),
-            }
+            let Some((next, limit)) = refill else { return Ok(answer.ended(Completion::Limited)) };
+            plan = next;
+            search.limit = limit;
         }
     }
 
@@ -262,7 +152,9 @@ impl Retriever {
             return Ok(rechecked(permitted, stages));
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
-        let hydrating = self.hydrate(principal, &request.collection, permitted, wanted, deadline);
+        let (vector_store, collection) = (self.vector_store.as_ref(), request.collection.as_str());
+        let hydration = Hydration { vector_store, collection, principal, deadline };
+        let hydrating = hydration.hydrate(permitted, wanted);
         let read = stages.measure(Stage::Hydrate, hydrating).await?;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
@@ -365,69 +257,6 @@ impl Retriever {
             },
         }
     }
-
-    /// Reads the texts of the best permitted candidates, as many as are wanted. One that is gone or has changed hands since
-    /// the search, or whose document has its number, is passed over, and the next one takes its place.
-    async fn hydrate(
-        &self,
-        principal: &Principal,
-        collection: &str,
-        permitted: Vec<Permitted<Candidate>>,
-        Wanted { top_k, per_document_max }: Wanted,
-        deadline: Instant,
-    ) -> Result<Vec<Retrieved>, RetrievalError> {
-        let mut ledger = principal.ledger();
-        let mut of_document: HashMap<String, usize> = HashMap::new();
-        let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k.min(permitted.len()));
-        let mut waiting = permitted.into_iter();
-        while hydrated.len() < top_k {
-            // Where many may fall out for their document, they are not read one at a time.
-            let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
-            let next: Vec<Permitted<Candidate>> = waiting.by_ref().take(reads).collect();
-            if next.is_empty() {
-                break;
-            }
-            let ids: Vec<String> = next.iter().map(|candidate| candidate.item().chunk_id.clone()).collect();
-            let chunks = within(deadline, self.vector_store.read(collection, &ids)).await?;
-            let mut by_id: HashMap<String, Chunk> = chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect();
-            for candidate in next {
-                if hydrated.len() == top_k {
-                    break;
-                }
-                let score = candidate.item().score;
-                let chunk = by_id.remove(&candidate.item().chunk_id);
-                let document_full = |chunk: &Chunk| {
-                    let chunks = of_document.get(&chunk.document_id).copied().unwrap_or_default();
-                    per_document_max.is_some_and(|max| chunks >= max.get())
-                };
-                let chunk = chunk.filter(|chunk| !document_full(chunk));
-                if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk, &mut ledger)) {
-                    *of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
-                    hydrated.push(Retrieved { chunk, score });
-                }
-            }
-        }
-        Ok(hydrated)
-    }
-}
-
-/// The caller's filter, and what the details of its token ask of a chunk's metadata: a hint, since each chunk is compared
-/// with the details again when it is read.
-fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Filter> {
-    let one_of = |OneOf { key, values }: &OneOf| Filter::OneOf {
-        key: key.clone(),
-        values: values.iter().cloned().map(Value::Text).collect(),
-    };
-    let Some(conditions) = principal.metadata_conditions() else { return filter.cloned() };
-    let of_details =
-        Filter::Any(conditions.iter().map(|list| Filter::All(list.iter().map(one_of).collect())).collect());
-    Some(Filter::All(filter.cloned().into_iter().chain([of_details]).collect()))
-}
-
-impl Narrowing for AuthorizationDetails {
-    fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
-        Self::admits(self, guard, metadata)
-    }
 }
 
 /// Whether scores depend on what else the principal may see: on its statistics (BM25), or on its ranks.
@@ -455,19 +284,6 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
     Ok(())
 }
 
-fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize) -> Search {
-    Search {
-        collection: request.collection.clone(),
-        query: request.query.clone(),
-        filter: narrowed_filter(request.filter.as_ref(), principal),
-        per_document_max: None,
-        scope: Scope::Everything,
-        narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
-        min_score: request.min_score,
-        limit,
-    }
-}
-
 async fn known_visible_set(
     enforcer: &Enforcer<'_>,
     table: Option<&GuardTable>,
@@ -478,17 +294,18 @@ async fn known_visible_set(
     }
 }
 
-/// The guards that a search within the visible set looks at.
-async fn visible_positions(
+/// What a search within the visible set looks at.
+async fn visible_scope(
     plan: Plan,
     known: Option<&RoaringBitmap>,
     enforcer: &mut Enforcer<'_>,
     table: &GuardTable,
-) -> Result<RoaringBitmap, RetrievalError> {
-    match (plan, known) {
-        (Plan::VisibleSetSearch(_), Some(visible)) => Ok(visible.clone()),
-        _ => Ok(enforcer.visible_set(&table.guards, &table.in_use).await?),
-    }
+) -> Result<Scope, RetrievalError> {
+    let positions = match (plan, known) {
+        (Plan::VisibleSetSearch(_), Some(visible)) => visible.clone(),
+        _ => enforcer.visible_set(&table.guards, &table.in_use).await?,
+    };
+    Ok(Scope::Guards { table: table.clone(), positions })
 }
 
 fn count(positions: &RoaringBitmap) -> usize {
@@ -501,49 +318,9 @@ fn top_k(request: &RetrievalRequest, principal: &Principal) -> usize {
     request.top_k.min(details_max)
 }
 
-/// Another plan for a request whose first ones found less than was expected.
-fn better_plan(situation: &Situation) -> Option<Plan> {
-    match plan::choose(situation) {
-        Ok(plan @ (Plan::VisibleSetSearch(_) | Plan::ListThenSearch(_))) => Some(plan),
-        Ok(Plan::SearchThenCheck(_)) | Err(NoPlan::GuardsUnknown | NoPlan::TooManyGuards(_)) => None,
-    }
-}
-
-fn round(plan: Plan, found: Found, took: Duration) -> Round {
-    let Found { limit, candidates, permitted } = found;
-    Round { plan: plan.name(), limit, candidates, permitted, took }
-}
-
 /// A clock before 1970 is as wrong as can be: then every token counts as made now.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-/// INVARIANT (fail closed): a search that gives more than was asked for, a chunk twice, or a score that cannot be ranked
-/// is no answer.
-fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), VectorStoreError> {
-    if candidates.len() > limit {
-        return Err(VectorStoreError::BadAnswer(format!("{} candidates for a limit of {limit}", candidates.len())));
-    }
-    if candidates.iter().any(|candidate| !candidate.score.is_finite()) {
-        return Err(VectorStoreError::BadAnswer("a score is not a finite number".to_owned()));
-    }
-    let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
-    if distinct.len() < candidates.len() {
-        return Err(VectorStoreError::BadAnswer("a chunk was found twice".to_owned()));
-    }
-    Ok(())
-}
-
-/// A call of the vector store, under the deadline of the request.
-async fn within<T>(
-    deadline: Instant,
-    call: impl Future<Output = Result<T, VectorStoreError>>,
-) -> Result<T, RetrievalError> {
-    match timeout_at(deadline, call).await {
-        Ok(answer) => Ok(answer?),
-        Err(_elapsed) => Err(RetrievalError::DeadlineExceeded),
-    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use tonic::{Code, Response, Status};
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::chunk::{Candidate, Chunk, Document};
+use crate::config;
 use crate::relationship::Object;
 
 mod attach;
@@ -39,18 +40,8 @@ pub use layout::{ForeignLayout, Layout};
 pub use path::{Path, PathError};
 pub use payload::point_id;
 
-/// The longest wait for one call unless configured otherwise.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// An answer holds at most some thousand chunks with their text.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// For how long what a collection holds is taken as known, unless configured otherwise.
-const OVERVIEW_AGE_MAX: Duration = Duration::from_secs(2);
-/// Guards of a collection that are listed, unless configured otherwise.
-const GUARDS_MAX: usize = 200_000;
-/// Guards of one filter, unless configured otherwise.
-const GUARDS_PER_FILTER_MAX: usize = 10_000;
-/// A scope of at most so many chunks is scanned, unless configured otherwise: some milliseconds.
-const SCANNED_CHUNKS_MAX: u64 = 20_000;
 
 /// Where Qdrant is and how to search it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,20 +95,21 @@ pub struct QdrantStore {
 }
 
 impl QdrantConfig {
-    /// The defaults for a server at this address.
+    /// A server at this address, with the numbers of a configuration that sets none.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
+        let defaults = config::QdrantConfig::default();
         Self {
             url: url.into(),
             api_key: None,
-            timeout: TIMEOUT,
+            timeout: Duration::from_millis(defaults.timeout_ms),
             vector_name: None,
-            exact: false,
-            scanned_chunks_max: SCANNED_CHUNKS_MAX,
+            exact: defaults.exact,
+            scanned_chunks_max: defaults.scanned_chunks_max,
             read_consistency: None,
-            overview_age_max: OVERVIEW_AGE_MAX,
-            guards_max: GUARDS_MAX,
-            guards_per_filter_max: GUARDS_PER_FILTER_MAX,
+            overview_age_max: Duration::from_millis(defaults.overview_age_max_ms),
+            guards_max: defaults.guards_max,
+            guards_per_filter_max: defaults.guards_per_filter_max,
             layouts: BTreeMap::new(),
         }
     }

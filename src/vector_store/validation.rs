@@ -7,8 +7,8 @@ use super::{Query, VectorStoreError};
 use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
 use crate::relationship::tuple::shown;
 
-/// Longest collection name, in bytes. Qdrant's limit.
-pub const COLLECTION_BYTES_MAX: usize = 255;
+/// Longest collection name, in bytes. Qdrant would take 255.
+pub const COLLECTION_BYTES_MAX: usize = 128;
 /// Most chunks of one document: it is replaced in one transaction.
 pub const CHUNKS_PER_DOCUMENT_MAX: usize = 10_000;
 /// Longest text of one chunk, in bytes: a chunk goes into a prompt whole.
@@ -21,7 +21,7 @@ pub const METADATA_KEYS_MAX: usize = 64;
 pub const METADATA_BYTES_MAX: usize = 16_384;
 /// Longest vector. The widest embeddings in common use have 4,096.
 pub const VECTOR_DIMENSION_MAX: usize = 4_096;
-/// Longest text query, in bytes.
+/// Longest text query, in bytes: a long paragraph.
 pub const QUERY_BYTES_MAX: usize = 8_192;
 /// Most different words of a text query: each costs a walk over its occurrences.
 pub const QUERY_TERMS_MAX: usize = 256;

@@ -13,10 +13,11 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use crate::chunk::Metadata;
+use crate::chunk::{Chunk, Metadata};
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
+use crate::vector_store::{Search, VectorStoreError};
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {

@@ -1,0 +1,78 @@
+//! Reads the texts of permitted chunks, and of no others.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+
+use tokio::time::Instant;
+
+use super::answer::Retrieved;
+use super::{RetrievalError, within};
+use crate::authz::enforce::Permitted;
+use crate::chunk::{Candidate, Chunk};
+use crate::identity::Principal;
+use crate::vector_store::VectorStore;
+
+/// How many chunks of an answer.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) top_k: usize,
+    /// Of one document.
+    pub(super) per_document_max: Option<NonZeroUsize>,
+}
+
+/// Where chunks are read, for whom, and until when.
+#[derive(Clone, Copy)]
+pub(super) struct Hydration<'a> {
+    pub(super) vector_store: &'a dyn VectorStore,
+    pub(super) collection: &'a str,
+    pub(super) principal: &'a Principal,
+    pub(super) deadline: Instant,
+}
+
+impl Hydration<'_> {
+    /// The best of the candidates with their texts, as many as are wanted. One that is gone or has changed hands since the
+    /// search, or whose document has its number, is passed over, and the next one takes its place.
+    pub(super) async fn hydrate(
+        self,
+        permitted: Vec<Permitted<Candidate>>,
+        Wanted { top_k, per_document_max }: Wanted,
+    ) -> Result<Vec<Retrieved>, RetrievalError> {
+        let mut ledger = self.principal.ledger();
+        let mut of_document: HashMap<String, usize> = HashMap::new();
+        let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k.min(permitted.len()));
+        let mut waiting = permitted.into_iter();
+        while hydrated.len() < top_k {
+            // Where many may fall out for their document, they are not read one at a time.
+            let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
+            let next: Vec<Permitted<Candidate>> = waiting.by_ref().take(reads).collect();
+            if next.is_empty() {
+                break;
+            }
+            let mut by_id = self.read(&next).await?;
+            for candidate in next {
+                if hydrated.len() == top_k {
+                    break;
+                }
+                let score = candidate.item().score;
+                let chunk = by_id.remove(&candidate.item().chunk_id);
+                let document_full = |chunk: &Chunk| {
+                    let chunks = of_document.get(&chunk.document_id).copied().unwrap_or_default();
+                    per_document_max.is_some_and(|max| chunks >= max.get())
+                };
+                let chunk = chunk.filter(|chunk| !document_full(chunk));
+                if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk, &mut ledger)) {
+                    *of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
+                    hydrated.push(Retrieved { chunk, score });
+                }
+            }
+        }
+        Ok(hydrated)
+    }
+
+    /// What the store has of them, by id.
+    async fn read(self, candidates: &[Permitted<Candidate>]) -> Result<HashMap<String, Chunk>, RetrievalError> {
+        let ids: Vec<String> = candidates.iter().map(|candidate| candidate.item().chunk_id.clone()).collect();
+        let chunks = within(self.deadline, self.vector_store.read(self.collection, &ids)).await?;
+        Ok(chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect())
+    }
+}

@@ -1,0 +1,107 @@
+//! One round of a retrieval: a search, and the enforcement of what it found.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::page::{self, Place};
+use super::plan::Found;
+use super::stages::{Stage, StageTimes};
+use super::{RetrievalError, RetrievalRequest, within};
+use crate::authz::enforce::{Enforcer, Permitted};
+use crate::chunk::{Candidate, Metadata, Value};
+use crate::identity::Principal;
+use crate::identity::details::{AuthorizationDetails, OneOf};
+use crate::relationship::Object;
+use crate::vector_store::{Filter, Narrowing, Scope, Search, VectorStore, VectorStoreError};
+
+/// A search, and what is needed to carry it out.
+pub(super) struct SearchRound<'a> {
+    pub(super) vector_store: &'a dyn VectorStore,
+    pub(super) search: &'a Search,
+    /// Where the page before ended.
+    pub(super) before: Option<&'a Place>,
+    pub(super) deadline: Instant,
+}
+
+/// What a round found.
+pub(super) struct Checked {
+    pub(super) found: Found,
+    /// Permitted, and on a page before.
+    pub(super) earlier: Vec<Permitted<Candidate>>,
+    /// Permitted, best first.
+    pub(super) permitted: Vec<Permitted<Candidate>>,
+    /// Whether a wider search would find no more.
+    pub(super) exhausted: bool,
+}
+
+impl SearchRound<'_> {
+    /// Searches and checks.
+    pub(super) async fn run(
+        self,
+        enforcer: &mut Enforcer<'_>,
+        stages: &mut StageTimes,
+    ) -> Result<Checked, RetrievalError> {
+        let limit = self.search.limit;
+        let searching = within(self.deadline, self.vector_store.search(self.search));
+        let mut candidates = stages.measure(Stage::Search, searching).await?;
+        check_candidates(&candidates, limit)?;
+        let exhausted = candidates.len() < limit;
+        page::skip_earlier(self.before, &mut candidates);
+        let all = candidates.len();
+        let permitted = stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
+        let found = Found { limit, candidates: all, permitted: permitted.len() };
+        let [earlier, permitted] = page::split(self.before, permitted);
+        Ok(Checked { found, earlier, permitted, exhausted })
+    }
+}
+
+/// INVARIANT (fail closed): a search that gives more than was asked for, a chunk twice, or a score that cannot be ranked
+/// is no answer.
+fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), VectorStoreError> {
+    if candidates.len() > limit {
+        return Err(VectorStoreError::BadAnswer(format!("{} candidates for a limit of {limit}", candidates.len())));
+    }
+    if candidates.iter().any(|candidate| !candidate.score.is_finite()) {
+        return Err(VectorStoreError::BadAnswer("a score is not a finite number".to_owned()));
+    }
+    let distinct: HashSet<&str> = candidates.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
+    if distinct.len() < candidates.len() {
+        return Err(VectorStoreError::BadAnswer("a chunk was found twice".to_owned()));
+    }
+    Ok(())
+}
+
+/// The search of a request over everything.
+pub(super) fn first_search(request: &RetrievalRequest, principal: &Principal, limit: usize) -> Search {
+    Search {
+        collection: request.collection.clone(),
+        query: request.query.clone(),
+        filter: narrowed_filter(request.filter.as_ref(), principal),
+        per_document_max: None,
+        scope: Scope::Everything,
+        narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
+        min_score: request.min_score,
+        limit,
+    }
+}
+
+/// The caller's filter, and what the details of its token ask of a chunk's metadata: a hint, since each chunk is compared
+/// with the details again when it is read.
+fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Filter> {
+    let one_of = |OneOf { key, values }: &OneOf| Filter::OneOf {
+        key: key.clone(),
+        values: values.iter().cloned().map(Value::Text).collect(),
+    };
+    let Some(conditions) = principal.metadata_conditions() else { return filter.cloned() };
+    let of_details =
+        Filter::Any(conditions.iter().map(|list| Filter::All(list.iter().map(one_of).collect())).collect());
+    Some(Filter::All(filter.cloned().into_iter().chain([of_details]).collect()))
+}
+
+impl Narrowing for AuthorizationDetails {
+    fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
+        Self::admits(self, guard, metadata)
+    }
+}
