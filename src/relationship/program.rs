@@ -1,9 +1,11 @@
 //! A valid model in the form that the evaluator runs: every name is a number, and what a relation may hold is a table.
 
+mod dependencies;
 pub(super) mod weights;
 
 use std::collections::HashMap;
 
+use self::dependencies::Dependencies;
 use self::weights::Weights;
 use super::condition::{CompileError, CompiledCondition, ConditionError};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
@@ -190,7 +192,7 @@ impl Program {
         }
         program.relations = relations;
         program.link_dependents();
-        program.weights = Weights::of(&program);
+        program.weights = Weights::of(&program, &Dependencies::of(&program));
         Ok(program)
     }
 
