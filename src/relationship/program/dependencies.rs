@@ -108,6 +108,24 @@ impl Dependencies {
         }
         components
     }
+
+    /// By relation: the number of its component, where the relations of that depend on each other and nothing but `or` is
+    /// between them.
+    pub(super) fn recursions(&self) -> Vec<Option<u32>> {
+        let mut recursions = vec![None; self.edges.len()];
+        for (number, members) in (0..).zip(self.components()) {
+            let inner = self.within(&members);
+            if inner.is_empty() || inner.iter().any(|edge| edge.through_operator) {
+                continue;
+            }
+            for member in members {
+                if let Some(recursion) = recursions.get_mut(member.index()) {
+                    *recursion = Some(number);
+                }
+            }
+        }
+        recursions
+    }
 }
 
 fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
