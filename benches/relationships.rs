@@ -184,7 +184,7 @@ fn candidates(world: &World, snapshot: &Snapshot, authorizer: &EmbeddedAuthorize
     println!("{CANDIDATES} candidates of one user, {ASKERS} users, {share} % allowed");
     for (name, mut times) in [
         ("  a batch of the authorizer, first of its user", first),
-        ("  the same again (nothing is kept in between)", again),
+        ("  the same again (what the user is in is kept)", again),
         ("  baseline: checks that share one evaluation", together),
         ("  baseline: nothing shared between checks", apart),
         ("  the whole visible set, for comparison", whole),

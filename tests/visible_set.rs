@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::authz::embedded::EmbeddedAuthorizer;
-use ragward::authz::{Authorizer, Consistency, VisibleSetQuery};
+use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::relationship::snapshot::Snapshot;
 use ragward::relationship::store::{OnConflict, RelationshipStores, TupleWrite};
 use ragward::relationship::validate::ValidModel;
@@ -192,6 +192,31 @@ async fn asked(authorizer: &EmbeddedAuthorizer, query: &VisibleSetQuery) -> BTre
     set.iter().map(|position| query.guards[usize::try_from(position).expect("few")].to_string()).collect()
 }
 
+/// So many checks that are alike are decided together.
+const TOGETHER: usize = 64;
+
+/// On which guards of a type checks allow a user a relation, asked often enough to be decided together.
+async fn checked(
+    authorizer: &EmbeddedAuthorizer,
+    user: &str,
+    (relation, type_name): (&Relation, &TypeName),
+    guards: &[Object],
+) -> BTreeSet<String> {
+    let user = Object::parse(user).expect("an object");
+    let of_type: Vec<&Object> = guards.iter().filter(|guard| guard.type_name() == type_name.as_str()).collect();
+    let objects = of_type.iter().cycle().take(if of_type.is_empty() { 0 } else { TOGETHER.max(of_type.len()) });
+    let check = |object: &&Object| Check { user: user.clone(), relation: relation.clone(), object: (*object).clone() };
+    let batch = CheckBatch {
+        checks: objects.map(check).collect(),
+        contextual: Arc::default(),
+        consistency: Consistency::default(),
+        deadline: Instant::now() + Duration::from_mins(5),
+    };
+    let answers = authorizer.check(&batch).await.expect("decided");
+    let allowed = answers.into_iter().filter(|answer| answer.allowed);
+    allowed.map(|answer| batch.checks[answer.position].object.to_string()).collect()
+}
+
 /// Questions between writes, repeated so that what is kept from before is used and must be dropped.
 #[tokio::test]
 async fn a_write_counts_at_once() {
@@ -242,6 +267,15 @@ async fn a_write_counts_at_once() {
                 let plain = asked(&authorizer, &query(user, &relation, &guards, Contextual::default())).await;
                 let again = asked(&authorizer, &query(user, &relation, &guards, Contextual::default())).await;
                 assert_eq!(plain, again, "seed {seed}, round {round}: {user} {relation} {type_name}");
+                let of_type = |guard: &&String| guard.split(':').next() == Some(type_name.as_str());
+                let of_type: BTreeSet<String> = plain.iter().filter(of_type).cloned().collect();
+                for _ in 0..2 {
+                    let together = checked(&authorizer, user, (&relation, &type_name), &guards).await;
+                    assert_eq!(
+                        together, of_type,
+                        "seed {seed}, round {round}: {user} {relation} {type_name}, together"
+                    );
+                }
                 if world.model.conditions.is_empty() {
                     assert_eq!(plain, expected, "seed {seed}, round {round}: {user} {relation} {type_name}");
                 }

@@ -1,6 +1,8 @@
 //! The authorizer of the embedded engine: Ragward's own evaluator over the relationships in the data directory.
 
 mod guard_positions;
+mod kept;
+mod reaches;
 #[cfg(test)]
 mod tests;
 mod visible_sets;
@@ -12,6 +14,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
+use self::reaches::Reaches;
 use self::visible_sets::VisibleSets;
 use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, VisibleSetQuery};
 use crate::relationship::evaluator::{CheckError, Evaluation};
@@ -33,13 +36,14 @@ const INLINE_INTERRUPTS_MAX: u32 = 2;
 pub struct EmbeddedAuthorizer {
     stores: RelationshipStores,
     visible_sets: Arc<VisibleSets>,
+    reaches: Arc<Reaches>,
 }
 
 impl EmbeddedAuthorizer {
     /// An authorizer that decides from the default store's current state.
     #[must_use]
     pub fn new(stores: RelationshipStores) -> Self {
-        Self { stores, visible_sets: Arc::default() }
+        Self { stores, visible_sets: Arc::default(), reaches: Arc::default() }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
@@ -62,19 +66,21 @@ impl Authorizer for EmbeddedAuthorizer {
             return Err(AuthzError::DeadlineExceeded);
         }
         let snapshot = for_request(&snapshot, &batch.contextual)?;
+        // What rests on what one request adds is of no use to another.
+        let reaches = batch.contextual.is_empty().then(|| Arc::clone(&self.reaches));
         if batch.checks.len() <= INLINE_CHECKS_MAX {
             let mut interrupts = 0;
             let mut may_go_on = || {
                 interrupts += 1;
                 interrupts <= INLINE_INTERRUPTS_MAX && Instant::now() < deadline
             };
-            match decide(&snapshot, &batch.checks, &mut may_go_on) {
+            match decide((&snapshot, reaches.as_deref()), &batch.checks, &mut may_go_on) {
                 Err(AuthzError::DeadlineExceeded) if Instant::now() < deadline => {}
                 decided => return decided,
             }
         }
         let checks = batch.checks.clone();
-        let deciding = move || decide(&snapshot, &checks, &mut || Instant::now() < deadline);
+        let deciding = move || decide((&snapshot, reaches.as_deref()), &checks, &mut || Instant::now() < deadline);
         let decided = tokio::task::spawn_blocking(deciding).await;
         decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}"))))
     }
@@ -120,7 +126,7 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
 
 /// Answers every check; users one after another, so that what is found out for one check serves the next.
 fn decide(
-    snapshot: &Snapshot,
+    (snapshot, reaches): (&Arc<Snapshot>, Option<&Reaches>),
     checks: &[Check],
     may_go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Vec<Answer>, AuthzError> {
@@ -142,7 +148,7 @@ fn decide(
         };
         for alike in checks {
             if alike.len() >= TOGETHER_MIN
-                && let Some(decided) = decide_together(snapshot, &user, alike, may_go_on)?
+                && let Some(decided) = decide_together((snapshot, reaches), &user, alike, may_go_on)?
             {
                 answers.extend(decided);
                 continue;
@@ -166,7 +172,7 @@ fn are_alike(a: &Check, b: &Check) -> bool {
 
 /// Answers checks that are alike from the user outwards; `None` where each is better decided by itself.
 fn decide_together(
-    snapshot: &Snapshot,
+    (snapshot, reaches): (&Arc<Snapshot>, Option<&Reaches>),
     user: &User,
     checks: &[Numbered<'_>],
     may_go_on: &mut dyn FnMut() -> bool,
@@ -176,7 +182,11 @@ fn decide_together(
     let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
     let numbers: Vec<Option<u32>> = checks.iter().map(|(_, check)| snapshot.object_number(&check.object)).collect();
     let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
-    let visible = match snapshot.visible_among(user, relation, &type_name, &objects, may_go_on) {
+    let visible = match reaches {
+        Some(reaches) => reaches.visible_among(snapshot, (user, relation, &type_name), &objects, may_go_on),
+        None => snapshot.visible_among(user, relation, &type_name, &objects, may_go_on),
+    };
+    let visible = match visible {
         Ok(Some(visible)) => visible,
         Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
         // By itself, each says what is wrong with it.

@@ -16,6 +16,7 @@ mod frame;
 mod levels;
 mod memo;
 mod outcome;
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +29,7 @@ pub(super) use self::levels::{OWN_END, ToLast, below};
 use self::memo::Memo;
 use self::outcome::Outcome;
 pub(super) use self::outcome::Verdict;
+use self::search::Recursion;
 use super::condition::ConditionError;
 use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
 use super::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
@@ -84,6 +86,8 @@ pub struct Evaluation<'a> {
     reachable: Vec<bool>,
     memo: Memo,
     frames: Vec<Frame<'a>>,
+    /// Those that are being worked on, each below the one before.
+    recursions: Vec<Recursion>,
     /// By relation, what [`Evaluation::is_named_in`] found.
     named_in: Vec<(RelationId, bool)>,
     /// How many relations are being worked on.
@@ -144,6 +148,7 @@ impl<'a> Evaluation<'a> {
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
+            recursions: Vec::new(),
             named_in: Vec::new(),
             path_length: 0,
             steps: 0,
@@ -256,18 +261,23 @@ impl<'a> Evaluation<'a> {
                 // No frame is left only when there is an answer; without one, nothing is allowed.
                 return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
             };
+            let decided = answer.take().is_some_and(|answer| frame.take(answer));
             let of = frame.node.relation;
-            let decided = answer.take().is_some_and(|answer| frame.take(answer, self.purpose));
-            let next = if decided { None } else { frame.next() };
+            let next = match &mut frame.task {
+                _ if decided => None,
+                Task::Search { down } => search::next(&mut self.recursions, self.program, frame.remaining, down),
+                Task::Relation { .. } | Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.next(),
+            };
             answer = match next {
                 Some(Part::Expression(expression, node, remaining)) => {
                     self.expression(expression, node, remaining, go_on)
                 }
                 Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
-                Some(Part::TooDeep) => {
+                Some(Part::TooDeep) if self.is_searching() => {
                     let verdict = self.beyond_levels(of);
                     Some(Outcome { verdict, ..Outcome::TOO_DEEP })
                 }
+                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
                 None => self.finish(),
             };
         }
@@ -303,9 +313,13 @@ impl<'a> Evaluation<'a> {
         {
             return Some(outcome);
         }
-        if let Some(known) = self.memo.recall(node, remaining) {
-            return Some(self.least(node.relation, known));
+        if let Some(found) = self.found_by_search(node, remaining) {
+            return Some(found);
         }
+        if let Some(known) = self.memo.recall(node, remaining) {
+            return Some(known);
+        }
+        self.enter_recursion(node.relation);
         let position = self.path_length;
         self.path_length += 1;
         let mark = self.memo.enter(node, position);
@@ -492,26 +506,38 @@ impl<'a> Evaluation<'a> {
         if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
     }
 
-    /// Takes the last frame off and gives its answer.
+    /// Takes the last frame off and gives its answer, if it is one.
     fn finish(&mut self) -> Option<Outcome> {
         let frame = self.frames.pop()?;
-        Some(match frame.task {
+        match frame.task {
             Task::Relation { position, mark, .. } => {
+                if self.is_to_be_searched(frame.node.relation, frame.so_far) {
+                    self.frames.push(frame);
+                    self.begin_search();
+                    return None;
+                }
+                self.leave_recursion();
                 self.path_length = position;
-                let outcome = self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark);
-                self.least(frame.node.relation, outcome)
+                Some(self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark))
             }
-            Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.so_far,
-        })
+            Task::Search { .. } => Some(self.end_search(&frame)),
+            Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => Some(frame.so_far),
+        }
     }
 
     fn give_up(&mut self) {
-        for frame in self.frames.drain(..) {
+        self.drop_frames(0);
+        self.memo.forget(0);
+        self.recursions.clear();
+        self.path_length = 0;
+    }
+
+    /// Drops the frames from a position on.
+    fn drop_frames(&mut self, from: usize) {
+        for frame in self.frames.drain(from..) {
             if let Task::Relation { .. } = frame.task {
                 self.memo.leave(frame.node);
             }
         }
-        self.memo.forget(0);
-        self.path_length = 0;
     }
 }

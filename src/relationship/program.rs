@@ -1,9 +1,11 @@
 //! A valid model in the form that the evaluator runs: every name is a number, and what a relation may hold is a table.
 
+mod dependencies;
 pub(super) mod weights;
 
 use std::collections::HashMap;
 
+use self::dependencies::Dependencies;
 use self::weights::Weights;
 use super::condition::{CompileError, CompiledCondition, ConditionError};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
@@ -73,6 +75,8 @@ pub(super) struct Program {
     condition_ids: HashMap<String, ConditionId>,
     conditions: Vec<CompiledCondition>,
     weights: Option<Weights>,
+    /// By relation.
+    recursions: Vec<Option<u32>>,
 }
 
 /// A tuple that a model admits, with its names resolved.
@@ -190,7 +194,9 @@ impl Program {
         }
         program.relations = relations;
         program.link_dependents();
-        program.weights = Weights::of(&program);
+        let dependencies = Dependencies::of(&program);
+        program.weights = Weights::of(&program, &dependencies);
+        program.recursions = dependencies.recursions();
         Ok(program)
     }
 
@@ -262,6 +268,11 @@ impl Program {
     /// `None` where `OpenFGA` has none, either.
     pub(super) fn weights(&self) -> Option<&Weights> {
         self.weights.as_ref()
+    }
+
+    /// The number that relations have in common which depend on each other, and be it one on itself, through `or` alone.
+    pub(super) fn recursion(&self, relation: RelationId) -> Option<u32> {
+        self.recursions.get(relation.index()).copied().flatten()
     }
 
     pub(super) fn condition(&self, condition: ConditionId) -> Option<&CompiledCondition> {

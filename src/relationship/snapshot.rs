@@ -3,7 +3,7 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
@@ -12,10 +12,10 @@ use super::evaluator::expansion::Expansion;
 use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, candidates};
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
-use super::program::MisfitTuple;
+use super::program::{MisfitTuple, RelationId};
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
-use super::visible_set::{Question, VisibleSet};
+use super::visible_set::{Inner, Question, VisibleSet};
 
 /// Which users a list is about: the objects of a type, or the usersets of a type's relation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,26 @@ impl Numbering {
     #[must_use]
     pub fn common(&self) -> Option<u32> {
         self.common
+    }
+}
+
+/// What a user holds in one state, apart from the objects that a relation is asked of: of groups and folders. It holds for
+/// that state alone.
+#[derive(Debug)]
+pub struct Reach {
+    /// Whose allocation no other state gets meanwhile.
+    index: Weak<Index>,
+    context: Arc<Map<String, Value>>,
+    user: User,
+    relation: RelationId,
+    inner: Inner,
+}
+
+impl Reach {
+    /// How many bytes it takes, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size_of::<Self>() + self.inner.size()
     }
 }
 
@@ -262,7 +282,50 @@ impl Snapshot {
         objects: &RoaringBitmap,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<VisibleSet>, CheckError> {
-        self.question(user, relation, type_name)?.visible_among(objects, go_on)
+        match self.reach(user, relation, type_name, objects.len(), go_on)? {
+            Some(reach) => self.visible_by_reach(&reach, objects, go_on),
+            None => Ok(None),
+        }
+    }
+
+    /// What the user holds apart from so many objects that are asked about, for [`Self::visible_by_reach`]; `None` where a
+    /// check of each is likely to cost less.
+    ///
+    /// # Errors
+    /// As [`Self::visible_set`].
+    pub fn reach(
+        &self,
+        user: &User,
+        relation: &Relation,
+        type_name: &TypeName,
+        objects: u64,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Reach>, CheckError> {
+        let question = self.question(user, relation, type_name)?;
+        let (index, context) = (Arc::downgrade(&self.index), Arc::clone(&self.context));
+        let (user, relation) = (user.clone(), question.relation);
+        let inner = question.inner(objects, go_on)?;
+        Ok(inner.map(|inner| Reach { index, context, user, relation, inner }))
+    }
+
+    /// As [`Self::visible_among`], about the user and relation of a reach that was found before. `None` also where that was
+    /// found in another state.
+    ///
+    /// # Errors
+    /// As [`Self::visible_set`].
+    pub fn visible_by_reach(
+        &self,
+        reach: &Reach,
+        objects: &RoaringBitmap,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<VisibleSet>, CheckError> {
+        let Reach { index, context, user, relation, inner } = reach;
+        let is_of_this = std::ptr::eq(index.as_ptr(), Arc::as_ptr(&self.index)) && Arc::ptr_eq(context, &self.context);
+        if !is_of_this {
+            return Ok(None);
+        }
+        let question = self.question_by_number(user, *relation);
+        question.visible_among(inner, objects, go_on)
     }
 
     /// At least and at most so many objects are in the visible set, without following tuples: exact where only direct ones
@@ -309,9 +372,12 @@ impl Snapshot {
         relation: &Relation,
         type_name: &TypeName,
     ) -> Result<Question<'a>, CheckError> {
-        let program = self.model.program();
-        let relation = program.relation_id(type_name.as_str(), relation.as_str())?;
-        Ok(Question { program, index: &self.index, context: &self.context, user, relation })
+        let relation = self.model.program().relation_id(type_name.as_str(), relation.as_str())?;
+        Ok(self.question_by_number(user, relation))
+    }
+
+    fn question_by_number<'a>(&'a self, user: &'a User, relation: RelationId) -> Question<'a> {
+        Question { program: self.model.program(), index: &self.index, context: &self.context, user, relation }
     }
 
     /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the

@@ -8,11 +8,14 @@
 //! set is all that is needed, as without `but not`, nothing is asked.
 //!
 //! Where only some objects are asked about, such as the candidates of a search, the relations that count for nothing else
-//! are not followed to every object: the tuples about each candidate are held against what was found of the rest.
+//! are not followed to every object: the tuples about each candidate are held against what was found of the rest
+//! (`among`).
 //!
 //! One difference remains, and it grants nothing that is not held: a check that gives up after
 //! [`STEPS_MAX`](super::evaluator::STEPS_MAX) steps is not repeated for an object that is certain.
 
+mod among;
+mod denial;
 mod graph;
 mod spread;
 #[cfg(test)]
@@ -21,10 +24,11 @@ mod tests;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
+use self::among::Among;
 use self::graph::Graph;
-use self::spread::{Candidates, Rule, Spreading};
+use self::spread::{Extent, Rule, Spread, Spreading};
 use super::evaluator::{CheckError, Evaluation};
-use super::index::{Index, Node, ObjectId, Subject};
+use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use super::program::{Program, RelationId, ResolvedUser};
 use super::tuple::User;
 
@@ -60,6 +64,21 @@ pub struct VisibleSet {
     pub failure: Option<(u32, CheckError)>,
 }
 
+/// What a user holds of the relations that are not outermost: of groups and folders, where documents are asked about.
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    possible: Spread,
+    /// `None` where it is the same.
+    certain: Option<Spread>,
+}
+
+impl Inner {
+    /// How many bytes it takes, about.
+    pub(super) fn size(&self) -> usize {
+        self.possible.size() + self.certain.as_ref().map_or(0, Spread::size)
+    }
+}
+
 /// The user who asks, by number.
 #[derive(Clone, Copy)]
 enum Asker {
@@ -74,31 +93,50 @@ impl<'a> Question<'a> {
     /// # Errors
     /// When the model does not know the user's type or relation, or `go_on` said to stop.
     pub(super) fn bounds(self, go_on: &mut dyn FnMut() -> bool) -> Result<Bounds, CheckError> {
-        self.bounds_among(None, go_on)
+        let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Bounds::default()) };
+        let named_for_asker = graph.named_for(self.program, &self.program.user(self.user)?);
+        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), Extent::All, go_on);
+        let possible = spreading.run(Rule::Possible)?;
+        if !graph.subtracts && !possible.is_deep() && !possible.has_failed {
+            return Ok(Bounds { certain: possible.into_held(Graph::TARGET), undecided: RoaringBitmap::new() });
+        }
+        let certain = spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET);
+        let undecided = possible.into_held(Graph::TARGET) - &certain;
+        Ok(Bounds { certain, undecided })
     }
 
-    fn bounds_among(
-        self,
-        candidates: Option<&Candidates<'_>>,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Bounds, CheckError> {
-        let resolved = self.program.user(self.user)?;
-        let Some(asker) = self.asker(&resolved) else { return Ok(Bounds::default()) };
-        let reachable = self.program.reachable_from(&resolved);
-        let Some(graph) = Graph::new(self.program, self.relation, &reachable) else { return Ok(Bounds::default()) };
-        let named_for_asker = graph.named_for(self.program, &resolved);
-        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), candidates, go_on);
-        let possible = spreading.run(Rule::Possible)?;
-        let among = |held: RoaringBitmap| match candidates {
-            None => held,
-            Some(candidates) => held & candidates.objects,
-        };
-        if !graph.subtracts && !possible.is_deep && !possible.has_failed {
-            return Ok(Bounds { certain: among(possible.into_held(Graph::TARGET)), undecided: RoaringBitmap::new() });
+    /// What the user holds apart from so many objects that are asked about; `None` where a check of each is cheaper.
+    ///
+    /// # Errors
+    /// As [`Question::bounds`].
+    pub(super) fn inner(self, objects: u64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Inner>, CheckError> {
+        if self.index.has_doubles() {
+            // Of a request's tuple and a stored one with its names, a check knows which one counts.
+            return Ok(None);
         }
-        let certain = among(spreading.run(Rule::Certain(&possible))?.into_held(Graph::TARGET));
-        let undecided = among(possible.into_held(Graph::TARGET)) - &certain;
-        Ok(Bounds { certain, undecided })
+        let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Some(Inner::default())) };
+        let named_for_asker = graph.named_for(self.program, &self.program.user(self.user)?);
+        let extent = Extent::Inner { steps_max: steps_max(objects) };
+        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), extent, go_on);
+        let mut inner = || -> Result<Inner, CheckError> {
+            let possible = spreading.run(Rule::Possible)?;
+            let is_certain = !graph.inner_subtracts && !possible.is_deep() && !possible.has_failed;
+            let certain = if is_certain { None } else { Some(spreading.run(Rule::Certain(&possible))?) };
+            Ok(Inner { possible, certain })
+        };
+        match inner() {
+            Ok(inner) => Ok(Some(inner)),
+            Err(CheckError::TooMuchWork) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// `None` where nothing is held.
+    fn asker_and_graph(self) -> Result<Option<(Asker, Graph<'a>)>, CheckError> {
+        let resolved = self.program.user(self.user)?;
+        let Some(asker) = self.asker(&resolved) else { return Ok(None) };
+        let graph = Graph::new(self.program, self.relation, &self.program.reachable_from(&resolved));
+        Ok(graph.map(|graph| (asker, graph)))
     }
 
     /// The whole set.
@@ -109,25 +147,30 @@ impl<'a> Question<'a> {
         self.decided(self.bounds(go_on)?, go_on)
     }
 
-    /// The part of the set that is among some objects; `None` where a check of each is cheaper.
+    /// The part of the set that is among some objects, by what the user holds apart from them; `None` where a check of each
+    /// is cheaper.
     ///
     /// # Errors
     /// As [`Question::bounds`].
     pub(super) fn visible_among(
         self,
+        inner: &Inner,
         objects: &RoaringBitmap,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<VisibleSet>, CheckError> {
-        if self.index.has_doubles() {
-            // Of a request's tuple and a stored one with its names, a check knows which one counts.
-            return Ok(None);
-        }
-        let steps_max = STEPS_PER_CANDIDATE.saturating_mul(objects.len());
-        match self.bounds_among(Some(&Candidates { objects, steps_max }), go_on) {
+        let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Some(VisibleSet::default())) };
+        let among = Among::new(self, &graph, (asker, inner), steps_max(objects.len()), go_on);
+        match among.bounds(objects) {
             Ok(bounds) => self.decided(bounds, go_on).map(Some),
             Err(CheckError::TooMuchWork) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the condition of a tuple is met; `None` where that cannot be told.
+    fn is_met(self, stored: &StoredCondition) -> Option<bool> {
+        let condition = self.program.condition(stored.condition)?;
+        condition.is_met(stored.context.as_ref().ok()?, self.context).ok()
     }
 
     /// Asks what the bounds leave open.
@@ -206,6 +249,11 @@ impl<'a> Question<'a> {
             }
         }
     }
+}
+
+/// So many steps cost about what checks of so many objects do.
+fn steps_max(objects: u64) -> u64 {
+    STEPS_PER_CANDIDATE.saturating_mul(objects)
 }
 
 impl Asker {

@@ -36,6 +36,9 @@ struct Situation {
     /// The same, each written so many times: `{n}` counts from 0, `{next}` is one more.
     #[serde(default)]
     chains: Vec<(usize, String)>,
+    /// The same for each pair of different numbers, `{n}` and `{other}`.
+    #[serde(default)]
+    meshes: Vec<(usize, String)>,
     #[serde(default)]
     contextual: Vec<String>,
     #[serde(default)]
@@ -72,10 +75,15 @@ fn tuple(text: &str) -> Tuple {
 
 impl Situation {
     fn stored(&self) -> Vec<Tuple> {
-        let one =
-            |text: &str, n: usize| tuple(&text.replace("{n}", &n.to_string()).replace("{next}", &(n + 1).to_string()));
+        let with = |text: &str, number: &str, n: usize| text.replace(number, &n.to_string());
+        let one = |text: &str, n: usize| tuple(&with(&with(text, "{n}", n), "{next}", n + 1));
+        let pair = |text: &str, n: usize, other: usize| tuple(&with(&with(text, "{n}", n), "{other}", other));
         let chains = self.chains.iter().flat_map(|(length, text)| (0..*length).map(move |n| one(text, n)));
-        self.tuples.iter().map(|text| tuple(text)).chain(chains).collect()
+        let others = |n: usize, count: usize| (0..count).filter(move |other| *other != n);
+        let meshes = self.meshes.iter().flat_map(|(count, text)| {
+            (0..*count).flat_map(move |n| others(n, *count).map(move |other| pair(text, n, other)))
+        });
+        self.tuples.iter().map(|text| tuple(text)).chain(chains).chain(meshes).collect()
     }
 
     fn extra(&self) -> Extra {

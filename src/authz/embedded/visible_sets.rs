@@ -1,23 +1,22 @@
 //! Visible sets of guards, kept until something changes that they depend on.
 //!
-//! A set depends on the state of the relationships, the table of guards, the user and the relation. Any write makes
-//! another state, and any new guard another table; both are known by their allocation, which a weak reference keeps from
-//! being used again. So a write invalidates every set that is kept, and nothing else has to be noticed. What rests on
-//! contextual tuples or a context is not kept.
+//! A set depends on the state of the relationships ([`Kept`]), the table of guards, the user and the relation. Any new
+//! guard makes another table, which is known by its allocation, too. What rests on contextual tuples or a context is not
+//! kept.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use super::guard_positions::GuardPositions;
+use super::kept::Kept;
 use crate::authz::{AuthzError, VisibleSetQuery};
 use crate::relationship::evaluator::CheckError;
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::{Object, Relation, User};
 
-/// Most sets that are kept; one more pushes the one out that was asked for least lately.
+/// Most sets that are kept.
 const SETS_MAX: usize = 4_096;
 /// Most bytes of the sets that are kept.
 const BYTES_MAX: usize = 64 << 20;
@@ -25,19 +24,10 @@ const BYTES_MAX: usize = 64 << 20;
 const TABLES_MAX: usize = 64;
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct VisibleSets {
-    kept: Mutex<Kept>,
+    kept: Mutex<Kept<Key, Set>>,
     positions: Mutex<Vec<Arc<GuardPositions>>>,
-}
-
-/// INVARIANT (one state): all sets are of the state and of tables that are named here.
-#[derive(Debug, Default)]
-struct Kept {
-    snapshot: Weak<Snapshot>,
-    sets: HashMap<Key, Set>,
-    bytes: usize,
-    uses: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -48,13 +38,17 @@ struct Key {
     guards: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Set {
     positions: Arc<RoaringBitmap>,
     /// Keeps the address from being used for another table.
     _guards: Weak<Vec<Object>>,
-    bytes: usize,
-    last_use: u64,
+}
+
+impl Default for VisibleSets {
+    fn default() -> Self {
+        Self { kept: Mutex::new(Kept::at_most(SETS_MAX, BYTES_MAX)), positions: Mutex::default() }
+    }
 }
 
 impl VisibleSets {
@@ -63,15 +57,7 @@ impl VisibleSets {
         if !query.contextual.is_empty() {
             return None;
         }
-        let mut kept = lock(&self.kept);
-        if !std::ptr::eq(kept.snapshot.as_ptr(), Arc::as_ptr(snapshot)) {
-            return None;
-        }
-        kept.uses += 1;
-        let now = kept.uses;
-        let set = kept.sets.get_mut(&Key::of(query))?;
-        set.last_use = now;
-        Some(Arc::clone(&set.positions))
+        lock(&self.kept).get(snapshot, &Key::of(query)).map(|set| set.positions)
     }
 
     /// Finds the set and keeps it. `with` is the state with what the request adds to it. Blocks.
@@ -110,7 +96,8 @@ impl VisibleSets {
         found.sort_unstable();
         let set: Arc<RoaringBitmap> = Arc::new(found.into_iter().collect());
         if query.contextual.is_empty() {
-            lock(&self.kept).keep(snapshot, query, &set);
+            let kept = Set { positions: Arc::clone(&set), _guards: Arc::downgrade(&query.guards) };
+            lock(&self.kept).keep(snapshot, Key::of(query), kept, set.serialized_size());
         }
         Ok(set)
     }
@@ -132,31 +119,6 @@ impl VisibleSets {
             tables.remove(0);
         }
         positions
-    }
-}
-
-impl Kept {
-    fn keep(&mut self, snapshot: &Arc<Snapshot>, query: &VisibleSetQuery, positions: &Arc<RoaringBitmap>) {
-        if !std::ptr::eq(self.snapshot.as_ptr(), Arc::as_ptr(snapshot)) {
-            *self = Self { snapshot: Arc::downgrade(snapshot), ..Self::default() };
-        }
-        let bytes = positions.serialized_size();
-        self.uses += 1;
-        let set = Set {
-            positions: Arc::clone(positions),
-            _guards: Arc::downgrade(&query.guards),
-            bytes,
-            last_use: self.uses,
-        };
-        self.bytes += bytes;
-        if let Some(before) = self.sets.insert(Key::of(query), set) {
-            self.bytes -= before.bytes;
-        }
-        while self.sets.len() > SETS_MAX || self.bytes > BYTES_MAX {
-            let oldest = self.sets.iter().min_by_key(|(_, set)| set.last_use).map(|(key, _)| key.clone());
-            let Some(removed) = oldest.and_then(|key| self.sets.remove(&key)) else { break };
-            self.bytes -= removed.bytes;
-        }
     }
 }
 

@@ -1,6 +1,5 @@
 //! The work list of an evaluation: what waits for answers about its parts, and what it asks for next.
 
-use super::Purpose;
 use super::levels::{OWN_END, ToLast, below};
 use super::outcome::{Outcome, Verdict};
 use crate::relationship::index::{Node, Subject, Subjects};
@@ -18,6 +17,8 @@ pub(super) struct Frame<'a> {
 pub(super) enum Task<'a> {
     /// A relation of an object, which is on the path.
     Relation { expression: Option<&'a Expression>, position: u32, mark: usize },
+    /// The nodes that are left of a search, of which the one at hand is so many levels below the first.
+    Search { down: u32 },
     /// The operands that are left of `or`.
     Union(&'a [Expression]),
     /// The operands that are left of `and`, and of `but not`, whose second counts negated.
@@ -45,13 +46,16 @@ pub(super) enum Part<'a> {
 
 impl<'a> Frame<'a> {
     /// Takes the answer about a part; whether it decides.
-    pub(super) fn take(&mut self, answer: Outcome, purpose: Purpose) -> bool {
+    pub(super) fn take(&mut self, answer: Outcome) -> bool {
         let (answer, deciding) = match &self.task {
             Task::Relation { .. } => {
                 self.so_far = answer;
                 return true;
             }
             Task::Union(_) => (answer, Verdict::Allowed),
+            Task::Search { down } => {
+                (Outcome { height: answer.height.saturating_add(*down), ..answer }, Verdict::Allowed)
+            }
             Task::Level { own, may_be_last, .. } => {
                 let height = answer.height.saturating_add(1);
                 let height = match (own, answer.verdict) {
@@ -64,7 +68,7 @@ impl<'a> Frame<'a> {
             }
             Task::Intersection { left, subtract_last } => {
                 let negate = *subtract_last && left.is_empty();
-                (if negate { answer.negated(purpose) } else { answer }, Verdict::Denied)
+                (if negate { answer.negated() } else { answer }, Verdict::Denied)
             }
         };
         if answer.verdict == deciding {
@@ -73,7 +77,7 @@ impl<'a> Frame<'a> {
         }
         self.so_far = match &self.task {
             Task::Intersection { .. } => self.so_far.and(answer),
-            Task::Relation { .. } | Task::Union(_) | Task::Level { .. } => self.so_far.or(answer),
+            Task::Relation { .. } | Task::Search { .. } | Task::Union(_) | Task::Level { .. } => self.so_far.or(answer),
         };
         false
     }
@@ -83,6 +87,8 @@ impl<'a> Frame<'a> {
         let part = |expression| Part::Expression(expression, node, remaining);
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
+            // What is left of it is known to the evaluation.
+            Task::Search { .. } => None,
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
             Task::Level { left, met, computed, to_last, may_be_last, .. } => {
                 let next = next_node(left, met, computed)?;

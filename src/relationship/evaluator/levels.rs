@@ -97,15 +97,16 @@ impl<'a> Evaluation<'a> {
     }
 
     /// An answer about one of a relation's own usersets or parents near the last level. `OpenFGA` finds out that there are
-    /// no more of them only where it may still go on.
-    pub(super) fn at_end_of_own(&mut self, answer: Outcome) -> Outcome {
-        let Some(Frame { task: Task::Level { own: true, .. }, node, remaining, .. }) = self.frames.last() else {
+    /// no more of them only where it may still go on. (A search counts the levels itself.)
+    pub(super) fn at_end_of_own(&self, answer: Outcome) -> Outcome {
+        let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
             return answer;
         };
-        let relation = node.relation;
         match answer.verdict {
-            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic if *remaining <= OWN_END => {
-                Outcome { verdict: self.beyond_levels(relation), ..answer }
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic
+                if *remaining <= OWN_END && !self.is_searching() =>
+            {
+                Outcome { verdict: Verdict::TooDeep, ..answer }
             }
             Verdict::Allowed
             | Verdict::Denied
@@ -116,14 +117,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What depends on itself through nothing but a relation's own usersets or parents is not held: `OpenFGA` looks at each
-    /// of them once there, and meets no cycle. (In a list of users it meets those of usersets.)
-    pub(super) fn least(&self, relation: RelationId, outcome: Outcome) -> Outcome {
-        let is_cycle = outcome.verdict == Verdict::Cyclic && outcome.cut_at == Outcome::NOT_CUT;
-        if is_cycle && self.passes_cycles(relation) { Outcome { verdict: Verdict::Denied, ..outcome } } else { outcome }
-    }
-
-    /// Whether cycles among a relation's own usersets or parents are none.
+    /// Whether cycles among a relation's own usersets or parents are none: `OpenFGA` looks at each of them once there. (In a
+    /// list of users it meets those of usersets.)
     pub(in crate::relationship) fn passes_cycles(&self, relation: RelationId) -> bool {
         let by_usersets = self.purpose != Purpose::Users && self.has_own_usersets(relation);
         by_usersets || self.has_own_parents(relation)

@@ -23,6 +23,8 @@ struct Slot {
     unknown: Option<Unknown>,
     /// The position on the path, while it is being worked on.
     on_path: Option<u32>,
+    /// It is not allowed, however many levels may be gone down.
+    is_hopeless: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -32,13 +34,28 @@ struct Unknown {
     remaining: u32,
 }
 
+impl Slot {
+    fn decided(&self, remaining: u32) -> Option<Outcome> {
+        self.decided.filter(|outcome| outcome.height <= remaining)
+    }
+
+    fn decide(&mut self, outcome: Outcome) {
+        if self.decided.is_none_or(|known| outcome.height < known.height) {
+            self.decided = Some(outcome);
+        }
+    }
+}
+
 impl Memo {
+    /// Whether a node is allowed or denied where `remaining` levels may still be gone down, if that is known.
+    pub(super) fn decided(&self, node: Node, remaining: u32) -> Option<Outcome> {
+        self.slots.get(&node)?.decided(remaining)
+    }
+
     /// The answer about a node where `remaining` levels may still be gone down, if it is known.
     pub(super) fn recall(&self, node: Node, remaining: u32) -> Option<Outcome> {
         let slot = self.slots.get(&node)?;
-        if let Some(outcome) = slot.decided
-            && outcome.height <= remaining
-        {
+        if let Some(outcome) = slot.decided(remaining) {
             return Some(outcome);
         }
         if let Some(unknown) = slot.unknown {
@@ -76,9 +93,7 @@ impl Memo {
                 self.forget(mark);
                 let slot = self.slots.entry(node).or_default();
                 slot.on_path = None;
-                if slot.decided.is_none_or(|known| outcome.height < known.height) {
-                    slot.decided = Some(outcome);
-                }
+                slot.decide(outcome);
             }
             Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
                 if outcome.verdict != Verdict::Cyclic {
@@ -100,7 +115,23 @@ impl Memo {
         outcome
     }
 
-    /// Undoes [`Memo::enter`] where the evaluation was given up.
+    /// Notes that a node is allowed or denied for certain.
+    pub(super) fn decide(&mut self, node: Node, outcome: Outcome) {
+        self.slots.entry(node).or_default().decide(outcome);
+    }
+
+    /// Notes that nodes are not allowed, however many levels may be gone down.
+    pub(super) fn give_up_hope(&mut self, nodes: impl Iterator<Item = Node>) {
+        for node in nodes {
+            self.slots.entry(node).or_default().is_hopeless = true;
+        }
+    }
+
+    pub(super) fn is_hopeless(&self, node: Node) -> bool {
+        self.slots.get(&node).is_some_and(|slot| slot.is_hopeless)
+    }
+
+    /// Undoes [`Memo::enter`] where there is no answer.
     pub(super) fn leave(&mut self, node: Node) {
         if let Some(slot) = self.slots.get_mut(&node) {
             slot.on_path = None;

@@ -1,7 +1,5 @@
 //! How questions come out, and what `or`, `and` and `but not` make of that.
 
-use super::Purpose;
-
 /// How a question came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::relationship) enum Verdict {
@@ -36,9 +34,8 @@ impl Outcome {
         Self { verdict: Verdict::Cyclic, height: 0, cut_at: position }
     }
 
-    pub(super) fn negated(self, purpose: Purpose) -> Self {
+    pub(super) fn negated(self) -> Self {
         let verdict = match self.verdict {
-            Verdict::Cyclic if purpose == Purpose::Sets && self.cut_at == Self::NOT_CUT => Verdict::Allowed,
             Verdict::Allowed => Verdict::Denied,
             Verdict::Denied => Verdict::Allowed,
             Verdict::Doubted(position) => Verdict::Failed(position),

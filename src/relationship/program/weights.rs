@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::HashSet;
 
+use super::dependencies::{Dependencies, Edge};
 use super::{Expression, Program, RelationId, TypeId};
 
 /// The weight of what a level of tuples does not bound.
@@ -38,49 +39,31 @@ struct TypeWeight {
     own_parents: bool,
 }
 
-/// A relation that another one depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Edge {
-    to: RelationId,
-    /// Through `and` or `but not`.
-    through_operator: bool,
-    /// `None` for what is computed, the tupleset for parents, the relation itself for usersets.
-    tuples: Option<RelationId>,
-}
-
 type ByType = Vec<(TypeId, u32)>;
 
 impl Weights {
     /// `None` where `OpenFGA` has no such numbers: a parent's type does not have the relation, `and` or `but not` is in a
     /// cycle, or the operands of `and` have no type of users in common.
-    pub(super) fn of(program: &Program) -> Option<Self> {
-        let mut edges: Vec<Vec<Edge>> = Vec::new();
-        for (id, relation) in (0..).map(RelationId).zip(&program.relations) {
-            let mut of_relation = Vec::new();
-            program.edges(id, &relation.expression, false, &mut of_relation)?;
-            edges.push(of_relation);
+    pub(super) fn of(program: &Program, dependencies: &Dependencies) -> Option<Self> {
+        if dependencies.lack_a_relation {
+            return None;
         }
         let mut weights = Self { relations: Vec::new() };
-        weights.relations.resize_with(edges.len(), RelationWeights::default);
-        for members in components(&edges) {
-            weights.weigh(program, &edges, &members)?;
+        weights.relations.resize_with(program.relations.len(), RelationWeights::default);
+        for members in dependencies.components() {
+            weights.weigh(program, dependencies, &members)?;
         }
         Some(weights)
     }
 
     /// The relations of a component depend on each other, or it is one alone. What it depends on otherwise has weights.
-    fn weigh(&mut self, program: &Program, edges: &[Vec<Edge>], members: &[RelationId]) -> Option<()> {
-        let members: HashSet<RelationId> = members.iter().copied().collect();
-        let inner = |of: &RelationId| {
-            let edges = edges.get(of.index()).into_iter().flatten();
-            edges.filter(|edge| members.contains(&edge.to)).copied().collect::<Vec<_>>()
-        };
-        let inner: Vec<Edge> = members.iter().flat_map(inner).collect();
+    fn weigh(&mut self, program: &Program, dependencies: &Dependencies, members: &[RelationId]) -> Option<()> {
+        let inner = dependencies.within(members);
         if inner.iter().any(|edge| edge.through_operator) {
             return None;
         }
         let mut all: ByType = Vec::new();
-        for member in &members {
+        for member in members {
             for (type_id, weight) in self.of_expression(program, *member, program.expression(*member)?)? {
                 add(&mut all, type_id, weight);
             }
@@ -92,7 +75,7 @@ impl Weights {
             own_parents: false,
         });
         let types: Vec<TypeWeight> = types.by_ref().collect();
-        for member in &members {
+        for member in members {
             if let Some(relation) = self.relations.get_mut(member.index()) {
                 *relation = RelationWeights { types: types.clone(), is_cyclic: !inner.is_empty() };
             }
@@ -242,101 +225,4 @@ fn raise(weights: &mut ByType, by: &ByType) {
         let other = by.iter().find(|(of, _)| of == type_id).map_or(0, |(_, weight)| *weight);
         *weight = other.max(*weight);
     }
-}
-
-impl Program {
-    /// What a part of a definition depends on; `None` where a parent's type does not have the relation.
-    fn edges(
-        &self,
-        of: RelationId,
-        expression: &Expression,
-        through_operator: bool,
-        edges: &mut Vec<Edge>,
-    ) -> Option<()> {
-        let mut edge = |to: RelationId, tuples| edges.push(Edge { to, through_operator, tuples });
-        match expression {
-            Expression::Direct => self.usersets_of(of).for_each(|userset| edge(userset, Some(of))),
-            Expression::Computed(computed) => edge(*computed, None),
-            Expression::TupleToUserset { tupleset, computed } => {
-                let parents = &self.get(*tupleset)?.objects;
-                if parents.iter().any(|(parent, _)| computed.iter().all(|(of, _)| of != parent)) {
-                    return None;
-                }
-                for (_, relation) in computed {
-                    edge(*relation, Some(*tupleset));
-                }
-            }
-            Expression::Union(operands) => {
-                for operand in operands {
-                    self.edges(of, operand, through_operator, edges)?;
-                }
-            }
-            Expression::Intersection(operands) => {
-                for operand in operands {
-                    self.edges(of, operand, true, edges)?;
-                }
-            }
-            Expression::Difference(operands) => {
-                for operand in operands.iter() {
-                    self.edges(of, operand, true, edges)?;
-                }
-            }
-        }
-        Some(())
-    }
-}
-
-/// The strongly connected components, each after those that it depends on (Kosaraju's algorithm).
-fn components(edges: &[Vec<Edge>]) -> Vec<Vec<RelationId>> {
-    let mut back: Vec<Vec<RelationId>> = vec![Vec::new(); edges.len()];
-    for (from, edges) in (0..).map(RelationId).zip(edges) {
-        for edge in edges {
-            if let Some(back) = back.get_mut(edge.to.index()) {
-                back.push(from);
-            }
-        }
-    }
-    // On the turned graph, so that what others depend on is finished last.
-    let finished = in_order_of_finish(&back);
-    let mut seen = vec![false; edges.len()];
-    let mut components = Vec::new();
-    for start in finished.into_iter().rev() {
-        let (mut members, mut pending) = (Vec::new(), vec![start]);
-        while let Some(relation) = pending.pop() {
-            match seen.get_mut(relation.index()) {
-                Some(seen) if !*seen => *seen = true,
-                _ => continue,
-            }
-            members.push(relation);
-            pending.extend(edges.get(relation.index()).into_iter().flatten().map(|edge| edge.to));
-        }
-        if !members.is_empty() {
-            components.push(members);
-        }
-    }
-    components
-}
-
-fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
-    let mut seen = vec![false; successors.len()];
-    let mut finished = Vec::with_capacity(successors.len());
-    for start in (0..).map(RelationId).take(successors.len()) {
-        // With how many of its successors were looked at.
-        let mut path = vec![(start, 0)];
-        while let Some((relation, next)) = path.last_mut() {
-            let Some(seen) = seen.get_mut(relation.index()) else { break };
-            if *next == 0 && std::mem::replace(seen, true) {
-                path.pop();
-                continue;
-            }
-            if let Some(successor) = successors.get(relation.index()).and_then(|of| of.get(*next)) {
-                *next += 1;
-                path.push((*successor, 0));
-            } else {
-                finished.push(*relation);
-                path.pop();
-            }
-        }
-    }
-    finished
 }

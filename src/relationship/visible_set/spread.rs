@@ -4,14 +4,12 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::graph::{Dependency, Formula, Graph, Leaf, Relation};
+use super::denial::{At, is_surely_denied};
+use super::graph::{Formula, Graph, Leaf, Relation};
 use super::{Asker, Question};
 use crate::relationship::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS, STEPS_PER_CONDITION};
-use crate::relationship::index::{Node, ObjectId, StoredCondition, Subject, Subjects};
-use crate::relationship::program::{Expression, RelationId};
-
-/// So many computed relations are looked through for a sure denial.
-const LOOKS_MAX: u8 = 8;
+use crate::relationship::index::{Node, ObjectId, StoredCondition, Subject};
+use crate::relationship::program::RelationId;
 
 /// What counts.
 #[derive(Clone, Copy)]
@@ -23,16 +21,16 @@ pub(super) enum Rule<'p> {
 }
 
 /// What one run found.
-#[derive(Clone)]
+#[derive(Debug, Default)]
 pub(super) struct Spread {
     relations: Vec<Sets>,
-    /// Something is further away than a check goes.
-    pub(super) is_deep: bool,
+    /// So many usersets or parents are between the user and what is held furthest away.
+    pub(super) level: u32,
     /// A condition failed, or a check may leave out a tuple that was followed.
     pub(super) has_failed: bool,
 }
 
-#[derive(Clone, Default)]
+#[derive(Debug, Default)]
 struct Sets {
     held: RoaringBitmap,
     /// What each leaf of the formula says, where that is kept.
@@ -46,51 +44,30 @@ pub(super) struct Spreading<'a, 'g> {
     asker: Asker,
     /// The relations whose own tuples may name the asker.
     named_for_asker: Vec<usize>,
-    /// The objects that are asked about; all of them when `None`.
-    candidates: Option<&'g Candidates<'g>>,
-    /// What is held apart from the candidates, and at which level that ended, where it is both possible and certain.
-    inner: Option<(Spread, u32)>,
+    extent: Extent,
     go_on: &'g mut dyn FnMut() -> bool,
     steps: u64,
     /// Whether conditions are met, by their place in the index; `None`: it failed.
     conditions: HashMap<usize, Option<bool>>,
 }
 
-/// The objects that are asked about, where it is not all.
+/// How far it is followed.
 #[derive(Clone, Copy)]
-pub(super) struct Candidates<'c> {
-    pub(super) objects: &'c RoaringBitmap,
-    /// A run gives up after so many steps.
-    pub(super) steps_max: u64,
+pub(super) enum Extent {
+    /// To all objects.
+    All,
+    /// To all but the outermost relations, and it is given up after so many steps.
+    Inner { steps_max: u64 },
 }
 
 /// The state of one run.
 struct Run<'p> {
     rule: Rule<'p>,
     spread: Spread,
-    /// So many usersets or parents are between the user and what is held now.
-    level: u32,
     /// What was found to be held at this level and not followed yet.
     held: Vec<(usize, ObjectId)>,
     /// What tuples say one level further on.
     next: Vec<(Leaf, ObjectId)>,
-}
-
-/// A place in a formula, and the object it is about.
-#[derive(Clone, Copy)]
-struct At<'p> {
-    possible: &'p Spread,
-    place: usize,
-    relation: RelationId,
-    object: ObjectId,
-    /// So many computed relations may still be looked through.
-    looks: u8,
-}
-
-impl At<'_> {
-    fn is_possible(self, formula: &Formula<'_>) -> bool {
-        formula.holds(&|leaf| self.possible.leaf_holds(self.place, leaf, self.object), &|_, _| true)
-    }
 }
 
 impl Spread {
@@ -98,8 +75,19 @@ impl Spread {
         self.relations.into_iter().nth(place).map(|sets| sets.held).unwrap_or_default()
     }
 
-    fn holds(&self, place: usize, object: ObjectId) -> bool {
+    pub(super) fn holds(&self, place: usize, object: ObjectId) -> bool {
         self.relations.get(place).is_some_and(|sets| sets.held.contains(object.0))
+    }
+
+    /// Whether it goes further than a check does.
+    pub(super) fn is_deep(&self) -> bool {
+        self.level > LEVELS_MAX
+    }
+
+    /// How many bytes it takes, about.
+    pub(super) fn size(&self) -> usize {
+        let sets = self.relations.iter().flat_map(|sets| std::iter::once(&sets.held).chain(&sets.leaves));
+        sets.map(|set| size_of::<RoaringBitmap>() + set.serialized_size()).sum()
     }
 
     fn leaf_holds(&self, place: usize, leaf: usize, object: ObjectId) -> bool {
@@ -113,11 +101,10 @@ impl<'a, 'g> Spreading<'a, 'g> {
         question: &'g Question<'a>,
         graph: &'g Graph<'a>,
         (asker, named_for_asker): (Asker, Vec<usize>),
-        candidates: Option<&'g Candidates<'g>>,
+        extent: Extent,
         go_on: &'g mut dyn FnMut() -> bool,
     ) -> Self {
-        let (inner, steps, conditions) = (None, 0, HashMap::new());
-        Self { question, graph, asker, named_for_asker, candidates, inner, go_on, steps, conditions }
+        Self { question, graph, asker, named_for_asker, extent, go_on, steps: 0, conditions: HashMap::new() }
     }
 
     /// Follows everything that counts by a rule.
@@ -125,59 +112,31 @@ impl<'a, 'g> Spreading<'a, 'g> {
     /// # Errors
     /// When it was told to stop.
     pub(super) fn run(&mut self, rule: Rule<'_>) -> Result<Spread, CheckError> {
-        let mut run = match (rule, self.inner.take()) {
-            (Rule::Certain(_), Some((spread, level))) => {
-                Run { rule, spread, level, held: Vec::new(), next: Vec::new() }
-            }
-            (Rule::Certain(_) | Rule::Possible, _) => self.run_from_asker(rule)?,
-        };
-        let Some(candidates) = self.candidates else { return Ok(run.spread) };
-        match rule {
-            Rule::Possible => {
-                let is_certain = !self.graph.inner_subtracts && !run.spread.is_deep && !run.spread.has_failed;
-                // A userset that asks may itself be one of the outermost relations.
-                if is_certain && !matches!(self.asker, Asker::Userset(_)) {
-                    self.inner = Some((run.spread.clone(), run.level));
-                }
-                self.note_candidates(&mut run, candidates.objects)?;
-            }
-            Rule::Certain(possible) => {
-                let held = possible.relations.get(Graph::TARGET).map(|sets| &sets.held & candidates.objects);
-                self.note_candidates(&mut run, &held.unwrap_or_default())?;
-            }
-        }
-        run.level = run.level.saturating_add(1);
-        self.follow_all(&mut run)?;
-        Ok(run.spread)
-    }
-
-    fn run_from_asker<'p>(&mut self, rule: Rule<'p>) -> Result<Run<'p>, CheckError> {
         let relations = self.graph.relations.iter().map(|relation| Sets {
             held: RoaringBitmap::new(),
             leaves: if relation.is_union { Vec::new() } else { vec![RoaringBitmap::new(); relation.leaves.len()] },
         });
-        let spread = Spread { relations: relations.collect(), is_deep: false, has_failed: false };
-        let mut run = Run { rule, spread, level: 0, held: Vec::new(), next: Vec::new() };
+        let spread = Spread { relations: relations.collect(), level: 0, has_failed: false };
+        let mut run = Run { rule, spread, held: Vec::new(), next: Vec::new() };
         let named_for_asker = std::mem::take(&mut self.named_for_asker);
         for subject in self.asker.subjects() {
             self.follow_named(&mut run, subject, &named_for_asker)?;
         }
         self.named_for_asker = named_for_asker;
         if let Asker::Userset(node) = self.asker
-            && let Some(place) = self.graph.place(node.relation)
+            && let Some(place) = self.graph.place(node.relation).filter(|place| self.is_followed(*place))
         {
             // Whoever is in the userset holds the userset's relation.
             hold(&mut run, place, node.object);
         }
         self.follow_all(&mut run)?;
-        Ok(run)
+        Ok(run.spread)
     }
 
     /// Follows, level by level, until nothing is left.
     fn follow_all(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
         loop {
-            run.spread.is_deep = run.level > LEVELS_MAX;
-            if run.spread.is_deep && matches!(run.rule, Rule::Certain(_)) {
+            if run.spread.is_deep() && matches!(run.rule, Rule::Certain(_)) {
                 return Ok(());
             }
             for (leaf, object) in std::mem::take(&mut run.next) {
@@ -189,7 +148,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
             if run.next.is_empty() {
                 return Ok(());
             }
-            run.level = run.level.saturating_add(1);
+            run.spread.level = run.spread.level.saturating_add(1);
         }
     }
 
@@ -199,8 +158,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         let graph = self.graph;
         let Some(relation) = graph.relations.get(place) else { return Ok(()) };
         for leaf in &relation.computed {
-            // Those that are not followed are looked at from the candidates.
-            if self.is_followed(leaf.relation) == self.is_followed(place) {
+            if self.is_followed(leaf.relation) {
                 self.count(run, *leaf, object);
             }
         }
@@ -268,97 +226,10 @@ impl<'a, 'g> Spreading<'a, 'g> {
         })
     }
 
-    /// Whether a relation is followed to all objects. Where candidates are named, the outermost ones are not: there the
-    /// tuples about each candidate are looked at.
     fn is_followed(&self, place: usize) -> bool {
-        self.candidates.is_none() || self.graph.relations.get(place).is_some_and(|relation| !relation.is_outermost)
-    }
-
-    /// Notes what counts for the candidates: what is held of everything else on the same object, and what the tuples about it
-    /// say.
-    fn note_candidates(&mut self, run: &mut Run<'_>, objects: &RoaringBitmap) -> Result<(), CheckError> {
-        let graph = self.graph;
-        let is_wanted =
-            |relation: &Relation<'_>| relation.is_outermost && (relation.adds || matches!(run.rule, Rule::Possible));
-        let wanted: Vec<(usize, &Relation<'_>)> =
-            graph.relations.iter().enumerate().filter(|(_, relation)| is_wanted(relation)).collect();
-        for object in objects.iter().map(ObjectId) {
-            for (place, relation) in &wanted {
-                for (leaf, dependency) in relation.leaves.iter().enumerate() {
-                    if self.counts_for(run, (relation.id, object), *dependency)? {
-                        run.next.push((Leaf { relation: *place, leaf }, object));
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a leaf of a relation counts for a candidate.
-    fn counts_for(
-        &mut self,
-        run: &mut Run<'_>,
-        (relation, object): (RelationId, ObjectId),
-        dependency: Dependency<'_>,
-    ) -> Result<bool, CheckError> {
-        self.step(1)?;
-        let relation = match dependency {
-            Dependency::OwnTuples => relation,
-            Dependency::FromParent(tupleset, _) => tupleset,
-            Dependency::Computed(used) => {
-                let place = self.graph.place(used).filter(|place| self.is_followed(*place));
-                return Ok(place.is_some_and(|place| run.spread.holds(place, object)));
-            }
-        };
-        let (index, node) = (self.question.index, Node { relation, object });
-        if self.is_named(run, index.subjects(node), dependency)? {
-            return Ok(true);
-        }
-        for (subject, condition) in index.conditioned(node) {
-            if self.names(run, *subject, dependency) && self.may_count(run, condition)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Whether one of the users of a node's tuples is the asker, or one that the asker holds what the leaf asks of.
-    fn is_named(
-        &mut self,
-        run: &Run<'_>,
-        subjects: Subjects<'_>,
-        dependency: Dependency<'_>,
-    ) -> Result<bool, CheckError> {
-        let others = match dependency {
-            Dependency::OwnTuples if self.asker.subjects().any(|asker| subjects.contains(asker)) => return Ok(true),
-            Dependency::OwnTuples => subjects.usersets(),
-            Dependency::FromParent(..) | Dependency::Computed(_) => subjects,
-        };
-        for subject in others.iter() {
-            self.step(1)?;
-            if self.names(run, subject, dependency) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    fn names(&self, run: &Run<'_>, subject: Subject, dependency: Dependency<'_>) -> bool {
-        let holds = |relation: RelationId, object: ObjectId| {
-            self.graph.place(relation).is_some_and(|place| run.spread.holds(place, object))
-        };
-        match (dependency, subject) {
-            (Dependency::OwnTuples, Subject::Userset(node)) => {
-                holds(node.relation, node.object) || self.asker.subjects().any(|asker| asker == subject)
-            }
-            (Dependency::OwnTuples, Subject::Object(..) | Subject::Wildcard(_)) => {
-                self.asker.subjects().any(|asker| asker == subject)
-            }
-            (Dependency::FromParent(_, computed), Subject::Object(type_id, parent)) => {
-                let mut asked = computed.iter().filter(|(of, _)| *of == type_id);
-                asked.any(|(_, relation)| holds(*relation, parent))
-            }
-            (Dependency::FromParent(..) | Dependency::Computed(_), _) => false,
+        match self.extent {
+            Extent::All => true,
+            Extent::Inner { .. } => self.graph.relations.get(place).is_some_and(|relation| !relation.is_outermost),
         }
     }
 
@@ -383,57 +254,14 @@ impl<'a, 'g> Spreading<'a, 'g> {
         match run.rule {
             Rule::Possible => relation.formula.holds(&leaf, &|_, _| true),
             Rule::Certain(possible) => relation.formula.holds(&leaf, &|taken_away, definition| {
-                let at = At { possible, place, relation: relation.id, object, looks: LOOKS_MAX };
-                !at.is_possible(taken_away) && self.is_surely_denied(at, taken_away, definition)
-            }),
-        }
-    }
-
-    /// Whether a check of what the user does not possibly hold would say *denied*, and not fail on a condition, a cycle or
-    /// too many levels: where there are no usersets or parents that it would have to follow.
-    fn is_surely_denied(&self, at: At<'_>, formula: &Formula<'_>, definition: &Expression) -> bool {
-        let Question { index, program, .. } = self.question;
-        match (formula, definition) {
-            (_, Expression::Direct) => {
-                let node = Node { relation: at.relation, object: at.object };
-                // Usersets come first in the order of subjects.
-                let has_usersets = !index.subjects(node).usersets().is_empty();
-                !has_usersets && index.conditioned(node).is_empty()
-            }
-            (_, Expression::TupleToUserset { tupleset, .. }) => {
-                let node = Node { relation: *tupleset, object: at.object };
-                index.subjects(node).is_empty() && index.conditioned(node).is_empty()
-            }
-            (_, Expression::Computed(computed)) => {
-                let Some(place) = self.graph.place(*computed) else {
-                    // The graph has everything that the user could hold at all.
-                    return true;
+                let at = At::new(place, relation.id, object);
+                let mut is_possible = |place: usize, formula: &Formula<'_>| {
+                    Ok(formula.holds(&|leaf| possible.leaf_holds(place, leaf, object), &|_, _| true))
                 };
-                match (self.graph.relations.get(place), program.expression(*computed), at.looks.checked_sub(1)) {
-                    (Some(relation), Some(definition), Some(looks)) => {
-                        let at = At { place, relation: *computed, looks, ..at };
-                        self.is_surely_denied(at, &relation.formula, definition)
-                    }
-                    _ => false,
-                }
-            }
-            (Formula::Any(formulas), Expression::Union(definitions)) => {
-                formulas.iter().zip(definitions).all(|(formula, definition)| {
-                    // What is not possible has no operand that is.
-                    self.is_surely_denied(at, formula, definition)
-                })
-            }
-            (Formula::All(formulas), Expression::Intersection(definitions)) => {
-                formulas.iter().zip(definitions).any(|(formula, definition)| {
-                    !at.is_possible(formula) && self.is_surely_denied(at, formula, definition)
-                })
-            }
-            (Formula::Minus(formulas, _), Expression::Difference(definitions)) => {
-                let ((base, _), [definition, _]) = (&**formulas, &**definitions);
-                self.is_surely_denied(at, base, definition)
-            }
-            // A formula has the shape of its definition.
-            (_, Expression::Union(_) | Expression::Intersection(_) | Expression::Difference(_)) => false,
+                is_possible(place, taken_away).is_ok_and(|is_possible| !is_possible)
+                    && is_surely_denied(self.question, self.graph, at, (taken_away, definition), &mut is_possible)
+                        .unwrap_or(false)
+            }),
         }
     }
 
@@ -443,11 +271,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
             return Ok(*known);
         }
         self.step(STEPS_PER_CONDITION)?;
-        let condition = self.question.program.condition(stored.condition);
-        let met = match (condition, &stored.context) {
-            (Some(condition), Ok(context)) => condition.is_met(context, self.question.context).ok(),
-            _ => None,
-        };
+        let met = self.question.is_met(stored);
         self.conditions.insert(place, met);
         Ok(met)
     }
@@ -455,7 +279,9 @@ impl<'a, 'g> Spreading<'a, 'g> {
     fn step(&mut self, steps: u64) -> Result<(), CheckError> {
         let before = self.steps / STEPS_BETWEEN_INTERRUPTS;
         self.steps = self.steps.saturating_add(steps);
-        if self.candidates.is_some_and(|candidates| self.steps > candidates.steps_max) {
+        if let Extent::Inner { steps_max } = self.extent
+            && self.steps > steps_max
+        {
             return Err(CheckError::TooMuchWork);
         }
         if self.steps / STEPS_BETWEEN_INTERRUPTS > before && !(self.go_on)() {

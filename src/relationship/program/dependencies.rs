@@ -1,0 +1,153 @@
+//! Which relations depend on which, by the model alone.
+
+use std::collections::HashSet;
+
+use super::{Expression, Program, RelationId};
+
+/// See the module.
+pub(super) struct Dependencies {
+    /// By relation.
+    edges: Vec<Vec<Edge>>,
+    /// Whether a parent's type does not have the relation that is asked of it.
+    pub(super) lack_a_relation: bool,
+}
+
+/// A relation that another one depends on.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Edge {
+    pub(super) to: RelationId,
+    /// Through `and` or `but not`.
+    pub(super) through_operator: bool,
+    /// `None` for what is computed, the tupleset for parents, the relation itself for usersets.
+    pub(super) tuples: Option<RelationId>,
+}
+
+impl Dependencies {
+    pub(super) fn of(program: &Program) -> Self {
+        let mut dependencies = Self { edges: Vec::new(), lack_a_relation: false };
+        for (id, relation) in (0..).map(RelationId).zip(&program.relations) {
+            dependencies.edges.push(Vec::new());
+            dependencies.add(program, id, &relation.expression, false);
+        }
+        dependencies
+    }
+
+    /// Adds what a part of the last relation's definition depends on.
+    fn add(&mut self, program: &Program, of: RelationId, expression: &Expression, through_operator: bool) {
+        let mut found: Vec<Edge> = Vec::new();
+        let mut edge = |to: RelationId, tuples| found.push(Edge { to, through_operator, tuples });
+        match expression {
+            Expression::Direct => program.usersets_of(of).for_each(|userset| edge(userset, Some(of))),
+            Expression::Computed(computed) => edge(*computed, None),
+            Expression::TupleToUserset { tupleset, computed } => {
+                let parents = program.get(*tupleset).into_iter().flat_map(|r| &r.objects);
+                for (parent, _) in parents {
+                    self.lack_a_relation |= computed.iter().all(|(of, _)| of != parent);
+                }
+                for (_, relation) in computed {
+                    edge(*relation, Some(*tupleset));
+                }
+            }
+            Expression::Union(operands) => {
+                for operand in operands {
+                    self.add(program, of, operand, through_operator);
+                }
+            }
+            Expression::Intersection(operands) => {
+                for operand in operands {
+                    self.add(program, of, operand, true);
+                }
+            }
+            Expression::Difference(operands) => {
+                for operand in operands.iter() {
+                    self.add(program, of, operand, true);
+                }
+            }
+        }
+        self.edges.last_mut().into_iter().for_each(|edges| edges.append(&mut found));
+    }
+
+    fn from(&self, relation: RelationId) -> &[Edge] {
+        self.edges.get(relation.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The edges between some relations.
+    pub(super) fn within(&self, members: &[RelationId]) -> Vec<Edge> {
+        let is_inner: HashSet<RelationId> = members.iter().copied().collect();
+        let edges = members.iter().flat_map(|member| self.from(*member));
+        edges.filter(|edge| is_inner.contains(&edge.to)).copied().collect()
+    }
+
+    /// The strongly connected components, each after those that it depends on (Kosaraju's algorithm).
+    pub(super) fn components(&self) -> Vec<Vec<RelationId>> {
+        let mut back: Vec<Vec<RelationId>> = vec![Vec::new(); self.edges.len()];
+        for (from, edges) in (0..).map(RelationId).zip(&self.edges) {
+            for edge in edges {
+                if let Some(back) = back.get_mut(edge.to.index()) {
+                    back.push(from);
+                }
+            }
+        }
+        // On the turned graph, so that what others depend on is finished last.
+        let finished = in_order_of_finish(&back);
+        let mut seen = vec![false; self.edges.len()];
+        let mut components = Vec::new();
+        for start in finished.into_iter().rev() {
+            let (mut members, mut pending) = (Vec::new(), vec![start]);
+            while let Some(relation) = pending.pop() {
+                match seen.get_mut(relation.index()) {
+                    Some(seen) if !*seen => *seen = true,
+                    _ => continue,
+                }
+                members.push(relation);
+                pending.extend(self.from(relation).iter().map(|edge| edge.to));
+            }
+            if !members.is_empty() {
+                components.push(members);
+            }
+        }
+        components
+    }
+
+    /// By relation: the number of its component, where the relations of that depend on each other and nothing but `or` is
+    /// between them.
+    pub(super) fn recursions(&self) -> Vec<Option<u32>> {
+        let mut recursions = vec![None; self.edges.len()];
+        for (number, members) in (0..).zip(self.components()) {
+            let inner = self.within(&members);
+            if inner.is_empty() || inner.iter().any(|edge| edge.through_operator) {
+                continue;
+            }
+            for member in members {
+                if let Some(recursion) = recursions.get_mut(member.index()) {
+                    *recursion = Some(number);
+                }
+            }
+        }
+        recursions
+    }
+}
+
+fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
+    let mut seen = vec![false; successors.len()];
+    let mut finished = Vec::with_capacity(successors.len());
+    for start in (0..).map(RelationId).take(successors.len()) {
+        // With how many of its successors were looked at.
+        let mut path = vec![(start, 0)];
+        while let Some((relation, next)) = path.last_mut() {
+            let Some(seen) = seen.get_mut(relation.index()) else { break };
+            if *next == 0 && std::mem::replace(seen, true) {
+                path.pop();
+                continue;
+            }
+            if let Some(successor) = successors.get(relation.index()).and_then(|of| of.get(*next)) {
+                *next += 1;
+                path.push((*successor, 0));
+            } else {
+                finished.push(*relation);
+                path.pop();
+            }
+        }
+    }
+    finished
+}
