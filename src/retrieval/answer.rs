@@ -83,11 +83,11 @@ pub enum Completion {
 
 impl Retrieval {
     /// An answer that has nothing in it yet.
-    pub(super) fn begun(exact: bool, estimate: Option<f64>, stages: StageTimes, replica_lag: Option<Duration>) -> Self {
+    pub(super) fn begun(estimate: Option<f64>, stages: StageTimes, replica_lag: Option<Duration>) -> Self {
         Self {
             chunks: Vec::new(),
             completion: Completion::Limited,
-            exact,
+            exact: true,
             next_page_token: None,
             plan: PlanReport { estimate, rounds: Vec::new() },
             replica_lag,

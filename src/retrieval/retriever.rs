@@ -74,11 +74,11 @@ impl Retriever {
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
-            ..self.situation(&request.query, info.scope_is_cheap)
+            ..self.situation(&request.query, &info)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
-        let mut answer = Retrieval::begun(info.exact, plan::estimate(&situation), stages, replica_lag);
+        let mut answer = Retrieval::begun(plan::estimate(&situation), stages, replica_lag);
         loop {
             let started = Instant::now();
             if plan.is_scoped() && matches!(search.scope, Scope::Everything) {
@@ -90,7 +90,10 @@ impl Retriever {
                 search.per_document_max = request.per_document_max;
             }
             let round = SearchRound { vector_store, search: &search, before: before.as_ref(), deadline };
-            let Checked { found, earlier, permitted, exhausted } = round.run(&mut enforcer, &mut answer.stages).await?;
+            let checked = round.run(&mut enforcer, &mut answer.stages).await?;
+            let Checked { found, exact, earlier, permitted, exhausted } = checked;
+            // Each round finds again what those before it found.
+            answer.exact = exact;
             answer.plan.rounds.push(Round::new(plan, found, started.elapsed()));
             if !plan.is_scoped() {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
@@ -181,17 +184,20 @@ impl Retriever {
     }
 
     /// What does not depend on the principal.
-    fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
+    fn situation(&self, query: &Query, info: &CollectionInfo) -> Situation {
         Situation {
             top_k: 0,
             needs_visible_set: needs_visible_set(query),
             guards: None,
             visible: None,
             pass_rate: None,
-            scope_is_cheap,
+            indexed_chunks: Some(info.chunks).filter(|_| !info.exact),
+            scope_is_cheap: info.scope_is_cheap,
             checks_are_local: self.authorizer.is_local(),
             guards_checked_max: self.config.guards_checked_max,
-            candidates_max: self.config.candidates_max,
+            candidates_max: info
+                .candidates_max
+                .map_or(self.config.candidates_max, |max| max.min(self.config.candidates_max)),
         }
     }
 

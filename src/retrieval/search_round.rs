@@ -14,7 +14,7 @@ use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
 use crate::identity::details::{AuthorizationDetails, OneOf};
 use crate::relationship::Object;
-use crate::vector_store::{Filter, Narrowing, Scope, Search, VectorStore, VectorStoreError};
+use crate::vector_store::{Filter, Narrowing, Scope, Search, Searched, VectorStore, VectorStoreError};
 
 /// A search, and what is needed to carry it out.
 pub(super) struct SearchRound<'a> {
@@ -28,6 +28,8 @@ pub(super) struct SearchRound<'a> {
 /// What a round found.
 pub(super) struct Checked {
     pub(super) found: Found,
+    /// Whether certainly nothing scores better.
+    pub(super) exact: bool,
     /// Permitted, and on a page before.
     pub(super) earlier: Vec<Permitted<Candidate>>,
     /// Permitted, best first.
@@ -45,7 +47,7 @@ impl SearchRound<'_> {
     ) -> Result<Checked, RetrievalError> {
         let limit = self.search.limit;
         let searching = within(self.deadline, self.vector_store.search(self.search));
-        let mut candidates = stages.measure(Stage::Search, searching).await?;
+        let Searched { mut candidates, exact } = stages.measure(Stage::Search, searching).await?;
         check_candidates(&candidates, limit)?;
         let exhausted = candidates.len() < limit;
         page::skip_earlier(self.before, &mut candidates);
@@ -53,7 +55,7 @@ impl SearchRound<'_> {
         let permitted = stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
         let found = Found { limit, candidates: all, permitted: permitted.len() };
         let [earlier, permitted] = page::split(self.before, permitted);
-        Ok(Checked { found, earlier, permitted, exhausted })
+        Ok(Checked { found, exact, earlier, permitted, exhausted })
     }
 }
 
