@@ -17,6 +17,8 @@ mod json;
 mod jws;
 mod key_set;
 mod remembered;
+#[cfg(test)]
+pub(crate) mod sample;
 mod verifier;
 
 pub use caller::{Caller, CallerError, VerifiedToken};

@@ -206,8 +206,8 @@ pub trait DocumentStore: Send + Sync {
     /// nothing happens. The title of a chunk is its document's.
     ///
     /// # Errors
-    /// On a document that [`validation::check_document`] refuses, a wrong dimension (the first vector fixes it for good),
-    /// a chunk id that belongs to another document; then nothing of the call was applied.
+    /// On a document that [`validation::check_document`] refuses, a wrong dimension (the first vector fixes it: for good, or
+    /// in the embedded engine for as long as there is a vector that stays), a chunk id that belongs to another document; then nothing of the call was applied.
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
 
     /// Takes documents out; the number of those that were there.

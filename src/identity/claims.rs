@@ -166,8 +166,16 @@ fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<u64
     let (Some(expires_at), Some(issued_at)) = (time("exp")?, time("iat")?) else { return Err(Refusal::Time) };
     let latest_start = now.saturating_add(leeway);
     let begun = issued_at <= latest_start && time("nbf")?.is_none_or(|not_before| not_before <= latest_start);
-    let ended = now >= expires_at.saturating_add(leeway);
-    if !begun || ended || issued_at > expires_at { Err(Refusal::Time) } else { Ok(expires_at) }
+    if !begun || has_ended(expires_at, leeway, now) || issued_at > expires_at {
+        Err(Refusal::Time)
+    } else {
+        Ok(expires_at)
+    }
+}
+
+/// Whether a token that ends at `expires_at` is void.
+pub(super) fn has_ended(expires_at: u64, leeway: u64, now: u64) -> bool {
+    now >= expires_at.saturating_add(leeway)
 }
 
 fn name<'c>(claims: &'c Map<String, Value>, claim: &str) -> Result<&'c str, Refusal> {

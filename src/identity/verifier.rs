@@ -69,6 +69,12 @@ impl TokenVerifier {
         Ok(verified)
     }
 
+    /// Whether a token that was verified has ended since: for calls that go on for long.
+    #[must_use]
+    pub fn has_ended(&self, token: &VerifiedToken, now: u64) -> bool {
+        claims::has_ended(token.facts.expires_at, self.rules.leeway_seconds, now)
+    }
+
     async fn verify_new(&self, token: &str, now: u64) -> Result<VerifiedToken, AuthenticationError> {
         let jws = Jws::parse(token)?;
         let claimed = jws.claimed_issuer().ok_or(Refusal::Issuer)?;

@@ -5,9 +5,13 @@
 //! the record is kept. What is open to everybody (health, the resource's metadata) is not recorded.
 
 mod draft;
+mod lasting;
+#[cfg(test)]
+pub(super) mod sample;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
@@ -20,6 +24,7 @@ use tracing::Instrument;
 use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
+pub(super) use self::lasting::Lasting;
 use super::{authentication, status};
 use crate::audit::{AuditSink, Record};
 use crate::telemetry::{self, TraceParent};
@@ -80,12 +85,13 @@ pub(super) struct Audited<S> {
     audit: Option<Audit>,
 }
 
-/// A call under way. One whose caller goes away before there is an answer is noted when this is dropped.
+/// A call under way. One whose caller goes away before there is an answer is noted when this is dropped: by the last who holds
+/// it, which may be work that goes on ([`Lasting`]).
 struct Running {
     draft: Draft,
     started: Instant,
     audit: Option<Audit>,
-    answered: bool,
+    answered: AtomicBool,
 }
 
 impl<S> Layer<S> for AuditLayer {
@@ -121,14 +127,16 @@ where
         span.record("trace_id", &trace_id);
         let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
         request.extensions_mut().insert(draft.clone());
-        let mut running = Running { draft, started: Instant::now(), audit: self.audit.clone(), answered: false };
+        let audit = self.audit.clone();
+        let running = Arc::new(Running { draft, started: Instant::now(), audit, answered: AtomicBool::new(false) });
+        request.extensions_mut().insert(Lasting::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
             let response = answering.await?;
             let code = code_name(code_of(&response));
             let record = running.finish(code);
             // From here on it is recorded as answered, whether or not the caller is still there.
-            running.answered = true;
+            running.answered.store(true, Ordering::Relaxed);
             // A task of its own, so that a caller who goes away takes no record along.
             let keeping = tokio::spawn(keep(running.audit.clone(), record).in_current_span());
             let kept = keeping.await.unwrap_or_else(|_panicked| Err(status::unrecorded()));
@@ -169,8 +177,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let (false, Some(audit)) = (self.answered, &self.audit) {
-            audit.sink.note(self.finish(code_name(Code::Cancelled)));
+        if let (false, Some(audit)) = (*self.answered.get_mut(), &self.audit) {
+            audit.sink.note(self.finish(code_name(self.draft.outcome().unwrap_or(Code::Cancelled))));
         }
     }
 }

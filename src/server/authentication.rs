@@ -110,6 +110,17 @@ impl Authentication {
         self.bounded_by_login(nobody, caller, collection, "").map(drop)
     }
 
+    /// Whether what was admitted when a call began still is: a stream may go on for longer than its token. `now` is in seconds
+    /// since 1970.
+    pub(super) fn admit_still(&self, caller: &Caller, collection: &str, now: u64) -> Result<(), Status> {
+        if let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller)
+            && tokens.verifier.has_ended(token, now)
+        {
+            return Err(unauthenticated(&TokenFault::Invalid.challenge(Some(tokens))));
+        }
+        self.admit_login(caller, collection)
+    }
+
     /// What a writer must hold on each guard; `None` when writers are believed.
     pub(super) fn write_relation(&self) -> Option<&Relation> {
         match self {
@@ -232,7 +243,7 @@ fn challenged(code: Code, text: &'static str, reason: &'static str, challenge: &
 }
 
 /// Seconds since 1970. A clock that stands before is one that no token is valid by.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
 }
 

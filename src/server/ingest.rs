@@ -1,22 +1,25 @@
 //! `ragward.ingest.v1.IngestService`.
 
+mod batch;
+mod turns;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::audit::Draft;
+use self::batch::Batch;
+use self::turns::Turns;
+use super::audit::{Draft, Lasting};
 use super::authentication::{self, Authentication};
-use super::{Services, status, values};
+use super::{Services, status};
 use crate::audit::{AuditedRequest, Released};
-use crate::authz::enforce::Enforcer;
+use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
-use crate::chunk::Document;
-use crate::identity::{Principal, Scope};
+use crate::identity::{Caller, Principal, Scope};
 use crate::proto::ingest as message;
 use crate::proto::ingest::ingest_service_server::IngestService;
 use crate::relationship::tuple::shown;
@@ -25,13 +28,10 @@ use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
-/// Chunks, or bytes of messages, that are gathered before they are written in one go: enough that a commit's cost is shared.
-const BATCH_CHUNKS: usize = 2_048;
-const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// Streams that are read at a time, of all connections; more wait. Each may hold a message and a batch in memory.
-const STREAMS_MAX: usize = 8;
 /// Most document ids of one request.
 const DOCUMENT_IDS_MAX: usize = 10_000;
+/// Documents whose guards are read at a time, where each is looked at alone.
+const LOOKS_MAX: usize = 16;
 /// How long a stream may stay silent.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
@@ -44,11 +44,29 @@ struct Writer {
     relation: Relation,
 }
 
+impl Writer {
+    fn subject(&self) -> &Object {
+        self.principal.subject()
+    }
+}
+
+/// Who calls, for as long as the call goes on.
+struct Call {
+    caller: Caller,
+    /// `None` for somebody who is believed.
+    writer: Option<Writer>,
+    lasting: Lasting,
+}
+
+/// Seconds since 1970.
+type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
+
 pub(super) struct IngestApi {
     vector_store: Arc<dyn VectorStore>,
     documents: Arc<dyn DocumentStore>,
     request_timeout: Duration,
-    streams: Semaphore,
+    turns: Turns,
+    clock: Clock,
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
 }
@@ -59,7 +77,8 @@ impl IngestApi {
             vector_store: Arc::clone(&services.vector_store),
             documents: Arc::clone(&services.documents),
             request_timeout: services.request_timeout,
-            streams: Semaphore::new(STREAMS_MAX),
+            turns: Turns::new(),
+            clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
         }
@@ -79,61 +98,33 @@ impl IngestService for IngestApi {
         &self,
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
-        let draft = Draft::of(&request)?;
-        let caller = authentication::caller(&request)?;
-        let writer = self.writer(&request)?;
-        // The semaphore is never closed, so there is always a permit in the end.
-        let _reading = self.streams.acquire().await;
-        let mut stream = request.into_inner();
-        let mut collection: Option<String> = None;
-        let mut batch: Vec<Document> = Vec::new();
-        let (mut chunks, mut bytes) = (0, 0);
-        let mut written = message::UpsertDocumentsResponse::default();
-        loop {
-            let next = timeout(SILENCE_MAX, stream.message()).await;
-            let next = next.map_err(|_elapsed| Status::from(RetrievalError::DeadlineExceeded))??;
-            let Some(next) = next else { break };
-            if collection.is_none() {
-                check_request(&next.collection, &[])?;
-                self.authentication.admit_login(&caller, &next.collection)?;
-                draft.request(asked(&next.collection, None));
-            }
-            let collection = stream_collection(&mut collection, &next.collection)?;
-            let Some(document) = next.document else {
-                return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
-            };
-            bytes += document.encoded_len();
-            chunks += document.chunks.len();
-            batch.push(values::document(document)?);
-            if chunks >= BATCH_CHUNKS || bytes >= BATCH_BYTES {
-                self.write(writer.as_ref(), collection, std::mem::take(&mut batch), &mut written).await?;
-                draft.released(documents(written.documents));
-                (chunks, bytes) = (0, 0);
-            }
-        }
-        if let Some(collection) = collection.filter(|_| !batch.is_empty()) {
-            self.write(writer.as_ref(), &collection, batch, &mut written).await?;
-        }
-        draft.released(documents(written.documents));
-        Ok(Response::new(written))
+        let call = self.call(&request)?;
+        self.take_in(&call, request.into_inner()).await.map(Response::new)
     }
 
     async fn delete_documents(
         &self,
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
-        let draft = Draft::of(&request)?;
-        let caller = authentication::caller(&request)?;
-        let writer = self.writer(&request)?;
+        let call = self.call(&request)?;
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
-        self.authentication.admit_login(&caller, &message.collection)?;
-        draft.request(asked(&message.collection, Some(message.document_ids.len())));
-        self.check_writes(writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
-        let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
-        let documents = self.within(self.documents.delete(&message.collection, &ids)).await?;
-        draft.released(self::documents(documents));
-        Ok(Response::new(message::DeleteDocumentsResponse { documents }))
+        self.authentication.admit_login(&call.caller, &message.collection)?;
+        call.lasting.draft().request(asked(&message.collection, Some(message.document_ids.len())));
+        let _open = self.turns.open(call.writer.as_ref().map(Writer::subject)).await?;
+        let turn = self.turns.turn().await?;
+        self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
+        self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
+        let (store, draft) = (Arc::clone(&self.documents), call.lasting.draft().clone());
+        // Not given up at a deadline: then nobody could tell what is gone.
+        let deleting = async move {
+            let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
+            let documents = store.delete(&message.collection, &ids).await?;
+            draft.released(documents_of(documents));
+            drop(turn);
+            Ok::<_, Status>(message::DeleteDocumentsResponse { documents })
+        };
+        call.lasting.whole(deleting).await.map(Response::new)
     }
 
     async fn get_ingest_status(
@@ -141,20 +132,28 @@ impl IngestService for IngestApi {
         request: Request<message::GetIngestStatusRequest>,
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
         let draft = Draft::of(&request)?;
-        let writer = self.writer(&request)?;
         let caller = authentication::caller(&request)?;
+        let writer = self.writer(&caller)?;
         let scopes = caller.scopes();
         let message = request.into_inner();
         check_request(&message.collection, &message.document_ids)?;
         self.authentication.admit_login(&caller, &message.collection)?;
         draft.request(asked(&message.collection, Some(message.document_ids.len())));
-        let info = self.within(self.vector_store.collection(&message.collection)).await?;
-        let found = self.within(self.documents.documents(&message.collection, &message.document_ids)).await?;
-        let found = self.writable(writer.as_ref(), &message.collection, found).await?;
+        let mut seen = BTreeSet::new();
+        let ids: Vec<String> = message.document_ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
+        // However many documents are asked about, there is one deadline.
+        let deadline = Instant::now() + self.request_timeout;
+        let looking = async {
+            let info = self.vector_store.collection(&message.collection).await?;
+            let found = self.documents.documents(&message.collection, &ids).await?;
+            let found = self.writable(writer.as_ref(), &message.collection, found, deadline).await?;
+            Ok::<_, Status>((info, found))
+        };
+        let (info, found) = self.within(looking).await?;
         // How much there is that nobody asked about by name is not every writer's to know.
         let may_count = scopes.is_none_or(|scopes| scopes.contains(Scope::Administer));
         let total = |count| if may_count { count } else { 0 };
-        draft.released(documents(found.len() as u64));
+        draft.released(documents_of(found.len() as u64));
         let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
         Ok(Response::new(message::GetIngestStatusResponse {
             documents: total(info.documents),
@@ -166,15 +165,71 @@ impl IngestService for IngestApi {
 }
 
 impl IngestApi {
-    /// Who writes; `None` for somebody who is believed.
-    fn writer<T>(&self, request: &Request<T>) -> Result<Option<Writer>, Status> {
+    fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let caller = authentication::caller(request)?;
+        let writer = self.writer(&caller)?;
+        Ok(Call { caller, writer, lasting: Lasting::of(request)? })
+    }
+
+    /// Who writes; `None` for somebody who is believed.
+    fn writer(&self, caller: &Caller) -> Result<Option<Writer>, Status> {
         let principal = caller.writer().map_err(|error| authentication::caller_status(&error))?;
         match (principal, self.authentication.write_relation()) {
             (None, _) => Ok(None),
             (Some(principal), Some(relation)) => Ok(Some(Writer { principal, relation: relation.clone() })),
             (Some(_), None) => Err(status::denied(MAY_NOT_WRITE)),
         }
+    }
+
+    /// Takes documents in as they come. What a stream sent is written soon, however slowly it goes on.
+    async fn take_in(
+        &self,
+        call: &Call,
+        mut messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
+    ) -> Result<message::UpsertDocumentsResponse, Status> {
+        let _open = self.turns.open(call.writer.as_ref().map(Writer::subject)).await?;
+        let mut collection: Option<String> = None;
+        let mut batch: Option<Batch> = None;
+        let mut written = message::UpsertDocumentsResponse::default();
+        loop {
+            let wake = batch.as_ref().map_or_else(|| Instant::now() + SILENCE_MAX, Batch::due);
+            let next = match (timeout_at(wake, messages.next()).await, batch.take()) {
+                (Ok(Some(next)), gathered) => {
+                    batch = gathered;
+                    next?
+                }
+                (Ok(None), Some(last)) => {
+                    self.write(call, &mut written, last).await?;
+                    break;
+                }
+                (Ok(None), None) => break,
+                (Err(_elapsed), Some(due)) => {
+                    self.write(call, &mut written, due).await?;
+                    continue;
+                }
+                (Err(_elapsed), None) => return Err(RetrievalError::DeadlineExceeded.into()),
+            };
+            if collection.is_none() {
+                check_request(&next.collection, &[])?;
+                self.authentication.admit_login(&call.caller, &next.collection)?;
+                call.lasting.draft().request(asked(&next.collection, None));
+            }
+            let collection = stream_collection(&mut collection, &next.collection)?;
+            let Some(document) = next.document else {
+                return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
+            };
+            let mut gathered = match batch.take() {
+                Some(gathered) => gathered,
+                None => Batch::new(collection, self.turns.turn().await?),
+            };
+            gathered.push(document)?;
+            if gathered.is_full() {
+                self.write(call, &mut written, gathered).await?;
+            } else {
+                batch = Some(gathered);
+            }
+        }
+        Ok(written)
     }
 
     /// Refuses unless the writer may write under every guard: those of the new chunks, and those that the documents have
@@ -186,7 +241,7 @@ impl IngestApi {
         document_ids: &[String],
         new_guards: &[Object],
     ) -> Result<(), Status> {
-        let Some(Writer { principal, relation }) = writer else { return Ok(()) };
+        let Some(writer) = writer else { return Ok(()) };
         let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
             Ok(Some(stored)) => stored,
             // A chunk without a usable guard is nobody's.
@@ -195,66 +250,88 @@ impl IngestApi {
             Err(status) => return Err(status),
         };
         let guards: BTreeSet<Object> = stored.into_iter().chain(new_guards.iter().cloned()).collect();
-        let asked = guards.len();
-        let deadline = Instant::now() + self.request_timeout;
-        let consistency = Consistency::HigherConsistency;
-        let mut enforcer = Enforcer::new(self.authorizer.as_ref(), principal, relation, consistency, deadline);
-        let permitted = enforcer.enforce(guards.into_iter().collect::<Vec<Object>>()).await;
-        let permitted = permitted.map_err(|error| Status::from(RetrievalError::Authz(error)))?;
-        if permitted.len() == asked { Ok(()) } else { Err(status::denied(MAY_NOT_WRITE)) }
+        let mut enforcer = self.enforcer(writer, Instant::now() + self.request_timeout);
+        if writable_guards(&mut enforcer, &guards).await? == guards {
+            Ok(())
+        } else {
+            Err(status::denied(MAY_NOT_WRITE))
+        }
     }
 
-    /// Those of the documents whose guards the writer may write under: others look absent.
+    /// What decides about writes. A decision that was made is not asked for again.
+    fn enforcer<'a>(&'a self, writer: &'a Writer, deadline: Instant) -> Enforcer<'a> {
+        let Writer { principal, relation } = writer;
+        Enforcer::new(self.authorizer.as_ref(), principal, relation, Consistency::HigherConsistency, deadline)
+    }
+
+    /// Those of the documents whose guards the writer may write under: others look absent. Each guard is asked for once.
     async fn writable(
         &self,
         writer: Option<&Writer>,
         collection: &str,
         found: Vec<(String, u32)>,
+        deadline: Instant,
     ) -> Result<Vec<(String, u32)>, Status> {
+        let Some(writer) = writer else { return Ok(found) };
+        let mut enforcer = self.enforcer(writer, deadline);
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
-        if self.may_write(writer, collection, &ids).await? {
+        let all = self.documents.guards_of(collection, &ids).await?;
+        if let Some(all) = &all
+            && writable_guards(&mut enforcer, all).await? == *all
+        {
             return Ok(found);
         }
-        let mut writable = Vec::new();
-        for (id, chunks) in found {
-            if self.may_write(writer, collection, std::slice::from_ref(&id)).await? {
-                writable.push((id, chunks));
-            }
-        }
-        Ok(writable)
+        let looks = found.into_iter().map(|document| async move {
+            let guards = self.documents.guards_of(collection, std::slice::from_ref(&document.0)).await?;
+            Ok::<_, Status>((document, guards))
+        });
+        let looks: Vec<((String, u32), Option<BTreeSet<Object>>)> =
+            stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
+        let asked: BTreeSet<Object> =
+            looks.iter().filter_map(|(_, guards)| guards.as_ref()).flatten().cloned().collect();
+        let may_write = writable_guards(&mut enforcer, &asked).await?;
+        let is_writable =
+            |guards: &Option<BTreeSet<Object>>| guards.as_ref().is_some_and(|own| own.is_subset(&may_write));
+        Ok(looks.into_iter().filter(|(_, guards)| is_writable(guards)).map(|(document, _)| document).collect())
     }
 
-    async fn may_write(&self, writer: Option<&Writer>, collection: &str, ids: &[String]) -> Result<bool, Status> {
-        match self.check_writes(writer, collection, ids, &[]).await {
-            Ok(()) => Ok(true),
-            Err(status) if status.code() == Code::PermissionDenied => Ok(false),
-            Err(status) => Err(status),
-        }
-    }
-
-    /// Makes a batch durable and counts it. It is not given up at a deadline: then nobody could tell what is in.
+    /// Makes a batch durable and counts it. It is not given up, at a deadline or when the caller goes away: then nobody could
+    /// tell what is in.
     async fn write(
         &self,
-        writer: Option<&Writer>,
-        collection: &str,
-        batch: Vec<Document>,
+        call: &Call,
         written: &mut message::UpsertDocumentsResponse,
+        batch: Batch,
     ) -> Result<(), Status> {
-        if writer.is_some() {
-            let ids: Vec<String> = batch.iter().map(|document| document.id.clone()).collect();
-            let chunks = batch.iter().flat_map(|document| &document.chunks);
-            let guards: BTreeSet<Object> = chunks.map(|chunk| chunk.guard.clone()).collect();
-            let guards: Vec<Object> = guards.into_iter().collect();
-            self.check_writes(writer, collection, &ids, &guards).await?;
+        self.authentication.admit_still(&call.caller, batch.collection(), (self.clock)())?;
+        if call.writer.is_some() {
+            let (ids, guards) = (batch.document_ids(), batch.guards());
+            self.check_writes(call.writer.as_ref(), batch.collection(), &ids, &guards).await?;
         }
-        let documents = batch.len() as u64;
-        let chunks: u64 = batch.iter().map(|document| document.chunks.len() as u64).sum();
-        let upserted = self.documents.upsert(collection, batch).await;
-        upserted.map_err(|error| refused_write(writer, error))?;
-        written.documents += documents;
-        written.chunks += chunks;
+        let after = message::UpsertDocumentsResponse {
+            documents: written.documents + batch.documents(),
+            chunks: written.chunks + batch.chunks(),
+        };
+        let (store, draft, is_believed) =
+            (Arc::clone(&self.documents), call.lasting.draft().clone(), call.writer.is_none());
+        let writing = async move {
+            let (collection, documents, turn) = batch.into_parts();
+            let upserted = store.upsert(&collection, documents).await;
+            upserted.map_err(|error| refused_write(is_believed, error))?;
+            draft.released(documents_of(after.documents));
+            drop(turn);
+            Ok::<_, Status>(after)
+        };
+        *written = call.lasting.part(writing).await?;
         Ok(())
     }
+}
+
+/// Those of the guards that the writer may write under.
+async fn writable_guards(enforcer: &mut Enforcer<'_>, guards: &BTreeSet<Object>) -> Result<BTreeSet<Object>, Status> {
+    let permitted = enforcer.enforce(guards.iter().cloned().collect::<Vec<Object>>()).await;
+    let permitted = permitted.map_err(|error| Status::from(RetrievalError::Authz(error)))?;
+    Ok(permitted.into_iter().map(Permitted::into_item).collect())
 }
 
 /// What is asked for, in the record.
@@ -264,14 +341,14 @@ fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
 }
 
 /// What was written, deleted or told, in the record.
-fn documents(documents: u64) -> Released {
+fn documents_of(documents: u64) -> Released {
     Released { documents: Some(documents), ..Released::default() }
 }
 
 /// A writer that needs a relation is not told which document has an id that it wants.
-fn refused_write(writer: Option<&Writer>, error: VectorStoreError) -> Status {
-    match (writer, error) {
-        (Some(_), VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
+fn refused_write(is_believed: bool, error: VectorStoreError) -> Status {
+    match (is_believed, error) {
+        (false, VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
             VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: None }.into()
         }
         (_, error) => error.into(),
@@ -298,3 +375,6 @@ fn check_request(collection: &str, document_ids: &[String]) -> Result<(), Status
     }
     if violations.is_empty() { Ok(()) } else { Err(status::invalid(violations)) }
 }
+
+#[cfg(test)]
+mod tests;

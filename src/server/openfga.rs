@@ -28,6 +28,7 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
 use self::refusal::{Number, Refusal};
+use super::audit::Lasting;
 use super::deadline::deadline;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
 use crate::proto::openfga_model as wire;
@@ -85,6 +86,16 @@ impl OpenFgaApi {
         Ok(Response::new(blocking(move || work(&stores)).await?))
     }
 
+    /// The same for what writes it, which is not given up.
+    async fn change<T: Send + 'static>(
+        &self,
+        lasting: &Lasting,
+        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let api = self.clone();
+        lasting.whole(async move { api.run(work).await }).await
+    }
+
     /// Runs what is about a version of a store's model, and names it in the answer.
     async fn run_under<T: Send + 'static>(
         &self,
@@ -103,6 +114,18 @@ impl OpenFgaApi {
             response.metadata_mut().insert(MODEL_HEADER, model_id);
         }
         Ok(response)
+    }
+
+    /// The same for what writes, which is not given up.
+    async fn change_under<T: Send + 'static>(
+        &self,
+        lasting: &Lasting,
+        store_id: String,
+        model_id: String,
+        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        let api = self.clone();
+        lasting.whole(async move { api.run_under(&store_id, &model_id, work).await }).await
     }
 }
 
@@ -148,9 +171,10 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::CreateStoreRequest>,
     ) -> Result<Response<api::CreateStoreResponse>, Status> {
+        let lasting = Lasting::of(&request)?;
         let request = request.into_inner();
         rules::create_store(&request)?;
-        self.run(move |stores| stores::create(stores, &request)).await
+        self.change(&lasting, move |stores| stores::create(stores, &request)).await
     }
 
     /// `OpenFGA` has the method in its API and does not implement it.
@@ -166,9 +190,10 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::DeleteStoreRequest>,
     ) -> Result<Response<api::DeleteStoreResponse>, Status> {
+        let lasting = Lasting::of(&request)?;
         let request = request.into_inner();
         rules::delete_store(&request)?;
-        self.run(move |stores| stores::delete(stores, &request)).await
+        self.change(&lasting, move |stores| stores::delete(stores, &request)).await
     }
 
     async fn get_store(
@@ -193,9 +218,10 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<wire::WriteAuthorizationModelRequest>,
     ) -> Result<Response<api::WriteAuthorizationModelResponse>, Status> {
+        let lasting = Lasting::of(&request)?;
         let request = request.into_inner();
         rules::write_authorization_model(&request)?;
-        self.run(move |stores| stores::write_model(stores, request)).await
+        self.change(&lasting, move |stores| stores::write_model(stores, request)).await
     }
 
     async fn read_authorization_model(
@@ -220,11 +246,12 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::WriteAssertionsRequest>,
     ) -> Result<Response<api::WriteAssertionsResponse>, Status> {
+        let lasting = Lasting::of(&request)?;
         let request = request.into_inner();
         rules::write_assertions(&request)?;
         let api::WriteAssertionsRequest { store_id, authorization_model_id, assertions } = request;
         let work = move |resolved: &Resolved| stores::write_assertions(resolved, assertions);
-        self.run_under(&store_id, &authorization_model_id, work).await
+        self.change_under(&lasting, store_id, authorization_model_id, work).await
     }
 
     async fn read_assertions(
@@ -237,10 +264,11 @@ impl OpenFGAService for OpenFgaApi {
     }
 
     async fn write(&self, request: Request<api::WriteRequest>) -> Result<Response<api::WriteResponse>, Status> {
+        let lasting = Lasting::of(&request)?;
         let request = request.into_inner();
         rules::write(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        self.run_under(&store_id, &model_id, move |resolved| relationships::write(resolved, &request)).await
+        self.change_under(&lasting, store_id, model_id, move |resolved| relationships::write(resolved, &request)).await
     }
 
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
@@ -364,3 +392,6 @@ impl OpenFGAService for OpenFgaApi {
         self.run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request, deadline)).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,8 @@
 //! Errors as gRPC statuses: one mapping for all services. A caller is told what to do; what a backend said, which may
 //! name things that the caller must not know of, goes to the log.
 
+use std::time::Duration;
+
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -21,6 +23,11 @@ const TEXT_BYTES_MAX: usize = 2_048;
 pub(super) fn unrecorded() -> Status {
     let text = "the answer could not be recorded, so it is not given; try again later";
     Status::with_error_details(Code::Unavailable, text, details_of(ErrorCode::Unavailable))
+}
+
+/// The status of a call whose work ended in a panic.
+pub(super) fn lost() -> Status {
+    Status::with_error_details(Code::Internal, "internal error", details_of(ErrorCode::Internal))
 }
 
 /// The status of wrong fields.
@@ -71,6 +78,13 @@ impl From<VectorStoreError> for Status {
 /// The status of a caller who may not ask for this.
 pub(super) fn denied(text: &'static str) -> Status {
     Status::with_error_details(Code::PermissionDenied, text, details_of(ErrorCode::PermissionDenied))
+}
+
+/// The status of a call that waited for its turn in vain.
+pub(super) fn busy(text: &'static str, retry_after: Duration) -> Status {
+    let mut details = details_of(ErrorCode::ResourceExhausted);
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, text, details)
 }
 
 /// No longer than a client's header limit allows.

@@ -332,3 +332,6 @@ fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
 fn broken(detail: &dyn Display) -> VectorStoreError {
     VectorStoreError::Unavailable(format!("an earlier write ended half-way, so restart ({detail})"))
 }
+
+#[cfg(test)]
+mod tests;

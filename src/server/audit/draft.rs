@@ -1,9 +1,9 @@
 //! The record of a call while it runs.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::Audit;
 use crate::audit::{AuditSink, AuditedPrincipal, AuditedRequest, Decision, DigestPurpose, Latencies, Record, Released};
@@ -18,6 +18,7 @@ use crate::vector_store::Query;
 #[derive(Clone)]
 pub(in crate::server) struct Draft {
     record: Arc<Mutex<Record>>,
+    outcome: Arc<OnceLock<Code>>,
     sink: Option<Arc<dyn AuditSink>>,
 }
 
@@ -34,7 +35,8 @@ impl Draft {
             released: None,
             latency_us: Latencies::default(),
         };
-        Self { record: Arc::new(Mutex::new(record)), sink: audit.map(|audit| Arc::clone(&audit.sink)) }
+        let outcome = Arc::default();
+        Self { record: Arc::new(Mutex::new(record)), outcome, sink: audit.map(|audit| Arc::clone(&audit.sink)) }
     }
 
     /// The draft that came with a request.
@@ -51,6 +53,17 @@ impl Draft {
         code.clone_into(&mut record.code);
         record.latency_us.total = micros(took);
         record
+    }
+
+    /// What became of the call while its caller went away; `None` while that is not known.
+    pub(super) fn outcome(&self) -> Option<Code> {
+        self.outcome.get().copied()
+    }
+
+    /// What became of the call, whoever still waits for the answer.
+    pub(super) fn ended(&self, code: Code) {
+        // The first one counts: a call ends once.
+        self.outcome.get_or_init(|| code);
     }
 
     fn edit(&self, edit: impl FnOnce(&mut Record)) {

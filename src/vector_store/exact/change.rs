@@ -35,9 +35,8 @@ pub(super) struct Change {
     /// Documents that go, or are replaced, with their numbers of chunks.
     pub(super) removed: Vec<(Arc<str>, u32)>,
     pub(super) added: Vec<AddedDocument>,
-    /// Appended to the dictionary from `first_term` on.
-    pub(super) first_term: TermId,
-    pub(super) terms: Vec<Arc<str>>,
+    /// New in the dictionary, with their ids: in the order of [`Postings::next_ids`](super::postings::Postings::next_ids).
+    pub(super) terms: Vec<(TermId, Arc<str>)>,
 }
 
 /// A document that comes.
@@ -84,44 +83,40 @@ impl Change {
         let index = index.unwrap_or(&empty);
         check_room(collection, index, &documents)?;
         check_owners(index, &documents)?;
-        let dimension = common_dimension(collection, index.dimension, &documents)?;
-        let mut numbering =
-            Numbering { index, first: index.postings.terms_len(), fresh: HashMap::new(), terms: Vec::new() };
-        let replaced = |document: &PreparedDocument| {
-            index.documents.get_key_value(&document.id).map(|(id, entry)| (Arc::clone(id), entry.chunks))
-        };
+        let removed = present(index, documents.iter().map(|document| &*document.id));
+        let dimension = common_dimension(collection, dimension_without(index, &removed), &documents)?;
+        let ids = index.postings.next_ids();
+        let mut numbering = Numbering { index, ids, fresh: HashMap::new(), terms: Vec::new() };
         Ok(Self {
             collection: collection.to_owned(),
             number: index.number,
             dimension,
-            removed: documents.iter().filter_map(replaced).collect(),
+            removed,
             added: documents.into_iter().map(|document| numbering.document(document)).collect(),
-            first_term: numbering.first,
             terms: numbering.terms,
         })
     }
 
     /// Takes documents out.
     pub(super) fn delete(collection: &str, index: &Index, document_ids: &BTreeSet<String>) -> Self {
-        let found = |id: &String| index.documents.get_key_value(id.as_str());
+        let removed = present(index, document_ids.iter().map(String::as_str));
         Self {
             collection: collection.to_owned(),
             number: index.number,
-            dimension: index.dimension,
-            removed: document_ids.iter().filter_map(found).map(|(id, entry)| (Arc::clone(id), entry.chunks)).collect(),
+            dimension: dimension_without(index, &removed),
+            removed,
             added: Vec::new(),
-            first_term: index.postings.terms_len(),
             terms: Vec::new(),
         }
     }
 
     /// Applies it in memory; cannot fail, because it is durable already.
     pub(super) fn apply(self, index: &mut Index) {
-        index.dimension = self.dimension;
         for (id, _) in &self.removed {
             index.remove(id);
         }
-        for term in self.terms {
+        index.set_dimension(self.dimension);
+        for (_, term) in self.terms {
             index.postings.add_term(term);
         }
         for added in self.added {
@@ -129,6 +124,18 @@ impl Change {
         }
         index.compact();
     }
+}
+
+/// Those of the documents that are there, with their numbers of chunks.
+fn present<'a>(index: &Index, ids: impl Iterator<Item = &'a str>) -> Vec<(Arc<str>, u32)> {
+    let found = ids.filter_map(|id| index.documents.get_key_value(id));
+    found.map(|(id, entry)| (Arc::clone(id), entry.chunks)).collect()
+}
+
+/// The dimension once these documents are gone: the last vector takes it along.
+fn dimension_without(index: &Index, removed: &[(Arc<str>, u32)]) -> Option<usize> {
+    let vectors: usize = removed.iter().map(|(id, _)| index.vectors_of(id)).sum();
+    index.dimension.filter(|_| vectors < index.living_vectors)
 }
 
 /// Chunk numbers must fit, deleted ones included.
@@ -178,14 +185,14 @@ fn common_dimension(
 }
 
 /// Gives terms their ids; new ones get the next.
-struct Numbering<'a> {
+struct Numbering<'a, I> {
     index: &'a Index,
-    first: TermId,
+    ids: I,
     fresh: HashMap<Arc<str>, TermId>,
-    terms: Vec<Arc<str>>,
+    terms: Vec<(TermId, Arc<str>)>,
 }
 
-impl Numbering<'_> {
+impl<I: Iterator<Item = TermId>> Numbering<'_, I> {
     fn document(&mut self, document: PreparedDocument) -> AddedDocument {
         let mut chunks = Vec::with_capacity(document.chunks.len());
         let mut texts = Vec::with_capacity(document.chunks.len());
@@ -205,8 +212,8 @@ impl Numbering<'_> {
             return id;
         }
         // A dictionary of 2^32 terms would be larger than the chunks that it is made from.
-        let id = self.first.saturating_add(TermId::try_from(self.terms.len()).unwrap_or(TermId::MAX));
-        self.terms.push(Arc::clone(&term));
+        let id = self.ids.next().unwrap_or(TermId::MAX);
+        self.terms.push((id, Arc::clone(&term)));
         self.fresh.insert(term, id);
         id
     }

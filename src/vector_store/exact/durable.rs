@@ -19,7 +19,7 @@ const CACHE_BYTES: usize = 1 << 30;
 
 /// Collection → its number and dimension (0: none yet).
 const COLLECTIONS: TableDefinition<'_, &str, (u32, u32)> = TableDefinition::new("collections");
-/// Collection number, term id → term.
+/// Collection number, term id → term. An id that is free keeps its last term until it is given to another.
 const TERMS: TableDefinition<'_, (u32, u32), &str> = TableDefinition::new("terms");
 /// Collection number, document id → record.
 const DOCUMENTS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("documents");
@@ -65,8 +65,8 @@ impl Durable {
             let dimension = u32::try_from(change.dimension.unwrap_or_default()).unwrap_or_default();
             transaction.open_table(COLLECTIONS)?.insert(change.collection.as_str(), (change.number, dimension))?;
             let mut terms = transaction.open_table(TERMS)?;
-            for (id, term) in (change.first_term..).zip(&change.terms) {
-                terms.insert((change.number, id), &**term)?;
+            for (id, term) in &change.terms {
+                terms.insert((change.number, *id), &**term)?;
             }
             replace_documents(transaction, change)
         })
@@ -118,8 +118,13 @@ impl Snapshot {
                 let (number, dimension) = value.value();
                 let mut index = Index::new(number);
                 index.dimension = Some(dimension as usize).filter(|dimension| *dimension > 0);
-                load_terms(transaction, &mut index)?;
+                let terms = load_terms(transaction, &index)?;
+                index.postings.reserve(terms.len());
                 load_documents(transaction, &mut index)?;
+                index.postings.name(terms);
+                // A file may have a dimension and no vector any more.
+                let dimension = index.dimension.filter(|_| index.living_vectors > 0);
+                index.set_dimension(dimension);
                 indexes.insert(name.value().to_owned(), index);
             }
             Ok(indexes)
@@ -139,15 +144,17 @@ impl Snapshot {
     }
 }
 
-fn load_terms(transaction: &ReadTransaction, index: &mut Index) -> Result<(), redb::Error> {
+/// By id, from 0 on.
+fn load_terms(transaction: &ReadTransaction, index: &Index) -> Result<Vec<Arc<str>>, redb::Error> {
+    let mut terms: Vec<Arc<str>> = Vec::new();
     for entry in transaction.open_table(TERMS)?.range((index.number, 0)..=(index.number, u32::MAX))? {
         let (key, term) = entry?;
-        if key.value().1 != index.postings.terms_len() {
+        if usize::try_from(key.value().1) != Ok(terms.len()) {
             return Err(redb::Error::Corrupted("the dictionary has a gap".to_owned()));
         }
-        index.postings.add_term(Arc::from(term.value()));
+        terms.push(Arc::from(term.value()));
     }
-    Ok(())
+    Ok(terms)
 }
 
 fn load_documents(transaction: &ReadTransaction, index: &mut Index) -> Result<(), redb::Error> {

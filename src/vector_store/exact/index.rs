@@ -49,14 +49,24 @@ pub(super) struct DocumentEntry {
 pub(super) struct Index {
     /// Its number in the data directory.
     pub(super) number: u32,
-    /// The length of its vectors; fixed by the first one.
+    /// The length of its vectors; fixed by the first one, for as long as there is one.
     pub(super) dimension: Option<usize>,
+    /// How many living chunks have a vector.
+    pub(super) living_vectors: usize,
+    /// Words of living chunks, and of deleted ones whose postings are still there.
+    words: Words,
     pub(super) guards: Guards,
     pub(super) postings: Postings,
     pub(super) documents: HashMap<Arc<str>, DocumentEntry>,
     /// Living chunks by id.
     pub(super) numbers: HashMap<Arc<str>, ChunkNumber>,
     pub(super) columns: Columns,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Words {
+    living: u64,
+    deleted: u64,
 }
 
 /// By chunk number.
@@ -84,6 +94,8 @@ impl Index {
         Self {
             number,
             dimension: None,
+            living_vectors: 0,
+            words: Words::default(),
             guards: Guards::default(),
             postings: Postings::default(),
             documents: HashMap::new(),
@@ -101,6 +113,8 @@ impl Index {
             let words = chunk.terms.iter().map(|(_, count)| count).sum();
             let guard = self.guards.position(&chunk.guard);
             self.guards.add(guard, number, words);
+            self.words.living += u64::from(words);
+            self.living_vectors += usize::from(!chunk.vector.is_empty());
             for (term, count) in &chunk.terms {
                 self.postings.add(*term, Posting { chunk: number, count: *count });
             }
@@ -119,6 +133,12 @@ impl Index {
                 continue;
             };
             self.numbers.remove(id);
+            self.words.living -= u64::from(*words);
+            self.words.deleted += u64::from(*words);
+            if let Some(slot) = self.columns.vector_slots.get_mut(place).filter(|slot| **slot != NONE) {
+                self.living_vectors -= 1;
+                *slot = NONE;
+            }
             if let Some(guard) = self.columns.guards.get_mut(place) {
                 self.guards.remove(*guard, *words);
                 *guard = NONE;
@@ -127,12 +147,42 @@ impl Index {
         }
     }
 
-    /// Numbers the living anew when the deleted outnumber them.
+    /// How many chunks of a document have a vector.
+    pub(super) fn vectors_of(&self, document_id: &str) -> usize {
+        let Some(entry) = self.documents.get(document_id) else { return 0 };
+        let chunks = entry.first..entry.first + entry.chunks;
+        chunks.filter(|chunk| self.columns.vector_slot(*chunk).is_some()).count()
+    }
+
+    /// Takes what the next vectors are as long as. Another one than before only while there are no vectors.
+    pub(super) fn set_dimension(&mut self, dimension: Option<usize>) {
+        debug_assert!(self.dimension == dimension || self.living_vectors == 0, "vectors of two dimensions");
+        if self.dimension != dimension {
+            self.columns.vectors = Vectors::default();
+        }
+        self.dimension = dimension;
+    }
+
+    /// Gives up what the deleted left behind: their numbers when they outnumber the living, and their words' postings when
+    /// these do. One document that is replaced over and over is few chunks and may be many words.
     pub(super) fn compact(&mut self) {
         let deleted = self.columns.ids.len() - self.numbers.len();
-        if deleted <= self.numbers.len() {
+        if deleted > self.numbers.len() {
+            self.renumber();
+        } else if self.words.deleted > self.words.living.max(u64::from(self.postings.terms_len()) / 2) {
+            // INVARIANT (bounded dictionary): ids are added only when all are in use, so there are never more than twice the
+            // words that the collection held at one time, and those of one call. The other bound keeps the cost of going
+            // through the dictionary in proportion to the words that were deleted.
+            let columns = &self.columns;
+            self.postings.renumber(|chunk| columns.is_living(chunk).then_some(chunk));
+        } else {
             return;
         }
+        self.words.deleted = 0;
+    }
+
+    /// Numbers the living anew.
+    fn renumber(&mut self) {
         let new_numbers = self.columns.compact();
         let new_number = |old: ChunkNumber| new_numbers.get(old as usize).copied().filter(|number| *number != NONE);
         self.guards.renumber(new_number);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::index::ChunkNumber;
 
-/// A term's position in the collection's dictionary, which only grows.
+/// A term's position in the collection's dictionary. Once no chunk holds the term, it is given to another.
 pub(super) type TermId = u32;
 
 /// One chunk that holds a term.
@@ -19,10 +19,14 @@ pub(super) struct Posting {
 /// The dictionary and the lists.
 ///
 /// INVARIANT (sorted postings): every list ascends by chunk number, for numbers are given in ascending order.
+///
+/// INVARIANT (no dead names): an id either belongs to one term or is free, and a free one has an empty list.
 #[derive(Default)]
 pub(super) struct Postings {
     terms: HashMap<Arc<str>, TermId>,
     lists: Vec<Vec<Posting>>,
+    /// Descending, so that the lowest is given first.
+    free: Vec<TermId>,
 }
 
 impl Postings {
@@ -34,10 +38,37 @@ impl Postings {
         TermId::try_from(self.lists.len()).unwrap_or(TermId::MAX)
     }
 
-    /// Appends a term to the dictionary.
+    /// The ids that new terms get, in this order.
+    pub(super) fn next_ids(&self) -> impl Iterator<Item = TermId> + use<> {
+        let free: Vec<TermId> = self.free.iter().rev().copied().collect();
+        free.into_iter().chain(self.terms_len()..)
+    }
+
+    /// Gives a term the next of [`Postings::next_ids`].
     pub(super) fn add_term(&mut self, term: Arc<str>) {
-        self.terms.insert(term, self.terms_len());
-        self.lists.push(Vec::new());
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.lists.push(Vec::new());
+            self.terms_len() - 1
+        });
+        self.terms.insert(term, id);
+    }
+
+    /// Makes room for a dictionary of so many ids. None has a term before [`Postings::name`].
+    pub(super) fn reserve(&mut self, terms_len: usize) {
+        self.lists.resize_with(terms_len, Vec::new);
+    }
+
+    /// Gives the ids, from 0 on, their terms, once all postings are there. A file still has the terms of ids that are free, and
+    /// such a term may have got another id since.
+    pub(super) fn name(&mut self, terms: Vec<Arc<str>>) {
+        for (id, term) in (0..).zip(terms) {
+            if self.lists.get(id as usize).is_some_and(|list| !list.is_empty()) {
+                self.terms.insert(term, id);
+            } else {
+                self.free.push(id);
+            }
+        }
+        self.free.reverse();
     }
 
     pub(super) fn add(&mut self, term: TermId, posting: Posting) {
@@ -52,6 +83,7 @@ impl Postings {
         list.map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// Numbers chunks anew; those that get no number leave the lists, and terms that no chunk holds leave the dictionary.
     pub(super) fn renumber(&mut self, new_number: impl Fn(ChunkNumber) -> Option<ChunkNumber>) {
         for list in &mut self.lists {
             list.retain_mut(|posting| match new_number(posting.chunk) {
@@ -61,6 +93,18 @@ impl Postings {
                 }
                 None => false,
             });
+            if list.is_empty() {
+                *list = Vec::new();
+            }
         }
+        let (lists, free) = (&self.lists, &mut self.free);
+        self.terms.retain(|_, id| {
+            let is_held = lists.get(*id as usize).is_some_and(|list| !list.is_empty());
+            if !is_held {
+                free.push(*id);
+            }
+            is_held
+        });
+        free.sort_unstable_by(|a, b| b.cmp(a));
     }
 }

@@ -1,0 +1,46 @@
+//! Tokens for tests of other modules, taken for verified.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::claims::{self, IssuerRules, Rules};
+use super::details::DetailsRules;
+use super::{Algorithm, TokenVerifier, VerifiedToken};
+use crate::relationship::TypeName;
+
+/// When the tokens are issued, in seconds since 1970.
+pub(crate) const NOW: u64 = 1_800_000_000;
+/// How far apart clocks may be.
+pub(crate) const LEEWAY_SECONDS: u64 = 30;
+
+fn rules() -> Rules {
+    let type_name = |name: &str| TypeName::parse(name).unwrap();
+    Rules {
+        audience: "ragward".to_owned(),
+        leeway_seconds: LEEWAY_SECONDS,
+        user_type: type_name("user"),
+        machine_type: None,
+        actor_type: type_name("agent"),
+        delegation: None,
+        actors_max: 1,
+        claim_tuples: Vec::new(),
+        claim_context: Vec::new(),
+        details: DetailsRules { type_name: "ragward_retrieval".to_owned(), datatype_key: None, classification: None },
+    }
+}
+
+/// A verifier whose tokens these are.
+pub(crate) fn verifier() -> TokenVerifier {
+    TokenVerifier::new(rules(), Vec::new())
+}
+
+/// The token of somebody.
+pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<VerifiedToken> {
+    let issuer = IssuerRules { issuer: "issuer".into(), namespace: None, algorithms: vec![Algorithm::Es256] };
+    let claims = json!({
+        "iss": "issuer", "aud": "ragward", "sub": subject, "client_id": "app", "jti": "1",
+        "iat": NOW, "exp": expires_at, "scope": scope,
+    });
+    Arc::new(claims::check(claims.as_object().unwrap(), &issuer, &rules(), NOW).unwrap())
+}

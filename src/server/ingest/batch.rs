@@ -1,0 +1,82 @@
+//! Documents that are written in one go.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use prost::Message;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::turns::Turn;
+use crate::chunk::Document;
+use crate::proto::ingest as message;
+use crate::relationship::Object;
+use crate::server::values;
+
+/// Chunks, or bytes of messages, that are gathered before they are written: enough that a commit's cost is shared.
+const CHUNKS_MAX: usize = 2_048;
+const BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long documents are gathered. A stream that is slow does not keep others from their turn, and what it sent is in.
+const GATHERED_MAX: Duration = Duration::from_secs(1);
+
+/// See the module.
+pub(super) struct Batch {
+    collection: String,
+    documents: Vec<Document>,
+    chunks: usize,
+    bytes: usize,
+    due: Instant,
+    turn: Turn,
+}
+
+impl Batch {
+    /// Of a collection; its turn ends with it.
+    pub(super) fn new(collection: &str, turn: Turn) -> Self {
+        let due = Instant::now() + GATHERED_MAX;
+        Self { collection: collection.to_owned(), documents: Vec::new(), chunks: 0, bytes: 0, due, turn }
+    }
+
+    pub(super) fn push(&mut self, document: message::Document) -> Result<(), Status> {
+        self.bytes += document.encoded_len();
+        self.chunks += document.chunks.len();
+        self.documents.push(values::document(document)?);
+        Ok(())
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.chunks >= CHUNKS_MAX || self.bytes >= BYTES_MAX
+    }
+
+    /// When it is written, full or not.
+    pub(super) fn due(&self) -> Instant {
+        self.due
+    }
+
+    pub(super) fn collection(&self) -> &str {
+        &self.collection
+    }
+
+    pub(super) fn document_ids(&self) -> Vec<String> {
+        self.documents.iter().map(|document| document.id.clone()).collect()
+    }
+
+    /// Distinct, of all chunks.
+    pub(super) fn guards(&self) -> Vec<Object> {
+        let chunks = self.documents.iter().flat_map(|document| &document.chunks);
+        let guards: BTreeSet<Object> = chunks.map(|chunk| chunk.guard.clone()).collect();
+        guards.into_iter().collect()
+    }
+
+    pub(super) fn documents(&self) -> u64 {
+        self.documents.len() as u64
+    }
+
+    pub(super) fn chunks(&self) -> u64 {
+        self.chunks as u64
+    }
+
+    /// The collection, the documents, and the turn to hold until they are written.
+    pub(super) fn into_parts(self) -> (String, Vec<Document>, Turn) {
+        (self.collection, self.documents, self.turn)
+    }
+}

@@ -1,0 +1,394 @@
+//! Writers that are slow, many, gone, or no longer let in. The clock is paused, so a minute is no time.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
+use tokio::time::advance;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::*;
+use crate::authz::embedded::EmbeddedAuthorizer;
+use crate::authz::{Answer, AuthzError, CheckBatch};
+use crate::chunk::Document;
+use crate::identity::StepUpRules;
+use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
+use crate::relationship::store::{OnConflict, RelationshipStores};
+use crate::relationship::{RelationshipTuple, dsl};
+use crate::server::TokenAuthentication;
+use crate::server::audit::sample::{call, first_records, open_log, records};
+use crate::server::values;
+use crate::vector_store::exact::ExactStore;
+
+const COLLECTION: &str = "notes";
+const UPSERT: &str = "/ragward.ingest.v1.IngestService/UpsertDocuments";
+const DELETE: &str = "/ragward.ingest.v1.IngestService/DeleteDocuments";
+const MODEL: &str = "
+model
+  schema 1.1
+type user
+type note
+  relations
+    define can_edit: [user, user:*]
+";
+
+/// The embedded authorizer, counted.
+struct Counted {
+    inner: EmbeddedAuthorizer,
+    calls: AtomicUsize,
+    answers: bool,
+}
+
+#[async_trait]
+impl Authorizer for Counted {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        if !self.answers {
+            return std::future::pending().await;
+        }
+        self.inner.check(batch).await
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        self.inner.model_id().await
+    }
+}
+
+/// The embedded store, which tells of the documents that are in.
+struct Told {
+    inner: ExactStore,
+    written: mpsc::UnboundedSender<Vec<String>>,
+}
+
+#[async_trait]
+impl DocumentStore for Told {
+    async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        let ids = documents.iter().map(|document| document.id.clone()).collect();
+        self.inner.upsert(collection, documents).await?;
+        // Not every test listens.
+        self.written.send(ids).unwrap_or_default();
+        Ok(())
+    }
+
+    async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+        self.inner.delete(collection, document_ids).await
+    }
+
+    async fn documents(&self, collection: &str, ids: &[String]) -> Result<Vec<(String, u32)>, VectorStoreError> {
+        self.inner.documents(collection, ids).await
+    }
+
+    async fn guards_of(&self, collection: &str, ids: &[String]) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
+        self.inner.guards_of(collection, ids).await
+    }
+}
+
+/// The embedded store, whose changes wait until they are let go on.
+struct Held {
+    inner: ExactStore,
+    begun: Semaphore,
+    let_on: Semaphore,
+}
+
+impl Held {
+    async fn wait(&self) {
+        self.begun.add_permits(1);
+        self.let_on.acquire().await.unwrap().forget();
+    }
+}
+
+#[async_trait]
+impl DocumentStore for Held {
+    async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        self.wait().await;
+        self.inner.upsert(collection, documents).await
+    }
+
+    async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+        self.wait().await;
+        self.inner.delete(collection, document_ids).await
+    }
+
+    async fn documents(&self, collection: &str, ids: &[String]) -> Result<Vec<(String, u32)>, VectorStoreError> {
+        self.inner.documents(collection, ids).await
+    }
+
+    async fn guards_of(&self, collection: &str, ids: &[String]) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
+        self.inner.guards_of(collection, ids).await
+    }
+}
+
+struct World {
+    api: Arc<IngestApi>,
+    store: ExactStore,
+    authorizer: Arc<Counted>,
+    now: Arc<AtomicU64>,
+    /// The documents of each batch that is in.
+    written: mpsc::UnboundedReceiver<Vec<String>>,
+    directory: TempDir,
+}
+
+/// Everybody may edit the notes whose names begin with `open`.
+fn world(authorizer_answers: bool) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = RelationshipStores::open(directory.path()).unwrap();
+    let relationships = stores.default_store_or_new().unwrap();
+    relationships.write_model(dsl::load(MODEL).unwrap()).unwrap();
+    let tuple = |number| RelationshipTuple::parse("user:*", "can_edit", &format!("note:open{number}")).unwrap();
+    relationships.write_all((0..400).map(tuple).collect(), OnConflict::Refuse).unwrap();
+    let inner = EmbeddedAuthorizer::new(stores);
+    let authorizer = Arc::new(Counted { inner, calls: AtomicUsize::new(0), answers: authorizer_answers });
+    let asked = Arc::clone(&authorizer);
+    let store = ExactStore::open(directory.path()).unwrap();
+    let (tell, written) = mpsc::unbounded_channel();
+    let now = Arc::new(AtomicU64::new(NOW));
+    let clock = Arc::clone(&now);
+    let relation = Relation::parse("can_edit").unwrap();
+    let tokens = TokenAuthentication::new(sample::verifier(), relation, StepUpRules::default()).unwrap();
+    let api = Arc::new(IngestApi {
+        vector_store: Arc::new(store.clone()),
+        documents: Arc::new(Told { inner: store.clone(), written: tell }),
+        request_timeout: Duration::from_secs(10),
+        turns: Turns::new(),
+        clock: Arc::new(move || clock.load(Ordering::Relaxed)),
+        authentication: Authentication::Tokens(Arc::new(tokens)),
+        authorizer: asked,
+    });
+    World { api, store, authorizer, now, written, directory }
+}
+
+fn message(id: &str) -> message::UpsertDocumentsRequest {
+    let chunk = message::Chunk {
+        id: format!("{id}#0"),
+        guard: format!("note:{id}"),
+        text: "a note".to_owned(),
+        ..message::Chunk::default()
+    };
+    let document = message::Document { id: id.to_owned(), title: String::new(), chunks: vec![chunk] };
+    message::UpsertDocumentsRequest { collection: COLLECTION.to_owned(), document: Some(document) }
+}
+
+fn token(subject: &str) -> Caller {
+    Caller::Verified(sample::token(subject, "ragward:ingest", NOW + 600))
+}
+
+/// A request as the gate lets it through.
+fn request<T>(message: T, caller: Caller, lasting: Lasting) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(caller);
+    request.extensions_mut().insert(lasting.draft().clone());
+    request.extensions_mut().insert(lasting);
+    request
+}
+
+type Upload = JoinHandle<Result<message::UpsertDocumentsResponse, Status>>;
+
+impl World {
+    /// An open stream.
+    fn upload(
+        &self,
+        caller: Caller,
+    ) -> (mpsc::UnboundedSender<Result<message::UpsertDocumentsRequest, Status>>, Upload) {
+        let (send, messages) = mpsc::unbounded_channel();
+        let api = Arc::clone(&self.api);
+        let uploading = tokio::spawn(async move {
+            let writer = api.writer(&caller)?;
+            let (_running, lasting) = call(None, UPSERT);
+            let call = Call { caller, writer, lasting };
+            api.take_in(&call, UnboundedReceiverStream::new(messages)).await
+        });
+        (send, uploading)
+    }
+
+    async fn has(&self, id: &str) -> bool {
+        // Before the first document there is no collection.
+        self.store.documents(COLLECTION, &[id.to_owned()]).await.is_ok_and(|found| !found.is_empty())
+    }
+
+    /// Waits until a document is in.
+    async fn until(&mut self, id: &str, at_most: Duration) {
+        let end = Instant::now() + at_most;
+        while let Some(ids) = timeout_at(end, self.written.recv()).await.expect("the document is in") {
+            if ids.iter().any(|written| written == id) {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_ends_with_its_token() {
+    let mut world = world(true);
+    let (send, uploading) = world.upload(token("anne"));
+    let end = NOW + 600 + LEEWAY_SECONDS;
+    for (id, now) in [("open0", NOW), ("open1", end - 1)] {
+        world.now.store(now, Ordering::Relaxed);
+        send.send(Ok(message(id))).unwrap();
+        world.until(id, Duration::from_secs(3)).await;
+    }
+    world.now.store(end, Ordering::Relaxed);
+    send.send(Ok(message("open2"))).unwrap();
+    let refused = uploading.await.unwrap().unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
+    assert!(refused.metadata().get("www-authenticate").is_some());
+    assert!(!world.has("open2").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_upload_is_in_as_it_comes() {
+    let mut world = world(true);
+    let (send, uploading) = world.upload(token("anne"));
+    for number in 0..20 {
+        let id = format!("open{number}");
+        send.send(Ok(message(&id))).unwrap();
+        world.until(&id, Duration::from_secs(3)).await;
+        advance(Duration::from_secs(50)).await;
+    }
+    drop(send);
+    let written = uploading.await.unwrap().unwrap();
+    assert_eq!((written.documents, written.chunks), (20, 20));
+
+    // One that falls silent is ended, and what it sent stays.
+    let (send, uploading) = world.upload(token("anne"));
+    send.send(Ok(message("open20"))).unwrap();
+    assert_eq!(uploading.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
+    assert!(world.has("open20").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn quiet_streams_keep_nobody_out() {
+    const STREAMS: usize = 20;
+    let world = world(true);
+    let quiet: Vec<_> = (0..STREAMS).map(|_| world.upload(token("eve"))).collect();
+    for (number, (send, _)) in quiet.iter().enumerate() {
+        send.send(Ok(message(&format!("open{number}")))).unwrap();
+    }
+    let begun = Instant::now();
+    let (send, uploading) = world.upload(token("anne"));
+    for number in 100..300 {
+        send.send(Ok(message(&format!("open{number}")))).unwrap();
+    }
+    drop(send);
+    assert_eq!(uploading.await.unwrap().unwrap().documents, 200);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Those that are too many for one writer wait for a minute.
+    let mut refused = 0;
+    for (_send, uploading) in quiet {
+        match uploading.await.unwrap().unwrap_err().code() {
+            Code::ResourceExhausted => refused += 1,
+            code => assert_eq!(code, Code::DeadlineExceeded),
+        }
+    }
+    assert_eq!(refused, STREAMS - 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_that_is_trickling_takes_turns_with_others() {
+    let mut world = world(true);
+    let trickling: Vec<_> = (0..8).map(|_| world.upload(token("eve"))).collect();
+    let (send, uploading) = world.upload(token("anne"));
+    for number in 100..110 {
+        let id = format!("open{number}");
+        send.send(Ok(message(&id))).unwrap();
+        let sent = Instant::now();
+        let mut is_in = false;
+        while !is_in {
+            assert!(sent.elapsed() < Duration::from_secs(10), "{id} after {:?}", sent.elapsed());
+            match timeout(Duration::from_millis(300), world.written.recv()).await {
+                Ok(ids) => is_in = ids.unwrap().contains(&id),
+                Err(_elapsed) => {
+                    for (send, _) in &trickling {
+                        send.send(Ok(message("open0"))).unwrap();
+                    }
+                }
+            }
+        }
+    }
+    drop(send);
+    assert_eq!(uploading.await.unwrap().unwrap().documents, 10);
+}
+
+fn status_request(world: &World, ids: Vec<String>) -> impl Future<Output = Result<Vec<String>, Status>> + use<> {
+    let api = Arc::clone(&world.api);
+    async move {
+        let asked = message::GetIngestStatusRequest { collection: COLLECTION.to_owned(), document_ids: ids };
+        let (_running, lasting) = call(None, "/ragward.ingest.v1.IngestService/GetIngestStatus");
+        let answer = api.get_ingest_status(request(asked, token("anne"), lasting)).await?;
+        Ok(answer.into_inner().found.into_iter().map(|found| found.document_id).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_about_many_documents_is_asked_at_once() {
+    let documents = |world: &World| {
+        let ids = (0..200).flat_map(|number| [format!("open{number}"), format!("shut{number}")]);
+        let ids: Vec<String> = ids.collect();
+        let made = ids.iter().map(|id| values::document(message(id).document.unwrap()).unwrap());
+        let (store, made) = (world.store.clone(), made.collect());
+        async move {
+            store.upsert(COLLECTION, made).await.unwrap();
+            ids
+        }
+    };
+    let world = world(true);
+    let ids = documents(&world).await;
+    // Each is asked for twice and told of once.
+    let found = status_request(&world, ids.iter().chain(&ids).cloned().collect()).await.unwrap();
+    let expected: Vec<&String> = ids.iter().filter(|id| id.starts_with("open")).collect();
+    assert_eq!(found.iter().collect::<Vec<_>>(), expected);
+    assert_eq!(world.authorizer.calls.load(Ordering::Relaxed), 1);
+
+    let world = self::world(false);
+    let ids = documents(&world).await;
+    let begun = Instant::now();
+    let refused = status_request(&world, ids).await.unwrap_err();
+    assert_eq!(refused.code(), Code::DeadlineExceeded, "{refused:?}");
+    assert!(begun.elapsed() < 2 * world.api.request_timeout, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_done_and_recorded() {
+    for rpc in [UPSERT, DELETE] {
+        let World { api, store, directory, .. } = world(true);
+        let kept = values::document(message("open0").document.unwrap()).unwrap();
+        store.upsert(COLLECTION, vec![kept]).await.unwrap();
+        let held = Held { inner: store.clone(), begun: Semaphore::new(0), let_on: Semaphore::new(0) };
+        let held = Arc::new(held);
+        let mut api = Arc::into_inner(api).unwrap();
+        let documents = Arc::clone(&held);
+        api.documents = documents;
+        let audit = open_log(directory.path());
+        let (running, lasting) = call(Some(audit.clone()), rpc);
+        let answering = async {
+            if rpc == DELETE {
+                let document_ids = vec!["open0".to_owned()];
+                let asked = message::DeleteDocumentsRequest { collection: COLLECTION.to_owned(), document_ids };
+                api.delete_documents(request(asked, token("anne"), lasting)).await.map(drop)
+            } else {
+                let call = api.call(&request((), token("anne"), lasting)).unwrap();
+                let messages = ["open1", "open2"].map(message).map(Ok);
+                api.take_in(&call, tokio_stream::iter(messages)).await.map(drop)
+            }
+        };
+        // The change is under way when the caller goes.
+        tokio::select! {
+            answer = answering => panic!("{answer:?}"),
+            begun = held.begun.acquire() => begun.unwrap().forget(),
+        }
+        drop(running);
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert!(records(directory.path()).is_empty(), "{rpc}");
+        held.let_on.add_permits(1);
+        let found = first_records(directory.path()).await;
+        let (code, documents) = if rpc == DELETE { ("OK", 1) } else { ("CANCELLED", 2) };
+        let told: Vec<_> = found.iter().map(|record| (record.code.as_str(), record.released.clone())).collect();
+        assert_eq!(told, [(code, Some(documents_of(documents)))], "{rpc}");
+        let ids = ["open0", "open1"].map(str::to_owned);
+        let there = if rpc == DELETE { 0 } else { 2 };
+        assert_eq!(store.documents(COLLECTION, &ids).await.unwrap().len(), there, "{rpc}");
+    }
+}

@@ -1,0 +1,136 @@
+//! What stays of what is gone.
+
+use super::*;
+use crate::chunk::Metadata;
+use crate::vector_store::Scope;
+
+const COLLECTION: &str = "chunks";
+
+fn document(id: &str, text: &str, vector: &[f32]) -> Document {
+    let chunk = Chunk {
+        id: format!("{id}#0"),
+        document_id: id.to_owned(),
+        guard: Object::parse("doc:a").unwrap(),
+        title: String::new(),
+        text: text.to_owned(),
+        metadata: Metadata::new(),
+        vector: vector.to_vec(),
+    };
+    Document { id: id.to_owned(), title: String::new(), chunks: vec![chunk] }
+}
+
+/// Words that only this version of a document has.
+fn words(version: usize, count: usize) -> String {
+    (0..count).map(|word| format!("w{version}x{word}")).collect::<Vec<String>>().join(" ")
+}
+
+fn terms_len(store: &ExactStore) -> u32 {
+    store.engine.read().unwrap().index(COLLECTION).unwrap().postings.terms_len()
+}
+
+fn search() -> Search {
+    Search {
+        collection: COLLECTION.to_owned(),
+        query: Query::Text(String::new()),
+        filter: None,
+        scope: Scope::Everything,
+        narrowing: None,
+        min_score: None,
+        per_document_max: None,
+        limit: 100,
+    }
+}
+
+async fn found(store: &ExactStore, text: &str) -> Vec<String> {
+    let search = Search { query: Query::Text(text.to_owned()), ..search() };
+    store.search(&search).await.unwrap().into_iter().map(|candidate| candidate.chunk_id).collect()
+}
+
+#[tokio::test]
+async fn a_dictionary_is_bounded_by_the_words_that_there_are() {
+    const WORDS: usize = 50;
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = ExactStore::open(directory.path()).unwrap();
+    // Many chunks that stay, so that no chunk is numbered anew.
+    let stay = (0..400).map(|number| document(&format!("stays{number}"), "it stays", &[]));
+    store.upsert(COLLECTION, stay.collect()).await.unwrap();
+    let living = 2 * 400 + WORDS;
+    for version in 0..100 {
+        let text = words(version, WORDS);
+        store.upsert(COLLECTION, vec![document("changes", &text, &[])]).await.unwrap();
+        let terms = terms_len(&store) as usize;
+        assert!(terms <= 2 * living + WORDS, "{terms} terms after {version} versions");
+        if version % 30 == 29 {
+            drop(store);
+            store = ExactStore::open(directory.path()).unwrap();
+        }
+        assert_eq!(found(&store, &text).await, ["changes#0"], "{version}");
+        assert_eq!(found(&store, "stays").await.len(), 100);
+        if let Some(before) = version.checked_sub(1) {
+            assert!(found(&store, &words(before, WORDS)).await.is_empty(), "{before}");
+        }
+    }
+}
+
+/// A term that went and came back has another id than the file had for it.
+#[tokio::test]
+async fn a_term_that_comes_back_is_found_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    let put = async |id: &str, text: &str| store.upsert(COLLECTION, vec![document(id, text, &[])]).await.unwrap();
+    put("a", "red fox hen").await;
+    // Everything goes, so all ids are free; then the words come back the other way round.
+    store.delete(COLLECTION, &["a".to_owned()].into()).await.unwrap();
+    put("b", "hen").await;
+    put("c", "fox").await;
+    drop(store);
+    let store = ExactStore::open(directory.path()).unwrap();
+    for (text, expected) in [("hen", &["b#0"][..]), ("fox", &["c#0"]), ("red", &[])] {
+        assert_eq!(found(&store, text).await, expected, "{text}");
+    }
+    assert_eq!(terms_len(&store), 3);
+    store.upsert(COLLECTION, vec![document("d", "red hen oak", &[])]).await.unwrap();
+    for (text, expected) in [("hen", &["b#0", "d#0"][..]), ("fox", &["c#0"]), ("red", &["d#0"]), ("oak", &["d#0"])] {
+        assert_eq!(found(&store, text).await, expected, "{text}");
+    }
+    assert_eq!(terms_len(&store), 4);
+}
+
+#[tokio::test]
+async fn a_dimension_goes_with_the_last_vector() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = ExactStore::open(directory.path()).unwrap();
+    let dimension = async |store: &ExactStore| store.collection(COLLECTION).await.unwrap().dimension;
+    let texts = document("text", "words", &[]);
+    store.upsert(COLLECTION, vec![texts, document("short", "", &[1.0])]).await.unwrap();
+    let long = document("long", "", &[0.6, 0.8, 0.0]);
+    let refused = store.upsert(COLLECTION, vec![long.clone()]).await;
+    assert!(matches!(refused, Err(VectorStoreError::Dimension { expected: 1, found: 3, .. })), "{refused:?}");
+    // Replaced in the same call, by one that has none, and deleted.
+    let goes: [(Vec<Document>, &[&str]); 3] = [
+        (vec![document("short", "", &[0.0, 1.0, 0.0]), long.clone()], &[]),
+        (vec![document("short", "words", &[])], &[]),
+        (Vec::new(), &["short"]),
+    ];
+    for (documents, deleted) in goes {
+        let ids: BTreeSet<String> = deleted.iter().map(|id| (*id).to_owned()).collect();
+        store.upsert(COLLECTION, documents).await.unwrap();
+        store.delete(COLLECTION, &ids).await.unwrap();
+        for reopened in [false, true] {
+            if reopened {
+                drop(store);
+                store = ExactStore::open(directory.path()).unwrap();
+            }
+            store.upsert(COLLECTION, vec![long.clone()]).await.unwrap();
+            assert_eq!(dimension(&store).await, Some(3));
+            let near = Search { query: Query::Vector(vec![0.6, 0.8, 0.0]), ..search() };
+            assert_eq!(store.search(&near).await.unwrap()[0].chunk_id, "long#0");
+        }
+        // Back to where it began.
+        let ids = ["short", "long"].map(str::to_owned).into();
+        store.delete(COLLECTION, &ids).await.unwrap();
+        assert_eq!(dimension(&store).await, None);
+        store.upsert(COLLECTION, vec![document("short", "", &[1.0])]).await.unwrap();
+        assert_eq!(dimension(&store).await, Some(1));
+    }
+}
