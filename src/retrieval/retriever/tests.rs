@@ -17,7 +17,7 @@ use crate::chunk::{Chunk, Metadata};
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::{Search, VectorStoreError};
+use crate::vector_store::{Search, Searched, VectorStoreError};
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {

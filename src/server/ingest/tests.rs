@@ -292,10 +292,10 @@ async fn a_writer_that_is_trickling_takes_turns_with_others() {
     for number in 100..110 {
         let id = format!("open{number}");
         send.send(Ok(message(&id))).unwrap();
-        let sent = Instant::now();
+        let started = Instant::now();
         let mut is_in = false;
         while !is_in {
-            assert!(sent.elapsed() < Duration::from_secs(10), "{id} after {:?}", sent.elapsed());
+            assert!(started.elapsed() < Duration::from_secs(10), "{id} after {:?}", started.elapsed());
             match timeout(Duration::from_millis(300), world.written.recv()).await {
                 Ok(ids) => is_in = ids.unwrap().contains(&id),
                 Err(_elapsed) => {

@@ -43,7 +43,7 @@ fn search() -> Search {
 
 async fn found(store: &ExactStore, text: &str) -> Vec<String> {
     let search = Search { query: Query::Text(text.to_owned()), ..search() };
-    store.search(&search).await.unwrap().into_iter().map(|candidate| candidate.chunk_id).collect()
+    store.search(&search).await.unwrap().candidates.into_iter().map(|candidate| candidate.chunk_id).collect()
 }
 
 #[tokio::test]
@@ -124,7 +124,7 @@ async fn a_dimension_goes_with_the_last_vector() {
             store.upsert(COLLECTION, vec![long.clone()]).await.unwrap();
             assert_eq!(dimension(&store).await, Some(3));
             let near = Search { query: Query::Vector(vec![0.6, 0.8, 0.0]), ..search() };
-            assert_eq!(store.search(&near).await.unwrap()[0].chunk_id, "long#0");
+            assert_eq!(store.search(&near).await.unwrap().candidates[0].chunk_id, "long#0");
         }
         // Back to where it began.
         let ids = ["short", "long"].map(str::to_owned).into();
