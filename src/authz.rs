@@ -93,8 +93,9 @@ pub struct Answer {
 #[async_trait]
 pub trait Authorizer: Send + Sync {
     /// Answers every check exactly once, in any order. A check that the model has no type or relation for is denied. So is
-    /// one that this authorizer can never decide, because the relationships are nested too deeply or take too much work; it
-    /// is logged. As an error it would fail every request that comes across a hidden object of that kind, and so tell of it.
+    /// one that this authorizer can never decide, because the relationships are nested too deeply or take too much work, or
+    /// a condition on the way cannot be evaluated; it is logged. As an error it would fail every request that comes across a
+    /// hidden object of that kind, and so tell of it.
     ///
     /// # Errors
     /// When a decision could not be made; then none was made.

@@ -192,7 +192,9 @@ fn flip(entry: &Entry) -> Entry {
     Entry { id: entry.id.clone(), result: Some(Decision { allowed, error: None }) }
 }
 
-const FAULTS: [(&str, Fault, Expected); 24] = {
+const CONDITION_FAILED: &str = "failed to evaluate relationship condition: 'at_work' - no hour";
+
+const FAULTS: [(&str, Fault, Expected); 25] = {
     use Expected::{AllDecided, NoneDecided, OneFailed};
     use Fault::{Hang, Rewrite, Slow, Status};
     [
@@ -215,6 +217,7 @@ const FAULTS: [(&str, Fault, Expected); 24] = {
         ("an error for one", Rewrite(|r| item_error(&mut r[0], 4_000, "failed")), OneFailed),
         ("one refused", Rewrite(|r| item_error(&mut r[0], 2_000, "no")), OneFailed),
         ("one throttled", Rewrite(|r| item_error(&mut r[0], 2_000, "throttled")), OneFailed),
+        ("one whose condition fails", Rewrite(|r| item_error(&mut r[0], 2_000, CONDITION_FAILED)), OneFailed),
         ("refuses", Status(Code::InvalidArgument, "no"), NoneDecided),
         ("unavailable", Status(Code::Unavailable, "down"), NoneDecided),
         ("fails inside", Status(Code::Internal, "oh"), NoneDecided),
