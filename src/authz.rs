@@ -162,6 +162,12 @@ pub enum AuthzError {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// One message had more bytes than the server takes.
+    #[error(
+        "the authorizer takes no message of this size; have fewer or shorter claims become tuples, or raise the server's \
+         `grpc-max-recv-msg-bytes`: {0}"
+    )]
+    MessageTooLarge(String),
     /// One call held more checks than the server takes.
     #[error("the authorizer takes fewer checks in one call; lower `authorizer.openfga.checks_per_call`")]
     TooManyChecks {
@@ -177,7 +183,7 @@ impl AuthzError {
     pub fn caller_text(&self) -> &'static str {
         match self {
             Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
-            Self::Refused(_) | Self::TooManyChecks { .. } => {
+            Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
                 "the authorizer refused the request; the server's log says why"
             }
             Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
@@ -191,7 +197,9 @@ impl AuthzError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoModel | Self::Refused(_) | Self::TooManyChecks { .. } => ErrorCode::FailedPrecondition,
+            Self::NoModel | Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
+                ErrorCode::FailedPrecondition
+            }
             Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,

@@ -31,6 +31,9 @@ pub use store::{OpenFgaStore, OpenStoreError};
 
 /// The most checks that an `OpenFGA` server takes in one call, unless it is configured otherwise.
 pub const CHECKS_PER_CALL: usize = 50;
+/// What requests may add to the checks of one call, in bytes: with all else of 50 checks less than the 616,448 that a server
+/// takes of a message, unless it is configured otherwise.
+pub const CONTEXTUAL_BYTES_PER_CALL: usize = 512 << 10;
 /// The server's own limit on a request is 3 s unless it is configured otherwise.
 const TIMEOUT: Duration = Duration::from_secs(3);
 /// The server's own limits on a list, unless it is configured otherwise.
@@ -179,8 +182,11 @@ impl OpenFgaAuthorizer {
         };
         let question = |check: &Check| Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
         let list: Vec<Question> = batch.checks.iter().map(question).collect();
-        let calls = list.chunks(self.checks_per_call).enumerate().map(|(index, questions)| {
-            let first = index * self.checks_per_call;
+        // Every check carries what the request adds.
+        let fitting = CONTEXTUAL_BYTES_PER_CALL / batch.contextual.wire_bytes().max(1);
+        let checks_per_call = self.checks_per_call.min(fitting.max(1));
+        let calls = list.chunks(checks_per_call).enumerate().map(|(index, questions)| {
+            let first = index * checks_per_call;
             self.ask(&scope, first, questions, deadline)
         });
         let calls: Vec<_> = calls.collect();

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition};
+use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -248,6 +248,7 @@ pub(crate) async fn run(authorizer: &dyn Authorizer) {
     batches_of_any_size(authorizer).await;
     batches_in_any_order(authorizer).await;
     visible_sets(authorizer).await;
+    long_claims(authorizer).await;
 }
 
 async fn each_row_alone(authorizer: &dyn Authorizer) {
@@ -297,6 +298,31 @@ async fn visible_sets(authorizer: &dyn Authorizer) {
             assert_eq!(visible.contains(position), row.3, "{row:?}");
         }
     }
+}
+
+/// As much as a request may add, in long names, to more checks than go into one call.
+async fn long_claims(authorizer: &dyn Authorizer) {
+    let claimed = |number| match number {
+        0 => "group:eng".to_owned(),
+        _ => format!("group:{number:0>105}"),
+    };
+    let claim = |number| RelationshipTuple::parse("user:nell", "member", &claimed(number)).expect("a tuple");
+    let contextual = Contextual { tuples: (0..100).map(claim).collect(), ..Contextual::default() };
+    let checks = (0..60).map(|number| Check {
+        user: Object::parse("user:nell").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: Object::parse(&if number == 30 { "document:plan".to_owned() } else { format!("document:{number}") })
+            .expect("an object"),
+    });
+    let batch = CheckBatch {
+        checks: checks.collect(),
+        contextual: Arc::new(contextual),
+        consistency: Consistency::MinimizeLatency,
+        deadline: Instant::now() + PATIENCE,
+    };
+    let answers = authorizer.check(&batch).await.expect("decisions");
+    let allowed: Vec<usize> = answers.iter().filter(|answer| answer.allowed).map(|answer| answer.position).collect();
+    assert_eq!((answers.len(), allowed), (60, vec![30]));
 }
 
 async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {

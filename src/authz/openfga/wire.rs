@@ -209,11 +209,21 @@ fn too_many_checks(message: &str) -> Option<AuthzError> {
     Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
 }
 
+/// Whether the message had too many bytes, as a server in Go says it or one in Rust.
+fn too_large(status: &Status) -> bool {
+    let says = |beginning| status.message().starts_with(beginning);
+    status.code() == Code::ResourceExhausted && says("grpc: received message larger than max")
+        || status.code() == Code::OutOfRange && says("Error, decoded message length too large")
+}
+
 /// Why a call failed, by what can be done about it.
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
     if let Some(too_many) = too_many_checks(&message) {
         return too_many;
+    }
+    if too_large(status) {
+        return AuthzError::MessageTooLarge(message);
     }
     match status.code() {
         Code::DeadlineExceeded => AuthzError::DeadlineExceeded,
