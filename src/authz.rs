@@ -93,8 +93,9 @@ pub struct Answer {
 #[async_trait]
 pub trait Authorizer: Send + Sync {
     /// Answers every check exactly once, in any order. A check that the model has no type or relation for is denied. So is
-    /// one that this authorizer can never decide, because the relationships are nested too deeply or take too much work; it
-    /// is logged. As an error it would fail every request that comes across a hidden object of that kind, and so tell of it.
+    /// one that this authorizer can never decide, because the relationships are nested too deeply or take too much work, or
+    /// a condition on the way cannot be evaluated; it is logged. As an error it would fail every request that comes across a
+    /// hidden object of that kind, and so tell of it.
     ///
     /// # Errors
     /// When a decision could not be made; then none was made.
@@ -161,6 +162,12 @@ pub enum AuthzError {
         /// When it is worth trying again.
         retry_after: Duration,
     },
+    /// One message had more bytes than the server takes.
+    #[error(
+        "the authorizer takes no message of this size; have fewer or shorter claims become tuples, or raise the server's \
+         `grpc-max-recv-msg-bytes`: {0}"
+    )]
+    MessageTooLarge(String),
     /// One call held more checks than the server takes.
     #[error("the authorizer takes fewer checks in one call; lower `authorizer.openfga.checks_per_call`")]
     TooManyChecks {
@@ -176,7 +183,7 @@ impl AuthzError {
     pub fn caller_text(&self) -> &'static str {
         match self {
             Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
-            Self::Refused(_) | Self::TooManyChecks { .. } => {
+            Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
                 "the authorizer refused the request; the server's log says why"
             }
             Self::Unavailable(_) | Self::BadAnswer(_) => "the authorizer did not decide; try again later",
@@ -190,7 +197,9 @@ impl AuthzError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoModel | Self::Refused(_) | Self::TooManyChecks { .. } => ErrorCode::FailedPrecondition,
+            Self::NoModel | Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
+                ErrorCode::FailedPrecondition
+            }
             Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,

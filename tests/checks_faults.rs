@@ -31,7 +31,7 @@ use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, St
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::config::{ChecksConfig, Config, Overrides};
-use ragward::relationship::{Object, Relation, RelationshipTuple};
+use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -168,7 +168,9 @@ fn flip(entry: &Entry) -> Entry {
     Entry { id: entry.id.clone(), result: Some(Decision { allowed, error: None }) }
 }
 
-const FAULTS: [(&str, Fault, Expected); 24] = {
+const CONDITION_FAILED: &str = "failed to evaluate relationship condition: 'at_work' - no hour";
+
+const FAULTS: [(&str, Fault, Expected); 27] = {
     use Expected::{AllDecided, NoneDecided, OneFailed};
     use Fault::{Hang, Rewrite, Slow, Status};
     [
@@ -191,10 +193,13 @@ const FAULTS: [(&str, Fault, Expected); 24] = {
         ("an error for one", Rewrite(|r| item_error(&mut r[0], 4_000, "failed")), OneFailed),
         ("one refused", Rewrite(|r| item_error(&mut r[0], 2_000, "no")), OneFailed),
         ("one throttled", Rewrite(|r| item_error(&mut r[0], 2_000, "throttled")), OneFailed),
+        ("one whose condition fails", Rewrite(|r| item_error(&mut r[0], 2_000, CONDITION_FAILED)), OneFailed),
         ("refuses", Status(Code::InvalidArgument, "no"), NoneDecided),
         ("unavailable", Status(Code::Unavailable, "down"), NoneDecided),
         ("fails inside", Status(Code::Internal, "oh"), NoneDecided),
         ("aborts", Status(Code::Aborted, "oh"), NoneDecided),
+        ("takes no message", Status(Code::ResourceExhausted, "grpc: received message larger than max"), NoneDecided),
+        ("is exhausted", Status(Code::ResourceExhausted, "later"), NoneDecided),
         (
             "lies about its limit",
             Status(Code::InvalidArgument, "batchCheck received 1 checks, the maximum allowed is 50"),
@@ -358,6 +363,57 @@ async fn the_port_suite_holds_for_the_stack() {
         let stack = stack_checks(&right.config, &checks).expect("a stack");
         authorizer_suite::run(&stack).await;
         authorizer_suite::run(&stack).await;
+    }
+}
+
+/// A server that takes smaller messages than it does by default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
+    let right = RightServer::start().await;
+    let group = |number: usize| format!("group:{number:0>105}");
+    let claim = |number| RelationshipTuple::parse("user:nell", "member", &group(number)).expect("a tuple");
+    let seen = |n: usize| {
+        RelationshipTuple::parse(&format!("{}#member", group(9)), "viewer", &format!("document:{n}")).expect("a tuple")
+    };
+    right.store.write_tuples(&[seen(1), seen(3)]).await.expect("tuples");
+    let contextual = Arc::new(Contextual { tuples: (0..100).map(claim).collect(), ..Contextual::default() });
+    for (bytes_max, answered) in [(100_000, true), (10_000, false)] {
+        let client = right.client.clone();
+        let batch_check = move |request: BatchCheckRequest| {
+            let mut client = client.clone();
+            async move {
+                let bytes = request.encoded_len();
+                if bytes > bytes_max {
+                    let message = format!("grpc: received message larger than max ({bytes} vs. {bytes_max})");
+                    return Err(Status::resource_exhausted(message));
+                }
+                Ok::<Reply, Status>(client.batch_check(request).await?.into_inner().into())
+            }
+        };
+        let server = Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await;
+        let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
+        let stack =
+            stack_checks(&config, &ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() }).expect("a stack");
+        // Not shared while in flight, so each is asked for itself.
+        let long = (0..6).map(|_| {
+            let user = Object::parse("user:nell").expect("a user");
+            let checks = checks().into_iter().map(|check| Check { user: user.clone(), ..check }).collect();
+            let batch = batch(Consistency::HigherConsistency);
+            CheckBatch { checks, contextual: Arc::clone(&contextual), ..batch }
+        });
+        let long: Vec<CheckBatch> = long.collect();
+        for answers in join_all(long.iter().map(|batch| stack.check(batch))).await {
+            match answers {
+                Ok(answers) => {
+                    let mut allowed: Vec<_> = answers.iter().filter(|a| a.allowed).map(|a| a.position).collect();
+                    allowed.sort_unstable();
+                    assert_eq!((answered, answers.len(), allowed), (true, CHECKS, vec![1, 3]));
+                }
+                Err(error) => assert!(!answered && matches!(error, AuthzError::MessageTooLarge(_)), "{error}"),
+            }
+        }
+        let decided = decisions(&stack, Consistency::HigherConsistency).await;
+        assert!((0..).zip(decided).all(|(position, allowed)| is_right(position, allowed)), "{bytes_max}");
     }
 }
 

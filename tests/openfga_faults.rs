@@ -66,7 +66,11 @@ fn entry(id: &str, allowed: bool) -> Entry {
 }
 
 fn item_error(id: &str, code: i32) -> Entry {
-    Entry { id: id.to_owned(), result: Some(Decision::failed(code, "failed")) }
+    item_error_saying(id, code, "failed")
+}
+
+fn item_error_saying(id: &str, code: i32, message: &str) -> Entry {
+    Entry { id: id.to_owned(), result: Some(Decision::failed(code, message)) }
 }
 
 fn all_allowed(ids: &[String]) -> Vec<Entry> {
@@ -137,6 +141,36 @@ async fn an_item_error_fails_the_batch() {
         });
         let answers = ask(&server.await, &batch(120, LONG)).await;
         assert!(answers.as_ref().is_err_and(expected), "{code}: {answers:?}");
+    }
+}
+
+/// What is about the one object denies it; what is about the request or the server fails the batch.
+#[tokio::test]
+async fn an_item_that_cannot_be_decided_is_denied_alone() {
+    const FAILED: &str = "failed to evaluate relationship condition: 'at_work' - tuple 'document:119#viewer@user:*' is \
+                          missing context parameters '[hour]'";
+    let rows: [(i32, &str, bool); 8] = [
+        (2_000, FAILED, true),
+        (2_000, "invalid relation: relation 'document#can_read' not found", true),
+        (2_002, "resolution depth exceeded", true),
+        (2_000, "invalid context: context key \"a\" contains forbidden characters", false),
+        (2_000, "throttled: context deadline exceeded", false),
+        (2_027, FAILED, false),
+        (4_000, FAILED, false),
+        (4_004, FAILED, false),
+    ];
+    for (code, message, denied) in rows {
+        let server = serve(move |ids| async move {
+            let result = |id: &String| if id == "119" { item_error_saying(id, code, message) } else { entry(id, true) };
+            Ok(Reply { results: ids.iter().map(result).collect() })
+        });
+        let answers = ask(&server.await, &batch(120, LONG)).await;
+        let Ok(answers) = answers else {
+            assert!(!denied, "{code} {message}: {answers:?}");
+            continue;
+        };
+        let not_allowed: Vec<usize> = answers.iter().filter(|a| !a.allowed).map(|a| a.position).collect();
+        assert_eq!((denied, answers.len(), not_allowed), (true, 120, vec![119]), "{code} {message}");
     }
 }
 

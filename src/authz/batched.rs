@@ -6,7 +6,9 @@
 //! refused at once rather than everybody's later.
 //!
 //! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one
-//! for each principal when it held those of several. So what is wrong with one question fails the one who asked it.
+//! for each principal when it held those of several. So what is wrong with one question fails the one who asked it. Every
+//! check carries what its request adds, so that one user with long claims can fill a call: a call has a bound in bytes too,
+//! and one that is still too large for the server is halved until it is not.
 
 mod limit;
 mod queue;
@@ -21,10 +23,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use self::limit::ConcurrencyLimit;
-use self::queue::FairQueue;
+use self::queue::{CallBounds, FairQueue};
 use super::AuthzError;
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
-use crate::relationship::Object;
+use super::openfga::CONTEXTUAL_BYTES_PER_CALL;
+use crate::relationship::{Contextual, Object};
 
 /// Calls in flight before anything is known of the server.
 const CALLS_AT_FIRST: u32 = 8;
@@ -72,6 +75,8 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     question: Question,
+    /// What the request adds to it, as it is sent.
+    contextual_bytes: usize,
     principal: Object,
     position: usize,
     deadline: Instant,
@@ -140,6 +145,7 @@ impl Shared {
 
     /// Puts all of the questions into the queue, or none.
     fn admit(&self, questions: &Questions, reply: &mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
+        let contextual_bytes = contextual_bytes(&questions.list);
         let mut state = self.lock();
         let count = questions.list.len();
         let waiting_max = self.config.checks_waiting_max;
@@ -150,9 +156,10 @@ impl Shared {
             tracing::warn!(waiting = state.queue.len(), full, "a request is turned away: too many checks wait");
             return Err(AuthzError::Overloaded { retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) });
         }
-        for (position, question) in questions.list.iter().enumerate() {
+        for ((position, question), contextual_bytes) in questions.list.iter().enumerate().zip(contextual_bytes) {
             let waiting = Waiting {
                 question: question.clone(),
+                contextual_bytes,
                 principal: questions.principal.clone(),
                 position,
                 deadline: questions.deadline,
@@ -168,8 +175,10 @@ impl Shared {
         if state.calls_in_flight >= state.limit.calls() {
             return None;
         }
-        let (checks_max, now) = (state.checks_per_call, Instant::now());
-        let (scope, waiting) = state.queue.take(checks_max, |waiting| waiting.is_wanted(now))?;
+        let bounds = CallBounds { checks_max: state.checks_per_call, bytes_max: CONTEXTUAL_BYTES_PER_CALL };
+        let now = Instant::now();
+        let (scope, waiting) =
+            state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now))?;
         state.calls_in_flight += 1;
         Some((Slot(Arc::clone(shared)), Call { scope, waiting }))
     }
@@ -186,14 +195,24 @@ impl Shared {
                 let checks_max = self.learn(checks, checks_max);
                 call.split(|before: &[Waiting], _| before.len() >= checks_max)
             }
-            Err(AuthzError::Refused(_)) if call.is_mixed() => {
+            Err(AuthzError::Refused(_) | AuthzError::MessageTooLarge(_)) if call.is_mixed() => {
                 call.split(|before, next| before.iter().any(|waiting| waiting.principal != next.principal))
             }
+            Err(AuthzError::MessageTooLarge(_)) if checks > 1 => call.halved(),
             Err(error) => return call.fail(&error),
         };
         for part in parts {
+            self.run_part(part).await;
+        }
+    }
+
+    /// Asks a part of a refused call. Halving ends with single checks: at most twice as many calls as checks.
+    async fn run_part(&self, part: Call) {
+        let mut parts = vec![part];
+        while let Some(part) = parts.pop() {
             match self.ask(&part).await {
                 Ok(outcomes) => part.answer(outcomes),
+                Err(AuthzError::MessageTooLarge(_)) if part.waiting.len() > 1 => parts.extend(part.halved()),
                 Err(error) => part.fail(&error),
             }
         }
@@ -240,6 +259,7 @@ impl Shared {
                 | AuthzError::BadAnswer(_)
                 | AuthzError::Stored(_)
                 | AuthzError::Overloaded { .. }
+                | AuthzError::MessageTooLarge(_)
                 | AuthzError::TooManyChecks { .. },
             ) => {}
         }
@@ -297,6 +317,12 @@ impl Call {
         principals.any(|principal| Some(principal) != first)
     }
 
+    /// The same in two parts.
+    fn halved(self) -> Vec<Call> {
+        let half = self.waiting.len().div_ceil(2);
+        self.split(|before, _| before.len() >= half)
+    }
+
     /// The same in parts; `ends` tells from a part and the one after it whether the part ends here.
     fn split(self, ends: impl Fn(&[Waiting], &Waiting) -> bool) -> Vec<Call> {
         let mut parts: Vec<Call> = Vec::new();
@@ -308,6 +334,21 @@ impl Call {
         }
         parts
     }
+}
+
+/// What its request adds to each of the questions, in bytes. Those of one request share it, so it is measured once.
+fn contextual_bytes(questions: &[Question]) -> Vec<usize> {
+    let mut known: Option<(&Arc<Contextual>, usize)> = None;
+    let mut sizes = Vec::with_capacity(questions.len());
+    for Question { contextual, .. } in questions {
+        let bytes = match known {
+            Some((same, bytes)) if Arc::ptr_eq(same, contextual) => bytes,
+            Some(_) | None => contextual.wire_bytes(),
+        };
+        known = Some((contextual, bytes));
+        sizes.push(bytes);
+    }
+    sizes
 }
 
 /// Runs one call after another while there is something to ask and the slot is not over the limit.

@@ -69,6 +69,7 @@ impl BreakerDecider {
             | AuthzError::Refused(_)
             | AuthzError::Stored(_)
             | AuthzError::Overloaded { .. }
+            | AuthzError::MessageTooLarge(_)
             | AuthzError::TooManyChecks { .. } => false,
         }
     }
@@ -163,9 +164,11 @@ mod tests {
         let refused = || Script::Fail(AuthzError::Refused("no".to_owned()));
         let late = || Script::Fail(AuthzError::DeadlineExceeded);
         let four = || (1..FAILURES_MAX).map(|_| down());
-        let rows: [(&str, Vec<Script>); 3] = [
+        let too_large = || Script::Fail(AuthzError::MessageTooLarge("2 vs. 1".to_owned()));
+        let rows: [(&str, Vec<Script>); 4] = [
             ("interrupted by a success", four().chain([Script::Answer]).chain(four()).collect()),
             ("refusals", (0..20).map(|_| refused()).collect()),
+            ("messages that are too large", (0..20).map(|_| too_large()).collect()),
             ("short deadlines of the callers", (0..20).map(|_| late()).collect()),
         ];
         for (name, mut script) in rows {

@@ -74,11 +74,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_what_did_not_get_through_is_asked_again() {
         let unavailable = || Script::Fail(AuthzError::Unavailable("down".to_owned()));
-        let rows: [(&str, Vec<Script>, usize, bool); 5] = [
+        let too_large = || Script::Fail(AuthzError::MessageTooLarge("2 vs. 1".to_owned()));
+        let rows: [(&str, Vec<Script>, usize, bool); 6] = [
             ("at once", vec![Script::Answer], 1, true),
             ("the second time", vec![unavailable(), Script::Answer], 2, true),
             ("never", vec![unavailable(), unavailable(), unavailable(), Script::Answer], 3, false),
             ("refused", vec![Script::Fail(AuthzError::Refused("no".to_owned())), Script::Answer], 1, false),
+            ("too large", vec![too_large(), Script::Answer], 1, false),
             ("late", vec![Script::Fail(AuthzError::DeadlineExceeded), Script::Answer], 1, false),
         ];
         for (name, script, calls, answered) in rows {

@@ -9,9 +9,9 @@ mod condition;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
-pub(super) use condition::canonical_value;
 pub(crate) use condition::is_clean;
 pub use condition::{CONTEXT_BYTES_MAX, TupleCondition};
+pub(super) use condition::{canonical_value, delimited, fields_wire_bytes};
 
 /// Longest `type:id`, in characters.
 pub const OBJECT_CHARS_MAX: usize = 256;
@@ -270,6 +270,13 @@ impl RelationshipTuple {
     #[must_use]
     pub fn with_condition(self, condition: TupleCondition) -> Self {
         Self { condition: Some(condition), ..self }
+    }
+
+    /// How many bytes it has as `OpenFGA`'s `TupleKey`.
+    pub(super) fn wire_bytes(&self) -> usize {
+        let names = [self.user.to_string().len(), self.relation.as_str().len(), self.object.as_str().len()];
+        let condition = self.condition.as_ref().map(|condition| delimited(condition.wire_bytes()));
+        names.into_iter().map(delimited).sum::<usize>() + condition.unwrap_or_default()
     }
 
     /// The three names that identify it.

@@ -4,7 +4,7 @@
 //! ```text
 //! type user
 //! type group
-//!   define member: [user, user:*, group#member]
+//!   define member: [user, user with at_work, user:*, group#member]
 //! type folder
 //!   define parent: [folder]
 //!   define owner: [user]
@@ -12,18 +12,21 @@
 //! type document
 //!   define parent: [folder]
 //!   define owner: [user]
-//!   define approved: [user, user:*]
-//!   define blocked: [user, group#member]
+//!   define approved: [user, user:*, user:* with at_work]
+//!   define blocked: [user, user with at_work, group#member]
 //!   define editor: [user, group#member] or owner
-//!   define viewer: [user, user:*, group#member] or editor or viewer from parent
+//!   define viewer: [user, user with at_work, user with halved, user:*, group#member] or editor or viewer from parent
 //!   define can_read: viewer but not blocked
 //!   define can_publish: editor and approved
+//! condition at_work(hour: int) { hour >= 9 && hour < 17 }
+//! condition halved(by: int) { 10 / by == 5 }
 //! ```
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
-use ragward::relationship::{Object, Relation, RelationshipTuple};
+use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -33,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// User, relation, object, and whether it is allowed.
 type Row = (&'static str, &'static str, &'static str, bool);
 
-const TUPLES: [(&str, &str, &str); 27] = [
+const TUPLES: [(&str, &str, &str); 31] = [
     ("user:anne", "member", "group:eng"),
     ("user:bob", "member", "group:eng"),
     ("group:leads#member", "member", "group:eng"),
@@ -62,9 +65,25 @@ const TUPLES: [(&str, &str, &str); 27] = [
     ("user:pipe|under_'quote\"é@example.com", "viewer", "document:odd/id?x=1&y='\"|é"),
     ("user:case", "viewer", "document:Case"),
     ("group:eng", "parent", "document:plan"),
+    ("user:eve", "owner", "document:someday"),
+    ("user:carl", "owner", "document:timed"),
+    ("user:dora", "viewer", "document:doubt"),
+    ("group:shift#member", "viewer", "document:rota"),
 ];
 
-const ROWS: [Row; 53] = [
+/// User, relation, object, condition and its stored context. Where that leaves the hour open, nobody tells it.
+const TUPLES_WITH_CONDITIONS: [(&str, &str, &str, &str, &str); 8] = [
+    ("user:cora", "viewer", "document:day", "at_work", r#"{"hour": 10}"#),
+    ("user:cora", "viewer", "document:night", "at_work", r#"{"hour": 20}"#),
+    ("user:cora", "viewer", "document:someday", "at_work", ""),
+    ("user:eve", "viewer", "document:someday", "at_work", ""),
+    ("user:cora", "viewer", "document:zero", "halved", r#"{"by": 0}"#),
+    ("user:cora", "member", "group:shift", "at_work", ""),
+    ("user:*", "approved", "document:timed", "at_work", ""),
+    ("user:dora", "blocked", "document:doubt", "at_work", ""),
+];
+
+const ROWS: [Row; 64] = [
     // Direct.
     ("user:anne", "member", "group:eng", true),
     ("user:carl", "member", "group:eng", false),
@@ -113,6 +132,18 @@ const ROWS: [Row; 53] = [
     ("user:nobody-knows", "approved", "document:open", true),
     ("group:eng", "viewer", "document:public", false),
     ("group:eng", "viewer", "folder:root", false),
+    // Conditions: met, not met, and not to be evaluated, which lets nobody in and fails nobody's request.
+    ("user:cora", "can_read", "document:day", true),
+    ("user:cora", "can_read", "document:night", false),
+    ("user:cora", "can_read", "document:someday", false),
+    ("user:cora", "can_read", "document:zero", false),
+    ("user:cora", "member", "group:shift", false),
+    ("user:cora", "can_read", "document:rota", false),
+    ("user:eve", "can_read", "document:someday", true),
+    ("user:carl", "approved", "document:timed", false),
+    ("user:carl", "can_publish", "document:timed", false),
+    ("user:dora", "viewer", "document:doubt", true),
+    ("user:dora", "can_read", "document:doubt", false),
     // Names are taken byte by byte.
     ("user:pipe|under_'quote\"é@example.com", "can_read", "document:odd/id?x=1&y='\"|é", true),
     ("user:pipe|under_'quote\"é@example.com", "can_read", "document:odd/id?x=1&y='\"|e\u{301}", false),
@@ -141,6 +172,12 @@ pub(crate) fn model() -> Value {
     let union = |children: Vec<Value>| json!({ "union": { "child": children } });
     let (user, group, folder) = (json!({ "type": "user" }), json!({ "type": "group" }), json!({ "type": "folder" }));
     let everybody = json!({ "type": "user", "wildcard": {} });
+    let user_with = |condition: &str| json!({ "type": "user", "condition": condition });
+    let everybody_at_work = json!({ "type": "user", "wildcard": {}, "condition": "at_work" });
+    let condition = |name: &str, expression: &str, parameter: &str| {
+        let parameters = json!({ parameter: { "type_name": "TYPE_NAME_INT" } });
+        json!({ "name": name, "expression": expression, "parameters": parameters })
+    };
     let members = json!({ "type": "group", "relation": "member" });
     let direct = |types: &[&Value]| json!({ "directly_related_user_types": types });
     json!({
@@ -150,7 +187,7 @@ pub(crate) fn model() -> Value {
             {
                 "type": "group",
                 "relations": { "member": this() },
-                "metadata": { "relations": { "member": direct(&[&user, &everybody, &members]) } },
+                "metadata": { "relations": { "member": direct(&[&user, &user_with("at_work"), &everybody, &members]) } },
             },
             {
                 "type": "folder",
@@ -180,20 +217,28 @@ pub(crate) fn model() -> Value {
                 "metadata": { "relations": {
                     "parent": direct(&[&folder, &group]),
                     "owner": direct(&[&user]),
-                    "approved": direct(&[&user, &everybody]),
-                    "blocked": direct(&[&user, &members]),
+                    "approved": direct(&[&user, &everybody, &everybody_at_work]),
+                    "blocked": direct(&[&user, &user_with("at_work"), &members]),
                     "editor": direct(&[&user, &members]),
-                    "viewer": direct(&[&user, &everybody, &members]),
+                    "viewer":
+                        direct(&[&user, &user_with("at_work"), &user_with("halved"), &everybody, &members]),
                 } },
             },
         ],
+        "conditions": {
+            "at_work": condition("at_work", "hour >= 9 && hour < 17", "hour"),
+            "halved": condition("halved", "10 / by == 5", "by"),
+        },
     })
 }
 
 /// The tuples.
 pub(crate) fn tuples() -> Vec<RelationshipTuple> {
     let parse = |(user, relation, object)| RelationshipTuple::parse(user, relation, object).expect("a tuple");
-    TUPLES.into_iter().map(parse).collect()
+    let with_condition = |(user, relation, object, condition, context)| {
+        parse((user, relation, object)).with_condition(TupleCondition::parse(condition, context).expect("a condition"))
+    };
+    TUPLES.into_iter().map(parse).chain(TUPLES_WITH_CONDITIONS.into_iter().map(with_condition)).collect()
 }
 
 /// Holds the authorizer to the port's contract.
@@ -202,6 +247,8 @@ pub(crate) async fn run(authorizer: &dyn Authorizer) {
     each_row_alone(authorizer).await;
     batches_of_any_size(authorizer).await;
     batches_in_any_order(authorizer).await;
+    visible_sets(authorizer).await;
+    long_claims(authorizer).await;
 }
 
 async fn each_row_alone(authorizer: &dyn Authorizer) {
@@ -232,6 +279,52 @@ async fn batches_in_any_order(authorizer: &dyn Authorizer) {
     hold(authorizer, &alternating, "two questions, sixty times each").await;
 }
 
+/// What a user sees at once is what checks allow, or not known: what cannot be decided fails no list either.
+async fn visible_sets(authorizer: &dyn Authorizer) {
+    for user in ["user:cora", "user:dora"] {
+        let rows: Vec<&Row> = ROWS.iter().filter(|row| (row.0, row.1) == (user, "can_read")).collect();
+        let guards = rows.iter().map(|row| Object::parse(row.2).expect("an object")).collect();
+        let query = VisibleSetQuery {
+            user: Object::parse(user).expect("a user"),
+            relation: Relation::parse("can_read").expect("a relation"),
+            guards: Arc::new(guards),
+            positions: Arc::new((0..).zip(&rows).map(|(position, _)| position).collect()),
+            contextual: Arc::default(),
+            consistency: Consistency::HigherConsistency,
+            deadline: Instant::now() + PATIENCE,
+        };
+        let Some(visible) = authorizer.visible_set(&query).await.expect("a hint") else { continue };
+        for (position, row) in (0..).zip(rows) {
+            assert_eq!(visible.contains(position), row.3, "{row:?}");
+        }
+    }
+}
+
+/// As much as a request may add, in long names, to more checks than go into one call.
+async fn long_claims(authorizer: &dyn Authorizer) {
+    let claimed = |number| match number {
+        0 => "group:eng".to_owned(),
+        _ => format!("group:{number:0>105}"),
+    };
+    let claim = |number| RelationshipTuple::parse("user:nell", "member", &claimed(number)).expect("a tuple");
+    let contextual = Contextual { tuples: (0..100).map(claim).collect(), ..Contextual::default() };
+    let checks = (0..60).map(|number| Check {
+        user: Object::parse("user:nell").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        object: Object::parse(&if number == 30 { "document:plan".to_owned() } else { format!("document:{number}") })
+            .expect("an object"),
+    });
+    let batch = CheckBatch {
+        checks: checks.collect(),
+        contextual: Arc::new(contextual),
+        consistency: Consistency::MinimizeLatency,
+        deadline: Instant::now() + PATIENCE,
+    };
+    let answers = authorizer.check(&batch).await.expect("decisions");
+    let allowed: Vec<usize> = answers.iter().filter(|answer| answer.allowed).map(|answer| answer.position).collect();
+    assert_eq!((answers.len(), allowed), (60, vec![30]));
+}
+
 async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {
     let decisions = decide(authorizer, rows, Consistency::MinimizeLatency).await;
     for (row, decision) in rows.iter().zip(&decisions) {
@@ -248,7 +341,7 @@ async fn decide(authorizer: &dyn Authorizer, rows: &[Row], consistency: Consiste
     });
     let batch = CheckBatch {
         checks: checks.collect(),
-        contextual: std::sync::Arc::default(),
+        contextual: Arc::default(),
         consistency,
         deadline: Instant::now() + PATIENCE,
     };

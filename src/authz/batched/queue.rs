@@ -10,6 +10,13 @@ use crate::relationship::Object;
 /// over few calls.
 const TURN: usize = 16;
 
+/// The most that one call takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallBounds {
+    pub(super) checks_max: usize,
+    pub(super) bytes_max: usize,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
@@ -60,26 +67,40 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
-    /// What the next call asks: at most `checks_max` that can share it, those that `is_wanted` drops left out.
+    /// What the next call asks: as many as can share it within the bounds, those that `is_wanted` drops left out. What has
+    /// more bytes than a call may have goes by itself.
     pub(super) fn take(
         &mut self,
-        checks_max: usize,
+        CallBounds { checks_max, bytes_max }: CallBounds,
+        bytes_of: impl Fn(&T) -> usize,
         mut is_wanted: impl FnMut(&T) -> bool,
     ) -> Option<(Arc<Scope>, Vec<T>)> {
         while let Some(mut lane) = self.lanes.pop_front() {
-            let mut taken = Vec::new();
-            while taken.len() < checks_max {
+            let (mut taken, mut bytes, mut is_full) = (Vec::new(), 0, false);
+            while taken.len() < checks_max && !is_full {
                 let Some(principal) = lane.turns.pop_front() else { break };
                 let Some(mut waiting) = lane.waiting.remove(&principal) else { continue };
+                let taken_before = taken.len();
                 for _ in 0..TURN.min(checks_max - taken.len()) {
+                    is_full =
+                        !taken.is_empty() && waiting.front().is_some_and(|item| bytes + bytes_of(item) > bytes_max);
+                    if is_full {
+                        break;
+                    }
                     let Some(item) = waiting.pop_front() else { break };
                     self.forget_one(&principal);
                     if is_wanted(&item) {
+                        bytes += bytes_of(&item);
                         taken.push(item);
                     }
                 }
                 if !waiting.is_empty() {
-                    lane.turns.push_back(principal.clone());
+                    // Who got nothing for want of room begins the next call.
+                    if is_full && taken.len() == taken_before {
+                        lane.turns.push_front(principal.clone());
+                    } else {
+                        lane.turns.push_back(principal.clone());
+                    }
                     lane.waiting.insert(principal, waiting);
                 }
             }
@@ -121,8 +142,12 @@ mod tests {
         }
     }
 
+    fn take(queue: &mut FairQueue<(String, usize)>, checks_max: usize) -> Option<(Arc<Scope>, Vec<(String, usize)>)> {
+        queue.take(CallBounds { checks_max, bytes_max: usize::MAX }, |_| 1, |_| true)
+    }
+
     fn all(queue: &mut FairQueue<(String, usize)>, checks_max: usize) -> Vec<Vec<(String, usize)>> {
-        std::iter::from_fn(|| queue.take(checks_max, |_| true)).map(|(_, taken)| taken).collect()
+        std::iter::from_fn(|| take(queue, checks_max)).map(|(_, taken)| taken).collect()
     }
 
     #[test]
@@ -134,7 +159,7 @@ mod tests {
             push(&mut queue, &scope, &format!("modest{number}"), 1);
         }
         assert_eq!((queue.len(), queue.len_of(&principal("greedy"))), (10_010, 10_000));
-        let (_, first) = queue.take(50, |_| true).expect("a call");
+        let (_, first) = take(&mut queue, 50).expect("a call");
         assert_eq!(first.iter().filter(|(name, _)| name.starts_with("modest")).count(), 10);
         assert_eq!(first.len(), 50, "full, with whoever waits");
     }
@@ -174,7 +199,7 @@ mod tests {
         // The generation says what may be recalled, not how to ask.
         push(&mut queue, &Arc::new(Scope { generation: 9, recall: Recall::Nothing, ..scope() }), "0", 1);
         let mut calls = Vec::new();
-        while let Some((scope, taken)) = queue.take(50, |_| true) {
+        while let Some((scope, taken)) = take(&mut queue, 50) {
             let expected = scopes.iter().position(|other| other.shares_calls_with(&scope)).expect("a scope");
             assert!(taken.iter().all(|(name, _)| *name == expected.to_string()), "{taken:?}");
             calls.push(taken.len());
@@ -188,9 +213,36 @@ mod tests {
         let scope = Arc::new(scope());
         push(&mut queue, &scope, "a", 100);
         push(&mut queue, &scope, "b", 2);
-        let (_, taken) = queue.take(50, |item| item.0 == "b").expect("a call");
+        let bounds = CallBounds { checks_max: 50, bytes_max: usize::MAX };
+        let (_, taken) = queue.take(bounds, |_| 1, |item| item.0 == "b").expect("a call");
         assert_eq!(taken.len(), 2);
-        assert!(queue.take(50, |_| false).is_none());
+        assert!(queue.take(bounds, |_| 1, |_| false).is_none());
+        assert_eq!(queue.len(), 0);
+    }
+
+    /// Checks of `long` have 40 bytes each, those of `huge` 200, those of others 1.
+    #[test]
+    fn a_call_is_within_its_bytes_and_nobody_is_passed_over() {
+        let bytes_of = |(name, _): &(String, usize)| match name.as_str() {
+            "long" => 40,
+            "huge" => 200,
+            _ => 1,
+        };
+        let mut queue = FairQueue::default();
+        let scope = Arc::new(scope());
+        for (name, count) in [("a", 40), ("long", 4), ("huge", 3), ("b", 20)] {
+            push(&mut queue, &scope, name, count);
+        }
+        let mut calls = Vec::new();
+        let bounds = CallBounds { checks_max: 50, bytes_max: 50 };
+        while let Some((_, taken)) = queue.take(bounds, bytes_of, |_| true) {
+            assert!(taken.len() == 1 || taken.iter().map(bytes_of).sum::<usize>() <= 50, "{taken:?}");
+            let counts = taken.chunk_by(|a, b| a.0 == b.0).map(|alike| format!("{}:{}", alike[0].0, alike.len()));
+            calls.push(counts.collect::<Vec<_>>().join(" "));
+        }
+        let expected =
+            ["a:16", "long:1", "huge:1", "b:16 a:16", "long:1", "huge:1", "b:4 a:8", "long:1", "huge:1", "long:1"];
+        assert_eq!(calls, expected);
         assert_eq!(queue.len(), 0);
     }
 }

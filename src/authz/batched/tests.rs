@@ -5,6 +5,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::authz::Consistency;
 use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
+use crate::relationship::RelationshipTuple;
 
 const CONFIG: BatchedConfig = BatchedConfig {
     checks_per_call: 50,
@@ -170,6 +171,54 @@ async fn what_is_wrong_with_one_request_fails_that_one_alone() {
         let failed =
             outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Failed(AuthzError::Refused(_)))).count();
         assert_eq!(failed, if user == "user:eve" { 10 } else { 0 }, "{user}");
+    }
+}
+
+/// Takes no message of more bytes.
+struct SmallMessages {
+    bytes_max: usize,
+    calls: Mutex<Vec<bool>>,
+}
+
+#[async_trait]
+impl Decider for SmallMessages {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let bytes: usize = questions.list.iter().map(|question| 50 + question.contextual.wire_bytes()).sum();
+        self.calls.lock().expect("a lock").push(bytes <= self.bytes_max);
+        if bytes > self.bytes_max {
+            return Err(AuthzError::MessageTooLarge(format!("{bytes} vs. {}", self.bytes_max)));
+        }
+        Scripted::new(Vec::new()).decide(questions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_claims_of_one_user_are_no_trouble_of_others() {
+    let group = |number| format!("group:{number:0>105}");
+    let claim = |number| RelationshipTuple::parse("user:long", "member", &group(number)).expect("a tuple");
+    let contextual = Arc::new(Contextual { tuples: (0..100).map(claim).collect(), ..Contextual::default() });
+    // What the server takes, whether the one with the claims is answered, and whether no call is refused.
+    let rows = [(616_448, true, true), (100_000, true, false), (5_000, false, false)];
+    for (bytes_max, answered, at_once) in rows {
+        let server = Arc::new(SmallMessages { bytes_max, calls: Mutex::default() });
+        let batched = Arc::new(BatchedDecider::new(Arc::clone(&server) as _, one_at_a_time()));
+        let mut long = of("user:long", 0..120);
+        for question in &mut long.list {
+            question.contextual = Arc::clone(&contextual);
+        }
+        let users = ["user:anne", "user:bob"];
+        let long = spawn(&batched, long);
+        let others = users.map(|user| spawn(&batched, of(user, 0..40)));
+        for other in others {
+            assert_eq!(decided(40, other.await.expect("a task").expect("decisions")).len(), 40, "{bytes_max}");
+        }
+        let outcomes = accounted(120, long.await.expect("a task").expect("outcomes")).expect("120");
+        let failed = outcomes.iter().filter(|o| matches!(o, Outcome::Failed(AuthzError::MessageTooLarge(_)))).count();
+        assert_eq!(failed, if answered { 0 } else { 120 }, "{bytes_max}: {outcomes:?}");
+        let calls = server.calls.lock().expect("a lock").clone();
+        assert_eq!(calls.iter().all(|fits| *fits), at_once, "{bytes_max}: {calls:?}");
+        assert!(calls.len() <= 2 * 200, "{bytes_max}: {} calls", calls.len());
     }
 }
 

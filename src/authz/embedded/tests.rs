@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::authz::Consistency;
 use crate::relationship::store::OnConflict;
-use crate::relationship::{Relation, RelationshipTuple, dsl};
+use crate::relationship::{Relation, RelationshipTuple, TupleCondition, dsl};
 
 const MODEL: &str = "model
   schema 1.1
@@ -20,12 +20,16 @@ type doc
 ";
 
 fn store(tuples: impl IntoIterator<Item = (String, &'static str, String)>) -> (TempDir, EmbeddedAuthorizer) {
+    let tuples = tuples.into_iter().map(|(u, r, o)| RelationshipTuple::parse(&u, r, &o).expect("a tuple"));
+    store_of(MODEL, tuples.collect())
+}
+
+fn store_of(model: &str, tuples: Vec<RelationshipTuple>) -> (TempDir, EmbeddedAuthorizer) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let stores = RelationshipStores::open(directory.path()).expect("opened");
     let store = stores.default_store_or_new().expect("a store");
-    store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
-    let tuples = tuples.into_iter().map(|(u, r, o)| RelationshipTuple::parse(&u, r, &o).expect("a tuple"));
-    store.write_all(tuples.collect(), OnConflict::Refuse).expect("written");
+    store.write_model(dsl::load(model).expect("a model")).expect("written");
+    store.write_all(tuples, OnConflict::Refuse).expect("written");
     (directory, EmbeddedAuthorizer::new(stores))
 }
 
@@ -113,6 +117,43 @@ async fn too_deep_is_denied_and_no_other_check_fails() {
     let (_directory, authorizer) = store(links.chain([question("user:0", "member", "group:39")]));
     let questions = batch([question("user:0", "member", "group:0"), question("user:0", "member", "group:39")]);
     assert_eq!(allowed(&authorizer, &questions).await, BTreeSet::from([1]));
+}
+
+/// Of the groups that may be banned, one is passed over for its condition, the other does not hold the user: a doubt.
+#[tokio::test]
+async fn a_ban_in_doubt_lets_nobody_in() {
+    const BANS: &str = "model
+  schema 1.1
+type user
+type group
+  relations
+    define member: [user]
+type doc
+  relations
+    define viewer: [user]
+    define banned: [group#member, group#member with at_work]
+    define can_read: viewer but not banned
+condition at_work(hour: int) {
+  hour >= 9
+}
+";
+    let tuple = |user: &str, relation, object: &str| RelationshipTuple::parse(user, relation, object).expect("a tuple");
+    let at_work = TupleCondition::parse("at_work", "").expect("a condition");
+    let mut tuples = vec![tuple("user:0", "member", "group:0"), tuple("user:1", "member", "group:1")];
+    for n in 0..100 {
+        let doc = format!("doc:{n}");
+        tuples.push(tuple("user:0", "viewer", &doc));
+        if n % 2 == 1 {
+            tuples.push(tuple("group:0#member", "banned", &doc).with_condition(at_work.clone()));
+            tuples.push(tuple("group:1#member", "banned", &doc));
+        }
+    }
+    let (_directory, authorizer) = store_of(BANS, tuples);
+    // Each by itself, and from the user outwards.
+    for count in [2, 100] {
+        let checks = (0..count).map(|n| question("user:0", "can_read", &format!("doc:{n}")));
+        assert_eq!(allowed(&authorizer, &batch(checks)).await, (0..count).step_by(2).collect(), "{count}");
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ impl OpenFgaAuthorizer {
         let lists = try_join_all(types.into_iter().map(|type_name| self.list_objects(&model, query, type_name))).await;
         let lists = match lists {
             Ok(lists) => lists,
-            Err(AuthzError::Refused(reason)) => {
+            Err(AuthzError::Refused(reason) | AuthzError::MessageTooLarge(reason)) => {
                 tracing::debug!(reason, "the server does not list what is visible");
                 return Ok(None);
             }

@@ -21,6 +21,8 @@ use crate::backend::BackendChannel;
 use crate::relationship::{Contextual, RelationshipTuple};
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
+/// How `OpenFGA` begins what it says of a condition that cannot be evaluated.
+const CONDITION_FAILED: &str = "failed to evaluate relationship condition: ";
 
 /// `BatchCheckResponse`. The generated type reads the results into a map, in which the second of two answers to one
 /// question silently replaces the first; as a list, both are seen.
@@ -107,7 +109,8 @@ pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, 
 /// One outcome for each of the checks that were `sent`, each under its position as correlation id, in rising order.
 ///
 /// INVARIANT (one answer each): every id comes back exactly once with either a decision or an error; anything else fails
-/// the whole call. Of the errors, two are denials to the port: no such type or relation, and too deep to decide.
+/// the whole call. Of the errors, three are denials to the port: no such type or relation, too deep to decide, and a
+/// condition that cannot be evaluated. They are about the one object; all others are about the request or the server.
 pub(super) fn account(
     sent: &[(usize, &Check)],
     as_of: Instant,
@@ -127,9 +130,9 @@ pub(super) fn account(
         let outcome = match entry.result.map(|result| (result.allowed, result.error)) {
             Some((Some(allowed), None)) => Outcome::Decided { allowed, as_of },
             Some((None, Some(error))) if absent_from_model(&error, check) => Outcome::Decided { allowed: false, as_of },
-            Some((None, Some(error))) if too_complex(&error) => {
+            Some((None, Some(error))) if too_complex(&error) || condition_failed(&error) => {
                 tracing::debug!(object = %check.object, detail = error.message, "not decided");
-                tracing::warn!(relation = %check.relation, "not decided, so denied; the object is told at debug");
+                tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
                 Outcome::Undecidable
             }
             Some((None, Some(error))) => Outcome::Failed(item_failed(&error)),
@@ -155,6 +158,13 @@ fn position(id: &str) -> Option<usize> {
 /// Whether the server says that it can never decide this, for the depth of the relationships: see the port.
 fn too_complex(error: &CheckError) -> bool {
     error.code == Some(check_error::Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into()))
+}
+
+/// Whether the server says that a condition on the way cannot be evaluated, because a value is missing or is of no use. It
+/// sends the code for this that it sends for a malformed request, so the text decides; worded differently, the check fails.
+fn condition_failed(error: &CheckError) -> bool {
+    error.code == Some(check_error::Code::InputError(ErrorCode::ValidationError.into()))
+        && error.message.starts_with(CONDITION_FAILED)
 }
 
 /// Whether the server says that the model lacks the user's type, the object's type or the relation: it is then denied.
@@ -199,11 +209,21 @@ fn too_many_checks(message: &str) -> Option<AuthzError> {
     Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
 }
 
+/// Whether the message had too many bytes, as a server in Go says it or one in Rust.
+fn too_large(status: &Status) -> bool {
+    let says = |beginning| status.message().starts_with(beginning);
+    status.code() == Code::ResourceExhausted && says("grpc: received message larger than max")
+        || status.code() == Code::OutOfRange && says("Error, decoded message length too large")
+}
+
 /// Why a call failed, by what can be done about it.
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
     if let Some(too_many) = too_many_checks(&message) {
         return too_many;
+    }
+    if too_large(status) {
+        return AuthzError::MessageTooLarge(message);
     }
     match status.code() {
         Code::DeadlineExceeded => AuthzError::DeadlineExceeded,

@@ -73,10 +73,15 @@ impl TupleCondition {
     pub fn context_json(&self) -> &str {
         &self.context
     }
+
+    /// How many bytes it has as `OpenFGA`'s `RelationshipCondition`.
+    pub(super) fn wire_bytes(&self) -> usize {
+        delimited(self.name.len()) + delimited(fields_wire_bytes(&self.context()))
+    }
 }
 
 /// The size of a `google.protobuf.Struct`. The nesting of JSON is bounded, so this may call itself.
-fn fields_wire_bytes(fields: &Map<String, Value>) -> usize {
+pub(in crate::relationship) fn fields_wire_bytes(fields: &Map<String, Value>) -> usize {
     let entry = |(name, value): (&String, &Value)| delimited(delimited(name.len()) + delimited(wire_bytes(value)));
     fields.iter().map(entry).sum()
 }
@@ -93,7 +98,7 @@ fn wire_bytes(value: &Value) -> usize {
 }
 
 /// With its tag of one byte and its length, in seven bits a byte.
-fn delimited(bytes: usize) -> usize {
+pub(in crate::relationship) fn delimited(bytes: usize) -> usize {
     let length_bits = usize::BITS - (bytes | 1).leading_zeros();
     1 + usize::try_from(length_bits.div_ceil(7)).unwrap_or_default() + bytes
 }

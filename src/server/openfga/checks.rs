@@ -39,7 +39,8 @@ pub(super) fn check(
 pub(super) fn undecided(error: CheckError) -> Refusal {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),
-        CheckError::Condition(_) => Refusal::validation(error.to_string()),
+        // Clients tell it by this beginning from what is wrong with their request: the number is the same.
+        CheckError::Condition(_) => Refusal::validation(format!("failed to evaluate relationship condition: {error}")),
         CheckError::TooDeep | CheckError::TooMuchWork => Refusal::new(Number::ResolutionTooComplex, error.to_string()),
         CheckError::Interrupted => Refusal::late(),
     }

@@ -1,10 +1,11 @@
 //! Every way to answer a batch wrongly, against the accounting.
 
-use openfga_client::client::{CheckError, ErrorCode, InternalErrorCode, check_error::Code};
+use openfga_client::client::{BatchCheckItem, CheckError, ErrorCode, InternalErrorCode, check_error::Code};
+use serde_json::json;
 
 use super::*;
 use crate::authz::Answer;
-use crate::relationship::{Object, Relation};
+use crate::relationship::{Object, Relation, TupleCondition};
 
 /// The checks at positions 3 and 4 of a batch.
 fn checks() -> Vec<Check> {
@@ -98,8 +99,56 @@ fn an_item_error_says_what_can_be_done() {
     // What can never be decided is denied, so that it does not fail the request that came across it.
     let too_complex = Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into());
     check(with(too_complex, "resolution depth exceeded"), "3=true 4=false");
+    let invalid = Code::InputError(ErrorCode::ValidationError.into());
+    let failed = "failed to evaluate relationship condition: 'at_work' - tuple 'document:2#viewer@user:anne' is missing \
+                  context parameters '[hour]'";
+    check(with(invalid.clone(), failed), "3=true 4=false");
+    check(with(Code::InputError(ErrorCode::InvalidTuple.into()), failed), "refused the request");
+    check(with(Code::InternalError(InternalErrorCode::InternalError.into()), failed), "out of reach");
+    let of_the_request = format!("invalid context: {failed}");
+    check(with(invalid.clone(), &of_the_request), "refused the request");
+    check(with(invalid, "failed to evaluate"), "refused the request");
     check(with(Code::InternalError(InternalErrorCode::DeadlineExceeded.into()), ""), "before the deadline");
     check(with(Code::InternalError(-1), "broken"), "out of reach: broken");
     check(with(Code::InputError(ErrorCode::ValidationError.into()), "throttled: later"), "out of reach: throttled");
     check(with(Code::InputError(-1), "strange"), "refused the request: strange");
+}
+
+#[test]
+fn a_message_that_is_too_large_is_told_from_a_server_in_trouble() {
+    let rows = [
+        (
+            tonic::Code::ResourceExhausted,
+            "grpc: received message larger than max (665700 vs. 616448)",
+            "no message of this size",
+        ),
+        (tonic::Code::OutOfRange, "Error, decoded message length too large: found 9 bytes", "no message of this size"),
+        (tonic::Code::ResourceExhausted, "too many requests", "out of reach"),
+        (tonic::Code::Unavailable, "grpc: received message larger than max (665700 vs. 616448)", "out of reach"),
+        (tonic::Code::OutOfRange, "past the end", "answered wrongly"),
+    ];
+    for (code, message, expected) in rows {
+        let error = failed(&Status::new(code, message)).to_string();
+        assert!(error.contains(expected), "{code} {message}: {error}");
+    }
+}
+
+#[test]
+fn what_a_request_adds_is_measured_as_it_is_sent() {
+    let plain = RelationshipTuple::parse("user:anne", "member", "group:1").expect("a tuple");
+    let with = |context| plain.clone().with_condition(TupleCondition::parse("at_work", context).expect("a condition"));
+    let long = RelationshipTuple::parse("user:anne", "member", &format!("group:{:0>240}", 1)).expect("a tuple");
+    let usersets = RelationshipTuple::parse("group:2#member", "member", "group:1").expect("a tuple");
+    let tuples =
+        [vec![], vec![plain.clone()], vec![long; 100], vec![usersets, with(""), with(r#"{"hour": [1, "x"]}"#)]];
+    let contexts = [json!({}), json!({ "hour": 9, "who": { "is": [null, true, "x".repeat(300)] } })];
+    for tuples in tuples {
+        for context in &contexts {
+            let context = context.as_object().expect("an object").clone();
+            let contextual = Contextual { tuples: tuples.clone(), context };
+            let (contextual_tuples, context) = new_contextual(&contextual).expect("to be sent");
+            let item = BatchCheckItem { contextual_tuples, context, ..BatchCheckItem::default() };
+            assert_eq!(contextual.wire_bytes(), item.encoded_len(), "{contextual:?}");
+        }
+    }
 }
