@@ -64,7 +64,9 @@ impl Dependencies {
                 }
             }
         }
-        self.edges.last_mut().into_iter().for_each(|edges| edges.append(&mut found));
+        if let Some(edges) = self.edges.last_mut() {
+            edges.append(&mut found);
+        }
     }
 
     fn from(&self, relation: RelationId) -> &[Edge] {

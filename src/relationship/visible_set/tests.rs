@@ -212,6 +212,44 @@ fn candidates_are_not_decided_together_where_that_takes_more_than_a_check_of_eac
 }
 
 #[test]
+fn a_reach_is_of_one_state() {
+    let snapshot = snapshot(
+        &doc("[user, group#member]", ""),
+        "user:anne member group:a\ngroup:a#member viewer doc:1\nuser:bob viewer doc:2",
+    );
+    let (user, relation, type_name) = parsed("user:anne", "viewer", "doc");
+    let number = |name: &str| snapshot.object_number(&Object::parse(name).expect("an object")).expect("named");
+    let candidates = RoaringBitmap::from_iter(["doc:1", "doc:2"].map(number));
+    let reach = snapshot.reach(&user, &relation, &type_name, candidates.len(), &mut || true);
+    let reach = reach.expect("found").expect("cheap");
+    let visible = |state: &Snapshot| {
+        let visible = state.visible_by_reach(&reach, &candidates, &mut || true).expect("decided");
+        visible.map(|visible| visible.objects)
+    };
+    assert_eq!(visible(&snapshot), Some(RoaringBitmap::from_iter([number("doc:1")])));
+    let tuple = RelationshipTuple::parse("user:anne", "viewer", "doc:2").expect("a tuple");
+    assert_eq!(visible(&snapshot.with_tuples(&[tuple]).expect("a tuple that fits")), None);
+    assert_eq!(visible(&snapshot.with_context(Map::new())), None);
+}
+
+#[test]
+fn a_long_chain_of_computed_relations_is_left_to_checks() {
+    let relations = (1..500).map(|n| format!("    define r{n}: r{}\n", n - 1)).collect::<Vec<_>>().concat();
+    let snapshot = snapshot(
+        &format!("type doc\n  relations\n    define r0: [user]\n{relations}"),
+        "user:anne r0 doc:1\nuser:bob r0 doc:2",
+    );
+    let among = |relation: &str| {
+        let (user, relation, type_name) = parsed("user:anne", relation, "doc");
+        let objects = 0..snapshot.object_count();
+        let found = snapshot.visible_among(&user, &relation, &type_name, &objects.collect(), &mut || true);
+        found.expect("decided").map(|found| found.objects.len())
+    };
+    assert_eq!(among("r20"), Some(1));
+    assert_eq!(among("r499"), None);
+}
+
+#[test]
 fn it_stops_when_told_to() {
     let mut tuples = String::new();
     for number in 0..10_000 {
