@@ -5,6 +5,7 @@ mod attach;
 mod audit;
 mod check;
 mod config;
+mod consistency;
 mod contextual;
 mod demo;
 mod explain;

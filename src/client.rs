@@ -7,10 +7,10 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::Sender;
-use tonic::Status;
 use tonic::codegen::http::Uri;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
+use tonic::{Response, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -20,7 +20,7 @@ use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
-use crate::server::{ANSWER_BYTES_MAX, DOCUMENT_BYTES_MAX, metadata_message};
+use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, metadata_message};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,15 +90,32 @@ impl Client {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
     }
 
-    /// Whether the server takes requests.
+    /// Whether the server takes requests, and a consistency token of now.
     ///
     /// # Errors
     /// When it is out of reach.
-    pub async fn is_serving(&self) -> Result<bool, Status> {
+    pub async fn health(&self) -> Result<Health, Status> {
         let mut health = HealthClient::new(self.channel.clone());
         let answer = health.check(HealthCheckRequest { service: String::new() }).await?;
-        Ok(answer.into_inner().status() == ServingStatus::Serving)
+        let consistency_token = consistency_token(&answer).to_owned();
+        Ok(Health { serving: answer.into_inner().status() == ServingStatus::Serving, consistency_token })
     }
+}
+
+/// How a server is.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// Whether it takes requests.
+    pub serving: bool,
+    /// See [`consistency_token`].
+    pub consistency_token: String,
+}
+
+/// The token that came with an answer: whoever sends it back is answered with all that was written before. Empty when there
+/// is none.
+#[must_use]
+pub fn consistency_token<T>(answer: &Response<T>) -> &str {
+    answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, BackendError> {

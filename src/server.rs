@@ -31,6 +31,7 @@ use tower::util::MapResponseLayer;
 
 pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
+pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
 pub(crate) use values::metadata_message;
 
 use self::audit::AuditLayer;

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, Output};
-use crate::client::Client;
+use crate::client::{Client, Health};
 use crate::config::{Config, Overrides};
 
 #[derive(Debug, Args)]
@@ -19,6 +19,7 @@ pub(super) struct HealthcheckArgs {
 #[derive(Serialize)]
 struct Shown {
     serving: bool,
+    consistency_token: String,
 }
 
 pub(super) async fn run(args: &HealthcheckArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -27,7 +28,10 @@ pub(super) async fn run(args: &HealthcheckArgs, config: Option<&Path>, output: &
         None => format!("http://{}", Config::load(config, &Overrides::default())?.server.listen),
     };
     let client = Client::at(&address).map_err(|e| Failure::usage(e.to_string()))?;
-    let serving = client.is_serving().await.map_err(|e| Failure::from(e).context(&address))?;
-    output.result(&Shown { serving }, || if serving { "serving" } else { "not serving" }.to_owned())?;
+    let health = client.health().await.map_err(|e| Failure::from(e).context(&address))?;
+    let Health { serving, consistency_token } = health;
+    let told = if serving { "serving" } else { "not serving" };
+    let people = format!("{told}\nconsistency token: {consistency_token}");
+    output.result(&Shown { serving, consistency_token }, || people)?;
     if serving { Ok(()) } else { Err(Failure::unreachable("the server is stopping")) }
 }

@@ -8,9 +8,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Response;
 
 use super::{Connection, Failure, Output};
-use crate::client::{Client, document_message};
+use crate::client::{self, Client, document_message};
 use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 use crate::relationship::{Object, TypeName};
@@ -47,19 +48,26 @@ struct Shown {
     chunks: u64,
     /// Files that hold no text.
     empty: Vec<PathBuf>,
+    consistency_token: String,
 }
 
 pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let source = source(&args)?;
     let totals = source.totals()?;
     let entries = source.documents()?;
-    let client = args.connection.open(config).await?;
-    let (written, empty) = send(&client, &args.collection, entries, progress(totals)).await?;
-    let UpsertDocumentsResponse { documents, chunks } = written;
+    // Without a server the token ends with this process.
+    let has_server = args.connection.server.is_some();
+    let services = args.connection.open(config).await?;
+    let (answer, empty) = send(&services, &args.collection, entries, progress(totals)).await?;
+    let consistency_token = client::consistency_token(&answer).to_owned();
+    let UpsertDocumentsResponse { documents, chunks } = answer.into_inner();
     let collection = &args.collection;
     let mut lines = vec![format!("{documents} documents ({chunks} chunks) are in collection `{collection}`")];
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
-    output.result(&Shown { documents, chunks, empty }, || lines.join("\n"))
+    if has_server {
+        lines.push(format!("consistency token: {consistency_token}"));
+    }
+    output.result(&Shown { documents, chunks, empty, consistency_token }, || lines.join("\n"))
 }
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
@@ -125,7 +133,7 @@ async fn send(
     collection: &str,
     entries: Entries,
     progress: ProgressBar,
-) -> Result<(UpsertDocumentsResponse, Vec<PathBuf>), Failure> {
+) -> Result<(Response<UpsertDocumentsResponse>, Vec<PathBuf>), Failure> {
     let (messages, stream) = mpsc::channel(READ_AHEAD);
     let collection = collection.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
@@ -148,11 +156,11 @@ async fn send(
     });
     let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
     let read: Result<Vec<PathBuf>, IngestError> = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
-    let written = written?.into_inner();
+    let written = written?;
     match read {
         Ok(empty) => Ok((written, empty)),
         Err(error) => {
-            let before = format_args!("; documents before it that are in: {}", written.documents);
+            let before = format_args!("; documents before it that are in: {}", written.get_ref().documents);
             Err(Failure::from(error).followed_by(before))
         }
     }
@@ -163,5 +171,5 @@ pub(super) async fn ingest_catalog(client: &Client, collection: &str, root: &Pat
     let source = Source::Catalog { path: root.join(CATALOG), root: root.to_owned() };
     let entries = source.documents()?;
     let (written, _empty) = send(client, collection, entries, ProgressBar::hidden()).await?;
-    Ok(written.documents)
+    Ok(written.into_inner().documents)
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::consistency::ConsistencyArgs;
 use super::output::table;
 use super::{Connection, Failure, Output};
 use crate::proto::retrieval::RecheckRequest;
@@ -18,6 +19,8 @@ pub(super) struct RecheckArgs {
     /// Where the chunks are.
     #[arg(long)]
     collection: String,
+    #[command(flatten)]
+    consistency: ConsistencyArgs,
     #[command(flatten)]
     connection: Connection,
     /// The chunks.
@@ -33,12 +36,13 @@ struct Shown<'a> {
 
 /// Fails when a chunk is withheld, so that a script can act on it.
 pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
+    let (consistency, consistency_token) = args.consistency.read();
     let request = RecheckRequest {
         user: args.user.unwrap_or_default(),
         collection: args.collection,
         chunk_ids: args.chunk_ids.clone(),
-        consistency: 0,
-        consistency_token: String::new(),
+        consistency: consistency.into(),
+        consistency_token,
     };
     let client = args.connection.open_existing(config).await?;
     let permitted = client.retrieval().recheck(request).await?.into_inner().chunk_ids;

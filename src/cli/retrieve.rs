@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::consistency::ConsistencyArgs;
 use super::filter::FilterArgs;
 use super::output::{excerpt, table};
 use super::{Connection, Failure, Output};
+use crate::client;
 use crate::proto::metadata;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse};
@@ -41,9 +43,8 @@ pub(super) struct RetrieveArgs {
     /// Only chunks of this classification or a lower one.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     classification_max: String,
-    /// Do not let the authorizer use its caches.
-    #[arg(long)]
-    higher_consistency: bool,
+    #[command(flatten)]
+    consistency: ConsistencyArgs,
     /// Go on after a page: the token that it ended with, or `first`.
     #[arg(long, value_name = "TOKEN")]
     page: Option<String>,
@@ -64,6 +65,7 @@ struct Shown<'a> {
     chunks: Vec<ShownChunk<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     next_page_token: &'a str,
+    consistency_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<ShownPlan<'a>>,
 }
@@ -101,11 +103,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         (Some(text), Some(file)) => Query::Hybrid(message::Hybrid { text, vector: Some(read_vector(&file)?) }),
         (None, None) => return Err(Failure::usage("give a query or `--vector FILE`")),
     };
-    let consistency = if args.higher_consistency {
-        message::Consistency::HigherConsistency
-    } else {
-        message::Consistency::Unspecified
-    };
+    let (consistency, consistency_token) = args.consistency.read();
     let request = RetrieveRequest {
         user: args.user.unwrap_or_default(),
         collection: args.collection,
@@ -117,12 +115,14 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
         consistency: consistency.into(),
         page_token: args.page.map(|token| if token == "first" { String::new() } else { token }),
         explain_plan: args.explain_plan,
-        consistency_token: String::new(),
+        consistency_token,
         classification_max: args.classification_max,
     };
-    let client = args.connection.open_existing(config).await?;
-    let response = client.retrieval().retrieve(request).await?.into_inner();
-    output.result(&shown(&response), || people(&response, args.explain_plan))
+    let services = args.connection.open_existing(config).await?;
+    let answer = services.retrieval().retrieve(request).await?;
+    let token = client::consistency_token(&answer).to_owned();
+    let response = answer.into_inner();
+    output.result(&shown(&response, &token), || people(&response, args.explain_plan))
 }
 
 fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
@@ -133,7 +133,7 @@ fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
     Ok(message::Vector { values })
 }
 
-fn shown(response: &RetrieveResponse) -> Shown<'_> {
+fn shown<'a>(response: &'a RetrieveResponse, consistency_token: &'a str) -> Shown<'a> {
     let chunks = response.chunks.iter().map(|chunk| ShownChunk {
         id: &chunk.id,
         document_id: &chunk.document_id,
@@ -148,6 +148,7 @@ fn shown(response: &RetrieveResponse) -> Shown<'_> {
         recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
         chunks: chunks.collect(),
         next_page_token: &response.next_page_token,
+        consistency_token,
         plan: response.plan.as_ref().map(|report| ShownPlan {
             estimated_share: report.estimated_share,
             rounds: report.rounds.iter().map(shown_round).collect(),

@@ -50,6 +50,8 @@ struct Shown {
     checks_per_request: usize,
     measurements: Vec<ShownMeasurement>,
     recommended: Option<ShownRecommendation>,
+    /// The file that the recommended settings were written into.
+    written_to: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -87,20 +89,22 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
     let now = Settings::of(&config);
     let (measurements, finalists) = measure_all(&args, &config, now, &workload).await?;
     let recommended = recommend(&measurements, &finalists, now);
-    output.result(&shown(&workload, &measurements, recommended.as_ref()), || {
-        picture(&workload, &measurements, recommended.as_ref())
+    let best = recommended.as_ref().and_then(|recommended| measurements.get(recommended.position));
+    // What was measured is shown, whether or not it can be written.
+    let written = match (best, &config_file) {
+        (Some(best), Some(file)) if args.write => Some(write_settings(file, best.settings)),
+        _ => None,
+    };
+    let written_to = config_file.as_deref().filter(|_| matches!(written, Some(Ok(()))));
+    output.result(&shown(&workload, &measurements, recommended.as_ref(), written_to), || {
+        picture(&args, &workload, &measurements, recommended.as_ref(), written_to)
     })?;
-    let Some(recommended) = recommended else {
+    if recommended.is_none() {
         return Err(Failure::failed(
             "no setting answered every request: the server has too much to do for `--callers` at once, or is going away; try fewer callers, or a longer `--budget`",
         ));
-    };
-    if let (true, Some(file)) = (args.write, config_file)
-        && let Some(best) = measurements.get(recommended.position)
-    {
-        write_settings(&file, best.settings)?;
     }
-    Ok(())
+    written.unwrap_or(Ok(()))
 }
 
 async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure> {
@@ -214,7 +218,12 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn shown(workload: &Workload, measurements: &[Measurement], recommended: Option<&Recommendation>) -> Shown {
+fn shown(
+    workload: &Workload,
+    measurements: &[Measurement],
+    recommended: Option<&Recommendation>,
+    written_to: Option<&Path>,
+) -> Shown {
     let measurement = |m: &Measurement| ShownMeasurement {
         checks_per_call: m.settings.checks_per_call,
         calls_in_flight_max: m.settings.calls_in_flight_max,
@@ -240,10 +249,17 @@ fn shown(workload: &Workload, measurements: &[Measurement], recommended: Option<
         checks_per_request: CHECKS_PER_REQUEST,
         measurements: measurements.iter().map(measurement).collect(),
         recommended,
+        written_to: written_to.map(Path::to_owned),
     }
 }
 
-fn picture(workload: &Workload, measurements: &[Measurement], recommended: Option<&Recommendation>) -> String {
+fn picture(
+    args: &TuneArgs,
+    workload: &Workload,
+    measurements: &[Measurement],
+    recommended: Option<&Recommendation>,
+    written_to: Option<&Path>,
+) -> String {
     let most = measurements.iter().map(|m| m.checks_per_second).fold(f64::MIN_POSITIVE, f64::max);
     let best = recommended.map(|recommended| recommended.position);
     let rows = measurements.iter().enumerate().map(|(position, m)| {
@@ -252,43 +268,62 @@ fn picture(workload: &Workload, measurements: &[Measurement], recommended: Optio
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
         let bar = "█".repeat((share * BAR_WIDTH) as usize);
         let mark = if Some(position) == best {
-            "◀ recommended"
+            if position == 0 { "◀ now, keep" } else { "◀ recommended" }
         } else if position == 0 {
-            "now"
+            "◀ now"
         } else {
             ""
         };
         vec![
             name(m.settings),
             format!("{:.0}", m.checks_per_second),
-            format!("{:.1}", milliseconds(m.p50)),
-            format!("{:.1}", milliseconds(m.p99)),
+            latency(m, m.p50),
+            latency(m, m.p99),
             m.answered.to_string(),
             m.failed.to_string(),
             format!("{bar} {mark}"),
         ]
     });
-    let header = ["settings", "checks/s", "p50 ms", "p99 ms", "answered", "failed", "checks/s (logarithmic)"];
+    let header = ["settings", "checks/s", "p50 ms", "p99 ms", "requests", "failed", "checks/s (logarithmic)"];
     let mut text = format!(
-        "{} users, {} objects, {CHECKS_PER_REQUEST} checks a request. The most promising settings were measured again, for longer. With a cache, the time includes its filling. Calls leave as soon as a slot is free, so there is no waiting time to set.\n\n",
+        "{} callers at once ask for {} users about {} objects, {CHECKS_PER_REQUEST} checks a request.\n\
+         Settings: the most checks in one call to the server × the most calls at a time. Calls leave as soon as one may, so\n\
+         there is no waiting time to set. The most promising settings, and those of now, were measured again, for longer.\n\
+         With a cache, the time includes its filling.\n\n",
+        args.callers,
         workload.users(),
         workload.objects()
     );
     text.push_str(&output::table(&header, rows));
     if let Some((recommended, best)) = recommended.and_then(|r| Some((r, measurements.get(r.position)?))) {
         // Writing to a string cannot fail.
-        write!(text, "\n\n{}: {}\n\n{}", name(best.settings), recommended.reason, toml_of(best.settings))
-            .unwrap_or_default();
+        let (settings, reason) = (name(best.settings), &recommended.reason);
+        write!(text, "\n\nRecommended: {settings}: {reason}.\n\n{}", toml_of(best.settings)).unwrap_or_default();
+        match written_to {
+            Some(file) => write!(text, "\n\nWritten into `{}`; restart `ragward serve` with it.", file.display()),
+            None => write!(text, "\n\n`--write` puts that into the file of `--config`."),
+        }
+        .unwrap_or_default();
     }
-    if let Some(decides) = measurements.iter().find(|m| m.settings.mode == ReplicaMode::Decide) {
+    let decides = |m: &&Measurement| m.settings.mode == ReplicaMode::Decide;
+    // The first measurement is that of now.
+    if let (false, Some(decides)) =
+        (measurements.first().is_some_and(|now| decides(&now)), measurements.iter().find(decides))
+    {
         write!(
             text,
-            "\n\nA replica that decides (`authorizer.replica.mode = \"decide\"`) does {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max_ms`.",
+            "\n\nNot recommended, for it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`) does\n\
+             {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max_ms`.",
             decides.checks_per_second
         )
         .unwrap_or_default();
     }
     text
+}
+
+/// Of the requests that were answered; of none, there is none.
+fn latency(measurement: &Measurement, latency: Duration) -> String {
+    if measurement.answered == 0 { "-".to_owned() } else { format!("{:.1}", milliseconds(latency)) }
 }
 
 fn toml_of(settings: Settings) -> String {

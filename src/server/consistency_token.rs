@@ -10,7 +10,7 @@ use tonic::codegen::http::{HeaderValue, Response};
 use crate::authz::consistency_token::ConsistencyTokens;
 
 /// The name of the metadata.
-const HEADER: &str = "ragward-consistency-token";
+pub(crate) const HEADER: &str = "ragward-consistency-token";
 
 /// Puts the token of the moment on an answer, once it is ready: whatever was written for it was written before.
 pub(super) fn adding(tokens: Arc<ConsistencyTokens>) -> impl Fn(Response<Body>) -> Response<Body> + Clone + Send {

@@ -276,3 +276,38 @@ fn a_store_file_that_does_not_fit_leaves_nothing_behind() {
     let shown = ragward(&["model", "show", "--data", &data]).output().unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains("define can_read: viewer but not blocked"), "{shown:?}");
 }
+
+#[tokio::test]
+async fn a_consistency_token_goes_round() {
+    let data = tempfile::tempdir().unwrap();
+    let load = ["model", "load", "schema/handbook/store.fga.yaml", "--data", data.path().to_str().unwrap()];
+    assert!(ragward(&load).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    let served = Served::start(data.path());
+    let server = ["--server", &served.address];
+    let run = |arguments: &[&str]| {
+        ragward(&[arguments, &server].concat()).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+    };
+    let token = |arguments: &[&str]| {
+        let output = run(&[arguments, &["--output", "json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        told["consistency_token"].as_str().unwrap().to_owned()
+    };
+    let ingest = ["ingest", "schema/handbook", "--collection", "handbook"];
+    let retrieve = ["retrieve", "--user", "user:anne", "--collection", "handbook", "parental leave"];
+    let recheck = ["recheck", "--user", "user:anne", "--collection", "handbook", "document:on-call#0"];
+    for given_by in [&ingest[..], &["healthcheck"], &retrieve] {
+        let token = token(given_by);
+        let shown = String::from_utf8(run(given_by).stdout).unwrap();
+        assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{shown}");
+        for asked in [&retrieve[..], &recheck] {
+            // The server refuses a token beside any other consistency, so it came with the right one.
+            let output = run(&[asked, &["--consistency-token", &token]].concat());
+            assert!(output.status.success(), "{given_by:?}, {asked:?}: {output:?}");
+            refused(&run(&[asked, &["--consistency-token", "x"]].concat()), 2, "consistency_token");
+            let both = ["--consistency-token", &token, "--higher-consistency"];
+            refused(&run(&[asked, &both].concat()), 2, "cannot be used with");
+            assert!(run(&[asked, &["--higher-consistency"]].concat()).status.success());
+        }
+    }
+}

@@ -404,7 +404,7 @@ async fn health_and_reflection_are_there() {
 
     let data = tempfile::tempdir().unwrap();
     let running = handbook(data.path()).await;
-    assert!(running.client.is_serving().await.unwrap());
+    assert!(running.client.health().await.unwrap().serving);
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", running.address)).unwrap();
     let mut reflection = ServerReflectionClient::new(endpoint.connect().await.unwrap());
     let list = ServerReflectionRequest {

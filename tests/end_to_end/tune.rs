@@ -45,6 +45,7 @@ async fn settings_are_measured_and_written_and_nothing_else_changes() {
     assert_eq!(measurements[0]["checks_per_call"], 7, "first what is configured");
     assert!(measurements.iter().any(|m| m["replica"] == "decide"), "{told}");
 
+    assert_eq!(told["written_to"], config, "{told}");
     let after = std::fs::read_to_string(&file).expect("read");
     let per_call = &told["recommended"]["checks_per_call"];
     for line in ["# where it runs", "kind = \"openfga\" # ours", &format!("checks_per_call = {per_call} # too few")] {
