@@ -3,12 +3,17 @@
 #![cfg(test)]
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
 
+#[expect(dead_code, reason = "no bounds are needed here")]
+#[path = "support/dice.rs"]
+mod dice;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dice::Dice;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::relationship::{Object, Relation};
@@ -27,18 +32,7 @@ const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const USERS: usize = 2;
 const QUERIES: usize = 40;
 
-/// A generator of the same numbers in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
+impl Dice {
     /// From 0 to 1.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
@@ -51,9 +45,9 @@ impl Random {
 
 /// Near one of a hundred centres.
 fn vector(seed: u64) -> Vec<f32> {
-    let mut random = Random(seed);
-    let centre = Random(1_000_000 + random.next() % CENTRES).vector();
-    centre.iter().zip(random.vector()).map(|(x, noise)| x + 0.3 * noise).collect()
+    let mut dice = Dice::new(seed);
+    let centre = Dice::new(1_000_000 + dice.next() % CENTRES).vector();
+    centre.iter().zip(dice.vector()).map(|(x, noise)| x + 0.3 * noise).collect()
 }
 
 /// Shows each user a share of the documents, picked without a pattern, and counts its batches.
@@ -69,7 +63,7 @@ impl Counting {
     fn sees(&self, user: &Object, document: &Object) -> bool {
         let seed = [user.as_str(), document.as_str()].concat();
         let seed = seed.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-        Random(seed).fraction() < self.share
+        Dice::new(seed).fraction() < self.share
     }
 }
 

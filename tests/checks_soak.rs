@@ -8,11 +8,16 @@
 
 #![cfg(test)]
 
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "support/dice.rs"]
+mod dice;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use dice::Dice;
 use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
@@ -32,20 +37,13 @@ const CHECKS_PER_ASK: u64 = 50;
 const CHECKS_PER_CALL_MAX: usize = 45;
 const TIMEOUT: Duration = Duration::from_millis(400);
 
-/// `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+impl Dice {
+    fn number(&mut self, bound: u64) -> u64 {
+        self.next() % bound
     }
 
     fn milliseconds(&mut self, bound: u64) -> Duration {
-        Duration::from_millis(self.below(bound))
+        Duration::from_millis(self.number(bound))
     }
 }
 
@@ -56,7 +54,7 @@ struct World {
     told: AtomicU64,
     /// For each user and object the versions at which the answer turned. Every second pair is allowed from the beginning.
     turns: Mutex<Vec<Vec<u64>>>,
-    random: Mutex<Random>,
+    dice: Mutex<Dice>,
 }
 
 fn index(user: u64, object: u64) -> usize {
@@ -69,8 +67,8 @@ fn parts(check: &Check) -> (u64, u64) {
 }
 
 impl World {
-    fn random<T>(&self, draw: impl FnOnce(&mut Random) -> T) -> T {
-        draw(&mut self.random.lock().expect("a lock"))
+    fn draw<T>(&self, draw: impl FnOnce(&mut Dice) -> T) -> T {
+        draw(&mut self.dice.lock().expect("a lock"))
     }
 
     fn turn(&self, user: u64, object: u64) {
@@ -104,7 +102,7 @@ impl Decider for FailingServer {
         if questions.list.len() > CHECKS_PER_CALL_MAX {
             return Err(AuthzError::TooManyChecks { checks_max: Some(CHECKS_PER_CALL_MAX) });
         }
-        let (mood, before, after) = world.random(|r| (r.below(100), r.milliseconds(4), r.milliseconds(4)));
+        let (mood, before, after) = world.draw(|r| (r.below(100), r.milliseconds(4), r.milliseconds(4)));
         sleep(before).await;
         let as_of = Instant::now();
         let answer = |(position, question): (usize, &Question)| {
@@ -159,7 +157,7 @@ async fn ask_until(
     let relation = Relation::parse("can_read").expect("a relation");
     while tally.asked.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst) < checks {
         let (user, first, fresh, leaves, patience) =
-            world.random(|r| (r.below(USERS), r.below(OBJECTS), r.below(10) == 0, r.below(10) == 0, r.milliseconds(5)));
+            world.draw(|r| (r.number(USERS), r.number(OBJECTS), r.below(10) == 0, r.below(10) == 0, r.milliseconds(5)));
         // The order matters: what the cache was told of by now is forgotten in the generation that is read next.
         let told = world.told.load(Ordering::SeqCst);
         let current = validity.current();
@@ -217,7 +215,7 @@ async fn soak(seed: u64, checks: u64) {
         version: AtomicU64::new(0),
         told: AtomicU64::new(0),
         turns: Mutex::new((0..index(USERS, 0)).map(|pair| vec![0; pair % 2]).collect()),
-        random: Mutex::new(Random(seed)),
+        dice: Mutex::new(Dice::new(seed)),
     });
     let (stack, validity, tally) = (stack(&world), Arc::new(Validity::new(None)), Arc::new(Tally::default()));
     let callers = (0..CALLERS).map(|_| {
@@ -230,7 +228,7 @@ async fn soak(seed: u64, checks: u64) {
         tokio::spawn(async move {
             loop {
                 let (user, object, pause, lag) =
-                    world.random(|r| (r.below(USERS), r.below(OBJECTS), r.milliseconds(10), r.milliseconds(6)));
+                    world.draw(|r| (r.number(USERS), r.number(OBJECTS), r.milliseconds(10), r.milliseconds(6)));
                 world.turn(user, object);
                 let version = world.version.load(Ordering::SeqCst);
                 sleep(lag).await;

@@ -3,6 +3,9 @@
 
 #[path = "support/brute_force.rs"]
 mod brute_force;
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "support/vector_store_suite.rs"]
 mod vector_store_suite;
 
@@ -13,6 +16,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use brute_force::World;
+use dice::Dice;
 use proptest::prelude::*;
 use ragward::chunk::{Candidate, Chunk, Document, Value};
 use ragward::storage::StorageError;
@@ -276,19 +280,9 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
     }
 }
 
-/// A generator of the same numbers in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u16) -> u16 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u16::try_from((self.0 >> 33) % u64::from(end)).expect("below a u16")
-    }
-
-    /// Evenly from -1 to 1.
-    fn number(&mut self) -> f32 {
-        f32::from(self.below(20_001)) / 10_000.0 - 1.0
-    }
+/// Evenly from -1 to 1.
+fn number(dice: &mut Dice) -> f32 {
+    f32::from(u16::try_from(dice.below(20_001)).expect("small")) / 10_000.0 - 1.0
 }
 
 #[tokio::test]
@@ -297,12 +291,13 @@ async fn a_search_for_the_best_skips_none_of_them() {
     const CHUNKS: usize = 6_000;
     const SEED: u64 = 7;
     println!("seed {SEED}");
-    let mut random = Random(SEED);
-    let mut vector = || -> Vec<f32> { (0..DIMENSION).map(|_| random.number()).collect() };
+    let mut dice = Dice::new(SEED);
+    let mut vector = || -> Vec<f32> { (0..DIMENSION).map(|_| number(&mut dice)).collect() };
     let centres: Vec<Vec<f32>> = (0..8).map(|_| vector()).collect();
     let query = vector();
-    let mut noise = Random(SEED);
-    let mut around = |centre: &[f32], size: f32| centre.iter().map(|x| x + size * noise.number()).collect::<Vec<f32>>();
+    let mut noise = Dice::new(SEED);
+    let mut around =
+        |centre: &[f32], size: f32| centre.iter().map(|x| x + size * number(&mut noise)).collect::<Vec<f32>>();
     let rows: [(&str, Vec<Vec<f32>>); 5] = [
         ("random", (0..CHUNKS).map(|_| vector()).collect()),
         ("clustered", (0..CHUNKS).map(|n| around(&centres[n % 8], 0.05)).collect()),

@@ -19,6 +19,9 @@
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
 #![cfg(test)]
 
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "end_to_end/documents.rs"]
 mod documents;
 #[path = "end_to_end/running.rs"]
@@ -28,6 +31,7 @@ mod running;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use dice::Dice;
 use documents::document;
 use futures::StreamExt;
 use openfga_client::prost_types::field_descriptor_proto::{Label, Type};
@@ -122,18 +126,7 @@ async fn a_thousand_users_share_no_cached_answer() {
     }
 }
 
-/// A generator of the same numbers in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: u64) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % end).unwrap()
-    }
-
+impl Dice {
     fn filter(&mut self, depth: usize) -> Filter {
         let keys = ["year", "year", "kind", "absent"];
         let key = keys[self.below(4)].to_owned();
@@ -167,12 +160,12 @@ async fn a_filter_only_shrinks_an_answer() {
     println!("seed {SEED}");
     let data = tempfile::tempdir().unwrap();
     let running = Running::start(&config(data.path())).await;
-    let mut random = Random(SEED);
+    let mut dice = Dice::new(SEED);
     let documents = (0..40).map(|number| {
         let mut document = document(&format!("document:{number}"), &[&"leave ".repeat(1 + number % 5), "leave it"]);
         for chunk in &mut document.chunks {
             chunk.vector = vec![1.0, f32::from(u8::try_from(number % 7).unwrap())];
-            chunk.metadata = BTreeMap::from([("year".to_owned(), year(random.below(5)))]);
+            chunk.metadata = BTreeMap::from([("year".to_owned(), year(dice.below(5)))]);
         }
         document
     });
@@ -185,7 +178,7 @@ async fn a_filter_only_shrinks_an_answer() {
         let whole = ask(&running, request("user:anne", query.clone())).await.chunks;
         assert_eq!(whole.len(), 28);
         for _ in 0..400 {
-            let filter = Some(random.filter(0));
+            let filter = Some(dice.filter(0));
             let shrunk =
                 ask(&running, RetrieveRequest { filter: filter.clone(), ..request("user:anne", query.clone()) }).await;
             // In the same order and with the same scores, statistics included.

@@ -10,12 +10,16 @@
 #![cfg(test)]
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
+#[expect(dead_code, reason = "nothing is shuffled here")]
+#[path = "support/dice.rs"]
+mod dice;
 #[path = "end_to_end/running.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use dice::Dice;
 use futures::future::join_all;
 use prost::Message;
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
@@ -61,22 +65,7 @@ const OTHERS: [&str; 3] = ["bob", "carl", "dora"];
 const WORDS: [&str; 10] = ["red", "fox", "hen", "barn", "the", "moon", "salt", "oak", "river", "stone"];
 const DIMENSION: usize = 4;
 
-/// A generator of the same numbers in every run (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("a small number")
-    }
-
+impl Dice {
     fn one_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
@@ -157,13 +146,13 @@ const DOCUMENTS: usize = 10;
 const GROUPS: usize = 4;
 const FOLDERS: usize = 3;
 
-fn tuple(names: &Names, random: &mut Random, users: &[&str]) -> Tuple {
-    let user = names.user(random.pick(users));
-    let group = random.below(GROUPS);
+fn tuple(names: &Names, dice: &mut Dice, users: &[&str]) -> Tuple {
+    let user = names.user(dice.pick(users));
+    let group = dice.below(GROUPS);
     let member = |group| format!("{}#member", names.object("group", group));
-    let document = names.object("document", random.below(DOCUMENTS));
-    let folder = names.object("folder", random.below(FOLDERS));
-    let (user, relation, object) = match random.below(8) {
+    let document = names.object("document", dice.below(DOCUMENTS));
+    let folder = names.object("folder", dice.below(FOLDERS));
+    let (user, relation, object) = match dice.below(8) {
         0 => (user, "member", names.object("group", group)),
         // Towards higher numbers, so that there is no cycle.
         1 if group + 1 < GROUPS => (member(group), "member", names.object("group", group + 1)),
@@ -177,44 +166,44 @@ fn tuple(names: &Names, random: &mut Random, users: &[&str]) -> Tuple {
     (user, relation.to_owned(), object)
 }
 
-fn document(names: &Names, random: &mut Random, id: &str) -> Document {
+fn document(names: &Names, dice: &mut Dice, id: &str) -> Document {
     let chunk = |place| Chunk {
         id: format!("{id}#{place}"),
         // Mostly its own guard; sometimes that of another document, so that parts of a document are hidden.
-        guard: names.object("document", random.below(DOCUMENTS)),
-        text: random.text(),
-        vector: random.vector(),
-        metadata: [("n".to_owned(), Value { kind: Some(value::Kind::IntValue(random.below(4) as i64)) })].into(),
+        guard: names.object("document", dice.below(DOCUMENTS)),
+        text: dice.text(),
+        vector: dice.vector(),
+        metadata: [("n".to_owned(), Value { kind: Some(value::Kind::IntValue(dice.below(4) as i64)) })].into(),
     };
     let chunks: Vec<Chunk> = (0..4).map(chunk).collect();
-    let shared = random.one_in(4);
-    let (guard, count) = (chunks[0].guard.clone(), 1 + random.below(4));
+    let shared = dice.one_in(4);
+    let (guard, count) = (chunks[0].guard.clone(), 1 + dice.below(4));
     let chunks = chunks.into_iter().take(count);
     let guarded = chunks.map(|chunk| if shared { chunk } else { Chunk { guard: guard.clone(), ..chunk } });
-    Document { id: id.to_owned(), title: random.text(), chunks: guarded.collect() }
+    Document { id: id.to_owned(), title: dice.text(), chunks: guarded.collect() }
 }
 
-fn world(names: &Names, random: &mut Random) -> World {
+fn world(names: &Names, dice: &mut Dice) -> World {
     let users: Vec<&str> = [ASKERS[0]; 3].iter().chain(&OTHERS).copied().collect();
-    let mut tuples: BTreeSet<Tuple> = (0..24).map(|_| tuple(names, random, &users)).collect();
-    if random.one_in(2) {
-        let document = names.object("document", random.below(DOCUMENTS));
+    let mut tuples: BTreeSet<Tuple> = (0..24).map(|_| tuple(names, dice, &users)).collect();
+    if dice.one_in(2) {
+        let document = names.object("document", dice.below(DOCUMENTS));
         tuples.insert(("user:*".to_owned(), "reader".to_owned(), document));
     }
-    let documents = (0..3 + random.below(8)).map(|number| {
+    let documents = (0..3 + dice.below(8)).map(|number| {
         let id = format!("d{number}");
-        let made = document(names, random, &id);
+        let made = document(names, dice, &id);
         (id, made)
     });
     World { documents: documents.collect(), tuples }
 }
 
 /// Changes something that no asker sees; tries until one is such.
-fn changed(names: &Names, random: &mut Random, before: &World) -> World {
+fn changed(names: &Names, dice: &mut Dice, before: &World) -> World {
     for _ in 0..200 {
         let mut after = before.clone();
-        for _ in 0..=random.below(4) {
-            change(names, random, &mut after);
+        for _ in 0..=dice.below(4) {
+            change(names, dice, &mut after);
         }
         let same = |asker: &&str| before.seen_by(&names.user(asker)) == after.seen_by(&names.user(asker));
         if ASKERS.iter().all(same) && !after.documents.is_empty() {
@@ -224,26 +213,26 @@ fn changed(names: &Names, random: &mut Random, before: &World) -> World {
     before.clone()
 }
 
-fn change(names: &Names, random: &mut Random, world: &mut World) {
+fn change(names: &Names, dice: &mut Dice, world: &mut World) {
     // An earlier change may have taken the last document out.
     let ids: Vec<String> = world.documents.keys().cloned().collect();
-    let id = if ids.is_empty() { "d0".to_owned() } else { ids[random.below(ids.len())].clone() };
-    match random.below(6) {
+    let id = if ids.is_empty() { "d0".to_owned() } else { ids[dice.below(ids.len())].clone() };
+    match dice.below(6) {
         0 | 1 => {
             // Names before, between and after those that are there.
-            let id = format!("{}{}", random.pick(&["A", "d0a", "d5", "d9z", "z"]), random.below(3));
-            world.documents.insert(id.clone(), document(names, random, &id));
+            let id = format!("{}{}", dice.pick(&["A", "d0a", "d5", "d9z", "z"]), dice.below(3));
+            world.documents.insert(id.clone(), document(names, dice, &id));
         }
         2 => drop(world.documents.remove(&id)),
         3 => {
             if let Some(chunk) = world.documents.get_mut(&id).and_then(|document| document.chunks.first_mut()) {
-                (chunk.text, chunk.vector) = (random.text(), random.vector());
+                (chunk.text, chunk.vector) = (dice.text(), dice.vector());
             }
         }
-        4 => drop(world.tuples.insert(tuple(names, random, &OTHERS))),
+        4 => drop(world.tuples.insert(tuple(names, dice, &OTHERS))),
         _ => {
             let tuples: Vec<&Tuple> = world.tuples.iter().collect();
-            let gone = tuples[random.below(tuples.len())].clone();
+            let gone = tuples[dice.below(tuples.len())].clone();
             world.tuples.remove(&gone);
         }
     }
@@ -280,12 +269,12 @@ enum Question {
 /// Pages of one search that are looked at, after the first.
 const PAGES: usize = 3;
 
-fn question(names: &Names, random: &mut Random, world: &World) -> Question {
-    let user = names.user(ASKERS[usize::from(random.one_in(4))]);
+fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
+    let user = names.user(ASKERS[usize::from(dice.one_in(4))]);
     let chunk_ids: Vec<String> =
         world.documents.values().flat_map(|document| &document.chunks).map(|chunk| chunk.id.clone()).collect();
-    if random.one_in(8) {
-        let ids = (0..=random.below(8)).map(|_| chunk_ids[random.below(chunk_ids.len())].clone());
+    if dice.one_in(8) {
+        let ids = (0..=dice.below(8)).map(|_| chunk_ids[dice.below(chunk_ids.len())].clone());
         let chunk_ids = ids.chain(["A0#0", "absent"].map(str::to_owned)).collect();
         return Question::Recheck(RecheckRequest {
             user,
@@ -295,51 +284,51 @@ fn question(names: &Names, random: &mut Random, world: &World) -> Question {
             consistency_token: String::new(),
         });
     }
-    let vector = |random: &mut Random| {
-        let mut values = random.vector();
-        if random.one_in(12) {
+    let vector = |dice: &mut Dice| {
+        let mut values = dice.vector();
+        if dice.one_in(12) {
             values.pop();
         }
         Vector { values }
     };
-    let query = match random.below(3) {
-        0 => Query::Text(random.text()),
-        1 => Query::Vector(vector(random)),
-        _ => Query::Hybrid(Hybrid { text: random.text(), vector: Some(vector(random)) }),
+    let query = match dice.below(3) {
+        0 => Query::Text(dice.text()),
+        1 => Query::Vector(vector(dice)),
+        _ => Query::Hybrid(Hybrid { text: dice.text(), vector: Some(vector(dice)) }),
     };
-    let collection = if random.one_in(20) { "absent".to_owned() } else { names.collection() };
+    let collection = if dice.one_in(20) { "absent".to_owned() } else { names.collection() };
     let scores = [-0.5, 0.0, 0.01, f64::from(1.0 / 61.0_f32), 0.5, 1.0];
     let request = RetrieveRequest {
         user,
         collection,
-        query: Some(query).filter(|_| !random.one_in(30)),
-        top_k: [0, 1, 2, 3, 5, 10, 50, 101][1 + random.below(6) + usize::from(random.one_in(15))],
-        filter: random.one_in(3).then(|| some_filter(random, 0)),
-        min_score: random.one_in(3).then(|| scores[random.below(scores.len())]),
-        per_document_max: if random.one_in(3) { 1 + random.below(3) as u32 } else { 0 },
+        query: Some(query).filter(|_| !dice.one_in(30)),
+        top_k: [0, 1, 2, 3, 5, 10, 50, 101][1 + dice.below(6) + usize::from(dice.one_in(15))],
+        filter: dice.one_in(3).then(|| some_filter(dice, 0)),
+        min_score: dice.one_in(3).then(|| scores[dice.below(scores.len())]),
+        per_document_max: if dice.one_in(3) { 1 + dice.below(3) as u32 } else { 0 },
         ..RetrieveRequest::default()
     };
-    if random.one_in(4) {
+    if dice.one_in(4) {
         // Few at a time, of whatever the user may see; now and then with what pages do not go with.
-        let per_document_max = u32::from(random.one_in(12));
-        let top_k = 1 + random.below(3) as u32;
+        let per_document_max = u32::from(dice.one_in(12));
+        let top_k = 1 + dice.below(3) as u32;
         let page_token = Some(String::new());
         return Question::Pages(RetrieveRequest { top_k, min_score: None, per_document_max, page_token, ..request });
     }
     Question::Retrieve(request)
 }
 
-fn some_filter(random: &mut Random, depth: usize) -> Filter {
-    let number = |random: &mut Random| Value { kind: Some(value::Kind::IntValue(random.below(5) as i64)) };
-    let kind = match random.below(if depth < 2 { 5 } else { 2 }) {
+fn some_filter(dice: &mut Dice, depth: usize) -> Filter {
+    let number = |dice: &mut Dice| Value { kind: Some(value::Kind::IntValue(dice.below(5) as i64)) };
+    let kind = match dice.below(if depth < 2 { 5 } else { 2 }) {
         0 => {
-            let values = (0..=random.below(3)).map(|_| number(random)).collect();
-            filter::Kind::OneOf(OneOf { key: random.pick(&["n", "n", "n", "m"]).to_owned(), values })
+            let values = (0..=dice.below(3)).map(|_| number(dice)).collect();
+            filter::Kind::OneOf(OneOf { key: dice.pick(&["n", "n", "n", "m"]).to_owned(), values })
         }
-        1 => filter::Kind::Range(Range { key: "n".to_owned(), low: Some(1.0), high: random.one_in(2).then_some(2.0) }),
-        2 => filter::Kind::Not(Box::new(some_filter(random, depth + 1))),
+        1 => filter::Kind::Range(Range { key: "n".to_owned(), low: Some(1.0), high: dice.one_in(2).then_some(2.0) }),
+        2 => filter::Kind::Not(Box::new(some_filter(dice, depth + 1))),
         kind => {
-            let filters = (0..random.below(3)).map(|_| some_filter(random, depth + 1)).collect();
+            let filters = (0..dice.below(3)).map(|_| some_filter(dice, depth + 1)).collect();
             let list = FilterList { filters };
             if kind == 3 { filter::Kind::AllOf(list) } else { filter::Kind::AnyOf(list) }
         }
@@ -439,9 +428,9 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
     }
     let mut tally = Tally::default();
     for number in 0..WORLDS {
-        let (names, mut random) = (Names(number), Random(SEED ^ number));
-        let in_a = world(&names, &mut random);
-        let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut random, &in_a)).collect();
+        let (names, mut dice) = (Names(number), Dice::new(SEED ^ number));
+        let in_a = world(&names, &mut dice);
+        let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut dice, &in_a)).collect();
         // In A the documents come at once, in B one after the other and the last first.
         apply(&a, &names, &World::default(), &in_a).await;
         let answers = join_all(questions.iter().map(async |question| {
@@ -458,7 +447,7 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
             in_b = next;
         }
         for _ in 0..CHANGES {
-            let next = changed(&names, &mut random, &in_b);
+            let next = changed(&names, &mut dice, &in_b);
             let is_same = next.documents == in_b.documents && next.tuples == in_b.tuples;
             tally.changes_in_vain += usize::from(is_same);
             let first_pages = join_all(questions.iter().map(|question| answer(&b, question))).await;
