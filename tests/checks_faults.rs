@@ -5,6 +5,8 @@
 
 #[path = "support/authorizer_suite.rs"]
 mod authorizer_suite;
+#[path = "support/batch_check_reply.rs"]
+mod batch_check_reply;
 #[path = "support/faulty_server.rs"]
 mod faulty_server;
 
@@ -12,14 +14,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batch_check_reply::{Decision, Entry, Reply};
 use faulty_server::{FaultyServer, Methods};
 use futures::future::join_all;
-use openfga_client::client::check_error::Code::{InputError, InternalError};
 use openfga_client::client::{
-    BatchCheckRequest, BatchCheckResponse, CheckError, DeleteStoreRequest, OpenFgaServiceClient, ReadChangesRequest,
+    BatchCheckRequest, BatchCheckResponse, DeleteStoreRequest, OpenFgaServiceClient, ReadChangesRequest,
     ReadChangesResponse, batch_check_single_result::CheckResult,
 };
-use prost::Message;
 use ragward::app::{App, stack_checks};
 use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
@@ -123,34 +124,11 @@ fn is_right(position: usize, allowed: bool) -> bool {
     allowed == (position.is_multiple_of(2) && position < CHECKS - 5)
 }
 
-/// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
-#[derive(Clone, PartialEq, Message)]
-struct Reply {
-    #[prost(message, repeated, tag = "1")]
-    results: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(message, optional, tag = "2")]
-    result: Option<Decision>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Decision {
-    #[prost(bool, optional, tag = "1")]
-    allowed: Option<bool>,
-    #[prost(message, optional, tag = "2")]
-    error: Option<CheckError>,
-}
-
 impl From<BatchCheckResponse> for Reply {
     fn from(response: BatchCheckResponse) -> Self {
         let entry = |(id, result): (String, openfga_client::client::BatchCheckSingleResult)| {
             let decision = match result.check_result.expect("a result") {
-                CheckResult::Allowed(allowed) => Decision { allowed: Some(allowed), error: None },
+                CheckResult::Allowed(allowed) => Decision::of(allowed),
                 CheckResult::Error(error) => Decision { allowed: None, error: Some(error) },
             };
             Entry { id, result: Some(decision) }
@@ -182,9 +160,7 @@ enum Expected {
 }
 
 fn item_error(entry: &mut Entry, code: i32, message: &str) {
-    let code = if code < 4_000 { InputError(code) } else { InternalError(code) };
-    let error = CheckError { message: message.to_owned(), code: Some(code) };
-    entry.result = Some(Decision { allowed: None, error: Some(error) });
+    entry.result = Some(Decision::failed(code, message));
 }
 
 fn flip(entry: &Entry) -> Entry {

@@ -2,6 +2,8 @@
 
 #![cfg(test)]
 
+#[path = "support/batch_check_reply.rs"]
+mod batch_check_reply;
 #[path = "support/faulty_server.rs"]
 mod faulty_server;
 
@@ -10,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use batch_check_reply::{Decision, Entry, Reply};
 use faulty_server::{FaultyServer, Methods};
-use openfga_client::client::check_error::Code::{InputError, InternalError};
 use openfga_client::client::{BatchCheckRequest, CheckError};
-use prost::Message;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation};
@@ -24,29 +25,6 @@ use tonic::{Code, Status};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
-
-/// `BatchCheckResponse` with its map as a list, so that it can hold one id twice.
-#[derive(Clone, PartialEq, Message)]
-struct Reply {
-    #[prost(message, repeated, tag = "1")]
-    results: Vec<Entry>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Entry {
-    #[prost(string, tag = "1")]
-    id: String,
-    #[prost(message, optional, tag = "2")]
-    result: Option<Decision>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Decision {
-    #[prost(bool, optional, tag = "1")]
-    allowed: Option<bool>,
-    #[prost(message, optional, tag = "2")]
-    error: Option<CheckError>,
-}
 
 /// Serves `BatchCheck`: `behaviour` gets the correlation ids of a call and makes the reply.
 async fn serve<F>(behaviour: impl Fn(Vec<String>) -> F + Send + Sync + 'static) -> FaultyServer
@@ -84,13 +62,11 @@ fn batch(checks: usize, patience: Duration) -> CheckBatch {
 }
 
 fn entry(id: &str, allowed: bool) -> Entry {
-    Entry { id: id.to_owned(), result: Some(Decision { allowed: Some(allowed), error: None }) }
+    Entry { id: id.to_owned(), result: Some(Decision::of(allowed)) }
 }
 
 fn item_error(id: &str, code: i32) -> Entry {
-    let code = if code < 4_000 { InputError(code) } else { InternalError(code) };
-    let error = CheckError { message: "failed".to_owned(), code: Some(code) };
-    Entry { id: id.to_owned(), result: Some(Decision { allowed: None, error: Some(error) }) }
+    Entry { id: id.to_owned(), result: Some(Decision::failed(code, "failed")) }
 }
 
 fn all_allowed(ids: &[String]) -> Vec<Entry> {
