@@ -6,6 +6,7 @@
 
 mod caller;
 mod change;
+mod chunk_set;
 mod durable;
 mod guards;
 mod hybrid_search;

@@ -6,15 +6,12 @@ use std::iter::Sum;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use roaring::RoaringBitmap;
 
-use super::index::{ChunkNumber, NONE};
+use super::chunk_set::ChunkSet;
+use super::index::ChunkNumber;
 use crate::relationship::Object;
 use crate::vector_store::{GuardTable, Scope};
-
-/// Guards whose flags one thread sets: those of one container of a bitmap.
-const FLAGS_PART: usize = 1 << 16;
 
 /// Sums over the living chunks that have text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,39 +28,44 @@ impl Sum for Statistics {
     }
 }
 
-/// What one guard stands before.
+/// What is counted for one guard.
 #[derive(Default)]
-pub(super) struct Members {
-    /// Deleted ones stay until the next compaction.
-    pub(super) chunks: ChunkNumbers,
+struct Counts {
     living: u64,
-    pub(super) statistics: Statistics,
+    statistics: Statistics,
 }
 
 /// Numbers of chunks, ascending. Those of one document follow each other, and most guards have one document, so the first
-/// that do so are kept as a range: then a search need not follow a pointer for each guard.
+/// that do so are kept as a range, and the rest apart: a search goes through the guards, and this is all that it reads of them.
 #[derive(Default)]
 pub(super) struct ChunkNumbers {
     first: Range<ChunkNumber>,
-    others: Vec<ChunkNumber>,
+    others: Option<Box<Others>>,
 }
+
+#[derive(Default)]
+struct Others(Vec<ChunkNumber>);
 
 impl ChunkNumbers {
     pub(super) fn len(&self) -> usize {
-        self.first.len() + self.others.len()
+        self.first.len() + self.others().len()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = ChunkNumber> {
-        self.first.clone().chain(self.others.iter().copied())
+        self.first.clone().chain(self.others().iter().copied())
+    }
+
+    fn others(&self) -> &[ChunkNumber] {
+        self.others.as_ref().map_or(&[], |others| &others.0)
     }
 
     fn push(&mut self, chunk: ChunkNumber) {
         if self.first.is_empty() {
             self.first = chunk..chunk + 1;
-        } else if self.others.is_empty() && self.first.end == chunk {
+        } else if self.others.is_none() && self.first.end == chunk {
             self.first.end += 1;
         } else {
-            self.others.push(chunk);
+            self.others.get_or_insert_default().0.push(chunk);
         }
     }
 }
@@ -85,7 +87,9 @@ impl FromIterator<ChunkNumber> for ChunkNumbers {
 pub(super) struct Guards {
     table: Arc<Vec<Object>>,
     positions: HashMap<Object, u32>,
-    members: Vec<Members>,
+    /// What each stands before; deleted ones stay until the next compaction.
+    chunks: Vec<ChunkNumbers>,
+    counts: Vec<Counts>,
     /// The positions of the guards that have living chunks.
     in_use: Arc<RoaringBitmap>,
 }
@@ -96,7 +100,7 @@ impl Guards {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.members.len()
+        self.chunks.len()
     }
 
     pub(super) fn get(&self, position: u32) -> Option<&Object> {
@@ -109,44 +113,46 @@ impl Guards {
             return *position;
         }
         // There are never more guards than chunk numbers, and those fit.
-        let position = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let position = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
         Arc::make_mut(&mut self.table).push(guard.clone());
         self.positions.insert(guard.clone(), position);
-        self.members.push(Members::default());
+        self.chunks.push(ChunkNumbers::default());
+        self.counts.push(Counts::default());
         position
     }
 
     pub(super) fn add(&mut self, position: u32, chunk: ChunkNumber, words: u32) {
-        if let Some(members) = self.members.get_mut(position as usize) {
-            members.chunks.push(chunk);
-            members.living += 1;
-            if members.living == 1 {
+        let place = position as usize;
+        if let (Some(chunks), Some(counts)) = (self.chunks.get_mut(place), self.counts.get_mut(place)) {
+            chunks.push(chunk);
+            counts.living += 1;
+            if counts.living == 1 {
                 Arc::make_mut(&mut self.in_use).insert(position);
             }
             if words > 0 {
-                members.statistics.chunks += 1;
-                members.statistics.words += u64::from(words);
+                counts.statistics.chunks += 1;
+                counts.statistics.words += u64::from(words);
             }
         }
     }
 
     /// Takes a chunk out of the sums; its number stays in the list until [`Guards::renumber`].
     pub(super) fn remove(&mut self, position: u32, words: u32) {
-        if let Some(members) = self.members.get_mut(position as usize) {
-            members.living -= 1;
-            if members.living == 0 {
+        if let Some(counts) = self.counts.get_mut(position as usize) {
+            counts.living -= 1;
+            if counts.living == 0 {
                 Arc::make_mut(&mut self.in_use).remove(position);
             }
             if words > 0 {
-                members.statistics.chunks -= 1;
-                members.statistics.words -= u64::from(words);
+                counts.statistics.chunks -= 1;
+                counts.statistics.words -= u64::from(words);
             }
         }
     }
 
     pub(super) fn renumber(&mut self, new_number: impl Fn(ChunkNumber) -> Option<ChunkNumber>) {
-        for members in &mut self.members {
-            members.chunks = members.chunks.iter().filter_map(&new_number).collect();
+        for chunks in &mut self.chunks {
+            *chunks = chunks.iter().filter_map(&new_number).collect();
         }
     }
 
@@ -183,61 +189,46 @@ impl<'a> ScopedGuards<'a> {
         listed.unwrap_or_else(|| self.guards.len())
     }
 
-    pub(super) fn members(&self) -> impl Iterator<Item = &'a Members> + use<'a> {
-        let all = self.guards.members.as_slice();
-        let everything = if self.is_everything() { all } else { &[] };
+    /// What each stands before; deleted ones may be among them.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = &'a ChunkNumbers> + use<'a> {
+        self.of_each(&self.guards.chunks)
+    }
+
+    pub(super) fn statistics(&self) -> impl Iterator<Item = Statistics> + use<'a> {
+        self.of_each(&self.guards.counts).map(|counts| counts.statistics)
+    }
+
+    fn of_each<T>(&self, all: &'a [T]) -> impl Iterator<Item = &'a T> + use<'a, T> {
+        let everything = if self.positions.is_none() { all } else { &[] };
         let listed = self.positions.into_iter().flatten();
         everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
-    /// A test for chunks; `guard_positions` are their guards', by number, and `left` are the flags of those that a narrowing
-    /// leaves, if there is one.
-    pub(super) fn visibility<'g>(&self, guard_positions: &'g [u32], left: Option<&'g [bool]>) -> Visibility<'g> {
-        let flags = self.positions.map(|positions| flags(self.guards.len(), positions));
-        Visibility { guard_positions, flags, left }
-    }
-}
-
-/// Which of so many guards are at the positions. The fewer of those that are and those that are not are gone through.
-fn flags(guards: usize, positions: &RoaringBitmap) -> Vec<bool> {
-    let are_most = usize::try_from(positions.len()).unwrap_or(usize::MAX) > guards / 2;
-    let mut inverse = RoaringBitmap::new();
-    if are_most {
-        inverse.insert_range(0..u32::try_from(guards).unwrap_or(u32::MAX));
-        inverse -= positions;
-    }
-    let exceptions = if are_most { &inverse } else { positions };
-    let mut flags = vec![are_most; guards];
-    // In parts, each by its thread: a million guards take longer than what is made of them.
-    flags.par_chunks_mut(FLAGS_PART).enumerate().for_each(|(part, flags)| {
-        let first = u32::try_from(part * FLAGS_PART).unwrap_or(u32::MAX);
-        let end = first.saturating_add(u32::try_from(flags.len()).unwrap_or(u32::MAX));
-        for position in exceptions.range(first..end) {
-            if let Some(flag) = flags.get_mut((position - first) as usize) {
-                *flag = !are_most;
-            }
+    /// Those of the living chunks that the guards stand before. The fewer of the guards that are in the scope and those that
+    /// are not are gone through.
+    pub(super) fn visible_of(&self, living: &ChunkSet, chunks: u32) -> ChunkSet {
+        let Some(positions) = self.positions else { return living.clone() };
+        if self.len() <= self.guards.len() / 2 {
+            let mut visible = ChunkSet::none_of(chunks);
+            change_each(&self.guards.chunks, positions, |range| visible.insert(range));
+            visible.intersect(living);
+            return visible;
         }
-    });
-    flags
+        let mut hidden = RoaringBitmap::new();
+        hidden.insert_range(0..u32::try_from(self.guards.len()).unwrap_or(u32::MAX));
+        hidden -= positions;
+        let mut visible = living.clone();
+        change_each(&self.guards.chunks, &hidden, |range| visible.remove(range));
+        visible
+    }
 }
 
-/// Whether chunks are living and visible.
-pub(super) struct Visibility<'a> {
-    guard_positions: &'a [u32],
-    /// By guard; `None`: all are visible.
-    flags: Option<Vec<bool>>,
-    /// By chunk; `None`: all are left.
-    left: Option<&'a [bool]>,
-}
-
-impl Visibility<'_> {
-    pub(super) fn is_visible(&self, chunk: ChunkNumber) -> bool {
-        // A deleted chunk has a guard that does not exist.
-        let guard = self.guard_positions.get(chunk as usize).copied().unwrap_or(NONE);
-        let by_guard = match &self.flags {
-            None => guard != NONE,
-            Some(flags) => flags.get(guard as usize).copied().unwrap_or(false),
-        };
-        by_guard && self.left.is_none_or(|left| left.get(chunk as usize).copied().unwrap_or(false))
+/// Passes on the chunks of some guards, in ranges.
+fn change_each(chunks: &[ChunkNumbers], positions: &RoaringBitmap, mut change: impl FnMut(Range<ChunkNumber>)) {
+    for chunks in positions.iter().filter_map(|position| chunks.get(position as usize)) {
+        change(chunks.first.clone());
+        for other in chunks.others() {
+            change(*other..other + 1);
+        }
     }
 }

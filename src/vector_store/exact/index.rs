@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::chunk_set::ChunkSet;
 use super::guards::Guards;
 use super::postings::{Posting, Postings, TermId};
 use super::vectors::Vectors;
@@ -65,6 +66,8 @@ pub(super) struct Columns {
     pub(super) documents: Vec<Arc<str>>,
     /// Positions in the guard table; [`NONE`] when deleted.
     pub(super) guards: Vec<u32>,
+    /// Those that are not deleted.
+    pub(super) living: ChunkSet,
     /// Words of the text.
     pub(super) lengths: Vec<u32>,
     /// Positions in `metadata_values`.
@@ -119,6 +122,7 @@ impl Index {
             if let Some(guard) = self.columns.guards.get_mut(place) {
                 self.guards.remove(*guard, *words);
                 *guard = NONE;
+                self.columns.living.remove(number..number + 1);
             }
         }
     }
@@ -202,6 +206,7 @@ impl Columns {
             self.metadata_values.push(chunk.metadata);
         }
         self.metadata.push(position(self.metadata_values.len() - 1));
+        self.living.push(self.next_number(), true);
         self.ids.push(chunk.id);
         self.documents.push(document);
         self.guards.push(guard);
@@ -244,6 +249,7 @@ impl Columns {
                 vectors_kept += 1;
             }
             self.metadata.push(position(self.metadata_values.len() - 1));
+            self.living.push(self.next_number(), true);
             self.ids.push(std::mem::take(id));
             self.documents.push(std::mem::take(document));
             self.guards.push(old.guard(number));

@@ -1,27 +1,29 @@
 //! What all kinds of search share: the chunks that a search may find.
 
-use std::ops::Range;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use rayon::prelude::*;
 
 use super::caller::Caller;
-use super::guards::ScopedGuards;
-pub(super) use super::guards::{Statistics, Visibility};
+use super::chunk_set::{ChunkSet, WORD, chunks_of};
+pub(super) use super::guards::Statistics;
+use super::guards::{ChunkNumbers, ScopedGuards};
 use super::index::{ChunkNumber, Index};
 use crate::vector_store::{Filter, Narrowing, Search};
 
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
-/// A scope with more than one guard or chunk in so many is found by going through all chunks, in the order of memory.
-const SPARSE_FACTOR: usize = 8;
+const BLOCK_WORDS: usize = (BLOCK_CHUNKS / WORD) as usize;
+/// A scope with no more than one guard and chunk in so many is listed; of another one, a set is made.
+const LISTED_FACTOR: usize = 64;
 
 /// The living chunks of the scope that pass the caller's filter.
 pub(super) struct Eligible<'a> {
     pub(super) index: &'a Index,
     guards: ScopedGuards<'a>,
-    /// By chunk: whether the narrowing leaves it; `None`: there is no narrowing.
-    left: Option<Vec<bool>>,
+    /// The chunks that the narrowing leaves; `None`: there is no narrowing.
+    left: Option<ChunkSet>,
     filter: FilterTest<'a>,
     caller: &'a Caller,
 }
@@ -34,15 +36,14 @@ impl<'a> Eligible<'a> {
         eligible
     }
 
-    /// The flags of the visible chunks that are left.
-    fn narrowed(&self, narrowing: &dyn Narrowing) -> Vec<bool> {
-        let mut left = vec![false; self.index.columns.ids.len()];
+    /// The visible chunks that are left.
+    fn narrowed(&self, narrowing: &dyn Narrowing) -> ChunkSet {
+        let mut left = ChunkSet::none_of(self.index.columns.next_number());
         for chunk in self.listed() {
             let guard = self.index.guards.get(self.index.columns.guard(chunk));
             let metadata = self.index.columns.metadata(chunk);
-            let admitted = guard.zip(metadata).is_some_and(|(guard, metadata)| narrowing.admits(guard, metadata));
-            if let Some(flag) = left.get_mut(chunk as usize) {
-                *flag = admitted;
+            if guard.zip(metadata).is_some_and(|(guard, metadata)| narrowing.admits(guard, metadata)) {
+                left.insert(chunk..chunk + 1);
             }
         }
         left
@@ -51,7 +52,7 @@ impl<'a> Eligible<'a> {
     /// Of the visible chunks, whatever the filter.
     pub(super) fn statistics(&self) -> Statistics {
         if self.left.is_none() {
-            return self.guards.members().map(|members| members.statistics).sum();
+            return self.guards.statistics().sum();
         }
         let words = |chunk| u64::from(self.index.columns.length(chunk));
         let with_text = self.listed().into_iter().map(words).filter(|words| *words > 0);
@@ -60,7 +61,7 @@ impl<'a> Eligible<'a> {
 
     /// How many chunks are visible at most; deleted ones may be counted.
     pub(super) fn chunks_max(&self) -> usize {
-        self.guards.members().map(|members| members.chunks.len()).sum()
+        self.guards.chunks().map(ChunkNumbers::len).sum()
     }
 
     /// Whether a search of many chunks should go on.
@@ -80,16 +81,24 @@ impl<'a> Eligible<'a> {
         chunks
     }
 
-    /// A test for single chunks; making it costs a step for each visible guard.
-    pub(super) fn visibility(&self) -> Visibility<'_> {
-        self.guards.visibility(&self.index.columns.guards, self.left.as_deref())
+    /// The visible chunks as a set; making it costs a step for each guard that is visible, or for each that is not.
+    pub(super) fn visible_set(&self) -> Cow<'a, ChunkSet> {
+        let columns = &self.index.columns;
+        if self.guards.is_everything() && self.left.is_none() {
+            return Cow::Borrowed(&columns.living);
+        }
+        let mut visible = self.guards.visible_of(&columns.living, columns.next_number());
+        if let Some(left) = &self.left {
+            visible.intersect(left);
+        }
+        Cow::Owned(visible)
     }
 
-    /// Whether it is cheaper to look at every chunk than to list the visible ones.
-    pub(super) fn is_dense(&self) -> bool {
+    /// Whether more than one guard or chunk in so many is visible.
+    pub(super) fn is_dense(&self, factor: usize) -> bool {
         // So many guards are not gone through only to count their chunks.
-        self.guards.len() > self.index.guards.len() / SPARSE_FACTOR
-            || self.chunks_max() > self.index.columns.ids.len() / SPARSE_FACTOR
+        self.guards.len() > self.index.guards.len() / factor
+            || self.chunks_max() > self.index.columns.ids.len() / factor
     }
 
     /// Visits every eligible chunk once, some thousands at a time, on all cores; each thread collects into its own `T`.
@@ -106,41 +115,25 @@ impl<'a> Eligible<'a> {
             visit(&mut collected, &chunks);
             collected
         };
-        if !self.is_dense() {
+        if !self.is_dense(LISTED_FACTOR) {
             let chunks = self.listed();
             let blocks = chunks.par_chunks(BLOCK_CHUNKS as usize).filter(|_| self.is_wanted());
             return blocks.fold(&new, |all, block| visit(all, block.to_vec())).reduce(&new, merge);
         }
-        let end = self.index.columns.next_number();
-        let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.is_wanted());
-        let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
-        let visibility = self.visibility();
-        blocks.fold(&new, |all, block| visit(all, visible_of(block, &visibility))).reduce(&new, merge)
+        let visible = self.visible_set();
+        let starts = (0..self.index.columns.next_number().div_ceil(BLOCK_CHUNKS)).into_par_iter();
+        let blocks = starts.map(|block| block * BLOCK_CHUNKS).zip(visible.words().par_chunks(BLOCK_WORDS));
+        let blocks = blocks.filter(|_| self.is_wanted());
+        blocks.fold(&new, |all, (first, words)| visit(all, chunks_of(words, first))).reduce(&new, merge)
     }
 
     /// The visible chunks in no particular order.
     fn listed(&self) -> Vec<ChunkNumber> {
         let is_visible = |chunk: &ChunkNumber| {
-            let is_left = |left: &Vec<bool>| left.get(*chunk as usize).copied().unwrap_or(false);
-            self.index.columns.is_living(*chunk) && self.left.as_ref().is_none_or(is_left)
+            self.index.columns.is_living(*chunk) && self.left.as_ref().is_none_or(|left| left.contains(*chunk))
         };
-        self.guards.members().flat_map(|members| members.chunks.iter()).filter(is_visible).collect()
+        self.guards.chunks().flat_map(ChunkNumbers::iter).filter(is_visible).collect()
     }
-}
-
-/// The visible ones of a block. There is no branch that depends on a chunk: which ones are visible has no pattern, and a
-/// branch that is guessed wrongly every other time costs more than the rest.
-fn visible_of(block: Range<ChunkNumber>, visibility: &Visibility<'_>) -> Vec<ChunkNumber> {
-    let mut visible = vec![0; block.len()];
-    let mut count = 0;
-    for chunk in block {
-        if let Some(place) = visible.get_mut(count) {
-            *place = chunk;
-        }
-        count += usize::from(visibility.is_visible(chunk));
-    }
-    visible.truncate(count);
-    visible
 }
 
 /// Applies a filter, once for each distinct metadata: the chunks of a document mostly share theirs.

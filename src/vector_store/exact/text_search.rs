@@ -11,14 +11,18 @@
 
 use rayon::prelude::*;
 
+use super::chunk_set::ChunkSet;
 use super::index::ChunkNumber;
 use super::postings::Posting;
-use super::search::{BLOCK_CHUNKS, Eligible, Statistics, Visibility};
+use super::search::{BLOCK_CHUNKS, Eligible, Statistics};
 use super::terms::TermCount;
 use super::top_k::{Bar, Hit, Selection, TopK};
 
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
+
+/// Where no more than one guard and chunk in so many is visible, the lists are not read through.
+const LOOKED_UP_FACTOR: usize = 8;
 
 /// Norms are kept for lengths below this.
 const LENGTHS: u32 = 2_048;
@@ -32,7 +36,7 @@ pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Se
         return Vec::new();
     }
     let scoring = Scoring { eligible, selection, bar: Bar::new(selection), norms: Norms::new(statistics), statistics };
-    if eligible.is_dense() { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
+    if eligible.is_dense(LOOKED_UP_FACTOR) { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
 }
 
 struct Scoring<'a> {
@@ -46,10 +50,10 @@ struct Scoring<'a> {
 impl Scoring<'_> {
     /// For many visible chunks: reads each list through, a block of chunks at a time, each thread its own blocks.
     fn scan_lists(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
-        let visibility = self.eligible.visibility();
+        let visible = self.eligible.visible_set();
         let weighed: Vec<(&[Posting], f64)> = lists
             .par_iter()
-            .map(|(list, occurrences)| (*list, self.weight(count_visible(list, &visibility), *occurrences)))
+            .map(|(list, occurrences)| (*list, self.weight(count_visible(list, &visible), *occurrences)))
             .collect();
         let end = self.eligible.index.columns.next_number();
         let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.eligible.is_wanted());
@@ -62,7 +66,7 @@ impl Scoring<'_> {
                 for (list, weight) in &weighed {
                     let from = list.partition_point(|posting| posting.chunk < block.start);
                     let postings = list.iter().skip(from).take_while(|posting| posting.chunk < block.end);
-                    for posting in postings.filter(|posting| visibility.is_visible(posting.chunk)) {
+                    for posting in postings.filter(|posting| visible.contains(posting.chunk)) {
                         if let Some(sum) = sums.get_mut((posting.chunk - block.start) as usize) {
                             *sum += weight * self.share(*posting);
                         }
@@ -147,8 +151,8 @@ impl Norms {
     }
 }
 
-fn count_visible(list: &[Posting], visibility: &Visibility<'_>) -> usize {
-    list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visibility.is_visible(posting.chunk)).count()
+fn count_visible(list: &[Posting], visible: &ChunkSet) -> usize {
+    list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visible.contains(posting.chunk)).count()
 }
 
 /// The postings of the chunks, each with the place of its chunk; both ascend. Costs what the shorter of both costs, but

@@ -9,8 +9,8 @@ use super::index::{ChunkNumber, Columns};
 use crate::vector_store::Search;
 
 /// Hits are collected up to this many, or twice the limit, before the best of them are picked: sorting many at once is
-/// cheaper than keeping each in its place.
-const ROOM_MIN: usize = 64;
+/// cheaper than keeping each in its place. Few, since until then a search looks at what is no better than the last of them.
+const ROOM_MIN: usize = 16;
 
 /// The sign bit of a float.
 const SIGN: u32 = 1 << 31;

@@ -17,31 +17,24 @@ pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selectio
     let columns = &eligible.index.columns;
     let probe = Probe::new(&columns.vectors, &query);
     let bar = Bar::new(selection);
-    let visit = |best: &mut TopK<'_>, chunk: ChunkNumber| {
-        let Some(slot) = columns.vector_slot(chunk) else { return };
-        let score_min = bar.score();
-        // INVARIANT (skipped only what is worse): a bound below the bar is a score below the bar.
-        let is_worse = |bound: f64| bound < f64::from(score_min);
-        if score_min > f32::NEG_INFINITY && probe.score_max(slot).is_some_and(is_worse) {
-            return;
-        }
-        if let Some(score) = probe.score(slot) {
-            best.push(Hit { score, chunk });
-        }
-    };
-    let best = eligible.collect(
-        || TopK::new(selection, columns, &bar),
-        |best, chunks| {
-            for together in chunks.chunks(FETCHED) {
-                probe.fetch(together.iter().filter_map(|chunk| columns.vector_slot(*chunk)));
-                for chunk in together {
-                    visit(best, *chunk);
+    let scan = |best: &mut TopK<'_>, chunks: &[ChunkNumber]| {
+        let with_vector = |chunk: &ChunkNumber| Some((*chunk, columns.vector_slot(*chunk)?));
+        let (chunks, slots): (Vec<ChunkNumber>, Vec<usize>) = chunks.iter().filter_map(with_vector).unzip();
+        let mut bounds = Vec::with_capacity(FETCHED);
+        for (chunks, slots) in chunks.chunks(FETCHED).zip(slots.chunks(FETCHED)) {
+            bounds.clear();
+            probe.bound(slots, &mut bounds);
+            for ((chunk, slot), bound) in chunks.iter().zip(slots).zip(&bounds) {
+                // INVARIANT (skipped only what is worse): a bound below the bar is a score below the bar.
+                let is_worse = *bound < f64::from(bar.score());
+                let score = if is_worse { None } else { probe.score(*slot) };
+                if let Some(score) = score {
+                    best.push(Hit { score, chunk: *chunk });
                 }
             }
-        },
-        TopK::merge,
-    );
-    best.into_hits()
+        }
+    };
+    eligible.collect(|| TopK::new(selection, columns, &bar), scan, TopK::merge).into_hits()
 }
 
 /// The vector's direction: the same vector with length 1.

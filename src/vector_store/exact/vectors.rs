@@ -10,7 +10,8 @@
 
 use std::hint::black_box;
 
-use fearless_simd::{Level, Simd, dispatch};
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, i8x32, i16x16, i32x8, u8x32};
 
 /// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
 /// the compiler can use vector instructions.
@@ -123,20 +124,39 @@ impl<'a> Probe<'a> {
         Some(similarity(self.level, self.query, vector))
     }
 
-    /// A number that the score of a vector is not above.
-    pub(super) fn score_max(&self, slot: usize) -> Option<f64> {
-        let (Rest { scale, error }, codes) = split(self.vectors.row(slot)?)?;
-        let product = product(self.level, &self.codes, codes);
-        let near = f64::from(scale) * self.step * f64::from(product);
-        Some(near + f64::from(error) * self.error_weight + self.margin)
+    /// Appends for each of some vectors a number that its score is not above.
+    pub(super) fn bound(&self, slots: &[usize], bounds: &mut Vec<f64>) {
+        if is_scattered(slots) {
+            self.fetch(slots);
+        }
+        dispatch!(self.level, simd => simd.vectorize(
+            #[inline(always)]
+            || bounds.extend(slots.iter().map(|slot| {
+                // What is not there has no score either.
+                let parts = self.vectors.row(*slot).and_then(split);
+                parts.map_or(f64::INFINITY, |(rest, codes)| self.of_product(rest, product(simd, &self.codes, codes)))
+            }))
+        ));
     }
 
-    /// Reads a byte of every line of memory that the bounds of these vectors are in. Alone, each of the bounds would wait
-    /// for its memory; so they wait together.
-    pub(super) fn fetch(&self, slots: impl Iterator<Item = usize>) {
-        let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
-        black_box(slots.filter_map(|slot| self.vectors.row(slot)).fold(0, |all, row| all ^ of_row(row)));
+    #[inline]
+    fn of_product(&self, Rest { scale, error }: Rest, product: i32) -> f64 {
+        f64::from(scale) * self.step * f64::from(product) + f64::from(error) * self.error_weight + self.margin
     }
+
+    /// Reads a byte of every line of memory that these vectors' bounds are made of. Each of the bounds would wait for its
+    /// memory alone; so they wait together.
+    fn fetch(&self, slots: &[usize]) {
+        let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
+        let rows = slots.iter().filter_map(|slot| self.vectors.row(*slot));
+        black_box(rows.fold(0, |all, row| all ^ of_row(row)));
+    }
+}
+
+/// Whether vectors are so far apart that the memory does not bring one when the one before is read. They ascend, mostly.
+fn is_scattered(slots: &[usize]) -> bool {
+    let span = slots.first().zip(slots.last()).map(|(first, last)| first.abs_diff(*last));
+    span.is_some_and(|span| span > 2 * slots.len())
 }
 
 /// The parts of a row.
@@ -180,11 +200,22 @@ fn query_code_max(dimension: usize) -> i16 {
 }
 
 /// Of the codes of a query and of a vector; a sum of whole numbers has the same value in any order.
-fn product(level: Level, query: &[i16], vector: &[u8]) -> i32 {
-    dispatch!(level, simd => simd.vectorize(
-        #[inline(always)]
-        || query.iter().zip(vector).map(|(x, y)| i32::from(*x) * i32::from(y.cast_signed())).sum()
-    ))
+#[expect(clippy::inline_always, reason = "compiled for the instructions of its caller")]
+#[inline(always)]
+fn product<S: Simd>(simd: S, query: &[i16], vector: &[u8]) -> i32 {
+    let (query, query_rest) = query.as_chunks::<{ 2 * LANES }>();
+    let (vector, vector_rest) = vector.as_chunks::<{ 2 * LANES }>();
+    let mut sums = i32x8::splat(simd, 0);
+    for (query, vector) in query.iter().zip(vector) {
+        let (low_query, high_query) = query.split_at(LANES);
+        let codes: i8x32<S> = u8x32::from_slice(simd, vector).bitcast();
+        let (low, high) = codes.widen();
+        sums += low.pairwise_dot_product(i16x16::from_slice(simd, low_query));
+        sums += high.pairwise_dot_product(i16x16::from_slice(simd, high_query));
+    }
+    let sums: [i32; 8] = sums.into();
+    let rest = query_rest.iter().zip(vector_rest).map(|(x, y)| i32::from(*x) * i32::from(y.cast_signed()));
+    sums.into_iter().chain(rest).sum()
 }
 
 /// Appends the row of a vector.
@@ -242,8 +273,12 @@ mod tests {
             vectors.push(&normalized(vector));
         }
         let probe = Probe::new(&vectors, &query);
-        for (slot, vector) in stored.iter().enumerate() {
-            let (score, bound) = (probe.score(slot).unwrap(), probe.score_max(slot).unwrap());
+        let slots: Vec<usize> = (0..vectors.len()).collect();
+        let mut bounds = Vec::new();
+        probe.bound(&slots, &mut bounds);
+        assert_eq!(bounds.len(), stored.len());
+        for ((slot, vector), bound) in slots.into_iter().zip(stored).zip(bounds) {
+            let score = probe.score(slot).unwrap();
             assert!(f64::from(score) <= bound, "{score} is above {bound}: {query:?} and {vector:?}");
             // A bound that excludes nothing would be right too.
             let loose = 0.02 * (f64::from(u32::try_from(query.len()).unwrap())).sqrt();
@@ -265,13 +300,25 @@ mod tests {
     }
 
     #[test]
+    fn a_product_is_the_plain_sum() {
+        for dimension in [0, 1, 31, 32, 33, 100, 384] {
+            let query: Vec<i16> = (0..dimension).map(|place| place * 7 % 301 - 150).collect();
+            let vector: Vec<i8> = (0..dimension).map(|place| i8::try_from(place * 11 % 255 - 127).unwrap()).collect();
+            let plain: i32 = query.iter().zip(&vector).map(|(x, y)| i32::from(*x) * i32::from(*y)).sum();
+            let codes: Vec<u8> = vector.iter().map(|code| code.cast_unsigned()).collect();
+            assert_eq!(dispatch!(Level::new(), simd => product(simd, &query, &codes)), plain, "{dimension}");
+        }
+    }
+
+    #[test]
     fn the_largest_codes_do_not_overflow() {
         for dimension in [1, 384, 4_096, 65_536] {
             let codes = vec![query_code_max(dimension); dimension];
             let expected =
                 i64::from(query_code_max(dimension)) * i64::from(CODE_MAX) * i64::try_from(dimension).unwrap();
             let largest = vec![i8::MAX.cast_unsigned(); dimension];
-            assert_eq!(i64::from(product(Level::new(), &codes, &largest)), expected);
+            let product = dispatch!(Level::new(), simd => product(simd, &codes, &largest));
+            assert_eq!(i64::from(product), expected);
         }
     }
 
@@ -282,9 +329,8 @@ mod tests {
         vectors.push(&[f32::NAN, 0.0]);
         let query = [1.0, 0.0];
         let probe = Probe::new(&vectors, &query);
-        for slot in 0..vectors.len() {
-            let bound = probe.score_max(slot).unwrap();
-            assert!(bound.is_nan() || bound.is_infinite(), "{slot}: {bound}");
-        }
+        let mut bounds = Vec::new();
+        probe.bound(&[0, 1], &mut bounds);
+        assert!(bounds.len() == 2 && bounds.iter().all(|bound| !bound.is_finite()), "{bounds:?}");
     }
 }

@@ -1,0 +1,122 @@
+//! A set of chunks as one bit for each number: small enough to be made for every search, and gone through a word at a time.
+
+use std::ops::Range;
+
+use super::index::ChunkNumber;
+
+/// Chunks of one word.
+pub(super) const WORD: u32 = u64::BITS;
+
+/// See the module. Numbers past the end are in no set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ChunkSet {
+    words: Vec<u64>,
+}
+
+impl ChunkSet {
+    /// None of so many chunks.
+    pub(super) fn none_of(chunks: u32) -> Self {
+        Self { words: vec![0; chunks.div_ceil(WORD) as usize] }
+    }
+
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
+    pub(super) fn contains(&self, chunk: ChunkNumber) -> bool {
+        self.words.get((chunk / WORD) as usize).is_some_and(|word| word >> (chunk % WORD) & 1 == 1)
+    }
+
+    /// Appends a chunk that follows all others, as a member or not.
+    pub(super) fn push(&mut self, chunk: ChunkNumber, is_member: bool) {
+        if self.words.len() <= (chunk / WORD) as usize {
+            self.words.push(0);
+        }
+        if is_member {
+            self.insert(chunk..chunk + 1);
+        }
+    }
+
+    pub(super) fn insert(&mut self, chunks: Range<ChunkNumber>) {
+        self.for_each_word(chunks, |word, mask| *word |= mask);
+    }
+
+    pub(super) fn remove(&mut self, chunks: Range<ChunkNumber>) {
+        self.for_each_word(chunks, |word, mask| *word &= !mask);
+    }
+
+    /// Leaves what is in both.
+    pub(super) fn intersect(&mut self, other: &Self) {
+        for (place, word) in self.words.iter_mut().enumerate() {
+            *word &= other.words.get(place).copied().unwrap_or(0);
+        }
+    }
+
+    /// Changes the words of a range, each with the mask of its part.
+    fn for_each_word(&mut self, chunks: Range<ChunkNumber>, change: impl Fn(&mut u64, u64)) {
+        let mut start = chunks.start;
+        while start < chunks.end {
+            let end = chunks.end.min((start / WORD + 1) * WORD);
+            let mask = (u64::MAX >> (WORD - (end - start))) << (start % WORD);
+            if let Some(word) = self.words.get_mut((start / WORD) as usize) {
+                change(word, mask);
+            }
+            start = end;
+        }
+    }
+}
+
+/// The chunks of some words of a set, ascending; `first` is the number of the first bit.
+pub(super) fn chunks_of(words: &[u64], first: ChunkNumber) -> Vec<ChunkNumber> {
+    let count: u32 = words.iter().map(|word| word.count_ones()).sum();
+    let mut chunks = Vec::with_capacity(count as usize);
+    for (start, word) in (first..).step_by(WORD as usize).zip(words) {
+        if *word == u64::MAX {
+            chunks.extend(start..start + WORD);
+            continue;
+        }
+        let mut left = *word;
+        while left != 0 {
+            chunks.push(start + left.trailing_zeros());
+            left &= left - 1;
+        }
+    }
+    chunks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_is_the_set_of_its_chunks(
+            changes in prop::collection::vec((any::<bool>(), 0_u32..300, 0_u32..150), 0..12),
+            other in prop::collection::vec(0_u32..300, 0..12),
+        ) {
+            let (mut set, mut expected) = (ChunkSet::none_of(300), BTreeSet::new());
+            for (is_insert, start, length) in changes {
+                let range = start..(start + length).min(300);
+                if is_insert {
+                    set.insert(range.clone());
+                    expected.extend(range);
+                } else {
+                    set.remove(range.clone());
+                    expected.retain(|chunk| !range.contains(chunk));
+                }
+            }
+            let listed = |set: &ChunkSet| chunks_of(set.words(), 0);
+            prop_assert_eq!(listed(&set), expected.iter().copied().collect::<Vec<_>>());
+            prop_assert!((0..400).all(|chunk| set.contains(chunk) == expected.contains(&chunk)));
+            let mut others = ChunkSet::default();
+            (0..200).for_each(|chunk| others.push(chunk, other.contains(&chunk)));
+            set.intersect(&others);
+            expected.retain(|chunk| *chunk < 200 && other.contains(chunk));
+            prop_assert_eq!(listed(&set), expected.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
