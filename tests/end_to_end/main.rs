@@ -4,7 +4,6 @@
 
 mod audit;
 mod commands;
-#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../support/dice.rs"]
 mod dice;
 mod documents;
