@@ -23,15 +23,18 @@
 mod dice;
 #[path = "../tests/support/qdrant_process.rs"]
 mod qdrant_process;
+#[expect(dead_code, reason = "what was asked is not looked at here")]
 #[path = "../tests/support/qdrant_server.rs"]
 mod qdrant_server;
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dice::Dice;
+use qdrant_client::qdrant::collections_client::CollectionsClient;
+use qdrant_client::qdrant::{CollectionStatus, GetCollectionInfoRequest};
 use qdrant_process::Qdrant;
 use qdrant_server::QdrantServer;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
@@ -52,6 +55,7 @@ const CALLERS: usize = 16;
 const SHARES: [usize; 7] = [1, 10, 100, 1_000, 4_000, 9_000, 9_900];
 /// Documents of one call.
 const BATCH: usize = 500;
+const INDEX_TIMEOUT: Duration = Duration::from_mins(10);
 
 /// How much is measured.
 struct Size {
@@ -63,10 +67,14 @@ struct Size {
     each: usize,
 }
 
-/// Allows the guards of some numbers, and knows them all at once.
+/// Allows the guards of some numbers, and knows them all at once, as an authorizer does that keeps visible sets.
 struct Known {
     open: HashSet<Object>,
+    /// The last table that was asked about, and what is visible of it.
+    told: Mutex<Option<Told>>,
 }
+
+type Told = (Arc<Vec<Object>>, Arc<RoaringBitmap>);
 
 #[async_trait]
 impl Authorizer for Known {
@@ -76,8 +84,16 @@ impl Authorizer for Known {
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let mut told = self.told.lock().unwrap();
+        if let Some((guards, visible)) = told.as_ref()
+            && Arc::ptr_eq(guards, &query.guards)
+        {
+            return Ok(Some(Arc::clone(visible)));
+        }
         let shown = (0..).zip(query.guards.iter()).filter(|(_, guard)| self.open.contains(*guard));
-        Ok(Some(Arc::new(shown.map(|(position, _)| position).collect())))
+        let visible = Arc::new(shown.map(|(position, _)| position).collect());
+        *told = Some((Arc::clone(&query.guards), Arc::clone(&visible)));
+        Ok(Some(visible))
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {
@@ -129,6 +145,9 @@ async fn measure(url: &str, size: &Size) {
     let started = Instant::now();
     fill(&store, &collection, size, &centres, &mut dice).await;
     println!("{} chunks put in and durable in {:.1?}", size.chunks, started.elapsed());
+    let started = Instant::now();
+    await_index(url, &collection).await;
+    println!("indexed {:.1?} later", started.elapsed());
     let queries: Vec<Vec<f32>> = (0..size.queries).map(|_| near(&mut dice, &centres)).collect();
 
     println!(
@@ -146,7 +165,7 @@ async fn measure(url: &str, size: &Size) {
         let table = exact.guards(&collection).await.unwrap().unwrap();
         let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| open.contains(*guard)).map(|(at, _)| at);
         let scope = Scope::Guards { positions: positions.collect(), table };
-        let authorized = Way::Authorized(Arc::new(retriever(&store, Known { open })));
+        let authorized = Way::Authorized(Arc::new(retriever(&store, Known { open, told: Mutex::default() })));
         let unfiltered = Way::Unfiltered(Arc::clone(&store));
         let all = figures(&unfiltered, &exact, &collection, &Scope::Everything, &queries, size).await;
         let ours = figures(&authorized, &exact, &collection, &scope, &queries, size).await;
@@ -168,6 +187,23 @@ async fn measure(url: &str, size: &Size) {
     println!("The collection {collection} is left in the server.");
 }
 
+/// Until the server has nothing more to do for the collection: while it builds an index it searches in part without one.
+async fn await_index(url: &str, collection: &str) {
+    let mut collections = CollectionsClient::connect(url.to_owned()).await.unwrap();
+    let deadline = Instant::now() + INDEX_TIMEOUT;
+    while Instant::now() < deadline {
+        let request = GetCollectionInfoRequest { collection_name: collection.to_owned() };
+        let info = collections.get(request).await.unwrap().into_inner().result.unwrap();
+        let (points, indexed) = (info.points_count(), info.indexed_vectors_count.unwrap_or(info.points_count()));
+        let is_busy = matches!(info.status(), CollectionStatus::Yellow | CollectionStatus::Grey);
+        if !is_busy && indexed >= points / 10 * 9 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    println!("the index was not ready within {INDEX_TIMEOUT:?}");
+}
+
 async fn figures(
     way: &Way,
     exact: &QdrantStore,
@@ -179,7 +215,7 @@ async fn figures(
     let (mut found, mut wanted) = (0, 0);
     let mut times = Vec::new();
     for query in queries {
-        let best = exact.search(&search(collection, query, scope.clone())).await.unwrap();
+        let best = exact.search(&search(collection, query, scope.clone())).await.unwrap().candidates;
         let started = Instant::now();
         let ids = way.ask(collection, query).await;
         times.push(started.elapsed());
@@ -208,7 +244,7 @@ impl Way {
     async fn ask(&self, collection: &str, query: &[f32]) -> HashSet<String> {
         match self {
             Self::Unfiltered(store) => {
-                let found = store.search(&search(collection, query, Scope::Everything)).await.unwrap();
+                let found = store.search(&search(collection, query, Scope::Everything)).await.unwrap().candidates;
                 found.into_iter().map(|candidate| candidate.chunk_id).collect()
             }
             Self::Authorized(retriever) => {

@@ -273,7 +273,7 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             scope: Scope::Everything,
             limit,
         };
-        let candidates = store.search(&search).await.unwrap();
+        let candidates = store.search(&search).await.unwrap().candidates;
         let new: BTreeSet<&Object> =
             candidates.iter().map(|c| &c.guard).filter(|guard| !decisions.contains_key(guard)).collect();
         let new: Vec<Check> = new.into_iter().map(|guard| check(user, "can_read", guard)).collect();

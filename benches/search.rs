@@ -200,7 +200,7 @@ impl<'a> Bench<'a> {
     }
 
     fn search(&self, search: &Search) -> Vec<Candidate> {
-        self.runtime.block_on(self.store.search(black_box(search))).unwrap()
+        self.runtime.block_on(self.store.search(black_box(search))).unwrap().candidates
     }
 
     fn warm_up(&self) {

@@ -1,6 +1,7 @@
 //! The port to a vector store, and its adapters. A search gives ids, scores and guards; text is read by id, afterwards,
 //! and only `retrieval` asks for it, for chunks that were permitted.
 
+mod direction;
 pub mod exact;
 mod filter;
 pub mod qdrant;
@@ -127,6 +128,15 @@ pub struct Search {
     pub limit: usize,
 }
 
+/// What a search found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Searched {
+    /// Best score first, ties by chunk id (bytes ascending).
+    pub candidates: Vec<Candidate>,
+    /// Whether certainly none of the scope scores better than these; otherwise they are the engine's own approximation.
+    pub exact: bool,
+}
+
 /// What a collection can do, so that a plan can be chosen and a query be refused before any work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollectionInfo {
@@ -134,11 +144,13 @@ pub struct CollectionInfo {
     pub dimension: Option<usize>,
     /// Whether it takes text queries. Their scores depend on corpus statistics, so they need a known visible set.
     pub text_queries: bool,
-    /// Whether searches are exact (a full scan of the scope) or the engine's own approximation.
+    /// Whether every search is a full scan of its scope; elsewhere a search of everything goes through an index.
     pub exact: bool,
     /// Whether a search within a scope costs what is in the scope, however many guards it has; elsewhere each guard makes the
     /// filter longer.
     pub scope_is_cheap: bool,
+    /// Most candidates of one search, where the store's server sets a limit.
+    pub candidates_max: Option<usize>,
     /// Chunks in it.
     pub chunks: u64,
     /// Documents in it.
@@ -160,7 +172,7 @@ pub trait VectorStore: Send + Sync {
     /// As [`VectorStore::collection`].
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError>;
 
-    /// At most `limit` candidates, best score first, ties by chunk id (bytes ascending). Fewer than `limit` means that
+    /// At most `limit` candidates. Fewer than `limit` means that
     /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
     /// for text, every chunk that holds at least one of the query's terms; for both, every chunk in the depth of either. A search sees each `upsert` and `delete` call
     /// wholly or not at all, where the store has transactions.
@@ -169,7 +181,7 @@ pub trait VectorStore: Send + Sync {
     /// As [`VectorStore::collection`]; [`VectorStoreError::Dimension`] (a collection without vectors has none to differ
     /// from: it finds nothing); [`VectorStoreError::Invalid`] for a query that [`validation::check_query`] refuses;
     /// [`VectorStoreError::Unsupported`].
-    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError>;
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError>;
 
     /// The chunks that exist among these ids as they are now, without text: for a re-check. In the order asked, score 0.
     /// An id that is asked twice is answered twice.

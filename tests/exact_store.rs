@@ -1,6 +1,7 @@
 //! The embedded engine: the contract of the port, brute force as an oracle, twin worlds, crashes and restarts.
 #![cfg(test)]
 
+#[expect(dead_code, reason = "the engine's scores are compared to the bit")]
 #[path = "support/brute_force.rs"]
 mod brute_force;
 #[path = "support/vector_store_suite.rs"]
@@ -165,7 +166,7 @@ async fn ask(store: &ExactStore, question: &Question) -> Vec<Candidate> {
         let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| is_meant(guard.as_str()));
         Scope::Guards { positions: positions.map(|(position, _)| position).collect(), table: table.clone() }
     });
-    store.search(&question.search(scope)).await.expect("a search")
+    store.search(&question.search(scope)).await.expect("a search").candidates
 }
 
 /// Equal only if every byte is.
@@ -359,7 +360,7 @@ async fn a_million_guards_and_a_single_chunk() {
     let question = Question { limit: 3, ..Question::new(Query::Vector(vec![1.0, 0.0])) };
     let found = async |positions: RoaringBitmap| {
         let search = question.search(Scope::Guards { table: table.clone(), positions });
-        let found = store.search(&search).await.expect("a search");
+        let found = store.search(&search).await.expect("a search").candidates;
         found.into_iter().map(|candidate| candidate.chunk_id).collect::<Vec<String>>()
     };
     // Equal scores are in the order of the ids, as text.
@@ -372,7 +373,7 @@ async fn a_million_guards_and_a_single_chunk() {
     store.upsert(single, vec![document("one", &[("doc:one", "words", &[1.0])])]).await.expect("taken in");
     for query in [Query::Vector(vec![-2.0]), Query::Text("words".to_owned())] {
         let search = Search { collection: single.to_owned(), ..Question::new(query).search(Scope::Everything) };
-        assert_eq!(store.search(&search).await.expect("a search").len(), 1);
+        assert_eq!(store.search(&search).await.expect("a search").candidates.len(), 1);
     }
 }
 

@@ -3,19 +3,27 @@
 
 #[path = "support/faulty_server.rs"]
 mod faulty_server;
+#[expect(dead_code, reason = "no server is shared with others here")]
+#[path = "support/qdrant_process.rs"]
+mod qdrant_process;
+#[expect(dead_code, reason = "what was asked is not looked at here")]
 #[path = "support/qdrant_server.rs"]
 mod qdrant_server;
+#[expect(dead_code, reason = "what was asked is not looked at here")]
+#[path = "support/qdrant_servers.rs"]
+mod qdrant_servers;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
 use faulty_server::Methods;
 use qdrant_client::qdrant::{
-    CollectionConfig, CollectionInfo, CollectionParams, Distance, GetCollectionInfoRequest, GetCollectionInfoResponse,
-    PayloadSchemaInfo, PayloadSchemaType, PointId, PointStruct, RetrievedPoint, ScrollPoints, ScrollResponse, Struct,
-    Value as Payload, VectorParams, value::Kind, vectors_config,
+    CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, Distance, GetCollectionInfoRequest,
+    GetCollectionInfoResponse, ListCollectionsRequest, ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType,
+    PointId, PointStruct, RetrievedPoint, ScrollPoints, ScrollResponse, Struct, Value as Payload, VectorParams,
+    value::Kind, vectors_config,
 };
-use qdrant_server::QdrantServer;
+use qdrant_servers::servers;
 use ragward::chunk::Value;
 use ragward::config::{PayloadConfig, WrittenBy};
 use ragward::vector_store::qdrant::{
@@ -86,155 +94,170 @@ fn nearest(filter: Option<Filter>) -> Search {
 }
 
 async fn ids(store: &QdrantStore, search: &Search) -> Vec<String> {
-    store.search(search).await.expect("a search").into_iter().map(|candidate| candidate.chunk_id).collect()
+    store.search(search).await.expect("a search").candidates.into_iter().map(|candidate| candidate.chunk_id).collect()
 }
 
 #[tokio::test]
 async fn a_collection_of_langchain_is_attached_and_searched() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    server.put(
-        COLLECTION,
-        vec![
-            of_langchain(uuid(1), Some("docs/a.md"), "first", [1.0, 0.0]),
-            of_langchain(7_u64, Some("docs/b.md"), "second", [1.0, 0.5]),
-            of_langchain(uuid(2), None, "of nobody", [1.0, 0.1]),
-        ],
-    );
-    let store = store(&server.address, langchain());
-    assert!(ids(&store, &nearest(None)).await.is_empty());
-    assert!(store.guards(COLLECTION).await.expect("a collection").is_none());
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        server
+            .put(
+                COLLECTION,
+                vec![
+                    of_langchain(uuid(1), Some("docs/a.md"), "first", [1.0, 0.0]),
+                    of_langchain(7_u64, Some("docs/b.md"), "second", [1.0, 0.5]),
+                    of_langchain(uuid(2), None, "of nobody", [1.0, 0.1]),
+                ],
+            )
+            .await;
+        let store = store(&server.url, langchain());
+        assert!(ids(&store, &nearest(None)).await.is_empty());
+        assert!(store.guards(COLLECTION).await.expect("a collection").is_none());
 
-    let template = attach("document:{metadata.source}");
-    let before = server.payloads(COLLECTION);
-    let dry = attached(&store, &Attach { dry_run: true, ..template.clone() }).await;
-    assert_eq!(counts(&dry), [3, 0, 2, 0, 1]);
-    assert_eq!(server.payloads(COLLECTION), before);
-    assert!(server.indexes(COLLECTION).is_empty());
+        let template = attach("document:{metadata.source}");
+        let before = server.payloads(COLLECTION).await;
+        let dry = attached(&store, &Attach { dry_run: true, ..template.clone() }).await;
+        assert_eq!(counts(&dry), [3, 0, 2, 0, 1]);
+        assert_eq!(server.payloads(COLLECTION).await, before);
+        assert!(server.indexes(COLLECTION).await.is_empty());
 
-    let first = attached(&store, &template).await;
-    assert_eq!(Attached { indexes: dry.indexes.clone(), ..first.clone() }, dry);
-    assert_eq!(first.indexes, ["guard", "metadata.source"]);
-    assert_eq!(server.indexes(COLLECTION), ["guard", "metadata.source"]);
-    assert_eq!(first.unguarded_examples, [uuid(2)]);
-    assert_eq!(first.examples[&uuid(1)], "document:docs/a.md");
-    // Again: nothing is left to do, and what the other program wrote is as it was.
-    let again = attached(&store, &template).await;
-    assert_eq!((counts(&again), again.indexes.len()), ([3, 2, 0, 0, 1], 0));
-    for (id, payload) in server.payloads(COLLECTION) {
-        let without: HashMap<String, Payload> = payload.into_iter().filter(|(key, _)| key != "guard").collect();
-        assert_eq!(without, before[&id]);
+        let first = attached(&store, &template).await;
+        assert_eq!(Attached { indexes: dry.indexes.clone(), ..first.clone() }, dry);
+        assert_eq!(first.indexes, ["guard", "metadata.source"]);
+        assert_eq!(server.indexes(COLLECTION).await, ["guard", "metadata.source"]);
+        assert_eq!(first.unguarded_examples, [uuid(2)]);
+        assert_eq!(first.examples[&uuid(1)], "document:docs/a.md");
+        // Again: nothing is left to do, and what the other program wrote is as it was.
+        let again = attached(&store, &template).await;
+        assert_eq!((counts(&again), again.indexes.len()), ([3, 2, 0, 0, 1], 0));
+        for (id, payload) in server.payloads(COLLECTION).await {
+            let without: HashMap<String, Payload> = payload.into_iter().filter(|(key, _)| key != "guard").collect();
+            assert_eq!(without, before[&id]);
+        }
+
+        assert_eq!(ids(&store, &nearest(None)).await, [uuid(1), "7".to_owned()]);
+        let page = |page: i64| Some(Filter::OneOf { key: "page".to_owned(), values: vec![Value::Int(page)] });
+        assert_eq!(ids(&store, &nearest(page(1))).await.len(), 2);
+        assert!(ids(&store, &nearest(page(2))).await.is_empty());
+        let table = store.guards(COLLECTION).await.expect("a collection").expect("a table");
+        let guards: Vec<&str> = table.guards.iter().map(ragward::relationship::Object::as_str).collect();
+        assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"]);
+        let read =
+            store.read(COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()]).await.expect("read");
+        let read: Vec<(&str, &str)> = read.iter().map(|c| (c.document_id.as_str(), c.text.as_str())).collect();
+        assert_eq!(read, [("docs/b.md", "second")]);
+        let counted = store.documents(COLLECTION, &["docs/a.md".to_owned()]).await.expect("documents");
+        assert_eq!(counted, [("docs/a.md".to_owned(), 1)]);
     }
-
-    assert_eq!(ids(&store, &nearest(None)).await, [uuid(1), "7".to_owned()]);
-    let page = |page: i64| Some(Filter::OneOf { key: "page".to_owned(), values: vec![Value::Int(page)] });
-    assert_eq!(ids(&store, &nearest(page(1))).await.len(), 2);
-    assert!(ids(&store, &nearest(page(2))).await.is_empty());
-    let table = store.guards(COLLECTION).await.expect("a collection").expect("a table");
-    let guards: Vec<&str> = table.guards.iter().map(ragward::relationship::Object::as_str).collect();
-    assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"]);
-    let read = store.read(COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()]).await.expect("read");
-    let read: Vec<(&str, &str)> = read.iter().map(|c| (c.document_id.as_str(), c.text.as_str())).collect();
-    assert_eq!(read, [("docs/b.md", "second")]);
-    let counted = store.documents(COLLECTION, &["docs/a.md".to_owned()]).await.expect("documents");
-    assert_eq!(counted, [("docs/a.md".to_owned(), 1)]);
 }
 
 #[tokio::test]
 async fn a_collection_of_llama_index_is_attached_and_read() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    let payload = HashMap::from([
-        ("_node_content".to_owned(), Payload::from(r#"{"text": "Welcome.", "id_": "n"}"#)),
-        ("ref_doc_id".to_owned(), Payload::from("handbook")),
-        ("year".to_owned(), Payload::from(2026_i64)),
-    ]);
-    server.put(COLLECTION, vec![PointStruct::new(uuid(1), vec![1.0, 0.0], payload)]);
-    let store = store(&server.address, layout(WrittenBy::LlamaIndex));
-    assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
-    let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
-    assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
-    let read = store.read(COLLECTION, &[uuid(1)]).await.expect("read").remove(0);
-    assert_eq!((read.text.as_str(), read.document_id.as_str()), ("Welcome.", "handbook"));
-    assert_eq!(read.metadata.keys().collect::<Vec<_>>(), ["ref_doc_id", "year"]);
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let payload = HashMap::from([
+            ("_node_content".to_owned(), Payload::from(r#"{"text": "Welcome.", "id_": "n"}"#)),
+            ("ref_doc_id".to_owned(), Payload::from("handbook")),
+            ("year".to_owned(), Payload::from(2026_i64)),
+        ]);
+        server.put(COLLECTION, vec![PointStruct::new(uuid(1), vec![1.0, 0.0], payload)]).await;
+        let store = store(&server.url, layout(WrittenBy::LlamaIndex));
+        assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
+        let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
+        assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
+        let read = store.read(COLLECTION, &[uuid(1)]).await.expect("read").remove(0);
+        assert_eq!((read.text.as_str(), read.document_id.as_str()), ("Welcome.", "handbook"));
+        assert_eq!(read.metadata.keys().collect::<Vec<_>>(), ["ref_doc_id", "year"]);
+    }
 }
 
 #[tokio::test]
 async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    let guarded = |number: usize, source: Option<&str>, guard: Payload| {
-        let mut point = of_langchain(uuid(number), source, "words", [1.0, 0.0]);
-        point.payload.insert("guard".to_owned(), guard);
-        point
-    };
-    server.put(
-        COLLECTION,
-        vec![
-            guarded(1, Some("a"), Payload::from("document:secret")),
-            guarded(2, Some("b"), Payload::from("document:*")),
-            guarded(3, Some("c"), Payload::from(vec![Payload::from("document:c")])),
-            guarded(4, None, Payload::from("document:d")),
-        ],
-    );
-    let store = store(&server.address, langchain());
-    // Without a template: what is there is counted, and nothing is written.
-    assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2]);
-    let template = attach("document:{metadata.source}");
-    assert_eq!(counts(&attached(&store, &template).await), [4, 0, 2, 2, 0]);
-    assert_eq!(counts(&attached(&store, &Attach { replace: true, ..template }).await), [4, 2, 1, 1, 0]);
-    let payloads = server.payloads(COLLECTION);
-    let guards: Vec<&Payload> = payloads.values().map(|payload| &payload["guard"]).collect();
-    let expected = ["document:a", "document:b", "document:c", "document:d"].map(Payload::from);
-    assert_eq!(guards, expected.iter().collect::<Vec<_>>());
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let guarded = |number: usize, source: Option<&str>, guard: Payload| {
+            let mut point = of_langchain(uuid(number), source, "words", [1.0, 0.0]);
+            point.payload.insert("guard".to_owned(), guard);
+            point
+        };
+        server
+            .put(
+                COLLECTION,
+                vec![
+                    guarded(1, Some("a"), Payload::from("document:secret")),
+                    guarded(2, Some("b"), Payload::from("document:*")),
+                    guarded(3, Some("c"), Payload::from(vec![Payload::from("document:c")])),
+                    guarded(4, None, Payload::from("document:d")),
+                ],
+            )
+            .await;
+        let store = store(&server.url, langchain());
+        // Without a template: what is there is counted, and nothing is written.
+        assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2]);
+        let template = attach("document:{metadata.source}");
+        assert_eq!(counts(&attached(&store, &template).await), [4, 0, 2, 2, 0]);
+        assert_eq!(counts(&attached(&store, &Attach { replace: true, ..template }).await), [4, 2, 1, 1, 0]);
+        let payloads = server.payloads(COLLECTION).await;
+        let guards: Vec<&Payload> = payloads.values().map(|payload| &payload["guard"]).collect();
+        let expected = ["document:a", "document:b", "document:c", "document:d"].map(Payload::from);
+        assert_eq!(guards, expected.iter().collect::<Vec<_>>());
+    }
 }
 
 #[tokio::test]
 async fn many_pages_are_gone_through_once() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    let one = |number: u64| of_langchain(number, Some(&format!("s{}", number % 700)), "words", [1.0, 0.0]);
-    server.put(COLLECTION, (0..2_500).map(one).collect());
-    let store = store(&server.address, langchain());
-    let told = Mutex::new(Vec::new());
-    let progress = |attached: &Attached, points: u64| told.lock().unwrap().push((attached.points, points));
-    let done = store.attach(COLLECTION, &attach("document:{metadata.source}"), progress).await.expect("attached");
-    assert_eq!(counts(&done), [2_500, 0, 2_500, 0, 0]);
-    assert_eq!(told.into_inner().unwrap(), [(1_000, 2_500), (2_000, 2_500), (2_500, 2_500)]);
-    assert_eq!(store.guards(COLLECTION).await.expect("a collection").expect("a table").guards.len(), 700);
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let one = |number: u64| of_langchain(number, Some(&format!("s{}", number % 700)), "words", [1.0, 0.0]);
+        server.put(COLLECTION, (0..2_500).map(one).collect()).await;
+        let store = store(&server.url, langchain());
+        let told = Mutex::new(Vec::new());
+        let progress = |attached: &Attached, points: u64| told.lock().unwrap().push((attached.points, points));
+        let done = store.attach(COLLECTION, &attach("document:{metadata.source}"), progress).await.expect("attached");
+        assert_eq!(counts(&done), [2_500, 0, 2_500, 0, 0]);
+        assert_eq!(told.into_inner().unwrap(), [(1_000, 2_500), (2_000, 2_500), (2_500, 2_500)]);
+        assert_eq!(store.guards(COLLECTION).await.expect("a collection").expect("a table").guards.len(), 700);
+    }
 }
 
 #[tokio::test]
 async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]);
-    let template = attach("document:{metadata.source}");
-    let own = QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store");
-    let unnamed = own.attach(COLLECTION, &template, |_, _| {}).await;
-    assert!(matches!(&unnamed, Err(VectorStoreError::Invalid(text)) if text.contains("written_by")), "{unnamed:?}");
-    let names = ForeignLayout {
-        guard: "metadata.guard",
-        document_id: "metadata.source",
-        title: "title",
-        text: "page_content",
-        metadata: "metadata",
-    };
-    let nested = store(&server.address, Layout::foreign(&names).expect("a layout"));
-    let refused = nested.attach(COLLECTION, &template, |_, _| {}).await;
-    assert!(matches!(refused, Err(VectorStoreError::Invalid(_))), "{refused:?}");
-    let store = store(&server.address, langchain());
-    let config =
-        QdrantConfig { layouts: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.address) };
-    let absent = QdrantStore::new(&config).expect("a store").attach("absent", &template, |_, _| {}).await;
-    assert!(matches!(absent, Err(VectorStoreError::UnknownCollection(_))), "{absent:?}");
-    assert!(server.indexes(COLLECTION).is_empty());
-    assert!(!server.payloads(COLLECTION)["1"].contains_key("guard"));
-    // And Ragward does not fill what another program keeps.
-    let deleted = store.delete(COLLECTION, &["a".to_owned()].into()).await;
-    assert!(matches!(deleted, Err(VectorStoreError::Unsupported(_))), "{deleted:?}");
-    let put = store.upsert(COLLECTION, Vec::new()).await;
-    assert!(matches!(put, Err(VectorStoreError::Unsupported(_))), "{put:?}");
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]).await;
+        let template = attach("document:{metadata.source}");
+        let own = QdrantStore::new(&QdrantConfig::new(&server.url)).expect("a store");
+        let unnamed = own.attach(COLLECTION, &template, |_, _| {}).await;
+        assert!(matches!(&unnamed, Err(VectorStoreError::Invalid(text)) if text.contains("written_by")), "{unnamed:?}");
+        let names = ForeignLayout {
+            guard: "metadata.guard",
+            document_id: "metadata.source",
+            title: "title",
+            text: "page_content",
+            metadata: "metadata",
+        };
+        let nested = store(&server.url, Layout::foreign(&names).expect("a layout"));
+        let refused = nested.attach(COLLECTION, &template, |_, _| {}).await;
+        assert!(matches!(refused, Err(VectorStoreError::Invalid(_))), "{refused:?}");
+        let store = store(&server.url, langchain());
+        let config =
+            QdrantConfig { layouts: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.url) };
+        let absent = QdrantStore::new(&config).expect("a store").attach("absent", &template, |_, _| {}).await;
+        assert!(matches!(absent, Err(VectorStoreError::UnknownCollection(_))), "{absent:?}");
+        assert!(server.indexes(COLLECTION).await.is_empty());
+        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
+        // And Ragward does not fill what another program keeps.
+        let deleted = store.delete(COLLECTION, &["a".to_owned()].into()).await;
+        assert!(matches!(deleted, Err(VectorStoreError::Unsupported(_))), "{deleted:?}");
+        let put = store.upsert(COLLECTION, Vec::new()).await;
+        assert!(matches!(put, Err(VectorStoreError::Unsupported(_))), "{put:?}");
+    }
 }
 
 /// The command, with a configuration; its exit code and what it printed.
@@ -249,31 +272,33 @@ fn ragward(config: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_attaches_what_the_configuration_names() {
-    let server = QdrantServer::start().await;
-    server.make(COLLECTION, 2);
-    server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]);
-    let config = format!(
-        "[vector_store]\nkind = 'qdrant'\n[vector_store.qdrant]\nurl = '{}'\n\
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        server.put(COLLECTION, vec![of_langchain(1_u64, Some("a"), "words", [1.0, 0.0])]).await;
+        let config = format!(
+            "[vector_store]\nkind = 'qdrant'\n[vector_store.qdrant]\nurl = '{}'\n\
          [vector_store.qdrant.collections.docs]\nwritten_by = 'langchain'\n",
-        server.address
-    );
-    let attach = ["attach", COLLECTION, "--guard", "document:{metadata.source}"];
-    let run = |config: &str, more: &[&str]| {
-        let arguments = [&attach[..], more].concat();
-        tokio::task::block_in_place(|| ragward(config, &arguments))
-    };
-    let (code, dry) = run(&config, &["--dry-run"]);
-    assert_eq!((code, &dry["written"], &dry["dry_run"]), (Some(0), &1.into(), &true.into()), "{dry}");
-    assert!(!server.payloads(COLLECTION)["1"].contains_key("guard"));
-    let (code, done) = run(&config, &[]);
-    assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{done}");
-    assert_eq!(server.payloads(COLLECTION)["1"]["guard"], Payload::from("document:a"));
-    // Neither without a Qdrant, nor with a path that is none, nor with a template that is none.
-    assert_eq!(run("", &[]).0, Some(2));
-    assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2));
-    assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2));
-    let bad = ["attach", COLLECTION, "--guard", "{metadata.type}:{metadata.source}"];
-    assert_eq!(tokio::task::block_in_place(|| ragward(&config, &bad)).0, Some(2));
+            server.url
+        );
+        let attach = ["attach", COLLECTION, "--guard", "document:{metadata.source}"];
+        let run = |config: &str, more: &[&str]| {
+            let arguments = [&attach[..], more].concat();
+            tokio::task::block_in_place(|| ragward(config, &arguments))
+        };
+        let (code, dry) = run(&config, &["--dry-run"]);
+        assert_eq!((code, &dry["written"], &dry["dry_run"]), (Some(0), &1.into(), &true.into()), "{dry}");
+        assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
+        let (code, done) = run(&config, &[]);
+        assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{done}");
+        assert_eq!(server.payloads(COLLECTION).await["1"]["guard"], Payload::from("document:a"));
+        // Neither without a Qdrant, nor with a path that is none, nor with a template that is none.
+        assert_eq!(run("", &[]).0, Some(2));
+        assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2));
+        assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2));
+        let bad = ["attach", COLLECTION, "--guard", "{metadata.type}:{metadata.source}"];
+        assert_eq!(tokio::task::block_in_place(|| ragward(&config, &bad)).0, Some(2));
+    }
 }
 
 fn describe(_: GetCollectionInfoRequest) -> impl Future<Output = Result<GetCollectionInfoResponse, tonic::Status>> {
@@ -289,6 +314,11 @@ fn describe(_: GetCollectionInfoRequest) -> impl Future<Output = Result<GetColle
         ..CollectionInfo::default()
     };
     std::future::ready(Ok(GetCollectionInfoResponse { result: Some(info), time: 0.0 }))
+}
+
+fn list(_: ListCollectionsRequest) -> impl Future<Output = Result<ListCollectionsResponse, tonic::Status>> {
+    let collections = vec![CollectionDescription { name: COLLECTION.to_owned() }];
+    std::future::ready(Ok(ListCollectionsResponse { collections, time: 0.0 }))
 }
 
 /// A server whose pages make no sense ends the run, which would not end otherwise.
@@ -312,7 +342,8 @@ async fn pages_that_do_not_go_on_are_an_error() {
             let next_page_offset = next.map(PointId::from);
             std::future::ready(Ok(ScrollResponse { result, next_page_offset, ..ScrollResponse::default() }))
         };
-        let methods = Methods::default().on("/qdrant.Collections/Get", describe).on("/qdrant.Points/Scroll", scroll);
+        let methods = Methods::default().on("/qdrant.Collections/List", list).on("/qdrant.Collections/Get", describe);
+        let methods = methods.on("/qdrant.Points/Scroll", scroll);
         let server = methods.start().await;
         let done = store(&server.address, langchain()).attach(COLLECTION, &Attach::default(), |_, _| {}).await;
         assert_eq!(done.is_ok(), is_right, "{name}: {done:?}");

@@ -12,17 +12,19 @@ use std::time::Duration;
 
 use faulty_server::{FaultyServer, Methods};
 use qdrant_client::qdrant::{
-    CollectionConfig, CollectionInfo, CollectionParams, CountPoints, CountResponse, Distance, FacetCounts, FacetHit,
-    FacetResponse, FacetValue, GetCollectionInfoRequest, GetCollectionInfoResponse, GetPoints, GetResponse,
-    PayloadSchemaInfo, PayloadSchemaType, PointId, QueryPoints, QueryResponse, RetrievedPoint, ScoredPoint,
-    UpdateBatchPoints, UpdateBatchResponse, UpdateResult, UpdateStatus, Value, VectorParams, facet_value::Variant,
-    vectors_config,
+    AliasDescription, CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, CountPoints,
+    CountResponse, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue, GetCollectionInfoRequest,
+    GetCollectionInfoResponse, GetPoints, GetResponse, ListAliasesRequest, ListAliasesResponse, ListCollectionsRequest,
+    ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType, PointId, QueryPoints, QueryResponse, RetrievedPoint,
+    ScoredPoint, UpdateBatchPoints, UpdateBatchResponse, UpdateResult, UpdateStatus, Value, VectorParams,
+    facet_value::Variant, vectors_config,
 };
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
 use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore, VectorStoreError};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 const QUERY: &str = "/qdrant.Points/Query";
@@ -31,6 +33,8 @@ const FACET: &str = "/qdrant.Points/Facet";
 const COUNT: &str = "/qdrant.Points/Count";
 const UPDATE: &str = "/qdrant.Points/UpdateBatch";
 const COLLECTION: &str = "/qdrant.Collections/Get";
+const LIST: &str = "/qdrant.Collections/List";
+const ALIASES: &str = "/qdrant.Collections/ListAliases";
 const SHORT: Duration = Duration::from_millis(200);
 
 /// A right answer: the points `c0`, `c1`, … with falling scores.
@@ -47,6 +51,15 @@ fn points(number: u64) -> Vec<ScoredPoint> {
 fn payload(chunk_id: &str) -> std::collections::HashMap<String, Value> {
     let text = |field: &str, value: &str| (field.to_owned(), Value::from(value));
     [text("chunk_id", chunk_id), text("guard", "document:1"), text("document_id", "d"), text("text", "words")].into()
+}
+
+/// A server on which the collection is one.
+fn methods() -> Methods {
+    let list = |_: ListCollectionsRequest| {
+        let collections = vec![CollectionDescription { name: "docs".to_owned() }];
+        std::future::ready(Ok(ListCollectionsResponse { collections, time: 0.0 }))
+    };
+    Methods::default().on(LIST, list)
 }
 
 fn store(server: &FaultyServer) -> QdrantStore {
@@ -90,8 +103,8 @@ async fn search<F>(behaviour: impl Fn(QueryPoints) -> F + Send + Sync + 'static)
 where
     F: Future<Output = Result<QueryResponse, Status>> + Send + 'static,
 {
-    let server = Methods::default().on(QUERY, behaviour).start().await;
-    store(&server).search(&nearest(5)).await.map_err(|e| format!("{e:?}"))
+    let server = methods().on(QUERY, behaviour).start().await;
+    store(&server).search(&nearest(5)).await.map(|found| found.candidates).map_err(|e| format!("{e:?}"))
 }
 
 #[tokio::test]
@@ -165,11 +178,11 @@ async fn unusable_points_are_passed_over_within_a_bound() {
 
 #[tokio::test]
 async fn an_empty_scope_asks_nothing() {
-    let server = Methods::default().start().await;
+    let server = methods().start().await;
     let table = ragward::vector_store::GuardTable::new(Vec::new());
     let scope = Scope::Guards { table, positions: roaring::RoaringBitmap::from([0, 7]) };
     let found = store(&server).search(&Search { scope, ..nearest(5) }).await;
-    assert!(found.expect("no candidates").is_empty());
+    assert!(found.expect("no candidates").candidates.is_empty());
 }
 
 #[tokio::test]
@@ -197,7 +210,7 @@ async fn a_wrong_answer_to_a_read_is_never_another_chunk() {
             rewrite(&mut result);
             Ok(GetResponse { result, ..GetResponse::default() })
         };
-        let server = Methods::default().on(GET, behaviour).start().await;
+        let server = methods().on(GET, behaviour).start().await;
         let found = store(&server).find("docs", &asked).await;
         let read = store(&server).read("docs", &asked).await;
         if let Some(expected) = expected {
@@ -222,7 +235,7 @@ async fn a_wrong_count_of_documents_is_an_error() {
         let answer = FacetResponse { hits, ..FacetResponse::default() };
         let shown = format!("{answer:?}");
         let behaviour = move |_: FacetCounts| std::future::ready(Ok(answer.clone()));
-        let server = Methods::default().on(FACET, behaviour).start().await;
+        let server = methods().on(FACET, behaviour).start().await;
         let counted = store(&server).documents("docs", &["d".to_owned(), "e".to_owned()]).await;
         assert!(matches!(counted, Err(VectorStoreError::BadAnswer(_))), "{shown}: {counted:?}");
     }
@@ -257,7 +270,7 @@ where
     F: Future<Output = Result<FacetResponse, Status>> + Send + 'static,
 {
     let count = |_: CountPoints| std::future::ready(Ok(CountResponse::default()));
-    let server = Methods::default().on(COLLECTION, describe).on(COUNT, count).on(FACET, behaviour).start().await;
+    let server = methods().on(COLLECTION, describe).on(COUNT, count).on(FACET, behaviour).start().await;
     let config = QdrantConfig { timeout: SHORT, guards_max: 3, ..QdrantConfig::new(&server.address) };
     let table = QdrantStore::new(&config).expect("a store").guards("docs").await?;
     Ok(table.map(|table| table.guards.iter().map(ToString::to_string).collect()))
@@ -318,6 +331,42 @@ async fn guards_that_cannot_be_listed_are_not_known() {
     assert_eq!(listed(huge).await.expect("without a list"), None);
 }
 
+/// While one request asks anew what a collection holds, the others go on with what was known.
+#[tokio::test]
+async fn nobody_waits_for_whoever_asks() {
+    let (asked, answer) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(1)));
+    let (seen, allowed) = (Arc::clone(&asked), Arc::clone(&answer));
+    let facet = move |_: FacetCounts| {
+        let number = seen.fetch_add(1, Ordering::SeqCst);
+        let allowed = Arc::clone(&allowed);
+        async move {
+            allowed.acquire().await.expect("a permit").forget();
+            let hits = (0..=number).map(|place| guard_hit(&format!("document:{place}"))).collect();
+            Ok(FacetResponse { hits, ..FacetResponse::default() })
+        }
+    };
+    let count = |_: CountPoints| std::future::ready(Ok(CountResponse::default()));
+    let server = methods().on(COLLECTION, describe).on(COUNT, count).on(FACET, facet).start().await;
+    let config = QdrantConfig { timeout: Duration::from_hours(1), ..QdrantConfig::new(&server.address) };
+    let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+    let guards = |store: Arc<QdrantStore>| async move {
+        store.guards("docs").await.expect("a collection").expect("a table").guards.len()
+    };
+    assert_eq!(guards(Arc::clone(&store)).await, 1);
+    // Too old by now.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_mins(30)).await;
+    tokio::time::resume();
+    let asking = tokio::spawn(guards(Arc::clone(&store)));
+    while asked.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(guards(Arc::clone(&store)).await, 1);
+    answer.add_permits(1);
+    assert_eq!(asking.await.expect("an end"), 2);
+    assert_eq!(guards(store).await, 2);
+}
+
 #[tokio::test]
 async fn a_write_that_is_not_confirmed_is_an_error() {
     let result = |status: UpdateStatus| UpdateResult { operation_id: None, status: status.into() };
@@ -337,7 +386,7 @@ async fn a_write_that_is_not_confirmed_is_an_error() {
         let shown = format!("{answer:?}");
         let update = move |_: UpdateBatchPoints| std::future::ready(Ok(answer.clone()));
         let nothing = |_: GetPoints| std::future::ready(Ok(GetResponse::default()));
-        let methods = Methods::default().on(COLLECTION, describe).on(GET, nothing).on(UPDATE, update);
+        let methods = methods().on(COLLECTION, describe).on(GET, nothing).on(UPDATE, update);
         let written = store(&methods.start().await).upsert("docs", vec![document()]).await;
         assert_eq!(written.is_ok(), confirmed, "{shown}: {written:?}");
     }
@@ -350,7 +399,7 @@ async fn a_point_id_that_another_chunk_has_is_not_overwritten() {
         let point = RetrievedPoint { id, payload: payload("another"), ..RetrievedPoint::default() };
         std::future::ready(Ok(GetResponse { result: vec![point], ..GetResponse::default() }))
     };
-    let server = Methods::default().on(COLLECTION, describe).on(GET, collision).start().await;
+    let server = methods().on(COLLECTION, describe).on(GET, collision).start().await;
     let written = store(&server).upsert("docs", vec![document()]).await;
     assert!(matches!(written, Err(VectorStoreError::Invalid(_))), "{written:?}");
 }
@@ -370,7 +419,7 @@ async fn a_refusal_says_what_can_be_done() {
     ];
     for (code, expected) in cases {
         let refuse = move |_: GetPoints| async move { Err::<GetResponse, _>(Status::new(code, "refused")) };
-        let server = Methods::default().on(GET, refuse).start().await;
+        let server = methods().on(GET, refuse).start().await;
         let read = store(&server).read("docs", &["c0".to_owned()]).await;
         assert!(read.as_ref().is_err_and(expected), "{code:?}: {read:?}");
     }
@@ -379,7 +428,7 @@ async fn a_refusal_says_what_can_be_done() {
 #[tokio::test]
 async fn a_server_that_hangs_or_is_not_there_is_out_of_reach() {
     let hang = |_: QueryPoints| std::future::pending::<Result<QueryResponse, Status>>();
-    let server = Methods::default().on(QUERY, hang).start().await;
+    let server = methods().on(QUERY, hang).start().await;
     let impatient = QdrantConfig { timeout: SHORT, ..QdrantConfig::new(&server.address) };
     let found = QdrantStore::new(&impatient).expect("a store").search(&nearest(5)).await;
     assert!(matches!(found, Err(VectorStoreError::Unavailable(_))), "{found:?}");
@@ -392,4 +441,47 @@ async fn a_server_that_hangs_or_is_not_there_is_out_of_reach() {
     assert!(matches!(found, Err(VectorStoreError::Unavailable(_))), "{found:?}");
     let described = store.collection("docs").await;
     assert!(matches!(described, Err(VectorStoreError::Unavailable(_))), "{described:?}");
+}
+
+/// INVARIANT (no alias): what is not known to be a collection is none, whatever else the server does under its name.
+#[tokio::test]
+async fn a_name_that_is_not_listed_is_no_collection() {
+    type Expected = fn(&VectorStoreError) -> bool;
+    let unavailable: Expected = |e| matches!(e, VectorStoreError::Unavailable(_));
+    let listed = |names: &'static [&'static str]| {
+        move |_: ListCollectionsRequest| {
+            let collections = names.iter().map(|name| CollectionDescription { name: (*name).to_owned() }).collect();
+            std::future::ready(Ok(ListCollectionsResponse { collections, time: 0.0 }))
+        }
+    };
+    let aliases = |names: &'static [&'static str]| {
+        move |_: ListAliasesRequest| {
+            let alias =
+                |name: &&str| AliasDescription { alias_name: (*name).to_owned(), collection_name: "x".to_owned() };
+            std::future::ready(Ok(ListAliasesResponse { aliases: names.iter().map(alias).collect(), time: 0.0 }))
+        }
+    };
+    let refuse =
+        |_: ListCollectionsRequest| std::future::ready(Err::<ListCollectionsResponse, _>(Status::internal("")));
+    let refuse_aliases =
+        |_: ListAliasesRequest| std::future::ready(Err::<ListAliasesResponse, _>(Status::internal("")));
+    let unknown: Expected = |e| matches!(e, VectorStoreError::UnknownCollection(_));
+    let cases: [(&str, Methods, Expected); 5] = [
+        ("an alias", methods().on(LIST, listed(&["x"])).on(ALIASES, aliases(&["docs"])), |e| {
+            matches!(e, VectorStoreError::Unsupported(_))
+        }),
+        ("neither", methods().on(LIST, listed(&["x", "docs "])).on(ALIASES, aliases(&["Docs"])), unknown),
+        ("nothing", methods().on(LIST, listed(&[])).on(ALIASES, aliases(&[])), unknown),
+        ("no list", methods().on(LIST, refuse), unavailable),
+        ("no list of aliases", methods().on(LIST, listed(&[])).on(ALIASES, refuse_aliases), unavailable),
+    ];
+    for (name, methods, expected) in cases {
+        let query = |request: QueryPoints| {
+            let result = points(request.limit.unwrap_or_default());
+            std::future::ready(Ok(QueryResponse { result, ..QueryResponse::default() }))
+        };
+        let server = methods.on(QUERY, query).start().await;
+        let found = store(&server).search(&nearest(5)).await;
+        assert!(found.as_ref().is_err_and(expected), "{name}: {found:?}");
+    }
 }

@@ -8,8 +8,14 @@ mod brute_force;
 #[expect(dead_code, reason = "nothing is shuffled here")]
 #[path = "support/dice.rs"]
 mod dice;
+#[expect(dead_code, reason = "no server is shared with others here")]
+#[path = "support/qdrant_process.rs"]
+mod qdrant_process;
+#[expect(dead_code, reason = "facets are not counted here")]
 #[path = "support/qdrant_server.rs"]
 mod qdrant_server;
+#[path = "support/qdrant_servers.rs"]
+mod qdrant_servers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -19,8 +25,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use brute_force::World;
 use dice::Dice;
-use qdrant_client::qdrant::{PointStruct, Value as Payload};
+use qdrant_client::qdrant::{PointStruct, StrictModeConfig, Value as Payload};
 use qdrant_server::QdrantServer;
+use qdrant_servers::{AnyQdrant, servers};
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::identity::Principal;
@@ -175,71 +182,96 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
     }
 }
 
+/// To the bit where scores are; about where the server sums in an order of its own.
+#[track_caller]
+fn check(server: &AnyQdrant, world: &World, search: &Search, visible: &BTreeSet<&str>, answer: &[Candidate]) {
+    match &server.small {
+        Some(_) => world.check(search, Some(visible), answer),
+        None => world.check_about(search, Some(visible), answer),
+    }
+}
+
 fn chosen(dice: &mut Dice, of_ten: usize) -> BTreeSet<String> {
     (0..GUARDS).filter(|_| dice.below(10) < of_ten).map(guard).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_plan_answers_as_the_private_corpus() {
-    let mut plans: BTreeSet<&str> = BTreeSet::new();
-    for seed in 0..3 {
-        let mut dice = Dice::new(seed);
-        let server = QdrantServer::start().await;
-        let mut world = World::default();
-        let documents = corpus(&mut dice);
-        world.upsert(&documents);
-        // Guards listed, sent in parts, turned round; or too many to be listed at all.
-        for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
-            let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.address) };
-            let config = QdrantConfig { guards_max, guards_per_filter_max, ..exact };
-            let store = Arc::new(QdrantStore::new(&config).expect("a store"));
-            store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
-            for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
-                for of_ten in [0, 1, 4, 10] {
-                    let open = chosen(&mut dice, of_ten);
-                    let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
-                    let retriever = retriever(&store, Permissive { open: open.clone(), hint, is_local });
-                    for (top_k, per_document_max) in [(1, 0), (10, 0), (10, 1), (200, 2)] {
-                        let vector = [1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))];
-                        let retrieval = ask(&retriever, &vector, top_k, per_document_max).await;
-                        println!("seed {seed}, {guards_max}, {hint:?}, {of_ten}, {top_k}, {:?}", retrieval.plan);
-                        world.check(&search(&vector, top_k, per_document_max), Some(&visible), &candidates(&retrieval));
-                        let is_full = retrieval.chunks.len() == top_k;
-                        let expected = if is_full { Completion::Complete } else { Completion::Exhausted };
-                        assert_eq!(retrieval.completion, expected);
-                        plans.extend(retrieval.plan.rounds.iter().map(|round| round.plan));
+    for server in servers().await {
+        let mut plans: BTreeSet<&str> = BTreeSet::new();
+        for seed in 0..3 {
+            let mut dice = Dice::new(seed);
+            let mut world = World::default();
+            let documents = corpus(&mut dice);
+            world.upsert(&documents);
+            // Guards listed, sent in parts, turned round; or too many to be listed at all.
+            for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
+                let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.url) };
+                let config = QdrantConfig { guards_max, guards_per_filter_max, ..exact };
+                let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+                store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
+                for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
+                    for of_ten in [0, 1, 4, 10] {
+                        let open = chosen(&mut dice, of_ten);
+                        let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+                        let retriever = retriever(&store, Permissive { open: open.clone(), hint, is_local });
+                        for (top_k, per_document_max) in [(1, 0), (10, 0), (10, 1), (200, 2)] {
+                            let vector = [1.0, f32::from(u8::try_from(dice.below(9)).expect("small"))];
+                            let retrieval = ask(&retriever, &vector, top_k, per_document_max).await;
+                            println!(
+                                "{}, seed {seed}, {guards_max}, {hint:?}, {of_ten}, {top_k}, {:?}",
+                                server.name, retrieval.plan
+                            );
+                            check(
+                                &server,
+                                &world,
+                                &search(&vector, top_k, per_document_max),
+                                &visible,
+                                &candidates(&retrieval),
+                            );
+                            assert!(retrieval.exact);
+                            let is_full = retrieval.chunks.len() == top_k;
+                            let expected = if is_full { Completion::Complete } else { Completion::Exhausted };
+                            assert_eq!(retrieval.completion, expected);
+                            plans.extend(retrieval.plan.rounds.iter().map(|round| round.plan));
+                        }
                     }
                 }
             }
         }
+        assert_eq!(plans, BTreeSet::from(["list_then_search", "search_then_check", "visible_set_search"]));
     }
-    assert_eq!(plans, BTreeSet::from(["list_then_search", "search_then_check", "visible_set_search"]));
 }
 
 /// Corrupt all hints: nothing that is shut is shown, and where a hint hides nothing, the answer is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn lies_about_the_visible_set_show_nothing() {
-    for seed in 0..4 {
-        let mut dice = Dice::new(seed);
-        let server = QdrantServer::start().await;
-        let config = QdrantConfig { exact: true, guards_per_filter_max: 5, ..QdrantConfig::new(&server.address) };
-        let store = Arc::new(QdrantStore::new(&config).expect("a store"));
-        let mut world = World::default();
-        let documents = corpus(&mut dice);
-        world.upsert(&documents);
-        store.upsert(COLLECTION, documents).await.expect("taken in");
-        for lie in Lie::ALL {
-            for of_ten in [0, 2, 8] {
-                let open = chosen(&mut dice, of_ten);
-                let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
-                let retriever = retriever(&store, Permissive { open: open.clone(), hint: Some(lie), is_local: true });
-                for (top_k, per_document_max) in [(5, 0), (50, 0), (50, 1)] {
-                    let retrieval = ask(&retriever, &[1.0, 2.0], top_k, per_document_max).await;
-                    let found = candidates(&retrieval);
-                    assert!(found.iter().all(|c| open.contains(c.guard.as_str())), "seed {seed}, {lie:?}: {found:?}");
-                    if lie.is_generous() {
-                        println!("seed {seed}, {lie:?}, {of_ten}, {top_k}, {:?}", retrieval.plan);
-                        world.check(&search(&[1.0, 2.0], top_k, per_document_max), Some(&visible), &found);
+    for server in servers().await {
+        for seed in 0..4 {
+            let mut dice = Dice::new(seed);
+            let config = QdrantConfig { exact: true, guards_per_filter_max: 5, ..QdrantConfig::new(&server.url) };
+            let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+            let mut world = World::default();
+            let documents = corpus(&mut dice);
+            world.upsert(&documents);
+            store.upsert(COLLECTION, documents).await.expect("taken in");
+            for lie in Lie::ALL {
+                for of_ten in [0, 2, 8] {
+                    let open = chosen(&mut dice, of_ten);
+                    let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+                    let retriever =
+                        retriever(&store, Permissive { open: open.clone(), hint: Some(lie), is_local: true });
+                    for (top_k, per_document_max) in [(5, 0), (50, 0), (50, 1)] {
+                        let retrieval = ask(&retriever, &[1.0, 2.0], top_k, per_document_max).await;
+                        let found = candidates(&retrieval);
+                        assert!(
+                            found.iter().all(|c| open.contains(c.guard.as_str())),
+                            "seed {seed}, {lie:?}: {found:?}"
+                        );
+                        if lie.is_generous() {
+                            println!("{}, seed {seed}, {lie:?}, {of_ten}, {top_k}, {:?}", server.name, retrieval.plan);
+                            check(&server, &world, &search(&[1.0, 2.0], top_k, per_document_max), &visible, &found);
+                        }
                     }
                 }
             }
@@ -250,19 +282,25 @@ async fn lies_about_the_visible_set_show_nothing() {
 /// INVARIANT (nothing visible, nothing found).
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sees_nothing_gets_nothing_in_every_plan() {
-    let server = QdrantServer::start().await;
-    let config = QdrantConfig::new(&server.address);
-    QdrantStore::new(&config).expect("a store").upsert(COLLECTION, corpus(&mut Dice::new(1))).await.expect("taken in");
-    for guards_max in [1_000, 1] {
-        let store = Arc::new(QdrantStore::new(&QdrantConfig { guards_max, ..config.clone() }).expect("a store"));
-        for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
-            let nobody = Permissive { open: BTreeSet::new(), hint, is_local };
-            server.take_queries();
-            let retrieval = ask(&retriever(&store, nobody), &[1.0, 0.0], 10, 0).await;
-            assert!(retrieval.chunks.is_empty());
-            assert_eq!(retrieval.completion, Completion::Exhausted);
-            let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == "search_then_check");
-            assert_eq!(server.take_queries().is_empty(), !is_searched, "{:?}", retrieval.plan);
+    for server in servers().await {
+        let config = QdrantConfig::new(&server.url);
+        QdrantStore::new(&config)
+            .expect("a store")
+            .upsert(COLLECTION, corpus(&mut Dice::new(1)))
+            .await
+            .expect("taken in");
+        for guards_max in [1_000, 1] {
+            let store = Arc::new(QdrantStore::new(&QdrantConfig { guards_max, ..config.clone() }).expect("a store"));
+            for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
+                let nobody = Permissive { open: BTreeSet::new(), hint, is_local };
+                server.small.as_ref().map(QdrantServer::take_queries);
+                let retrieval = ask(&retriever(&store, nobody), &[1.0, 0.0], 10, 0).await;
+                assert!(retrieval.chunks.is_empty());
+                assert_eq!(retrieval.completion, Completion::Exhausted);
+                let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == "search_then_check");
+                let queries = server.small.as_ref().map(QdrantServer::take_queries);
+                assert!(queries.is_none_or(|queries| queries.is_empty() != is_searched), "{:?}", retrieval.plan);
+            }
         }
     }
 }
@@ -271,42 +309,62 @@ async fn who_sees_nothing_gets_nothing_in_every_plan() {
 #[tokio::test(flavor = "multi_thread")]
 async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
     type Change = fn(usize) -> Payload;
-    let server = QdrantServer::start().await;
-    let config =
-        QdrantConfig { overview_age_max: Duration::from_hours(1), exact: true, ..QdrantConfig::new(&server.address) };
-    let store = Arc::new(QdrantStore::new(&config).expect("a store"));
-    let documents = corpus(&mut Dice::new(7));
-    store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
-    let open: BTreeSet<String> = (0..GUARDS / 2).map(guard).collect();
-    let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
-    let every_plan = [(Some(Lie::Truth), true), (Some(Lie::Everything), true), (None, true), (None, false)];
-    let retrievers =
-        every_plan.map(|(hint, is_local)| retriever(&store, Permissive { open: open.clone(), hint, is_local }));
-    for retriever in &retrievers {
-        assert_eq!(ask(retriever, &[1.0, 0.0], 5, 0).await.chunks.len(), 5);
-    }
-    let changes: [(Change, usize); 5] = [
-        (|_| Payload::from("document:*"), 0),
-        (|_| Payload::from(7_i64), 0),
-        (|_| Payload::from("document:new"), 0),
-        (|_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
-        // Each behind another of the shut ones, but for the first.
-        (|number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }), 1),
-    ];
-    for (change, shown) in changes {
-        let chunks = documents.iter().flat_map(|document| &document.chunks).enumerate();
-        let points = chunks.map(|(number, chunk)| {
-            let fields = [("chunk_id", &chunk.id), ("document_id", &chunk.document_id), ("text", &chunk.text)];
-            let mut payload: HashMap<String, Payload> =
-                fields.map(|(field, text)| (field.to_owned(), Payload::from(text.as_str()))).into();
-            payload.insert("guard".to_owned(), change(number));
-            PointStruct::new(point_id(&chunk.id), chunk.vector.clone(), payload)
-        });
-        server.put(COLLECTION, points.collect());
+    for server in servers().await {
+        let config =
+            QdrantConfig { overview_age_max: Duration::from_hours(1), exact: true, ..QdrantConfig::new(&server.url) };
+        let store = Arc::new(QdrantStore::new(&config).expect("a store"));
+        let documents = corpus(&mut Dice::new(7));
+        store.upsert(COLLECTION, documents.clone()).await.expect("taken in");
+        let open: BTreeSet<String> = (0..GUARDS / 2).map(guard).collect();
+        let visible: BTreeSet<&str> = open.iter().map(String::as_str).collect();
+        let every_plan = [(Some(Lie::Truth), true), (Some(Lie::Everything), true), (None, true), (None, false)];
+        let retrievers =
+            every_plan.map(|(hint, is_local)| retriever(&store, Permissive { open: open.clone(), hint, is_local }));
         for retriever in &retrievers {
-            let found = candidates(&ask(retriever, &[1.0, 0.0], 5, 0).await);
-            assert!(found.iter().all(|candidate| visible.contains(candidate.guard.as_str())), "{found:?}");
-            assert_eq!(found.len(), shown, "{found:?}");
+            assert_eq!(ask(retriever, &[1.0, 0.0], 5, 0).await.chunks.len(), 5);
+        }
+        let changes: [(Change, usize); 5] = [
+            (|_| Payload::from("document:*"), 0),
+            (|_| Payload::from(7_i64), 0),
+            (|_| Payload::from("document:new"), 0),
+            (|_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
+            // Each behind another of the shut ones, but for the first.
+            (|number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }), 1),
+        ];
+        for (change, shown) in changes {
+            let chunks = documents.iter().flat_map(|document| &document.chunks).enumerate();
+            let points = chunks.map(|(number, chunk)| {
+                let fields = [("chunk_id", &chunk.id), ("document_id", &chunk.document_id), ("text", &chunk.text)];
+                let mut payload: HashMap<String, Payload> =
+                    fields.map(|(field, text)| (field.to_owned(), Payload::from(text.as_str()))).into();
+                payload.insert("guard".to_owned(), change(number));
+                PointStruct::new(point_id(&chunk.id), chunk.vector.clone(), payload)
+            });
+            server.put(COLLECTION, points.collect()).await;
+            for retriever in &retrievers {
+                let found = candidates(&ask(retriever, &[1.0, 0.0], 5, 0).await);
+                assert!(found.iter().all(|candidate| visible.contains(candidate.guard.as_str())), "{found:?}");
+                assert_eq!(found.len(), shown, "{found:?}");
+            }
+        }
+    }
+}
+
+/// A server may take fewer candidates of a search than a request is worth: then there may be more, and the answer says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_server_limits_says_so() {
+    for server in servers().await {
+        let store = Arc::new(QdrantStore::new(&QdrantConfig::new(&server.url)).expect("a store"));
+        store.upsert(COLLECTION, corpus(&mut Dice::new(2))).await.expect("taken in");
+        let limits = StrictModeConfig { enabled: Some(true), max_query_limit: Some(40), ..StrictModeConfig::default() };
+        server.restrict(COLLECTION, limits).await;
+        let open: BTreeSet<String> = (0..GUARDS).map(guard).collect();
+        for (hint, is_local) in [(Some(Lie::Truth), true), (None, true), (None, false)] {
+            let retriever = retriever(&store, Permissive { open: open.clone(), hint, is_local });
+            for (top_k, shown, completion) in [(10, 10, Completion::Complete), (60, 40, Completion::Limited)] {
+                let retrieval = ask(&retriever, &[1.0, 2.0], top_k, 0).await;
+                assert_eq!((retrieval.chunks.len(), retrieval.completion), (shown, completion), "{:?}", retrieval.plan);
+            }
         }
     }
 }

@@ -12,6 +12,8 @@ mod dice;
 mod qdrant_process;
 #[path = "support/qdrant_server.rs"]
 mod qdrant_server;
+#[path = "support/qdrant_servers.rs"]
+mod qdrant_servers;
 #[path = "support/vector_store_suite.rs"]
 mod vector_store_suite;
 
@@ -21,16 +23,20 @@ use std::time::Duration;
 
 use brute_force::World;
 use dice::Dice;
+use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::condition::ConditionOneOf;
-use qdrant_client::qdrant::{Condition, PointStruct, Value as Payload};
+use qdrant_client::qdrant::{
+    Condition, CreateCollectionBuilder, Distance, PointStruct, StrictModeConfig, Value as Payload, VectorParamsBuilder,
+};
 use qdrant_process::Qdrant;
 use qdrant_server::QdrantServer;
+use qdrant_servers::servers;
 use ragward::chunk::{Document, Value};
 use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, ReadConsistency, point_id};
-use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore};
+use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
 use roaring::RoaringBitmap;
-use vector_store_suite::{Store, document};
+use vector_store_suite::{Store, document, object};
 
 async fn run(config: &QdrantConfig, prefix: &str) {
     let store = QdrantStore::new(config).expect("a store");
@@ -59,8 +65,8 @@ async fn the_port_suite_holds_over_a_real_qdrant() {
     run(&QdrantConfig { guards_per_filter_max: 1, ..config }, &format!("ragward-test-{run_id}-parts-")).await;
 }
 
-fn store(server: &QdrantServer, change: impl FnOnce(&mut QdrantConfig)) -> QdrantStore {
-    let mut config = QdrantConfig::new(&server.address);
+fn store(url: &str, change: impl FnOnce(&mut QdrantConfig)) -> QdrantStore {
+    let mut config = QdrantConfig::new(url);
     change(&mut config);
     QdrantStore::new(&config).expect("a store")
 }
@@ -101,13 +107,13 @@ fn scans(server: &QdrantServer) -> Vec<bool> {
 }
 
 async fn ids(store: &QdrantStore, search: &Search) -> Vec<String> {
-    store.search(search).await.expect("a search").into_iter().map(|candidate| candidate.chunk_id).collect()
+    store.search(search).await.expect("a search").candidates.into_iter().map(|candidate| candidate.chunk_id).collect()
 }
 
 #[tokio::test]
 async fn one_list_of_guards_serves_many_requests() {
     let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.overview_age_max = Duration::from_hours(1));
+    let store = store(&server.address, |config| config.overview_age_max = Duration::from_hours(1));
     store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
     let tables = futures::future::join_all((0..16).map(|_| table(&store))).await;
     assert_eq!(server.facets("guard"), 1);
@@ -128,8 +134,8 @@ async fn one_list_of_guards_serves_many_requests() {
 #[tokio::test]
 async fn what_others_write_is_seen_after_the_interval() {
     let server = QdrantServer::start().await;
-    let patient = store(&server, |config| config.overview_age_max = Duration::from_hours(1));
-    let eager = store(&server, |config| config.overview_age_max = Duration::ZERO);
+    let patient = store(&server.address, |config| config.overview_age_max = Duration::from_hours(1));
+    let eager = store(&server.address, |config| config.overview_age_max = Duration::ZERO);
     patient.upsert("docs", documents(&["doc:a"])).await.expect("taken in");
     assert_eq!(table(&patient).await.guards.len(), 1);
     eager.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
@@ -137,14 +143,54 @@ async fn what_others_write_is_seen_after_the_interval() {
     assert_eq!(table(&patient).await.guards.len(), 1);
 }
 
+/// INVARIANT (no alias): rules are written for a collection's own name, so nothing is done under another one.
+#[tokio::test]
+async fn an_alias_is_refused_by_every_call() {
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |config| config.overview_age_max = Duration::ZERO);
+        store.upsert("docs", documents(&["doc:a"])).await.expect("taken in");
+        server.make_alias("alias", "docs").await;
+        assert_eq!(refusals(&store, "alias").await, ["docs"; 8]);
+        assert_eq!(ids(&store, &nearest(Scope::Everything, 1)).await, ["d000#0"]);
+        // A collection is taken away, and its name becomes an alias while it is in use.
+        store.upsert("moved", documents(&["doc:a"])).await.expect("taken in");
+        server.delete("docs").await;
+        server.make_alias("docs", "moved").await;
+        assert_eq!(refusals(&store, "docs").await, ["moved"; 8]);
+        assert_eq!(store.collection("moved").await.expect("a collection").chunks, 1);
+    }
+}
+
+/// The collection that each call names in place of an alias.
+async fn refusals(store: &QdrantStore, alias: &str) -> Vec<String> {
+    let id = || vec!["d000".to_owned()];
+    let search = Search { collection: alias.to_owned(), ..nearest(Scope::Everything, 1) };
+    let errors = [
+        store.collection(alias).await.err(),
+        store.guards(alias).await.err(),
+        store.search(&search).await.err(),
+        store.find(alias, &id()).await.err(),
+        store.read(alias, &id()).await.err(),
+        store.upsert(alias, documents(&["doc:b"])).await.err(),
+        store.delete(alias, &id().into_iter().collect()).await.err(),
+        store.documents(alias, &id()).await.err(),
+    ];
+    let named = |error: Option<VectorStoreError>| match error {
+        Some(VectorStoreError::Unsupported(text)) => text.rsplit('`').nth(1).expect("a name").to_owned(),
+        other => panic!("{other:?}"),
+    };
+    errors.into_iter().map(named).collect()
+}
+
 /// INVARIANT (cut is not known): a list that may lack guards is no list.
 #[tokio::test]
 async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
     let server = QdrantServer::start().await;
-    let full = store(&server, |_| {});
+    let full = store(&server.address, |_| {});
     full.upsert("docs", documents(&["doc:a", "doc:b", "doc:c"])).await.expect("taken in");
     for (guards_max, known) in [(1, false), (2, false), (3, true), (4, true)] {
-        let store = store(&server, |config| config.guards_max = guards_max);
+        let store = store(&server.address, |config| config.guards_max = guards_max);
         assert_eq!(store.guards("docs").await.expect("a collection").is_some(), known, "{guards_max}");
         // What cannot be listed is not asked for again and again.
         let before = server.facets("guard");
@@ -152,7 +198,9 @@ async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
         store.guards("docs").await.expect("a collection");
         assert_eq!(server.facets("guard") - before, usize::from(known), "{guards_max}");
     }
-    server.make("bare", 2);
+    let bare = CreateCollectionBuilder::new("bare").vectors_config(VectorParamsBuilder::new(2, Distance::Cosine));
+    let mut collections = CollectionsClient::connect(server.address.clone()).await.expect("a server");
+    collections.create(bare.build()).await.expect("a collection");
     assert!(full.guards("bare").await.expect("a collection").is_none());
 }
 
@@ -175,7 +223,7 @@ fn guard_filters(server: &QdrantServer) -> Vec<String> {
 #[tokio::test]
 async fn a_scope_is_one_filter_if_it_can_be() {
     let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.guards_per_filter_max = 3);
+    let store = store(&server.address, |config| config.guards_per_filter_max = 3);
     let guards: Vec<String> = (0..10).map(|number| format!("doc:{number}")).collect();
     let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
     store.upsert("docs", documents(&guards)).await.expect("taken in");
@@ -201,26 +249,87 @@ async fn a_scope_is_one_filter_if_it_can_be() {
 #[tokio::test]
 async fn a_small_scope_is_scanned() {
     let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.scanned_chunks_max = 2);
+    let store = store(&server.address, |config| config.scanned_chunks_max = 2);
     store.upsert("docs", documents(&["doc:a", "doc:b", "doc:b", "doc:c"])).await.expect("taken in");
     let table = table(&store).await;
     for (guards, scanned) in [(&["doc:a"][..], true), (&["doc:b"], true), (&["doc:a", "doc:b"], false)] {
-        store.search(&nearest(scope(&table, guards), 1)).await.expect("a search");
-        assert_eq!(scans(&server), [scanned], "{guards:?}");
+        let found = store.search(&nearest(scope(&table, guards), 1)).await.expect("a search");
+        assert_eq!((scans(&server), found.exact), (vec![scanned], scanned), "{guards:?}");
     }
     // Another table than the store's own tells nothing about sizes.
     let other = GuardTable::new(vec![Object::parse("doc:a").expect("an object")]);
-    store.search(&nearest(scope(&other, &["doc:a"]), 1)).await.expect("a search");
-    assert_eq!(scans(&server), [false]);
+    let found = store.search(&nearest(scope(&other, &["doc:a"]), 1)).await.expect("a search");
+    assert_eq!((scans(&server), found.exact), (vec![false], false));
 }
 
 #[tokio::test]
 async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
     let server = QdrantServer::start().await;
-    let store = store(&server, |_| {});
+    let store = store(&server.address, |_| {});
     store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
-    store.search(&nearest(Scope::Everything, 3)).await.expect("a search");
-    assert_eq!(scans(&server), [false, true]);
+    let search = |min_score, limit| Search { min_score, ..nearest(Scope::Everything, limit) };
+    let rows: [(_, _, &[bool], bool); 4] = [
+        (None, 3, &[false, true], true),
+        (None, 2, &[false], false),
+        (None, 1, &[false], false),
+        // It may be short for its threshold, and nobody knows.
+        (Some(0.5), 3, &[false], false),
+    ];
+    for (min_score, limit, scanned, exact) in rows {
+        let found = store.search(&search(min_score, limit)).await.expect("a search");
+        assert_eq!((scans(&server), found.exact), (scanned.to_vec(), exact), "{min_score:?} {limit}");
+    }
+}
+
+/// What a server refuses is not asked of it: a search stays within the limits of the collection's strict mode.
+#[tokio::test]
+async fn a_strict_mode_is_kept_to() {
+    let strict = || StrictModeConfig { enabled: Some(true), ..StrictModeConfig::default() };
+    let indexed = || StrictModeConfig { unindexed_filtering_retrieve: Some(false), ..strict() };
+    let rows = [
+        strict(),
+        indexed(),
+        StrictModeConfig { max_query_limit: Some(12), ..indexed() },
+        StrictModeConfig { max_query_limit: Some(5), ..indexed() },
+        StrictModeConfig { condition_max_size: Some(1), ..indexed() },
+        StrictModeConfig { condition_max_size: Some(3), max_query_limit: Some(12), ..indexed() },
+        StrictModeConfig { search_allow_exact: Some(false), ..indexed() },
+        StrictModeConfig { enabled: Some(false), max_query_limit: Some(1), ..strict() },
+    ];
+    let guards: Vec<String> = (0..10).map(|number| format!("doc:{number}")).collect();
+    let guards: Vec<&str> = guards.iter().map(String::as_str).collect();
+    for server in servers().await {
+        for (number, strict) in rows.iter().enumerate() {
+            let collection = format!("docs{number}");
+            let store = store(&server.url, |_| {});
+            store.upsert(&collection, documents(&guards)).await.expect("taken in");
+            server.restrict(&collection, strict.clone()).await;
+            store.upsert(&collection, documents(&guards)).await.expect("taken in again");
+            let max = strict.enabled().then_some(strict.max_query_limit).flatten().map(|max| max as usize);
+            let info = store.collection(&collection).await.expect("a collection");
+            assert_eq!((info.candidates_max, info.documents), (max, 10), "{strict:?}");
+            let listed = store.guards(&collection).await.expect("a collection");
+            // A list of as many as one answer may have could be cut short.
+            assert_eq!(listed.is_some(), max.is_none_or(|max| max > guards.len()), "{strict:?}");
+            let table = listed.unwrap_or_else(|| GuardTable::new(guards.iter().map(|guard| object(guard)).collect()));
+            for (visible, limit) in [(1, 1), (4, 2), (4, 5), (9, 5), (10, 5)] {
+                let found = ids(
+                    &store,
+                    &Search { collection: collection.clone(), ..nearest(scope(&table, &guards[..visible]), limit) },
+                )
+                .await;
+                let expected: Vec<String> = (0..visible.min(limit)).map(|place| format!("d{place:03}#0")).collect();
+                assert_eq!(found, expected, "{strict:?}, {limit} of {visible}");
+            }
+            let all: Vec<String> = (0..10).map(|place| format!("d{place:03}")).collect();
+            assert_eq!(store.documents(&collection, &all).await.expect("documents").len(), 10, "{strict:?}");
+            if strict.search_allow_exact != Some(false) {
+                let guarded = store.guards_of(&collection, &all[..2]).await.expect("guards");
+                assert_eq!(guarded.map(|guards| guards.len()), Some(2), "{strict:?}");
+            }
+            assert_eq!(store.delete(&collection, &all.into_iter().collect()).await.expect("deleted"), 10, "{strict:?}");
+        }
+    }
 }
 
 /// A point as it may come from anybody.
@@ -234,46 +343,55 @@ fn point(chunk_id: &str, guard: Option<Payload>, vector: [f32; 2]) -> PointStruc
 
 #[tokio::test]
 async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
-    let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.exact = true);
-    store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
-    let text = |text: &str| Some(Payload::from(text));
-    let hostile = [
-        None,
-        text(""),
-        text("doc"),
-        text("doc:"),
-        text("doc:*"),
-        text("doc:a#can_read"),
-        text("doc:a b"),
-        Some(Payload::from(7_i64)),
-        Some(Payload { kind: None }),
-        // Qdrant finds a list by each of its values.
-        Some(Payload::from(vec![Payload::from("doc:a"), Payload::from("doc:b")])),
-    ];
-    let hostile = hostile.into_iter().enumerate();
-    server.put("docs", hostile.map(|(number, guard)| point(&format!("x{number}"), guard, [1.0, 0.0])).collect());
-    server.put("docs", vec![PointStruct::new(9_u64, vec![1.0, 0.0], point("x9", text("doc:a"), [1.0, 0.0]).payload)]);
-    let table = table(&store).await;
-    assert_eq!(table.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b"]);
-    for scope in [Scope::Everything, scope(&table, &["doc:a", "doc:b"])] {
-        assert_eq!(ids(&store, &nearest(scope.clone(), 1)).await, ["d000#0"]);
-        assert_eq!(ids(&store, &nearest(scope, 10)).await, ["d000#0", "d001#0"]);
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |config| config.exact = true);
+        store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
+        let text = |text: &str| Some(Payload::from(text));
+        let hostile = [
+            None,
+            text(""),
+            text("doc"),
+            text("doc:"),
+            text("doc:*"),
+            text("doc:a#can_read"),
+            text("doc:a b"),
+            Some(Payload::from(7_i64)),
+            Some(Payload { kind: None }),
+            // Qdrant finds a list by each of its values.
+            Some(Payload::from(vec![Payload::from("doc:a"), Payload::from("doc:b")])),
+        ];
+        let hostile = hostile.into_iter().enumerate();
+        server
+            .put("docs", hostile.map(|(number, guard)| point(&format!("x{number}"), guard, [1.0, 0.0])).collect())
+            .await;
+        server
+            .put("docs", vec![PointStruct::new(9_u64, vec![1.0, 0.0], point("x9", text("doc:a"), [1.0, 0.0]).payload)])
+            .await;
+        let table = table(&store).await;
+        assert_eq!(table.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b"]);
+        for scope in [Scope::Everything, scope(&table, &["doc:a", "doc:b"])] {
+            assert_eq!(ids(&store, &nearest(scope.clone(), 1)).await, ["d000#0"]);
+            assert_eq!(ids(&store, &nearest(scope, 10)).await, ["d000#0", "d001#0"]);
+        }
+        let asked: Vec<String> = (0..10).map(|number| format!("x{number}")).collect();
+        assert!(store.find("docs", &asked).await.expect("found").is_empty());
+        assert!(store.read("docs", &asked).await.expect("read").is_empty());
     }
-    let asked: Vec<String> = (0..10).map(|number| format!("x{number}")).collect();
-    assert!(store.find("docs", &asked).await.expect("found").is_empty());
-    assert!(store.read("docs", &asked).await.expect("read").is_empty());
 }
 
 #[tokio::test]
 async fn equal_scores_are_in_order_of_their_ids() {
-    let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.exact = true);
-    let same = |number: usize| document(&format!("d{number:03}"), &[("doc:a", "words", &[1.0, 0.0])]);
-    store.upsert("docs", (0..200).map(same).collect()).await.expect("taken in");
-    for limit in [1, 10, 100] {
-        let found = ids(&store, &nearest(Scope::Everything, limit)).await;
-        assert_eq!(found, (0..limit).map(|number| format!("d{number:03}#0")).collect::<Vec<_>>(), "{limit}");
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |config| config.exact = true);
+        let same = |number: usize| document(&format!("d{number:03}"), &[("doc:a", "words", &[1.0, 0.0])]);
+        // As many as a search for one is widened to.
+        store.upsert("docs", (0..64).map(same).collect()).await.expect("taken in");
+        for limit in [1, 10, 60] {
+            let found = ids(&store, &nearest(Scope::Everything, limit)).await;
+            assert_eq!(found, (0..limit).map(|number| format!("d{number:03}#0")).collect::<Vec<_>>(), "{limit}");
+        }
     }
 }
 
@@ -281,53 +399,61 @@ async fn equal_scores_are_in_order_of_their_ids() {
 /// with lists that fit a filter, that are turned round, and that are sent in parts.
 #[tokio::test]
 async fn searches_equal_brute_force() {
-    for seed in 0..12 {
-        let mut dice = Dice::new(seed);
-        let server = QdrantServer::start().await;
-        let per_filter = [1, 3, 1_000][dice.below(3)];
-        let store = store(&server, |config| {
-            (config.exact, config.guards_per_filter_max) = (true, per_filter);
-        });
-        let guards: Vec<String> = (0..12).map(|number| format!("doc:{number}")).collect();
-        let mut world = World::default();
-        let mut documents: Vec<Document> = (0..25)
-            .map(|number| {
-                let chunks: Vec<(String, [f32; 2])> = (0..=dice.below(8))
-                    // Few directions, so that scores are often equal.
-                    .map(|_| (guards[dice.below(12)].clone(), [1.0, f32::from(u8::try_from(dice.below(9)).unwrap())]))
-                    .collect();
-                let rows: Vec<(&str, &str, &[f32])> =
-                    chunks.iter().map(|(guard, vector)| (guard.as_str(), "words", vector.as_slice())).collect();
-                let mut document = document(&format!("d{number:02}"), &rows);
-                for chunk in &mut document.chunks {
-                    chunk.metadata.insert("part".to_owned(), Value::Int(i64::try_from(dice.below(3)).unwrap()));
+    for server in servers().await {
+        for seed in 0..12 {
+            let mut dice = Dice::new(seed);
+            let collection = format!("docs{seed}");
+            let per_filter = [1, 3, 1_000][dice.below(3)];
+            let store = store(&server.url, |config| {
+                (config.exact, config.guards_per_filter_max) = (true, per_filter);
+            });
+            let guards: Vec<String> = (0..12).map(|number| format!("doc:{number}")).collect();
+            let mut world = World::default();
+            let mut documents: Vec<Document> = (0..25)
+                .map(|number| {
+                    let chunks: Vec<(String, [f32; 2])> = (0..=dice.below(8))
+                        // Few directions, so that scores are often equal.
+                        .map(|_| {
+                            (guards[dice.below(12)].clone(), [1.0, f32::from(u8::try_from(dice.below(9)).unwrap())])
+                        })
+                        .collect();
+                    let rows: Vec<(&str, &str, &[f32])> =
+                        chunks.iter().map(|(guard, vector)| (guard.as_str(), "words", vector.as_slice())).collect();
+                    let mut document = document(&format!("d{number:02}"), &rows);
+                    for chunk in &mut document.chunks {
+                        chunk.metadata.insert("part".to_owned(), Value::Int(i64::try_from(dice.below(3)).unwrap()));
+                    }
+                    document
+                })
+                .collect();
+            dice.shuffle(&mut documents);
+            world.upsert(&documents);
+            store.upsert(&collection, documents).await.expect("taken in");
+            let table = store.guards(&collection).await.expect("a collection").expect("a table");
+            for case in 0..40 {
+                let visible: BTreeSet<&str> =
+                    guards.iter().map(String::as_str).filter(|_| dice.below(10) < 1 + case % 10).collect();
+                let names: Vec<&str> = visible.iter().copied().collect();
+                let part = Filter::OneOf { key: "part".to_owned(), values: vec![Value::Int(1)] };
+                let filter = [None, Some(part.clone()), Some(Filter::Not(Box::new(part)))][dice.below(3)].clone();
+                let search = Search {
+                    collection: collection.clone(),
+                    query: Query::Vector(vec![1.0, f32::from(u8::try_from(dice.below(9)).unwrap())]),
+                    filter,
+                    scope: scope(&table, &names),
+                    narrowing: None,
+                    min_score: [None, Some(0.9), Some(1.0)][dice.below(3)],
+                    per_document_max: NonZeroUsize::new(dice.below(4)),
+                    limit: 1 + dice.below(30),
+                };
+                let answer = store.search(&search).await.expect("a search").candidates;
+                println!("{}, seed {seed}, case {case}, {per_filter} guards in a filter", server.name);
+                if server.small.is_some() {
+                    world.check(&search, Some(&visible), &answer);
+                } else {
+                    world.check_about(&search, Some(&visible), &answer);
                 }
-                document
-            })
-            .collect();
-        dice.shuffle(&mut documents);
-        world.upsert(&documents);
-        store.upsert("docs", documents).await.expect("taken in");
-        let table = table(&store).await;
-        for case in 0..40 {
-            let visible: BTreeSet<&str> =
-                guards.iter().map(String::as_str).filter(|_| dice.below(10) < 1 + case % 10).collect();
-            let names: Vec<&str> = visible.iter().copied().collect();
-            let part = Filter::OneOf { key: "part".to_owned(), values: vec![Value::Int(1)] };
-            let filter = [None, Some(part.clone()), Some(Filter::Not(Box::new(part)))][dice.below(3)].clone();
-            let search = Search {
-                collection: "docs".to_owned(),
-                query: Query::Vector(vec![1.0, f32::from(u8::try_from(dice.below(9)).unwrap())]),
-                filter,
-                scope: scope(&table, &names),
-                narrowing: None,
-                min_score: [None, Some(0.9), Some(1.0)][dice.below(3)],
-                per_document_max: NonZeroUsize::new(dice.below(4)),
-                limit: 1 + dice.below(30),
-            };
-            let answer = store.search(&search).await.expect("a search");
-            println!("seed {seed}, case {case}, {per_filter} guards in a filter");
-            world.check(&search, Some(&visible), &answer);
+            }
         }
     }
 }
@@ -335,29 +461,31 @@ async fn searches_equal_brute_force() {
 /// A filter of the caller's can only shrink what is found, whatever it says about our own fields.
 #[tokio::test]
 async fn a_callers_filter_only_shrinks() {
-    let server = QdrantServer::start().await;
-    let store = store(&server, |config| config.exact = true);
-    store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
-    let table = table(&store).await;
-    let one_of =
-        |key: &str, value: &str| Filter::OneOf { key: key.to_owned(), values: vec![Value::Text(value.to_owned())] };
-    let not = |filter: Filter| Filter::Not(Box::new(filter));
-    for key in ["guard", "\".guard", "guard\"", "document_id", "metadata", "\\", ""] {
-        let filters = [
-            one_of(key, "doc:b"),
-            not(one_of(key, "doc:b")),
-            Filter::Any(vec![one_of(key, "doc:b"), not(one_of(key, "doc:a")), Filter::All(vec![])]),
-            Filter::Any(vec![]),
-        ];
-        for filter in filters {
-            for positions in [RoaringBitmap::new(), RoaringBitmap::from([0])] {
-                let all = Search {
-                    scope: Scope::Guards { table: table.clone(), positions },
-                    ..nearest(Scope::Everything, 10)
-                };
-                let without = ids(&store, &all).await;
-                let found = ids(&store, &Search { filter: Some(filter.clone()), ..all }).await;
-                assert!(found.iter().all(|id| without.contains(id)), "{filter:?}: {found:?}");
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |config| config.exact = true);
+        store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
+        let table = table(&store).await;
+        let one_of =
+            |key: &str, value: &str| Filter::OneOf { key: key.to_owned(), values: vec![Value::Text(value.to_owned())] };
+        let not = |filter: Filter| Filter::Not(Box::new(filter));
+        for key in ["guard", "\".guard", "guard\"", "document_id", "metadata", "\\", ""] {
+            let filters = [
+                one_of(key, "doc:b"),
+                not(one_of(key, "doc:b")),
+                Filter::Any(vec![one_of(key, "doc:b"), not(one_of(key, "doc:a")), Filter::All(vec![])]),
+                Filter::Any(vec![]),
+            ];
+            for filter in filters {
+                for positions in [RoaringBitmap::new(), RoaringBitmap::from([0])] {
+                    let all = Search {
+                        scope: Scope::Guards { table: table.clone(), positions },
+                        ..nearest(Scope::Everything, 10)
+                    };
+                    let without = ids(&store, &all).await;
+                    let found = ids(&store, &Search { filter: Some(filter.clone()), ..all }).await;
+                    assert!(found.iter().all(|id| without.contains(id)), "{filter:?}: {found:?}");
+                }
             }
         }
     }

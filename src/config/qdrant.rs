@@ -120,7 +120,7 @@ impl Default for QdrantConfig {
             timeout_ms: 5_000,
             vector_name: String::new(),
             exact: false,
-            scanned_chunks_max: 20_000,
+            scanned_chunks_max: 100_000,
             read_consistency: ReadConsistency::default(),
             overview_age_max_ms: 2_000,
             guards_max: 200_000,

@@ -19,6 +19,8 @@ pub struct Situation {
     pub visible: Option<usize>,
     /// The share of candidates that are permitted, as learned or as this request has found so far; above 0, at most 1.
     pub pass_rate: Option<f64>,
+    /// Chunks of the collection, where a search of everything goes through an index and one within a scope scans.
+    pub indexed_chunks: Option<u64>,
     /// Whether a search within a scope costs what is in the scope (the embedded engine); elsewhere every guard of it makes
     /// the filter longer.
     pub scope_is_cheap: bool,
@@ -75,6 +77,9 @@ const WIDENING_MAX: usize = 16;
 /// Where one guard more in a filter costs as much as so many candidates more in an unfiltered search. A guard is a hash
 /// look-up for each point that is compared; a candidate comes with its payload and a check.
 const GUARDS_PER_CANDIDATE: usize = 16;
+/// And so many chunks more in a scan. An index does not help there: a walk of Qdrant's graph under a list that holds a tenth of
+/// the chunks finds a tenth of the best.
+const CHUNKS_PER_CANDIDATE: usize = 32;
 
 /// Chooses a plan. Asked again after a round with the pass rate that it found, it may choose another one.
 ///
@@ -86,7 +91,10 @@ pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
     let share = estimate(situation);
     let unfiltered = candidates_for(top_k, share.unwrap_or(1.0));
     if let Some(visible) = visible {
-        let filter_pays = visible <= unfiltered.saturating_mul(GUARDS_PER_CANDIDATE) || unfiltered > candidates_max;
+        let in_scope = float_of(situation.indexed_chunks.unwrap_or_default()) * share.unwrap_or_default();
+        let is_short = visible <= unfiltered.saturating_mul(GUARDS_PER_CANDIDATE);
+        let is_small = in_scope <= float(unfiltered.saturating_mul(CHUNKS_PER_CANDIDATE));
+        let filter_pays = (is_short && is_small) || unfiltered > candidates_max;
         if needs_visible_set || situation.scope_is_cheap || filter_pays {
             // Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
             return Ok(Plan::VisibleSetSearch(widening(top_k)));
@@ -177,7 +185,11 @@ impl Found {
 }
 
 fn float(count: usize) -> f64 {
-    // Counts of chunks fit; what does not is as good as infinite.
+    u64::try_from(count).map_or(f64::INFINITY, float_of)
+}
+
+/// Counts of chunks fit; what does not is as good as infinite.
+fn float_of(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
 

@@ -21,7 +21,7 @@ use crate::identity::Principal;
 use crate::identity::details::{Action, AuthorizationDetails, OneOf, RequestFacts};
 use crate::relationship::Object;
 use crate::vector_store::{
-    CollectionInfo, Filter, GuardTable, Narrowing, Query, Scope, Search, VectorStore, VectorStoreError,
+    CollectionInfo, Filter, GuardTable, Narrowing, Query, Scope, Search, Searched, VectorStore, VectorStoreError,
 };
 
 /// Answers retrievals and re-checks.
@@ -157,14 +157,14 @@ impl Retriever {
             guards: table.as_ref().map(|table| count(&table.in_use)),
             visible: visible.as_ref().map(count),
             pass_rate: self.pass_rates.get(&rate),
-            ..self.situation(&request.query, info.scope_is_cheap)
+            ..self.situation(&request.query, &info)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
         let mut answer = Retrieval {
             chunks: Vec::new(),
             completion: Completion::Limited,
-            exact: info.exact,
+            exact: true,
             next_page_token: None,
             plan: PlanReport { estimate: plan::estimate(&situation), rounds: Vec::new() },
             stages,
@@ -184,7 +184,9 @@ impl Retriever {
                 is_scoped = true;
             }
             let searching = within(deadline, self.vector_store.search(&search));
-            let mut candidates = answer.stages.measure(Stage::Search, searching).await?;
+            let Searched { mut candidates, exact } = answer.stages.measure(Stage::Search, searching).await?;
+            // Each round finds again what those before it found.
+            answer.exact = exact;
             check_candidates(&candidates, search.limit)?;
             let exhausted = candidates.len() < search.limit;
             page::skip_earlier(before.as_ref(), &mut candidates);
@@ -288,17 +290,20 @@ impl Retriever {
     }
 
     /// What does not depend on the principal.
-    fn situation(&self, query: &Query, scope_is_cheap: bool) -> Situation {
+    fn situation(&self, query: &Query, info: &CollectionInfo) -> Situation {
         Situation {
             top_k: 0,
             needs_visible_set: needs_visible_set(query),
             guards: None,
             visible: None,
             pass_rate: None,
-            scope_is_cheap,
+            indexed_chunks: Some(info.chunks).filter(|_| !info.exact),
+            scope_is_cheap: info.scope_is_cheap,
             checks_are_local: self.authorizer.is_local(),
             guards_checked_max: self.config.guards_checked_max,
-            candidates_max: self.config.candidates_max,
+            candidates_max: info
+                .candidates_max
+                .map_or(self.config.candidates_max, |max| max.min(self.config.candidates_max)),
         }
     }
 

@@ -34,7 +34,7 @@ use self::search::Eligible;
 use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
-use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, VectorStore, VectorStoreError};
+use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document};
 use crate::relationship::Object;
 
@@ -110,9 +110,10 @@ impl VectorStore for ExactStore {
         self.blocking(move |engine, _| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
     }
 
-    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         let search = search.clone();
-        self.blocking(move |engine, caller| engine.search(&search, caller)).await
+        let candidates = self.blocking(move |engine, caller| engine.search(&search, caller)).await?;
+        Ok(Searched { candidates, exact: true })
     }
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
@@ -284,6 +285,7 @@ impl Index {
             text_queries: true,
             exact: true,
             scope_is_cheap: true,
+            candidates_max: None,
             chunks: self.numbers.len() as u64,
             documents: self.documents.len() as u64,
         }

@@ -14,7 +14,7 @@ use qdrant_client::qdrant::{self, ReadConsistencyType, read_consistency};
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
-use super::{CollectionInfo, DocumentStore, GuardTable, Search, VectorStore, VectorStoreError};
+use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::chunk::{Candidate, Chunk, Document};
 use crate::relationship::Object;
@@ -25,12 +25,14 @@ mod filter;
 mod guard_template;
 mod ingest;
 mod layout;
+mod names;
 mod overview;
 mod path;
 mod payload;
 mod read;
 mod search;
 
+use names::Names;
 use overview::Overviews;
 
 pub use attach::{Attach, Attached};
@@ -49,8 +51,8 @@ const OVERVIEW_AGE_MAX: Duration = Duration::from_secs(2);
 const GUARDS_MAX: usize = 200_000;
 /// Guards of one filter, unless configured otherwise.
 const GUARDS_PER_FILTER_MAX: usize = 10_000;
-/// A scope of at most so many chunks is scanned, unless configured otherwise: some milliseconds.
-const SCANNED_CHUNKS_MAX: u64 = 20_000;
+/// A scope of at most so many chunks is scanned, unless configured otherwise: some ten milliseconds.
+const SCANNED_CHUNKS_MAX: u64 = 100_000;
 
 /// Where Qdrant is and how to search it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,8 +67,8 @@ pub struct QdrantConfig {
     pub vector_name: Option<String>,
     /// Search by a full scan instead of the approximate index: exact, and slow on large collections.
     pub exact: bool,
-    /// Scan, whatever `exact` says, where a scope is known to hold at most so many chunks: the approximate index is at its
-    /// worst there, and a scan is quick.
+    /// Scan, whatever `exact` says, where a scope is known to hold at most so many chunks: there the approximate index is slow
+    /// as well, and loses most of what it should find.
     pub scanned_chunks_max: u64,
     /// How many replicas of a shard must agree on what is read; the server's own rule when unset.
     pub read_consistency: Option<ReadConsistency>,
@@ -98,6 +100,7 @@ pub struct QdrantStore {
     channel: BackendChannel,
     config: QdrantConfig,
     own: Layout,
+    names: Names,
     overviews: Overviews,
     /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
     writing: tokio::sync::Mutex<()>,
@@ -133,6 +136,7 @@ impl QdrantStore {
             channel: channel(&config.url, Credential::api_key(config.api_key.as_ref())?)?,
             config: config.clone(),
             own: Layout::default(),
+            names: Names::default(),
             overviews: Overviews::default(),
             writing: tokio::sync::Mutex::new(()),
         })
@@ -160,8 +164,17 @@ impl QdrantStore {
         Some(qdrant::ReadConsistency { value: Some(read_consistency::Value::Type(consistency.into())) })
     }
 
-    /// The answer to one call on a collection.
+    /// The answer to one call on a collection that is there under its own name.
     async fn call<T>(
+        &self,
+        collection: &str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, VectorStoreError> {
+        self.check_name(collection).await?;
+        self.answer(collection, call).await
+    }
+
+    async fn answer<T>(
         &self,
         collection: &str,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -212,7 +225,7 @@ impl VectorStore for QdrantStore {
 
     /// A scope of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
     /// at the end of an answer are in it is Qdrant's choice, unless the search is a scan and few are equal.
-    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await
     }
 

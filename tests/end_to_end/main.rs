@@ -4,7 +4,6 @@
 
 mod audit;
 mod commands;
-#[expect(dead_code, reason = "other tests use the rest of it")]
 #[path = "../support/dice.rs"]
 mod dice;
 mod documents;
@@ -17,8 +16,15 @@ mod openfga;
 mod oracle;
 mod pages;
 mod process;
+#[expect(dead_code, reason = "no server is shared with others here")]
+#[path = "../support/qdrant_process.rs"]
+mod qdrant_process;
+#[expect(dead_code, reason = "what was asked is not looked at here")]
 #[path = "../support/qdrant_server.rs"]
 mod qdrant_server;
+#[expect(dead_code, reason = "what was asked is not looked at here")]
+#[path = "../support/qdrant_servers.rs"]
+mod qdrant_servers;
 #[path = "../support/questions.rs"]
 mod questions;
 mod quiet_log;

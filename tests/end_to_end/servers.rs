@@ -1,5 +1,5 @@
 //! The four ways to run: each engine embedded or a server, with the same answers. `OpenFGA` is a real server; Qdrant's API
-//! is served from memory here, and by a real Qdrant in the port's suite where there is one.
+//! is served from memory, and by a real Qdrant where there is one.
 
 use std::path::Path;
 
@@ -8,11 +8,12 @@ use ragward::config::{AuthorizerKind, Config, VectorStoreKind};
 use ragward::ingest::Source;
 use ragward::proto::ingest::{Chunk, Document};
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest, Vector};
+use ragward::proto::retrieval::{Completion, Recall, RecheckRequest, RetrieveRequest, Vector};
 use tonic::Code;
 
+use crate::dice::Dice;
 use crate::openfga::OpenFga;
-use crate::qdrant_server::QdrantServer;
+use crate::qdrant_servers::{AnyQdrant, servers};
 use crate::running::{Running, config};
 
 const USERS: [&str; 8] =
@@ -83,11 +84,10 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
     told
 }
 
-/// Loads the handbook's model and tuples as a user does, with the command.
-fn load_model(directory: &Path, config: &Config) {
+/// Loads a model and tuples as a user does, with the command.
+fn load_model(store_file: &Path, directory: &Path, config: &Config) {
     let file = directory.join("ragward.toml");
     std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
-    let store_file = handbook().join("store.fga.yaml");
     let arguments = ["model", "load", store_file.to_str().unwrap(), "--config", file.to_str().unwrap()];
     let loaded = std::process::Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().unwrap();
     assert!(loaded.status.success(), "{loaded:?}");
@@ -97,45 +97,138 @@ fn load_model(directory: &Path, config: &Config) {
 async fn embedded_and_servers_give_the_same_answers() {
     let Some(openfga) = OpenFga::start().await else { return };
     let directory = tempfile::tempdir().unwrap();
-    let qdrant = QdrantServer::start().await;
+    let qdrants = servers().await;
     let (pages, points) = documents();
     let texts = ["parental leave next year", "how do I get my expenses back", "incident", "pay"];
     let texts = texts.map(|text| Query::Text(text.to_owned()));
     let vectors = [0, 1, 2, 3].map(|seed| Query::Vector(Vector { values: vector(1_000 + seed) }));
 
     let mut expected: Option<(Vec<String>, Vec<String>)> = None;
-    for (authorizer, vector_store) in [
-        (AuthorizerKind::Embedded, VectorStoreKind::Embedded),
-        (AuthorizerKind::Openfga, VectorStoreKind::Embedded),
-        (AuthorizerKind::Embedded, VectorStoreKind::Qdrant),
-        (AuthorizerKind::Openfga, VectorStoreKind::Qdrant),
-    ] {
-        let data = directory.path().join(format!("{authorizer:?}-{vector_store:?}"));
-        let mut config = config(&data);
-        config.authorizer.kind = authorizer;
-        config.authorizer.openfga.address = openfga.config("handbook").address;
-        config.authorizer.openfga.store_name = "handbook".to_owned();
-        config.vector_store.kind = vector_store;
-        config.vector_store.qdrant.url.clone_from(&qdrant.address);
-        config.vector_store.qdrant.exact = true;
-        load_model(directory.path(), &config);
-        let running = Running::start(&config).await;
-        running.upsert("points", points.clone()).await.unwrap();
-        let by_vector = answers(&running, "points", &vectors).await;
-        // Qdrant has no statistics of a visible set, so texts are for the embedded engine.
-        let by_text = if vector_store == VectorStoreKind::Embedded {
-            running.upsert("pages", pages.clone()).await.unwrap();
-            answers(&running, "pages", &texts).await
-        } else {
-            let refused =
-                running.client.retrieval().retrieve(request("user:anne", "points", texts[0].clone(), 1)).await;
-            assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
-            Vec::new()
-        };
-        let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
-        assert_eq!(&by_vector, vectors_expected, "{authorizer:?}, {vector_store:?}");
-        assert!(by_text.is_empty() || &by_text == texts_expected, "{authorizer:?}, {vector_store:?}");
+    for qdrant in [None].into_iter().chain(qdrants.iter().map(Some)) {
+        for authorizer in [AuthorizerKind::Embedded, AuthorizerKind::Openfga] {
+            let setup = format!("{authorizer:?}-{}", qdrant.map_or("embedded", |qdrant| qdrant.name));
+            let data = directory.path().join(&setup);
+            let mut config = configured(&data, authorizer, qdrant);
+            config.authorizer.openfga.address = openfga.config("handbook").address;
+            config.authorizer.openfga.store_name = "handbook".to_owned();
+            load_model(&handbook().join("store.fga.yaml"), directory.path(), &config);
+            let running = Running::start(&config).await;
+            running.upsert("points", points.clone()).await.unwrap();
+            let by_vector = answers(&running, "points", &vectors).await;
+            // Qdrant has no statistics of a visible set, so texts are for the embedded engine.
+            let by_text = if qdrant.is_none() {
+                running.upsert("pages", pages.clone()).await.unwrap();
+                answers(&running, "pages", &texts).await
+            } else {
+                let refused =
+                    running.client.retrieval().retrieve(request("user:anne", "points", texts[0].clone(), 1)).await;
+                assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+                Vec::new()
+            };
+            let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
+            assert_eq!(&by_vector, vectors_expected, "{setup}");
+            assert!(by_text.is_empty() || &by_text == texts_expected, "{setup}");
+        }
     }
+}
+
+/// A folder for each share of the documents that somebody sees, in thousandths; `user:900` sees those up to 90 %.
+const SHARES: [usize; 7] = [1, 10, 100, 400, 900, 990, 1_000];
+
+/// A thousand documents of one chunk each, in folders.
+fn shares() -> (String, Vec<Document>) {
+    let mut store = String::from(
+        "name: shares\nmodel: |\n  model\n    schema 1.1\n  type user\n  type folder\n    relations\n      define viewer: [user]\n  \
+         type document\n    relations\n      define parent: [folder]\n      define can_read: viewer from parent\ntuples:\n",
+    );
+    let mut tuple = |user: &str, relation: &str, object: &str| {
+        store.push_str(&format!("  - {{user: \"{user}\", relation: {relation}, object: \"{object}\"}}\n"));
+    };
+    for folder in SHARES {
+        for seen in SHARES.iter().filter(|seen| **seen >= folder) {
+            tuple(&format!("user:{seen}"), "viewer", &format!("folder:{folder}"));
+        }
+    }
+    let mut dice = Dice::new(1);
+    let mut numbers: Vec<usize> = (0..SHARES[SHARES.len() - 1]).collect();
+    dice.shuffle(&mut numbers);
+    let mut documents = Vec::with_capacity(numbers.len());
+    for (place, number) in numbers.into_iter().enumerate() {
+        let id = format!("document:{number}");
+        let folder = SHARES.into_iter().find(|share| place < *share).unwrap();
+        tuple(&format!("folder:{folder}"), "parent", &id);
+        let values: Vec<f32> = (0..DIMENSION).map(|_| dice.below(2_001) as f32 / 1_000.0 - 1.0).collect();
+        let chunk = Chunk { id: id.clone(), guard: id.clone(), vector: values, ..Chunk::default() };
+        documents.push(Document { id, chunks: vec![chunk], ..Document::default() });
+    }
+    (store, documents)
+}
+
+/// The `top_k` nearest of the first documents, the folders of whom one sees.
+fn nearest(documents: &[Document], visible: usize, query: &[f32], top_k: usize) -> Vec<String> {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
+    let cosine = |vector: &[f32]| dot(query, vector) / dot(vector, vector).sqrt();
+    let mut scored: Vec<(f64, &str)> = documents[..visible]
+        .iter()
+        .map(|document| (cosine(&document.chunks[0].vector), document.id.as_str()))
+        .collect();
+    scored.sort_by(|(x, _), (y, _)| y.total_cmp(x));
+    scored.into_iter().take(top_k).map(|(_, id)| id.to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_every_share_the_answer_is_that_of_the_private_corpus() {
+    let openfga = OpenFga::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (store, documents) = shares();
+    let store_file = directory.path().join("shares.fga.yaml");
+    std::fs::write(&store_file, store).unwrap();
+    for qdrant in servers().await {
+        for authorizer in [AuthorizerKind::Embedded, AuthorizerKind::Openfga] {
+            let setup = format!("{authorizer:?}-{}", qdrant.name);
+            let mut config = configured(&directory.path().join(&setup), authorizer, Some(&qdrant));
+            match (&openfga, authorizer) {
+                (None, AuthorizerKind::Openfga) => continue,
+                (Some(openfga), _) => config.authorizer.openfga.address = openfga.config("").address,
+                (None, AuthorizerKind::Embedded) => {}
+            }
+            config.authorizer.openfga.store_name = setup.clone();
+            load_model(&store_file, directory.path(), &config);
+            let running = Running::start(&config).await;
+            running.upsert("shares", documents.clone()).await.unwrap();
+            for (seed, share) in (1..).zip(SHARES) {
+                let query = vector(seed);
+                for top_k in [1, 10, 100] {
+                    let asked = request(
+                        &format!("user:{share}"),
+                        "shares",
+                        Query::Vector(Vector { values: query.clone() }),
+                        top_k,
+                    );
+                    let answer = running.client.retrieval().retrieve(asked).await.unwrap().into_inner();
+                    let ids: Vec<String> = answer.chunks.iter().map(|chunk| chunk.id.clone()).collect();
+                    assert_eq!(ids, nearest(&documents, share, &query, top_k as usize), "{setup}, {share}, {top_k}");
+                    assert_eq!(answer.recall(), Recall::Exact, "{setup}, {share}, {top_k}");
+                    let completion =
+                        if ids.len() == top_k as usize { Completion::Complete } else { Completion::Exhausted };
+                    assert_eq!(answer.completion(), completion, "{setup}, {share}, {top_k}");
+                }
+            }
+            running.stop().await.unwrap();
+        }
+    }
+}
+
+/// The defaults with these engines; Qdrant scans.
+fn configured(data: &Path, authorizer: AuthorizerKind, qdrant: Option<&AnyQdrant>) -> Config {
+    let mut config = config(data);
+    config.authorizer.kind = authorizer;
+    if let Some(qdrant) = qdrant {
+        config.vector_store.kind = VectorStoreKind::Qdrant;
+        config.vector_store.qdrant.url.clone_from(&qdrant.url);
+        config.vector_store.qdrant.exact = true;
+    }
+    config
 }
 
 #[tokio::test]

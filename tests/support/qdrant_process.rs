@@ -27,11 +27,16 @@ impl Qdrant {
         if let Some(url) = variable("QDRANT_URL") {
             return Some(Self { url, _process: None });
         }
+        Self::start_own().await
+    }
+
+    /// Starts a server for one test alone; `None`, with a word about it, when its program is not on this machine.
+    pub(crate) async fn start_own() -> Option<Self> {
         let path = variable("PATH").unwrap_or_default();
         let on_path =
             || std::env::split_paths(&path).map(|directory| directory.join("qdrant")).find(|file| file.is_file());
         let Some(binary) = variable("QDRANT_BIN").map(PathBuf::from).or_else(on_path) else {
-            eprintln!("skipped: no QDRANT_URL, no QDRANT_BIN and no `qdrant` on the PATH");
+            eprintln!("no real Qdrant: skipped there (no QDRANT_BIN and no `qdrant` on the PATH)");
             return None;
         };
         Some(Self::start(binary).await)

@@ -2,7 +2,7 @@
 //! as not implemented. With it the wire adapter is tested where there is no Qdrant.
 //!
 //! It takes any point and evaluates filters on payloads as Qdrant's documentation says. What it does not share with Qdrant:
-//! searches are always exact, equal scores come in order of the point ids, and nothing is kept on disk.
+//! searches are always exact, and nothing is kept on disk.
 
 #[path = "qdrant_server/collections.rs"]
 mod collections;
@@ -12,13 +12,15 @@ mod filter;
 mod path;
 #[path = "qdrant_server/points.rs"]
 mod points;
+#[path = "qdrant_server/strict_mode.rs"]
+mod strict_mode;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use qdrant_client::qdrant::collections_server::CollectionsServer;
 use qdrant_client::qdrant::points_server::PointsServer;
-use qdrant_client::qdrant::{FieldType, PointId, PointStruct, QueryPoints, Value, point_id::PointIdOptions};
+use qdrant_client::qdrant::{FieldType, PointId, QueryPoints, StrictModeConfig, Value, point_id::PointIdOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -39,6 +41,8 @@ pub(crate) struct QdrantServer {
 #[derive(Clone, Default)]
 struct Engine {
     collections: Arc<RwLock<BTreeMap<String, Collection>>>,
+    /// The collections that they stand for, as in Qdrant wherever a collection is named.
+    aliases: Arc<RwLock<BTreeMap<String, String>>>,
     facets: Arc<Mutex<Vec<String>>>,
     queries: Arc<Mutex<Vec<QueryPoints>>>,
 }
@@ -49,6 +53,7 @@ struct Collection {
     /// `None`: the unnamed vector.
     vector_name: Option<String>,
     indexes: BTreeMap<String, FieldType>,
+    strict_mode: Option<StrictModeConfig>,
     points: BTreeMap<Id, Point>,
 }
 
@@ -65,7 +70,6 @@ struct Point {
     vector: Vec<f32>,
 }
 
-#[expect(dead_code, reason = "not every test that starts the server looks into it")]
 impl QdrantServer {
     /// Serves on a free port of loopback.
     pub(crate) async fn start() -> Self {
@@ -79,29 +83,6 @@ impl QdrantServer {
             .serve_with_incoming(TcpListenerStream::new(listener));
         let task = tokio::spawn(async move { serving.await.expect("a server") });
         Self { address, engine, task }
-    }
-
-    /// Makes a collection as another program would: without indexes.
-    pub(crate) fn make(&self, name: &str, dimension: u64) {
-        assert!(self.engine.add(name.to_owned(), Collection { dimension, ..Collection::default() }), "a new name");
-    }
-
-    /// Puts points in as another program would, whatever their payload is.
-    pub(crate) fn put(&self, collection: &str, points: Vec<PointStruct>) {
-        self.engine.change(collection, |known| known.put(points)).expect("a collection").expect("points");
-    }
-
-    /// The payloads by point id, in text form.
-    pub(crate) fn payloads(&self, collection: &str) -> BTreeMap<String, HashMap<String, Value>> {
-        let all = |known: &mut Collection| {
-            known.points.iter().map(|(id, point)| (id.to_string(), point.payload.clone())).collect()
-        };
-        self.engine.change(collection, all).expect("a collection")
-    }
-
-    /// The indexes of a collection.
-    pub(crate) fn indexes(&self, collection: &str) -> Vec<String> {
-        self.engine.change(collection, |known| known.indexes.keys().cloned().collect()).expect("a collection")
     }
 
     /// How often the values of a field were counted.
@@ -133,14 +114,19 @@ impl Engine {
         free
     }
 
+    fn resolved(&self, name: &str) -> String {
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        aliases.get(name).map_or(name, String::as_str).to_owned()
+    }
+
     fn read<T>(&self, name: &str, read: impl FnOnce(&Collection) -> Result<T, Status>) -> Result<T, Status> {
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
-        read(collections.get(name).ok_or_else(|| unknown(name))?)
+        read(collections.get(&self.resolved(name)).ok_or_else(|| unknown(name))?)
     }
 
     fn change<T>(&self, name: &str, change: impl FnOnce(&mut Collection) -> T) -> Result<T, Status> {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
-        collections.get_mut(name).map(change).ok_or_else(|| unknown(name))
+        collections.get_mut(&self.resolved(name)).map(change).ok_or_else(|| unknown(name))
     }
 }
 

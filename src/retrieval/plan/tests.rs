@@ -6,6 +6,7 @@ const REMOTE_VECTOR: Situation = Situation {
     guards: Some(617),
     visible: None,
     pass_rate: None,
+    indexed_chunks: Some(6_170),
     scope_is_cheap: false,
     checks_are_local: false,
     guards_checked_max: 1_000,
@@ -19,7 +20,14 @@ fn a_plan_follows_the_situation() {
     let local = Situation { checks_are_local: true, ..remote };
     let known = |visible| Situation { visible: Some(visible), ..remote };
     let many = Situation { guards: Some(1_001), ..remote };
-    let rows: [(Situation, Result<&str, NoPlan>); 16] = [
+    // Of 100,000 chunks, ten to a guard.
+    let share = |visible| Situation {
+        guards: Some(10_000),
+        indexed_chunks: Some(100_000),
+        candidates_max: 10_000,
+        ..known(visible)
+    };
+    let rows: [(Situation, Result<&str, NoPlan>); 24] = [
         (remote, Ok("search_then_check")),
         (text, Ok("list_then_search")),
         (local, Ok("list_then_search")),
@@ -33,6 +41,18 @@ fn a_plan_follows_the_situation() {
         // Nearly all is visible: a filter of 600 guards costs more than four candidates in vain.
         (known(600), Ok("search_then_check")),
         (Situation { scope_is_cheap: true, ..known(600) }, Ok("visible_set_search")),
+        // A scan of what is visible costs less than many candidates in vain, up to some share.
+        (share(1), Ok("visible_set_search")),
+        (share(500), Ok("visible_set_search")),
+        (share(1_000), Ok("search_then_check")),
+        (share(4_000), Ok("search_then_check")),
+        (share(9_900), Ok("search_then_check")),
+        // Where everything would be scanned as well, what is visible is less.
+        (Situation { indexed_chunks: None, ..share(1_000) }, Ok("visible_set_search")),
+        // More candidates than one search may have.
+        (Situation { candidates_max: 100, ..share(1_000) }, Ok("visible_set_search")),
+        // What was found weighs more than the share of guards.
+        (Situation { pass_rate: Some(0.02), ..share(1_000) }, Ok("visible_set_search")),
         // One in a hundred passes: more candidates than one search may have, or than there are guards.
         (Situation { pass_rate: Some(0.01), ..remote }, Ok("list_then_search")),
         (Situation { pass_rate: Some(0.01), guards: None, ..remote }, Ok("search_then_check")),

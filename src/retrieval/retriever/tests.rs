@@ -152,6 +152,7 @@ impl VectorStore for Shelf {
             text_queries: true,
             exact: true,
             scope_is_cheap: true,
+            candidates_max: None,
             chunks: 0,
             documents: 0,
         })
@@ -164,7 +165,7 @@ impl VectorStore for Shelf {
         Ok(Some(GuardTable::new(guards)).filter(|_| self.fault != Fault::NoTable))
     }
 
-    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         match self.fault {
             Fault::SearchHangs => std::future::pending().await,
             Fault::SearchFails => return Err(VectorStoreError::Unavailable("refused".to_owned())),
@@ -200,7 +201,7 @@ impl VectorStore for Shelf {
             (Fault::ChunkGoes, Some(_)) => chunks.retain(|chunk| chunk.id != "0000"),
             _ => {}
         }
-        Ok(found)
+        Ok(Searched { candidates: found, exact: true })
     }
 
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {

@@ -7,6 +7,7 @@ use super::index::ChunkNumber;
 use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
 use super::vectors::Probe;
+pub(super) use crate::vector_store::direction::normalized;
 
 /// Vectors whose memory is asked for together: enough to keep it busy, few enough to stay in the first cache.
 const FETCHED: usize = 32;
@@ -42,12 +43,4 @@ pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selectio
         TopK::merge,
     );
     best.into_hits()
-}
-
-/// The vector's direction: the same vector with length 1.
-#[expect(clippy::cast_possible_truncation, reason = "vectors are stored as f32")]
-pub(super) fn normalized(vector: &[f32]) -> Vec<f32> {
-    // In f64 the squares of the largest and of the smallest f32 are still finite and not zero.
-    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
 }

@@ -16,7 +16,7 @@ use qdrant_client::qdrant::{
 };
 
 use super::QdrantStore;
-use super::collection::has_keyword_index;
+use super::collection::{Limits, has_keyword_index};
 use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
 use crate::relationship::Object;
@@ -118,7 +118,8 @@ impl QdrantStore {
             }
             attached.indexes.push(field);
         }
-        self.attach_points(collection, attach, &mut attached, |attached| {
+        let page = u32::try_from(Limits::of(&info).ids_max()).map_or(PAGE, |max| max.min(PAGE));
+        self.attach_points(collection, attach, &mut attached, page, |attached| {
             progress(attached, info.points_count.unwrap_or_default());
         })
         .await?;
@@ -131,12 +132,13 @@ impl QdrantStore {
         collection: &str,
         attach: &Attach,
         attached: &mut Attached,
+        page: u32,
         progress: impl Fn(&Attached),
     ) -> Result<(), VectorStoreError> {
         let layout = self.layout(collection);
         let (mut offset, mut reached) = (None, None);
         loop {
-            let (points, next) = self.scroll(collection, attach, offset).await?;
+            let (points, next) = self.scroll(collection, attach, offset, page).await?;
             let mut by_source: BTreeMap<(Object, Source), Vec<PointId>> = BTreeMap::new();
             for point in points {
                 let place = place(point.id.as_ref());
@@ -166,13 +168,14 @@ impl QdrantStore {
         collection: &str,
         attach: &Attach,
         offset: Option<PointId>,
+        page: u32,
     ) -> Result<(Vec<RetrievedPoint>, Option<PointId>), VectorStoreError> {
         let template = attach.template.as_ref().map(|template| template.path().key());
         let fields = template.into_iter().chain([self.layout(collection).guard.key()]).collect();
         let request = ScrollPoints {
             collection_name: collection.to_owned(),
             offset,
-            limit: Some(PAGE),
+            limit: Some(page),
             with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
             with_vectors: Some(false.into()),
             read_consistency: self.read_consistency(),
@@ -181,7 +184,7 @@ impl QdrantStore {
         let mut points = self.points();
         let answer = self.call(collection, points.scroll(request)).await?;
         let empty_page = answer.result.is_empty() && answer.next_page_offset.is_some();
-        if empty_page || answer.result.len() > usize::try_from(PAGE).unwrap_or(usize::MAX) {
+        if empty_page || answer.result.len() > usize::try_from(page).unwrap_or(usize::MAX) {
             return Err(VectorStoreError::BadAnswer(format!("a page of {} points", answer.result.len())));
         }
         Ok((answer.result, answer.next_page_offset))

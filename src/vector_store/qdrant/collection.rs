@@ -7,6 +7,7 @@ use qdrant_client::qdrant::{
 };
 
 use super::payload::{DOCUMENT_ID, GUARD, POSITION};
+use super::read::IDS_PER_CALL_MAX;
 use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
 
@@ -14,17 +15,62 @@ use crate::vector_store::VectorStoreError;
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
-impl QdrantStore {
-    /// How many documents a collection has; one whose chunks have no positions is not counted.
-    pub(super) async fn count_documents(&self, name: &str) -> Result<u64, VectorStoreError> {
-        self.count_points(name, Some(Filter::must([filter::first_of_document()]))).await
+/// What a collection takes at most, by the strict mode that its server holds it to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Points or values of one answer.
+    pub(super) answer_max: usize,
+    /// Values of one condition.
+    pub(super) values_max: usize,
+    /// Whether a search may be a scan, and a count exact.
+    pub(super) scans: bool,
+}
+
+impl Limits {
+    pub(super) const NONE: Self = Self { answer_max: usize::MAX, values_max: usize::MAX, scans: true };
+
+    pub(super) fn of(info: &QdrantCollectionInfo) -> Self {
+        let strict = info.config.as_ref().and_then(|config| config.strict_mode_config.as_ref());
+        let Some(strict) = strict.filter(|strict| strict.enabled()) else { return Self::NONE };
+        let max = |max: u64| usize::try_from(max).unwrap_or(usize::MAX).max(1);
+        Self {
+            answer_max: strict.max_query_limit.map_or(usize::MAX, |limit| max(limit.into())),
+            values_max: strict.condition_max_size.map_or(usize::MAX, max),
+            scans: strict.search_allow_exact.unwrap_or(true),
+        }
     }
 
-    pub(super) async fn count_points(&self, name: &str, filter: Option<Filter>) -> Result<u64, VectorStoreError> {
+    /// Ids that one condition names and one answer tells of.
+    pub(super) fn ids_max(&self) -> usize {
+        IDS_PER_CALL_MAX.min(self.answer_max).min(self.values_max)
+    }
+}
+
+impl QdrantStore {
+    /// Those of the last overview. Before the first one a request may be refused that would have been made smaller.
+    pub(super) fn limits(&self, name: &str) -> Limits {
+        self.overviews.last_known(name).map_or(Limits::NONE, |overview| overview.limits)
+    }
+
+    /// How many documents a collection has, about where exact counts are not taken. The points of other programs have no
+    /// positions to count them by.
+    pub(super) async fn count_documents(&self, name: &str, limits: Limits) -> Result<u64, VectorStoreError> {
+        if !self.layout(name).is_own() {
+            return Ok(0);
+        }
+        self.count_points(name, Some(Filter::must([filter::first_of_document()])), limits.scans).await
+    }
+
+    pub(super) async fn count_points(
+        &self,
+        name: &str,
+        filter: Option<Filter>,
+        exact: bool,
+    ) -> Result<u64, VectorStoreError> {
         let request = CountPoints {
             collection_name: name.to_owned(),
             filter,
-            exact: Some(true),
+            exact: Some(exact),
             read_consistency: self.read_consistency(),
             ..CountPoints::default()
         };
@@ -83,7 +129,8 @@ impl QdrantStore {
         };
         let request = CreateCollectionBuilder::new(name).vectors_config(VectorsConfig { config: Some(config) });
         let mut collections = self.collections();
-        let created = self.call(name, collections.create(request.build())).await;
+        // It is not there yet, so its name cannot be checked; Qdrant takes none that is an alias.
+        let created = self.answer(name, collections.create(request.build())).await;
         match (created, self.info(name).await) {
             // Somebody else made it at the same time.
             (Ok(_) | Err(_), Ok(_)) => Ok(()),

@@ -22,7 +22,6 @@ use qdrant_client::qdrant::{
 
 use super::layout::Layout;
 use super::payload::{CHUNK_ID, DOCUMENT_ID, point_id, string, to_point};
-use super::read::IDS_PER_CALL_MAX;
 use super::{QdrantStore, filter};
 use crate::chunk::Document;
 use crate::vector_store::{VectorStoreError, validation};
@@ -76,7 +75,8 @@ impl QdrantStore {
         let _alone = self.writing.lock().await;
         let there: Vec<String> =
             self.count_chunks(collection, &document_ids).await?.into_iter().map(|(id, _)| id).collect();
-        for part in there.chunks(IDS_PER_CALL_MAX) {
+        let ids_max = self.limits(collection).ids_max();
+        for part in there.chunks(ids_max) {
             let points = Filter::must([filter::document_in(&Layout::default(), part.to_vec())]);
             self.update(collection, vec![delete(points)]).await?;
         }

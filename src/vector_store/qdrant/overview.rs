@@ -1,7 +1,8 @@
 //! What a collection holds: its size and its distinct guards, asked for once and shared for a short time.
 //!
 //! A plan needs both for every request, and Qdrant goes through an index to count them. An overview that is a little old
-//! hides what others have written since, and shows nothing that is not checked.
+//! hides what others have written since, and shows nothing that is not checked. How many chunks a guard has is only
+//! estimated: while Qdrant moves a point it may count twice.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,7 @@ use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout};
 use tonic::Code;
 
-use super::collection::has_keyword_index;
+use super::collection::{Limits, has_keyword_index};
 use super::{QdrantStore, failed};
 use crate::relationship::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, VectorStoreError};
@@ -31,6 +32,7 @@ const UNUSED_GUARDS_MAX: usize = 1_000;
 #[derive(Debug)]
 pub(super) struct Overview {
     pub(super) info: CollectionInfo,
+    pub(super) limits: Limits,
     /// `None`: not known.
     pub(super) table: Option<GuardTable>,
     /// By position in the table.
@@ -48,7 +50,7 @@ pub(super) struct Overviews {
 #[derive(Debug, Default)]
 struct Entry {
     known: RwLock<Option<Known>>,
-    /// Held by whoever asks; the others wait for what it learns.
+    /// Held by whoever asks.
     asking: tokio::sync::Mutex<()>,
     /// Calls of this process that changed the collection.
     changes: AtomicU64,
@@ -99,9 +101,10 @@ impl Entry {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn fresh(&self) -> Option<Arc<Overview>> {
+    /// What is known, if it is no older than it may be by more than this.
+    fn fresh(&self, grace: Duration) -> Option<Arc<Overview>> {
         let known = self.last_known()?;
-        let is_fresh = known.changes == self.changes.load(Ordering::SeqCst) && Instant::now() < known.until;
+        let is_fresh = known.changes == self.changes.load(Ordering::SeqCst) && Instant::now() < known.until + grace;
         is_fresh.then_some(known.overview)
     }
 }
@@ -110,12 +113,17 @@ impl QdrantStore {
     /// The overview of a collection, fresh as [`super::QdrantConfig::overview_age_max`] says.
     pub(super) async fn overview(&self, collection: &str) -> Result<Arc<Overview>, VectorStoreError> {
         let entry = self.overviews.entry(collection);
-        if let Some(overview) = entry.fresh() {
+        if let Some(overview) = entry.fresh(Duration::ZERO) {
             return Ok(overview);
         }
-        let _asking = entry.asking.lock().await;
+        // While one request asks, the others go on with what was known, unless this process has written since.
+        let _asking = match (entry.asking.try_lock(), entry.fresh(self.config.timeout)) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(overview)) => return Ok(overview),
+            (Err(_), None) => entry.asking.lock().await,
+        };
         // Somebody else may have asked meanwhile.
-        if let Some(overview) = entry.fresh() {
+        if let Some(overview) = entry.fresh(Duration::ZERO) {
             return Ok(overview);
         }
         // Both are read before Qdrant is asked: a change that comes after may not be in its answer.
@@ -139,11 +147,13 @@ impl QdrantStore {
     }
 
     async fn ask(&self, collection: &str, before: Option<&Overview>) -> Result<Overview, VectorStoreError> {
-        let (info, documents) = futures::try_join!(self.info(collection), self.count_documents(collection))?;
+        let info = self.info(collection).await?;
+        let limits = Limits::of(&info);
+        let documents = self.count_documents(collection, limits).await?;
         let ask_after = before.and_then(|before| before.ask_after).filter(|moment| Instant::now() < *moment);
         let listed = match ask_after {
             Some(moment) => Listed::NotUntil(moment),
-            None => self.list_guards(collection, &info).await?,
+            None => self.list_guards(collection, &info, limits).await?,
         };
         let (counted, ask_after) = match listed {
             Listed::Guards(counted) => (Some(counted), None),
@@ -162,22 +172,31 @@ impl QdrantStore {
             text_queries: false,
             exact: self.config.exact,
             scope_is_cheap: false,
+            candidates_max: Some(limits.answer_max).filter(|max| *max < usize::MAX),
             chunks: info.points_count.unwrap_or_default(),
             documents,
         };
-        Ok(Overview { info, table, chunks_of_guards, ask_after })
+        Ok(Overview { info, limits, table, chunks_of_guards, ask_after })
     }
 
     /// INVARIANT (cut is not known): a list of guards that may lack some is no list.
-    async fn list_guards(&self, collection: &str, info: &QdrantCollectionInfo) -> Result<Listed, VectorStoreError> {
+    async fn list_guards(
+        &self,
+        collection: &str,
+        info: &QdrantCollectionInfo,
+        limits: Limits,
+    ) -> Result<Listed, VectorStoreError> {
         let field = self.layout(collection).guard.key();
         if !has_keyword_index(info, &field) {
             tracing::warn!(collection, field, "no keyword index on the guard; `ragward attach` makes one");
             return Ok(Listed::Unknown);
         }
-        let guards_max = self.config.guards_max;
+        let guards_max = self.config.guards_max.min(limits.answer_max.saturating_sub(1));
         let asked = guards_max.saturating_add(1);
-        let request = self.facet_request(collection, &field, None, u64::try_from(asked).unwrap_or(u64::MAX));
+        // Not exact in its counts alone: all values come, unless they are cut off at the limit. An exact facet is a search for
+        // each value, which takes seconds for some thousands.
+        let limit = u64::try_from(asked).unwrap_or(u64::MAX);
+        let request = self.facet_request(collection, &field, None, limit, false);
         let mut points = self.points();
         let later = Listed::NotUntil(Instant::now() + UNLISTED_FOR);
         let hits = match timeout(self.config.timeout, points.facet(request)).await {
@@ -320,10 +339,12 @@ mod tests {
             text_queries: false,
             exact: false,
             scope_is_cheap: false,
+            candidates_max: None,
             chunks: 0,
             documents: 0,
         };
-        let overview = Overview { info, table: Some(own.clone()), chunks_of_guards, ask_after: None };
+        let overview =
+            Overview { info, limits: Limits::NONE, table: Some(own.clone()), chunks_of_guards, ask_after: None };
         assert_eq!(overview.chunks_of(&own, &RoaringBitmap::from([0, 2, 9])), Some(50));
         let (other, _) = table(None, [(0, 10), (1, 20), (2, 40)]);
         assert_eq!(overview.chunks_of(&other, &RoaringBitmap::from([0])), None);

@@ -130,6 +130,7 @@ fn quote(name: &str) -> Option<String> {
 }
 
 fn quoted_if_needed(name: &str) -> Cow<'_, str> {
-    let is_plain = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    // Quoted where Qdrant quotes it, since indexes are looked up by what it calls them.
+    let is_plain = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
     if is_plain { Cow::Borrowed(name) } else { Cow::Owned(format!("\"{name}\"")) }
 }

@@ -8,6 +8,7 @@ use ring::digest::{SHA256, digest};
 
 use super::layout::Fields;
 use crate::chunk::{Chunk, Value};
+use crate::vector_store::direction::normalized;
 
 pub(super) const CHUNK_ID: &str = "chunk_id";
 pub(super) const DOCUMENT_ID: &str = "document_id";
@@ -57,9 +58,11 @@ pub(super) fn to_point(title: &str, position: usize, chunk: Chunk, vector_name: 
         (METADATA.to_owned(), Payload { kind: Some(Kind::StructValue(Struct { fields: metadata })) }),
         (CHUNK_ID.to_owned(), text(chunk.id.clone())),
     ]);
+    // Qdrant takes a vector that is shorter than about 0.0003 as it is, and one whose square is no f32 for nothing.
+    let direction = normalized(&chunk.vector);
     let vectors = match vector_name {
-        Some(name) => Vectors::from(HashMap::from([(name.to_owned(), chunk.vector)])),
-        None => Vectors::from(chunk.vector),
+        Some(name) => Vectors::from(HashMap::from([(name.to_owned(), direction)])),
+        None => Vectors::from(direction),
     };
     PointStruct { id: Some(point_of(&chunk.id)), payload, vectors: Some(vectors) }
 }

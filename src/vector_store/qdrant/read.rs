@@ -15,8 +15,10 @@ use crate::vector_store::VectorStoreError;
 
 /// Ids in one call.
 pub(super) const IDS_PER_CALL_MAX: usize = 1_000;
+/// Chunks of one call whose texts are read: the answer must fit a message.
+const TEXTS_PER_CALL_MAX: usize = 500;
 /// Most guards of the documents of one call.
-const GUARDS_MAX: u64 = 10_000;
+const GUARDS_MAX: usize = 10_000;
 
 impl QdrantStore {
     pub(super) async fn read_candidates(
@@ -64,7 +66,9 @@ impl QdrantStore {
         if points_of.is_empty() && !chunk_ids.is_empty() {
             self.expected_dimension(collection).await?;
         }
-        for part in points_of.chunks(IDS_PER_CALL_MAX) {
+        let per_call =
+            if matches!(payload, SelectorOptions::Enable(true)) { TEXTS_PER_CALL_MAX } else { IDS_PER_CALL_MAX };
+        for part in points_of.chunks(per_call) {
             let mut asked: HashMap<String, &str> =
                 part.iter().filter_map(|(id, point)| Some((id_text(Some(point))?, *id))).collect();
             let request = GetPoints {
@@ -93,8 +97,9 @@ impl QdrantStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         let layout = self.layout(collection);
+        let ids_max = self.limits(collection).ids_max();
         let mut counts: HashMap<String, u32> = HashMap::new();
-        for part in document_ids.chunks(IDS_PER_CALL_MAX) {
+        for part in document_ids.chunks(ids_max) {
             let limit = u64::try_from(part.len()).unwrap_or(u64::MAX);
             for hit in self.facet(collection, &layout.document_id.key(), Some(documents(layout, part)), limit).await? {
                 let Some(Variant::StringValue(id)) = hit.value.and_then(|value| value.variant) else {
@@ -118,13 +123,16 @@ impl QdrantStore {
         document_ids: &[String],
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         let layout = self.layout(collection);
+        let limits = self.limits(collection);
+        let guards_max = GUARDS_MAX.min(limits.answer_max);
         let mut guards = BTreeSet::new();
-        for part in document_ids.chunks(IDS_PER_CALL_MAX) {
+        for part in document_ids.chunks(limits.ids_max()) {
             let filter = Some(documents(layout, part));
-            let points = self.count_points(collection, filter.clone()).await?;
-            let hits = self.facet(collection, &layout.guard.key(), filter, GUARDS_MAX).await?;
+            let points = self.count_points(collection, filter.clone(), true).await?;
+            let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
+            let hits = self.facet(collection, &layout.guard.key(), filter, limit).await?;
             // There may be more, and one that is left out is one that nobody checks.
-            if hits.len() as u64 >= GUARDS_MAX {
+            if hits.len() >= guards_max {
                 return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
             }
             let mut guarded = 0_u64;
@@ -151,18 +159,25 @@ impl QdrantStore {
         filter: Option<Filter>,
         limit: u64,
     ) -> Result<Vec<FacetHit>, VectorStoreError> {
-        let request = self.facet_request(collection, key, filter, limit);
+        let request = self.facet_request(collection, key, filter, limit, true);
         let mut points = self.points();
         Ok(self.call(collection, points.facet(request)).await?.hits)
     }
 
-    pub(super) fn facet_request(&self, collection: &str, key: &str, filter: Option<Filter>, limit: u64) -> FacetCounts {
+    pub(super) fn facet_request(
+        &self,
+        collection: &str,
+        key: &str,
+        filter: Option<Filter>,
+        limit: u64,
+        exact: bool,
+    ) -> FacetCounts {
         FacetCounts {
             collection_name: collection.to_owned(),
             key: key.to_owned(),
             filter,
             limit: Some(limit),
-            exact: Some(true),
+            exact: Some(exact),
             read_consistency: self.read_consistency(),
             ..FacetCounts::default()
         }

@@ -11,11 +11,13 @@ use qdrant_client::qdrant::{
 };
 
 use super::QdrantStore;
+use super::collection::Limits;
 use super::filter::{self, Clause};
 use super::layout::Layout;
 use crate::chunk::Candidate;
 use crate::relationship::Object;
-use crate::vector_store::{GuardTable, Query, Scope, Search, VectorStoreError, validation};
+use crate::vector_store::direction::normalized;
+use crate::vector_store::{GuardTable, Query, Scope, Search, Searched, VectorStoreError, validation};
 
 /// The names of one filter together: they may be long, and a gRPC server takes 4 MiB in one message unless configured
 /// otherwise.
@@ -39,6 +41,7 @@ struct Nearest<'a> {
     exact: bool,
     per_document_max: Option<NonZeroUsize>,
     layout: &'a Layout,
+    limits: Limits,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +49,11 @@ struct Hit {
     candidate: Candidate,
     /// Known where chunks are counted by document.
     document_id: Option<String>,
+}
+
+/// Of nothing there is nothing better.
+fn nothing() -> Searched {
+    Searched { candidates: Vec::new(), exact: true }
 }
 
 /// What one call found.
@@ -59,11 +67,19 @@ struct Found {
     exhausted: bool,
 }
 
+/// The best of one scope.
+#[derive(Debug)]
+struct Part {
+    hits: Vec<Hit>,
+    /// Whether all of it comes from scans.
+    exact: bool,
+}
+
 impl QdrantStore {
-    pub(super) async fn find_nearest(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    pub(super) async fn find_nearest(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         validation::check_query(&search.query)?;
         let vector = match &search.query {
-            Query::Vector(vector) => vector,
+            Query::Vector(vector) => normalized(vector),
             Query::Text(_) | Query::Hybrid { .. } => {
                 let text = "the Qdrant store takes vector queries only; text queries need the embedded engine";
                 return Err(VectorStoreError::Unsupported(text.to_owned()));
@@ -73,26 +89,30 @@ impl QdrantStore {
         let wanted = search.filter.as_ref().map_or(Clause::Always, |filter| filter::translate(filter, layout));
         let wanted = match wanted {
             Clause::Always => None,
-            Clause::Never => return Ok(Vec::new()),
+            Clause::Never => return Ok(nothing()),
             Clause::When(condition) => Some(*condition),
         };
         if search.limit == 0 {
-            return Ok(Vec::new());
+            return Ok(nothing());
         }
-        let scopes = self.scopes(layout, &search.scope);
-        let exact = self.config.exact || self.is_scanned(search);
-        let mut nearest = Nearest { search, vector, wanted, exact, per_document_max: search.per_document_max, layout };
+        let limits = self.limits(&search.collection);
+        let scopes = self.scopes(layout, &search.scope, limits);
+        let exact = self.config.exact || (limits.scans && self.is_scanned(search));
+        let per_document_max = search.per_document_max;
+        let mut nearest = Nearest { search, vector: &vector, wanted, exact, per_document_max, layout, limits };
         let mut found = self.search_scopes(&nearest, &scopes).await?;
         if found.is_none() && nearest.per_document_max.is_some() {
             // Too many chunks of too few documents: who asked counts again and asks on.
             nearest.per_document_max = None;
             found = self.search_scopes(&nearest, &scopes).await?;
         }
-        let Some(found) = found else {
+        let Some(parts) = found else {
             let text = format!("collection `{}` has too many points without a well-formed guard", search.collection);
             return Err(VectorStoreError::BadAnswer(text));
         };
-        Ok(merge(found, search, nearest.per_document_max))
+        let exact = parts.iter().all(|part| part.exact);
+        let hits = parts.into_iter().flat_map(|part| part.hits).collect();
+        Ok(Searched { candidates: merge(hits, search, nearest.per_document_max), exact })
     }
 
     /// Whether the scope is known to be so small that it is scanned.
@@ -107,9 +127,9 @@ impl QdrantStore {
     ///
     /// INVARIANT (nothing visible, nothing found): none for an empty set of guards, so that it never becomes a search over
     /// everything.
-    fn scopes(&self, layout: &Layout, scope: &Scope) -> Vec<Option<Condition>> {
+    fn scopes(&self, layout: &Layout, scope: &Scope, limits: Limits) -> Vec<Option<Condition>> {
         let Scope::Guards { table, positions } = scope else { return vec![None] };
-        let per_filter = self.config.guards_per_filter_max.max(1);
+        let per_filter = self.config.guards_per_filter_max.min(limits.values_max).max(1);
         let visible = parts(names(table, positions.iter()), per_filter);
         if visible.len() > 1 {
             // What is not in scope may be the shorter list.
@@ -128,10 +148,10 @@ impl QdrantStore {
         &self,
         nearest: &Nearest<'_>,
         scopes: &[Option<Condition>],
-    ) -> Result<Option<Vec<Hit>>, VectorStoreError> {
+    ) -> Result<Option<Vec<Part>>, VectorStoreError> {
         let calls: Vec<_> = scopes.iter().map(|scope| self.search_scope(nearest, scope.as_ref())).collect();
-        let parts: Vec<Option<Vec<Hit>>> = stream::iter(calls).buffered(PARTS_AT_ONCE).try_collect().await?;
-        Ok(parts.into_iter().collect::<Option<Vec<_>>>().map(|parts| parts.concat()))
+        let parts: Vec<Option<Part>> = stream::iter(calls).buffered(PARTS_AT_ONCE).try_collect().await?;
+        Ok(parts.into_iter().collect())
     }
 
     /// The best of one scope, at least as many as are wanted unless there are fewer.
@@ -139,21 +159,26 @@ impl QdrantStore {
         &self,
         nearest: &Nearest<'_>,
         scope: Option<&Condition>,
-    ) -> Result<Option<Vec<Hit>>, VectorStoreError> {
+    ) -> Result<Option<Part>, VectorStoreError> {
         let limit = nearest.search.limit;
+        let Limits { answer_max, values_max, scans } = nearest.limits;
         // One more shows whether equal scores were cut off at the end.
-        let least = if nearest.exact { limit.saturating_add(1) } else { limit };
-        let most = least.max(POINTS_PER_CALL_MAX);
+        let least = if nearest.exact && limit < answer_max { limit.saturating_add(1) } else { limit };
+        let most = least.max(POINTS_PER_CALL_MAX.min(answer_max));
         let mut asked = least;
         // Chunks of documents of which there are as many as are wanted; they are left out of what follows.
         let mut complete: Vec<Hit> = Vec::new();
         let mut left_out: Vec<String> = Vec::new();
+        let mut all_exact = true;
         for round in 1..=ROUNDS_MAX {
-            let mut found = self.search_once(nearest, scope, &left_out, asked, nearest.exact).await?;
+            let mut exact = nearest.exact;
+            let mut found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
             // A walk through the index may end early; a scan of what little there is tells.
-            if found.exhausted && !nearest.exact && nearest.search.min_score.is_none() {
-                found = self.search_once(nearest, scope, &left_out, asked, true).await?;
+            if found.exhausted && !exact && scans && nearest.search.min_score.is_none() {
+                exact = true;
+                found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
             }
+            all_exact &= exact;
             let is_certain = |hit: &Hit| found.exhausted || !nearest.exact || hit.candidate.score > found.worst;
             let hits = first_of_documents(found.hits.clone(), nearest.per_document_max);
             let all = complete.len() + hits.len();
@@ -161,13 +186,14 @@ impl QdrantStore {
             let is_last = round == ROUNDS_MAX || asked == most;
             if found.exhausted || certain >= limit || (is_last && all >= limit) {
                 complete.extend(hits);
-                return Ok(Some(complete));
+                return Ok(Some(Part { hits: complete, exact: all_exact }));
             }
             if is_last {
                 return Ok(None);
             }
             let certain = hits.into_iter().filter(is_certain);
-            complete.extend(take_complete(certain, nearest.per_document_max, &mut left_out));
+            let documents_max = DOCUMENTS_LEFT_OUT_MAX.min(values_max);
+            complete.extend(take_complete(certain, nearest.per_document_max, documents_max, &mut left_out));
             asked = asked.saturating_mul(2).min(most);
         }
         Ok(None)
@@ -181,7 +207,7 @@ impl QdrantStore {
         limit: usize,
         exact: bool,
     ) -> Result<Found, VectorStoreError> {
-        let Nearest { search, vector, wanted, per_document_max, layout, exact: _ } = nearest;
+        let Nearest { search, vector, wanted, per_document_max, layout, exact: _, limits: _ } = nearest;
         let collection = search.collection.as_str();
         let mut fields = layout.candidate_keys();
         fields.extend(per_document_max.map(|_| layout.document_id.key()));
@@ -320,6 +346,7 @@ fn first_of_documents(mut hits: Vec<Hit>, per_document_max: Option<NonZeroUsize>
 fn take_complete(
     certain: impl Iterator<Item = Hit>,
     per_document_max: Option<NonZeroUsize>,
+    documents_max: usize,
     left_out: &mut Vec<String>,
 ) -> Vec<Hit> {
     let Some(max) = per_document_max else { return Vec::new() };
@@ -329,7 +356,7 @@ fn take_complete(
             by_document.entry(document_id).or_default().push(hit);
         }
     }
-    let room = DOCUMENTS_LEFT_OUT_MAX.saturating_sub(left_out.len());
+    let room = documents_max.saturating_sub(left_out.len());
     let complete = by_document.into_iter().filter(|(_, hits)| hits.len() >= max.get()).take(room);
     let mut taken = Vec::new();
     for (document_id, hits) in complete {

@@ -1,17 +1,19 @@
 //! The service of collections.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
+use qdrant_client::qdrant::alias_operations::Action;
 use qdrant_client::qdrant::collections_server::Collections;
 use qdrant_client::qdrant::{
-    ChangeAliases, CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionConfig,
-    CollectionExistsRequest, CollectionExistsResponse, CollectionInfo, CollectionOperationResponse, CollectionParams,
-    CreateCollection, CreateShardKeyRequest, CreateShardKeyResponse, DeleteCollection, DeleteShardKeyRequest,
-    DeleteShardKeyResponse, Distance, FieldType, GetCollectionInfoRequest, GetCollectionInfoResponse,
-    ListAliasesRequest, ListAliasesResponse, ListCollectionAliasesRequest, ListCollectionsRequest,
-    ListCollectionsResponse, ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo, PayloadSchemaType,
-    UpdateCollection, UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse, VectorParams,
-    VectorParamsMap, VectorsConfig, vectors_config,
+    AliasDescription, ChangeAliases, CollectionClusterInfoRequest, CollectionClusterInfoResponse, CollectionConfig,
+    CollectionDescription, CollectionExistsRequest, CollectionExistsResponse, CollectionInfo,
+    CollectionOperationResponse, CollectionParams, CreateCollection, CreateShardKeyRequest, CreateShardKeyResponse,
+    DeleteCollection, DeleteShardKeyRequest, DeleteShardKeyResponse, Distance, FieldType, GetCollectionInfoRequest,
+    GetCollectionInfoResponse, ListAliasesRequest, ListAliasesResponse, ListCollectionAliasesRequest,
+    ListCollectionsRequest, ListCollectionsResponse, ListShardKeysRequest, ListShardKeysResponse, PayloadSchemaInfo,
+    PayloadSchemaType, UpdateCollection, UpdateCollectionClusterSetupRequest, UpdateCollectionClusterSetupResponse,
+    VectorParams, VectorParamsMap, VectorsConfig, vectors_config,
 };
 use tonic::{Request, Response, Status};
 
@@ -52,20 +54,44 @@ impl Collections for Engine {
         Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
+    /// Without aliases.
     async fn list(&self, _: Request<ListCollectionsRequest>) -> Result<Response<ListCollectionsResponse>, Status> {
-        not_implemented()
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        let described = collections.keys().map(|name| CollectionDescription { name: name.clone() }).collect();
+        Ok(Response::new(ListCollectionsResponse { collections: described, time: 0.0 }))
     }
 
-    async fn update(&self, _: Request<UpdateCollection>) -> Result<Response<CollectionOperationResponse>, Status> {
-        not_implemented()
+    /// Of its strict mode.
+    async fn update(
+        &self,
+        request: Request<UpdateCollection>,
+    ) -> Result<Response<CollectionOperationResponse>, Status> {
+        let request = request.into_inner();
+        self.change(&request.collection_name, |known| known.strict_mode = request.strict_mode_config)?;
+        Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
-    async fn delete(&self, _: Request<DeleteCollection>) -> Result<Response<CollectionOperationResponse>, Status> {
-        not_implemented()
+    async fn delete(
+        &self,
+        request: Request<DeleteCollection>,
+    ) -> Result<Response<CollectionOperationResponse>, Status> {
+        let name = request.into_inner().collection_name;
+        let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
+        let result = collections.remove(&name).is_some();
+        Ok(Response::new(CollectionOperationResponse { result, time: 0.0 }))
     }
 
-    async fn update_aliases(&self, _: Request<ChangeAliases>) -> Result<Response<CollectionOperationResponse>, Status> {
-        not_implemented()
+    async fn update_aliases(
+        &self,
+        request: Request<ChangeAliases>,
+    ) -> Result<Response<CollectionOperationResponse>, Status> {
+        for action in request.into_inner().actions {
+            let Some(Action::CreateAlias(create)) = action.action else { return not_implemented() };
+            self.read(&create.collection_name, |_| Ok(()))?;
+            let mut aliases = self.aliases.write().unwrap_or_else(PoisonError::into_inner);
+            aliases.insert(create.alias_name, create.collection_name);
+        }
+        Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
     async fn list_collection_aliases(
@@ -76,7 +102,12 @@ impl Collections for Engine {
     }
 
     async fn list_aliases(&self, _: Request<ListAliasesRequest>) -> Result<Response<ListAliasesResponse>, Status> {
-        not_implemented()
+        let aliases = self.aliases.read().unwrap_or_else(PoisonError::into_inner);
+        let described = aliases.iter().map(|(alias, collection)| AliasDescription {
+            alias_name: alias.clone(),
+            collection_name: collection.clone(),
+        });
+        Ok(Response::new(ListAliasesResponse { aliases: described.collect(), time: 0.0 }))
     }
 
     async fn collection_cluster_info(
@@ -149,7 +180,11 @@ impl Collection {
             (field.clone(), PayloadSchemaInfo { data_type: data_type.into(), ..PayloadSchemaInfo::default() })
         };
         CollectionInfo {
-            config: Some(CollectionConfig { params: Some(params), ..CollectionConfig::default() }),
+            config: Some(CollectionConfig {
+                params: Some(params),
+                strict_mode_config: self.strict_mode.clone(),
+                ..CollectionConfig::default()
+            }),
             points_count: Some(self.points.len() as u64),
             payload_schema: self.indexes.iter().map(index).collect(),
             ..CollectionInfo::default()

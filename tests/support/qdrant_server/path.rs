@@ -16,7 +16,7 @@ pub(super) fn names(path: &str) -> Result<Vec<String>, Status> {
         let (name, after) = if let Some(quoted) = rest.strip_prefix('"') {
             quoted.split_once('"').ok_or_else(malformed)?
         } else {
-            let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(rest.len());
+            let end = rest.find(|c| !is_plain(c)).unwrap_or(rest.len());
             if end == 0 {
                 return Err(malformed());
             }
@@ -28,6 +28,17 @@ pub(super) fn names(path: &str) -> Result<Vec<String>, Status> {
         }
         rest = after.strip_prefix('.').ok_or_else(malformed)?;
     }
+}
+
+/// The path of these names as Qdrant writes it.
+pub(super) fn path(names: &[String]) -> String {
+    let quoted = |name: &String| if name.chars().all(is_plain) { name.clone() } else { format!("\"{name}\"") };
+    names.iter().map(quoted).collect::<Vec<_>>().join(".")
+}
+
+/// Whether a name of such characters needs no quotes.
+fn is_plain(c: char) -> bool {
+    c.is_alphanumeric() || matches!(c, '_' | '-')
 }
 
 /// The values under a path: those of a list are each one.

@@ -24,7 +24,7 @@ use qdrant_client::qdrant::{
 use tonic::{Request, Response, Status};
 
 use super::filter::passes;
-use super::path::{names, selected, values};
+use super::path::{names, path, selected, values};
 use super::{Collection, Engine, Id, Point, not_implemented};
 
 /// Qdrant's own default.
@@ -37,9 +37,9 @@ impl Points for Engine {
         request: Request<CreateFieldIndexCollection>,
     ) -> Result<Response<PointsOperationResponse>, Status> {
         let request = request.into_inner();
-        names(&request.field_name)?;
+        let field = path(&names(&request.field_name)?);
         let kind = request.field_type();
-        self.change(&request.collection_name, |known| known.indexes.insert(request.field_name, kind))?;
+        self.change(&request.collection_name, |known| known.indexes.insert(field, kind))?;
         Ok(Response::new(PointsOperationResponse { result: Some(completed()), time: 0.0, usage: None }))
     }
 
@@ -61,6 +61,7 @@ impl Points for Engine {
     async fn count(&self, request: Request<CountPoints>) -> Result<Response<CountResponse>, Status> {
         let request = request.into_inner();
         let count = self.read(&request.collection_name, |known| {
+            known.admit(request.filter.as_ref(), None, request.exact.unwrap_or(true))?;
             let mut count = 0;
             for (id, point) in &known.points {
                 count += u64::from(passes(request.filter.as_ref(), id, point)?);
@@ -77,7 +78,8 @@ impl Points for Engine {
         let names = names(&request.key)?;
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         self.read(&request.collection_name, |known| {
-            if known.indexes.get(&request.key) != Some(&FieldType::Keyword) {
+            known.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), false)?;
+            if known.indexes.get(&path(&names)) != Some(&FieldType::Keyword) {
                 let text = format!("Bad request: Index required but not found for \"{}\"", request.key);
                 return Err(Status::invalid_argument(text));
             }
@@ -120,6 +122,7 @@ impl Points for Engine {
         let mut result = Vec::new();
         let mut next_page_offset = None;
         self.read(&request.collection_name, |known| {
+            known.admit(request.filter.as_ref(), request.limit.map(u64::from), false)?;
             for (id, point) in known.points.iter().filter(|(id, _)| from.as_ref().is_none_or(|from| *id >= from)) {
                 if !passes(request.filter.as_ref(), id, point)? {
                     continue;
@@ -325,6 +328,8 @@ impl Collection {
         if request.using != self.vector_name {
             return Err(Status::invalid_argument("Wrong input: Not existing vector name error"));
         }
+        let exact = request.params.is_some_and(|params| params.exact());
+        self.admit(request.filter.as_ref(), Some(request.limit.unwrap_or(LIMIT)), exact)?;
         let wanted = nearest(request.query)?;
         if u64::try_from(wanted.len()).ok() != Some(self.dimension) {
             return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
@@ -340,7 +345,8 @@ impl Collection {
         }
         // As in Qdrant, a score must be above the threshold: what equals it is left out.
         scored.retain(|(score, ..)| request.score_threshold.is_none_or(|threshold| *score > threshold));
-        scored.sort_by(|(x, a, _), (y, b, _)| y.total_cmp(x).then_with(|| a.cmp(b)));
+        // As in Qdrant, equal scores come in an order that tells nothing.
+        scored.sort_by(|(x, a, _), (y, b, _)| y.total_cmp(x).then_with(|| b.cmp(a)));
         scored.truncate(usize::try_from(request.limit.unwrap_or(LIMIT)).unwrap_or(usize::MAX));
         let selector = request.with_payload.as_ref().and_then(|selector| selector.selector_options.as_ref());
         let point = |(score, id, point): (f32, &Id, &Point)| {
@@ -370,11 +376,14 @@ fn nearest(query: Option<qdrant_client::qdrant::Query>) -> Result<Vec<f32>, Stat
     }
 }
 
-/// The vector divided by its length.
+/// As in Qdrant: the vector divided by its length, both in f32, unless it is taken to have none or to have length 1.
 fn direction(vector: &[f32]) -> Vec<f32> {
-    let length = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt();
-    #[expect(clippy::cast_possible_truncation, reason = "vectors are f32")]
-    vector.iter().map(|x| (f64::from(*x) / length) as f32).collect()
+    let square: f32 = vector.iter().map(|x| x * x).sum();
+    if square < f32::EPSILON || (square - 1.0).abs() <= 1e-6 {
+        return vector.to_vec();
+    }
+    let length = square.sqrt();
+    vector.iter().map(|x| x / length).collect()
 }
 
 fn dense(vectors: Option<Vectors>, name: Option<&str>) -> Result<Vec<f32>, Status> {

@@ -106,7 +106,7 @@ impl VectorStore for Revoking {
         self.shelf.guards(collection).await
     }
 
-    async fn search(&self, search: &Search) -> Result<Vec<Candidate>, VectorStoreError> {
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         self.call();
         self.shelf.search(search).await
     }
