@@ -58,6 +58,9 @@ struct Call {
     lasting: Lasting,
 }
 
+/// The id of a document, and how many chunks it has.
+type Found = (String, u32);
+
 /// Seconds since 1970.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -269,9 +272,9 @@ impl IngestApi {
         &self,
         writer: Option<&Writer>,
         collection: &str,
-        found: Vec<(String, u32)>,
+        found: Vec<Found>,
         deadline: Instant,
-    ) -> Result<Vec<(String, u32)>, Status> {
+    ) -> Result<Vec<Found>, Status> {
         let Some(writer) = writer else { return Ok(found) };
         let mut enforcer = self.enforcer(writer, deadline);
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
@@ -285,7 +288,7 @@ impl IngestApi {
             let guards = self.documents.guards_of(collection, std::slice::from_ref(&document.0)).await?;
             Ok::<_, Status>((document, guards))
         });
-        let looks: Vec<((String, u32), Option<BTreeSet<Object>>)> =
+        let looks: Vec<(Found, Option<BTreeSet<Object>>)> =
             stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
         let asked: BTreeSet<Object> =
             looks.iter().filter_map(|(_, guards)| guards.as_ref()).flatten().cloned().collect();
