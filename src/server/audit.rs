@@ -21,7 +21,7 @@ use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
 use super::{authentication, status};
-use crate::audit::{AuditSink, Record};
+use crate::audit::{AuditSink, Kept};
 use crate::telemetry::{self, TraceParent};
 
 const STATUS_HEADER: &str = "grpc-status";
@@ -80,12 +80,12 @@ pub(super) struct Audited<S> {
     audit: Option<Audit>,
 }
 
-/// A call under way. One whose caller goes away before there is an answer is noted when this is dropped.
+/// A call under way. One whose caller goes away before there is an answer is recorded when this is dropped.
 struct Running {
     draft: Draft,
     started: Instant,
     audit: Option<Audit>,
-    answered: bool,
+    ended: bool,
 }
 
 impl<S> Layer<S> for AuditLayer {
@@ -121,17 +121,12 @@ where
         span.record("trace_id", &trace_id);
         let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
         request.extensions_mut().insert(draft.clone());
-        let mut running = Running { draft, started: Instant::now(), audit: self.audit.clone(), answered: false };
+        let mut running = Running { draft, started: Instant::now(), audit: self.audit.clone(), ended: false };
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
             let response = answering.await?;
             let code = code_name(code_of(&response));
-            let record = running.finish(code);
-            // From here on it is recorded as answered, whether or not the caller is still there.
-            running.answered = true;
-            // A task of its own, so that a caller who goes away takes no record along.
-            let keeping = tokio::spawn(keep(running.audit.clone(), record).in_current_span());
-            let kept = keeping.await.unwrap_or_else(|_panicked| Err(status::unrecorded()));
+            let (kept, _) = telemetry::stage("audit", running.end(code)).await;
             let (code, response) = match kept {
                 Ok(()) => (code, response),
                 Err(refusal) => (code_name(refusal.code()), refusal.into_http()),
@@ -144,33 +139,36 @@ where
     }
 }
 
-/// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
-async fn keep(audit: Option<Audit>, record: Record) -> Result<(), Status> {
-    let Some(audit) = &audit else { return Ok(()) };
-    let (kept, _) = telemetry::stage("audit", audit.sink.record(record)).await;
-    match kept {
-        Ok(()) => Ok(()),
-        Err(error) if audit.required => {
-            tracing::error!(%error, "an answer was withheld because its record was not kept");
-            Err(status::unrecorded())
-        }
-        Err(error) => {
-            tracing::error!(%error, "an answer went out without a record");
-            Ok(())
-        }
-    }
-}
-
 impl Running {
-    fn finish(&self, code: &str) -> Record {
-        self.draft.finish(code, self.started.elapsed())
+    /// Hands in the record. It is taken in before anything is waited for, so from then on a caller may go.
+    fn hand_in(&mut self, code: &str) -> Option<Kept> {
+        self.ended = true;
+        let audit = self.audit.as_ref()?;
+        Some(audit.sink.record(self.draft.finish(code, self.started.elapsed())))
+    }
+
+    /// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
+    async fn end(&mut self, code: &str) -> Result<(), Status> {
+        let Some(kept) = self.hand_in(code) else { return Ok(()) };
+        match kept.await {
+            Ok(()) => Ok(()),
+            Err(error) if self.audit.as_ref().is_some_and(|audit| audit.required) => {
+                tracing::error!(%error, "an answer was withheld because its record was not kept");
+                Err(status::unrecorded())
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer went out without a record");
+                Ok(())
+            }
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let (false, Some(audit)) = (self.answered, &self.audit) {
-            audit.sink.note(self.finish(code_name(Code::Cancelled)));
+        if !self.ended {
+            // Nobody is there to wait for it.
+            drop(self.hand_in(code_name(Code::Cancelled)));
         }
     }
 }
@@ -207,3 +205,6 @@ fn code_name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests;
