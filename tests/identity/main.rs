@@ -3,14 +3,20 @@
 
 mod commands;
 mod delegation;
+#[path = "../support/dice.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod dice;
 #[path = "../end_to_end/documents.rs"]
 mod documents;
+#[path = "../support/faulty_server.rs"]
+mod faulty_server;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
 #[path = "../support/openfga.rs"]
 mod openfga;
 mod provider;
+mod round_trips;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
@@ -22,4 +28,5 @@ mod step_up;
 mod tenant_claims;
 mod tenants;
 mod tokens;
+mod twins;
 mod world;
