@@ -12,6 +12,7 @@
 //! Also counted: rounds of checks for each retrieval.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
@@ -153,13 +154,19 @@ fn main() {
                 let chosen = ("chosen", *situation, 200_000);
                 let mut ways: Vec<Way> = [chosen].into_iter().chain(forced).map(way).collect();
                 for number in 0..LEARNING {
-                    ways.iter_mut().for_each(|way| drop(way.retrieve(&runtime, &request(&corpus, number, top_k))));
+                    for way in &mut ways {
+                        drop(way.retrieve(&runtime, &request(&corpus, number, top_k)));
+                    }
                 }
                 for number in LEARNING..LEARNING + QUERIES {
                     let request = request(&corpus, number, top_k);
-                    ways.iter_mut().for_each(|way| way.costs.push(Vec::new()));
+                    for way in &mut ways {
+                        way.costs.push(Vec::new());
+                    }
                     for _ in 0..TURNS {
-                        ways.iter_mut().for_each(|way| way.measure(&runtime, &request));
+                        for way in &mut ways {
+                            way.measure(&runtime, &request);
+                        }
                     }
                 }
                 let (chosen, forced) = ways.split_first().unwrap();

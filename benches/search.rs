@@ -10,6 +10,7 @@
 //! are left out of the time of all three. `-- vectors`, `-- million` or `-- texts` measures one part alone.
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
     clippy::indexing_slicing,

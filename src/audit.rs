@@ -27,21 +27,19 @@ pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};
 
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 
 use crate::error_code::ErrorCode;
 
-/// Keeps records.
-#[async_trait]
-pub trait AuditSink: Send + Sync {
-    /// Keeps a record. When this returns, the answer may leave.
-    ///
-    /// # Errors
-    /// When the record is not, or not certainly, kept; then the answer must not leave.
-    async fn record(&self, record: Record) -> Result<(), AuditError>;
+/// Whether a record was kept: when this is `Ok`, the answer may leave; otherwise the record is not, or not certainly, kept.
+pub type Kept = BoxFuture<'static, Result<(), AuditError>>;
 
-    /// Keeps a record of a call whose caller has gone, as far as there is room; nobody waits for it.
-    fn note(&self, record: Record);
+/// Keeps records.
+pub trait AuditSink: Send + Sync {
+    /// Takes a record in before it returns. From then on the record is kept whether or not anybody waits for the outcome, so
+    /// a caller that goes away takes none along.
+    #[must_use = "the answer may leave only after the record was kept"]
+    fn record(&self, record: Record) -> Kept;
 
     /// A digest of what must not be kept itself. Keyed, so that guesses cannot be tried without the key; with the same
     /// key, the same bytes for the same purpose have the same digest.
@@ -89,6 +87,9 @@ pub enum AuditError {
         /// What the system said.
         detail: String,
     },
+    /// The disk does not keep up.
+    #[error("more audit records wait to be written than there is room for")]
+    Full,
     /// An earlier failure left it unknown what is kept.
     #[error("the audit log stopped after a failure ({0}); start again once the cause is gone")]
     Stopped(String),
@@ -102,7 +103,7 @@ impl AuditError {
             Self::InUse(_) => ErrorCode::FailedPrecondition,
             Self::Tampered { .. } => ErrorCode::DataLoss,
             Self::Key { .. } => ErrorCode::InvalidArgument,
-            Self::Io { .. } | Self::Stopped(_) => ErrorCode::Unavailable,
+            Self::Io { .. } | Self::Full | Self::Stopped(_) => ErrorCode::Unavailable,
         }
     }
 

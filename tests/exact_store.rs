@@ -4,7 +4,6 @@
 #[expect(dead_code, reason = "the engine's scores are compared to the bit")]
 #[path = "support/brute_force.rs"]
 mod brute_force;
-#[expect(dead_code, reason = "nothing is shuffled here")]
 #[path = "support/dice.rs"]
 mod dice;
 #[path = "support/vector_store_suite.rs"]
@@ -20,6 +19,7 @@ use brute_force::World;
 use dice::Dice;
 use proptest::prelude::*;
 use ragward::chunk::{Candidate, Chunk, Document, Value};
+use ragward::relationship::Object;
 use ragward::storage::StorageError;
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
@@ -257,6 +257,47 @@ proptest! {
     }
 }
 
+/// By how much of all it is, a scope is listed, or made a set from what is in it, or from what is not.
+#[tokio::test]
+async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
+    const MANY: usize = 320;
+    let mut dice = Dice::new(3);
+    let mut guards: Vec<String> = (0..MANY).map(|number| format!("doc:{number}")).collect();
+    // Some guards have several documents, which do not follow each other, and some lose theirs.
+    let documents: Vec<Document> = (0..MANY + 100)
+        .map(|number| {
+            let guard = &guards[if number < MANY { number } else { dice.below(MANY) }];
+            let vectors: Vec<[f32; 2]> = (0..=dice.below(3)).map(|_| [1.0, number_of(dice.below(50))]).collect();
+            let chunks: Vec<(&str, &str, &[f32])> = vectors
+                .iter()
+                .map(|vector| (guard.as_str(), WORDS[dice.below(WORDS.len())], vector.as_slice()))
+                .collect();
+            document(&format!("d{number}"), &chunks)
+        })
+        .collect();
+    let gone: BTreeSet<String> = (0..MANY).step_by(7).map(|number| format!("d{number}")).collect();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (store, mut world) = (opened(directory.path()), World::default());
+    world.upsert(&documents);
+    world.delete(&gone);
+    store.upsert(COLLECTION, documents).await.expect("taken in");
+    store.delete(COLLECTION, &gone).await.expect("deleted");
+    let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
+    for size in [0, 1, 5, 6, 40, 160, 161, 319, 320] {
+        dice.shuffle(&mut guards);
+        let scope: BTreeSet<&str> = guards.iter().take(size).map(String::as_str).collect();
+        let is_meant = |(position, guard): (u32, &Object)| scope.contains(guard.as_str()).then_some(position);
+        let positions: RoaringBitmap = (0..).zip(table.guards.iter()).filter_map(is_meant).collect();
+        let (text, vector) = ("red hen moon".to_owned(), vec![0.3, 1.0]);
+        for query in [Query::Vector(vector.clone()), Query::Text(text.clone()), Query::Hybrid { text, vector }] {
+            let question = Question { limit: 25, ..Question::new(query) };
+            let scoped = Scope::Guards { positions: positions.clone(), table: table.clone() };
+            let answer = store.search(&question.search(scoped)).await.expect("a search").candidates;
+            world.check(&question.search(Scope::Everything), Some(&scope), &answer);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_scan_divided_among_threads_gives_the_same_bytes() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -281,9 +322,13 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
     }
 }
 
+fn number_of(count: usize) -> f32 {
+    f32::from(u16::try_from(count).expect("small"))
+}
+
 /// Evenly from -1 to 1.
 fn number(dice: &mut Dice) -> f32 {
-    f32::from(u16::try_from(dice.below(20_001)).expect("small")) / 10_000.0 - 1.0
+    number_of(dice.below(20_001)) / 10_000.0 - 1.0
 }
 
 #[tokio::test]

@@ -67,6 +67,15 @@ pub enum Event {
     },
 }
 
+/// Where an entry is: what it has beside its event.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    pub(super) seq: u64,
+    pub(super) prev: Mac,
+    /// Of digits, letters and signs that JSON has no other way to write.
+    pub(super) time: &'a str,
+}
+
 /// A line, taken apart.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
@@ -134,16 +143,28 @@ impl<'de> Deserialize<'de> for Mac {
     }
 }
 
-impl Entry {
-    /// The line of this entry, with its end, and the entry's MAC.
+impl Event {
+    /// The bytes that stand in an entry. They do not depend on the entry's place, so they can be made before it is known.
     ///
     /// # Errors
-    /// When it cannot be written as JSON, which no entry made of these types does.
-    pub(super) fn encode(&self, key: &AuditKey) -> Result<(Vec<u8>, Mac), serde_json::Error> {
-        let entry = serde_json::to_vec(self)?;
+    /// When it cannot be written as JSON, which no event made of these types does.
+    pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
+        serde_json::to_vec(self)
+    }
+}
+
+impl Place<'_> {
+    /// Appends the line of an event in this place, with its end, to `lines`, and gives the entry's MAC. What stands there is
+    /// an [`Entry`] as serde writes it.
+    pub(super) fn append_line(self, event: &[u8], key: &AuditKey, lines: &mut Vec<u8>) -> Mac {
+        let Self { seq, prev, time } = self;
+        let before_event = format!("{{\"seq\":{seq},\"prev\":\"{prev}\",\"time\":\"{time}\",\"event\":");
+        let entry = [before_event.as_bytes(), event, b"}"].concat();
         let mac = key.chain(&entry);
-        let parts = [BEFORE_MAC, hex(&mac.0).as_bytes(), BEFORE_ENTRY, &entry, AFTER_ENTRY, b"\n"].concat();
-        Ok((parts, mac))
+        for part in [BEFORE_MAC, hex(&mac.0).as_bytes(), BEFORE_ENTRY, &entry, AFTER_ENTRY, b"\n"] {
+            lines.extend_from_slice(part);
+        }
+        mac
     }
 }
 
@@ -171,7 +192,9 @@ impl<'a> Line<'a> {
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    digits.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    digits
 }
 
 /// The bytes of exactly as many lower-case hexadecimal digits; one text for each value, so that no digit can change unseen.

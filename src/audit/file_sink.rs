@@ -1,29 +1,34 @@
-//! Writes the log. One thread takes all records that wait, writes them at once, makes them durable at once, and only then
-//! acknowledges them (group commit): the more calls there are, the more of them share one `fdatasync`.
+//! Writes the log: group commit, led by whoever comes first.
+//!
+//! A caller encodes its record and puts it into the queue. If nobody writes, it leads: it gives what waits to the system in one
+//! `write(2)`, which takes microseconds, and acknowledges it; so nothing waits for another thread to wake up. Whoever comes
+//! meanwhile follows, and is acknowledged by the leader. What waits for the disk (`fdatasync`, sealing and beginning segments),
+//! and what is still there after a caller's turn, is led by a thread. The more calls there are, the more of them share a write.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use async_trait::async_trait;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use futures::FutureExt;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::chain::Event;
 use super::key::AuditKey;
 use super::record::Record;
 use super::recovery::recover;
 use super::writer::Writer;
-use super::{AuditError, AuditSink, DigestPurpose};
+use super::{AuditError, AuditSink, DigestPurpose, Kept};
 use crate::telemetry;
 
-/// KiB of records that may wait to be written; more callers wait with theirs.
-const WAITING_KIB_MAX: u32 = 65_536;
+/// Bytes of records that may wait to be written.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Most records of one write.
 const BATCH_RECORDS_MAX: usize = 1_024;
-/// KiB of a record beside its chunk ids.
-const RECORD_KIB: usize = 2;
+/// The largest record that a caller writes itself; the MAC of a larger one keeps others from running for too long.
+const BY_CALLER_BYTES_MAX: usize = 64 * 1024;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -57,19 +62,42 @@ pub enum FsyncPolicy {
 
 /// The audit log in files.
 pub struct FileAuditSink {
-    /// Gone once the writer was told to end.
-    queue: Option<mpsc::Sender<Waiting>>,
-    room: Arc<Semaphore>,
+    log: Arc<Log>,
     key: AuditKey,
-    writer: Option<JoinHandle<()>>,
+    /// To the thread, for it to lead. Gone once it was told to end.
+    turns: Option<mpsc::Sender<Turn>>,
+    thread: Option<JoinHandle<()>>,
 }
+
+/// What callers and the thread share. The queue is locked for a moment only; the writer is locked by who leads, and by the
+/// thread for the moments before and after an `fdatasync`.
+struct Log {
+    queue: Mutex<Queue>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    bytes: usize,
+    /// Whether there is a [`Turn`].
+    is_led: bool,
+}
+
+/// The right and the duty to write what waits. There is one at most, and whoever has it leads. If it is lost, by a panic or with
+/// the thread, those who wait are told, and the next caller leads.
+struct Turn {
+    log: Arc<Log>,
+    is_over: bool,
+}
+
+/// Tells who waits whether the record was kept.
+type Acknowledge = oneshot::Sender<Result<(), AuditError>>;
 
 /// A record on its way.
 struct Waiting {
-    record: Record,
-    acknowledge: Option<oneshot::Sender<Result<(), AuditError>>>,
-    /// Its place in the queue, given back when it is dropped.
-    _room: OwnedSemaphorePermit,
+    event: Vec<u8>,
+    acknowledge: Acknowledge,
 }
 
 impl FileAuditSink {
@@ -83,40 +111,42 @@ impl FileAuditSink {
         let fsync = config.fsync;
         let directory = config.directory.clone();
         let writer = Writer::new(config, clock, recovered)?;
-        let (queue, waiting) = mpsc::channel();
-        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || run(writer, &waiting, fsync));
+        let log = Arc::new(Log { queue: Mutex::default(), writer: Mutex::new(writer) });
+        let (turns, given) = mpsc::channel();
+        let of_thread = Arc::clone(&log);
+        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || run(&of_thread, &given, fsync));
         let thread = thread.map_err(|e| AuditError::io(&directory, &e))?;
-        let room = Arc::new(Semaphore::new(usize::try_from(WAITING_KIB_MAX).unwrap_or(usize::MAX)));
-        Ok(Self { queue: Some(queue), room, key, writer: Some(thread) })
+        Ok(Self { log, key, turns: Some(turns), thread: Some(thread) })
     }
 
-    fn send(&self, waiting: Waiting) -> Result<(), AuditError> {
-        let stopped = || AuditError::Stopped("its thread ended".to_owned());
-        self.queue.as_ref().ok_or_else(stopped)?.send(waiting).map_err(|_ended| stopped())?;
-        telemetry::audit_queued();
-        Ok(())
+    /// Takes a record in, and writes it here if nobody else does and nothing waits for the disk.
+    fn take_in(&self, record: Record) -> Result<oneshot::Receiver<Result<(), AuditError>>, AuditError> {
+        let event = Event::Record(Box::new(record)).encode();
+        let event = event.map_err(|e| AuditError::Stopped(format!("a record cannot be written as JSON: {e}")))?;
+        let is_large = event.len() > BY_CALLER_BYTES_MAX;
+        let (acknowledge, acknowledged) = oneshot::channel();
+        let Some(turn) = self.log.put_in(Waiting { event, acknowledge })? else { return Ok(acknowledged) };
+        let by_thread = is_large || self.log.lock_writer().is_ok_and(|writer| writer.needs_disk());
+        let turn = if by_thread { Some(turn) } else { turn.write_batch() };
+        if let (Some(turn), Some(turns)) = (turn, &self.turns) {
+            // A thread that has ended gives the turn back, and here it is lost.
+            turns.send(turn).unwrap_or_default();
+        }
+        Ok(acknowledged)
     }
 }
 
-#[async_trait]
 impl AuditSink for FileAuditSink {
-    async fn record(&self, record: Record) -> Result<(), AuditError> {
-        let stopped = || AuditError::Stopped("its thread ended".to_owned());
-        let room = Arc::clone(&self.room).acquire_many_owned(kib(&record)).await.map_err(|_closed| stopped())?;
-        let (acknowledge, acknowledged) = oneshot::channel();
-        self.send(Waiting { record, acknowledge: Some(acknowledge), _room: room })?;
-        let acknowledged = acknowledged.await;
-        acknowledged.map_err(|_ended| stopped())?
-    }
-
-    fn note(&self, record: Record) {
-        let noted = Arc::clone(&self.room).try_acquire_many_owned(kib(&record)).map_err(|e| e.to_string());
-        let noted = noted.and_then(|room| {
-            self.send(Waiting { record, acknowledge: None, _room: room }).map_err(|error| error.to_string())
-        });
-        if let Err(error) = noted {
-            tracing::warn!(error, "a call whose caller was gone is not in the audit log");
+    fn record(&self, record: Record) -> Kept {
+        let taken_in = self.take_in(record);
+        if let Err(error) = &taken_in {
+            tracing::error!(%error, "an audit record was not taken in");
         }
+        let kept = async move {
+            let acknowledged = taken_in?.await;
+            acknowledged.map_err(|_lost| AuditError::Stopped("who wrote it ended early".to_owned()))?
+        };
+        kept.boxed()
     }
 
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
@@ -127,56 +157,117 @@ impl AuditSink for FileAuditSink {
 impl Drop for FileAuditSink {
     /// Writes what waits and seals the segment.
     fn drop(&mut self) {
-        drop(self.queue.take());
-        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+        drop(self.turns.take());
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the audit log's thread ended in a panic");
         }
     }
 }
 
-/// What a record weighs in the queue.
-fn kib(record: &Record) -> u32 {
-    let ids = record.released.iter().flat_map(|released| &released.chunk_ids);
-    let bytes: usize = ids.map(String::len).sum();
-    u32::try_from(RECORD_KIB + bytes / 1_024).unwrap_or(u32::MAX).min(WAITING_KIB_MAX)
+impl Log {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, AuditError> {
+        // What a panic left half done must not be gone on from.
+        self.writer.lock().map_err(|_poisoned| AuditError::Stopped("an earlier write panicked".to_owned()))
+    }
+
+    /// Puts a record into the queue. Nobody wrote before if there is a turn.
+    fn put_in(self: &Arc<Self>, waiting: Waiting) -> Result<Option<Turn>, AuditError> {
+        let mut queue = self.lock_queue();
+        if queue.bytes.saturating_add(waiting.event.len()) > WAITING_BYTES_MAX {
+            return Err(AuditError::Full);
+        }
+        queue.bytes += waiting.event.len();
+        queue.waiting.push(waiting);
+        telemetry::audit_queued();
+        let was_led = std::mem::replace(&mut queue.is_led, true);
+        Ok((!was_led).then(|| Turn { log: Arc::clone(self), is_over: false }))
+    }
+
+    /// Makes durable what is written. Others write meanwhile.
+    fn sync(&self) -> Result<(), AuditError> {
+        let Some(syncing) = self.lock_writer()?.start_sync() else { return Ok(()) };
+        let synced = syncing.wait();
+        self.lock_writer()?.end_sync(&syncing, synced)
+    }
 }
 
-/// The thread: until the sink is dropped.
-fn run(mut writer: Writer, queue: &mpsc::Receiver<Waiting>, fsync: FsyncPolicy) {
+impl Queue {
+    fn take(&mut self, records_max: usize) -> (Vec<Vec<u8>>, Vec<Acknowledge>) {
+        let records = self.waiting.len().min(records_max);
+        let batch = self.waiting.drain(..records).map(|Waiting { event, acknowledge }| (event, acknowledge));
+        let (events, acknowledgements): (Vec<Vec<u8>>, Vec<Acknowledge>) = batch.unzip();
+        self.bytes -= events.iter().map(Vec::len).sum::<usize>();
+        (events, acknowledgements)
+    }
+}
+
+impl Turn {
+    /// Writes one batch and acknowledges it. The turn goes on if more waits.
+    fn write_batch(mut self) -> Option<Self> {
+        let (events, acknowledgements) = self.log.lock_queue().take(BATCH_RECORDS_MAX);
+        let kept = self.log.lock_writer().and_then(|mut writer| writer.write(&events));
+        telemetry::audit_written(events.len(), kept.is_ok());
+        if let Err(error) = &kept {
+            tracing::error!(%error, records = events.len(), "the audit log was not written");
+        }
+        for acknowledge in acknowledgements {
+            // Nobody waits any more when the caller went away.
+            acknowledge.send(kept.clone()).unwrap_or_default();
+        }
+        let log = Arc::clone(&self.log);
+        let mut queue = log.lock_queue();
+        queue.is_led = !queue.waiting.is_empty();
+        self.is_over = !queue.is_led;
+        queue.is_led.then_some(self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let mut queue = self.log.lock_queue();
+        queue.is_led = false;
+        let (events, _told_by_the_drop) = queue.take(usize::MAX);
+        telemetry::audit_written(events.len(), false);
+    }
+}
+
+/// The thread: until the sink is dropped. Only here is the disk waited for, so no segment ends while it is made durable.
+fn run(log: &Log, turns: &mpsc::Receiver<Turn>, fsync: FsyncPolicy) {
+    let interval = match fsync {
+        FsyncPolicy::Interval(interval) => Some(interval),
+        FsyncPolicy::EachBatch | FsyncPolicy::Never => None,
+    };
+    let mut synced = Instant::now();
+    let mut turn: Option<Turn> = None;
     loop {
-        let first = match fsync {
-            FsyncPolicy::Interval(interval) => match queue.recv_timeout(interval) {
-                Ok(first) => Some(first),
+        turn = if let Some(turn) = turn {
+            turn.write_batch()
+        } else {
+            let given = match interval {
+                Some(interval) => turns.recv_timeout(interval.saturating_sub(synced.elapsed())),
+                None => turns.recv().map_err(RecvTimeoutError::from),
+            };
+            match given {
+                Ok(given) => Some(given),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => break,
-            },
-            FsyncPolicy::EachBatch | FsyncPolicy::Never => match queue.recv() {
-                Ok(first) => Some(first),
-                Err(mpsc::RecvError) => break,
-            },
-        };
-        let batch: Vec<Waiting> = first.into_iter().chain(queue.try_iter()).take(BATCH_RECORDS_MAX).collect();
-        let mut events = Vec::with_capacity(batch.len());
-        let mut acknowledgements = Vec::with_capacity(batch.len());
-        for Waiting { record, acknowledge, _room: room } in batch {
-            events.push(Event::Record(Box::new(record)));
-            acknowledgements.push((acknowledge, room));
-        }
-        let kept = writer.write(events);
-        if !acknowledgements.is_empty() {
-            telemetry::audit_written(acknowledgements.len(), kept.is_ok());
-        }
-        if let Err(error) = &kept {
-            tracing::error!(%error, records = acknowledgements.len(), "the audit log was not written");
-        }
-        for (acknowledge, _room) in acknowledgements {
-            if let Some(acknowledge) = acknowledge {
-                // Nobody waits any more when the caller went away.
-                acknowledge.send(kept.clone()).unwrap_or_default();
             }
+        };
+        if interval.is_some_and(|interval| synced.elapsed() >= interval) {
+            if let Err(error) = log.sync() {
+                tracing::error!(%error, "the audit log could not be made durable");
+            }
+            synced = Instant::now();
         }
     }
-    if let Err(error) = writer.end() {
+    if let Err(error) = log.lock_writer().and_then(|mut writer| writer.end()) {
         tracing::error!(%error, "the audit log could not be sealed");
     }
 }

@@ -50,7 +50,8 @@ pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: 
     let key = recovered.key.clone();
     let mut writer = writer::Writer::new(config.clone(), clock(), recovered).expect("opened");
     for number in records {
-        writer.write(vec![Event::Record(Box::new(record(number)))]).expect("written");
+        let event = Event::Record(Box::new(record(number)));
+        writer.write(&[event.encode().expect("encoded")]).expect("written");
     }
     if end == End::Clean {
         writer.end().expect("sealed");

@@ -3,13 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::time::SystemTime;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use ulid::Ulid;
 
 use super::AuditError;
-use super::chain::{Entry, Event, Mac};
+use super::chain::{Event, Mac, Place};
 use super::file_sink::{AuditConfig, Clock, FsyncPolicy};
 use super::head::{Head, HeadFile};
 use super::key::AuditKey;
@@ -32,10 +33,8 @@ pub(super) struct Writer {
     segments: Vec<Segment>,
     /// The segment that is written; none until the first entry after a seal.
     tail: Option<Tail>,
-    /// When entries were last made durable, where that is done at an interval.
-    synced: SystemTime,
-    /// Whether entries were written since.
-    unsynced: bool,
+    /// The last entry that is durable.
+    synced_seq: u64,
     /// Why nothing is written any more.
     stopped: Option<String>,
     _lock: File,
@@ -43,17 +42,32 @@ pub(super) struct Writer {
 
 /// An open segment.
 struct Tail {
-    file: File,
+    /// Shared with a [`Syncing`] under way.
+    file: Arc<File>,
     segment: Segment,
     bytes: u64,
     entries: u64,
+}
+
+/// Entries on their way to the disk: so that others are written meanwhile, it holds no writer.
+pub(super) struct Syncing {
+    file: Arc<File>,
+    path: PathBuf,
+    /// The last of them.
+    head: Head,
+}
+
+impl Syncing {
+    /// Waits for the disk.
+    pub(super) fn wait(&self) -> std::io::Result<()> {
+        self.file.sync_data()
+    }
 }
 
 impl Writer {
     pub(super) fn new(config: AuditConfig, clock: Clock, recovered: Recovered) -> Result<Self, AuditError> {
         let Recovered { lock, key, last, incomplete_bytes, segments } = recovered;
         let head = HeadFile::new(&config.directory);
-        let synced = clock();
         let mut writer = Self {
             config,
             clock,
@@ -64,39 +78,63 @@ impl Writer {
             mac: last.as_ref().map_or(Mac::NONE, |last| last.mac),
             segments,
             tail: None,
-            synced,
-            unsynced: false,
+            synced_seq: last.as_ref().map_or(0, |last| last.seq),
             stopped: None,
             _lock: lock,
         };
         if let (Some(last), Some(segment)) = (last.filter(|last| !last.sealed), writer.segments.last().cloned()) {
             let file = OpenOptions::new().append(true).open(&segment.path);
             let file = file.map_err(|e| AuditError::io(&segment.path, &e))?;
-            writer.tail = Some(Tail { file, segment, bytes: last.segment_bytes, entries: last.segment_entries });
-            writer.append(vec![Event::Resume { incomplete_bytes }])?;
+            writer.tail =
+                Some(Tail { file: Arc::new(file), segment, bytes: last.segment_bytes, entries: last.segment_entries });
+            writer.tell(&Event::Resume { incomplete_bytes })?;
             writer.sync()?;
         }
         Ok(writer)
     }
 
-    /// Keeps a batch as `audit.fsync` asks. An empty batch only does what is due.
-    pub(super) fn write(&mut self, events: Vec<Event>) -> Result<(), AuditError> {
+    /// Whether [`Writer::write`] will wait for the disk.
+    pub(super) fn needs_disk(&self) -> bool {
+        let each_waits = match self.config.fsync {
+            FsyncPolicy::EachBatch => true,
+            FsyncPolicy::Interval(_) | FsyncPolicy::Never => false,
+        };
+        self.stopped.is_none() && (each_waits || self.has_no_room())
+    }
+
+    /// Keeps encoded events, all or none of them, as `audit.fsync` asks. At an interval, [`Writer::start_sync`] is for the
+    /// caller to ask.
+    pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         if let Some(why) = &self.stopped {
             return Err(AuditError::Stopped(why.clone()));
         }
-        if !events.is_empty() {
+        if self.has_no_room() {
             self.make_room()?;
-            self.append(events)?;
         }
+        self.append(events)?;
         match self.config.fsync {
             FsyncPolicy::EachBatch => self.sync(),
-            FsyncPolicy::Interval(interval) => {
-                let since = (self.clock)().duration_since(self.synced);
-                // A clock that was set back makes it due, not late.
-                if since.map_or(true, |since| since >= interval) { self.sync() } else { Ok(()) }
-            }
+            FsyncPolicy::Interval(_) => Ok(()),
             FsyncPolicy::Never => self.write_head(),
         }
+    }
+
+    /// What is not durable yet; none where all is.
+    pub(super) fn start_sync(&self) -> Option<Syncing> {
+        let tail = self.tail.as_ref().filter(|_| self.stopped.is_none() && self.synced_seq < self.seq)?;
+        let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
+        Some(Syncing { file: Arc::clone(&tail.file), path: tail.segment.path.clone(), head })
+    }
+
+    /// Lets the head name what is durable now. No segment may have begun meanwhile.
+    pub(super) fn end_sync(&mut self, sync: &Syncing, synced: std::io::Result<()>) -> Result<(), AuditError> {
+        if let Err(error) = synced {
+            // Whether the pages are on the disk cannot be learned any more: a second try would succeed without them.
+            self.stopped = Some(error.to_string());
+            return Err(AuditError::io(&sync.path, &error));
+        }
+        self.synced_seq = sync.head.seq;
+        self.head.write(&sync.head, &self.key)
     }
 
     /// Seals what is written, at a clean end.
@@ -104,16 +142,15 @@ impl Writer {
         if self.stopped.is_some() { Ok(()) } else { self.seal() }
     }
 
+    fn has_no_room(&self) -> bool {
+        self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.config.segment_bytes_max)
+    }
+
     /// An open segment that is not full.
     fn make_room(&mut self) -> Result<(), AuditError> {
-        if self.tail.as_ref().is_some_and(|tail| tail.bytes >= self.config.segment_bytes_max) {
-            self.seal()?;
-        }
-        if self.tail.is_none() {
-            self.begin()?;
-            self.drop_oldest()?;
-        }
-        Ok(())
+        self.seal()?;
+        self.begin()?;
+        self.drop_oldest()
     }
 
     fn begin(&mut self) -> Result<(), AuditError> {
@@ -125,24 +162,25 @@ impl Writer {
         // The name must be as durable as what is written under it.
         let directory = File::open(&self.config.directory).and_then(|directory| directory.sync_all());
         directory.map_err(|e| failed(&e))?;
-        let before = (self.seq, self.mac);
+        let before = (self.seq, self.mac, self.synced_seq);
         self.segments.push(segment.clone());
-        self.tail = Some(Tail { file, segment: segment.clone(), bytes: 0, entries: 0 });
-        let begun =
-            self.append(vec![Event::Begin { log: self.log.clone(), segment: number }]).and_then(|()| self.sync());
-        if begun.is_err() {
+        self.tail = Some(Tail { file: Arc::new(file), segment: segment.clone(), bytes: 0, entries: 0 });
+        let begin = Event::Begin { log: self.log.clone(), segment: number };
+        let told = self.tell(&begin).and_then(|()| self.sync());
+        if told.is_err() {
             // Nothing may follow in a segment that has not begun.
             self.tail = None;
             self.segments.pop();
-            (self.seq, self.mac) = before;
+            (self.seq, self.mac, self.synced_seq) = before;
             fs::remove_file(&segment.path).map_err(|e| failed(&e))?;
         }
-        begun
+        told
     }
 
     fn seal(&mut self) -> Result<(), AuditError> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        self.append(vec![Event::Seal { entries: tail.entries }])?;
+        let seal = Event::Seal { entries: tail.entries };
+        self.tell(&seal)?;
         self.sync()?;
         self.tail = None;
         Ok(())
@@ -159,7 +197,7 @@ impl Writer {
         else {
             return Ok(());
         };
-        self.append(vec![Event::Drop { oldest_segment }])?;
+        self.tell(&Event::Drop { oldest_segment })?;
         self.sync()?;
         for segment in self.segments.drain(..surplus) {
             if let Err(error) = fs::remove_file(&segment.path) {
@@ -169,8 +207,14 @@ impl Writer {
         Ok(())
     }
 
+    /// Writes an event of the log itself.
+    fn tell(&mut self, event: &Event) -> Result<(), AuditError> {
+        let encoded = event.encode().map_err(|e| AuditError::io(&self.config.directory, &e.into()))?;
+        self.append(&[encoded])
+    }
+
     /// Writes entries behind the last one, all or none of them.
-    fn append(&mut self, events: Vec<Event>) -> Result<(), AuditError> {
+    fn append(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         let Some(tail) = &mut self.tail else {
             return Err(AuditError::Stopped("there is no open segment".to_owned()));
         };
@@ -178,16 +222,12 @@ impl Writer {
         let time = DateTime::<Utc>::from((self.clock)()).to_rfc3339_opts(SecondsFormat::Micros, true);
         let (mut seq, mut mac) = (self.seq, self.mac);
         let mut lines = Vec::new();
-        let entries = events.len() as u64;
         for event in events {
             seq += 1;
-            let entry = Entry { seq, prev: mac, time: time.clone(), event };
-            let (line, entry_mac) = entry.encode(&self.key).map_err(|e| AuditError::io(path, &e.into()))?;
-            lines.extend(line);
-            mac = entry_mac;
+            mac = Place { seq, prev: mac, time: &time }.append_line(event, &self.key, &mut lines);
         }
         check_still_there(tail)?;
-        if let Err(error) = tail.file.write_all(&lines) {
+        if let Err(error) = tail.file.as_ref().write_all(&lines) {
             // A part may have been written. Without it the next batch can still be.
             if let Err(stuck) = tail.file.set_len(tail.bytes) {
                 self.stopped = Some(stuck.to_string());
@@ -195,23 +235,16 @@ impl Writer {
             return Err(AuditError::io(path, &error));
         }
         tail.bytes += lines.len() as u64;
-        tail.entries += entries;
+        tail.entries += events.len() as u64;
         (self.seq, self.mac) = (seq, mac);
-        self.unsynced = true;
         Ok(())
     }
 
     /// Makes durable what is written, then lets the head name it.
     fn sync(&mut self) -> Result<(), AuditError> {
-        let Some(tail) = self.tail.as_ref().filter(|_| self.unsynced) else { return Ok(()) };
-        if let Err(error) = tail.file.sync_data() {
-            // Whether the pages are on the disk cannot be learned any more: a second try would succeed without them.
-            self.stopped = Some(error.to_string());
-            return Err(AuditError::io(&tail.segment.path, &error));
-        }
-        self.synced = (self.clock)();
-        self.unsynced = false;
-        self.write_head()
+        let Some(sync) = self.start_sync() else { return Ok(()) };
+        let synced = sync.wait();
+        self.end_sync(&sync, synced)
     }
 
     fn write_head(&mut self) -> Result<(), AuditError> {

@@ -85,7 +85,7 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
     // Not the user's configuration: the demo is the same everywhere.
     let data = DataConfig { directory: directory.path().join("data") };
     if args.agent {
-        return agent::run(&handbook, data, output).await;
+        return Box::pin(agent::run(&handbook, data, output)).await;
     }
     let app = App::open(&Config { data, ..Config::default() }).await?;
     let client = load(&app, &handbook).await?;

@@ -36,9 +36,9 @@ pub struct AuditConfig {
 #[serde(rename_all = "snake_case")]
 pub enum AuditFsync {
     /// Before the answer leaves; records that wait at the same time share the cost.
-    #[default]
     EachBatch,
     /// At an interval.
+    #[default]
     Interval,
     /// When the system likes to.
     Never,

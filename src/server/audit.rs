@@ -26,7 +26,7 @@ use tracing::field::Empty;
 pub(super) use self::draft::{Draft, decided_by, searched};
 pub(super) use self::lasting::Lasting;
 use super::{authentication, status};
-use crate::audit::{AuditSink, Record};
+use crate::audit::{AuditSink, Kept};
 use crate::telemetry::{self, TraceParent};
 
 const STATUS_HEADER: &str = "grpc-status";
@@ -85,13 +85,13 @@ pub(super) struct Audited<S> {
     audit: Option<Audit>,
 }
 
-/// A call under way. One whose caller goes away before there is an answer is noted when this is dropped: by the last who holds
-/// it, which may be work that goes on ([`Lasting`]).
+/// A call under way. One whose caller goes away before there is an answer is recorded when this is dropped: by the last who
+/// holds it, which may be work that goes on ([`Lasting`]).
 struct Running {
     draft: Draft,
     started: Instant,
     audit: Option<Audit>,
-    answered: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl<S> Layer<S> for AuditLayer {
@@ -128,18 +128,13 @@ where
         let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
         request.extensions_mut().insert(draft.clone());
         let audit = self.audit.clone();
-        let running = Arc::new(Running { draft, started: Instant::now(), audit, answered: AtomicBool::new(false) });
+        let running = Arc::new(Running { draft, started: Instant::now(), audit, ended: AtomicBool::new(false) });
         request.extensions_mut().insert(Lasting::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
             let response = answering.await?;
             let code = code_name(code_of(&response));
-            let record = running.finish(code);
-            // From here on it is recorded as answered, whether or not the caller is still there.
-            running.answered.store(true, Ordering::Relaxed);
-            // A task of its own, so that a caller who goes away takes no record along.
-            let keeping = tokio::spawn(keep(running.audit.clone(), record).in_current_span());
-            let kept = keeping.await.unwrap_or_else(|_panicked| Err(status::unrecorded()));
+            let (kept, _) = telemetry::stage("audit", running.end(code)).await;
             let (code, response) = match kept {
                 Ok(()) => (code, response),
                 Err(refusal) => (code_name(refusal.code()), refusal.into_http()),
@@ -152,33 +147,36 @@ where
     }
 }
 
-/// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
-async fn keep(audit: Option<Audit>, record: Record) -> Result<(), Status> {
-    let Some(audit) = &audit else { return Ok(()) };
-    let (kept, _) = telemetry::stage("audit", audit.sink.record(record)).await;
-    match kept {
-        Ok(()) => Ok(()),
-        Err(error) if audit.required => {
-            tracing::error!(%error, "an answer was withheld because its record was not kept");
-            Err(status::unrecorded())
-        }
-        Err(error) => {
-            tracing::error!(%error, "an answer went out without a record");
-            Ok(())
-        }
-    }
-}
-
 impl Running {
-    fn finish(&self, code: &str) -> Record {
-        self.draft.finish(code, self.started.elapsed())
+    /// Hands in the record. It is taken in before anything is waited for, so from then on a caller may go.
+    fn hand_in(&self, code: &str) -> Option<Kept> {
+        self.ended.store(true, Ordering::Relaxed);
+        let audit = self.audit.as_ref()?;
+        Some(audit.sink.record(self.draft.finish(code, self.started.elapsed())))
+    }
+
+    /// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
+    async fn end(&self, code: &str) -> Result<(), Status> {
+        let Some(kept) = self.hand_in(code) else { return Ok(()) };
+        match kept.await {
+            Ok(()) => Ok(()),
+            Err(error) if self.audit.as_ref().is_some_and(|audit| audit.required) => {
+                tracing::error!(%error, "an answer was withheld because its record was not kept");
+                Err(status::unrecorded())
+            }
+            Err(error) => {
+                tracing::error!(%error, "an answer went out without a record");
+                Ok(())
+            }
+        }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let (false, Some(audit)) = (*self.answered.get_mut(), &self.audit) {
-            audit.sink.note(self.finish(code_name(self.draft.outcome().unwrap_or(Code::Cancelled))));
+        if !*self.ended.get_mut() {
+            // Nobody is there to wait for it.
+            drop(self.hand_in(code_name(self.draft.outcome().unwrap_or(Code::Cancelled))));
         }
     }
 }
@@ -215,3 +213,6 @@ fn code_name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+#[cfg(test)]
+mod tests;

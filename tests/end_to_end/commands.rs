@@ -72,7 +72,9 @@ fn the_demo_shows_what_agents_get() {
     let actors = [anne, helper, narrowed, stranger].map(|answer| answer["claims"]["act"]["sub"].as_str());
     assert_eq!(actors, [None, Some("desk-helper"), Some("desk-helper"), Some("inbox-sorter")]);
     assert!([anne, helper, narrowed, stranger].iter().all(|answer| answer["claims"]["sub"] == "anne"), "{demo}");
-    assert!(succeeds(&["demo", "--agent"]).contains("The four requests are the same and name nobody"));
+    let shown = ragward(&["demo", "--agent"]);
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("The four requests are the same and name nobody"));
+    assert!(shown.stderr.is_empty(), "it ends in order: {}", String::from_utf8_lossy(&shown.stderr));
 }
 
 #[test]

@@ -3,6 +3,9 @@
 
 mod commands;
 mod delegation;
+#[path = "../support/dice.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod dice;
 #[path = "../end_to_end/documents.rs"]
 mod documents;
 #[path = "../support/issuer.rs"]
@@ -22,4 +25,5 @@ mod step_up;
 mod tenant_claims;
 mod tenants;
 mod tokens;
+mod twins;
 mod world;

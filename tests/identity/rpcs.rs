@@ -125,7 +125,7 @@ async fn every_rpc_asks_for_its_scope() {
     assert!(!texts.contains(bearer("openid").rsplit('.').nth(1).unwrap()), "no token");
 }
 
-fn records(data: &Path) -> Vec<Record> {
+pub(crate) fn records(data: &Path) -> Vec<Record> {
     let key = AuditKey::read(&data.join("audit.key")).unwrap();
     let mut records = Vec::new();
     let report = read_log(&data.join("audit"), &key, |_, _, entry| {

@@ -44,7 +44,7 @@ async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     (address, kept)
 }
 
-fn http_get(address: SocketAddr, path: &str) -> String {
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> String {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();

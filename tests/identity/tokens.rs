@@ -1,6 +1,8 @@
 //! Tokens with one thing wrong each: all are refused, and all in the same way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +11,11 @@ use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
 use crate::issuer::{SigningKey, TestIssuer, now};
-use crate::world::{RETRIEVE, identity, retrieve, start};
+use crate::rpcs::records;
+use crate::running::config;
+use crate::secrets::http_get;
+use crate::served::Served;
+use crate::world::{RETRIEVE, about_leave, identity, retrieve, start, with_token};
 
 /// What a refusal says, all of it.
 fn shown(status: &Status) -> (Code, String, Vec<u8>, String) {
@@ -337,6 +343,46 @@ async fn whatever_is_wrong_is_refused_in_one_way() {
         refusal.contains(&format!("Bearer error=\\\"invalid_token\\\", resource_metadata=\\\"{url}\\\"")),
         "{refusal}"
     );
+}
+
+/// The caller is not told which check a token did not pass; the operator is, in a measure and in the record.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_refusal_is_counted_and_recorded() {
+    let (key, rsa) = (SigningKey::es256("key"), SigningKey::rs256("RSA"));
+    let issuer = TestIssuer::start(&[&key, &rsa]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    // A free port; the exporter takes no port 0.
+    let metrics_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut settings = config(&data);
+    settings.server.insecure_identity = false;
+    settings.identity = identity(&issuer);
+    settings.telemetry.metrics_listen = metrics_address.to_string();
+    let file = directory.path().join("ragward.toml");
+    std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    command.args(["--config", file.to_str().unwrap(), "serve", "--listen", "127.0.0.1:0"]).stdin(Stdio::null());
+    let served = Served::start(command);
+    let rows = wrong_tokens(&issuer, &key, &rsa);
+    for (name, token) in &rows {
+        let request = with_token(about_leave(""), token);
+        served.client.retrieval().retrieve(request).await.expect_err(name);
+    }
+    let metrics = http_get(metrics_address, "/metrics");
+    let counted: BTreeMap<String, usize> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("ragward_tokens_refused_total{check=\"")?.split_once("\"} "))
+        .map(|(check, count)| (check.to_owned(), count.parse().unwrap()))
+        .collect();
+    served.stop().await;
+    let mut recorded: BTreeMap<String, usize> = BTreeMap::new();
+    for record in records(&data) {
+        assert_eq!((record.code.as_str(), &record.principal, &record.released), ("UNAUTHENTICATED", &None, &None));
+        *recorded.entry(record.refusal.unwrap()).or_default() += 1;
+    }
+    assert_eq!(counted, recorded);
+    assert_eq!(counted.values().sum::<usize>(), rows.len(), "{counted:?}");
+    assert!(counted.len() > 8, "checks are told apart: {counted:?}");
 }
 
 #[tokio::test]

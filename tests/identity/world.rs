@@ -28,7 +28,7 @@ pub(crate) const ANNES: [&str; 6] = [
     "page:draft#1",
 ];
 
-const MODEL: &str = "
+pub(crate) const MODEL: &str = "
 model
   schema 1.1
 

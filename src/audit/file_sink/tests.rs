@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
 use super::super::sample::{End, clock, config, read, record, write};
-use super::super::{Entry, Problem, read_log};
+use super::super::{Entry, Problem, Released, read_log};
 use super::*;
 
 fn events(config: &AuditConfig, key: &AuditKey) -> Vec<Entry> {
@@ -22,10 +22,20 @@ fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
     events(config, key).into_iter().filter_map(resumed).collect()
 }
 
-#[tokio::test]
+const POLICIES: [FsyncPolicy; 3] =
+    [FsyncPolicy::EachBatch, FsyncPolicy::Interval(Duration::from_millis(1)), FsyncPolicy::Never];
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_of_many_callers_are_all_there_once() {
+    for fsync in POLICIES {
+        many_callers(fsync).await;
+    }
+}
+
+/// Over many segments, so that callers and the thread take turns.
+async fn many_callers(fsync: FsyncPolicy) {
     let directory = tempfile::tempdir().unwrap();
-    let config = config(directory.path());
+    let config = AuditConfig { fsync, ..config(directory.path()) };
     let sink = Arc::new(FileAuditSink::open(config.clone(), clock()).unwrap());
     let calls = (0..200).map(|number| {
         let sink = Arc::clone(&sink);
@@ -34,7 +44,8 @@ async fn records_of_many_callers_are_all_there_once() {
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap().unwrap();
     }
-    sink.note(record(200));
+    // Nobody waits for this one.
+    drop(sink.record(record(200)));
     let key = sink.key.clone();
     drop(sink);
     let mut traces = Vec::new();
@@ -46,6 +57,74 @@ async fn records_of_many_callers_are_all_there_once() {
     traces.sort();
     assert_eq!(traces, (0..=200).map(|number| format!("{number:032x}")).collect::<Vec<String>>());
     assert!(read(&config, &key).last.unwrap().sealed);
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_was_given_to_the_system() {
+    for fsync in POLICIES {
+        let directory = tempfile::tempdir().unwrap();
+        let config = AuditConfig { fsync, ..config(directory.path()) };
+        let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
+        for number in 0..20 {
+            sink.record(record(number)).await.unwrap();
+            assert_eq!(read(&config, &sink.key).records, number as u64 + 1, "{fsync:?}");
+        }
+    }
+}
+
+/// A turn that the test has, with a record of its own.
+fn turn(sink: &FileAuditSink) -> (Turn, oneshot::Receiver<Result<(), AuditError>>) {
+    let event = Event::Record(Box::new(record(0))).encode().unwrap();
+    let (acknowledge, acknowledged) = oneshot::channel();
+    (sink.log.put_in(Waiting { event, acknowledge }).unwrap().expect("nobody leads"), acknowledged)
+}
+
+#[tokio::test]
+async fn more_than_there_is_room_for_is_refused_and_the_rest_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = AuditConfig { fsync: FsyncPolicy::Never, ..config(directory.path()) };
+    let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
+    let (turn, own) = turn(&sink);
+    let large = || {
+        let released = Released { chunk_ids: vec!["x".repeat(WAITING_BYTES_MAX / 3)], documents: None };
+        Record { released: Some(released), ..record(1) }
+    };
+    let mut following: Vec<Kept> = (0..3).map(|_| sink.record(large())).collect();
+    assert_eq!(following.pop().unwrap().await, Err(AuditError::Full));
+    following.push(sink.record(record(2)));
+    let mut turn = Some(turn);
+    while let Some(more) = turn {
+        turn = more.write_batch();
+    }
+    own.await.unwrap().unwrap();
+    for kept in following {
+        kept.await.unwrap();
+    }
+    sink.record(record(3)).await.unwrap();
+    assert_eq!(read(&config, &sink.key).records, 5);
+}
+
+#[tokio::test]
+async fn a_lost_turn_acknowledges_nothing_and_the_next_caller_leads() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = AuditConfig { fsync: FsyncPolicy::Never, ..config(directory.path()) };
+    let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
+    let (turn, own) = turn(&sink);
+    let following = sink.record(record(1));
+    drop(turn);
+    assert!(own.await.is_err());
+    assert!(matches!(following.await, Err(AuditError::Stopped(_))));
+    sink.record(record(2)).await.unwrap();
+    assert_eq!(read(&config, &sink.key).records, 1);
+    // Nothing is written behind a write that a panic left half done.
+    let log = Arc::clone(&sink.log);
+    let panicking = std::thread::spawn(move || {
+        let _held = log.writer.lock();
+        panic!("on purpose");
+    });
+    panicking.join().unwrap_err();
+    assert!(matches!(sink.record(record(3)).await, Err(AuditError::Stopped(_))));
+    assert_eq!(read(&config, &sink.key).records, 1);
 }
 
 #[test]

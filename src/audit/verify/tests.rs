@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use super::super::AuditConfig;
+use super::super::chain::Place;
 use super::super::sample::{End, config, read, write};
 use super::*;
 
@@ -219,7 +220,10 @@ fn a_line_says_what_its_entry_said() {
         record.latency_us.total = total;
         record.code = texts.concat();
         let entry = Entry { seq, prev: Mac::NONE, time: String::new(), event: Event::Record(Box::new(record)) };
-        let (line, mac) = entry.encode(&key).unwrap();
+        let (place, mut line) = (Place { seq, prev: Mac::NONE, time: "" }, Vec::new());
+        let mac = place.append_line(&entry.event.encode().unwrap(), &key, &mut line);
+        let by_serde = serde_json::to_string(&entry).unwrap();
+        prop_assert_eq!(&line, &format!("{{\"mac\":\"{mac}\",\"entry\":{by_serde}}}\n").into_bytes());
         let bytes = line.strip_suffix(b"\n").unwrap();
         prop_assert!(!bytes.contains(&b'\n'));
         let read = Line::split(bytes, &key).unwrap();

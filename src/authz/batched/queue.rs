@@ -136,17 +136,20 @@ mod tests {
         Object::parse(&format!("user:{name}")).expect("a user")
     }
 
-    fn push(queue: &mut FairQueue<(String, usize)>, scope: &Arc<Scope>, name: &str, count: usize) {
+    /// Who waits, and with which check.
+    type Waiting = (String, usize);
+
+    fn push(queue: &mut FairQueue<Waiting>, scope: &Arc<Scope>, name: &str, count: usize) {
         for number in 0..count {
             queue.push(scope, &principal(name), (name.to_owned(), number));
         }
     }
 
-    fn take(queue: &mut FairQueue<(String, usize)>, checks_max: usize) -> Option<(Arc<Scope>, Vec<(String, usize)>)> {
+    fn take(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Option<(Arc<Scope>, Vec<Waiting>)> {
         queue.take(CallBounds { checks_max, bytes_max: usize::MAX }, |_| 1, |_| true)
     }
 
-    fn all(queue: &mut FairQueue<(String, usize)>, checks_max: usize) -> Vec<Vec<(String, usize)>> {
+    fn all(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Vec<Vec<Waiting>> {
         std::iter::from_fn(|| take(queue, checks_max)).map(|(_, taken)| taken).collect()
     }
 

@@ -13,7 +13,7 @@ use crate::relationship::snapshot::Snapshot;
 #[derive(Debug)]
 pub(super) struct Kept<K, V> {
     snapshot: Weak<Snapshot>,
-    values: HashMap<K, Value<V>>,
+    values: HashMap<K, Entry<V>>,
     /// One more value or byte pushes the value out that was asked for least lately.
     values_max: usize,
     bytes_max: usize,
@@ -22,7 +22,7 @@ pub(super) struct Kept<K, V> {
 }
 
 #[derive(Debug)]
-struct Value<V> {
+struct Entry<V> {
     value: V,
     bytes: usize,
     last_use: u64,
@@ -40,9 +40,9 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
             return None;
         }
         self.uses += 1;
-        let value = self.values.get_mut(key)?;
-        value.last_use = self.uses;
-        Some(value.value.clone())
+        let entry = self.values.get_mut(key)?;
+        entry.last_use = self.uses;
+        Some(entry.value.clone())
     }
 
     pub(super) fn keep(&mut self, snapshot: &Arc<Snapshot>, key: K, value: V, bytes: usize) {
@@ -52,7 +52,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         }
         self.uses += 1;
         self.bytes += bytes;
-        if let Some(before) = self.values.insert(key, Value { value, bytes, last_use: self.uses }) {
+        if let Some(before) = self.values.insert(key, Entry { value, bytes, last_use: self.uses }) {
             self.bytes -= before.bytes;
         }
         while self.values.len() > self.values_max || self.bytes > self.bytes_max {

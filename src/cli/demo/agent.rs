@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 
 use super::issuer::Issuer;
 use super::{Found, QUESTION, found, load, request};
@@ -52,13 +53,17 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let server = format!("http://{}", listener.local_addr()?);
     let tokens = tokens(&issuer)?;
-    // Both servers end with the demo.
-    let answers = tokio::select! {
-        answers = ask_with_each(&server, tokens) => answers?,
+    let (stop, stopped) = oneshot::channel();
+    let asking = async {
+        let answers = ask_with_each(&server, tokens).await;
+        // The server seals its log when it ends, which must be before its directory goes.
+        stop.send(()).unwrap_or_default();
+        answers
+    };
+    let serving = async { Ok(app.serve(listener, async { stopped.await.unwrap_or_default() }).await?) };
+    let (answers, ()) = tokio::select! {
+        ended = async { tokio::try_join!(asking, serving) } => ended?,
         ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
-        ended = app.serve(listener, std::future::pending()) => {
-            return Err(Failure::failed(format!("the server ended early: {ended:?}")));
-        }
     };
     let records = records(&config)?;
     output.result(&Shown { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))

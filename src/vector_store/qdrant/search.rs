@@ -232,7 +232,7 @@ impl QdrantStore {
             ..QueryPoints::default()
         };
         let mut points = self.points();
-        match self.call(collection, points.query(request)).await {
+        match Box::pin(self.call(collection, points.query(request))).await {
             Ok(answer) => account(answer.result, limit, layout, per_document_max.is_some()),
             Err(VectorStoreError::Refused(text)) => Err(self.why_refused(collection, vector.len(), text).await),
             Err(e) => Err(e),

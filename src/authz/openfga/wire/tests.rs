@@ -102,11 +102,11 @@ fn an_item_error_says_what_can_be_done() {
     let invalid = Code::InputError(ErrorCode::ValidationError.into());
     let failed = "failed to evaluate relationship condition: 'at_work' - tuple 'document:2#viewer@user:anne' is missing \
                   context parameters '[hour]'";
-    check(with(invalid.clone(), failed), "3=true 4=false");
+    check(with(invalid, failed), "3=true 4=false");
     check(with(Code::InputError(ErrorCode::InvalidTuple.into()), failed), "refused the request");
     check(with(Code::InternalError(InternalErrorCode::InternalError.into()), failed), "out of reach");
     let of_the_request = format!("invalid context: {failed}");
-    check(with(invalid.clone(), &of_the_request), "refused the request");
+    check(with(invalid, &of_the_request), "refused the request");
     check(with(invalid, "failed to evaluate"), "refused the request");
     check(with(Code::InternalError(InternalErrorCode::DeadlineExceeded.into()), ""), "before the deadline");
     check(with(Code::InternalError(-1), "broken"), "out of reach: broken");

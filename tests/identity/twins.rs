@@ -1,0 +1,415 @@
+//! Twin worlds of delegation: what an agent gets for Anne is, to the last byte, what Anne alone gets of a corpus that holds only
+//! what both may see. And whatever else changes, what Anne alone or the agent alone may see included, changes no byte of it.
+//!
+//! World A holds all documents, and is asked with the agent's token; world B holds the chunks of the intersection, and is asked
+//! with Anne's own. Both are servers with a port, and the tokens are of one issuer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use prost::Message;
+use ragward::config::{DelegationConfig, DelegationObject};
+use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
+use ragward::proto::metadata::{Value as Metadata, value};
+use ragward::proto::retrieval::retrieve_request::Query;
+use ragward::proto::retrieval::{
+    Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
+};
+use ragward::relationship::RelationshipTuple;
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::delegation::acted;
+use crate::dice::Dice;
+use crate::issuer::{SigningKey, TestIssuer};
+use crate::running::{Running, config};
+use crate::world::{MODEL, RETRIEVE, identity, with_token};
+
+const WORLDS: usize = 60;
+const CHANGES: usize = 3;
+const QUESTIONS: usize = 12;
+const SEED: u64 = 0x00a9_e7ac;
+const GUARDS: usize = 12;
+const DOCUMENTS: usize = 10;
+const PAGES: usize = 3;
+const WORDS: [&str; 8] = ["leave", "pay", "on", "call", "the", "release", "budget", "desk"];
+/// The guard of a chunk that is in both worlds and that nobody reads, so that there is a collection with a dimension in both.
+const NOBODYS: usize = GUARDS;
+
+/// What the agent may see of the guards, beside what its user may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Agent {
+    Less,
+    Same,
+    More,
+    /// Some of what the user may, and some of what it may not.
+    Other,
+    Nothing,
+    /// As `More`, with a token whose details name some guards.
+    Detailed,
+    /// The agent may act for the user, whatever the guard.
+    MayAct,
+    MayNotAct,
+}
+
+/// What a server holds, and who may see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct World {
+    documents: BTreeMap<String, Document>,
+    /// Guards, by number.
+    users: BTreeSet<usize>,
+    agents: BTreeSet<usize>,
+    may_act: bool,
+}
+
+/// One pair of worlds: its names, which no other pair has, and who asks.
+struct Pair {
+    number: usize,
+    agent: Agent,
+    /// What the token's details name.
+    named: Option<BTreeSet<usize>>,
+}
+
+impl Pair {
+    fn guard(&self, number: usize) -> String {
+        format!("document:{}-{number}", self.number)
+    }
+
+    fn collection(&self) -> String {
+        format!("pair-{}", self.number)
+    }
+
+    fn user(&self) -> String {
+        format!("anne-{}", self.number)
+    }
+
+    /// The guards that both may see, and the details let through.
+    fn seen(&self, world: &World) -> BTreeSet<usize> {
+        let by_agent: BTreeSet<usize> = match self.agent {
+            Agent::MayAct => (0..GUARDS).collect(),
+            Agent::MayNotAct => BTreeSet::new(),
+            Agent::Less | Agent::Same | Agent::More | Agent::Other | Agent::Nothing | Agent::Detailed => {
+                world.agents.clone()
+            }
+        };
+        let both = world.users.intersection(&by_agent).copied();
+        both.filter(|guard| self.named.as_ref().is_none_or(|named| named.contains(guard))).collect()
+    }
+
+    /// World B: the chunks that are seen, and nothing else of their documents.
+    fn only_seen(&self, world: &World) -> World {
+        let seen = self.seen(world);
+        let guards: BTreeSet<String> = seen.iter().chain([&NOBODYS]).map(|guard| self.guard(*guard)).collect();
+        let documents = world.documents.iter().map(|(id, document)| {
+            let chunks = document.chunks.iter().filter(|chunk| guards.contains(&chunk.guard)).cloned().collect();
+            (id.clone(), Document { chunks, ..document.clone() })
+        });
+        let documents = documents.filter(|(_, document)| !document.chunks.is_empty()).collect();
+        World { documents, users: seen, ..World::default() }
+    }
+
+    fn tuples(&self, world: &World) -> BTreeSet<(String, String, String)> {
+        let tuple = |user: String, relation: &str, object: String| (user, relation.to_owned(), object);
+        let user = format!("user:{}", self.user());
+        let users = world.users.iter().map(|guard| tuple(user.clone(), "reader", self.guard(*guard)));
+        let agents =
+            world.agents.iter().map(|guard| tuple("agent:helper".to_owned(), "agent_reader", self.guard(*guard)));
+        let acts = tuple("agent:helper".to_owned(), "can_act_for", user.clone());
+        users.chain(agents).chain(world.may_act.then_some(acts)).collect()
+    }
+
+    /// The claims of the agent's token beside those of Anne's.
+    fn claims(&self) -> Vec<(&'static str, Value)> {
+        let named = self.named.as_ref().map(|named| named.iter().map(|guard| self.guard(*guard)).collect::<Vec<_>>());
+        let details = |named| ("authorization_details", json!([{"type": "ragward_retrieval", "identifiers": named}]));
+        [acted("helper")].into_iter().chain(named.map(details)).collect()
+    }
+}
+
+fn chunk_text(dice: &mut Dice) -> String {
+    let words: Vec<&str> = (0..=dice.below(8)).map(|_| WORDS[dice.below(WORDS.len())]).collect();
+    words.join(" ")
+}
+
+/// Of few directions, so that scores tie.
+fn vector(dice: &mut Dice) -> Vec<f32> {
+    let mut vector: Vec<f32> = (0..3).map(|_| [-1.0, 0.0, 0.5, 1.0][dice.below(4)]).collect();
+    if vector.iter().all(|x| *x == 0.0) {
+        vector[0] = 1.0;
+    }
+    vector
+}
+
+fn document(pair: &Pair, dice: &mut Dice, id: &str, guards: &[usize]) -> Document {
+    let chunk = |(place, guard): (usize, &usize)| Chunk {
+        id: format!("{id}#{place}"),
+        guard: pair.guard(*guard),
+        text: chunk_text(dice),
+        vector: vector(dice),
+        metadata: [("n".to_owned(), Metadata { kind: Some(value::Kind::IntValue([0, 1, 2][dice.below(3)])) })].into(),
+    };
+    let chunks = guards.iter().enumerate().map(chunk).collect();
+    Document { id: id.to_owned(), title: format!("Title of {id}"), chunks }
+}
+
+fn some(dice: &mut Dice, of: impl IntoIterator<Item = usize>) -> BTreeSet<usize> {
+    of.into_iter().filter(|_| dice.below(2) == 0).collect()
+}
+
+fn world(pair: &Pair, dice: &mut Dice) -> World {
+    let mut documents = BTreeMap::new();
+    for number in 0..DOCUMENTS {
+        let guards: Vec<usize> = (0..=dice.below(3)).map(|_| dice.below(GUARDS)).collect();
+        let id = format!("d{number}");
+        documents.insert(id.clone(), document(pair, dice, &id, &guards));
+    }
+    documents.insert("d4-nobody's".to_owned(), document(pair, dice, "d4-nobody's", &[NOBODYS]));
+    // At least one guard on each side, so that less is less and more is more.
+    let users: BTreeSet<usize> = some(dice, 1..GUARDS - 1).into_iter().chain([0, 1]).collect();
+    let beyond: BTreeSet<usize> = (0..GUARDS).filter(|guard| !users.contains(guard)).collect();
+    let agents = match pair.agent {
+        Agent::Less => some(dice, users.iter().copied().filter(|guard| *guard > 0)).into_iter().chain([1]).collect(),
+        Agent::Same => users.clone(),
+        Agent::More | Agent::Detailed => users.iter().copied().chain(some(dice, beyond)).chain([GUARDS - 1]).collect(),
+        Agent::Other => some(dice, 1..GUARDS),
+        Agent::Nothing => BTreeSet::new(),
+        // Relations on guards count for nothing where those on users do.
+        Agent::MayAct | Agent::MayNotAct => some(dice, 0..GUARDS),
+    };
+    World { documents, users, agents, may_act: pair.agent == Agent::MayAct }
+}
+
+/// Changes everything that is not seen through the agent, and nothing else.
+fn changed(pair: &Pair, dice: &mut Dice, before: &World) -> World {
+    let mut after = before.clone();
+    let seen = pair.seen(before);
+    let hidden: Vec<usize> = (0..GUARDS).filter(|guard| !seen.contains(guard)).collect();
+    let names: BTreeSet<String> = hidden.iter().map(|guard| pair.guard(*guard)).collect();
+    for chunk in after.documents.values_mut().flat_map(|document| &mut document.chunks) {
+        if names.contains(&chunk.guard) {
+            (chunk.text, chunk.vector) = (chunk_text(dice), vector(dice));
+        }
+    }
+    let is_hidden = |document: &Document| document.chunks.iter().all(|chunk| names.contains(&chunk.guard));
+    after.documents.retain(|_, document| !is_hidden(document) || dice.below(2) == 0);
+    if let Some(guard) = hidden.get(dice.below(hidden.len())) {
+        // Names before, between and after those that are there.
+        let id = format!("{}{}", ["A", "d0a", "d5", "d9z", "z"][dice.below(5)], dice.below(3));
+        if after.documents.get(&id).is_none_or(is_hidden) {
+            after.documents.insert(id.clone(), document(pair, dice, &id, &[*guard]));
+        }
+    }
+    for guard in hidden {
+        // At most one of the two may see it, unless the details leave it out.
+        let (mut user, mut agent) = (dice.below(2) == 0, dice.below(2) == 0);
+        let is_seen_by_both = match pair.agent {
+            Agent::MayAct => user,
+            Agent::MayNotAct => false,
+            Agent::Less | Agent::Same | Agent::More | Agent::Other | Agent::Nothing | Agent::Detailed => user && agent,
+        };
+        let is_named = pair.named.as_ref().is_none_or(|named| named.contains(&guard));
+        if is_seen_by_both && is_named {
+            (user, agent) = if pair.agent == Agent::MayAct { (false, agent) } else { (user, false) };
+        }
+        for (set, sees) in [(&mut after.users, user), (&mut after.agents, agent)] {
+            if sees {
+                set.insert(guard)
+            } else {
+                set.remove(&guard)
+            };
+        }
+    }
+    assert_eq!(pair.only_seen(before), pair.only_seen(&after), "the change is hidden");
+    after
+}
+
+/// Makes a server hold `after` where it held `before`.
+async fn apply(running: &Running, pair: &Pair, before: &World, after: &World) {
+    let parsed = |(user, relation, object): &(String, String, String)| {
+        RelationshipTuple::parse(user, relation, object).expect("a tuple")
+    };
+    let (held, holds) = (pair.tuples(before), pair.tuples(after));
+    let added: Vec<RelationshipTuple> = holds.difference(&held).map(parsed).collect();
+    if !added.is_empty() {
+        running.write(added);
+    }
+    for gone in held.difference(&holds) {
+        running.delete(parsed(gone));
+    }
+    let mut local = running.app.in_process().ingest();
+    let gone: Vec<String> = before.documents.keys().filter(|id| !after.documents.contains_key(*id)).cloned().collect();
+    if !gone.is_empty() {
+        let request = DeleteDocumentsRequest { collection: pair.collection(), document_ids: gone };
+        local.delete_documents(request).await.expect("deleted");
+    }
+    let new = after.documents.iter().filter(|(id, document)| before.documents.get(*id) != Some(*document));
+    let message = |document: &Document| ragward::proto::ingest::UpsertDocumentsRequest {
+        collection: pair.collection(),
+        document: Some(document.clone()),
+    };
+    let messages: Vec<_> = new.map(|(_, document)| message(document)).collect();
+    local.upsert_documents(tokio_stream::iter(messages)).await.expect("taken in");
+}
+
+#[derive(Clone, Debug)]
+enum Question {
+    /// With the pages after the first, where the request asks for pages.
+    Retrieve(RetrieveRequest),
+    Recheck(RecheckRequest),
+}
+
+fn question(pair: &Pair, dice: &mut Dice, world: &World) -> Question {
+    let chunk_ids: Vec<String> =
+        world.documents.values().flat_map(|document| &document.chunks).map(|chunk| chunk.id.clone()).collect();
+    if dice.below(6) == 0 {
+        let chunk_ids = (0..=dice.below(9)).map(|_| chunk_ids[dice.below(chunk_ids.len())].clone()).collect();
+        return Question::Recheck(RecheckRequest {
+            collection: pair.collection(),
+            chunk_ids,
+            ..RecheckRequest::default()
+        });
+    }
+    // One in twelve is refused, for its dimension.
+    let values = vector(dice).into_iter().take(if dice.below(12) == 0 { 2 } else { 3 }).collect();
+    let query = match dice.below(3) {
+        0 => Query::Text(chunk_text(dice)),
+        1 => Query::Vector(Vector { values }),
+        _ => Query::Hybrid(Hybrid { text: chunk_text(dice), vector: Some(Vector { values }) }),
+    };
+    let one = Metadata { kind: Some(value::Kind::IntValue(1)) };
+    let filter = Filter { kind: Some(filter::Kind::OneOf(OneOf { key: "n".to_owned(), values: vec![one] })) };
+    // Who is narrowed by details gets no pages.
+    let in_pages = pair.agent != Agent::Detailed && dice.below(3) == 0;
+    Question::Retrieve(RetrieveRequest {
+        collection: pair.collection(),
+        query: Some(query),
+        top_k: [1, 2, 3, 10, 50][dice.below(5)],
+        filter: (dice.below(4) == 0).then_some(filter),
+        min_score: (!in_pages && dice.below(4) == 0).then(|| [0.0, 0.3, 1.0][dice.below(3)]),
+        per_document_max: if in_pages { 0 } else { [0, 0, 1, 2][dice.below(4)] },
+        page_token: in_pages.then(String::new),
+        ..RetrieveRequest::default()
+    })
+}
+
+/// An answer to the last byte.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer {
+    Message(Vec<u8>),
+    Refusal(Code, String, Vec<u8>),
+}
+
+impl Answer {
+    fn of<T: Message>(answer: Result<T, Status>) -> Self {
+        match answer {
+            Ok(message) => Self::Message(message.encode_to_vec()),
+            Err(status) => Self::Refusal(status.code(), status.message().to_owned(), status.details().to_vec()),
+        }
+    }
+}
+
+/// All answers to a question. Tokens of pages hold the time, so they are compared by their length.
+async fn answers(running: &Running, token: &str, question: &Question) -> Vec<Answer> {
+    let mut client = running.client.retrieval();
+    let mut request = match question.clone() {
+        Question::Retrieve(request) => request,
+        Question::Recheck(request) => {
+            let answer = client.recheck(with_token(request, token)).await;
+            return vec![Answer::of(answer.map(tonic::Response::into_inner))];
+        }
+    };
+    let mut answers = Vec::new();
+    loop {
+        let answer = client.retrieve(with_token(request.clone(), token)).await.map(tonic::Response::into_inner);
+        let page_token = answer.as_ref().map(|page| page.next_page_token.clone()).unwrap_or_default();
+        let masked = |page| RetrieveResponse { next_page_token: "x".repeat(page_token.len()), ..page };
+        answers.push(Answer::of(answer.map(masked)));
+        if page_token.is_empty() || answers.len() > PAGES {
+            return answers;
+        }
+        request.page_token = Some(page_token);
+    }
+}
+
+async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationObject) -> Running {
+    let mut config = config(data);
+    config.server.insecure_identity = false;
+    config.identity = identity(issuer);
+    let relation = if on == DelegationObject::Guard { "agent_reader" } else { "can_act_for" };
+    config.identity.delegation = DelegationConfig { relation: relation.to_owned(), on };
+    let running = Running::start(&config).await;
+    running.load(ragward::relationship::dsl::load(MODEL).unwrap(), Vec::new());
+    running
+}
+
+/// How often a kind of agent was answered, and with how many bytes.
+type Tally = BTreeMap<Agent, (usize, usize)>;
+
+async fn compare(on: DelegationObject, agents: &[Agent]) -> Tally {
+    let key = SigningKey::es256("key");
+    let issuer = TestIssuer::start(&[&key]).await;
+    let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let a = start(directories[0].path(), &issuer, on).await;
+    let b = start(directories[1].path(), &issuer, on).await;
+    let token = |pair: &Pair, more: &[(&str, Value)]| {
+        let mut claims = issuer.claims(&pair.user(), RETRIEVE);
+        for (name, value) in more {
+            claims[*name] = value.clone();
+        }
+        key.sign(&claims)
+    };
+    let mut tally = Tally::new();
+    for (number, agent) in (0..WORLDS).zip(agents.iter().copied().cycle()) {
+        let mut dice = Dice::new(SEED ^ number as u64);
+        let named = (agent == Agent::Detailed).then(|| some(&mut dice, 1..GUARDS));
+        let pair = Pair { number, agent, named };
+        let mut in_a = world(&pair, &mut dice);
+        let in_b = pair.only_seen(&in_a);
+        apply(&a, &pair, &World::default(), &in_a).await;
+        apply(&b, &pair, &World::default(), &in_b).await;
+        let (of_agent, of_anne) = (token(&pair, &pair.claims()), token(&pair, &[]));
+        let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&pair, &mut dice, &in_a)).collect();
+        let mut alone = Vec::new();
+        for question in &questions {
+            alone.push(answers(&b, &of_anne, question).await);
+        }
+        for change in 0..=CHANGES {
+            for (question, alone) in questions.iter().zip(&alone) {
+                let through_agent = answers(&a, &of_agent, question).await;
+                let say =
+                    || format!("seed {SEED}, pair {number}, {agent:?}, change {change}: {question:#?}\n{in_a:#?}");
+                assert_eq!(&through_agent, alone, "{}", say());
+                if change == 0 && [Agent::Same, Agent::More, Agent::MayAct].contains(&agent) {
+                    assert_eq!(&through_agent, &answers(&a, &of_anne, question).await, "{}", say());
+                }
+                let (asked, bytes) = tally.entry(agent).or_default();
+                let length = |answer: &Answer| if let Answer::Message(bytes) = answer { bytes.len() } else { 0 };
+                (*asked, *bytes) = (*asked + 1, *bytes + through_agent.iter().map(length).sum::<usize>());
+            }
+            let next = changed(&pair, &mut dice, &in_a);
+            apply(&a, &pair, &in_a, &next).await;
+            in_a = next;
+        }
+    }
+    println!("{tally:?}");
+    tally
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_gets_what_both_may_see_to_the_last_byte() {
+    let agents = [Agent::Less, Agent::Same, Agent::More, Agent::Other, Agent::Nothing, Agent::Detailed];
+    let tally = compare(DelegationObject::Guard, &agents).await;
+    for agent in agents {
+        let (asked, bytes) = tally[&agent];
+        assert_eq!(asked, WORLDS / agents.len() * (CHANGES + 1) * QUESTIONS, "{agent:?}");
+        // Answers that hold chunks, unless there is nothing to see; so that nothing is not compared with nothing.
+        let has_chunks = bytes > asked * 50;
+        assert_eq!(has_chunks, agent != Agent::Nothing, "{agent:?}: {bytes} bytes in {asked} answers");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_may_act_for_its_user_is_its_user_and_another_is_nobody() {
+    let tally = compare(DelegationObject::User, &[Agent::MayAct, Agent::MayNotAct]).await;
+    let (allowed, denied) = (tally[&Agent::MayAct], tally[&Agent::MayNotAct]);
+    assert!(allowed.1 > allowed.0 * 50 && denied.1 < denied.0 * 50, "{tally:?}");
+}
