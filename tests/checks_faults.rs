@@ -21,6 +21,7 @@ use openfga_client::client::{
     BatchCheckRequest, BatchCheckResponse, DeleteStoreRequest, OpenFgaServiceClient, ReadChangesRequest,
     ReadChangesResponse, batch_check_single_result::CheckResult,
 };
+use prost::Message;
 use ragward::app::{App, stack_checks};
 use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;

@@ -283,9 +283,9 @@ async fn a_consistency_token_goes_round() {
     let load = ["model", "load", "schema/handbook/store.fga.yaml", "--data", data.path().to_str().unwrap()];
     assert!(ragward(&load).current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
     let served = Served::start(data.path());
-    let server = ["--server", &served.address];
+    let address = ["--server", &served.address];
     let run = |arguments: &[&str]| {
-        ragward(&[arguments, &server].concat()).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
+        ragward(&[arguments, &address].concat()).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap()
     };
     let token = |arguments: &[&str]| {
         let output = run(&[arguments, &["--output", "json"]].concat());

@@ -1,6 +1,7 @@
 //! The four ways to run: each engine embedded or a server, with the same answers. `OpenFGA` is a real server; Qdrant's API
 //! is served from memory, and by a real Qdrant where there is one.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use ragward::client::document_message;
@@ -142,7 +143,7 @@ fn shares() -> (String, Vec<Document>) {
          type document\n    relations\n      define parent: [folder]\n      define can_read: viewer from parent\ntuples:\n",
     );
     let mut tuple = |user: &str, relation: &str, object: &str| {
-        store.push_str(&format!("  - {{user: \"{user}\", relation: {relation}, object: \"{object}\"}}\n"));
+        writeln!(store, "  - {{user: \"{user}\", relation: {relation}, object: \"{object}\"}}").expect("a String");
     };
     for folder in SHARES {
         for seen in SHARES.iter().filter(|seen| **seen >= folder) {
