@@ -83,7 +83,10 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
     // The pipeline of one issuer names the users of that issuer only.
     let named = World::start(|identity| identity.issuers[0].name = "corp".to_owned()).await;
     let token = named.token("pipeline", scope, &[pipeline]);
-    assert_eq!(seen(&named.running, "user:corp/anne", &token).await.unwrap(), ["document:welcome#0", "document:welcome#1"]);
+    assert_eq!(
+        seen(&named.running, "user:corp/anne", &token).await.unwrap(),
+        ["document:welcome#0", "document:welcome#1"]
+    );
     for user in ["user:anne", "user:partner/anne", "user:corp-2/anne", "user:corp/"] {
         assert_eq!(seen(&named.running, user, &token).await.unwrap_err().code(), Code::PermissionDenied, "{user}");
     }
