@@ -129,13 +129,18 @@ impl<'a> Probe<'a> {
         if is_scattered(slots) {
             self.fetch(slots);
         }
+        bounds.reserve(slots.len());
+        // Loops, and no adapters of iterators: what they call is compiled by itself, without the vector instructions.
         dispatch!(self.level, simd => simd.vectorize(
             #[inline(always)]
-            || bounds.extend(slots.iter().map(|slot| {
-                // What is not there has no score either.
-                let parts = self.vectors.row(*slot).and_then(split);
-                parts.map_or(f64::INFINITY, |(rest, codes)| self.of_product(rest, product(simd, &self.codes, codes)))
-            }))
+            || for slot in slots {
+                let bound = match self.vectors.row(*slot).and_then(split) {
+                    Some((rest, codes)) => self.of_product(rest, product(simd, &self.codes, codes)),
+                    // What is not there has no score either.
+                    None => f64::INFINITY,
+                };
+                bounds.push(bound);
+            }
         ));
     }
 
