@@ -22,7 +22,7 @@ use std::time::Duration;
 use futures::Stream;
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Struct;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
@@ -43,6 +43,8 @@ pub(super) use self::tuples::context_map;
 pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;
 /// Entries of a page, unless the request says otherwise.
 const PAGE_SIZE: usize = 50;
+/// How long checks may take before they are handed to a thread that may be held up.
+const TIME_IN_PLACE: Duration = Duration::from_micros(500);
 /// Objects of a stream that wait for a slow client.
 const STREAM_BUFFER: usize = 128;
 /// The header of an answer that names the model that it was made under.
@@ -109,11 +111,31 @@ impl OpenFgaApi {
             Ok((resolved.model_id.to_string(), work(&resolved)?))
         };
         let (model_id, answer) = blocking(work).await?;
-        let mut response = Response::new(answer);
-        if let Ok(model_id) = MetadataValue::try_from(model_id) {
-            response.metadata_mut().insert(MODEL_HEADER, model_id);
+        Ok(under(model_id, answer))
+    }
+
+    /// The same for what is decided until `deadline`. Most is decided from memory in less time than handing it to another
+    /// thread and back takes, so it is begun here; what takes longer is begun again where it holds nobody up.
+    async fn decide_under<T: Send + 'static>(
+        &self,
+        store_id: &str,
+        model_id: &str,
+        deadline: Instant,
+        decide: impl Fn(&Resolved, &mut dyn FnMut() -> bool) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
+        if let Some(resolved) = resolve_in_memory(&self.stores, store_id, model_id) {
+            let soon = deadline.min(Instant::now() + TIME_IN_PLACE);
+            let mut interrupted = false;
+            let decided = decide(&resolved, &mut || {
+                interrupted = Instant::now() >= soon;
+                !interrupted
+            });
+            if !interrupted {
+                return Ok(under(resolved.model_id.to_string(), decided?));
+            }
         }
-        Ok(response)
+        let work = move |resolved: &Resolved| decide(resolved, &mut || Instant::now() < deadline);
+        self.run_under(store_id, model_id, work).await
     }
 
     /// The same for what writes, which is not given up.
@@ -141,6 +163,23 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> +
 /// to be given to any.
 fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
     stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
+}
+
+/// An answer that names the model that it was made under.
+fn under<T>(model_id: String, answer: T) -> Response<T> {
+    let mut response = Response::new(answer);
+    if let Ok(model_id) = MetadataValue::try_from(model_id) {
+        response.metadata_mut().insert(MODEL_HEADER, model_id);
+    }
+    response
+}
+
+/// As [`resolve`], if that takes no reading.
+fn resolve_in_memory(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Option<Resolved> {
+    let store = store_of(stores, store_id);
+    let named = if model_id.is_empty() { None } else { Some(ModelId::parse(model_id)?) };
+    let (model_id, snapshot) = store.snapshot_in_memory(named)?;
+    Some(Resolved { store, model_id, snapshot })
 }
 
 /// The version of the model that a request names, or the latest.
@@ -291,13 +330,13 @@ impl OpenFGAService for OpenFgaApi {
         let request = request.into_inner();
         rules::check(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        let work = move |resolved: &Resolved| {
-            let key = request.tuple_key.unwrap_or_default();
-            let allowed =
-                checks::check(resolved, &key, request.contextual_tuples.as_ref(), request.context.as_ref(), deadline)?;
+        let decide = move |resolved: &Resolved, go_on: &mut dyn FnMut() -> bool| {
+            let key = request.tuple_key.clone().unwrap_or_default();
+            let (tuples, context) = (request.contextual_tuples.as_ref(), request.context.as_ref());
+            let allowed = checks::check(resolved, &key, tuples, context, go_on)?;
             Ok(api::CheckResponse { allowed, resolution: String::new() })
         };
-        self.run_under(&store_id, &model_id, work).await
+        self.decide_under(&store_id, &model_id, deadline, decide).await
     }
 
     async fn batch_check(
@@ -308,7 +347,9 @@ impl OpenFGAService for OpenFgaApi {
         let request = request.into_inner();
         rules::batch_check(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        self.run_under(&store_id, &model_id, move |resolved| checks::batch_check(resolved, &request, deadline)).await
+        let decide =
+            move |resolved: &Resolved, go_on: &mut dyn FnMut() -> bool| checks::batch_check(resolved, &request, go_on);
+        self.decide_under(&store_id, &model_id, deadline, decide).await
     }
 
     async fn expand(&self, request: Request<api::ExpandRequest>) -> Result<Response<api::ExpandResponse>, Status> {

@@ -149,11 +149,12 @@ impl RelationshipStore {
         self.load(model)
     }
 
-    /// As [`Self::snapshot`], if that takes no reading: for callers that must not block.
+    /// The state under a version of the model, or the latest, if that takes no reading: for callers that must not block.
     #[must_use]
-    pub fn snapshot_in_memory(&self) -> Option<Arc<Snapshot>> {
+    pub fn snapshot_in_memory(&self, model: Option<ModelId>) -> Option<(ModelId, Arc<Snapshot>)> {
         let loaded = &self.shared.loaded;
-        loaded.latest(self.id).and_then(|model| loaded.get(self.id, model))
+        let model = model.or_else(|| loaded.latest(self.id))?;
+        Some((model, loaded.get(self.id, model)?))
     }
 
     /// The id of the latest version of the model.

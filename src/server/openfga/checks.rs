@@ -6,7 +6,6 @@ use openfga_client::client as api;
 use openfga_client::client::batch_check_single_result::CheckResult;
 use openfga_client::client::check_error::Code;
 use openfga_client::prost_wkt_types::Struct;
-use tokio::time::Instant;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, tuples};
@@ -21,7 +20,7 @@ pub(super) fn check(
     key: &api::CheckRequestTupleKey,
     contextual_tuples: Option<&api::ContextualTupleKeys>,
     context: Option<&Struct>,
-    deadline: Instant,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<bool, Refusal> {
     let user = User::parse(&key.user)?;
     let relation = Relation::parse(&key.relation)?;
@@ -33,7 +32,7 @@ pub(super) fn check(
     tuples::check_context(context)?;
     let snapshot = resolved.for_request(&contextual, context)?;
     let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
-    evaluation.check(&relation, &object, &mut || Instant::now() < deadline).map_err(undecided)
+    evaluation.check(&relation, &object, go_on).map_err(undecided)
 }
 
 pub(super) fn undecided(error: CheckError) -> Refusal {
@@ -49,7 +48,7 @@ pub(super) fn undecided(error: CheckError) -> Refusal {
 pub(super) fn batch_check(
     resolved: &Resolved,
     request: &api::BatchCheckRequest,
-    deadline: Instant,
+    go_on: &mut dyn FnMut() -> bool,
 ) -> Result<api::BatchCheckResponse, Refusal> {
     let count = request.checks.len();
     if count > CHECKS_MAX {
@@ -65,7 +64,11 @@ pub(super) fn batch_check(
     let mut result = HashMap::new();
     for item in &request.checks {
         let key = item.tuple_key.clone().unwrap_or_default();
-        let decided = check(resolved, &key, item.contextual_tuples.as_ref(), item.context.as_ref(), deadline);
+        let decided = if go_on() {
+            check(resolved, &key, item.contextual_tuples.as_ref(), item.context.as_ref(), go_on)
+        } else {
+            Err(Refusal::late())
+        };
         let check_result = match decided {
             Ok(allowed) => CheckResult::Allowed(allowed),
             Err(refusal) => CheckResult::Error(item_error(refusal)),
