@@ -48,7 +48,7 @@ impl EmbeddedAuthorizer {
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
         let store = self.stores.default_store().ok_or(AuthzError::NoModel)?;
-        if let Some(snapshot) = store.snapshot_in_memory() {
+        if let Some((_, snapshot)) = store.snapshot_in_memory(None) {
             return Ok(snapshot);
         }
         let read = tokio::task::spawn_blocking(move || store.snapshot()).await;
@@ -180,7 +180,7 @@ fn decide_together(
     let Some((_, Check { relation, object, .. })) = checks.first() else { return Ok(None) };
     // An object's type is the name of one.
     let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
-    let numbers: Vec<Option<u32>> = checks.iter().map(|(_, check)| snapshot.object_number(&check.object)).collect();
+    let numbers = snapshot.object_numbers(checks.iter().map(|(_, check)| &check.object));
     let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
     let visible = match reaches {
         Some(reaches) => reaches.visible_among(snapshot, (user, relation, &type_name), &objects, may_go_on),

@@ -396,6 +396,17 @@ impl Index {
         self.find(object).ok()
     }
 
+    /// The numbers of many objects, of each that a tuple names.
+    pub(super) fn objects_of<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> Vec<Option<ObjectId>> {
+        let wanted: Vec<(u64, &str)> =
+            objects.map(|object| (self.hasher.hash_one(object.as_str()), object.as_str())).collect();
+        let mut found = self.base.names.find_all(&wanted);
+        for ((hash, name), number) in wanted.iter().zip(&mut found).filter(|(_, number)| number.is_none()) {
+            *number = self.layers.iter().find_map(|layer| layer.names.find(*hash, name));
+        }
+        found
+    }
+
     /// The number of an object, or the hash of its name.
     fn find(&self, object: &Object) -> Result<ObjectId, u64> {
         let (name, hash) = (object.as_str(), self.hasher.hash_one(object.as_str()));

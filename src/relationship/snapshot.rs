@@ -360,6 +360,12 @@ impl Snapshot {
         self.index.object(object).map(|number| number.0)
     }
 
+    /// The same for many objects, in less time than one by one.
+    #[must_use]
+    pub fn object_numbers<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> Vec<Option<u32>> {
+        self.index.objects_of(objects).into_iter().map(|found| found.map(|number| number.0)).collect()
+    }
+
     /// The object of a number.
     #[must_use]
     pub fn object(&self, number: u32) -> Option<Object> {

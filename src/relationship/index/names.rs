@@ -5,6 +5,7 @@
 //! the states that have them.
 
 use std::hash::{BuildHasher, RandomState};
+use std::ops::Range;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -32,9 +33,14 @@ struct Page {
 
 impl Page {
     fn name(&self, slot: usize) -> Option<&str> {
+        self.text.get(self.range(slot)?)
+    }
+
+    /// Where a name is in the text.
+    fn range(&self, slot: usize) -> Option<Range<usize>> {
         let start = slot.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         let end = self.ends.get(slot)?;
-        self.text.get(at(start)..at(*end))
+        Some(at(start)..at(*end))
     }
 }
 
@@ -60,6 +66,24 @@ impl Names {
     /// The number of a name whose hash is this.
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<ObjectId> {
         self.numbers.find(hash, |number| self.name(ObjectId(*number)) == Some(name)).copied().map(ObjectId)
+    }
+
+    /// As [`Self::find`], for many names with their hashes. A look-up waits for memory in three places, one after the other;
+    /// here those of all names wait together in each.
+    pub(super) fn find_all(&self, wanted: &[(u64, &str)]) -> Vec<Option<ObjectId>> {
+        // Nearly always it is the first one with a fitting hash.
+        let likely = wanted.iter().map(|(hash, _)| self.numbers.find(*hash, |_| true).copied());
+        let likely: Vec<Option<u32>> = likely.collect();
+        let place = |number: &Option<u32>| {
+            let (page, slot) = page_of(&self.pages, number.as_ref()?.checked_sub(self.first)?)?;
+            Some((&page.text, page.range(slot)?))
+        };
+        let places: Vec<Option<(&String, Range<usize>)>> = likely.iter().map(place).collect();
+        let found = wanted.iter().zip(likely).zip(places).map(|(((hash, name), number), place)| {
+            let is_it = place.is_some_and(|(text, range)| text.get(range) == Some(*name));
+            if is_it { number.map(ObjectId) } else { self.find(*hash, name) }
+        });
+        found.collect()
     }
 
     /// Puts a name in that is not in.
@@ -105,5 +129,10 @@ impl Names {
 }
 
 fn name_of(pages: &[Arc<Page>], position: u32) -> Option<&str> {
-    pages.get(at(position / PAGE))?.name(at(position % PAGE))
+    let (page, slot) = page_of(pages, position)?;
+    page.name(slot)
+}
+
+fn page_of(pages: &[Arc<Page>], position: u32) -> Option<(&Page, usize)> {
+    Some((pages.get(at(position / PAGE))?, at(position % PAGE)))
 }

@@ -64,6 +64,14 @@ fn compare(index: &Index, program: &Program, plain: &Plain) {
     let mut subjects = BTreeSet::from([Subject::Wildcard(program.type_id("user").expect("a type"))]);
     let names: Vec<String> = index.objects().map(str::to_owned).collect();
     assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "a name has one number");
+    let objects: Vec<Object> = names
+        .iter()
+        .map(String::as_str)
+        .chain(["doc:nowhere"])
+        .map(|name| Object::parse(name).expect("an object"))
+        .collect();
+    let numbers = index.objects_of(objects.iter());
+    assert_eq!(numbers, objects.iter().map(|object| index.object(object)).collect::<Vec<_>>());
     for object in &names {
         let number = index.object(&Object::parse(object).expect("an object")).expect("a number");
         assert_eq!(&name(number), object);
