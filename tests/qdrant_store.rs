@@ -380,6 +380,36 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
     }
 }
 
+/// More of them than a search is widened to.
+#[tokio::test]
+async fn points_without_a_guard_take_nobodys_place() {
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |config| config.exact = true);
+        store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
+        let without = |number: usize| point(&format!("x{number}"), None, [1.0, 0.0]);
+        server.put("docs", (0..300).map(without).collect()).await;
+        let mut search = nearest(Scope::Everything, 2);
+        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
+        search.per_document_max = NonZeroUsize::new(1);
+        assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
+    }
+}
+
+/// Its values would be counted one by one, and hide that another point has none.
+#[tokio::test]
+async fn a_list_of_guards_stands_for_no_other_point() {
+    for server in servers().await {
+        println!("{}", server.name);
+        let store = store(&server.url, |_| {});
+        store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
+        let both = Payload::from(vec![Payload::from("doc:a"), Payload::from("doc:b")]);
+        server.put("docs", vec![point("x0", Some(both), [1.0, 0.0]), point("x1", None, [1.0, 0.0])]).await;
+        let guards = store.guards_of("docs", &["d".to_owned()]).await.expect("an answer");
+        assert_eq!(guards, None);
+    }
+}
+
 #[tokio::test]
 async fn equal_scores_are_in_order_of_their_ids() {
     for server in servers().await {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use qdrant_client::qdrant::{
-    FacetCounts, FacetHit, Filter, GetPoints, PayloadIncludeSelector, PointId, RetrievedPoint, facet_value::Variant,
-    with_payload_selector::SelectorOptions,
+    Condition, FacetCounts, FacetHit, Filter, GetPoints, PayloadIncludeSelector, PointId, RetrievedPoint, ValuesCount,
+    facet_value::Variant, with_payload_selector::SelectorOptions,
 };
 
 use super::layout::{Layout, id_text};
@@ -127,10 +127,13 @@ impl QdrantStore {
         let guards_max = GUARDS_MAX.min(limits.answer_max);
         let mut guards = BTreeSet::new();
         for part in document_ids.chunks(limits.ids_max()) {
-            let filter = Some(documents(layout, part));
-            let points = self.count_points(collection, filter.clone(), true).await?;
+            let filter = documents(layout, part);
+            let points = self.count_points(collection, Some(filter.clone()), true).await?;
             let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
-            let hits = self.facet(collection, &layout.guard.key(), filter, limit).await?;
+            // A list would be counted once for each of its values, and so stand for points that have none.
+            let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
+            let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
+            let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;
             // There may be more, and one that is left out is one that nobody checks.
             if hits.len() >= guards_max {
                 return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));

@@ -40,6 +40,8 @@ struct Nearest<'a> {
     wanted: Option<Condition>,
     exact: bool,
     per_document_max: Option<NonZeroUsize>,
+    /// Whether Qdrant leaves out what has no guard. It is the longer way, so it is taken when such points are in the way.
+    guarded_only: bool,
     layout: &'a Layout,
     limits: Limits,
 }
@@ -99,15 +101,21 @@ impl QdrantStore {
         let scopes = self.scopes(layout, &search.scope, limits);
         let exact = self.config.exact || (limits.scans && self.is_scanned(search));
         let per_document_max = search.per_document_max;
-        let mut nearest = Nearest { search, vector: &vector, wanted, exact, per_document_max, layout, limits };
+        let vector = &vector;
+        let mut nearest =
+            Nearest { search, vector, wanted, exact, per_document_max, guarded_only: false, layout, limits };
         let mut found = self.search_scopes(&nearest, &scopes).await?;
+        if found.is_none() {
+            nearest.guarded_only = true;
+            found = self.search_scopes(&nearest, &scopes).await?;
+        }
         if found.is_none() && nearest.per_document_max.is_some() {
             // Too many chunks of too few documents: who asked counts again and asks on.
             nearest.per_document_max = None;
             found = self.search_scopes(&nearest, &scopes).await?;
         }
         let Some(parts) = found else {
-            let text = format!("collection `{}` has too many points without a well-formed guard", search.collection);
+            let text = format!("collection `{}` has too many points with a malformed guard", search.collection);
             return Err(VectorStoreError::BadAnswer(text));
         };
         let exact = parts.iter().all(|part| part.exact);
@@ -207,16 +215,15 @@ impl QdrantStore {
         limit: usize,
         exact: bool,
     ) -> Result<Found, VectorStoreError> {
-        let Nearest { search, vector, wanted, per_document_max, layout, exact: _, limits: _ } = nearest;
+        let Nearest { search, vector, wanted, per_document_max, guarded_only, layout, exact: _, limits: _ } = nearest;
         let collection = search.collection.as_str();
         let mut fields = layout.candidate_keys();
         fields.extend(per_document_max.map(|_| layout.document_id.key()));
         // Ours and the caller's must both hold, so the caller's can only shrink what is found.
         let must: Vec<Condition> = scope.into_iter().chain(wanted).cloned().collect();
-        let must_not: Vec<Condition> = match left_out {
-            [] => Vec::new(),
-            left_out => vec![filter::document_in(layout, left_out.to_vec())],
-        };
+        let left_out = (!left_out.is_empty()).then(|| filter::document_in(layout, left_out.to_vec()));
+        let unguarded = guarded_only.then(|| Condition::is_empty(layout.guard.key()));
+        let must_not: Vec<Condition> = left_out.into_iter().chain(unguarded).collect();
         let is_filtered = !must.is_empty() || !must_not.is_empty();
         let request = QueryPoints {
             collection_name: collection.to_owned(),

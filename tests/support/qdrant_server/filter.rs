@@ -37,6 +37,7 @@ fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> 
     match &condition.condition_one_of {
         Some(ConditionOneOf::Filter(filter)) => passes(Some(filter), id, point),
         Some(ConditionOneOf::Field(field)) => field_holds(field, point),
+        Some(ConditionOneOf::IsEmpty(empty)) => Ok(count(&empty.key, point)? == 0),
         Some(ConditionOneOf::HasId(ids)) => {
             for wanted in &ids.has_id {
                 if Id::of(Some(wanted))? == *id {
@@ -50,12 +51,22 @@ fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> 
 }
 
 fn field_holds(field: &FieldCondition, point: &Point) -> Result<bool, Status> {
+    if let Some(wanted) = &field.values_count {
+        let count = count(&field.key, point)?;
+        return Ok(wanted.gte.is_none_or(|least| count >= least) && wanted.lte.is_none_or(|most| count <= most));
+    }
     let found = values(&point.payload, &names(&field.key)?);
     match (field.r#match.as_ref().and_then(|m| m.match_value.as_ref()), &field.range) {
         (Some(wanted), None) => matches(wanted, &found),
         (None, Some(range)) => Ok(found.iter().any(|value| within(range, value))),
         _ => not_implemented(),
     }
+}
+
+/// How many values a field has; of nothing and of null there is none.
+fn count(key: &str, point: &Point) -> Result<u64, Status> {
+    let found = values(&point.payload, &names(key)?);
+    Ok(found.iter().filter(|value| !matches!(value.kind, None | Some(Kind::NullValue(_)))).count() as u64)
 }
 
 fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
