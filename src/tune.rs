@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::authz::replica::source::RelationshipSource;
 use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
@@ -247,7 +247,8 @@ fn evenly(all: BTreeSet<Object>, most: usize) -> Vec<Object> {
     all.into_iter().step_by(step).collect()
 }
 
-/// Asks the workload for some time, by so many callers at once.
+/// Asks the workload for some time and no longer, by so many callers at once. What is not answered at the end does not count,
+/// unless it is all that a caller asked.
 pub async fn measure(
     authorizer: &Arc<dyn Authorizer>,
     settings: Settings,
@@ -256,16 +257,21 @@ pub async fn measure(
     duration: Duration,
 ) -> Measurement {
     let started = Instant::now();
+    let end = started + duration;
     let asking = (0..callers).map(|caller| {
         let (authorizer, workload) = (Arc::clone(authorizer), Arc::clone(workload));
         tokio::spawn(async move {
             let (mut latencies, mut decided, mut failed) = (Vec::new(), 0_usize, 0_usize);
             let mut number = caller;
-            while started.elapsed() < duration {
+            while Instant::now() < end {
                 let Some(batch) = workload.batch(number) else { break };
                 number += callers;
                 let asked = Instant::now();
-                match authorizer.check(&batch).await {
+                let Ok(checked) = timeout_at(end, authorizer.check(&batch)).await else {
+                    failed += usize::from(latencies.is_empty() && failed == 0);
+                    break;
+                };
+                match checked {
                     Ok(answers) => {
                         latencies.push(asked.elapsed());
                         decided += answers.len();
@@ -274,8 +280,9 @@ pub async fn measure(
                         failed += 1;
                         tracing::debug!(%error, "a measured request failed");
                         // As a caller should, so that being turned away is not what is measured.
-                        sleep(if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE })
-                            .await;
+                        let pause =
+                            if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE };
+                        sleep_until(end.min(Instant::now() + pause)).await;
                     }
                 }
             }
@@ -363,7 +370,13 @@ pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Setting
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+    use tokio::time::sleep;
+
     use super::*;
+    use crate::authz::Answer;
 
     const NOW: Settings =
         Settings { checks_per_call: 50, calls_in_flight_max: 32, cache: true, mode: ReplicaMode::Plan };
@@ -411,6 +424,39 @@ mod tests {
         rows.extend((1..=6).map(|n| measured(size(n), 10.0 * f64::from(u32::try_from(n).expect("small")), 1)));
         rows.push(Measurement { failed: 1, ..measured(size(7), 500.0, 1) });
         assert_eq!(finalists(&rows, NOW), [0, 1, 4, 5, 6, 7]);
+    }
+
+    /// Answers the first so many requests.
+    struct Stalling(AtomicUsize);
+
+    #[async_trait]
+    impl Authorizer for Stalling {
+        async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+            let answers = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+            if !answers {
+                return std::future::pending().await;
+            }
+            sleep(Duration::from_millis(10)).await;
+            Ok((0..batch.checks.len()).map(|position| Answer { position, allowed: false }).collect())
+        }
+
+        async fn model_id(&self) -> Result<String, AuthzError> {
+            Err(AuthzError::NoModel)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn measuring_takes_its_time_and_no_longer() {
+        let relation = Relation::parse("viewer").expect("a relation");
+        let one = |name: &str| [Object::parse(name).expect("an object")];
+        let workload = Arc::new(Workload::of(&relation, &one("user:anne"), &one("doc:1")).expect("a workload"));
+        for (answers, expected) in [(0, (0, 3)), (7, (7, 0))] {
+            let authorizer: Arc<dyn Authorizer> = Arc::new(Stalling(AtomicUsize::new(answers)));
+            let started = Instant::now();
+            let measured = measure(&authorizer, NOW, &workload, 3, Duration::from_secs(1)).await;
+            assert!(started.elapsed() <= Duration::from_millis(1_001), "{:?}", started.elapsed());
+            assert_eq!((measured.answered, measured.failed), expected);
+        }
     }
 
     #[test]
