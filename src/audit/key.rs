@@ -1,5 +1,8 @@
 //! The key of the log: made at the first start, readable by its owner alone. Chain, head and digests each have a key of
 //! their own, derived from it.
+//!
+//! Once the log has a head, a second line of the file says that it has begun: without segments or head it is then not a new
+//! one, but one that was taken away.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -15,6 +18,8 @@ use super::{AuditError, DigestPurpose};
 
 /// Bytes of the key: as many as SHA-256 gives.
 const KEY_BYTES: usize = 32;
+/// The line that says that the log has begun.
+const BEGUN: &str = "begun";
 /// Others must not read it.
 const OTHERS: u32 = 0o077;
 
@@ -25,6 +30,7 @@ pub struct AuditKey {
     head: hmac::Key,
     query: hmac::Key,
     token_id: hmac::Key,
+    has_begun: bool,
 }
 
 impl fmt::Debug for AuditKey {
@@ -46,7 +52,33 @@ impl AuditKey {
         }
         let text = fs::read_to_string(path).map_err(|e| unusable(e.to_string()))?;
         let malformed = || unusable(format!("it must hold {} hexadecimal digits", KEY_BYTES * 2));
-        unhex(text.trim_end()).map(|bytes| Self::from_bytes(&bytes)).ok_or_else(malformed)
+        let (digits, has_begun) = match text.trim_end().split_once('\n') {
+            None => (text.trim_end(), false),
+            Some((digits, BEGUN)) => (digits.trim_end(), true),
+            Some(_) => return Err(malformed()),
+        };
+        let key = unhex(digits).map(|bytes| Self::from_bytes(&bytes)).ok_or_else(malformed)?;
+        Ok(Self { has_begun, ..key })
+    }
+
+    /// Whether a log of this key has had a head.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Says in the key's file that the log has begun; once, whether that can be written or not.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub(super) fn note_begun(&mut self, path: &Path) -> Result<(), AuditError> {
+        self.has_begun = true;
+        let write = || {
+            let ends_a_line = fs::read_to_string(path)?.ends_with('\n');
+            let mut file = OpenOptions::new().append(true).open(path)?;
+            file.write_all(format!("{}{BEGUN}\n", if ends_a_line { "" } else { "\n" }).as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|e| AuditError::Key { path: path.to_owned(), detail: e.to_string() })
     }
 
     /// Makes a key and its file.
@@ -78,7 +110,13 @@ impl AuditKey {
                 hmac::sign(&master, format!("ragward audit 1 {purpose}").as_bytes()).as_ref(),
             )
         };
-        Self { chain: derived("chain"), head: derived("head"), query: derived("query"), token_id: derived("token id") }
+        Self {
+            chain: derived("chain"),
+            head: derived("head"),
+            query: derived("query"),
+            token_id: derived("token id"),
+            has_begun: false,
+        }
     }
 
     /// The MAC of an entry's bytes.

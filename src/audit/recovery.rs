@@ -32,7 +32,13 @@ pub(super) fn recover(directory: &Path, key_file: &Path) -> Result<Recovered, Au
     remove_unbegun(directory, &key, &mut segments)?;
     let Some(newest) = segments.last() else {
         return match Head::read(directory, &key)? {
-            Found::Missing => Ok(Recovered { lock, key, last: None, incomplete_bytes: 0, segments }),
+            Found::Missing if !key.has_begun() => {
+                Ok(Recovered { lock, key, last: None, incomplete_bytes: 0, segments })
+            }
+            Found::Missing => {
+                let text = "it has begun, and its segments and its head are gone; a new log needs a new key";
+                Err(AuditError::tampered(directory, text))
+            }
             Found::Damaged | Found::Head(_) => Err(AuditError::tampered(directory, "its segments are gone")),
         };
     };

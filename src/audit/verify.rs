@@ -390,7 +390,7 @@ impl<'a> Reader<'a> {
             }
             Found::Head(_) => {}
             // A log has no head before its first entry is durable.
-            Found::Missing if end <= 1 => {}
+            Found::Missing if end <= 1 && !self.key.has_begun() => {}
             Found::Missing => self.find(&head_path, None, Problem::NoHead),
             Found::Damaged => self.find(&head_path, None, Problem::HeadEdited),
         }

@@ -134,7 +134,18 @@ impl Writer {
             return Err(AuditError::io(&sync.path, &error));
         }
         self.synced_seq = sync.head.seq;
-        self.head.write(&sync.head, &self.key)
+        self.put_head(&sync.head)
+    }
+
+    fn put_head(&mut self, head: &Head) -> Result<(), AuditError> {
+        self.head.write(head, &self.key)?;
+        // After the head, so that a process that is killed in between leaves no log that seems to be gone.
+        if !self.key.has_begun()
+            && let Err(error) = self.key.note_begun(&self.config.key_file)
+        {
+            tracing::warn!(%error, "the audit key's file cannot note that the log has begun; if all of it is taken away, it will look new");
+        }
+        Ok(())
     }
 
     /// Seals what is written, at a clean end.
@@ -249,7 +260,8 @@ impl Writer {
 
     fn write_head(&mut self) -> Result<(), AuditError> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        self.head.write(&Head { segment: tail.segment.number, seq: self.seq, mac: self.mac }, &self.key)
+        let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
+        self.put_head(&head)
     }
 }
 

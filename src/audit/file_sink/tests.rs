@@ -163,7 +163,14 @@ fn a_segment_that_never_began_is_taken_up() {
 #[test]
 fn a_log_that_is_not_as_it_was_left_is_not_continued() {
     type Change = fn(&AuditConfig);
-    let changes: [(&str, Change); 5] = [
+    let changes: [(&str, Change); 7] = [
+        ("its segments and its head are gone", |config| fs::remove_dir_all(&config.directory).unwrap()),
+        ("head is gone", |config| {
+            let path = config.directory.join("audit-00000001.jsonl");
+            let text = fs::read_to_string(&path).unwrap();
+            fs::write(path, text.split_inclusive('\n').next().unwrap()).unwrap();
+            fs::remove_file(config.directory.join("head")).unwrap();
+        }),
         ("edited", |config| {
             let path = config.directory.join("audit-00000001.jsonl");
             let text = fs::read_to_string(&path).unwrap().replace("user:anne", "user:bob");
@@ -184,6 +191,10 @@ fn a_log_that_is_not_as_it_was_left_is_not_continued() {
         let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
         write(&config, 0..3, End::Clean);
         change(&config);
+        if config.key_file.exists() {
+            fs::create_dir_all(&config.directory).unwrap();
+            assert!(!read(&config, &AuditKey::read(&config.key_file).unwrap()).is_intact(), "{expected}");
+        }
         let error = FileAuditSink::open(config, clock()).err().expect(expected).to_string();
         assert!(error.contains(expected), "{error}");
     }
