@@ -155,7 +155,7 @@ fn details_rules(identity: &IdentityConfig) -> Result<DetailsRules, AppError> {
 fn issuer_rules(issuers: &[IssuerConfig]) -> Result<Vec<IssuerRules>, AppError> {
     let (mut names, mut urls) = (HashSet::new(), HashSet::new());
     let mut rules = Vec::new();
-    for IssuerConfig { issuer, name, algorithms, .. } in issuers {
+    for IssuerConfig { issuer, name, encode_subjects, algorithms, .. } in issuers {
         if !urls.insert(issuer) {
             return Err(wrong(format!("`identity.issuers` names `{issuer}` twice")));
         }
@@ -175,7 +175,12 @@ fn issuer_rules(issuers: &[IssuerConfig]) -> Result<Vec<IssuerRules>, AppError> 
         if allowed.is_empty() {
             return Err(wrong(format!("issuer `{issuer}` has no `algorithms`")));
         }
-        rules.push(IssuerRules { issuer: issuer.as_str().into(), namespace: unless_empty(name), algorithms: allowed });
+        rules.push(IssuerRules {
+            issuer: issuer.as_str().into(),
+            namespace: unless_empty(name),
+            encode_subjects: *encode_subjects,
+            algorithms: allowed,
+        });
     }
     Ok(rules)
 }

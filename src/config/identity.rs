@@ -45,6 +45,10 @@ pub struct IssuerConfig {
     /// changes every user.
     #[serde(default)]
     pub name: String,
+    /// Whether its users' names (`sub`) may hold `*`, `#`, `:` or white space, as those of some providers do; such names are
+    /// encoded. Otherwise a token with one is refused.
+    #[serde(default)]
+    pub encode_subjects: bool,
     /// How its tokens may be signed: `RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA`.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<String>,

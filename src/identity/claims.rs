@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use super::details::{AuthorizationDetails, DetailsRules};
 use super::key_set::Algorithm;
 use super::principal::{Delegation, DelegationOn};
-use super::subject::encode;
+use super::subject::{encode, is_special};
 use super::{Actor, Refusal, Scopes, TokenFacts, VerifiedToken};
 use crate::relationship::snapshot::CONTEXTUAL_TUPLES_MAX;
 use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TypeName, User};
@@ -83,8 +83,17 @@ pub struct IssuerRules {
     pub issuer: Arc<str>,
     /// Its short name where there are several, which keeps their users apart.
     pub namespace: Option<String>,
+    /// Whether names that hold what is special in `OpenFGA` are taken, encoded.
+    pub encode_subjects: bool,
     /// How its tokens may be signed.
     pub algorithms: Vec<Algorithm>,
+}
+
+impl IssuerRules {
+    /// Whether a name may be one of its users.
+    fn takes(&self, name: &str) -> bool {
+        self.encode_subjects || !name.contains(is_special)
+    }
 }
 
 /// Decides what is believed.
@@ -104,6 +113,9 @@ pub(super) fn check(
         return Err(Refusal::Confirmation);
     }
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
+    if !issuer.takes(subject) {
+        return Err(Refusal::Subject);
+    }
     let namespace = issuer.namespace.as_deref();
     let is_machine = subject == client_id;
     let type_name = if is_machine { rules.machine_type.as_ref() } else { Some(&rules.user_type) };
@@ -205,6 +217,9 @@ fn actors(claim: Option<&Value>, issuer: &IssuerRules, rules: &Rules) -> Result<
             return Err(Refusal::Actor);
         }
         let subject = name(act, "sub").map_err(|_missing| Refusal::Actor)?;
+        if !issuer.takes(subject) {
+            return Err(Refusal::Actor);
+        }
         let object =
             encode(&rules.actor_type, issuer.namespace.as_deref(), subject).map_err(|_unfit| Refusal::Actor)?;
         actors.push(Actor { object });

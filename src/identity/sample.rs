@@ -37,7 +37,12 @@ pub(crate) fn verifier() -> TokenVerifier {
 
 /// The token of somebody.
 pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<VerifiedToken> {
-    let issuer = IssuerRules { issuer: "issuer".into(), namespace: None, algorithms: vec![Algorithm::Es256] };
+    let issuer = IssuerRules {
+        issuer: "issuer".into(),
+        namespace: None,
+        encode_subjects: false,
+        algorithms: vec![Algorithm::Es256],
+    };
     let claims = json!({
         "iss": "issuer", "aud": "ragward", "sub": subject, "client_id": "app", "jti": "1",
         "iat": NOW, "exp": expires_at, "scope": scope,

@@ -43,6 +43,13 @@ pub fn encode(type_name: &TypeName, namespace: Option<&str>, name: &str) -> Resu
     }
 }
 
+/// Whether a character means something in `OpenFGA` beside itself, or is white space or a control character. Encoded it means
+/// nothing any more; but an issuer that is not known to use it may have been talked into it.
+#[must_use]
+pub fn is_special(c: char) -> bool {
+    matches!(c, '*' | '#' | ':') || c.is_whitespace() || c.is_control()
+}
+
 /// Whether the issuer of that short name gave the user its name; `namespace` as in [`encode`].
 #[must_use]
 pub fn is_of(user: &Object, namespace: &str) -> bool {

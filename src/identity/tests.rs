@@ -50,8 +50,12 @@ fn good() -> Map<String, Value> {
 }
 
 fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal> {
-    let issuer =
-        IssuerRules { issuer: "https://issuer.example".into(), namespace: None, algorithms: vec![Algorithm::Es256] };
+    let issuer = IssuerRules {
+        issuer: "https://issuer.example".into(),
+        namespace: None,
+        encode_subjects: true,
+        algorithms: vec![Algorithm::Es256],
+    };
     claims::check(claims, &issuer, &rules(), now)
 }
 

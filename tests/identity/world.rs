@@ -77,7 +77,13 @@ const TUPLES: [(&str, &str, &str); 12] = [
 /// The configuration of a server that takes the tokens of one issuer.
 pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
     let algorithms = ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec();
-    let issuer = IssuerConfig { issuer: issuer.url.clone(), name: String::new(), algorithms, jwks_url: String::new() };
+    let issuer = IssuerConfig {
+        issuer: issuer.url.clone(),
+        name: String::new(),
+        encode_subjects: false,
+        algorithms,
+        jwks_url: String::new(),
+    };
     IdentityConfig { audience: AUDIENCE.to_owned(), issuers: vec![issuer], ..IdentityConfig::default() }
 }
 

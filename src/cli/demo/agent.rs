@@ -73,6 +73,7 @@ fn config(data: DataConfig, issuer: &str) -> Config {
     let issuer = IssuerConfig {
         issuer: issuer.to_owned(),
         name: String::new(),
+        encode_subjects: false,
         algorithms: vec!["ES256".to_owned()],
         jwks_url: String::new(),
     };
