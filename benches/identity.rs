@@ -133,6 +133,7 @@ fn verifier(issuer: &TestIssuer) -> Result<TokenVerifier> {
     let issuer_rules = IssuerRules {
         issuer: issuer.url.as_str().into(),
         namespace: None,
+        encode_subjects: false,
         algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
     };
     let issuer = Issuer::new(issuer_rules, None, HttpClient::new()?)?;

@@ -166,8 +166,10 @@ async fn tokens_of_a_real_provider_count_as_its_users_let_them() {
     let bob = provider.login("bob", None).await;
     let of_bob = served.seen(&bob).await.unwrap();
     assert!(of_bob.contains("document:pay-bands") && !of_bob.contains("document:on-call"), "{of_bob:?}");
-    let nobody = provider.login("*", None).await;
-    assert_eq!(served.seen(&nobody).await.unwrap(), pages(&["welcome", "benefits"]), "what is public");
+    let stranger = provider.login("stranger", None).await;
+    assert_eq!(served.seen(&stranger).await.unwrap(), pages(&["welcome", "benefits"]), "what is public");
+    let everybody = provider.login("*", None).await;
+    assert_eq!(served.seen(&everybody).await, Err(Code::Unauthenticated), "no name of a user");
 
     // The agent may act for Anne, and not for Bob.
     let for_anne = provider.exchange(&anne, None).await;
