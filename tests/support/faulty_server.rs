@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::body::Body;
 use tonic::codegen::http;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
@@ -57,7 +57,7 @@ impl Methods {
             .add_service(Service::<OpenFga>(self.clone(), PhantomData))
             .add_service(Service::<Points>(self.clone(), PhantomData))
             .add_service(Service::<Collections>(self, PhantomData))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let task = tokio::spawn(async move { serving.await.expect("a server") });
         FaultyServer { address, task }
     }

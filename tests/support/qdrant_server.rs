@@ -23,9 +23,9 @@ use qdrant_client::qdrant::points_server::PointsServer;
 use qdrant_client::qdrant::{FieldType, PointId, QueryPoints, StrictModeConfig, Value, point_id::PointIdOptions};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::Status;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 
 /// Documents come in one message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -80,7 +80,7 @@ impl QdrantServer {
         let serving = Server::builder()
             .add_service(points)
             .add_service(CollectionsServer::new(engine.clone()))
-            .serve_with_incoming(TcpListenerStream::new(listener));
+            .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
         let task = tokio::spawn(async move { serving.await.expect("a server") });
         Self { address, engine, task }
     }
