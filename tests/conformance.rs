@@ -9,7 +9,7 @@
 mod answers;
 #[path = "support/cases.rs"]
 mod cases;
-#[path = "live_openfga_api/conversation.rs"]
+#[path = "support/conversation.rs"]
 mod conversation;
 #[path = "support/dice.rs"]
 mod dice;

@@ -3,15 +3,15 @@
 //!
 //! | class | test |
 //! |---|---|
-//! | a list skipped a check that check makes (CVE-2023-40579, CVE-2022-21646) | `evaluator_oracle`: lists of random worlds; `conformance`: every check is asked as lists, too |
-//! | `and`, `but not` wrong, also in fast paths (CVE-2024-31452, CVE-2024-42473) | `evaluator_oracle`: set algebra to depth 5 |
-//! | a short circuit under exclusion denied wrongly (CVE-2024-38361) | `evaluator_oracle`: equality both ways |
-//! | an answer cut off by a cycle was kept (CVE-2025-46331) | `evaluator_oracle`: questions together and alone, in a random order; below |
+//! | a list skipped a check that check makes (CVE-2023-40579, CVE-2022-21646) | `relationship/evaluator_oracle.rs`: lists of random worlds; `conformance`: every check is asked as lists, too |
+//! | `and`, `but not` wrong, also in fast paths (CVE-2024-31452, CVE-2024-42473) | `relationship/evaluator_oracle.rs`: set algebra to depth 5 |
+//! | a short circuit under exclusion denied wrongly (CVE-2024-38361) | `relationship/evaluator_oracle.rs`: equality both ways |
+//! | an answer cut off by a cycle was kept (CVE-2025-46331) | `relationship/evaluator_oracle.rs`: questions together and alone, in a random order; below |
 //! | ids compared without case by a store of documents (CVE-2026-55170) | below for tuples; `vector_store_suite` for guards |
 //! | an endpoint without the auth check, audience not checked, keys in pages and logs | not of an evaluator or a store |
 #![cfg(test)]
 
-#[path = "live_openfga_api/conversation.rs"]
+#[path = "support/conversation.rs"]
 mod conversation;
 #[path = "support/dice.rs"]
 mod dice;

@@ -23,7 +23,6 @@ pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selectio
         let (chunks, slots): (Vec<ChunkNumber>, Vec<usize>) = chunks.iter().filter_map(with_vector).unzip();
         let mut bounds = Vec::with_capacity(FETCHED);
         for (chunks, slots) in chunks.chunks(FETCHED).zip(slots.chunks(FETCHED)) {
-            bounds.clear();
             probe.bound(slots, &mut bounds);
             for ((chunk, slot), bound) in chunks.iter().zip(slots).zip(&bounds) {
                 // INVARIANT (skipped only what is worse): a bound below the bar is a score below the bar.

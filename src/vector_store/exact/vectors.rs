@@ -9,6 +9,7 @@
 //! when it runs. No set multiplies and adds in one rounding, so all give the same bits.
 
 use std::hint::black_box;
+use std::ops::Range;
 
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, i8x32, i16x16, i32x8, u8x32};
@@ -23,6 +24,8 @@ const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
 const LENGTH_MAX: f64 = 1.000_001;
 /// More than all roundings of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
+/// In a run, one vector that is not asked for comes on so many that are, at most.
+const RUN_GAPS_PER: usize = 4;
 /// What memory is fetched in.
 const CACHE_LINE_BYTES: usize = 64;
 
@@ -86,7 +89,7 @@ impl Vectors {
 }
 
 /// Where an item is among items of one size.
-fn range(slot: usize, size: usize) -> std::ops::Range<usize> {
+fn range(slot: usize, size: usize) -> Range<usize> {
     slot * size..(slot + 1) * size
 }
 
@@ -124,24 +127,47 @@ impl<'a> Probe<'a> {
         Some(similarity(self.level, self.query, vector))
     }
 
-    /// Appends for each of some vectors a number that its score is not above.
+    /// For each of some vectors a number that its score is not above, in place of what is there.
     pub(super) fn bound(&self, slots: &[usize], bounds: &mut Vec<f64>) {
+        bounds.clear();
+        // Loops, and no adapters of iterators: what they call is compiled by itself, without the vector instructions.
+        if let Some(run) = run(slots) {
+            let (mut slot, is_whole) = (run.start, run.len() == slots.len());
+            dispatch!(self.level, simd => simd.vectorize(
+                #[inline(always)]
+                || for slot in run {
+                    bounds.push(self.bound_of(simd, slot));
+                }
+            ));
+            if !is_whole {
+                let mut wanted = slots.iter().peekable();
+                bounds.retain(|_| {
+                    let is_wanted = wanted.next_if_eq(&&slot).is_some();
+                    slot += 1;
+                    is_wanted
+                });
+            }
+            return;
+        }
         if is_scattered(slots) {
             self.fetch(slots);
         }
-        bounds.reserve(slots.len());
-        // Loops, and no adapters of iterators: what they call is compiled by itself, without the vector instructions.
         dispatch!(self.level, simd => simd.vectorize(
             #[inline(always)]
             || for slot in slots {
-                let bound = match self.vectors.row(*slot).and_then(split) {
-                    Some((rest, codes)) => self.of_product(rest, product(simd, &self.codes, codes)),
-                    // What is not there has no score either.
-                    None => f64::INFINITY,
-                };
-                bounds.push(bound);
+                bounds.push(self.bound_of(simd, *slot));
             }
         ));
+    }
+
+    #[expect(clippy::inline_always, reason = "compiled for the instructions of its caller")]
+    #[inline(always)]
+    fn bound_of<S: Simd>(&self, simd: S, slot: usize) -> f64 {
+        match self.vectors.row(slot).and_then(split) {
+            Some((rest, codes)) => self.of_product(rest, product(simd, &self.codes, codes)),
+            // What is not there has no score either.
+            None => f64::INFINITY,
+        }
     }
 
     #[inline]
@@ -156,6 +182,15 @@ impl<'a> Probe<'a> {
         let rows = slots.iter().filter_map(|slot| self.vectors.row(*slot));
         black_box(rows.fold(0, |all, row| all ^ of_row(row)));
     }
+}
+
+/// All vectors from the first to the last of some, if they ascend and few lie between them: memory that is read in a row
+/// comes sooner than memory that is left out here and there.
+fn run(slots: &[usize]) -> Option<Range<usize>> {
+    let (first, last) = slots.first().zip(slots.last())?;
+    let run = *first..last + 1;
+    let few_between = slots.len() / RUN_GAPS_PER;
+    (run.len() <= slots.len() + few_between && slots.is_sorted_by(|a, b| a < b)).then_some(run)
 }
 
 /// Whether vectors are so far apart that the memory does not bring one when the one before is read. They ascend, mostly.
@@ -301,6 +336,35 @@ mod tests {
             let opposite: Vec<f32> = query.iter().map(|x| -x).collect();
             let stored: Vec<Vec<f32>> = stored.into_iter().chain([query.clone(), opposite]).collect();
             check(&query, &stored);
+        }
+    }
+
+    #[test]
+    fn a_bound_is_the_same_whatever_else_is_asked_for() {
+        let mut vectors = Vectors::default();
+        for number in 0..40_u8 {
+            vectors.push(&normalized(&[1.0, f32::from(number), 0.5]));
+        }
+        let probe = Probe::new(&vectors, &[1.0, 0.0, 0.0]);
+        let bounds_of = |slots: &[usize]| {
+            // What is left of an earlier call is no bound of this one.
+            let mut bounds = vec![0.0; 3];
+            probe.bound(slots, &mut bounds);
+            bounds
+        };
+        let alone: Vec<f64> = (0..40).flat_map(|slot| bounds_of(&[slot])).collect();
+        assert!(alone.is_sorted_by(|a, b| a > b), "all differ: {alone:?}");
+        let ascending = |step: usize| (0..40).filter(|slot| slot % step != 2).collect::<Vec<usize>>();
+        let descending = (0..40).rev().collect();
+        let out_of_order = vec![0, 2, 1, 3, 4, 5, 6, 7];
+        // The last one is not there.
+        let past_the_end = (30..41).collect();
+        let doubled = vec![0, 1, 2, 2, 3, 4, 5];
+        let all = [ascending(3), ascending(6), ascending(100), descending, out_of_order, past_the_end, doubled, vec![]];
+        for slots in all {
+            let expected: Vec<f64> =
+                slots.iter().map(|slot| alone.get(*slot).copied().unwrap_or(f64::INFINITY)).collect();
+            assert_eq!(bounds_of(&slots), expected, "{slots:?}");
         }
     }
 

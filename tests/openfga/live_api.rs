@@ -1,21 +1,11 @@
-//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_openfga_api/*.yaml` are run on
+//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_api/*.yaml` are run on
 //! both, and every answer, error number and page is compared. What differs by nature (ids, times, tokens, the text of
 //! errors) is masked.
-#![cfg(test)]
-
-#[path = "support/authorizer_suite.rs"]
-mod authorizer_suite;
-#[path = "live_openfga_api/conversation.rs"]
-mod conversation;
-#[path = "support/openfga.rs"]
-mod openfga;
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use conversation::{Answer, Conversation};
-use openfga::OpenFga;
 use prost::Message;
 use ragward::app::App;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
@@ -32,6 +22,9 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
+use crate::conversation::{Answer, Conversation};
+use crate::openfga::OpenFga;
+
 #[derive(Deserialize)]
 struct Script {
     script: String,
@@ -40,7 +33,7 @@ struct Script {
 
 /// The scripts of all files, in the order of their names.
 fn scripts() -> Vec<Script> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/live_openfga_api");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openfga/live_api");
     let files = std::fs::read_dir(directory).expect("the scripts").map(|entry| entry.expect("a file").path());
     let mut files: Vec<_> = files.filter(|file| file.extension().is_some_and(|e| e == "yaml")).collect();
     files.sort();
@@ -156,7 +149,7 @@ async fn ragward_is_an_openfga_server_to_its_own_adapter() {
     let address = ragward(directory.path()).await;
     let config = OpenFgaConfig::new(address, StoreSelector::Name("ragward".to_owned()));
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
-    authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+    crate::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
 }

@@ -1,20 +1,14 @@
 //! The adapter against a real `OpenFGA` server.
 
-#![cfg(test)]
-
-#[path = "support/authorizer_suite.rs"]
-mod authorizer_suite;
-#[path = "support/openfga.rs"]
-mod openfga;
-
 use std::time::Duration;
 
-use openfga::OpenFga;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple};
 use serde_json::json;
 use tokio::time::Instant;
+
+use crate::openfga::OpenFga;
 
 fn batch(user: &str, relation: &str, object: &str) -> CheckBatch {
     let check = Check {
@@ -42,9 +36,9 @@ async fn the_port_suite_holds() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("suite");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
-    authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+    crate::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
 }
 
 #[tokio::test]
@@ -61,7 +55,7 @@ async fn a_server_without_store_or_model_decides_nothing() {
 
     let again = OpenFgaStore::open(&config).await.expect("the same store");
     assert_eq!(store.store_id(), again.store_id());
-    let model_id = store.write_model(authorizer_suite::model()).await.expect("a model");
+    let model_id = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
     assert_eq!(authorizer.model_id().await.expect("a model"), model_id);
 
     let absent = OpenFgaConfig { authorization_model_id: Some("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned()), ..config };
@@ -76,9 +70,9 @@ async fn a_new_model_and_a_revoked_tuple_count_at_once() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("changes");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    let first = store.write_model(authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("loading twice is loading once");
+    let first = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("loading twice is loading once");
     let authorizer = OpenFgaAuthorizer::new(&config).expect("an authorizer");
     let by_id = OpenFgaConfig {
         store: StoreSelector::Id(store.store_id().to_owned()),
@@ -121,7 +115,7 @@ async fn what_the_server_refuses_is_an_error() {
         let written = store.write_model(model.clone()).await;
         assert!(matches!(written, Err(AuthzError::Refused(_))), "{model}: {written:?}");
     }
-    store.write_model(authorizer_suite::model()).await.expect("a model");
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
     let unfit = RelationshipTuple::parse("folder:root", "owner", "document:own").expect("a tuple");
     let written = store.write_tuples(&[unfit]).await;
     assert!(matches!(written, Err(AuthzError::Refused(_))), "{written:?}");

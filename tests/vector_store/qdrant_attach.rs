@@ -1,35 +1,23 @@
 //! `ragward attach` over Qdrant's wire: collections of other programs, their layouts, and what is written to them.
-#![cfg(test)]
-
-#[path = "support/faulty_server.rs"]
-mod faulty_server;
-#[expect(dead_code, reason = "no server is shared with others here")]
-#[path = "support/qdrant_process.rs"]
-mod qdrant_process;
-#[expect(dead_code, reason = "what was asked is not looked at here")]
-#[path = "support/qdrant_server.rs"]
-mod qdrant_server;
-#[expect(dead_code, reason = "what was asked is not looked at here")]
-#[path = "support/qdrant_servers.rs"]
-mod qdrant_servers;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 
-use faulty_server::Methods;
 use qdrant_client::qdrant::{
     CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, Distance, GetCollectionInfoRequest,
     GetCollectionInfoResponse, ListCollectionsRequest, ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType,
     PointId, PointStruct, RetrievedPoint, ScrollPoints, ScrollResponse, Struct, Value as Payload, VectorParams,
     value::Kind, vectors_config,
 };
-use qdrant_servers::servers;
 use ragward::chunk::Value;
 use ragward::config::{PayloadConfig, WrittenBy};
 use ragward::vector_store::qdrant::{
     Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
 use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+
+use crate::faulty_server::Methods;
+use crate::qdrant_servers::servers;
 
 const COLLECTION: &str = "docs";
 

@@ -1,8 +1,4 @@
 //! `OpenFGA`'s sample stores: all of them pass.
-#![cfg(test)]
-
-#[path = "support/shared.rs"]
-mod support;
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +6,7 @@ use ragward::relationship::store_file::{self, AssertionKind};
 
 #[test]
 fn sample_stores_pass() {
-    let Some(root) = support::shared("openfga-tests/sample-stores") else { return };
+    let Some(root) = crate::support::shared("openfga-tests/sample-stores") else { return };
     let mut asked = [(AssertionKind::Check, 0), (AssertionKind::ListObjects, 0), (AssertionKind::ListUsers, 0)];
     let mut files = 0;
     for path in store_files(&root) {

@@ -1,11 +1,6 @@
 //! How often a retrieval asks the authorizer: rounds of checks, which are one batch each however many calls carry it,
 //! counted over a grid of shares visible, numbers of chunks and chunks to a guard. `--nocapture` shows the table.
-#![cfg(test)]
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
-
-#[expect(dead_code, reason = "no bounds are needed here")]
-#[path = "support/dice.rs"]
-mod dice;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dice::Dice;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::relationship::{Object, Relation};
@@ -23,6 +17,8 @@ use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{DocumentStore, Query};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
+
+use crate::dice::Dice;
 
 const COLLECTION: &str = "handbook";
 const CHUNKS: usize = 10_000;

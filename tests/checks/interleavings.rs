@@ -7,9 +7,7 @@
 //!
 //! `shuttle` switches tasks where they await. The state that tasks share is touched in short sections that hold a lock and
 //! never await, so switching there finds what threads would find; what is inside of `moka` and `futures::Shared` is taken
-//! for atomic. `checks_soak` runs the same properties at length, and on threads.
-
-#![cfg(test)]
+//! for atomic. `checks/soak.rs` runs the same properties at length, and on threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

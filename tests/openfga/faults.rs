@@ -1,19 +1,10 @@
 //! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with *allowed*.
 
-#![cfg(test)]
-
-#[path = "support/batch_check_reply.rs"]
-mod batch_check_reply;
-#[path = "support/faulty_server.rs"]
-mod faulty_server;
-
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batch_check_reply::{Decision, Entry, Reply};
-use faulty_server::{FaultyServer, Methods};
 use openfga_client::client::{BatchCheckRequest, CheckError};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
@@ -22,6 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::{Code, Status};
+
+use crate::batch_check_reply::{Decision, Entry, Reply};
+use crate::faulty_server::{FaultyServer, Methods};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);

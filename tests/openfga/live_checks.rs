@@ -1,16 +1,8 @@
 //! The stack of checks, and lists, in front of a real `OpenFGA` server.
 
-#![cfg(test)]
-
-#[path = "support/authorizer_suite.rs"]
-mod authorizer_suite;
-#[path = "support/openfga.rs"]
-mod openfga;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use openfga::OpenFga;
 use ragward::app::stack_checks;
 use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
@@ -18,6 +10,8 @@ use ragward::config::ChecksConfig;
 use ragward::relationship::{Object, Relation, RelationshipTuple};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, interval, timeout};
+
+use crate::openfga::OpenFga;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -50,8 +44,8 @@ async fn allowed(authorizer: &dyn Authorizer, count: usize, consistency: Consist
 async fn loaded(server: &OpenFga, name: &str) -> (OpenFgaConfig, OpenFgaStore) {
     let config = server.config(name);
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
     (config, store)
 }
 
@@ -63,7 +57,7 @@ async fn the_port_suite_holds_for_the_stack() {
     for (cache_ttl_ms, checks_per_call) in [(0, 50), (60_000, 50), (0, 200)] {
         let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
         let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
-        authorizer_suite::run(&stack).await;
+        crate::authorizer_suite::run(&stack).await;
     }
 }
 

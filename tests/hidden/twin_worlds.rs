@@ -7,19 +7,10 @@
 //!
 //! A search may go over pages: in world B the change comes after the first one, so that its token is used in the world
 //! afterwards. Tokens hold the time, so they are compared by their length.
-#![cfg(test)]
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
-
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "end_to_end/running.rs"]
-#[expect(dead_code, reason = "other tests use more of it")]
-mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dice::Dice;
 use futures::future::join_all;
 use prost::Message;
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
@@ -29,8 +20,10 @@ use ragward::proto::retrieval::{
     Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use ragward::relationship::{RelationshipTuple, dsl};
-use running::{Running, config};
 use tonic::{Code, Status};
+
+use crate::dice::Dice;
+use crate::running::{Running, config};
 
 const WORLDS: u64 = 100;
 const CHANGES: usize = 5;

@@ -2,16 +2,6 @@
 //! of several types, parents, conditions, contextual tuples; under random writes; under other names and another order.
 //!
 //! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on.
-#![cfg(test)]
-
-#[path = "support/dice.rs"]
-mod dice;
-#[expect(dead_code, reason = "other tests use the rest of it")]
-#[path = "support/oracle.rs"]
-mod oracle;
-#[expect(dead_code, reason = "other tests use the rest of it")]
-#[path = "support/random_world.rs"]
-mod random_world;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,9 +16,9 @@ use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple, Typ
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use self::dice::Dice;
-use self::oracle::Oracle;
-use self::random_world::{OBJECTS, SUBJECTS, Size, TYPES, World, relations_of};
+use crate::dice::Dice;
+use crate::oracle::Oracle;
+use crate::random_world::{OBJECTS, SUBJECTS, Size, TYPES, World, relations_of};
 
 const SIZE: Size = Size { tuples_max: 40, rewrite_depth: 5 };
 const FIRST_SEED: u64 = 1;

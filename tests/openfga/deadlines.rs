@@ -1,6 +1,5 @@
 //! A client that has given up leaves no work behind: what it asked of `OpenFGA`'s API ends at its deadline, however much
 //! there is to look at.
-#![cfg(test)]
 
 use std::path::Path;
 use std::sync::Arc;

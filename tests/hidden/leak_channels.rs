@@ -2,37 +2,25 @@
 //!
 //! | channel | rule | tests |
 //! |---|---|---|
-//! | counts, totals, a list that is short without a reason | counts are in no answer; every answer says why it ended | `twin_worlds`; `end_to_end/server.rs` (completions); `the_plan_is_told_to_nobody_unless_it_is_allowed` below |
-//! | scores from statistics of the corpus | statistics of the visible set alone | `twin_worlds`; `exact_store`: `what_is_hidden_changes_no_byte`; `end_to_end/keps.rs` |
+//! | counts, totals, a list that is short without a reason | counts are in no answer; every answer says why it ended | `twin_worlds.rs`; `end_to_end/server.rs` (completions); `the_plan_is_told_to_nobody_unless_it_is_allowed` below |
+//! | scores from statistics of the corpus | statistics of the visible set alone | `twin_worlds.rs`; `vector_store/exact_store.rs`: `what_is_hidden_changes_no_byte`; `end_to_end/keps.rs` |
 //! | time | said in `SECURITY.md`; never claimed to be constant | - |
-//! | page tokens | authenticated, bound, one refusal | `end_to_end/pages.rs`; `retrieval/page.rs`; `retrieval/retriever/tests/pages.rs`; `twin_worlds` (a page after a hidden change) |
-//! | error texts; absent or forbidden | the same bytes | `twin_worlds` (refusals are compared whole); `end_to_end/server.rs`: `forbidden_and_absent_look_the_same` |
+//! | page tokens | authenticated, bound, one refusal | `end_to_end/pages.rs`; `retrieval/page.rs`; `retrieval/retriever/tests/pages.rs`; `twin_worlds.rs` (a page after a hidden change) |
+//! | error texts; absent or forbidden | the same bytes | `twin_worlds.rs` (refusals are compared whole); `end_to_end/server.rs`: `forbidden_and_absent_look_the_same` |
 //! | caches that users share | a key holds the whole question | `a_thousand_users_share_no_cached_answer` below; `authz/cached/tests.rs`, `authz/decision_key/tests.rs` |
 //! | a decision on the wrong item | one answer for each question, or none | `authz/enforce/tests.rs`: `exactly_the_permitted_items_come_out`, `an_answer_that_does_not_match_the_questions_permits_nothing` |
-//! | an empty visible set that becomes *no filter* | an empty answer in every plan | `retrieval/retriever/tests/hints.rs`: `an_empty_visible_set_is_an_empty_answer_in_every_plan`; `exact_store` and `vector_store_suite` (an empty scope) |
+//! | an empty visible set that becomes *no filter* | an empty answer in every plan | `retrieval/retriever/tests/hints.rs`: `an_empty_visible_set_is_an_empty_answer_in_every_plan`; `vector_store/exact_store.rs` and `vector_store_suite` (an empty scope) |
 //! | a stale pre-filter | hints hide at most | `retrieval/retriever/tests/hints.rs`: `a_stale_pre_filter_leaks_nothing_and_is_refilled` (visible sets), `a_wrong_pass_rate_costs_rounds_and_changes_no_answer`, `guards_that_all_changed_are_not_released_and_are_refilled` (payloads) |
 //! | a chunk that claims another document | the writer holds the relation on the guard; a guard is an object | `identity/delegation.rs`: `a_writer_needs_the_relation_on_old_and_new_guards`; `end_to_end/server.rs`: `a_bad_document_changes_nothing`; `qdrant_faults` (payloads without a guard) |
-//! | a caller's filter that widens | it only shrinks | `a_filter_only_shrinks_an_answer` below; `exact_store` |
+//! | a caller's filter that widens | it only shrinks | `a_filter_only_shrinks_an_answer` below; `vector_store/exact_store.rs` |
 //! | several tenants in one collection | the tenant is the verified token's | `identity/tenants.rs` |
 //! | revocation in mid-request, and before the model is called | what was revoked before its check is not released; a re-check tells of the rest | `retrieval/retriever/tests/hints.rs`: `a_revocation_between_any_two_steps_counts_from_the_next_check`; `end_to_end/server.rs`: `a_revoked_tuple_ends_the_sight_of_held_chunks` |
 //! | vectors in answers | no answer has one | `no_answer_to_a_user_holds_a_vector` below |
 //! | logs | no query and no text of a chunk | `end_to_end/quiet_log.rs` |
-#![cfg(test)]
-
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "end_to_end/documents.rs"]
-mod documents;
-#[path = "end_to_end/running.rs"]
-#[expect(dead_code, reason = "other tests use more of it")]
-mod running;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dice::Dice;
-use documents::document;
 use futures::StreamExt;
 use openfga_client::prost_types::field_descriptor_proto::{Label, Type};
 use openfga_client::prost_types::{DescriptorProto, FileDescriptorSet};
@@ -43,7 +31,10 @@ use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, FilterList, OneOf, Range, RetrieveRequest, RetrieveResponse, Vector, filter};
 use ragward::relationship::{RelationshipTuple, dsl};
-use running::{Running, config};
+
+use crate::dice::Dice;
+use crate::documents::document;
+use crate::running::{Running, config};
 
 const MODEL: &str = "
 model

@@ -1,21 +1,10 @@
 //! INVARIANT (fail closed): whatever an `OpenFGA` server does, every stage of the stack of checks gives an error or the
 //! right answer. The server is our own service behind a front that spoils its answers.
 
-#![cfg(test)]
-
-#[path = "support/authorizer_suite.rs"]
-mod authorizer_suite;
-#[path = "support/batch_check_reply.rs"]
-mod batch_check_reply;
-#[path = "support/faulty_server.rs"]
-mod faulty_server;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use batch_check_reply::{Decision, Entry, Reply};
-use faulty_server::{FaultyServer, Methods};
 use futures::future::join_all;
 use openfga_client::client::{
     BatchCheckRequest, BatchCheckResponse, DeleteStoreRequest, OpenFgaServiceClient, ReadChangesRequest,
@@ -39,6 +28,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+
+use crate::batch_check_reply::{Decision, Entry, Reply};
+use crate::faulty_server::{FaultyServer, Methods};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(20);
@@ -74,8 +66,8 @@ impl RightServer {
         });
         let config = OpenFgaConfig::new(address.clone(), StoreSelector::Name("ragward".to_owned()));
         let store = OpenFgaStore::open(&config).await.expect("a store");
-        let model_id = store.write_model(authorizer_suite::model()).await.expect("a model");
-        store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+        let model_id = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+        store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
         let owned =
             |n: usize| RelationshipTuple::parse("user:carl", "owner", &format!("document:{n}")).expect("a tuple");
         store.write_tuples(&(0..CHECKS).step_by(2).map(owned).collect::<Vec<_>>()).await.expect("tuples");
@@ -362,8 +354,8 @@ async fn the_port_suite_holds_for_the_stack() {
     for cache_ttl_ms in [0, 60_000] {
         let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
         let stack = stack_checks(&right.config, &checks).expect("a stack");
-        authorizer_suite::run(&stack).await;
-        authorizer_suite::run(&stack).await;
+        crate::authorizer_suite::run(&stack).await;
+        crate::authorizer_suite::run(&stack).await;
     }
 }
 

@@ -1,13 +1,4 @@
 //! The embedded engine: the contract of the port, brute force as an oracle, twin worlds, crashes and restarts.
-#![cfg(test)]
-
-#[expect(dead_code, reason = "the engine's scores are compared to the bit")]
-#[path = "support/brute_force.rs"]
-mod brute_force;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/vector_store_suite.rs"]
-mod vector_store_suite;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader};
@@ -15,8 +6,6 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use brute_force::World;
-use dice::Dice;
 use proptest::prelude::*;
 use ragward::chunk::{Candidate, Chunk, Document, Value};
 use ragward::relationship::Object;
@@ -25,7 +14,10 @@ use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
 use roaring::RoaringBitmap;
 use tokio::runtime::{Builder, Runtime};
-use vector_store_suite::{Store, document};
+
+use crate::brute_force::World;
+use crate::dice::Dice;
+use crate::vector_store_suite::{Store, document};
 
 const COLLECTION: &str = "chunks";
 const GUARDS: [&str; 4] = ["doc:a", "doc:b", "doc:c", "doc:d"];
@@ -36,7 +28,7 @@ const DIMENSION: usize = 3;
 async fn the_port_suite() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = opened(directory.path());
-    vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
+    crate::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
 }
 
 /// One change to a store.
@@ -481,7 +473,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for kill_after in [1, 7, 30] {
         let mut writer = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "writer_to_be_killed", "--nocapture"])
+            .args(["--exact", "exact_store::writer_to_be_killed", "--nocapture"])
             .env(WRITER_DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()

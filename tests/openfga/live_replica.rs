@@ -1,23 +1,17 @@
 //! A replica of a real `OpenFGA` server.
 
-#![cfg(test)]
-
-#[path = "support/authorizer_suite.rs"]
-mod authorizer_suite;
-#[path = "support/openfga.rs"]
-mod openfga;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openfga::OpenFga;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
 use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
 use ragward::authz::validity::Validity;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
+
+use crate::openfga::OpenFga;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MODEL: &str = "model
@@ -116,8 +110,8 @@ async fn the_port_suite_holds() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("suite");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&authorizer_suite::tuples()).await.expect("tuples");
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
     let directory = tempfile::tempdir().expect("a directory");
     let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
@@ -125,7 +119,7 @@ async fn the_port_suite_holds() {
     let replica =
         ReplicaAuthorizer::open(directory.path(), source, authority, settings, unheard()).await.expect("a replica");
     caught_up(&replica).await;
-    authorizer_suite::run(&replica).await;
+    crate::authorizer_suite::run(&replica).await;
 }
 
 #[tokio::test]
@@ -265,7 +259,7 @@ async fn past_the_bound_nothing_is_allowed_without_the_server() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("stale");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(authorizer_suite::model()).await.expect("a model");
+    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
     let directory = tempfile::tempdir().expect("a directory");
     let replica = replica(directory.path(), &config).await;
     caught_up(&replica).await;

@@ -4,16 +4,6 @@
 //!
 //! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on. What fails is made small and printed as a row for
 //! `tests/data/oracle_failures.yaml`, which `tests/conformance.rs` replays.
-#![cfg(test)]
-
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/oracle.rs"]
-mod oracle;
-#[path = "support/random_world.rs"]
-mod random_world;
-#[path = "support/shared.rs"]
-mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,10 +15,10 @@ use ragward::relationship::validate::ValidModel;
 use ragward::relationship::{Object, Relation, TypeName, User, store_file};
 use serde_json::{Value, json};
 
-use self::dice::Dice;
-use self::oracle::Oracle;
-use self::random_world::shrink::{row, shrink};
-use self::random_world::{OBJECTS, SUBJECTS, Size, TYPES, USER_FILTERS, World, relations_of};
+use crate::dice::Dice;
+use crate::oracle::Oracle;
+use crate::random_world::shrink::{row, shrink};
+use crate::random_world::{OBJECTS, SUBJECTS, Size, TYPES, USER_FILTERS, World, relations_of};
 
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 1_300;
@@ -206,7 +196,7 @@ fn the_evaluator_answers_as_the_oracle_from_another_seed() {
 
 #[test]
 fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
-    let Some(path) = support::shared("corpora/keps/store.fga.yaml") else { return };
+    let Some(path) = crate::support::shared("corpora/keps/store.fga.yaml") else { return };
     let oracle = Oracle::load(&path);
     let store = store_file::read(&path).expect("a store file");
     let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).expect("tuples that fit");

@@ -1,21 +1,5 @@
 //! Retrieval over Qdrant's wire: in every plan the answer is that of a corpus which holds only what the user sees, and no
 //! lie of a hint, and nothing that a payload holds, shows more.
-#![cfg(test)]
-
-#[expect(dead_code, reason = "nothing is deleted or counted here")]
-#[path = "support/brute_force.rs"]
-mod brute_force;
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "support/dice.rs"]
-mod dice;
-#[expect(dead_code, reason = "no server is shared with others here")]
-#[path = "support/qdrant_process.rs"]
-mod qdrant_process;
-#[expect(dead_code, reason = "facets are not counted here")]
-#[path = "support/qdrant_server.rs"]
-mod qdrant_server;
-#[path = "support/qdrant_servers.rs"]
-mod qdrant_servers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -23,11 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use brute_force::World;
-use dice::Dice;
 use qdrant_client::qdrant::{PointStruct, StrictModeConfig, Value as Payload};
-use qdrant_server::QdrantServer;
-use qdrant_servers::{AnyQdrant, servers};
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::identity::Principal;
@@ -38,6 +18,11 @@ use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
 use ragward::vector_store::{DocumentStore, Query, Scope, Search};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
+
+use crate::brute_force::World;
+use crate::dice::Dice;
+use crate::qdrant_server::QdrantServer;
+use crate::qdrant_servers::{AnyQdrant, servers};
 
 const GUARDS: usize = 30;
 const COLLECTION: &str = "docs";

@@ -1,46 +1,32 @@
 //! The Qdrant adapter: the port's suite over a small Qdrant in memory, and over a real one when `QDRANT_URL` names it or
 //! `QDRANT_BIN` or the PATH has its program; then what the port leaves to the adapter: how scopes become filters, what is
 //! shared between requests, and points that are no chunks.
-#![cfg(test)]
-
-#[expect(dead_code, reason = "nothing is deleted or counted here")]
-#[path = "support/brute_force.rs"]
-mod brute_force;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/qdrant_process.rs"]
-mod qdrant_process;
-#[path = "support/qdrant_server.rs"]
-mod qdrant_server;
-#[path = "support/qdrant_servers.rs"]
-mod qdrant_servers;
-#[path = "support/vector_store_suite.rs"]
-mod vector_store_suite;
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use brute_force::World;
-use dice::Dice;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::{
     Condition, CreateCollectionBuilder, Distance, PointStruct, StrictModeConfig, Value as Payload, VectorParamsBuilder,
 };
-use qdrant_process::Qdrant;
-use qdrant_server::QdrantServer;
-use qdrant_servers::servers;
 use ragward::chunk::{Document, Value};
 use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, ReadConsistency, point_id};
 use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
 use roaring::RoaringBitmap;
-use vector_store_suite::{Store, document, object};
+
+use crate::brute_force::World;
+use crate::dice::Dice;
+use crate::qdrant_process::Qdrant;
+use crate::qdrant_server::QdrantServer;
+use crate::qdrant_servers::servers;
+use crate::vector_store_suite::{Store, document, object};
 
 async fn run(config: &QdrantConfig, prefix: &str) {
     let store = QdrantStore::new(config).expect("a store");
-    vector_store_suite::run(Store { chunks: &store, documents: &store, prefix }).await;
+    crate::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix }).await;
 }
 
 #[tokio::test]

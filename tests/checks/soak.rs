@@ -4,20 +4,13 @@
 //! question and the answer.
 //!
 //! The interleavings come from a seed and the paused clock, so that a failure can be repeated; a shorter run on several
-//! threads has whatever interleavings the machine gives it. `checks_interleavings` goes through the orders of a small case.
-
-#![cfg(test)]
-
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "support/dice.rs"]
-mod dice;
+//! threads has whatever interleavings the machine gives it. `checks/interleavings.rs` goes through the orders of a small case.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dice::Dice;
 use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
@@ -28,6 +21,8 @@ use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency};
 use ragward::relationship::{Object, Relation};
 use tokio::time::{Instant, sleep, timeout};
+
+use crate::dice::Dice;
 
 const USERS: u64 = 8;
 const OBJECTS: u64 = 100;

@@ -1,16 +1,11 @@
 //! INVARIANT (fail closed): however a Qdrant fails, the adapter answers with an error or a right answer, never with a
 //! chunk that was not asked for or that has no guard.
-#![cfg(test)]
-
-#[path = "support/faulty_server.rs"]
-mod faulty_server;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use faulty_server::{FaultyServer, Methods};
 use qdrant_client::qdrant::{
     AliasDescription, CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, CountPoints,
     CountResponse, Distance, FacetCounts, FacetHit, FacetResponse, FacetValue, GetCollectionInfoRequest,
@@ -26,6 +21,8 @@ use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore, Ve
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
+
+use crate::faulty_server::{FaultyServer, Methods};
 
 const QUERY: &str = "/qdrant.Points/Query";
 const GET: &str = "/qdrant.Points/Get";

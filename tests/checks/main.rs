@@ -1,0 +1,8 @@
+//! How often is asked, and what happens when many ask at once.
+#![cfg(test)]
+
+#[path = "../support/dice.rs"]
+mod dice;
+mod interleavings;
+mod rounds;
+mod soak;
