@@ -1,8 +1,9 @@
 //! What does a record cost?
 //!
 //! The same requests with the audit log off and on under each `audit.fsync`, at a steady 1,000 requests a second: each
-//! request is sent at its own time, whether or not the ones before were answered. The modes take turns, so that what else
-//! the machine does falls on all of them. Also: what one `fdatasync` costs where the log is, which is what an answer waits
+//! request is sent at its own time, whether or not the ones before were answered. The modes take turns of a quarter of a
+//! second, each turn is compared with that of the server without a log beside it, and of those ratios the median is told
+//! with its quartiles: what else the machine does falls on both of a pair. Also: what one `fdatasync` costs where the log is, which is what an answer waits
 //! for under `each_batch`.
 
 #![expect(
@@ -27,60 +28,78 @@ use ragward::relationship::{RelationshipTuple, store_file};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-const PER_SECOND: u64 = 1_000;
-const SECONDS: u64 = 3;
-const ROUNDS: usize = 4;
+const PER_SECOND: u32 = 1_000;
+/// Requests of one turn.
+const TURN: u32 = 250;
+const ROUNDS: usize = 48;
+/// The first rounds warm up.
+const WARM_UP: usize = 8;
 const DOCUMENTS: usize = 2_000;
 const MODEL: &str =
     "model: |\n  model\n    schema 1.1\n  type user\n  type note\n    relations\n      define can_read: [user]\n";
 
-/// A mode, and the latencies that were measured in it.
+/// As the server itself allocates.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A mode with its server, the latencies that were measured in it, and the median of each of its turns.
 struct Mode {
     name: &'static str,
-    config: Config,
+    client: Client,
     latencies: Vec<Duration>,
+    turns: Vec<Duration>,
 }
 
-fn main() {
+#[tokio::main]
+async fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     fdatasync(directory.path());
-    let mut modes: Vec<Mode> = [
+    let kinds = [
         ("off", false, AuditFsync::EachBatch),
         ("each_batch", true, AuditFsync::EachBatch),
         ("interval", true, AuditFsync::Interval),
         ("never", true, AuditFsync::Never),
-    ]
-    .into_iter()
-    .map(|(name, enabled, fsync)| {
+    ];
+    let mut modes = Vec::new();
+    for (name, enabled, fsync) in kinds {
         let data = Some(directory.path().join(name));
         let overrides = Overrides { data, insecure_identity: true, ..Overrides::default() };
         let mut config = Config::load(None, &overrides).unwrap();
         (config.audit.enabled, config.audit.fsync) = (enabled, fsync);
-        runtime().block_on(load(&config));
-        Mode { name, config, latencies: Vec::new() }
-    })
-    .collect();
-    for round in 0..=ROUNDS {
+        load(&config).await;
+        modes.push(Mode { name, client: serve(&config).await, latencies: Vec::new(), turns: Vec::new() });
+    }
+    for round in 0..WARM_UP + ROUNDS {
+        // Each is first in turn, so that none always follows the same one.
+        modes.rotate_left(1);
         for mode in &mut modes {
-            let latencies = runtime().block_on(measure(&mode.config));
-            // The first round warms up.
-            if round > 0 {
+            let latencies = sorted(turn(&mode.client).await);
+            if round >= WARM_UP {
+                mode.turns.push(latencies[latencies.len() / 2]);
                 mode.latencies.extend(latencies);
             }
         }
     }
-    println!("\n{:<28}{:>12}{:>12}{:>12}", "retrieve, k = 10, text", "p50", "p99", "p50 / off");
-    let mut off = Duration::ZERO;
-    for mode in &mut modes {
-        mode.latencies.sort_unstable();
-        let count = mode.latencies.len();
-        let (p50, p99) = (mode.latencies[count / 2], mode.latencies[count * 99 / 100]);
-        if mode.name == "off" {
-            off = p50;
-        }
-        println!("{:<28}{p50:>12.1?}{p99:>12.1?}{:>11.2}x", mode.name, p50.as_secs_f64() / off.as_secs_f64());
+    let off = modes.iter().find(|mode| mode.name == "off").unwrap().turns.clone();
+    println!("\n{:<24}{:>10}{:>10}{:>12}{:>18}", "retrieve, k = 10, text", "p50", "p99", "p50 / off", "quartiles");
+    for (name, ..) in kinds {
+        let mode = modes.iter().find(|mode| mode.name == name).unwrap();
+        let latencies = sorted(mode.latencies.clone());
+        let (p50, p99) = (latencies[latencies.len() / 2], latencies[latencies.len() * 99 / 100]);
+        let mut ratios: Vec<f64> =
+            mode.turns.iter().zip(&off).map(|(with, without)| with.as_secs_f64() / without.as_secs_f64()).collect();
+        ratios.sort_by(f64::total_cmp);
+        let [low, middle, high] = [1, 2, 3].map(|quarter| ratios[ratios.len() * quarter / 4]);
+        println!("{name:<24}{p50:>10.1?}{p99:>10.1?}{middle:>12.3}{:>18}", format!("{low:.2}-{high:.2}"));
     }
-    println!("{PER_SECOND} requests/s for {SECONDS} s in each of {ROUNDS} rounds, {DOCUMENTS} documents, loopback");
+    println!(
+        "{PER_SECOND} requests/s, {ROUNDS} turns of {TURN} requests in each mode, {DOCUMENTS} documents, loopback"
+    );
+}
+
+fn sorted(mut latencies: Vec<Duration>) -> Vec<Duration> {
+    latencies.sort_unstable();
+    latencies
 }
 
 /// Appends of a record's size, each made durable.
@@ -95,10 +114,6 @@ fn fdatasync(directory: &Path) {
     }
     latencies.sort_unstable();
     println!("append of 900 bytes and fdatasync: p50 {:.1?}, p99 {:.1?}", latencies[250], latencies[495]);
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap()
 }
 
 async fn load(config: &Config) {
@@ -121,15 +136,18 @@ async fn load(config: &Config) {
     app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
 }
 
-async fn measure(config: &Config) -> Vec<Duration> {
+async fn serve(config: &Config) -> Client {
     let app = App::open(config).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { app.serve(listener, std::future::pending()).await });
-    let client = Client::at(&format!("http://{address}")).unwrap();
-    let mut every = tokio::time::interval(Duration::from_micros(1_000_000 / PER_SECOND));
+    Client::at(&format!("http://{address}")).unwrap()
+}
+
+async fn turn(client: &Client) -> Vec<Duration> {
+    let mut every = tokio::time::interval(Duration::from_secs(1) / PER_SECOND);
     let mut calls = Vec::new();
-    for number in 0..PER_SECOND * SECONDS {
+    for number in 0..TURN {
         every.tick().await;
         let mut retrieval = client.retrieval();
         calls.push(tokio::spawn(async move {

@@ -9,6 +9,7 @@ mod dice;
 mod documents;
 mod keps;
 mod killed;
+mod leak_channels;
 #[path = "../support/openfga.rs"]
 mod openfga;
 #[expect(dead_code, reason = "other tests use the rest of it")]
@@ -37,3 +38,4 @@ mod servers;
 mod shared;
 mod soak;
 mod tune;
+mod twin_worlds;

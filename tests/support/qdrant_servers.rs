@@ -35,7 +35,6 @@ pub(crate) async fn servers() -> Vec<AnyQdrant> {
     [Some(small), real].into_iter().flatten().collect()
 }
 
-#[expect(dead_code, reason = "not every test that runs over the servers changes them")]
 impl AnyQdrant {
     async fn channel(&self) -> Channel {
         Channel::from_shared(self.url.clone()).expect("an address").connect().await.expect("a server")
