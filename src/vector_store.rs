@@ -135,6 +135,8 @@ pub struct Searched {
     pub candidates: Vec<Candidate>,
     /// Whether certainly none of the scope scores better than these; otherwise they are the engine's own approximation.
     pub exact: bool,
+    /// Whether these are fewer than were asked for and there may be more all the same: the engine gave no more.
+    pub may_be_more: bool,
 }
 
 /// What a collection can do, so that a plan can be chosen and a query be refused before any work.

@@ -14,7 +14,7 @@ pub struct VerifiedToken {
     /// The subject as an `OpenFGA` user; nobody for a client whose kind has no type.
     pub(super) user: Option<Object>,
     pub(super) user_type: TypeName,
-    /// The short name of its issuer, where there are several.
+    /// The short name of its issuer, where it has one.
     pub(super) namespace: Option<Arc<str>>,
     pub(super) contextual: Arc<Contextual>,
     pub(super) delegation: Option<Arc<Delegation>>,

@@ -81,7 +81,7 @@ pub struct ClaimContext {
 pub struct IssuerRules {
     /// The issuer, compared byte by byte (`iss`).
     pub issuer: Arc<str>,
-    /// Its short name where there are several, which keeps their users apart.
+    /// Its short name, if it has one: it keeps the users of several issuers apart.
     pub namespace: Option<String>,
     /// Whether names that hold what is special in `OpenFGA` are taken, encoded.
     pub encode_subjects: bool,

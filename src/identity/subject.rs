@@ -1,6 +1,6 @@
 //! Names of a token as `OpenFGA` objects: an encoding that keeps different names apart and cannot widen one.
 //!
-//! `type:` + the issuer's short name and `/` where there are several issuers + the name, in which every byte but
+//! `type:` + the issuer's short name and `/` where it has one + the name, in which every byte but
 //! `A-Z a-z 0-9 - . _ @ ~ +` becomes `%` and two capital hexadecimal digits. `%` itself is such a byte, so no two names
 //! share an encoding, and `*`, `#`, `:`, `/` and white space do not occur in one.
 

@@ -35,6 +35,8 @@ pub(super) struct Checked {
     /// Permitted, best first.
     pub(super) permitted: Vec<Permitted<Candidate>>,
     /// Whether a wider search would find no more.
+    pub(super) ended: bool,
+    /// Whether there is no more, either.
     pub(super) exhausted: bool,
 }
 
@@ -47,15 +49,16 @@ impl SearchRound<'_> {
     ) -> Result<Checked, RetrievalError> {
         let limit = self.search.limit;
         let searching = within(self.deadline, self.vector_store.search(self.search));
-        let Searched { mut candidates, exact } = stages.measure(Stage::Search, searching).await?;
+        let Searched { mut candidates, exact, may_be_more } = stages.measure(Stage::Search, searching).await?;
         check_candidates(&candidates, limit)?;
-        let exhausted = candidates.len() < limit;
+        let ended = candidates.len() < limit;
+        let exhausted = ended && !may_be_more;
         page::skip_earlier(self.before, &mut candidates);
         let all = candidates.len();
         let permitted = stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
         let found = Found { limit, candidates: all, permitted: permitted.len() };
         let [earlier, permitted] = page::split(self.before, permitted);
-        Ok(Checked { found, exact, earlier, permitted, exhausted })
+        Ok(Checked { found, exact, earlier, permitted, ended, exhausted })
     }
 }
 

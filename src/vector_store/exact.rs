@@ -114,7 +114,7 @@ impl VectorStore for ExactStore {
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         let search = search.clone();
         let candidates = self.blocking(move |engine, caller| engine.search(&search, caller)).await?;
-        Ok(Searched { candidates, exact: true })
+        Ok(Searched { candidates, exact: true, may_be_more: false })
     }
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {

@@ -1,6 +1,7 @@
 //! `ragward attach` over Qdrant's wire: collections of other programs, their layouts, and what is written to them.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Mutex;
 
 use qdrant_client::qdrant::{
@@ -83,6 +84,34 @@ fn nearest(filter: Option<Filter>) -> Search {
 
 async fn ids(store: &QdrantStore, search: &Search) -> Vec<String> {
     store.search(search).await.expect("a search").candidates.into_iter().map(|candidate| candidate.chunk_id).collect()
+}
+
+/// Ids of documents may be whole numbers, which a condition on texts does not match.
+#[tokio::test]
+async fn documents_with_numbers_are_counted_as_others_are() {
+    let layout = layout(WrittenBy::Other);
+    for server in servers().await {
+        server.make(COLLECTION, 2).await;
+        let point = |place: u16, document: i64| {
+            let payload = HashMap::from([
+                ("document_id".to_owned(), Payload::from(document)),
+                ("guard".to_owned(), Payload::from("document:open")),
+                ("text".to_owned(), Payload::from("words")),
+            ]);
+            PointStruct::new(u64::from(place), vec![1.0, f32::from(place) / 100.0], payload)
+        };
+        // Four of each, the nearest first.
+        server.put(COLLECTION, (0..24).map(|place| point(place, i64::from(place) / 4 - 1)).collect()).await;
+        let store = store(&server.url, layout.clone());
+        for per_document_max in 1..=3 {
+            for limit in [1, 3, 5] {
+                let search = Search { per_document_max: NonZeroUsize::new(per_document_max), limit, ..nearest(None) };
+                let expected = (0..24_usize).filter(|place| place % 4 < per_document_max).take(limit);
+                let expected: Vec<String> = expected.map(|place| place.to_string()).collect();
+                assert_eq!(ids(&store, &search).await, expected, "{}, {per_document_max}, {limit}", server.name);
+            }
+        }
+    }
 }
 
 #[tokio::test]

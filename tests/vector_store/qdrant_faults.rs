@@ -162,7 +162,8 @@ async fn unusable_points_are_passed_over_within_a_bound() {
         async move { Ok(QueryResponse { result, ..QueryResponse::default() }) }
     });
     assert!(found.await.is_err_and(|e| e.starts_with("BadAnswer")));
-    assert_eq!(largest.load(Ordering::SeqCst), 5 * 64);
+    // One more than is wanted, doubled six times.
+    assert_eq!(largest.load(Ordering::SeqCst), 6 * 64);
 
     // When there is nothing else, that is the whole answer.
     let found = search(|_| async {
@@ -171,6 +172,46 @@ async fn unusable_points_are_passed_over_within_a_bound() {
         Ok(QueryResponse { result, ..QueryResponse::default() })
     });
     assert_eq!(ids(&found.await.expect("candidates")), ["c1", "c2"]);
+}
+
+/// Replicas that disagree, and points that are deleted meanwhile, leave an answer short that was not to be.
+#[tokio::test]
+async fn a_short_answer_is_asked_for_again() {
+    type Lose = fn(u64) -> u64;
+    // How many points the first, second, … answer lacks, of 50; what is found of 5, whether exactly, and whether there may be more.
+    let cases: [(&str, Lose, usize, bool, bool); 4] = [
+        ("the first lacks some", |call| if call == 1 { 49 } else { 0 }, 5, true, false),
+        ("the first lacks all", |call| if call == 1 { 50 } else { 0 }, 5, true, false),
+        ("all but two are gone", |_| 48, 2, true, false),
+        ("each answer finds one more", |call| 50_u64.saturating_sub(call), 5, false, false),
+    ];
+    for (name, lose, count, exact, may_be_more) in cases {
+        let calls = AtomicU64::new(0);
+        let server = methods().on(QUERY, move |request: QueryPoints| {
+            let call = calls.fetch_add(1, Ordering::SeqCst) + 1;
+            let result = points((50 - lose(call)).min(request.limit.unwrap_or_default()));
+            async move { Ok(QueryResponse { result, ..QueryResponse::default() }) }
+        });
+        let server = server.start().await;
+        let found = store(&server).search(&nearest(5)).await.expect("candidates");
+        assert_eq!(found.candidates.len(), count, "{name}");
+        assert_eq!((found.exact, found.may_be_more), (exact, may_be_more), "{name}");
+    }
+}
+
+/// The chunks of one page are followed by those of the next one, so equal scores must not be cut where the server likes.
+#[tokio::test]
+async fn equal_scores_are_not_cut_off_by_the_server() {
+    let found = search(|request| async move {
+        let mut result = points(20);
+        for point in &mut result {
+            point.score = 0.5;
+        }
+        result.reverse();
+        result.truncate(usize::try_from(request.limit.unwrap_or_default()).expect("a small number"));
+        Ok(QueryResponse { result, ..QueryResponse::default() })
+    });
+    assert_eq!(ids(&found.await.expect("candidates")), ["c0", "c1", "c10", "c11", "c12"]);
 }
 
 #[tokio::test]

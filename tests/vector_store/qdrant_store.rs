@@ -254,12 +254,15 @@ async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
     let store = store(&server.address, |_| {});
     store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
     let search = |min_score, limit| Search { min_score, ..nearest(Scope::Everything, limit) };
-    let rows: [(_, _, &[bool], bool); 4] = [
+    let rows: [(_, _, &[bool], bool); 6] = [
         (None, 3, &[false, true], true),
-        (None, 2, &[false], false),
+        // One more is asked for than is wanted.
+        (None, 2, &[false, true], true),
         (None, 1, &[false], false),
-        // It may be short for its threshold, and nobody knows.
-        (Some(0.5), 3, &[false], false),
+        // A threshold explains nothing that lies above it.
+        (Some(0.5), 3, &[false, true], true),
+        (Some(0.999), 1, &[false], false),
+        (Some(1.1), 3, &[false, true], true),
     ];
     for (min_score, limit, scanned, exact) in rows {
         let found = store.search(&search(min_score, limit)).await.expect("a search");
@@ -315,6 +318,30 @@ async fn a_strict_mode_is_kept_to() {
             }
             assert_eq!(store.delete(&collection, &all.into_iter().collect()).await.expect("deleted"), 10, "{strict:?}");
         }
+    }
+}
+
+/// The second half of a replacement would be refused, and what it should have taken out would stay for good.
+#[tokio::test]
+async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
+    for server in servers().await {
+        let store = store(&server.url, |_| {});
+        let one = |id: &str, chunks: usize, guard: &'static str| {
+            document(id, &vec![(guard, "words", &[1.0, 0.5][..]); chunks])
+        };
+        store.upsert("docs", vec![one("a", 2, "doc:open")]).await.expect("taken in");
+        let strict =
+            StrictModeConfig { enabled: Some(true), condition_max_size: Some(2), ..StrictModeConfig::default() };
+        server.restrict("docs", strict).await;
+        let refused = store.upsert("docs", vec![one("b", 1, "doc:open"), one("a", 3, "doc:secret")]).await;
+        assert!(
+            matches!(&refused, Err(VectorStoreError::Unsupported(text)) if text.contains("3 chunks")),
+            "{refused:?}"
+        );
+        assert_eq!(ids(&store, &nearest(Scope::Everything, 10)).await, ["a#0", "a#1"], "{}", server.name);
+        store.upsert("docs", vec![one("a", 1, "doc:secret")]).await.expect("replaced");
+        assert_eq!(table(&store).await.in_use.len(), 1);
+        assert_eq!(ids(&store, &nearest(Scope::Everything, 10)).await, ["a#0"], "{}", server.name);
     }
 }
 

@@ -202,7 +202,7 @@ impl VectorStore for Shelf {
             (Fault::ChunkGoes, Some(_)) => chunks.retain(|chunk| chunk.id != "0000"),
             _ => {}
         }
-        Ok(Searched { candidates: found, exact: true })
+        Ok(Searched { candidates: found, exact: true, may_be_more: false })
     }
 
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {

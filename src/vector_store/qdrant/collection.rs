@@ -83,8 +83,8 @@ impl QdrantStore {
         self.dimension(name, &self.info(name).await?)
     }
 
-    /// Makes the collection if it is not there and the indexes that it lacks; the length of its vectors.
-    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<usize, VectorStoreError> {
+    /// Makes the collection if it is not there and the indexes that it lacks; the length of its vectors, and its limits.
+    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, Limits), VectorStoreError> {
         let info = match self.info(name).await {
             Err(VectorStoreError::UnknownCollection(_)) => {
                 self.create(name, dimension).await?;
@@ -95,9 +95,11 @@ impl QdrantStore {
         for (field, field_type) in INDEXES.into_iter().filter(|(field, _)| !info.payload_schema.contains_key(*field)) {
             self.create_index(name, field, field_type).await?;
         }
-        self.dimension(name, &info)?.ok_or_else(|| {
-            VectorStoreError::Unsupported(format!("collection `{name}` has no vector of the configured name"))
-        })
+        let Some(dimension) = self.dimension(name, &info)? else {
+            let text = format!("collection `{name}` has no vector of the configured name");
+            return Err(VectorStoreError::Unsupported(text));
+        };
+        Ok((dimension, Limits::of(&info)))
     }
 
     pub(super) async fn create_index(

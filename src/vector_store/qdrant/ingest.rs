@@ -46,10 +46,21 @@ impl QdrantStore {
         let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
         let replacements = self.replacements(documents)?;
         let _alone = self.writing.lock().await;
-        let expected = self.prepare(collection, dimension).await?;
+        let (expected, limits) = self.prepare(collection, dimension).await?;
         if expected != dimension {
             let collection = collection.to_owned();
             return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
+        }
+        // The new chunks would be written, and the condition that spares them when the old ones go refused.
+        let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
+        if let Some(Replacement { document_id, chunk_ids, .. }) = replacements.iter().find(is_too_long) {
+            let text = format!(
+                "document `{document_id}` has {} chunks, and collection `{collection}` takes {} values in a condition \
+                 (condition_max_size of its strict mode); raise that or cut the document",
+                chunk_ids.len(),
+                limits.values_max
+            );
+            return Err(VectorStoreError::Unsupported(text));
         }
         self.check_owners(collection, &replacements).await?;
         let mut operations = Vec::new();

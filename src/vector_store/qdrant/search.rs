@@ -42,6 +42,8 @@ struct Nearest<'a> {
     per_document_max: Option<NonZeroUsize>,
     /// Whether Qdrant leaves out what has no guard. It is the longer way, so it is taken when such points are in the way.
     guarded_only: bool,
+    /// How many points the scope holds, where that is known and nothing narrows it.
+    points: Option<u64>,
     layout: &'a Layout,
     limits: Limits,
 }
@@ -55,7 +57,7 @@ struct Hit {
 
 /// Of nothing there is nothing better.
 fn nothing() -> Searched {
-    Searched { candidates: Vec::new(), exact: true }
+    Searched { candidates: Vec::new(), exact: true, may_be_more: false }
 }
 
 /// What one call found.
@@ -65,8 +67,8 @@ struct Found {
     hits: Vec<Hit>,
     /// The score of the last point; hits that equal it may have been cut off.
     worst: f32,
-    /// Whether there is no more.
-    exhausted: bool,
+    /// How many points there were, hits or not.
+    points: usize,
 }
 
 /// The best of one scope.
@@ -75,6 +77,8 @@ struct Part {
     hits: Vec<Hit>,
     /// Whether all of it comes from scans.
     exact: bool,
+    /// Whether they are too few, and Qdrant may have more.
+    may_be_more: bool,
 }
 
 impl QdrantStore {
@@ -99,11 +103,20 @@ impl QdrantStore {
         }
         let limits = self.limits(&search.collection);
         let scopes = self.scopes(layout, &search.scope, limits);
-        let exact = self.config.exact || (limits.scans && self.is_scanned(search));
-        let per_document_max = search.per_document_max;
-        let vector = &vector;
-        let mut nearest =
-            Nearest { search, vector, wanted, exact, per_document_max, guarded_only: false, layout, limits };
+        let chunks = self.known_chunks(search);
+        let is_small = !matches!(search.scope, Scope::Everything)
+            && chunks.is_some_and(|chunks| chunks <= self.config.scanned_chunks_max);
+        let mut nearest = Nearest {
+            search,
+            vector: &vector,
+            exact: self.config.exact || (limits.scans && is_small),
+            per_document_max: search.per_document_max,
+            guarded_only: false,
+            points: chunks.filter(|_| scopes.len() == 1 && wanted.is_none()),
+            wanted,
+            layout,
+            limits,
+        };
         let mut found = self.search_scopes(&nearest, &scopes).await?;
         if found.is_none() {
             nearest.guarded_only = true;
@@ -119,16 +132,18 @@ impl QdrantStore {
             return Err(VectorStoreError::BadAnswer(text));
         };
         let exact = parts.iter().all(|part| part.exact);
+        let may_be_more = parts.iter().any(|part| part.may_be_more);
         let hits = parts.into_iter().flat_map(|part| part.hits).collect();
-        Ok(Searched { candidates: merge(hits, search, nearest.per_document_max), exact })
+        Ok(Searched { candidates: merge(hits, search, nearest.per_document_max), exact, may_be_more })
     }
 
-    /// Whether the scope is known to be so small that it is scanned.
-    fn is_scanned(&self, search: &Search) -> bool {
-        let Scope::Guards { table, positions } = &search.scope else { return false };
-        let overview = self.overviews.last_known(&search.collection);
-        let chunks = overview.and_then(|overview| overview.chunks_of(table, positions));
-        chunks.is_some_and(|chunks| chunks <= self.config.scanned_chunks_max)
+    /// How many chunks the scope holds, as far as the last overview tells.
+    fn known_chunks(&self, search: &Search) -> Option<u64> {
+        let overview = self.overviews.last_known(&search.collection)?;
+        match &search.scope {
+            Scope::Everything => Some(overview.info.chunks),
+            Scope::Guards { table, positions } => overview.chunks_of(table, positions),
+        }
     }
 
     /// The conditions of the calls that cover a scope.
@@ -163,46 +178,76 @@ impl QdrantStore {
     }
 
     /// The best of one scope, at least as many as are wanted unless there are fewer.
+    ///
+    /// Fewer points than were asked for need not be all. A walk through the index may end early, replicas of which several are
+    /// read give only what they agree on, and what is deleted meanwhile leaves a gap. So few points are asked for again,
+    /// with a scan if the collection takes one, until a scan finds no more than the answer before it.
     async fn search_scope(
         &self,
         nearest: &Nearest<'_>,
         scope: Option<&Condition>,
     ) -> Result<Option<Part>, VectorStoreError> {
-        let limit = nearest.search.limit;
+        let Nearest { search, per_document_max, .. } = *nearest;
+        let limit = search.limit;
         let Limits { answer_max, values_max, scans } = nearest.limits;
         // One more shows whether equal scores were cut off at the end.
-        let least = if nearest.exact && limit < answer_max { limit.saturating_add(1) } else { limit };
+        let least = if limit < answer_max { limit.saturating_add(1) } else { limit };
         let most = least.max(POINTS_PER_CALL_MAX.min(answer_max));
         let mut asked = least;
+        let mut exact = nearest.exact;
+        // How many points there were when there were too few.
+        let mut few: Option<usize> = None;
         // Chunks of documents of which there are as many as are wanted; they are left out of what follows.
         let mut complete: Vec<Hit> = Vec::new();
         let mut left_out: Vec<String> = Vec::new();
         let mut all_exact = true;
         for round in 1..=ROUNDS_MAX {
-            let mut exact = nearest.exact;
-            let mut found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
-            // A walk through the index may end early; a scan of what little there is tells.
-            if found.exhausted && !exact && scans && nearest.search.min_score.is_none() {
-                exact = true;
-                found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
+            let found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
+            let mut hits = found.hits;
+            // A document whose id the filter does not match is found again.
+            let taken: HashSet<&str> = complete.iter().map(|hit| hit.candidate.chunk_id.as_str()).collect();
+            hits.retain(|hit| !taken.contains(hit.candidate.chunk_id.as_str()));
+            let hits = first_of_documents(hits, per_document_max);
+            let below_min_score = search.min_score.is_some_and(|min| f64::from(found.worst) < min);
+            let is_few = found.points < asked && !below_min_score;
+            if is_few {
+                let is_known = left_out.is_empty()
+                    && nearest
+                        .points
+                        .is_some_and(|points| u64::try_from(found.points).is_ok_and(|found| points <= found));
+                let is_again = exact && few.is_some_and(|before| found.points <= before);
+                let is_all = is_again || (is_known && (exact || !scans));
+                let is_last = round == ROUNDS_MAX || (few.is_some() && !exact);
+                if is_all || is_last {
+                    complete.extend(hits);
+                    return Ok(Some(Part {
+                        hits: complete,
+                        exact: all_exact && exact && is_all,
+                        may_be_more: !is_all,
+                    }));
+                }
+                few = Some(found.points);
+                exact |= scans;
+                asked = asked.saturating_mul(2).min(most);
+                continue;
             }
             all_exact &= exact;
-            let is_certain = |hit: &Hit| found.exhausted || !nearest.exact || hit.candidate.score > found.worst;
-            let hits = first_of_documents(found.hits.clone(), nearest.per_document_max);
+            let is_certain = |hit: &Hit| below_min_score || hit.candidate.score > found.worst;
             let all = complete.len() + hits.len();
             let certain = complete.len() + hits.iter().filter(|hit| is_certain(hit)).count();
             let is_last = round == ROUNDS_MAX || asked == most;
-            if found.exhausted || certain >= limit || (is_last && all >= limit) {
+            if below_min_score || certain >= limit || (is_last && all >= limit) {
                 complete.extend(hits);
-                return Ok(Some(Part { hits: complete, exact: all_exact }));
+                return Ok(Some(Part { hits: complete, exact: all_exact, may_be_more: false }));
             }
             if is_last {
                 return Ok(None);
             }
             let certain = hits.into_iter().filter(is_certain);
             let documents_max = DOCUMENTS_LEFT_OUT_MAX.min(values_max);
-            complete.extend(take_complete(certain, nearest.per_document_max, documents_max, &mut left_out));
+            complete.extend(take_complete(certain, per_document_max, documents_max, &mut left_out));
             asked = asked.saturating_mul(2).min(most);
+            few = None;
         }
         Ok(None)
     }
@@ -215,13 +260,13 @@ impl QdrantStore {
         limit: usize,
         exact: bool,
     ) -> Result<Found, VectorStoreError> {
-        let Nearest { search, vector, wanted, per_document_max, guarded_only, layout, exact: _, limits: _ } = nearest;
+        let Nearest { search, vector, wanted, per_document_max, guarded_only, layout, .. } = nearest;
         let collection = search.collection.as_str();
         let mut fields = layout.candidate_keys();
         fields.extend(per_document_max.map(|_| layout.document_id.key()));
         // Ours and the caller's must both hold, so the caller's can only shrink what is found.
         let must: Vec<Condition> = scope.into_iter().chain(wanted).cloned().collect();
-        let left_out = (!left_out.is_empty()).then(|| filter::document_in(layout, left_out.to_vec()));
+        let left_out = filter::of_documents(layout, left_out);
         let unguarded = guarded_only.then(|| Condition::is_empty(layout.guard.key()));
         let must_not: Vec<Condition> = left_out.into_iter().chain(unguarded).collect();
         let is_filtered = !must.is_empty() || !must_not.is_empty();
@@ -231,7 +276,6 @@ impl QdrantStore {
             using: self.config.vector_name.clone(),
             filter: is_filtered.then(|| QdrantFilter { must, must_not, ..QdrantFilter::default() }),
             params: Some(SearchParams { exact: Some(exact), ..SearchParams::default() }),
-            score_threshold: search.min_score.map(below),
             limit: Some(u64::try_from(limit).unwrap_or(u64::MAX)),
             with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
             with_vectors: Some(false.into()),
@@ -256,18 +300,6 @@ impl QdrantStore {
             Err(e) => e,
         }
     }
-}
-
-/// A threshold that lets this score pass. Qdrant takes a score that equals its threshold for too low, and scores are f32;
-/// what passes in vain is taken out afterwards.
-fn below(score: f64) -> f32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::as_conversions,
-        reason = "the next number below is at most the score"
-    )]
-    let nearest = score as f32;
-    nearest.next_down()
 }
 
 fn names(table: &GuardTable, positions: impl Iterator<Item = u32>) -> impl Iterator<Item = &Object> {
@@ -302,10 +334,10 @@ fn account(
     if points.len() > asked {
         return bad(format!("{} points, {asked} were asked for", points.len()));
     }
-    let exhausted = points.len() < asked;
-    let mut seen = HashSet::with_capacity(points.len());
+    let count = points.len();
+    let mut seen = HashSet::with_capacity(count);
     let mut worst = f32::INFINITY;
-    let mut hits = Vec::with_capacity(points.len());
+    let mut hits = Vec::with_capacity(count);
     for point in points {
         if !point.score.is_finite() {
             return bad(format!("a score of {}", point.score));
@@ -326,7 +358,7 @@ fn account(
         hits.push(Hit { candidate, document_id });
     }
     rank(&mut hits);
-    Ok(Found { hits, worst, exhausted })
+    Ok(Found { hits, worst, points: count })
 }
 
 /// Best first, ties by chunk id.
@@ -401,13 +433,6 @@ mod tests {
                 assert!((1..=10_000).contains(&part.len()), "{count} of {length}");
                 assert!(part.concat().len() <= NAME_BYTES_PER_FILTER_MAX, "{count} of {length}");
             }
-        }
-    }
-
-    #[test]
-    fn a_threshold_lets_its_own_score_pass() {
-        for score in [-1.0, -0.1, 0.0, 0.1, 1.0 / 3.0, 0.999_999_999, 1.0] {
-            assert!(f64::from(below(score)) < score, "{score}");
         }
     }
 }
