@@ -132,9 +132,11 @@ impl QdrantStore {
             return Err(VectorStoreError::BadAnswer(text));
         };
         let exact = parts.iter().all(|part| part.exact);
-        let may_be_more = parts.iter().any(|part| part.may_be_more);
+        let is_short = parts.iter().any(|part| part.may_be_more);
         let hits = parts.into_iter().flat_map(|part| part.hits).collect();
-        Ok(Searched { candidates: merge(hits, search, nearest.per_document_max), exact, may_be_more })
+        let candidates = merge(hits, search, nearest.per_document_max);
+        let may_be_more = is_short && candidates.len() < search.limit;
+        Ok(Searched { candidates, exact, may_be_more })
     }
 
     /// How many chunks the scope holds, as far as the last overview tells.

@@ -79,9 +79,11 @@ fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
         MatchValue::Keywords(any) => texts.clone().any(|text| any.strings.contains(text)),
         // `2.0` is no integer.
         MatchValue::Integer(number) => found.iter().any(|value| value.kind == Some(Kind::IntegerValue(*number))),
+        MatchValue::Integers(any) => found
+            .iter()
+            .any(|value| matches!(value.kind, Some(Kind::IntegerValue(number)) if any.integers.contains(&number))),
         MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),
         MatchValue::Text(_)
-        | MatchValue::Integers(_)
         | MatchValue::ExceptIntegers(_)
         | MatchValue::ExceptKeywords(_)
         | MatchValue::Phrase(_)
