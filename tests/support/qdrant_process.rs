@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// What the server logs once its gRPC port is open.
+/// What the server logs just before it opens its gRPC port.
 const LISTENING: &str = "gRPC listening on";
+/// How often a port is tried that is not open yet.
+const TRY_EVERY: Duration = Duration::from_millis(10);
 
 /// A server that can be called; dropping it kills the process if the test started it.
 pub(crate) struct Qdrant {
@@ -62,6 +65,10 @@ impl Qdrant {
         let listening = async {
             while let Some(line) = log.next_line().await.expect("the server's log") {
                 if line.contains(LISTENING) {
+                    let mut tries = interval(TRY_EVERY);
+                    while TcpStream::connect(("127.0.0.1", grpc)).await.is_err() {
+                        tries.tick().await;
+                    }
                     return;
                 }
             }
