@@ -66,7 +66,13 @@ async fn main() {
         let overrides = Overrides { data, insecure_identity: true, ..Overrides::default() };
         let mut config = Config::load(None, &overrides).unwrap();
         (config.audit.enabled, config.audit.fsync) = (enabled, fsync);
-        load(&config).await;
+        // In a runtime of its own, which ends and lets go of the data.
+        std::thread::spawn({
+            let config = config.clone();
+            move || tokio::runtime::Runtime::new().unwrap().block_on(load(&config))
+        })
+        .join()
+        .unwrap();
         modes.push(Mode { name, client: serve(&config).await, latencies: Vec::new(), turns: Vec::new() });
     }
     for round in 0..WARM_UP + ROUNDS {

@@ -89,7 +89,7 @@ pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
     let Situation { top_k, needs_visible_set, guards, visible, candidates_max, .. } = *situation;
     let widening = |first| Widening { first, candidates_max };
     let share = estimate(situation);
-    let unfiltered = candidates_for(top_k, share.unwrap_or(1.0));
+    let unfiltered = share.map_or_else(|| first_guess(top_k), |share| candidates_for(top_k, share));
     if let Some(visible) = visible {
         let in_scope = float_of(situation.indexed_chunks.unwrap_or_default()) * share.unwrap_or_default();
         let is_short = visible <= unfiltered.saturating_mul(GUARDS_PER_CANDIDATE);
@@ -141,10 +141,17 @@ pub fn estimate(situation: &Situation) -> Option<f64> {
     situation.pass_rate.or(of_guards)
 }
 
-/// Of so many candidates k are permitted, most of the time: k and two standard deviations more, at the share.
+/// Of so many candidates k are permitted, most of the time: at this share k are expected of k / share, give or take two
+/// standard deviations of the binomial distribution.
 fn candidates_for(top_k: usize, share: f64) -> usize {
-    let wanted = float(top_k.saturating_add(top_k.isqrt().saturating_mul(2)));
-    rounded_up(wanted / share.clamp(f64::MIN_POSITIVE, 1.0))
+    let share = share.clamp(f64::MIN_POSITIVE, 1.0);
+    let deviation = (float(top_k) * (1.0 - share)).sqrt();
+    rounded_up((float(top_k) + 2.0 * deviation) / share)
+}
+
+/// Where nothing is known of the share, most may be permitted.
+fn first_guess(top_k: usize) -> usize {
+    top_k.saturating_add(top_k.isqrt().saturating_mul(2))
 }
 
 impl Plan {

@@ -67,7 +67,16 @@ fn a_plan_follows_the_situation() {
 
 #[test]
 fn a_first_round_asks_for_what_the_share_makes_likely() {
-    for (pass_rate, expected) in [(None, 16), (Some(1.0), 16), (Some(0.5), 32), (Some(0.1), 160), (Some(1e-9), 300)] {
+    let rows = [
+        (None, 16),
+        (Some(1.0), 10),
+        (Some(0.99), 11),
+        (Some(0.9), 14),
+        (Some(0.5), 29),
+        (Some(0.1), 160),
+        (Some(1e-9), 300),
+    ];
+    for (pass_rate, expected) in rows {
         let plan = choose(&Situation { guards: None, pass_rate, ..REMOTE_VECTOR }).expect("a plan");
         assert_eq!(plan.widening().first(), expected, "{pass_rate:?}");
     }

@@ -132,21 +132,21 @@ impl<'a> Probe<'a> {
         bounds.clear();
         // Loops, and no adapters of iterators: what they call is compiled by itself, without the vector instructions.
         if let Some(run) = run(slots) {
-            let (mut slot, is_whole) = (run.start, run.len() == slots.len());
+            let start = run.start;
             dispatch!(self.level, simd => simd.vectorize(
                 #[inline(always)]
                 || for slot in run {
                     bounds.push(self.bound_of(simd, slot));
                 }
             ));
-            if !is_whole {
-                let mut wanted = slots.iter().peekable();
-                bounds.retain(|_| {
-                    let is_wanted = wanted.next_if_eq(&&slot).is_some();
-                    slot += 1;
-                    is_wanted
-                });
+            // They ascend, so none is taken after it was written over.
+            for (place, slot) in slots.iter().enumerate() {
+                let bound = bounds.get(slot - start).copied().unwrap_or(f64::INFINITY);
+                if let Some(place) = bounds.get_mut(place) {
+                    *place = bound;
+                }
             }
+            bounds.truncate(slots.len());
             return;
         }
         if is_scattered(slots) {
