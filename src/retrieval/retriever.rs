@@ -91,7 +91,7 @@ impl Retriever {
             }
             let round = SearchRound { vector_store, search: &search, before: before.as_ref(), deadline };
             let checked = round.run(&mut enforcer, &mut answer.stages).await?;
-            let Checked { found, exact, earlier, permitted, ended, exhausted } = checked;
+            let Checked { found, exact, earlier, permitted, ended } = checked;
             // Each round finds again what those before it found.
             answer.exact = exact;
             answer.plan.rounds.push(Round::new(plan, found, started.elapsed()));
@@ -105,7 +105,7 @@ impl Retriever {
             // Later rounds are there because chunks fell out that the store may have counted.
             let counted = search.per_document_max.take().is_some();
             let refill = plan::refill(plan, &situation, found);
-            if permitted.len() >= top_k || ended || refill.is_none() {
+            if permitted.len() >= top_k || ended.is_some() || refill.is_none() {
                 page::check_unchanged(before.as_ref(), &earlier)?;
                 let wanted = Wanted { top_k, per_document_max: request.per_document_max };
                 let hydrating = Hydration { vector_store, collection, principal, deadline }.hydrate(permitted, wanted);
@@ -118,8 +118,7 @@ impl Retriever {
                 }
                 // A chunk that fell out took a place of its document, so another one may be there for it.
                 let may_be_others = counted && answer.chunks.len() < found.candidates;
-                if ended && !may_be_others {
-                    let completion = if exhausted { Completion::Exhausted } else { Completion::Limited };
+                if let Some(completion) = ended.filter(|_| !may_be_others) {
                     return Ok(answer.ended(completion));
                 }
             }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::page::{self, Place};
 use super::plan::Found;
 use super::stages::{Stage, StageTimes};
-use super::{RetrievalError, RetrievalRequest, within};
+use super::{Completion, RetrievalError, RetrievalRequest, within};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
@@ -34,10 +34,8 @@ pub(super) struct Checked {
     pub(super) earlier: Vec<Permitted<Candidate>>,
     /// Permitted, best first.
     pub(super) permitted: Vec<Permitted<Candidate>>,
-    /// Whether a wider search would find no more.
-    pub(super) ended: bool,
-    /// Whether there is no more, either.
-    pub(super) exhausted: bool,
+    /// How a retrieval ends that needs more, where a wider search would find no more.
+    pub(super) ended: Option<Completion>,
 }
 
 impl SearchRound<'_> {
@@ -51,14 +49,14 @@ impl SearchRound<'_> {
         let searching = within(self.deadline, self.vector_store.search(self.search));
         let Searched { mut candidates, exact, may_be_more } = stages.measure(Stage::Search, searching).await?;
         check_candidates(&candidates, limit)?;
-        let ended = candidates.len() < limit;
-        let exhausted = ended && !may_be_more;
+        let completion = if may_be_more { Completion::Limited } else { Completion::Exhausted };
+        let ended = (candidates.len() < limit).then_some(completion);
         page::skip_earlier(self.before, &mut candidates);
         let all = candidates.len();
         let permitted = stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
         let found = Found { limit, candidates: all, permitted: permitted.len() };
         let [earlier, permitted] = page::split(self.before, permitted);
-        Ok(Checked { found, exact, earlier, permitted, ended, exhausted })
+        Ok(Checked { found, exact, earlier, permitted, ended })
     }
 }
 

@@ -106,6 +106,8 @@ enum Fault {
     NoTable,
     /// All chunks have one score.
     OneScore,
+    /// The store cannot tell whether what it found is all.
+    MayBeMore,
 }
 
 /// Chunks in the order of their score.
@@ -202,7 +204,7 @@ impl VectorStore for Shelf {
             (Fault::ChunkGoes, Some(_)) => chunks.retain(|chunk| chunk.id != "0000"),
             _ => {}
         }
-        Ok(Searched { candidates: found, exact: true, may_be_more: false })
+        Ok(Searched { candidates: found, exact: true, may_be_more: self.fault == Fault::MayBeMore })
     }
 
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
@@ -397,6 +399,20 @@ async fn a_wrong_hint_or_a_change_in_between_leaks_nothing() {
             };
             assert_eq!(outcome.guards, expected, "{fault:?}");
             assert_eq!(outcome.completion, Completion::Complete, "{fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_short_answer_is_all_only_where_the_store_knows() {
+    let guards = ["open1", "open2", "shut", "open3"];
+    for (fault, short) in [(Fault::None, Completion::Exhausted), (Fault::MayBeMore, Completion::Limited)] {
+        for (local, query) in plans() {
+            for (top_k, completion) in [(3, Completion::Complete), (4, short)] {
+                let outcome = retrieve(&shelf(&guards, fault), local, query.clone(), top_k).await.unwrap();
+                assert_eq!(outcome.guards, ["open1", "open2", "open3"], "{fault:?}");
+                assert_eq!(outcome.completion, completion, "{fault:?}, {top_k}");
+            }
         }
     }
 }

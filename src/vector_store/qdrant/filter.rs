@@ -50,7 +50,7 @@ pub(super) fn document_in(layout: &Layout, document_ids: Vec<String>) -> Conditi
     Condition::matches(layout.document_id.key(), document_ids)
 }
 
-/// The chunks of these documents in any of some conditions, where another program may have written the ids as whole numbers.
+/// The same, in any of these conditions, where another program may have written the ids as whole numbers.
 pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Condition> {
     let as_number = |id: &String| id.parse::<i64>().ok().filter(|number| number.to_string() == *id);
     let numbers: Vec<i64> = document_ids.iter().filter_map(as_number).collect();

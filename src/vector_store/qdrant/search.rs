@@ -43,7 +43,7 @@ struct Nearest<'a> {
     /// Whether Qdrant leaves out what has no guard. It is the longer way, so it is taken when such points are in the way.
     guarded_only: bool,
     /// How many points the scope holds, where that is known and nothing narrows it.
-    points: Option<u64>,
+    points: Option<usize>,
     layout: &'a Layout,
     limits: Limits,
 }
@@ -112,7 +112,9 @@ impl QdrantStore {
             exact: self.config.exact || (limits.scans && is_small),
             per_document_max: search.per_document_max,
             guarded_only: false,
-            points: chunks.filter(|_| scopes.len() == 1 && wanted.is_none()),
+            points: chunks
+                .filter(|_| scopes.len() == 1 && wanted.is_none())
+                .and_then(|chunks| usize::try_from(chunks).ok()),
             wanted,
             layout,
             limits,
@@ -205,28 +207,17 @@ impl QdrantStore {
         let mut all_exact = true;
         for round in 1..=ROUNDS_MAX {
             let found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
-            let mut hits = found.hits;
             // A document whose id the filter does not match is found again.
-            let taken: HashSet<&str> = complete.iter().map(|hit| hit.candidate.chunk_id.as_str()).collect();
-            hits.retain(|hit| !taken.contains(hit.candidate.chunk_id.as_str()));
-            let hits = first_of_documents(hits, per_document_max);
+            let hits = first_of_documents(without(found.hits, &complete), per_document_max);
             let below_min_score = search.min_score.is_some_and(|min| f64::from(found.worst) < min);
-            let is_few = found.points < asked && !below_min_score;
-            if is_few {
-                let is_known = left_out.is_empty()
-                    && nearest
-                        .points
-                        .is_some_and(|points| u64::try_from(found.points).is_ok_and(|found| points <= found));
+            if found.points < asked && !below_min_score {
+                let is_known = left_out.is_empty() && nearest.points.is_some_and(|points| points <= found.points);
                 let is_again = exact && few.is_some_and(|before| found.points <= before);
                 let is_all = is_again || (is_known && (exact || !scans));
-                let is_last = round == ROUNDS_MAX || (few.is_some() && !exact);
-                if is_all || is_last {
+                if is_all || round == ROUNDS_MAX || (few.is_some() && !exact) {
                     complete.extend(hits);
-                    return Ok(Some(Part {
-                        hits: complete,
-                        exact: all_exact && exact && is_all,
-                        may_be_more: !is_all,
-                    }));
+                    let exact = all_exact && exact && is_all;
+                    return Ok(Some(Part { hits: complete, exact, may_be_more: !is_all }));
                 }
                 few = Some(found.points);
                 exact |= scans;
@@ -368,6 +359,13 @@ fn rank(hits: &mut [Hit]) {
     hits.sort_by(|Hit { candidate: a, .. }, Hit { candidate: b, .. }| {
         b.score.total_cmp(&a.score).then_with(|| a.chunk_id.cmp(&b.chunk_id))
     });
+}
+
+/// Those that were not taken before.
+fn without(mut hits: Vec<Hit>, taken: &[Hit]) -> Vec<Hit> {
+    let taken: HashSet<&str> = taken.iter().map(|hit| hit.candidate.chunk_id.as_str()).collect();
+    hits.retain(|hit| !taken.contains(hit.candidate.chunk_id.as_str()));
+    hits
 }
 
 /// At most so many of each document, the first. What names no document is one of its own.
