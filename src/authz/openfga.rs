@@ -22,13 +22,17 @@ use crate::config;
 
 mod changelog;
 mod list;
+mod load;
 mod source;
 mod store;
+mod transactions;
 mod wire;
 
 pub use changelog::{ChangelogWatch, watch};
+pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
 pub use store::{OpenFgaStore, OpenStoreError};
+pub use transactions::WriteError;
 
 /// What requests may add to the checks of one call, in bytes: with all else of 50 checks less than the 616,448 that a server
 /// takes of a message, unless it is configured otherwise.

@@ -9,7 +9,7 @@ use tonic_types::StatusExt;
 use crate::app::AppError;
 use crate::audit::AuditError;
 use crate::authz::AuthzError;
-use crate::authz::openfga::OpenStoreError;
+use crate::authz::openfga::{LoadError, OpenStoreError};
 use crate::config::ConfigError;
 use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
@@ -115,6 +115,12 @@ impl From<OpenStoreError> for Failure {
             OpenStoreError::Config(error) => Self::usage(error.to_string()),
             OpenStoreError::Server(error) => error.into(),
         }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::coded(error.code(), error.to_string())
     }
 }
 

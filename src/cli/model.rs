@@ -82,7 +82,7 @@ impl Contents {
     /// Whether all of it can be loaded. A model without some of its tuples could grant what the file denies.
     fn check(&self, file: &Path) -> Result<(), Failure> {
         let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
-        self.model.admits_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))?;
+        self.model.stores_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))?;
         let mut seen = HashSet::new();
         match self.tuples.iter().find(|tuple| !seen.insert(tuple.key())) {
             Some(tuple) => Err(refused(format!("tuple `{tuple}` occurs more than once"))),
@@ -107,22 +107,23 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     let Contents { model, tuples } = contents;
     let (types, count) = (model.source().types.len(), tuples.len());
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    let (model_id, told) = match config.authorizer.kind {
+    let (model_id, decides, told) = match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let store = RelationshipStores::open(&config.data.directory)?.default_store_or_new()?;
             let (model_id, written) = store.write_model_with_tuples(model, tuples)?;
             // A reader of the output must not take a reload for a replacement.
             let (added, held) = (written.added, store.tuple_count()?);
-            (model_id.to_string(), format!("{added} tuples were added, {held} are stored; a load deletes none"))
+            let told = format!("{added} tuples were added, {held} are stored; a load deletes none");
+            (model_id.to_string(), true, told)
         }
         AuthorizerKind::Openfga => {
             let store = OpenFgaStore::open(&openfga_config(&config)?).await?;
-            let model_id = store.write_model(json_value(model.source())?).await?;
-            store.write_tuples(&tuples).await?;
-            (model_id, format!("{count} tuples are in; a load deletes none"))
+            let loaded = store.load(&model, &tuples).await?;
+            (loaded.model_id, loaded.decides, format!("{count} tuples are in; a load deletes none"))
         }
     };
-    let people = format!("model {model_id} with {types} types decides now; {told}");
+    let decides = if decides { "decides now" } else { "decides once `authorization_model_id` names it" };
+    let people = format!("model {model_id} with {types} types {decides}; {told}");
     output.result(&Loaded { model_id, types, tuples: count }, || people)
 }
 
@@ -138,7 +139,10 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
         return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
     };
     let model = snapshot.model().source();
-    output.result(&json_value(model)?, || format!("# {}\n{}", snapshot.model_id(), dsl::print_with_sources(model)))
+    let json = json_value(model)?;
+    // A model that the language cannot say is shown as what it is.
+    let people = dsl::text(model).unwrap_or_else(|unsayable| format!("# {unsayable}\n{json:#}"));
+    output.result(&json, || format!("# {}\n{people}", snapshot.model_id()))
 }
 
 fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
@@ -157,7 +161,8 @@ fn convert(file: &Path, output: &Output) -> Result<(), Failure> {
     let Contents { model, .. } = read(file)?;
     let json = json_value(model.source())?;
     if file.extension().is_some_and(|extension| extension == "json") {
-        return output.result(&json, || dsl::print_with_sources(model.source()));
+        let text = dsl::text(model.source()).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
+        return output.result(&json, || text);
     }
     output.result(&json, || format!("{json:#}"))
 }

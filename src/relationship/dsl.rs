@@ -7,21 +7,25 @@ mod lexer;
 pub mod modules;
 mod parser;
 mod printer;
+mod sayable;
 mod source_map;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
+use super::limits::MODEL_BYTES_MAX;
 use super::model::AuthorizationModel;
 use super::validate::{ModelError, ValidModel};
 
 pub(crate) use printer::print_rewrite;
 pub use printer::{print, print_condition, print_relation, print_with_sources};
+pub use sayable::{Unsayable, text};
 pub use source_map::{Position, SourceMap, Span};
 
-/// Longest model text, in bytes (`OpenFGA`'s limit).
-pub const MODEL_BYTES_MAX: usize = 256 * 1024;
+/// Longest model text, in bytes: its comments and blanks are not a part of the model, whose own limit is
+/// [`MODEL_BYTES_MAX`].
+pub const TEXT_BYTES_MAX: usize = 4 * MODEL_BYTES_MAX;
 
 /// A model together with where each of its parts was written.
 #[derive(Clone, Debug)]
@@ -111,8 +115,8 @@ impl SourceErrors {
 /// # Errors
 /// The mistakes of its syntax, with their places.
 pub fn parse(text: &str) -> Result<Document, SourceErrors> {
-    if text.len() > MODEL_BYTES_MAX {
-        let message = format!("the model has {} bytes, at most {MODEL_BYTES_MAX} are allowed", text.len());
+    if text.len() > TEXT_BYTES_MAX {
+        let message = format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len());
         return Err(SourceErrors(vec![SourceError::new(Span::START, message)]));
     }
     parser::parse(text).map_err(SourceErrors)

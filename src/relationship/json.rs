@@ -15,8 +15,8 @@ use super::model::{
     TypeDefinition, TypeRestriction,
 };
 
-/// Longest JSON, in bytes: four times the text's limit, because the same model is longer as JSON.
-pub const JSON_BYTES_MAX: usize = 4 * super::dsl::MODEL_BYTES_MAX;
+/// Longest JSON, in bytes: the same model is longer as JSON than on the wire, and may be indented.
+pub const JSON_BYTES_MAX: usize = 16 * super::limits::MODEL_BYTES_MAX;
 
 /// Why a text is not a model in JSON.
 #[derive(Debug, thiserror::Error)]

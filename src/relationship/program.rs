@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use self::dependencies::Dependencies;
 use self::weights::Weights;
 use super::condition::{CompileError, CompiledCondition, ConditionError};
+use super::limits::{CONTEXT_BYTES_MAX, TUPLE_CONDITION_CHARS_MIN};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 
@@ -122,6 +123,14 @@ pub enum TupleMisfit {
     /// The stored values do not fit the condition's parameters.
     #[error(transparent)]
     Context(#[from] ConditionError),
+    /// Its condition cannot be named by a tuple.
+    #[error(
+        "the name of condition `{0}` is too short for a tuple; it needs at least {TUPLE_CONDITION_CHARS_MIN} characters"
+    )]
+    ShortCondition(String),
+    /// The context of its condition has so many bytes.
+    #[error("the context of its condition has {0} bytes, at most {CONTEXT_BYTES_MAX} are allowed")]
+    LongContext(usize),
     /// The user is the very userset that the tuple is about.
     #[error("`{0}` holds that relation by definition; the tuple would say nothing")]
     Implicit(String),
@@ -311,6 +320,11 @@ impl Program {
     pub(super) fn takes(&self, relation: RelationId, type_id: TypeId) -> bool {
         let taken = self.get(relation).into_iter().flat_map(|r| r.objects.iter().chain(&r.wildcards));
         taken.into_iter().any(|(taken, _)| *taken == type_id)
+    }
+
+    /// Whether tuples of the relation may name everybody of the type.
+    pub(super) fn takes_everybody(&self, relation: RelationId, type_id: TypeId) -> bool {
+        self.get(relation).is_some_and(|r| r.wildcards.iter().any(|(taken, _)| *taken == type_id))
     }
 
     fn relations_taking(&self, type_id: TypeId) -> Vec<RelationId> {

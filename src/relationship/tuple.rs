@@ -1,7 +1,6 @@
 //! The words of a relationship tuple, each a type that cannot hold a malformed value.
 //!
-//! The limits are `OpenFGA`'s: a user has at most 512 bytes, an object 256 characters, a type name 254, a relation 50.
-//! Names are compared byte by byte: no case folding, no Unicode normalization. Of all white space only the space itself
+//! The limits are `OpenFGA`'s (see [`limits`](super::limits)). Names are compared byte by byte: no case folding, no Unicode normalization. Of all white space only the space itself
 //! and control characters are refused, as in `OpenFGA`.
 
 mod condition;
@@ -9,18 +8,11 @@ mod condition;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
+pub use condition::TupleCondition;
 pub(crate) use condition::is_clean;
-pub use condition::{CONTEXT_BYTES_MAX, TupleCondition};
 pub(super) use condition::{canonical_value, delimited, fields_wire_bytes};
 
-/// Longest `type:id`, in characters.
-pub const OBJECT_CHARS_MAX: usize = 256;
-/// Longest user (`type:id`, `type:*` or `type:id#relation`), in bytes.
-pub const USER_BYTES_MAX: usize = 512;
-/// Longest type name, in characters.
-pub const TYPE_CHARS_MAX: usize = 254;
-/// Longest relation name, in characters.
-pub const RELATION_CHARS_MAX: usize = 50;
+pub use super::limits::{CONTEXT_BYTES_MAX, OBJECT_CHARS_MAX, RELATION_CHARS_MAX, TYPE_CHARS_MAX, USER_BYTES_MAX};
 
 /// Why a name was refused. The text names the value and the rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

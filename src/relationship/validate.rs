@@ -2,17 +2,22 @@
 //! here.
 
 mod entrypoints;
+mod limits;
 mod references;
 #[cfg(test)]
 mod tests;
+mod wire_size;
 
 use super::condition::CompileError;
+use super::limits::TUPLE_CONDITION_CHARS_MIN;
 use super::model::{AuthorizationModel, RelationDefinition, Rewrite};
 use super::program::{MisfitTuple, Program, TupleMisfit};
 use super::tuple::{Relation, RelationshipTuple, User};
 
-/// Most types in a model (`OpenFGA`'s default limit).
-pub const TYPES_MAX: usize = 100;
+pub use wire_size::MODEL_ID_BYTES;
+#[cfg(test)]
+pub(crate) use wire_size::of_model as model_wire_bytes;
+
 /// Deepest nesting of `or`, `and` and `but not` in one relation: code that walks a rewrite may call itself, and the JSON in
 /// which a model is stored (three levels for each) is read with a bound of 128.
 pub const NESTING_MAX: usize = 40;
@@ -142,7 +147,7 @@ impl ValidModel {
     /// # Errors
     /// Every mistake found, at least one.
     pub fn new(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
-        Self::checked(model, |_any| true)
+        Self::within_limits(model, |_any| true)
     }
 
     /// Validates and compiles a model as an `OpenFGA` server does, which lets slips pass.
@@ -150,11 +155,29 @@ impl ValidModel {
     /// # Errors
     /// Every mistake found, at least one.
     pub fn with_slips(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
-        Self::checked(model, |error| !error.slip)
+        Self::within_limits(model, |error| !error.slip)
     }
 
-    fn checked(model: AuthorizationModel, counts: impl Fn(&ModelError) -> bool) -> Result<Self, Vec<ModelError>> {
-        let mut errors = references::check(&model);
+    /// Validates and compiles a model that is stored, here or by a server. It decides already, so limits on how large a new
+    /// one may be do not hold for it.
+    ///
+    /// # Errors
+    /// Every mistake found, at least one.
+    pub fn stored(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
+        Self::checked(model, Vec::new(), |error| !error.slip)
+    }
+
+    fn within_limits(model: AuthorizationModel, counts: impl Fn(&ModelError) -> bool) -> Result<Self, Vec<ModelError>> {
+        let errors = limits::check(&model);
+        Self::checked(model, errors, counts)
+    }
+
+    fn checked(
+        model: AuthorizationModel,
+        mut errors: Vec<ModelError>,
+        counts: impl Fn(&ModelError) -> bool,
+    ) -> Result<Self, Vec<ModelError>> {
+        errors.extend(references::check(&model));
         errors.retain(counts);
         if errors.is_empty() {
             // The next checks follow the names, so these must be right.
@@ -175,10 +198,10 @@ impl ValidModel {
         &self.source
     }
 
-    /// Whether a tuple may be written.
+    /// Whether a tuple counts under the model, stored or of a request.
     ///
     /// # Errors
-    /// Why it may not.
+    /// Why it does not.
     pub fn admits(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
         let admitted = self.program.admit(tuple)?;
         if let Some((id, condition)) = admitted.condition
@@ -198,20 +221,48 @@ impl ValidModel {
         self.program.relation_id(object_type, relation.as_str()).map(|_| ())
     }
 
-    /// Whether all tuples may be written.
+    /// Whether all tuples count under the model.
+    ///
+    /// # Errors
+    /// The first that does not, and why.
+    pub fn admits_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
+        all(tuples, |tuple| self.admits(tuple))
+    }
+
+    /// Whether a tuple may be stored: it counts, and is within the limits on what is stored.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn stores(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
+        self.admits(tuple)?;
+        let Some(condition) = &tuple.condition else { return Ok(()) };
+        if condition.name().chars().count() < TUPLE_CONDITION_CHARS_MIN {
+            return Err(TupleMisfit::ShortCondition(condition.name().to_owned()));
+        }
+        condition.excess_bytes().map_or(Ok(()), |bytes| Err(TupleMisfit::LongContext(bytes)))
+    }
+
+    /// Whether all tuples may be stored.
     ///
     /// # Errors
     /// The first that may not, and why.
-    pub fn admits_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
-        for tuple in tuples {
-            self.admits(tuple).map_err(|misfit| Box::new(MisfitTuple { tuple: tuple.clone(), misfit }))?;
-        }
-        Ok(())
+    pub fn stores_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
+        all(tuples, |tuple| self.stores(tuple))
     }
 
     pub(super) fn program(&self) -> &Program {
         &self.program
     }
+}
+
+fn all(
+    tuples: &[RelationshipTuple],
+    fits: impl Fn(&RelationshipTuple) -> Result<(), TupleMisfit>,
+) -> Result<(), Box<MisfitTuple>> {
+    for tuple in tuples {
+        fits(tuple).map_err(|misfit| Box::new(MisfitTuple { tuple: tuple.clone(), misfit }))?;
+    }
+    Ok(())
 }
 
 fn uncompiled(model: &AuthorizationModel, error: &CompileError) -> ModelError {

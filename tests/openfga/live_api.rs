@@ -10,6 +10,7 @@ use prost::Message;
 use ragward::app::App;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::config::{Config, Overrides};
+use ragward::relationship::limits::MODEL_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
@@ -90,6 +91,57 @@ async fn compare_all() {
     let count = differences.len();
     assert!(differences.is_empty(), "{count} of {compared} answers differ\n{}", differences.join("\n"));
     eprintln!("{compared} answers compared");
+}
+
+/// A model whose message has so many bytes once it has an id.
+fn model_of(bytes: usize) -> Value {
+    // A ULID, and how a message holds it.
+    const ID_BYTES: usize = 28;
+    let user = json!({ "directly_related_user_types": [{ "type": "user" }] });
+    let with = |relations: usize, name: &str| {
+        let names: Vec<String> = (0..relations).map(|number| format!("relation_{number:020}")).collect();
+        let rewrites: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({ "this": {} }))).collect();
+        let metadata: Map<String, Value> = names.iter().map(|name| (name.clone(), user.clone())).collect();
+        json!({
+            "schema_version": "1.1",
+            "type_definitions": [
+                { "type": "user" },
+                { "type": name },
+                { "type": "doc", "relations": rewrites, "metadata": { "relations": metadata } },
+            ],
+        })
+    };
+    let size = |model: &Value| {
+        let message: openfga_client::client::AuthorizationModel =
+            serde_json::from_value(model.clone()).expect("a model");
+        message.encoded_len() + ID_BYTES
+    };
+    let of_a_relation = size(&with(1_000, "x")) - size(&with(999, "x"));
+    let relations = (bytes - 150) / of_a_relation;
+    let named = (1..=254).map(|length| with(relations, &"x".repeat(length)));
+    named.into_iter().find(|model| size(model) == bytes).expect("a model of that size")
+}
+
+#[tokio::test]
+async fn both_take_models_up_to_the_same_size() {
+    let Some(server) = OpenFga::start().await else { return };
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (theirs, ours) = (server.config("any").address, ragward(directory.path()).await);
+    let (mut at_theirs, mut at_ours) = (Conversation::with(&theirs), Conversation::with(&ours));
+    for conversation in [&mut at_theirs, &mut at_ours] {
+        conversation.call("CreateStore", json!({ "name": "sizes" })).await;
+    }
+    for (row, bytes, is_taken) in [
+        ("one under", MODEL_BYTES_MAX - 1, true),
+        ("at the limit", MODEL_BYTES_MAX, true),
+        ("one over", MODEL_BYTES_MAX + 1, false),
+    ] {
+        let model = model_of(bytes);
+        let expected = at_theirs.call("WriteAuthorizationModel", model.clone()).await;
+        let found = at_ours.call("WriteAuthorizationModel", model).await;
+        assert_eq!(matches!(expected, Answer::Message(_)), is_taken, "{row}: {expected}");
+        assert_eq!(found.masked(), expected.masked(), "{row}");
+    }
 }
 
 /// Without a real server at hand, too: the number is the `grpc-status`, in headers and in trailers.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector, WriteError};
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple};
 use serde_json::json;
@@ -118,7 +118,7 @@ async fn what_the_server_refuses_is_an_error() {
     store.write_model(crate::authorizer_suite::model()).await.expect("a model");
     let unfit = RelationshipTuple::parse("folder:root", "owner", "document:own").expect("a tuple");
     let written = store.write_tuples(&[unfit]).await;
-    assert!(matches!(written, Err(AuthzError::Refused(_))), "{written:?}");
+    assert!(matches!(written, Err(WriteError::Server(AuthzError::Refused(_)))), "{written:?}");
 
     let too_many = OpenFgaAuthorizer::new(&OpenFgaConfig { checks_per_call: 51, ..config }).expect("an authorizer");
     let mut batch = batch("user:carl", "owner", "document:own");

@@ -16,6 +16,7 @@ mod faulty_server;
 mod live_api;
 mod live_authorizer;
 mod live_checks;
+mod live_load;
 mod live_replica;
 #[path = "../support/openfga.rs"]
 mod openfga;

@@ -26,13 +26,18 @@ impl OpenFga {
     /// Starts a server; `None`, with a word about it, when there is none on this machine. With `CI` set that is a
     /// failure.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Self::start`], with more flags.
+    pub(crate) async fn start_with(flags: &[&str]) -> Option<Self> {
         let Some(binary) = binary() else {
             assert!(!set("CI"), "CI must run the live tests: put `openfga` on the PATH or its path into OPENFGA_BIN");
             eprintln!("skipped: no `openfga` on the PATH and no OPENFGA_BIN");
             return None;
         };
         for _ in 0..START_ATTEMPTS {
-            if let Some(server) = Self::try_start(&binary).await {
+            if let Some(server) = Self::try_start(&binary, flags).await {
                 return Some(server);
             }
         }
@@ -45,7 +50,7 @@ impl OpenFga {
         OpenFgaConfig::new(format!("http://127.0.0.1:{}", self.port), store)
     }
 
-    async fn try_start(binary: &PathBuf) -> Option<Self> {
+    async fn try_start(binary: &PathBuf, flags: &[&str]) -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("its address").port();
         let mut process = Command::new(binary)
             .args(["run", "--datastore-engine=memory", "--http-enabled=false", "--playground-enabled=false"])
@@ -55,6 +60,7 @@ impl OpenFga {
                 "--log-format=json",
                 &format!("--grpc-addr=127.0.0.1:{port}"),
             ])
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -70,7 +70,7 @@ impl RelationshipSource for OpenFgaSource {
         let first = |errors: Vec<crate::relationship::validate::ModelError>| {
             not_understood(errors.first().map(ToString::to_string).unwrap_or_default())
         };
-        let model = ValidModel::with_slips(model).map_err(first)?;
+        let model = ValidModel::stored(model).map_err(first)?;
         Ok((version, Some(model)))
     }
 

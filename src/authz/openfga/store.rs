@@ -1,25 +1,24 @@
 //! Loading of models and tuples into an `OpenFGA` server, for tests, demos and moving from the embedded engine.
 
 use openfga_client::client::{
-    AuthorizationModel, CreateStoreRequest, TupleKey, TupleKeyWithoutCondition, WriteAuthorizationModelRequest,
-    WriteRequest, WriteRequestDeletes, WriteRequestWrites,
+    AuthorizationModel, CreateStoreRequest, TupleKeyWithoutCondition, WriteRequest, WriteRequestDeletes,
 };
 
+use super::transactions::WriteError;
 use super::{OpenFgaConfig, Server, StoreSelector, wire};
 use crate::authz::AuthzError;
 use crate::backend::BackendError;
 use crate::relationship::RelationshipTuple;
+use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
 
-/// The most tuples that a server takes in one transaction.
-const TUPLES_PER_TRANSACTION: usize = 100;
-/// Writing what is there and deleting what is not are no errors, so a load that stopped half-way can be run again.
+/// Deleting what is not there is no error.
 const IGNORE: &str = "ignore";
 
 /// Writes to an `OpenFGA` store.
 #[derive(Clone, Debug)]
 pub struct OpenFgaStore {
-    server: Server,
-    store_id: String,
+    pub(super) server: Server,
+    pub(super) store_id: String,
 }
 
 /// Why a store cannot be opened.
@@ -68,62 +67,48 @@ impl OpenFgaStore {
     pub async fn write_model(&self, model: serde_json::Value) -> Result<String, AuthzError> {
         let model: AuthorizationModel = serde_json::from_value(model)
             .map_err(|e| AuthzError::Refused(format!("the JSON is not an authorization model: {e}")))?;
-        let request = WriteAuthorizationModelRequest {
-            store_id: self.store_id.clone(),
-            type_definitions: model.type_definitions,
-            schema_version: model.schema_version,
-            conditions: model.conditions,
-        };
-        let mut client = self.server.client();
-        let written = async { client.write_authorization_model(request).await.map_err(|e| wire::failed(&e)) };
-        Ok(within(&self.server, written).await?.into_inner().authorization_model_id)
+        self.write_version(&model).await
     }
 
-    /// Writes tuples; those that are there already are left. Each transaction of 100 is written whole or not at all, in
-    /// order.
+    /// Writes tuples; those that are there already are left. Each transaction is written whole or not at all, in order.
     ///
     /// # Errors
     /// When the server is out of reach or refuses a tuple; earlier transactions stay written.
-    pub async fn write_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), AuthzError> {
-        for transaction in tuples.chunks(TUPLES_PER_TRANSACTION) {
-            let tuple_keys: Result<Vec<TupleKey>, AuthzError> = transaction.iter().map(wire::tuple_key).collect();
-            let writes = WriteRequestWrites { tuple_keys: tuple_keys?, on_duplicate: IGNORE.to_owned() };
-            self.write(Some(writes), None).await?;
-        }
-        Ok(())
+    pub async fn write_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), WriteError> {
+        let model_id = self.server.model_id.clone().unwrap_or_default();
+        self.put(&model_id, tuples).await.map_err(|stopped| stopped.error)
     }
 
     /// Deletes tuples; those that are not there are passed over.
     ///
     /// # Errors
     /// As [`OpenFgaStore::write_tuples`].
-    pub async fn delete_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), AuthzError> {
-        for transaction in tuples.chunks(TUPLES_PER_TRANSACTION) {
+    pub async fn delete_tuples(&self, tuples: &[RelationshipTuple]) -> Result<(), WriteError> {
+        for transaction in tuples.chunks(TUPLES_PER_WRITE_MAX) {
             let tuple_keys = transaction.iter().map(|tuple| TupleKeyWithoutCondition {
                 user: tuple.user.to_string(),
                 relation: tuple.relation.to_string(),
                 object: tuple.object.to_string(),
             });
             let deletes = WriteRequestDeletes { tuple_keys: tuple_keys.collect(), on_missing: IGNORE.to_owned() };
-            self.write(None, Some(deletes)).await?;
+            let authorization_model_id = self.server.model_id.clone().unwrap_or_default();
+            let request = WriteRequest {
+                store_id: self.store_id.clone(),
+                writes: None,
+                deletes: Some(deletes),
+                authorization_model_id,
+            };
+            let mut client = self.server.client();
+            within(&self.server, async { client.write(request).await.map_err(|e| wire::failed(&e)) }).await?;
         }
-        Ok(())
-    }
-
-    async fn write(
-        &self,
-        writes: Option<WriteRequestWrites>,
-        deletes: Option<WriteRequestDeletes>,
-    ) -> Result<(), AuthzError> {
-        let authorization_model_id = self.server.model_id.clone().unwrap_or_default();
-        let request = WriteRequest { store_id: self.store_id.clone(), writes, deletes, authorization_model_id };
-        let mut client = self.server.client();
-        within(&self.server, async { client.write(request).await.map_err(|e| wire::failed(&e)) }).await?;
         Ok(())
     }
 }
 
-async fn within<T>(server: &Server, call: impl Future<Output = Result<T, AuthzError>>) -> Result<T, AuthzError> {
+pub(super) async fn within<T>(
+    server: &Server,
+    call: impl Future<Output = Result<T, AuthzError>>,
+) -> Result<T, AuthzError> {
     match tokio::time::timeout(server.timeout, call).await {
         Ok(answer) => answer,
         Err(_elapsed) => Err(AuthzError::DeadlineExceeded),

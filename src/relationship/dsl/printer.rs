@@ -5,8 +5,8 @@ use crate::relationship::model::{
     TypeRestriction,
 };
 
-/// The text of a model; [`super::parse`] reads it back as the same model (up to the order of `or` and `and`), unless
-/// the model subtracts `[…]`, which the language cannot say.
+/// The text of a model, for people. [`super::text`] refuses a model that the language cannot say; here it is shown in
+/// words that [`super::parse`] does not read.
 #[must_use]
 pub fn print(model: &AuthorizationModel) -> String {
     Printer { with_sources: false }.model(model)
@@ -105,6 +105,19 @@ fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nested: bool
     let shown: Vec<String> = operands.into_iter().map(|o| operand(o, directly_related, true)).collect();
     let joined = shown.join(operator);
     if nested { format!("({joined})") } else { joined }
+}
+
+/// A rewrite as it is read back.
+pub(super) fn as_printed(rewrite: &Rewrite) -> Rewrite {
+    let all = |operands: &[Rewrite]| direct_first(operands).into_iter().map(as_printed).collect();
+    match rewrite {
+        leaf @ (Rewrite::Direct | Rewrite::Computed(_) | Rewrite::TupleToUserset { .. }) => leaf.clone(),
+        Rewrite::Union(operands) => Rewrite::Union(all(operands)),
+        Rewrite::Intersection(operands) => Rewrite::Intersection(all(operands)),
+        Rewrite::Difference { base, subtract } => {
+            Rewrite::Difference { base: Box::new(as_printed(base)), subtract: Box::new(as_printed(subtract)) }
+        }
+    }
 }
 
 /// The language takes `[…]` only at the beginning; a model from JSON may have it anywhere.

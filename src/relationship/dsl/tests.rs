@@ -1,6 +1,11 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::relationship::model::{
+    Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction,
+};
 
 /// Types `user`, `group` (with `member`) and `doc`, whose relations are given.
 fn doc(relations: &str) -> String {
@@ -84,8 +89,8 @@ fn a_mistake_can_be_shown_in_its_line() {
 
 #[test]
 fn size_and_nesting_are_limited() {
-    let long = format!("model\n  schema 1.1\n{}", "#\n".repeat(MODEL_BYTES_MAX / 2));
-    mistakes(&long, &[(1, 1, "at most 262144 are allowed")]);
+    let long = format!("model\n  schema 1.1\n{}", "#\n".repeat(TEXT_BYTES_MAX / 2));
+    mistakes(&long, &[(1, 1, "at most 1048576 are allowed")]);
     let nested = |depth: usize| doc(&format!("    define a: {}[user]{}\n", "(".repeat(depth), ")".repeat(depth)));
     assert!(load(&nested(100)).is_ok());
     mistakes(&nested(101), &[(FIRST, 115, "more than 100 deep")]);
@@ -125,6 +130,148 @@ proptest! {
                 prop_assert!(!errors.errors().is_empty());
                 prop_assert!(!errors.picture(&text).is_empty());
             }
+        }
+    }
+}
+
+/// Whether the language can say a definition: `[…]` once at most, and not where it is subtracted.
+fn is_sayable(rewrite: &Rewrite) -> bool {
+    let direct = rewrite.leaves().iter().filter(|leaf| matches!(leaf, Rewrite::Direct)).count();
+    let mut pending = vec![rewrite];
+    while let Some(rewrite) = pending.pop() {
+        if let Rewrite::Difference { subtract, .. } = rewrite
+            && subtract.contains_direct()
+        {
+            return false;
+        }
+        pending.extend(rewrite.operands());
+    }
+    direct <= 1
+}
+
+/// Whether somebody holds a relation who is among the users of some of its leaves.
+fn holds(rewrite: &Rewrite, leaves: &[Rewrite]) -> bool {
+    match rewrite {
+        Rewrite::Union(operands) => operands.iter().any(|operand| holds(operand, leaves)),
+        Rewrite::Intersection(operands) => operands.iter().all(|operand| holds(operand, leaves)),
+        Rewrite::Difference { base, subtract } => holds(base, leaves) && !holds(subtract, leaves),
+        leaf @ (Rewrite::Direct | Rewrite::Computed(_) | Rewrite::TupleToUserset { .. }) => leaves.contains(leaf),
+    }
+}
+
+fn leaf() -> impl Strategy<Value = Rewrite> {
+    prop_oneof![
+        Just(Rewrite::Direct),
+        "[abc]".prop_map(Rewrite::Computed),
+        "[ab]".prop_map(|computed| Rewrite::TupleToUserset { tupleset: "parent".to_owned(), computed }),
+    ]
+}
+
+fn rewrite() -> impl Strategy<Value = Rewrite> {
+    leaf().prop_recursive(3, 12, 3, |operand| {
+        prop_oneof![
+            prop::collection::vec(operand.clone(), 2..4).prop_map(Rewrite::Union),
+            prop::collection::vec(operand.clone(), 2..4).prop_map(Rewrite::Intersection),
+            (operand.clone(), operand).prop_map(|(base, subtract)| Rewrite::Difference {
+                base: Box::new(base),
+                subtract: Box::new(subtract)
+            }),
+        ]
+    })
+}
+
+/// A model with one relation of interest.
+fn with_relation(name: &str, rewrite: Rewrite) -> AuthorizationModel {
+    let mut model = parse("model\n  schema 1.1\ntype user\ntype doc\n").expect("a model").model;
+    let user = TypeRestriction { type_name: "user".to_owned(), kind: RestrictionKind::Object, condition: None };
+    let directly_related = if rewrite.contains_direct() { vec![user] } else { Vec::new() };
+    model.types[1].relations.push(RelationDefinition {
+        name: name.to_owned(),
+        rewrite,
+        directly_related,
+        source: None,
+    });
+    model
+}
+
+proptest! {
+    /// A model that came as JSON is refused, or its text means the same.
+    #[test]
+    fn a_text_means_the_model(rewrite in rewrite()) {
+        let model = with_relation("r", rewrite.clone());
+        match text(&model) {
+            Err(_) => prop_assert!(!is_sayable(&rewrite)),
+            Ok(text) => {
+                prop_assert!(is_sayable(&rewrite));
+                let read = parse(&text).expect("a model").model;
+                let relation = &read.types[1].relations[0];
+                prop_assert_eq!(&relation.directly_related, &model.types[1].relations[0].directly_related);
+                let leaves: Vec<Rewrite> = rewrite.leaves().into_iter().cloned().collect();
+                // Every set of leaves that somebody may be among.
+                for set in 0_u32..1 << leaves.len().min(12) {
+                    let among = leaves.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1).map(|(_, leaf)| leaf.clone());
+                    let among: Vec<Rewrite> = among.collect();
+                    prop_assert_eq!(holds(&relation.rewrite, &among), holds(&rewrite, &among));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_the_language_cannot_say_is_refused() {
+    let difference = |base, subtract| Rewrite::Difference { base: Box::new(base), subtract: Box::new(subtract) };
+    let a = || Rewrite::Computed("a".to_owned());
+    let with_condition = |expression: &str, kind: ParameterType| {
+        let mut model = with_relation("r", Rewrite::Direct);
+        model.types[1].relations[0].directly_related[0].condition = Some("c".to_owned());
+        let parameters = BTreeMap::from([("x".to_owned(), kind)]);
+        let condition = Condition { expression: expression.to_owned(), parameters, source: None };
+        model.conditions.insert("c".to_owned(), condition);
+        model
+    };
+    let kind = |name: &str, element: Option<ParameterType>| ParameterType {
+        name: name.to_owned(),
+        element: element.map(Box::new),
+    };
+    let list = |element| kind("list", Some(element));
+    let named = |name: &str| with_relation(name, Rewrite::Direct);
+    let mut odd_type = named("r");
+    odd_type.types[1].name = "dé".to_owned();
+    let rows = [
+        (
+            "[…] is subtracted",
+            with_relation("r", difference(a(), Rewrite::Direct)),
+            Some("relation `r` of type `doc`: a but not [user]"),
+        ),
+        (
+            "[…] comes twice",
+            with_relation("r", Rewrite::Union(vec![Rewrite::Direct, Rewrite::Direct])),
+            Some("relation `r`"),
+        ),
+        ("[…] comes second", with_relation("r", Rewrite::Union(vec![a(), Rewrite::Direct])), None),
+        (
+            "[…] within the base",
+            with_relation("r", difference(Rewrite::Intersection(vec![a(), Rewrite::Direct]), a())),
+            None,
+        ),
+        ("a relation that is a keyword", named("from"), Some("relation `from`")),
+        ("a relation that begins with a digit", named("1st"), Some("relation `1st`")),
+        ("a relation with a letter beyond ASCII", named("é"), Some("relation `é`")),
+        ("a type with a letter beyond ASCII", odd_type, Some("the name of type `dé`")),
+        ("a condition", with_condition("x == 1", kind("int", None)), None),
+        ("a list", with_condition("x == [1]", list(kind("int", None))), None),
+        ("a list of lists", with_condition("x == [[1]]", list(list(kind("int", None)))), Some("condition `c`")),
+        ("an expression with a brace too many", with_condition("x == 1 }", kind("int", None)), Some("condition `c`")),
+        ("an expression that is not closed", with_condition("x == 1 {", kind("int", None)), Some("condition `c`")),
+        ("an expression with blanks around it", with_condition(" x == 1", kind("int", None)), Some("condition `c`")),
+    ];
+    for (row, model, refusal) in rows {
+        match (text(&model), refusal) {
+            (Ok(_), None) => {}
+            (Ok(text), Some(_)) => panic!("{row}: taken as\n{text}"),
+            (Err(refused), None) => panic!("{row}: {refused}"),
+            (Err(refused), Some(words)) => assert!(refused.to_string().contains(words), "{row}: {refused}"),
         }
     }
 }

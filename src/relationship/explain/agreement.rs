@@ -18,7 +18,7 @@ use crate::relationship::validate::ValidModel;
 
 const RELATIONS: [&str; 4] = ["r0", "r1", "r2", "r3"];
 const USERS: [&str; 5] = ["user:0", "user:stranger", "user:*", "doc:0#r0", "doc:1#r2"];
-const SHAPES: [&str; 7] = ["user", "user with c", "user:*", "user:* with c", "doc#r0", "doc#r2 with c", "doc#r3"];
+const SHAPES: [&str; 7] = ["user", "user with cc", "user:*", "user:* with cc", "doc#r0", "doc#r2 with cc", "doc#r3"];
 
 fn restriction(shape: &str) -> TypeRestriction {
     let (shape, condition) = shape.split_once(" with ").map_or((shape, None), |(shape, c)| (shape, Some(c.to_owned())));
@@ -68,7 +68,7 @@ fn model() -> impl Strategy<Value = AuthorizationModel> {
     let documents: Vec<_> =
         RELATIONS.iter().enumerate().map(|(position, name)| document_relation(position, name).boxed()).collect();
     documents.prop_map(|mut relations| {
-        relations.push(relation("parent", Rewrite::Direct, &["doc", "doc with c"]));
+        relations.push(relation("parent", Rewrite::Direct, &["doc", "doc with cc"]));
         let types = [("user", Vec::new()), ("doc", relations)];
         let types = types.map(|(name, relations)| TypeDefinition { name: name.to_owned(), relations, source: None });
         let int = ParameterType { name: "int".to_owned(), element: None };
@@ -77,7 +77,7 @@ fn model() -> impl Strategy<Value = AuthorizationModel> {
         AuthorizationModel {
             schema_version: "1.1".to_owned(),
             types: types.into(),
-            conditions: [("c".to_owned(), condition)].into(),
+            conditions: [("cc".to_owned(), condition)].into(),
         }
     })
 }
@@ -94,7 +94,7 @@ fn tuples() -> impl Strategy<Value = Vec<RelationshipTuple>> {
         let relation = if relation < 4 { format!("r{relation}") } else { "parent".to_owned() };
         let tuple = RelationshipTuple::parse(&user, &relation, &format!("doc:{id}")).expect("a tuple");
         match condition {
-            Some(context) => tuple.with_condition(TupleCondition::parse("c", context).expect("a condition")),
+            Some(context) => tuple.with_condition(TupleCondition::parse("cc", context).expect("a condition")),
             None => tuple,
         }
     });

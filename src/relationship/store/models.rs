@@ -88,7 +88,7 @@ pub(super) fn latest(path: &Path, database: &Database, store: StoreId) -> Result
 /// A version ready to evaluate.
 pub(super) fn compile(path: &Path, stored: StoredModel) -> Result<ValidModel, StorageError> {
     let id = stored.id;
-    ValidModel::with_slips(stored.model).map_err(|errors| {
+    ValidModel::stored(stored.model).map_err(|errors| {
         let first = errors.first().map(ToString::to_string).unwrap_or_default();
         StorageError::damaged(path, format!("model `{id}`: {first}"))
     })

@@ -13,12 +13,11 @@ use super::{Shared, changelog, models, tables, tuples};
 use crate::error_code::ErrorCode;
 use crate::relationship::program::MisfitTuple;
 use crate::relationship::snapshot::Snapshot;
-use crate::relationship::tuple::{CONTEXT_BYTES_MAX, RelationshipTuple, TupleCondition};
+use crate::relationship::tuple::RelationshipTuple;
 use crate::relationship::validate::ValidModel;
 use crate::storage::StorageError;
 
-/// Most tuples of one write (`OpenFGA`'s default limit).
-pub const TUPLES_PER_WRITE_MAX: usize = 100;
+pub use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
 
 /// What to do about a tuple that is already there, or is not there to delete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,14 +60,6 @@ pub enum StoreError {
     /// A tuple does not fit the model.
     #[error(transparent)]
     Misfit(#[from] Box<MisfitTuple>),
-    /// The context of a tuple's condition is too long.
-    #[error("the context of tuple `{tuple}` has {bytes} bytes, at most {CONTEXT_BYTES_MAX} are allowed")]
-    LongContext {
-        /// The tuple, as text.
-        tuple: String,
-        /// How long it is.
-        bytes: usize,
-    },
     /// The request names a tuple twice.
     #[error("tuple `{0}` occurs more than once in the request")]
     Repeated(RelationshipTuple),
@@ -98,9 +89,7 @@ impl StoreError {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::NoModel => ErrorCode::FailedPrecondition,
-            Self::Misfit(_) | Self::LongContext { .. } | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => {
-                ErrorCode::InvalidArgument
-            }
+            Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
             Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
             Self::NotThere(_) => ErrorCode::NotFound,
             Self::Storage(e) => e.code(),
@@ -399,14 +388,9 @@ impl RelationshipStore {
 
 /// What can be refused without looking at the stored tuples.
 fn check_request(request: &TupleWrite, sorted: &SortedKeys<'_>, model: &ValidModel) -> Result<(), StoreError> {
-    for tuple in &request.writes {
-        if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
-            return Err(StoreError::LongContext { tuple: tuple.to_string(), bytes });
-        }
-    }
     match sorted.first_repeated(request) {
         Some(repeated) => Err(StoreError::Repeated(repeated.clone())),
-        None => Ok(model.admits_all(&request.writes)?),
+        None => Ok(model.stores_all(&request.writes)?),
     }
 }
 

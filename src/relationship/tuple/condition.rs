@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
-use super::{ParseError, RELATION_CHARS_MAX, check_name};
+use super::{CONTEXT_BYTES_MAX, ParseError, RELATION_CHARS_MAX, check_name};
 
-/// Longest context of a tuple that is stored, in bytes as on the wire (`OpenFGA`'s default limit).
-pub const CONTEXT_BYTES_MAX: usize = 32 * 1024;
 /// The wire needs for no value more than so many times the bytes that its JSON has.
 const WIRE_BYTES_PER_JSON_BYTE_MAX: usize = 16;
 /// Above it, not every whole number is a double.

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{ModelError, NESTING_MAX, Place, RelationPlace, TYPES_MAX, nesting, relations};
+use super::{ModelError, NESTING_MAX, Place, RelationPlace, nesting, relations};
+use crate::relationship::limits::{RELATION_CHARS_MAX, TYPE_CHARS_MAX};
 use crate::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
-use crate::relationship::tuple::{RELATION_CHARS_MAX, TYPE_CHARS_MAX};
 
 const RESERVED: [&str; 2] = ["self", "this"];
 
@@ -41,12 +41,8 @@ impl<'a> Checker<'a> {
             "1.1" | "1.2" => {}
             other => self.refuse(Place::Schema, format!("invalid schema version `{other}`; use 1.1 or 1.2")),
         }
-        let types = self.model.types.len();
-        if types == 0 {
+        if self.model.types.is_empty() {
             self.refuse(Place::Model, "the model has no types");
-        }
-        if types > TYPES_MAX {
-            self.refuse(Place::Model, format!("the model has {types} types, at most {TYPES_MAX} are allowed"));
         }
     }
 

@@ -216,3 +216,38 @@ fn write_source(source: Option<&ModuleSource>) -> (String, Option<api::SourceInf
         (source.module.clone(), Some(api::SourceInfo { file: source.file.clone() }))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::relationship::dsl;
+    use crate::relationship::validate::{MODEL_ID_BYTES, model_wire_bytes};
+
+    /// The limit on a model holds for its message, of which the model alone is measured.
+    #[test]
+    fn a_model_is_measured_as_on_the_wire() {
+        let whole = "model\n  schema 1.2\ntype user\ntype group\n  relations\n    define member: [user, group#member]\n\
+                     type doc\n  relations\n    define parent: [doc, group]\n    define owner: [user, user:* with recent]\n\
+                     \x20   define a: ([user with recent, group#member] or (owner and a from parent)) but not owner\n\
+                     condition recent(age: int, tags: list<string>, more: map<timestamp>) { age < 10 }\n";
+        let mut of_modules = dsl::parse(whole).expect("a model").model;
+        let source = |file: &str| Some(ModuleSource { module: "core".to_owned(), file: file.to_owned() });
+        of_modules.types[1].source = source("core.fga");
+        of_modules.types[2].relations[0].source = source("");
+        for condition in of_modules.conditions.values_mut() {
+            condition.source = source("conditions/core.fga");
+        }
+        let mut long = dsl::parse(whole).expect("a model").model;
+        long.types[0].name = "u".repeat(254);
+        long.types[2].relations[2].rewrite = Rewrite::Union(vec![Rewrite::Computed("owner".to_owned()); 4_000]);
+        let rows = [
+            ("the smallest", dsl::parse("model\n  schema 1.1\ntype user\n").expect("a model").model),
+            ("whole", dsl::parse(whole).expect("a model").model),
+            ("of modules", of_modules),
+            ("with long parts", long),
+        ];
+        for (row, model) in rows {
+            assert_eq!(model_wire_bytes(&model), write_model(&model).encoded_len() + MODEL_ID_BYTES, "{row}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::tuples;
+use crate::relationship::limits::CONTEXT_BYTES_MAX;
 use crate::relationship::store::StoreError;
 use crate::relationship::{ParseError, TupleMisfit};
 use crate::storage::StorageError;
@@ -138,7 +139,11 @@ pub(super) fn misfit_text(misfit: &TupleMisfit) -> String {
     match misfit {
         TupleMisfit::UnknownType(type_name) => format!("type '{type_name}' not found"),
         TupleMisfit::UnknownRelation { type_name, relation } => format!("relation '{type_name}#{relation}' not found"),
+        TupleMisfit::LongContext(bytes) => {
+            format!("condition context size limit exceeded: {bytes} bytes exceeds {CONTEXT_BYTES_MAX} bytes")
+        }
         TupleMisfit::UnknownCondition(_)
+        | TupleMisfit::ShortCondition(_)
         | TupleMisfit::ConditionRestriction { .. }
         | TupleMisfit::Context(_)
         | TupleMisfit::Implicit(_)
@@ -158,7 +163,7 @@ impl From<StoreError> for Refusal {
         let number = match error {
             StoreError::Storage(error) => return error.into(),
             StoreError::NoModel => Number::LatestAuthorizationModelNotFound,
-            StoreError::Misfit(_) | StoreError::LongContext { .. } => Number::ValidationError,
+            StoreError::Misfit(_) => Number::ValidationError,
             StoreError::Repeated(_) => Number::DuplicateTuples,
             StoreError::AlreadyThere(tuple) => return Self::already_there(&tuples::write(&tuple)),
             StoreError::NotThere(tuple) => return Self::not_there(&tuples::write(&tuple)),

@@ -9,16 +9,17 @@ use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Timestamp;
 use tonic::Status;
 
+use crate::relationship::limits::{
+    ASSERTIONS_MAX, CONTEXTUAL_TUPLES_MAX, CONTEXTUAL_TUPLES_OF_ASSERTION_MAX, OBJECT_CHARS_MAX,
+    RELATION_CHARS_MAX as NAME_CHARS_MAX, TUPLE_CONDITION_CHARS_MIN, TYPE_CHARS_MAX, USER_BYTES_MAX,
+};
+
 pub(super) use models::{object_relation, write_authorization_model};
 
 const PAGE_SIZE_MAX: i32 = 100;
 const TOKEN_BYTES_MAX: usize = 5_120;
-const CONTEXTUAL_TUPLES_MAX: usize = 100;
-const CONTEXTUAL_TUPLES_OF_ASSERTION_MAX: usize = 20;
-const ASSERTIONS_MAX: usize = 100;
-const USER_BYTES_MAX: usize = 512;
-const TYPE_CHARS_MAX: usize = 254;
-const NAME_CHARS_MAX: usize = 50;
+/// Of a tuple. A model's conditions have shorter names, so what is longer is unknown.
+const CONDITION_NAME_CHARS_MAX: usize = 256;
 
 type Checked = Result<(), Status>;
 
@@ -109,7 +110,7 @@ fn relation(message: &str, name: &str) -> Checked {
 }
 
 fn object(message: &str, object: &str) -> Checked {
-    require(is_text(object, 2, 256), message, "Object", "must have 2 to 256 characters without space")
+    require(is_text(object, 2, OBJECT_CHARS_MAX), message, "Object", "must have 2 to 256 characters without space")
 }
 
 fn type_name(message: &str, name: &str) -> Checked {
@@ -137,7 +138,7 @@ fn tuple_keys(keys: &[api::TupleKey]) -> Checked {
     for key in keys {
         tuple_key("TupleKey", &key.user, &key.relation, &key.object)?;
         if let Some(condition) = &key.condition {
-            let good = is_text(&condition.name, 2, 256);
+            let good = is_text(&condition.name, TUPLE_CONDITION_CHARS_MIN, CONDITION_NAME_CHARS_MAX);
             require(good, "RelationshipCondition", "Name", "must have 2 to 256 characters without space")?;
         }
     }

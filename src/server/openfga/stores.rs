@@ -6,14 +6,10 @@ use prost::Message;
 use super::refusal::{Number, Refusal};
 use super::{Resolved, model, page_size, store_of, token, tuples};
 use crate::proto::openfga_model as wire;
+use crate::relationship::limits::{ASSERTIONS_BYTES_MAX, MODEL_BYTES_MAX, TYPES_MAX};
 use crate::relationship::store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
-use crate::relationship::validate::{TYPES_MAX, ValidModel};
+use crate::relationship::validate::{MODEL_ID_BYTES, ValidModel};
 use crate::relationship::{Object, Relation, User};
-
-/// `OpenFGA`'s default limit on a model's message.
-const MODEL_BYTES_MAX: usize = 256 * 1_024;
-/// `OpenFGA`'s limit on all assertions of one request.
-const ASSERTIONS_BYTES_MAX: usize = 64_000;
 
 pub(super) fn create(
     stores: &RelationshipStores,
@@ -97,8 +93,10 @@ pub(super) fn write_model(
         conditions: request.conditions,
     };
     let original = message.encode_to_vec();
-    if original.len() > MODEL_BYTES_MAX {
-        let message = format!("model exceeds size limit: {} bytes vs {MODEL_BYTES_MAX} bytes", original.len());
+    // The message of a stored model has an id, too.
+    let bytes = original.len() + MODEL_ID_BYTES;
+    if bytes > MODEL_BYTES_MAX {
+        let message = format!("model exceeds size limit: {bytes} bytes vs {MODEL_BYTES_MAX} bytes");
         return Err(Refusal::new(Number::ExceededEntityLimit, message));
     }
     let valid = ValidModel::with_slips(model::read(&message)?).map_err(|errors| {

@@ -5,7 +5,7 @@ use openfga_client::prost_wkt_types as wkt;
 use serde_json::{Map, Number as JsonNumber, Value};
 
 use super::refusal::{Number, Refusal, misfit_text};
-use crate::relationship::tuple::{CONTEXT_BYTES_MAX, TupleCondition, is_clean};
+use crate::relationship::tuple::{TupleCondition, is_clean};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{ParseError, RelationshipTuple, TupleMisfit};
 
@@ -25,6 +25,8 @@ pub(super) fn contextual(
             Err(misfit) => {
                 let of_condition = match misfit {
                     TupleMisfit::UnknownCondition(_)
+                    | TupleMisfit::ShortCondition(_)
+                    | TupleMisfit::LongContext(_)
                     | TupleMisfit::ConditionRestriction { .. }
                     | TupleMisfit::Context(_) => true,
                     TupleMisfit::UnknownType(_)
@@ -44,11 +46,7 @@ pub(super) fn contextual(
 pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<RelationshipTuple, Refusal> {
     let refused = |reason: String| invalid(key, Number::ValidationError, &reason);
     let tuple = read(key).map_err(|e| refused(e.to_string()))?;
-    model.admits(&tuple).map_err(|misfit| refused(misfit_text(&misfit)))?;
-    if let Some(bytes) = tuple.condition.as_ref().and_then(TupleCondition::excess_bytes) {
-        let reason = format!("condition context size limit exceeded: {bytes} bytes exceeds {CONTEXT_BYTES_MAX} bytes");
-        return Err(refused(reason));
-    }
+    model.stores(&tuple).map_err(|misfit| refused(misfit_text(&misfit)))?;
     Ok(tuple)
 }
 

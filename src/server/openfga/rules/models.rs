@@ -6,11 +6,11 @@ use openfga_client::client::relation_reference::RelationOrWildcard;
 use super::super::userset;
 use super::{Checked, NAME_CHARS_MAX, is_name, relation, require, store_id, type_name};
 use crate::proto::openfga_model as wire;
+use crate::relationship::limits::{
+    CONDITION_EXPRESSION_BYTES_MAX, CONDITIONS_MAX, MODULE_CHARS_MAX, MODULE_FILE_CHARS_MAX, PARAMETERS_MAX,
+};
 
-const CONDITIONS_MAX: usize = 25;
-const PARAMETERS_MAX: usize = 25;
 const GENERIC_TYPES_MAX: usize = 5;
-const EXPRESSION_BYTES_MAX: usize = 512;
 const REFERENCE_OBJECT_BYTES_MAX: usize = 256;
 const REFERENCE_RELATION_BYTES_MAX: usize = 50;
 const NAME_RULE: &str = "must have 1 to 50 characters without `:`, `#`, `@`, space";
@@ -73,7 +73,7 @@ fn reference(reference: &api::RelationReference) -> Checked {
 fn condition(condition: &api::Condition) -> Checked {
     const MESSAGE: &str = "Condition";
     require(is_name(&condition.name, NAME_CHARS_MAX), MESSAGE, "Name", NAME_RULE)?;
-    let short = condition.expression.len() <= EXPRESSION_BYTES_MAX;
+    let short = condition.expression.len() <= CONDITION_EXPRESSION_BYTES_MAX;
     require(short, MESSAGE, "Expression", "value length must be at most 512 bytes")?;
     let few = condition.parameters.len() <= PARAMETERS_MAX;
     require(few, MESSAGE, "Parameters", "value must contain no more than 25 pair(s)")?;
@@ -95,11 +95,12 @@ fn parameter(kind: &api::ConditionParamTypeRef) -> Checked {
 }
 
 fn source(message: &str, module: &str, file: Option<&api::SourceInfo>) -> Checked {
-    require(module.is_empty() || is_name(module, NAME_CHARS_MAX), message, "Module", NAME_RULE)?;
+    require(module.is_empty() || is_name(module, MODULE_CHARS_MAX), message, "Module", NAME_RULE)?;
     let Some(api::SourceInfo { file }) = file else { return Ok(()) };
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
-    let well_formed =
-        file.strip_suffix(".fga").is_some_and(|stem| (1..=100).contains(&stem.len()) && stem.chars().all(good));
+    let well_formed = file
+        .strip_suffix(".fga")
+        .is_some_and(|stem| (1..=MODULE_FILE_CHARS_MAX).contains(&stem.len()) && stem.chars().all(good));
     let rule = "must be a path of at most 100 letters, digits, `_`, `-` and `/` that ends with `.fga`";
     require(file.is_empty() || well_formed, "SourceInfo", "File", rule)
 }

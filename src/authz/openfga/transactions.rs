@@ -1,0 +1,204 @@
+//! Writes of any number of tuples to a server, as transactions of the size that it takes: it learns that as it goes.
+
+use openfga_client::client::{
+    ConsistencyPreference, ReadRequest, ReadRequestTupleKey, TupleKey, WriteRequest, WriteRequestWrites,
+};
+use prost::Message;
+use tonic::{Code, Status};
+
+use super::{OpenFgaStore, store::within, wire};
+use crate::authz::AuthzError;
+use crate::error_code::ErrorCode;
+use crate::relationship::RelationshipTuple;
+use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
+
+/// Writing what is there is no error, so a load that stopped half-way can be run again.
+const IGNORE: &str = "ignore";
+/// Most bytes of the tuples of one transaction: a server takes messages of 616,448 bytes, unless it is configured otherwise.
+const BYTES_PER_TRANSACTION: usize = 512 << 10;
+/// How often a transaction is tried again that another writer's was in the way of.
+const RETRIES_MAX: usize = 4;
+
+/// Why tuples were not written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// A tuple is stored with another condition.
+    #[error("tuple `{0}` is already there with another condition; delete it first")]
+    OtherCondition(String),
+    /// Other writers were in the way each time.
+    #[error("others are writing the same tuples: {0}")]
+    Conflict(String),
+    /// The server did not take it.
+    #[error(transparent)]
+    Server(#[from] AuthzError),
+}
+
+impl WriteError {
+    /// What the caller can do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::OtherCondition(_) => ErrorCode::AlreadyExists,
+            Self::Conflict(_) => ErrorCode::Unavailable,
+            Self::Server(error) => error.code(),
+        }
+    }
+}
+
+/// Writes that stopped.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// So many tuples are in.
+    pub(super) written: usize,
+    pub(super) error: WriteError,
+}
+
+/// What a server said to one transaction.
+enum Refused {
+    TooMany {
+        tuples_max: Option<usize>,
+    },
+    TooLarge(AuthzError),
+    /// It knows no `on_duplicate`.
+    AlreadyThere,
+    OtherCondition,
+    Conflict(String),
+    Other(AuthzError),
+}
+
+impl OpenFgaStore {
+    /// Writes tuples that fit a version of the model (the latest when it is empty), in order.
+    pub(super) async fn put(&self, model_id: &str, tuples: &[RelationshipTuple]) -> Result<(), Stopped> {
+        let stopped = |written: usize, error: WriteError| Stopped { written, error };
+        let keys: Result<Vec<TupleKey>, AuthzError> = tuples.iter().map(wire::tuple_key).collect();
+        let keys = keys.map_err(|error| stopped(0, error.into()))?;
+        let (mut tuples_max, mut written, mut retries) = (TUPLES_PER_WRITE_MAX, 0, 0);
+        // INVARIANT: each round writes tuples, lowers the maximum, or is one of a bounded number of retries.
+        while let Some(rest) = keys.get(written..).filter(|rest| !rest.is_empty()) {
+            let transaction = rest.get(..fitting(rest, tuples_max)).unwrap_or(rest);
+            let count = transaction.len();
+            let refused = match self.transact(model_id, transaction.to_vec()).await {
+                Ok(()) => {
+                    (written, retries) = (written + count, 0);
+                    continue;
+                }
+                Err(refused) => refused,
+            };
+            match refused {
+                Refused::TooMany { tuples_max: Some(named) } if (1..count).contains(&named) => tuples_max = named,
+                Refused::TooMany { .. } | Refused::TooLarge(_) if count > 1 => tuples_max = count / 2,
+                Refused::TooMany { .. } => {
+                    let error = AuthzError::Refused("it takes no tuples at all".to_owned());
+                    return Err(stopped(written, error.into()));
+                }
+                Refused::TooLarge(error) | Refused::Other(error) => return Err(stopped(written, error.into())),
+                Refused::AlreadyThere | Refused::OtherCondition => {
+                    let missing = self.missing(transaction).await.map_err(|error| stopped(written, error))?;
+                    if missing.len() == count {
+                        let error = WriteError::Conflict("a tuple that is not there was there".to_owned());
+                        return Err(stopped(written, error));
+                    }
+                    self.transact(model_id, missing).await.map_err(|refused| stopped(written, refused.into()))?;
+                    written += count;
+                }
+                Refused::Conflict(_) if retries < RETRIES_MAX => retries += 1,
+                Refused::Conflict(detail) => return Err(stopped(written, WriteError::Conflict(detail))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn transact(&self, model_id: &str, tuple_keys: Vec<TupleKey>) -> Result<(), Refused> {
+        if tuple_keys.is_empty() {
+            return Ok(());
+        }
+        let request = WriteRequest {
+            store_id: self.store_id.clone(),
+            writes: Some(WriteRequestWrites { tuple_keys, on_duplicate: IGNORE.to_owned() }),
+            deletes: None,
+            authorization_model_id: model_id.to_owned(),
+        };
+        let mut client = self.server.client();
+        let written = within(&self.server, async { Ok(client.write(request).await.map(drop)) }).await;
+        written.map_err(Refused::Other)?.map_err(|status| refused(&status))
+    }
+
+    /// Those that are not stored.
+    async fn missing(&self, tuples: &[TupleKey]) -> Result<Vec<TupleKey>, WriteError> {
+        let mut missing = Vec::new();
+        for tuple in tuples {
+            let TupleKey { user, relation, object, condition } = tuple;
+            let request = ReadRequest {
+                store_id: self.store_id.clone(),
+                tuple_key: Some(ReadRequestTupleKey {
+                    user: user.clone(),
+                    relation: relation.clone(),
+                    object: object.clone(),
+                }),
+                page_size: None,
+                continuation_token: String::new(),
+                consistency: ConsistencyPreference::HigherConsistency.into(),
+            };
+            let mut client = self.server.client();
+            let read = async { client.read(request).await.map_err(|e| wire::failed(&e)) };
+            let stored = within(&self.server, read).await?.into_inner().tuples.into_iter().next();
+            // A server stores "no context" as an empty one.
+            let context_of = |condition: &openfga_client::client::RelationshipCondition| {
+                (condition.name.clone(), condition.context.clone().unwrap_or_default())
+            };
+            let condition = condition.as_ref().map(context_of);
+            match stored.and_then(|stored| stored.key).map(|key| key.condition.as_ref().map(context_of)) {
+                None => missing.push(tuple.clone()),
+                Some(stored) if stored == condition => {}
+                Some(_) => return Err(WriteError::OtherCondition(format!("{user} {relation} {object}"))),
+            }
+        }
+        Ok(missing)
+    }
+}
+
+impl From<Refused> for WriteError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::TooMany { .. } => AuthzError::Refused("it takes fewer tuples in one write".to_owned()).into(),
+            Refused::TooLarge(error) | Refused::Other(error) => error.into(),
+            Refused::AlreadyThere | Refused::OtherCondition => {
+                Self::Conflict("a tuple came in from elsewhere meanwhile".to_owned())
+            }
+            Refused::Conflict(detail) => Self::Conflict(detail),
+        }
+    }
+}
+
+/// How many of the first tuples make one transaction; at least one.
+fn fitting(tuples: &[TupleKey], tuples_max: usize) -> usize {
+    let mut bytes = 0;
+    let fits = tuples.iter().take(tuples_max).take_while(|tuple| {
+        bytes += tuple.encoded_len();
+        bytes <= BYTES_PER_TRANSACTION
+    });
+    fits.count().max(1)
+}
+
+fn refused(status: &Status) -> Refused {
+    let message = status.message();
+    if let Some(tuples_max) = message.strip_prefix("The number of write operations exceeds the allowed limit of ") {
+        return Refused::TooMany { tuples_max: tuples_max.trim().parse().ok() };
+    }
+    // The second words are those of another Ragward.
+    if message.starts_with("the write has ") {
+        return Refused::TooMany { tuples_max: None };
+    }
+    let conflicts = ["already exists with a different condition", "is already there with another condition"];
+    if conflicts.iter().any(|words| message.contains(words)) {
+        return Refused::OtherCondition;
+    }
+    if message.starts_with("cannot write a tuple which already exists") {
+        return Refused::AlreadyThere;
+    }
+    if status.code() == Code::Aborted {
+        return Refused::Conflict(message.to_owned());
+    }
+    let error = wire::failed(status);
+    if matches!(error, AuthzError::MessageTooLarge(_)) { Refused::TooLarge(error) } else { Refused::Other(error) }
+}
