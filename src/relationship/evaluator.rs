@@ -24,6 +24,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use self::expansion::Loops;
 use self::frame::{Frame, Part, Task};
 pub(super) use self::levels::{OWN_END, ToLast, below};
 use self::memo::Memo;
@@ -82,6 +83,8 @@ pub struct Evaluation<'a> {
     asker_object: Option<&'a Object>,
     wildcards_count: bool,
     purpose: Purpose,
+    /// For a list of users.
+    loops: Option<&'a Loops>,
     /// By relation: whether the asker could hold it at all.
     reachable: Vec<bool>,
     memo: Memo,
@@ -105,7 +108,7 @@ pub struct Evaluation<'a> {
 pub(super) enum Purpose {
     /// A tuple of the request that names the asker counts in place of a stored one.
     Check,
-    /// A list of users: all tuples count.
+    /// A list of users: all tuples count, and loops end it.
     Users,
     /// A list of objects that is found as sets: all tuples count. A failed condition is passed over: the walk to the
     /// objects comes to every tuple that matters, and fails there. What depends on itself is not held, also under
@@ -145,6 +148,7 @@ impl<'a> Evaluation<'a> {
             asker_object,
             wildcards_count: true,
             purpose: Purpose::Check,
+            loops: None,
             reachable: program.reachable_from(&resolved),
             memo: Memo::default(),
             frames: Vec::new(),
@@ -161,6 +165,11 @@ impl<'a> Evaluation<'a> {
     pub(super) fn without_wildcards(mut self) -> Self {
         self.wildcards_count = false;
         self
+    }
+
+    /// The same for a list of users, with the loops below what the list is about.
+    pub(super) fn for_users(self, loops: &'a Loops) -> Self {
+        Self { purpose: Purpose::Users, loops: Some(loops), ..self }
     }
 
     /// The same for another purpose.
@@ -361,7 +370,13 @@ impl<'a> Evaluation<'a> {
                 (Task::Intersection { left: operands, subtract_last: false }, Outcome::ALLOWED)
             }
             Expression::Difference(operands) => {
-                (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
+                let [base, subtract] = &**operands;
+                if self.is_loop(subtract, node, go_on) {
+                    // Nobody is left, also where this is itself subtracted: no list has whom a check denies.
+                    (Task::Intersection { left: std::slice::from_ref(base), subtract_last: false }, Outcome::CYCLIC)
+                } else {
+                    (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
+                }
             }
         };
         self.frames.push(Frame { task, node, remaining, so_far });
@@ -402,6 +417,26 @@ impl<'a> Evaluation<'a> {
         let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
         let (met, failed) = self.met(asked, usersets, Some(node.relation), go_on);
         Err((usersets, met, so_far.or(failed)))
+    }
+
+    /// Whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
+    fn is_loop(&mut self, part: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> bool {
+        let Some(loops) = self.loops else { return false };
+        let is_loop = |subject: Subject| matches!(subject, Subject::Userset(userset) if loops.contains(userset));
+        match part {
+            Expression::Computed(relation) => loops.contains(Node { relation: *relation, object: node.object }),
+            Expression::Direct => {
+                let mut conditioned = self.index.conditioned(node).iter();
+                self.index.subjects(node).iter().any(is_loop)
+                    || conditioned.any(|(subject, stored)| {
+                        is_loop(*subject) && self.is_met(stored, go_on).is_ok_and(|is_met| is_met)
+                    })
+            }
+            Expression::TupleToUserset { .. }
+            | Expression::Union(_)
+            | Expression::Intersection(_)
+            | Expression::Difference(_) => false,
+        }
     }
 
     /// Whether a tuple with such a user means the asker by name or as one of everybody.

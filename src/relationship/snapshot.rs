@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
-use super::evaluator::expansion::Expansion;
-use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, candidates};
+use super::evaluator::expansion::{Expansion, Loops};
+use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, candidates};
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
 use super::program::{MisfitTuple, RelationId};
@@ -17,12 +17,12 @@ use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
 use super::visible_set::{Inner, Question, VisibleSet};
 
-/// Which users a list is about: the objects of a type, or the usersets of a type's relation.
+/// Which users a list is about: the objects of a type and, with a relation, its usersets beside them, as in `OpenFGA`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserFilter {
     /// The type.
     pub type_name: TypeName,
-    /// The relation, for usersets.
+    /// The relation of the usersets.
     pub relation: Option<Relation>,
 }
 
@@ -35,8 +35,7 @@ impl fmt::Display for UserFilter {
     }
 }
 
-/// Most contextual tuples of one request (`OpenFGA`'s limit).
-pub const CONTEXTUAL_TUPLES_MAX: usize = 100;
+pub use super::limits::CONTEXTUAL_TUPLES_MAX;
 
 /// Why a request's contextual tuples were refused.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +133,7 @@ impl Snapshot {
     /// # Errors
     /// The first tuple that does not fit the model, and why.
     pub fn with_tuples(&self, tuples: &[RelationshipTuple]) -> Result<Self, Box<MisfitTuple>> {
-        self.model.admits_all(tuples)?;
+        self.model.stores_all(tuples)?;
         let mut with = self.clone();
         with.numbering.common.get_or_insert(self.object_count());
         with.change(&[], tuples);
@@ -387,7 +386,8 @@ impl Snapshot {
     }
 
     /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the
-    /// type holds it, the wildcard. Asks about every one of them, so its cost is that of the type.
+    /// type holds it, the wildcard. Whether one is in the list, a check says; only the [`Loops`] of `OpenFGA`'s lists leave
+    /// out whom a check allows. Asks about every one of them, so its cost is that of the type.
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -418,16 +418,14 @@ impl Snapshot {
         go_on: &mut dyn FnMut() -> bool,
         take: &mut dyn FnMut(User) -> bool,
     ) -> Result<(), CheckError> {
-        if !self.can_list_users(object, relation, filter, go_on)? {
-            return Ok(());
-        }
+        let Some(loops) = self.can_list_users(object, relation, filter, go_on)? else { return Ok(()) };
         let holds = |evaluation: Evaluation<'_>, go_on: &mut dyn FnMut() -> bool| {
-            let mut evaluation = evaluation.with_purpose(Purpose::Users);
+            let mut evaluation = evaluation.for_users(&loops);
             let question = evaluation.question(relation, object)?;
             evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)
         };
         let everybody = User::Wildcard(filter.type_name.clone());
-        let open_to_all = filter.relation.is_none() && holds(self.evaluation(&everybody)?, go_on)?;
+        let open_to_all = holds(self.evaluation(&everybody)?, go_on)?;
         if open_to_all && !take(everybody) {
             return Ok(());
         }
@@ -435,42 +433,41 @@ impl Snapshot {
         let itself = (object.type_name() == filter.type_name.as_str()).then(|| object.clone());
         let others = self.objects_of(&filter.type_name).filter(|named| named != object);
         for named in itself.into_iter().chain(others) {
-            let user = match &filter.relation {
-                Some(relation) => User::Userset(named, relation.clone()),
-                None => User::Object(named),
-            };
-            // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
-            if !go_on() {
-                return Err(CheckError::Interrupted);
-            }
-            let listed = holds(self.evaluation(&user)?, go_on)?
-                && (!open_to_all || holds(self.evaluation(&user)?.without_wildcards(), go_on)?);
-            if listed && !take(user) {
-                return Ok(());
+            let userset = filter.relation.clone().map(|relation| User::Userset(named.clone(), relation));
+            for user in std::iter::once(User::Object(named)).chain(userset) {
+                if !go_on() {
+                    return Err(CheckError::Interrupted);
+                }
+                // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
+                let listed = holds(self.evaluation(&user)?, go_on)?
+                    && (!open_to_all || holds(self.evaluation(&user)?.without_wildcards(), go_on)?);
+                if listed && !take(user) {
+                    return Ok(());
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether such users can be on the object at all. Fails where a condition fails on the way from the object to them, and
-    /// where a way is too long.
+    /// The loops below the object, if such users can be on it at all. Fails where a condition fails on the way from the
+    /// object to them, and where a way is too long.
     fn can_list_users(
         &self,
         object: &Object,
         relation: &Relation,
         filter: &UserFilter,
         go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<bool, CheckError> {
+    ) -> Result<Option<Loops>, CheckError> {
         let program = self.model.program();
         let target = program.relation_id(object.type_name(), relation.as_str())?;
         let type_id = program.type_id(filter.type_name.as_str())?;
         let userset = filter.relation.as_ref().map(|of| program.relation_id(filter.type_name.as_str(), of.as_str()));
         if !candidates::leads_to(program, type_id, userset.transpose()?, target) {
-            return Ok(false);
+            return Ok(None);
         }
         let object = self.index.object(object).unwrap_or(ObjectId::UNKNOWN);
-        Expansion::new(program, &self.index, &self.context, go_on).look_through(Node { relation: target, object })?;
-        Ok(true)
+        let expansion = Expansion::new(program, &self.index, &self.context, go_on);
+        expansion.look_through(Node { relation: target, object }).map(Some)
     }
 
     /// The objects of a type that tuples name, in no order.

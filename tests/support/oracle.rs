@@ -345,43 +345,83 @@ impl Oracle {
         (!nodes.any(fails)).then_some(reached)
     }
 
-    /// The users of a kind (`user` or `group#member`) that hold a relation on an object; `None` where a condition fails on
+    /// The users of a kind (`user`, or `group#member`, which objects and everybody of the type belong to) that hold a relation
+    /// on an object; `None` where a condition fails on
     /// the way from the object to its users, whoever they are.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
-        let needed = self.needed(relation, type_of(object), followed)?;
-        let takes = |(of, relation): &(String, String)| {
-            let definition = self.relation(of, relation);
-            definition.is_some_and(|definition| {
-                let named = definition.directly_related.iter().any(|r| {
-                    r.type_name == type_name && matches!(r.kind, RestrictionKind::Object | RestrictionKind::Wildcard)
-                });
-                named && followed(&definition.rewrite).contains(&&Rewrite::Direct)
-            })
-        };
-        let possible = match userset {
-            Some(relation) => needed.contains(&(type_name.to_owned(), relation.to_owned())),
-            None => needed.iter().any(takes),
-        };
-        if !possible {
+        if !self.leads_to(kind, object, relation) {
             return Some(BTreeSet::new());
         }
         if self.fails(object, relation, &mut BTreeSet::new()) {
             return None;
         }
         let everybody = format!("{type_name}:*");
-        let open = userset.is_none() && self.holdings_for(&everybody, true, Purpose::Users).check(relation, object)?;
+        let open = self.holdings_for(&everybody, true, Purpose::Users).check(relation, object)?;
         let mut listed: BTreeSet<String> = open.then_some(everybody).into_iter().collect();
         let itself = (type_of(object) == type_name).then(|| object.to_owned());
         for named in self.objects_of(type_name).cloned().chain(itself) {
-            let user = userset.map_or_else(|| named.clone(), |relation| format!("{named}#{relation}"));
-            // Beside everybody, only who would hold it anyway.
-            let asked = self.holdings_for(&user, true, Purpose::Users).check(relation, object)?;
-            if asked && self.holdings_for(&user, !open, Purpose::Users).check(relation, object)? {
-                listed.insert(user);
+            let its_userset = userset.map(|relation| format!("{named}#{relation}"));
+            for user in std::iter::once(named).chain(its_userset) {
+                // Beside everybody, only who would hold it anyway.
+                let asked = self.holdings_for(&user, true, Purpose::Users).check(relation, object)?;
+                if asked && self.holdings_for(&user, !open, Purpose::Users).check(relation, object)? {
+                    listed.insert(user);
+                }
             }
         }
         Some(listed)
+    }
+
+    /// Whether a list of users of such a kind is looked for at all, along the first operand of `and` and `but not`.
+    pub(crate) fn leads_to(&self, kind: &str, object: &str, relation: &str) -> bool {
+        let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
+        let Some(needed) = self.needed(relation, type_of(object), followed) else { return false };
+        let takes = |(of, relation): &(String, String)| {
+            let definition = self.relation(of, relation);
+            definition.is_some_and(|definition| {
+                let named = definition.directly_related.iter().any(|r| {
+                    let is_single = r.kind == RestrictionKind::Object && userset.is_none();
+                    r.type_name == type_name && (is_single || r.kind == RestrictionKind::Wildcard)
+                });
+                named && followed(&definition.rewrite).contains(&&Rewrite::Direct)
+            })
+        };
+        match userset {
+            Some(relation) => needed.contains(&(type_name.to_owned(), relation.to_owned())) || needed.iter().any(takes),
+            None => needed.iter().any(takes),
+        }
+    }
+
+    /// Whether a loop ends a list of users somewhere below a relation of an object.
+    pub(crate) fn has_loop(&self, object: &str, relation: &str) -> bool {
+        let asked = Asked { oracle: self, user: "", wildcards_count: true, purpose: Purpose::Users };
+        let (mut seen, mut pending) = (BTreeSet::new(), vec![(object.to_owned(), relation.to_owned())]);
+        while let Some((object, relation)) = pending.pop() {
+            if !seen.insert((object.clone(), relation.clone())) {
+                continue;
+            }
+            let Some(definition) = self.relation(type_of(&object), &relation) else { continue };
+            let mut parts = vec![&definition.rewrite];
+            while let Some(part) = parts.pop() {
+                parts.extend(part.operands());
+                let named = |relation: &str| self.users(&object, relation).iter().map(|named| named.user.clone());
+                match part {
+                    Rewrite::Difference { subtract, .. } if asked.ends_list(&object, definition, subtract) => {
+                        return true;
+                    }
+                    Rewrite::Direct => pending.extend(named(&relation).filter_map(|user| {
+                        user.split_once('#').map(|(object, relation)| (object.to_owned(), relation.to_owned()))
+                    })),
+                    Rewrite::Computed(computed) => pending.push((object.clone(), computed.clone())),
+                    Rewrite::TupleToUserset { tupleset, computed } => {
+                        pending.extend(named(tupleset).map(|parent| (parent, computed.clone())));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        false
     }
 
     fn objects_of<'a>(&'a self, type_name: &'a str) -> impl Iterator<Item = &'a String> {
@@ -525,9 +565,7 @@ impl Asked<'_> {
         let Some(weights) = oracle.weights.as_ref().filter(|_| !self.user.contains('#')) else { return };
         let name_of = |(object, relation): &(String, String)| (type_of(object).to_owned(), relation.clone());
         let names: BTreeSet<(String, String)> = unknown(truths).iter().map(name_of).collect();
-        let parents_only = self.purpose == Purpose::Users;
-        let is_own =
-            |name: &(String, String)| weights.goes_along_its_own(&oracle.model, name, type_of(self.user), parents_only);
+        let is_own = |name: &(String, String)| weights.goes_along_its_own(&oracle.model, name, type_of(self.user));
         for own in names.into_iter().filter(is_own) {
             self.settle_where(truths, &[Truth::Doubted, Truth::Failed], &|node| weights.is_below(&own, &name_of(node)));
             let cyclic = unknown(truths).into_iter().filter(|node| name_of(node) == own);
@@ -621,6 +659,9 @@ impl Asked<'_> {
             }
             Rewrite::Union(operands) => any(operands.iter().map(evaluate)),
             Rewrite::Intersection(operands) => all(operands.iter().map(evaluate)),
+            Rewrite::Difference { base, subtract } if self.ends_list(object, definition, subtract) => {
+                all([evaluate(base), Truth::Unknown].into_iter())
+            }
             Rewrite::Difference { base, subtract } => {
                 let taken_away = self.evaluate(object, definition, subtract, certain, certain);
                 let is_hoped = !std::ptr::eq(truths, certain) && taken_away != Truth::Yes;
@@ -628,6 +669,30 @@ impl Asked<'_> {
                 all([evaluate(base), left].into_iter())
             }
         }
+    }
+
+    /// In a list of users, nobody is left where what is subtracted comes back to itself through usersets and computed
+    /// relations alone.
+    fn ends_list(&self, object: &str, definition: &RelationDefinition, subtract: &Rewrite) -> bool {
+        self.purpose == Purpose::Users && self.comes_back(object, &definition.name, subtract, &[])
+    }
+
+    fn comes_back(&self, object: &str, relation: &str, part: &Rewrite, path: &[(String, String)]) -> bool {
+        let next: Vec<(String, String)> = match part {
+            Rewrite::Direct => {
+                let counting = self.oracle.users(object, relation).iter().filter(|named| named.counts == Truth::Yes);
+                counting.filter_map(|named| named.user.split_once('#')).map(|(o, r)| (o.into(), r.into())).collect()
+            }
+            Rewrite::Computed(computed) => vec![(object.to_owned(), computed.clone())],
+            _ => Vec::new(),
+        };
+        next.into_iter().any(|node| {
+            let (object, relation) = &node;
+            let Some(definition) = self.oracle.relation(type_of(object), relation) else { return false };
+            let path = [path, std::slice::from_ref(&node)].concat();
+            let before = &path[..path.len() - 1];
+            before.contains(&node) || self.comes_back(object, relation, &definition.rewrite, &path)
+        })
     }
 
     fn counts(&self, named: &Named) -> Truth {

@@ -38,7 +38,7 @@ pub(crate) struct Size {
 }
 
 /// Everybody who may ask: strangers, usersets and objects that no tuple names among them.
-pub(crate) const SUBJECTS: [&str; 15] = [
+pub(crate) const SUBJECTS: [&str; 17] = [
     "user:0",
     "user:1",
     "user:2",
@@ -54,6 +54,8 @@ pub(crate) const SUBJECTS: [&str; 15] = [
     "doc:1#r2",
     "doc:2#r4",
     "doc:1",
+    "group:0",
+    "group:*",
 ];
 /// Everything that may be asked about.
 pub(crate) const OBJECTS: [&str; 9] =
@@ -61,7 +63,7 @@ pub(crate) const OBJECTS: [&str; 9] =
 /// Types with relations.
 pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
 /// `type` or `type#relation`.
-pub(crate) const USER_FILTERS: [&str; 4] = ["user", "bot", "group#member", "doc#r0"];
+pub(crate) const USER_FILTERS: [&str; 5] = ["user", "bot", "group#member", "doc#r0", "group"];
 
 /// The conditions of every model that has some. Each can be met, not met, and fail.
 type NamedCondition = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -162,7 +164,7 @@ pub(crate) fn relations_of(type_name: &str) -> &'static [&'static str] {
 }
 
 fn model(dice: &mut Dice, conditions: bool, rewrite_depth: usize) -> AuthorizationModel {
-    let shapes = ["user", "user:*", "bot", "bot:*", "group#member", "group#manager"];
+    let shapes = ["user", "user:*", "bot", "bot:*", "group", "group#member", "group#manager"];
     let member = relation(dice, conditions, "member", Rewrite::Direct, &shapes);
     let rewrite = match dice.below(4) {
         0 => Rewrite::Union(vec![Rewrite::Direct, computed("member")]),
@@ -182,6 +184,8 @@ fn model(dice: &mut Dice, conditions: bool, rewrite_depth: usize) -> Authorizati
         "user:*",
         "bot",
         "bot:*",
+        "group",
+        "group:*",
         "group#member",
         "group#manager",
         "folder#r0",

@@ -105,7 +105,8 @@ impl List<'_> {
     }
 }
 
-/// Whether the way from such users leads to the relation: from objects of a type, or from usersets of a relation.
+/// Whether the way from such users leads to the relation: from objects of a type, or from usersets of a relation. As in
+/// `OpenFGA`, from usersets there is also one where everybody of their type may be named.
 pub(in crate::relationship) fn leads_to(
     program: &Program,
     type_id: TypeId,
@@ -114,7 +115,10 @@ pub(in crate::relationship) fn leads_to(
 ) -> bool {
     let links = Links::to(program, target, Operands::First);
     match userset {
-        Some(userset) => links.all.contains(&userset),
+        Some(userset) => {
+            let takes_everybody = |relation: &RelationId| program.takes_everybody(*relation, type_id);
+            links.all.contains(&userset) || links.direct.iter().any(takes_everybody)
+        }
         None => links.direct.iter().any(|relation| program.takes(*relation, type_id)),
     }
 }

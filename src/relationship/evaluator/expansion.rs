@@ -3,8 +3,11 @@
 //! `OpenFGA` lists users outwards from the object. The list fails where a condition on the way fails, also when the tuple
 //! would name nobody else, and where any way is too long; a computed relation counts as a step there. Checks of every
 //! user do not see that, so it is looked for once.
+//!
+//! It also leaves nobody under `but not` where what is subtracted comes back to itself through usersets of tuples and
+//! computed relations alone: an `or`, an `and` or a `from` on the way makes it forget the cycle. See [`Loops`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -16,6 +19,17 @@ use crate::relationship::program::{Expression, Program, RelationId, TypeId};
 const CONDITIONS_BETWEEN_INTERRUPTS: usize = 64;
 /// Through cycles there may be very many ways. After so many visits only what was not seen yet is looked at.
 const VISITS_MAX: u64 = 100_000;
+
+/// The nodes from which usersets of tuples and computed relations alone lead into a cycle. In a list of users, a `but not`
+/// that subtracts one of them leaves nobody.
+#[derive(Debug, Default)]
+pub(in crate::relationship) struct Loops(HashSet<Node>);
+
+impl Loops {
+    pub(super) fn contains(&self, node: Node) -> bool {
+        self.0.contains(&node)
+    }
+}
 
 /// See the module.
 pub(in crate::relationship) struct Expansion<'a> {
@@ -50,10 +64,42 @@ impl<'a> Expansion<'a> {
         Self { program, index, context, go_on, next, heights, path: Vec::new(), visits: 0 }
     }
 
-    /// Fails with a condition that fails among the tuples that the answer about the node can rest on, or when they are too
-    /// far away.
-    pub(in crate::relationship) fn look_through(mut self, node: Node) -> Result<(), CheckError> {
-        self.visit(node).map(|_| ())
+    /// Finds the loops among the nodes that the answer about a node can rest on. Fails with a condition that fails among the
+    /// tuples on the way, or when these are too far away.
+    pub(in crate::relationship) fn look_through(mut self, node: Node) -> Result<Loops, CheckError> {
+        self.visit(node)?;
+        Ok(self.loops())
+    }
+
+    /// Takes out the nodes that lead nowhere, again and again: what is left leads into a cycle.
+    fn loops(mut self) -> Loops {
+        let program = self.program;
+        let keeps_loops = |node: &Node| {
+            matches!(program.expression(node.relation), Some(Expression::Direct | Expression::Computed(_)))
+        };
+        self.next.retain(|node, _| keeps_loops(node));
+        let mut before: HashMap<Node, Vec<Node>> = HashMap::new();
+        let mut left: HashMap<Node, usize> = HashMap::new();
+        for (node, next) in &self.next {
+            let ways = next.iter().filter(|next| self.next.contains_key(next));
+            left.insert(*node, ways.clone().count());
+            for next in ways {
+                before.entry(*next).or_default().push(*node);
+            }
+        }
+        let mut ends: Vec<Node> = left.iter().filter(|(_, ways)| **ways == 0).map(|(node, _)| *node).collect();
+        while let Some(end) = ends.pop() {
+            left.remove(&end);
+            for node in before.remove(&end).unwrap_or_default() {
+                if let Some(ways) = left.get_mut(&node) {
+                    *ways -= 1;
+                    if *ways == 0 {
+                        ends.push(node);
+                    }
+                }
+            }
+        }
+        Loops(left.into_keys().collect())
     }
 
     /// The path is at most as long as the levels, so this may call itself.

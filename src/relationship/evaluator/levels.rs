@@ -4,7 +4,7 @@
 //! together what one level of tuples decides, and goes level by level along a relation's own usersets or parents. Both ways
 //! see one level more. It chooses between them and its default by how fast they were, and nearly always takes its own.
 
-use super::{Asker, Evaluation, Frame, Outcome, Purpose, Task, Verdict};
+use super::{Asker, Evaluation, Frame, Outcome, Task, Verdict};
 use crate::relationship::index::{Node, Subject};
 use crate::relationship::program::weights::Weights;
 use crate::relationship::program::{Expression, RelationId, TypeId};
@@ -117,11 +117,9 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether cycles among a relation's own usersets or parents are none: `OpenFGA` looks at each of them once there. (In a
-    /// list of users it meets those of usersets.)
+    /// Whether cycles among a relation's own usersets or parents are none: `OpenFGA` looks at each of them once there.
     pub(in crate::relationship) fn passes_cycles(&self, relation: RelationId) -> bool {
-        let by_usersets = self.purpose != Purpose::Users && self.has_own_usersets(relation);
-        by_usersets || self.has_own_parents(relation)
+        self.has_own_usersets(relation) || self.has_own_parents(relation)
     }
 
     pub(in crate::relationship) fn has_own_usersets(&self, relation: RelationId) -> bool {

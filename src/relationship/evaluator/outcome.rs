@@ -28,6 +28,8 @@ impl Outcome {
     pub(super) const NOT_CUT: u32 = u32::MAX;
     pub(super) const ALLOWED: Self = Self { verdict: Verdict::Allowed, height: 0, cut_at: Self::NOT_CUT };
     pub(super) const DENIED: Self = Self { verdict: Verdict::Denied, height: 0, cut_at: Self::NOT_CUT };
+    /// Whatever the path.
+    pub(super) const CYCLIC: Self = Self { verdict: Verdict::Cyclic, height: 0, cut_at: Self::NOT_CUT };
     pub(super) const TOO_DEEP: Self = Self { verdict: Verdict::TooDeep, height: 0, cut_at: Self::NOT_CUT };
 
     pub(super) fn cut_off(position: u32) -> Self {

@@ -67,13 +67,7 @@ impl Weights {
 
     /// Whether it and what it rests on is gone along level by level: it comes back to itself in one way only, through its own
     /// usersets or parents, and nothing else of it needs a level of tuples for users of the type.
-    pub(super) fn goes_along_its_own(
-        &self,
-        model: &AuthorizationModel,
-        name: &Name,
-        type_name: &str,
-        parents_only: bool,
-    ) -> bool {
+    pub(super) fn goes_along_its_own(&self, model: &AuthorizationModel, name: &Name, type_name: &str) -> bool {
         let mut operands = vec![rewrite_of(model, name).expect("a relation of the model")];
         let mut ways_back = BTreeSet::new();
         while let Some(operand) = operands.pop() {
@@ -98,11 +92,7 @@ impl Weights {
                 return false;
             }
         }
-        match ways_back.into_iter().collect::<Vec<_>>()[..] {
-            [Some(_)] => true,
-            [None] => !parents_only,
-            _ => false,
-        }
+        ways_back.len() == 1
     }
 
     /// The relation and all that it depends on.
