@@ -13,7 +13,7 @@ use super::decider::{Questions, Scope};
 use crate::relationship::{Contextual, RelationshipTuple, User};
 
 #[cfg(test)]
-mod decode;
+pub(crate) mod decode;
 #[cfg(test)]
 mod tests;
 
@@ -80,7 +80,7 @@ fn write_scope(out: &mut Vec<u8>, scope: &Scope) {
     out.extend_from_slice(&scope.generation.to_le_bytes());
 }
 
-fn write_contextual(out: &mut Vec<u8>, contextual: &Contextual) {
+pub(crate) fn write_contextual(out: &mut Vec<u8>, contextual: &Contextual) {
     write_count(out, contextual.tuples.len());
     for tuple in &contextual.tuples {
         write_tuple(out, tuple);
@@ -167,11 +167,11 @@ fn write_number(out: &mut Vec<u8>, number: &Number) {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn write_text(out: &mut Vec<u8>, text: &str) {
     write_count(out, text.len());
     out.extend_from_slice(text.as_bytes());
 }
 
-fn write_count(out: &mut Vec<u8>, count: usize) {
+pub(crate) fn write_count(out: &mut Vec<u8>, count: usize) {
     out.extend_from_slice(&count.to_le_bytes());
 }

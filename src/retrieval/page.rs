@@ -13,8 +13,9 @@
 //! INVARIANT (one refusal): a token that was changed, is another's or another search's, has expired, or goes on after pages
 //! that changed, is refused with the same words.
 
+mod binding;
+
 use std::cmp::Ordering;
-use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,14 +23,14 @@ use ring::digest::{Context, SHA256};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::{FieldViolation, RetrievalError, RetrievalRequest};
+pub(super) use self::binding::Binding;
+use super::{FieldViolation, RetrievalError};
 use crate::authz::enforce::Permitted;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
-use crate::relationship::Relation;
 
 /// Shortest secret of replicas that share their pages.
 pub const KEY_BYTES_MIN: usize = 32;
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const MAC_BYTES: usize = 32;
 const DIGEST_BYTES: usize = 32;
 /// Version, expiry, score, number of chunks, digest of them.
@@ -59,9 +60,6 @@ pub(super) struct Place {
 /// A digest of the chunks of an answer, with their scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answered([u8; DIGEST_BYTES]);
-
-/// What a token belongs to: a digest of the search.
-pub(super) struct Binding([u8; DIGEST_BYTES]);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
@@ -196,43 +194,7 @@ impl Answered {
     }
 }
 
-impl Binding {
-    pub(super) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Self {
-        let RetrievalRequest {
-            principal,
-            collection,
-            query,
-            top_k,
-            filter,
-            min_score,
-            per_document_max,
-            consistency,
-            page: _,
-        } = request;
-        let mut digest = Context::new(&SHA256);
-        // The debug form of each names every part of it and quotes what is text; the length says where it ends.
-        let parts = [
-            format!("{principal:?}"),
-            format!("{collection:?}"),
-            format!("{query:?}"),
-            format!("{top_k:?}"),
-            format!("{filter:?}"),
-            format!("{min_score:?}"),
-            format!("{per_document_max:?}"),
-            // A later page may ask for what is fresher than the page before was.
-            format!("{:?}", discriminant(consistency)),
-            format!("{relation:?}"),
-            format!("{model_id:?}"),
-        ];
-        for part in &parts {
-            digest.update(&length(part));
-            digest.update(part.as_bytes());
-        }
-        Self(finished(digest))
-    }
-}
-
-fn refused() -> FieldViolation {
+pub(super) fn refused() -> FieldViolation {
     FieldViolation::new("page_token", REFUSED)
 }
 

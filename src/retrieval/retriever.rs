@@ -54,7 +54,7 @@ impl Retriever {
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
         let top_k = top_k(request, principal);
         let binding = match &request.page {
-            Some(_) => Some(Binding::new(request, &self.config.relation, &self.model_id(deadline).await?)),
+            Some(_) => Binding::new(request, &self.config.relation, &self.model_id(deadline).await?),
             None => None,
         };
         let before = self.page_before(request, binding.as_ref())?;
@@ -215,7 +215,9 @@ impl Retriever {
         binding: Option<&Binding>,
     ) -> Result<Option<Place>, RetrievalError> {
         match (request.page.as_deref(), binding) {
-            (None | Some(""), _) | (_, None) => Ok(None),
+            (None | Some(""), _) => Ok(None),
+            // Who gets no pages has no token of one.
+            (Some(_), None) => Err(RetrievalError::Invalid(vec![page::refused()])),
             (Some(token), Some(binding)) => {
                 let place = self.config.pages.open(token, binding, since_1970());
                 place.map(Some).map_err(|violation| RetrievalError::Invalid(vec![violation]))
@@ -224,7 +226,7 @@ impl Retriever {
     }
 
     /// The token of the page after a full one. What a token's details leave is counted for each answer, so a principal that
-    /// they narrow gets no pages.
+    /// they narrow has no binding, and gets no pages.
     fn next_page(
         &self,
         request: &RetrievalRequest,
@@ -233,7 +235,7 @@ impl Retriever {
         (returned, earlier): (usize, &[Permitted<Candidate>]),
     ) -> Option<String> {
         let (binding, last) = (binding?, answer.chunks.last()?);
-        if answer.completion != Completion::Complete || request.principal.is_narrowed() {
+        if answer.completion != Completion::Complete {
             return None;
         }
         let answered = || {

@@ -23,8 +23,7 @@ pub(super) fn decode(key: &DecisionKey) -> Meaning {
     let mut reader = Reader(&key.0);
     assert_eq!(reader.byte(), VERSION);
     let (store_id, model_id, generation) = (reader.text(), reader.text(), reader.u64());
-    let tuples = (0..reader.count()).map(|_| reader.tuple()).collect();
-    let contextual = Contextual { tuples, context: reader.object() };
+    let contextual = reader.contextual();
     let user = User::parse(&reader.text()).expect("a user");
     let User::Object(user) = user else { panic!("one user, not {user}") };
     let (relation, object) = (reader.relation(), reader.object_name());
@@ -32,7 +31,8 @@ pub(super) fn decode(key: &DecisionKey) -> Meaning {
     Meaning { store_id, model_id, generation, contextual, check: Check { user, relation, object } }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads parts from the front of bytes.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl Reader<'_> {
     fn array<const N: usize>(&mut self) -> [u8; N] {
@@ -41,19 +41,28 @@ impl Reader<'_> {
         *array
     }
 
-    fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         u8::from_le_bytes(self.array())
     }
 
-    fn u64(&mut self) -> u64 {
+    pub(crate) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.array())
     }
 
-    fn count(&mut self) -> usize {
+    pub(crate) fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn contextual(&mut self) -> Contextual {
+        let tuples = (0..self.count()).map(|_| self.tuple()).collect();
+        Contextual { tuples, context: self.object() }
+    }
+
+    pub(crate) fn count(&mut self) -> usize {
         usize::from_le_bytes(self.array())
     }
 
-    fn text(&mut self) -> String {
+    pub(crate) fn text(&mut self) -> String {
         let (text, rest) = self.0.split_at(usize::from_le_bytes(*self.0.first_chunk().expect("a length")) + 8);
         self.0 = rest;
         String::from_utf8(text[8..].to_vec()).expect("a text")

@@ -1,0 +1,234 @@
+//! What a page token belongs to: the whole search, as bytes that its MAC covers.
+//!
+//! INVARIANT (injective): two searches have the same bytes only if they are the same search. Every part is typed by its place
+//! or by a tag, and every text and list carries its length. The tests read the bytes back.
+
+use ring::digest::{SHA256, digest};
+
+use crate::authz::Consistency;
+use crate::authz::decision_key::{write_contextual, write_count, write_text};
+use crate::chunk::Value;
+use crate::identity::{Actor, Delegation, DelegationOn, Principal, Scope, TokenFacts};
+use crate::relationship::{Contextual, Object, Relation};
+use crate::retrieval::RetrievalRequest;
+use crate::vector_store::{Filter, Query};
+
+/// The first byte, for whoever changes the form.
+const VERSION: u8 = 1;
+
+const NONE: u8 = 0;
+const SOME: u8 = 1;
+
+const ON_USER: u8 = 0;
+const ON_GUARD: u8 = 1;
+
+const QUERY_TEXT: u8 = 0;
+const QUERY_VECTOR: u8 = 1;
+const QUERY_HYBRID: u8 = 2;
+
+const FILTER_ALL: u8 = 0;
+const FILTER_ANY: u8 = 1;
+const FILTER_NOT: u8 = 2;
+const FILTER_ONE_OF: u8 = 3;
+const FILTER_BETWEEN: u8 = 4;
+
+const VALUE_BOOL: u8 = 0;
+const VALUE_INT: u8 = 1;
+const VALUE_FLOAT: u8 = 2;
+const VALUE_TEXT: u8 = 3;
+
+const MINIMIZE_LATENCY: u8 = 0;
+const AT_LEAST_AS_FRESH: u8 = 1;
+const HIGHER_CONSISTENCY: u8 = 2;
+
+/// A digest of the bytes.
+pub(in crate::retrieval) struct Binding(pub(super) [u8; super::DIGEST_BYTES]);
+
+impl Binding {
+    /// `None` for a principal that its token's details, or its login, narrow: it gets no pages.
+    pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Option<Self> {
+        if request.principal.is_narrowed() {
+            return None;
+        }
+        let mut bytes = vec![VERSION];
+        write_principal(&mut bytes, &BoundPrincipal::of(&request.principal));
+        write_search(&mut bytes, request);
+        write_text(&mut bytes, relation.as_str());
+        write_text(&mut bytes, model_id);
+        let mut bound = [0; super::DIGEST_BYTES];
+        for (to, from) in bound.iter_mut().zip(digest(&SHA256, &bytes).as_ref()) {
+            *to = *from;
+        }
+        Some(Self(bound))
+    }
+}
+
+/// All of a principal that is not narrowed.
+struct BoundPrincipal<'p> {
+    subject: &'p Object,
+    contextual: &'p Contextual,
+    token: Option<&'p TokenFacts>,
+    is_asserted: bool,
+    delegation: Option<&'p Delegation>,
+}
+
+impl<'p> BoundPrincipal<'p> {
+    fn of(principal: &'p Principal) -> Self {
+        Self {
+            subject: principal.subject(),
+            contextual: principal.contextual(),
+            token: principal.token(),
+            is_asserted: principal.asserted_by().is_some(),
+            delegation: principal.delegation(),
+        }
+    }
+}
+
+fn write_principal(out: &mut Vec<u8>, principal: &BoundPrincipal<'_>) {
+    let BoundPrincipal { subject, contextual, token, is_asserted, delegation } = principal;
+    write_text(out, subject.as_str());
+    write_contextual(out, contextual);
+    write_option(out, *token, write_token);
+    out.push(u8::from(*is_asserted));
+    write_option(out, *delegation, write_delegation);
+}
+
+fn write_token(out: &mut Vec<u8>, token: &TokenFacts) {
+    let TokenFacts { issuer, subject, client_id, token_id, scopes, actors, expires_at } = token;
+    for text in [&**issuer, subject, client_id, token_id] {
+        write_text(out, text);
+    }
+    // Each scope at its place.
+    out.extend(Scope::ALL.map(|scope| u8::from(scopes.contains(scope))));
+    write_count(out, actors.len());
+    for Actor { object } in actors {
+        write_text(out, object.as_str());
+    }
+    out.extend(expires_at.to_le_bytes());
+}
+
+fn write_delegation(out: &mut Vec<u8>, delegation: &Delegation) {
+    let Delegation { actor, relation, on } = delegation;
+    write_text(out, actor.as_str());
+    write_text(out, relation.as_str());
+    out.push(match on {
+        DelegationOn::User => ON_USER,
+        DelegationOn::Guard => ON_GUARD,
+    });
+}
+
+fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
+    let RetrievalRequest {
+        principal: _,
+        collection,
+        query,
+        top_k,
+        filter,
+        min_score,
+        per_document_max,
+        consistency,
+        page: _,
+    } = request;
+    write_text(out, collection);
+    write_query(out, query);
+    write_count(out, *top_k);
+    write_option(out, filter.as_ref(), write_filter);
+    write_option(out, min_score.as_ref(), |out, score| out.extend(score.to_bits().to_le_bytes()));
+    write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
+    // A later page may ask for what is fresher than the page before was, so the moment is no part of it.
+    out.push(match consistency {
+        Consistency::MinimizeLatency => MINIMIZE_LATENCY,
+        Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,
+        Consistency::HigherConsistency => HIGHER_CONSISTENCY,
+    });
+}
+
+fn write_query(out: &mut Vec<u8>, query: &Query) {
+    match query {
+        Query::Text(text) => {
+            out.push(QUERY_TEXT);
+            write_text(out, text);
+        }
+        Query::Vector(vector) => {
+            out.push(QUERY_VECTOR);
+            write_vector(out, vector);
+        }
+        Query::Hybrid { text, vector } => {
+            out.push(QUERY_HYBRID);
+            write_text(out, text);
+            write_vector(out, vector);
+        }
+    }
+}
+
+fn write_vector(out: &mut Vec<u8>, vector: &[f32]) {
+    write_count(out, vector.len());
+    for value in vector {
+        out.extend(value.to_bits().to_le_bytes());
+    }
+}
+
+/// Calls itself: a request's filter is at most 8 deep (`FILTER_DEPTH_MAX`).
+fn write_filter(out: &mut Vec<u8>, filter: &Filter) {
+    match filter {
+        Filter::All(filters) => write_filters(out, FILTER_ALL, filters),
+        Filter::Any(filters) => write_filters(out, FILTER_ANY, filters),
+        Filter::Not(filter) => {
+            out.push(FILTER_NOT);
+            write_filter(out, filter);
+        }
+        Filter::OneOf { key, values } => {
+            out.push(FILTER_ONE_OF);
+            write_text(out, key);
+            write_count(out, values.len());
+            for value in values {
+                write_value(out, value);
+            }
+        }
+        Filter::Between { key, low, high } => {
+            out.push(FILTER_BETWEEN);
+            write_text(out, key);
+            out.extend(low.to_bits().to_le_bytes());
+            out.extend(high.to_bits().to_le_bytes());
+        }
+    }
+}
+
+fn write_filters(out: &mut Vec<u8>, tag: u8, filters: &[Filter]) {
+    out.push(tag);
+    write_count(out, filters.len());
+    for filter in filters {
+        write_filter(out, filter);
+    }
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
+    match value {
+        Value::Bool(bool) => out.extend([VALUE_BOOL, u8::from(*bool)]),
+        Value::Int(int) => {
+            out.push(VALUE_INT);
+            out.extend(int.to_le_bytes());
+        }
+        Value::Float(float) => {
+            out.push(VALUE_FLOAT);
+            out.extend(float.to_bits().to_le_bytes());
+        }
+        Value::Text(text) => {
+            out.push(VALUE_TEXT);
+            write_text(out, text);
+        }
+    }
+}
+
+fn write_option<T>(out: &mut Vec<u8>, value: Option<T>, write: impl FnOnce(&mut Vec<u8>, T)) {
+    match value {
+        None => out.push(NONE),
+        Some(value) => {
+            out.push(SOME);
+            write(out, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

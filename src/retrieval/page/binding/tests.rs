@@ -1,0 +1,246 @@
+//! What is written is read back: what cannot be lost cannot be confused.
+
+use std::num::NonZeroUsize;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::*;
+use crate::authz::decision_key::decode::Reader;
+use crate::identity::{Scopes, sample};
+use crate::relationship::{RelationshipTuple, User};
+
+/// The parts of a principal, as they were read back.
+#[derive(Debug, PartialEq)]
+struct Read {
+    subject: String,
+    contextual: Contextual,
+    token: Option<TokenFacts>,
+    is_asserted: bool,
+    delegation: Option<Delegation>,
+}
+
+fn object(text: &str) -> Object {
+    Object::parse(text).unwrap()
+}
+
+fn read_option<T>(reader: &mut Reader<'_>, read: impl FnOnce(&mut Reader<'_>) -> T) -> Option<T> {
+    match reader.byte() {
+        NONE => None,
+        SOME => Some(read(reader)),
+        other => panic!("no option begins with {other}"),
+    }
+}
+
+fn read_principal(bytes: &[u8]) -> Read {
+    let mut reader = Reader(bytes);
+    let subject = reader.text();
+    let contextual = reader.contextual();
+    let token = read_option(&mut reader, read_token);
+    let is_asserted = reader.byte() == 1;
+    let delegation = read_option(&mut reader, |reader| Delegation {
+        actor: object(&reader.text()),
+        relation: Relation::parse(&reader.text()).unwrap(),
+        on: match reader.byte() {
+            ON_USER => DelegationOn::User,
+            ON_GUARD => DelegationOn::Guard,
+            other => panic!("nothing is {other}"),
+        },
+    });
+    assert!(reader.0.is_empty(), "{} bytes are left over", reader.0.len());
+    Read { subject, contextual, token, is_asserted, delegation }
+}
+
+fn read_token(reader: &mut Reader<'_>) -> TokenFacts {
+    let [issuer, subject, client_id, token_id] = [(); 4].map(|()| reader.text());
+    let held = Scope::ALL.map(|scope| (reader.byte() == 1).then(|| scope.as_str()).unwrap_or_default());
+    let scopes = Scopes::parse(&held.join(" "));
+    let actors = (0..reader.count()).map(|_| Actor { object: object(&reader.text()) }).collect();
+    let expires_at = reader.u64();
+    TokenFacts { issuer: issuer.into(), subject, client_id, token_id, scopes, actors, expires_at }
+}
+
+fn read_query(reader: &mut Reader<'_>) -> Query {
+    let vector =
+        |reader: &mut Reader<'_>| (0..reader.count()).map(|_| f32::from_bits(reader.u32())).collect::<Vec<f32>>();
+    match reader.byte() {
+        QUERY_TEXT => Query::Text(reader.text()),
+        QUERY_VECTOR => Query::Vector(vector(reader)),
+        QUERY_HYBRID => Query::Hybrid { text: reader.text(), vector: vector(reader) },
+        other => panic!("no query begins with {other}"),
+    }
+}
+
+fn read_filter(reader: &mut Reader<'_>) -> Filter {
+    let filters = |reader: &mut Reader<'_>| (0..reader.count()).map(|_| read_filter(reader)).collect();
+    match reader.byte() {
+        FILTER_ALL => Filter::All(filters(reader)),
+        FILTER_ANY => Filter::Any(filters(reader)),
+        FILTER_NOT => Filter::Not(Box::new(read_filter(reader))),
+        FILTER_ONE_OF => {
+            let key = reader.text();
+            Filter::OneOf { key, values: (0..reader.count()).map(|_| read_value(reader)).collect() }
+        }
+        FILTER_BETWEEN => {
+            let key = reader.text();
+            Filter::Between { key, low: f64::from_bits(reader.u64()), high: f64::from_bits(reader.u64()) }
+        }
+        other => panic!("no filter begins with {other}"),
+    }
+}
+
+fn read_value(reader: &mut Reader<'_>) -> Value {
+    match reader.byte() {
+        VALUE_BOOL => Value::Bool(reader.byte() == 1),
+        VALUE_INT => Value::Int(i64::from_le_bytes(reader.u64().to_le_bytes())),
+        VALUE_FLOAT => Value::Float(f64::from_bits(reader.u64())),
+        VALUE_TEXT => Value::Text(reader.text()),
+        other => panic!("no value begins with {other}"),
+    }
+}
+
+fn request(principal: Principal) -> RetrievalRequest {
+    RetrievalRequest {
+        principal,
+        collection: "handbook".to_owned(),
+        query: Query::Text("leave".to_owned()),
+        top_k: 10,
+        filter: None,
+        min_score: None,
+        per_document_max: None,
+        consistency: Consistency::MinimizeLatency,
+        page: None,
+    }
+}
+
+/// Requests of which each two differ in one part or more, by names.
+fn requests() -> Vec<(&'static str, RetrievalRequest)> {
+    let plain = || request(Principal::stated("user:anne").unwrap());
+    let filtered = |filter: Filter| RetrievalRequest { filter: Some(filter), ..plain() };
+    let one_of = |key: &str, values: Vec<Value>| Filter::OneOf { key: key.to_owned(), values };
+    let text = |text: &str| Value::Text(text.to_owned());
+    let between = |low: f64, high: f64| Filter::Between { key: "n".to_owned(), low, high };
+    let asked = |query: Query| RetrievalRequest { query, ..plain() };
+    let hybrid = |text: &str, vector: Vec<f32>| Query::Hybrid { text: text.to_owned(), vector };
+    vec![
+        ("plain", plain()),
+        ("another collection", RetrievalRequest { collection: "handbook2".to_owned(), ..plain() }),
+        ("another text", asked(Query::Text("leave ".to_owned()))),
+        ("a vector", asked(Query::Vector(vec![1.0, 0.0]))),
+        ("a vector with -0", asked(Query::Vector(vec![1.0, -0.0]))),
+        ("a longer vector", asked(Query::Vector(vec![1.0, 0.0, 0.0]))),
+        ("both", asked(hybrid("leave", vec![1.0]))),
+        ("both, no text", asked(hybrid("", vec![1.0]))),
+        ("more chunks", RetrievalRequest { top_k: 11, ..plain() }),
+        ("a lowest score", RetrievalRequest { min_score: Some(0.0), ..plain() }),
+        ("a lowest score of 1", RetrievalRequest { min_score: Some(1.0), ..plain() }),
+        ("one of each document", RetrievalRequest { per_document_max: NonZeroUsize::new(1), ..plain() }),
+        ("fresh", RetrievalRequest { consistency: Consistency::AtLeastAsFresh(Instant::now()), ..plain() }),
+        ("as fresh as can be", RetrievalRequest { consistency: Consistency::HigherConsistency, ..plain() }),
+        ("all of nothing", filtered(Filter::All(Vec::new()))),
+        ("any of nothing", filtered(Filter::Any(Vec::new()))),
+        ("a text", filtered(one_of("a", vec![text("1")]))),
+        ("two texts", filtered(one_of("a", vec![text("1"), text("2")]))),
+        ("one text of both", filtered(one_of("a", vec![text("12")]))),
+        ("a moved delimiter", filtered(one_of("a1", vec![text("")]))),
+        ("a number", filtered(one_of("a", vec![Value::Int(1)]))),
+        ("a float", filtered(one_of("a", vec![Value::Float(1.0)]))),
+        ("a bool", filtered(one_of("a", vec![Value::Bool(true)]))),
+        ("not a text", filtered(Filter::Not(Box::new(one_of("a", vec![text("1")]))))),
+        ("all of one", filtered(Filter::All(vec![one_of("a", vec![text("1")])]))),
+        ("all of all", filtered(Filter::All(vec![Filter::All(Vec::new()), Filter::Any(Vec::new())]))),
+        ("between", filtered(between(0.0, 1.0))),
+        ("between others", filtered(between(1.0, 0.0))),
+    ]
+}
+
+#[test]
+fn a_search_is_read_back() {
+    for (row, request) in requests() {
+        let mut bytes = Vec::new();
+        write_search(&mut bytes, &request);
+        let mut reader = Reader(&bytes);
+        assert_eq!(reader.text(), request.collection, "{row}");
+        assert_eq!(read_query(&mut reader), request.query, "{row}");
+        assert_eq!(reader.count(), request.top_k, "{row}");
+        assert_eq!(read_option(&mut reader, read_filter), request.filter, "{row}");
+        assert_eq!(read_option(&mut reader, |reader| f64::from_bits(reader.u64())), request.min_score, "{row}");
+        let per_document_max = request.per_document_max.map(NonZeroUsize::get);
+        assert_eq!(read_option(&mut reader, |reader| reader.count()), per_document_max, "{row}");
+        assert!(reader.byte() <= HIGHER_CONSISTENCY && reader.0.is_empty(), "{row}");
+    }
+}
+
+#[test]
+fn searches_that_differ_are_bound_apart() {
+    let relation = Relation::parse("can_read").unwrap();
+    let mut bound: Vec<(&str, [u8; 32])> = Vec::new();
+    let mut bind = |row, request: &RetrievalRequest, relation: &Relation, model: &str| {
+        bound.push((row, Binding::new(request, relation, model).unwrap().0));
+    };
+    for (row, request) in requests() {
+        bind(row, &request, &relation, "model");
+    }
+    let plain = request(Principal::stated("user:anne").unwrap());
+    bind("another relation", &plain, &Relation::parse("can_edit").unwrap(), "model");
+    bind("another model", &plain, &relation, "model2");
+    bind("another user", &request(Principal::stated("user:bob").unwrap()), &relation, "model");
+    for (place, (row, one)) in bound.iter().enumerate() {
+        for (other_place, (other_row, other)) in bound.iter().enumerate() {
+            assert_eq!(one == other, place == other_place, "{row} and {other_row}");
+        }
+    }
+    let narrowed = Principal::stated("user:anne").unwrap();
+    let narrowed =
+        narrowed.on_condition(&crate::identity::details::OneOf { key: "class".to_owned(), values: [].into() });
+    assert!(Binding::new(&request(narrowed), &relation, "model").is_none());
+}
+
+#[test]
+fn a_principal_is_read_back() {
+    let subject = object("user:anne");
+    let anne = User::Object(subject.clone());
+    let tuple = |relation: &str, object: &str| RelationshipTuple {
+        user: anne.clone(),
+        relation: Relation::parse(relation).unwrap(),
+        object: Object::parse(object).unwrap(),
+        condition: None,
+    };
+    let context = json!({"tenant": "acme", "list": [1, 2.5, null, {"a": "b"}]}).as_object().unwrap().clone();
+    let nothing = Contextual::default();
+    let something = Contextual { tuples: vec![tuple("member", "group:a"), tuple("member", "group:b")], context };
+    let facts = sample::token("anne", "ragward:retrieve ragward:explain", sample::NOW + 60).facts().clone();
+    let acted = TokenFacts {
+        actors: vec![Actor { object: object("agent:a") }, Actor { object: object("agent:b") }],
+        ..facts.clone()
+    };
+    let shifted = TokenFacts { issuer: "issuera".into(), subject: "nne".to_owned(), ..facts.clone() };
+    let delegation =
+        |on| Delegation { actor: object("agent:a"), relation: Relation::parse("can_act_for").unwrap(), on };
+    let (on_user, on_guard) = (delegation(DelegationOn::User), delegation(DelegationOn::Guard));
+    let rows: [(&str, &Contextual, Option<&TokenFacts>, bool, Option<&Delegation>); 8] = [
+        ("a name", &nothing, None, false, None),
+        ("with tuples and context", &something, None, false, None),
+        ("with a token", &nothing, Some(&facts), false, None),
+        ("with a token of a shifted delimiter", &nothing, Some(&shifted), false, None),
+        ("asserted", &nothing, Some(&facts), true, None),
+        ("acted for", &nothing, Some(&acted), false, Some(&on_user)),
+        ("acted for on guards", &nothing, Some(&acted), false, Some(&on_guard)),
+        ("everything", &something, Some(&acted), true, Some(&on_guard)),
+    ];
+    let mut written: Vec<Vec<u8>> = Vec::new();
+    for (row, contextual, token, is_asserted, delegation) in rows {
+        let mut bytes = Vec::new();
+        write_principal(&mut bytes, &BoundPrincipal { subject: &subject, contextual, token, is_asserted, delegation });
+        let expected = Read {
+            subject: "user:anne".to_owned(),
+            contextual: contextual.clone(),
+            token: token.cloned(),
+            is_asserted,
+            delegation: delegation.cloned(),
+        };
+        assert_eq!(read_principal(&bytes), expected, "{row}");
+        assert!(!written.contains(&bytes), "{row}");
+        written.push(bytes);
+    }
+}
