@@ -15,7 +15,7 @@ pub mod retried;
 pub mod stacked;
 pub mod validity;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,6 +23,8 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 use crate::error_code::ErrorCode;
+use crate::relationship::model::AuthorizationModel;
+use crate::relationship::subtracted::Subtracted;
 use crate::relationship::{Contextual, Object, Relation};
 
 /// One question: does `user` hold `relation` on `object`?
@@ -80,6 +82,40 @@ pub struct VisibleSetQuery {
     pub deadline: Instant,
 }
 
+/// What a model takes people out by.
+#[derive(Clone, Debug)]
+pub struct SubtractedBy {
+    /// The model.
+    pub model_id: String,
+    /// What it takes out by.
+    pub subtracted: Arc<Subtracted>,
+}
+
+impl SubtractedBy {
+    /// What one of two models takes out by, where either may decide.
+    fn or(&self, other: &Self) -> Self {
+        let model_id = format!("{} {}", self.model_id, other.model_id);
+        Self { model_id, subtracted: Arc::new(self.subtracted.or(&other.subtracted)) }
+    }
+}
+
+/// What the last model takes people out by. A model never changes, so its id tells whether that still holds.
+#[derive(Debug, Default)]
+pub(crate) struct SubtractedByLast(Mutex<Option<SubtractedBy>>);
+
+impl SubtractedByLast {
+    pub(crate) fn get(&self, model_id: &str) -> Option<SubtractedBy> {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        last.filter(|last| last.model_id == model_id)
+    }
+
+    pub(crate) fn put(&self, model_id: &str, model: &AuthorizationModel) -> SubtractedBy {
+        let by = SubtractedBy { model_id: model_id.to_owned(), subtracted: Arc::new(Subtracted::of(model)) };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(by.clone());
+        by
+    }
+}
+
 /// One answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -120,6 +156,14 @@ pub trait Authorizer: Send + Sync {
     /// The id of the model that decides now, as far as it is known without asking anybody: for the record.
     async fn deciding_model_id(&self) -> Option<String> {
         None
+    }
+
+    /// What the model that decides now takes people out by.
+    ///
+    /// # Errors
+    /// When it is not known. Then nothing may be taken for harmless.
+    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+        Err(AuthzError::Unavailable("this authorizer does not tell its model".to_owned()))
     }
 
     /// How far behind the authority the copy of its relationships is that a question of this consistency would be planned or

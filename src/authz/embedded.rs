@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::reaches::Reaches;
 use self::visible_sets::VisibleSets;
-use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, VisibleSetQuery};
+use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, SubtractedBy, SubtractedByLast, VisibleSetQuery};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
@@ -37,13 +37,14 @@ pub struct EmbeddedAuthorizer {
     stores: RelationshipStores,
     visible_sets: Arc<VisibleSets>,
     reaches: Arc<Reaches>,
+    subtracted: SubtractedByLast,
 }
 
 impl EmbeddedAuthorizer {
     /// An authorizer that decides from the default store's current state.
     #[must_use]
     pub fn new(stores: RelationshipStores) -> Self {
-        Self { stores, visible_sets: Arc::default(), reaches: Arc::default() }
+        Self { stores, visible_sets: Arc::default(), reaches: Arc::default(), subtracted: SubtractedByLast::default() }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
@@ -112,6 +113,12 @@ impl Authorizer for EmbeddedAuthorizer {
 
     async fn deciding_model_id(&self) -> Option<String> {
         self.model_id().await.ok()
+    }
+
+    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+        let snapshot = self.snapshot().await?;
+        let known = self.subtracted.get(snapshot.model_id());
+        Ok(known.unwrap_or_else(|| self.subtracted.put(snapshot.model_id(), snapshot.model().source())))
     }
 }
 

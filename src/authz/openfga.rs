@@ -16,9 +16,13 @@ use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope};
-use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
+use super::{
+    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, SubtractedBy, SubtractedByLast, VisibleSetQuery,
+};
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::config;
+use crate::relationship::json;
+use crate::relationship::model::AuthorizationModel;
 
 mod changelog;
 mod list;
@@ -81,6 +85,7 @@ pub struct OpenFgaAuthorizer {
     checks_per_call: usize,
     list_limits: list::Limits,
     latest: Mutex<Option<Latest>>,
+    subtracted: SubtractedByLast,
 }
 
 /// The store's latest model as of some time.
@@ -135,7 +140,13 @@ impl OpenFgaAuthorizer {
         }
         let server = Server::new(config)?;
         let list_limits = list::Limits { results_max: config.list_results_max, deadline: config.list_deadline };
-        Ok(Self { server, checks_per_call: config.checks_per_call, list_limits, latest: Mutex::new(None) })
+        Ok(Self {
+            server,
+            checks_per_call: config.checks_per_call,
+            list_limits,
+            latest: Mutex::new(None),
+            subtracted: SubtractedByLast::default(),
+        })
     }
 
     /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
@@ -287,6 +298,21 @@ impl Authorizer for OpenFgaAuthorizer {
         }
     }
 
+    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+        let reading = async {
+            let model = self.model(Consistency::MinimizeLatency).await?;
+            if let Some(known) = self.subtracted.get(&model.id) {
+                return Ok(known);
+            }
+            let definition = self.server.read_model(&model).await?;
+            Ok(self.subtracted.put(&model.id, &definition))
+        };
+        match timeout_at(self.server.deadline(), reading).await {
+            Ok(read) => read,
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+
     async fn deciding_model_id(&self) -> Option<String> {
         let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.model.id.clone());
         self.server.model_id.clone().or(latest)
@@ -344,6 +370,16 @@ impl Server {
             [store] => Err(AuthzError::BadAnswer(format!("asked for store `{name}`, got `{}`", store.name))),
             [_, _, ..] => Err(AuthzError::Refused(format!("more than one store is named `{name}`; set `store_id`"))),
         }
+    }
+
+    /// A model as it was written.
+    async fn read_model(&self, model: &Model) -> Result<AuthorizationModel, AuthzError> {
+        let request = ReadAuthorizationModelRequest { store_id: model.store_id.clone(), id: model.id.clone() };
+        let read = self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
+        let message = read.into_inner().authorization_model.ok_or(AuthzError::NoModel)?;
+        let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", model.id));
+        let text = serde_json::to_string(&message).map_err(|e| not_understood(e.to_string()))?;
+        json::read(&text).map_err(|e| not_understood(e.to_string()))
     }
 
     async fn find_model(&self) -> Result<Model, AuthzError> {

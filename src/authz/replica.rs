@@ -27,7 +27,7 @@ use self::follower::Follower;
 use self::source::RelationshipSource;
 use super::embedded::EmbeddedAuthorizer;
 use super::validity::Validity;
-use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, SubtractedBy, VisibleSetQuery};
 use crate::relationship::store::RelationshipStores;
 use crate::storage::StorageError;
 
@@ -144,6 +144,16 @@ impl Authorizer for ReplicaAuthorizer {
             return Ok(self.progress.borrow().model_id.clone());
         }
         self.authority.model_id().await
+    }
+
+    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+        let of_server = self.authority.subtracted().await;
+        if !self.is_local() {
+            return of_server;
+        }
+        // Either may decide, each by its model.
+        let of_copy = self.copy.subtracted().await?;
+        Ok(of_server.map_or_else(|_out_of_reach| of_copy.clone(), |of_server| of_server.or(&of_copy)))
     }
 
     async fn deciding_model_id(&self) -> Option<String> {

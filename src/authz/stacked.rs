@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::decider::{Answered, Decider, Question, Questions, Recall, Scope, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
-use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, SubtractedBy, VisibleSetQuery};
 
 /// Checks that go down together: one call of a server with default settings.
 pub const CHECKS_PER_PORTION: usize = 50;
@@ -111,5 +111,9 @@ impl Authorizer for StackedAuthorizer {
 
     async fn model_id(&self) -> Result<String, AuthzError> {
         self.openfga.model_id().await
+    }
+
+    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+        self.openfga.subtracted().await
     }
 }

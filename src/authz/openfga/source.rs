@@ -2,19 +2,18 @@
 
 use async_trait::async_trait;
 use openfga_client::client::{
-    ConsistencyPreference, ReadAuthorizationModelRequest, ReadChangesRequest, ReadRequest, ReadRequestTupleKey,
-    TupleChange, TupleKey, TupleOperation,
+    ConsistencyPreference, ReadChangesRequest, ReadRequest, ReadRequestTupleKey, TupleChange, TupleKey, TupleOperation,
 };
 use tokio::time::timeout_at;
 
-use super::{OpenFgaConfig, Server, wire};
+use super::{Model, OpenFgaConfig, Server, wire};
 use crate::authz::AuthzError;
 use crate::authz::replica::source::{ModelVersion, Page, RelationshipSource, SourceChange};
 use crate::backend::BackendError;
+use crate::relationship::RelationshipTuple;
 use crate::relationship::store::Operation;
 use crate::relationship::tuple::TupleCondition;
 use crate::relationship::validate::ValidModel;
-use crate::relationship::{RelationshipTuple, json};
 
 /// The most that a server gives at once.
 const PAGE_SIZE: i32 = 100;
@@ -32,6 +31,14 @@ impl OpenFgaSource {
     /// When the configuration cannot be used.
     pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
         Ok(Self { server: Server::new(config)? })
+    }
+
+    /// The store's id; `None` when the server has no such store.
+    ///
+    /// # Errors
+    /// When the server is out of reach.
+    pub async fn store_id(&self) -> Result<Option<String>, AuthzError> {
+        self.within(self.server.find_store()).await
     }
 
     /// One call, no longer than the configured timeout.
@@ -59,14 +66,9 @@ impl RelationshipSource for OpenFgaSource {
         if known == Some(&version) {
             return Ok((version, None));
         }
-        let request =
-            ReadAuthorizationModelRequest { store_id: version.store_id.clone(), id: version.model_id.clone() };
-        let mut client = self.server.client();
-        let call = async { client.read_authorization_model(request).await.map_err(|e| wire::failed(&e)) };
-        let message = self.within(call).await?.into_inner().authorization_model.ok_or(AuthzError::NoModel)?;
+        let named = Model { store_id: version.store_id.clone(), id: version.model_id.clone() };
+        let model = self.within(self.server.read_model(&named)).await?;
         let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", version.model_id));
-        let text = serde_json::to_string(&message).map_err(|e| not_understood(e.to_string()))?;
-        let model = json::read(&text).map_err(|e| not_understood(e.to_string()))?;
         let first = |errors: Vec<crate::relationship::validate::ModelError>| {
             not_understood(errors.first().map(ToString::to_string).unwrap_or_default())
         };

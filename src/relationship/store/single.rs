@@ -271,6 +271,29 @@ impl RelationshipStore {
         tuples::read(&self.shared.path, &self.shared.database, self.id, filter, after, limit)
     }
 
+    /// Shows all stored tuples, also those that do not fit the model, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn each_tuple(&self, mut show: impl FnMut(RelationshipTuple)) -> Result<(), StorageError> {
+        let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
+        let transaction = self.shared.database.begin_read().map_err(|e| failed(e.into()))?;
+        let table = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
+        let mut ended = Ok(());
+        tuples::for_all(&self.shared.path, &table, self.id, |stored| {
+            for tuple in stored {
+                match tuple {
+                    Ok(tuple) => show(tuple),
+                    Err(error) => {
+                        ended = Err(error);
+                        break;
+                    }
+                }
+            }
+        })?;
+        ended
+    }
+
     /// The changes of a filter, oldest first, at most `limit`.
     ///
     /// # Errors
