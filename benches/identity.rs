@@ -24,6 +24,8 @@ use criterion::Criterion;
 use ragward::identity::claims::{DelegationRule, IssuerRules, Rules};
 use ragward::identity::details::DetailsRules;
 use ragward::identity::issuer::{HttpClient, Issuer};
+use ragward::identity::names::NameRules;
+use ragward::identity::people::PeopleRule;
 use ragward::identity::{Algorithm, DelegationOn, TokenVerifier};
 use ragward::relationship::{Relation, TypeName};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
@@ -132,8 +134,8 @@ fn verifier(issuer: &TestIssuer) -> Result<TokenVerifier> {
     };
     let issuer_rules = IssuerRules {
         issuer: issuer.url.as_str().into(),
-        namespace: None,
-        encode_subjects: false,
+        names: NameRules { short_name: None, encode: false },
+        people: PeopleRule::new("", &[], &["assistant".to_owned()], &[])?,
         algorithms: vec![Algorithm::Rs256, Algorithm::Es256],
     };
     let issuer = Issuer::new(issuer_rules, None, HttpClient::new()?)?;

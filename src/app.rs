@@ -2,6 +2,7 @@
 
 mod audit;
 mod identity;
+mod names;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 pub use self::audit::audit_config;
+pub use self::names::{NamesReport, OldTuple, rewrite_names};
 use crate::audit::AuditError;
-use crate::authz::Authorizer;
 use crate::authz::batched::{BatchedConfig, BatchedDecider};
 use crate::authz::breaker::BreakerDecider;
 use crate::authz::cached::CachedDecider;
@@ -25,6 +26,7 @@ use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
 use crate::authz::retried::RetriedDecider;
 use crate::authz::stacked::StackedAuthorizer;
 use crate::authz::validity::Validity;
+use crate::authz::{Authorizer, AuthzError};
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
 use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
@@ -41,6 +43,8 @@ use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
+/// How long a start waits for a server's stored names before it serves without taking tokens.
+const NAMES_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Where the replica is, within the data directory.
 const REPLICA_DIRECTORY: &str = "replica";
 
@@ -62,6 +66,12 @@ pub enum AppError {
     /// Who is let in is not said, or said wrongly.
     #[error("{0}")]
     Identity(String),
+    /// Stored names are not those that tokens give.
+    #[error("{0}")]
+    OldNames(String),
+    /// Stored names cannot be read.
+    #[error("stored names cannot be checked: {0}")]
+    Names(AuthzError),
     /// The configured relation is not one.
     #[error("`retrieval.relation`: {0}")]
     Relation(#[from] ParseError),
@@ -99,6 +109,8 @@ impl AppError {
             Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::Backend(_) | Self::PageKey(_) => {
                 ErrorCode::InvalidArgument
             }
+            Self::OldNames(_) => ErrorCode::FailedPrecondition,
+            Self::Names(e) => e.code(),
             Self::Relationships(e) => e.code(),
             Self::Chunks(e) => e.code(),
             Self::Audit(e) => e.code(),
@@ -165,11 +177,38 @@ impl App {
     /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or the connection layer
     /// fails.
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let services = Services {
-            authentication: identity::authentication(&self.config)?,
-            audit: audit::open(&self.config).await?,
-            ..self.services.clone()
+        let authentication = identity::authentication(&self.config)?;
+        let tokens = match &authentication {
+            Authentication::Tokens(tokens) => Some(Arc::clone(tokens)),
+            Authentication::Believed => None,
         };
+        // Until stored names are checked no token is taken. A server that is out of reach does not hold the start up for long.
+        let mut checking = Box::pin(async {
+            match &tokens {
+                Some(tokens) => names::check(&self.config, self.relationships.as_ref(), tokens).await,
+                None => Ok(()),
+            }
+        });
+        let is_checked = match &self.relationships {
+            Some(_) => {
+                checking.as_mut().await?;
+                true
+            }
+            None => match tokio::time::timeout(NAMES_WAIT_MAX, checking.as_mut()).await {
+                Ok(checked) => {
+                    checked?;
+                    true
+                }
+                Err(_elapsed) => false,
+            },
+        };
+        let old_names = async {
+            if !is_checked && let Err(error) = checking.await {
+                return error;
+            }
+            std::future::pending().await
+        };
+        let services = Services { authentication, audit: audit::open(&self.config).await?, ..self.services.clone() };
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "serving");
         }
@@ -192,6 +231,7 @@ impl App {
         };
         tokio::select! {
             ended = serving => Ok(ended?),
+            error = old_names => Err(error),
             () = too_long => {
                 tracing::warn!("requests still ran when the shutdown timeout passed; they were cut off");
                 Ok(())

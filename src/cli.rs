@@ -14,6 +14,7 @@ mod filter;
 mod healthcheck;
 mod ingest;
 mod model;
+mod names;
 mod output;
 mod recheck;
 mod retrieve;
@@ -68,6 +69,9 @@ enum Command {
     /// Load, show or validate an authorization model.
     #[command(subcommand)]
     Model(model::ModelCommand),
+    /// Find and rewrite stored names in the percent-encoding of an older version.
+    #[command(subcommand)]
+    Names(names::NamesCommand),
     /// Run the tests of OpenFGA store files (`.fga.yaml`).
     Test(test::TestArgs),
     /// Ask for chunks as a user.
@@ -213,6 +217,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Ingest(args) => ingest::run(args, config, output).await,
         Command::Attach(args) => attach::run(args, config, output).await,
         Command::Model(command) => model::run(command, config, output).await,
+        Command::Names(command) => names::run(command, config.as_deref(), output).await,
         Command::Test(args) => test::run(&args, output),
         Command::Retrieve(args) => retrieve::run(args, config, output).await,
         Command::Recheck(args) => recheck::run(args, config, output).await,

@@ -16,8 +16,8 @@ use serde_json::Value;
 
 pub use audit::{AuditConfig, AuditFsync, TelemetryConfig};
 pub use identity::{
-    ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig,
-    IssuerConfig, StepUpConfig,
+    AbsentClaim, ClaimContextConfig, ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig,
+    IdentityConfig, IssuerConfig, OldNamesPolicy, PeopleConfig, StepUpConfig,
 };
 pub use qdrant::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 pub use token::access_token;

@@ -7,10 +7,13 @@
 pub mod claims;
 pub mod details;
 pub mod issuer;
+pub mod mapping;
+pub mod names;
+pub mod old_names;
+pub mod people;
 pub mod principal;
 pub mod scope;
 pub mod step_up;
-pub mod subject;
 
 mod caller;
 mod json;
@@ -25,6 +28,7 @@ pub use caller::{Caller, CallerError, VerifiedToken};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{Actor, ChunkLedger, Delegation, DelegationOn, Principal, TokenFacts};
+pub use remembered::Use;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use verifier::{AuthenticationError, TokenVerifier};
@@ -65,6 +69,10 @@ pub enum Refusal {
     Details,
     /// A mapped claim that cannot be mapped.
     Mapping,
+    /// A claim that counts here stands elsewhere (distributed claims, too many groups).
+    Elsewhere,
+    /// A mapped claim is not there, and without it somebody might be let in who is to be kept out.
+    Absent,
     /// Used before, and good for one request only.
     Used,
 }
@@ -90,6 +98,8 @@ impl Refusal {
             Self::Actor => "actor",
             Self::Details => "details",
             Self::Mapping => "mapping",
+            Self::Elsewhere => "elsewhere",
+            Self::Absent => "absent_claim",
             Self::Used => "used",
         }
     }

@@ -14,6 +14,7 @@ mod program;
 pub mod snapshot;
 pub mod store;
 pub mod store_file;
+pub mod subtracted;
 pub mod tuple;
 pub mod validate;
 pub mod visible_set;

@@ -138,7 +138,7 @@ where
         .layer(MapResponseLayer::new(consistency_token::adding(services.consistency_tokens)))
         // Around the gate, so that it sees who is refused there, too.
         .layer(AuditLayer(services.audit))
-        .layer(AuthenticationLayer(services.authentication))
+        .layer(AuthenticationLayer { authentication: services.authentication, authorizer: services.authorizer })
         .add_routes(public)
         .add_service(health_service)
         .add_service(reflection.v1.build_v1()?)

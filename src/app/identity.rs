@@ -4,10 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::AppError;
-use crate::config::{Config, DelegationObject, IdentityConfig, IssuerConfig};
-use crate::identity::claims::{ClaimContext, ClaimTuple, DelegationRule, IssuerRules, Rules};
+use crate::config::{AbsentClaim, Config, DelegationObject, IdentityConfig, IssuerConfig};
+use crate::identity::claims::{DelegationRule, IssuerRules, Rules};
 use crate::identity::details::{Classification, DetailsRules};
 use crate::identity::issuer::{HttpClient, Issuer};
+use crate::identity::mapping::{Absent, ClaimContext, ClaimTuple};
+use crate::identity::names::{NameRules, ShortName};
+use crate::identity::old_names::OldNames;
+use crate::identity::people::PeopleRule;
 use crate::identity::{Algorithm, DelegationOn, StepUp, StepUpRules, TokenVerifier};
 use crate::relationship::{ParseError, Relation, TypeName};
 use crate::server::{Authentication, TokenAuthentication};
@@ -58,8 +62,15 @@ fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
     TokenAuthentication::new(verifier, write_relation, step_up).map_err(wrong)
 }
 
+/// What tells names of older versions from those of today.
+pub(super) fn old_names(config: &Config) -> Result<OldNames, AppError> {
+    let identity = &config.identity;
+    Ok(OldNames::new(&rules(identity)?, &issuer_rules(&identity.issuers)?))
+}
+
 fn step_up_rules(identity: &IdentityConfig, order: Option<Classification>) -> Result<StepUpRules, AppError> {
-    let mut rules = StepUpRules { classification: order, ..StepUpRules::default() };
+    let leeway_seconds = identity.leeway_seconds;
+    let mut rules = StepUpRules { classification: order, leeway_seconds, ..StepUpRules::default() };
     for required in &identity.step_up {
         let max_age = Some(required.max_age_seconds).filter(|seconds| *seconds > 0);
         let asked = StepUp { acr_values: required.acr_values.clone(), max_age };
@@ -120,6 +131,7 @@ fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
             claim: mapping.claim.clone(),
             relation: Relation::parse(&mapping.relation).map_err(of("identity.claim_tuples.relation"))?,
             object_type: type_name("identity.claim_tuples.object_type", &mapping.object_type)?,
+            absent: mapping.absent.map(absent),
         });
     }
     let context = identity.claim_context.iter();
@@ -133,7 +145,11 @@ fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
         actors_max: identity.actors_max,
         claim_tuples,
         claim_context: context
-            .map(|m| ClaimContext { claim: m.claim.clone(), parameter: m.parameter.clone() })
+            .map(|m| ClaimContext {
+                claim: m.claim.clone(),
+                parameter: m.parameter.clone(),
+                absent: m.absent.map(absent),
+            })
             .collect(),
         details: details_rules(identity)?,
     })
@@ -155,15 +171,16 @@ fn details_rules(identity: &IdentityConfig) -> Result<DetailsRules, AppError> {
 fn issuer_rules(issuers: &[IssuerConfig]) -> Result<Vec<IssuerRules>, AppError> {
     let (mut names, mut urls) = (HashSet::new(), HashSet::new());
     let mut rules = Vec::new();
-    for IssuerConfig { issuer, name, encode_subjects, algorithms, .. } in issuers {
+    for IssuerConfig { issuer, name, encode_subjects, people, algorithms, .. } in issuers {
         if !urls.insert(issuer) {
             return Err(wrong(format!("`identity.issuers` names `{issuer}` twice")));
         }
-        let is_short = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        if issuers.len() > 1 && (name.is_empty() || !names.insert(name)) || !is_short(name) {
+        let short_name = ShortName::parse(name);
+        let needs_one = issuers.len() > 1 || !name.is_empty();
+        if needs_one && (short_name.is_none() || !names.insert(name)) {
             return Err(wrong(format!(
-                "issuer `{issuer}` needs a `name` of its own, of letters, digits and `-_.`: it keeps the users of several \
-                 issuers apart"
+                "issuer `{issuer}` needs a `name` of its own, of at most 64 letters, digits and `-_.`: it keeps the users of \
+                 several issuers apart"
             )));
         }
         let mut allowed = Vec::new();
@@ -175,14 +192,22 @@ fn issuer_rules(issuers: &[IssuerConfig]) -> Result<Vec<IssuerRules>, AppError> 
         if allowed.is_empty() {
             return Err(wrong(format!("issuer `{issuer}` has no `algorithms`")));
         }
+        let people = PeopleRule::new(&people.claim, &people.values, &people.clients, &people.machines);
         rules.push(IssuerRules {
             issuer: issuer.as_str().into(),
-            namespace: unless_empty(name),
-            encode_subjects: *encode_subjects,
+            people: people.map_err(|e| wrong(format!("issuer `{issuer}`: `people` {e}")))?,
+            names: NameRules { short_name, encode: *encode_subjects },
             algorithms: allowed,
         });
     }
     Ok(rules)
+}
+
+fn absent(absent: AbsentClaim) -> Absent {
+    match absent {
+        AbsentClaim::Refuse => Absent::Refuse,
+        AbsentClaim::None => Absent::None,
+    }
 }
 
 fn unless_empty(text: &str) -> Option<String> {

@@ -13,7 +13,7 @@ pub struct IdentityConfig {
     pub leeway_seconds: u64,
     /// The `OpenFGA` type of people.
     pub user_type: String,
-    /// The type of clients that ask for themselves (`sub` is `client_id`); when empty they are nobody.
+    /// The type of machines: of all tokens that are not a person's (`identity.issuers.people`). When empty they are nobody.
     pub machine_type: String,
     /// The type of those who act for others (`act`).
     pub actor_type: String,
@@ -23,6 +23,8 @@ pub struct IdentityConfig {
     pub write_relation: String,
     /// Whose tokens are taken.
     pub issuers: Vec<IssuerConfig>,
+    /// What to do at the start about stored names in the percent-encoding of an older version, which no token gives any more.
+    pub old_names: OldNamesPolicy,
     /// What somebody who acts for another must hold.
     pub delegation: DelegationConfig,
     /// Claims that become relationships of the subject, for one request.
@@ -41,20 +43,59 @@ pub struct IdentityConfig {
 pub struct IssuerConfig {
     /// Exactly as in its tokens (`iss`).
     pub issuer: String,
-    /// A short name that keeps its users apart from those of other issuers; needed when there are several. Changing it
-    /// changes every user.
+    /// A short name that keeps its names apart from those of other issuers; needed when there are several. It stands before
+    /// each of them (`user:corp/anne`), so changing it changes every user.
     #[serde(default)]
     pub name: String,
-    /// Whether its users' names (`sub`) may hold `*`, `#`, `:` or white space, as those of some providers do; such names are
-    /// encoded. Otherwise a token with one is refused.
+    /// Percent-encode `*`, `:`, `#`, `%`, white space and control characters in names (subjects, actors, clients, mapped
+    /// claims). Otherwise a token with such a name is refused, but for `%`, which then stays as it is.
     #[serde(default)]
     pub encode_subjects: bool,
+    /// Which of its tokens are people's. All others are machines', and no machine is `user:*`.
+    #[serde(default)]
+    pub people: PeopleConfig,
     /// How its tokens may be signed: `RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA`.
     #[serde(default = "default_algorithms")]
     pub algorithms: Vec<String>,
     /// Where its key set is; found by discovery when empty.
     #[serde(default)]
     pub jwks_url: String,
+}
+
+/// What to do about stored names in the percent-encoding of an older version.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OldNamesPolicy {
+    /// Look for them, and take no token while there are any: a ban under such a name bans nobody.
+    #[default]
+    Refuse,
+    /// Do not look: the names are meant as they are.
+    Accept,
+}
+
+/// What marks a person's token. It needs all that is set here; a token that says that a client asks for itself is a machine's
+/// even so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeopleConfig {
+    /// A claim that people's tokens alone have. When empty, `clients` alone tells.
+    pub claim: String,
+    /// The claim is one of these texts, or a list with one of them; anything but null, false, 0 and nothing when there are none.
+    pub values: Vec<String>,
+    /// Clients that people alone use: the token's `client_id` is one of them. Any client when there are none.
+    pub clients: Vec<String>,
+    /// Subjects that are machines whatever else is in their tokens. `*` at the beginning or the end stands for anything.
+    pub machines: Vec<String>,
+}
+
+/// What a token without a mapped claim means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AbsentClaim {
+    /// What the subject holds is not known: the token is refused.
+    Refuse,
+    /// The subject holds nothing.
+    None,
 }
 
 /// What somebody who acts for another must hold.
@@ -88,6 +129,10 @@ pub struct ClaimTupleConfig {
     pub relation: String,
     /// The type of the object.
     pub object_type: String,
+    /// What a token without the claim means. When unset: `refuse` where the model takes people out (`but not`) by this relation,
+    /// `none` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<AbsentClaim>,
 }
 
 /// The value of a claim is the value of a condition's parameter.
@@ -98,6 +143,10 @@ pub struct ClaimContextConfig {
     pub claim: String,
     /// The parameter.
     pub parameter: String,
+    /// What a token without the claim means. When unset: `refuse` where the model takes people out (`but not`) by a condition with
+    /// this parameter, `none` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<AbsentClaim>,
 }
 
 /// How `authorization_details` (RFC 9396) are read.
@@ -144,12 +193,19 @@ impl Default for IdentityConfig {
             actors_max: 4,
             write_relation: "can_edit".to_owned(),
             issuers: Vec::new(),
+            old_names: OldNamesPolicy::default(),
             delegation: DelegationConfig::default(),
             claim_tuples: Vec::new(),
             claim_context: Vec::new(),
             details: DetailsConfig::default(),
             step_up: Vec::new(),
         }
+    }
+}
+
+impl Default for PeopleConfig {
+    fn default() -> Self {
+        Self { claim: "auth_time".to_owned(), values: Vec::new(), clients: Vec::new(), machines: Vec::new() }
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use super::details::AuthorizationDetails;
+use super::mapping::Untold;
+use super::names::{self, NameRules};
 use super::principal::{Delegation, Principal, TokenFacts};
-use super::{Scope, Scopes, StepUp, subject};
+use super::{Scope, Scopes, StepUp};
 use crate::relationship::{Contextual, Object, ParseError, TypeName};
 
 /// What is believed of the bearer of a token.
@@ -14,9 +16,11 @@ pub struct VerifiedToken {
     /// The subject as an `OpenFGA` user; nobody for a client whose kind has no type.
     pub(super) user: Option<Object>,
     pub(super) user_type: TypeName,
-    /// The short name of its issuer, where it has one.
-    pub(super) namespace: Option<Arc<str>>,
+    /// How its issuer's names become users.
+    pub(super) names: NameRules,
     pub(super) contextual: Arc<Contextual>,
+    pub(super) untold: Vec<Untold>,
+    pub(super) untold_of_others: Vec<Untold>,
     pub(super) delegation: Option<Arc<Delegation>>,
     pub(super) details: Option<Arc<AuthorizationDetails>>,
     /// When the user was asked for a proof (`auth_time`), in seconds since 1970.
@@ -31,7 +35,12 @@ pub enum Caller {
     /// Somebody whose word is taken: the local administrator, or everybody where identity is insecure.
     Believed,
     /// The bearer of a token.
-    Verified(Arc<VerifiedToken>),
+    Verified {
+        /// The token.
+        token: Arc<VerifiedToken>,
+        /// Whether its bearer may name another user; see [`VerifiedToken::may_assert`].
+        may_assert: bool,
+    },
 }
 
 /// Why a caller is not the principal that the request names.
@@ -44,7 +53,9 @@ pub enum CallerError {
     #[error("the token does not let its bearer ask for this user")]
     OtherUser,
     /// The token speaks for a client, which is no user.
-    #[error("the token speaks for a client, not for a user")]
+    #[error(
+        "the token speaks for a client, not for a user; `identity.issuers.people` says what marks a person's token"
+    )]
     NoUser,
 }
 
@@ -79,13 +90,35 @@ impl VerifiedToken {
         self.details.as_ref().is_some_and(|details| details.is_single_use())
     }
 
-    /// Whether the login behind it is good enough. Pure: `now` is in seconds since 1970.
+    /// What it does not tell of its subject. Where that may let somebody in who is to be kept out, it is refused.
     #[must_use]
-    pub fn satisfies(&self, required: &StepUp, now: u64) -> bool {
+    pub fn untold(&self) -> &[Untold] {
+        &self.untold
+    }
+
+    /// What it cannot tell of a user whom its bearer names.
+    #[must_use]
+    pub fn untold_of_others(&self) -> &[Untold] {
+        &self.untold_of_others
+    }
+
+    /// Whether its bearer may name another user: who acts for one user, or whose token is narrowed, may not, whatever its scopes.
+    #[must_use]
+    pub fn may_assert(&self) -> bool {
+        self.facts.scopes.contains(Scope::AssertUser) && !self.is_delegated() && !self.is_narrowed()
+    }
+
+    /// Whether the login behind it is good enough. Pure: `now` is in seconds since 1970, and clocks may be `leeway` seconds
+    /// apart. A login that is later than that is no login, however late it is.
+    #[must_use]
+    pub fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
         let class = self.authentication_class.as_ref();
         let class_fits =
             required.acr_values.is_empty() || class.is_some_and(|class| required.acr_values.contains(class));
-        let recent = |max_age: u64| self.authenticated_at.is_some_and(|at| now <= at.saturating_add(max_age));
+        let recent = |max_age: u64| {
+            let fits = |at: u64| at <= now.saturating_add(leeway) && now <= at.saturating_add(max_age);
+            self.authenticated_at.is_some_and(fits)
+        };
         class_fits && required.max_age.is_none_or(recent)
     }
 
@@ -101,7 +134,7 @@ impl Caller {
     pub fn scopes(&self) -> Option<Scopes> {
         match self {
             Self::Believed => None,
-            Self::Verified(token) => Some(token.facts.scopes),
+            Self::Verified { token, .. } => Some(token.facts.scopes),
         }
     }
 
@@ -110,25 +143,20 @@ impl Caller {
     /// # Errors
     /// When the name is malformed, or another than the token's without the scope to name one.
     pub fn principal(&self, user: &str) -> Result<Principal, CallerError> {
-        let token = match self {
+        let (token, may_assert) = match self {
             Self::Believed => return Ok(Principal::stated(user)?),
-            Self::Verified(token) => token,
+            Self::Verified { token, may_assert } => (token, *may_assert),
         };
         let own = token.user.as_ref().is_some_and(|own| own.as_str() == user);
         if user.is_empty() || own {
             return token.itself();
         }
-        // Who acts for one user may not name another, whatever the token's scopes.
-        if !token.facts.scopes.contains(Scope::AssertUser) || token.is_delegated() {
+        if !may_assert || !token.may_assert() {
             return Err(CallerError::OtherUser);
         }
-        let subject = Principal::stated(user)?.subject().clone();
-        // One issuer's pipeline speaks for the people of that issuer only.
-        let of_its_issuer = match token.namespace.as_deref() {
-            Some(namespace) => subject::is_of(&subject, namespace),
-            None => true,
-        };
-        if subject.type_name() != token.user_type.as_str() || !of_its_issuer {
+        let subject = names::asserted(user)?;
+        // One issuer's pipeline speaks for the people of that issuer only, and by the names that its tokens give them.
+        if subject.type_name() != token.user_type.as_str() || !token.names.gives(&subject) {
             return Err(CallerError::OtherUser);
         }
         // The tuples of the token are its own subject's; its context (such as the tenant) binds the call as a whole.
@@ -144,7 +172,7 @@ impl Caller {
     pub fn writer(&self) -> Result<Option<Principal>, CallerError> {
         match self {
             Self::Believed => Ok(None),
-            Self::Verified(token) => token.itself().map(Some),
+            Self::Verified { token, .. } => token.itself().map(Some),
         }
     }
 }

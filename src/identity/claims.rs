@@ -4,18 +4,18 @@
 //! INVARIANT (claims grant nothing by surprise): a claim that is not named here changes nothing; one that is named and
 //! malformed refuses the token.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
 use super::details::{AuthorizationDetails, DetailsRules};
 use super::key_set::Algorithm;
+use super::mapping::{self, ClaimContext, ClaimTuple};
+use super::names::NameRules;
+use super::people::PeopleRule;
 use super::principal::{Delegation, DelegationOn};
-use super::subject::{encode, is_special};
 use super::{Actor, Refusal, Scopes, TokenFacts, VerifiedToken};
-use crate::relationship::snapshot::CONTEXTUAL_TUPLES_MAX;
-use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TypeName, User};
+use crate::relationship::{Relation, TypeName};
 
 /// Longest name in a claim (a client, a token's id, an actor), in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
@@ -31,7 +31,7 @@ pub struct Rules {
     pub leeway_seconds: u64,
     /// The type of people.
     pub user_type: TypeName,
-    /// The type of clients that ask for themselves; without it they are nobody.
+    /// The type of machines (clients that ask for themselves); without it they are nobody.
     pub machine_type: Option<TypeName>,
     /// The type of those who act for others.
     pub actor_type: TypeName,
@@ -56,44 +56,17 @@ pub struct DelegationRule {
     pub on: DelegationOn,
 }
 
-/// A text, or each text of a list, under `claim` makes the subject hold `relation` on the object of that name.
-#[derive(Clone, Debug)]
-pub struct ClaimTuple {
-    /// The claim.
-    pub claim: String,
-    /// The relation that the subject holds.
-    pub relation: Relation,
-    /// The type of the object.
-    pub object_type: TypeName,
-}
-
-/// The value of a claim is the value of a condition's parameter.
-#[derive(Clone, Debug)]
-pub struct ClaimContext {
-    /// The claim.
-    pub claim: String,
-    /// The parameter.
-    pub parameter: String,
-}
-
 /// What an operator decides about the tokens of one issuer.
 #[derive(Clone, Debug)]
 pub struct IssuerRules {
     /// The issuer, compared byte by byte (`iss`).
     pub issuer: Arc<str>,
-    /// Its short name, if it has one: it keeps the users of several issuers apart.
-    pub namespace: Option<String>,
-    /// Whether names that hold what is special in `OpenFGA` are taken, encoded.
-    pub encode_subjects: bool,
+    /// How its names become objects.
+    pub names: NameRules,
+    /// Which of its tokens are people's.
+    pub people: PeopleRule,
     /// How its tokens may be signed.
     pub algorithms: Vec<Algorithm>,
-}
-
-impl IssuerRules {
-    /// Whether a name may be one of its users.
-    fn takes(&self, name: &str) -> bool {
-        self.encode_subjects || !name.contains(is_special)
-    }
 }
 
 /// Decides what is believed.
@@ -113,14 +86,13 @@ pub(super) fn check(
         return Err(Refusal::Confirmation);
     }
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
-    if !issuer.takes(subject) {
-        return Err(Refusal::Subject);
-    }
-    let namespace = issuer.namespace.as_deref();
-    let is_machine = subject == client_id;
-    let type_name = if is_machine { rules.machine_type.as_ref() } else { Some(&rules.user_type) };
-    let encoded = |type_name: &TypeName| encode(type_name, namespace, subject).map_err(|_unfit| Refusal::Subject);
-    let user = type_name.map(encoded).transpose()?;
+    // A name that is refused is refused whether or not its bearer is a user.
+    let named = |type_name: &TypeName| issuer.names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
+    let user = match (issuer.people.is_person(claims, subject, client_id), &rules.machine_type) {
+        (true, _) => Some(named(&rules.user_type)?),
+        (false, Some(machine_type)) => Some(named(machine_type)?),
+        (false, None) => named(&rules.user_type).map(|_nobody| None)?,
+    };
 
     let actors = actors(claims.get("act"), issuer, rules)?;
     let delegation = match (actors.first(), &rules.delegation) {
@@ -134,10 +106,7 @@ pub(super) fn check(
         None => None,
         Some(claim) => AuthorizationDetails::parse(claim, &rules.details, &rules.audience)?,
     };
-    let contextual = Contextual {
-        tuples: user.as_ref().map(|user| tuples(claims, user, namespace, rules)).transpose()?.unwrap_or_default(),
-        context: context(claims, rules),
-    };
+    let (contextual, untold) = mapping::read(claims, user.as_ref(), &issuer.names, rules)?;
     let scopes = optional_text(claims, "scope")?.map(Scopes::parse).unwrap_or_default();
     let facts = TokenFacts {
         issuer: Arc::clone(&issuer.issuer),
@@ -152,8 +121,10 @@ pub(super) fn check(
         facts: Arc::new(facts),
         user,
         user_type: rules.user_type.clone(),
-        namespace: namespace.map(Arc::from),
+        names: issuer.names.clone(),
         contextual: Arc::new(contextual),
+        untold,
+        untold_of_others: mapping::untold_of_others(rules),
         delegation: delegation.map(Arc::new),
         details: details.map(Arc::new),
         authenticated_at: optional_time(claims, "auth_time")?,
@@ -217,49 +188,9 @@ fn actors(claim: Option<&Value>, issuer: &IssuerRules, rules: &Rules) -> Result<
             return Err(Refusal::Actor);
         }
         let subject = name(act, "sub").map_err(|_missing| Refusal::Actor)?;
-        if !issuer.takes(subject) {
-            return Err(Refusal::Actor);
-        }
-        let object =
-            encode(&rules.actor_type, issuer.namespace.as_deref(), subject).map_err(|_unfit| Refusal::Actor)?;
+        let object = issuer.names.user(&rules.actor_type, subject).map_err(|_unfit| Refusal::Actor)?;
         actors.push(Actor { object });
         next = act.get("act");
     }
     Ok(actors)
-}
-
-/// The tuples that the configured claims make. One that is left out could be one that forbids, so nothing is left out.
-fn tuples(
-    claims: &Map<String, Value>,
-    user: &Object,
-    namespace: Option<&str>,
-    rules: &Rules,
-) -> Result<Vec<RelationshipTuple>, Refusal> {
-    let mut tuples = Vec::new();
-    for ClaimTuple { claim, relation, object_type } in &rules.claim_tuples {
-        let mut seen = BTreeSet::new();
-        for name in named(claims.get(claim))? {
-            let object = encode(object_type, namespace, name).map_err(|_unfit| Refusal::Mapping)?;
-            if seen.insert(object.clone()) {
-                let (user, relation) = (User::Object(user.clone()), relation.clone());
-                tuples.push(RelationshipTuple { user, relation, object, condition: None });
-            }
-        }
-    }
-    if tuples.len() > CONTEXTUAL_TUPLES_MAX { Err(Refusal::Mapping) } else { Ok(tuples) }
-}
-
-/// A text or a list of texts.
-fn named(claim: Option<&Value>) -> Result<Vec<&str>, Refusal> {
-    match claim {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text]),
-        Some(Value::Array(list)) => list.iter().map(|item| item.as_str().ok_or(Refusal::Mapping)).collect(),
-        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(Refusal::Mapping),
-    }
-}
-
-fn context(claims: &Map<String, Value>, rules: &Rules) -> Map<String, Value> {
-    let value = |mapping: &ClaimContext| Some((mapping.parameter.clone(), claims.get(&mapping.claim)?.clone()));
-    rules.claim_context.iter().filter_map(value).collect()
 }

@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::details::{AuthorizationDetails, Budget, OneOf, RequestFacts};
-use super::{Scopes, VerifiedToken};
+use super::{Scopes, VerifiedToken, names};
 use crate::chunk::Metadata;
-use crate::relationship::{Contextual, Object, ParseError, Relation, User};
+use crate::relationship::{Contextual, Object, ParseError, Relation};
 
 /// The one whose rights bound the answer. Always a single object such as `user:anne`, never a wildcard or a userset.
 #[derive(Clone, PartialEq, Debug)]
@@ -85,23 +85,16 @@ impl Principal {
     /// Believes the name that the caller states.
     ///
     /// # Errors
-    /// When it is not of the form `type:id`: a wildcard or a userset asks for nobody in particular.
+    /// See [`names::asserted`]: a wildcard or a userset asks for nobody in particular.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
-        match User::parse(user)? {
-            User::Object(subject) => Ok(Self {
-                subject,
-                contextual: Arc::default(),
-                token: None,
-                asserted: false,
-                delegation: None,
-                details: Details::Unlimited,
-            }),
-            User::Userset(..) | User::Wildcard(_) => Err(ParseError {
-                what: "user",
-                value: user.to_owned(),
-                rule: "must be one user such as `user:anne`, not a wildcard or a userset".to_owned(),
-            }),
-        }
+        Ok(Self {
+            subject: names::asserted(user)?,
+            contextual: Arc::default(),
+            token: None,
+            asserted: false,
+            delegation: None,
+            details: Details::Unlimited,
+        })
     }
 
     /// The subject of a token.

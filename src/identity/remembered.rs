@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest::{SHA256, digest};
 
@@ -62,19 +63,33 @@ impl RememberedTokens {
     }
 }
 
-/// Tokens for one request that were used, each until it is void anyway. Of this process only: see `SECURITY.md`.
+/// Tokens for one request that are in use or were used, each until it is void anyway. Of this process only: see `SECURITY.md`.
 #[derive(Debug, Default)]
 pub(super) struct UsedTokens {
     used: Mutex<HashMap<Digest, u64>>,
 }
 
+/// The one use of a token, while its request runs. INVARIANT (one answer): nobody else gets one; when this is dropped without
+/// [`Use::answered`], the token is as good as before.
+#[derive(Debug)]
+pub struct Use {
+    tokens: Arc<UsedTokens>,
+    digest: Digest,
+    is_answered: AtomicBool,
+}
+
 impl UsedTokens {
-    /// Uses a token up.
-    pub(super) fn claim(&self, token: &VerifiedToken, leeway_seconds: u64, now: u64) -> Result<(), Refusal> {
+    /// Takes the one use of a token.
+    pub(super) fn begin(
+        self: &Arc<Self>,
+        token: &VerifiedToken,
+        leeway_seconds: u64,
+        now: u64,
+    ) -> Result<Use, Refusal> {
         let facts = &token.facts;
         // The length keeps issuer and id apart.
         let name = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.token_id);
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.lock();
         if used.len() >= USED_MAX {
             used.retain(|_, until| now < *until);
         }
@@ -83,6 +98,30 @@ impl UsedTokens {
             return Err(Refusal::Used);
         }
         used.insert(digest, facts.expires_at.saturating_add(leeway_seconds));
-        Ok(())
+        Ok(Use { tokens: Arc::clone(self), digest, is_answered: AtomicBool::new(false) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, u64>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Use {
+    /// There is an answer, so the token is used up.
+    pub fn answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// The answer was withheld after all.
+    pub fn withheld(&self) {
+        self.is_answered.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        if !*self.is_answered.get_mut() {
+            self.tokens.lock().remove(&self.digest);
+        }
     }
 }

@@ -6,6 +6,8 @@ use serde_json::json;
 
 use super::claims::{self, IssuerRules, Rules};
 use super::details::DetailsRules;
+use super::names::NameRules;
+use super::people::PeopleRule;
 use super::{Algorithm, TokenVerifier, VerifiedToken};
 use crate::relationship::TypeName;
 
@@ -39,13 +41,13 @@ pub(crate) fn verifier() -> TokenVerifier {
 pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<VerifiedToken> {
     let issuer = IssuerRules {
         issuer: "issuer".into(),
-        namespace: None,
-        encode_subjects: false,
+        names: NameRules { short_name: None, encode: false },
+        people: PeopleRule::default(),
         algorithms: vec![Algorithm::Es256],
     };
     let claims = json!({
         "iss": "issuer", "aud": "ragward", "sub": subject, "client_id": "app", "jti": "1",
-        "iat": NOW, "exp": expires_at, "scope": scope,
+        "iat": NOW, "exp": expires_at, "auth_time": NOW, "scope": scope,
     });
     Arc::new(claims::check(claims.as_object().unwrap(), &issuer, &rules(), NOW).unwrap())
 }

@@ -26,6 +26,8 @@ pub struct StepUpRules {
     pub classifications: BTreeMap<String, StepUp>,
     /// The order of classifications.
     pub classification: Option<Classification>,
+    /// How far apart clocks may be, in seconds.
+    pub leeway_seconds: u64,
 }
 
 /// Why a login does not serve for a request.
@@ -51,7 +53,7 @@ impl StepUpRules {
         classification_max: Option<&str>,
         now: u64,
     ) -> Result<Option<OneOf>, LoginError<'_>> {
-        let unmet = |required: &&StepUp| !token.satisfies(required, now);
+        let unmet = |required: &&StepUp| !token.satisfies(required, now, self.leeway_seconds);
         if let Some(required) = self.collections.get(collection).filter(unmet) {
             return Err(LoginError::StepUp(required));
         }

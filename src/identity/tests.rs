@@ -12,6 +12,8 @@ use super::claims::{self, DelegationRule, IssuerRules, Rules};
 use super::details::{Action, Classification, DetailsRules, RequestFacts};
 use super::jws::Jws;
 use super::key_set::{KeySet, PublicKey};
+use super::names::NameRules;
+use super::people::PeopleRule;
 use super::{Algorithm, Caller, DelegationOn, LoginError, Refusal, StepUp, StepUpRules, VerifiedToken};
 use crate::chunk;
 use crate::relationship::{Object, Relation, TypeName};
@@ -44,7 +46,7 @@ fn rules() -> Rules {
 fn good() -> Map<String, Value> {
     let claims = json!({
         "iss": "https://issuer.example", "aud": ["x", "ragward"], "sub": "anne", "client_id": "app", "jti": "1",
-        "iat": NOW, "exp": NOW + 60, "scope": "ragward:retrieve",
+        "iat": NOW, "exp": NOW + 60, "auth_time": NOW, "scope": "ragward:retrieve",
     });
     claims.as_object().unwrap().clone()
 }
@@ -52,11 +54,16 @@ fn good() -> Map<String, Value> {
 fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal> {
     let issuer = IssuerRules {
         issuer: "https://issuer.example".into(),
-        namespace: None,
-        encode_subjects: true,
+        names: NameRules { short_name: None, encode: true },
+        people: PeopleRule::new("", &[], &["app".to_owned()], &[]).unwrap(),
         algorithms: vec![Algorithm::Es256],
     };
     claims::check(claims, &issuer, &rules(), now)
+}
+
+/// The bearer of a token, who may name another user wherever the token lets them.
+fn caller(token: VerifiedToken) -> Caller {
+    Caller::Verified { may_assert: token.may_assert(), token: token.into() }
 }
 
 #[test]
@@ -81,6 +88,43 @@ fn times_hold_to_the_second() {
     for (claims, now, expected) in rows {
         assert_eq!(check(&claims, now).is_ok(), expected, "{claims:?} at {now}");
     }
+}
+
+#[test]
+fn a_login_is_fresh_for_as_long_as_asked() {
+    let login = |at: Value| {
+        let mut claims = good();
+        claims.insert("auth_time".to_owned(), at);
+        check(&claims, NOW)
+    };
+    let required = StepUp { acr_values: Vec::new(), max_age: Some(60) };
+    let rows = [
+        ("now", NOW, true),
+        ("a minute ago", NOW - 60, true),
+        ("a second more", NOW - 61, false),
+        ("as far ahead as clocks may be apart", NOW + 30, true),
+        ("a second further", NOW + 31, false),
+        ("in a year", NOW + 31_536_000, false),
+        ("at the end of time", u64::MAX, false),
+        ("in 1970", 0, false),
+    ];
+    for (row, at, expected) in rows {
+        assert_eq!(login(json!(at)).unwrap().satisfies(&required, NOW, 30), expected, "{row}");
+    }
+    assert!(!check(&without("auth_time"), NOW).unwrap().satisfies(&required, NOW, 30), "no login");
+    for wrong in [json!(-1), json!(1.5), json!(1e300), json!("1800000000"), json!(null), json!([NOW])] {
+        assert_eq!(login(wrong.clone()), Err(Refusal::Claim), "{wrong}");
+    }
+    // What depends on the time is asked when it is needed: a token that is remembered becomes no fresher.
+    let ahead = login(json!(NOW + 100)).unwrap();
+    let times = [NOW, NOW + 69, NOW + 70, NOW + 160, NOW + 161];
+    assert_eq!(times.map(|now| ahead.satisfies(&required, now, 30)), [false, false, true, true, false]);
+}
+
+fn without(name: &str) -> Map<String, Value> {
+    let mut claims = good();
+    claims.remove(name);
+    claims
 }
 
 /// A value of any shape.
@@ -140,7 +184,7 @@ fn any_detail() -> impl Strategy<Value = Value> {
 fn left(details: &[Value]) -> Vec<usize> {
     let mut claims = good();
     claims.insert("authorization_details".to_owned(), json!(details));
-    let caller = Caller::Verified(check(&claims, NOW).unwrap().into());
+    let caller = caller(check(&claims, NOW).unwrap());
     let principal = caller.principal("").unwrap();
     let relation = Relation::parse("can_read").unwrap();
     let facts = RequestFacts {
@@ -194,6 +238,7 @@ fn logins_are_asked_by_what_is_read() {
         collections: [("hr".to_owned(), asked("mfa"))].into(),
         classifications: [("middle".to_owned(), asked("mfa")), ("high".to_owned(), asked("key"))].into(),
         classification: rules().details.classification,
+        leeway_seconds: 30,
     };
     let login = |acr: &str| {
         let mut claims = good();
@@ -246,9 +291,9 @@ proptest! {
     /// A claim that is not understood changes nothing of what is believed.
     #[test]
     fn unknown_claims_change_nothing(name in "[a-z_]{1,12}", value in any_json()) {
-        const KNOWN: [&str; 14] = [
+        const KNOWN: [&str; 22] = [
             "iss", "aud", "sub", "client_id", "jti", "iat", "exp", "nbf", "scope", "act", "cnf", "acr", "auth_time",
-            "authorization_details",
+            "authorization_details", "azp", "appid", "cid", "gty", "grant_type", "idtyp", "username", "_claim_names",
         ];
         prop_assume!(!KNOWN.contains(&name.as_str()));
         let mut claims = good();
@@ -265,7 +310,7 @@ proptest! {
         let mut claims = good();
         claims.insert(name.to_owned(), value);
         if let Ok(token) = check(&claims, NOW) {
-            let caller = Caller::Verified(token.into());
+            let caller = caller(token);
             let principal = caller.principal("").unwrap();
             prop_assert_eq!(principal.subject().as_str(), "user:anne");
             prop_assert!(caller.principal("user:bob").is_err());

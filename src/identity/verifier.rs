@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::claims::{self, Rules};
 use super::issuer::{Issuer, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
-use super::remembered::{RememberedTokens, UsedTokens};
+use super::remembered::{RememberedTokens, Use, UsedTokens};
 use super::{Refusal, VerifiedToken};
 
 /// Verifies the tokens of the configured issuers.
@@ -14,7 +14,7 @@ pub struct TokenVerifier {
     rules: Rules,
     issuers: Vec<Arc<Issuer>>,
     remembered: RememberedTokens,
-    used: UsedTokens,
+    used: Arc<UsedTokens>,
 }
 
 /// Why a bearer is not let in.
@@ -33,7 +33,7 @@ impl TokenVerifier {
     #[must_use]
     pub fn new(rules: Rules, issuers: Vec<Issuer>) -> Self {
         let issuers = issuers.into_iter().map(Arc::new).collect();
-        Self { rules, issuers, remembered: RememberedTokens::default(), used: UsedTokens::default() }
+        Self { rules, issuers, remembered: RememberedTokens::default(), used: Arc::default() }
     }
 
     /// What a token must be meant for: the name of this server.
@@ -47,7 +47,7 @@ impl TokenVerifier {
         self.issuers.iter().map(|issuer| &*issuer.rules.issuer)
     }
 
-    /// Verifies a token at the time `now`, in seconds since 1970. A token for one request is used up by it.
+    /// Verifies a token at the time `now`, in seconds since 1970.
     ///
     /// # Errors
     /// When it is refused, or when nothing can be said of it.
@@ -56,17 +56,21 @@ impl TokenVerifier {
             return Err(Refusal::Size.into());
         }
         let digest = RememberedTokens::digest(token);
-        let verified = if let Some(verified) = self.remembered.get(&digest, now) {
-            verified
-        } else {
-            let verified = Arc::new(self.verify_new(token, now).await?);
-            self.remembered.insert(digest, &verified, now);
-            verified
-        };
-        if verified.is_single_use() {
-            self.used.claim(&verified, self.rules.leeway_seconds, now)?;
+        if let Some(verified) = self.remembered.get(&digest, now) {
+            return Ok(verified);
         }
+        let verified = Arc::new(self.verify_new(token, now).await?);
+        self.remembered.insert(digest, &verified, now);
         Ok(verified)
+    }
+
+    /// Takes the one use of a token that serves one request only; `None` for any other.
+    ///
+    /// # Errors
+    /// When it is in use or was used.
+    pub fn begin_use(&self, token: &VerifiedToken, now: u64) -> Result<Option<Use>, Refusal> {
+        let begin = || self.used.begin(token, self.rules.leeway_seconds, now);
+        token.is_single_use().then(begin).transpose()
     }
 
     /// Whether a token that was verified has ended since: for calls that go on for long.

@@ -27,6 +27,7 @@ pub(super) use self::draft::{Draft, decided_by, searched};
 pub(super) use self::lasting::Lasting;
 use super::{authentication, status};
 use crate::audit::{AuditSink, Kept};
+use crate::identity::Use;
 use crate::telemetry::{self, TraceParent};
 
 const STATUS_HEADER: &str = "grpc-status";
@@ -137,7 +138,12 @@ where
             let (kept, _) = telemetry::stage("audit", running.end(code)).await;
             let (code, response) = match kept {
                 Ok(()) => (code, response),
-                Err(refusal) => (code_name(refusal.code()), refusal.into_http()),
+                Err(refusal) => {
+                    if let Some(one_use) = response.extensions().get::<Arc<Use>>() {
+                        one_use.withheld();
+                    }
+                    (code_name(refusal.code()), refusal.into_http())
+                }
             };
             tracing::Span::current().record("code", code);
             telemetry::answered(rpc, code, running.started.elapsed());
@@ -189,6 +195,11 @@ fn rpc_name(path: &str) -> &'static str {
 /// The status of an answer. A unary answer that is one has its `OK` behind the message.
 fn code_of(response: &http::Response<Body>) -> Code {
     response.headers().get(STATUS_HEADER).map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+}
+
+/// Whether a response is an answer.
+pub(super) fn is_ok(response: &http::Response<Body>) -> bool {
+    code_of(response) == Code::Ok
 }
 
 /// A code as gRPC spells it.

@@ -3,9 +3,12 @@
 //! INVARIANT (no way around): the layer lies around all services. What is not named in [`access`] needs the most that
 //! there is, and a service that finds no caller in its request refuses it.
 
+mod untold;
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,15 +19,17 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 use tower::{Layer, Service};
 
-use super::audit::Draft;
+use self::untold::{Remedy, Settled, Unsettled};
+use super::audit::{self, Draft};
 use super::resource_metadata;
 use super::status::{self, DOMAIN};
+use crate::authz::Authorizer;
 use crate::identity::{
-    AuthenticationError, Caller, CallerError, LoginError, Principal, Scope, StepUp, StepUpRules, TokenVerifier,
-    VerifiedToken,
+    AuthenticationError, Caller, CallerError, LoginError, Principal, Refusal, Scope, StepUp, StepUpRules,
+    TokenVerifier, Use, VerifiedToken,
 };
 use crate::relationship::Relation;
-use crate::retrieval::FieldViolation;
+use crate::retrieval::{FieldViolation, RetrievalError};
 
 /// Who is let in.
 #[derive(Clone)]
@@ -43,6 +48,9 @@ pub struct TokenAuthentication {
     step_up: StepUpRules,
     /// Where clients learn whose tokens are taken (RFC 9728), if the audience is a URL.
     metadata_url: Option<String>,
+    remedy: Remedy,
+    /// Whether tokens are taken: not before it is known that the names which they give are those that are stored.
+    is_open: AtomicBool,
 }
 
 impl TokenAuthentication {
@@ -50,7 +58,19 @@ impl TokenAuthentication {
     /// When the audience is a URL that no metadata can be served for.
     pub fn new(verifier: TokenVerifier, write_relation: Relation, step_up: StepUpRules) -> Result<Self, String> {
         let metadata_url = resource_metadata::url(verifier.audience())?;
-        Ok(Self { verifier, write_relation, step_up, metadata_url })
+        Ok(Self {
+            verifier,
+            write_relation,
+            step_up,
+            metadata_url,
+            remedy: Remedy::default(),
+            is_open: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on tokens are taken.
+    pub fn open(&self) {
+        self.is_open.store(true, Ordering::Release);
     }
 
     pub(super) fn verifier(&self) -> &TokenVerifier {
@@ -90,7 +110,7 @@ impl Authentication {
     ) -> Result<Result<Principal, FieldViolation>, Status> {
         let violation = |text: &str| Ok(Err(FieldViolation::new("classification_max", text)));
         let classification_max = Some(classification_max).filter(|name| !name.is_empty());
-        let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller) else {
+        let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else {
             return match classification_max {
                 None => Ok(principal),
                 Some(_) => violation("bounds what the bearer of a token gets, and no token was asked for"),
@@ -113,7 +133,7 @@ impl Authentication {
     /// Whether what was admitted when a call began still is: a stream may go on for longer than its token. `now` is in seconds
     /// since 1970.
     pub(super) fn admit_still(&self, caller: &Caller, collection: &str, now: u64) -> Result<(), Status> {
-        if let (Self::Tokens(tokens), Caller::Verified(token)) = (self, caller)
+        if let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller)
             && tokens.verifier.has_ended(token, now)
         {
             return Err(unauthenticated(&TokenFault::Invalid.challenge(Some(tokens))));
@@ -150,7 +170,9 @@ pub(super) fn caller_status(error: &CallerError) -> Status {
     match error {
         CallerError::Malformed(error) => status::invalid(vec![FieldViolation::new("user", error.to_string())]),
         CallerError::OtherUser => status::denied("the token does not let its bearer ask for this user"),
-        CallerError::NoUser => status::denied("the token speaks for a client, not for a user"),
+        CallerError::NoUser => status::denied(
+            "the token speaks for a client, not for a user; `identity.issuers.people` says what marks a person's token",
+        ),
     }
 }
 
@@ -242,6 +264,12 @@ fn challenged(code: Code, text: &'static str, reason: &'static str, challenge: &
     Status::with_error_details_and_metadata(code, text, details, metadata)
 }
 
+fn unavailable(text: &'static str, reason: &'static str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, std::collections::HashMap::new());
+    Status::with_error_details(Code::Unavailable, text, details)
+}
+
 /// Seconds since 1970. A clock that stands before is one that no token is valid by.
 pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(u64::MAX, |since| since.as_secs())
@@ -258,35 +286,61 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
 }
 
+/// Who was let in for one call, and what must hold when it ends.
+struct Admitted {
+    token: Arc<VerifiedToken>,
+    access: Access,
+    settled: Settled,
+    /// Of a token that serves one request only.
+    one_use: Option<Use>,
+}
+
 /// Who calls, or the refusal. What is found out is added to the record.
 async fn authenticate(
-    tokens: &TokenAuthentication,
+    (tokens, authorizer): (&TokenAuthentication, &dyn Authorizer),
     headers: &HeaderMap,
     access: Access,
     draft: &Draft,
-) -> Result<Caller, Status> {
+) -> Result<Admitted, Status> {
     let fault = |fault: TokenFault| unauthenticated(&fault.challenge(Some(tokens)));
+    let refused = |refusal: Refusal| {
+        tracing::debug!(refusal = refusal.label(), "a token was refused");
+        draft.refusal(refusal.label());
+        fault(TokenFault::Invalid)
+    };
+    if !tokens.is_open.load(Ordering::Acquire) {
+        draft.refusal("names_unchecked");
+        let text = "the server is not ready: it still compares stored names with those of tokens; try again later";
+        return Err(unavailable(text, "NOT_READY"));
+    }
     let token = bearer(headers).map_err(|missing| {
         draft.refusal(missing.label());
         fault(missing)
     })?;
     let verified = tokens.verifier.verify(token, now()).await.map_err(|error| match error {
         AuthenticationError::Refused(refusal) => {
-            tracing::debug!(refusal = refusal.label(), "a token was refused");
-            draft.refusal(refusal.label());
-            fault(TokenFault::Invalid)
+            if let Refusal::Elsewhere | Refusal::Absent = refusal {
+                tokens.remedy.tell(refusal.label());
+            }
+            refused(refusal)
         }
         AuthenticationError::Unavailable => {
             draft.refusal("issuer_unavailable");
-            let text = "the caller cannot be identified now; try again later";
-            let mut details = ErrorDetails::new();
-            details.set_error_info("ISSUER_UNAVAILABLE", DOMAIN, std::collections::HashMap::new());
-            Status::with_error_details(Code::Unavailable, text, details)
+            unavailable("the caller cannot be identified now; try again later", "ISSUER_UNAVAILABLE")
         }
     })?;
     draft.bearer(&verified);
     if permits(&verified, access) {
-        return Ok(Caller::Verified(verified));
+        let settled =
+            Settled::of(&verified, access, authorizer, &tokens.remedy).await.map_err(|unsettled| match unsettled {
+                Unsettled::Refused => refused(Refusal::Absent),
+                Unsettled::Unknown(error) => {
+                    draft.refusal("model_unknown");
+                    Status::from(RetrievalError::Authz(error))
+                }
+            })?;
+        let one_use = tokens.verifier.begin_use(&verified, now()).map_err(refused)?;
+        return Ok(Admitted { token: verified, access, settled, one_use });
     }
     draft.refusal("scope");
     let mut parameters = vec![("error", "insufficient_scope")];
@@ -297,14 +351,46 @@ async fn authenticate(
     Err(challenged(Code::PermissionDenied, text, "INSUFFICIENT_SCOPE", &tokens.challenge(&parameters)))
 }
 
+impl Admitted {
+    fn caller(&self) -> Caller {
+        Caller::Verified { token: Arc::clone(&self.token), may_assert: self.settled.may_assert }
+    }
+
+    /// The answer, unless what it rests on changed meanwhile.
+    async fn conclude(
+        self,
+        (tokens, authorizer): (&TokenAuthentication, &dyn Authorizer),
+        draft: &Draft,
+        mut response: http::Response<Body>,
+    ) -> http::Response<Body> {
+        if !audit::is_ok(&response) {
+            return response;
+        }
+        if !self.settled.still_holds(&self.token, self.access, authorizer, &tokens.remedy).await {
+            draft.refusal(Refusal::Absent.label());
+            return unauthenticated(&TokenFault::Invalid.challenge(Some(tokens))).into_http();
+        }
+        if let Some(one_use) = self.one_use {
+            one_use.answered();
+            // Whoever withholds the answer after all gives the use back.
+            response.extensions_mut().insert(Arc::new(one_use));
+        }
+        response
+    }
+}
+
 /// Puts the gate around services.
 #[derive(Clone)]
-pub(super) struct AuthenticationLayer(pub(super) Authentication);
+pub(super) struct AuthenticationLayer {
+    pub(super) authentication: Authentication,
+    /// Whose model tells what a token must tell.
+    pub(super) authorizer: Arc<dyn Authorizer>,
+}
 
 /// See [`AuthenticationLayer`].
 #[derive(Clone)]
 pub(super) struct Authenticated<S> {
-    authentication: Authentication,
+    layer: AuthenticationLayer,
     inner: S,
 }
 
@@ -312,7 +398,7 @@ impl<S> Layer<S> for AuthenticationLayer {
     type Service = Authenticated<S>;
 
     fn layer(&self, inner: S) -> Authenticated<S> {
-        Authenticated { authentication: self.0.clone(), inner }
+        Authenticated { layer: self.clone(), inner }
     }
 }
 
@@ -333,29 +419,38 @@ where
         // The instance that was polled is the one that is ready.
         let waiting = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, waiting);
-        let authentication = self.authentication.clone();
+        let AuthenticationLayer { authentication, authorizer } = self.layer.clone();
         Box::pin(async move {
             let access = access(request.uri().path());
-            let caller = match &authentication {
-                Authentication::Believed => Caller::Believed,
-                Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
-                Authentication::Tokens(tokens) => {
-                    // INVARIANT (record first): what is not recorded is not answered.
-                    let Some(draft) = request.extensions().get::<Draft>().cloned() else {
-                        return Ok(status::unrecorded().into_http());
-                    };
-                    match authenticate(tokens, request.headers(), access, &draft).await {
-                        Ok(caller) => caller,
-                        Err(status) => return Ok(status.into_http()),
-                    }
+            let tokens = match &authentication {
+                Authentication::Believed => {
+                    admit(&mut request, Caller::Believed);
+                    return inner.call(request).await;
                 }
+                Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
+                Authentication::Tokens(tokens) => tokens,
             };
-            // Nothing behind the gate needs the token, so nothing can pass it on.
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(caller);
-            inner.call(request).await
+            // INVARIANT (record first): what is not recorded is not answered.
+            let Some(draft) = request.extensions().get::<Draft>().cloned() else {
+                return Ok(status::unrecorded().into_http());
+            };
+            let by = (&**tokens, &*authorizer);
+            match authenticate(by, request.headers(), access, &draft).await {
+                Ok(admitted) => {
+                    admit(&mut request, admitted.caller());
+                    let response = inner.call(request).await?;
+                    Ok(admitted.conclude(by, &draft, response).await)
+                }
+                Err(status) => Ok(status.into_http()),
+            }
         })
     }
+}
+
+/// Nothing behind the gate needs the token, so nothing can pass it on.
+fn admit(request: &mut http::Request<Body>, caller: Caller) {
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(caller);
 }
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ impl RetrievalApi {
     /// Whether the caller may be told what is hidden: with a token its scope says so, and the gate has looked at that.
     fn admit_explanation(&self, caller: &Caller) -> Result<(), RetrievalError> {
         match caller {
-            Caller::Verified(_) => return Ok(()),
+            Caller::Verified { .. } => return Ok(()),
             Caller::Believed if self.explain => return Ok(()),
             Caller::Believed => {}
         }

@@ -77,6 +77,11 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
         ("an agent", "agent:helper", token.clone()),
         ("a client", "client:crawler", token.clone()),
         ("delegated", "user:bob", world.token("anne", scope, &[acted("helper")])),
+        (
+            "narrowed",
+            "user:bob",
+            world.token("anne", scope, &[("authorization_details", json!([{"type": "ragward_retrieval"}]))]),
+        ),
     ];
     for (what, user, token) in rows {
         assert_eq!(seen(&world.running, user, &token).await.unwrap_err().code(), Code::PermissionDenied, "{what}");
@@ -98,16 +103,21 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
 
 #[tokio::test]
 async fn groups_of_the_token_count_and_groups_of_the_body_do_not() {
-    let mapping =
-        ClaimTupleConfig { claim: "groups".to_owned(), relation: "member".to_owned(), object_type: "group".to_owned() };
+    let mapping = ClaimTupleConfig {
+        claim: "groups".to_owned(),
+        relation: "member".to_owned(),
+        object_type: "group".to_owned(),
+        absent: None,
+    };
     let world = World::start(|identity| identity.claim_tuples = vec![mapping]).await;
     let salaries = "document:salaries#0".to_owned();
-    assert!(world.seen("carl", &[("groups", json!(["hr", "x y"]))]).await.unwrap().contains(&salaries));
-    for groups in [json!([]), json!(["HR"]), json!(["hr#member"]), json!("sales"), json!(["*"])] {
+    assert!(world.seen("carl", &[("groups", json!(["hr", "x/y"]))]).await.unwrap().contains(&salaries));
+    for groups in [json!([]), json!(["HR"]), json!(["/hr"]), json!("sales"), json!(["hr%20"])] {
         assert!(!world.seen("carl", &[("groups", groups.clone())]).await.unwrap().contains(&salaries), "{groups}");
     }
     let many: Vec<String> = (0..101).map(|n| format!("g{n}")).collect();
-    for refused in [json!(many), json!([1]), json!({"hr": true}), json!(null), json!([""])] {
+    let special = [json!(["hr", "x y"]), json!(["hr#member"]), json!(["*"]), json!("group:hr")];
+    for refused in special.into_iter().chain([json!(many), json!([1]), json!({"hr": true}), json!(null), json!([""])]) {
         assert_eq!(
             world.seen("carl", &[("groups", refused.clone())]).await.unwrap_err().code(),
             Code::Unauthenticated,
@@ -326,11 +336,45 @@ async fn a_token_for_one_request_serves_one() {
     let details = json!([{"type": "ragward_retrieval", "single_use": true, "query_sha256": digest}]);
     let details = ("authorization_details", details);
     let token = world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))]);
+    // What is refused is no answer, so it uses nothing up.
+    let ask = async |request: RetrieveRequest| {
+        let answered = world.running.client.retrieval().retrieve(with_token(request, &token)).await;
+        answered.map_err(|status| status.code())
+    };
+    let refused = [
+        (
+            "another query",
+            RetrieveRequest { query: Some(Query::Text("leaves".to_owned())), ..about_leave("") },
+            Code::PermissionDenied,
+        ),
+        (
+            "a vector",
+            RetrieveRequest { query: Some(Query::Vector(Vector { values: vec![1.0] })), ..about_leave("") },
+            Code::PermissionDenied,
+        ),
+        ("a wrong field", RetrieveRequest { top_k: 0, ..about_leave("") }, Code::InvalidArgument),
+        ("another user", about_leave("user:bob"), Code::PermissionDenied),
+        (
+            "no such collection's name",
+            RetrieveRequest { collection: "a b".to_owned(), ..about_leave("") },
+            Code::InvalidArgument,
+        ),
+    ];
+    for (what, request, expected) in refused {
+        assert_eq!(ask(request).await.unwrap_err(), expected, "{what}");
+    }
     assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
     // Nor does another signature on the same id.
-    for again in [&token, &world.token("anne", RETRIEVE, &[details, ("jti", json!("once"))])] {
+    for again in [&token, &world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))])] {
         assert_eq!(seen(&world.running, "", again).await.unwrap_err().code(), Code::Unauthenticated);
     }
+    // Of many at the same time, one gets an answer.
+    let shared = world.token("anne", RETRIEVE, &[details, ("jti", json!("shared"))]);
+    let asking = (0..50).map(|_| seen(&world.running, "", &shared));
+    let answers = futures::future::join_all(asking).await;
+    let (answered, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert_eq!(answered.len(), 1);
+    assert!(refused.into_iter().all(|refused| refused.is_err_and(|status| status.code() == Code::Unauthenticated)));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who is asking: access tokens from an issuer on loopback, through a real server, to answers.
 #![cfg(test)]
 
+mod absent_claims;
 mod commands;
 mod delegation;
 #[path = "../support/dice.rs"]
@@ -11,8 +12,10 @@ mod documents;
 #[path = "../support/issuer.rs"]
 mod issuer;
 mod keys;
+mod names;
 #[path = "../support/openfga.rs"]
 mod openfga;
+mod people;
 mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]

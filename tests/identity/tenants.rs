@@ -41,6 +41,7 @@ async fn tenants_of_one_collection_never_meet() {
         claim: "tenant".to_owned(),
         relation: "member".to_owned(),
         object_type: "tenant".to_owned(),
+        absent: None,
     }];
     let running = Running::start(&config).await;
     let (mut tuples, mut messages) = (Vec::new(), Vec::new());

@@ -98,6 +98,16 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
         ("scope", json!({})),
         ("acr", json!(3)),
         ("auth_time", json!("now")),
+        ("auth_time", json!(-1)),
+        ("auth_time", json!(1.5)),
+        ("auth_time", json!(1e300)),
+        ("auth_time", json!(null)),
+        // These would say what narrows the token.
+        ("_claim_names", json!({"act": "src1"})),
+        ("_claim_names", json!({"authorization_details": "src1"})),
+        ("_claim_names", json!({"scope": "src1"})),
+        ("_claim_names", json!("groups")),
+        ("_claim_sources", json!({"src1": {"endpoint": "https://login.example"}})),
         // No delegation is configured.
         ("act", json!({"sub": "helper"})),
         ("act", json!({})),

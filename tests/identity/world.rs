@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ragward::config::{Config, IdentityConfig, IssuerConfig};
+use ragward::config::{Config, IdentityConfig, IssuerConfig, PeopleConfig};
 use ragward::proto::ingest::Document;
 use ragward::proto::metadata::{Value as Metadata, value::Kind};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -77,10 +77,14 @@ const TUPLES: [(&str, &str, &str); 12] = [
 /// The configuration of a server that takes the tokens of one issuer.
 pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
     let algorithms = ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec();
+    // Tests of logins choose when a user logged in, so the client is the mark.
+    let people =
+        PeopleConfig { claim: String::new(), clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
     let issuer = IssuerConfig {
         issuer: issuer.url.clone(),
         name: String::new(),
         encode_subjects: false,
+        people,
         algorithms,
         jwks_url: String::new(),
     };

@@ -15,7 +15,9 @@ use crate::backend::Secret;
 use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
-use crate::config::{Config, DataConfig, DelegationConfig, DelegationObject, IdentityConfig, IssuerConfig};
+use crate::config::{
+    Config, DataConfig, DelegationConfig, DelegationObject, IdentityConfig, IssuerConfig, PeopleConfig,
+};
 
 const AUDIENCE: &str = "https://ragward.example";
 /// Characters of a digest that are shown.
@@ -74,6 +76,7 @@ fn config(data: DataConfig, issuer: &str) -> Config {
         issuer: issuer.to_owned(),
         name: String::new(),
         encode_subjects: false,
+        people: PeopleConfig::default(),
         algorithms: vec!["ES256".to_owned()],
         jwks_url: String::new(),
     };

@@ -51,7 +51,8 @@ impl Issuer {
     /// An access token (RFC 9068) with these claims beside those that every token has.
     pub(super) fn token(&self, token_id: &str, claims: &Value) -> Result<String, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let mut all = json!({"iss": self.url, "jti": token_id, "iat": now, "exp": now + LIFETIME_SECONDS});
+        let mut all =
+            json!({"iss": self.url, "jti": token_id, "iat": now, "exp": now + LIFETIME_SECONDS, "auth_time": now});
         if let (Some(all), Some(claims)) = (all.as_object_mut(), claims.as_object()) {
             all.extend(claims.clone());
         }

@@ -171,7 +171,7 @@ fn message(id: &str) -> message::UpsertDocumentsRequest {
 }
 
 fn token(subject: &str) -> Caller {
-    Caller::Verified(sample::token(subject, "ragward:ingest", NOW + 600))
+    Caller::Verified { token: sample::token(subject, "ragward:ingest", NOW + 600), may_assert: false }
 }
 
 /// A request as the gate lets it through.

@@ -69,7 +69,11 @@ function configuration(jwks) {
     ],
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     interactions: { url: (_ctx, interaction) => `/interaction/${interaction.uid}` },
-    extraTokenClaims: (ctx) => ctx.state.claims,
+    // RFC 9068, section 2.2.1: when the person logged in. A client that asks for itself has no such time.
+    extraTokenClaims: (ctx) => {
+      const auth_time = ctx.oidc.entities.AuthorizationCode?.authTime;
+      return { ...(auth_time && { auth_time }), ...ctx.state.claims };
+    },
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
@@ -143,7 +147,11 @@ async function exchange(provider, jwks, ctx) {
   const { getResourceServerInfo } = configuration(jwks).features.resourceIndicators;
   token.resourceServer = new provider.ResourceServer(resource, getResourceServerInfo(ctx, resource, client));
   token.rar = requestedDetails(ctx) ?? subject.authorization_details;
-  ctx.state.claims = { act: { sub: client.clientId, ...(subject.act && { act: subject.act }) } };
+  const { auth_time } = subject;
+  ctx.state.claims = {
+    act: { sub: client.clientId, ...(subject.act && { act: subject.act }) },
+    ...(auth_time && { auth_time }),
+  };
   ctx.body = {
     access_token: await token.save(),
     issued_token_type: ACCESS_TOKEN,

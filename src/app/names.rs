@@ -1,0 +1,245 @@
+//! Stored names in the encoding of older versions: found before tokens are taken, and rewritten by `ragward names rewrite`.
+
+use std::time::Duration;
+
+use super::{AppError, identity, openfga_config};
+use crate::authz::openfga::{OpenFgaSource, OpenFgaStore};
+use crate::authz::replica::source::RelationshipSource;
+use crate::config::{AuthorizerKind, Config, OldNamesPolicy};
+use crate::identity::old_names::OldNames;
+use crate::relationship::RelationshipTuple;
+use crate::relationship::store::{OnConflict, RelationshipStore, RelationshipStores, TUPLES_PER_WRITE_MAX, TupleWrite};
+use crate::server::TokenAuthentication;
+
+/// Most tuples of a server that are looked at, 100 a call: two minutes of calls of 10 ms. Of the embedded store all are.
+const TUPLES_READ_MAX: usize = 1_000_000;
+/// Most old tuples that are kept in memory to be rewritten in one run.
+const OLD_MAX: usize = 100_000;
+/// How many are shown.
+const EXAMPLES_MAX: usize = 5;
+/// Waits for a server that is out of reach: the first, and the longest.
+const RETRY_WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// A tuple with an old name.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct OldTuple {
+    /// As it is stored.
+    pub stored: String,
+    /// As it would be written today.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewritten: Option<String>,
+    /// Why it cannot be rewritten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// What was found, and what became of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct NamesReport {
+    /// Tuples with old names.
+    pub found: usize,
+    /// Of these, those that were rewritten.
+    pub rewritten: usize,
+    /// Those that are left.
+    pub left: Vec<OldTuple>,
+}
+
+/// The tuples with old names of one store.
+#[derive(Default)]
+struct Found {
+    count: usize,
+    /// The first of them, each with what it would be today.
+    old: Vec<(RelationshipTuple, Result<RelationshipTuple, String>)>,
+}
+
+impl Found {
+    fn look_at(&mut self, names: &OldNames, tuple: RelationshipTuple) {
+        let Some(new) = names.rewritten(&tuple) else { return };
+        self.count += 1;
+        if self.old.len() < OLD_MAX {
+            self.old.push((tuple, new.map_err(|e| e.to_string())));
+        }
+    }
+
+    /// # Errors
+    /// When there are any.
+    fn refuse(&self) -> Result<(), AppError> {
+        if self.count == 0 {
+            return Ok(());
+        }
+        let example = |(tuple, new): &(RelationshipTuple, Result<RelationshipTuple, String>)| match new {
+            Ok(new) => format!("`{tuple}` (now `{new}`)"),
+            Err(problem) => format!("`{tuple}` ({problem})"),
+        };
+        let examples: Vec<String> = self.old.iter().take(EXAMPLES_MAX).map(example).collect();
+        Err(AppError::OldNames(format!(
+            "{} stored tuples have names in the percent-encoding of an older version, so they are about nobody, and bans in \
+             them ban nobody: {}. Run `ragward names rewrite`, or set `identity.old_names = \"accept\"` if these names are \
+             meant",
+            self.count,
+            examples.join(", ")
+        )))
+    }
+}
+
+/// Finds old names before tokens are taken. Ends when there are none, and the gate is open; it does not end while a server is
+/// out of reach.
+///
+/// # Errors
+/// When there are old names, or when that cannot be told.
+pub(super) async fn check(
+    config: &Config,
+    relationships: Option<&RelationshipStores>,
+    tokens: &TokenAuthentication,
+) -> Result<(), AppError> {
+    if config.identity.old_names == OldNamesPolicy::Refuse {
+        let names = identity::old_names(config)?;
+        match relationships {
+            Some(stores) => in_embedded(stores, &names).await?.refuse()?,
+            None => in_server_once_there(config, &names).await?.refuse()?,
+        }
+    }
+    tokens.open();
+    Ok(())
+}
+
+/// Tuples with old names, and with `rewrites` with those of today in their place.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesReport, AppError> {
+    let names = identity::old_names(config)?;
+    match config.authorizer.kind {
+        AuthorizerKind::Embedded => {
+            let directory = config.data.directory.clone();
+            let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
+            let found = in_embedded(&stores, &names).await?;
+            let Some(store) = stores.default_store().filter(|_| rewrites) else { return Ok(found.report(Vec::new())) };
+            let rewriting = move || {
+                let problems = rewrite_embedded(&store, &found);
+                found.report(problems)
+            };
+            Ok(tokio::task::spawn_blocking(rewriting).await?)
+        }
+        AuthorizerKind::Openfga => {
+            let source = OpenFgaSource::new(&openfga_config(config)?)?;
+            let found = in_server(&source, &names).await?;
+            if !rewrites || found.count == 0 {
+                return Ok(found.report(Vec::new()));
+            }
+            let store =
+                OpenFgaStore::open(&openfga_config(config)?).await.map_err(|e| AppError::OldNames(e.to_string()))?;
+            let mut problems = Vec::new();
+            for (old, new) in found.rewritable() {
+                // Both stand for a moment, so that a ban never lapses.
+                let written = store.write_tuples(std::slice::from_ref(new)).await;
+                let replaced = match written {
+                    Ok(()) => store.delete_tuples(std::slice::from_ref(old)).await,
+                    Err(error) => Err(error),
+                };
+                problems.push(replaced.err().map(|error| error.to_string()));
+            }
+            Ok(found.report(problems))
+        }
+    }
+}
+
+impl Found {
+    /// Those that have a form of today.
+    fn rewritable(&self) -> impl Iterator<Item = (&RelationshipTuple, &RelationshipTuple)> {
+        self.old.iter().filter_map(|(old, new)| Some((old, new.as_ref().ok()?)))
+    }
+
+    /// `problems` are those of the rewritable ones, in order: none where one was rewritten. Without any nothing was tried.
+    fn report(&self, problems: Vec<Option<String>>) -> NamesReport {
+        let mut report = NamesReport { found: self.count, ..NamesReport::default() };
+        let mut problems = problems.into_iter();
+        for (old, new) in &self.old {
+            let (rewritten, problem) = match new {
+                Err(problem) => (None, Some(problem.clone())),
+                Ok(new) => match problems.next() {
+                    Some(None) => {
+                        report.rewritten += 1;
+                        continue;
+                    }
+                    Some(problem) => (Some(new.to_string()), problem),
+                    None => (Some(new.to_string()), None),
+                },
+            };
+            report.left.push(OldTuple { stored: old.to_string(), rewritten, problem });
+        }
+        report
+    }
+}
+
+async fn in_embedded(stores: &RelationshipStores, names: &OldNames) -> Result<Found, AppError> {
+    let Some(store) = stores.default_store() else { return Ok(Found::default()) };
+    let names = names.clone();
+    let looking = move || {
+        let mut found = Found::default();
+        store.each_tuple(|tuple| found.look_at(&names, tuple))?;
+        Ok(found)
+    };
+    tokio::task::spawn_blocking(looking).await?
+}
+
+async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<Found, AppError> {
+    let source = OpenFgaSource::new(&openfga_config(config)?)?;
+    let [mut wait, longest] = RETRY_WAITS;
+    loop {
+        match in_server(&source, names).await {
+            Err(AppError::Names(error)) => {
+                tracing::warn!(%error, "stored names are not checked yet, so no token is taken");
+                tokio::time::sleep(wait).await;
+                wait = longest.min(wait * 2);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+async fn in_server(source: &OpenFgaSource, names: &OldNames) -> Result<Found, AppError> {
+    let mut found = Found::default();
+    let Some(store_id) = source.store_id().await.map_err(AppError::Names)? else { return Ok(found) };
+    let (mut token, mut read) = (String::new(), 0);
+    loop {
+        let page = source.tuples(&store_id, &token).await.map_err(AppError::Names)?;
+        read += page.items.len();
+        for tuple in page.items {
+            found.look_at(names, tuple);
+        }
+        if page.next.is_empty() {
+            return Ok(found);
+        }
+        if read >= TUPLES_READ_MAX {
+            return Err(AppError::OldNames(format!(
+                "the store has more than {TUPLES_READ_MAX} tuples, which are too many to look for names in the \
+                 percent-encoding of an older version; see that there are none, and set `identity.old_names = \"accept\"`"
+            )));
+        }
+        token = page.next;
+    }
+}
+
+/// The problem of each that has a form of today, in order.
+fn rewrite_embedded(store: &RelationshipStore, found: &Found) -> Vec<Option<String>> {
+    let pairs: Vec<(&RelationshipTuple, &RelationshipTuple)> = found.rewritable().collect();
+    let write = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| {
+        store.write(&TupleWrite {
+            writes: pairs.iter().map(|(_, new)| (*new).clone()).collect(),
+            deletes: pairs.iter().map(|(old, _)| (*old).clone()).collect(),
+            on_duplicate: OnConflict::Ignore,
+            on_missing: OnConflict::Ignore,
+        })
+    };
+    let one_by_one = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| {
+        let problem = |pair| write(std::slice::from_ref(pair)).err().map(|error| error.to_string());
+        pairs.iter().map(problem).collect::<Vec<_>>()
+    };
+    let each = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| match write(pairs) {
+        Ok(_) => vec![None; pairs.len()],
+        // One of them is not to be written; the others are.
+        Err(_) => one_by_one(pairs),
+    };
+    pairs.chunks(TUPLES_PER_WRITE_MAX / 2).flat_map(each).collect()
+}

@@ -1,0 +1,200 @@
+//! Claims that become relationships of the subject (`claim_tuples`) or values of conditions (`claim_context`), for one request.
+//!
+//! INVARIANT (absent is not none): a mapped claim that a token lacks, or names elsewhere, is not taken for *holds nothing*
+//! where the model takes people out by what it maps to.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::Refusal;
+use super::claims::Rules;
+use super::names::NameRules;
+use crate::relationship::snapshot::CONTEXTUAL_TUPLES_MAX;
+use crate::relationship::subtracted::Subtracted;
+use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TypeName, User};
+
+/// Claims that narrow what a bearer gets. One that stands elsewhere would not narrow.
+const NARROWING: [&str; 9] =
+    ["act", "cnf", "authorization_details", "scope", "acr", "auth_time", "sub", "client_id", "aud"];
+/// What Entra says in place of a list of groups that is too long for a token, with no word of where it is.
+const HAS_GROUPS: &str = "hasgroups";
+/// The claim that it says this of.
+const GROUPS: &str = "groups";
+
+/// A text, or each text of a list, under `claim` makes the subject hold `relation` on the object of that name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimTuple {
+    /// The claim.
+    pub claim: String,
+    /// The relation that the subject holds.
+    pub relation: Relation,
+    /// The type of the object.
+    pub object_type: TypeName,
+    /// What a token without the claim means; when unset, the model decides.
+    pub absent: Option<Absent>,
+}
+
+/// The value of a claim is the value of a condition's parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimContext {
+    /// The claim.
+    pub claim: String,
+    /// The parameter.
+    pub parameter: String,
+    /// What a token without the claim means; when unset, the model decides.
+    pub absent: Option<Absent>,
+}
+
+/// What a token without a mapped claim means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// It is not known what the subject holds: the token is refused.
+    Refuse,
+    /// The subject holds nothing.
+    None,
+}
+
+/// What a token does not tell of its subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Untold {
+    /// The claim that would tell it.
+    pub claim: String,
+    writes: Writes,
+    /// Whether it counts whatever the model is.
+    always: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Writes {
+    Relation { relation: Relation, object_type: TypeName },
+    Parameter(String),
+}
+
+impl Untold {
+    /// Whether somebody whom this would keep out might be let in under a model.
+    #[must_use]
+    pub fn may_let_in(&self, subtracted: &Subtracted) -> bool {
+        self.always
+            || match &self.writes {
+                Writes::Relation { relation, object_type } => {
+                    subtracted.has_relation(object_type.as_str(), relation.as_str())
+                }
+                Writes::Parameter(parameter) => subtracted.has_parameter(parameter),
+            }
+    }
+}
+
+impl ClaimTuple {
+    fn untold(&self) -> Option<Untold> {
+        let writes = Writes::Relation { relation: self.relation.clone(), object_type: self.object_type.clone() };
+        untold(&self.claim, writes, self.absent)
+    }
+}
+
+impl ClaimContext {
+    fn untold(&self) -> Option<Untold> {
+        untold(&self.claim, Writes::Parameter(self.parameter.clone()), self.absent)
+    }
+}
+
+fn untold(claim: &str, writes: Writes, absent: Option<Absent>) -> Option<Untold> {
+    let always = match absent {
+        Some(Absent::None) => return None,
+        Some(Absent::Refuse) => true,
+        None => false,
+    };
+    Some(Untold { claim: claim.to_owned(), writes, always })
+}
+
+/// What a token tells of its subject, and what it does not. A subject that is nobody holds nothing.
+pub(super) fn read(
+    claims: &Map<String, Value>,
+    user: Option<&Object>,
+    names: &NameRules,
+    rules: &Rules,
+) -> Result<(Contextual, Vec<Untold>), Refusal> {
+    refuse_elsewhere(claims, rules)?;
+    let (mut contextual, mut untold) = (Contextual::default(), Vec::new());
+    for mapping in &rules.claim_tuples {
+        let Some(user) = user else { break };
+        let made = tuples(claims.get(&mapping.claim), user, names, mapping)?;
+        if made.is_empty() {
+            untold.extend(mapping.untold());
+        }
+        contextual.tuples.extend(made);
+    }
+    if contextual.tuples.len() > CONTEXTUAL_TUPLES_MAX {
+        return Err(Refusal::Mapping);
+    }
+    for mapping in &rules.claim_context {
+        match claims.get(&mapping.claim) {
+            None => untold.extend(mapping.untold()),
+            Some(Value::Null) => return Err(Refusal::Mapping),
+            Some(value) => {
+                contextual.context.insert(mapping.parameter.clone(), value.clone());
+            }
+        }
+    }
+    if untold.iter().any(|untold| untold.always) { Err(Refusal::Absent) } else { Ok((contextual, untold)) }
+}
+
+/// What no token tells of a user whom its bearer names: the claims are the bearer's own.
+pub(super) fn untold_of_others(rules: &Rules) -> Vec<Untold> {
+    rules.claim_tuples.iter().filter_map(ClaimTuple::untold).collect()
+}
+
+/// Refuses a token that says of a claim which counts here that it stands elsewhere: by distributed or aggregated claims (`OpenID`
+/// Connect Core, section 5.6.2), or as Entra does where a user has too many groups.
+fn refuse_elsewhere(claims: &Map<String, Value>, rules: &Rules) -> Result<(), Refusal> {
+    let tuples = rules.claim_tuples.iter().map(|mapping| mapping.claim.as_str());
+    let mapped: BTreeSet<&str> =
+        tuples.chain(rules.claim_context.iter().map(|mapping| mapping.claim.as_str())).collect();
+    let counts = |claim: &str| mapped.contains(claim) || NARROWING.contains(&claim);
+    let is_elsewhere = match (claims.get("_claim_names"), claims.contains_key("_claim_sources")) {
+        (None, false) => false,
+        (Some(Value::Object(names)), _) => names.keys().any(|claim| counts(claim)),
+        // It cannot be told which claims are meant.
+        (None | Some(_), _) => true,
+    };
+    let has_groups = claims.get(HAS_GROUPS).is_some_and(|value| *value != Value::Bool(false));
+    // Entra's older form: `groups:src1` has the address of the list.
+    let has_source = |claim: &&str| claims.keys().any(|name| name.strip_prefix(*claim).is_some_and(is_source));
+    if is_elsewhere || (has_groups && mapped.contains(GROUPS)) || mapped.iter().any(has_source) {
+        Err(Refusal::Elsewhere)
+    } else {
+        Ok(())
+    }
+}
+
+fn is_source(rest: &str) -> bool {
+    rest.starts_with(":src")
+}
+
+/// The tuples that a claim makes. One that is left out could be one that forbids, so nothing is left out.
+fn tuples(
+    claim: Option<&Value>,
+    user: &Object,
+    names: &NameRules,
+    mapping: &ClaimTuple,
+) -> Result<Vec<RelationshipTuple>, Refusal> {
+    let (mut tuples, mut seen) = (Vec::new(), BTreeSet::new());
+    for name in listed(claim)? {
+        let object = names.object(&mapping.object_type, name).map_err(|_unfit| Refusal::Mapping)?;
+        if seen.insert(object.clone()) {
+            let (user, relation) = (User::Object(user.clone()), mapping.relation.clone());
+            tuples.push(RelationshipTuple { user, relation, object, condition: None });
+        }
+    }
+    Ok(tuples)
+}
+
+/// A text or a list of texts.
+fn listed(claim: Option<&Value>) -> Result<Vec<&str>, Refusal> {
+    match claim {
+        None => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![text]),
+        Some(Value::Array(list)) => list.iter().map(|item| item.as_str().ok_or(Refusal::Mapping)).collect(),
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) => Err(Refusal::Mapping),
+    }
+}

@@ -1,0 +1,293 @@
+//! Names that come in (subjects, actors, clients, mapped claims, asserted users) as `OpenFGA` objects: the one rule for all.
+//!
+//! A name stays as it is. One that holds `*`, `:`, `#`, white space or a control character is refused; an issuer with
+//! `encode_subjects` has these and `%` percent-encoded instead. An issuer's short name and `/` stand before its names. A
+//! short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give one object.
+//!
+//! Names are compared byte by byte: `é` as one character and as `e` with an accent are two names.
+
+use std::fmt;
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+
+use crate::relationship::tuple::{USER_BYTES_MAX, encoded_id};
+use crate::relationship::{Object, ParseError, TypeName, User};
+
+/// Longest short name of an issuer, in bytes. Each of its users bears it, and a user has 512 bytes at most.
+const SHORT_NAME_BYTES_MAX: usize = 64;
+
+/// Why a name is no object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// There is nothing in it.
+    #[error("the name is empty")]
+    Empty,
+    /// It holds what is special in `OpenFGA`, and its issuer's names are not encoded.
+    #[error("the name holds `*`, `:`, `#`, white space or a control character")]
+    Special,
+    /// `OpenFGA` takes no longer ones.
+    #[error("the name is too long")]
+    TooLong,
+}
+
+/// An issuer's short name: ASCII letters, digits and `-_.`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ShortName(Arc<str>);
+
+impl ShortName {
+    /// Parses a short name; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let fits = !text.is_empty() && text.len() <= SHORT_NAME_BYTES_MAX && text.bytes().all(is_plain);
+        fits.then(|| Self(text.into()))
+    }
+}
+
+impl fmt::Display for ShortName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How the names of one issuer become objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NameRules {
+    /// What keeps its names apart from those of other issuers.
+    pub short_name: Option<ShortName>,
+    /// Whether names that hold what is special in `OpenFGA` are encoded. Otherwise they are refused.
+    pub encode: bool,
+}
+
+impl NameRules {
+    /// A name as a user.
+    ///
+    /// # Errors
+    /// When the rule refuses it, or `OpenFGA` takes no user of this length.
+    pub fn user(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
+        match User::parse(&self.text(type_name, name)?) {
+            Ok(User::Object(object)) => Ok(object),
+            // The length alone is left to refuse: the rule leaves no wildcard and no userset.
+            Ok(User::Userset(..) | User::Wildcard(_)) | Err(_) => Err(NameError::TooLong),
+        }
+    }
+
+    /// A name as an object that users hold relations on; `OpenFGA` takes shorter ones than users.
+    ///
+    /// # Errors
+    /// When the rule refuses it, or `OpenFGA` takes no object of this length.
+    pub fn object(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
+        Object::parse(&self.text(type_name, name)?).map_err(|_length| NameError::TooLong)
+    }
+
+    /// Whether an object has the form that this rule gives to names, so that a name of this issuer may have given it.
+    #[must_use]
+    pub fn gives(&self, object: &Object) -> bool {
+        let Some(written) = self.without_short_name(object.id()) else { return false };
+        if !self.encode {
+            return is_plain(written).is_ok();
+        }
+        // One spelling only: `%3a` beside `%3A` would be another user, whom no ban names.
+        percent_decode_str(written).decode_utf8().is_ok_and(|name| !name.is_empty() && encoded_id(&name) == written)
+    }
+
+    /// What stands in an object's id after the issuer's short name; `None` when that is not before it.
+    pub(super) fn without_short_name<'i>(&self, id: &'i str) -> Option<&'i str> {
+        match &self.short_name {
+            None => Some(id),
+            Some(ShortName(short)) => id.strip_prefix(&**short)?.strip_prefix('/'),
+        }
+    }
+
+    fn text(&self, type_name: &TypeName, name: &str) -> Result<String, NameError> {
+        // What is written is at least as long as the name.
+        if name.len() > USER_BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        let written = match (is_plain(name), self.encode) {
+            (Err(NameError::Empty), _) => return Err(NameError::Empty),
+            (_, true) => encoded_id(name),
+            (plain, false) => plain.map(str::to_owned)?,
+        };
+        Ok(match &self.short_name {
+            None => format!("{type_name}:{written}"),
+            Some(short) => format!("{type_name}:{short}/{written}"),
+        })
+    }
+}
+
+/// A user whom somebody names beside a token, or without one: it has the form that names of tokens have.
+///
+/// # Errors
+/// When it is no single user, or its name is refused.
+pub fn asserted(user: &str) -> Result<Object, ParseError> {
+    let refused = |rule: String| ParseError { what: "user", value: user.to_owned(), rule };
+    let User::Object(object) = User::parse(user)? else {
+        return Err(refused("must be one user such as `user:anne`, not a wildcard or a userset".to_owned()));
+    };
+    match is_plain(object.id()) {
+        Ok(_) => Ok(object),
+        Err(error) => Err(refused(format!("is refused: {error}"))),
+    }
+}
+
+/// The name, if nothing in it is special.
+fn is_plain(name: &str) -> Result<&str, NameError> {
+    let is_special = |c: char| matches!(c, '*' | '#' | ':') || c.is_whitespace() || c.is_control();
+    if name.is_empty() {
+        Err(NameError::Empty)
+    } else if name.contains(is_special) {
+        Err(NameError::Special)
+    } else {
+        Ok(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of_type(name: &str) -> TypeName {
+        TypeName::parse(name).unwrap()
+    }
+
+    fn rules(short_name: Option<&str>, encode: bool) -> NameRules {
+        NameRules { short_name: short_name.map(|name| ShortName::parse(name).unwrap()), encode }
+    }
+
+    #[test]
+    fn names_become_objects_by_one_rule() {
+        use NameError::{Empty, Special, TooLong};
+        type Written<'a> = Result<&'a str, NameError>;
+        let long = "a".repeat(507);
+        let users: [(&str, &str, Written<'_>, Written<'_>); 28] = [
+            ("plain", "anne", Ok("anne"), Ok("anne")),
+            ("an address", "anne@example.com", Ok("anne@example.com"), Ok("anne@example.com")),
+            ("Auth0", "auth0|65a1", Ok("auth0|65a1"), Ok("auth0|65a1")),
+            ("Auth0, another connection", "google-oauth2|1", Ok("google-oauth2|1"), Ok("google-oauth2|1")),
+            ("a slash", "corp/anne", Ok("corp/anne"), Ok("corp/anne")),
+            ("a slash before", "/contractors", Ok("/contractors"), Ok("/contractors")),
+            ("one character with an accent", "\u{e9}", Ok("\u{e9}"), Ok("\u{e9}")),
+            ("an accent of its own", "e\u{301}", Ok("e\u{301}"), Ok("e\u{301}")),
+            ("a percent sign", "50%", Ok("50%"), Ok("50%25")),
+            ("an encoding", "an%20ne", Ok("an%20ne"), Ok("an%2520ne")),
+            ("a SPIFFE id", "spiffe://a/b", Err(Special), Ok("spiffe%3A//a/b")),
+            ("everybody", "*", Err(Special), Ok("%2A")),
+            ("a star within", "a*b", Err(Special), Ok("a%2Ab")),
+            ("a userset", "eng#member", Err(Special), Ok("eng%23member")),
+            ("a user", "user:bob", Err(Special), Ok("user%3Abob")),
+            ("a space", "an ne", Err(Special), Ok("an%20ne")),
+            ("a space behind", "anne ", Err(Special), Ok("anne%20")),
+            ("a tab", "an\tne", Err(Special), Ok("an%09ne")),
+            ("a line's end", "anne\n", Err(Special), Ok("anne%0A")),
+            ("a zero", "anne\0", Err(Special), Ok("anne%00")),
+            ("a space that does not break", "an\u{a0}ne", Err(Special), Ok("an%C2%A0ne")),
+            ("an ideographic space", "an\u{3000}ne", Err(Special), Ok("an%E3%80%80ne")),
+            ("a line separator", "an\u{2028}ne", Err(Special), Ok("an%E2%80%A8ne")),
+            ("the next line, a control character", "an\u{85}ne", Err(Special), Ok("an%C2%85ne")),
+            ("nothing", "", Err(Empty), Err(Empty)),
+            ("as long as can be", &long, Ok(&long), Ok(&long)),
+            ("one byte more", &"a".repeat(508), Err(TooLong), Err(TooLong)),
+            ("too long once encoded", &"*".repeat(170), Err(Special), Err(TooLong)),
+        ];
+        for (row, name, verbatim, encoded) in users {
+            for (encode, expected) in [(false, verbatim), (true, encoded)] {
+                let found = rules(None, encode).user(&of_type("user"), name);
+                assert_eq!(found.as_ref().map(Object::id), expected.as_ref().map(|id| *id), "{row}, {encode}");
+                let of_corp = rules(Some("corp"), encode).user(&of_type("user"), name);
+                let with_short_name = expected
+                    .map(|id| format!("corp/{id}"))
+                    .and_then(|id| if id.len() > 507 { Err(TooLong) } else { Ok(id) });
+                assert_eq!(of_corp.map(|user| user.id().to_owned()), with_short_name, "{row}, {encode}, of an issuer");
+            }
+        }
+        let group = of_type("group");
+        let letters = |count: usize| "\u{e9}".repeat(count);
+        assert_eq!(rules(None, false).object(&group, "/contractors").unwrap().as_str(), "group:/contractors");
+        assert!(rules(None, false).object(&group, &letters(250)).is_ok(), "256 characters");
+        assert_eq!(rules(None, false).object(&group, &letters(251)), Err(TooLong), "objects are shorter than users");
+        assert_eq!(rules(None, false).object(&group, ""), Err(Empty));
+    }
+
+    #[test]
+    fn short_names_hold_no_delimiter() {
+        let rows = ["corp", "corp-2", "a.b_c", "A"];
+        for name in rows {
+            assert_eq!(ShortName::parse(name).map(|name| name.to_string()).as_deref(), Some(name));
+        }
+        for name in ["", "a/b", "/", "a%2Fb", "%", "a b", "a:b", "a#b", "*", "\u{e9}", &"a".repeat(65)] {
+            assert_eq!(ShortName::parse(name), None, "`{name}`");
+        }
+    }
+
+    #[test]
+    fn an_asserted_user_is_one_that_the_issuer_may_have_named() {
+        let rows = [
+            ("plain", "user:anne", [true, false, true, false]),
+            ("of an issuer", "user:corp/anne", [true, true, true, true]),
+            ("of another", "user:corp-2/anne", [true, false, true, false]),
+            ("the short name alone", "user:corp", [true, false, true, false]),
+            ("nothing behind it", "user:corp/", [true, false, true, false]),
+            ("the short name encoded", "user:%63orp/anne", [true, false, false, false]),
+            ("a slash in the name", "user:corp//anne", [true, true, true, true]),
+            ("encoded", "user:corp/a%3Ab", [true, true, true, true]),
+            ("encoded in small letters", "user:corp/a%3ab", [true, true, false, false]),
+            ("encoded for nothing", "user:corp/%61nne", [true, true, false, false]),
+            ("half an encoding", "user:corp/a%2", [true, true, false, false]),
+            ("no text", "user:corp/%FF", [true, true, false, false]),
+        ];
+        let issuers = [(None, false), (Some("corp"), false), (None, true), (Some("corp"), true)];
+        for (row, user, expected) in rows {
+            let user = asserted(user).unwrap();
+            assert_eq!(issuers.map(|(short, encode)| rules(short, encode).gives(&user)), expected, "{row}");
+        }
+        for user in
+            ["user:*", "user:a*b", "user:a b", "user:an\u{a0}ne", "user:a\u{3000}", "group:a#member", "anne", ""]
+        {
+            assert!(asserted(user).is_err(), "`{user}`");
+        }
+    }
+
+    /// Names made of what could move a delimiter.
+    fn any_name() -> impl Strategy<Value = String> {
+        prop_oneof![any::<String>(), "[ab/%*:#25F ]{1,6}", "[ab./_-]{1,6}", "(corp|corp-2)?/?[ab/%]{0,3}(%2F|%25|%3A)?"]
+    }
+
+    proptest! {
+        /// Two pairs of issuer and name never give one object, whether names are encoded or not, and none is a wildcard, a
+        /// userset or of another type.
+        #[test]
+        fn two_names_never_give_one_user(
+            a in any_name(),
+            b in any_name(),
+            m in 0usize..4,
+            n in 0usize..4,
+            encodes in any::<[bool; 4]>(),
+        ) {
+            let short_names = ["corp", "corp-2", "a", "2F"];
+            let of = |issuer: usize| rules(Some(short_names[issuer]), encodes[issuer]);
+            let user = of_type("user");
+            for give in [NameRules::user, NameRules::object] {
+                if let (Ok(left), Ok(right)) = (give(&of(m), &user, &a), give(&of(n), &user, &b)) {
+                    prop_assert_eq!(left == right, (m, &a) == (n, &b), "{} {}", left, right);
+                    prop_assert!(of(m).gives(&left) && of(n).gives(&right));
+                    prop_assert_eq!(of(m).gives(&right), m == n || right == left);
+                }
+                // The only issuer has no short name.
+                let alone = rules(None, encodes[0]);
+                if let (Ok(left), Ok(right)) = (give(&alone, &user, &a), give(&alone, &user, &b)) {
+                    prop_assert_eq!(left == right, a == b, "{} {}", left, right);
+                }
+                if let Ok(object) = give(&alone, &user, &a) {
+                    prop_assert_eq!(object.type_name(), "user");
+                    prop_assert!(matches!(User::parse(object.as_str()), Ok(User::Object(_))));
+                    prop_assert_eq!(asserted(object.as_str()), Ok(object.clone()));
+                    prop_assert!(alone.gives(&object));
+                }
+            }
+        }
+    }
+}
