@@ -101,7 +101,10 @@ mod tests {
     use super::*;
     use crate::identity::names::ShortName;
 
-    fn old_names(issuers: &[(Option<&str>, bool)]) -> OldNames {
+    /// Issuers by their short names, each with whether it encodes.
+    type Issuers<'i> = &'i [(Option<&'i str>, bool)];
+
+    fn old_names(issuers: Issuers<'_>) -> OldNames {
         let type_name = |name: &str| TypeName::parse(name).unwrap();
         let rules = |(short, encode): &(Option<&str>, bool)| NameRules {
             short_name: short.map(|short| ShortName::parse(short).unwrap()),
@@ -113,10 +116,10 @@ mod tests {
     #[test]
     fn old_names_are_told_from_those_of_today() {
         let refused = "refused";
-        let plain: &[(Option<&str>, bool)] = &[(None, false)];
-        let encoding: &[(Option<&str>, bool)] = &[(None, true)];
-        let two: &[(Option<&str>, bool)] = &[(Some("corp"), false), (Some("spiffe"), true)];
-        let rows: [(&str, &[(Option<&str>, bool)], &str, Option<&str>); 22] = [
+        let plain: Issuers<'_> = &[(None, false)];
+        let encoding: Issuers<'_> = &[(None, true)];
+        let two: Issuers<'_> = &[(Some("corp"), false), (Some("spiffe"), true)];
+        let rows: [(&str, Issuers<'_>, &str, Option<&str>); 22] = [
             ("Auth0", plain, "user:auth0%7C65a1", Some("user:auth0|65a1")),
             ("a slash", plain, "group:%2Fcontractors", Some("group:/contractors")),
             ("an accent", plain, "user:%C3%A9", Some("user:\u{e9}")),

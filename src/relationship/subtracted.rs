@@ -191,7 +191,7 @@ mod tests {
                 subtracted.has_relation(type_name, relation)
             };
             assert!(within.iter().all(has), "{row}: {subtracted:?}");
-            assert!(!outside.iter().any(|name| has(&name)), "{row}: {subtracted:?}");
+            assert!(!outside.iter().any(has), "{row}: {subtracted:?}");
         }
     }
 

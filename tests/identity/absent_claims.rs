@@ -110,8 +110,11 @@ fn in_json(text: &str) -> Value {
     serde_json::from_str(&json::print(model(text).source()).unwrap()).unwrap()
 }
 
+/// Whether the document is seen, or the token refused.
+type Fate = Result<bool, ()>;
+
 /// Each token with what is seen under the model that takes out, and under the one that does not.
-fn rows() -> Vec<(&'static str, Value, Result<bool, ()>, Result<bool, ()>)> {
+fn rows() -> Vec<(&'static str, Value, Fate, Fate)> {
     let refused = Err(());
     vec![
         ("no claim", json!({}), refused, Ok(true)),

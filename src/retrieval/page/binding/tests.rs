@@ -20,6 +20,9 @@ struct Read {
     delegation: Option<Delegation>,
 }
 
+/// A principal by its parts, with the name of the row.
+type Row<'r> = (&'static str, &'r Contextual, Option<&'r TokenFacts>, bool, Option<&'r Delegation>);
+
 fn object(text: &str) -> Object {
     Object::parse(text).unwrap()
 }
@@ -53,7 +56,7 @@ fn read_principal(bytes: &[u8]) -> Read {
 
 fn read_token(reader: &mut Reader<'_>) -> TokenFacts {
     let [issuer, subject, client_id, token_id] = [(); 4].map(|()| reader.text());
-    let held = Scope::ALL.map(|scope| (reader.byte() == 1).then(|| scope.as_str()).unwrap_or_default());
+    let held = Scope::ALL.map(|scope| if reader.byte() == 1 { scope.as_str() } else { "" });
     let scopes = Scopes::parse(&held.join(" "));
     let actors = (0..reader.count()).map(|_| Actor { object: object(&reader.text()) }).collect();
     let expires_at = reader.u64();
@@ -165,8 +168,8 @@ fn a_search_is_read_back() {
         assert_eq!(reader.count(), request.top_k, "{row}");
         assert_eq!(read_option(&mut reader, read_filter), request.filter, "{row}");
         assert_eq!(read_option(&mut reader, |reader| f64::from_bits(reader.u64())), request.min_score, "{row}");
-        let per_document_max = request.per_document_max.map(NonZeroUsize::get);
-        assert_eq!(read_option(&mut reader, |reader| reader.count()), per_document_max, "{row}");
+        let per_document_max = read_option(&mut reader, |reader| NonZeroUsize::new(reader.count()).unwrap());
+        assert_eq!(per_document_max, request.per_document_max, "{row}");
         assert!(reader.byte() <= HIGHER_CONSISTENCY && reader.0.is_empty(), "{row}");
     }
 }
@@ -218,7 +221,7 @@ fn a_principal_is_read_back() {
     let delegation =
         |on| Delegation { actor: object("agent:a"), relation: Relation::parse("can_act_for").unwrap(), on };
     let (on_user, on_guard) = (delegation(DelegationOn::User), delegation(DelegationOn::Guard));
-    let rows: [(&str, &Contextual, Option<&TokenFacts>, bool, Option<&Delegation>); 8] = [
+    let rows: [Row<'_>; 8] = [
         ("a name", &nothing, None, false, None),
         ("with tuples and context", &something, None, false, None),
         ("with a token", &nothing, Some(&facts), false, None),
