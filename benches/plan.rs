@@ -97,7 +97,7 @@ impl Authorizer for Counting {
         self.rounds.fetch_add(1, Ordering::Relaxed);
         self.checks.fetch_add(batch.checks.len(), Ordering::Relaxed);
         let answers = batch.checks.iter().map(|check| self.allows(&check.object)).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer { position, allowed }).collect())
+        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {

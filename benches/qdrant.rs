@@ -80,7 +80,7 @@ type Told = (Arc<Vec<Object>>, Arc<RoaringBitmap>);
 impl Authorizer for Known {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer { position, allowed: self.open.contains(&c.object) }).collect())
+        Ok(answers.map(|(position, c)| Answer::now(position, self.open.contains(&c.object))).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {

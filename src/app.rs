@@ -3,7 +3,9 @@
 mod audit;
 mod identity;
 mod names;
+mod replica;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use crate::authz::consistency_token::ConsistencyTokens;
 use crate::authz::decider::Decider;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::openfga::{self, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, StoreSelector};
-use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, ReplicaUse};
 use crate::authz::retried::RetriedDecider;
 use crate::authz::stacked::StackedAuthorizer;
 use crate::authz::validity::Validity;
@@ -52,6 +54,7 @@ const REPLICA_DIRECTORY: &str = "replica";
 pub struct App {
     services: Services,
     authorizer: Arc<dyn Authorizer>,
+    replica: Option<Arc<ReplicaAuthorizer>>,
     relationships: Option<RelationshipStores>,
     shutdown_timeout: Duration,
     config: Config,
@@ -134,12 +137,14 @@ impl App {
             pages: pages(config)?,
             explain_plan: config.retrieval.explain_plan,
         };
-        let (authorizer, relationships) = match (config.authorizer.kind, config.authorizer.replica.mode) {
-            (AuthorizerKind::Embedded, _) | (AuthorizerKind::Openfga, ReplicaMode::Off) => {
-                open_authorizer(config).await?
-            }
-            (AuthorizerKind::Openfga, ReplicaMode::Plan) => (open_replica(config, ReplicaUse::Plan).await?, None),
-            (AuthorizerKind::Openfga, ReplicaMode::Decide) => (open_replica(config, ReplicaUse::Decide).await?, None),
+        let replica = match (config.authorizer.kind, config.authorizer.replica.mode) {
+            (AuthorizerKind::Embedded, _) | (AuthorizerKind::Openfga, ReplicaMode::Off) => None,
+            (AuthorizerKind::Openfga, ReplicaMode::Plan) => Some(open_replica(config, ReplicaUse::Plan).await?),
+            (AuthorizerKind::Openfga, ReplicaMode::Decide) => Some(open_replica(config, ReplicaUse::Decide).await?),
+        };
+        let (authorizer, relationships) = match &replica {
+            Some(replica) => (Arc::clone(replica) as Arc<dyn Authorizer>, None),
+            None => open_authorizer(config).await?,
         };
         let (vector_store, documents) = open_vector_store(config).await?;
         let services = Services {
@@ -156,7 +161,7 @@ impl App {
             consistency_tokens: Arc::new(ConsistencyTokens::new().map_err(|_unspecified| AppError::NoRandom)?),
         };
         let shutdown_timeout = Duration::from_millis(config.server.shutdown_timeout_ms);
-        Ok(Self { services, authorizer, relationships, shutdown_timeout, config: config.clone() })
+        Ok(Self { services, authorizer, replica, relationships, shutdown_timeout, config: config.clone() })
     }
 
     /// Who decides.
@@ -209,6 +214,10 @@ impl App {
             std::future::pending().await
         };
         let services = Services { authentication, audit: audit::open(&self.config).await?, ..self.services.clone() };
+        let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
+        if let (Some(verifier), Some(audit)) = (verifier, &services.audit) {
+            verifier.record_in(Arc::clone(&audit.sink));
+        }
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "serving");
         }
@@ -281,14 +290,28 @@ pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppErr
 ///
 /// # Errors
 /// As [`App::open`].
-pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<dyn Authorizer>, AppError> {
+pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<ReplicaAuthorizer>, AppError> {
     let replica = replica_config(&config.authorizer.replica, used_for);
     let openfga = openfga_config(config)?;
-    let source = Arc::new(OpenFgaSource::new(&openfga)?);
-    let directory = config.data.directory.join(REPLICA_DIRECTORY);
+    let source = Arc::new(OpenFgaSource::new(&openfga)?.with_types_max(config.authorizer.replica.types_max));
+    let directory = replica_directory(config);
     let authority = stack(&openfga, &config.authorizer.checks, ChangesFrom::Replica)?;
     let validity = Arc::clone(authority.validity());
-    Ok(Arc::new(ReplicaAuthorizer::open(&directory, source, Arc::new(authority), replica, validity).await?))
+    let clock = replica::unix_clock();
+    let verified = replica::verification_config(&config.authorizer.replica);
+    let verification = match verified {
+        // Its own way to the server: verification shares no call, queue or breaker with requests.
+        Some(verified) => Some((verified, Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>)),
+        None => None,
+    };
+    let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, verification };
+    Ok(Arc::new(ReplicaAuthorizer::open(&directory, parts, replica).await?))
+}
+
+/// Where the replica is.
+#[must_use]
+pub fn replica_directory(config: &Config) -> PathBuf {
+    config.data.directory.join(REPLICA_DIRECTORY)
 }
 
 fn replica_config(replica: &config::ReplicaConfig, used_for: ReplicaUse) -> ReplicaConfig {
@@ -376,6 +399,7 @@ pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
         timeout: Duration::from_millis(openfga.timeout_ms),
         list_results_max: openfga.list_results_max,
         list_deadline: Duration::from_millis(openfga.list_deadline_ms),
+        cache_age_max: Duration::from_millis(openfga.cache_age_max_ms),
     })
 }
 

@@ -16,6 +16,7 @@ mod key;
 mod record;
 mod recovery;
 mod segment;
+mod verification;
 mod verify;
 mod writer;
 
@@ -23,6 +24,7 @@ pub use chain::{Entry, Event, Mac};
 pub use file_sink::{AuditConfig, Clock, FileAuditSink, FsyncPolicy};
 pub use key::AuditKey;
 pub use record::{AuditedPrincipal, AuditedRequest, Decision, Latencies, Record, Released};
+pub use verification::{Verification, VerifiedKind};
 pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};
 
 use std::path::{Path, PathBuf};
@@ -41,6 +43,10 @@ pub trait AuditSink: Send + Sync {
     #[must_use = "the answer may leave only after the record was kept"]
     fn record(&self, record: Record) -> Kept;
 
+    /// The same for a verification. No answer waits for it.
+    #[must_use = "what is not kept is to be told"]
+    fn verified(&self, verification: Verification) -> Kept;
+
     /// A digest of what must not be kept itself. Keyed, so that guesses cannot be tried without the key; with the same
     /// key, the same bytes for the same purpose have the same digest.
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String;
@@ -53,6 +59,8 @@ pub enum DigestPurpose {
     Query,
     /// The `jti` of a token.
     TokenId,
+    /// User, relation and object.
+    Question,
 }
 
 /// Why a record is not kept, or the log cannot be used.

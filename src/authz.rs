@@ -10,10 +10,12 @@ pub mod decision_key;
 pub mod embedded;
 pub mod enforce;
 pub mod openfga;
+pub mod provenance;
 pub mod replica;
 pub mod retried;
 pub mod stacked;
 pub mod validity;
+pub mod verification;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
+pub use self::provenance::{Provenance, Source};
 use crate::error_code::ErrorCode;
 use crate::relationship::model::AuthorizationModel;
 use crate::relationship::subtracted::Subtracted;
@@ -117,12 +120,22 @@ impl SubtractedByLast {
 }
 
 /// One answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The position of its question in [`CheckBatch::checks`].
     pub position: usize,
     /// Whether the user holds the relation.
     pub allowed: bool,
+    /// What the answer rests on.
+    pub provenance: Provenance,
+}
+
+impl Answer {
+    /// A decision of the authority that is as new as this moment, for authorizers without models.
+    #[must_use]
+    pub fn now(position: usize, allowed: bool) -> Self {
+        Self { position, allowed, provenance: Provenance::authority(&Arc::default(), Instant::now()) }
+    }
 }
 
 /// Decides checks.
@@ -170,6 +183,12 @@ pub trait Authorizer: Send + Sync {
     /// decided from now; `None` when no copy would be used.
     fn lag(&self, consistency: Consistency) -> Option<Duration> {
         let _ = consistency;
+        None
+    }
+
+    /// Whether the copy of the authority's relationships is trusted; `None` where there is none. While it is not, the authority
+    /// decides everything.
+    fn copy_is_trusted(&self) -> Option<bool> {
         None
     }
 

@@ -17,6 +17,7 @@ mod model;
 mod names;
 mod output;
 mod recheck;
+mod replica;
 mod retrieve;
 mod serve;
 mod test;
@@ -87,6 +88,9 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Measure which settings answer checks fastest, with an OpenFGA server. Reads only.
     Tune(tune::TuneArgs),
+    /// Show the trust in the copy of an OpenFGA server's relationships, or give it back.
+    #[command(subcommand)]
+    Replica(replica::ReplicaCommand),
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -225,6 +229,7 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Audit(command) => audit::run(command, config.as_deref(), output),
         Command::Explain(args) => explain::run(args, config, output).await,
         Command::Tune(args) => tune::run(args, config, output).await,
+        Command::Replica(command) => replica::run(&command, config.as_deref(), output),
         Command::Config(command) => config::run(&command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {

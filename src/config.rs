@@ -95,8 +95,16 @@ pub struct ReplicaConfig {
     pub staleness_max_ms: u64,
     /// How much of the log of changes is read again each time, in milliseconds: how long a write to the server may take.
     pub overlap_ms: u64,
-    /// Between two comparisons of all tuples, in milliseconds.
+    /// Between two comparisons of all tuples, in milliseconds: a change that the log never tells, or tells after `overlap_ms`,
+    /// counts after this time and that of one comparison.
     pub sweep_interval_ms: u64,
+    /// Most types of a model that the copy is evaluated under. Under a model of more, the server decides everything.
+    pub types_max: usize,
+    /// The share of the copy's decisions that the server is asked for as well, off the request's path; 0 to 1. More are in the
+    /// first minute after a new model.
+    pub verified_share: f64,
+    /// Most checks a second that are asked for this.
+    pub verified_checks_per_second_max: u32,
 }
 
 /// What a replica is used for.
@@ -106,9 +114,9 @@ pub enum ReplicaMode {
     /// There is none.
     Off,
     /// It tells what a user may see, for planning a search; the server decides about every chunk that is released.
-    #[default]
     Plan,
-    /// It decides, within its bound.
+    /// It decides, within its bound; a share of its decisions is verified at the server.
+    #[default]
     Decide,
 }
 
@@ -145,6 +153,9 @@ pub struct OpenFgaConfig {
     pub list_results_max: usize,
     /// The server's `listObjects-deadline`, in milliseconds: a list that took so long may have been cut short.
     pub list_deadline_ms: u64,
+    /// How old an answer from the server's own caches may be (the largest of its cache TTLs), in milliseconds; 0 where it has
+    /// none. A document that was written within this time is checked past those caches.
+    pub cache_age_max_ms: u64,
 }
 
 /// How checks are gathered, shared and remembered in front of an `OpenFGA` server.
@@ -236,7 +247,10 @@ impl Default for ReplicaConfig {
             poll_interval_ms: 500,
             staleness_max_ms: 2_000,
             overlap_ms: 5_000,
-            sweep_interval_ms: 600_000,
+            sweep_interval_ms: 60_000,
+            types_max: 1_000,
+            verified_share: 0.01,
+            verified_checks_per_second_max: 20,
         }
     }
 }
@@ -253,6 +267,7 @@ impl Default for OpenFgaConfig {
             timeout_ms: 3_000,
             list_results_max: 1_000,
             list_deadline_ms: 3_000,
+            cache_age_max_ms: 10_000,
         }
     }
 }
@@ -374,6 +389,8 @@ impl Config {
             ("authorizer.openfga.list_deadline_ms", self.authorizer.openfga.list_deadline_ms),
             ("authorizer.checks.calls_in_flight_max", u64::from(self.authorizer.checks.calls_in_flight_max)),
             ("authorizer.replica.poll_interval_ms", self.authorizer.replica.poll_interval_ms),
+            ("authorizer.replica.sweep_interval_ms", self.authorizer.replica.sweep_interval_ms),
+            ("authorizer.replica.types_max", self.authorizer.replica.types_max as u64),
             ("vector_store.qdrant.timeout_ms", self.vector_store.qdrant.timeout_ms),
             ("vector_store.qdrant.guards_max", self.vector_store.qdrant.guards_max as u64),
             ("vector_store.qdrant.guards_per_filter_max", self.vector_store.qdrant.guards_per_filter_max as u64),
@@ -427,6 +444,7 @@ impl AuthorizerConfig {
                 "`authorizer.replica.staleness_max_ms` must be more than `authorizer.replica.poll_interval_ms`: otherwise \
                  the replica is never fresh",
             ),
+            (!(0.0..=1.0).contains(&replica.verified_share), "`authorizer.replica.verified_share` must be from 0 to 1"),
             (
                 checks.checks_waiting_max / 4 < openfga.checks_per_call.max(50),
                 "`authorizer.checks.checks_waiting_max` must be at least 200 and at least four times \

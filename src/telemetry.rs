@@ -8,6 +8,7 @@ pub use span_export::{SpanExport, trace_id};
 pub use trace_parent::TraceParent;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
@@ -22,6 +23,11 @@ const TOKENS_REFUSED: &str = "ragward_tokens_refused_total";
 const CHECKS: &str = "ragward_checks_total";
 const CHECK_BATCH: &str = "ragward_check_batch_size";
 const REPLICA_LAG: &str = "ragward_replica_lag_seconds";
+const REPLICA_UNTOLD: &str = "ragward_replica_untold_changes_total";
+const REPLICA_TRUSTED: &str = "ragward_replica_trusted";
+const REPLICA_ROUTED: &str = "ragward_replica_routed_kinds";
+const REPLICA_DIFFERENCES: &str = "ragward_replica_differences_total";
+const VERIFIED: &str = "ragward_verifications_total";
 const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
 const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
@@ -74,6 +80,11 @@ fn describe() {
     describe_counter!(CHECKS, Unit::Count, "Decisions, by outcome: allowed or denied.");
     describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks at once.");
     describe_gauge!(REPLICA_LAG, Unit::Seconds, "How far the replica is behind its OpenFGA server.");
+    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the server's log did not tell.");
+    describe_gauge!(REPLICA_TRUSTED, Unit::Count, "1 while the replica is used, 0 while it is distrusted.");
+    describe_gauge!(REPLICA_ROUTED, Unit::Count, "Kinds of questions that the replica may not decide.");
+    describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by what the replica answered wrongly.");
+    describe_counter!(VERIFIED, Unit::Count, "Decisions of the replica that the server was asked for too, by outcome.");
     describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
     describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
     describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");
@@ -111,6 +122,42 @@ pub fn checked(allowed: usize, denied: usize) {
 /// How far the replica is behind; `None` while it is no copy yet, which is told as infinity.
 pub fn replica_lag(lag: Option<Duration>) {
     gauge!(REPLICA_LAG).set(lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64()));
+}
+
+/// A sweep found changes that the server's log did not tell.
+pub fn replica_untold_changes(changes: usize) {
+    counter!(REPLICA_UNTOLD).increment(changes as u64);
+}
+
+/// Whether the replica is used, and for how many kinds of questions it is not.
+pub fn replica_trusted(trusted: bool, routed: usize) {
+    gauge!(REPLICA_TRUSTED).set(if trusted { 1.0 } else { 0.0 });
+    gauge!(REPLICA_ROUTED).set(size(routed));
+}
+
+/// A difference between replica and server was confirmed; the replica `allowed` or `denied` wrongly.
+pub fn replica_difference(wrongly: &'static str) {
+    counter!(REPLICA_DIFFERENCES, "wrongly" => wrongly).increment(1);
+}
+
+/// A decision of the replica was asked of the server too. The outcome is one of a fixed set.
+pub fn verified(outcome: &'static str) {
+    counter!(VERIFIED, "outcome" => outcome).increment(1);
+}
+
+tokio::task_local! {
+    static CALL_TRACE: Arc<str>;
+}
+
+/// Answers a call of this trace, so that what is done for it later can name it.
+pub async fn in_call<T>(trace_id: Arc<str>, answering: impl Future<Output = T>) -> T {
+    CALL_TRACE.scope(trace_id, answering).await
+}
+
+/// The trace of the call that is being answered here, if one is.
+#[must_use]
+pub fn call_trace() -> Option<Arc<str>> {
+    CALL_TRACE.try_with(Arc::clone).ok()
 }
 
 /// An audit record is on its way.

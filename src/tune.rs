@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::authz::replica::source::RelationshipSource;
+use crate::authz::replica::source::{ModelNews, RelationshipSource};
 use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::config::{Config, ReplicaMode};
 use crate::relationship::{Object, Relation, User};
@@ -152,7 +152,7 @@ impl Workload {
         user_type: &str,
     ) -> Result<Self, WorkloadError> {
         let (version, model) = source.model(None).await?;
-        let Some(model) = model else { return Err(WorkloadError::Empty("model")) };
+        let ModelNews::New(model) = model else { return Err(WorkloadError::Empty("model")) };
         let (mut users, mut objects) = (BTreeSet::new(), BTreeSet::new());
         let (mut read, mut token) = (0, String::new());
         loop {
@@ -437,7 +437,7 @@ mod tests {
                 return std::future::pending().await;
             }
             sleep(Duration::from_millis(10)).await;
-            Ok((0..batch.checks.len()).map(|position| Answer { position, allowed: false }).collect())
+            Ok((0..batch.checks.len()).map(|position| Answer::now(position, false)).collect())
         }
 
         async fn model_id(&self) -> Result<String, AuthzError> {

@@ -52,7 +52,9 @@ const DOORS: [(&[&str], &[&str]); 7] = [
 
 /// Who may read the clock of the wall, which can be set and jumps: where a date comes in or goes out. What ages in memory
 /// (decisions, generations, copies, consistency tokens, deadlines) is measured on the monotonic clock.
-const WALL_CLOCK: [&str; 8] = [
+const WALL_CLOCK: [&str; 9] = [
+    // How late a server's log tells what it has dated.
+    "app/replica",
     // When a record was written.
     "app/audit",
     "audit",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::AuditKey;
 use super::record::Record;
+use super::verification::Verification;
 
 /// Bytes of a MAC.
 const MAC_BYTES: usize = 32;
@@ -50,6 +51,8 @@ pub enum Event {
     },
     /// A call was answered or refused.
     Record(Box<Record>),
+    /// A decision of the replica was asked of the server as well.
+    Verification(Box<Verification>),
     /// The process before did not end cleanly, and this one goes on from its last whole entry.
     Resume {
         /// Bytes of an incomplete line that were removed. Nobody was given an answer for it.

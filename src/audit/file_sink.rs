@@ -19,6 +19,7 @@ use super::chain::Event;
 use super::key::AuditKey;
 use super::record::Record;
 use super::recovery::recover;
+use super::verification::Verification;
 use super::writer::Writer;
 use super::{AuditError, AuditSink, DigestPurpose, Kept};
 use crate::telemetry;
@@ -120,8 +121,8 @@ impl FileAuditSink {
     }
 
     /// Takes a record in, and writes it here if nobody else does and nothing waits for the disk.
-    fn take_in(&self, record: Record) -> Result<oneshot::Receiver<Result<(), AuditError>>, AuditError> {
-        let event = Event::Record(Box::new(record)).encode();
+    fn take_in(&self, event: &Event) -> Result<oneshot::Receiver<Result<(), AuditError>>, AuditError> {
+        let event = event.encode();
         let event = event.map_err(|e| AuditError::Stopped(format!("a record cannot be written as JSON: {e}")))?;
         let is_large = event.len() > BY_CALLER_BYTES_MAX;
         let (acknowledge, acknowledged) = oneshot::channel();
@@ -138,7 +139,21 @@ impl FileAuditSink {
 
 impl AuditSink for FileAuditSink {
     fn record(&self, record: Record) -> Kept {
-        let taken_in = self.take_in(record);
+        self.keep(&Event::Record(Box::new(record)))
+    }
+
+    fn verified(&self, verification: Verification) -> Kept {
+        self.keep(&Event::Verification(Box::new(verification)))
+    }
+
+    fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
+        self.key.digest(purpose, bytes)
+    }
+}
+
+impl FileAuditSink {
+    fn keep(&self, event: &Event) -> Kept {
+        let taken_in = self.take_in(event);
         if let Err(error) = &taken_in {
             tracing::error!(%error, "an audit record was not taken in");
         }
@@ -147,10 +162,6 @@ impl AuditSink for FileAuditSink {
             acknowledged.map_err(|_lost| AuditError::Stopped("who wrote it ended early".to_owned()))?
         };
         kept.boxed()
-    }
-
-    fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
-        self.key.digest(purpose, bytes)
     }
 }
 

@@ -30,6 +30,7 @@ pub struct AuditKey {
     head: hmac::Key,
     query: hmac::Key,
     token_id: hmac::Key,
+    question: hmac::Key,
     has_begun: bool,
 }
 
@@ -115,6 +116,7 @@ impl AuditKey {
             head: derived("head"),
             query: derived("query"),
             token_id: derived("token id"),
+            question: derived("question"),
             has_begun: false,
         }
     }
@@ -135,6 +137,7 @@ impl AuditKey {
         let key = match purpose {
             DigestPurpose::Query => &self.query,
             DigestPurpose::TokenId => &self.token_id,
+            DigestPurpose::Question => &self.question,
         };
         hex(hmac::sign(key, bytes).as_ref())
     }

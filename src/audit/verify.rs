@@ -287,7 +287,7 @@ impl<'a> Reader<'a> {
         match &entry.event {
             Event::Record(_) => self.report.records += 1,
             Event::Drop { oldest_segment } => self.oldest_kept = self.oldest_kept.max(*oldest_segment),
-            Event::Begin { .. } | Event::Resume { .. } | Event::Seal { .. } => {}
+            Event::Verification(_) | Event::Begin { .. } | Event::Resume { .. } | Event::Seal { .. } => {}
         }
         visit(path, place.line, &entry);
         if in_order {
@@ -314,7 +314,11 @@ impl<'a> Reader<'a> {
                 }
             }
             Event::Begin { .. } => self.find(path, Some(place.line), Problem::Misplaced(entry.seq)),
-            Event::Record(_) | Event::Resume { .. } | Event::Drop { .. } | Event::Seal { .. } => {
+            Event::Record(_)
+            | Event::Verification(_)
+            | Event::Resume { .. }
+            | Event::Drop { .. }
+            | Event::Seal { .. } => {
                 let after_seal = self.report.last.as_ref().is_some_and(|last| last.sealed && self.unreadable == 0);
                 if place.line == 1 || after_seal {
                     self.find(path, Some(place.line), Problem::Misplaced(entry.seq));

@@ -6,6 +6,9 @@
 //! whoever asks for higher consistency: that passes by the cache, and what it learns replaces what was remembered. Who asks
 //! for answers since a moment recalls only such as passed by then: an older one, or one that the server may have taken
 //! from a cache of its own, does not count.
+//!
+//! INVARIANT (own source): an entry is recalled only for a question to the source that decided it. What a copy decided is
+//! not remembered for a server, and what one copy decided is not recalled for the copy that replaced it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +17,9 @@ use async_trait::async_trait;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
-use super::decider::{Answered, Decider, Outcome, Questions, Recall, accounted};
+use super::decider::{Answered, Decider, Outcome, Questions, Recall, Scope, accounted};
 use super::decision_key::DecisionKey;
-use super::{AuthzError, Consistency};
+use super::{AuthzError, Consistency, Source};
 
 /// What an entry takes beside its key, in bytes: the entry itself and the map around it, rounded up.
 const ENTRY_BYTES: usize = 160;
@@ -32,6 +35,7 @@ pub struct CachedDecider {
 struct Entry {
     allowed: bool,
     as_of: Instant,
+    source: Source,
     /// Whether the server was told to pass by its own caches, so that `as_of` holds whatever these are.
     past_caches: bool,
 }
@@ -49,13 +53,14 @@ impl CachedDecider {
         Self { inner, entries, time_to_live }
     }
 
-    fn recall(&self, key: &DecisionKey, recall: Recall) -> Option<Entry> {
-        let will_do = |entry: &Entry| match recall {
+    fn recall(&self, key: &DecisionKey, scope: &Scope) -> Option<Entry> {
+        let will_do = |entry: &Entry| match scope.recall {
             Recall::Nothing => false,
             Recall::Generation => true,
             Recall::Since(moment) => entry.past_caches && entry.as_of >= moment,
         };
-        self.entries.get(key).filter(|entry| entry.as_of.elapsed() < self.time_to_live && will_do(entry))
+        let is_young = |entry: &Entry| entry.as_of.elapsed() < self.time_to_live;
+        self.entries.get(key).filter(|entry| entry.source == scope.source && is_young(entry) && will_do(entry))
     }
 
     /// A slow answer must not replace a newer one, and of two as old as each other the denial counts.
@@ -78,9 +83,9 @@ impl Decider for CachedDecider {
         let mut answers = Vec::with_capacity(keys.len());
         let mut unknown = Vec::new();
         for (position, key) in keys.iter().enumerate() {
-            match self.recall(key, questions.scope.recall) {
-                Some(Entry { allowed, as_of, .. }) => {
-                    answers.push(Answered { position, outcome: Outcome::Decided { allowed, as_of } });
+            match self.recall(key, &questions.scope) {
+                Some(Entry { allowed, as_of, source, .. }) => {
+                    answers.push(Answered { position, outcome: Outcome::Decided { allowed, as_of, source } });
                 }
                 None => unknown.push(position),
             }
@@ -96,8 +101,10 @@ impl Decider for CachedDecider {
             Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => true,
         };
         for (position, outcome) in unknown.into_iter().zip(outcomes) {
-            if let (Outcome::Decided { allowed, as_of }, Some(key)) = (&outcome, keys.get(position)) {
-                self.remember(key.clone(), Entry { allowed: *allowed, as_of: *as_of, past_caches });
+            if let (&Outcome::Decided { allowed, as_of, source }, Some(key)) = (&outcome, keys.get(position))
+                && source == questions.scope.source
+            {
+                self.remember(key.clone(), Entry { allowed, as_of, source, past_caches });
             }
             answers.push(Answered { position, outcome });
         }

@@ -6,11 +6,12 @@
 //! alone.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Answer, AuthzError, Check, Consistency};
+use super::{Answer, AuthzError, Check, Consistency, Provenance, Source};
 use crate::relationship::{Contextual, Object};
 
 /// What all questions of one call have in common.
@@ -26,6 +27,8 @@ pub struct Scope {
     pub generation: u64,
     /// Which answers of this generation that were given earlier will do.
     pub recall: Recall,
+    /// Who is asked. An answer of another source is not recalled.
+    pub source: Source,
 }
 
 /// Which earlier answers will do.
@@ -44,7 +47,10 @@ impl Scope {
     /// Whether questions of both may be asked in one call.
     #[must_use]
     pub fn shares_calls_with(&self, other: &Self) -> bool {
-        self.store_id == other.store_id && self.model_id == other.model_id && self.consistency == other.consistency
+        self.store_id == other.store_id
+            && self.model_id == other.model_id
+            && self.consistency == other.consistency
+            && self.source == other.source
     }
 }
 
@@ -86,8 +92,11 @@ pub enum Outcome {
     Decided {
         /// Whether the user holds the relation.
         allowed: bool,
-        /// The relationships that decided were at least as new as this moment.
+        /// When the question was asked. The relationships that decided were at least as new as this moment, unless the
+        /// server may have used caches of its own.
         as_of: Instant,
+        /// Who decided.
+        source: Source,
     },
     /// The server can never decide this: denied, and not to be remembered as a decision.
     Undecidable,
@@ -104,14 +113,24 @@ pub struct Answered {
     pub outcome: Outcome,
 }
 
-/// For the port of the requests, where a part of the decisions is no decision: one failure fails them all.
-impl TryFrom<Answered> for Answer {
-    type Error = AuthzError;
-
-    fn try_from(Answered { position, outcome }: Answered) -> Result<Self, AuthzError> {
+impl Answered {
+    /// The same for the port of the requests, where a part of the decisions is no decision: one failure fails them all.
+    /// `behind_max` is how much older than the question the relationships may be that decided.
+    ///
+    /// # Errors
+    /// When there is no decision.
+    pub fn into_answer(self, model_id: &Arc<str>, behind_max: Duration) -> Result<Answer, AuthzError> {
+        let Self { position, outcome } = self;
+        let model_id = Arc::clone(model_id);
         match outcome {
-            Outcome::Decided { allowed, .. } => Ok(Self { position, allowed }),
-            Outcome::Undecidable => Ok(Self { position, allowed: false }),
+            Outcome::Decided { allowed, as_of, source } => {
+                let as_of = as_of.checked_sub(behind_max);
+                Ok(Answer { position, allowed, provenance: Provenance { source, model_id, as_of, decided: true } })
+            }
+            Outcome::Undecidable => {
+                let provenance = Provenance { source: Source::Authority, model_id, as_of: None, decided: false };
+                Ok(Answer { position, allowed: false, provenance })
+            }
             Outcome::Failed(error) => Err(error),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
+use super::Source;
 use super::decider::{Questions, Scope};
 use crate::relationship::{Contextual, RelationshipTuple, User};
 
@@ -18,7 +19,10 @@ pub(crate) mod decode;
 mod tests;
 
 /// The first byte, for whoever changes the form.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+const SOURCE_AUTHORITY: u8 = 0;
+const SOURCE_COPY: u8 = 1;
 
 const USER_OBJECT: u8 = 0;
 const USER_USERSET: u8 = 1;
@@ -78,6 +82,13 @@ fn write_scope(out: &mut Vec<u8>, scope: &Scope) {
     write_text(out, &scope.store_id);
     write_text(out, &scope.model_id);
     out.extend_from_slice(&scope.generation.to_le_bytes());
+    match scope.source {
+        Source::Authority => out.push(SOURCE_AUTHORITY),
+        Source::Copy(number) => {
+            out.push(SOURCE_COPY);
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+    }
 }
 
 pub(crate) fn write_contextual(out: &mut Vec<u8>, contextual: &Contextual) {

@@ -16,7 +16,10 @@ use tokio::time::Instant;
 
 use self::reaches::Reaches;
 use self::visible_sets::VisibleSets;
-use super::{Answer, Authorizer, AuthzError, Check, CheckBatch, SubtractedBy, SubtractedByLast, VisibleSetQuery};
+use super::replica::EvaluatedCopy;
+use super::{
+    Answer, Authorizer, AuthzError, Check, CheckBatch, Provenance, SubtractedBy, SubtractedByLast, VisibleSetQuery,
+};
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
@@ -58,10 +61,25 @@ impl EmbeddedAuthorizer {
     }
 }
 
+impl EvaluatedCopy for EmbeddedAuthorizer {
+    fn conditions_on(&self, object: &Object) -> Vec<String> {
+        let snapshot = self.stores.default_store().and_then(|store| store.snapshot_in_memory(None));
+        let Some((_, snapshot)) = snapshot else { return Vec::new() };
+        snapshot.conditions_on(object).into_iter().map(str::to_owned).collect()
+    }
+}
+
 #[async_trait]
 impl Authorizer for EmbeddedAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        // Taken before the state, which is at least as new.
+        let as_of = Instant::now();
         let snapshot = self.snapshot().await?;
+        let provenance = Provenance::authority(&snapshot.model_id().into(), as_of);
+        let answers = |decided: Result<Vec<Verdict>, AuthzError>| {
+            let answers = decided?.into_iter().map(|verdict| verdict.answer(&provenance));
+            Ok(answers.collect::<Vec<Answer>>())
+        };
         let deadline = batch.deadline;
         if Instant::now() >= deadline {
             return Err(AuthzError::DeadlineExceeded);
@@ -77,13 +95,13 @@ impl Authorizer for EmbeddedAuthorizer {
             };
             match decide((&snapshot, reaches.as_deref()), &batch.checks, &mut may_go_on) {
                 Err(AuthzError::DeadlineExceeded) if Instant::now() < deadline => {}
-                decided => return decided,
+                decided => return answers(decided),
             }
         }
         let checks = batch.checks.clone();
         let deciding = move || decide((&snapshot, reaches.as_deref()), &checks, &mut || Instant::now() < deadline);
         let decided = tokio::task::spawn_blocking(deciding).await;
-        decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}"))))
+        answers(decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}")))))
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
@@ -131,12 +149,28 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
     Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
+/// What became of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Verdict {
+    position: usize,
+    allowed: bool,
+    /// Whether it was decided, or is denied because it cannot be.
+    decided: bool,
+}
+
+impl Verdict {
+    fn answer(self, of_state: &Provenance) -> Answer {
+        let Self { position, allowed, decided } = self;
+        Answer { position, allowed, provenance: Provenance { decided, ..of_state.clone() } }
+    }
+}
+
 /// Answers every check; users one after another, so that what is found out for one check serves the next.
 fn decide(
     (snapshot, reaches): (&Arc<Snapshot>, Option<&Reaches>),
     checks: &[Check],
     may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<Vec<Answer>, AuthzError> {
+) -> Result<Vec<Verdict>, AuthzError> {
     let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
     let mut by_user: HashMap<&Object, Vec<&[Numbered<'_>]>> = HashMap::new();
     for alike in numbered.chunk_by(|(_, a), (_, b)| are_alike(a, b)) {
@@ -150,7 +184,7 @@ fn decide(
         // Nobody of a type that the model does not have holds anything.
         let Ok(mut evaluation) = snapshot.evaluation(&user) else {
             let denied = checks.into_iter().flatten();
-            answers.extend(denied.map(|(position, _)| Answer { position: *position, allowed: false }));
+            answers.extend(denied.map(|(position, _)| Verdict { position: *position, allowed: false, decided: true }));
             continue;
         };
         for alike in checks {
@@ -162,7 +196,8 @@ fn decide(
             }
             for (position, check) in alike {
                 let allowed = decide_one(&mut evaluation, check, may_go_on)?;
-                answers.push(Answer { position: *position, allowed });
+                let decided = allowed.is_some();
+                answers.push(Verdict { position: *position, allowed: allowed == Some(true), decided });
             }
         }
     }
@@ -183,7 +218,7 @@ fn decide_together(
     user: &User,
     checks: &[Numbered<'_>],
     may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<Vec<Answer>>, AuthzError> {
+) -> Result<Option<Vec<Verdict>>, AuthzError> {
     let Some((_, Check { relation, object, .. })) = checks.first() else { return Ok(None) };
     // An object's type is the name of one.
     let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
@@ -209,24 +244,27 @@ fn decide_together(
     }
     // Nobody holds anything on an object that no tuple names.
     let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
-    let decided = checks.iter().zip(numbers);
-    Ok(Some(
-        decided.map(|((position, _), number)| Answer { position: *position, allowed: is_visible(number) }).collect(),
-    ))
+    // One failure is named, and there may be more: any object that is not visible may be one of them.
+    let verdict = |((position, _), number): (&Numbered<'_>, Option<u32>)| {
+        let allowed = is_visible(number);
+        Verdict { position: *position, allowed, decided: allowed || visible.failure.is_none() }
+    };
+    Ok(Some(checks.iter().zip(numbers).map(verdict).collect()))
 }
 
+/// The decision; `None` where there can be none, which denies.
 fn decide_one(
     evaluation: &mut Evaluation<'_>,
     check: &Check,
     may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<bool, AuthzError> {
+) -> Result<Option<bool>, AuthzError> {
     match evaluation.check(&check.relation, &check.object, may_go_on) {
-        Ok(allowed) => Ok(allowed),
-        Err(CheckError::Unknown(_)) => Ok(false),
+        Ok(allowed) => Ok(Some(allowed)),
+        Err(CheckError::Unknown(_)) => Ok(Some(false)),
         Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
             tracing::debug!(object = %check.object, %error, "not decided");
             tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
-            Ok(false)
+            Ok(None)
         }
         Err(CheckError::Interrupted) => Err(AuthzError::DeadlineExceeded),
     }

@@ -17,7 +17,8 @@ use tonic::Request;
 
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope};
 use super::{
-    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, SubtractedBy, SubtractedByLast, VisibleSetQuery,
+    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, SubtractedBy, SubtractedByLast,
+    VisibleSetQuery,
 };
 use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
 use crate::config;
@@ -67,6 +68,8 @@ pub struct OpenFgaConfig {
     pub list_results_max: usize,
     /// How long the server makes a list (its `listObjects-deadline`): what it has by then is its answer.
     pub list_deadline: Duration,
+    /// How old an answer from the server's own caches may be.
+    pub cache_age_max: Duration,
 }
 
 /// Which store of the server.
@@ -84,6 +87,7 @@ pub struct OpenFgaAuthorizer {
     server: Server,
     checks_per_call: usize,
     list_limits: list::Limits,
+    cache_age_max: Duration,
     latest: Mutex<Option<Latest>>,
     subtracted: SubtractedByLast,
 }
@@ -125,6 +129,7 @@ impl OpenFgaConfig {
             timeout: Duration::from_millis(defaults.timeout_ms),
             list_results_max: defaults.list_results_max,
             list_deadline: Duration::from_millis(defaults.list_deadline_ms),
+            cache_age_max: Duration::from_millis(defaults.cache_age_max_ms),
         }
     }
 }
@@ -144,9 +149,18 @@ impl OpenFgaAuthorizer {
             server,
             checks_per_call: config.checks_per_call,
             list_limits,
+            cache_age_max: config.cache_age_max,
             latest: Mutex::new(None),
             subtracted: SubtractedByLast::default(),
         })
+    }
+
+    /// How much older than the question the relationships may be that the server decides from.
+    pub(super) fn behind_max(&self, consistency: Consistency) -> Duration {
+        match consistency {
+            Consistency::MinimizeLatency => self.cache_age_max,
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => Duration::ZERO,
+        }
     }
 
     /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
@@ -189,6 +203,7 @@ impl OpenFgaAuthorizer {
             consistency: batch.consistency,
             generation: 0,
             recall: Recall::Nothing,
+            source: Source::Authority,
         };
         let question = |check: &Check| Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
         let list: Vec<Question> = batch.checks.iter().map(question).collect();
@@ -203,7 +218,9 @@ impl OpenFgaAuthorizer {
         // The first failure ends the batch: a part of the decisions is no decision.
         let answers: Vec<Vec<Answered>> =
             stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
-        answers.into_iter().flatten().map(Answer::try_from).collect()
+        let model_id: Arc<str> = scope.model_id.as_str().into();
+        let behind_max = self.behind_max(batch.consistency);
+        answers.into_iter().flatten().map(|answered| answered.into_answer(&model_id, behind_max)).collect()
     }
 
     /// One call. The correlation ids count up from `first`.

@@ -8,13 +8,18 @@
 //! Whoever remembers decisions of the server is told of its changes by the follower: the log is read once for both.
 
 mod follower;
+mod lateness;
+mod news;
 pub mod source;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod verified_tests;
 mod window;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,13 +28,28 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use self::follower::Follower;
+pub(super) use self::follower::UNTOLD_AFTER;
+use self::follower::{Follower, Watched, Wishes};
+pub(super) use self::lateness::CLOCK_TOLERANCE;
+pub use self::news::{News, Since};
+pub use self::source::ModelVersion;
 use self::source::RelationshipSource;
+use super::decider::{Decider, Question};
 use super::embedded::EmbeddedAuthorizer;
 use super::validity::Validity;
-use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, SubtractedBy, VisibleSetQuery};
+use super::verification::{VerificationConfig, Verifier};
+use super::{
+    Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
+};
+use crate::relationship::Object;
 use crate::relationship::store::RelationshipStores;
 use crate::storage::StorageError;
+
+/// The longest that one evaluation for a verification may take.
+const EVALUATION_MAX: Duration = Duration::from_secs(3);
+
+/// The clock of the wall, in nanoseconds since 1970, for comparing with the dates of a server's log.
+pub type UnixClock = Arc<dyn Fn() -> i128 + Send + Sync>;
 
 /// What the replica is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,55 +80,196 @@ pub struct ReplicaConfig {
 pub struct Progress {
     /// It holds everything that was committed before; `None` until it was complete once.
     pub fresh_as_of: Option<Instant>,
-    /// The server's model that it was under then.
-    pub model_id: String,
+    /// The server's store and model that it was under then.
+    pub version: ModelVersion,
+    /// Counts the copies that were made anew: what one copy decided says nothing of the next.
+    pub copy: u64,
+}
+
+impl Progress {
+    /// The same copy, which does not count for now.
+    fn withheld(&self) -> Self {
+        Self { fresh_as_of: None, ..self.clone() }
+    }
+
+    /// What an answer of the copy rests on; `None` while it is not complete.
+    fn provenance(&self) -> Option<Provenance> {
+        Some(Provenance {
+            source: Source::Copy(self.copy),
+            model_id: self.version.model_id.as_str().into(),
+            as_of: Some(self.fresh_as_of?),
+            decided: true,
+        })
+    }
+
+    /// Whether what was evaluated between two looks at the progress was evaluated from one state's model and copy.
+    pub(super) fn is_same_copy(&self, other: &Self) -> bool {
+        self.version == other.version && self.copy == other.copy
+    }
+}
+
+/// An evaluator over a copy.
+pub trait EvaluatedCopy: Authorizer {
+    /// The names of the conditions on tuples that name the object, as far as that is known at once.
+    fn conditions_on(&self, object: &Object) -> Vec<String>;
+}
+
+/// A copy and how far it is, for those who use it and those who verify it.
+pub struct CopyView {
+    copy: Arc<dyn EvaluatedCopy>,
+    progress: watch::Receiver<Progress>,
+    news: Arc<News>,
+    wishes: Arc<Wishes>,
+    clock: UnixClock,
+    staleness_max: Duration,
+}
+
+impl CopyView {
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    pub(super) fn news(&self) -> &News {
+        &self.news
+    }
+
+    pub(super) fn unix_ns(&self) -> i128 {
+        (self.clock)()
+    }
+
+    pub(super) fn staleness_max(&self) -> Duration {
+        self.staleness_max
+    }
+
+    pub(super) fn conditions_on(&self, object: &Object) -> Vec<String> {
+        self.copy.conditions_on(object)
+    }
+
+    pub(super) fn wish_new_copy(&self) {
+        self.wishes.new_copy.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn wish_comparison(&self) {
+        self.wishes.sweep.store(true, Ordering::Relaxed);
+    }
+
+    /// What the copy answers now, whether or not it is trusted; `None` when it does not decide, or not from one state.
+    pub(super) async fn answer(&self, question: &Question) -> Option<bool> {
+        let before = self.progress();
+        before.fresh_as_of?;
+        let batch = CheckBatch {
+            checks: vec![question.check.clone()],
+            contextual: Arc::clone(&question.contextual),
+            consistency: Consistency::MinimizeLatency,
+            deadline: Instant::now() + EVALUATION_MAX,
+        };
+        let answers = self.copy.check(&batch).await.ok()?;
+        let [Answer { position: 0, allowed, provenance }] = answers.as_slice() else { return None };
+        let after = self.progress();
+        (provenance.decided && before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(*allowed)
+    }
+}
+
+/// What a replica is opened with, beside its configuration.
+pub struct ReplicaParts {
+    /// Where model, tuples and changes are read.
+    pub source: Arc<dyn RelationshipSource>,
+    /// Decides where the copy does not.
+    pub authority: Arc<dyn Authorizer>,
+    /// Is told of every change of the server, and of every time that there was none.
+    pub validity: Arc<Validity>,
+    /// The clock of the wall.
+    pub clock: UnixClock,
+    /// Whom a share of the copy's decisions is asked of, past all caches and shared calls.
+    pub verification: Option<(VerificationConfig, Arc<dyn Decider>)>,
 }
 
 /// See the module.
 pub struct ReplicaAuthorizer {
     authority: Arc<dyn Authorizer>,
-    copy: EmbeddedAuthorizer,
+    view: Arc<CopyView>,
     config: ReplicaConfig,
-    progress: watch::Receiver<Progress>,
     following: JoinHandle<()>,
+    verifier: Option<Verifier>,
 }
 
 impl ReplicaAuthorizer {
-    /// Opens the copy in a directory of its own and begins to follow. `validity` is told of every change of the server, and
-    /// of every time that there was none. Must run inside tokio.
+    /// Opens the copy in a directory of its own and begins to follow, and to verify. Must run inside tokio.
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub async fn open(
-        directory: &Path,
-        source: Arc<dyn RelationshipSource>,
-        authority: Arc<dyn Authorizer>,
-        config: ReplicaConfig,
-        validity: Arc<Validity>,
-    ) -> Result<Self, StorageError> {
-        let directory = directory.to_owned();
+    pub async fn open(directory: &Path, parts: ReplicaParts, config: ReplicaConfig) -> Result<Self, StorageError> {
+        let ReplicaParts { source, authority, validity, clock, verification } = parts;
+        let owned = directory.to_owned();
+        let (sender, progress) = watch::channel(Progress::default());
+        let (news, wishes) = (Arc::<News>::default(), Arc::<Wishes>::default());
+        let watched = Watched {
+            progress: sender,
+            validity,
+            news: Arc::clone(&news),
+            wishes: Arc::clone(&wishes),
+            clock: Arc::clone(&clock),
+        };
         let opened = tokio::task::spawn_blocking(move || {
-            let stores = RelationshipStores::open(&directory)?;
-            let store = stores.default_store_or_new()?;
-            Ok((stores, store))
+            let stores = RelationshipStores::open(&owned)?;
+            let follower = Follower::new(source, stores.clone(), config, watched)?;
+            Ok((stores, follower))
         });
         let lost = |e: tokio::task::JoinError| StorageError::Io { path: "replica".into(), detail: e.to_string() };
-        let (stores, store) = opened.await.map_err(lost)??;
-        let (sender, progress) = watch::channel(Progress::default());
-        let follower = Follower::new(source, store, config, sender, validity);
+        let (stores, follower) = opened.await.map_err(lost)??;
+        let copy = Arc::new(EmbeddedAuthorizer::new(stores));
+        let view = CopyView { copy, progress, news, wishes, clock, staleness_max: config.staleness_max };
+        let view = Arc::new(view);
+        let start = |(verified, server)| Verifier::start(verified, Arc::clone(&view), server, directory);
+        let verifier = verification.map(start);
         let following = tokio::spawn(follower.run());
-        Ok(Self { authority, copy: EmbeddedAuthorizer::new(stores), config, progress, following })
+        Ok(Self { authority, view, config, following, verifier })
     }
 
     /// How far the copy is, and its changes.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
+        self.view.progress.clone()
     }
 
-    /// Whether the copy may answer a question of this consistency now.
-    fn serves(&self, consistency: Consistency) -> bool {
-        self.lag(consistency).is_some()
+    /// What verifies the copy.
+    #[must_use]
+    pub fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
+    }
+
+    /// Whether the copy is used for anything.
+    fn is_trusted(&self) -> bool {
+        self.verifier.as_ref().is_none_or(Verifier::is_trusted)
+    }
+
+    /// How far the copy is, if it may answer a question of this consistency now.
+    fn serving(&self, consistency: Consistency) -> Option<Progress> {
+        if !self.is_trusted() {
+            return None;
+        }
+        let progress = self.view.progress();
+        let fresh_as_of = progress.fresh_as_of?;
+        let is_fresh_enough = match consistency {
+            Consistency::MinimizeLatency => true,
+            Consistency::AtLeastAsFresh(moment) => fresh_as_of >= moment,
+            Consistency::HigherConsistency => false,
+        };
+        (is_fresh_enough && fresh_as_of.elapsed() <= self.config.staleness_max).then_some(progress)
+    }
+
+    /// What the copy answers, with the progress that it is an answer of. `None` where the copy may not answer, cannot, or did
+    /// not answer from one state.
+    async fn asked_of_copy<T>(
+        &self,
+        consistency: Consistency,
+        answering: impl Future<Output = Result<T, AuthzError>> + Send,
+    ) -> Option<(T, Progress)> {
+        let before = self.serving(consistency)?;
+        let answer = answering.await.inspect_err(|error| tracing::debug!(%error, "the copy does not answer")).ok()?;
+        // Where the model or the copy changed meanwhile, the answer may be from half of the change.
+        let after = self.serving(consistency)?;
+        before.is_same_copy(&after).then_some((answer, before))
     }
 }
 
@@ -121,27 +282,45 @@ impl Drop for ReplicaAuthorizer {
 #[async_trait]
 impl Authorizer for ReplicaAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        if self.config.used_for == ReplicaUse::Decide && self.serves(batch.consistency) {
-            let model_id = self.progress.borrow().model_id.clone();
-            let answers = self.copy.check(batch).await;
-            // Where the model changed meanwhile, the copy may have decided from half of the change.
-            if self.serves(batch.consistency) && self.progress.borrow().model_id == model_id {
-                return answers;
+        let at = Instant::now();
+        let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes(batch));
+        if self.config.used_for == ReplicaUse::Decide
+            && !is_routed
+            && let Some((answers, progress)) = self.asked_of_copy(batch.consistency, self.view.copy.check(batch)).await
+            && let Some(of_copy) = progress.provenance()
+        {
+            let answers: Vec<Answer> = answers.iter().map(|answer| answer_of(&of_copy, answer)).collect();
+            if let Some(verifier) = &self.verifier {
+                verifier.checked(batch, Some(&answers), at);
             }
+            return Ok(answers);
         }
-        self.authority.check(batch).await
+        let answers = self.authority.check(batch).await;
+        // What the copy is not trusted with is compared all the same, so that it can be trusted again.
+        if let Some(verifier) = self.verifier.as_ref().filter(|verifier| is_routed || !verifier.is_trusted()) {
+            verifier.checked(batch, None, at);
+        }
+        answers
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
-        if self.serves(query.consistency) {
-            return self.copy.visible_set(query).await;
+        let at = Instant::now();
+        let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes_visible_set(query));
+        if !is_routed
+            && let Some((visible, progress)) =
+                self.asked_of_copy(query.consistency, self.view.copy.visible_set(query)).await
+        {
+            if let (Some(verifier), Some(visible)) = (&self.verifier, &visible) {
+                verifier.told(query, visible, &progress, at);
+            }
+            return Ok(visible);
         }
         self.authority.visible_set(query).await
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {
         if self.is_local() {
-            return Ok(self.progress.borrow().model_id.clone());
+            return Ok(self.view.progress().version.model_id);
         }
         self.authority.model_id().await
     }
@@ -152,7 +331,7 @@ impl Authorizer for ReplicaAuthorizer {
             return of_server;
         }
         // Either may decide, each by its model.
-        let of_copy = self.copy.subtracted().await?;
+        let of_copy = self.view.copy.subtracted().await?;
         Ok(of_server.map_or_else(|_out_of_reach| of_copy.clone(), |of_server| of_server.or(&of_copy)))
     }
 
@@ -161,17 +340,21 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     fn lag(&self, consistency: Consistency) -> Option<Duration> {
-        let fresh_as_of = self.progress.borrow().fresh_as_of?;
-        let is_fresh_enough = match consistency {
-            Consistency::MinimizeLatency => true,
-            Consistency::AtLeastAsFresh(moment) => fresh_as_of >= moment,
-            Consistency::HigherConsistency => false,
-        };
-        let lag = fresh_as_of.elapsed();
-        (is_fresh_enough && lag <= self.config.staleness_max).then_some(lag)
+        self.serving(consistency)?.fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed())
+    }
+
+    fn copy_is_trusted(&self) -> Option<bool> {
+        Some(self.is_trusted())
     }
 
     fn is_local(&self) -> bool {
-        self.config.used_for == ReplicaUse::Decide && self.serves(Consistency::MinimizeLatency)
+        self.config.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
     }
+}
+
+/// An answer of the evaluator over the copy, as one of the copy.
+fn answer_of(of_copy: &Provenance, answer: &Answer) -> Answer {
+    let Answer { position, allowed, provenance } = answer;
+    let provenance = Provenance { decided: provenance.decided, ..of_copy.clone() };
+    Answer { position: *position, allowed: *allowed, provenance }
 }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::decider::{Answered, Decider, Question, Questions, Recall, Scope, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
-use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, SubtractedBy, VisibleSetQuery};
+use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Source, SubtractedBy, VisibleSetQuery};
 
 /// Checks that go down together: one call of a server with default settings.
 pub const CHECKS_PER_PORTION: usize = 50;
@@ -64,13 +64,22 @@ impl StackedAuthorizer {
         };
         let model = model?;
         let generation = current.generation;
-        Ok(Arc::new(Scope { store_id: model.store_id, model_id: model.id, consistency, generation, recall }))
+        Ok(Arc::new(Scope {
+            store_id: model.store_id,
+            model_id: model.id,
+            consistency,
+            generation,
+            recall,
+            source: Source::Authority,
+        }))
     }
 
     /// The answers to the checks from position `first` on.
     async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Answer>, AuthzError> {
         let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
-        let answer = |(outcome, position)| Answer::try_from(Answered { position, outcome });
+        let model_id: Arc<str> = questions.scope.model_id.as_str().into();
+        let behind_max = self.openfga.behind_max(questions.scope.consistency);
+        let answer = |(outcome, position)| Answered { position, outcome }.into_answer(&model_id, behind_max);
         outcomes.into_iter().zip(first..).map(answer).collect()
     }
 }

@@ -284,6 +284,10 @@ impl Program {
         self.recursions.get(relation.index()).copied().flatten()
     }
 
+    pub(super) fn condition_name(&self, condition: ConditionId) -> Option<&str> {
+        self.condition_ids.iter().find(|(_, id)| **id == condition).map(|(name, _)| name.as_str())
+    }
+
     pub(super) fn condition(&self, condition: ConditionId) -> Option<&CompiledCondition> {
         self.conditions.get(usize::try_from(condition.0).ok()?)
     }

@@ -2,6 +2,7 @@
 //! request see the same state.
 
 use std::borrow::Borrow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
@@ -12,6 +13,7 @@ use super::evaluator::expansion::{Expansion, Loops};
 use super::evaluator::{CheckError, Evaluation, LEVELS_UNBOUNDED, candidates};
 use super::explain::{self, Explanation};
 use super::index::{Index, Node, ObjectId};
+use super::model::TypeDefinition;
 use super::program::{MisfitTuple, RelationId};
 use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
@@ -468,6 +470,22 @@ impl Snapshot {
         let object = self.index.object(object).unwrap_or(ObjectId::UNKNOWN);
         let expansion = Expansion::new(program, &self.index, &self.context, go_on);
         expansion.look_through(Node { relation: target, object }).map(Some)
+    }
+
+    /// The names of the conditions on tuples that name the object, sorted.
+    #[must_use]
+    pub fn conditions_on(&self, object: &Object) -> Vec<&str> {
+        let program = self.model.program();
+        let Some(number) = self.index.object(object) else { return Vec::new() };
+        let of_type = |definition: &&TypeDefinition| definition.name.as_str() == object.type_name();
+        let Some(definition) = self.model.source().types.iter().find(of_type) else { return Vec::new() };
+        let mut names = BTreeSet::new();
+        for relation in &definition.relations {
+            let Ok(relation) = program.relation_id(object.type_name(), &relation.name) else { continue };
+            let conditioned = self.index.conditioned(Node { relation, object: number });
+            names.extend(conditioned.iter().filter_map(|(_, stored)| program.condition_name(stored.condition)));
+        }
+        names.into_iter().collect()
     }
 
     /// The objects of a type that tuples name, in no order.

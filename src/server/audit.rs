@@ -126,6 +126,7 @@ where
         let span = tracing::info_span!("call", rpc, trace_id = Empty, code = Empty);
         let trace_id = telemetry::trace_id(&span, parent);
         span.record("trace_id", &trace_id);
+        let of_call: Arc<str> = trace_id.as_str().into();
         let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
         request.extensions_mut().insert(draft.clone());
         let audit = self.audit.clone();
@@ -133,7 +134,7 @@ where
         request.extensions_mut().insert(Lasting::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
-            let response = answering.await?;
+            let response = telemetry::in_call(of_call, answering).await?;
             let code = code_name(code_of(&response));
             let (kept, _) = telemetry::stage("audit", running.end(code)).await;
             let (code, response) = match kept {

@@ -18,7 +18,7 @@ use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::validity::Validity;
-use ragward::authz::{AuthzError, Check, Consistency};
+use ragward::authz::{AuthzError, Check, Consistency, Source};
 use ragward::relationship::{Object, Relation};
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use shuttle::rand::Rng;
@@ -66,7 +66,8 @@ impl Decider for Server {
         if shuttle::rand::thread_rng().gen_range(0..8) == 0 {
             return Err(AuthzError::Unavailable("down".to_owned()));
         }
-        let answered = |position| Answered { position, outcome: Outcome::Decided { allowed, as_of } };
+        let answered =
+            |position| Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } };
         Ok((0..questions.list.len()).map(answered).collect())
     }
 }
@@ -87,7 +88,14 @@ async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
         relation: Relation::parse("can_read").expect("a relation"),
         object: Object::parse("doc:1").expect("an object"),
     };
-    let scope = Scope { store_id: "store".to_owned(), model_id: "model".to_owned(), consistency, generation, recall };
+    let scope = Scope {
+        store_id: "store".to_owned(),
+        model_id: "model".to_owned(),
+        consistency,
+        generation,
+        recall,
+        source: Source::Authority,
+    };
     let questions = Questions {
         scope: Arc::new(scope),
         principal: check.user.clone(),

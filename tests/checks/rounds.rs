@@ -68,7 +68,7 @@ impl Authorizer for Counting {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let answers = batch.checks.iter().map(|check| self.sees(&check.user, &check.object)).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer { position, allowed }).collect())
+        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {

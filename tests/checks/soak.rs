@@ -18,7 +18,7 @@ use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
-use ragward::authz::{AuthzError, Check, Consistency};
+use ragward::authz::{AuthzError, Check, Consistency, Source};
 use ragward::relationship::{Object, Relation};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -102,7 +102,7 @@ impl Decider for FailingServer {
         let as_of = Instant::now();
         let answer = |(position, question): (usize, &Question)| {
             let allowed = world.is_allowed(&question.check);
-            Answered { position, outcome: Outcome::Decided { allowed, as_of } }
+            Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
         let mut answers: Vec<Answered> = questions.list.iter().enumerate().map(answer).collect();
         sleep(after).await;
@@ -167,6 +167,7 @@ async fn ask_until(
             consistency,
             generation: current.generation,
             recall: if current.recall && !fresh { Recall::Generation } else { Recall::Nothing },
+            source: Source::Authority,
         };
         let user = Object::parse(&format!("user:{user}")).expect("a user");
         let check = |number: u64| Check {

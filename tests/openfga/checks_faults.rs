@@ -19,7 +19,7 @@ use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::retried::RetriedDecider;
-use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Source};
 use ragward::config::{ChecksConfig, Config, Overrides};
 use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -93,6 +93,7 @@ impl RightServer {
             consistency,
             generation: 0,
             recall,
+            source: Source::Authority,
         };
         let question = |check| Question { check, contextual: Arc::default() };
         Questions {

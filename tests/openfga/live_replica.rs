@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
-use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, ReplicaUse};
 use ragward::authz::validity::Validity;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
@@ -55,13 +55,21 @@ impl Authorizer for Nobody {
 }
 
 async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
-    let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
-    ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config(), unheard()).await.expect("a replica")
+    ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), config()).await.expect("a replica")
 }
 
-/// Nobody remembers decisions here.
-fn unheard() -> Arc<Validity> {
-    Arc::new(Validity::new(None))
+/// Where nobody remembers decisions, and nobody verifies any.
+fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts {
+    ReplicaParts {
+        source: Arc::new(OpenFgaSource::new(server).expect("a source")),
+        authority,
+        validity: Arc::new(Validity::new(None)),
+        clock: Arc::new(|| {
+            let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+            i128::try_from(since_1970.as_nanos()).expect("soon enough")
+        }),
+        verification: None,
+    }
 }
 
 /// Waits until the replica holds all that was committed before now.
@@ -113,11 +121,10 @@ async fn the_port_suite_holds() {
     store.write_model(crate::authorizer_suite::model()).await.expect("a model");
     store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
     let directory = tempfile::tempdir().expect("a directory");
-    let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
     let settings = ReplicaConfig { staleness_max: PATIENCE, ..self::config() };
     let replica =
-        ReplicaAuthorizer::open(directory.path(), source, authority, settings, unheard()).await.expect("a replica");
+        ReplicaAuthorizer::open(directory.path(), parts(&config, authority), settings).await.expect("a replica");
     caught_up(&replica).await;
     crate::authorizer_suite::run(&replica).await;
 }
@@ -184,8 +191,7 @@ async fn random_changes_are_followed() {
 async fn replica_when_free(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
     let opened = async {
         loop {
-            let source = Arc::new(OpenFgaSource::new(server).expect("a source"));
-            match ReplicaAuthorizer::open(directory, source, Arc::new(Nobody), config(), unheard()).await {
+            match ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), config()).await {
                 Ok(replica) => return replica,
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -210,9 +216,8 @@ async fn a_moment_is_answered_by_what_is_as_new() {
     let [alone, before] = [0, 1].map(|_| tempfile::tempdir().expect("a directory"));
     // One has no authority to ask, the other asks the server where it is behind.
     let alone = replica(alone.path(), &config).await;
-    let source = Arc::new(OpenFgaSource::new(&config).expect("a source"));
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
-    let before = ReplicaAuthorizer::open(before.path(), source, authority, self::config(), unheard()).await;
+    let before = ReplicaAuthorizer::open(before.path(), parts(&config, authority), self::config()).await;
     let before = before.expect("a replica");
     for granted in [true, false].into_iter().cycle().take(20) {
         let written = if granted { store.write_tuples(&tuple).await } else { store.delete_tuples(&tuple).await };

@@ -60,7 +60,7 @@ impl Lie {
 impl Authorizer for Permissive {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer { position, allowed: self.open.contains(c.object.as_str()) }).collect())
+        Ok(answers.map(|(position, c)| Answer::now(position, self.open.contains(c.object.as_str()))).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {

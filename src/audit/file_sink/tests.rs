@@ -17,7 +17,9 @@ fn events(config: &AuditConfig, key: &AuditKey) -> Vec<Entry> {
 fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
     let resumed = |entry: Entry| match entry.event {
         Event::Resume { incomplete_bytes } => Some(incomplete_bytes),
-        Event::Begin { .. } | Event::Record(_) | Event::Drop { .. } | Event::Seal { .. } => None,
+        Event::Begin { .. } | Event::Record(_) | Event::Verification(_) | Event::Drop { .. } | Event::Seal { .. } => {
+            None
+        }
     };
     events(config, key).into_iter().filter_map(resumed).collect()
 }

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::authz::Consistency;
 use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
 use crate::authz::decider::{Question, Recall, Scope};
+use crate::authz::{Consistency, Source};
 use crate::relationship::{Contextual, Object, Relation, RelationshipTuple};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(10);
@@ -98,7 +98,10 @@ impl Decider for Settable {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         Ok((0..questions.list.len())
-            .map(|position| Answered { position, outcome: Outcome::Decided { allowed, as_of } })
+            .map(|position| Answered {
+                position,
+                outcome: Outcome::Decided { allowed, as_of, source: Source::Authority },
+            })
             .collect())
     }
 }
@@ -150,6 +153,35 @@ async fn who_asks_since_a_moment_recalls_nothing_older() {
     assert_eq!(asked(&server), 3, "newer than it must be");
 }
 
+/// Says that everything is allowed, as a copy of some number or as the server.
+struct From(Source);
+
+#[async_trait]
+impl Decider for From {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        let outcome = Outcome::Decided { allowed: true, as_of: Instant::now(), source: self.0 };
+        Ok((0..questions.list.len()).map(|position| Answered { position, outcome: outcome.clone() }).collect())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_is_recalled_for_its_own_source_alone() {
+    let sources = [Source::Authority, Source::Copy(1), Source::Copy(2)];
+    for decided_by in sources {
+        for asked_of in sources {
+            for then_of in sources {
+                let cached = CachedDecider::new(Arc::new(From(decided_by)), TIME_TO_LIVE, 1 << 20);
+                let of = |source| Questions { scope: Arc::new(Scope { source, ..scope() }), ..questions(1) };
+                ask(&cached, &of(asked_of)).await;
+                let key = DecisionKey::of(&of(then_of)).remove(0);
+                let recalled = cached.recall(&key, &of(then_of).scope).is_some();
+                let right = decided_by == asked_of && asked_of == then_of;
+                assert_eq!(recalled, right, "decided by {decided_by:?}, asked of {asked_of:?}, then of {then_of:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn memory_is_bounded() {
     let server = Arc::new(Scripted::new(Vec::new()));
@@ -181,7 +213,7 @@ impl Decider for FromEverything {
         let as_of = Instant::now();
         let answer = |(position, question)| {
             let allowed = is_allowed(&questions.scope, question);
-            Answered { position, outcome: Outcome::Decided { allowed, as_of } }
+            Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
     }

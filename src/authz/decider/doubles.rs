@@ -61,7 +61,7 @@ impl Decider for Scripted {
             Script::Hold(gate) => gate.notified().await,
         }
         let answer = |(position, question): (usize, &Question)| {
-            let outcome = Outcome::Decided { allowed: is_allowed(&question.check), as_of };
+            let outcome = Outcome::Decided { allowed: is_allowed(&question.check), as_of, source: Source::Authority };
             Answered { position, outcome }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
@@ -98,6 +98,7 @@ pub(crate) fn scope() -> Scope {
         consistency: Consistency::MinimizeLatency,
         generation: 0,
         recall: Recall::Generation,
+        source: Source::Authority,
     }
 }
 

@@ -3,10 +3,10 @@
 use serde_json::{Map, Number, Value};
 
 use super::{
-    DecisionKey, FALSE, LIST, NULL, NUMBER_DOUBLE, NUMBER_SIGNED, NUMBER_TEXT, NUMBER_UNSIGNED, OBJECT, TEXT, TRUE,
-    USER_OBJECT, USER_USERSET, USER_WILDCARD, VERSION,
+    DecisionKey, FALSE, LIST, NULL, NUMBER_DOUBLE, NUMBER_SIGNED, NUMBER_TEXT, NUMBER_UNSIGNED, OBJECT,
+    SOURCE_AUTHORITY, SOURCE_COPY, TEXT, TRUE, USER_OBJECT, USER_USERSET, USER_WILDCARD, VERSION,
 };
-use crate::authz::Check;
+use crate::authz::{Check, Source};
 use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition, TypeName, User};
 
 /// What a key stands for.
@@ -15,6 +15,7 @@ pub(super) struct Meaning {
     pub(super) store_id: String,
     pub(super) model_id: String,
     pub(super) generation: u64,
+    pub(super) source: Source,
     pub(super) contextual: Contextual,
     pub(super) check: Check,
 }
@@ -23,12 +24,17 @@ pub(super) fn decode(key: &DecisionKey) -> Meaning {
     let mut reader = Reader(&key.0);
     assert_eq!(reader.byte(), VERSION);
     let (store_id, model_id, generation) = (reader.text(), reader.text(), reader.u64());
+    let source = match reader.byte() {
+        SOURCE_AUTHORITY => Source::Authority,
+        SOURCE_COPY => Source::Copy(reader.u64()),
+        other => panic!("no source begins with {other}"),
+    };
     let contextual = reader.contextual();
     let user = User::parse(&reader.text()).expect("a user");
     let User::Object(user) = user else { panic!("one user, not {user}") };
     let (relation, object) = (reader.relation(), reader.object_name());
     assert!(reader.0.is_empty(), "{} bytes are left over", reader.0.len());
-    Meaning { store_id, model_id, generation, contextual, check: Check { user, relation, object } }
+    Meaning { store_id, model_id, generation, source, contextual, check: Check { user, relation, object } }
 }
 
 /// Reads parts from the front of bytes.

@@ -19,6 +19,7 @@ fn key(meaning: &Meaning) -> DecisionKey {
         consistency: Consistency::MinimizeLatency,
         generation: meaning.generation,
         recall: Recall::Generation,
+        source: meaning.source,
     };
     let question = Question { check: meaning.check.clone(), contextual: Arc::new(meaning.contextual.clone()) };
     let questions = Questions {
@@ -38,6 +39,7 @@ fn meaning() -> Meaning {
         store_id: "store".to_owned(),
         model_id: "model".to_owned(),
         generation: 7,
+        source: Source::Authority,
         contextual: Contextual {
             tuples: vec![tuple.clone().with_condition(condition), tuple],
             context: context.as_object().expect("an object").clone(),
@@ -65,6 +67,8 @@ fn every_difference_makes_another_key() {
         (m.store_id, m.model_id) = ("storem".to_owned(), "odel".to_owned());
     });
     row("generation", &|m| m.generation = 8);
+    row("source", &|m| m.source = Source::Copy(7));
+    row("another copy", &|m| m.source = Source::Copy(8));
     row("user", &|m| m.check.user = Object::parse("user:ann").expect("a user"));
     row("user by case", &|m| m.check.user = Object::parse("user:Anne").expect("a user"));
     row("user's type", &|m| m.check.user = Object::parse("robot:anne").expect("a user"));
@@ -147,6 +151,7 @@ fn how_to_ask_is_no_part_of_it() {
         consistency: Consistency::HigherConsistency,
         generation: 7,
         recall: Recall::Nothing,
+        source: Source::Authority,
     };
     // The second question shares the contextual part by its address, the third only by its value.
     let again = Question { contextual: Arc::new(meaning().contextual), ..question.clone() };
@@ -203,11 +208,13 @@ fn any_meaning() -> impl Strategy<Value = Meaning> {
     let tuples = prop::collection::vec(any_tuple(), 0..4);
     let context = prop::collection::btree_map("[a-c]{0,2}", any_value(), 0..4);
     let check = (any_object(&["user", "robot"]), "[a-c]{1,3}", any_object(&["doc", "folder"]));
-    ("[A-C]{0,3}", "[A-C]{0,3}", any::<u64>(), tuples, context, check).prop_map(
-        |(store_id, model_id, generation, tuples, context, (user, relation, object))| Meaning {
+    let source = prop_oneof![Just(Source::Authority), any::<u64>().prop_map(Source::Copy)];
+    ("[A-C]{0,3}", "[A-C]{0,3}", (any::<u64>(), source), tuples, context, check).prop_map(
+        |(store_id, model_id, (generation, source), tuples, context, (user, relation, object))| Meaning {
             store_id,
             model_id,
             generation,
+            source,
             contextual: Contextual { tuples, context: context.into_iter().collect() },
             check: Check { user, relation: Relation::parse(&relation).expect("a relation"), object },
         },

@@ -53,7 +53,7 @@ fn open_allowed(check: &Check) -> bool {
 #[expect(clippy::unnecessary_wraps, reason = "one of the scripts, which may fail")]
 fn correct(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
     let answers = batch.checks.iter().enumerate();
-    Ok(answers.map(|(position, check)| Answer { position, allowed: open_allowed(check) }).collect())
+    Ok(answers.map(|(position, check)| Answer::now(position, open_allowed(check))).collect())
 }
 
 fn permuted(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
@@ -61,7 +61,7 @@ fn permuted(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
 }
 
 fn all_allowed(batch: &CheckBatch) -> Vec<Answer> {
-    (0..batch.checks.len()).map(|position| Answer { position, allowed: true }).collect()
+    (0..batch.checks.len()).map(|position| Answer::now(position, true)).collect()
 }
 
 async fn permitted_ids(authorizer: &dyn Authorizer, items: Vec<Candidate>) -> Result<Vec<String>, AuthzError> {
@@ -81,7 +81,7 @@ async fn an_answer_that_does_not_match_the_questions_permits_nothing() {
         ("no answer", |_| Ok(Vec::new())),
         ("one too few", |batch| Ok(all_allowed(batch).split_off(1))),
         ("one too many", |batch| {
-            let surplus = Answer { position: batch.checks.len(), allowed: true };
+            let surplus = Answer::now(batch.checks.len(), true);
             Ok(all_allowed(batch).into_iter().chain([surplus]).collect())
         }),
         ("one twice", |batch| Ok([all_allowed(batch), all_allowed(batch)].concat())),
@@ -166,7 +166,7 @@ impl Authorizer for TwoParties {
             _ => false,
         };
         let answers = batch.checks.iter().map(allowed).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer { position, allowed }).collect())
+        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {

@@ -8,8 +8,9 @@ use tokio::time::timeout_at;
 
 use super::{Model, OpenFgaConfig, Server, wire};
 use crate::authz::AuthzError;
-use crate::authz::replica::source::{ModelVersion, Page, RelationshipSource, SourceChange};
+use crate::authz::replica::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
 use crate::backend::BackendError;
+use crate::config::ReplicaConfig;
 use crate::relationship::RelationshipTuple;
 use crate::relationship::store::Operation;
 use crate::relationship::tuple::TupleCondition;
@@ -22,6 +23,7 @@ const PAGE_SIZE: i32 = 100;
 #[derive(Clone, Debug)]
 pub struct OpenFgaSource {
     server: Server,
+    types_max: usize,
 }
 
 impl OpenFgaSource {
@@ -30,7 +32,13 @@ impl OpenFgaSource {
     /// # Errors
     /// When the configuration cannot be used.
     pub fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
-        Ok(Self { server: Server::new(config)? })
+        Ok(Self { server: Server::new(config)?, types_max: ReplicaConfig::default().types_max })
+    }
+
+    /// The same source, which understands models of so many types.
+    #[must_use]
+    pub fn with_types_max(self, types_max: usize) -> Self {
+        Self { types_max, ..self }
     }
 
     /// The store's id; `None` when the server has no such store.
@@ -60,20 +68,28 @@ impl OpenFgaSource {
 
 #[async_trait]
 impl RelationshipSource for OpenFgaSource {
-    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, Option<ValidModel>), AuthzError> {
+    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError> {
         let model = self.within(self.server.find_model()).await?;
         let version = ModelVersion { store_id: model.store_id, model_id: model.id };
         if known == Some(&version) {
-            return Ok((version, None));
+            return Ok((version, ModelNews::Known));
         }
         let named = Model { store_id: version.store_id.clone(), id: version.model_id.clone() };
-        let model = self.within(self.server.read_model(&named)).await?;
-        let not_understood = |e: String| AuthzError::BadAnswer(format!("model `{}`: {e}", version.model_id));
-        let first = |errors: Vec<crate::relationship::validate::ModelError>| {
-            not_understood(errors.first().map(ToString::to_string).unwrap_or_default())
+        let model = match self.within(self.server.read_model(&named)).await {
+            Ok(model) => model,
+            Err(AuthzError::BadAnswer(reason)) => return Ok((version, ModelNews::NotUnderstood(reason))),
+            Err(error) => return Err(error),
         };
-        let model = ValidModel::stored(model).map_err(first)?;
-        Ok((version, Some(model)))
+        let types = model.types.len();
+        if types > self.types_max {
+            let reason = format!("it has {types} types, at most {} are evaluated", self.types_max);
+            return Ok((version, ModelNews::NotUnderstood(reason)));
+        }
+        let news = match ValidModel::stored(model) {
+            Ok(model) => ModelNews::New(Box::new(model)),
+            Err(errors) => ModelNews::NotUnderstood(errors.first().map(ToString::to_string).unwrap_or_default()),
+        };
+        Ok((version, news))
     }
 
     async fn tuples(&self, store_id: &str, token: &str) -> Result<Page<RelationshipTuple>, AuthzError> {

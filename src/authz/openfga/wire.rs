@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use super::MESSAGE_BYTES_MAX;
 use crate::authz::decider::{Answered, Outcome};
-use crate::authz::{AuthzError, Check};
+use crate::authz::{AuthzError, Check, Source};
 use crate::backend::BackendChannel;
 use crate::relationship::{Contextual, RelationshipTuple};
 
@@ -128,8 +128,10 @@ pub(super) fn account(
             return Err(AuthzError::BadAnswer(format!("it answered `{id}` twice")));
         }
         let outcome = match entry.result.map(|result| (result.allowed, result.error)) {
-            Some((Some(allowed), None)) => Outcome::Decided { allowed, as_of },
-            Some((None, Some(error))) if absent_from_model(&error, check) => Outcome::Decided { allowed: false, as_of },
+            Some((Some(allowed), None)) => Outcome::Decided { allowed, as_of, source: Source::Authority },
+            Some((None, Some(error))) if absent_from_model(&error, check) => {
+                Outcome::Decided { allowed: false, as_of, source: Source::Authority }
+            }
             Some((None, Some(error))) if too_complex(&error) || condition_failed(&error) => {
                 tracing::debug!(object = %check.object, detail = error.message, "not decided");
                 tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");

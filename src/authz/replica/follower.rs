@@ -2,19 +2,26 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-use super::source::{ModelVersion, RelationshipSource, SourceChange};
+use super::lateness::{Lateness, Reading};
+use super::news::News;
+use super::source::{ModelNews, ModelVersion, RelationshipSource, SourceChange};
 use super::window::{Settled, Window};
-use super::{Progress, ReplicaConfig};
+use super::{Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::validity::Validity;
 use crate::relationship::RelationshipTuple;
-use crate::relationship::store::{MirroredChanges, RelationshipStore, StoreError, TupleFilter};
+use crate::relationship::store::{
+    MirroredChanges, RelationshipStore, RelationshipStores, StoreError, TupleFilter, Written,
+};
+use crate::storage::StorageError;
 use crate::telemetry;
 
 /// More changes than this since the last reading are not worked off one by one: all tuples are read instead.
@@ -25,6 +32,12 @@ const FINDS_IN_FLIGHT_MAX: usize = 8;
 const LOCAL_PAGE: usize = 10_000;
 /// Pages that a sweep reads between two looks at the log.
 const SWEEP_PAGES_PER_POLL: usize = 20;
+/// A log tells within this time what a sweep found before it.
+pub(crate) const UNTOLD_AFTER: Duration = Duration::from_secs(2);
+/// Longest pause between two looks at a server that is out of reach.
+const OUTAGE_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Longest pause between two looks that fail for a reason that stays until somebody mends it.
+const FAULT_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// How far the copy has come, kept with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,16 +48,42 @@ struct Marker {
 
 pub(super) struct Follower {
     source: Arc<dyn RelationshipSource>,
+    stores: RelationshipStores,
     store: RelationshipStore,
     config: ReplicaConfig,
-    progress: watch::Sender<Progress>,
-    /// Told of changes as soon as they are known, whatever becomes of the copy.
-    validity: Arc<Validity>,
+    watched: Watched,
     following: Option<Following>,
+    /// The server's model, where this program cannot evaluate it.
+    not_understood: Option<ModelVersion>,
+    lateness: Lateness,
+    /// Tuples that a sweep found changed, and that the log has not told of yet.
+    untold: HashMap<String, Instant>,
+    failing: Option<Failing>,
+}
+
+/// What a follower shares with those who use the copy and those who remember decisions.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) progress: watch::Sender<Progress>,
+    /// Told of changes as soon as they are known, whatever becomes of the copy.
+    pub(super) validity: Arc<Validity>,
+    pub(super) news: Arc<News>,
+    pub(super) wishes: Arc<Wishes>,
+    pub(super) clock: UnixClock,
+}
+
+/// What others ask of a follower. It is done at the next look.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// Throw the copy away and make another one.
+    pub(super) new_copy: AtomicBool,
+    /// Compare all tuples now.
+    pub(super) sweep: AtomicBool,
 }
 
 /// A copy that was complete once.
 struct Following {
+    /// The store, and the last model of it that was understood.
     version: ModelVersion,
     window: Window,
     sweep: Option<Sweep>,
@@ -58,6 +97,13 @@ struct Sweep {
     found: HashMap<String, RelationshipTuple>,
 }
 
+/// Looks that failed in a row.
+struct Failing {
+    /// Why the last one did. Each reason is told once.
+    reason: String,
+    pause: Duration,
+}
+
 impl Following {
     fn marker(&self) -> Marker {
         Marker { version: self.version.clone(), token: self.window.token().to_owned() }
@@ -65,42 +111,111 @@ impl Following {
 }
 
 impl Follower {
+    /// Follows in the default store of `stores`, which is made when there is none.
     pub(super) fn new(
         source: Arc<dyn RelationshipSource>,
-        store: RelationshipStore,
+        stores: RelationshipStores,
         config: ReplicaConfig,
-        progress: watch::Sender<Progress>,
-        validity: Arc<Validity>,
-    ) -> Self {
-        Self { source, store, config, progress, validity, following: None }
+        watched: Watched,
+    ) -> Result<Self, StorageError> {
+        let store = stores.default_store_or_new()?;
+        Ok(Self {
+            source,
+            stores,
+            store,
+            config,
+            watched,
+            following: None,
+            not_understood: None,
+            lateness: Lateness::default(),
+            untold: HashMap::new(),
+            failing: None,
+        })
     }
 
     /// Follows until it is dropped.
     pub(super) async fn run(mut self) {
         loop {
             let started = Instant::now();
-            match self.step(started).await {
-                Ok(()) => {}
-                // The log is not the one that the token is from: the copy begins anew.
-                Err(error @ AuthzError::Refused(_)) => {
-                    tracing::warn!(%error, "the changes cannot be followed; the replica reads all tuples again");
-                    self.begin_anew().await;
-                }
-                Err(error) => tracing::warn!(%error, "the replica could not follow its server"),
-            }
-            let fresh_as_of = self.progress.borrow().fresh_as_of;
+            let looked = self.look(started).await;
+            let fresh_as_of = self.watched.progress.borrow().fresh_as_of;
             telemetry::replica_lag(fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed()));
-            sleep_until(started + self.config.poll_interval).await;
+            let pause = self.pause_after(looked);
+            sleep_until(started + pause).await;
         }
+    }
+
+    async fn look(&mut self, started: Instant) -> Result<(), AuthzError> {
+        if self.watched.wishes.new_copy.swap(false, Ordering::Relaxed) {
+            self.replace().await.inspect_err(|_| self.watched.wishes.new_copy.store(true, Ordering::Relaxed))?;
+        }
+        let stepped = self.step(started).await;
+        if let Err(AuthzError::Refused(_)) = &stepped {
+            // The log is not the one that the token is from: the copy begins anew.
+            self.begin_anew().await;
+        }
+        stepped
+    }
+
+    /// How long to wait before the next look. What fails for good is not asked for twice a second.
+    fn pause_after(&mut self, looked: Result<(), AuthzError>) -> Duration {
+        let error = match looked {
+            Ok(()) => {
+                if self.failing.take().is_some() {
+                    tracing::info!("the replica follows its server again");
+                }
+                return self.config.poll_interval;
+            }
+            Err(error) => error,
+        };
+        let pause_max = match &error {
+            // It may be back at any moment.
+            AuthzError::Unavailable(_)
+            | AuthzError::DeadlineExceeded
+            | AuthzError::Overloaded { .. }
+            | AuthzError::NoModel => OUTAGE_PAUSE_MAX,
+            AuthzError::Refused(_)
+            | AuthzError::BadAnswer(_)
+            | AuthzError::Stored(_)
+            | AuthzError::MessageTooLarge(_)
+            | AuthzError::TooManyChecks { .. } => FAULT_PAUSE_MAX,
+        };
+        let reason = error.to_string();
+        let before = self.failing.take();
+        if before.as_ref().is_none_or(|before| before.reason != reason) {
+            tracing::warn!(%error, "the replica cannot follow its server, which decides meanwhile; it tries again more and more seldom");
+        }
+        let twice = before.map_or(self.config.poll_interval, |before| before.pause * 2);
+        let pause = twice.min(pause_max).max(self.config.poll_interval);
+        self.failing = Some(Failing { reason, pause });
+        pause
     }
 
     /// Forgets how far the copy has come.
     pub(super) async fn begin_anew(&mut self) {
         self.following = None;
-        self.progress.send_replace(Progress::default());
+        self.withhold();
         if let Err(error) = self.keep(MirroredChanges::default(), None).await {
             tracing::error!(%error, "the replica cannot be written");
         }
+    }
+
+    /// Throws the copy away, with all that was made of it, so that nothing of it is in the next one.
+    pub(super) async fn replace(&mut self) -> Result<(), AuthzError> {
+        self.following = None;
+        self.withhold();
+        let (stores, old) = (self.stores.clone(), self.store.id());
+        self.store = blocking(move || {
+            stores.delete(old)?;
+            Ok(stores.default_store_or_new()?)
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Lets nobody use the copy until it is known to be whole again.
+    fn withhold(&self) {
+        self.watched.progress.send_modify(|progress| *progress = progress.withheld());
     }
 
     /// One look at the server.
@@ -109,31 +224,58 @@ impl Follower {
             Some(following) => Some(following.marker()),
             None => self.left_off().await?,
         };
-        let known = marker.as_ref().map(|marker| marker.version.clone());
-        let (version, model) = self.source.model(known.as_ref()).await?;
-        if let Some(model) = model {
-            // INVARIANT (one state): a new model with the tuples of before is a state that the server never had, so the copy
-            // does not count from before the model is in use until the changes have been read.
-            self.progress.send_replace(Progress::default());
-            let store = self.store.clone();
-            blocking(move || Ok(store.write_model(model)?)).await?;
-        }
+        let known = self.not_understood.clone().or_else(|| marker.as_ref().map(|marker| marker.version.clone()));
+        let (version, news) = self.source.model(known.as_ref()).await?;
+        self.take_model(&version, news).await?;
         let marker = marker.filter(|marker| marker.version.store_id == version.store_id);
+        // Tuples are followed under any model, so that whoever remembers decisions is told of changes all the same.
+        let followed = match (&self.not_understood, &marker) {
+            (None, _) => version,
+            (Some(_), Some(marker)) => marker.version.clone(),
+            (Some(_), None) => ModelVersion { model_id: String::new(), ..version },
+        };
         match (&mut self.following, marker) {
-            (Some(following), Some(_)) => following.version = version,
+            (Some(following), Some(_)) => following.version = followed,
             (_, marker) => {
                 let token = match marker {
                     Some(marker) => marker.token,
-                    None => self.copy(&version).await?,
+                    None => self.copy(&followed).await?,
                 };
                 // The window tells of changes from its place in the log on, and nobody tells of those before it.
-                self.validity.invalidate();
+                self.watched.validity.invalidate();
+                self.lateness = Lateness::default();
                 let window = Window::new(self.config.overlap, token, started);
-                self.following = Some(Following { version, window, sweep: None, swept: started });
+                self.following = Some(Following { version: followed, window, sweep: None, swept: started });
             }
         }
         self.follow(started).await?;
         self.sweep().await
+    }
+
+    async fn take_model(&mut self, version: &ModelVersion, news: ModelNews) -> Result<(), AuthzError> {
+        match news {
+            ModelNews::Known => Ok(()),
+            ModelNews::New(model) => {
+                // INVARIANT (one state): a new model with the tuples of before is a state that the server never had, so the
+                // copy does not count from before the model is in use until the changes have been read.
+                self.withhold();
+                let store = self.store.clone();
+                blocking(move || Ok(store.write_model(*model)?)).await?;
+                self.not_understood = None;
+                Ok(())
+            }
+            ModelNews::NotUnderstood(reason) => {
+                self.withhold();
+                tracing::warn!(
+                    model_id = version.model_id,
+                    reason,
+                    "the replica cannot evaluate the server's model, so the server decides everything until there is another \
+                     one; for too many types, raise `authorizer.replica.types_max`"
+                );
+                self.not_understood = Some(version.clone());
+                Ok(())
+            }
+        }
     }
 
     /// Where an earlier process left the copy; `None` when it was never complete.
@@ -145,7 +287,9 @@ impl Follower {
 
     /// Copies all tuples; gives the place in the log from where changes have to be looked at.
     async fn copy(&mut self, version: &ModelVersion) -> Result<String, AuthzError> {
-        self.progress.send_modify(|progress| progress.fresh_as_of = None);
+        let next_copy =
+            |progress: &mut Progress| *progress = Progress { copy: progress.copy + 1, ..progress.withheld() };
+        self.watched.progress.send_modify(next_copy);
         let token = self.end_of_log(&version.store_id).await?;
         let mut sweep = Sweep::default();
         while !self.sweep_page(&version.store_id, &mut sweep).await? {}
@@ -182,6 +326,7 @@ impl Follower {
         let Some(following) = &self.following else { return Ok(()) };
         let store_id = following.version.store_id.clone();
         let begin = following.window.token().to_owned();
+        let read = Reading { started, unix_ns: (self.watched.clock)() };
         let mut changes: Vec<SourceChange> = Vec::new();
         let mut token = begin.clone();
         loop {
@@ -199,11 +344,22 @@ impl Follower {
             }
         }
         let Some(following) = &mut self.following else { return Ok(()) };
-        let Settled { present, absent, unsettled } = following.window.take_in(changes, token, started);
+        let Settled { present, absent, unsettled, dates } = following.window.take_in(changes, token, started);
         let marker = following.marker();
         if !(present.is_empty() && absent.is_empty() && unsettled.is_empty()) {
-            self.validity.invalidate();
+            self.watched.validity.invalidate();
         }
+        let was_late = self.lateness.lag();
+        self.lateness.read(read, dates.map(|dates| dates.newest));
+        let log_lag = self.lateness.lag();
+        if log_lag > was_late {
+            tracing::warn!(
+                ?log_lag,
+                "the server's log tells changes late, or the clocks of the server and of this machine differ; the copy counts \
+                 as so much older"
+            );
+        }
+        let told: Vec<String> = present.iter().chain(&absent).chain(&unsettled).map(tuple_name).collect();
         let mut mirrored = MirroredChanges { present, absent };
         self.ask(&store_id, unsettled, &mut mirrored).await.inspect_err(|_| {
             // The window has taken the changes in, and they were not kept: the next reading takes them for new.
@@ -213,15 +369,39 @@ impl Follower {
         if !nothing || begin != marker.token {
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
-        self.validity.confirm(started);
-        self.progress.send_replace(Progress { fresh_as_of: Some(started), model_id: marker.version.model_id });
+        if let Some(dates) = dates {
+            self.watched.news.tell(Instant::now(), Some(dates.oldest));
+        }
+        self.tell_of_untold(&told);
+        let Some(fresh_as_of) = started.checked_sub(log_lag) else { return Ok(()) };
+        self.watched.validity.confirm(fresh_as_of);
+        let is_understood = self.not_understood.is_none();
+        self.watched.progress.send_modify(|progress| {
+            let fresh_as_of = is_understood.then_some(fresh_as_of);
+            *progress = Progress { fresh_as_of, version: marker.version, copy: progress.copy };
+        });
         Ok(())
+    }
+
+    /// What a sweep found first is told by the log a moment later, unless that is not whole.
+    fn tell_of_untold(&mut self, told: &[String]) {
+        for name in told {
+            self.untold.remove(name);
+        }
+        let given_up: Vec<Instant> =
+            self.untold.extract_if(|_, found| found.elapsed() >= UNTOLD_AFTER).map(|(_, at)| at).collect();
+        let Some(found) = given_up.iter().min() else { return };
+        let untold = given_up.len();
+        telemetry::replica_untold_changes(untold);
+        tracing::warn!(untold, "a sweep over all tuples found changes that the server's log does not tell");
+        self.watched.news.tell(*found, None);
     }
 
     /// Goes on with a sweep, or begins one when it is time.
     async fn sweep(&mut self) -> Result<(), AuthzError> {
         let Some(following) = &mut self.following else { return Ok(()) };
-        let due = following.swept + self.config.sweep_interval <= Instant::now();
+        let wished = self.watched.wishes.sweep.swap(false, Ordering::Relaxed);
+        let due = wished || following.swept + self.config.sweep_interval <= Instant::now();
         let Some(mut sweep) = following.sweep.take().or_else(|| due.then(Sweep::default)) else { return Ok(()) };
         let store_id = following.version.store_id.clone();
         for _ in 0..SWEEP_PAGES_PER_POLL {
@@ -239,13 +419,20 @@ impl Follower {
     async fn finish_sweep(&mut self, store_id: &str, sweep: Sweep) -> Result<(), AuthzError> {
         let (difference, differing) = self.difference(sweep.found).await?;
         if differing > 0 {
-            self.validity.invalidate();
+            self.watched.validity.invalidate();
             let mut settled = MirroredChanges::default();
-            let asked = difference.present.into_iter().chain(difference.absent).collect();
+            let asked: Vec<RelationshipTuple> = difference.present.into_iter().chain(difference.absent).collect();
+            let names: Vec<String> = asked.iter().map(tuple_name).collect();
             self.ask(store_id, asked, &mut settled).await?;
             let marker = self.following.as_ref().map(Following::marker);
-            tracing::info!(differing, "a sweep over all tuples found differences");
-            self.keep(settled, marker.as_ref()).await?;
+            let written = self.keep(settled, marker.as_ref()).await?;
+            // Otherwise the tuples changed while they were walked over, and the log told it.
+            if written.added + written.removed > 0 {
+                let found = Instant::now();
+                self.untold.extend(names.into_iter().map(|name| (name, found)));
+            }
+        } else {
+            self.lateness.nothing_missing(Instant::now());
         }
         if let Some(following) = &mut self.following {
             following.swept = Instant::now();
@@ -313,12 +500,11 @@ impl Follower {
         Ok(())
     }
 
-    async fn keep(&self, changes: MirroredChanges, marker: Option<&Marker>) -> Result<(), AuthzError> {
+    async fn keep(&self, changes: MirroredChanges, marker: Option<&Marker>) -> Result<Written, AuthzError> {
         let marker = marker.map(serde_json::to_vec).transpose();
         let marker = marker.map_err(|e| AuthzError::Stored(e.to_string()))?.unwrap_or_default();
         let store = self.store.clone();
-        blocking(move || store.mirror(changes, &marker)).await?;
-        Ok(())
+        blocking(move || store.mirror(changes, &marker)).await
     }
 }
 

@@ -9,7 +9,7 @@ use crate::relationship::store::Operation;
 use crate::relationship::validate::ValidModel;
 
 /// Which model of which store decides.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelVersion {
     /// The store.
     pub store_id: String,
@@ -37,14 +37,25 @@ pub struct SourceChange {
     pub unix_ns: i128,
 }
 
+/// What is new about the model.
+#[derive(Debug)]
+pub enum ModelNews {
+    /// It is the known version.
+    Known,
+    /// It is another one.
+    New(Box<ValidModel>),
+    /// It is another one, which the server takes and this program cannot evaluate, for this reason.
+    NotUnderstood(String),
+}
+
 /// Reads model, tuples and changes of one store, past all caches: a copy of a cache is no copy.
 #[async_trait]
 pub trait RelationshipSource: Send + Sync {
-    /// The model that decides now; the model itself only when it is not the known version.
+    /// The version of the model that decides now, and the model itself unless it is the known version.
     ///
     /// # Errors
     /// [`AuthzError::NoModel`] when there is none or no store, or the server is out of reach.
-    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, Option<ValidModel>), AuthzError>;
+    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError>;
 
     /// All tuples, page by page, from the empty token to the empty token. What is written meanwhile may be missing.
     ///

@@ -5,18 +5,20 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use roaring::RoaringBitmap;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::{Instant, advance};
 
-use super::follower::Follower;
-use super::source::{ModelVersion, Page, RelationshipSource, SourceChange};
-use super::{Progress, ReplicaConfig, ReplicaUse};
-use crate::authz::AuthzError;
+use super::follower::{Follower, Watched};
+use super::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
+use super::{CopyView, EvaluatedCopy, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse, UnixClock};
+use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::validity::Validity;
+use crate::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, VisibleSetQuery};
 use crate::relationship::store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
 use crate::relationship::validate::ValidModel;
-use crate::relationship::{RelationshipTuple, dsl};
+use crate::relationship::{Object, Relation, RelationshipTuple, dsl};
 
 const MODEL: &str = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define viewer: [user]\n";
 const OVERLAP: Duration = Duration::from_secs(5);
@@ -50,6 +52,11 @@ struct Server {
     log: Vec<Logged>,
     /// Changes that the log will never tell.
     silent: bool,
+    /// How long after its commit the log tells a change.
+    late: Duration,
+    /// The model has something that only the server understands.
+    odd_model: bool,
+    models_read: usize,
     down: bool,
     tokens_refused: bool,
     log_down: bool,
@@ -79,7 +86,8 @@ impl FakeSource {
             let unix_ns = i128::try_from((begun - start).as_nanos()).expect("short");
             let place = server.log.partition_point(|logged| logged.change.unix_ns <= unix_ns);
             let change = SourceChange { tuple, operation, unix_ns };
-            server.log.insert(place, Logged { change, seen_from: Instant::now() });
+            let seen_from = Instant::now() + server.late;
+            server.log.insert(place, Logged { change, seen_from });
         });
     }
 
@@ -90,15 +98,21 @@ impl FakeSource {
 
 #[async_trait]
 impl RelationshipSource for FakeSource {
-    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, Option<ValidModel>), AuthzError> {
+    async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError> {
         self.with(|server| {
             if server.down {
                 return Err(AuthzError::Unavailable("down".to_owned()));
             }
             let version = ModelVersion { store_id: server.store_id.clone(), model_id: server.model_id.clone() };
+            if known == Some(&version) {
+                return Ok((version, ModelNews::Known));
+            }
+            server.models_read += 1;
+            if server.odd_model {
+                return Ok((version, ModelNews::NotUnderstood("the model has 101 types".to_owned())));
+            }
             let model = ValidModel::new(dsl::parse(MODEL).expect("a model").model).expect("valid");
-            let news = (known != Some(&version)).then_some(model);
-            Ok((version, news))
+            Ok((version, ModelNews::New(Box::new(model))))
         })
     }
 
@@ -148,10 +162,11 @@ impl RelationshipSource for FakeSource {
 
 struct Replica {
     source: FakeSource,
-    store: RelationshipStore,
+    stores: RelationshipStores,
     follower: Follower,
     progress: watch::Receiver<Progress>,
     validity: Arc<Validity>,
+    watched: Watched,
     _directory: TempDir,
 }
 
@@ -165,9 +180,15 @@ fn config() -> ReplicaConfig {
     }
 }
 
+/// A clock that is set to 0 now.
+fn clock() -> UnixClock {
+    let start = Instant::now();
+    Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"))
+}
+
 fn replica() -> Replica {
     let directory = tempfile::tempdir().expect("a directory");
-    let store = RelationshipStores::open(directory.path()).expect("opened").default_store_or_new().expect("a store");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
     let source = FakeSource::default();
     source.with(|server| {
         server.store_id = "s1".to_owned();
@@ -175,14 +196,21 @@ fn replica() -> Replica {
     });
     let validity = Arc::new(Validity::new(Some(config().staleness_max)));
     let (sender, progress) = watch::channel(Progress::default());
-    let follower = Follower::new(Arc::new(source.clone()), store.clone(), config(), sender, Arc::clone(&validity));
-    Replica { source, store, follower, progress, validity, _directory: directory }
+    let (news, wishes) = (Arc::default(), Arc::default());
+    let watched = Watched { progress: sender, validity: Arc::clone(&validity), news, wishes, clock: clock() };
+    let follower = Follower::new(Arc::new(source.clone()), stores.clone(), config(), watched.clone());
+    let follower = follower.expect("a store");
+    Replica { source, stores, follower, progress, validity, watched, _directory: directory }
 }
 
 impl Replica {
     fn copied(&self) -> HashSet<RelationshipTuple> {
-        let stored = self.store.tuples(&TupleFilter::default(), 0, 10_000).expect("read");
+        let stored = self.store().tuples(&TupleFilter::default(), 0, 10_000).expect("read");
         stored.into_iter().map(|stored| stored.tuple).collect()
+    }
+
+    fn store(&self) -> RelationshipStore {
+        self.stores.default_store().expect("a store")
     }
 
     async fn step(&mut self) {
@@ -192,13 +220,10 @@ impl Replica {
     /// A follower as after a restart.
     fn restart(&mut self) {
         let (sender, progress) = watch::channel(Progress::default());
-        self.follower = Follower::new(
-            Arc::new(self.source.clone()),
-            self.store.clone(),
-            config(),
-            sender,
-            Arc::clone(&self.validity),
-        );
+        self.watched.progress = sender;
+        let watched = self.watched.clone();
+        let follower = Follower::new(Arc::new(self.source.clone()), self.stores.clone(), config(), watched);
+        self.follower = follower.expect("a store");
         self.progress = progress;
     }
 }
@@ -322,7 +347,7 @@ async fn another_store_and_another_log_are_copied_anew() {
     replica.restart();
     assert!(matches!(replica.follower.step(Instant::now()).await, Err(AuthzError::Refused(_))));
     replica.follower.begin_anew().await;
-    assert_eq!(*replica.progress.borrow(), Progress::default());
+    assert_eq!(replica.progress.borrow().fresh_as_of, None);
     replica.source.with(|server| server.tokens_refused = false);
     replica.step().await;
     assert_eq!(replica.copied(), replica.source.state());
@@ -344,22 +369,262 @@ async fn a_server_that_is_down_leaves_the_copy_behind() {
 async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
     let mut replica = replica();
     replica.step().await;
-    let versions = |replica: &Replica| replica.store.models(None, 10).expect("read").len();
+    let versions = |replica: &Replica| replica.store().models(None, 10).expect("read").len();
     replica.restart();
     replica.step().await;
     assert_eq!(versions(&replica), 1);
     replica.source.with(|server| server.model_id = "m2".to_owned());
     replica.step().await;
     assert_eq!(versions(&replica), 2);
-    assert_eq!(replica.progress.borrow().model_id, "m2");
+    assert_eq!(replica.progress.borrow().version.model_id, "m2");
     // A new model does not count with the tuples of before: what was changed between the two is not known yet.
     replica.source.with(|server| {
         server.model_id = "m3".to_owned();
         server.log_down = true;
     });
     assert!(replica.follower.step(Instant::now()).await.is_err());
-    assert_eq!(*replica.progress.borrow(), Progress::default());
+    assert_eq!(replica.progress.borrow().fresh_as_of, None);
     replica.source.with(|server| server.log_down = false);
     replica.step().await;
-    assert_eq!(replica.progress.borrow().model_id, "m3");
+    assert_eq!(replica.progress.borrow().version.model_id, "m3");
+}
+
+/// However late the log is, what the copy says of its age holds from the first change on that showed it.
+#[tokio::test(start_paused = true)]
+async fn a_log_that_lags_makes_the_copy_older() {
+    let mut replica = replica();
+    let start = Instant::now();
+    advance(OVERLAP).await;
+    replica.step().await;
+    replica.source.with(|server| server.late = Duration::from_secs(5));
+    let mut committed: Vec<(Instant, HashSet<RelationshipTuple>)> = vec![(Instant::now(), replica.source.state())];
+    let mut wrong = Vec::new();
+    for step in 0..200_u64 {
+        if step % 4 == 0 {
+            let operation = if step % 8 == 0 { Operation::Write } else { Operation::Delete };
+            replica.source.change(operation, 1, Instant::now(), start);
+            committed.push((Instant::now(), replica.source.state()));
+        }
+        advance(Duration::from_millis(500)).await;
+        replica.step().await;
+        let fresh_as_of = replica.progress.borrow().fresh_as_of.expect("complete");
+        let held = |(at, _): &&(Instant, HashSet<RelationshipTuple>)| *at <= fresh_as_of;
+        let (at, then) = committed.iter().rev().find(held).expect("the first");
+        // It may hold more than it says.
+        let held_later = committed.iter().any(|(later, state)| later >= at && *state == replica.copied());
+        if *then != replica.copied() && !held_later {
+            wrong.push(step);
+        }
+        if step > 20 {
+            assert!(fresh_as_of.elapsed() > config().staleness_max, "step {step}: it is used though it lags");
+        }
+    }
+    assert_eq!(wrong, [] as [u64; 0]);
+    // The log is in time again.
+    replica.source.with(|server| server.late = Duration::ZERO);
+    advance(Duration::from_secs(6)).await;
+    replica.step().await;
+    replica.source.change(Operation::Write, 2, Instant::now(), start);
+    advance(Duration::from_millis(500)).await;
+    replica.step().await;
+    assert!(replica.progress.borrow().fresh_as_of.expect("complete").elapsed() < config().staleness_max);
+}
+
+/// A delete that the log tells later than its overlap counts after the next sweep at the latest.
+#[tokio::test(start_paused = true)]
+async fn a_delete_that_is_told_late_is_bounded_by_the_sweep() {
+    for late in [1, 4, 6, 20, 50, 1_000] {
+        let mut replica = replica();
+        let start = Instant::now();
+        replica.source.change(Operation::Write, 1, start, start);
+        advance(Duration::from_secs(20)).await;
+        replica.step().await;
+        replica.source.with(|server| server.late = Duration::from_secs(late));
+        let deleted = Instant::now();
+        replica.source.change(Operation::Delete, 1, deleted, start);
+        while !replica.copied().is_empty() {
+            advance(Duration::from_millis(500)).await;
+            replica.step().await;
+            assert!(deleted.elapsed() <= config().sweep_interval + Duration::from_secs(1), "{late} s late");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_not_understood_leaves_the_server_to_decide() {
+    let mut replica = replica();
+    let start = Instant::now();
+    replica.step().await;
+    replica.source.with(|server| (server.model_id, server.odd_model) = ("m2".to_owned(), true));
+    for id in 0..20 {
+        replica.source.change(Operation::Write, id, Instant::now(), start);
+        advance(Duration::from_millis(500)).await;
+        replica.step().await;
+        assert_eq!(replica.progress.borrow().fresh_as_of, None, "it is not used");
+        assert!(replica.validity.current().recall, "whoever remembers decisions is served on");
+    }
+    assert_eq!(replica.source.with(|server| server.models_read), 2, "the model is looked at once");
+    replica.restart();
+    replica.step().await;
+    assert_eq!(replica.progress.borrow().fresh_as_of, None, "nor after a restart");
+    replica.source.with(|server| (server.model_id, server.odd_model) = ("m3".to_owned(), false));
+    replica.step().await;
+    assert_eq!(replica.progress.borrow().version.model_id, "m3");
+    assert!(replica.progress.borrow().fresh_as_of.is_some());
+    assert_eq!(replica.copied(), replica.source.state());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_for_good_is_asked_for_more_and_more_seldom() {
+    let replica = replica();
+    replica.source.with(|server| server.tokens_refused = true);
+    let start = Instant::now();
+    replica.source.change(Operation::Write, 1, start, start);
+    let source = replica.source.clone();
+    let following = tokio::spawn(replica.follower.run());
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let looks = source.with(|server| server.models_read);
+    assert!((10..=40).contains(&looks), "{looks} looks in ten minutes");
+    following.abort();
+}
+
+fn view(copy: Arc<dyn EvaluatedCopy>, progress: &watch::Receiver<Progress>) -> Arc<CopyView> {
+    let (news, wishes, progress) = (Arc::default(), Arc::default(), progress.clone());
+    Arc::new(CopyView { copy, progress, news, wishes, clock: clock(), staleness_max: config().staleness_max })
+}
+
+/// Denies everything.
+struct Denying;
+
+#[async_trait]
+impl Authorizer for Denying {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        Ok((0..batch.checks.len()).map(|position| Answer::now(position, false)).collect())
+    }
+
+    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        Ok(Some(Arc::default()))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("m1".to_owned())
+    }
+}
+
+fn batch(consistency: Consistency) -> CheckBatch {
+    let check = Check {
+        user: Object::parse("user:anne").expect("a user"),
+        relation: Relation::parse("viewer").expect("a relation"),
+        object: Object::parse("doc:1").expect("an object"),
+    };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    CheckBatch { checks: vec![check], contextual: Arc::default(), consistency, deadline }
+}
+
+fn visible(consistency: Consistency) -> VisibleSetQuery {
+    let CheckBatch { mut checks, contextual, deadline, .. } = batch(consistency);
+    let Check { user, relation, object } = checks.remove(0);
+    let (guards, positions) = (Arc::new(vec![object]), Arc::new(RoaringBitmap::from([0])));
+    VisibleSetQuery { user, relation, guards, positions, contextual, consistency, deadline }
+}
+
+/// What the copy decided is nobody else's decision, in whatever order one asks.
+#[tokio::test(start_paused = true)]
+async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Step {
+        Decide,
+        Plan,
+        Higher,
+        AtLeast,
+        Stale,
+        OtherModel,
+        Replaced,
+    }
+    use Step::{AtLeast, Decide, Higher, OtherModel, Plan, Replaced, Stale};
+    let all = [Decide, Plan, Higher, AtLeast, Stale, OtherModel, Replaced];
+    // The copy holds a tuple that the server has not.
+    let directory = tempfile::tempdir().expect("a directory");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
+    store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
+    let tuple = RelationshipTuple::parse("user:anne", "viewer", "doc:1").expect("a tuple");
+    store.write_all(vec![tuple], crate::relationship::store::OnConflict::Refuse).expect("written");
+    let (sender, progress) = watch::channel(Progress::default());
+    let with = |used_for| ReplicaAuthorizer {
+        authority: Arc::new(Denying),
+        view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
+        config: ReplicaConfig { used_for, ..config() },
+        following: tokio::spawn(async {}),
+        verifier: None,
+    };
+    let (decides, plans) = (with(ReplicaUse::Decide), with(ReplicaUse::Plan));
+    for steps in
+        all.iter().flat_map(|first| all.iter().flat_map(move |second| all.map(|third| [*first, *second, third])))
+    {
+        for step in steps {
+            let fresh = |progress: &mut Progress| progress.fresh_as_of = Some(Instant::now());
+            sender.send_modify(fresh);
+            let as_of = progress.borrow().fresh_as_of.expect("fresh");
+            advance(Duration::from_millis(1)).await;
+            let (authorizer, consistency) = match step {
+                Plan => (&plans, Consistency::MinimizeLatency),
+                Higher => (&decides, Consistency::HigherConsistency),
+                AtLeast => (&decides, Consistency::AtLeastAsFresh(Instant::now())),
+                Decide | Stale | OtherModel | Replaced => (&decides, Consistency::MinimizeLatency),
+            };
+            match step {
+                Stale => advance(config().staleness_max).await,
+                OtherModel => sender.send_modify(|progress| progress.version.model_id.push('x')),
+                Replaced => sender
+                    .send_modify(|progress| *progress = Progress { copy: progress.copy + 1, ..progress.withheld() }),
+                Decide | Plan | Higher | AtLeast => {}
+            }
+            let answers = authorizer.check(&batch(consistency)).await.expect("decided");
+            let by_copy = matches!(answers[0].provenance.source, Source::Copy(_));
+            let may = step == Decide || step == OtherModel;
+            assert_eq!((answers[0].allowed, by_copy), (may, may), "{step:?} in {steps:?}");
+            if may {
+                let now = progress.borrow().clone();
+                let of = &answers[0].provenance;
+                assert_eq!(
+                    (of.source, of.as_of, &*of.model_id),
+                    (Source::Copy(now.copy), Some(as_of), &*now.version.model_id)
+                );
+            }
+            let seen = authorizer.visible_set(&visible(consistency)).await.expect("told").expect("known");
+            assert_eq!(!seen.is_empty(), may || step == Plan, "visible in {step:?} of {steps:?}");
+        }
+    }
+}
+
+/// A model or a copy that changes while the copy answers: the answer may be from half of the change.
+#[tokio::test(start_paused = true)]
+async fn an_answer_across_a_change_of_the_copy_is_not_used() {
+    type Change = fn(&mut Progress);
+    let directory = tempfile::tempdir().expect("a directory");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let (sender, progress) = watch::channel(Progress::default());
+    let authorizer = ReplicaAuthorizer {
+        authority: Arc::new(Denying),
+        view: view(Arc::new(EmbeddedAuthorizer::new(stores)), &progress),
+        config: config(),
+        following: tokio::spawn(async {}),
+        verifier: None,
+    };
+    let rows: [(&str, Change, bool); 4] = [
+        ("nothing changes", |_| {}, true),
+        ("newer", |progress| progress.fresh_as_of = Some(Instant::now()), true),
+        ("another model", |progress| progress.version.model_id.push('x'), false),
+        ("another copy", |progress| progress.copy += 1, false),
+    ];
+    for (name, change, used) in rows {
+        sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));
+        let answering = async {
+            sender.send_modify(change);
+            Ok(())
+        };
+        let answered = authorizer.asked_of_copy(Consistency::MinimizeLatency, answering).await;
+        assert_eq!(answered.is_some(), used, "{name}");
+    }
 }

@@ -32,6 +32,15 @@ pub(super) struct Settled {
     pub(super) absent: Vec<RelationshipTuple>,
     /// Tuples that only the server can tell about.
     pub(super) unsettled: Vec<RelationshipTuple>,
+    /// When the changes happened that are news.
+    pub(super) dates: Option<Dates>,
+}
+
+/// In nanoseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dates {
+    pub(super) oldest: i128,
+    pub(super) newest: i128,
 }
 
 impl Window {
@@ -52,7 +61,7 @@ impl Window {
             let (object, relation, user) = change.tuple.key();
             by_tuple.entry((object.clone(), relation.clone(), user.clone())).or_default().push(change);
         }
-        let mut settled = Settled::default();
+        let mut settled = Settled { dates: self.dates_of_news(&changes), ..Settled::default() };
         for changes in by_tuple.into_values() {
             let Some(first) = changes.first() else { continue };
             if changes.iter().all(|change| self.known.contains(change)) {
@@ -75,6 +84,14 @@ impl Window {
             self.ends.pop_front();
         }
         settled
+    }
+
+    fn dates_of_news(&self, changes: &[SourceChange]) -> Option<Dates> {
+        let news = changes.iter().filter(|change| !self.known.contains(*change)).map(|change| change.unix_ns);
+        news.fold(None, |dates: Option<Dates>, date| {
+            let Dates { oldest, newest } = dates.unwrap_or(Dates { oldest: date, newest: date });
+            Some(Dates { oldest: oldest.min(date), newest: newest.max(date) })
+        })
     }
 }
 
@@ -102,7 +119,7 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(Duration::from_secs(5), String::new(), now);
         for (reading, expected) in readings {
-            let Settled { present, absent, unsettled } = window.take_in(changes(reading), "end".to_owned(), now);
+            let Settled { present, absent, unsettled, .. } = window.take_in(changes(reading), "end".to_owned(), now);
             let [expected_present, expected_absent, expected_unsettled] =
                 expected.map(|ids| ids.split_whitespace().map(tuple).collect::<Vec<_>>());
             assert_eq!(present, expected_present, "present after `{reading}`");

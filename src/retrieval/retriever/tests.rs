@@ -57,7 +57,7 @@ impl Lie {
 impl Authorizer for OpenOnly {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer { position, allowed: c.object.id().starts_with("open") }).collect())
+        Ok(answers.map(|(position, c)| Answer::now(position, c.object.id().starts_with("open"))).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {

@@ -1,10 +1,12 @@
 //! Every way to answer a batch wrongly, against the accounting.
 
+use std::time::Duration;
+
 use openfga_client::client::{BatchCheckItem, CheckError, ErrorCode, InternalErrorCode, check_error::Code};
 use serde_json::json;
 
 use super::*;
-use crate::authz::Answer;
+
 use crate::relationship::{Object, Relation, TupleCondition};
 
 /// The checks at positions 3 and 4 of a batch.
@@ -36,7 +38,8 @@ fn outcome(results: Vec<ResultEntry>) -> String {
     let checks = checks();
     let sent: Vec<(usize, &Check)> = (3..).zip(&checks).collect();
     let answers = account(&sent, Instant::now(), BatchCheckAnswer { results });
-    let decided = answers.and_then(|answers| answers.into_iter().map(Answer::try_from).collect::<Result<Vec<_>, _>>());
+    let answer = |answered: Answered| answered.into_answer(&Arc::default(), Duration::ZERO);
+    let decided = answers.and_then(|answers| answers.into_iter().map(answer).collect::<Result<Vec<_>, _>>());
     match decided {
         Ok(answers) => {
             let shown: Vec<String> = answers.iter().map(|a| format!("{}={}", a.position, a.allowed)).collect();

@@ -1,0 +1,622 @@
+//! The copy is right or wrong in one thing, the server answers or fails, and what follows from it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use tempfile::TempDir;
+use tokio::time::sleep;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
+use crate::authz::Check;
+use crate::authz::decider::{Answered, Outcome, Questions};
+use crate::authz::verification::standing::Trust;
+use crate::authz::verification::{StandingDirectory, Stratum};
+use crate::relationship::{Contextual, Relation};
+use crate::telemetry;
+
+const POLL: Duration = Duration::from_millis(500);
+const USERS: usize = 5;
+const DOCS: usize = 20;
+
+/// A fact: who may see what.
+type Fact = (String, String);
+
+#[derive(Default)]
+struct State {
+    server: BTreeSet<Fact>,
+    copy: BTreeSet<Fact>,
+    /// What the copy has or lacks whatever the server has.
+    added: BTreeSet<Fact>,
+    dropped: BTreeSet<Fact>,
+    /// Whether another copy has the same fault.
+    fault_stays: bool,
+    errors_percent: u64,
+    asked: Vec<Check>,
+    calls: Vec<Instant>,
+    random: u64,
+}
+
+impl State {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % bound
+    }
+}
+
+#[derive(Clone, Default)]
+struct World(Arc<Mutex<State>>);
+
+impl World {
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().expect("a lock"))
+    }
+}
+
+fn fact(check: &Check) -> Fact {
+    (check.user.to_string(), check.object.to_string())
+}
+
+fn named(user: &str, object: &str) -> Fact {
+    (user.to_owned(), object.to_owned())
+}
+
+/// What no evaluator decides.
+fn is_hostile(check: &Check) -> bool {
+    check.object.id().starts_with("hostile")
+}
+
+#[async_trait]
+impl Authorizer for World {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answer = |(position, check): (usize, &Check)| {
+            let mut answer = Answer::now(position, self.with(|state| state.copy.contains(&fact(check))));
+            answer.provenance.decided = !is_hostile(check);
+            answer
+        };
+        Ok(batch.checks.iter().enumerate().map(answer).collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let sees = |at: &u32| {
+            let object = query.guards[usize::try_from(*at).expect("small")].to_string();
+            self.with(|state| state.copy.contains(&(query.user.to_string(), object)))
+        };
+        Ok(Some(Arc::new(query.positions.iter().filter(sees).collect())))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("m1".to_owned())
+    }
+}
+
+impl EvaluatedCopy for World {
+    /// `doc:c7-1` has a tuple under condition `c7`.
+    fn conditions_on(&self, object: &Object) -> Vec<String> {
+        object.id().split_once('-').map(|(condition, _)| condition.to_owned()).into_iter().collect()
+    }
+}
+
+/// The server, as it is asked for verification.
+struct Server(World);
+
+#[async_trait]
+impl Decider for Server {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        assert_eq!(questions.scope.consistency, Consistency::HigherConsistency);
+        self.0.with(|state| {
+            state.calls.push(Instant::now());
+            if state.below(100) < state.errors_percent {
+                return Err(AuthzError::Unavailable("down".to_owned()));
+            }
+            let mut answered = Vec::new();
+            for (position, question) in questions.list.iter().enumerate() {
+                state.asked.push(question.check.clone());
+                let outcome = if is_hostile(&question.check) {
+                    Outcome::Undecidable
+                } else if state.below(100) < state.errors_percent {
+                    Outcome::Failed(AuthzError::Unavailable("throttled".to_owned()))
+                } else {
+                    let allowed = state.server.contains(&fact(&question.check));
+                    Outcome::Decided { allowed, as_of: Instant::now(), source: Source::Authority }
+                };
+                answered.push(Answered { position, outcome });
+            }
+            Ok(answered)
+        })
+    }
+}
+
+/// The authority of the requests: the server, which never errs here.
+struct Authority(World);
+
+#[async_trait]
+impl Authorizer for Authority {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answers = batch.checks.iter().enumerate();
+        Ok(answers
+            .map(|(at, check)| Answer::now(at, self.0.with(|state| state.server.contains(&fact(check)))))
+            .collect())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("m1".to_owned())
+    }
+}
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<Verification>>);
+
+impl AuditSink for Sink {
+    fn record(&self, _record: Record) -> Kept {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn verified(&self, verification: Verification) -> Kept {
+        self.0.lock().expect("a lock").push(verification);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn digest(&self, _purpose: DigestPurpose, _bytes: &[u8]) -> String {
+        "digest".to_owned()
+    }
+}
+
+struct Setup {
+    world: World,
+    authorizer: ReplicaAuthorizer,
+    sender: watch::Sender<Progress>,
+    directory: TempDir,
+    sink: Arc<Sink>,
+    start: Instant,
+    steps: AtomicU64,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let world = World::default();
+        world.with(|state| {
+            state.random = 7;
+            for user in 0..USERS {
+                for doc in (0..DOCS).filter(|doc| (doc + user) % 2 == 0) {
+                    state.server.insert(named(&format!("user:u{user}"), &format!("doc:{doc}")));
+                }
+            }
+        });
+        Self::over(world, tempfile::tempdir().expect("a directory"), Instant::now())
+    }
+
+    fn over(world: World, directory: TempDir, start: Instant) -> Self {
+        let version = ModelVersion { store_id: "s1".to_owned(), model_id: "m1".to_owned() };
+        let (sender, progress) = watch::channel(Progress { fresh_as_of: None, version, copy: 1 });
+        let clock: UnixClock = Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"));
+        let config = ReplicaConfig {
+            used_for: ReplicaUse::Decide,
+            poll_interval: POLL,
+            staleness_max: Duration::from_secs(2),
+            overlap: Duration::from_secs(5),
+            sweep_interval: Duration::from_mins(1),
+        };
+        let (news, wishes) = (Arc::default(), Arc::default());
+        let staleness_max = config.staleness_max;
+        let view = Arc::new(CopyView { copy: Arc::new(world.clone()), progress, news, wishes, clock, staleness_max });
+        let config_of_it = VerificationConfig { share: 0.01, checks_per_second_max: 20 };
+        let server = Arc::new(Server(world.clone()));
+        let verifier = Verifier::start(config_of_it, Arc::clone(&view), server, directory.path());
+        let sink = Arc::new(Sink::default());
+        verifier.record_in(Arc::clone(&sink) as _);
+        let authorizer = ReplicaAuthorizer {
+            authority: Arc::new(Authority(world.clone())),
+            view,
+            config,
+            following: tokio::spawn(async {}),
+            verifier: Some(verifier),
+        };
+        let setup = Self { world, authorizer, sender, directory, sink, start, steps: AtomicU64::new(0) };
+        setup.poll();
+        setup
+    }
+
+    /// The same after a restart of the process, in the same directory.
+    async fn restarted(self) -> Self {
+        let Self { world, authorizer, directory, start, .. } = self;
+        drop(authorizer);
+        sleep(POLL).await;
+        Self::over(world, directory, start)
+    }
+
+    /// The copy learns what is new, or is made anew.
+    fn poll(&self) {
+        let view = &self.authorizer.view;
+        let is_new = view.wishes.new_copy.swap(false, Ordering::Relaxed);
+        let changed = self.world.with(|state| {
+            if is_new && !state.fault_stays {
+                state.added.clear();
+                state.dropped.clear();
+            }
+            if view.wishes.sweep.swap(false, Ordering::Relaxed) && !state.fault_stays {
+                state.dropped.clear();
+            }
+            let with_added: BTreeSet<Fact> = state.server.union(&state.added).cloned().collect();
+            let copy = with_added.difference(&state.dropped).cloned().collect();
+            std::mem::replace(&mut state.copy, copy) != state.copy
+        });
+        if changed {
+            view.news.tell(Instant::now(), Some((view.clock)()));
+        }
+        self.sender.send_modify(|progress| {
+            progress.copy += u64::from(is_new);
+            progress.fresh_as_of = Some(Instant::now());
+        });
+    }
+
+    fn batch(user: &str, objects: impl IntoIterator<Item = String>) -> CheckBatch {
+        let check = |object: String| Check {
+            user: Object::parse(user).expect("a user"),
+            relation: Relation::parse("can_read").expect("a relation"),
+            object: Object::parse(&object).expect("an object"),
+        };
+        let checks = objects.into_iter().map(check).collect();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        CheckBatch { checks, contextual: Arc::default(), consistency: Consistency::MinimizeLatency, deadline }
+    }
+
+    async fn allows(&self, user: &str, object: &str) -> bool {
+        let answers = self.authorizer.check(&Self::batch(user, [object.to_owned()])).await.expect("decided");
+        answers[0].allowed
+    }
+
+    /// Half a second of requests.
+    async fn step(&self) {
+        self.poll();
+        for user in 0..USERS {
+            let objects = (0..DOCS).map(|doc| format!("doc:{doc}")).chain(["doc:hostile".to_owned()]);
+            self.authorizer.check(&Self::batch(&format!("user:u{user}"), objects)).await.expect("decided");
+        }
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        sleep(POLL).await;
+    }
+
+    fn trust(&self) -> Trust {
+        self.verifier().standing().trust
+    }
+
+    fn verifier(&self) -> &Verifier {
+        self.authorizer.verifier.as_ref().expect("a verifier")
+    }
+
+    /// Steps until the trust is this one; the seconds that it took.
+    async fn until(&self, trust: Trust) -> Duration {
+        let begun = Instant::now();
+        while self.trust() != trust {
+            self.step().await;
+            assert!(begun.elapsed() < Duration::from_mins(30), "still {:?}", self.verifier().standing());
+        }
+        begun.elapsed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tuple_too_many_takes_the_copy_out_and_a_new_copy_brings_it_back() {
+    let setup = Setup::new();
+    for _ in 0..240 {
+        setup.step().await;
+    }
+    assert_eq!(setup.trust(), Trust::Trusted, "nothing is wrong yet");
+    let wrong = named("user:u1", "doc:2");
+    setup.world.with(|state| state.added.insert(wrong.clone()));
+    setup.poll();
+    assert!(setup.allows("user:u1", "doc:2").await, "the copy decides");
+    let took = setup.until(Trust::Rebuilding).await;
+    assert!(took < Duration::from_mins(10), "{took:?}");
+    assert!(!setup.allows("user:u1", "doc:2").await, "the server decides");
+    let positions = Arc::new(RoaringBitmap::from([0]));
+    let query = VisibleSetQuery {
+        user: Object::parse("user:u1").expect("a user"),
+        relation: Relation::parse("can_read").expect("a relation"),
+        guards: Arc::new(vec![Object::parse("doc:2").expect("an object")]),
+        positions,
+        contextual: Arc::default(),
+        consistency: Consistency::MinimizeLatency,
+        deadline: Instant::now() + POLL,
+    };
+    assert_eq!(setup.authorizer.visible_set(&query).await.expect("told"), None, "nor does it tell visible sets");
+    assert!(!setup.authorizer.is_local() && setup.authorizer.lag(Consistency::MinimizeLatency).is_none());
+    assert_eq!(setup.authorizer.copy_is_trusted(), Some(false));
+    setup.until(Trust::Trusted).await;
+    assert!(!setup.allows("user:u1", "doc:2").await, "the new copy is right");
+
+    setup.world.with(|state| state.added.insert(wrong.clone()));
+    setup.until(Trust::Out).await;
+    for _ in 0..1_000 {
+        setup.step().await;
+    }
+    assert_eq!(setup.trust(), Trust::Out, "the second time it stays out");
+    let setup = setup.restarted().await;
+    assert_eq!(setup.trust(), Trust::Out, "after a restart too");
+    StandingDirectory::new(setup.directory.path()).trust_again().expect("written");
+    setup.world.with(|state| state.added.clear());
+    setup.until(Trust::Trusted).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fall_survives_a_restart() {
+    let setup = Setup::new();
+    setup.world.with(|state| state.added.insert(named("user:u1", "doc:2")));
+    setup.until(Trust::Rebuilding).await;
+    setup.world.with(|state| state.fault_stays = true);
+    sleep(POLL * 4).await;
+    let setup = setup.restarted().await;
+    assert_ne!(setup.trust(), Trust::Trusted);
+    assert!(!setup.allows("user:u1", "doc:2").await, "the server decides");
+    // The copy that is made anew has the same fault: it is the second time.
+    setup.until(Trust::Out).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_difference_changes_nothing() {
+    let setup = Setup::new();
+    setup.world.with(|state| state.errors_percent = 30);
+    let mut asked = 0;
+    for step in 0..2_400_u64 {
+        // Grants and revocations all the time, most of them several times between two looks at the log.
+        setup.world.with(|state| {
+            for _ in 0..4 {
+                let (user, doc) = (state.below(5), state.below(20));
+                let fact = named(&format!("user:u{user}"), &format!("doc:{doc}"));
+                if !state.server.remove(&fact) {
+                    state.server.insert(fact);
+                }
+            }
+        });
+        if step % 3 == 0 {
+            // A look that found the server down.
+            sleep(POLL).await;
+        }
+        setup.step().await;
+        asked = setup.world.with(|state| state.asked.len());
+    }
+    assert_eq!((setup.trust(), setup.verifier().standing().falls), (Trust::Trusted, 0));
+    assert!(asked > 300, "{asked} questions were asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_bounded() {
+    let setup = Setup::new();
+    for _ in 0..400 {
+        setup.step().await;
+    }
+    let per_second = setup.world.with(|state| {
+        let mut seconds: HashMap<u64, usize> = HashMap::new();
+        for call in &state.calls {
+            *seconds.entry((*call - setup.start).as_secs()).or_default() += 1;
+        }
+        seconds.into_values().max()
+    });
+    assert!(per_second.is_some_and(|calls| calls <= 4), "{per_second:?} calls in a second");
+    let asked = setup.world.with(|state| state.asked.len());
+    assert!((100..1_500).contains(&asked), "{asked} of {} checks in 200 s", 400 * USERS * (DOCS + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tuple_too_few_goes_to_the_server_until_both_agree() {
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.dropped.insert(named("user:u0", "doc:2"));
+        state.fault_stays = true;
+    });
+    setup.poll();
+    assert!(!setup.allows("user:u0", "doc:2").await, "the copy decides");
+    let begun = Instant::now();
+    while setup.verifier().standing().routed.is_empty() {
+        setup.step().await;
+        assert!(begun.elapsed() < Duration::from_mins(30), "not found");
+    }
+    assert!(setup.allows("user:u0", "doc:2").await, "the server decides");
+    assert_eq!(setup.trust(), Trust::Trusted);
+    setup.world.with(|state| state.fault_stays = false);
+    setup.authorizer.view.wish_comparison();
+    while !setup.verifier().standing().routed.is_empty() {
+        setup.step().await;
+    }
+    assert!(setup.allows("user:u0", "doc:2").await, "the copy is right");
+}
+
+/// A guard that nobody finds, because the copy hides it.
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_is_hidden_in_vain_is_found() {
+    let setup = Setup::new();
+    let hidden = named("user:u0", "doc:2");
+    setup.world.with(|state| {
+        state.dropped.insert(hidden);
+        state.fault_stays = true;
+    });
+    let guards: Vec<Object> = (0..DOCS).map(|doc| Object::parse(&format!("doc:{doc}")).expect("an object")).collect();
+    let guards = Arc::new(guards);
+    let begun = Instant::now();
+    while setup.verifier().standing().routed.is_empty() {
+        setup.poll();
+        for _ in 0..50 {
+            let query = VisibleSetQuery {
+                user: Object::parse("user:u0").expect("a user"),
+                relation: Relation::parse("can_read").expect("a relation"),
+                guards: Arc::clone(&guards),
+                positions: Arc::new((0..u32::try_from(DOCS).expect("few")).collect()),
+                contextual: Arc::default(),
+                consistency: Consistency::MinimizeLatency,
+                deadline: Instant::now() + POLL,
+            };
+            setup.authorizer.visible_set(&query).await.expect("told");
+        }
+        sleep(POLL).await;
+        assert!(begun.elapsed() < Duration::from_hours(1), "not found");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_faulty_kind_in_ten_thousand_is_found_under_a_flood() {
+    let setup = Setup::new();
+    // Guards under 10,000 conditions; the copy is wrong about one of them.
+    let faulty = "doc:c7777-0";
+    setup.world.with(|state| state.added.insert(named("user:rare", faulty)));
+    let begun = Instant::now();
+    let mut kind = 0;
+    while setup.trust() == Trust::Trusted {
+        setup.poll();
+        for _ in 0..5 {
+            let flood = Setup::batch("user:flood", (0..DOCS).map(|doc| format!("doc:{doc}")));
+            setup.authorizer.check(&flood).await.expect("decided");
+        }
+        for _ in 0..50 {
+            let rare = Setup::batch("user:rare", [format!("doc:c{kind}-0")]);
+            setup.authorizer.check(&rare).await.expect("decided");
+            kind = (kind + 1) % 10_000;
+        }
+        sleep(POLL).await;
+        assert!(begun.elapsed() < Duration::from_hours(1), "not found");
+    }
+    assert_eq!(setup.verifier().standing().cause.expect("a cause").conditions, ["c7777"]);
+}
+
+/// The copy is right, and what was remembered of it is not.
+#[tokio::test(start_paused = true)]
+async fn a_poisoned_cache_is_found() {
+    let setup = Setup::new();
+    let begun = Instant::now();
+    while setup.trust() == Trust::Trusted {
+        setup.poll();
+        let at = Instant::now();
+        let batch = Setup::batch("user:u1", ["doc:2".to_owned()]);
+        let mut poisoned = Answer::now(0, true);
+        (poisoned.provenance.source, poisoned.provenance.model_id) = (Source::Copy(1), "m1".into());
+        setup.verifier().checked(&batch, Some(&[poisoned]), at);
+        sleep(POLL).await;
+        assert!(begun.elapsed() < Duration::from_mins(10), "not found");
+    }
+}
+
+/// A revocation counts within the bound; one that comes later than that is a fault.
+#[tokio::test(start_paused = true)]
+async fn lag_explains_a_difference_up_to_its_bound() {
+    for (name, late, trusted) in [("in time", 1, true), ("late", 20, false)] {
+        let setup = Setup::new();
+        let fact = named("user:u0", "doc:2");
+        setup.step().await;
+        let revoked = (setup.authorizer.view.clock)();
+        // The copy goes on to allow it, though it says that it is new.
+        setup.world.with(|state| {
+            state.server.remove(&fact);
+            state.added.insert(fact.clone());
+        });
+        let at = Instant::now();
+        while at.elapsed() < Duration::from_secs(late) {
+            setup.authorizer.check(&Setup::batch("user:u0", ["doc:2".to_owned()])).await.expect("decided");
+            // Asked straight away, whatever the share.
+            let mut answer = Answer::now(0, setup.world.with(|state| state.copy.contains(&fact)));
+            (answer.provenance.source, answer.provenance.model_id) = (Source::Copy(1), "m1".into());
+            for _ in 0..200 {
+                setup.verifier().checked(
+                    &Setup::batch("user:u0", ["doc:2".to_owned()]),
+                    Some(&[answer.clone()]),
+                    Instant::now(),
+                );
+            }
+            setup.sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));
+            sleep(POLL).await;
+        }
+        setup.world.with(|state| {
+            state.added.remove(&fact);
+            state.copy.remove(&fact);
+        });
+        setup.authorizer.view.news.tell(Instant::now(), Some(revoked));
+        for _ in 0..40 {
+            setup.sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));
+            sleep(POLL).await;
+        }
+        assert_eq!(setup.trust() == Trust::Trusted, trusted, "{name}");
+    }
+}
+
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("a lock").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Lines {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+/// The audit log names the question and the call, the log of the process its kind and digest.
+#[tokio::test(start_paused = true)]
+async fn a_canary_is_absent_from_the_log_of_the_process() {
+    let lines = Lines::default();
+    let log = tracing_subscriber::fmt().with_writer(lines.clone()).with_max_level(tracing::Level::TRACE).finish();
+    let _guard = tracing::subscriber::set_default(log);
+    let setup = Setup::new();
+    setup.world.with(|state| state.added.insert(named("user:canary", "doc:canary_page")));
+    while setup.trust() == Trust::Trusted {
+        setup.poll();
+        let batch = Setup::batch("user:canary", ["doc:canary_page".to_owned()]);
+        let checking = setup.authorizer.check(&batch);
+        telemetry::in_call("the-call".into(), checking).await.expect("decided");
+        sleep(POLL).await;
+    }
+    let log = String::from_utf8(lines.0.lock().expect("a lock").clone()).expect("text");
+    assert!(log.contains("digest") && log.contains("doc#can_read for user"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+    let records = setup.sink.0.lock().expect("a lock").clone();
+    let of_canary = records.iter().find(|record| record.user == "user:canary").expect("recorded");
+    assert_eq!(of_canary.trace_id.as_deref(), Some("the-call"));
+    assert_eq!(of_canary.outcome, "copy_allowed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_is_verified_after_a_new_model() {
+    let setup = Setup::new();
+    let asked = || setup.world.with(|state| state.asked.len());
+    for _ in 0..240 {
+        setup.step().await;
+    }
+    let before = asked();
+    for _ in 0..100 {
+        setup.step().await;
+    }
+    let usual = asked() - before;
+    setup.sender.send_modify(|progress| progress.version.model_id = "m2".to_owned());
+    let before = asked();
+    for _ in 0..100 {
+        setup.step().await;
+    }
+    let after_a_new_model = asked() - before;
+    assert!(after_a_new_model > usual * 2, "{usual} as usual, {after_a_new_model} after");
+}
+
+#[test]
+fn a_kind_is_named_without_users_and_objects() {
+    let batch = Setup::batch("user:anne", ["doc:1".to_owned()]);
+    let kind = Stratum {
+        object_type: "doc".to_owned(),
+        relation: batch.checks[0].relation.to_string(),
+        subject_type: "user".to_owned(),
+        conditions: vec!["office".to_owned(), "region".to_owned()],
+        contextual_tuples: true,
+        context: Contextual::default().context.is_empty(),
+    };
+    let expected = "doc#can_read for user, under office and region, with contextual tuples, with context";
+    assert_eq!(kind.to_string(), expected);
+}

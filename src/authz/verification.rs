@@ -1,0 +1,247 @@
+//! Verification in production: a share of what the copy decides is asked of the server too, after the answer and beside it.
+//!
+//! A difference is one only if nothing explains it: see [`suspicion`]. What follows from one is in [`standing`], which
+//! questions are asked in [`sampler`]. Here is what carries it out: a task that asks, bounded in checks a second, with
+//! `HIGHER_CONSISTENCY`, straight to the server: it shares no call and recalls nothing.
+//!
+//! What was asked goes to the audit log, in an entry that names the call. The log of the process has the kind of question
+//! and a digest.
+
+mod directory;
+mod sampler;
+pub mod standing;
+mod stratum;
+mod suspicion;
+mod task;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use roaring::RoaringBitmap;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+pub use self::directory::{StandingDirectory, TrustError};
+use self::sampler::{Asked, OfCopy, Sampler};
+use self::standing::{Event, Standing, Trust};
+pub use self::stratum::Stratum;
+use super::decider::{Decider, Question};
+use super::replica::{CopyView, Progress};
+use super::{Answer, Check, CheckBatch, Source, VisibleSetQuery};
+use crate::audit::AuditSink;
+use crate::telemetry;
+
+/// Questions of one request that may be chosen: looking at more would cost the request.
+const OFFERED_PER_REQUEST_MAX: usize = 8;
+/// Guards of one visible set that may be chosen, half of them among those that it hides.
+const OFFERED_PER_VISIBLE_SET: usize = 4;
+
+/// How much is verified.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct VerificationConfig {
+    /// Which share of the decisions; nothing is verified when it is 0.
+    pub share: f64,
+    /// Most checks a second that are asked for it.
+    pub checks_per_second_max: u32,
+}
+
+/// Verifies a copy as long as it lives.
+pub struct Verifier {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+/// What the requests and the task share.
+struct Shared {
+    config: VerificationConfig,
+    view: Arc<CopyView>,
+    server: Arc<dyn Decider>,
+    directory: StandingDirectory,
+    audit: OnceLock<Arc<dyn AuditSink>>,
+    sampler: Mutex<Sampler>,
+    standing: Mutex<Standing>,
+    /// Of the standing, for requests.
+    is_trusted: AtomicBool,
+    routes: AtomicBool,
+}
+
+impl Verifier {
+    /// Goes on with the standing that is kept in the replica's directory. Must run inside tokio. Blocks shortly.
+    #[must_use]
+    pub fn start(config: VerificationConfig, view: Arc<CopyView>, server: Arc<dyn Decider>, directory: &Path) -> Self {
+        let directory = StandingDirectory::new(directory);
+        let standing = directory.read().resumed();
+        let shared = Arc::new(Shared {
+            config,
+            view,
+            server,
+            directory,
+            audit: OnceLock::new(),
+            sampler: Mutex::default(),
+            is_trusted: AtomicBool::new(false),
+            routes: AtomicBool::new(false),
+            standing: Mutex::new(standing),
+        });
+        shared.publish();
+        let task = tokio::spawn(task::run(Arc::clone(&shared)));
+        Self { shared, task }
+    }
+
+    /// Records what is asked from now on. The first one counts.
+    pub fn record_in(&self, sink: Arc<dyn AuditSink>) {
+        self.shared.audit.get_or_init(|| sink);
+    }
+
+    /// Whether the copy may be used at all.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.shared.is_trusted.load(Ordering::Acquire)
+    }
+
+    /// The trust in the copy and its history.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.shared.standing().clone()
+    }
+
+    /// Whether the server has to decide one of these, because the copy denied such a question that the server allows.
+    #[must_use]
+    pub fn routes(&self, batch: &CheckBatch) -> bool {
+        self.shared.routes.load(Ordering::Acquire) && {
+            let standing = self.shared.standing();
+            batch.checks.iter().any(|check| standing.routed.contains(&self.shared.stratum(check, batch)))
+        }
+    }
+
+    /// Whether the copy may hide what the server shows.
+    #[must_use]
+    pub fn routes_visible_set(&self, query: &VisibleSetQuery) -> bool {
+        self.shared.routes.load(Ordering::Acquire) && {
+            let is_like = |routed: &Stratum| {
+                routed.relation == query.relation.as_str() && routed.subject_type == query.user.type_name()
+            };
+            self.shared.standing().routed.iter().any(is_like)
+        }
+    }
+
+    /// Questions that the copy answered, or that the server answered in its place (`None`). `at` is a moment before that.
+    pub fn checked(&self, batch: &CheckBatch, answers: Option<&[Answer]>, at: Instant) {
+        if self.shared.config.share <= 0.0 {
+            return;
+        }
+        let trace_id = telemetry::call_trace();
+        let chosen = {
+            let mut sampler = self.shared.sampler();
+            sampler.count(batch.checks.len());
+            sampler.some_of(batch.checks.len(), OFFERED_PER_REQUEST_MAX)
+        };
+        for place in chosen {
+            let (check, answered) = match answers {
+                None => (batch.checks.get(place), None),
+                Some(answers) => {
+                    let Some(answer) = answers.get(place).filter(|answer| answer.provenance.decided) else { continue };
+                    (batch.checks.get(answer.position), OfCopy::of(answer))
+                }
+            };
+            let Some(check) = check else { continue };
+            let question = Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
+            self.shared.offer(question, answered, at, trace_id.clone());
+        }
+    }
+
+    /// A visible set that the copy told, at this progress: what it shows and what it hides.
+    pub fn told(&self, query: &VisibleSetQuery, visible: &RoaringBitmap, progress: &Progress, at: Instant) {
+        if self.shared.config.share <= 0.0 {
+            return;
+        }
+        let trace_id = telemetry::call_trace();
+        let all = usize::try_from(query.positions.len()).unwrap_or(usize::MAX);
+        let chosen = {
+            let mut sampler = self.shared.sampler();
+            sampler.count(1);
+            let mut chosen = sampler.some_of(all, OFFERED_PER_VISIBLE_SET);
+            let shown = usize::try_from(visible.len()).unwrap_or(usize::MAX);
+            let at_rank = |set: &RoaringBitmap, rank: usize| set.select(u32::try_from(rank).unwrap_or(u32::MAX));
+            let hidden_or_any = chosen.drain(..).filter_map(|rank| at_rank(&query.positions, rank)).collect::<Vec<_>>();
+            // Where little is visible, any guard is most likely a hidden one.
+            let shown = sampler.some_of(shown, OFFERED_PER_VISIBLE_SET / 2).into_iter();
+            shown
+                .filter_map(|rank| at_rank(visible, rank))
+                .chain(hidden_or_any)
+                .take(OFFERED_PER_VISIBLE_SET)
+                .collect::<Vec<_>>()
+        };
+        for position in chosen {
+            let guard = usize::try_from(position).ok().and_then(|position| query.guards.get(position));
+            let Some(guard) = guard.filter(|_| query.positions.contains(position)) else { continue };
+            let check = Check { user: query.user.clone(), relation: query.relation.clone(), object: guard.clone() };
+            let question = Question { check, contextual: Arc::clone(&query.contextual) };
+            let allowed = visible.contains(position);
+            let model_id = progress.version.model_id.as_str().into();
+            let answered = OfCopy { allowed, copy: progress.copy, model_id };
+            self.shared.offer(question, Some(answered), at, trace_id.clone());
+        }
+    }
+}
+
+impl OfCopy {
+    /// `None` for an answer of the authority.
+    fn of(answer: &Answer) -> Option<Self> {
+        let Source::Copy(copy) = answer.provenance.source else { return None };
+        Some(Self { allowed: answer.allowed, copy, model_id: Arc::clone(&answer.provenance.model_id) })
+    }
+
+    /// Whether the answer is one of the copy and model that are used now.
+    fn is_of(&self, progress: &Progress) -> bool {
+        self.copy == progress.copy && *self.model_id == *progress.version.model_id
+    }
+}
+
+impl Drop for Verifier {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Shared {
+    fn sampler(&self) -> MutexGuard<'_, Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stratum(&self, check: &Check, batch: &CheckBatch) -> Stratum {
+        Stratum::of(check, &batch.contextual, self.view.conditions_on(&check.object))
+    }
+
+    fn offer(&self, question: Question, answered: Option<OfCopy>, at: Instant, trace_id: Option<Arc<str>>) {
+        let conditions = self.view.conditions_on(&question.check.object);
+        let stratum = Stratum::of(&question.check, &question.contextual, conditions);
+        self.sampler().offer(Asked { stratum, question, answered, at, trace_id });
+    }
+
+    /// Lets the requests know of the standing.
+    fn publish(&self) {
+        let standing = self.standing();
+        self.is_trusted.store(standing.trust == Trust::Trusted, Ordering::Release);
+        self.routes.store(!standing.routed.is_empty(), Ordering::Release);
+        telemetry::replica_trusted(standing.trust == Trust::Trusted, standing.routed.len());
+    }
+
+    /// Takes an event in and does what follows. Requests know of it when this returns.
+    fn happened(&self, event: Event) {
+        let action = {
+            let sampler = self.sampler();
+            self.standing().after(event, sampler.strata())
+        };
+        self.publish();
+        match action {
+            Some(standing::Action::MakeNewCopy) => self.view.wish_new_copy(),
+            Some(standing::Action::Compare) => self.view.wish_comparison(),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What is kept of the standing, in a file beside the copy, and the word of whoever trusts it again.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::standing::Standing;
+
+const STANDING_FILE: &str = "standing.json";
+/// Made by `ragward replica trust`, taken away by the process that takes it in.
+const TRUST_FILE: &str = "trust-again";
+
+/// Why the standing cannot be kept or changed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use `{path}`: {detail}")]
+pub struct TrustError {
+    path: PathBuf,
+    detail: String,
+}
+
+/// The replica's directory, as far as trust is concerned.
+#[derive(Clone, Debug)]
+pub struct StandingDirectory(PathBuf);
+
+impl StandingDirectory {
+    /// The directory of a replica.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    /// The standing as it was kept. Where there is none, the copy was never distrusted; one that cannot be read counts as a
+    /// fall.
+    #[must_use]
+    pub fn read(&self) -> Standing {
+        let path = self.0.join(STANDING_FILE);
+        let text = match std::fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Standing::default(),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; it is made anew");
+                return Standing::unreadable();
+            }
+        };
+        serde_json::from_slice(&text).unwrap_or_else(|error| {
+            tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; it is made anew");
+            Standing::unreadable()
+        })
+    }
+
+    /// Keeps a standing: all of it, or the one before stays.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, standing: &Standing) -> Result<(), TrustError> {
+        let path = self.0.join(STANDING_FILE);
+        let written = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
+            file.write_all(&serde_json::to_vec(standing)?)?;
+            file.as_file().sync_all()?;
+            file.persist(&path)?;
+            Ok(())
+        };
+        written().map_err(|e: std::io::Error| TrustError { path: path.clone(), detail: e.to_string() })
+    }
+
+    /// Says that the copy is to be trusted again, once another one is made and proven. A process that serves takes it in within
+    /// a second, another one at its start.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn trust_again(&self) -> Result<(), TrustError> {
+        let path = self.0.join(TRUST_FILE);
+        std::fs::write(&path, []).map_err(|e| TrustError { path: path.clone(), detail: e.to_string() })
+    }
+
+    /// Whether somebody said so; said once.
+    pub(super) fn take_trust_again(&self) -> bool {
+        std::fs::remove_file(self.0.join(TRUST_FILE)).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::verification::standing::Trust;
+
+    #[test]
+    fn what_is_kept_is_read_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let kept = StandingDirectory::new(directory.path());
+        assert_eq!(kept.read(), Standing::default());
+        let out: Standing = serde_json::from_str(r#"{ "trust": "out", "falls": 2 }"#).expect("a standing");
+        kept.write(&out).expect("written");
+        assert_eq!(kept.read(), out);
+        std::fs::write(directory.path().join(STANDING_FILE), "{").expect("written");
+        assert_eq!(kept.read().trust, Trust::Rebuilding, "fails closed");
+        assert!(!kept.take_trust_again());
+        kept.trust_again().expect("written");
+        assert_eq!([kept.take_trust_again(), kept.take_trust_again()], [true, false]);
+    }
+}

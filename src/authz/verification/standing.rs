@@ -1,0 +1,254 @@
+//! Whether the copy is trusted. Pure: a state, and what follows from each event.
+//!
+//! ```text
+//! trusted ──confirmed──► rebuilding ──new copy──► proving ──all kinds agree──► trusted (once)
+//!                                                    │                            │
+//!                                                    └────────confirmed───────────┴──► out, until somebody says `trust`
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::stratum::Stratum;
+
+/// So many agreements make a kind proven.
+pub(super) const PROOFS: u32 = 3;
+
+/// Whether the copy is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trust {
+    /// It is.
+    #[default]
+    Trusted,
+    /// A difference was confirmed, and another copy is being made.
+    Rebuilding,
+    /// The new copy is complete, and is compared with the server.
+    Proving,
+    /// A difference was confirmed for the second time.
+    Out,
+}
+
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trusted => "trusted",
+            Self::Rebuilding => "not used while another copy is made",
+            Self::Proving => "not used until it agrees with the server",
+            Self::Out => "not used until `ragward replica trust`",
+        })
+    }
+}
+
+/// Trust in the copy. What is kept of it outlives the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Standing {
+    /// Whether the copy is used.
+    pub trust: Trust,
+    /// How often a difference was confirmed since somebody trusted the copy.
+    pub falls: u32,
+    /// The kind of question of the last confirmed difference.
+    #[serde(default)]
+    pub cause: Option<Stratum>,
+    /// Kinds of questions that the server decides: the copy denied what the server allows.
+    #[serde(default)]
+    pub routed: BTreeSet<Stratum>,
+    /// Agreements of each kind since the copy was made or compared.
+    #[serde(skip)]
+    agreed: BTreeMap<Stratum, u32>,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A difference was confirmed: the copy allows and the server denies.
+    FalseAllowance(Stratum),
+    /// A difference was confirmed: the copy denies and the server allows.
+    FalseDenial(Stratum),
+    /// Copy and server answered the same.
+    Agreed(Stratum),
+    /// What the copy denied wrongly of this kind, it decides rightly now.
+    Resolved(Stratum),
+    /// Another copy is complete.
+    NewCopy,
+    /// Somebody says that the copy is to be trusted again.
+    TrustAgain,
+}
+
+/// What has to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Throw the copy away and make another one.
+    MakeNewCopy,
+    /// Compare all tuples.
+    Compare,
+}
+
+impl Standing {
+    /// A standing that cannot be read counts as fallen.
+    pub(super) fn unreadable() -> Self {
+        Self { trust: Trust::Rebuilding, falls: 1, ..Self::default() }
+    }
+
+    /// Whether what is kept of both is the same.
+    pub(super) fn is_as_kept(&self, kept: &Self) -> bool {
+        self.trust == kept.trust && self.falls == kept.falls && self.cause == kept.cause && self.routed == kept.routed
+    }
+
+    /// After a start: a copy that was being made or proven is made anew, since nobody knows how far it came.
+    pub(super) fn resumed(self) -> Self {
+        match self.trust {
+            Trust::Trusted | Trust::Out => self,
+            Trust::Rebuilding | Trust::Proving => Self { trust: Trust::Rebuilding, ..self },
+        }
+    }
+
+    /// Takes an event in. `kinds` are the kinds of questions that are asked.
+    pub(super) fn after<'k>(&mut self, event: Event, kinds: impl Iterator<Item = &'k Stratum>) -> Option<Action> {
+        match event {
+            Event::FalseAllowance(stratum) => self.fall(stratum),
+            Event::FalseDenial(stratum) => {
+                self.routed.insert(stratum);
+                Some(Action::Compare)
+            }
+            Event::Agreed(stratum) => {
+                let agreed = self.agreed.entry(stratum.clone()).or_default();
+                *agreed = agreed.saturating_add(1);
+                if self.trust == Trust::Proving && self.is_proven(kinds) {
+                    self.trust = Trust::Trusted;
+                }
+                None
+            }
+            Event::Resolved(stratum) => {
+                self.routed.remove(&stratum);
+                None
+            }
+            Event::NewCopy => {
+                self.agreed.clear();
+                self.routed.clear();
+                if self.trust == Trust::Rebuilding {
+                    self.trust = Trust::Proving;
+                }
+                None
+            }
+            Event::TrustAgain => {
+                self.falls = 0;
+                if self.trust == Trust::Trusted {
+                    return None;
+                }
+                self.trust = Trust::Rebuilding;
+                Some(Action::MakeNewCopy)
+            }
+        }
+    }
+
+    fn fall(&mut self, stratum: Stratum) -> Option<Action> {
+        self.cause = Some(stratum);
+        match self.trust {
+            Trust::Trusted | Trust::Proving => {}
+            // It is not used, and what it would answer is of no account.
+            Trust::Rebuilding | Trust::Out => return None,
+        }
+        self.agreed.clear();
+        self.falls = self.falls.saturating_add(1);
+        if self.falls >= 2 {
+            self.trust = Trust::Out;
+            return None;
+        }
+        self.trust = Trust::Rebuilding;
+        Some(Action::MakeNewCopy)
+    }
+
+    /// Whether every kind that is asked agreed, one like the cause among them.
+    fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
+        let is_proven = |kind: &Stratum| self.agreed.get(kind).is_some_and(|agreed| *agreed >= PROOFS);
+        let like_the_cause = self
+            .cause
+            .as_ref()
+            .is_none_or(|cause| self.agreed.keys().any(|kind| kind.is_akin(cause) && is_proven(kind)));
+        like_the_cause && kinds.all(is_proven)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(object_type: &str) -> Stratum {
+        Stratum {
+            object_type: object_type.to_owned(),
+            relation: "can_read".to_owned(),
+            subject_type: "user".to_owned(),
+            conditions: Vec::new(),
+            contextual_tuples: false,
+            context: false,
+        }
+    }
+
+    #[test]
+    fn what_follows_from_what() {
+        let allowance = || Event::FalseAllowance(kind("doc"));
+        let denial = || Event::FalseDenial(kind("doc"));
+        let agreed = |object_type: &str| Event::Agreed(kind(object_type));
+        let proven =
+            || vec![agreed("doc"), agreed("doc"), agreed("doc"), agreed("folder"), agreed("folder"), agreed("folder")];
+        let back = || [vec![allowance(), Event::NewCopy], proven()].concat();
+        let rows: Vec<(&str, Vec<Event>, Trust)> = vec![
+            ("a false allowance", vec![allowance()], Trust::Rebuilding),
+            ("a false denial", vec![denial()], Trust::Trusted),
+            ("a new copy", vec![allowance(), Event::NewCopy], Trust::Proving),
+            ("one kind agrees", [vec![allowance(), Event::NewCopy], vec![agreed("doc"); 9]].concat(), Trust::Proving),
+            (
+                "agreements with the old copy",
+                [vec![allowance()], proven(), vec![Event::NewCopy]].concat(),
+                Trust::Proving,
+            ),
+            ("all kinds agree", back(), Trust::Trusted),
+            ("a second time", [back(), vec![allowance()]].concat(), Trust::Out),
+            ("a second time while proving", vec![allowance(), Event::NewCopy, allowance()], Trust::Out),
+            ("out, and a new copy", [back(), vec![allowance(), Event::NewCopy], proven()].concat(), Trust::Out),
+            ("trusted again", [back(), vec![allowance(), Event::TrustAgain]].concat(), Trust::Rebuilding),
+            (
+                "trusted again and proven",
+                [back(), vec![allowance(), Event::TrustAgain, Event::NewCopy], proven()].concat(),
+                Trust::Trusted,
+            ),
+            ("trusted again, first fall", [back(), vec![Event::TrustAgain, allowance()]].concat(), Trust::Rebuilding),
+        ];
+        let kinds = [kind("doc"), kind("folder")];
+        for (name, events, trust) in rows {
+            let mut standing = Standing::default();
+            for event in events {
+                standing.after(event, kinds.iter());
+                // A restart in between changes nothing but that a copy is made anew.
+                let kept = serde_json::to_string(&standing).expect("JSON");
+                let kept: Standing = serde_json::from_str(&kept).expect("as it was written");
+                let resumed = kept.resumed();
+                assert_eq!(
+                    (resumed.falls, resumed.trust == Trust::Trusted),
+                    (standing.falls, standing.trust == Trust::Trusted)
+                );
+            }
+            assert_eq!(standing.trust, trust, "{name}");
+        }
+        assert_eq!(Standing::unreadable().trust, Trust::Rebuilding);
+    }
+
+    #[test]
+    fn a_false_denial_goes_to_the_server_until_its_kind_agrees() {
+        let mut standing = Standing::default();
+        let kinds = [kind("doc")];
+        let denied = standing.after(Event::FalseDenial(kind("doc")), kinds.iter());
+        assert_eq!((denied, standing.routed.len()), (Some(Action::Compare), 1));
+        standing.after(Event::Agreed(kind("doc")), kinds.iter());
+        assert_eq!(standing.routed.len(), 1, "another question of the kind");
+        standing.after(Event::Resolved(kind("doc")), kinds.iter());
+        assert_eq!(standing.routed.len(), 0);
+        standing.after(Event::FalseDenial(kind("doc")), kinds.iter());
+        standing.after(Event::NewCopy, kinds.iter());
+        assert_eq!(standing.routed.len(), 0, "another copy");
+    }
+}

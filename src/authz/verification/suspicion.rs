@@ -1,0 +1,210 @@
+//! Whether a difference between copy and server is one. Pure.
+//!
+//! The copy is behind by design, so that it answers otherwise for a moment is no fault. A difference is confirmed
+//!
+//! - when the copy, as new as the server's answer, still answers otherwise, and the server was asked twice while nothing
+//!   changed; or, in a store where something always changes, so many times in a row that no flapping tuple explains it;
+//! - when the copy came to agree, but not by changes that are dated late enough: lag may explain a difference up to the
+//!   stated bound, and no further.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::authz::replica::Since;
+
+/// Answers of the server while nothing changed that confirm a difference.
+const QUIET_ROUNDS: u32 = 2;
+/// Answers in a row that do so whatever changes: a tuple that is there half of the time survives by one chance in 16 million.
+const ROUNDS: u32 = 24;
+/// Questions without an answer before a suspicion is given up.
+const ERRORS_MAX: u32 = 5;
+/// The longest that a suspicion is followed while the copy is not up to date.
+const AGE_MAX: Duration = Duration::from_mins(2);
+
+/// A difference that may be one.
+#[derive(Debug)]
+pub(super) struct Suspicion {
+    /// What the copy answered, and the server did not.
+    pub(super) copy_allowed: bool,
+    /// Before the copy answered.
+    pub(super) decided: Instant,
+    /// After the server's last answer. The copy has to be as new before its answer counts.
+    pub(super) answered: Instant,
+    /// After the server's first answer.
+    first: Instant,
+    quiet: u32,
+    rounds: u32,
+    errors: u32,
+    /// When the copy was found to agree with the server.
+    turned: Option<Instant>,
+}
+
+/// What is seen at one look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) now: Instant,
+    /// How new the copy is.
+    pub(super) fresh_as_of: Option<Instant>,
+    /// What the copy answers now.
+    pub(super) copy_allows: Option<bool>,
+    /// Whether the copy learned of changes since [`Suspicion::asked_from`].
+    pub(super) quiet: bool,
+}
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing yet.
+    Wait,
+    /// Ask the server again.
+    Ask,
+    /// Look at the dates of the changes since the decision.
+    Explain,
+    /// It is none, or nobody can tell.
+    GiveUp,
+    /// It is one.
+    Confirmed,
+}
+
+impl Suspicion {
+    pub(super) fn new(copy_allowed: bool, decided: Instant, answered: Instant) -> Self {
+        Self { copy_allowed, decided, answered, first: answered, quiet: 0, rounds: 0, errors: 0, turned: None }
+    }
+
+    /// The next step. A change within `lag_max` of the answer may still come to the copy; what came to it is told of within
+    /// `explained_after`.
+    pub(super) fn step(&mut self, look: Look, lag_max: Duration, explained_after: Duration) -> Step {
+        if look.now.saturating_duration_since(self.decided) > AGE_MAX {
+            return Step::GiveUp;
+        }
+        if let Some(turned) = self.turned {
+            let is_told = look.fresh_as_of.is_some_and(|fresh| fresh >= turned + explained_after);
+            return if is_told { Step::Explain } else { Step::Wait };
+        }
+        if look.fresh_as_of.is_none_or(|fresh| fresh < self.answered) {
+            return Step::Wait;
+        }
+        match look.copy_allows {
+            None => Step::GiveUp,
+            Some(allows) if allows != self.copy_allowed => {
+                self.turned = Some(look.now);
+                Step::Wait
+            }
+            Some(_) => {
+                // The server's last answer lies between two moments at which the copy answered the same.
+                self.rounds += 1;
+                self.quiet += u32::from(look.quiet);
+                let is_past_lag = look.now.saturating_duration_since(self.first) > lag_max;
+                let is_sure = self.quiet >= QUIET_ROUNDS || self.rounds >= ROUNDS;
+                if is_sure && is_past_lag { Step::Confirmed } else { Step::Ask }
+            }
+        }
+    }
+
+    /// The server's next answer; `None` for an error, a timeout, or a question that it cannot decide.
+    pub(super) fn answer(&mut self, server_allows: Option<bool>, answered: Instant) -> Step {
+        match server_allows {
+            None => {
+                self.errors += 1;
+                if self.errors >= ERRORS_MAX { Step::GiveUp } else { Step::Wait }
+            }
+            Some(allows) if allows == self.copy_allowed => Step::GiveUp,
+            Some(_) => {
+                (self.errors, self.answered) = (0, answered);
+                Step::Wait
+            }
+        }
+    }
+
+    /// Whether lag explains that the copy answered otherwise until it learned of changes. `decided_unix_ns` is the date of the
+    /// copy's answer, `lag_max` how much earlier a change may be dated.
+    pub(super) fn is_explained(since: Since, decided_unix_ns: i128, lag_max: Duration) -> bool {
+        let lag_max = i128::try_from(lag_max.as_nanos()).unwrap_or(i128::MAX);
+        match since {
+            Since::Dated(oldest) => oldest >= decided_unix_ns.saturating_sub(lag_max),
+            // The copy changed its mind without being told why.
+            Since::Nothing | Since::Undated => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[derive(Clone, Copy)]
+    enum Row {
+        /// The copy still differs, and nothing changed.
+        Quiet,
+        /// The same, before lag can be ruled out.
+        Early,
+        /// The same, with changes.
+        Busy,
+        /// The server differs again, agrees, or fails.
+        Differs,
+        Agrees,
+        Fails,
+        /// The copy came to agree.
+        Turned,
+        /// The copy is behind.
+        Behind,
+    }
+
+    #[tokio::test]
+    async fn what_confirms_a_difference() {
+        use Row::{Agrees, Behind, Busy, Differs, Early, Fails, Quiet, Turned};
+        let busy = |rounds: usize| [Busy, Differs].repeat(rounds);
+        let rows: Vec<(&str, Vec<Row>, Step)> = vec![
+            ("asked once", vec![Quiet], Step::Ask),
+            ("asked twice with no change", vec![Quiet, Differs, Quiet], Step::Confirmed),
+            ("the second time it agrees", vec![Quiet, Agrees], Step::GiveUp),
+            ("a change between", vec![Quiet, Differs, Busy], Step::Ask),
+            ("it may be lag", vec![Early, Differs, Early], Step::Ask),
+            ("something always changes", [busy(23), vec![Busy]].concat(), Step::Confirmed),
+            ("a flapping tuple", [busy(10), vec![Busy, Agrees]].concat(), Step::GiveUp),
+            ("errors", vec![Quiet, Fails, Fails, Fails, Fails, Fails], Step::GiveUp),
+            ("errors, then an answer", vec![Quiet, Fails, Fails, Differs, Quiet], Step::Confirmed),
+            ("the copy is behind", vec![Behind, Behind], Step::Wait),
+            ("the copy turned", vec![Turned], Step::Wait),
+        ];
+        for (name, rows, expected) in rows {
+            let start = Instant::now();
+            let mut suspicion = Suspicion::new(true, start, start);
+            let mut step = Step::Wait;
+            for (second, row) in (1..).zip(rows) {
+                let now = start + SECOND * second;
+                let look =
+                    |copy_allows, quiet| Look { now, fresh_as_of: Some(now), copy_allows: Some(copy_allows), quiet };
+                step = match row {
+                    Quiet => suspicion.step(look(true, true), Duration::ZERO, SECOND),
+                    Early => suspicion.step(look(true, true), SECOND * 60, SECOND),
+                    Busy => suspicion.step(look(true, false), Duration::ZERO, SECOND),
+                    Turned => suspicion.step(look(false, false), Duration::ZERO, SECOND),
+                    Behind => suspicion.step(Look { fresh_as_of: None, ..look(true, true) }, Duration::ZERO, SECOND),
+                    Differs => suspicion.answer(Some(false), now),
+                    Agrees => suspicion.answer(Some(true), now),
+                    Fails => suspicion.answer(None, now),
+                };
+            }
+            assert_eq!(step, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn lag_explains_up_to_its_bound() {
+        let second = |second: i128| second * 1_000_000_000;
+        let rows = [
+            ("revoked after the answer", Since::Dated(second(101)), true),
+            ("within the bound", Since::Dated(second(97)), true),
+            ("past the bound", Since::Dated(second(96)), false),
+            ("a change that the log did not tell", Since::Undated, false),
+            ("no change", Since::Nothing, false),
+        ];
+        for (name, since, explained) in rows {
+            assert_eq!(Suspicion::is_explained(since, second(100), SECOND * 3), explained, "{name}");
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Asks the server, once a second, and follows what differs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use super::Shared;
+use super::sampler::{Asked, OfCopy};
+use super::standing::{Event, PROOFS, Standing, Trust};
+use super::suspicion::{Look, Step, Suspicion};
+use crate::audit::{DigestPurpose, Verification, VerifiedKind};
+use crate::authz::decider::{Outcome, Question, Questions, Recall, Scope, accounted};
+use crate::authz::openfga::CONTEXTUAL_BYTES_PER_CALL;
+use crate::authz::replica::{CLOCK_TOLERANCE, ModelVersion, Progress, Since, UNTOLD_AFTER};
+use crate::authz::{AuthzError, Consistency, Source};
+use crate::telemetry;
+
+/// Between two rounds of questions.
+const TICK: Duration = Duration::from_secs(1);
+/// The longest wait for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Checks of one call: what a server with default settings takes.
+const CHECKS_PER_CALL_MAX: usize = 50;
+/// Differences that are followed at a time. One is enough for what follows from it.
+const SUSPICIONS_MAX: usize = 16;
+/// Wrong denials that are followed. The kinds of more go to the server until there is another copy.
+const DENIALS_MAX: usize = 16;
+/// For how long after a new model more is verified, and how much more.
+const NEW_MODEL_PERIOD: Duration = Duration::from_mins(1);
+const NEW_MODEL_FACTOR: f64 = 10.0;
+/// Past this age an answer says little of the copy as it is: too much changes meanwhile.
+const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
+/// A server that does not answer is left alone for so long at most.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What the task remembers between its rounds.
+struct Rounds {
+    suspicions: Vec<Suspect>,
+    /// Asked again once there is another copy: it is why the one before it fell.
+    evidence: Option<Asked>,
+    /// What the copy denied wrongly, and how often it agreed since. Asked again in each round.
+    denials: Vec<(Asked, u32)>,
+    model_id: String,
+    model_since: Instant,
+    copy: u64,
+    pause: Duration,
+    paused_until: Instant,
+    kept: Standing,
+}
+
+struct Suspect {
+    asked: Asked,
+    answered: OfCopy,
+    suspicion: Suspicion,
+    /// Before the server was asked the last time.
+    asked_from: Instant,
+}
+
+/// What the server said to one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Allowed(bool),
+    /// It cannot decide the question, or refuses it.
+    Nothing,
+    /// It does not answer at all.
+    OutOfReach,
+}
+
+/// Runs until it is dropped.
+pub(super) async fn run(shared: Arc<Shared>) {
+    let mut rounds = Rounds::new(&shared);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        rounds.round(&shared).await;
+    }
+}
+
+impl Rounds {
+    fn new(shared: &Shared) -> Self {
+        let (kept, now) = (shared.standing().clone(), Instant::now());
+        // Nobody knows any more which questions were answered wrongly.
+        if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
+            shared.view.wish_new_copy();
+        }
+        Self {
+            suspicions: Vec::new(),
+            evidence: None,
+            denials: Vec::new(),
+            model_id: String::new(),
+            model_since: now,
+            copy: shared.view.progress().copy,
+            pause: TICK,
+            paused_until: now,
+            kept,
+        }
+    }
+
+    async fn round(&mut self, shared: &Arc<Shared>) {
+        let directory = shared.directory.clone();
+        if tokio::task::spawn_blocking(move || directory.take_trust_again()).await.unwrap_or(false) {
+            tracing::warn!("the replica is to be trusted again, once another copy is made and agrees with the server");
+            shared.happened(Event::TrustAgain);
+        }
+        self.look_at_the_copy(shared);
+        self.follow_suspicions(shared).await;
+        if Instant::now() >= self.paused_until {
+            self.verify(shared).await;
+        }
+        self.keep(shared).await;
+    }
+
+    fn look_at_the_copy(&mut self, shared: &Shared) {
+        let progress = shared.view.progress();
+        if progress.fresh_as_of.is_none() {
+            return;
+        }
+        if progress.version.model_id != self.model_id {
+            self.model_id.clone_from(&progress.version.model_id);
+            self.model_since = Instant::now();
+        }
+        if progress.copy != self.copy {
+            self.copy = progress.copy;
+            self.denials.clear();
+            shared.happened(Event::NewCopy);
+        }
+    }
+
+    /// Asks what was chosen.
+    async fn verify(&mut self, shared: &Shared) {
+        let progress = shared.view.progress();
+        if progress.fresh_as_of.is_none() {
+            return;
+        }
+        let is_new = self.model_since.elapsed() < NEW_MODEL_PERIOD;
+        let factor = if is_new || !shared.is_trusted() { NEW_MODEL_FACTOR } else { 1.0 };
+        let share = (shared.config.share * factor).min(1.0);
+        let mut chosen = shared.sampler().choose(shared.config.checks_per_second_max, share);
+        if shared.standing().trust == Trust::Proving {
+            chosen.extend(self.evidence.clone());
+        }
+        chosen.extend(self.denials.iter().map(|(asked, _)| asked.clone()));
+        let mut asked = Vec::with_capacity(chosen.len());
+        for question in chosen {
+            asked.extend(shared.of_now(question, &progress).await);
+        }
+        if !shared.view.progress().is_same_copy(&progress) {
+            return;
+        }
+        let questions: Vec<Question> = asked.iter().map(|(asked, _)| asked.question.clone()).collect();
+        let asked_from = Instant::now();
+        let said = shared.ask(&questions, &progress.version).await;
+        let answered_at = Instant::now();
+        self.pause_if(!said.is_empty() && said.iter().all(|said| *said == Said::OutOfReach));
+        for ((asked, answered), said) in asked.into_iter().zip(said) {
+            shared.record(&asked, answered.allowed, said, &progress.version.model_id);
+            match said {
+                Said::Allowed(server) if server == answered.allowed => self.agreed(shared, asked),
+                Said::Allowed(_) if self.suspicions.len() < SUSPICIONS_MAX => {
+                    let suspicion = Suspicion::new(answered.allowed, asked.at, answered_at);
+                    self.suspicions.push(Suspect { asked, answered, suspicion, asked_from });
+                }
+                // Nothing was said, or enough differences are followed.
+                Said::Nothing | Said::OutOfReach | Said::Allowed(_) => {}
+            }
+        }
+    }
+
+    fn agreed(&mut self, shared: &Shared, asked: Asked) {
+        let check = &asked.question.check;
+        if let Some(place) = self.denials.iter().position(|(denied, _)| denied.question.check == *check)
+            && let Some((_, agreements)) = self.denials.get_mut(place)
+        {
+            *agreements += 1;
+            if *agreements >= PROOFS {
+                self.denials.swap_remove(place);
+            }
+            if self.denials.iter().all(|(denied, _)| denied.stratum != asked.stratum) {
+                shared.happened(Event::Resolved(asked.stratum.clone()));
+            }
+        }
+        shared.happened(Event::Agreed(asked.stratum));
+    }
+
+    fn pause_if(&mut self, failed: bool) {
+        self.pause = if failed { (self.pause * 2).min(PAUSE_MAX) } else { TICK };
+        self.paused_until = if failed { Instant::now() + self.pause } else { Instant::now() };
+    }
+
+    async fn follow_suspicions(&mut self, shared: &Shared) {
+        for mut suspect in std::mem::take(&mut self.suspicions) {
+            match suspect.step(shared).await {
+                Step::Wait => self.suspicions.push(suspect),
+                Step::Confirmed if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
+                Step::Confirmed => self.denied(shared, suspect.asked),
+                Step::Explain if suspect.is_explained(shared) => {}
+                Step::Explain if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
+                // A grant that came late showed nobody too much.
+                Step::Explain | Step::Ask | Step::GiveUp => {}
+            }
+        }
+    }
+
+    /// The copy allowed what the server denies. All other suspicions are of the copy that goes.
+    fn fell(&mut self, shared: &Shared, asked: Asked) {
+        tracing::error!(
+            kind = %asked.stratum,
+            digest = shared.digest(&asked.question),
+            "the replica allowed what the server denies; it is not used until another copy agrees with the server"
+        );
+        telemetry::replica_difference("allowed");
+        self.suspicions.clear();
+        self.denials.clear();
+        shared.happened(Event::FalseAllowance(asked.stratum.clone()));
+        self.evidence = Some(Asked { answered: None, ..asked });
+    }
+
+    /// The copy denied what the server allows.
+    fn denied(&mut self, shared: &Shared, asked: Asked) {
+        if self.denials.iter().any(|(denied, _)| denied.question.check == asked.question.check) {
+            return;
+        }
+        tracing::error!(
+            kind = %asked.stratum,
+            digest = shared.digest(&asked.question),
+            "the replica denied what the server allows; questions of this kind go to the server until both agree"
+        );
+        telemetry::replica_difference("denied");
+        shared.happened(Event::FalseDenial(asked.stratum.clone()));
+        if self.denials.len() < DENIALS_MAX {
+            self.denials.push((Asked { answered: None, ..asked }, 0));
+        }
+    }
+
+    /// Keeps the standing once it changed. Until that succeeds it is tried in each round: a restart would forget a fall.
+    async fn keep(&mut self, shared: &Arc<Shared>) {
+        let standing = shared.standing().clone();
+        if standing.is_as_kept(&self.kept) {
+            return;
+        }
+        let (directory, writing) = (shared.directory.clone(), standing.clone());
+        match tokio::task::spawn_blocking(move || directory.write(&writing)).await {
+            Ok(Ok(())) => {
+                if standing.trust != self.kept.trust {
+                    tracing::warn!(from = ?self.kept.trust, to = ?standing.trust, "the trust in the replica changed");
+                }
+                self.kept = standing;
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the standing of the replica is not kept"),
+            Err(error) => tracing::error!(%error, "the standing of the replica is not kept"),
+        }
+    }
+}
+
+impl Suspect {
+    async fn step(&mut self, shared: &Shared) -> Step {
+        let now = Instant::now();
+        let copy_allows = shared.view.answer(&self.asked.question).await;
+        let progress = shared.view.progress();
+        if !self.answered.is_of(&progress) {
+            // Another copy or model answers otherwise for reasons of its own.
+            return Step::GiveUp;
+        }
+        let quiet = shared.view.news().since(self.asked_from) == Since::Nothing;
+        let look = Look { now, fresh_as_of: progress.fresh_as_of, copy_allows, quiet };
+        let lag_max = shared.view.staleness_max() + CLOCK_TOLERANCE;
+        match self.suspicion.step(look, lag_max, UNTOLD_AFTER * 2) {
+            Step::Ask => {
+                self.asked_from = now;
+                let said = shared.ask(std::slice::from_ref(&self.asked.question), &progress.version).await;
+                let allowed = match said.first() {
+                    Some(Said::Allowed(allowed)) => Some(*allowed),
+                    Some(Said::Nothing | Said::OutOfReach) | None => None,
+                };
+                self.suspicion.answer(allowed, Instant::now())
+            }
+            step @ (Step::Wait | Step::Explain | Step::GiveUp | Step::Confirmed) => step,
+        }
+    }
+
+    fn is_explained(&self, shared: &Shared) -> bool {
+        let since = shared.view.news().since(self.suspicion.decided);
+        let ago = i128::try_from(self.suspicion.decided.elapsed().as_nanos()).unwrap_or(i128::MAX);
+        let decided_unix_ns = shared.view.unix_ns().saturating_sub(ago);
+        Suspicion::is_explained(since, decided_unix_ns, shared.view.staleness_max() + CLOCK_TOLERANCE)
+    }
+}
+
+impl Shared {
+    fn is_trusted(&self) -> bool {
+        self.standing().trust == Trust::Trusted
+    }
+
+    /// A question with the answer of the copy that is used now. What an earlier copy answered, or the server in its place, or
+    /// what waited long, is asked of the copy now; nothing when it does not decide.
+    async fn of_now(&self, asked: Asked, progress: &Progress) -> Option<(Asked, OfCopy)> {
+        let counts = |answered: &OfCopy| answered.is_of(progress) && asked.at.elapsed() <= ANSWER_AGE_MAX;
+        if let Some(answered) = asked.answered.clone().filter(counts) {
+            return Some((asked, answered));
+        }
+        let at = Instant::now();
+        let allowed = self.view.answer(&asked.question).await?;
+        let answered = OfCopy { allowed, copy: progress.copy, model_id: progress.version.model_id.as_str().into() };
+        Some((Asked { at, ..asked }, answered))
+    }
+
+    /// Asks the server past all caches, alone, in calls that it takes.
+    async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+        let mut said = Vec::with_capacity(questions.len());
+        let mut rest = questions;
+        while !rest.is_empty() {
+            let mut bytes = 0_usize;
+            let fits = |question: &&Question| {
+                bytes = bytes.saturating_add(question.contextual.wire_bytes());
+                bytes <= CONTEXTUAL_BYTES_PER_CALL
+            };
+            let count = rest.iter().take(CHECKS_PER_CALL_MAX).take_while(fits).count().max(1);
+            let (call, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            said.extend(self.ask_together(call, version).await);
+            rest = later;
+        }
+        said
+    }
+
+    /// One call; or one for each question, where the server refuses the call: what is wrong with one question must not keep
+    /// the others from being verified.
+    async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+        match self.call(questions, version).await {
+            Ok(said) => said,
+            Err(error) if is_out_of_reach(&error) => vec![Said::OutOfReach; questions.len()],
+            Err(_) if questions.len() <= 1 => vec![Said::Nothing; questions.len()],
+            Err(_) => {
+                let mut said = Vec::with_capacity(questions.len());
+                for question in questions {
+                    let alone = self.call(std::slice::from_ref(question), version).await;
+                    said.push(alone.ok().and_then(|said| said.first().copied()).unwrap_or(Said::Nothing));
+                }
+                said
+            }
+        }
+    }
+
+    async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<Said>, AuthzError> {
+        let scope = Scope {
+            store_id: version.store_id.clone(),
+            model_id: version.model_id.clone(),
+            consistency: Consistency::HigherConsistency,
+            generation: 0,
+            recall: Recall::Nothing,
+            source: Source::Authority,
+        };
+        let Some(first) = questions.first() else { return Ok(Vec::new()) };
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let principal = first.check.user.clone();
+        let asked = Questions { scope: Arc::new(scope), list: questions.to_vec(), principal, deadline };
+        let answers = timeout_at(deadline, self.server.decide(&asked)).await;
+        let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
+        Ok(accounted(questions.len(), answers)?.iter().map(Said::of).collect())
+    }
+
+    fn record(&self, asked: &Asked, copy_allowed: bool, said: Said, model_id: &str) {
+        let outcome = match said {
+            Said::Nothing | Said::OutOfReach => "undecided",
+            Said::Allowed(server) if server == copy_allowed => "agreed",
+            Said::Allowed(_) if copy_allowed => "copy_allowed",
+            Said::Allowed(_) => "copy_denied",
+        };
+        telemetry::verified(outcome);
+        let Some(sink) = self.audit.get() else { return };
+        let (check, stratum) = (&asked.question.check, &asked.stratum);
+        let verification = Verification {
+            trace_id: asked.trace_id.as_deref().map(str::to_owned),
+            user: check.user.to_string(),
+            relation: check.relation.to_string(),
+            object: check.object.to_string(),
+            kind: VerifiedKind {
+                conditions: stratum.conditions.clone(),
+                contextual_tuples: stratum.contextual_tuples,
+                context: stratum.context,
+            },
+            question_digest: sink.digest(DigestPurpose::Question, &question_bytes(&asked.question)),
+            model_id: model_id.to_owned(),
+            outcome: outcome.to_owned(),
+        };
+        // It is taken in before this returns; nothing waits for it to be kept.
+        drop(sink.verified(verification));
+    }
+
+    fn digest(&self, question: &Question) -> Option<String> {
+        self.audit.get().map(|sink| sink.digest(DigestPurpose::Question, &question_bytes(question)))
+    }
+}
+
+impl Said {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Decided { allowed, .. } => Self::Allowed(*allowed),
+            Outcome::Failed(error) if is_out_of_reach(error) => Self::OutOfReach,
+            Outcome::Undecidable | Outcome::Failed(_) => Self::Nothing,
+        }
+    }
+}
+
+fn is_out_of_reach(error: &AuthzError) -> bool {
+    match error {
+        AuthzError::Unavailable(_)
+        | AuthzError::DeadlineExceeded
+        | AuthzError::Overloaded { .. }
+        | AuthzError::NoModel => true,
+        AuthzError::Refused(_)
+        | AuthzError::BadAnswer(_)
+        | AuthzError::Stored(_)
+        | AuthzError::MessageTooLarge(_)
+        | AuthzError::TooManyChecks { .. } => false,
+    }
+}
+
+/// The bytes that a question's digest is made of: each name after its length, so that no two questions have the same.
+fn question_bytes(question: &Question) -> Vec<u8> {
+    let check = &question.check;
+    let mut bytes = Vec::new();
+    for name in [check.user.as_str(), check.relation.as_str(), check.object.as_str()] {
+        bytes.extend_from_slice(&u64::try_from(name.len()).unwrap_or(u64::MAX).to_le_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+    }
+    bytes
+}
