@@ -50,6 +50,14 @@ pub trait AuditSink: Send + Sync {
     /// A digest of what must not be kept itself. Keyed, so that guesses cannot be tried without the key; with the same
     /// key, the same bytes for the same purpose have the same digest.
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String;
+
+    /// Whether a record could be kept now. It may block for as long as a small write to the disk takes.
+    ///
+    /// # Errors
+    /// Why it could not.
+    fn check_writable(&self) -> Result<(), AuditError> {
+        Ok(())
+    }
 }
 
 /// What a digest stands for. One value has different digests for different purposes.

@@ -5,6 +5,8 @@
 //! meanwhile follows, and is acknowledged by the leader. What waits for the disk (`fdatasync`, sealing and beginning segments),
 //! and what is still there after a caller's turn, is led by a thread. The more calls there are, the more of them share a write.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +32,11 @@ const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 const BATCH_RECORDS_MAX: usize = 1_024;
 /// The largest record that a caller writes itself; the MAC of a larger one keeps others from running for too long.
 const BY_CALLER_BYTES_MAX: usize = 64 * 1024;
+
+/// The file that is written to see whether the log could be.
+const PROBE: &str = "probe";
+/// As much as a large record.
+const PROBE_BYTES: usize = 64 * 1024;
 
 /// Tells the time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
@@ -65,6 +72,7 @@ pub enum FsyncPolicy {
 pub struct FileAuditSink {
     log: Arc<Log>,
     key: AuditKey,
+    directory: PathBuf,
     /// To the thread, for it to lead. Gone once it was told to end.
     turns: Option<mpsc::Sender<Turn>>,
     thread: Option<JoinHandle<()>>,
@@ -117,7 +125,7 @@ impl FileAuditSink {
         let of_thread = Arc::clone(&log);
         let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || run(&of_thread, &given, fsync));
         let thread = thread.map_err(|e| AuditError::io(&directory, &e))?;
-        Ok(Self { log, key, turns: Some(turns), thread: Some(thread) })
+        Ok(Self { log, key, directory, turns: Some(turns), thread: Some(thread) })
     }
 
     /// Takes a record in, and writes it here if nobody else does and nothing waits for the disk.
@@ -148,6 +156,17 @@ impl AuditSink for FileAuditSink {
 
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
         self.key.digest(purpose, bytes)
+    }
+
+    /// Writes and removes a file beside the segments: the log itself is not touched, and a full disk, a lost directory and
+    /// a file system that became read-only show.
+    fn check_writable(&self) -> Result<(), AuditError> {
+        self.log.lock_writer()?.mend()?;
+        let path = self.directory.join(PROBE);
+        let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE_BYTES]));
+        // Also after a failure: what was written of it takes room.
+        let removed = std::fs::remove_file(&path);
+        written.and(removed).map_err(|e| AuditError::io(&path, &e))
     }
 }
 

@@ -252,6 +252,10 @@ impl<'a> Reader<'a> {
             place.bytes += read as u64;
             if let Some(line) = line.strip_suffix(b"\n") {
                 self.line(place, line, visit);
+            } else if self.report.last.as_ref().is_some_and(|last| last.sealed && last.segment == segment.number) {
+                // Nothing is ever begun behind a seal, so no killed process left this.
+                self.find(&segment.path, Some(place.line), Problem::Edited);
+                self.unreadable += 1;
             } else {
                 self.report.incomplete_bytes = Some(read as u64);
                 self.incomplete = Some((segment.path.clone(), place.line));

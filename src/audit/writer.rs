@@ -2,15 +2,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::AuditError;
-use super::chain::{Event, Mac, Place};
+use super::chain::{Event, Line, Mac, Place};
 use super::file_sink::{AuditConfig, Clock, FsyncPolicy};
 use super::head::{Head, HeadFile};
 use super::key::AuditKey;
@@ -19,6 +21,9 @@ use super::segment::Segment;
 
 /// Fewest segments that a limit leaves: the one that is written, and one before it.
 const SEGMENTS_MIN: usize = 2;
+
+/// Between two tries to go on after a failure of the disk.
+const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The one writer of a log.
 pub(super) struct Writer {
@@ -35,8 +40,8 @@ pub(super) struct Writer {
     tail: Option<Tail>,
     /// The last entry that is durable.
     synced_seq: u64,
-    /// Why nothing is written any more.
-    stopped: Option<String>,
+    /// Why nothing is written until what is there is certain again.
+    stopped: Option<Stop>,
     _lock: File,
 }
 
@@ -47,6 +52,16 @@ struct Tail {
     segment: Segment,
     bytes: u64,
     entries: u64,
+    /// Bytes up to the last entry that is durable.
+    synced_bytes: u64,
+}
+
+/// A failure after which it is unknown what of the segment is on the disk.
+struct Stop {
+    why: String,
+    /// The entries behind the last durable one, once they were read back and taken out of the file.
+    taken_out: Option<Vec<u8>>,
+    tried: Option<Instant>,
 }
 
 /// Entries on their way to the disk: so that others are written meanwhile, it holds no writer.
@@ -55,6 +70,8 @@ pub(super) struct Syncing {
     path: PathBuf,
     /// The last of them.
     head: Head,
+    /// Bytes of the segment up to its end.
+    bytes: u64,
 }
 
 impl Syncing {
@@ -85,8 +102,13 @@ impl Writer {
         if let (Some(last), Some(segment)) = (last.filter(|last| !last.sealed), writer.segments.last().cloned()) {
             let file = OpenOptions::new().append(true).open(&segment.path);
             let file = file.map_err(|e| AuditError::io(&segment.path, &e))?;
-            writer.tail =
-                Some(Tail { file: Arc::new(file), segment, bytes: last.segment_bytes, entries: last.segment_entries });
+            writer.tail = Some(Tail {
+                file: Arc::new(file),
+                segment,
+                bytes: last.segment_bytes,
+                entries: last.segment_entries,
+                synced_bytes: last.segment_bytes,
+            });
             writer.tell(&Event::Resume { incomplete_bytes })?;
             writer.sync()?;
         }
@@ -99,15 +121,50 @@ impl Writer {
             FsyncPolicy::EachBatch => true,
             FsyncPolicy::Interval(_) | FsyncPolicy::Never => false,
         };
-        self.stopped.is_none() && (each_waits || self.has_no_room())
+        each_waits || self.has_no_room() || self.stopped.is_some()
+    }
+
+    pub(super) fn stop(&mut self, why: &std::io::Error) {
+        self.stopped = Some(Stop { why: why.to_string(), taken_out: None, tried: None });
+    }
+
+    /// After a failure, writes the entries that may not be on the disk once more, so that a successful flush is true of them.
+    /// Tried once in [`TRY_INTERVAL`].
+    pub(super) fn mend(&mut self) -> Result<(), AuditError> {
+        let Some(stop) = &mut self.stopped else { return Ok(()) };
+        let is_due = stop.tried.is_none_or(|tried| tried.elapsed() >= TRY_INTERVAL);
+        let Some(tail) = self.tail.as_ref().filter(|_| is_due) else {
+            return Err(AuditError::Stopped(stop.why.clone()));
+        };
+        stop.tried = Some(Instant::now());
+        check_still_there(tail)?;
+        let path = &tail.segment.path;
+        let failed = |e: std::io::Error| AuditError::io(path, &e);
+        let entries = match stop.taken_out.take() {
+            Some(entries) => entries,
+            None => read_back(tail, &self.key, (self.synced_seq < self.seq).then_some(self.mac))?,
+        };
+        let mut file = tail.file.as_ref();
+        let written = file.set_len(tail.synced_bytes).and_then(|()| file.write_all(&entries));
+        if let Err(error) = written.and_then(|()| file.sync_data()) {
+            stop.taken_out = Some(entries);
+            return Err(failed(error));
+        }
+        self.stopped = None;
+        tracing::info!("the audit log goes on after a failure of the disk");
+        let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
+        let bytes = tail.bytes;
+        self.synced_seq = self.seq;
+        if let Some(tail) = &mut self.tail {
+            tail.synced_bytes = bytes;
+        }
+        self.put_head(&head)
     }
 
     /// Keeps encoded events, all or none of them, as `audit.fsync` asks. At an interval, [`Writer::start_sync`] is for the
     /// caller to ask.
     pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
-        if let Some(why) = &self.stopped {
-            return Err(AuditError::Stopped(why.clone()));
-        }
+        self.mend()?;
         if self.has_no_room() {
             self.make_room()?;
         }
@@ -123,17 +180,20 @@ impl Writer {
     pub(super) fn start_sync(&self) -> Option<Syncing> {
         let tail = self.tail.as_ref().filter(|_| self.stopped.is_none() && self.synced_seq < self.seq)?;
         let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
-        Some(Syncing { file: Arc::clone(&tail.file), path: tail.segment.path.clone(), head })
+        Some(Syncing { file: Arc::clone(&tail.file), path: tail.segment.path.clone(), head, bytes: tail.bytes })
     }
 
     /// Lets the head name what is durable now. No segment may have begun meanwhile.
     pub(super) fn end_sync(&mut self, sync: &Syncing, synced: std::io::Result<()>) -> Result<(), AuditError> {
         if let Err(error) = synced {
             // Whether the pages are on the disk cannot be learned any more: a second try would succeed without them.
-            self.stopped = Some(error.to_string());
+            self.stop(&error);
             return Err(AuditError::io(&sync.path, &error));
         }
         self.synced_seq = sync.head.seq;
+        if let Some(tail) = &mut self.tail {
+            tail.synced_bytes = sync.bytes;
+        }
         self.put_head(&sync.head)
     }
 
@@ -172,15 +232,20 @@ impl Writer {
         let file = file.map_err(|e| failed(&e))?;
         // The name must be as durable as what is written under it.
         let directory = File::open(&self.config.directory).and_then(|directory| directory.sync_all());
-        directory.map_err(|e| failed(&e))?;
+        if let Err(error) = directory {
+            fs::remove_file(&segment.path).map_err(|e| failed(&e))?;
+            return Err(failed(&error));
+        }
         let before = (self.seq, self.mac, self.synced_seq);
         self.segments.push(segment.clone());
-        self.tail = Some(Tail { file: Arc::new(file), segment: segment.clone(), bytes: 0, entries: 0 });
+        self.tail =
+            Some(Tail { file: Arc::new(file), segment: segment.clone(), bytes: 0, entries: 0, synced_bytes: 0 });
         let begin = Event::Begin { log: self.log.clone(), segment: number };
         let told = self.tell(&begin).and_then(|()| self.sync());
         if told.is_err() {
-            // Nothing may follow in a segment that has not begun.
+            // Nothing may follow in a segment that has not begun, and nothing of it is missed.
             self.tail = None;
+            self.stopped = None;
             self.segments.pop();
             (self.seq, self.mac, self.synced_seq) = before;
             fs::remove_file(&segment.path).map_err(|e| failed(&e))?;
@@ -240,10 +305,11 @@ impl Writer {
         check_still_there(tail)?;
         if let Err(error) = tail.file.as_ref().write_all(&lines) {
             // A part may have been written. Without it the next batch can still be.
+            let failed = AuditError::io(path, &error);
             if let Err(stuck) = tail.file.set_len(tail.bytes) {
-                self.stopped = Some(stuck.to_string());
+                self.stop(&stuck);
             }
-            return Err(AuditError::io(path, &error));
+            return Err(failed);
         }
         tail.bytes += lines.len() as u64;
         tail.entries += events.len() as u64;
@@ -263,6 +329,27 @@ impl Writer {
         let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
         self.put_head(&head)
     }
+}
+
+/// The entries of a segment behind the last durable one, as they were written: the last of them has this MAC.
+fn read_back(tail: &Tail, key: &AuditKey, last: Option<Mac>) -> Result<Vec<u8>, AuditError> {
+    let path = &tail.segment.path;
+    let failed = |e: &std::io::Error| AuditError::io(path, e);
+    let length = usize::try_from(tail.bytes - tail.synced_bytes).map_err(|e| failed(&std::io::Error::other(e)))?;
+    let mut entries = vec![0; length];
+    let file = File::open(path).map_err(|e| failed(&e))?;
+    if file.metadata().map_err(|e| failed(&e))?.len() < tail.bytes {
+        return Err(AuditError::tampered(path, "it is shorter than what was written"));
+    }
+    file.read_exact_at(&mut entries, tail.synced_bytes).map_err(|e| failed(&e))?;
+    let lines = entries.strip_suffix(b"\n").map(|lines| lines.split(|byte| *byte == b'\n'));
+    let mut found = None;
+    for line in lines.into_iter().flatten() {
+        let line = Line::split(line, key)
+            .map_err(|_not_ours| AuditError::tampered(path, "its end is not what was written"))?;
+        found = Some(line.mac);
+    }
+    if found == last { Ok(entries) } else { Err(AuditError::tampered(path, "its end is not what was written")) }
 }
 
 /// A file that was removed or moved away still takes what is written, and nobody would find it.

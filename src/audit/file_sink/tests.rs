@@ -263,3 +263,27 @@ fn records_at_an_interval_are_there_at_the_end() {
         assert_eq!(read(&config, &key).records, 12);
     }
 }
+
+#[tokio::test]
+async fn a_log_goes_on_after_a_failure_of_the_disk() {
+    for fsync in POLICIES {
+        let directory = tempfile::tempdir().unwrap();
+        let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
+        let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
+        let segment = config.directory.join("audit-00000001.jsonl");
+        for round in 0..3 {
+            sink.record(record(2 * round)).await.unwrap();
+            // A flush failed, and a part of a write stayed.
+            sink.log.lock_writer().unwrap().stop(&std::io::Error::other("on purpose"));
+            OpenOptions::new().append(true).open(&segment).unwrap().write_all(b"{\"mac\":\"00").unwrap();
+            sink.record(record(2 * round + 1)).await.unwrap();
+            let report = read(&config, &sink.key);
+            assert!(report.is_intact(), "{fsync:?}: {report:?}");
+            assert_eq!((report.records, report.incomplete_bytes), (2 * round as u64 + 2, None), "{fsync:?}");
+        }
+        // What is not what was written is not gone on from.
+        sink.log.lock_writer().unwrap().stop(&std::io::Error::other("on purpose"));
+        fs::write(&segment, b"another\n").unwrap();
+        sink.record(record(9)).await.unwrap_err();
+    }
+}

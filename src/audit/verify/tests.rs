@@ -232,3 +232,25 @@ fn a_line_says_what_its_entry_said() {
         prop_assert!(Line::split(bytes, &AuditKey::from_bytes(&[2; 32])).unwrap().entry().is_err());
     });
 }
+
+#[test]
+fn half_a_line_is_no_tampering_only_where_a_killed_process_leaves_it() {
+    let half: &[u8] = b"{\"mac\":\"0123";
+    for (end, is_tampering) in [(End::Clean, true), (End::Killed, false)] {
+        let log = Log::new(9, 1_500, end);
+        let (path, bytes) = log.segments.last().unwrap();
+        fs::write(path, [bytes, half].concat()).unwrap();
+        let report = log.report();
+        assert_eq!(report.is_intact(), !is_tampering, "{end:?}: {report:?}");
+        assert_eq!(report.incomplete_bytes, (!is_tampering).then_some(half.len() as u64), "{end:?}");
+        if is_tampering {
+            assert_eq!((&report.findings[0].file, &report.findings[0].problem), (path, &Problem::Edited));
+        }
+        log.restore();
+        // In an older segment it always is.
+        let (path, bytes) = &log.segments[0];
+        fs::write(path, [bytes, half].concat()).unwrap();
+        let report = log.report();
+        assert!(report.findings.iter().any(|finding| finding.file == *path), "{end:?}: {report:?}");
+    }
+}
