@@ -26,6 +26,7 @@ mod tune;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -37,7 +38,8 @@ use crate::app::App;
 use crate::backend::Secret;
 use crate::client::Client;
 use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind, access_token};
-use crate::telemetry::SpanExport;
+use crate::lanes;
+use crate::telemetry::{LogLimit, SpanExport};
 use failure::Failure;
 use output::{Format, Output};
 
@@ -94,7 +96,7 @@ enum Command {
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Whether a server takes requests.
+    /// Check that a server would answer a retrieval.
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Completions for a shell, on standard output.
     Completions {
@@ -164,6 +166,10 @@ fn data_is_there(config: &Config) -> Result<(), Failure> {
     )))
 }
 
+/// How long a thread without work is kept for the next: longer than between two requests of a busy moment, and not so long
+/// that a quiet server keeps the memory of a busy one.
+const IDLE_THREADS_KEPT: Duration = Duration::from_secs(5);
+
 /// Runs one command and tells how it ended.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
@@ -178,11 +184,14 @@ pub fn run(cli: Cli) -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let log = tracing_subscriber::fmt::layer()
+        .event_format(LogLimit::new(tracing_subscriber::fmt::format()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_filter(filter);
 
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.enable_all().max_blocking_threads(lanes::blocking_threads_max()).thread_keep_alive(IDLE_THREADS_KEPT);
+    let runtime = match runtime.build() {
         Ok(runtime) => runtime,
         Err(e) => return Failure::failed(format!("cannot start the runtime: {e}")).tell(),
     };

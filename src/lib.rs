@@ -14,6 +14,7 @@ pub mod config;
 pub mod error_code;
 pub mod identity;
 pub mod ingest;
+pub mod lanes;
 pub mod proto;
 pub mod relationship;
 pub mod retrieval;

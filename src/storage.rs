@@ -1,10 +1,15 @@
 //! The data directory: one redb file per embedded engine, opened in one place so that a locked, newer or damaged file
 //! is told apart from an empty one.
 
+mod stored_file;
+
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
 
+pub use self::stored_file::StoredFile;
+use self::stored_file::{Disk, WatchedBackend};
 use crate::error_code::ErrorCode;
 
 /// The layout of the files. A file with a higher number was written by a newer Ragward and is refused.
@@ -86,11 +91,11 @@ impl StorageError {
 ///
 /// # Errors
 /// See [`StorageError`].
-pub fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
+fn open_database(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(|e| StorageError::io(parent, &e))?;
     if !path.exists()
-        && let Some(created) = create(path, parent, cache_bytes)?
+        && let Some(created) = create(path, parent, cache_bytes, disk)?
     {
         return Ok(created);
     }
@@ -99,7 +104,8 @@ pub fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, Storag
         return Err(StorageError::damaged(path, "the file is empty"));
     }
     // redb asserts some facts of the file's structure while opening it; on damaged bytes such an assertion panics.
-    let opened = std::panic::catch_unwind(|| open_and_verify(path, cache_bytes));
+    let opening = std::panic::AssertUnwindSafe(|| open_and_verify(path, cache_bytes, disk));
+    let opened = std::panic::catch_unwind(opening);
     let database = opened.map_err(|panic| {
         let detail = panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "unreadable structure".to_owned());
         StorageError::damaged(path, detail)
@@ -110,10 +116,10 @@ pub fn open_database(path: &Path, cache_bytes: usize) -> Result<Database, Storag
 
 /// Makes a new file, complete before it gets its name: whoever is killed meanwhile leaves nothing that looks like a
 /// damaged one. `None` when another process was faster.
-fn create(path: &Path, parent: &Path, cache_bytes: usize) -> Result<Option<Database>, StorageError> {
+fn create(path: &Path, parent: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Option<Database>, StorageError> {
     let unnamed = tempfile::Builder::new().prefix(".new-").suffix(".redb").tempfile_in(parent);
     let unnamed = unnamed.map_err(|e| StorageError::io(parent, &e))?;
-    let database = open(unnamed.path(), cache_bytes)?;
+    let database = open(unnamed.path(), cache_bytes, disk)?;
     check_format(path, &database)?;
     match unnamed.persist_noclobber(path) {
         Ok(_) => {}
@@ -127,8 +133,10 @@ fn create(path: &Path, parent: &Path, cache_bytes: usize) -> Result<Option<Datab
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are non-exhaustive, and each is an error here")]
-fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
-    Builder::new().set_cache_size(cache_bytes).create(path).map_err(|e| match e {
+fn open(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
+    let backend = WatchedBackend::open(path, disk);
+    let opened = backend.and_then(|backend| Builder::new().set_cache_size(cache_bytes).create_with_backend(backend));
+    opened.map_err(|e| match e {
         DatabaseError::DatabaseAlreadyOpen => StorageError::InUse(path.to_owned()),
         DatabaseError::UpgradeRequired(version) => {
             StorageError::Newer { path: path.to_owned(), found: u64::from(version) }
@@ -140,8 +148,8 @@ fn open(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
     })
 }
 
-fn open_and_verify(path: &Path, cache_bytes: usize) -> Result<Database, StorageError> {
-    let mut database = open(path, cache_bytes)?;
+fn open_and_verify(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
+    let mut database = open(path, cache_bytes, disk)?;
     if !database.check_integrity().map_err(|e| StorageError::redb(path, e))? {
         tracing::warn!(path = %path.display(), "the last run did not end cleanly; the file was repaired");
     }
@@ -180,29 +188,29 @@ mod tests {
     fn a_file_is_opened_again() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("data").join("chunks.redb");
-        drop(open_database(&path, CACHE_BYTES).expect("created"));
-        drop(open_database(&path, CACHE_BYTES).expect("opened again"));
+        drop(open_database(&path, CACHE_BYTES, &Arc::default()).expect("created"));
+        drop(open_database(&path, CACHE_BYTES, &Arc::default()).expect("opened again"));
     }
 
     #[test]
     fn a_second_opener_is_refused() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
-        let _first = open_database(&path, CACHE_BYTES).expect("created");
-        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::InUse(_))));
+        let _first = open_database(&path, CACHE_BYTES, &Arc::default()).expect("created");
+        assert!(matches!(open_database(&path, CACHE_BYTES, &Arc::default()), Err(StorageError::InUse(_))));
     }
 
     #[test]
     fn a_newer_format_is_refused() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
-        let database = open_database(&path, CACHE_BYTES).expect("created");
+        let database = open_database(&path, CACHE_BYTES, &Arc::default()).expect("created");
         let writing = database.begin_write().expect("a transaction");
         writing.open_table(META).expect("a table").insert(FORMAT_KEY, FORMAT_VERSION + 1).expect("written");
         writing.commit().expect("committed");
         drop(database);
         assert!(
-            matches!(open_database(&path, CACHE_BYTES), Err(StorageError::Newer { found, .. }) if found == FORMAT_VERSION + 1)
+            matches!(open_database(&path, CACHE_BYTES, &Arc::default()), Err(StorageError::Newer { found, .. }) if found == FORMAT_VERSION + 1)
         );
     }
 
@@ -211,9 +219,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
         std::fs::write(&path, b"this is not a database").expect("written");
-        assert!(open_database(&path, CACHE_BYTES).is_err());
+        assert!(open_database(&path, CACHE_BYTES, &Arc::default()).is_err());
         std::fs::write(&path, b"").expect("emptied");
-        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::Damaged { .. })));
+        assert!(matches!(open_database(&path, CACHE_BYTES, &Arc::default()), Err(StorageError::Damaged { .. })));
     }
 
     #[test]
@@ -222,13 +230,56 @@ mod tests {
         let path = directory.path().join("chunks.redb");
         // What a process leaves that was killed while it made the file.
         std::fs::write(directory.path().join(".new-abc.redb"), b"half").expect("written");
-        let first = open_database(&path, CACHE_BYTES).expect("created");
-        let again = create(&path, directory.path(), CACHE_BYTES).expect("no error");
+        let first = open_database(&path, CACHE_BYTES, &Arc::default()).expect("created");
+        let again = create(&path, directory.path(), CACHE_BYTES, &Arc::default()).expect("no error");
         assert!(again.is_none(), "a file that is there is never replaced");
-        assert!(matches!(open_database(&path, CACHE_BYTES), Err(StorageError::InUse(_))));
+        assert!(matches!(open_database(&path, CACHE_BYTES, &Arc::default()), Err(StorageError::InUse(_))));
         drop(first);
-        open_database(&path, CACHE_BYTES).expect("opened again");
+        open_database(&path, CACHE_BYTES, &Arc::default()).expect("opened again");
         let files = std::fs::read_dir(directory.path()).expect("a directory").count();
         assert_eq!(files, 2, "the file and what was left before");
+    }
+
+    const NUMBERS: TableDefinition<u64, u64> = TableDefinition::new("numbers");
+
+    fn put(file: &StoredFile, number: u64) -> Result<(), StorageError> {
+        let failed = |e: redb::Error| StorageError::redb(file.path(), e);
+        let writing = file.database()?.begin_write().map_err(|e| failed(e.into()))?;
+        writing
+            .open_table(NUMBERS)
+            .map_err(|e| failed(e.into()))?
+            .insert(number, number)
+            .map_err(|e| failed(e.into()))?;
+        writing.commit().map_err(|e| failed(e.into()))
+    }
+
+    fn count(file: &StoredFile) -> Result<u64, StorageError> {
+        use redb::ReadableTableMetadata;
+        let failed = |e: redb::Error| StorageError::redb(file.path(), e);
+        let reading = file.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        reading.open_table(NUMBERS).map_err(|e| failed(e.into()))?.len().map_err(|e| failed(e.into()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_is_opened_again_once_the_disk_has_room() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = StoredFile::open(&directory.path().join("chunks.redb"), CACHE_BYTES).expect("created");
+        put(&file, 1).expect("written");
+        for round in 2..5 {
+            file.fill_disk(true);
+            assert!(matches!(put(&file, round), Err(StorageError::Io { .. })));
+            assert!(file.has_failed());
+            file.fill_disk(false);
+            assert!(put(&file, round).is_err(), "redb goes on refusing");
+            tokio::time::advance(std::time::Duration::from_secs(2)).await;
+            file.reopen().expect("opened again");
+            assert!(!file.has_failed());
+            assert_eq!(count(&file).expect("read"), round - 1, "what was not acknowledged is not there");
+            put(&file, round).expect("written again");
+        }
+        // Whoever asks again and again does not read the whole file each time.
+        file.fill_disk(true);
+        assert!(put(&file, 9).is_err());
+        assert!(file.reopen().is_err(), "it was tried a moment ago");
     }
 }

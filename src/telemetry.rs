@@ -1,9 +1,11 @@
 //! What is measured and traced, in one place: names and labels are a contract, labels come from fixed sets, and nothing
 //! here ever sees a user, an object, an id or a text.
 
+mod log_limit;
 mod span_export;
 mod trace_parent;
 
+pub use log_limit::LogLimit;
 pub use span_export::{SpanExport, trace_id};
 pub use trace_parent::TraceParent;
 

@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 13] = [
     &["chunk"],
     &["relationship"],
     &["storage", "backend", "config", "proto", "audit"],
-    &["telemetry"],
+    &["telemetry", "lanes"],
     &["error_code"],
 ];
 

@@ -20,6 +20,7 @@ use super::replica::EvaluatedCopy;
 use super::{
     Answer, Authorizer, AuthzError, Check, CheckBatch, Provenance, SubtractedBy, SubtractedByLast, VisibleSetQuery,
 };
+use crate::lanes::Lane;
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
@@ -41,13 +42,20 @@ pub struct EmbeddedAuthorizer {
     visible_sets: Arc<VisibleSets>,
     reaches: Arc<Reaches>,
     subtracted: SubtractedByLast,
+    lane: Lane,
 }
 
 impl EmbeddedAuthorizer {
     /// An authorizer that decides from the default store's current state.
     #[must_use]
     pub fn new(stores: RelationshipStores) -> Self {
-        Self { stores, visible_sets: Arc::default(), reaches: Arc::default(), subtracted: SubtractedByLast::default() }
+        Self {
+            stores,
+            visible_sets: Arc::default(),
+            reaches: Arc::default(),
+            subtracted: SubtractedByLast::default(),
+            lane: Lane::computing(),
+        }
     }
 
     async fn snapshot(&self) -> Result<Arc<Snapshot>, AuthzError> {
@@ -55,8 +63,8 @@ impl EmbeddedAuthorizer {
         if let Some((_, snapshot)) = store.snapshot_in_memory(None) {
             return Ok(snapshot);
         }
-        let read = tokio::task::spawn_blocking(move || store.snapshot()).await;
-        let read = read.map_err(|e| AuthzError::Unavailable(format!("the read was lost: {e}")))?;
+        let read = self.lane.run(move || store.snapshot()).await;
+        let read = read.map_err(|e| AuthzError::Unavailable(e.to_string()))?;
         read.map_err(|e| AuthzError::Stored(e.to_string()))?.ok_or(AuthzError::NoModel)
     }
 }
@@ -100,8 +108,7 @@ impl Authorizer for EmbeddedAuthorizer {
         }
         let checks = batch.checks.clone();
         let deciding = move || decide((&snapshot, reaches.as_deref()), &checks, &mut || Instant::now() < deadline);
-        let decided = tokio::task::spawn_blocking(deciding).await;
-        answers(decided.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}")))))
+        answers(self.lane.run(deciding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))))
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
@@ -117,8 +124,8 @@ impl Authorizer for EmbeddedAuthorizer {
             let with = for_request(&snapshot, &query.contextual)?;
             sets.find(&snapshot, &with, &query)
         };
-        let found = tokio::task::spawn_blocking(finding).await;
-        found.unwrap_or_else(|e| Err(AuthzError::Unavailable(format!("the evaluation was lost: {e}")))).map(Some)
+        let found = self.lane.run(finding).await;
+        found.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))).map(Some)
     }
 
     fn is_local(&self) -> bool {

@@ -21,12 +21,12 @@ mod tests;
 mod tuples;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use redb::Database;
 
 use self::loaded::Loaded;
-use crate::storage::{StorageError, open_database};
+use crate::storage::{StorageError, StoredFile};
 
 pub use changelog::{Change, ChangeFilter, Operation};
 pub use directory::StoreRecord;
@@ -53,7 +53,7 @@ pub struct RelationshipStores {
 #[derive(Debug)]
 struct Shared {
     path: PathBuf,
-    database: Database,
+    file: StoredFile,
     /// Held for the length of a write: one at a time, so that memory is published in the order of the file.
     writing: Mutex<()>,
     loaded: Loaded,
@@ -68,11 +68,12 @@ impl RelationshipStores {
     /// See [`StorageError`].
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join(FILE_NAME);
-        let database = open_database(&path, CACHE_BYTES)?;
+        let file = StoredFile::open(&path, CACHE_BYTES)?;
+        let database = file.database()?;
         tables::create(&path, &database)?;
         let default = find_default(&path, &database)?;
         let (writing, loaded) = (Mutex::new(()), Loaded::default());
-        let shared = Arc::new(Shared { path, database, writing, loaded, default: RwLock::new(default) });
+        let shared = Arc::new(Shared { path, file, writing, loaded, default: RwLock::new(default) });
         let stores = Self { shared };
         if let Some(store) = stores.default_store() {
             store.snapshot()?;
@@ -85,8 +86,8 @@ impl RelationshipStores {
     /// # Errors
     /// When the data directory fails.
     pub fn create(&self, name: &str) -> Result<StoreRecord, StorageError> {
-        let _writing = self.shared.lock();
-        let record = directory::create(&self.shared.path, &self.shared.database, name)?;
+        let _writing = self.shared.lock()?;
+        let record = directory::create(&self.shared.path, &*self.shared.database()?, name)?;
         if name == DEFAULT_STORE_NAME {
             let mut default = self.shared.default.write().unwrap_or_else(PoisonError::into_inner);
             default.get_or_insert(record.id);
@@ -99,7 +100,7 @@ impl RelationshipStores {
     /// # Errors
     /// When the data directory fails.
     pub fn find(&self, id: StoreId) -> Result<Option<StoreRecord>, StorageError> {
-        directory::find(&self.shared.path, &self.shared.database, id)
+        directory::find(&self.shared.path, &*self.shared.database()?, id)
     }
 
     /// The stores after an id, oldest first, at most `limit`; only those of a name when one is given.
@@ -112,7 +113,7 @@ impl RelationshipStores {
         after: Option<StoreId>,
         limit: usize,
     ) -> Result<Vec<StoreRecord>, StorageError> {
-        directory::list(&self.shared.path, &self.shared.database, name, after, limit)
+        directory::list(&self.shared.path, &*self.shared.database()?, name, after, limit)
     }
 
     /// Removes a store with everything in it, if it is there.
@@ -121,9 +122,9 @@ impl RelationshipStores {
     /// When the data directory fails.
     pub fn delete(&self, id: StoreId) -> Result<(), StorageError> {
         let shared = &self.shared;
-        let _writing = shared.lock();
-        directory::delete(&shared.path, &shared.database, id)?;
-        let next_default = find_default(&shared.path, &shared.database)?;
+        let _writing = shared.lock()?;
+        directory::delete(&shared.path, &*shared.database()?, id)?;
+        let next_default = find_default(&shared.path, &*shared.database()?)?;
         *shared.default.write().unwrap_or_else(PoisonError::into_inner) = next_default;
         shared.loaded.forget(id);
         Ok(())
@@ -155,8 +156,34 @@ impl RelationshipStores {
 }
 
 impl Shared {
-    fn lock(&self) -> std::sync::MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The right to write. The file is open, again if need be.
+    fn lock(&self) -> Result<MutexGuard<'_, ()>, StorageError> {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.mend(&writing)?;
+        Ok(writing)
+    }
+
+    /// The file, opened again if the disk failed, unless somebody is writing.
+    fn database(&self) -> Result<Arc<Database>, StorageError> {
+        if self.file.has_failed()
+            && let Ok(writing) = self.writing.try_lock()
+        {
+            self.mend(&writing)?;
+        }
+        self.file.database()
+    }
+
+    /// Opens the file again after a failure. Whether the write that failed is in it is unknown, so what is in memory is read
+    /// again.
+    fn mend(&self, _writing: &MutexGuard<'_, ()>) -> Result<(), StorageError> {
+        if !self.file.has_failed() {
+            return Ok(());
+        }
+        self.file.reopen()?;
+        self.loaded.forget_all();
+        let default = find_default(&self.path, &*self.file.database()?)?;
+        *self.default.write().unwrap_or_else(PoisonError::into_inner) = default;
+        Ok(())
     }
 }
 

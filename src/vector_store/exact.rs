@@ -23,7 +23,7 @@ mod vectors;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::Path;
-use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
@@ -37,15 +37,23 @@ use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document};
+use crate::lanes::Lane;
 use crate::relationship::Object;
+use crate::storage::StorageError;
 
 /// The file of the engine in the data directory.
 pub const FILE_NAME: &str = "chunks.redb";
+
+/// Writes that are prepared or wait for their turn; one at a time is made durable.
+const WRITES_MAX: usize = 4;
 
 /// The embedded exact engine.
 #[derive(Clone)]
 pub struct ExactStore {
     engine: Arc<Engine>,
+    reads: Lane,
+    /// Apart from the reads, which no writer that waits for the disk or another writer may hold up.
+    writes: Lane,
 }
 
 struct Engine {
@@ -62,8 +70,15 @@ struct State {
 
 struct Writer {
     durable: Durable,
-    /// The file went ahead of the memory, which only opening again repairs.
-    is_ahead: bool,
+    unsettled: Option<Unsettled>,
+}
+
+/// A change that is not in memory.
+enum Unsettled {
+    /// Whether it is in the file is unknown until that is opened again.
+    OnItsWay(Change),
+    /// It is in the file.
+    InFile(Change),
 }
 
 impl ExactStore {
@@ -75,19 +90,21 @@ impl ExactStore {
         let durable = Durable::open(&directory.join(FILE_NAME))?;
         let snapshot = durable.snapshot()?;
         let state = State { collections: snapshot.load()?, snapshot: Arc::new(snapshot) };
-        let writer = Writer { durable, is_ahead: false };
-        Ok(Self { engine: Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) }) })
+        let writer = Writer { durable, unsettled: None };
+        let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
+        Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
     }
 
     /// Runs work that may take long or wait for a lock off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
+        lane: &Lane,
         work: impl FnOnce(&Engine, &Caller) -> Result<T, VectorStoreError> + Send + 'static,
     ) -> Result<T, VectorStoreError> {
         let engine = Arc::clone(&self.engine);
         let waiting = Waiting::default();
         let caller = waiting.caller();
-        let finished = tokio::task::spawn_blocking(move || {
+        let finished = lane.run(move || {
             if caller.is_gone() {
                 return Err(VectorStoreError::Unavailable("nobody waits for the answer any more".to_owned()));
             }
@@ -95,7 +112,7 @@ impl ExactStore {
         });
         let finished = finished.await;
         drop(waiting);
-        finished.map_err(|e| VectorStoreError::Unavailable(format!("the work did not end: {e}")))?
+        finished.map_err(|e| VectorStoreError::Unavailable(e.to_string()))?
     }
 }
 
@@ -103,23 +120,23 @@ impl ExactStore {
 impl VectorStore for ExactStore {
     async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
         let name = name.to_owned();
-        self.blocking(move |engine, _| Ok(engine.read()?.index(&name)?.info())).await
+        self.blocking(&self.reads, move |engine, _| Ok(engine.read()?.index(&name)?.info())).await
     }
 
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         let name = collection.to_owned();
-        self.blocking(move |engine, _| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
+        self.blocking(&self.reads, move |engine, _| Ok(Some(engine.read()?.index(&name)?.guards.table()))).await
     }
 
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         let search = search.clone();
-        let candidates = self.blocking(move |engine, caller| engine.search(&search, caller)).await?;
+        let candidates = self.blocking(&self.reads, move |engine, caller| engine.search(&search, caller)).await?;
         Ok(Searched { candidates, exact: true, may_be_more: false })
     }
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
-        self.blocking(move |engine, _| {
+        self.blocking(&self.reads, move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let found = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
@@ -130,7 +147,14 @@ impl VectorStore for ExactStore {
 
     async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
-        self.blocking(move |engine, _| engine.read_chunks(&name, &ids)).await
+        self.blocking(&self.reads, move |engine, _| match engine.read_chunks(&name, &ids) {
+            Err(VectorStoreError::Storage(StorageError::Io { .. })) => {
+                engine.mend()?;
+                engine.read_chunks(&name, &ids)
+            }
+            read => read,
+        })
+        .await
     }
 }
 
@@ -138,12 +162,12 @@ impl VectorStore for ExactStore {
 impl DocumentStore for ExactStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let name = collection.to_owned();
-        self.blocking(move |engine, _| engine.upsert(&name, documents)).await
+        self.blocking(&self.writes, move |engine, _| engine.upsert(&name, documents)).await
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.clone());
-        self.blocking(move |engine, _| engine.delete(&name, &ids)).await
+        self.blocking(&self.writes, move |engine, _| engine.delete(&name, &ids)).await
     }
 
     async fn documents(
@@ -152,7 +176,7 @@ impl DocumentStore for ExactStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.to_vec());
-        self.blocking(move |engine, _| {
+        self.blocking(&self.reads, move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let found = ids.into_iter().filter_map(|id| {
@@ -170,7 +194,7 @@ impl DocumentStore for ExactStore {
         document_ids: &[String],
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         let (name, ids) = (collection.to_owned(), document_ids.to_vec());
-        self.blocking(move |engine, _| {
+        self.blocking(&self.reads, move |engine, _| {
             let state = engine.read()?;
             let index = state.index(&name)?;
             let entries = ids.iter().filter_map(|id| index.documents.get(id.as_str()));
@@ -236,7 +260,7 @@ impl Engine {
             return Ok(());
         }
         let prepared = change::prepare(documents);
-        let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
+        let mut writer = self.writer()?;
         let change = {
             let state = self.read()?;
             let next = state.collections.values().map(|index| index.number + 1).max().unwrap_or_default();
@@ -246,7 +270,7 @@ impl Engine {
     }
 
     fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
-        let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
+        let mut writer = self.writer()?;
         let change = Change::delete(collection, self.read()?.index(collection)?, document_ids);
         let removed = change.removed.len() as u64;
         if removed > 0 {
@@ -255,20 +279,50 @@ impl Engine {
         Ok(removed)
     }
 
-    fn perform(&self, writer: &mut Writer, change: Change) -> Result<(), VectorStoreError> {
-        if writer.is_ahead {
-            return Err(broken(&"the change before is in the file only"));
+    /// The right to write. What an earlier write left unsettled is settled first.
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, VectorStoreError> {
+        let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
+        let has_failed = writer.durable.has_failed();
+        let came_in = has_failed && writer.durable.reopen()?;
+        match writer.unsettled.take() {
+            Some(Unsettled::InFile(change)) => self.show(&mut writer, Some(change))?,
+            Some(Unsettled::OnItsWay(change)) if came_in => self.show(&mut writer, Some(change))?,
+            Some(Unsettled::OnItsWay(_)) | None if has_failed => self.show(&mut writer, None)?,
+            Some(Unsettled::OnItsWay(_)) | None => {}
         }
-        writer.durable.commit(&change)?;
-        writer.is_ahead = true;
-        let snapshot = Arc::new(writer.durable.snapshot()?);
+        Ok(writer)
+    }
+
+    fn perform(&self, writer: &mut Writer, change: Change) -> Result<(), VectorStoreError> {
+        if let Err(error) = writer.durable.commit(&change) {
+            writer.unsettled = writer.durable.has_failed().then_some(Unsettled::OnItsWay(change));
+            return Err(error.into());
+        }
+        self.show(writer, Some(change))
+    }
+
+    /// Lets searches see what is in the file: a change that is, and the texts of now.
+    fn show(&self, writer: &mut Writer, change: Option<Change>) -> Result<(), VectorStoreError> {
+        let snapshot = match writer.durable.snapshot() {
+            Ok(snapshot) => Arc::new(snapshot),
+            Err(error) => {
+                writer.unsettled = change.map(Unsettled::InFile);
+                return Err(error.into());
+            }
+        };
         let mut state = self.state.write().map_err(|poisoned| broken(&poisoned))?;
         state.snapshot = snapshot;
-        let new_index = || Index::new(change.number);
-        let index = state.collections.entry(change.collection.clone()).or_insert_with(new_index);
-        change.apply(index);
-        writer.is_ahead = false;
+        if let Some(change) = change {
+            let new_index = || Index::new(change.number);
+            let index = state.collections.entry(change.collection.clone()).or_insert_with(new_index);
+            change.apply(index);
+        }
         Ok(())
+    }
+
+    /// The texts of chunks are read from the file, so a file that failed is opened again for a read as well.
+    fn mend(&self) -> Result<(), VectorStoreError> {
+        self.writer().map(drop)
     }
 }
 

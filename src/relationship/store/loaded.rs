@@ -71,6 +71,11 @@ impl Loaded {
         self.snapshots.write().unwrap_or_else(PoisonError::into_inner).retain(|(of, _), _| *of != store);
     }
 
+    pub(super) fn forget_all(&self) {
+        self.latest.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.snapshots.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn next_use(&self) -> u64 {
         self.uses.fetch_add(1, Ordering::Relaxed)
     }

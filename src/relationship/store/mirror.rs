@@ -28,7 +28,7 @@ impl RelationshipStore {
     /// When the data directory fails; then nothing was changed.
     pub fn mirror(&self, changes: MirroredChanges, marker: &[u8]) -> Result<Written, StoreError> {
         let MirroredChanges { present, absent } = changes;
-        let _writing = self.shared.lock();
+        let _writing = self.shared.lock()?;
         let transaction = self.begin()?;
         let mut request = TupleWrite {
             writes: by_key(present).into_values().collect(),
@@ -62,7 +62,7 @@ impl RelationshipStore {
     /// When the data directory fails.
     pub fn marker(&self) -> Result<Option<Vec<u8>>, StorageError> {
         let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
-        let transaction = self.shared.database.begin_read().map_err(|e| failed(e.into()))?;
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
         let markers = transaction.open_table(tables::MARKERS).map_err(|e| failed(e.into()))?;
         let marker = markers.get(self.id.key()).map_err(|e| failed(e.into()))?;
         Ok(marker.map(|marker| marker.value().to_vec()))

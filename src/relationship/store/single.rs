@@ -134,7 +134,7 @@ impl RelationshipStore {
         if let Some(snapshot) = self.shared.loaded.get(self.id, model) {
             return Ok(Some(snapshot));
         }
-        let _writing = self.shared.lock();
+        let _writing = self.shared.lock()?;
         self.load(model)
     }
 
@@ -154,7 +154,7 @@ impl RelationshipStore {
         if let Some(known) = self.shared.loaded.latest(self.id) {
             return Ok(Some(known));
         }
-        let latest = models::latest(&self.shared.path, &self.shared.database, self.id)?;
+        let latest = models::latest(&self.shared.path, &*self.shared.database()?, self.id)?;
         if let Some(latest) = latest {
             self.shared.loaded.set_latest(self.id, latest);
         }
@@ -166,7 +166,7 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn model(&self, id: ModelId) -> Result<Option<StoredModel>, StorageError> {
-        models::find(&self.shared.path, &self.shared.database, self.id, id)
+        models::find(&self.shared.path, &*self.shared.database()?, self.id, id)
     }
 
     /// The versions of the model from one on (the latest when `None`), newest first, at most `limit`.
@@ -174,7 +174,7 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn models(&self, from: Option<ModelId>, limit: usize) -> Result<Vec<StoredModel>, StorageError> {
-        models::list(&self.shared.path, &self.shared.database, self.id, from, limit)
+        models::list(&self.shared.path, &*self.shared.database()?, self.id, from, limit)
     }
 
     /// Stores a new version of the model and uses it from now on: its id. Tuples that do not fit it stay stored, and
@@ -192,7 +192,7 @@ impl RelationshipStore {
     /// When the data directory fails.
     pub fn write_model_of_client(&self, model: ValidModel, original: &[u8]) -> Result<ModelId, StorageError> {
         let shared = &self.shared;
-        let _writing = shared.lock();
+        let _writing = shared.lock()?;
         let transaction = self.begin()?;
         let id = models::write(&shared.path, &transaction, self.id, model.source(), original)?;
         let snapshot = self.build_within(&transaction, id, model)?;
@@ -214,7 +214,7 @@ impl RelationshipStore {
     ) -> Result<(ModelId, Written), StoreError> {
         let request = TupleWrite { writes: tuples, on_duplicate: OnConflict::Ignore, ..TupleWrite::default() };
         let shared = &self.shared;
-        let _writing = shared.lock();
+        let _writing = shared.lock()?;
         let keys = Keys::of(&request);
         let sorted = keys.sorted();
         check_request(&request, &sorted, &model)?;
@@ -268,7 +268,7 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn tuples(&self, filter: &TupleFilter, after: u64, limit: usize) -> Result<Vec<StoredTuple>, StorageError> {
-        tuples::read(&self.shared.path, &self.shared.database, self.id, filter, after, limit)
+        tuples::read(&self.shared.path, &*self.shared.database()?, self.id, filter, after, limit)
     }
 
     /// Shows all stored tuples, also those that do not fit the model, in the order of their keys.
@@ -299,7 +299,7 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn changes(&self, filter: &ChangeFilter, limit: usize) -> Result<Vec<Change>, StorageError> {
-        changelog::read(&self.shared.path, &self.shared.database, self.id, filter, limit)
+        changelog::read(&self.shared.path, &*self.shared.database()?, self.id, filter, limit)
     }
 
     /// How many tuples are stored, also those that do not fit the model.
@@ -307,7 +307,7 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn tuple_count(&self) -> Result<u64, StorageError> {
-        tuples::count(&self.shared.path, &self.shared.database, self.id)
+        tuples::count(&self.shared.path, &*self.shared.database()?, self.id)
     }
 
     /// Keeps a client's assertions about a version of the model, in place of earlier ones.
@@ -315,8 +315,8 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn write_assertions(&self, model: ModelId, assertions: &[u8]) -> Result<(), StorageError> {
-        let _writing = self.shared.lock();
-        models::write_assertions(&self.shared.path, &self.shared.database, self.id, model, assertions)
+        let _writing = self.shared.lock()?;
+        models::write_assertions(&self.shared.path, &*self.shared.database()?, self.id, model, assertions)
     }
 
     /// A client's assertions about a version of the model; empty when there are none.
@@ -324,11 +324,11 @@ impl RelationshipStore {
     /// # Errors
     /// When the data directory fails.
     pub fn assertions(&self, model: ModelId) -> Result<Vec<u8>, StorageError> {
-        models::assertions(&self.shared.path, &self.shared.database, self.id, model)
+        models::assertions(&self.shared.path, &*self.shared.database()?, self.id, model)
     }
 
     fn apply(&self, request: &TupleWrite, model: Option<ModelId>) -> Result<Written, StoreError> {
-        let _writing = self.shared.lock();
+        let _writing = self.shared.lock()?;
         let Some(model) = model.map_or_else(|| self.latest_model_id(), |id| Ok(Some(id)))? else {
             return Err(StoreError::NoModel);
         };
@@ -343,7 +343,7 @@ impl RelationshipStore {
     }
 
     pub(super) fn begin(&self) -> Result<WriteTransaction, StorageError> {
-        self.shared.database.begin_write().map_err(|e| StorageError::redb(&self.shared.path, e))
+        self.shared.database()?.begin_write().map_err(|e| StorageError::redb(&self.shared.path, e))
     }
 
     /// Makes what the transaction did durable.
@@ -370,7 +370,7 @@ impl RelationshipStore {
         let Some(stored) = self.model(model)? else { return Ok(None) };
         let compiled = models::compile(&self.shared.path, stored)?;
         let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
-        let transaction = self.shared.database.begin_read().map_err(|e| failed(e.into()))?;
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
         let tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
         let snapshot = self.build(&tuples, model, compiled)?;
         self.shared.loaded.put(self.id, model, Arc::clone(&snapshot));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::error_code::ErrorCode;
 use crate::relationship::dsl;
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::tuple::{Object, Relation, RelationshipTuple, User};
@@ -161,7 +162,7 @@ fn a_damaged_record_is_told() {
     let stores = RelationshipStores::open(directory.path()).expect("opened");
     let store = stores.default_store_or_new().expect("a store");
     load(&store, MODEL);
-    let transaction = stores.shared.database.begin_write().expect("a transaction");
+    let transaction = stores.shared.database().expect("open").begin_write().expect("a transaction");
     transaction
         .open_table(tables::TUPLES)
         .expect("a table")
@@ -324,4 +325,26 @@ fn a_model_and_its_tuples_are_written_together_or_not_at_all() {
     let (id, written) = store.write_model_with_tuples(stricter(), good).expect("written");
     assert_eq!((written.added, store.latest_model_id().expect("read")), (1, Some(id)));
     assert!(reads(&store, "user:anne", "doc:1") && reads(&store, "user:bob", "doc:2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_that_has_room_again_is_written_again() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open(directory.path());
+    load(&store, MODEL);
+    store.write(&write(&["user:anne viewer doc:1"], &[])).expect("written");
+    for round in 0..3 {
+        let new = format!("user:bob viewer doc:{round}");
+        store.shared.file.fill_disk(true);
+        let refused = store.write(&write(&[&new], &["user:anne viewer doc:1"])).expect_err("a full disk");
+        assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
+        assert!(reads(&store, "user:anne", "doc:1"), "what was refused changed nothing");
+        store.shared.file.fill_disk(false);
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        store.write(&write(&[&new], &[])).expect("written again");
+        assert!(reads(&store, "user:bob", &format!("doc:{round}")) && reads(&store, "user:anne", "doc:1"));
+    }
+    let before = seen(&store);
+    drop(store);
+    assert_eq!(seen(&open(directory.path())), before);
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::change::Change;
 use super::index::Index;
 use super::record;
-use crate::storage::{StorageError, open_database};
+use crate::storage::{StorageError, StoredFile};
 
 /// Pages of the file in memory. Texts of chunks are read from it for every answer.
 const CACHE_BYTES: usize = 1 << 30;
@@ -28,10 +28,15 @@ const VECTORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("v
 /// Collection number, document id, position of the chunk in the document → text.
 const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new("texts");
 
+/// The number of the last change, under the one key that there is. A file of an earlier version has none.
+const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
+
 /// The open file.
 pub(super) struct Durable {
     path: PathBuf,
-    database: Database,
+    file: StoredFile,
+    /// The number of the last change that is known to be in it.
+    change: u64,
 }
 
 /// The file as it was at one moment.
@@ -42,26 +47,54 @@ pub(super) struct Snapshot {
 
 impl Durable {
     pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
-        let durable = Self { path: path.to_owned(), database: open_database(path, CACHE_BYTES)? };
+        let mut durable = Self { path: path.to_owned(), file: StoredFile::open(path, CACHE_BYTES)?, change: 0 };
         durable.in_transaction(|transaction| {
             transaction.open_table(COLLECTIONS)?;
             transaction.open_table(TERMS)?;
             transaction.open_table(DOCUMENTS)?;
             transaction.open_table(VECTORS)?;
             transaction.open_table(TEXTS)?;
+            transaction.open_table(CHANGES)?;
             Ok(())
         })?;
+        durable.change = durable.stored_change()?;
         Ok(durable)
     }
 
+    /// Whether an access failed, so that the file is of no use until it is opened again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.file.has_failed()
+    }
+
+    /// Opens the file again after a failure: whether the change that was on its way is in it.
+    pub(super) fn reopen(&mut self) -> Result<bool, StorageError> {
+        self.file.reopen()?;
+        let stored = self.stored_change()?;
+        let has_next = stored == self.change + 1;
+        if !has_next && stored != self.change {
+            return Err(StorageError::damaged(&self.path, "it is not as this process left it"));
+        }
+        self.change = stored;
+        Ok(has_next)
+    }
+
+    fn stored_change(&self) -> Result<u64, StorageError> {
+        self.snapshot()?.read(|transaction| {
+            let change = transaction.open_table(CHANGES)?.get(())?;
+            Ok(change.map(|change| change.value()).unwrap_or_default())
+        })
+    }
+
     pub(super) fn snapshot(&self) -> Result<Snapshot, StorageError> {
-        let transaction = self.database.begin_read().map_err(|e| StorageError::redb(&self.path, e))?;
+        let transaction = self.file.database()?.begin_read().map_err(|e| StorageError::redb(&self.path, e))?;
         Ok(Snapshot { path: self.path.clone(), transaction })
     }
 
     /// Stores a change; durable when it returns.
-    pub(super) fn commit(&self, change: &Change) -> Result<(), StorageError> {
+    pub(super) fn commit(&mut self, change: &Change) -> Result<(), StorageError> {
+        let next = self.change + 1;
         self.in_transaction(|transaction| {
+            transaction.open_table(CHANGES)?.insert((), next)?;
             let dimension = u32::try_from(change.dimension.unwrap_or_default()).unwrap_or_default();
             transaction.open_table(COLLECTIONS)?.insert(change.collection.as_str(), (change.number, dimension))?;
             let mut terms = transaction.open_table(TERMS)?;
@@ -69,7 +102,15 @@ impl Durable {
                 terms.insert((change.number, *id), &**term)?;
             }
             replace_documents(transaction, change)
-        })
+        })?;
+        self.change = next;
+        Ok(())
+    }
+
+    /// Makes the disk full for a test, or gives it room again.
+    #[cfg(test)]
+    pub(super) fn fill_disk(&self, is_full: bool) {
+        self.file.fill_disk(is_full);
     }
 
     fn in_transaction(
@@ -77,7 +118,7 @@ impl Durable {
         work: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StorageError> {
         let failed = |e: redb::Error| StorageError::redb(&self.path, e);
-        let transaction = self.database.begin_write().map_err(|e| failed(e.into()))?;
+        let transaction = self.file.database()?.begin_write().map_err(|e| failed(e.into()))?;
         work(&transaction).map_err(failed)?;
         transaction.commit().map_err(|e| failed(e.into()))
     }

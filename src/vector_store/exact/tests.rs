@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::chunk::Metadata;
+use crate::error_code::ErrorCode;
 use crate::vector_store::Scope;
 
 const COLLECTION: &str = "chunks";
@@ -133,4 +134,38 @@ async fn a_dimension_goes_with_the_last_vector() {
         store.upsert(COLLECTION, vec![document("short", "", &[1.0])]).await.unwrap();
         assert_eq!(dimension(&store).await, Some(1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    let fill_disk = |is_full| store.engine.writer.lock().unwrap().durable.fill_disk(is_full);
+    let text_of = async |id: &str| {
+        let read = store.read(COLLECTION, &[format!("{id}#0")]).await?;
+        Ok::<_, VectorStoreError>(read.into_iter().map(|chunk| chunk.text).collect::<Vec<String>>())
+    };
+    store.upsert(COLLECTION, vec![document("old", "the first text", &[])]).await.unwrap();
+    for round in 0..3 {
+        let text = format!("text of round {round}");
+        fill_disk(true);
+        let refused = store.upsert(COLLECTION, vec![document("old", &text, &[])]).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
+        let refused = store.delete(COLLECTION, &BTreeSet::from(["old".to_owned()])).await.unwrap_err();
+        assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
+        fill_disk(false);
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        // A read alone mends it, and what was refused changed nothing.
+        let before = if round == 0 { "the first text".to_owned() } else { format!("text of round {}", round - 1) };
+        assert_eq!(text_of("old").await.unwrap(), [before], "round {round}");
+        store.upsert(COLLECTION, vec![document("old", &text, &[])]).await.unwrap();
+        assert_eq!(text_of("old").await.unwrap(), [text.as_str()], "round {round}");
+        assert_eq!(found(&store, &format!("{round}")).await, ["old#0"], "round {round}");
+    }
+    // Whatever is in memory is in the file.
+    let held = store.documents(COLLECTION, &["old".to_owned()]).await.unwrap();
+    drop(store);
+    let again = ExactStore::open(directory.path()).unwrap();
+    assert_eq!(again.documents(COLLECTION, &["old".to_owned()]).await.unwrap(), held);
+    assert_eq!(found(&again, "2").await, ["old#0"]);
 }

@@ -1,0 +1,207 @@
+//! A redb file that is opened again after the disk failed.
+//!
+//! redb refuses everything after the first failed access, reads as well, until the file is closed and opened: what was on its
+//! way is unknown then. So a full disk would make a server useless until its restart, however soon there is room again.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, Database, StorageBackend};
+use tokio::time::Instant;
+
+use super::{StorageError, open_database};
+
+/// Between two tries to open the file again: each reads all of it.
+const TRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct StoredFile {
+    path: PathBuf,
+    cache_bytes: usize,
+    disk: Arc<Disk>,
+    opened: RwLock<Opened>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    /// `None` while the file cannot be opened again.
+    database: Option<Arc<Database>>,
+    tried: Option<Instant>,
+}
+
+impl StoredFile {
+    /// Opens or creates a file. See [`open_database`].
+    ///
+    /// # Errors
+    /// See [`StorageError`].
+    pub fn open(path: &Path, cache_bytes: usize) -> Result<Self, StorageError> {
+        let disk = Arc::new(Disk::default());
+        let database = open_database(path, cache_bytes, &disk)?;
+        let opened = RwLock::new(Opened { database: Some(Arc::new(database)), tried: None });
+        Ok(Self { path: path.to_owned(), cache_bytes, disk, opened })
+    }
+
+    /// The file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether an access failed since the file was opened.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.disk.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// The file as it is open now. It must not be held for longer than one transaction.
+    ///
+    /// # Errors
+    /// While it cannot be opened again.
+    pub fn database(&self) -> Result<Arc<Database>, StorageError> {
+        let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
+        opened.database.clone().ok_or_else(|| self.waits_for_the_disk())
+    }
+
+    /// Closes the file and opens it again, no more often than once a second. Transactions that read from it come to nothing.
+    ///
+    /// # Errors
+    /// When it cannot be opened, which the next call tries again.
+    pub fn reopen(&self) -> Result<(), StorageError> {
+        let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if opened.tried.is_some_and(|tried| tried.elapsed() < TRY_INTERVAL) {
+            return Err(self.waits_for_the_disk());
+        }
+        opened.tried = Some(Instant::now());
+        if let Some(database) = opened.database.take() {
+            match Arc::try_unwrap(database) {
+                // Whatever it says: it failed before.
+                Ok(database) => drop(database.close()),
+                // Somebody is in the middle of a transaction, which will fail soon.
+                Err(in_use) => {
+                    opened.database = Some(in_use);
+                    return Err(self.waits_for_the_disk());
+                }
+            }
+        }
+        self.disk.has_failed.store(false, Ordering::Relaxed);
+        match open_database(&self.path, self.cache_bytes, &self.disk) {
+            Ok(database) => {
+                opened.database = Some(Arc::new(database));
+                tracing::info!(path = %self.path.display(), "the file is open again after the disk had failed");
+                Ok(())
+            }
+            Err(error) => {
+                self.disk.has_failed.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    fn waits_for_the_disk(&self) -> StorageError {
+        let detail = "the disk failed, and the file is not open again yet".to_owned();
+        StorageError::Io { path: self.path.clone(), detail }
+    }
+
+    /// Makes the disk full for a test, or gives it room again.
+    #[cfg(test)]
+    pub(crate) fn fill_disk(&self, is_full: bool) {
+        self.disk.is_full.store(is_full, Ordering::Relaxed);
+    }
+}
+
+/// What is known of the disk beneath a file.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    has_failed: AtomicBool,
+    #[cfg(test)]
+    is_full: AtomicBool,
+}
+
+/// A file whose failures are noted.
+#[derive(Debug)]
+pub(super) struct WatchedBackend {
+    file: FileBackend,
+    disk: Arc<Disk>,
+}
+
+impl WatchedBackend {
+    pub(super) fn open(path: &Path, disk: &Arc<Disk>) -> Result<Self, redb::DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Self { file: FileBackend::new(file)?, disk: Arc::clone(disk) })
+    }
+
+    fn noting<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if done.is_err() {
+            self.disk.has_failed.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+
+    #[cfg(test)]
+    fn room(&self) -> io::Result<()> {
+        if self.disk.is_full.load(Ordering::Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only a test has a disk that it can fill")]
+    const fn room(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StorageBackend for WatchedBackend {
+    fn len(&self) -> io::Result<u64> {
+        self.noting(self.file.len())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.noting(self.file.read(offset, out))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.noting(self.room().and_then(|()| self.file.set_len(len)))
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.noting(self.file.sync_data())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.noting(self.room().and_then(|()| self.file.write(offset, data)))
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}
