@@ -1,6 +1,8 @@
 //! What the adapters of both servers share: the channel on which they call, and the secret that they send.
 
+use std::error::Error;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tonic::metadata::{Ascii, MetadataValue};
@@ -109,6 +111,42 @@ pub(crate) fn channel(address: &str, credential: Credential) -> Result<BackendCh
     Ok(InterceptedService::new(channel, credential))
 }
 
+/// Whether a server answered last. The log is told when that changes, and not of every call meanwhile.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    server: &'static str,
+    is_up: AtomicBool,
+}
+
+impl Reach {
+    /// Of a server that nothing is known of yet.
+    pub(crate) const fn new(server: &'static str) -> Self {
+        Self { server, is_up: AtomicBool::new(true) }
+    }
+
+    /// A call was answered, were it with a refusal.
+    pub(crate) fn answered(&self) {
+        if !self.is_up.swap(true, Ordering::Relaxed) {
+            tracing::info!(server = self.server, "it answers again");
+        }
+    }
+
+    /// A call was not answered.
+    pub(crate) fn failed(&self, error: &dyn fmt::Display) {
+        if self.is_up.swap(false, Ordering::Relaxed) {
+            tracing::warn!(server = self.server, %error, "it does not answer");
+        }
+    }
+}
+
+/// Whether a status was made on this side because the connection or the protocol failed: the server, or what stands in front
+/// of it, sent none. Whatever its code, it says nothing of the question, and the next try may go well.
+pub(crate) fn is_of_the_connection(status: &Status) -> bool {
+    // tonic keeps the error beneath as the source of such a status, and a status that was sent has none. Of an answer that
+    // ended without its status there is no error; then this is all that tonic says.
+    status.source().is_some() || status.message().starts_with("grpc-status header missing")
+}
+
 impl Interceptor for Credential {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         if let Some((name, value)) = &self.0 {
@@ -137,6 +175,29 @@ mod tests {
         for bad in ["", "127.0.0.1:8081", "ftp://example.org", "http://", "not a url"] {
             let refused = channel(bad, none()).map(|_| ());
             assert!(matches!(refused, Err(BackendError::Address { .. })), "`{bad}`: {refused:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_that_no_server_sent_is_told_apart() {
+        let broken = || Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
+        let rows = [
+            ("sent", Status::unknown("transport error"), false),
+            ("sent as unavailable", Status::unavailable("later"), false),
+            ("a connection that broke", Status::from_error(broken()), true),
+            (
+                "no status at the end",
+                Status::unknown("grpc-status header missing, mapped from HTTP status code 200"),
+                true,
+            ),
+            (
+                "a page of HTML",
+                Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404"),
+                true,
+            ),
+        ];
+        for (what, status, expected) in rows {
+            assert_eq!(is_of_the_connection(&status), expected, "{what}: {status:?}");
         }
     }
 

@@ -198,6 +198,14 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// As [`VectorStore::collection`].
     async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError>;
+
+    /// Whether a search would be answered now, found out with no more than one call to a backend.
+    ///
+    /// # Errors
+    /// Why it would not.
+    async fn ready(&self) -> Result<(), VectorStoreError> {
+        Ok(())
+    }
 }
 
 /// Takes documents in. Each is replaced whole or not at all, and what was answered `Ok` is durable.

@@ -20,7 +20,7 @@ use super::{
     Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, SubtractedBy, SubtractedByLast,
     VisibleSetQuery,
 };
-use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel};
 use crate::config;
 use crate::relationship::json;
 use crate::relationship::model::AuthorizationModel;
@@ -90,6 +90,7 @@ pub struct OpenFgaAuthorizer {
     cache_age_max: Duration,
     latest: Mutex<Option<Latest>>,
     subtracted: SubtractedByLast,
+    reach: Reach,
 }
 
 /// The store's latest model as of some time.
@@ -152,6 +153,7 @@ impl OpenFgaAuthorizer {
             cache_age_max: config.cache_age_max,
             latest: Mutex::new(None),
             subtracted: SubtractedByLast::default(),
+            reach: Reach::new("openfga"),
         })
     }
 
@@ -185,13 +187,31 @@ impl OpenFgaAuthorizer {
 
     async fn look_up_model(&self) -> Result<Model, AuthzError> {
         let looked_up = Instant::now();
-        let model = self.server.find_model().await?;
+        let model = self.noting(self.server.find_model().await)?;
+        self.put_latest(&model, looked_up);
+        Ok(model)
+    }
+
+    fn put_latest(&self, model: &Model, looked_up: Instant) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         // A slow look-up must not put an older model back.
-        if latest.as_ref().is_none_or(|known| known.looked_up <= looked_up) {
-            *latest = Some(Latest { model: model.clone(), looked_up });
+        if latest.as_ref().is_some_and(|known| known.looked_up > looked_up) {
+            return;
         }
-        Ok(model)
+        let before = latest.replace(Latest { model: model.clone(), looked_up }).map(|latest| latest.model);
+        if before.is_some_and(|before| before != *model) {
+            let Model { store_id, id } = model;
+            tracing::info!(store_id, model_id = id, "another authorization model decides from now on");
+        }
+    }
+
+    /// Tells the log when the server comes or goes.
+    fn noting<T>(&self, answer: Result<T, AuthzError>) -> Result<T, AuthzError> {
+        match &answer {
+            Err(error @ AuthzError::Unavailable(_)) => self.reach.failed(error),
+            Ok(_) | Err(_) => self.reach.answered(),
+        }
+        answer
     }
 
     async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Vec<Answer>, AuthzError> {
@@ -257,7 +277,8 @@ impl OpenFgaAuthorizer {
         let as_of = Instant::now();
         let mut request = Request::new(request);
         request.set_timeout(deadline.saturating_duration_since(as_of));
-        let response = wire::batch_check(self.server.channel.clone(), request).await.map_err(|e| wire::failed(&e))?;
+        let response = wire::batch_check(self.server.channel.clone(), request).await.map_err(|e| wire::failed(&e));
+        let response = self.noting(response)?;
         let mut answers = wire::account(&sent, as_of, response)?;
         answers.extend(unsendable);
         Ok(answers)
@@ -328,6 +349,24 @@ impl Authorizer for OpenFgaAuthorizer {
             Ok(read) => read,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
+    }
+
+    /// Of a store that is known, only the model is asked for. What has changed so that this fails is looked up from the
+    /// store's name on next time.
+    async fn ready(&self) -> Result<(), AuthzError> {
+        let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(known) = known else { return self.model_id().await.map(drop) };
+        let looked_up = Instant::now();
+        let found = timeout_at(self.server.deadline(), self.server.find_model_of(known.model.store_id)).await;
+        let model = self.noting(found.unwrap_or(Err(AuthzError::DeadlineExceeded)));
+        match &model {
+            Ok(model) => self.put_latest(model, looked_up),
+            Err(AuthzError::NoModel | AuthzError::Refused(_)) => {
+                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            }
+            Err(_) => {}
+        }
+        model.map(drop)
     }
 
     async fn deciding_model_id(&self) -> Option<String> {
@@ -401,6 +440,10 @@ impl Server {
 
     async fn find_model(&self) -> Result<Model, AuthzError> {
         let Some(store_id) = self.find_store().await? else { return Err(AuthzError::NoModel) };
+        self.find_model_of(store_id).await
+    }
+
+    async fn find_model_of(&self, store_id: String) -> Result<Model, AuthzError> {
         if let Some(id) = &self.model_id {
             let request = ReadAuthorizationModelRequest { store_id: store_id.clone(), id: id.clone() };
             self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;

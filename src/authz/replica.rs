@@ -335,6 +335,10 @@ impl Authorizer for ReplicaAuthorizer {
         Ok(of_server.map_or_else(|_out_of_reach| of_copy.clone(), |of_server| of_server.or(&of_copy)))
     }
 
+    async fn ready(&self) -> Result<(), AuthzError> {
+        if self.is_local() { Ok(()) } else { self.authority.ready().await }
+    }
+
     async fn deciding_model_id(&self) -> Option<String> {
         if self.is_local() { self.model_id().await.ok() } else { self.authority.deciding_model_id().await }
     }

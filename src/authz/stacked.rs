@@ -125,4 +125,8 @@ impl Authorizer for StackedAuthorizer {
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         self.openfga.subtracted().await
     }
+
+    async fn ready(&self) -> Result<(), AuthzError> {
+        self.openfga.ready().await
+    }
 }

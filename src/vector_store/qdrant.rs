@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
-use crate::backend::{BackendChannel, BackendError, Credential, Secret, channel};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, Document};
 use crate::config;
 use crate::relationship::Object;
@@ -93,6 +93,7 @@ pub struct QdrantStore {
     own: Layout,
     names: Names,
     overviews: Overviews,
+    reach: Reach,
     /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
     writing: tokio::sync::Mutex<()>,
 }
@@ -130,6 +131,7 @@ impl QdrantStore {
             own: Layout::default(),
             names: Names::default(),
             overviews: Overviews::default(),
+            reach: Reach::new("qdrant"),
             writing: tokio::sync::Mutex::new(()),
         })
     }
@@ -171,20 +173,28 @@ impl QdrantStore {
         collection: &str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, VectorStoreError> {
-        match timeout(self.config.timeout, call).await {
+        let answer = match timeout(self.config.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(failed(collection, &status)),
             Err(_elapsed) => {
                 let waited = self.config.timeout.as_millis();
                 Err(VectorStoreError::Unavailable(format!("it did not answer within {waited} ms")))
             }
+        };
+        match &answer {
+            Err(error @ VectorStoreError::Unavailable(_)) => self.reach.failed(error),
+            Ok(_) | Err(_) => self.reach.answered(),
         }
+        answer
     }
 }
 
 /// Why a call failed, by what can be done about it.
 fn failed(collection: &str, status: &Status) -> VectorStoreError {
     let message = status.message().to_owned();
+    if is_of_the_connection(status) {
+        return VectorStoreError::Unavailable(message);
+    }
     match status.code() {
         Code::NotFound => VectorStoreError::UnknownCollection(collection.to_owned()),
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => VectorStoreError::Refused(message),
@@ -227,6 +237,11 @@ impl VectorStore for QdrantStore {
 
     async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
         self.read_chunks(collection, chunk_ids).await
+    }
+
+    /// Asks for what needs the key: Qdrant's own health check answers without.
+    async fn ready(&self) -> Result<(), VectorStoreError> {
+        self.answer("", self.collections().list(qdrant::ListCollectionsRequest {})).await.map(drop)
     }
 }
 

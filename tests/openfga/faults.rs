@@ -247,3 +247,61 @@ async fn a_server_that_is_not_there_is_out_of_reach() {
     let answers = authorizer.check(&batch(3, LONG)).await;
     assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "refuses the connection: {answers:?}");
 }
+
+/// A peer that speaks HTTP/2 by hand: it greets, waits for the request, sends `after`, and goes away.
+async fn break_off(after: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const HEADERS: u8 = 1;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = format!("http://{}", listener.local_addr().expect("its address"));
+    let serving = tokio::spawn(async move {
+        while let Ok((mut peer, _)) = listener.accept().await {
+            let talk = async {
+                peer.write_all(SETTINGS).await?;
+                let mut preface = [0; 24];
+                peer.read_exact(&mut preface).await?;
+                loop {
+                    let mut head = [0; 9];
+                    peer.read_exact(&mut head).await?;
+                    let [a, b, c, kind, ..] = head;
+                    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+                    peer.read_exact(&mut payload).await?;
+                    if kind == HEADERS {
+                        break;
+                    }
+                }
+                peer.write_all(after).await?;
+                peer.shutdown().await
+            };
+            // A client that goes first is as good.
+            drop(talk.await);
+        }
+    });
+    (address, serving)
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_refusal() {
+    let rows: [(&str, &[u8]); 10] = [
+        ("closed, as by a killed server", &[]),
+        ("half a frame", &[0, 0, 9, 0]),
+        ("nonsense", b"HTTP/1.1 400 Bad Request\r\n\r\n"),
+        ("GOAWAY", &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
+        ("the stream reset, no error", &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 0]),
+        ("the stream reset, cancelled", &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8]),
+        ("the stream reset, as insecure", &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 12]),
+        ("the stream reset, unknown code", &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 99]),
+        ("an answer without a status", &[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x88]),
+        ("a page that is not there", &[0, 0, 1, 1, 5, 0, 0, 0, 1, 0x8d]),
+    ];
+    for (what, after) in rows {
+        let (address, serving) = break_off(after).await;
+        let authorizer = OpenFgaAuthorizer::new(&config(&address)).expect("an authorizer");
+        let error = authorizer.check(&batch(1, LONG)).await.expect_err(what);
+        assert!(matches!(error, AuthzError::Unavailable(_)), "{what}: {error:?}");
+        let error = authorizer.ready().await.expect_err(what);
+        assert!(matches!(error, AuthzError::Unavailable(_)), "{what}, readiness: {error:?}");
+        serving.abort();
+    }
+}

@@ -17,7 +17,7 @@ use tonic_prost::ProstCodec;
 use super::MESSAGE_BYTES_MAX;
 use crate::authz::decider::{Answered, Outcome};
 use crate::authz::{AuthzError, Check, Source};
-use crate::backend::BackendChannel;
+use crate::backend::{BackendChannel, is_of_the_connection};
 use crate::relationship::{Contextual, RelationshipTuple};
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
@@ -227,10 +227,15 @@ pub(super) fn failed(status: &Status) -> AuthzError {
     if too_large(status) {
         return AuthzError::MessageTooLarge(message);
     }
+    // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.
+    if status.code() == Code::Cancelled && message == TimeoutExpired(()).to_string() {
+        return AuthzError::DeadlineExceeded;
+    }
+    if is_of_the_connection(status) {
+        return AuthzError::Unavailable(message);
+    }
     match status.code() {
         Code::DeadlineExceeded => AuthzError::DeadlineExceeded,
-        // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.
-        Code::Cancelled if message == TimeoutExpired(()).to_string() => AuthzError::DeadlineExceeded,
         Code::Cancelled
         | Code::Unavailable
         | Code::ResourceExhausted
