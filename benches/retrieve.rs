@@ -33,7 +33,7 @@ use ragward::relationship::Relation;
 use ragward::relationship::store::OnConflict;
 use ragward::relationship::store_file;
 use ragward::retrieval::{Pages, RetrievalConfig, Retriever};
-use ragward::server::{Authentication, Services, serve};
+use ragward::server::{Arrived, Authentication, Services, serve};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
@@ -185,10 +185,15 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
         audit: None,
         consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
         request_timeout: Duration::from_secs(10),
+        connections_max: config.server.connections_max,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections = TcpListenerStream::new(listener).map(|c| c.and_then(|s| s.set_nodelay(true).map(|()| s)));
+    let connections = TcpListenerStream::new(listener).map(|connection| {
+        let io = connection?;
+        io.set_nodelay(true)?;
+        std::io::Result::Ok(Arrived { io, peer: None })
+    });
     tokio::spawn(serve(services, connections, std::future::pending()));
     Client::at(&format!("http://{address}")).unwrap()
 }

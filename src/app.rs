@@ -5,11 +5,14 @@ mod identity;
 mod names;
 mod replica;
 
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
@@ -37,7 +40,7 @@ use crate::relationship::store::RelationshipStores;
 use crate::relationship::{ParseError, Relation};
 use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
-use crate::server::{self, Authentication, ServerError, Services};
+use crate::server::{self, Arrived, Authentication, ServerError, Services};
 use crate::storage::StorageError;
 use crate::vector_store::exact::ExactStore;
 use crate::vector_store::qdrant::{ForeignLayout, Layout, QdrantConfig, QdrantStore, ReadConsistency};
@@ -154,6 +157,7 @@ impl App {
             relationships: relationships.clone(),
             explain: config.server.explain,
             request_timeout: Duration::from_millis(config.server.request_timeout_ms),
+            connections_max: config.server.connections_max,
             authorizer: Arc::clone(&authorizer),
             // For whoever holds the data directory: local administration.
             authentication: Authentication::Believed,
@@ -176,21 +180,22 @@ impl App {
         self.relationships.as_ref()
     }
 
-    /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
+    /// Makes everything ready that a server needs beside the backends: the identity of callers, and the audit log. So whatever
+    /// refuses a start does it before a port takes connections.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or the connection layer
-    /// fails.
-    pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+    /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or stored names are not as
+    /// tokens make them.
+    pub async fn prepare(&self) -> Result<PreparedServer<'_>, AppError> {
         let authentication = identity::authentication(&self.config)?;
         let tokens = match &authentication {
             Authentication::Tokens(tokens) => Some(Arc::clone(tokens)),
             Authentication::Believed => None,
         };
         // Until stored names are checked no token is taken. A server that is out of reach does not hold the start up for long.
-        let mut checking = Box::pin(async {
-            match &tokens {
-                Some(tokens) => names::check(&self.config, self.relationships.as_ref(), tokens).await,
+        let mut checking = Box::pin(async move {
+            match tokens {
+                Some(tokens) => names::check(&self.config, self.relationships.as_ref(), &tokens).await,
                 None => Ok(()),
             }
         });
@@ -207,23 +212,71 @@ impl App {
                 Err(_elapsed) => false,
             },
         };
-        let old_names = async {
+        let old_names = Box::pin(async move {
             if !is_checked && let Err(error) = checking.await {
                 return error;
             }
             std::future::pending().await
-        };
+        });
         let services = Services { authentication, audit: audit::open(&self.config).await?, ..self.services.clone() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         if let (Some(verifier), Some(audit)) = (verifier, &services.audit) {
             verifier.record_in(Arc::clone(&audit.sink));
         }
+        Ok(PreparedServer { services, shutdown_timeout: self.shutdown_timeout, old_names })
+    }
+
+    /// As [`PreparedServer::serve`], on a listener that is there already.
+    ///
+    /// # Errors
+    /// As [`App::prepare`].
+    pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        self.prepare().await?.serve(listener, stop).await
+    }
+
+    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
+    /// may do anything to it and be told everything in it, so no token is asked for, and nothing is recorded.
+    #[must_use]
+    pub fn in_process(&self) -> Client {
+        let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
+        let services = Services { explain: true, ..self.services.clone() };
+        // The task ends when the client, which owns the other end of the channel, is dropped.
+        tokio::spawn(async move {
+            let incoming = ReceiverStream::new(incoming)
+                .map(|pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None }));
+            let served = server::serve(services, incoming, std::future::pending()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the in-process server ended");
+            }
+        });
+        Client::in_process(connections)
+    }
+}
+
+/// A server that only lacks its port.
+pub struct PreparedServer<'a> {
+    services: Services,
+    shutdown_timeout: Duration,
+    /// Ready once stored names turn out not to be as tokens make them.
+    old_names: Pin<Box<dyn Future<Output = AppError> + Send + 'a>>,
+}
+
+impl PreparedServer<'_> {
+    /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
+    ///
+    /// # Errors
+    /// When the services cannot be described, or stored names are not as tokens make them.
+    pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
+        let Self { services, shutdown_timeout, old_names } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "serving");
         }
-        let connections = TcpListenerStream::new(listener).map(|connection| {
+        let connections = TcpListenerStream::new(listener).map(|connection: io::Result<TcpStream>| {
+            let stream = connection?;
             // Answers are small: waiting to fill a packet would only add latency.
-            connection.and_then(|stream| stream.set_nodelay(true).map(|()| stream))
+            stream.set_nodelay(true)?;
+            let peer = stream.peer_addr()?.ip();
+            io::Result::Ok(Arrived { io: stream, peer: Some(peer) })
         });
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let stop = async move {
@@ -234,7 +287,7 @@ impl App {
         let serving = server::serve(services, connections, stop);
         let too_long = async {
             match stopped.await {
-                Ok(()) => tokio::time::sleep(self.shutdown_timeout).await,
+                Ok(()) => tokio::time::sleep(shutdown_timeout).await,
                 Err(_) => std::future::pending().await,
             }
         };
@@ -246,22 +299,6 @@ impl App {
                 Ok(())
             }
         }
-    }
-
-    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// may do anything to it and be told everything in it, so no token is asked for, and nothing is recorded.
-    #[must_use]
-    pub fn in_process(&self) -> Client {
-        let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
-        let services = Services { explain: true, ..self.services.clone() };
-        // The task ends when the client, which owns the other end of the channel, is dropped.
-        tokio::spawn(async move {
-            let served = server::serve(services, ReceiverStream::new(incoming), std::future::pending()).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the in-process server ended");
-            }
-        });
-        Client::in_process(connections)
     }
 }
 

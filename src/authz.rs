@@ -166,6 +166,14 @@ pub trait Authorizer: Send + Sync {
     /// When it is out of reach or has no model.
     async fn model_id(&self) -> Result<String, AuthzError>;
 
+    /// Whether a check would be decided now, found out with no more than one call to a backend whose model is known.
+    ///
+    /// # Errors
+    /// As [`Authorizer::model_id`].
+    async fn ready(&self) -> Result<(), AuthzError> {
+        self.model_id().await.map(drop)
+    }
+
     /// The id of the model that decides now, as far as it is known without asking anybody: for the record.
     async fn deciding_model_id(&self) -> Option<String> {
         None

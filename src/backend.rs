@@ -144,7 +144,10 @@ impl Reach {
 pub(crate) fn is_of_the_connection(status: &Status) -> bool {
     // tonic keeps the error beneath as the source of such a status, and a status that was sent has none. Of an answer that
     // ended without its status there is no error; then this is all that tonic says.
-    status.source().is_some() || status.message().starts_with("grpc-status header missing")
+    let says = |beginning| status.message().starts_with(beginning);
+    status.source().is_some()
+        || says("grpc-status header missing")
+        || says("protocol error: missing grpc-status trailer")
 }
 
 impl Interceptor for Credential {

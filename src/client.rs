@@ -20,7 +20,7 @@ use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
-use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, metadata_message};
+use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, LIVENESS, metadata_message};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -90,22 +90,35 @@ impl Client {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
     }
 
-    /// Whether the server takes requests, and a consistency token of now.
+    /// Whether the server is as asked, and a consistency token of now.
     ///
     /// # Errors
     /// When it is out of reach.
-    pub async fn health(&self) -> Result<Health, Status> {
+    pub async fn health(&self, asked: Probe) -> Result<Health, Status> {
+        let service = match asked {
+            Probe::Readiness => String::new(),
+            Probe::Liveness => LIVENESS.to_owned(),
+        };
         let mut health = HealthClient::new(self.channel.clone());
-        let answer = health.check(HealthCheckRequest { service: String::new() }).await?;
+        let answer = health.check(HealthCheckRequest { service }).await?;
         let consistency_token = consistency_token(&answer).to_owned();
         Ok(Health { serving: answer.into_inner().status() == ServingStatus::Serving, consistency_token })
     }
 }
 
+/// What is asked of a server's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether a retrieval would be answered now.
+    Readiness,
+    /// Whether the process answers at all.
+    Liveness,
+}
+
 /// How a server is.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// Whether it takes requests.
+    /// Whether it is as was asked.
     pub serving: bool,
     /// See [`consistency_token`].
     pub consistency_token: String,

@@ -56,6 +56,8 @@ pub struct ServerConfig {
     pub explain: bool,
     /// The longest that one request may take, in milliseconds. A caller's own, shorter deadline is kept.
     pub request_timeout_ms: u64,
+    /// Most connections at a time; more wait until one ends. Keep it below the system's limit of open files.
+    pub connections_max: usize,
     /// How long running requests may take to end once the server was told to stop, in milliseconds.
     pub shutdown_timeout_ms: u64,
 }
@@ -229,6 +231,8 @@ impl Default for ServerConfig {
             insecure_identity: false,
             explain: false,
             request_timeout_ms: 10_000,
+            // Below the 1,024 open files that a process may have where nobody says otherwise.
+            connections_max: 900,
             shutdown_timeout_ms: 10_000,
         }
     }
@@ -382,6 +386,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let positive = [
             ("server.request_timeout_ms", self.server.request_timeout_ms),
+            ("server.connections_max", self.server.connections_max as u64),
             ("server.shutdown_timeout_ms", self.server.shutdown_timeout_ms),
             ("authorizer.openfga.checks_per_call", self.authorizer.openfga.checks_per_call as u64),
             ("authorizer.openfga.timeout_ms", self.authorizer.openfga.timeout_ms),

@@ -3,13 +3,18 @@
 //! INVARIANT (permitted only): nothing here takes a bare `Chunk` towards a response; `Retrieve` answers with what
 //! `retrieval` hands out, which is `Permitted`.
 
+mod answers;
 mod audit;
 mod authentication;
+mod connections;
 mod consistency_token;
 mod deadline;
 mod explain;
+mod health;
 mod ingest;
 mod openfga;
+mod operations;
+mod plain_http;
 mod reflection;
 mod resource_metadata;
 mod retrieval;
@@ -22,20 +27,22 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Server;
-use tonic::transport::server::Connected;
-use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tonic_health::pb::health_server::HealthServer;
+use tower::ServiceBuilder;
+use tower::util::{BoxCloneSyncService, MapResponseLayer};
 
 pub use audit::Audit;
 pub use authentication::{Authentication, TokenAuthentication};
+pub use connections::Arrived;
 pub(crate) use consistency_token::HEADER as CONSISTENCY_TOKEN_HEADER;
+pub(crate) use health::LIVENESS;
 pub(crate) use values::metadata_message;
 
 use self::audit::AuditLayer;
 use self::authentication::AuthenticationLayer;
+use self::health::{HealthApi, Readiness};
+use self::plain_http::PlainHttpLayer;
 use crate::authz::Authorizer;
 use crate::authz::consistency_token::ConsistencyTokens;
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
@@ -51,14 +58,6 @@ pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Largest request for chunks: a vector and a filter, or the ids of a re-check.
 const REQUEST_BYTES_MAX: usize = 1024 * 1024;
-/// Most requests of one connection that run at a time; more wait.
-const CONCURRENT_REQUESTS_MAX: usize = 256;
-/// Largest headers of a request. A token that is too long is refused as every wrong one is; headers that are larger still
-/// end at the connection.
-const HEADER_BYTES_MAX: u32 = 64 * 1024;
-/// How often an idle connection is asked whether it is still there.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-
 /// What the services work on.
 #[derive(Clone)]
 pub struct Services {
@@ -74,6 +73,8 @@ pub struct Services {
     pub explain: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
+    /// Most connections at a time.
+    pub connections_max: usize,
     /// Decides whether the bearer of a token may write.
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is let in.
@@ -84,12 +85,9 @@ pub struct Services {
     pub consistency_tokens: Arc<ConsistencyTokens>,
 }
 
-/// Why the server did not start, or stopped early.
+/// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The connection layer failed.
-    #[error("the gRPC server failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// The descriptors cannot be served.
     #[error("the service descriptors cannot be served: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -101,15 +99,14 @@ pub enum ServerError {
 /// Serves connections until `stop` is ready and the requests that run then have ended.
 ///
 /// # Errors
-/// When the connection layer fails.
+/// When the services cannot be described.
 pub async fn serve<I, IO>(services: Services, connections: I, stop: impl Future<Output = ()>) -> Result<(), ServerError>
 where
-    I: Stream<Item = io::Result<IO>>,
-    IO: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    I: Stream<Item = io::Result<Arrived<IO>>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<RetrievalServiceServer<retrieval::RetrievalApi>>().await;
-    health.set_serving::<IngestServiceServer<ingest::IngestApi>>().await;
+    let readiness = Readiness::new(&services);
+    let health = HealthServer::new(HealthApi::new(Arc::clone(&readiness), services.relationships.is_some()));
     let retrieval = RetrievalServiceServer::new(retrieval::RetrievalApi::new(&services))
         .max_decoding_message_size(REQUEST_BYTES_MAX);
     let ingest =
@@ -119,50 +116,35 @@ where
         let openfga = openfga::OpenFgaApi::new(stores, services.request_timeout);
         OpenFGAServiceServer::new(openfga).max_decoding_message_size(openfga::MESSAGE_BYTES_MAX)
     });
-    if openfga.is_some() {
-        health.set_serving::<OpenFGAServiceServer<openfga::OpenFgaApi>>().await;
-    }
     let reflection = reflection::builders(openfga.is_some())?;
     let public = match &services.authentication {
         Authentication::Tokens(tokens) => Routes::from(resource_metadata::router(tokens)),
         Authentication::Believed => Routes::default(),
     };
+    let routes = public
+        .add_service(health)
+        .add_service(reflection.v1.build_v1()?)
+        .add_service(reflection.v1alpha.build_v1alpha()?)
+        .add_service(retrieval)
+        .add_service(ingest);
+    let routes = match openfga {
+        Some(openfga) => routes.add_service(openfga),
+        None => routes,
+    };
 
-    Server::builder()
-        .concurrency_limit_per_connection(CONCURRENT_REQUESTS_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_max_header_list_size(HEADER_BYTES_MAX)
-        // A client may read the metadata of the resource with HTTP/1.1. What it sends meets the same gate.
-        .accept_http1(true)
+    let service = ServiceBuilder::new()
+        .layer(PlainHttpLayer)
         .layer(MapResponseLayer::new(openfga::restore_number))
         .layer(MapResponseLayer::new(consistency_token::adding(services.consistency_tokens)))
         // Around the gate, so that it sees who is refused there, too.
         .layer(AuditLayer(services.audit))
         .layer(AuthenticationLayer { authentication: services.authentication, authorizer: services.authorizer })
-        .add_routes(public)
-        .add_service(health_service)
-        .add_service(reflection.v1.build_v1()?)
-        .add_service(reflection.v1alpha.build_v1alpha()?)
-        .add_service(retrieval)
-        .add_service(ingest)
-        .add_optional_service(openfga)
-        .serve_with_incoming_shutdown(connections, async move {
-            stop.await;
-            stop_serving(&health).await;
-        })
-        .await?;
+        .service(routes.prepare());
+    let stop = async move {
+        stop.await;
+        readiness.stop();
+    };
+    let service = BoxCloneSyncService::new(service);
+    connections::serve(service, connections, services.connections_max, services.request_timeout, stop).await;
     Ok(())
-}
-
-/// Tells load balancers to go elsewhere while the last requests end.
-async fn stop_serving(health: &HealthReporter) {
-    let services = [
-        RetrievalServiceServer::<retrieval::RetrievalApi>::NAME,
-        IngestServiceServer::<ingest::IngestApi>::NAME,
-        OpenFGAServiceServer::<openfga::OpenFgaApi>::NAME,
-        "",
-    ];
-    for service in services {
-        health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
-    }
 }

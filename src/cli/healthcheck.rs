@@ -6,14 +6,19 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Failure, Output};
-use crate::client::{Client, Health};
+use crate::client::{Client, Health, Probe};
 use crate::config::{Config, Overrides};
+
+const NOT_READY: &str = "a retrieval would not be answered now; the server's log says why, unless it is stopping";
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
     /// The server; where it is configured to listen when not given.
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
+    /// Check only that the server is alive, not that a retrieval would be answered.
+    #[arg(long)]
+    live: bool,
 }
 
 #[derive(Serialize)]
@@ -27,11 +32,12 @@ pub(super) async fn run(args: &HealthcheckArgs, config: Option<&Path>, output: &
         Some(address) => address.clone(),
         None => format!("http://{}", Config::load(config, &Overrides::default())?.server.listen),
     };
+    let probe = if args.live { Probe::Liveness } else { Probe::Readiness };
     let client = Client::at(&address).map_err(|e| Failure::usage(e.to_string()))?;
-    let health = client.health().await.map_err(|e| Failure::from(e).context(&address))?;
+    let health = client.health(probe).await.map_err(|e| Failure::from(e).context(&address))?;
     let Health { serving, consistency_token } = health;
     let told = if serving { "serving" } else { "not serving" };
     let people = format!("{told}\nconsistency token: {consistency_token}");
     output.result(&Shown { serving, consistency_token }, || people)?;
-    if serving { Ok(()) } else { Err(Failure::unreachable("the server is stopping")) }
+    if serving { Ok(()) } else { Err(Failure::unreachable(NOT_READY)) }
 }

@@ -38,6 +38,14 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
         }
     }
     let app = App::open(&config).await?;
+    match app.authorizer().model_id().await {
+        Ok(model_id) => {
+            tracing::info!(model_id, "authorization model");
+            warn_of_a_missing_relation(&app, &config.retrieval.relation);
+        }
+        Err(error) => tracing::warn!(%error, "no decision can be made yet"),
+    }
+    let server = app.prepare().await?;
     let listen = config.server.listen;
     let listener = TcpListener::bind(listen).await;
     let listener = listener.map_err(|e| Failure::usage(format!("cannot listen on {listen}: {e}")))?;
@@ -48,14 +56,7 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
             tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
         }
     }
-    match app.authorizer().model_id().await {
-        Ok(model_id) => {
-            tracing::info!(model_id, "authorization model");
-            warn_of_a_missing_relation(&app, &config.retrieval.relation);
-        }
-        Err(error) => tracing::warn!(%error, "no decision can be made yet"),
-    }
-    app.serve(listener, stop_signal()?).await?;
+    server.serve(listener, stop_signal()?).await?;
     tracing::info!("stopped");
     Ok(())
 }

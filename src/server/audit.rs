@@ -25,46 +25,14 @@ use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
 pub(super) use self::lasting::Lasting;
-use super::{authentication, status};
+use super::operations::Route;
+use super::status;
 use crate::audit::{AuditSink, Kept};
 use crate::identity::Use;
 use crate::telemetry::{self, TraceParent};
 
 const STATUS_HEADER: &str = "grpc-status";
 const TRACE_HEADER: &str = "traceparent";
-
-/// The RPCs that are recorded under their own names.
-const RPCS: [&str; 27] = [
-    "ragward.retrieval.v1.RetrievalService/Retrieve",
-    "ragward.retrieval.v1.RetrievalService/Recheck",
-    "ragward.retrieval.v1.RetrievalService/Explain",
-    "ragward.ingest.v1.IngestService/UpsertDocuments",
-    "ragward.ingest.v1.IngestService/DeleteDocuments",
-    "ragward.ingest.v1.IngestService/GetIngestStatus",
-    "openfga.v1.OpenFGAService/Read",
-    "openfga.v1.OpenFGAService/Write",
-    "openfga.v1.OpenFGAService/Check",
-    "openfga.v1.OpenFGAService/BatchCheck",
-    "openfga.v1.OpenFGAService/Expand",
-    "openfga.v1.OpenFGAService/ReadAuthorizationModels",
-    "openfga.v1.OpenFGAService/ReadAuthorizationModel",
-    "openfga.v1.OpenFGAService/WriteAuthorizationModel",
-    "openfga.v1.OpenFGAService/WriteAssertions",
-    "openfga.v1.OpenFGAService/ReadAssertions",
-    "openfga.v1.OpenFGAService/ReadChanges",
-    "openfga.v1.OpenFGAService/CreateStore",
-    "openfga.v1.OpenFGAService/UpdateStore",
-    "openfga.v1.OpenFGAService/DeleteStore",
-    "openfga.v1.OpenFGAService/GetStore",
-    "openfga.v1.OpenFGAService/ListStores",
-    "openfga.v1.OpenFGAService/StreamedListObjects",
-    "openfga.v1.OpenFGAService/ListObjects",
-    "openfga.v1.OpenFGAService/ListUsers",
-    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-];
-/// Any other path: the caller chose its text, so it is not kept.
-const UNKNOWN_RPC: &str = "unknown";
 
 /// Whether and where calls are recorded.
 #[derive(Clone)]
@@ -117,11 +85,11 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        let path = request.uri().path();
-        if authentication::is_open(path) {
+        let route = Route::of(&request);
+        if !route.is_recorded() {
             return Box::pin(self.inner.call(request));
         }
-        let rpc = rpc_name(path);
+        let rpc = route.call_name();
         let parent = request.headers().get(TRACE_HEADER).and_then(|value| TraceParent::parse(value.to_str().ok()?));
         let span = tracing::info_span!("call", rpc, trace_id = Empty, code = Empty);
         let trace_id = telemetry::trace_id(&span, parent);
@@ -188,11 +156,6 @@ impl Drop for Running {
     }
 }
 
-fn rpc_name(path: &str) -> &'static str {
-    let named = RPCS.into_iter().find(|rpc| path.strip_prefix('/') == Some(rpc));
-    named.unwrap_or(UNKNOWN_RPC)
-}
-
 /// The status of an answer. A unary answer that is one has its `OK` behind the message.
 fn code_of(response: &http::Response<Body>) -> Code {
     response.headers().get(STATUS_HEADER).map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
@@ -204,7 +167,7 @@ pub(super) fn is_ok(response: &http::Response<Body>) -> bool {
 }
 
 /// A code as gRPC spells it.
-fn code_name(code: Code) -> &'static str {
+pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

@@ -1,7 +1,7 @@
 //! The one gate that every request passes before any service sees it: who calls, and whether the token is for this call.
 //!
-//! INVARIANT (no way around): the layer lies around all services. What is not named in [`access`] needs the most that
-//! there is, and a service that finds no caller in its request refuses it.
+//! INVARIANT (no way around): the layer lies around all services. What is not in the table of `operations` reaches none of
+//! them, and a service that finds no caller in its request refuses it.
 
 mod untold;
 
@@ -21,6 +21,7 @@ use tower::{Layer, Service};
 
 use self::untold::{Remedy, Settled, Unsettled};
 use super::audit::{self, Draft};
+use super::operations::{Access, Route};
 use super::resource_metadata;
 use super::status::{self, DOMAIN};
 use crate::authz::Authorizer;
@@ -141,6 +142,14 @@ impl Authentication {
         self.admit_login(caller, collection)
     }
 
+    /// Whether callers are let in already.
+    pub(super) fn takes_callers(&self) -> bool {
+        match self {
+            Self::Believed => true,
+            Self::Tokens(tokens) => tokens.is_open.load(Ordering::Acquire),
+        }
+    }
+
     /// What a writer must hold on each guard; `None` when writers are believed.
     pub(super) fn write_relation(&self) -> Option<&Relation> {
         match self {
@@ -176,41 +185,12 @@ pub(super) fn caller_status(error: &CallerError) -> Status {
     }
 }
 
-/// What a call needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// Nothing: it tells nothing that is not public.
-    Open,
-    /// A token with any of Ragward's scopes.
-    AnyScope,
-    /// A token with this scope.
-    Needs(Scope),
-}
-
-/// What a path needs. A path that is not known needs the most, so that a new one cannot be forgotten.
-fn access(path: &str) -> Access {
-    let (service, method) = path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or_default();
-    match (service, method) {
-        ("grpc.health.v1.Health" | resource_metadata::WELL_KNOWN, _) => Access::Open,
-        ("grpc.reflection.v1.ServerReflection" | "grpc.reflection.v1alpha.ServerReflection", _) => Access::AnyScope,
-        ("ragward.retrieval.v1.RetrievalService", "Retrieve" | "Recheck") => Access::Needs(Scope::Retrieve),
-        ("ragward.retrieval.v1.RetrievalService", "Explain") => Access::Needs(Scope::Explain),
-        ("ragward.ingest.v1.IngestService", _) => Access::Needs(Scope::Ingest),
-        (_, _) => Access::Needs(Scope::Administer),
-    }
-}
-
-/// Whether a path is served to everybody.
-pub(super) fn is_open(path: &str) -> bool {
-    access(path) == Access::Open
-}
-
 /// What a token with these properties may be used for. Details and delegation bound what is read, chunk by chunk; where
 /// nothing is checked by chunk they would bound nothing, so such a token does not count there.
 fn permits(token: &VerifiedToken, access: Access) -> bool {
     let scopes = token.facts().scopes;
     match access {
-        Access::Open => true,
+        Access::Open | Access::AnyToken => true,
         Access::AnyScope => !scopes.is_empty(),
         Access::Needs(scope) => {
             let bounds_count = match scope {
@@ -421,9 +401,13 @@ where
         let mut inner = std::mem::replace(&mut self.inner, waiting);
         let AuthenticationLayer { authentication, authorizer } = self.layer.clone();
         Box::pin(async move {
-            let access = access(request.uri().path());
+            let route = Route::of(&request);
+            let access = route.access();
             let tokens = match &authentication {
                 Authentication::Believed => {
+                    if let Some(refusal) = route.refusal() {
+                        return Ok(refusal.into_http());
+                    }
                     admit(&mut request, Caller::Believed);
                     return inner.call(request).await;
                 }
@@ -435,13 +419,14 @@ where
                 return Ok(status::unrecorded().into_http());
             };
             let by = (&**tokens, &*authorizer);
-            match authenticate(by, request.headers(), access, &draft).await {
-                Ok(admitted) => {
+            match (authenticate(by, request.headers(), access, &draft).await, route.refusal()) {
+                (Ok(_), Some(refusal)) => Ok(refusal.into_http()),
+                (Ok(admitted), None) => {
                     admit(&mut request, admitted.caller());
                     let response = inner.call(request).await?;
                     Ok(admitted.conclude(by, &draft, response).await)
                 }
-                Err(status) => Ok(status.into_http()),
+                (Err(status), _) => Ok(status.into_http()),
             }
         })
     }

@@ -3,12 +3,24 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tonic::Status;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 /// The earlier of the server's own limit and the caller's `grpc-timeout`.
 pub(super) fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Instant {
-    let asked = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout);
+    let asked = asked(metadata.as_ref());
     Instant::now() + asked.map_or(request_timeout, |asked| asked.min(request_timeout))
+}
+
+/// How long the caller waits, if it says so.
+pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
+    headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout)
+}
+
+/// The status of a call that took longer than its caller waits.
+pub(super) fn exceeded() -> Status {
+    Status::deadline_exceeded("there was no answer before the deadline")
 }
 
 /// A `grpc-timeout` header: up to 8 digits and a unit (gRPC over HTTP/2, "Requests").

@@ -4,6 +4,7 @@ mod batch;
 mod turns;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::batch::Batch;
-use self::turns::Turns;
+use self::turns::{Turns, Uploader};
 use super::audit::{Draft, Lasting};
 use super::authentication::{self, Authentication};
+use super::connections::Peer;
 use super::{Services, status};
 use crate::audit::{AuditedRequest, Released};
 use crate::authz::enforce::{Enforcer, Permitted};
@@ -44,17 +46,12 @@ struct Writer {
     relation: Relation,
 }
 
-impl Writer {
-    fn subject(&self) -> &Object {
-        self.principal.subject()
-    }
-}
-
 /// Who calls, for as long as the call goes on.
 struct Call {
     caller: Caller,
     /// `None` for somebody who is believed.
     writer: Option<Writer>,
+    uploader: Uploader,
     lasting: Lasting,
 }
 
@@ -114,7 +111,7 @@ impl IngestService for IngestApi {
         check_request(&message.collection, &message.document_ids)?;
         self.authentication.admit_login(&call.caller, &message.collection)?;
         call.lasting.draft().request(asked(&message.collection, Some(message.document_ids.len())));
-        let _open = self.turns.open(call.writer.as_ref().map(Writer::subject)).await?;
+        let _open = self.turns.open(&call.uploader).await?;
         let turn = self.turns.turn().await?;
         self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
         self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
@@ -169,9 +166,18 @@ impl IngestService for IngestApi {
 
 impl IngestApi {
     fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let caller = authentication::caller(request)?;
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        self.call_of(authentication::caller(request)?, peer, Lasting::of(request)?)
+    }
+
+    /// `peer` is the machine that calls; `None` for this process.
+    fn call_of(&self, caller: Caller, peer: Option<IpAddr>, lasting: Lasting) -> Result<Call, Status> {
         let writer = self.writer(&caller)?;
-        Ok(Call { caller, writer, lasting: Lasting::of(request)? })
+        let uploader = match &writer {
+            Some(writer) => Uploader::Writer(writer.principal.subject().clone()),
+            None => peer.map_or(Uploader::Local, Uploader::Machine),
+        };
+        Ok(Call { caller, writer, uploader, lasting })
     }
 
     /// Who writes; `None` for somebody who is believed.
@@ -190,7 +196,7 @@ impl IngestApi {
         call: &Call,
         mut messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
     ) -> Result<message::UpsertDocumentsResponse, Status> {
-        let _open = self.turns.open(call.writer.as_ref().map(Writer::subject)).await?;
+        let _open = self.turns.open(&call.uploader).await?;
         let mut collection: Option<String> = None;
         let mut batch: Option<Batch> = None;
         let mut written = message::UpsertDocumentsResponse::default();

@@ -29,7 +29,9 @@ use tonic::{Request, Response, Status};
 
 use self::refusal::{Number, Refusal};
 use super::audit::Lasting;
-use super::deadline::deadline;
+use super::deadline::{self, deadline};
+use super::status;
+use crate::lanes::Lane;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
 use crate::proto::openfga_model as wire;
 use crate::relationship::RelationshipTuple;
@@ -45,8 +47,12 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;
 const PAGE_SIZE: usize = 50;
 /// How long checks may take before they are handed to a thread that may be held up.
 const TIME_IN_PLACE: Duration = Duration::from_micros(500);
-/// Objects of a stream that wait for a slow client.
+/// Objects of a stream that wait for a slow client. A list that has more waits for it no longer than its deadline.
 const STREAM_BUFFER: usize = 128;
+/// Streamed lists at a time. Each holds a thread until its deadline, at most.
+const STREAMS_MAX: usize = 4;
+/// Writes that wait for their turn on a thread; one at a time is made durable.
+const WRITES_MAX: usize = 2;
 /// The header of an answer that names the model that it was made under.
 const MODEL_HEADER: &str = "openfga-authorization-model-id";
 
@@ -55,6 +61,11 @@ const MODEL_HEADER: &str = "openfga-authorization-model-id";
 pub(super) struct OpenFgaApi {
     stores: RelationshipStores,
     request_timeout: Duration,
+    reads: Lane,
+    /// Apart from the reads, which no writer that waits for the disk or another writer may hold up.
+    writes: Lane,
+    /// Lists whose clients may be slow to take them.
+    streams: Lane,
 }
 
 /// The store and the version of its model that a request is about.
@@ -76,16 +87,30 @@ impl Resolved {
 
 impl OpenFgaApi {
     pub(super) fn new(stores: RelationshipStores, request_timeout: Duration) -> Self {
-        Self { stores, request_timeout }
+        Self {
+            stores,
+            request_timeout,
+            reads: Lane::computing(),
+            writes: Lane::of(WRITES_MAX),
+            streams: Lane::of(STREAMS_MAX),
+        }
     }
 
-    /// Runs what reads or writes the data directory.
+    /// Runs what reads the data directory.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        self.run_in(&self.reads, work).await
+    }
+
+    async fn run_in<T: Send + 'static>(
+        &self,
+        lane: &Lane,
+        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
         let stores = self.stores.clone();
-        Ok(Response::new(blocking(move || work(&stores)).await?))
+        Ok(Response::new(blocking(lane, move || work(&stores)).await?))
     }
 
     /// The same for what writes it, which is not given up.
@@ -95,7 +120,7 @@ impl OpenFgaApi {
         work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let api = self.clone();
-        lasting.whole(async move { api.run(work).await }).await
+        lasting.whole(async move { api.run_in(&api.writes, work).await }).await
     }
 
     /// Runs what is about a version of a store's model, and names it in the answer.
@@ -105,12 +130,22 @@ impl OpenFgaApi {
         model_id: &str,
         work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
+        self.run_under_in(&self.reads, store_id, model_id, work).await
+    }
+
+    async fn run_under_in<T: Send + 'static>(
+        &self,
+        lane: &Lane,
+        store_id: &str,
+        model_id: &str,
+        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
+    ) -> Result<Response<T>, Status> {
         let (stores, store_id, model_id) = (self.stores.clone(), store_id.to_owned(), model_id.to_owned());
         let work = move || {
             let resolved = resolve(&stores, &store_id, &model_id)?;
             Ok((resolved.model_id.to_string(), work(&resolved)?))
         };
-        let (model_id, answer) = blocking(work).await?;
+        let (model_id, answer) = blocking(lane, work).await?;
         Ok(under(model_id, answer))
     }
 
@@ -147,12 +182,15 @@ impl OpenFgaApi {
         work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<Response<T>, Status> {
         let api = self.clone();
-        lasting.whole(async move { api.run_under(&store_id, &model_id, work).await }).await
+        lasting.whole(async move { api.run_under_in(&api.writes, &store_id, &model_id, work).await }).await
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
-    let done = tokio::task::spawn_blocking(work).await;
+async fn blocking<T: Send + 'static>(
+    lane: &Lane,
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = lane.run(work).await;
     done.unwrap_or_else(|error| {
         tracing::error!(%error, "a request was lost");
         Err(Refusal::internal())
@@ -404,9 +442,8 @@ impl OpenFGAService for OpenFgaApi {
         rules::list_objects(&request)?;
         let stores = self.stores.clone();
         let (found, stream) = tokio::sync::mpsc::channel(STREAM_BUFFER);
-        // The task ends with the list, at the deadline (also when the client takes nothing), or when the client is gone.
         let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
+        let listing = move || {
             let send =
                 |answer| runtime.block_on(timeout_at(deadline, found.send(answer))).is_ok_and(|sent| sent.is_ok());
             let listed = resolve(&stores, &request.store_id, &request.authorization_model_id).and_then(|resolved| {
@@ -418,7 +455,11 @@ impl OpenFGAService for OpenFgaApi {
                 // A client that is gone needs no error, and one that takes nothing gets none.
                 send(Err(refusal.into()));
             }
-        });
+        };
+        let Ok(place) = timeout_at(deadline, self.streams.place()).await else { return Err(deadline::exceeded()) };
+        let place = place.map_err(|_closed| status::lost())?;
+        // The task ends with the list, at the deadline (also when the client takes nothing), or when the client is gone.
+        tokio::spawn(place.run(listing));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 

@@ -42,3 +42,25 @@ fn openfga() -> Result<FileDescriptorSet, DecodeError> {
     }
     Ok(set)
 }
+
+/// The RPCs of the services, and whether the client of each may send many messages: `package.Service/Method`.
+#[cfg(test)]
+pub(super) fn rpcs() -> std::collections::BTreeSet<(String, bool)> {
+    let sets = [
+        DESCRIPTORS,
+        OPENFGA,
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
+        tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    let mut rpcs = std::collections::BTreeSet::new();
+    for file in sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file) {
+        for service in &file.service {
+            for method in &service.method {
+                let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
+                rpcs.insert((name, method.client_streaming()));
+            }
+        }
+    }
+    rpcs
+}

@@ -5,12 +5,14 @@ use axum::Router;
 use axum::http::{Uri, header};
 use axum::routing::get;
 use serde_json::json;
+use tonic::Status;
+use tonic::body::Body;
 
 use super::TokenAuthentication;
 use crate::identity::Scope;
 
 /// The folder of well-known addresses (RFC 8615).
-pub(super) const WELL_KNOWN: &str = ".well-known";
+const WELL_KNOWN: &str = "/.well-known/";
 /// The path of the metadata; that of the audience follows (RFC 9728, section 3.1).
 const PATH: &str = "/.well-known/oauth-protected-resource";
 
@@ -28,6 +30,11 @@ pub(super) fn url(audience: &str) -> Result<Option<String>, String> {
     Ok(Some(format!("{scheme}://{authority}{}", path(audience))))
 }
 
+/// Whether a path is in the folder of well-known addresses.
+pub(super) fn is_well_known(path: &str) -> bool {
+    path.starts_with(WELL_KNOWN)
+}
+
 fn path(audience: &str) -> String {
     let uri: Uri = audience.parse().unwrap_or_default();
     let has_authority = uri.authority().is_some();
@@ -35,7 +42,7 @@ fn path(audience: &str) -> String {
     if has_authority { format!("{PATH}{suffix}") } else { PATH.to_owned() }
 }
 
-/// Serves the metadata.
+/// Serves the metadata. Any other path has no service, and is answered as gRPC answers that.
 pub(super) fn router(tokens: &TokenAuthentication) -> Router {
     let verifier = tokens.verifier();
     let document = json!({
@@ -47,7 +54,9 @@ pub(super) fn router(tokens: &TokenAuthentication) -> Router {
     })
     .to_string();
     let answer = move || std::future::ready(([(header::CONTENT_TYPE, "application/json")], document.clone()));
-    Router::new().route(&path(verifier.audience()), get(answer))
+    Router::new()
+        .route(&path(verifier.audience()), get(answer))
+        .fallback(|| std::future::ready(Status::unimplemented("").into_http::<Body>()))
 }
 
 #[cfg(test)]

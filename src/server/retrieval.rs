@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
+use super::answers::AnswerSlot;
 use super::audit::{Draft, decided_by, searched};
 use super::authentication::{self, Authentication};
 use super::deadline::deadline;
@@ -15,8 +17,9 @@ use crate::audit::{AuditedRequest, Decision, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::enforce::Permitted;
 use crate::authz::{Authorizer, AuthzError, Consistency};
-use crate::chunk::Chunk;
+use crate::chunk::{Chunk, ID_BYTES_MAX};
 use crate::identity::{Caller, Principal};
+use crate::lanes::{Lane, Lost};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
 use crate::relationship::Relation;
@@ -26,10 +29,14 @@ use crate::retrieval::{
     Completion, FieldViolation, PlanReport, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved,
     Retriever,
 };
+use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
 use crate::vector_store::{Query, VectorStore};
 
 /// Longest part of a question for a reason that is recorded before it was read.
 const ASKED_CHARACTERS_MAX: usize = 512;
+
+/// A chunk with all that it may have: its text and metadata, the title, and the ids of it, its document and its guard.
+const CHUNK_BYTES_MAX: usize = CHUNK_TEXT_BYTES_MAX + METADATA_BYTES_MAX + TITLE_BYTES_MAX + 3 * ID_BYTES_MAX;
 
 pub(super) struct RetrievalApi {
     retriever: Retriever,
@@ -40,6 +47,7 @@ pub(super) struct RetrievalApi {
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
     consistency_tokens: Arc<ConsistencyTokens>,
+    explaining: Lane,
 }
 
 impl RetrievalApi {
@@ -53,6 +61,8 @@ impl RetrievalApi {
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
+            // For administrators, now and then; it must not take the cores from retrievals.
+            explaining: Lane::of(1),
         }
     }
 
@@ -99,6 +109,7 @@ impl RetrievalService for RetrievalApi {
     ) -> Result<Response<message::RetrieveResponse>, Status> {
         let deadline = deadline(request.metadata(), self.request_timeout);
         let draft = Draft::of(&request)?;
+        let room = AnswerSlot::of(&request)?;
         let caller = authentication::caller(&request)?;
         let message = request.into_inner();
         let explain_plan = message.explain_plan;
@@ -111,6 +122,7 @@ impl RetrievalService for RetrievalApi {
         let top_k_max = self.retriever.config().top_k_max;
         let request = RetrievalRequest::new(parts, top_k_max).map_err(status::invalid)?;
         draft.retrieval(&request);
+        room.reserve(request.top_k() * CHUNK_BYTES_MAX).await?;
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
         draft.stages(&retrieval.stages);
         let Decision { model_id, staleness_ms, .. } = decided_by(&*self.authorizer, request.consistency()).await;
@@ -120,7 +132,9 @@ impl RetrievalService for RetrievalApi {
         draft.released(Released { chunk_ids, documents: None });
         // INVARIANT (no counts): what is withheld is counted only where the operator lets it be told.
         let shows_plan = explain_plan && self.retriever.config().explain_plan;
-        Ok(Response::new(response(retrieval, shows_plan)))
+        let response = response(retrieval, shows_plan);
+        room.reserve(response.encoded_len()).await?;
+        Ok(Response::new(response))
     }
 
     async fn recheck(
@@ -169,8 +183,8 @@ impl RetrievalService for RetrievalApi {
         draft.request(AuditedRequest { about: asked_about(request.get_ref(), relation), ..AuditedRequest::default() });
         let read = Question::read(request.into_inner(), relation, self.vector_store.as_ref());
         let question = timeout_at(deadline, read).await.map_err(|_elapsed| RetrievalError::DeadlineExceeded)??;
-        let answered = tokio::task::spawn_blocking(move || question.answer(&stores, deadline)).await;
-        let lost = |e| AuthzError::Unavailable(format!("the evaluation was lost: {e}"));
+        let answered = self.explaining.run(move || question.answer(&stores, deadline)).await;
+        let lost = |e: Lost| AuthzError::Unavailable(e.to_string());
         let explained = answered.map_err(lost).map_err(RetrievalError::from)??;
         let about = format!("{} {} {}", explained.user, explained.relation, explained.object);
         draft.request(AuditedRequest { about: Some(about), ..AuditedRequest::default() });

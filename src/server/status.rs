@@ -88,7 +88,7 @@ pub(super) fn busy(text: &'static str, retry_after: Duration) -> Status {
 }
 
 /// No longer than a client's header limit allows.
-fn cut(text: String) -> String {
+pub(super) fn cut(text: String) -> String {
     match text.char_indices().find(|(at, c)| at + c.len_utf8() > TEXT_BYTES_MAX) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,

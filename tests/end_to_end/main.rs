@@ -10,6 +10,7 @@ mod documents;
 mod keps;
 mod killed;
 mod leak_channels;
+mod limits;
 #[path = "../support/openfga.rs"]
 mod openfga;
 #[expect(dead_code, reason = "other tests use the rest of it")]

@@ -52,6 +52,11 @@ impl Served {
         Self { process, client: Client::at(&address).unwrap(), address }
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Ends the process where it is, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();

@@ -2,6 +2,7 @@
 
 use crate::documents::document;
 use crate::running::{Running, config};
+use ragward::client::Probe;
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -404,7 +405,7 @@ async fn health_and_reflection_are_there() {
 
     let data = tempfile::tempdir().unwrap();
     let running = handbook(data.path()).await;
-    assert!(running.client.health().await.unwrap().serving);
+    assert!(running.client.health(Probe::Readiness).await.unwrap().serving);
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{}", running.address)).unwrap();
     let mut reflection = ServerReflectionClient::new(endpoint.connect().await.unwrap());
     let list = ServerReflectionRequest {

@@ -16,6 +16,7 @@ mod names;
 #[path = "../support/openfga.rs"]
 mod openfga;
 mod people;
+mod plain_http;
 mod provider;
 mod rpcs;
 #[path = "../end_to_end/running.rs"]

@@ -37,7 +37,7 @@ fn call(answering: fn() -> Answering, outcome: fn() -> Kept, required: bool) -> 
     let sink = Arc::new(Sink { records: Mutex::default(), outcome });
     let audit = Audit { sink: Arc::clone(&sink) as _, required };
     let service = AuditLayer(Some(audit)).layer(service_fn(move |_request| answering()));
-    let request = http::Request::post(format!("http://any/{}", RPCS[0])).body(Body::empty()).unwrap();
+    let request = http::Request::post("http://any/a.Service/Call").body(Body::empty()).unwrap();
     let response = service.oneshot(request).now_or_never();
     let records = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
     (response.map(|Ok(response)| code_of(&response)), records)

@@ -186,17 +186,24 @@ fn request<T>(message: T, caller: Caller, lasting: Lasting) -> Request<T> {
 type Upload = JoinHandle<Result<message::UpsertDocumentsResponse, Status>>;
 
 impl World {
-    /// An open stream.
+    /// An open stream of the bearer of a token.
     fn upload(
         &self,
         caller: Caller,
     ) -> (mpsc::UnboundedSender<Result<message::UpsertDocumentsRequest, Status>>, Upload) {
+        self.upload_from(caller, None)
+    }
+
+    fn upload_from(
+        &self,
+        caller: Caller,
+        peer: Option<IpAddr>,
+    ) -> (mpsc::UnboundedSender<Result<message::UpsertDocumentsRequest, Status>>, Upload) {
         let (send, messages) = mpsc::unbounded_channel();
         let api = Arc::clone(&self.api);
         let uploading = tokio::spawn(async move {
-            let writer = api.writer(&caller)?;
             let (_running, lasting) = call(None, UPSERT);
-            let call = Call { caller, writer, lasting };
+            let call = api.call_of(caller, peer, lasting)?;
             api.take_in(&call, UnboundedReceiverStream::new(messages)).await
         });
         (send, uploading)
@@ -281,6 +288,27 @@ async fn quiet_streams_keep_nobody_out() {
         assert!([Code::ResourceExhausted, Code::DeadlineExceeded].contains(&code), "{code:?}");
     }
     assert_eq!(refused, STREAMS - 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silent_uploads_of_a_believed_machine_leave_places_to_others() {
+    let world = world(true);
+    let machine = |last| Some(IpAddr::from([10, 0, 0, last]));
+    let silent: Vec<_> = (0..70).map(|_| world.upload_from(Caller::Believed, machine(1))).collect();
+    tokio::task::yield_now().await;
+    let begun = Instant::now();
+    for (what, peer) in [("another machine", machine(2)), ("this process", None)] {
+        let (send, uploading) = world.upload_from(Caller::Believed, peer);
+        send.send(Ok(message("open1"))).unwrap();
+        drop(send);
+        assert_eq!(uploading.await.unwrap().unwrap().documents, 1, "{what}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    for (_send, uploading) in silent {
+        let code = uploading.await.unwrap().unwrap_err().code();
+        assert!([Code::ResourceExhausted, Code::DeadlineExceeded].contains(&code), "{code:?}");
+    }
+    assert!(begun.elapsed() < 3 * SILENCE_MAX, "the silent ones ended too");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 //! counted by what it holds: one of many places while it is open, and one of few while a batch of it is in memory.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::server::status;
 
 /// Streams and deletions that are open at a time, of all connections. Each may hold a message in memory.
 const OPEN_MAX: usize = 64;
-/// Of one writer, so that none takes all the places.
-const OPEN_PER_WRITER_MAX: usize = 8;
+/// Of one caller, so that none takes all the places.
+const OPEN_PER_CALLER_MAX: usize = 8;
 /// Batches that are in memory or being written at a time. Whoever waited longest is next, so that all go on.
 const BATCHES_MAX: usize = 8;
 /// How long one waits for a turn.
@@ -26,13 +27,24 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 /// The places.
 pub(super) struct Turns {
     open: Arc<Semaphore>,
-    by_writer: Mutex<HashMap<Object, Weak<Semaphore>>>,
+    by_caller: Mutex<HashMap<Uploader, Weak<Semaphore>>>,
     batches: Arc<Semaphore>,
+}
+
+/// Whose places an upload takes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Uploader {
+    /// The subject of a token.
+    Writer(Object),
+    /// A machine whose callers are believed.
+    Machine(IpAddr),
+    /// This process.
+    Local,
 }
 
 /// A place among those that are open.
 pub(super) struct Open {
-    _of_writer: Option<OwnedSemaphorePermit>,
+    _of_caller: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
 }
 
@@ -44,17 +56,14 @@ pub(super) struct Turn {
 impl Turns {
     pub(super) fn new() -> Self {
         let (open, batches) = (Arc::new(Semaphore::new(OPEN_MAX)), Arc::new(Semaphore::new(BATCHES_MAX)));
-        Self { open, by_writer: Mutex::default(), batches }
+        Self { open, by_caller: Mutex::default(), batches }
     }
 
-    /// A place for a call of a writer; somebody who is believed takes no writer's.
-    pub(super) async fn open(&self, writer: Option<&Object>) -> Result<Open, Status> {
-        // First the writer's own, so that those who wait for it keep nobody else waiting.
-        let of_writer = match writer {
-            Some(writer) => Some(acquire(self.of_writer(writer)).await?),
-            None => None,
-        };
-        Ok(Open { _of_writer: of_writer, _of_all: acquire(Arc::clone(&self.open)).await? })
+    /// A place for a call.
+    pub(super) async fn open(&self, uploader: &Uploader) -> Result<Open, Status> {
+        // First the caller's own, so that those who wait for it keep nobody else waiting.
+        let of_caller = acquire(self.of_caller(uploader)).await?;
+        Ok(Open { _of_caller: of_caller, _of_all: acquire(Arc::clone(&self.open)).await? })
     }
 
     /// The turn of a batch; it ends when what is given here is dropped.
@@ -62,14 +71,14 @@ impl Turns {
         acquire(Arc::clone(&self.batches)).await.map(|place| Turn { _place: place })
     }
 
-    fn of_writer(&self, writer: &Object) -> Arc<Semaphore> {
-        let mut by_writer = self.by_writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(places) = by_writer.get(writer).and_then(Weak::upgrade) {
+    fn of_caller(&self, uploader: &Uploader) -> Arc<Semaphore> {
+        let mut by_caller = self.by_caller.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = by_caller.get(uploader).and_then(Weak::upgrade) {
             return places;
         }
-        by_writer.retain(|_, places| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(OPEN_PER_WRITER_MAX));
-        by_writer.insert(writer.clone(), Arc::downgrade(&places));
+        by_caller.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(OPEN_PER_CALLER_MAX));
+        by_caller.insert(uploader.clone(), Arc::downgrade(&places));
         places
     }
 }

@@ -14,6 +14,7 @@ use super::tuples;
 use crate::relationship::limits::CONTEXT_BYTES_MAX;
 use crate::relationship::store::StoreError;
 use crate::relationship::{ParseError, TupleMisfit};
+use crate::server::status;
 use crate::storage::StorageError;
 
 /// Never seen outside the process.
@@ -179,7 +180,7 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut metadata = MetadataMap::new();
         metadata.insert(NUMBER_HEADER, MetadataValue::from(refusal.number as u32));
-        Status::with_metadata(refusal.number.code(), refusal.message, metadata)
+        Status::with_metadata(refusal.number.code(), status::cut(refusal.message), metadata)
     }
 }
 

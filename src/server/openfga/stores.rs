@@ -103,7 +103,9 @@ pub(super) fn write_model(
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         Refusal::new(Number::InvalidAuthorizationModel, lines.join("\n"))
     })?;
-    let id = stores.store(id).write_model_of_client(valid, &original)?;
+    let store_id = id;
+    let id = stores.store(store_id).write_model_of_client(valid, &original)?;
+    tracing::info!(%store_id, model_id = %id, "another authorization model decides from now on");
     Ok(api::WriteAuthorizationModelResponse { authorization_model_id: id.to_string() })
 }
 

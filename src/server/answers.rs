@@ -1,0 +1,232 @@
+//! Bytes that answers may hold, of one connection and of all. They are taken before a request is handed to its handler, for an
+//! answer as large as it may become, and given back as its size becomes known and when the client has read it. So clients that
+//! do not read, or ask for much at once, make their own requests wait, and memory stays bounded.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Bytes;
+
+use super::status;
+
+/// What is counted as one.
+const UNIT_BYTES: usize = 1_024;
+/// Answers of all connections: a small part of what a machine has that serves such.
+const ALL_UNITS: u32 = 256 * 1_024;
+/// Of one connection: seven of the largest answers, or about eighty of ten chunks.
+const CONNECTION_UNITS: u32 = 64 * 1_024;
+/// When to come back.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The room of a connection, and that of all.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    all: Arc<Semaphore>,
+    of_connection: Arc<Semaphore>,
+}
+
+/// Room that is taken.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    /// Both of the same size.
+    of_connection: OwnedSemaphorePermit,
+    all: OwnedSemaphorePermit,
+}
+
+/// The room of one answer. Its copies are one.
+#[derive(Clone, Debug)]
+pub(super) struct AnswerSlot {
+    answers: Answers,
+    until: Instant,
+    reserved: Arc<Mutex<Option<Reserved>>>,
+}
+
+impl Answers {
+    pub(super) fn new() -> Self {
+        Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS) }
+    }
+
+    /// The room of one more connection.
+    pub(super) fn for_connection(&self) -> Self {
+        Self { all: Arc::clone(&self.all), of_connection: semaphore(CONNECTION_UNITS) }
+    }
+}
+
+fn semaphore(units: u32) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(units as usize))
+}
+
+impl AnswerSlot {
+    /// Room is waited for until a moment.
+    pub(super) fn new(answers: &Answers, until: Instant) -> Self {
+        Self { answers: answers.clone(), until, reserved: Arc::default() }
+    }
+
+    /// That of a request.
+    ///
+    /// # Errors
+    /// When there is none: a service was put beside the connections.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
+        request.extensions().get::<Self>().cloned().ok_or_else(status::lost)
+    }
+
+    /// Makes the room as large as an answer of so many bytes needs. What is larger than a connection's room takes all of that.
+    ///
+    /// # Errors
+    /// When there is no room in time.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<(), Status> {
+        let wanted = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(CONNECTION_UNITS);
+        let held = self.take();
+        let held_units = held.as_ref().map_or(0, Reserved::units);
+        let reserved = match held {
+            Some(held) if wanted <= held_units => Some(held.shrunk_to(wanted)),
+            None if wanted == 0 => None,
+            held => {
+                // What is held stays held, so that nobody else takes it meanwhile.
+                let more = timeout_at(self.until, self.acquire(wanted - held_units)).await;
+                let more = more.map_err(|_elapsed| no_room())??;
+                Some(held.into_iter().fold(more, Reserved::merged))
+            }
+        };
+        *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = reserved;
+        Ok(())
+    }
+
+    /// What is reserved, for whoever holds the answer from now on.
+    pub(super) fn take(&self) -> Option<Reserved> {
+        self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    async fn acquire(&self, units: u32) -> Result<Reserved, Status> {
+        // First the connection's own, so that who waits for that keeps nobody else waiting. Neither is ever closed.
+        let of_connection = Arc::clone(&self.answers.of_connection).acquire_many_owned(units).await;
+        let of_connection = of_connection.map_err(|_closed| no_room())?;
+        let all = Arc::clone(&self.answers.all).acquire_many_owned(units).await.map_err(|_closed| no_room())?;
+        Ok(Reserved { of_connection, all })
+    }
+}
+
+fn no_room() -> Status {
+    status::busy("too many answers wait to be read; read them, or try again later", RETRY_AFTER)
+}
+
+impl Reserved {
+    fn units(&self) -> u32 {
+        u32::try_from(self.all.num_permits()).unwrap_or(u32::MAX)
+    }
+
+    fn shrunk_to(mut self, units: u32) -> Self {
+        let surplus = self.all.num_permits().saturating_sub(units as usize);
+        drop((self.all.split(surplus), self.of_connection.split(surplus)));
+        self
+    }
+
+    fn merged(mut self, other: Self) -> Self {
+        self.all.merge(other.all);
+        self.of_connection.merge(other.of_connection);
+        self
+    }
+}
+
+/// The body of an answer, with what is to be kept until the client has read it or gives it up.
+pub(super) struct Held<T> {
+    body: Body,
+    _kept: T,
+}
+
+impl<T> Held<T> {
+    pub(super) fn new(body: Body, kept: T) -> Self {
+        Self { body, _kept: kept }
+    }
+}
+
+impl<T: Unpin> HttpBody for Held<T> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::time::advance;
+    use tonic::Code;
+
+    use super::*;
+
+    const CONNECTION_BYTES: usize = CONNECTION_UNITS as usize * UNIT_BYTES;
+
+    fn slot(answers: &Answers) -> AnswerSlot {
+        AnswerSlot::new(answers, Instant::now() + Duration::from_secs(1))
+    }
+
+    fn free(answers: &Answers) -> (usize, usize) {
+        (answers.of_connection.available_permits(), answers.all.available_permits())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn room_is_taken_fitted_and_given_back() {
+        let answers = Answers::new();
+        let all = free(&answers);
+        let less = |units: usize| (all.0 - units, all.1 - units);
+        let slot = slot(&answers);
+        for (bytes, units) in [(9_000, 9), (9_000, 9), (1, 1), (0, 0), (2_048, 2), (5_000, 5)] {
+            slot.reserve(bytes).await.unwrap();
+            assert_eq!(free(&answers), less(units), "{bytes}");
+        }
+        let held = slot.take();
+        drop(slot);
+        assert_eq!(free(&answers), less(5), "who has taken it holds it");
+        drop(held);
+        assert_eq!(free(&answers), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_does_not_read_waits_and_others_do_not() {
+        let mine = Answers::new();
+        let others = mine.for_connection();
+        let (first, second) = (slot(&mine), slot(&mine));
+        first.reserve(10 * CONNECTION_BYTES).await.unwrap();
+        let mut waiting = Box::pin(second.reserve(1));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        slot(&others).reserve(CONNECTION_BYTES).await.unwrap();
+        drop(first);
+        waiting.await.unwrap();
+
+        let (holder, late) = (slot(&others), slot(&others));
+        holder.reserve(CONNECTION_BYTES).await.unwrap();
+        let (refused, ()) = futures::join!(late.reserve(1), advance(Duration::from_secs(2)));
+        assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
+        drop(holder);
+        // Four full connections are all there is room for.
+        let full: Vec<(Answers, AnswerSlot)> = (0..4)
+            .map(|_| {
+                let connection = mine.for_connection();
+                (connection.clone(), slot(&connection))
+            })
+            .collect();
+        drop(second);
+        for (_, slot) in &full {
+            slot.reserve(CONNECTION_BYTES).await.unwrap();
+        }
+        assert!(slot(&mine).reserve(1).now_or_never().is_none());
+    }
+}

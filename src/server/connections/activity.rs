@@ -1,0 +1,195 @@
+//! What a connection does, and when it has to end for what it does not do.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long a connection may take to make its first request.
+const GREETING_MAX: Duration = Duration::from_secs(20);
+/// How long a connection may be without a request after that. A client connects again when it has one.
+const IDLE_MAX: Duration = Duration::from_mins(5);
+/// How long an answer may wait to be read: 16 MiB in a minute is less than a slow line carries.
+const ANSWER_UNREAD_MAX: Duration = Duration::from_mins(1);
+/// How long a connection that takes no more requests has to end, before it is cut with whatever is on it.
+const DRAIN_MAX: Duration = Duration::from_mins(1);
+/// Between two looks while requests run.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// As [`DRAIN_MAX`], where nothing is on it.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    GoOn,
+    /// It takes no more requests; what is on it ends in peace.
+    Drain(&'static str),
+    /// It is cut.
+    End(&'static str),
+}
+
+/// Shared by a connection and its requests.
+#[derive(Debug)]
+pub(super) struct Activity(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    /// When there was something last: the connection itself, or the end of a request.
+    last: Instant,
+    has_greeted: bool,
+    running: usize,
+    /// Answers that are given and not read yet, by their numbers, which rise with time.
+    unread: BTreeMap<u64, Instant>,
+    next_number: u64,
+    draining_since: Option<Instant>,
+}
+
+/// A request, until its answer is read or given up.
+#[derive(Debug)]
+pub(super) struct Running {
+    activity: Arc<Activity>,
+    number: u64,
+    /// Whether its answer is to be read in good time. A stream that tells of changes is not.
+    ends: bool,
+}
+
+impl Activity {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            last: Instant::now(),
+            has_greeted: false,
+            running: 0,
+            unread: BTreeMap::new(),
+            next_number: 0,
+            draining_since: None,
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(self: &Arc<Self>, ends: bool) -> Running {
+        let mut state = self.lock();
+        state.has_greeted = true;
+        state.running += 1;
+        state.next_number += 1;
+        Running { activity: Arc::clone(self), number: state.next_number, ends }
+    }
+
+    /// When the connection is to be looked at again.
+    pub(super) fn due(&self) -> Instant {
+        self.lock().due().0
+    }
+
+    pub(super) fn verdict(&self, now: Instant) -> Verdict {
+        let mut state = self.lock();
+        let (due, why) = state.due();
+        match (now < due, state.draining_since) {
+            (true, _) => Verdict::GoOn,
+            (false, Some(_)) => Verdict::End(why),
+            (false, None) => {
+                state.draining_since = Some(now);
+                Verdict::Drain(why)
+            }
+        }
+    }
+}
+
+impl State {
+    /// The earliest moment at which something is overdue, and what.
+    fn due(&self) -> (Instant, &'static str) {
+        let oldest = self.unread.first_key_value().map(|(_, since)| *since);
+        if let Some(since) = self.draining_since {
+            let is_empty = self.running == 0;
+            return (since + if is_empty { FAREWELL_MAX } else { DRAIN_MAX }, "it did not end in time");
+        }
+        match (oldest, self.running, self.has_greeted) {
+            (Some(since), _, _) => (since + ANSWER_UNREAD_MAX, "an answer was not read in time"),
+            // Each of these has a bound of its own; what becomes of it is seen when this is looked at again.
+            (None, 1.., _) => (Instant::now() + LOOK_INTERVAL, "a request runs"),
+            (None, 0, true) => (self.last + IDLE_MAX, "it had no request for a long time"),
+            (None, 0, false) => (self.last + GREETING_MAX, "it made no request"),
+        }
+    }
+}
+
+impl Running {
+    /// The answer is given, and waits to be read.
+    pub(super) fn answered(&self) {
+        if self.ends {
+            self.activity.lock().unread.insert(self.number, Instant::now());
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut state = self.activity.lock();
+        state.running -= 1;
+        state.unread.remove(&self.number);
+        state.last = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn verdict(activity: &Activity) -> Verdict {
+        activity.verdict(Instant::now())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_a_connection_and_work_does_not() {
+        let activity = Arc::new(Activity::new());
+        advance(GREETING_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::Drain("it made no request"));
+        assert_eq!(verdict(&activity), Verdict::GoOn);
+        advance(FAREWELL_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::End("it did not end in time"));
+
+        let activity = Arc::new(Activity::new());
+        let running = activity.begin(true);
+        advance(10 * IDLE_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::GoOn, "a request under way has bounds of its own");
+        drop(running);
+        advance(IDLE_MAX / 2).await;
+        assert_eq!(verdict(&activity), Verdict::GoOn);
+        drop(activity.begin(true));
+        advance(IDLE_MAX / 2).await;
+        assert_eq!(verdict(&activity), Verdict::GoOn);
+        advance(IDLE_MAX / 2).await;
+        assert_eq!(verdict(&activity), Verdict::Drain("it had no request for a long time"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_nobody_reads_ends_its_connection() {
+        let activity = Arc::new(Activity::new());
+        let (read, unread, watching) = (activity.begin(true), activity.begin(true), activity.begin(false));
+        [&read, &unread, &watching].into_iter().for_each(Running::answered);
+        advance(ANSWER_UNREAD_MAX / 2).await;
+        drop(read);
+        assert_eq!(verdict(&activity), Verdict::GoOn);
+        // Other answers that are read do not excuse it.
+        let later = activity.begin(true);
+        later.answered();
+        drop(later);
+        advance(ANSWER_UNREAD_MAX / 2).await;
+        assert_eq!(verdict(&activity), Verdict::Drain("an answer was not read in time"));
+        advance(FAREWELL_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::GoOn, "the others on it have their time");
+        advance(DRAIN_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::End("it did not end in time"));
+        drop(unread);
+
+        let activity = Arc::new(Activity::new());
+        let watching = activity.begin(false);
+        watching.answered();
+        advance(10 * IDLE_MAX).await;
+        assert_eq!(verdict(&activity), Verdict::GoOn, "who watches may");
+    }
+}

@@ -1,0 +1,145 @@
+//! The body of a request on its way in: it has to come in good time, and a request that is whole waits until there is room for
+//! its answer.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http_body::{Body, Frame};
+use tokio::time::{Instant, Sleep, sleep};
+use tonic::Status;
+use tonic::codegen::{Bytes, StdError};
+
+type Reserving = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// See the module.
+pub(super) struct Arriving<B> {
+    body: Pin<Box<B>>,
+    is_whole: bool,
+    overdue: Pin<Box<Sleep>>,
+    /// For a stream of messages, how long it may be silent; what is one message is to be whole when it is overdue.
+    silence_max: Option<Duration>,
+    /// Waits for room, once the request is whole.
+    reserving: Option<Reserving>,
+}
+
+impl<B> Arriving<B> {
+    /// One message, whole within `arrives_within`.
+    pub(super) fn message(body: B, arrives_within: Duration, reserving: Reserving) -> Self {
+        let (body, overdue) = (Box::pin(body), Box::pin(sleep(arrives_within)));
+        Self { body, is_whole: false, overdue, silence_max: None, reserving: Some(reserving) }
+    }
+
+    /// Messages that come when they come, after no longer silence than `silence_max`.
+    pub(super) fn stream(body: B, silence_max: Duration) -> Self {
+        let (body, overdue) = (Box::pin(body), Box::pin(sleep(silence_max)));
+        Self { body, is_whole: false, overdue, silence_max: Some(silence_max), reserving: None }
+    }
+}
+
+impl<B> Body for Arriving<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<StdError>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if !self.is_whole {
+            match self.body.as_mut().poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(silence_max) = self.silence_max {
+                        self.overdue.as_mut().reset(Instant::now() + silence_max);
+                    }
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(Status::from_error(error.into())))),
+                Poll::Ready(None) => self.is_whole = true,
+                Poll::Pending => {
+                    ready!(self.overdue.as_mut().poll(context));
+                    let text = "the request did not arrive in time";
+                    return Poll::Ready(Some(Err(Status::deadline_exceeded(text))));
+                }
+            }
+        }
+        if let Some(reserving) = &mut self.reserving {
+            let reserved = ready!(reserving.as_mut().poll(context));
+            self.reserving = None;
+            if let Err(no_room) = reserved {
+                return Poll::Ready(Some(Err(no_room)));
+            }
+        }
+        Poll::Ready(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::future::{pending, ready};
+
+    use futures::stream;
+    use http_body_util::{BodyExt, StreamBody};
+    use tokio::time::{Instant, sleep};
+    use tonic::Code;
+
+    use super::*;
+
+    type Row = (&'static str, bool, Vec<u64>, bool, Result<usize, Code>);
+
+    /// A body whose frames come after so many seconds each, and that ends or goes on in silence.
+    fn body(after: &[u64], ends: bool) -> impl Body<Data = Bytes, Error = Status> + Send + 'static {
+        let frames = stream::unfold(after.iter().copied().collect::<VecDeque<u64>>(), move |mut after| async move {
+            match after.pop_front() {
+                Some(seconds) => {
+                    sleep(Duration::from_secs(seconds)).await;
+                    Some((Ok(Frame::data(Bytes::from_static(b"ab"))), after))
+                }
+                None if ends => None,
+                None => pending().await,
+            }
+        });
+        StreamBody::new(frames)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_comes_in_good_time_or_is_refused() {
+        let late = Err(Code::DeadlineExceeded);
+        let rows: [Row; 7] = [
+            ("a message", true, vec![0, 1], true, Ok(4)),
+            ("a message in the last moment", true, vec![9], true, Ok(2)),
+            ("a message that never begins", true, vec![], false, late),
+            ("a message that never ends", true, vec![1, 1], false, late),
+            ("a message that trickles", true, vec![4, 4, 4], true, late),
+            ("a stream that goes on", false, vec![9, 9, 9, 9], true, Ok(8)),
+            ("a stream that falls silent", false, vec![9, 9], false, late),
+        ];
+        for (what, is_message, after, ends, expected) in rows {
+            let inner = body(&after, ends);
+            let allowed = Duration::from_secs(10);
+            let arriving = if is_message {
+                Arriving::message(inner, allowed, Box::pin(ready(Ok(()))))
+            } else {
+                Arriving::stream(inner, allowed)
+            };
+            let collected = arriving.collect().await.map(|body| body.to_bytes().len()).map_err(|status| status.code());
+            assert_eq!(collected, expected, "{what}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_request_waits_for_room() {
+        let began = Instant::now();
+        let waiting = async {
+            sleep(Duration::from_secs(3)).await;
+            Ok(())
+        };
+        let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(waiting));
+        assert_eq!(arriving.collect().await.unwrap().to_bytes().len(), 2);
+        assert_eq!(began.elapsed(), Duration::from_secs(3));
+        let none = ready(Err(Status::resource_exhausted("no room")));
+        let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(none));
+        assert_eq!(arriving.collect().await.unwrap_err().code(), Code::ResourceExhausted);
+    }
+}

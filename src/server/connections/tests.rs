@@ -1,0 +1,190 @@
+//! Peers that are silent, too many or in a hurry, over pipes and in the time of the test.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::stream;
+use h2::client::SendRequest;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tower::service_fn;
+
+use super::*;
+
+const CONNECTIONS_MAX: usize = 3;
+const UPLOAD: &str = "http://any/ragward.ingest.v1.IngestService/UpsertDocuments";
+const CHECK: &str = "http://any/openfga.v1.OpenFGAService/Check";
+
+/// A server whose every call reads its request and is then answered with nothing.
+struct World {
+    connections: mpsc::Sender<io::Result<Arrived<DuplexStream>>>,
+    calls: Arc<AtomicUsize>,
+    _serving: JoinHandle<()>,
+}
+
+impl World {
+    fn start() -> Self {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let called = Arc::clone(&calls);
+        let service = service_fn(move |request: Request<Body>| {
+            called.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let read = http_body_util::BodyExt::collect(request.into_body()).await;
+                Ok::<_, Infallible>(match read {
+                    Ok(_) => Response::new(Body::empty()),
+                    Err(status) => status.into_http(),
+                })
+            }
+        });
+        let (connections, incoming) = mpsc::channel(16);
+        let service = BoxCloneSyncService::new(service);
+        let timeout = Duration::from_secs(10);
+        let incoming = ReceiverStream::new(incoming);
+        let serving = tokio::spawn(serve(service, incoming, CONNECTIONS_MAX, timeout, std::future::pending()));
+        Self { connections, calls, _serving: serving }
+    }
+
+    async fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = duplex(1 << 20);
+        self.connections.send(Ok(Arrived { io: theirs, peer: None })).await.unwrap();
+        ours
+    }
+
+    async fn client(&self) -> SendRequest<Bytes> {
+        let (client, connection) = h2::client::handshake(self.connect().await).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        client.ready().await.unwrap()
+    }
+}
+
+fn post(uri: &str) -> Request<()> {
+    Request::post(uri).header("content-type", "application/grpc").body(()).unwrap()
+}
+
+/// Makes one call and gives its gRPC status.
+async fn call(client: &SendRequest<Bytes>) -> Result<Option<String>, h2::Error> {
+    let mut client = client.clone().ready().await?;
+    let (answer, _) = client.send_request(post(CHECK), true)?;
+    let answer = answer.await?;
+    Ok(answer.headers().get("grpc-status").map(|status| status.to_str().unwrap().to_owned()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_says_nothing_is_not_kept() {
+    let preface: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let rows: [(&str, &[u8]); 6] = [
+        ("nothing", b""),
+        ("a part of HTTP/2's greeting", preface.get(..10).unwrap()),
+        ("HTTP/2's greeting, and no answer to a ping", preface),
+        ("a part of HTTP/1.1's head", b"GET / HTTP/1.1\r\nhost: a\r\n"),
+        ("an HTTP/1.1 request without its body", b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc"),
+        ("nonsense", b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"),
+    ];
+    for (what, says) in rows {
+        let world = World::start();
+        let began = Instant::now();
+        let mut peer = world.connect().await;
+        peer.write_all(says).await.unwrap();
+        let mut told = Vec::new();
+        // Whether it ends well or with an error, it ends.
+        drop(peer.read_to_end(&mut told).await);
+        assert!(began.elapsed() <= Duration::from_mins(7), "{what}: {:?}", began.elapsed());
+        if !what.starts_with("HTTP/2's") && !what.starts_with("an HTTP/1.1") {
+            assert!(began.elapsed() <= Duration::from_secs(30), "{what}: {:?}", began.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_are_announced_and_each_ends_without_its_body() {
+    let world = World::start();
+    let client = world.client().await;
+    call(&client).await.unwrap();
+    assert_eq!(client.current_max_send_streams(), STREAMS_MAX as usize);
+    let began = Instant::now();
+    let mut open = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        let mut client = client.clone().ready().await.unwrap();
+        open.push(client.send_request(post(CHECK), false).unwrap());
+    }
+    for (answer, _silent) in open {
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.headers()["grpc-status"], "4", "{answer:?}");
+    }
+    assert!(began.elapsed() <= MESSAGE_MAX + Duration::from_secs(1));
+    assert_eq!(call(&client).await.unwrap(), None, "the connection lives on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_calls_leave_the_upload_beside_them() {
+    let world = World::start();
+    let client = world.client().await;
+    let mut uploader = client.clone().ready().await.unwrap();
+    let (outcome, mut upload) = uploader.send_request(post(UPLOAD), false).unwrap();
+    for round in 0..20 {
+        // All of a round are cancelled before the server can look at one of them.
+        let mut cancelled = Vec::new();
+        for _ in 0..STREAMS_MAX - 1 {
+            let mut client = client.clone().ready().await.unwrap();
+            cancelled.push(client.send_request(post(CHECK), false).unwrap());
+        }
+        for (_, stream) in &mut cancelled {
+            stream.send_reset(h2::Reason::CANCEL);
+        }
+        drop(cancelled);
+        upload.send_data(Bytes::from_static(b"more"), false).unwrap();
+        // A client of gRPC repeats by itself what was refused before it was looked at.
+        let mut answered = call(&client).await;
+        while answered.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
+            tokio::task::yield_now().await;
+            answered = call(&client).await;
+        }
+        assert_eq!(answered.unwrap(), None, "round {round}");
+    }
+    upload.send_data(Bytes::new(), true).unwrap();
+    assert!(outcome.await.unwrap().status().is_success());
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_limit_connections_wait_for_their_place() {
+    let world = World::start();
+    let first = [world.client().await, world.client().await, world.client().await];
+    for client in &first {
+        call(client).await.unwrap();
+    }
+    let began = Instant::now();
+    let (fourth, ()) = futures::join!(world.client(), async {
+        sleep(Duration::from_secs(1)).await;
+        drop(first);
+    });
+    call(&fourth).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_system_without_room_is_asked_now_and_then() {
+    // What accept says when no file can be opened.
+    const EMFILE: i32 = 24;
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let failing = stream::repeat_with(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        Err::<Arrived<DuplexStream>, _>(io::Error::from_raw_os_error(EMFILE))
+    });
+    let service = service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let stop = sleep(Duration::from_mins(1));
+    serve(BoxCloneSyncService::new(service), failing, CONNECTIONS_MAX, Duration::from_secs(1), stop).await;
+    assert!((30..100).contains(&tries.load(Ordering::Relaxed)), "{tries:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_timeout_ends_its_call() {
+    let world = World::start();
+    let mut client = world.client().await;
+    let mut request = post(UPLOAD);
+    request.headers_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let (answer, _silent) = client.send_request(request, false).unwrap();
+    assert_eq!(answer.await.unwrap().headers()["grpc-status"], "4");
+    assert_eq!(world.calls.load(Ordering::Relaxed), 1);
+}

@@ -1,0 +1,191 @@
+//! How often backends are asked, and what is told of them.
+
+use std::sync::atomic::AtomicUsize;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+use futures::future::join_all;
+use tokio::time::advance;
+
+use super::*;
+use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
+use crate::authz::{Answer, AuthzError, CheckBatch};
+use crate::chunk::{Candidate, Chunk};
+use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorStoreError};
+
+/// Plays all three parts, and fails in one of them when it is told to.
+#[derive(Default)]
+struct Parts {
+    looks: AtomicUsize,
+    failing: Mutex<Option<&'static str>>,
+    hangs: AtomicBool,
+}
+
+const CANARY: &str = "db7.internal";
+
+impl Parts {
+    fn fail(&self, part: Option<&'static str>) {
+        *self.failing.lock().unwrap() = part;
+    }
+
+    fn fails(&self, part: &str) -> bool {
+        *self.failing.lock().unwrap() == Some(part)
+    }
+}
+
+#[async_trait]
+impl Authorizer for Parts {
+    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        panic!("nothing is decided")
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        if self.fails("authorizer") {
+            return Err(AuthzError::Unavailable(CANARY.to_owned()));
+        }
+        Ok("model".to_owned())
+    }
+}
+
+#[async_trait]
+impl VectorStore for Parts {
+    async fn collection(&self, _name: &str) -> Result<CollectionInfo, VectorStoreError> {
+        panic!("nothing is searched")
+    }
+
+    async fn guards(&self, _collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+        panic!("nothing is searched")
+    }
+
+    async fn search(&self, _search: &Search) -> Result<Searched, VectorStoreError> {
+        panic!("nothing is searched")
+    }
+
+    async fn find(&self, _collection: &str, _ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+        panic!("nothing is searched")
+    }
+
+    async fn read(&self, _collection: &str, _ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+        panic!("nothing is read")
+    }
+
+    async fn ready(&self) -> Result<(), VectorStoreError> {
+        if self.fails("vector store") { Err(VectorStoreError::Unavailable(CANARY.to_owned())) } else { Ok(()) }
+    }
+}
+
+impl AuditSink for Parts {
+    fn record(&self, _record: Record) -> Kept {
+        panic!("health is not recorded")
+    }
+
+    fn verified(&self, _verification: Verification) -> Kept {
+        panic!("nothing is verified")
+    }
+
+    fn digest(&self, _purpose: DigestPurpose, _bytes: &[u8]) -> String {
+        panic!("health is not recorded")
+    }
+
+    fn check_writable(&self) -> Result<(), AuditError> {
+        if self.fails("audit log") { Err(AuditError::Full) } else { Ok(()) }
+    }
+}
+
+fn health(required: bool) -> (Arc<Parts>, HealthApi) {
+    let parts = Arc::new(Parts::default());
+    let audit = Audit { sink: Arc::clone(&parts) as _, required };
+    let readiness = Readiness {
+        authentication: Authentication::Believed,
+        authorizer: Arc::clone(&parts) as _,
+        vector_store: Arc::clone(&parts) as _,
+        audit: Some(audit).filter(|audit| audit.required),
+        latest: Mutex::default(),
+        is_ready: AtomicBool::new(true),
+        stopping: watch::Sender::new(false),
+    };
+    (parts, HealthApi::new(Arc::new(readiness), false))
+}
+
+fn about(service: &str) -> Request<HealthCheckRequest> {
+    Request::new(HealthCheckRequest { service: service.to_owned() })
+}
+
+async fn told(api: &HealthApi, service: &str) -> ServingStatus {
+    let answer = api.check(about(service)).await.unwrap();
+    assert!(!format!("{answer:?}").contains(CANARY));
+    answer.into_inner().status()
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_means_that_a_retrieval_would_be_answered() {
+    use ServingStatus::{NotServing, Serving};
+    let rows = [
+        ("all is well", None, true, Serving),
+        ("the authorizer fails", Some("authorizer"), true, NotServing),
+        ("the vector store fails", Some("vector store"), true, NotServing),
+        ("no record can be kept", Some("audit log"), true, NotServing),
+        ("no record can be kept, and none is required", Some("audit log"), false, Serving),
+    ];
+    for (what, failing, required, expected) in rows {
+        let (parts, api) = health(required);
+        parts.fail(failing);
+        for service in READINESS {
+            assert_eq!(told(&api, service).await, expected, "{what}: `{service}`");
+        }
+        assert_eq!(told(&api, LIVENESS).await, Serving, "{what}");
+        parts.fail(None);
+        advance(REUSED_FOR).await;
+        assert_eq!(told(&api, "").await, Serving, "{what}, and then no more");
+        api.readiness.stop();
+        assert_eq!((told(&api, "").await, told(&api, LIVENESS).await), (NotServing, Serving), "{what}: stopping");
+    }
+    let (_, api) = health(true);
+    for unknown in ["a.Service", "openfga.v1.OpenFGAService", "Liveness", " "] {
+        assert_eq!(api.check(about(unknown)).await.unwrap_err().code(), tonic::Code::NotFound, "{unknown}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_probes_are_one_look_a_second() {
+    let (parts, api) = health(true);
+    for second in 1..=5 {
+        let answers = join_all((0..10_000).map(|_| told(&api, ""))).await;
+        assert!(answers.iter().all(|status| *status == ServingStatus::Serving));
+        assert_eq!(parts.looks.load(Ordering::Relaxed), second);
+        advance(REUSED_FOR).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backend_that_hangs_is_not_ready_and_holds_nobody() {
+    let (parts, api) = health(true);
+    parts.hangs.store(true, Ordering::Relaxed);
+    let began = Instant::now();
+    assert!(api.check(about("")).now_or_never().is_none(), "a probe that gives up");
+    assert_eq!(told(&api, "").await, ServingStatus::NotServing);
+    assert!(began.elapsed() <= LOOK_MAX + Duration::from_millis(1));
+    assert_eq!(parts.looks.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_watches_is_told_of_changes_alone() {
+    let (parts, api) = health(true);
+    let mut watching = api.watch(about("")).await.unwrap().into_inner();
+    let mut next = async || watching.next().await.map(|told| told.unwrap().status());
+    assert_eq!(next().await, Some(ServingStatus::Serving));
+    parts.fail(Some("authorizer"));
+    assert_eq!(next().await, Some(ServingStatus::NotServing));
+    parts.fail(None);
+    assert_eq!(next().await, Some(ServingStatus::Serving));
+    api.readiness.stop();
+    assert_eq!(next().await, Some(ServingStatus::NotServing));
+    assert_eq!(next().await, None);
+    let unknown: Vec<_> = api.watch(about("a.Service")).await.unwrap().into_inner().collect().await;
+    assert_eq!(unknown.len(), 1);
+    assert_eq!(unknown[0].as_ref().unwrap().status(), ServingStatus::ServiceUnknown);
+}

@@ -1,0 +1,94 @@
+//! Which request is for what, and that the table and the services agree.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+/// What it is, its method, path, version and content types, and where it goes.
+type Row<'a> = (&'a str, &'a str, &'a str, Version, &'a [&'a str], Route);
+
+const RETRIEVE: &str = "/ragward.retrieval.v1.RetrievalService/Retrieve";
+
+fn route(method: &str, path: &str, version: Version, content_types: &[&str]) -> Route {
+    let mut request = http::Request::builder().method(method).uri(path).version(version);
+    for content_type in content_types {
+        request = request.header(header::CONTENT_TYPE, *content_type);
+    }
+    Route::of(&request.body(()).unwrap())
+}
+
+#[test]
+fn the_table_holds_exactly_the_rpcs_of_the_services() {
+    let listed: BTreeSet<(String, bool)> = OPERATIONS
+        .iter()
+        .map(|operation| (operation.name.to_owned(), operation.request == RequestShape::Streaming))
+        .collect();
+    assert_eq!(listed, crate::server::reflection::rpcs());
+    assert_eq!(listed.len(), OPERATIONS.len(), "none is listed twice");
+}
+
+#[test]
+fn what_is_not_listed_needs_the_most() {
+    let needs = [
+        ("/grpc.health.v1.Health/Check", Access::Open),
+        ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Access::AnyScope),
+        (RETRIEVE, Access::Needs(Scope::Retrieve)),
+        ("/ragward.retrieval.v1.RetrievalService/Explain", Access::Needs(Scope::Explain)),
+        ("/ragward.retrieval.v1.RetrievalService/Added", Access::Needs(Scope::Administer)),
+        ("/ragward.retrieval.v1.RetrievalService/Retrieve/", Access::Needs(Scope::Administer)),
+        ("/ragward.ingest.v1.IngestService/DeleteDocuments", Access::Needs(Scope::Ingest)),
+        ("/openfga.v1.OpenFGAService/Write", Access::Needs(Scope::Administer)),
+        ("//grpc.health.v1.Health/Check", Access::Needs(Scope::Administer)),
+        ("/GRPC.health.v1.Health/Check", Access::Needs(Scope::Administer)),
+        ("/grpc.health.v1.Health/Added", Access::Needs(Scope::Administer)),
+        ("/.well-known/oauth-protected-resource", Access::Needs(Scope::Administer)),
+        ("/", Access::Needs(Scope::Administer)),
+    ];
+    for (path, expected) in needs {
+        let route = route("POST", path, Version::HTTP_2, &["application/grpc"]);
+        assert_eq!(route.access(), expected, "{path}");
+        assert_eq!(route.refusal().is_some(), route == Route::UnknownRpc, "{path}");
+    }
+}
+
+#[test]
+fn only_grpc_reaches_a_service() {
+    let (v1, v2) = (Version::HTTP_11, Version::HTTP_2);
+    let grpc: &[&str] = &["application/grpc"];
+    let operation = OPERATIONS.iter().find(|operation| RETRIEVE.ends_with(operation.name)).unwrap();
+    let (method, content_type, version) = (
+        Route::Refused(HttpRefusal::Method(operation)),
+        Route::Refused(HttpRefusal::ContentType(operation)),
+        Route::Refused(HttpRefusal::Version(operation)),
+    );
+    let nothing = Route::Refused(HttpRefusal::Path);
+    let rows: [Row; 24] = [
+        ("gRPC", "POST", RETRIEVE, v2, grpc, Route::Rpc(operation)),
+        ("gRPC, its encoding said", "POST", RETRIEVE, v2, &["application/grpc+proto"], Route::Rpc(operation)),
+        ("gRPC, in capitals", "POST", RETRIEVE, v2, &["Application/gRPC"], Route::Rpc(operation)),
+        ("gRPC, with a parameter", "POST", RETRIEVE, v2, &["application/grpc; a=b"], Route::Rpc(operation)),
+        ("gRPC over HTTP/1.1", "POST", RETRIEVE, v1, grpc, version),
+        ("gRPC over HTTP/1.0", "POST", RETRIEVE, Version::HTTP_10, grpc, version),
+        ("gRPC with JSON", "POST", RETRIEVE, v2, &["application/grpc+json"], content_type),
+        ("gRPC-Web", "POST", RETRIEVE, v2, &["application/grpc-web+proto"], content_type),
+        ("two types", "POST", RETRIEVE, v2, &["application/grpc", "application/json"], content_type),
+        ("JSON", "POST", RETRIEVE, v2, &["application/json"], content_type),
+        ("JSON over HTTP/1.1", "POST", RETRIEVE, v1, &["application/json"], content_type),
+        ("a form", "POST", RETRIEVE, v1, &["application/x-www-form-urlencoded"], content_type),
+        ("no type", "POST", RETRIEVE, v1, &[], content_type),
+        ("an empty type", "POST", RETRIEVE, v2, &[""], content_type),
+        ("GET", "GET", RETRIEVE, v2, grpc, method),
+        ("PUT over HTTP/1.1", "PUT", RETRIEVE, v1, grpc, method),
+        ("OPTIONS", "OPTIONS", RETRIEVE, v1, &[], method),
+        ("OpenFGA's HTTP", "POST", "/stores/01ARZ3NDEKTSV4RRFFQ69G5FAV/write", v1, &["application/json"], nothing),
+        ("its list of stores", "GET", "/stores", v2, &[], nothing),
+        ("the root", "GET", "/", v1, &[], nothing),
+        ("an unknown RPC", "POST", "/a.B/C", v2, grpc, Route::UnknownRpc),
+        ("an unknown RPC over HTTP/1.1", "POST", "/a.B/C", v1, grpc, nothing),
+        ("a public document", "GET", "/.well-known/oauth-protected-resource", v1, &[], Route::WellKnown),
+        ("gRPC to a public document", "POST", "/.well-known/a", v2, grpc, Route::UnknownRpc),
+    ];
+    for (what, verb, path, version, content_types, expected) in rows {
+        assert_eq!(route(verb, path, version, content_types), expected, "{what}");
+    }
+}
