@@ -277,7 +277,7 @@ impl RelationshipStore {
     /// When the data directory fails.
     pub fn each_tuple(&self, mut show: impl FnMut(RelationshipTuple)) -> Result<(), StorageError> {
         let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
-        let transaction = self.shared.database.begin_read().map_err(|e| failed(e.into()))?;
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
         let table = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
         let mut ended = Ok(());
         tuples::for_all(&self.shared.path, &table, self.id, |stored| {
