@@ -177,7 +177,8 @@ pub struct ChecksConfig {
     pub changelog_age_max_ms: u64,
     /// Most calls to the server at the same time; how many there are follows its latency.
     pub calls_in_flight_max: u32,
-    /// Most checks that wait for a call; past it, and past a quarter of it for one user, requests are turned away.
+    /// Most checks that wait for a call. Past it requests are turned away; past a quarter of it the requests of one user wait
+    /// for room.
     pub checks_waiting_max: usize,
 }
 

@@ -1,9 +1,13 @@
 //! Gathers the waiting checks of all requests into full calls.
 //!
 //! Nobody waits for company: a call leaves as soon as a slot is free, with whatever waits by then. So a lone check goes at
-//! once, and calls are full when there is enough to ask. How many slots there are follows the latency (`limit`), who is
-//! in the next call is decided in turns (`queue`), and when more waits than can be answered in time, new checks are
-//! refused at once rather than everybody's later.
+//! once, and calls are full when there is enough to ask. How many slots there are follows the latency (`limit`), and who is
+//! in the next call is decided in turns (`queue`).
+//!
+//! A caller is refused at once if its checks cannot be answered before its deadline. A caller is never refused because of
+//! its own checks: while nobody else waits, they are taken, however long the estimate says they will take. An estimate that
+//! refused everybody would never be corrected, because only answers correct it. A caller that has its share of the queue
+//! waits for room outside of it.
 //!
 //! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one
 //! for each principal when it held those of several. So what is wrong with one question fails the one who asked it. Every
@@ -12,18 +16,21 @@
 
 mod limit;
 mod queue;
+mod shed;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use self::limit::ConcurrencyLimit;
 use self::queue::{CallBounds, FairQueue};
+use self::shed::{ShedLog, ShedReason};
 use super::AuthzError;
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
 use super::openfga::CONTEXTUAL_BYTES_PER_CALL;
@@ -69,6 +76,30 @@ struct State {
     checks_per_call: usize,
     /// A moving average over the latest calls.
     latency: Duration,
+    /// Callers that have their share of the queue and wait for room in it.
+    outside: HashMap<Object, Outside>,
+    shed_log: ShedLog,
+}
+
+/// The requests of one principal that wait for room in the queue. They need no bound of their own: each is a request that is
+/// in memory anyway, and leaves at its deadline.
+#[derive(Debug, Default)]
+struct Outside {
+    requests: usize,
+    room: Arc<Notify>,
+}
+
+/// Whether questions were put into the queue.
+enum Admission {
+    Admitted,
+    /// The principal has its share of the queue; there is room once this is told.
+    NoRoom(Arc<Notify>),
+}
+
+/// One request among those outside, until dropped.
+struct WaitsOutside<'a> {
+    shared: &'a Shared,
+    principal: &'a Object,
 }
 
 /// A question that waits for its answer. It is answered at most once: answering takes it.
@@ -101,6 +132,8 @@ impl BatchedDecider {
             calls_in_flight: 0,
             checks_per_call: config.checks_per_call.max(1),
             latency: Duration::ZERO,
+            outside: HashMap::new(),
+            shed_log: ShedLog::default(),
         };
         let shared = Arc::new(Shared { inner, config, state: Mutex::new(state) });
         Self { shared, workers: Mutex::default() }
@@ -120,19 +153,18 @@ impl BatchedDecider {
 impl Decider for BatchedDecider {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
         let (reply, mut replies) = mpsc::unbounded_channel();
-        self.shared.admit(questions, &reply)?;
-        drop(reply);
-        self.dispatch();
-        let collecting = async {
+        let answering = async {
+            self.shared.enter(questions, reply).await?;
+            self.dispatch();
             let mut answers = Vec::with_capacity(questions.list.len());
             // It ends when every question is answered or given up, since each holds an end of the channel.
             while let Some(answered) = replies.recv().await {
                 answers.push(answered);
             }
-            answers
+            Ok(answers)
         };
-        match timeout_at(questions.deadline, collecting).await {
-            Ok(answers) => Ok(answers),
+        match timeout_at(questions.deadline, answering).await {
+            Ok(answers) => answers,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
     }
@@ -143,31 +175,65 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts all of the questions into the queue, or none.
-    fn admit(&self, questions: &Questions, reply: &mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
+    /// Puts the questions into the queue, as soon as there is room for them.
+    async fn enter(&self, questions: &Questions, reply: mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
+        let mut outside = None;
+        loop {
+            match self.admit(questions, &reply, &mut outside)? {
+                Admission::Admitted => return Ok(()),
+                Admission::NoRoom(room) => room.notified().await,
+            }
+        }
+    }
+
+    /// Puts all of the questions into the queue, or none; then the request is counted as one `outside`.
+    fn admit<'s>(
+        &'s self,
+        questions: &'s Questions,
+        reply: &mpsc::UnboundedSender<Answered>,
+        outside: &mut Option<WaitsOutside<'s>>,
+    ) -> Result<Admission, AuthzError> {
         let contextual_bytes = contextual_bytes(&questions.list);
-        let mut state = self.lock();
-        let count = questions.list.len();
-        let waiting_max = self.config.checks_waiting_max;
-        let full = state.queue.len() + count > waiting_max
-            || state.queue.len_of(&questions.principal) + count > waiting_max / PRINCIPAL_SHARE;
-        let wait = state.expected_wait();
-        if full || Instant::now() + wait > questions.deadline {
-            tracing::warn!(waiting = state.queue.len(), full, "a request is turned away: too many checks wait");
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let principal = &questions.principal;
+        let (waiting, own) = (state.queue.len(), state.queue.len_of(principal));
+        let (count, waiting_max) = (questions.list.len(), self.config.checks_waiting_max);
+        let is_alone = waiting == own;
+        let wait = state.expected_wait(principal, count);
+        let is_late = Instant::now() + wait > questions.deadline;
+        let is_full = waiting + count > waiting_max;
+        let reason = match (is_alone, is_late, is_full) {
+            (false, true, _) => Some(ShedReason::CannotBeInTime),
+            // Others have filled the queue. Whoever has checks in it waits until these are taken.
+            (false, _, true) if own == 0 => Some(ShedReason::QueueIsFull),
+            _ => None,
+        };
+        if let Some(reason) = reason {
+            let shed = shed::Shed { reason, checks: count, waiting, own, wait, deadline: questions.deadline };
+            state.shed_log.note(&shed, state.limit.calls(), state.latency);
             return Err(AuthzError::Overloaded { retry_after: wait.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX) });
+        }
+        if own > 0 && (is_full || own + count > waiting_max / PRINCIPAL_SHARE) {
+            let of_principal = state.outside.entry(principal.clone()).or_default();
+            if outside.is_none() {
+                of_principal.requests += 1;
+                *outside = Some(WaitsOutside { shared: self, principal });
+            }
+            return Ok(Admission::NoRoom(Arc::clone(&of_principal.room)));
         }
         for ((position, question), contextual_bytes) in questions.list.iter().enumerate().zip(contextual_bytes) {
             let waiting = Waiting {
                 question: question.clone(),
                 contextual_bytes,
-                principal: questions.principal.clone(),
+                principal: principal.clone(),
                 position,
                 deadline: questions.deadline,
                 reply: reply.clone(),
             };
-            state.queue.push(&questions.scope, &questions.principal, waiting);
+            state.queue.push(&questions.scope, principal, waiting);
         }
-        Ok(())
+        Ok(Admission::Admitted)
     }
 
     fn next_call(shared: &Arc<Self>) -> Option<(Slot, Call)> {
@@ -177,8 +243,9 @@ impl Shared {
         }
         let bounds = CallBounds { checks_max: state.checks_per_call, bytes_max: CONTEXTUAL_BYTES_PER_CALL };
         let now = Instant::now();
-        let (scope, waiting) =
-            state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now))?;
+        let taken = state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now));
+        state.tell_of_room(shared.config.checks_waiting_max / PRINCIPAL_SHARE);
+        let (scope, waiting) = taken?;
         state.calls_in_flight += 1;
         Some((Slot(Arc::clone(shared)), Call { scope, waiting }))
     }
@@ -278,11 +345,36 @@ impl Shared {
 }
 
 impl State {
-    /// How long the last one in the queue waits, going by the latest calls.
-    fn expected_wait(&self) -> Duration {
-        let calls = u64::try_from(self.queue.len() / self.checks_per_call).unwrap_or(u64::MAX);
+    /// How long the last of these many more checks of a principal waits, going by the latest calls. Principals take turns, so
+    /// until then each of the others gets no more checks into calls than this one.
+    fn expected_wait(&self, principal: &Object, more: usize) -> Duration {
+        let own = self.queue.len_of(principal).saturating_add(more);
+        let all = self.queue.len().saturating_add(more);
+        let ahead = all.min(own.saturating_mul(self.queue.principals_with(principal)));
+        let calls = u64::try_from(ahead / self.checks_per_call).unwrap_or(u64::MAX);
         let rounds = calls / self.limit.calls().max(1);
         self.latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// Wakes as many of those outside as there is room for, at one check each.
+    fn tell_of_room(&self, share: usize) {
+        for (principal, outside) in &self.outside {
+            let room = share.saturating_sub(self.queue.len_of(principal));
+            for _ in 0..room.min(outside.requests) {
+                outside.room.notify_one();
+            }
+        }
+    }
+}
+
+impl Drop for WaitsOutside<'_> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let Some(outside) = state.outside.get_mut(self.principal) else { return };
+        outside.requests = outside.requests.saturating_sub(1);
+        if outside.requests == 0 {
+            state.outside.remove(self.principal);
+        }
     }
 }
 

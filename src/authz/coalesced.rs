@@ -1,7 +1,9 @@
 //! Lets equal questions that are asked at the same time share one answer.
 //!
 //! A *flight* is one call of the inner decider. Whoever waits for a flight drives it: it belongs to nobody, goes on while
-//! anybody waits, and ends when the last one is gone. An error is nobody's decision: all who wait get it as an error.
+//! anybody waits, and ends when the last one is gone. An error is nobody's decision: all who wait get it as an error. Only
+//! where a flight ran out of time, whoever had joined it and has time left asks once more: it was begun by somebody less
+//! patient.
 //!
 //! A question that must see a write never joins a flight, which may have left before it: neither one for higher consistency
 //! nor one for answers since a moment.
@@ -21,7 +23,7 @@ use super::{AuthzError, Consistency};
 /// See the module.
 pub struct CoalescedDecider {
     inner: Arc<dyn Decider>,
-    /// How long a flight may take, whatever the patience of the one who began it: others may have joined.
+    /// How long a flight may take at least, whatever the patience of the one who began it: others may have joined.
     patience: Duration,
     flights: Arc<Mutex<Flights>>,
 }
@@ -53,10 +55,12 @@ struct Landing {
 struct Ticket {
     flight: Flight,
     place: usize,
+    /// Whether somebody else began the flight.
+    is_joined: bool,
 }
 
 impl CoalescedDecider {
-    /// Flights of at most `patience` over `inner`.
+    /// Flights over `inner`, which end after `patience` or at the deadline of the one who began it, whichever is later.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
         Self { inner, patience, flights: Arc::default() }
@@ -71,7 +75,8 @@ impl CoalescedDecider {
         let mut own_places: HashMap<&DecisionKey, usize> = HashMap::new();
         for (position, key) in keys.iter().enumerate() {
             let seat = flights.seats.get(key);
-            let ticket = seat.and_then(|seat| Some(Ticket { flight: seat.flight.upgrade()?, place: seat.place }));
+            let ticket = seat
+                .and_then(|seat| Some(Ticket { flight: seat.flight.upgrade()?, place: seat.place, is_joined: true }));
             if ticket.is_none() && !own_places.contains_key(key) {
                 own_places.insert(key, own.len());
                 own.push(position);
@@ -92,15 +97,39 @@ impl CoalescedDecider {
             }
         }
         let ticket = |(key, joined): (&DecisionKey, Option<Ticket>)| {
-            joined.or_else(|| Some(Ticket { flight: flight.clone(), place: *own_places.get(key)? }))
+            joined.or_else(|| Some(Ticket { flight: flight.clone(), place: *own_places.get(key)?, is_joined: false }))
         };
         keys.iter().zip(joined).filter_map(ticket).collect()
+    }
+
+    /// The outcome of every question in their order, and whether it is that of a flight which somebody else began.
+    async fn fly(&self, questions: &Questions) -> Result<Vec<(Outcome, bool)>, AuthzError> {
+        let tickets = self.board(questions);
+        let seats: Vec<(usize, bool)> = tickets.iter().map(|ticket| (ticket.place, ticket.is_joined)).collect();
+        let landed = join_all(tickets.into_iter().map(|ticket| ticket.flight));
+        let Ok(landed) = timeout_at(questions.deadline, landed).await else {
+            return Err(AuthzError::DeadlineExceeded);
+        };
+        let mut outcomes = Vec::with_capacity(seats.len());
+        for (answer, (place, is_joined)) in landed.into_iter().zip(seats) {
+            let outcome = match answer {
+                Ok(outcomes) => outcomes.get(place).cloned(),
+                Err(error) => Some(Outcome::Failed(error)),
+            };
+            outcomes.extend(outcome.map(|outcome| (outcome, is_joined)));
+        }
+        if outcomes.len() < questions.list.len() {
+            return Err(AuthzError::BadAnswer("a check was left unanswered".to_owned()));
+        }
+        Ok(outcomes)
     }
 
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
         let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
-        let questions = Questions { deadline: Instant::now() + self.patience, ..questions };
+        // What has to wait is turned away by this deadline, so it must not be earlier than the request's own.
+        let deadline = questions.deadline.max(Instant::now() + self.patience);
+        let questions = Questions { deadline, ..questions };
         let flight = async move {
             let _landing = landing;
             let answers = inner.decide(&questions).await?;
@@ -131,22 +160,27 @@ impl Decider for CoalescedDecider {
                 return self.inner.decide(questions).await;
             }
         }
-        let tickets = self.board(questions);
-        let places: Vec<usize> = tickets.iter().map(|ticket| ticket.place).collect();
-        let landed = join_all(tickets.into_iter().map(|ticket| ticket.flight));
-        let Ok(landed) = timeout_at(questions.deadline, landed).await else {
-            return Err(AuthzError::DeadlineExceeded);
-        };
-        let mut answers = Vec::with_capacity(places.len());
-        for (position, (answer, place)) in landed.into_iter().zip(places).enumerate() {
-            let outcome = match answer {
-                Ok(outcomes) => outcomes.get(place).cloned(),
-                Err(error) => Some(Outcome::Failed(error)),
-            };
-            answers.extend(outcome.map(|outcome| Answered { position, outcome }));
+        let mut answers = Vec::with_capacity(questions.list.len());
+        let mut again = Vec::new();
+        for (position, (outcome, is_joined)) in self.fly(questions).await?.into_iter().enumerate() {
+            if is_joined && ran_out_of_time(&outcome) {
+                again.push(position);
+            } else {
+                answers.push(Answered { position, outcome });
+            }
         }
+        if again.is_empty() {
+            return Ok(answers);
+        }
+        let outcomes = self.fly(&questions.at(&again)).await?;
+        let outcomes = again.into_iter().zip(outcomes);
+        answers.extend(outcomes.map(|(position, (outcome, _))| Answered { position, outcome }));
         Ok(answers)
     }
+}
+
+fn ran_out_of_time(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(AuthzError::DeadlineExceeded | AuthzError::Overloaded { .. }))
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ struct Lane<T> {
     scope: Arc<Scope>,
     turns: VecDeque<Object>,
     waiting: HashMap<Object, VecDeque<T>>,
+    /// Turns until it is the next lane's turn: one for each principal that it had when its own began.
+    turns_left: usize,
 }
 
 impl<T> Default for FairQueue<T> {
@@ -51,11 +53,17 @@ impl<T> FairQueue<T> {
         self.by_principal.get(principal).copied().unwrap_or_default()
     }
 
+    /// How many principals wait, this one counted.
+    pub(super) fn principals_with(&self, principal: &Object) -> usize {
+        self.by_principal.len() + usize::from(!self.by_principal.contains_key(principal))
+    }
+
     pub(super) fn push(&mut self, scope: &Arc<Scope>, principal: &Object, item: T) {
         let known = self.lanes.iter().position(|lane| lane.scope.shares_calls_with(scope));
         let at = known.unwrap_or(self.lanes.len());
         if known.is_none() {
-            let lane = Lane { scope: Arc::clone(scope), turns: VecDeque::new(), waiting: HashMap::new() };
+            let lane =
+                Lane { scope: Arc::clone(scope), turns: VecDeque::new(), waiting: HashMap::new(), turns_left: 0 };
             self.lanes.push_back(lane);
         }
         let Some(lane) = self.lanes.get_mut(at) else { return };
@@ -69,6 +77,9 @@ impl<T> FairQueue<T> {
 
     /// What the next call asks: as many as can share it within the bounds, those that `is_wanted` drops left out. What has
     /// more bytes than a call may have goes by itself.
+    ///
+    /// Lanes get as many turns as they have principals, and a call of one lane leaves no more than these turns are worth while
+    /// another lane waits: so a principal gains nothing by asking in a way that shares no call with the others.
     pub(super) fn take(
         &mut self,
         CallBounds { checks_max, bytes_max }: CallBounds,
@@ -76,9 +87,15 @@ impl<T> FairQueue<T> {
         mut is_wanted: impl FnMut(&T) -> bool,
     ) -> Option<(Arc<Scope>, Vec<T>)> {
         while let Some(mut lane) = self.lanes.pop_front() {
+            if lane.turns_left == 0 {
+                lane.turns_left = lane.turns.len();
+            }
+            let fair_max = if self.lanes.is_empty() { usize::MAX } else { lane.turns_left.saturating_mul(TURN) };
+            let checks_max = checks_max.min(fair_max);
             let (mut taken, mut bytes, mut is_full) = (Vec::new(), 0, false);
             while taken.len() < checks_max && !is_full {
                 let Some(principal) = lane.turns.pop_front() else { break };
+                lane.turns_left = lane.turns_left.saturating_sub(1);
                 let Some(mut waiting) = lane.waiting.remove(&principal) else { continue };
                 let taken_before = taken.len();
                 for _ in 0..TURN.min(checks_max - taken.len()) {
@@ -95,9 +112,11 @@ impl<T> FairQueue<T> {
                     }
                 }
                 if !waiting.is_empty() {
-                    // Who got nothing for want of room begins the next call.
-                    if is_full && taken.len() == taken_before {
+                    // Whoever got nothing for want of room, or whose turn the end of the call cut short, begins the next call.
+                    let got = taken.len() - taken_before;
+                    if (is_full && got == 0) || (!is_full && got < TURN) {
                         lane.turns.push_front(principal.clone());
+                        lane.turns_left += 1;
                     } else {
                         lane.turns.push_back(principal.clone());
                     }
@@ -105,8 +124,10 @@ impl<T> FairQueue<T> {
                 }
             }
             let scope = Arc::clone(&lane.scope);
-            if !lane.turns.is_empty() {
-                self.lanes.push_back(lane);
+            match (lane.turns.is_empty(), lane.turns_left) {
+                (true, _) => {}
+                (false, 0) => self.lanes.push_back(lane),
+                (false, _) => self.lanes.push_front(lane),
             }
             if !taken.is_empty() {
                 return Some((scope, taken));
@@ -208,6 +229,24 @@ mod tests {
             calls.push(taken.len());
         }
         assert_eq!(calls, [4, 3, 3, 3]);
+    }
+
+    #[test]
+    fn a_lane_of_its_own_is_no_greater_share() {
+        let mut queue = FairQueue::default();
+        let shared = Arc::new(scope());
+        let fresh = Arc::new(Scope { consistency: Consistency::HigherConsistency, ..scope() });
+        push(&mut queue, &fresh, "greedy", 1_000);
+        for number in 0..15 {
+            push(&mut queue, &shared, &format!("modest{number}"), 32);
+        }
+        let mut greedy = 0;
+        while queue.len() > queue.len_of(&principal("greedy")) {
+            let (_, taken) = take(&mut queue, 50).expect("a call");
+            greedy += taken.iter().filter(|(name, _)| name == "greedy").count();
+        }
+        assert!((32..=64).contains(&greedy), "{greedy} of one while each of the others got 32");
+        assert_eq!(take(&mut queue, 50).expect("a call").1.len(), 50, "alone, it fills calls");
     }
 
     #[test]

@@ -120,3 +120,42 @@ async fn nothing_is_shared_across_generations_or_for_higher_consistency() {
     }
     assert_eq!(server.calls(), 5);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_of_somebody_less_patient_is_no_failure_of_others() {
+    let overloaded = || AuthzError::Overloaded { retry_after: Duration::from_millis(100) };
+    let rows = [
+        ("late", AuthzError::DeadlineExceeded, true),
+        ("turned away", overloaded(), true),
+        ("down", AuthzError::NoModel, false),
+    ];
+    for (name, error, is_asked_again) in rows {
+        let server = Arc::new(Scripted::new(vec![Script::Fail(error), Script::Answer]));
+        let coalesced = coalesced(&server);
+        let ask = questions(1);
+        let (own, joined) = tokio::join!(coalesced.decide(&ask), coalesced.decide(&ask));
+        let joined = accounted(1, joined.expect("outcomes")).expect("1");
+        let is_decided = joined.iter().all(|outcome| matches!(outcome, Outcome::Decided { .. }));
+        assert_eq!(
+            (is_decided, server.calls()),
+            (is_asked_again, 1 + usize::from(is_asked_again)),
+            "{name}: {joined:?}"
+        );
+        let own = accounted(1, own.expect("outcomes")).expect("1");
+        assert!(
+            own.iter().all(|outcome| matches!(outcome, Outcome::Failed(_))),
+            "{name}: its own flight is not repeated"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flight_has_the_time_of_its_request() {
+    for (seconds, flight) in [(1, 3), (10, 10)] {
+        let server = Arc::new(Scripted::new(Vec::new()));
+        let ask = Questions { deadline: Instant::now() + Duration::from_secs(seconds), ..questions(1) };
+        coalesced(&server).decide(&ask).await.expect("decisions");
+        let deadline = server.asked()[0].deadline;
+        assert_eq!(deadline - Instant::now(), Duration::from_secs(flight), "a request of {seconds} s");
+    }
+}
