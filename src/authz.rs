@@ -200,6 +200,12 @@ pub trait Authorizer: Send + Sync {
         None
     }
 
+    /// Whether telling a visible set costs a call of its own to a server, so that it may be dearer than what it saves.
+    fn lists_by_call(&self, consistency: Consistency) -> bool {
+        let _ = consistency;
+        false
+    }
+
     /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
     fn is_local(&self) -> bool {
         false

@@ -2,7 +2,10 @@
 //! then is text read.
 
 mod answer;
+mod generations;
+mod guard_index;
 mod hydrate;
+mod list_costs;
 pub mod page;
 mod pass_rates;
 pub mod plan;
@@ -10,6 +13,8 @@ pub mod request;
 mod retriever;
 mod search_round;
 mod stages;
+mod visibility;
+mod walk;
 
 use std::future::Future;
 

@@ -174,6 +174,12 @@ pub trait VectorStore: Send + Sync {
     /// As [`VectorStore::collection`].
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError>;
 
+    /// How many chunks are under these guards, as far as it is known without asking anybody. An estimate.
+    fn chunks_under(&self, collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
+        let _ = (collection, table, positions);
+        None
+    }
+
     /// At most `limit` candidates. Fewer than `limit` means that
     /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
     /// for text, every chunk that holds at least one of the query's terms; for both, every chunk in the depth of either. A search sees each `upsert` and `delete` call

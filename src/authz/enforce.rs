@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
@@ -96,6 +97,9 @@ pub struct Enforcer<'a> {
     decisions: HashMap<Object, bool>,
     /// Whether the actor may act for the subject at all; `None` while it was not asked.
     may_act: Option<bool>,
+    /// Checks since they were last taken, and how long they took.
+    asked: usize,
+    asking: Duration,
 }
 
 impl<'a> Enforcer<'a> {
@@ -108,7 +112,17 @@ impl<'a> Enforcer<'a> {
         consistency: Consistency,
         deadline: Instant,
     ) -> Self {
-        Self { authorizer, principal, relation, consistency, deadline, decisions: HashMap::new(), may_act: None }
+        Self {
+            authorizer,
+            principal,
+            relation,
+            consistency,
+            deadline,
+            decisions: HashMap::new(),
+            may_act: None,
+            asked: 0,
+            asking: Duration::ZERO,
+        }
     }
 
     /// Those items that the principal may see, in the order given.
@@ -122,27 +136,25 @@ impl<'a> Enforcer<'a> {
     }
 
     /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
-    /// A hint, not a permission. Where the authorizer cannot tell it all at once, every guard is checked.
+    /// Every guard is checked.
     ///
     /// # Errors
     /// When a decision could not be made.
-    pub async fn visible_set(
+    pub async fn checked_visible_set(
         &mut self,
-        guards: &Arc<Vec<Object>>,
-        positions: &Arc<RoaringBitmap>,
+        guards: &[Object],
+        positions: &RoaringBitmap,
     ) -> Result<RoaringBitmap, AuthzError> {
-        if let Some(visible) = self.known_visible_set(guards, positions).await? {
-            return Ok(visible);
-        }
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
         self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
         let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
         Ok(visible.map(|(position, _)| position).collect())
     }
 
-    /// The same, if the authorizer can tell it all at once. What such a set hides is not looked for: whoever tells it is
-    /// the authority itself (the embedded evaluator), or a copy of it within its stated staleness. What it shows in vain is
-    /// checked and refilled.
+    /// Like [`Enforcer::checked_visible_set`], if the authorizer can tell the set all at once: a hint, not a permission. What
+    /// such a set hides is not looked for: whoever tells it is the authority itself, or a copy of it within its stated
+    /// staleness. What it shows in vain is checked and refilled. An authorizer that has to ask a server gives up at
+    /// `list_deadline`: then the set is not known.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -150,6 +162,7 @@ impl<'a> Enforcer<'a> {
         &self,
         guards: &Arc<Vec<Object>>,
         positions: &Arc<RoaringBitmap>,
+        list_deadline: Instant,
     ) -> Result<Option<RoaringBitmap>, AuthzError> {
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
         let positions = if self.principal.is_narrowed() {
@@ -159,15 +172,37 @@ impl<'a> Enforcer<'a> {
             positions
         };
         let subject = self.principal.subject();
-        let Some(visible) = self.known_set(subject, self.relation, guards, positions).await? else { return Ok(None) };
+        let query = |user: &Object, relation: &Relation| VisibleSetQuery {
+            user: user.clone(),
+            relation: relation.clone(),
+            guards: Arc::clone(guards),
+            positions: Arc::clone(positions),
+            contextual: Arc::clone(self.principal.contextual()),
+            consistency: self.consistency,
+            deadline: list_deadline.min(self.deadline),
+        };
+        let Some(visible) = self.known_set(query(subject, self.relation)).await? else { return Ok(None) };
         match self.principal.delegation() {
             // Whether it may act for the subject is asked with the first batch of checks.
             None | Some(Delegation { on: DelegationOn::User, .. }) => Ok(Some(visible)),
             Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
-                let of_actor = self.known_set(actor, relation, guards, positions).await?;
+                let of_actor = self.known_set(query(actor, relation)).await?;
                 Ok(of_actor.map(|of_actor| visible & of_actor))
             }
         }
+    }
+
+    /// What is known of a guard without asking: what was decided before, and what the details of the principal's token deny.
+    #[must_use]
+    pub fn known(&self, guard: &Object) -> Option<bool> {
+        let decided = self.decisions.get(guard).copied();
+        let is_shut = || self.permits_nothing() || !self.principal.details_fit_guard(guard);
+        decided.or_else(|| is_shut().then_some(false))
+    }
+
+    /// How many checks it has asked since this was taken last, and how long it waited for their answers.
+    pub fn take_asked(&mut self) -> (usize, Duration) {
+        (std::mem::take(&mut self.asked), std::mem::take(&mut self.asking))
     }
 
     /// Whether it is known that nothing is permitted, whatever there is.
@@ -177,25 +212,10 @@ impl<'a> Enforcer<'a> {
     }
 
     /// The positions at which the user holds the relation, if the authorizer can tell them all at once.
-    async fn known_set(
-        &self,
-        user: &Object,
-        relation: &Relation,
-        guards: &Arc<Vec<Object>>,
-        positions: &Arc<RoaringBitmap>,
-    ) -> Result<Option<RoaringBitmap>, AuthzError> {
-        let query = VisibleSetQuery {
-            user: user.clone(),
-            relation: relation.clone(),
-            guards: Arc::clone(guards),
-            positions: Arc::clone(positions),
-            contextual: Arc::clone(self.principal.contextual()),
-            consistency: self.consistency,
-            deadline: self.deadline,
-        };
+    async fn known_set(&self, query: VisibleSetQuery) -> Result<Option<RoaringBitmap>, AuthzError> {
         let known = timeout_at(self.deadline, self.authorizer.visible_set(&query)).await;
         let known = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
-        Ok(known.map(|known| &*known & &**positions))
+        Ok(known.map(|known| &*known & &*query.positions))
     }
 
     /// Asks for the guards that were not asked before: one batch for the subject and for who acts for it.
@@ -229,7 +249,10 @@ impl<'a> Enforcer<'a> {
             }
             Some(Delegation { on: DelegationOn::User, .. }) | None => {}
         }
+        let (asked, count) = (Instant::now(), checks.len());
         let answers = self.ask(checks).await?;
+        self.asked = self.asked.saturating_add(count);
+        self.asking = self.asking.saturating_add(asked.elapsed());
 
         let (of_subject, of_actor) = answers.split_at_checked(open.len()).unwrap_or_default();
         if let Some(Delegation { on: DelegationOn::User, .. }) = self.principal.delegation() {

@@ -329,6 +329,10 @@ impl Authorizer for OpenFgaAuthorizer {
         }
     }
 
+    fn lists_by_call(&self, _consistency: Consistency) -> bool {
+        true
+    }
+
     async fn model_id(&self) -> Result<String, AuthzError> {
         match timeout_at(self.server.deadline(), self.look_up_model()).await {
             Ok(model) => Ok(model?.id),

@@ -351,6 +351,10 @@ impl Authorizer for ReplicaAuthorizer {
         Some(self.is_trusted())
     }
 
+    fn lists_by_call(&self, consistency: Consistency) -> bool {
+        self.serving(consistency).is_none() && self.authority.lists_by_call(consistency)
+    }
+
     fn is_local(&self) -> bool {
         self.config.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
     }

@@ -114,6 +114,10 @@ impl Authorizer for StackedAuthorizer {
         self.openfga.visible_set(query).await
     }
 
+    fn lists_by_call(&self, consistency: Consistency) -> bool {
+        self.openfga.lists_by_call(consistency)
+    }
+
     async fn deciding_model_id(&self) -> Option<String> {
         self.openfga.deciding_model_id().await
     }

@@ -55,8 +55,10 @@ pub struct Round {
     pub limit: usize,
     /// How many were found.
     pub candidates: usize,
-    /// How many of these are permitted.
+    /// How many of these are permitted, as far as the answer needed to know.
     pub permitted: usize,
+    /// How many are not.
+    pub withheld: usize,
     /// How long it took.
     pub took: Duration,
 }
@@ -102,8 +104,10 @@ impl Retrieval {
 }
 
 impl Round {
-    pub(super) fn new(plan: Plan, found: Found, took: Duration) -> Self {
-        let Found { limit, candidates, permitted } = found;
-        Self { plan: plan.name(), limit, candidates, permitted, took }
+    /// A round whose search found so many candidates.
+    pub(super) fn new(plan: Plan, found: Found, candidates: usize, took: Duration) -> Self {
+        let Found { limit, candidates: looked_at, permitted } = found;
+        let withheld = looked_at.saturating_sub(permitted);
+        Self { plan: plan.name(), limit, candidates, permitted, withheld, took }
     }
 }

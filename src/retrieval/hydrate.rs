@@ -6,8 +6,10 @@ use std::num::NonZeroUsize;
 use tokio::time::Instant;
 
 use super::answer::Retrieved;
+use super::stages::{Stage, StageTimes};
+use super::walk::Walk;
 use super::{RetrievalError, within};
-use crate::authz::enforce::Permitted;
+use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk};
 use crate::identity::Principal;
 use crate::vector_store::VectorStore;
@@ -30,25 +32,26 @@ pub(super) struct Hydration<'a> {
 }
 
 impl Hydration<'_> {
-    /// The best of the candidates with their texts, as many as are wanted. One that is gone or has changed hands since the
-    /// search, or whose document has its number, is passed over, and the next one takes its place.
+    /// The best of the permitted candidates with their texts, as many as are wanted. One that is gone or has changed hands
+    /// since the search, or whose document has its number, is passed over, and the next one that is permitted takes its place.
     pub(super) async fn hydrate(
         self,
-        permitted: Vec<Permitted<Candidate>>,
+        walk: &mut Walk<'_>,
+        enforcer: &mut Enforcer<'_>,
         Wanted { top_k, per_document_max }: Wanted,
+        stages: &mut StageTimes,
     ) -> Result<Vec<Retrieved>, RetrievalError> {
         let mut ledger = self.principal.ledger();
         let mut of_document: HashMap<String, usize> = HashMap::new();
-        let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k.min(permitted.len()));
-        let mut waiting = permitted.into_iter();
+        let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k);
         while hydrated.len() < top_k {
             // Where many may fall out for their document, they are not read one at a time.
             let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
-            let next: Vec<Permitted<Candidate>> = waiting.by_ref().take(reads).collect();
+            let next = stages.measure(Stage::Authorize, walk.take(reads, top_k - hydrated.len(), enforcer)).await?;
             if next.is_empty() {
                 break;
             }
-            let mut by_id = self.read(&next).await?;
+            let mut by_id = stages.measure(Stage::Hydrate, self.read(&next)).await?;
             for candidate in next {
                 if hydrated.len() == top_k {
                     break;

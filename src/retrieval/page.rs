@@ -164,9 +164,9 @@ pub(super) fn skip_earlier(before: Option<&Place>, candidates: &mut Vec<Candidat
 }
 
 /// What was on a page before, and what comes after.
-pub(super) fn split(before: Option<&Place>, permitted: Vec<Permitted<Candidate>>) -> [Vec<Permitted<Candidate>>; 2] {
+pub(super) fn split(before: Option<&Place>, candidates: Vec<Candidate>) -> [Vec<Candidate>; 2] {
     let is_earlier = |candidate: &Candidate| before.is_some_and(|before| !before.is_before(candidate));
-    let (earlier, later) = permitted.into_iter().partition(|candidate| is_earlier(candidate.item()));
+    let (earlier, later) = candidates.into_iter().partition(is_earlier);
     [earlier, later]
 }
 

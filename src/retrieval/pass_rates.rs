@@ -1,8 +1,8 @@
 //! Which share of candidates was permitted lately, by who asked for what: an estimate for the next plan.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::generations::Generations;
 use crate::relationship::{Object, Relation};
 
 /// Rates of one generation. With the generation before it, twice as many are remembered, some megabytes.
@@ -13,13 +13,7 @@ const MEMORY: f64 = 200.0;
 /// See the module. What is asked again is remembered; what is not asked for a generation is forgotten.
 #[derive(Debug, Default)]
 pub(super) struct PassRates {
-    generations: Mutex<Generations>,
-}
-
-#[derive(Debug, Default)]
-struct Generations {
-    current: HashMap<Key, Rate>,
-    before: HashMap<Key, Rate>,
+    rates: Mutex<Generations<Key, Rate>>,
 }
 
 /// Whose rate it is.
@@ -41,8 +35,8 @@ struct Rate {
 impl PassRates {
     /// The share that was permitted, above 0; `None` where nothing is known.
     pub(super) fn get(&self, key: &Key) -> Option<f64> {
-        let generations = self.lock();
-        let rate = generations.current.get(key).or_else(|| generations.before.get(key))?;
+        let rates = self.lock();
+        let rate = rates.get(key)?;
         // One more of each: a rate of nothing would plan for ever wider searches, and never learn of a grant.
         Some((rate.permitted + 1.0) / (rate.candidates + 1.0))
     }
@@ -53,22 +47,19 @@ impl PassRates {
         if candidates == 0 {
             return;
         }
-        let mut generations = self.lock();
-        let before = generations.current.get(&key).or_else(|| generations.before.get(&key)).copied();
+        let mut rates = self.lock();
+        let before = rates.get(&key).copied();
         let before = before.unwrap_or(Rate { candidates: 0.0, permitted: 0.0 });
         let weight = if before.candidates > MEMORY { MEMORY / before.candidates } else { 1.0 };
         let rate = Rate {
             candidates: before.candidates * weight + count(candidates),
             permitted: before.permitted * weight + count(permitted),
         };
-        if generations.current.len() >= RATES_MAX && !generations.current.contains_key(&key) {
-            generations.before = std::mem::take(&mut generations.current);
-        }
-        generations.current.insert(key, rate);
+        rates.insert(key, rate, RATES_MAX);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Generations<Key, Rate>> {
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,8 +107,8 @@ mod tests {
         for number in 0..3 * RATES_MAX {
             rates.note(key(number), 10, 5);
         }
-        let generations = rates.lock();
-        assert!(generations.current.len() + generations.before.len() <= 2 * RATES_MAX);
-        assert!(generations.current.contains_key(&key(3 * RATES_MAX - 1)));
+        let known = rates.lock();
+        assert!(known.len() <= 2 * RATES_MAX);
+        assert!(known.get(&key(3 * RATES_MAX - 1)).is_some());
     }
 }

@@ -17,7 +17,10 @@ pub struct Situation {
     pub guards: Option<usize>,
     /// How many of them are visible, if the authorizer told them all at once.
     pub visible: Option<usize>,
-    /// The share of candidates that are permitted, as learned or as this request has found so far; above 0, at most 1.
+    /// The share of chunks that are under visible guards, where these are known and the store tells; above 0, at most 1.
+    pub visible_share: Option<f64>,
+    /// The share of candidates that are permitted: as this request has found, or where the visible guards are not known as
+    /// earlier ones have; above 0, at most 1.
     pub pass_rate: Option<f64>,
     /// Chunks of the collection, where a search of everything goes through an index and one within a scope scans.
     pub indexed_chunks: Option<u64>,
@@ -55,7 +58,7 @@ pub struct Widening {
 pub struct Found {
     /// How many candidates were asked for.
     pub limit: usize,
-    /// How many were found that were not on an earlier page.
+    /// How many candidates were looked at.
     pub candidates: usize,
     /// How many of these are permitted.
     pub permitted: usize,
@@ -74,71 +77,87 @@ pub enum NoPlan {
 const WIDENING_MIN: usize = 2;
 /// And for at most so many times as many, whatever the estimate: it may rest on one chunk.
 const WIDENING_MAX: usize = 16;
-/// Where one guard more in a filter costs as much as so many candidates more in an unfiltered search. A guard is a hash
-/// look-up for each point that is compared; a candidate comes with its payload and a check.
-const GUARDS_PER_CANDIDATE: usize = 16;
-/// And so many chunks more in a scan. An index does not help there: a walk of Qdrant's graph under a list that holds a tenth of
+/// So many guards in a filter cost as much as one candidate more of an unfiltered search. A guard is a hash look-up for each
+/// point that is compared; a candidate comes with its payload.
+const GUARDS_PER_CANDIDATE: f64 = 16.0;
+/// And so do so many chunks in a scan. An index does not help there: a walk of Qdrant's graph under a list that holds a tenth of
 /// the chunks finds a tenth of the best.
-const CHUNKS_PER_CANDIDATE: usize = 32;
+const CHUNKS_PER_CANDIDATE: f64 = 32.0;
 
-/// Chooses a plan. Asked again after a round with the pass rate that it found, it may choose another one.
+/// Chooses the plan of the first round.
 ///
 /// # Errors
 /// When the visible set is needed and cannot be had.
 pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
     let Situation { top_k, needs_visible_set, guards, visible, candidates_max, .. } = *situation;
-    let widening = |first| Widening { first, candidates_max };
-    let share = estimate(situation);
-    let unfiltered = share.map_or_else(|| first_guess(top_k), |share| candidates_for(top_k, share));
-    if let Some(visible) = visible {
-        let in_scope = float_of(situation.indexed_chunks.unwrap_or_default()) * share.unwrap_or_default();
-        let is_short = visible <= unfiltered.saturating_mul(GUARDS_PER_CANDIDATE);
-        let is_small = in_scope <= float(unfiltered.saturating_mul(CHUNKS_PER_CANDIDATE));
-        let filter_pays = (is_short && is_small) || unfiltered > candidates_max;
-        if needs_visible_set || situation.scope_is_cheap || filter_pays {
-            // Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
-            return Ok(Plan::VisibleSetSearch(widening(top_k)));
-        }
-        return Ok(Plan::SearchThenCheck(widening(unfiltered)));
-    }
-    let affordable = guards.filter(|guards| *guards <= situation.guards_checked_max);
-    if needs_visible_set {
-        return match (affordable, guards) {
-            (Some(_), _) => Ok(Plan::ListThenSearch(widening(top_k))),
-            (None, Some(guards)) => Err(NoPlan::TooManyGuards(guards)),
-            (None, None) => Err(NoPlan::GuardsUnknown),
+    if needs_visible_set && visible.is_none() {
+        return match guards {
+            Some(guards) if guards <= situation.guards_checked_max => Ok(Plan::ListThenSearch(situation.scoped())),
+            Some(guards) => Err(NoPlan::TooManyGuards(guards)),
+            None => Err(NoPlan::GuardsUnknown),
         };
     }
-    // Checking every guard once is no more work than checking as many candidates.
-    let list_pays = |guards: usize| situation.checks_are_local || guards <= unfiltered || unfiltered > candidates_max;
-    if affordable.is_some_and(list_pays) {
-        return Ok(Plan::ListThenSearch(widening(top_k)));
-    }
-    Ok(Plan::SearchThenCheck(widening(unfiltered)))
+    let first = estimate(situation).map_or_else(|| first_guess(top_k), |share| candidates_for(top_k, share));
+    let unscoped = Plan::SearchThenCheck(Widening { first, candidates_max });
+    Ok(scoped_instead_of(situation, first).unwrap_or(unscoped))
 }
 
 /// The plan and the number of candidates of the round after one that found too little; `None` where a limit was reached.
-/// A search of everything gives way to one within the visible set where what was found, now in the situation, makes that pay.
+/// A search of everything gives way to one within the visible set where that costs less than the next, wider one.
 #[must_use]
 pub fn refill(plan: Plan, situation: &Situation, found: Found) -> Option<(Plan, usize)> {
+    let widening = plan.widening();
     if !plan.is_scoped()
-        && let Ok(better) = choose(situation)
-        && better.is_scoped()
+        && let Some(better) = scoped_instead_of(situation, found.wider(situation.top_k))
     {
         return Some((better, better.widening().first()));
     }
-    plan.widening().next(situation.top_k, found).map(|limit| (plan, limit))
+    widening.next(situation.top_k, found).map(|limit| (plan, limit))
 }
 
-/// The share of chunks that are permitted, as far as the situation tells: what was found weighs more than the share of
-/// guards, because guards have unequal numbers of chunks.
+/// A search within the visible set, where it costs less than one of everything for so many candidates.
+fn scoped_instead_of(situation: &Situation, candidates: usize) -> Option<Plan> {
+    let is_too_wide = candidates > situation.candidates_max;
+    if let Some(visible) = situation.visible {
+        let in_scope = float_of(situation.indexed_chunks.unwrap_or_default()) * visible_share(situation).unwrap_or(1.0);
+        let costs = float(visible) / GUARDS_PER_CANDIDATE + in_scope / CHUNKS_PER_CANDIDATE;
+        let pays = situation.scope_is_cheap || is_too_wide || costs <= float(candidates);
+        return (situation.needs_visible_set || pays).then(|| Plan::VisibleSetSearch(situation.scoped()));
+    }
+    let guards = situation.guards.filter(|guards| *guards <= situation.guards_checked_max)?;
+    // Checking every guard once is no more work than checking as many candidates.
+    let pays = situation.checks_are_local || is_too_wide || guards <= situation.likely_checked(candidates);
+    pays.then(|| Plan::ListThenSearch(situation.scoped()))
+}
+
+/// The share of candidates that are likely permitted, as far as the situation tells: what this request found, then what is
+/// visible.
 #[must_use]
 pub fn estimate(situation: &Situation) -> Option<f64> {
+    situation.pass_rate.or_else(|| visible_share(situation))
+}
+
+/// The share of chunks under visible guards. Where the store does not count these, guards have equal numbers of chunks.
+fn visible_share(situation: &Situation) -> Option<f64> {
     let of_guards = match (situation.visible, situation.guards) {
         (Some(visible), Some(guards)) if guards > 0 => Some(float(visible) / float(guards)),
         _ => None,
     };
-    situation.pass_rate.or(of_guards)
+    situation.visible_share.or(of_guards)
+}
+
+impl Situation {
+    /// Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
+    const fn scoped(&self) -> Widening {
+        Widening { first: self.top_k, candidates_max: self.candidates_max }
+    }
+
+    /// Of so many candidates that a search asks for, those that are likely checked. The first of them are enough, unless the
+    /// estimate is wrong.
+    fn likely_checked(&self, candidates: usize) -> usize {
+        let enough = self.pass_rate.map_or(self.top_k, |rate| rounded_up(float(self.top_k) / rate));
+        candidates.min(enough.max(self.top_k))
+    }
 }
 
 /// Of so many candidates k are permitted, most of the time: at this share k are expected of k / share, give or take two
@@ -195,13 +214,9 @@ impl Widening {
     /// The candidates of the round after one that found too little; `None` when that one reached the limit.
     #[must_use]
     pub fn next(&self, top_k: usize, found: Found) -> Option<usize> {
-        if found.limit >= self.candidates_max {
-            return None;
-        }
-        let least = found.limit.saturating_mul(WIDENING_MIN);
         let most = found.limit.saturating_mul(WIDENING_MAX);
-        let wanted = found.pass_rate().map_or(most, |rate| candidates_for(top_k, rate));
-        Some(wanted.clamp(least, most).min(self.candidates_max))
+        let limit = found.wider(top_k).min(most).min(self.candidates_max);
+        (found.limit < self.candidates_max).then_some(limit)
     }
 }
 
@@ -211,6 +226,19 @@ impl Found {
     pub fn pass_rate(&self) -> Option<f64> {
         (self.permitted > 0 && self.candidates > 0).then(|| float(self.permitted) / float(self.candidates))
     }
+
+    /// How many candidates a wider search has to ask for, going by what was found.
+    fn wider(&self, top_k: usize) -> usize {
+        let least = self.limit.saturating_mul(WIDENING_MIN);
+        let most = self.limit.saturating_mul(WIDENING_MAX);
+        self.pass_rate().map_or(most, |rate| candidates_for(top_k, rate)).max(least)
+    }
+}
+
+/// One count as a share of another, above 0; `None` where there is nothing.
+#[must_use]
+pub fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| (float_of(part.max(1)) / float_of(whole)).min(1.0))
 }
 
 fn float(count: usize) -> f64 {

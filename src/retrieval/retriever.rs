@@ -4,23 +4,26 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Completion, Rechecked, Retrieval, Round};
+use super::guard_index::GuardIndexes;
 use super::hydrate::{Hydration, Wanted};
+use super::list_costs::{Kind, ListCosts};
 use super::page::{self, Answered, Binding, Place};
 use super::pass_rates::{Key, PassRates};
-use super::plan::{self, NoPlan, Plan, Situation};
-use super::search_round::{Checked, SearchRound, first_search};
+use super::plan::{self, NoPlan, Situation};
+use super::search_round::{SearchRound, first_search};
 use super::stages::{Stage, StageTimes};
+use super::visibility::{Lister, Visibility};
+use super::walk::Walk;
 use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest, within};
-use crate::authz::Authorizer;
 use crate::authz::enforce::{Enforcer, Permitted};
+use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Candidate;
 use crate::identity::Principal;
 use crate::identity::details::{Action, RequestFacts};
-use crate::vector_store::{CollectionInfo, GuardTable, Query, Scope, VectorStore};
+use crate::vector_store::{CollectionInfo, Query, Scope, VectorStore};
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -29,13 +32,22 @@ pub struct Retriever {
     vector_store: Arc<dyn VectorStore>,
     config: RetrievalConfig,
     pass_rates: Arc<PassRates>,
+    guard_indexes: Arc<GuardIndexes>,
+    list_costs: Arc<ListCosts>,
 }
 
 impl Retriever {
     /// A retriever over two backends.
     #[must_use]
     pub fn new(authorizer: Arc<dyn Authorizer>, vector_store: Arc<dyn VectorStore>, config: RetrievalConfig) -> Self {
-        Self { authorizer, vector_store, config, pass_rates: Arc::default() }
+        Self {
+            authorizer,
+            vector_store,
+            config,
+            pass_rates: Arc::default(),
+            guard_indexes: Arc::default(),
+            list_costs: Arc::default(),
+        }
     }
 
     /// What it was configured with.
@@ -65,64 +77,91 @@ impl Retriever {
 
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
-        let replica_lag = self.authorizer.lag(request.consistency);
         let mut stages = StageTimes::default();
-        let visible = stages.measure(Stage::Authorize, known_visible_set(&enforcer, table.as_ref())).await?;
         let rate = self.rate_key(request);
+        let mut visibility = Visibility::of(table, self.lister(request, deadline));
+        let (needed, share) = (needs_visible_set(&request.query), self.pass_rates.get(&rate));
+        let looking = visibility.look_ahead(&enforcer, needed, top_k.saturating_add(returned), share);
+        stages.measure(Stage::Authorize, looking).await?;
+        let replica_lag = self.authorizer.lag(request.consistency);
+        // Where the visible set is known, it tells the share: what one far query finds says little of the next one.
+        let learns = visibility.visible().is_none();
+        let learned = || self.pass_rates.get(&rate).filter(|_| learns);
         let mut situation = Situation {
             top_k: top_k.saturating_add(returned),
-            guards: table.as_ref().map(|table| count(&table.in_use)),
-            visible: visible.as_ref().map(count),
-            pass_rate: self.pass_rates.get(&rate),
-            ..self.situation(&request.query, &info)
+            visible_share: visibility.share(vector_store, collection, &info),
+            pass_rate: learned(),
+            ..self.situation(&request.query, &info, &visibility)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
         let mut answer = Retrieval::begun(plan::estimate(&situation), stages, replica_lag);
         loop {
             let started = Instant::now();
+            let limit = search.limit;
             if plan.is_scoped() && matches!(search.scope, Scope::Everything) {
+                let scoping = visibility.scope(plan, &mut enforcer, situation.pass_rate);
+                let scope = answer.stages.measure(Stage::Authorize, scoping).await?;
                 // A search that needs the visible set never falls back to everything.
-                let Some(table) = &table else { return Err(self.no_plan(request, NoPlan::GuardsUnknown)) };
-                let scoping = visible_scope(plan, visible.as_ref(), &mut enforcer, table);
-                search.scope = answer.stages.measure(Stage::Authorize, scoping).await?;
+                search.scope = scope.ok_or_else(|| self.no_plan(request, NoPlan::GuardsUnknown))?;
                 // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
                 search.per_document_max = request.per_document_max;
             }
-            let round = SearchRound { vector_store, search: &search, before: before.as_ref(), deadline };
-            let checked = round.run(&mut enforcer, &mut answer.stages).await?;
-            let Checked { found, exact, earlier, permitted, ended } = checked;
+            visibility.find_hidden(plan, &self.guard_indexes, collection).await;
+            let (foreknown, before) = (visibility.foreknown(plan, situation.pass_rate), before.as_ref());
+            let round = SearchRound { vector_store, search: &search, before, foreknown, deadline };
+            let mut searched = round.run(&mut enforcer, &mut answer.stages).await?;
             // Each round finds again what those before it found.
-            answer.exact = exact;
-            answer.plan.rounds.push(Round::new(plan, found, started.elapsed()));
-            if !plan.is_scoped() {
+            answer.exact = searched.exact;
+            // Where it is known ahead that these are too few, a wider search comes before any check.
+            let most = searched.most(limit, &enforcer);
+            let may_be_wider = |pass_rate: Option<f64>, found| {
+                let situation = Situation { pass_rate: pass_rate.or_else(learned), ..situation };
+                plan::refill(plan, &situation, found).is_some()
+            };
+            let is_too_few = foreknown.hidden.is_some()
+                && most.permitted < top_k
+                && searched.ended.is_none()
+                && may_be_wider(most.pass_rate(), most);
+            if !is_too_few {
+                let filling = searched.walk.fill(top_k, &mut enforcer);
+                let is_enough = answer.stages.measure(Stage::Authorize, filling).await? >= top_k;
+                let found = searched.found(limit);
+                let is_last = is_enough || searched.ended.is_some() || !may_be_wider(found.pass_rate(), found);
+                if is_last && !enforcer.permits_nothing() {
+                    page::check_unchanged(before, &searched.earlier)?;
+                    let wanted = Wanted { top_k, per_document_max: request.per_document_max };
+                    let hydration = Hydration { vector_store, collection, principal, deadline };
+                    let hydrating = hydration.hydrate(&mut searched.walk, &mut enforcer, wanted, &mut answer.stages);
+                    answer.chunks = hydrating.await?;
+                }
+            }
+            visibility.note_checks(enforcer.take_asked());
+            let found = if is_too_few { most } else { searched.found(limit) };
+            answer.plan.rounds.push(Round::new(plan, found, searched.candidates, started.elapsed()));
+            if !plan.is_scoped() && learns {
                 self.pass_rates.note(rate.clone(), found.candidates, found.permitted);
-                situation.pass_rate = found.pass_rate().or_else(|| self.pass_rates.get(&rate));
             }
             if enforcer.permits_nothing() {
                 return Ok(answer.ended(Completion::Exhausted));
             }
-            // Later rounds are there because chunks fell out that the store may have counted.
-            let counted = search.per_document_max.take().is_some();
-            let refill = plan::refill(plan, &situation, found);
-            if permitted.len() >= top_k || ended.is_some() || refill.is_none() {
-                page::check_unchanged(before.as_ref(), &earlier)?;
-                let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-                let hydrating = Hydration { vector_store, collection, principal, deadline }.hydrate(permitted, wanted);
-                answer.chunks = answer.stages.measure(Stage::Hydrate, hydrating).await?;
-                if answer.chunks.len() == top_k {
-                    // As many as the token's details give is not as many as were wanted.
-                    answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                    answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, &earlier));
-                    return Ok(answer);
-                }
-                // A chunk that fell out took a place of its document, so another one may be there for it.
-                let may_be_others = counted && answer.chunks.len() < found.candidates;
-                if let Some(completion) = ended.filter(|_| !may_be_others) {
-                    return Ok(answer.ended(completion));
-                }
+            if answer.chunks.len() == top_k {
+                // As many as the token's details give is not as many as were wanted.
+                answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
+                let earlier = &searched.earlier;
+                answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, earlier));
+                return Ok(answer);
             }
-            let Some((next, limit)) = refill else { return Ok(answer.ended(Completion::Limited)) };
+            // Later rounds are there because chunks fell out that the store may have counted. One that fell out took a place
+            // of its document, so another one may be there for it.
+            let may_be_others = search.per_document_max.take().is_some() && answer.chunks.len() < searched.candidates;
+            if let Some(completion) = searched.ended.filter(|_| !may_be_others) {
+                return Ok(answer.ended(completion));
+            }
+            situation.pass_rate = found.pass_rate().or_else(learned);
+            let Some((next, limit)) = plan::refill(plan, &situation, found) else {
+                return Ok(answer.ended(Completion::Limited));
+            };
             plan = next;
             search.limit = limit;
         }
@@ -157,8 +196,8 @@ impl Retriever {
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
         let (vector_store, collection) = (self.vector_store.as_ref(), request.collection.as_str());
         let hydration = Hydration { vector_store, collection, principal, deadline };
-        let hydrating = hydration.hydrate(permitted, wanted);
-        let read = stages.measure(Stage::Hydrate, hydrating).await?;
+        let walk = &mut Walk::permitted(permitted);
+        let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
         Ok(rechecked(enforcer.enforce(found).await?, stages))
@@ -183,13 +222,29 @@ impl Retriever {
         }
     }
 
-    /// What does not depend on the principal.
-    fn situation(&self, query: &Query, info: &CollectionInfo) -> Situation {
+    /// Who tells what the request's principal may see.
+    fn lister(&self, request: &RetrievalRequest, deadline: Instant) -> Lister<'_> {
+        let is_fresh = match request.consistency {
+            Consistency::MinimizeLatency => false,
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => true,
+        };
+        Lister {
+            costs: &self.list_costs,
+            kind: Kind { collection: request.collection.clone(), is_fresh },
+            user: request.principal.subject().clone(),
+            by_call: self.authorizer.lists_by_call(request.consistency),
+            deadline,
+        }
+    }
+
+    /// What a plan is chosen from, but for numbers of the request.
+    fn situation(&self, query: &Query, info: &CollectionInfo, visibility: &Visibility<'_>) -> Situation {
         Situation {
             top_k: 0,
             needs_visible_set: needs_visible_set(query),
-            guards: None,
-            visible: None,
+            guards: visibility.guards(),
+            visible: visibility.visible(),
+            visible_share: None,
             pass_rate: None,
             indexed_chunks: Some(info.chunks).filter(|_| !info.exact),
             scope_is_cheap: info.scope_is_cheap,
@@ -290,34 +345,6 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
         return Err(RetrievalError::Invalid(vec![FieldViolation::new(field, description)]));
     }
     Ok(())
-}
-
-async fn known_visible_set(
-    enforcer: &Enforcer<'_>,
-    table: Option<&GuardTable>,
-) -> Result<Option<RoaringBitmap>, RetrievalError> {
-    match table {
-        Some(table) => Ok(enforcer.known_visible_set(&table.guards, &table.in_use).await?),
-        None => Ok(None),
-    }
-}
-
-/// What a search within the visible set looks at.
-async fn visible_scope(
-    plan: Plan,
-    known: Option<&RoaringBitmap>,
-    enforcer: &mut Enforcer<'_>,
-    table: &GuardTable,
-) -> Result<Scope, RetrievalError> {
-    let positions = match (plan, known) {
-        (Plan::VisibleSetSearch(_), Some(visible)) => visible.clone(),
-        _ => enforcer.visible_set(&table.guards, &table.in_use).await?,
-    };
-    Ok(Scope::Guards { table: table.clone(), positions })
-}
-
-fn count(positions: &RoaringBitmap) -> usize {
-    usize::try_from(positions.len()).unwrap_or(usize::MAX)
 }
 
 /// As many as are wanted and the token's details leave.

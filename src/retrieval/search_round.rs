@@ -1,4 +1,4 @@
-//! One round of a retrieval: a search, and the enforcement of what it found.
+//! One round of a retrieval: a search, and what it found, ready to be checked.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::page::{self, Place};
 use super::plan::Found;
 use super::stages::{Stage, StageTimes};
+use super::walk::{Foreknown, Walk};
 use super::{Completion, RetrievalError, RetrievalRequest, within};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Metadata, Value};
@@ -17,34 +18,53 @@ use crate::relationship::Object;
 use crate::vector_store::{Filter, Narrowing, Scope, Search, Searched, VectorStore, VectorStoreError};
 
 /// A search, and what is needed to carry it out.
-pub(super) struct SearchRound<'a> {
+pub(super) struct SearchRound<'a, 'h> {
     pub(super) vector_store: &'a dyn VectorStore,
     pub(super) search: &'a Search,
     /// Where the page before ended.
     pub(super) before: Option<&'a Place>,
+    /// What is known of what it will find.
+    pub(super) foreknown: Foreknown<'h>,
     pub(super) deadline: Instant,
 }
 
-/// What a round found.
-pub(super) struct Checked {
-    pub(super) found: Found,
+/// What a search found.
+pub(super) struct Searching<'h> {
+    /// How many were found, without those that a page before has for good.
+    pub(super) candidates: usize,
+    /// How many of these were on a page before, and are checked again.
+    pub(super) earlier_candidates: usize,
     /// Whether certainly nothing scores better.
     pub(super) exact: bool,
     /// Permitted, and on a page before.
     pub(super) earlier: Vec<Permitted<Candidate>>,
-    /// Permitted, best first.
-    pub(super) permitted: Vec<Permitted<Candidate>>,
+    /// The others, to be checked as far as the answer needs.
+    pub(super) walk: Walk<'h>,
     /// How a retrieval ends that needs more, where a wider search would find no more.
     pub(super) ended: Option<Completion>,
 }
 
-impl SearchRound<'_> {
-    /// Searches and checks.
+impl Searching<'_> {
+    /// What was found at most: as if all were permitted that is not known to be hidden.
+    pub(super) fn most(&self, limit: usize, enforcer: &Enforcer<'_>) -> Found {
+        let permitted = self.earlier.len().saturating_add(self.walk.most(enforcer));
+        Found { limit, candidates: self.candidates, permitted }
+    }
+
+    /// What was found so far.
+    pub(super) fn found(&self, limit: usize) -> Found {
+        let candidates = self.earlier_candidates.saturating_add(self.walk.looked_at());
+        Found { limit, candidates, permitted: self.earlier.len().saturating_add(self.walk.found()) }
+    }
+}
+
+impl<'h> SearchRound<'_, 'h> {
+    /// Searches, and checks what was on a page before.
     pub(super) async fn run(
         self,
         enforcer: &mut Enforcer<'_>,
         stages: &mut StageTimes,
-    ) -> Result<Checked, RetrievalError> {
+    ) -> Result<Searching<'h>, RetrievalError> {
         let limit = self.search.limit;
         let searching = within(self.deadline, self.vector_store.search(self.search));
         let Searched { mut candidates, exact, may_be_more } = stages.measure(Stage::Search, searching).await?;
@@ -53,10 +73,11 @@ impl SearchRound<'_> {
         let ended = (candidates.len() < limit).then_some(completion);
         page::skip_earlier(self.before, &mut candidates);
         let all = candidates.len();
-        let permitted = stages.measure(Stage::Authorize, enforcer.enforce(candidates)).await?;
-        let found = Found { limit, candidates: all, permitted: permitted.len() };
-        let [earlier, permitted] = page::split(self.before, permitted);
-        Ok(Checked { found, exact, earlier, permitted, ended })
+        let [earlier, later] = page::split(self.before, candidates);
+        let earlier_candidates = earlier.len();
+        let earlier = stages.measure(Stage::Authorize, enforcer.enforce(earlier)).await?;
+        let walk = Walk::new(later, self.foreknown);
+        Ok(Searching { candidates: all, earlier_candidates, exact, earlier, walk, ended })
     }
 }
 

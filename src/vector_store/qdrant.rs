@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::points_client::PointsClient;
 use qdrant_client::qdrant::{self, ReadConsistencyType, read_consistency};
+use roaring::RoaringBitmap;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
@@ -223,6 +224,10 @@ impl VectorStore for QdrantStore {
     /// See [`QdrantConfig::overview_age_max`]; `None` as well where the guards have no index or do not come in time.
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         Ok(self.overview(collection).await?.table.clone())
+    }
+
+    fn chunks_under(&self, collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
+        self.overviews.last_known(collection)?.chunks_of(table, positions)
     }
 
     /// A scope of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores

@@ -1,5 +1,6 @@
-//! How often a retrieval asks the authorizer: rounds of checks, which are one batch each however many calls carry it,
-//! counted over a grid of shares visible, numbers of chunks and chunks to a guard. `--nocapture` shows the table.
+//! How often and how much a retrieval asks the authorizer: rounds of checks, which are one batch each however many calls carry
+//! it, and the checks in them, counted over a grid of shares visible, numbers of chunks and chunks to a guard. `--nocapture`
+//! shows the tables.
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
 
 use std::collections::HashMap;
@@ -9,12 +10,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::chunk::{Chunk, Document, Metadata};
+use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::relationship::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
-use ragward::vector_store::{DocumentStore, Query};
+use ragward::vector_store::{
+    CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError,
+};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
@@ -27,6 +30,7 @@ const CENTRES: u64 = 100;
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const USERS: usize = 2;
 const QUERIES: usize = 40;
+const QUERIES_OF_ROW: usize = 12;
 
 impl Dice {
     /// From 0 to 1.
@@ -51,15 +55,39 @@ struct Counting {
     share: f64,
     /// Whether it tells a visible set.
     knows: bool,
+    /// The share of what that set shows which was revoked since.
+    revoked: f64,
     sets: Mutex<HashMap<Object, Arc<RoaringBitmap>>>,
     batches: AtomicUsize,
+    /// How many checks each batch had, and how many of them were denied, since they were last taken.
+    asked: Mutex<Vec<[usize; 2]>>,
 }
 
 impl Counting {
-    fn sees(&self, user: &Object, document: &Object) -> bool {
-        let seed = [user.as_str(), document.as_str()].concat();
+    fn new(share: f64, knows: bool) -> Self {
+        Self {
+            share,
+            knows,
+            revoked: 0.0,
+            sets: Mutex::default(),
+            batches: AtomicUsize::new(0),
+            asked: Mutex::default(),
+        }
+    }
+
+    fn fraction(purpose: &str, user: &Object, document: &Object) -> f64 {
+        let seed = [purpose, user.as_str(), document.as_str()].concat();
         let seed = seed.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte));
-        Dice::new(seed).fraction() < self.share
+        Dice::new(seed).fraction()
+    }
+
+    /// As the visible set tells.
+    fn sees(&self, user: &Object, document: &Object) -> bool {
+        Self::fraction("", user, document) < self.share
+    }
+
+    fn decides(&self, user: &Object, document: &Object) -> bool {
+        self.sees(user, document) && Self::fraction("revoked", user, document) >= self.revoked
     }
 }
 
@@ -67,8 +95,10 @@ impl Counting {
 impl Authorizer for Counting {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
-        let answers = batch.checks.iter().map(|check| self.sees(&check.user, &check.object)).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
+        let allowed: Vec<bool> = batch.checks.iter().map(|check| self.decides(&check.user, &check.object)).collect();
+        let denied = allowed.iter().filter(|allowed| !**allowed).count();
+        self.asked.lock().unwrap().push([allowed.len(), denied]);
+        Ok(allowed.into_iter().enumerate().map(|(position, allowed)| Answer::now(position, allowed)).collect())
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
@@ -114,27 +144,31 @@ fn config() -> RetrievalConfig {
     }
 }
 
+fn request(user: usize, query: Query, top_k: u32, per_document_max: u32) -> RetrievalRequest {
+    let parts = RetrievalParts {
+        principal: stated(&format!("user:{user}")),
+        collection: COLLECTION.to_owned(),
+        query: Some(query),
+        top_k,
+        filter: None,
+        min_score: None,
+        per_document_max,
+        consistency: Consistency::default(),
+        page_token: None,
+    };
+    RetrievalRequest::new(parts, 100).unwrap()
+}
+
 /// How many batches each retrieval took.
 async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: bool) -> Vec<usize> {
-    let authorizer = Arc::new(Counting { share, knows, sets: Mutex::default(), batches: AtomicUsize::new(0) });
+    let authorizer = Arc::new(Counting::new(share, knows));
     let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::new(store.clone()), config());
     let mut counted = Vec::new();
     for user in 0..USERS {
         for query in 0..QUERIES {
             let query =
                 if text { Query::Text("words".to_owned()) } else { Query::Vector(vector(9_000_000 + query as u64)) };
-            let parts = RetrievalParts {
-                principal: stated(&format!("user:{user}")),
-                collection: COLLECTION.to_owned(),
-                query: Some(query),
-                top_k,
-                filter: None,
-                min_score: None,
-                per_document_max: 0,
-                consistency: Consistency::default(),
-                page_token: None,
-            };
-            let request = RetrievalRequest::new(parts, 100).unwrap();
+            let request = request(user, query, top_k, 0);
             let before = authorizer.batches.load(Ordering::Relaxed);
             let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
             assert_ne!(retrieval.completion, Completion::Limited, "{share}, {top_k}");
@@ -176,4 +210,121 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
         100.0 * f64::from(within_two as u32) / f64::from(all as u32)
     );
     assert!(within_two * 100 >= all * 95, "{within_two} of {all} in at most two");
+}
+
+/// The embedded engine as if it were a server with an index, where a scope is a filter that costs by its guards.
+struct Remote(ExactStore);
+
+#[async_trait]
+impl VectorStore for Remote {
+    async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
+        let info = self.0.collection(name).await?;
+        Ok(CollectionInfo { exact: false, scope_is_cheap: false, ..info })
+    }
+
+    async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
+        self.0.guards(collection).await
+    }
+
+    fn chunks_under(&self, _collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
+        Some(positions.len() * CHUNKS as u64 / table.in_use.len())
+    }
+
+    async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
+        self.0.search(search).await
+    }
+
+    async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
+        self.0.find(collection, ids).await
+    }
+
+    async fn read(&self, collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+        self.0.read(collection, ids).await
+    }
+}
+
+/// How much the retrievals of one row asked, each.
+struct Asked {
+    checks: Vec<usize>,
+    batches: Vec<usize>,
+    plans: Vec<&'static str>,
+}
+
+impl Asked {
+    async fn of(store: &Arc<Remote>, authorizer: Counting, top_k: u32, per_document_max: u32) -> Self {
+        let authorizer = Arc::new(authorizer);
+        let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::clone(store) as _, config());
+        let mut asked = Self { checks: Vec::new(), batches: Vec::new(), plans: Vec::new() };
+        for user in 0..USERS {
+            for query in 0..QUERIES_OF_ROW {
+                let query = Query::Vector(vector(9_000_000 + query as u64));
+                let request = request(user, query, top_k, per_document_max);
+                let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
+                assert_eq!(retrieval.completion, Completion::Complete);
+                let batches = std::mem::take(&mut *authorizer.asked.lock().unwrap());
+                let [checks, denied] = [0, 1].map(|of| batches.iter().map(|batch| batch[of]).sum::<usize>());
+                if authorizer.knows {
+                    // Before the first denial no more than the answer can need, and then one for each denial, or as many
+                    // as the denials so far make likely.
+                    let first = batches.first().map_or(0, |batch| batch[0]);
+                    assert!(first <= top_k as usize, "{batches:?}");
+                    assert!(checks <= top_k as usize + 2 * denied, "{batches:?}");
+                }
+                asked.checks.push(checks);
+                asked.batches.push(batches.len());
+                asked.plans.extend(retrieval.plan.rounds.last().map(|round| round.plan));
+            }
+        }
+        asked
+    }
+
+    fn mean(counts: &[usize]) -> f64 {
+        counts.iter().sum::<usize>() as f64 / counts.len() as f64
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_visible_set_is_known_no_more_is_asked_than_is_released() {
+    for chunks_per_guard in [1, 10] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ExactStore::open(directory.path()).unwrap();
+        filled(&store, chunks_per_guard).await;
+        let store = Arc::new(Remote(store));
+        println!(
+            "\n{CHUNKS} chunks, {chunks_per_guard} to a guard, k = 10, a store with an index; checks for each retrieval"
+        );
+        println!("{:>10}{:>10}{:>10}{:>10}{:>22}", "visible", "revoked", "checks", "batches", "of everything");
+        for share in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0] {
+            for revoked in [0.0, 0.1, 0.5] {
+                let asked = Asked::of(&store, Counting { revoked, ..Counting::new(share, true) }, 10, 0).await;
+                let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
+                let everything = asked.plans.iter().filter(|plan| **plan == "search_then_check").count();
+                let (all, share) = (asked.plans.len(), share * 100.0);
+                assert!(batches <= if revoked < 0.5 { 2.5 } else { 5.5 }, "{share} %, {revoked}: {:?}", asked.batches);
+                println!("{share:>8} %{:>8} %{checks:>10.1}{batches:>10.2}{everything:>16} of {all}", revoked * 100.0);
+                if revoked == 0.0 {
+                    assert!(asked.batches.iter().all(|batches| *batches == 1), "{share} %: {:?}", asked.batches);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_walk_asks_for_what_the_answer_can_need() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    filled(&store, 10).await;
+    let store = Arc::new(Remote(store));
+    // Nothing is known ahead: what k chunks of this share take, and little more.
+    for (share, top_k, checks_max) in [(0.9, 10, 13.0), (0.5, 10, 25.0), (0.2, 10, 65.0), (0.5, 1, 4.0)] {
+        let asked = Asked::of(&store, Counting::new(share, false), top_k, 0).await;
+        let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
+        println!("{} % visible, not known, k = {top_k}: {checks:.1} checks in {batches:.2} batches", share * 100.0);
+        assert!(checks <= checks_max, "{share}, {top_k}: {checks}");
+        assert!(batches <= 3.0, "{share}, {top_k}: {batches}");
+    }
+    // One chunk of a document: guards are checked once, however many chunks they have.
+    let asked = Asked::of(&store, Counting::new(0.5, true), 10, 1).await;
+    assert!(Asked::mean(&asked.checks) <= 12.0, "{:?}", asked.checks);
 }

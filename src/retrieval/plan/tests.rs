@@ -5,6 +5,7 @@ const REMOTE_VECTOR: Situation = Situation {
     needs_visible_set: false,
     guards: Some(617),
     visible: None,
+    visible_share: None,
     pass_rate: None,
     indexed_chunks: Some(6_170),
     scope_is_cheap: false,
@@ -102,4 +103,49 @@ fn rounds_widen_by_what_was_found_and_end() {
     assert_eq!(rounds(16, &|_| 9), [16, 32, 64, 128, 256, 300]);
     assert_eq!(rounds(300, &|_| 0), [300]);
     assert_eq!(rounds(1_000, &|_| 0), [300]);
+}
+
+/// A round of a search of everything that found so little, of 100,000 chunks under 10,000 guards of which 40 % are visible:
+/// what the next one is. A scan of what is visible would compare 40,000 chunks with 4,000 guards.
+#[test]
+fn one_far_query_does_not_end_in_a_scan_of_nearly_everything() {
+    let situation = Situation {
+        guards: Some(10_000),
+        visible: Some(4_000),
+        visible_share: Some(0.4),
+        indexed_chunks: Some(100_000),
+        candidates_max: 10_000,
+        ..REMOTE_VECTOR
+    };
+    let first = choose(&situation).expect("a plan");
+    assert_eq!((first.name(), first.widening().first()), ("search_then_check", 38));
+    let rows = [
+        ("nothing near", 38, 0, "search_then_check", 608),
+        ("one", 38, 1, "search_then_check", 608),
+        ("a twelfth", 38, 3, "search_then_check", 204),
+        ("nearly enough", 38, 9, "search_then_check", 76),
+        ("still nothing: now the scan costs less", 608, 0, "visible_set_search", 10),
+        ("one in a hundred", 608, 6, "visible_set_search", 10),
+        ("one in fifty", 608, 12, "search_then_check", 1_216),
+    ];
+    for (name, limit, permitted, plan, candidates) in rows {
+        let found = Found { limit, candidates: limit, permitted };
+        let situation = Situation { pass_rate: found.pass_rate(), ..situation };
+        let next = refill(first, &situation, found).map(|(plan, limit)| (plan.name(), limit));
+        assert_eq!(next, Some((plan, candidates)), "{name}");
+    }
+}
+
+#[test]
+fn a_known_visible_set_tells_the_share_by_chunks_where_they_are_counted() {
+    let known = Situation { visible: Some(4_000), guards: Some(10_000), ..REMOTE_VECTOR };
+    let rows = [
+        ("by guards", known, Some(0.4)),
+        ("by chunks", Situation { visible_share: Some(0.7), ..known }, Some(0.7)),
+        ("as this request found", Situation { visible_share: Some(0.7), pass_rate: Some(0.1), ..known }, Some(0.1)),
+        ("unknown", Situation { visible: None, ..known }, None),
+    ];
+    for (name, situation, share) in rows {
+        assert_eq!(estimate(&situation), share, "{name}");
+    }
 }

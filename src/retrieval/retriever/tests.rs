@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use roaring::RoaringBitmap;
 
 use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
@@ -17,7 +18,7 @@ use crate::chunk::{Chunk, Metadata};
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::{Search, Searched, VectorStoreError};
+use crate::vector_store::{GuardTable, Search, Searched, VectorStoreError};
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {

@@ -179,7 +179,7 @@ pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consisten
 /// How a retrieval was searched. A round looks again at what the one before found, so the largest number that was withheld
 /// is the number of chunks.
 pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
-    let withheld = report.rounds.iter().map(|round| round.candidates.saturating_sub(round.permitted)).max();
+    let withheld = report.rounds.iter().map(|round| round.withheld).max();
     Decision {
         plan: report.rounds.last().map(|round| round.plan.to_owned()),
         rounds: u32::try_from(report.rounds.len()).ok(),
