@@ -26,7 +26,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub(super) use self::follower::UNTOLD_AFTER;
 use self::follower::{Follower, Watched, Wishes};
@@ -47,6 +47,8 @@ use crate::storage::StorageError;
 
 /// The longest that one evaluation for a verification may take.
 const EVALUATION_MAX: Duration = Duration::from_secs(3);
+/// A look at the log that begins after a moment is done this many intervals later, unless the server is slow.
+const POLLS_WAITED_FOR: u32 = 2;
 
 /// The clock of the wall, in nanoseconds since 1970, for comparing with the dates of a server's log.
 pub type UnixClock = Arc<dyn Fn() -> i128 + Send + Sync>;
@@ -258,6 +260,34 @@ impl ReplicaAuthorizer {
         (is_fresh_enough && fresh_as_of.elapsed() <= self.config.staleness_max).then_some(progress)
     }
 
+    /// Waits for the next look at the server's log where the copy decides and a question asks for something newer than it has
+    /// seen. The log is read anyway; a server that had to decide whatever is asked like this could be kept busy by one caller.
+    async fn catch_up(&self, consistency: Consistency, deadline: Instant) {
+        let Consistency::AtLeastAsFresh(moment) = consistency else { return };
+        if !self.will_serve(consistency) || self.serving(consistency).is_some() {
+            return;
+        }
+        let now = Instant::now();
+        // If the server decides after all, it needs the other half of the time.
+        let until = (moment + self.config.poll_interval * POLLS_WAITED_FOR)
+            .min(now + deadline.saturating_duration_since(now) / 2);
+        let mut progress = self.view.progress.clone();
+        let has_seen = |progress: &Progress| progress.fresh_as_of.is_some_and(|fresh_as_of| fresh_as_of >= moment);
+        if timeout_at(until, progress.wait_for(has_seen)).await.is_err() {
+            tracing::debug!("the copy did not catch up; the server decides");
+        }
+    }
+
+    /// Whether the copy decides a question of this consistency now, or most likely soon.
+    fn will_serve(&self, consistency: Consistency) -> bool {
+        match consistency {
+            Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
+                self.config.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
+            }
+            Consistency::HigherConsistency => false,
+        }
+    }
+
     /// What the copy answers, with the progress that it is an answer of. `None` where the copy may not answer, cannot, or did
     /// not answer from one state.
     async fn asked_of_copy<T>(
@@ -283,6 +313,7 @@ impl Drop for ReplicaAuthorizer {
 impl Authorizer for ReplicaAuthorizer {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let at = Instant::now();
+        self.catch_up(batch.consistency, batch.deadline).await;
         let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes(batch));
         if self.config.used_for == ReplicaUse::Decide
             && !is_routed
@@ -305,6 +336,7 @@ impl Authorizer for ReplicaAuthorizer {
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
         let at = Instant::now();
+        self.catch_up(query.consistency, query.deadline).await;
         let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes_visible_set(query));
         if !is_routed
             && let Some((visible, progress)) =
@@ -352,7 +384,8 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     fn lists_by_call(&self, consistency: Consistency) -> bool {
-        self.serving(consistency).is_none() && self.authority.lists_by_call(consistency)
+        let by_copy = self.serving(consistency).is_some() || self.will_serve(consistency);
+        !by_copy && self.authority.lists_by_call(consistency)
     }
 
     fn is_local(&self) -> bool {

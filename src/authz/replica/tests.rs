@@ -12,7 +12,9 @@ use tokio::time::{Instant, advance};
 
 use super::follower::{Follower, Watched};
 use super::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
-use super::{CopyView, EvaluatedCopy, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse, UnixClock};
+use super::{
+    CopyView, EvaluatedCopy, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse, UnixClock,
+};
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::validity::Validity;
 use crate::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, VisibleSetQuery};
@@ -626,5 +628,53 @@ async fn an_answer_across_a_change_of_the_copy_is_not_used() {
         };
         let answered = authorizer.asked_of_copy(Consistency::MinimizeLatency, answering).await;
         assert_eq!(answered.is_some(), used, "{name}");
+    }
+}
+
+/// Where the copy decides, what must be newer than it is waits for the next look at the log, but not for long.
+#[tokio::test(start_paused = true)]
+async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stores = RelationshipStores::open(directory.path()).expect("opened");
+    let store = stores.default_store_or_new().expect("a store");
+    store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
+    let tuple = RelationshipTuple::parse("user:anne", "viewer", "doc:1").expect("a tuple");
+    store.write_all(vec![tuple], crate::relationship::store::OnConflict::Refuse).expect("written");
+    let poll = config().poll_interval;
+    // In which mode, after how long the log is read (never: `None`), how long it waits, and whether the copy decides.
+    let rows = [
+        ("read soon", ReplicaUse::Decide, Some(poll / 2), poll / 2, true),
+        ("read late", ReplicaUse::Decide, Some(poll * 3), poll * POLLS_WAITED_FOR, false),
+        ("not read", ReplicaUse::Decide, None, poll * POLLS_WAITED_FOR, false),
+        ("the server decides anyway", ReplicaUse::Plan, Some(poll / 2), Duration::ZERO, false),
+    ];
+    for (name, used_for, read_after, waits, by_copy) in rows {
+        let (sender, progress) = watch::channel(Progress::default());
+        let authorizer = ReplicaAuthorizer {
+            authority: Arc::new(Denying),
+            view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
+            config: ReplicaConfig { used_for, ..config() },
+            following: tokio::spawn(async {}),
+            verifier: None,
+        };
+        sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));
+        advance(Duration::from_millis(1)).await;
+        let asked = Instant::now();
+        let reading = tokio::spawn(async move {
+            if let Some(read_after) = read_after {
+                tokio::time::sleep(read_after).await;
+                sender.send_modify(|progress| progress.fresh_as_of = Some(Instant::now()));
+            }
+            sender
+        });
+        let question = batch(Consistency::AtLeastAsFresh(asked));
+        let answers = authorizer.check(&question).await.expect("decided");
+        let is_by_copy = matches!(answers[0].provenance.source, Source::Copy(_));
+        assert_eq!((asked.elapsed(), is_by_copy), (waits, by_copy), "{name}");
+        // One request waits once, however many batches it has.
+        let again = Instant::now();
+        authorizer.check(&question).await.expect("decided");
+        assert_eq!(again.elapsed(), Duration::ZERO, "{name}");
+        drop(reading.await);
     }
 }
