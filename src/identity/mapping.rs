@@ -67,7 +67,7 @@ pub struct Untold {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Writes {
-    Relation { relation: Relation, object_type: TypeName },
+    Relation { user_type: String, relation: Relation, object_type: TypeName },
     Parameter(String),
 }
 
@@ -77,8 +77,8 @@ impl Untold {
     pub fn may_let_in(&self, subtracted: &Subtracted) -> bool {
         self.always
             || match &self.writes {
-                Writes::Relation { relation, object_type } => {
-                    subtracted.has_relation(object_type.as_str(), relation.as_str())
+                Writes::Relation { user_type, relation, object_type } => {
+                    subtracted.has_relation(user_type, relation.as_str(), object_type.as_str())
                 }
                 Writes::Parameter(parameter) => subtracted.has_parameter(parameter),
             }
@@ -86,8 +86,10 @@ impl Untold {
 }
 
 impl ClaimTuple {
-    fn untold(&self) -> Option<Untold> {
-        let writes = Writes::Relation { relation: self.relation.clone(), object_type: self.object_type.clone() };
+    /// Of a user of this type.
+    fn untold(&self, user_type: &str) -> Option<Untold> {
+        let (relation, object_type) = (self.relation.clone(), self.object_type.clone());
+        let writes = Writes::Relation { user_type: user_type.to_owned(), relation, object_type };
         untold(&self.claim, writes, self.absent)
     }
 }
@@ -120,7 +122,7 @@ pub(super) fn read(
         let Some(user) = user else { break };
         let made = tuples(claims.get(&mapping.claim), user, names, mapping)?;
         if made.is_empty() {
-            untold.extend(mapping.untold());
+            untold.extend(mapping.untold(user.type_name()));
         }
         contextual.tuples.extend(made);
     }
@@ -141,7 +143,7 @@ pub(super) fn read(
 
 /// What no token tells of a user whom its bearer names: the claims are the bearer's own.
 pub(super) fn untold_of_others(rules: &Rules) -> Vec<Untold> {
-    rules.claim_tuples.iter().filter_map(ClaimTuple::untold).collect()
+    rules.claim_tuples.iter().filter_map(|mapping| mapping.untold(rules.user_type.as_str())).collect()
 }
 
 /// Refuses a token that says of a claim which counts here that it stands elsewhere: by distributed or aggregated claims (`OpenID`

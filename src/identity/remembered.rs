@@ -125,3 +125,68 @@ impl Drop for Use {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
+
+    /// How a call ends.
+    type End = fn(Use);
+
+    #[test]
+    fn a_token_is_used_up_by_an_answer_alone() {
+        let ends: [(&str, End, bool); 5] = [
+            ("an error", drop, true),
+            ("an answer", |one_use| one_use.answered(), false),
+            (
+                "an answer that was withheld",
+                |one_use| {
+                    one_use.answered();
+                    one_use.withheld();
+                },
+                true,
+            ),
+            (
+                "a panic",
+                |one_use| {
+                    let panics = std::panic::AssertUnwindSafe(move || {
+                        let _held = one_use;
+                        panic!("in the call");
+                    });
+                    assert!(std::panic::catch_unwind(panics).is_err());
+                },
+                true,
+            ),
+            (
+                "an answer that is still on its way",
+                |one_use| {
+                    one_use.answered();
+                    drop(Arc::new(one_use));
+                },
+                false,
+            ),
+        ];
+        let token = sample::token("anne", "ragward:retrieve", NOW + 60);
+        for (row, end, is_usable) in ends {
+            let used = Arc::new(UsedTokens::default());
+            let begin = |now| used.begin(&token, LEEWAY_SECONDS, now);
+            let one_use = begin(NOW).unwrap();
+            assert_eq!(begin(NOW).err(), Some(Refusal::Used), "{row}: while it is in use");
+            end(one_use);
+            assert_eq!(begin(NOW).is_ok(), is_usable, "{row}");
+        }
+    }
+
+    #[test]
+    fn used_tokens_are_bounded() {
+        let used = Arc::new(UsedTokens::default());
+        let token = sample::token("anne", "ragward:retrieve", NOW + 60);
+        let others = (0..USED_MAX).map(|n| (RememberedTokens::digest(&n.to_string()), NOW + 60));
+        used.lock().extend(others);
+        assert_eq!(used.begin(&token, LEEWAY_SECONDS, NOW).err(), Some(Refusal::Used));
+        // Those that are void anyway make room.
+        let later = sample::token("anne", "ragward:retrieve", NOW + 600);
+        assert!(used.begin(&later, LEEWAY_SECONDS, NOW + 60).is_ok());
+    }
+}

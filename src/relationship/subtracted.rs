@@ -8,8 +8,8 @@ use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewr
 /// See the module. What is behind two `but not` counts, too: whoever asks refuses more than must be.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subtracted {
-    /// Relations by type.
-    relations: HashMap<String, HashSet<String>>,
+    /// By type and relation: the types of the objects that its tuples may have as users.
+    relations: HashMap<String, HashMap<String, HashSet<String>>>,
     parameters: HashSet<String>,
 }
 
@@ -20,7 +20,7 @@ impl Subtracted {
     /// Follows a model from each thing that `but not` takes out to all that decides it.
     #[must_use]
     pub fn of(model: &AuthorizationModel) -> Self {
-        let mut walk = Walk { model, pending: Vec::new(), subtracted: Self::default() };
+        let mut walk = Walk { model, pending: Vec::new(), seen: HashSet::new(), subtracted: Self::default() };
         for definition in &model.types {
             for relation in &definition.relations {
                 walk.taken_out(&definition.name, relation);
@@ -29,8 +29,8 @@ impl Subtracted {
         // Each relation is followed once, so the model bounds the walk.
         while let Some((type_name, relation)) = walk.pending.pop() {
             let Some(definition) = walk.definition((type_name, relation)) else { continue };
-            let is_new = walk.subtracted.relations.entry(type_name.to_owned()).or_default().insert(relation.to_owned());
-            if is_new {
+            if walk.seen.insert((type_name, relation)) {
+                walk.note(type_name, definition);
                 walk.follow(type_name, definition, &definition.rewrite);
             }
         }
@@ -42,16 +42,20 @@ impl Subtracted {
     pub fn or(&self, other: &Self) -> Self {
         let mut either = self.clone();
         for (type_name, relations) in &other.relations {
-            either.relations.entry(type_name.clone()).or_default().extend(relations.iter().cloned());
+            let known = either.relations.entry(type_name.clone()).or_default();
+            for (relation, users) in relations {
+                known.entry(relation.clone()).or_default().extend(users.iter().cloned());
+            }
         }
         either.parameters.extend(other.parameters.iter().cloned());
         either
     }
 
-    /// Whether a tuple of this relation, on an object of this type, may take somebody out.
+    /// Whether a tuple of an object of type `user_type`, of this relation, on an object of this type, may take somebody out.
     #[must_use]
-    pub fn has_relation(&self, type_name: &str, relation: &str) -> bool {
-        self.relations.get(type_name).is_some_and(|relations| relations.contains(relation))
+    pub fn has_relation(&self, user_type: &str, relation: &str, object_type: &str) -> bool {
+        let users = self.relations.get(object_type).and_then(|relations| relations.get(relation));
+        users.is_some_and(|users| users.contains(user_type))
     }
 
     /// Whether a condition with a parameter of this name may take somebody out.
@@ -64,6 +68,7 @@ impl Subtracted {
 struct Walk<'m> {
     model: &'m AuthorizationModel,
     pending: Vec<Named<'m>>,
+    seen: HashSet<Named<'m>>,
     subtracted: Subtracted,
 }
 
@@ -104,10 +109,17 @@ impl<'m> Walk<'m> {
         }
     }
 
+    /// Notes that tuples of a relation count, with the users that they may have.
+    fn note(&mut self, type_name: &str, relation: &RelationDefinition) {
+        let relations = self.subtracted.relations.entry(type_name.to_owned()).or_default();
+        let users = relations.entry(relation.name.clone()).or_default();
+        let objects = relation.directly_related.iter().filter(|taken| taken.kind == RestrictionKind::Object);
+        users.extend(objects.map(|taken| taken.type_name.clone()));
+    }
+
     /// A relation's own tuples count, and with them the usersets that they may name and the conditions that they may have.
     fn tuples_of(&mut self, type_name: &'m str, relation: &'m RelationDefinition) {
-        let tuples = self.subtracted.relations.entry(type_name.to_owned()).or_default();
-        tuples.insert(relation.name.clone());
+        self.note(type_name, relation);
         for restriction in &relation.directly_related {
             if let RestrictionKind::Userset(userset) = &restriction.kind {
                 self.pending.push((&restriction.type_name, userset));
@@ -188,10 +200,35 @@ mod tests {
             let subtracted = Subtracted::of(model.source());
             let has = |name: &&str| {
                 let (type_name, relation) = name.split_once('#').unwrap();
-                subtracted.has_relation(type_name, relation)
+                subtracted.relations.get(type_name).is_some_and(|relations| relations.contains_key(relation))
             };
             assert!(within.iter().all(has), "{row}: {subtracted:?}");
             assert!(!outside.iter().any(has), "{row}: {subtracted:?}");
+        }
+    }
+
+    #[test]
+    fn a_tuple_that_nobody_may_write_takes_nobody_out() {
+        let model = dsl::load(
+            "model\n  schema 1.1\ntype user\ntype client\ntype group\n relations\n  define member: [user, group#member]\ntype \
+             document\n relations\n  define banned: [group#member, client, user:*]\n  define reader: [user, client] but not \
+             banned\n",
+        )
+        .unwrap();
+        let subtracted = Subtracted::of(model.source());
+        let rows = [
+            ("user", "member", "group", true),
+            ("client", "member", "group", false),
+            ("client", "banned", "document", true),
+            ("user", "banned", "document", false),
+            ("group", "banned", "document", false),
+            ("user", "reader", "document", false),
+            ("user", "member", "document", false),
+            ("user", "member", "team", false),
+        ];
+        for (user_type, relation, object_type, expected) in rows {
+            let found = subtracted.has_relation(user_type, relation, object_type);
+            assert_eq!(found, expected, "{user_type} {relation} {object_type}");
         }
     }
 
