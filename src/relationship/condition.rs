@@ -1,61 +1,54 @@
 //! Conditions: CEL expressions over typed parameters that decide whether a tuple counts for a request.
 //!
-//! Compiled once, when a model is written; whatever can be refused then is refused then. An evaluation is bounded by
-//! [`COST_MAX`], its depth by the bounds on the expression. A parameter without a value is an error that names it, also
+//! `cel` parses an expression; the rest is done here, so that every answer, every error and every cost is that of CEL in Go,
+//! which `OpenFGA` uses. Compiled once, when a model is written; whatever can be refused then is refused then. An evaluation
+//! is bounded by [`COST_MAX`] and by the bytes that it makes, its depth by the bounds on the expression. A parameter without a value is an error that names it, also
 //! where the expression would not have looked at it, as in `OpenFGA`: never *met*, never *not met*.
 
-mod constants;
-mod cost;
+mod context;
+mod evaluate;
+mod functions;
 mod inputs;
 mod ip_address;
 mod kind;
-mod presence;
+mod meter;
+mod moment;
+mod number;
+mod pattern;
+mod plan;
+mod signatures;
+mod strings;
 mod syntax;
 #[cfg(test)]
 mod tests;
 mod type_check;
 mod value;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use cel::common::types;
-use cel::common::value::CowVal;
-use cel::{Context, Env, ExecutionError, IdedExpr, Value as CelValue};
+use cel::Env;
 use serde_json::{Map, Value};
 
 use self::kind::Kind;
+use self::plan::Node;
+use self::value::Value as CelValue;
 use super::model::Condition;
 use super::tuple::is_clean;
 
 pub use inputs::{ConditionInput, InputSource};
+pub(super) use strings::string_length;
 pub use syntax::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 
-/// Most that one evaluation may cost (`OpenFGA`'s default limit): see `cost.rs` for what costs how much.
+/// Most that one evaluation may cost (`OpenFGA`'s default limit): see `meter.rs` for what costs how much.
 pub const COST_MAX: u64 = 100;
 
 /// Deepest expression that is evaluated on the stack of whoever asks.
 const DEPTH_ON_STACK_MAX: usize = 60;
 
-static ENVIRONMENT: LazyLock<Arc<Env>> = LazyLock::new(|| {
-    let mut environment = Env::stdlib().with_optional_support(false);
-    environment.set_error_on_duplicate_map_keys(false);
-    if let Err(error) = environment.add_overload("int", "int_from_duration", vec![types::DURATION_TYPE], nanoseconds) {
-        tracing::error!(%error, "CEL declares `int` of a duration by itself");
-    }
-    Arc::new(environment)
-});
-
-#[expect(clippy::needless_pass_by_value, reason = "the form of a function of CEL")]
-fn nanoseconds<'b, 'v>(arguments: Vec<CowVal<'b, 'v>>) -> Result<CowVal<'b, 'v>, ExecutionError> {
-    let duration = arguments.first().and_then(|duration| duration.downcast_ref::<types::CelDuration>());
-    let nanoseconds = duration.and_then(|duration| duration.inner().num_nanoseconds());
-    let nanoseconds = nanoseconds.ok_or_else(|| ExecutionError::function_error("int", "duration out of range"))?;
-    Ok(CowVal::owned(types::CelInt::from(nanoseconds)))
-}
+static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| Env::stdlib().with_optional_support(false));
 
 /// Why a condition cannot be part of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -144,10 +137,8 @@ pub(super) type TypedContext = BTreeMap<String, CelValue>;
 pub(super) struct CompiledCondition {
     name: Arc<str>,
     parameters: BTreeMap<String, Kind>,
-    expression: IdedExpr,
-    /// The same expression with a meter on every step, where its cost is not known to be small.
-    metered: Option<IdedExpr>,
-    tests_presence: bool,
+    /// The parameters have numbers in the order of their names.
+    steps: Node,
     is_deep: bool,
 }
 
@@ -161,16 +152,12 @@ impl CompiledCondition {
             parameters.insert(parameter.clone(), kind);
         }
         let compiled = syntax::on_a_large_stack(|| {
-            let mut expression = syntax::parse(&ENVIRONMENT, &condition.expression)?;
-            let result = type_check::kind_of(&expression, &parameters)?;
-            if result != Kind::Bool {
-                return Err(format!("the expression must be a bool, but it is a {result}"));
-            }
-            constants::check(&ENVIRONMENT, &expression)?;
-            let tests_presence = presence::rewrite(&mut expression);
-            let metered = (!cost::is_small(&expression)).then(|| cost::metered(&expression));
-            let is_deep = syntax::depth(metered.as_ref().unwrap_or(&expression)) > DEPTH_ON_STACK_MAX;
-            Ok(Self { name: name.into(), parameters, expression, metered, tests_presence, is_deep })
+            let expression = syntax::parse(&ENVIRONMENT, &condition.expression)?;
+            let notes = type_check::check(&expression, &parameters)?;
+            let names: Vec<&str> = parameters.keys().map(String::as_str).collect();
+            let steps = plan::plan(&expression, &names, &notes).map_err(|detail| cut(&detail))?;
+            let is_deep = syntax::depth(&expression) > DEPTH_ON_STACK_MAX;
+            Ok(Self { name: name.into(), parameters, steps, is_deep })
         });
         compiled.map_err(refused)
     }
@@ -200,13 +187,13 @@ impl CompiledCondition {
         if self.parameters.is_empty() && !request.is_empty() {
             return Err(ConditionError::NoParameters { condition: Arc::clone(&self.name) });
         }
-        let mut context = Context::with_env(Arc::clone(&ENVIRONMENT));
+        let mut values = Vec::with_capacity(self.parameters.len());
         let mut missing = Vec::new();
         for (parameter, kind) in &self.parameters {
             if let Some(value) = tuple.get(parameter) {
-                context.add_variable_from_value(parameter, value.clone());
+                values.push(value.clone());
             } else if let Some(value) = request.get(parameter) {
-                context.add_variable_from_value(parameter, self.convert(parameter, kind, value)?);
+                values.push(self.convert(parameter, kind, value)?);
             } else {
                 missing.push(parameter.clone());
             }
@@ -214,45 +201,25 @@ impl CompiledCondition {
         if !missing.is_empty() {
             return Err(ConditionError::Missing { condition: Arc::clone(&self.name), parameters: missing });
         }
-        self.evaluate(context).map_err(|e| match e {
-            Stop::TooCostly => ConditionError::TooCostly { condition: Arc::clone(&self.name) },
-            Stop::Failed(detail) => ConditionError::Failed { condition: Arc::clone(&self.name), detail },
-        })
+        let failed = |detail: &str| ConditionError::Failed { condition: Arc::clone(&self.name), detail: cut(detail) };
+        match self.evaluate(&values) {
+            Ok(CelValue::Bool(met)) => Ok(met),
+            Ok(other) => Err(failed(&format!("it gave a {}, not a bool", other.type_name()))),
+            Err(Failure::Stop(Stop::TooCostly)) => Err(ConditionError::TooCostly { condition: Arc::clone(&self.name) }),
+            Err(failure) => Err(failed(&failure.to_string())),
+        }
     }
 
-    fn evaluate(&self, mut context: Context<'_, '_>) -> Result<bool, Stop> {
-        let spent = Arc::new(AtomicU64::new(0));
-        let declared = |e: cel::DeclarationError| Stop::Failed(e.to_string());
-        ip_address::declare(&mut context).map_err(declared)?;
-        if self.tests_presence {
-            presence::declare(&mut context).map_err(declared)?;
+    fn evaluate(&self, values: &[CelValue]) -> Result<CelValue, Failure> {
+        if !self.is_deep {
+            return evaluate::evaluate(&self.steps, values);
         }
-        let expression = match &self.metered {
-            None => &self.expression,
-            Some(metered) => {
-                cost::declare_meter(&mut context, Arc::clone(&spent)).map_err(declared)?;
-                metered
-            }
-        };
-        let result = if self.is_deep {
-            let resolved = syntax::on_a_large_stack(|| Ok(CelValue::resolve(expression, &context)));
-            resolved.map_err(Stop::Failed)?
-        } else {
-            CelValue::resolve(expression, &context)
-        };
-        // The error of the meter may have been absorbed by an operand of `||` or `&&`.
-        if spent.load(Ordering::Relaxed) > COST_MAX {
-            return Err(Stop::TooCostly);
-        }
-        match result {
-            Ok(CelValue::Bool(met)) => Ok(met),
-            Ok(other) => Err(Stop::Failed(format!("it gave {other:?}, not a bool"))),
-            Err(e) => Err(Stop::Failed(message(&e))),
-        }
+        let evaluated = syntax::on_a_large_stack(|| Ok(evaluate::evaluate(&self.steps, values)));
+        evaluated.unwrap_or_else(|detail| Err(Failure::Error(detail.into())))
     }
 
     fn convert(&self, parameter: &str, kind: &Kind, value: &Value) -> Result<CelValue, ConditionError> {
-        value::convert(kind, value).map_err(|detail| ConditionError::WrongType {
+        context::convert(kind, value).map_err(|detail| ConditionError::WrongType {
             condition: Arc::clone(&self.name),
             parameter: parameter.to_owned(),
             detail,
@@ -260,14 +227,40 @@ impl CompiledCondition {
     }
 }
 
+/// Why a step of an evaluation has no value.
+#[derive(Clone, Debug, thiserror::Error)]
+enum Failure {
+    /// An error of CEL, which `&&` and `||` may pass over.
+    #[error("{0}")]
+    Error(Cow<'static, str>),
+    #[error(transparent)]
+    Stop(#[from] Stop),
+}
+
+impl Failure {
+    fn no_such_overload(function: &str) -> Self {
+        Self::Error(format!("no such overload of {function}").into())
+    }
+}
+
+/// What ends an evaluation at once.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
 enum Stop {
+    #[error("it costs more than {COST_MAX}")]
     TooCostly,
-    Failed(String),
+    #[error("it makes or compares more than {} bytes", meter::WORK_BYTES_MAX)]
+    TooMuchWork,
+    #[error("bytes are no key")]
+    BytesAsKey,
+    #[error("an address is no operand")]
+    AddressAsOperand,
+    #[error("a variable has no value")]
+    Inconsistent,
 }
 
 /// Longest text of an error; it may show values.
 const MESSAGE_CHARACTERS_MAX: usize = 200;
 
-fn message(error: &ExecutionError) -> String {
-    error.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect()
+fn cut(message: &str) -> String {
+    message.chars().take(MESSAGE_CHARACTERS_MAX).collect()
 }

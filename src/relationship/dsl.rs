@@ -3,6 +3,7 @@
 //!
 //! The reader is a recursive descent with a bound on nesting, so any input ends in a model or in errors.
 
+mod condition_body;
 mod lexer;
 pub mod modules;
 mod parser;

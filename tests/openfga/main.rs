@@ -9,6 +9,9 @@ mod checks_faults;
 #[path = "../support/conversation.rs"]
 mod conversation;
 mod deadlines;
+#[path = "../support/dice.rs"]
+#[expect(dead_code, reason = "nothing is shuffled here")]
+mod dice;
 mod embedded_authorizer;
 mod faults;
 #[path = "../support/faulty_server.rs"]
@@ -20,3 +23,4 @@ mod live_load;
 mod live_replica;
 #[path = "../support/openfga.rs"]
 mod openfga;
+mod random_expressions;

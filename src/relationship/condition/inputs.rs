@@ -1,9 +1,9 @@
 //! What a condition was evaluated with, for people.
 
-use cel::Value as CelValue;
 use serde_json::{Map, Value};
 
-use super::ip_address;
+use super::moment;
+use super::value::{Key, Value as CelValue};
 use super::{CompiledCondition, TypedContext};
 use crate::relationship::tuple::canonical_value;
 
@@ -70,26 +70,30 @@ fn cut(text: &str) -> String {
 /// As JSON would write it. A stored context is bounded in size and nesting, so this may call itself.
 fn shown(value: &CelValue) -> String {
     match value {
-        CelValue::List(items) => {
-            let items: Vec<String> = items.iter().map(shown).collect();
+        CelValue::List(list) => {
+            let items: Vec<String> = list.items.iter().map(shown).collect();
             format!("[{}]", items.join(", "))
         }
         CelValue::Map(entries) => {
-            let mut entries: Vec<String> =
-                entries.map.iter().map(|(key, item)| format!("{key}: {}", shown(item))).collect();
-            entries.sort_unstable();
+            let entry = |(key, item)| format!("{}: {}", shown_key(key), shown(item));
+            let entries: Vec<String> = entries.iter().map(entry).collect();
             format!("{{{}}}", entries.join(", "))
         }
         CelValue::Int(number) => number.to_string(),
-        CelValue::UInt(number) => number.to_string(),
-        CelValue::Float(number) => number.to_string(),
+        CelValue::Uint(number) => number.to_string(),
+        CelValue::Double(number) => number.to_string(),
         CelValue::String(text) => Value::String(text.to_string()).to_string(),
         CelValue::Bool(value) => value.to_string(),
-        CelValue::Duration(duration) => format!("{}s", duration.as_seconds_f64()),
-        CelValue::Timestamp(time) => time.to_rfc3339(),
+        CelValue::Duration(nanoseconds) => moment::duration_text(*nanoseconds),
+        CelValue::Timestamp(time) => time.text().unwrap_or_else(|| "…".to_owned()),
         CelValue::Null => "null".to_owned(),
-        CelValue::Opaque(_) => ip_address::shown(value).unwrap_or_else(|| "…".to_owned()),
+        CelValue::IpAddress(address) => address.to_string(),
         // No parameter has a value of these kinds.
-        CelValue::Function(..) | CelValue::Bytes(_) | CelValue::Struct(_) => "…".to_owned(),
+        CelValue::Bytes(_) | CelValue::Type(_) => "…".to_owned(),
     }
+}
+
+/// The names of a context's maps are texts.
+fn shown_key(key: &Key) -> &str {
+    if let Key::String(name) = key { name } else { "…" }
 }

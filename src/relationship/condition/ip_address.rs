@@ -5,27 +5,11 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use cel::extractors::This;
-use cel::objects::Opaque;
-use cel::{Context, DeclarationError, ExecutionError, Value};
-
+use super::value::{IpAddress, Value};
 use crate::relationship::tuple::shown as shown_text;
 
 /// Longest prefix of IPv6 that says no more than "IPv4".
 const MAPPED_PREFIX_BITS: u32 = 96;
-
-#[derive(Debug, PartialEq, Eq)]
-struct IpAddress {
-    address: IpAddr,
-    /// The network interface that an address of IPv6 may name: `fe80::1%eth0`.
-    zone: Option<String>,
-}
-
-impl Opaque for IpAddress {
-    fn runtime_type_name(&self) -> &'static str {
-        "IPAddress"
-    }
-}
 
 /// The address as a value of CEL.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
@@ -35,36 +19,23 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     if zone.is_some_and(|zone| zone.is_empty() || address.is_ipv4()) {
         return Err(refused(&"a zone follows an address of IPv6"));
     }
-    Ok(Value::Opaque(Arc::new(IpAddress { address: address.to_canonical(), zone: zone.map(str::to_owned) })))
+    Ok(Value::IpAddress(Arc::new(IpAddress { address: address.to_canonical(), zone: zone.map(str::to_owned) })))
 }
 
-/// The text of an address; `None` for another value.
-pub(super) fn shown(value: &Value) -> Option<String> {
-    let Value::Opaque(address) = value else { return None };
-    address.downcast_ref::<IpAddress>().map(|IpAddress { address, zone }| match zone {
-        Some(zone) => format!("{address}%{zone}"),
-        None => address.to_string(),
-    })
+impl fmt::Display for IpAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.zone {
+            Some(zone) => write!(f, "{}%{zone}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
 }
 
-/// Puts the functions into a context.
-pub(super) fn declare(context: &mut Context<'_, '_>) -> Result<(), DeclarationError> {
-    context.add_function("ipaddress", |text: Arc<String>| {
-        parse(&text).map_err(|detail| ExecutionError::function_error("ipaddress", detail))
-    })?;
-    context.add_function("in_cidr", |This(address): This<Value>, network: Arc<String>| {
-        let failed = |detail: String| ExecutionError::function_error("in_cidr", detail);
-        let Value::Opaque(address) = address else {
-            return Err(failed("it is asked of an IP address".to_owned()));
-        };
-        let Some(IpAddress { address, zone }) = address.downcast_ref::<IpAddress>() else {
-            return Err(failed("it is asked of an IP address".to_owned()));
-        };
-        // No network holds an address with a zone.
-        contains(&network, *address)
-            .map(|contains| contains && zone.is_none())
-            .ok_or_else(|| failed(format!("`{network}` is not a network such as `10.0.0.0/8`")))
-    })
+/// Whether an address is in a network. No network holds an address with a zone.
+pub(super) fn is_in(address: &IpAddress, network: &str) -> Result<bool, String> {
+    let contains = contains(network, address.address)
+        .ok_or_else(|| format!("`{}` is not a network such as `10.0.0.0/8`", shown_text(network)))?;
+    Ok(contains && address.zone.is_none())
 }
 
 /// Whether a network (`address/bits`) contains an address; `None` when it is not a network.

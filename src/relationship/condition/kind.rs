@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Map(Box<Kind>, Box<Kind>),
     /// The type of a type, such as `int`.
     Type,
+    /// Not known yet: the elements of an empty list, or what a signature leaves open.
+    Variable(u32),
 }
 
 impl Kind {
@@ -49,39 +51,13 @@ impl Kind {
         };
         Ok(kind)
     }
-
-    pub(super) fn is_unknown(&self) -> bool {
-        matches!(self, Self::Any | Self::Dyn)
-    }
-
-    /// Whether a value of one may stand where the other is expected. What CEL counts among messages may be null.
-    pub(super) fn fits(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Any | Self::Dyn, _)
-            | (_, Self::Any | Self::Dyn)
-            | (Self::Null, Self::Duration | Self::Timestamp | Self::IpAddress)
-            | (Self::Duration | Self::Timestamp | Self::IpAddress, Self::Null) => true,
-            (Self::List(a), Self::List(b)) => a.fits(b),
-            (Self::Map(a_key, a), Self::Map(b_key, b)) => a_key.fits(b_key) && a.fits(b),
-            (a, b) => a == b,
-        }
-    }
-
-    /// What is known of a value that may be of either.
-    pub(super) fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::List(a), Self::List(b)) => Self::List(Box::new(a.or(*b))),
-            (a, b) if a == b => a,
-            _ => Self::Dyn,
-        }
-    }
 }
 
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Any => f.write_str("any"),
-            Self::Dyn => f.write_str("dyn"),
+            Self::Dyn | Self::Variable(_) => f.write_str("dyn"),
             Self::Bool => f.write_str("bool"),
             Self::Int => f.write_str("int"),
             Self::Uint => f.write_str("uint"),

@@ -6,6 +6,8 @@ use std::thread;
 use cel::common::ast::{EntryExpr, Expr};
 use cel::{Env, IdedExpr};
 
+use super::strings;
+
 /// Longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
 /// Deepest nesting of brackets, as in `OpenFGA`.
@@ -27,11 +29,47 @@ pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String>
     })
 }
 
-/// The expression, or what is wrong with it. Call it on a large stack.
+/// The expression, each part with a number of its own, or what is wrong with it. Call it on a large stack.
 pub(super) fn parse(environment: &Env, text: &str) -> Result<IdedExpr, String> {
     check_text(text)?;
-    let parsed = environment.parser().max_recursion_depth(NESTING_MAX).parse(text).map_err(|e| e.to_string())?;
-    if depth(&parsed) > DEPTH_MAX { Err(too_deep()) } else { Ok(parsed) }
+    let mut parsed = environment.parser().max_recursion_depth(NESTING_MAX).parse(text).map_err(|e| e.to_string())?;
+    if depth(&parsed) > DEPTH_MAX {
+        return Err(too_deep());
+    }
+    number(&mut parsed, &mut 0);
+    Ok(parsed)
+}
+
+/// Gives every part a number of its own. The depth is bounded, so this may call itself.
+fn number(expression: &mut IdedExpr, given: &mut u64) {
+    *given += 1;
+    expression.id = *given;
+    match &mut expression.expr {
+        Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
+        Expr::Call(call) => {
+            call.target.iter_mut().for_each(|target| number(target, given));
+            call.args.iter_mut().for_each(|argument| number(argument, given));
+        }
+        Expr::Select(select) => number(&mut select.operand, given),
+        Expr::List(list) => list.elements.iter_mut().for_each(|element| number(element, given)),
+        Expr::Map(map) => map.entries.iter_mut().for_each(|entry| number_entry(&mut entry.expr, given)),
+        Expr::Struct(fields) => fields.entries.iter_mut().for_each(|entry| number_entry(&mut entry.expr, given)),
+        Expr::Comprehension(c) => {
+            for part in [&mut c.iter_range, &mut c.accu_init, &mut c.loop_cond, &mut c.loop_step, &mut c.result] {
+                number(part, given);
+            }
+        }
+    }
+}
+
+fn number_entry(entry: &mut EntryExpr, given: &mut u64) {
+    match entry {
+        EntryExpr::StructField(field) => number(&mut field.value, given),
+        EntryExpr::MapEntry(entry) => {
+            number(&mut entry.key, given);
+            number(&mut entry.value, given);
+        }
+    }
 }
 
 fn too_deep() -> String {
@@ -57,6 +95,16 @@ fn check_text(text: &str) -> Result<(), String> {
     }
     if operators > OPERATORS_MAX {
         return Err(format!("it has more than {OPERATORS_MAX} operators"));
+    }
+    // The parser knows another name of `exists_one`, which `OpenFGA` does not.
+    let code = strings::without_strings(text);
+    let mut calls = code.match_indices("existsOne");
+    let called = |(at, name): (usize, &str)| {
+        let before = code.get(..at).is_some_and(|before| before.trim_end().ends_with('.'));
+        before && code.get(at + name.len()..).is_some_and(|after| after.trim_start().starts_with('('))
+    };
+    if calls.any(called) {
+        return Err("there is no method `existsOne`; it is called `exists_one`".to_owned());
     }
     Ok(())
 }

@@ -1,13 +1,18 @@
 //! Finds the type of an expression from the types of its parameters, so that a mistake is found when the model is
 //! written, not when somebody asks.
+//!
+//! It also says which overload of a function is meant, where only one can be: the cost of a call depends on it.
+
+mod unify;
 
 use std::collections::BTreeMap;
 
 use cel::IdedExpr;
-use cel::common::ast::operators as op;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
+use self::unify::Unifier;
 use super::kind::Kind;
+use super::signatures::{self, Overload, Sort};
 
 /// Names of CEL that are types.
 const TYPE_NAMES: [&str; 13] = [
@@ -25,83 +30,114 @@ const TYPE_NAMES: [&str; 13] = [
     "type",
     "uint",
 ];
-const DATE_PARTS: [&str; 10] = [
-    "getFullYear",
-    "getMonth",
-    "getDate",
-    "getDayOfMonth",
-    "getDayOfWeek",
-    "getDayOfYear",
-    "getHours",
-    "getMinutes",
-    "getSeconds",
-    "getMilliseconds",
-];
-const DURATION_PARTS: [&str; 4] = ["getHours", "getMinutes", "getSeconds", "getMilliseconds"];
 
-/// The type, or why the expression has none.
-pub(super) fn kind_of(expression: &IdedExpr, parameters: &BTreeMap<String, Kind>) -> Result<Kind, String> {
-    Checker { parameters, locals: Vec::new() }.kind(expression)
+/// What is known of an expression, by the numbers of its parts.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    /// The names that are types.
+    pub(super) types: BTreeMap<u64, &'static str>,
+    /// The calls that can only be of one overload.
+    pub(super) calls: BTreeMap<u64, &'static Overload>,
+}
+
+/// Checks that the expression is a bool. Its parts are numbered: see [`super::syntax::parse`].
+pub(super) fn check(expression: &IdedExpr, parameters: &BTreeMap<String, Kind>) -> Result<Notes, String> {
+    let mut checker = Checker { parameters, locals: Vec::new(), unifier: Unifier::default(), notes: Notes::default() };
+    let result = checker.kind(expression)?;
+    let result = checker.unifier.known(&result)?;
+    if result == Kind::Bool {
+        return Ok(checker.notes);
+    }
+    Err(format!("the expression must be a bool, but it is a {result}"))
 }
 
 struct Checker<'a> {
     parameters: &'a BTreeMap<String, Kind>,
     /// Of comprehensions; the last of a name counts.
     locals: Vec<(String, Kind)>,
+    unifier: Unifier,
+    notes: Notes,
 }
 
 impl Checker<'_> {
     /// The depth of an expression is bounded, so this may call itself.
     fn kind(&mut self, expression: &IdedExpr) -> Result<Kind, String> {
         match &expression.expr {
-            Expr::Ident(name) => self.name(name),
+            Expr::Ident(name) => self.name(expression.id, name),
             Expr::Literal(literal) => Ok(literal_kind(literal)),
             Expr::List(list) => {
-                let mut element: Option<Kind> = None;
+                let mut element = None;
                 for item in &list.elements {
                     let kind = self.kind(item)?;
-                    element = Some(element.map_or(kind.clone(), |known| known.or(kind)));
+                    element = Some(self.join(element, kind)?);
                 }
-                Ok(Kind::List(Box::new(element.unwrap_or(Kind::Dyn))))
+                Ok(Kind::List(Box::new(element.unwrap_or_else(|| self.unifier.variable()))))
             }
             Expr::Map(map) => {
-                let (mut key, mut element): (Option<Kind>, Option<Kind>) = (None, None);
+                let (mut key, mut element) = (None, None);
                 for entry in &map.entries {
                     let EntryExpr::MapEntry(entry) = &entry.expr else {
                         return Err("a map has entries, not fields".to_owned());
                     };
-                    let (key_kind, kind) = (self.kind(&entry.key)?, self.kind(&entry.value)?);
-                    key = Some(key.map_or(key_kind.clone(), |known| known.or(key_kind)));
-                    element = Some(element.map_or(kind.clone(), |known| known.or(kind)));
+                    let key_kind = self.kind(&entry.key)?;
+                    key = Some(self.join(key, key_kind)?);
+                    let kind = self.kind(&entry.value)?;
+                    element = Some(self.join(element, kind)?);
                 }
-                Ok(Kind::Map(Box::new(key.unwrap_or(Kind::Dyn)), Box::new(element.unwrap_or(Kind::Dyn))))
+                let key = key.unwrap_or_else(|| self.unifier.variable());
+                let element = element.unwrap_or_else(|| self.unifier.variable());
+                Ok(Kind::Map(Box::new(key), Box::new(element)))
             }
-            Expr::Select(select) => self.select(select),
-            Expr::Call(call) => self.call(call),
+            Expr::Select(select) => self.select(expression.id, select),
+            Expr::Call(call) => self.call(expression.id, call),
             Expr::Comprehension(comprehension) => self.comprehension(comprehension),
             Expr::Struct(fields) => Err(format!("there is no message type `{}`", fields.type_name)),
             Expr::Unspecified => Err("a part of it is empty".to_owned()),
         }
     }
 
-    fn name(&self, name: &str) -> Result<Kind, String> {
-        let local = self.locals.iter().rev().find(|(local, _)| local == name);
-        if let Some(kind) = local.map(|(_, kind)| kind).or_else(|| self.parameters.get(name)) {
-            return Ok(kind.clone());
+    /// What is known of an element that may be of either type.
+    fn join(&mut self, known: Option<Kind>, kind: Kind) -> Result<Kind, String> {
+        let Some(known) = known else { return Ok(kind) };
+        if !self.unifier.assignable(&[(&known, &kind)])? {
+            return Ok(Kind::Dyn);
         }
-        if TYPE_NAMES.contains(&name) {
+        Ok(if unify::is_less_specific(&known, &kind) { known } else { kind })
+    }
+
+    fn declared(&self, name: &str) -> Option<&Kind> {
+        let local = self.locals.iter().rev().find(|(local, _)| local == name);
+        local.map(|(_, kind)| kind).or_else(|| self.parameters.get(name))
+    }
+
+    fn name(&mut self, id: u64, name: &str) -> Result<Kind, String> {
+        if let Some(kind) = self.declared(name).cloned() {
+            // CEL in Go takes a variable whose value is a type for the name of one.
+            if self.unifier.known(&kind)? == Kind::Type {
+                return Err(format!("`{name}` is a variable, not a type"));
+            }
+            return Ok(kind);
+        }
+        if let Some(name) = TYPE_NAMES.into_iter().find(|known| *known == name) {
+            self.notes.types.insert(id, name);
             return Ok(Kind::Type);
         }
         Err(format!("`{name}` is not a parameter of it"))
     }
 
-    fn select(&mut self, select: &SelectExpr) -> Result<Kind, String> {
-        if self.is_type_name(select) {
+    fn select(&mut self, id: u64, select: &SelectExpr) -> Result<Kind, String> {
+        if let Some(name) = self.type_name(select) {
+            self.notes.types.insert(id, name);
             return Ok(Kind::Type);
         }
-        let element = match self.kind(&select.operand)? {
+        let operand = self.kind(&select.operand)?;
+        let element = match self.unifier.substitute(&operand)? {
             Kind::Any | Kind::Dyn => Kind::Dyn,
             Kind::Map(_, element) => *element,
+            variable @ Kind::Variable(_) => {
+                self.unifier.assignable(&[(&Kind::Dyn, &variable)])?;
+                Kind::Dyn
+            }
             other @ (Kind::Bool
             | Kind::Int
             | Kind::Uint
@@ -115,27 +151,36 @@ impl Checker<'_> {
             | Kind::List(_)
             | Kind::Type) => return Err(format!("a {other} has no field `{}`", select.field)),
         };
-        Ok(if select.test { Kind::Bool } else { element })
+        if select.test { Ok(Kind::Bool) } else { self.unifier.substitute(&element) }
     }
 
     /// A name with dots, such as `google.protobuf.Duration`, is parsed as fields of fields.
-    fn is_type_name(&self, select: &SelectExpr) -> bool {
+    fn type_name(&self, select: &SelectExpr) -> Option<&'static str> {
         let (mut words, mut at) = (vec![select.field.as_str()], &select.operand.expr);
         while let Expr::Select(inner) = at {
             words.push(&inner.field);
             at = &inner.operand.expr;
         }
-        let Expr::Ident(first) = at else { return false };
+        let Expr::Ident(first) = at else { return None };
+        if select.test || self.declared(first).is_some() {
+            return None;
+        }
         words.push(first);
         words.reverse();
-        !select.test && self.name(first).is_err() && TYPE_NAMES.contains(&words.join(".").as_str())
+        let name = words.join(".");
+        TYPE_NAMES.into_iter().find(|known| *known == name)
     }
 
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Result<Kind, String> {
-        let item = match self.kind(&c.iter_range)? {
-            Kind::Dyn => Kind::Dyn,
+        let range = self.kind(&c.iter_range)?;
+        let accumulated = self.kind(&c.accu_init)?;
+        let item = match self.unifier.substitute(&range)? {
             Kind::List(element) => *element,
             Kind::Map(key, _) => *key,
+            unknown @ (Kind::Dyn | Kind::Variable(_)) => {
+                self.unifier.assignable(&[(&Kind::Dyn, &unknown)])?;
+                Kind::Dyn
+            }
             other @ (Kind::Any
             | Kind::Bool
             | Kind::Int
@@ -149,52 +194,93 @@ impl Checker<'_> {
             | Kind::IpAddress
             | Kind::Type) => return Err(format!("a {other} has no elements to go through")),
         };
-        let outer = self.locals.len();
-        let mut accumulated = self.kind(&c.accu_init)?;
-        self.locals.push((c.iter_var.clone(), item.clone()));
-        if let Some(second) = &c.iter_var2 {
-            self.locals.push((second.clone(), Kind::Dyn));
-        }
         self.locals.push((c.accu_var.clone(), accumulated.clone()));
-        let step = self.kind(&c.loop_step)?;
-        if let (Kind::List(empty), Kind::List(_)) = (&accumulated, &step)
-            && **empty == Kind::Dyn
-        {
-            // `map` and `filter` begin with an empty list, which says nothing about its elements.
-            accumulated = step.clone();
-        }
-        if !step.fits(&accumulated) {
-            return Err(format!("expected a {accumulated} for each element, found a {step}"));
-        }
-        if let Some((_, kind)) = self.locals.last_mut() {
-            *kind = accumulated;
-        }
+        self.locals.push((c.iter_var.clone(), item));
         let condition = self.kind(&c.loop_cond)?;
+        self.expect(&Kind::Bool, &condition)?;
+        let step = self.kind(&c.loop_step)?;
+        self.expect(&accumulated, &step)?;
+        self.locals.pop();
         let result = self.kind(&c.result)?;
-        self.locals.truncate(outer);
-        if !condition.fits(&Kind::Bool) {
-            return Err(format!("expected a bool, found a {condition}"));
-        }
-        Ok(result)
+        self.locals.pop();
+        self.unifier.substitute(&result)
     }
 
-    fn call(&mut self, call: &CallExpr) -> Result<Kind, String> {
+    fn expect(&mut self, expected: &Kind, found: &Kind) -> Result<(), String> {
+        if self.unifier.assignable(&[(expected, found)])? {
+            return Ok(());
+        }
+        Err(format!("expected a {expected} for each element, found a {found}"))
+    }
+
+    fn call(&mut self, id: u64, call: &CallExpr) -> Result<Kind, String> {
         let mut arguments = Vec::new();
         for argument in &call.args {
             arguments.push(self.kind(argument)?);
         }
-        let target = call.target.as_deref().map(|target| self.kind(target)).transpose()?;
         let name = call.func_name.as_str();
-        let found = match &target {
-            Some(target) => method(name, target, &arguments),
-            None => function(name, &arguments),
+        let overloads = match call.target.as_deref() {
+            Some(target) => {
+                arguments.insert(0, self.kind(target)?);
+                signatures::method(name)
+            }
+            None => signatures::function(name),
         };
-        found.ok_or_else(|| {
-            let shown: Vec<String> = target.iter().chain(&arguments).map(ToString::to_string).collect();
-            let form = if target.is_some() { "method" } else { "function" };
+        let mut found: Option<(Kind, &'static Overload)> = None;
+        let mut only = true;
+        for overload in overloads {
+            let Some(result) = self.result(overload, &arguments)? else { continue };
+            found = Some(match found {
+                None => (result, overload),
+                Some((known, first)) => {
+                    only = false;
+                    let keeps = matches!(known, Kind::Any | Kind::Dyn) || known == result;
+                    (if keeps { known } else { Kind::Dyn }, first)
+                }
+            });
+        }
+        let Some((result, overload)) = found else {
+            let shown = arguments.iter().map(|kind| self.unifier.known(kind).map(|kind| kind.to_string()));
+            let shown = shown.collect::<Result<Vec<_>, _>>()?.join(", ");
+            let form = if call.target.is_some() { "method" } else { "function" };
             let spoken = name.trim_matches(['_', '@']);
-            format!("there is no {form} or operator `{spoken}` for ({})", shown.join(", "))
-        })
+            return Err(format!("there is no {form} or operator `{spoken}` for ({shown})"));
+        };
+        if only {
+            self.notes.calls.insert(id, overload);
+        }
+        Ok(result)
+    }
+
+    /// What an overload gives for the arguments; `None` where it does not take them.
+    fn result(&mut self, overload: &Overload, arguments: &[Kind]) -> Result<Option<Kind>, String> {
+        if overload.arguments.len() != arguments.len() {
+            return Ok(None);
+        }
+        let (a, b) = (self.unifier.variable(), self.unifier.variable());
+        let kind = |sort: Sort| match sort {
+            Sort::A => a.clone(),
+            Sort::B => b.clone(),
+            Sort::ListOfA => Kind::List(Box::new(a.clone())),
+            Sort::MapOfAToB => Kind::Map(Box::new(a.clone()), Box::new(b.clone())),
+            Sort::Bool => Kind::Bool,
+            Sort::Bytes => Kind::Bytes,
+            Sort::Double => Kind::Double,
+            Sort::Duration => Kind::Duration,
+            Sort::Dyn => Kind::Dyn,
+            Sort::Int => Kind::Int,
+            Sort::IpAddress => Kind::IpAddress,
+            Sort::String => Kind::String,
+            Sort::Timestamp => Kind::Timestamp,
+            Sort::Type => Kind::Type,
+            Sort::Uint => Kind::Uint,
+        };
+        let expected: Vec<Kind> = overload.arguments.iter().map(|sort| kind(*sort)).collect();
+        let pairs: Vec<(&Kind, &Kind)> = arguments.iter().zip(&expected).collect();
+        if !self.unifier.assignable(&pairs)? {
+            return Ok(None);
+        }
+        self.unifier.substitute(&kind(overload.result)).map(Some)
     }
 }
 
@@ -208,127 +294,4 @@ fn literal_kind(literal: &LiteralValue) -> Kind {
         LiteralValue::String(_) => Kind::String,
         LiteralValue::UInt(_) => Kind::Uint,
     }
-}
-
-/// The result of `target.name(arguments)`.
-fn method(name: &str, target: &Kind, arguments: &[Kind]) -> Option<Kind> {
-    let is = |kind: &Kind, expected: &Kind| kind.fits(expected);
-    match (name, arguments) {
-        ("size", []) => has_size(target).then_some(Kind::Int),
-        ("contains" | "startsWith" | "endsWith" | "matches", [part]) => {
-            (is(target, &Kind::String) && is(part, &Kind::String)).then_some(Kind::Bool)
-        }
-        ("in_cidr", [network]) => (is(target, &Kind::IpAddress) && is(network, &Kind::String)).then_some(Kind::Bool),
-        (part, []) if DURATION_PARTS.contains(&part) && is(target, &Kind::Duration) => Some(Kind::Int),
-        (part, []) if DATE_PARTS.contains(&part) => is(target, &Kind::Timestamp).then_some(Kind::Int),
-        (part, [zone]) if DATE_PARTS.contains(&part) => {
-            (is(target, &Kind::Timestamp) && is(zone, &Kind::String)).then_some(Kind::Int)
-        }
-        _ => None,
-    }
-}
-
-fn has_size(kind: &Kind) -> bool {
-    matches!(kind, Kind::Any | Kind::Dyn | Kind::String | Kind::Bytes | Kind::List(_) | Kind::Map(..))
-}
-
-/// The result of an operator or of `name(arguments)`.
-fn function(name: &str, arguments: &[Kind]) -> Option<Kind> {
-    match (name, arguments) {
-        (op::CONDITIONAL, [condition, then, otherwise]) => {
-            let result = if then.is_unknown() { otherwise } else { then };
-            (condition.fits(&Kind::Bool) && then.fits(otherwise)).then(|| result.clone())
-        }
-        (op::LOGICAL_NOT | op::NOT_STRICTLY_FALSE, [one]) => one.fits(&Kind::Bool).then_some(Kind::Bool),
-        (op::LOGICAL_AND | op::LOGICAL_OR, [a, b]) => {
-            (a.fits(&Kind::Bool) && b.fits(&Kind::Bool)).then_some(Kind::Bool)
-        }
-        (op::NEGATE, [Kind::Any | Kind::Dyn]) => Some(Kind::Dyn),
-        (op::NEGATE, [one]) => matches!(one, Kind::Int | Kind::Double).then(|| one.clone()),
-        (op::EQUALS | op::NOT_EQUALS, [a, b]) => a.fits(b).then_some(Kind::Bool),
-        (op::LESS | op::LESS_EQUALS | op::GREATER | op::GREATER_EQUALS, [a, b]) => {
-            (has_order(a) && has_order(b) && a.fits(b)).then_some(Kind::Bool)
-        }
-        (op::ADD | op::SUBSTRACT | op::MULTIPLY | op::DIVIDE | op::MODULO, [a, b]) => arithmetic(name, a, b),
-        (op::IN, [element, Kind::List(of) | Kind::Map(of, _)]) => element.fits(of).then_some(Kind::Bool),
-        (op::IN, [_, Kind::Any | Kind::Dyn]) => Some(Kind::Bool),
-        (op::INDEX, [Kind::List(of), index]) => index.fits(&Kind::Int).then(|| (**of).clone()),
-        (op::INDEX, [Kind::Map(key, of), index]) => index.fits(key).then(|| (**of).clone()),
-        (op::INDEX, [Kind::Any | Kind::Dyn, _]) | ("dyn", [_]) => Some(Kind::Dyn),
-        ("size", [one]) => has_size(one).then_some(Kind::Int),
-        ("matches", [text, pattern]) => (text.fits(&Kind::String) && pattern.fits(&Kind::String)).then_some(Kind::Bool),
-        ("type", [_]) => Some(Kind::Type),
-        (conversion, [from]) => converted(conversion, from),
-        _ => None,
-    }
-}
-
-fn has_order(kind: &Kind) -> bool {
-    !matches!(kind, Kind::List(_) | Kind::Map(..) | Kind::Type | Kind::IpAddress)
-}
-
-/// What an operand may be that is known only at evaluation.
-const OPERANDS: [Kind; 7] =
-    [Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Bytes, Kind::Duration, Kind::Timestamp];
-
-fn arithmetic(operator: &str, a: &Kind, b: &Kind) -> Option<Kind> {
-    match (a.is_unknown(), b.is_unknown()) {
-        (true, true) => Some(Kind::Dyn),
-        (true, false) => one_of(OPERANDS.iter().chain([b]).filter_map(|a| known_arithmetic(operator, a, b))),
-        (false, true) => one_of(OPERANDS.iter().chain([a]).filter_map(|b| known_arithmetic(operator, a, b))),
-        (false, false) => known_arithmetic(operator, a, b),
-    }
-}
-
-/// What is known where several are possible.
-fn one_of(possible: impl Iterator<Item = Kind>) -> Option<Kind> {
-    possible.reduce(|a, b| if a == b { a } else { Kind::Dyn })
-}
-
-fn known_arithmetic(operator: &str, a: &Kind, b: &Kind) -> Option<Kind> {
-    let adds = operator == op::ADD;
-    let subtracts = operator == op::SUBSTRACT;
-    match (a, b) {
-        (Kind::Int, Kind::Int) => Some(Kind::Int),
-        (Kind::Uint, Kind::Uint) => Some(Kind::Uint),
-        (Kind::Double, Kind::Double) if operator != op::MODULO => Some(Kind::Double),
-        (Kind::String, Kind::String) if adds => Some(Kind::String),
-        (Kind::Bytes, Kind::Bytes) if adds => Some(Kind::Bytes),
-        (Kind::List(x), Kind::List(y)) if adds && x.fits(y) => {
-            Some(if **x == Kind::Dyn { b.clone() } else { a.clone() })
-        }
-        (Kind::Duration, Kind::Duration) if adds || subtracts => Some(Kind::Duration),
-        (Kind::Timestamp, Kind::Duration) if adds || subtracts => Some(Kind::Timestamp),
-        (Kind::Duration, Kind::Timestamp) if adds => Some(Kind::Timestamp),
-        (Kind::Timestamp, Kind::Timestamp) if subtracts => Some(Kind::Duration),
-        _ => None,
-    }
-}
-
-fn converted(to: &str, from: &Kind) -> Option<Kind> {
-    let (result, sources): (Kind, &[Kind]) = match to {
-        "bool" => (Kind::Bool, &[Kind::Bool, Kind::String]),
-        "bytes" => (Kind::Bytes, &[Kind::Bytes, Kind::String]),
-        "double" => (Kind::Double, &[Kind::Double, Kind::Int, Kind::Uint, Kind::String]),
-        "int" => (Kind::Int, &[Kind::Int, Kind::Uint, Kind::Double, Kind::String, Kind::Timestamp, Kind::Duration]),
-        "uint" => (Kind::Uint, &[Kind::Uint, Kind::Int, Kind::Double, Kind::String]),
-        "string" => (
-            Kind::String,
-            &[
-                Kind::String,
-                Kind::Bool,
-                Kind::Bytes,
-                Kind::Double,
-                Kind::Int,
-                Kind::Uint,
-                Kind::Duration,
-                Kind::Timestamp,
-            ],
-        ),
-        "duration" => (Kind::Duration, &[Kind::Duration, Kind::String]),
-        "timestamp" => (Kind::Timestamp, &[Kind::Timestamp, Kind::String, Kind::Int]),
-        "ipaddress" => (Kind::IpAddress, &[Kind::String]),
-        _ => return None,
-    };
-    sources.iter().any(|source| from.fits(source)).then_some(result)
 }

@@ -1,235 +1,323 @@
-//! Values of a context (JSON) as values of a parameter's type, with `OpenFGA`'s conversions.
+//! The values of CEL: what they are, when two are equal, and which comes first.
 
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use cel::Value as CelValue;
-use cel::objects::{Key, Map as CelMap};
-use chrono::{DateTime, FixedOffset, TimeDelta};
-use serde_json::Value;
+use super::meter::Meter;
+use super::moment::Timestamp;
+use super::number;
+use super::{Failure, Stop};
 
-use super::ip_address;
-use super::kind::Kind;
+/// A value of CEL. Cloning is cheap: what is large is shared.
+#[derive(Clone, Debug)]
+pub(in crate::relationship) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    String(Arc<str>),
+    Bytes(Arc<[u8]>),
+    List(List),
+    Map(Arc<Map>),
+    Timestamp(Timestamp),
+    /// In nanoseconds.
+    Duration(i64),
+    IpAddress(Arc<IpAddress>),
+    /// The name of a type.
+    Type(&'static str),
+}
 
-/// The value, or what was expected and what was found. `serde_json` bounds the nesting, so this may call itself.
-pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
-    let unexpected = || format!("expected {}, found {}", article(kind), found(value));
-    match (kind, value) {
-        (Kind::Any | Kind::Dyn, value) => Ok(any(value)),
-        (Kind::Bool, Value::Bool(value)) => Ok(CelValue::Bool(*value)),
-        (Kind::String, Value::String(text)) => Ok(CelValue::from(text.as_str())),
-        (Kind::Int, value) => whole(value).map(CelValue::Int).ok_or_else(unexpected),
-        (Kind::Uint, value) => {
-            whole(value).and_then(|number| u64::try_from(number).ok()).map(CelValue::UInt).ok_or_else(unexpected)
-        }
-        (Kind::Double, value) => double(value).map(CelValue::Float).ok_or_else(unexpected),
-        (Kind::Duration, Value::String(text)) => duration(text).map(CelValue::Duration).ok_or_else(unexpected),
-        (Kind::Timestamp, Value::String(text)) => timestamp(text).map(CelValue::Timestamp).ok_or_else(unexpected),
-        (Kind::IpAddress, Value::String(text)) => ip_address::parse(text),
-        (Kind::List(element), Value::Array(items)) => {
-            let mut converted = Vec::with_capacity(items.len());
-            for (index, item) in items.iter().enumerate() {
-                converted.push(convert(element, item).map_err(|e| format!("item {index}: {e}"))?);
-            }
-            Ok(CelValue::List(Arc::new(converted)))
-        }
-        (Kind::Map(_, element), Value::Object(entries)) => {
-            let mut converted = HashMap::with_capacity(entries.len());
-            for (name, item) in entries {
-                let item = convert(element, item).map_err(|e| format!("entry `{name}`: {e}"))?;
-                converted.insert(Key::from(name.as_str()), item);
-            }
-            Ok(CelValue::Map(CelMap { map: Arc::new(converted) }))
-        }
-        (
-            Kind::Bool
-            | Kind::String
-            | Kind::Duration
-            | Kind::Timestamp
-            | Kind::IpAddress
-            | Kind::List(_)
-            | Kind::Map(..)
-            | Kind::Bytes
-            | Kind::Null
-            | Kind::Type,
-            _,
-        ) => Err(unexpected()),
+/// A list.
+#[derive(Clone, Debug)]
+pub(in crate::relationship) struct List {
+    pub(super) items: Arc<Vec<Value>>,
+    /// Whether `+` made it of two lists that were not empty. Only such a list reports an error of its elements' equality.
+    pub(super) joined: bool,
+}
+
+/// A map, in the order of its keys.
+pub(in crate::relationship) type Map = BTreeMap<Key, Value>;
+
+/// A key of a map: equal to another only if both have the same type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::relationship) enum Key {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    /// The bits of a double; zero has one form.
+    Double(u64),
+    String(Arc<str>),
+    Timestamp(Timestamp),
+    Duration(i64),
+    IpAddress(Arc<IpAddress>),
+    Type(&'static str),
+    /// A key that no lookup finds: a list, a map, or what is not a number.
+    Unfindable(Unfindable),
+}
+
+/// Such a key is only equal to itself: it has the number of its entry.
+#[derive(Clone, Debug)]
+pub(in crate::relationship) struct Unfindable {
+    entry: usize,
+    value: Value,
+}
+
+impl PartialEq for Unfindable {
+    fn eq(&self, other: &Self) -> bool {
+        self.entry == other.entry
     }
 }
 
-/// Numbers are doubles, as everywhere in JSON.
-fn any(value: &Value) -> CelValue {
-    match value {
-        Value::Null => CelValue::Null,
-        Value::Bool(value) => CelValue::Bool(*value),
-        Value::Number(number) => CelValue::Float(number.as_f64().unwrap_or(f64::NAN)),
-        Value::String(text) => CelValue::from(text.as_str()),
-        Value::Array(items) => CelValue::List(Arc::new(items.iter().map(any).collect())),
-        Value::Object(entries) => {
-            let entries: HashMap<Key, CelValue> =
-                entries.iter().map(|(name, item)| (Key::from(name.as_str()), any(item))).collect();
-            CelValue::Map(CelMap { map: Arc::new(entries) })
+impl Eq for Unfindable {}
+
+impl PartialOrd for Unfindable {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Unfindable {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.entry.cmp(&other.entry)
+    }
+}
+
+/// An address of IPv4 or IPv6. An IPv4 address that is written as IPv6 (`::ffff:…`) is that IPv4 address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::relationship) struct IpAddress {
+    pub(super) address: IpAddr,
+    /// The network interface that an address of IPv6 may name: `fe80::1%eth0`.
+    pub(super) zone: Option<String>,
+}
+
+impl Key {
+    /// The key that finds `value` in a map; `None` where none can.
+    pub(super) fn finding(value: &Value) -> Result<Option<Self>, Stop> {
+        let key = match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Int(number) => Self::Int(*number),
+            Value::Uint(number) => Self::Uint(*number),
+            Value::Double(number) if number.is_nan() => return Ok(None),
+            // Both zeros are the same key.
+            Value::Double(number) => Self::Double((number + 0.0).to_bits()),
+            Value::String(text) => Self::String(Arc::clone(text)),
+            // Go cannot look for these, and gives the evaluation up.
+            Value::Bytes(_) => return Err(Stop::BytesAsKey),
+            Value::Timestamp(timestamp) => Self::Timestamp(*timestamp),
+            Value::Duration(nanoseconds) => Self::Duration(*nanoseconds),
+            Value::IpAddress(address) => Self::IpAddress(Arc::clone(address)),
+            Value::Type(name) => Self::Type(name),
+            Value::List(_) | Value::Map(_) => return Ok(None),
+        };
+        Ok(Some(key))
+    }
+
+    /// The key of the `entry`th entry of a map.
+    pub(super) fn of(value: Value, entry: usize) -> Result<Self, Stop> {
+        Ok(Self::finding(&value)?.unwrap_or(Self::Unfindable(Unfindable { entry, value })))
+    }
+
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(number) => Value::Int(number),
+            Self::Uint(number) => Value::Uint(number),
+            Self::Double(bits) => Value::Double(f64::from_bits(bits)),
+            Self::String(text) => Value::String(text),
+            Self::Timestamp(timestamp) => Value::Timestamp(timestamp),
+            Self::Duration(nanoseconds) => Value::Duration(nanoseconds),
+            Self::IpAddress(address) => Value::IpAddress(address),
+            Self::Type(name) => Value::Type(name),
+            Self::Unfindable(key) => key.value,
         }
     }
 }
 
-/// A whole number, also in a string. One that is too large is the largest there is, as in `OpenFGA`.
-fn whole(value: &Value) -> Option<i64> {
-    let number = match value {
-        Value::Number(number) => number.as_f64()?,
-        Value::String(text) => match text.parse::<i64>() {
-            Ok(number) => return Some(number),
-            Err(_) => number_in(text)?,
-        },
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+/// The value of a key. A number finds a key of another type if it is the same number, except that only a double key is
+/// found by a double with decimals.
+pub(super) fn find<'m>(map: &'m Map, key: &Value) -> Result<Option<&'m Value>, Stop> {
+    if map.is_empty() {
+        return Ok(None);
+    }
+    let Some(exact) = Key::finding(key)? else { return Ok(None) };
+    if let Some(found) = map.get(&exact) {
+        return Ok(Some(found));
+    }
+    let signed = |number: i64| map.get(&Key::Int(number));
+    let unsigned = |number: u64| map.get(&Key::Uint(number));
+    Ok(match exact {
+        Key::Int(number) => u64::try_from(number).ok().and_then(unsigned),
+        Key::Uint(number) => i64::try_from(number).ok().and_then(signed),
+        Key::Double(bits) => {
+            let number = f64::from_bits(bits);
+            let int = number::exact_int(number).and_then(signed);
+            int.or_else(|| number::exact_uint(number).and_then(unsigned))
+        }
+        Key::Null
+        | Key::Bool(_)
+        | Key::String(_)
+        | Key::Timestamp(_)
+        | Key::Duration(_)
+        | Key::IpAddress(_)
+        | Key::Type(_)
+        | Key::Unfindable(_) => None,
+    })
+}
+
+impl Value {
+    pub(super) fn string(text: &str) -> Self {
+        Self::String(text.into())
+    }
+
+    pub(super) fn list(items: Vec<Self>) -> Self {
+        Self::List(List { items: Arc::new(items), joined: false })
+    }
+
+    /// The name of its type.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null_type",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Uint(_) => "uint",
+            Self::Double(_) => "double",
+            Self::String(_) => "string",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+            Self::Timestamp(_) => "google.protobuf.Timestamp",
+            Self::Duration(_) => "google.protobuf.Duration",
+            Self::IpAddress(_) => "IPAddress",
+            Self::Type(_) => "type",
+        }
+    }
+}
+
+/// `left == right`. Values of different types are unequal, except numbers, which are compared as numbers, and addresses,
+/// which cannot be compared with anything else.
+///
+/// A value is nested no deeper than an expression and a context can be, so this may call itself.
+pub(super) fn equal(left: &Value, right: &Value, meter: &mut Meter) -> Result<bool, Failure> {
+    meter.work(size_of::<Value>())?;
+    match (left, right) {
+        (Value::Null, Value::Null) => Ok(true),
+        (Value::Null, _) | (_, Value::Null) => Ok(false),
+        (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
+        (Value::Int(_) | Value::Uint(_) | Value::Double(_), Value::Int(_) | Value::Uint(_) | Value::Double(_)) => {
+            Ok(compare_numbers(left, right) == Some(Ordering::Equal))
+        }
+        (Value::String(a), Value::String(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            Ok(a == b)
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            Ok(a == b)
+        }
+        (Value::List(a), Value::List(b)) => equal_lists(a, b, meter),
+        (Value::Map(a), Value::Map(b)) => equal_maps(a, b, meter),
+        (Value::Timestamp(a), Value::Timestamp(b)) => Ok(a.instant() == b.instant()),
+        (Value::Duration(a), Value::Duration(b)) => Ok(a == b),
+        (Value::Type(a), Value::Type(b)) => Ok(a == b),
+        (Value::IpAddress(a), Value::IpAddress(b)) => Ok(a == b),
+        (Value::IpAddress(_), _) => Err(Failure::no_such_overload("_==_")),
+        _ => Ok(false),
+    }
+}
+
+fn equal_lists(a: &List, b: &List, meter: &mut Meter) -> Result<bool, Failure> {
+    if a.items.len() != b.items.len() {
+        return Ok(false);
+    }
+    let mut failed = None;
+    for (left, right) in a.items.iter().zip(b.items.iter()) {
+        match equal(left, right, meter) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(Failure::Error(error)) => failed = failed.or(Some(error)),
+            Err(stop @ Failure::Stop(_)) => return Err(stop),
+        }
+    }
+    match failed {
+        Some(error) if a.joined => Err(Failure::Error(error)),
+        Some(_) | None => Ok(true),
+    }
+}
+
+fn equal_maps(a: &Map, b: &Map, meter: &mut Meter) -> Result<bool, Failure> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (key, left) in a {
+        if let Key::String(text) = key {
+            meter.work(text.len())?;
+        }
+        // CEL in Go finds no value for such a key on either side.
+        let Some(right) = find(b, &key.clone().into_value())? else { return Ok(false) };
+        match equal(left, right, meter) {
+            Ok(true) | Err(Failure::Error(_)) => {}
+            Ok(false) => return Ok(false),
+            Err(stop @ Failure::Stop(_)) => return Err(stop),
+        }
+    }
+    Ok(true)
+}
+
+/// The order of two numbers; `None` where one is not a number, or is no number at all.
+fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),
+        (Value::Uint(a), Value::Uint(b)) => Some(a.cmp(b)),
+        (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
+        (Value::Int(a), Value::Uint(b)) => Some(compare_int_with_uint(*a, *b)),
+        (Value::Uint(a), Value::Int(b)) => Some(compare_int_with_uint(*b, *a).reverse()),
+        (Value::Double(a), Value::Int(b)) => number::compare_with_int(*a, *b),
+        (Value::Int(a), Value::Double(b)) => number::compare_with_int(*b, *a).map(Ordering::reverse),
+        (Value::Double(a), Value::Uint(b)) => number::compare_with_uint(*a, *b),
+        (Value::Uint(a), Value::Double(b)) => number::compare_with_uint(*b, *a).map(Ordering::reverse),
+        _ => None,
+    }
+}
+
+fn compare_int_with_uint(int: i64, uint: u64) -> Ordering {
+    u64::try_from(int).map_or(Ordering::Less, |int| int.cmp(&uint))
+}
+
+/// Which comes first; `None` where one is not a number, so that no order holds.
+pub(super) fn compare(left: &Value, right: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Failure> {
+    let unordered = || Failure::no_such_overload("_<_");
+    let is_nan = |value: &Value| matches!(value, Value::Double(number) if number.is_nan());
+    match left {
+        Value::Null | Value::List(_) | Value::Map(_) | Value::IpAddress(_) | Value::Type(_) => return Err(unordered()),
+        _ if is_nan(left) || is_nan(right) => return Ok(None),
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Uint(_)
+        | Value::Double(_)
+        | Value::String(_)
+        | Value::Bytes(_)
+        | Value::Timestamp(_)
+        | Value::Duration(_) => {}
+    }
+    let order = match (left, right) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::String(a), Value::String(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            a.cmp(b)
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            a.cmp(b)
+        }
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.instant().cmp(&b.instant()),
+        (Value::Duration(a), Value::Duration(b)) => a.cmp(b),
+        _ => compare_numbers(left, right).ok_or_else(unordered)?,
     };
-    if number.is_finite() && number.fract() != 0.0 {
-        return None;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and saturating is what is wanted")]
-    let saturated = number as i64;
-    Some(saturated)
-}
-
-/// A double; in a string, only a number that is a double exactly (`0.5`, not `0.1`), as in `OpenFGA`.
-fn double(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => match text.strip_prefix(['+', '-']).unwrap_or(text) {
-            "Inf" | "inf" if text.starts_with('-') => Some(f64::NEG_INFINITY),
-            "Inf" | "inf" => Some(f64::INFINITY),
-            _ => number_in(text).filter(|number| number.is_finite() && is_exactly(*number, text)),
-        },
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
-    }
-}
-
-/// Infinite where it is too large.
-fn number_in(text: &str) -> Option<f64> {
-    let digits = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
-    if digits { text.parse::<f64>().ok() } else { None }
-}
-
-/// No double has more decimals.
-const DECIMALS_MAX: usize = 1074;
-
-/// Compares digits: those that the double has in full, and those of the text.
-fn is_exactly(number: f64, text: &str) -> bool {
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let Ok(exponent) = exponent.parse::<i64>() else { return false };
-    significant(&format!("{number:.DECIMALS_MAX$}"), 0) == significant(mantissa, exponent)
-}
-
-/// The digits without zeros around them, and the power of ten of the last one.
-fn significant(text: &str, exponent: i64) -> (String, i64) {
-    let (whole, decimals) = text.trim_start_matches(['+', '-']).split_once('.').unwrap_or((text, ""));
-    let digits: String = whole.chars().chain(decimals.chars()).filter(char::is_ascii_digit).collect();
-    let digits = digits.trim_start_matches('0');
-    let bare = digits.trim_end_matches('0');
-    if bare.is_empty() {
-        return (String::new(), 0);
-    }
-    let signed = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
-    let last = exponent.saturating_sub(signed(decimals.len())).saturating_add(signed(digits.len() - bare.len()));
-    (bare.to_owned(), last)
-}
-
-/// RFC 3339 as Go reads it: capital letters, also a comma before the fraction, also one digit for the hour, no leap
-/// second.
-fn timestamp(text: &str) -> Option<DateTime<FixedOffset>> {
-    let (date, rest) = text.split_once('T')?;
-    let (hour, rest) = rest.split_once(':')?;
-    let well_formed = (1..=2).contains(&hour.len()) && hour.bytes().all(|b| b.is_ascii_digit());
-    let leap_second = rest.get(3..5) == Some("60");
-    let lower_case = rest.ends_with('z');
-    if !well_formed || leap_second || lower_case {
-        return None;
-    }
-    DateTime::parse_from_rfc3339(&format!("{date}T{hour:0>2}:{}", rest.replacen(',', ".", 1))).ok()
-}
-
-/// A duration as Go writes it: `300ms`, `-1.5h`, `2h45m`.
-fn duration(text: &str) -> Option<TimeDelta> {
-    let (negative, mut rest) = match text.as_bytes().first()? {
-        b'-' => (true, text.get(1..)?),
-        b'+' => (false, text.get(1..)?),
-        _ => (false, text),
-    };
-    if rest == "0" {
-        return Some(TimeDelta::zero());
-    }
-    let mut nanoseconds: i64 = 0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?)?;
-        let unit_length = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at_checked(unit_length)?;
-        nanoseconds = nanoseconds.checked_add(part_nanoseconds(number, unit)?)?;
-        rest = after;
-    }
-    Some(TimeDelta::nanoseconds(if negative { -nanoseconds } else { nanoseconds }))
-}
-
-fn part_nanoseconds(number: &str, unit: &str) -> Option<i64> {
-    let unit: i64 = match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => 1_000_000_000,
-        "m" => 60_000_000_000,
-        "h" => 3_600_000_000_000,
-        _ => return None,
-    };
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if whole.is_empty() && fraction.is_empty() {
-        return None;
-    }
-    let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-    let mut nanoseconds = whole.checked_mul(unit)?;
-    let mut scale = unit;
-    for digit in fraction.bytes() {
-        if !digit.is_ascii_digit() {
-            return None;
-        }
-        // Below a nanosecond there is nothing.
-        nanoseconds = nanoseconds.checked_add(i64::from(digit - b'0') * scale / 10)?;
-        scale /= 10;
-    }
-    Some(nanoseconds)
-}
-
-fn article(kind: &Kind) -> String {
-    match kind {
-        Kind::Duration => "a duration such as `1h30m`".to_owned(),
-        Kind::Timestamp => "a timestamp such as `2024-01-31T08:00:00Z`".to_owned(),
-        Kind::Int | Kind::IpAddress => format!("an {kind}"),
-        Kind::Any
-        | Kind::Dyn
-        | Kind::Bool
-        | Kind::Uint
-        | Kind::Double
-        | Kind::String
-        | Kind::Bytes
-        | Kind::Null
-        | Kind::List(_)
-        | Kind::Map(..)
-        | Kind::Type => format!("a {kind}"),
-    }
-}
-
-/// What a value is, without showing much of it.
-fn found(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(value) => format!("`{value}`"),
-        Value::Number(number) => format!("`{number}`"),
-        Value::String(text) => {
-            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
-            format!("the string `{shown}`")
-        }
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "a map".to_owned(),
-    }
+    Ok(Some(order))
 }

@@ -1,6 +1,7 @@
 //! Cuts a model's text into tokens, on demand: the body of a condition is not made of tokens, so the parser asks for it
 //! as raw text.
 
+use super::condition_body::ConditionBody;
 use super::source_map::{Position, Span};
 
 /// The kinds of tokens that the parser tells apart.
@@ -78,15 +79,13 @@ impl<'a> Lexer<'a> {
         self.token(Kind::Stray, first.len_utf8())
     }
 
-    /// The text up to the `}` that closes a condition, without it; `None` when there is none. Strings and nested braces
-    /// are stepped over, lines that are comments left out.
+    /// The text up to the `}` that closes a condition, without it and without `#` comments; `None` when there is none.
+    /// Braces in strings and in comments close nothing.
     pub(super) fn condition_body(&mut self) -> Option<String> {
-        let length = body_length(self.rest)?;
-        let raw = self.take(length);
+        let body = ConditionBody::read(self.rest)?;
+        self.take(body.length);
         self.line_is_blank = false;
-        let lines: Vec<&str> =
-            raw.lines().filter(|line| !line.trim_start().starts_with('#')).map(str::trim_end).collect();
-        Some(lines.join("\n").trim().to_owned())
+        Some(body.text.trim().to_owned())
     }
 
     fn token(&mut self, kind: Kind, length: usize) -> Token<'a> {
@@ -115,31 +114,4 @@ impl<'a> Lexer<'a> {
 
 fn is_word_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/')
-}
-
-/// Where the closing brace is, in bytes.
-fn body_length(text: &str) -> Option<usize> {
-    let mut open_braces = 0_usize;
-    let mut quote: Option<char> = None;
-    let mut escaped = false;
-    for (offset, c) in text.char_indices() {
-        if let Some(closing) = quote {
-            if escaped {
-                escaped = false;
-            } else if c == '\\' {
-                escaped = true;
-            } else if c == closing || c == '\n' {
-                quote = None;
-            }
-            continue;
-        }
-        match c {
-            '"' | '\'' => quote = Some(c),
-            '{' => open_braces += 1,
-            '}' if open_braces == 0 => return Some(offset),
-            '}' => open_braces -= 1,
-            _ => {}
-        }
-    }
-    None
 }

@@ -113,6 +113,45 @@ fn a_printed_model_is_the_same_model() {
     assert!(printed.contains("define c: [user, group#member]\n"), "{printed}");
 }
 
+#[test]
+fn braces_in_strings_and_comments_do_not_end_a_condition() {
+    let rows = [
+        ("a comment of the model", "x == 'a' # }\n  || x == 'b'", "x == 'a'\n  || x == 'b'"),
+        ("a line that is a comment", "x == 'a'\n  # } and {\n  || x == 'b'", "x == 'a'\n\n  || x == 'b'"),
+        ("an apostrophe in a comment", "x == 'a' # it's }\n  || x == 'b'", "x == 'a'\n  || x == 'b'"),
+        ("a comment of the expression", "x == 'a' // }\n  || x == 'b'", "x == 'a' // }\n  || x == 'b'"),
+        ("double marks", r#"x == "}""#, r#"x == "}""#),
+        ("single marks", "x == '}'", "x == '}'"),
+        ("an opening brace", "x == '{'", "x == '{'"),
+        ("the other mark", r#"x == "'}" || x == '"}'"#, r#"x == "'}" || x == '"}'"#),
+        ("an escaped mark", r#"x == "\"}" || x == '\'}'"#, r#"x == "\"}" || x == '\'}'"#),
+        ("an escaped backslash", r"x == '\\' || x == '}'", r"x == '\\' || x == '}'"),
+        ("three marks", r#"x == """"}" # }""""#, r#"x == """"}" # }""""#),
+        ("three single marks", "x == '''a\n '} # b \n'''", "x == '''a\n '} # b \n'''"),
+        ("a raw string", r"x == r'\' || x == '}'", r"x == r'\' || x == '}'"),
+        ("a raw string of three marks", r#"x == R"""\"}""""#, r#"x == R"""\"}""""#),
+        ("bytes", "bytes(x) == b'}'", "bytes(x) == b'}'"),
+        ("raw bytes", r"bytes(x) == bR'\}'", r"bytes(x) == bR'\}'"),
+        ("a word that ends in r", r"x == 'a' ? or'\'}' : x", r"x == 'a' ? or'\'}' : x"),
+        ("a hash in a string", "x == 'a # b'", "x == 'a # b'"),
+        ("a map", "{'a': x} == {'a': '}'}", "{'a': x} == {'a': '}'}"),
+    ];
+    for (name, body, expected) in rows {
+        let text = doc(&format!("    define a: [user with c]\ncondition c(x: string) {{\n  {body}\n}}\n"));
+        let parsed = parse(&text).unwrap_or_else(|errors| panic!("{name}: {}", errors.picture(&text)));
+        assert_eq!(parsed.model.conditions["c"].expression, expected, "{name}");
+        let printed = print(&parsed.model);
+        let again = parse(&printed).unwrap_or_else(|errors| panic!("{name}: {}", errors.picture(&printed))).model;
+        assert_eq!(again.conditions["c"].expression, expected, "{name}, printed");
+    }
+    let open =
+        [("no brace", "x == 'a'"), ("a brace in a comment", "x == 'a' # }"), ("a brace in a string", "x == '''}")];
+    for (name, body) in open {
+        let text = doc(&format!("    define a: [user with c]\ncondition c(x: string) {{\n  {body}\n"));
+        assert!(parse(&text).is_err(), "{name}");
+    }
+}
+
 proptest! {
     /// Any text is a model or has mistakes; nothing panics.
     #[test]

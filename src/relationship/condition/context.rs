@@ -1,0 +1,188 @@
+//! Values of a context (JSON) as values of a parameter's type, with `OpenFGA`'s conversions.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::ip_address;
+use super::kind::Kind;
+use super::moment::{self, Timestamp};
+use super::value::{Key, Map, Value as CelValue};
+
+/// The value, or what was expected and what was found. `serde_json` bounds the nesting, so this may call itself.
+pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
+    let unexpected = || format!("expected {}, found {}", article(kind), found(value));
+    match (kind, value) {
+        (Kind::Any | Kind::Dyn, value) => Ok(any(value)),
+        (Kind::Bool, Value::Bool(value)) => Ok(CelValue::Bool(*value)),
+        (Kind::String, Value::String(text)) => Ok(CelValue::string(text)),
+        (Kind::Int, value) => whole(value).map(CelValue::Int).ok_or_else(unexpected),
+        (Kind::Uint, value) => {
+            whole(value).and_then(|number| u64::try_from(number).ok()).map(CelValue::Uint).ok_or_else(unexpected)
+        }
+        (Kind::Double, value) => double(value).map(CelValue::Double).ok_or_else(unexpected),
+        (Kind::Duration, Value::String(text)) => {
+            moment::parse_duration(text).map(CelValue::Duration).ok_or_else(unexpected)
+        }
+        (Kind::Timestamp, Value::String(text)) => {
+            Timestamp::of_context(text).map(CelValue::Timestamp).ok_or_else(unexpected)
+        }
+        (Kind::IpAddress, Value::String(text)) => ip_address::parse(text),
+        (Kind::List(element), Value::Array(items)) => {
+            let mut converted = Vec::with_capacity(items.len());
+            for (index, item) in items.iter().enumerate() {
+                converted.push(convert(element, item).map_err(|e| format!("item {index}: {e}"))?);
+            }
+            Ok(CelValue::list(converted))
+        }
+        (Kind::Map(_, element), Value::Object(entries)) => {
+            let mut converted = Map::new();
+            for (name, item) in entries {
+                let item = convert(element, item).map_err(|e| format!("entry `{name}`: {e}"))?;
+                converted.insert(Key::String(name.as_str().into()), item);
+            }
+            Ok(CelValue::Map(Arc::new(converted)))
+        }
+        (
+            Kind::Bool
+            | Kind::String
+            | Kind::Duration
+            | Kind::Timestamp
+            | Kind::IpAddress
+            | Kind::List(_)
+            | Kind::Map(..)
+            | Kind::Bytes
+            | Kind::Null
+            | Kind::Type
+            | Kind::Variable(_),
+            _,
+        ) => Err(unexpected()),
+    }
+}
+
+/// Numbers are doubles, as everywhere in JSON.
+fn any(value: &Value) -> CelValue {
+    match value {
+        Value::Null => CelValue::Null,
+        Value::Bool(value) => CelValue::Bool(*value),
+        Value::Number(number) => CelValue::Double(number.as_f64().unwrap_or(f64::NAN)),
+        Value::String(text) => CelValue::string(text),
+        Value::Array(items) => CelValue::list(items.iter().map(any).collect()),
+        Value::Object(entries) => {
+            let entries = entries.iter().map(|(name, item)| (Key::String(name.as_str().into()), any(item)));
+            CelValue::Map(Arc::new(entries.collect()))
+        }
+    }
+}
+
+/// A whole number, also in a string. One that is too large is the largest there is, as in `OpenFGA`.
+fn whole(value: &Value) -> Option<i64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64()?,
+        Value::String(text) => match text.parse::<i64>() {
+            Ok(number) => return Some(number),
+            Err(_) => match exact_whole(text) {
+                Some(number) => return Some(number),
+                None => number_in(text)?,
+            },
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
+    };
+    if number.is_finite() && number.fract() != 0.0 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and saturating is what is wanted")]
+    let saturated = number as i64;
+    Some(saturated)
+}
+
+/// A double; in a string, only a number that is a double exactly (`0.5`, not `0.1`), as in `OpenFGA`.
+fn double(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => match text.strip_prefix(['+', '-']).unwrap_or(text) {
+            "Inf" | "inf" if text.starts_with('-') => Some(f64::NEG_INFINITY),
+            "Inf" | "inf" => Some(f64::INFINITY),
+            _ => number_in(text).filter(|number| number.is_finite() && is_exactly(*number, text)),
+        },
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// A whole number with a point or an exponent, which need not be a double: `9007199254740993.0`.
+fn exact_whole(text: &str) -> Option<i64> {
+    number_in(text)?;
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (digits, power) = significant(mantissa, exponent.parse().ok()?);
+    let zeros = usize::try_from(power).ok().filter(|zeros| *zeros <= INT_DIGITS_MAX)?;
+    let sign = if text.starts_with('-') { "-" } else { "" };
+    format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
+}
+
+/// No `i64` has more digits.
+const INT_DIGITS_MAX: usize = 19;
+
+/// Infinite where it is too large.
+fn number_in(text: &str) -> Option<f64> {
+    let digits = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
+    if digits { text.parse::<f64>().ok() } else { None }
+}
+
+/// No double has more decimals.
+const DECIMALS_MAX: usize = 1074;
+
+/// Compares digits: those that the double has in full, and those of the text.
+fn is_exactly(number: f64, text: &str) -> bool {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let Ok(exponent) = exponent.parse::<i64>() else { return false };
+    significant(&format!("{number:.DECIMALS_MAX$}"), 0) == significant(mantissa, exponent)
+}
+
+/// The digits without zeros around them, and the power of ten of the last one.
+fn significant(text: &str, exponent: i64) -> (String, i64) {
+    let (whole, decimals) = text.trim_start_matches(['+', '-']).split_once('.').unwrap_or((text, ""));
+    let digits: String = whole.chars().chain(decimals.chars()).filter(char::is_ascii_digit).collect();
+    let digits = digits.trim_start_matches('0');
+    let bare = digits.trim_end_matches('0');
+    if bare.is_empty() {
+        return (String::new(), 0);
+    }
+    let signed = |length: usize| i64::try_from(length).unwrap_or(i64::MAX);
+    let last = exponent.saturating_sub(signed(decimals.len())).saturating_add(signed(digits.len() - bare.len()));
+    (bare.to_owned(), last)
+}
+
+fn article(kind: &Kind) -> String {
+    match kind {
+        Kind::Duration => "a duration such as `1h30m`".to_owned(),
+        Kind::Timestamp => "a timestamp such as `2024-01-31T08:00:00Z`".to_owned(),
+        Kind::Int | Kind::IpAddress => format!("an {kind}"),
+        Kind::Any
+        | Kind::Dyn
+        | Kind::Bool
+        | Kind::Uint
+        | Kind::Double
+        | Kind::String
+        | Kind::Bytes
+        | Kind::Null
+        | Kind::List(_)
+        | Kind::Map(..)
+        | Kind::Type
+        | Kind::Variable(_) => format!("a {kind}"),
+    }
+}
+
+/// What a value is, without showing much of it.
+fn found(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => format!("`{value}`"),
+        Value::Number(number) => format!("`{number}`"),
+        Value::String(text) => {
+            let shown: String = text.chars().take(40).flat_map(char::escape_debug).collect();
+            format!("the string `{shown}`")
+        }
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "a map".to_owned(),
+    }
+}

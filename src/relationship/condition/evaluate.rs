@@ -1,0 +1,309 @@
+//! Evaluates the steps of an expression.
+//!
+//! An error is a value: `&&` and `||` pass over one where the other side decides, and so do `exists` and `all`, which are
+//! made of them. What stops an evaluation, such as its cost, is passed over by nobody.
+
+use std::sync::Arc;
+
+use super::meter::{FIELD_COST, LIST_COST, MAP_COST, Meter, Price};
+use super::number;
+use super::plan::{Attribute, Base, Fold, Node, Qualifier, may_be_key};
+use super::signatures::Overload;
+use super::value::{self, Key, Map, Value};
+use super::{Failure, Stop};
+
+/// The value of an expression, with the values of its parameters by their numbers.
+pub(super) fn evaluate(node: &Node, parameters: &[Value]) -> Result<Value, Failure> {
+    Machine { parameters, scopes: Vec::new(), meter: Meter::default() }.node(node)
+}
+
+struct Machine<'a> {
+    parameters: &'a [Value],
+    scopes: Vec<Scope>,
+    meter: Meter,
+}
+
+/// What a comprehension is at.
+struct Scope {
+    item: Value,
+    gathered: Result<Value, Failure>,
+}
+
+impl Machine<'_> {
+    /// The depth of the steps is bounded, so this may call itself.
+    fn node(&mut self, node: &Node) -> Result<Value, Failure> {
+        let result = match self.unnoted(node) {
+            Err(stop @ Failure::Stop(_)) => return Err(stop),
+            result @ (Ok(_) | Err(Failure::Error(_))) => result,
+        };
+        self.meter.note(node.id(), result.as_ref().ok());
+        result
+    }
+
+    /// The value of a step, whose cost is counted, but which is not noted yet.
+    fn unnoted(&mut self, node: &Node) -> Result<Value, Failure> {
+        match node {
+            Node::Constant { value, .. } => Ok(value.clone()),
+            Node::Attribute(attribute) | Node::Presence { attribute, .. } => {
+                let result = self.attribute(attribute);
+                self.settle(attribute)?;
+                result
+            }
+            Node::And { terms, .. } => self.logic(terms, false),
+            Node::Or { terms, .. } => self.logic(terms, true),
+            Node::NotStrictlyFalse { id: _, argument } => {
+                let result = match self.node(argument) {
+                    Err(stop @ Failure::Stop(_)) => return Err(stop),
+                    Ok(value @ Value::Bool(_)) => value,
+                    Ok(_) | Err(Failure::Error(_)) => Value::Bool(true),
+                };
+                self.meter.call(Price::One, std::iter::once(argument.id()))?;
+                Ok(result)
+            }
+            Node::Call { function, overload, arguments, .. } => {
+                let values = self.arguments(arguments.iter());
+                if !matches!(values, Err(Failure::Stop(_))) {
+                    let price = overload.map_or(Price::One, |overload| overload.price);
+                    self.meter.call(price, arguments.iter().map(Node::id))?;
+                }
+                let values = values?;
+                let guard = overload.filter(|_| function.has_guards());
+                let fits =
+                    |overload: &Overload| overload.arguments.iter().zip(&values).all(|(sort, value)| sort.has(value));
+                if guard.is_some_and(|overload| !fits(overload)) {
+                    return Err(function.no_such_overload());
+                }
+                function.apply(&values, &mut self.meter)
+            }
+            Node::Member { argument, set, .. } => {
+                let value = self.node(argument)?;
+                let key = Key::finding(&value)?;
+                Ok(Value::Bool(key.is_some_and(|key| set.contains(&key))))
+            }
+            Node::List { elements, .. } => {
+                let values = self.arguments(elements.iter());
+                self.constructed(LIST_COST, elements.iter(), &values)?;
+                let values = values?;
+                self.meter.work(values.len().saturating_mul(size_of::<Value>()))?;
+                Ok(Value::list(values))
+            }
+            Node::Map { entries, .. } => {
+                let parts = || entries.iter().flat_map(|(key, value)| [key, value]);
+                let values = self.arguments(parts());
+                self.constructed(MAP_COST, parts(), &values)?;
+                let values = values?;
+                self.meter.work(values.len().saturating_mul(size_of::<Value>()))?;
+                let mut map = Map::new();
+                let mut values = values.into_iter();
+                while let (Some(key), Some(value)) = (values.next(), values.next()) {
+                    let entry = map.len();
+                    map.insert(Key::of(key, entry)?, value);
+                }
+                Ok(Value::Map(Arc::new(map)))
+            }
+            Node::Fold(fold) => {
+                let result = self.fold(fold);
+                if !matches!(result, Err(Failure::Stop(_))) {
+                    self.meter.forget(fold.range.id());
+                }
+                result
+            }
+        }
+    }
+
+    /// The values of all, or the first failure.
+    fn arguments<'n>(&mut self, nodes: impl Iterator<Item = &'n Node>) -> Result<Vec<Value>, Failure> {
+        nodes.map(|node| self.node(node)).collect()
+    }
+
+    fn constructed<'n>(
+        &mut self,
+        cost: u64,
+        parts: impl DoubleEndedIterator<Item = &'n Node>,
+        values: &Result<Vec<Value>, Failure>,
+    ) -> Result<(), Stop> {
+        if let Err(Failure::Stop(_)) = values {
+            return Ok(());
+        }
+        // What was noted of the parts is let go.
+        let _taken = self.meter.take(parts.map(Node::id));
+        self.meter.spend(cost)
+    }
+
+    /// `&&`, which false decides, or `||`, which true decides.
+    fn logic(&mut self, terms: &[Node], decides: bool) -> Result<Value, Failure> {
+        let mut failed = None;
+        let mut settled = false;
+        for term in terms {
+            match self.node(term) {
+                Ok(Value::Bool(value)) if value == decides => {
+                    settled = true;
+                    break;
+                }
+                Ok(Value::Bool(_)) => {}
+                Ok(_) => failed = failed.or(Some(Failure::no_such_overload("a logical operator"))),
+                Err(stop @ Failure::Stop(_)) => return Err(stop),
+                Err(error @ Failure::Error(_)) => failed = failed.or(Some(error)),
+            }
+        }
+        for term in terms {
+            self.meter.forget(term.id());
+        }
+        match failed {
+            _ if settled => Ok(Value::Bool(decides)),
+            Some(error) => Err(error),
+            None => Ok(Value::Bool(!decides)),
+        }
+    }
+
+    /// Counts an attribute, whose value was found or not.
+    fn settle(&mut self, attribute: &Attribute) -> Result<(), Stop> {
+        match &attribute.base {
+            // An alternative costs what its parts cost.
+            Base::Conditional(conditional) => {
+                self.meter.forget(conditional.otherwise.id());
+                self.meter.forget(conditional.then.id());
+                self.meter.forget(conditional.condition.id());
+                Ok(())
+            }
+            Base::Parameter(_) | Base::Item(_) | Base::Gathered(_) | Base::Node(_) => {
+                self.meter.forget(attribute.id());
+                self.meter.spend(FIELD_COST)
+            }
+        }
+    }
+
+    fn attribute(&mut self, attribute: &Attribute) -> Result<Value, Failure> {
+        let mut value = match &attribute.base {
+            Base::Parameter(number) => self.parameters.get(*number).cloned().ok_or(Stop::Inconsistent)?,
+            Base::Item(number) => self.scopes.get(*number).ok_or(Stop::Inconsistent)?.item.clone(),
+            Base::Gathered(number) => self.scopes.get(*number).ok_or(Stop::Inconsistent)?.gathered.clone()?,
+            Base::Node(node) => self.node(node)?,
+            Base::Conditional(conditional) => {
+                let Value::Bool(holds) = self.node(&conditional.condition)? else {
+                    return Err(Failure::no_such_overload("an alternative"));
+                };
+                return self.attribute(if holds { &conditional.then } else { &conditional.otherwise });
+            }
+        };
+        for qualifier in &attribute.qualifiers {
+            value = self.qualifier(qualifier, &value)?;
+        }
+        Ok(value)
+    }
+
+    fn qualifier(&mut self, qualifier: &Qualifier, whole: &Value) -> Result<Value, Failure> {
+        let (id, result) = match qualifier {
+            Qualifier::Key { id, key } => (*id, field(whole, key)),
+            Qualifier::Presence { id, key } => (*id, is_present(whole, key)),
+            Qualifier::Attribute { id, index } => {
+                (*id, self.attribute(index).and_then(|index| checked_field(whole, &index)))
+            }
+            Qualifier::Node { id, index } => {
+                let result = self.node(index).and_then(|index| checked_field(whole, &index));
+                if !matches!(result, Err(Failure::Stop(_))) {
+                    self.meter.forget(*id);
+                }
+                (*id, result)
+            }
+        };
+        if let Err(stop @ Failure::Stop(_)) = result {
+            return Err(stop);
+        }
+        self.meter.spend(FIELD_COST)?;
+        self.meter.note(id, result.as_ref().ok());
+        result
+    }
+
+    fn fold(&mut self, fold: &Fold) -> Result<Value, Failure> {
+        let range = self.node(&fold.range)?;
+        let items: Box<dyn Iterator<Item = Value>> = if let Value::List(list) = &range {
+            Box::new(list.items.iter().cloned())
+        } else if let Value::Map(map) = &range {
+            Box::new(map.keys().cloned().map(Key::into_value))
+        } else {
+            return Err(Failure::no_such_overload("a comprehension"));
+        };
+        // Noted where it is read first, which is where every loop of CEL begins.
+        let begin = self.node(&fold.begin);
+        if let Err(stop @ Failure::Stop(_)) = begin {
+            return Err(stop);
+        }
+        self.scopes.push(Scope { item: Value::Null, gathered: begin });
+        let result = self.rounds(fold, items);
+        self.scopes.pop();
+        result
+    }
+
+    fn rounds(&mut self, fold: &Fold, items: impl Iterator<Item = Value>) -> Result<Value, Failure> {
+        for item in items {
+            let scope = self.scopes.last_mut().ok_or(Stop::Inconsistent)?;
+            scope.item = item;
+            match self.node(&fold.condition) {
+                Ok(Value::Bool(false)) => break,
+                Ok(_) | Err(Failure::Error(_)) => {}
+                Err(stop @ Failure::Stop(_)) => return Err(stop),
+            }
+            let gathered = self.node(&fold.step);
+            if let Err(stop @ Failure::Stop(_)) = gathered {
+                return Err(stop);
+            }
+            let scope = self.scopes.last_mut().ok_or(Stop::Inconsistent)?;
+            scope.gathered = gathered;
+        }
+        self.node(&fold.result)
+    }
+}
+
+fn checked_field(whole: &Value, key: &Value) -> Result<Value, Failure> {
+    if may_be_key(key) {
+        field(whole, key)
+    } else {
+        Err(Failure::Error(format!("a {} is no index", key.type_name()).into()))
+    }
+}
+
+/// `whole.key` or `whole[key]`.
+fn field(whole: &Value, key: &Value) -> Result<Value, Failure> {
+    found(whole, key)?.ok_or_else(|| Failure::Error("there is no such field or element".into()))
+}
+
+/// `has(whole.key)`. What has no fields does not have this one, but of a list the question is a mistake.
+fn is_present(whole: &Value, key: &Value) -> Result<Value, Failure> {
+    Ok(Value::Bool(found(whole, key)?.is_some()))
+}
+
+/// A whole number of any type.
+fn index_of(key: &Value) -> Result<i64, Failure> {
+    let index = if let Value::Int(index) = key {
+        Some(*index)
+    } else if let Value::Uint(index) = key {
+        i64::try_from(*index).ok()
+    } else if let Value::Double(index) = key {
+        number::exact_int(*index)
+    } else {
+        None
+    };
+    index.ok_or_else(|| Failure::Error(format!("a {} is no index", key.type_name()).into()))
+}
+
+fn found(whole: &Value, key: &Value) -> Result<Option<Value>, Failure> {
+    match whole {
+        Value::Map(map) => Ok(value::find(map, key)?.cloned()),
+        Value::List(list) => {
+            let index = index_of(key)?;
+            Ok(usize::try_from(index).ok().and_then(|index| list.items.get(index)).cloned())
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Uint(_)
+        | Value::Double(_)
+        | Value::String(_)
+        | Value::Bytes(_)
+        | Value::Timestamp(_)
+        | Value::Duration(_)
+        | Value::IpAddress(_)
+        | Value::Type(_) => Ok(None),
+    }
+}
