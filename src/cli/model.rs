@@ -252,6 +252,7 @@ fn json_value(model: &AuthorizationModel) -> Result<serde_json::Value, Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::output::Format;
 
     const BEFORE: &str = "model
   schema 1.1
@@ -307,6 +308,55 @@ condition recent(age: int) {
         let from_json = read(&json_file).expect("a model").model;
         assert_eq!(from_json.source(), from_text.source());
         assert_eq!(parsed(&dsl::print_with_sources(from_json.source())), parsed(BEFORE));
+    }
+
+    #[test]
+    fn what_the_language_cannot_say_is_not_converted() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("model.json");
+        let user = r#"{"directly_related_user_types": [{"type": "user"}]}"#;
+        let subtracted =
+            r#"{"difference": {"base": {"computedUserset": {"relation": "a"}}, "subtract": {"this": {}}}}"#;
+        let text = format!(
+            r#"{{"schema_version": "1.1", "type_definitions": [{{"type": "user"}}, {{"type": "doc",
+            "relations": {{"a": {{"this": {{}}}}, "b": {subtracted}}},
+            "metadata": {{"relations": {{"a": {user}, "b": {user}}}}}}}]}}"#
+        );
+        std::fs::write(&file, text).expect("written");
+        let refused = convert(&file, &Output::new(Format::Table)).expect_err("refused");
+        let words = "cannot say relation `b` of type `doc`: a but not [user]";
+        assert!(format!("{refused:?}").contains(words), "{refused:?}");
+    }
+
+    /// OpenFGA's limits hold for every command that reads a model or tuples.
+    #[test]
+    fn what_an_openfga_server_would_refuse_is_refused() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let conditions: Vec<String> = (0..26).map(|n| format!("condition c{n}(x: int) {{ x < {n} }}\n")).collect();
+        let with: Vec<String> = (0..26).map(|n| format!("user with c{n}")).collect();
+        let with = with.join(", ");
+        let model = format!(
+            "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define a: [{with}]\n{}",
+            conditions.concat()
+        );
+        let indented = |text: &str| text.lines().map(|line| format!("  {line}\n")).collect::<Vec<_>>().concat();
+        let long = "x".repeat(33_000);
+        let tuple = format!(
+            "model: |\n{}tuples:\n  - user: user:anne\n    relation: reader\n    object: doc:1\n    \
+             condition: {{name: recent, context: {{age: 1, note: {long}}}}}\n",
+            indented(&BEFORE.replace("age: int", "age: int, note: string"))
+        );
+        let rows = [
+            ("a.fga", model.clone(), "26 conditions, at most 25"),
+            ("a.fga.yaml", format!("model: |\n{}", indented(&model)), "26 conditions, at most 25"),
+            ("b.fga.yaml", tuple, "at most 32768 are allowed"),
+        ];
+        for (name, text, words) in rows {
+            let file = directory.path().join(name);
+            std::fs::write(&file, text).expect("written");
+            let refused = validate(&file, &Output::new(Format::Table)).err().map(|failure| format!("{failure:?}"));
+            assert!(refused.as_ref().is_some_and(|refused| refused.contains(words)), "{name}: {refused:?}");
+        }
     }
 
     #[test]

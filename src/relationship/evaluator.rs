@@ -15,6 +15,7 @@ pub(super) mod expansion;
 mod frame;
 mod levels;
 mod memo;
+mod named;
 mod outcome;
 mod search;
 #[cfg(test)]
@@ -81,7 +82,6 @@ pub struct Evaluation<'a> {
     condition_errors: Vec<ConditionError>,
     asker: Asker,
     asker_object: Option<&'a Object>,
-    wildcards_count: bool,
     purpose: Purpose,
     /// For a list of users.
     loops: Option<&'a Loops>,
@@ -146,7 +146,6 @@ impl<'a> Evaluation<'a> {
             condition_errors: Vec::new(),
             asker,
             asker_object,
-            wildcards_count: true,
             purpose: Purpose::Check,
             loops: None,
             reachable: program.reachable_from(&resolved),
@@ -159,12 +158,6 @@ impl<'a> Evaluation<'a> {
             next_interrupt: STEPS_BETWEEN_INTERRUPTS,
             stopped: false,
         })
-    }
-
-    /// The same, but tuples about everybody of the asker's type do not count for the asker.
-    pub(super) fn without_wildcards(mut self) -> Self {
-        self.wildcards_count = false;
-        self
     }
 
     /// The same for a list of users, with the loops below what the list is about.
@@ -443,12 +436,16 @@ impl<'a> Evaluation<'a> {
     pub(super) fn names_asker(&self, subject: Subject) -> bool {
         match self.asker {
             Asker::Object(type_id, object) => {
-                subject == Subject::Object(type_id, object)
-                    || (self.wildcards_count && subject == Subject::Wildcard(type_id))
+                subject == Subject::Object(type_id, object) || subject == Subject::Wildcard(type_id)
             }
             Asker::Wildcard(type_id) => subject == Subject::Wildcard(type_id),
             Asker::Userset(asker) => subject == Subject::Userset(asker),
         }
+    }
+
+    /// Whether it is the very object that asks.
+    fn is_asker_itself(&self, subject: Subject) -> bool {
+        matches!(self.asker, Asker::Object(type_id, object) if subject == Subject::Object(type_id, object))
     }
 
     /// Whether a tuple about a node, with such a user and condition, means the asker.
@@ -527,8 +524,7 @@ impl<'a> Evaluation<'a> {
         let named = match self.asker {
             Asker::Object(type_id, object) => {
                 let own = Subject::Object(type_id, object);
-                (holds(own) && self.counts_for_asker(node, own, None))
-                    || (self.wildcards_count && holds(Subject::Wildcard(type_id)))
+                (holds(own) && self.counts_for_asker(node, own, None)) || holds(Subject::Wildcard(type_id))
             }
             Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
             // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.

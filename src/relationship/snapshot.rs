@@ -421,13 +421,10 @@ impl Snapshot {
         take: &mut dyn FnMut(User) -> bool,
     ) -> Result<(), CheckError> {
         let Some(loops) = self.can_list_users(object, relation, filter, go_on)? else { return Ok(()) };
-        let holds = |evaluation: Evaluation<'_>, go_on: &mut dyn FnMut() -> bool| {
-            let mut evaluation = evaluation.for_users(&loops);
-            let question = evaluation.question(relation, object)?;
-            evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)
-        };
         let everybody = User::Wildcard(filter.type_name.clone());
-        let open_to_all = holds(self.evaluation(&everybody)?, go_on)?;
+        let mut evaluation = self.evaluation(&everybody)?.for_users(&loops);
+        let question = evaluation.question(relation, object)?;
+        let open_to_all = evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)?;
         if open_to_all && !take(everybody) {
             return Ok(());
         }
@@ -440,9 +437,12 @@ impl Snapshot {
                 if !go_on() {
                     return Err(CheckError::Interrupted);
                 }
-                // Where the wildcard is listed, only those are listed beside it who would hold the relation without it.
-                let listed = holds(self.evaluation(&user)?, go_on)?
-                    && (!open_to_all || holds(self.evaluation(&user)?.without_wildcards(), go_on)?);
+                let mut evaluation = self.evaluation(&user)?.for_users(&loops);
+                let question = evaluation.question(relation, object)?;
+                // Beside the wildcard only those are listed whom tuples name. It means no userset.
+                let is_covered = open_to_all && matches!(user, User::Object(_));
+                let listed = evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)?
+                    && (!is_covered || evaluation.is_named_below(question, go_on)?);
                 if listed && !take(user) {
                     return Ok(());
                 }

@@ -35,8 +35,8 @@ pub(crate) struct Oracle {
     objects: BTreeSet<String>,
     /// Others that are asked about.
     unnamed: BTreeSet<String>,
-    /// By user, whether wildcards count and what for: a list of users asks for the same again and again.
-    known: RefCell<BTreeMap<(String, bool, Purpose), Rc<Holdings>>>,
+    /// By user and what for: a list of users asks for the same again and again.
+    known: RefCell<BTreeMap<(String, Purpose), Rc<Holdings>>>,
 }
 
 /// The user of a tuple, and whether the tuple counts.
@@ -171,14 +171,14 @@ impl Oracle {
 
     /// Everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.
     pub(crate) fn holdings(&self, user: &str) -> Rc<Holdings> {
-        self.holdings_for(user, true, Purpose::Check)
+        self.holdings_for(user, Purpose::Check)
     }
 
-    fn holdings_for(&self, user: &str, wildcards_count: bool, purpose: Purpose) -> Rc<Holdings> {
-        let key = (user.to_owned(), wildcards_count, purpose);
+    fn holdings_for(&self, user: &str, purpose: Purpose) -> Rc<Holdings> {
+        let key = (user.to_owned(), purpose);
         let known = self.known.borrow().get(&key).cloned();
         known.unwrap_or_else(|| {
-            let found = Rc::new(Asked { oracle: self, user, wildcards_count, purpose }.holdings());
+            let found = Rc::new(Asked { oracle: self, user, purpose }.holdings());
             self.known.borrow_mut().insert(key, Rc::clone(&found));
             found
         })
@@ -207,9 +207,9 @@ impl Oracle {
     /// The same as `OpenFGA` does it for a single user: from sets. A condition matters where its tuple names the user, or a
     /// userset or parent that the user holds.
     fn objects_as_sets(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
-        let holdings = self.holdings_for(user, true, Purpose::Sets);
+        let holdings = self.holdings_for(user, Purpose::Sets);
         let holds = |object: &str, relation: &str| holdings.check(relation, object) == Some(true);
-        let asked = Asked { oracle: self, user, wildcards_count: true, purpose: Purpose::Sets };
+        let asked = Asked { oracle: self, user, purpose: Purpose::Sets };
         for (of, relation) in self.needed(relation, type_name, Rewrite::leaves)? {
             let definition = self.relation(&of, &relation)?;
             for object in self.objects_of(&of) {
@@ -276,7 +276,7 @@ impl Oracle {
         if let Some((object, relation)) = user.split_once('#') {
             reached.insert((object.to_owned(), relation.to_owned()));
         }
-        let asked = Asked { oracle: self, user, wildcards_count: true, purpose: Purpose::Check };
+        let asked = Asked { oracle: self, user, purpose: Purpose::Check };
         loop {
             let before = reached.len();
             for object in self.objects.union(&self.unnamed) {
@@ -357,15 +357,19 @@ impl Oracle {
             return None;
         }
         let everybody = format!("{type_name}:*");
-        let open = self.holdings_for(&everybody, true, Purpose::Users).check(relation, object)?;
+        let open = self.holdings_for(&everybody, Purpose::Users).check(relation, object)?;
         let mut listed: BTreeSet<String> = open.then_some(everybody).into_iter().collect();
         let itself = (type_of(object) == type_name).then(|| object.to_owned());
         for named in self.objects_of(type_name).cloned().chain(itself) {
             let its_userset = userset.map(|relation| format!("{named}#{relation}"));
             for user in std::iter::once(named).chain(its_userset) {
-                // Beside everybody, only who would hold it anyway.
-                let asked = self.holdings_for(&user, true, Purpose::Users).check(relation, object)?;
-                if asked && self.holdings_for(&user, !open, Purpose::Users).check(relation, object)? {
+                let holdings = self.holdings_for(&user, Purpose::Users);
+                let asked = Asked { oracle: self, user: &user, purpose: Purpose::Users };
+                // Beside everybody, only whom tuples name.
+                let is_covered = open && !user.contains('#');
+                let listed_too = holdings.check(relation, object)?
+                    && (!is_covered || asked.is_named_on_the_way(&holdings, object, relation, &mut BTreeSet::new()));
+                if listed_too {
                     listed.insert(user);
                 }
             }
@@ -395,7 +399,7 @@ impl Oracle {
 
     /// Whether a loop ends a list of users somewhere below a relation of an object.
     pub(crate) fn has_loop(&self, object: &str, relation: &str) -> bool {
-        let asked = Asked { oracle: self, user: "", wildcards_count: true, purpose: Purpose::Users };
+        let asked = Asked { oracle: self, user: "", purpose: Purpose::Users };
         let (mut seen, mut pending) = (BTreeSet::new(), vec![(object.to_owned(), relation.to_owned())]);
         while let Some((object, relation)) = pending.pop() {
             if !seen.insert((object.clone(), relation.clone())) {
@@ -524,8 +528,6 @@ impl Oracle {
 struct Asked<'a> {
     oracle: &'a Oracle,
     user: &'a str,
-    /// Whether tuples about everybody of a type count for an object of that type.
-    wildcards_count: bool,
     purpose: Purpose,
 }
 
@@ -671,6 +673,56 @@ impl Asked<'_> {
         }
     }
 
+    /// Whether tuples name the user on the way to what the user holds, along all operands but what is subtracted.
+    fn is_named_on_the_way(
+        &self,
+        holdings: &Holdings,
+        object: &str,
+        relation: &str,
+        seen: &mut BTreeSet<(String, String)>,
+    ) -> bool {
+        if !seen.insert((object.to_owned(), relation.to_owned())) || holdings.check(relation, object) != Some(true) {
+            return false;
+        }
+        let definition = self.oracle.relation(type_of(object), relation).expect("defined");
+        self.is_named_in(holdings, object, definition, &definition.rewrite, seen)
+    }
+
+    fn is_named_in(
+        &self,
+        holdings: &Holdings,
+        object: &str,
+        definition: &RelationDefinition,
+        part: &Rewrite,
+        seen: &mut BTreeSet<(String, String)>,
+    ) -> bool {
+        let met = |relation: &str| {
+            let named = self.oracle.users(object, relation).iter().filter(|named| named.counts == Truth::Yes);
+            named.map(|named| named.user.clone()).collect::<Vec<_>>()
+        };
+        let is_held = |part: &Rewrite| self.evaluate(object, definition, part, &holdings.0, &holdings.0) == Truth::Yes;
+        match part {
+            Rewrite::Direct => met(&definition.name).iter().any(|user| {
+                let userset = user.split_once('#');
+                user == self.user || userset.is_some_and(|(o, r)| self.is_named_on_the_way(holdings, o, r, seen))
+            }),
+            Rewrite::Computed(computed) => self.is_named_on_the_way(holdings, object, computed, seen),
+            Rewrite::TupleToUserset { tupleset, computed } => {
+                met(tupleset).iter().any(|parent| self.is_named_on_the_way(holdings, parent, computed, seen))
+            }
+            Rewrite::Union(operands) => {
+                operands.iter().any(|operand| self.is_named_in(holdings, object, definition, operand, seen))
+            }
+            Rewrite::Intersection(operands) => {
+                let mut named = operands.iter();
+                is_held(part) && named.any(|operand| self.is_named_in(holdings, object, definition, operand, seen))
+            }
+            Rewrite::Difference { base, .. } => {
+                is_held(part) && self.is_named_in(holdings, object, definition, base, seen)
+            }
+        }
+    }
+
     /// In a list of users, nobody is left where what is subtracted comes back to itself through usersets and computed
     /// relations alone.
     fn ends_list(&self, object: &str, definition: &RelationDefinition, subtract: &Rewrite) -> bool {
@@ -719,8 +771,7 @@ impl Asked<'_> {
     }
 
     fn is_named(&self, named: &str) -> bool {
-        let everybody = self.wildcards_count || self.user.ends_with(":*");
-        named == self.user || (everybody && !self.user.contains('#') && named == format!("{}:*", type_of(self.user)))
+        named == self.user || (!self.user.contains('#') && named == format!("{}:*", type_of(self.user)))
     }
 }
 

@@ -95,7 +95,8 @@ impl World {
         panic!("seed {seed}: no possible model in {ATTEMPTS_MAX} attempts");
     }
 
-    fn around(dice: &mut Dice, model: AuthorizationModel, valid: &ValidModel, tuples_max: usize) -> Self {
+    /// A world around a model.
+    pub(crate) fn around(dice: &mut Dice, model: AuthorizationModel, valid: &ValidModel, tuples_max: usize) -> Self {
         let mut tuples: Vec<RelationshipTuple> = Vec::new();
         let mut contextual = Vec::new();
         let count = dice.below(tuples_max);

@@ -187,7 +187,7 @@ fn leaves(expression: &Expression) -> Vec<&Expression> {
     leaves
 }
 
-fn userset(subject: Subject) -> Option<Node> {
+pub(super) fn userset(subject: Subject) -> Option<Node> {
     match subject {
         Subject::Userset(node) => Some(node),
         Subject::Object(..) | Subject::Wildcard(_) => None,
@@ -195,7 +195,7 @@ fn userset(subject: Subject) -> Option<Node> {
 }
 
 /// What is asked of a parent.
-fn asked(parent: Subject, computed: &[(TypeId, RelationId)]) -> Option<Node> {
+pub(super) fn asked(parent: Subject, computed: &[(TypeId, RelationId)]) -> Option<Node> {
     let Subject::Object(type_id, object) = parent else { return None };
     let (_, relation) = computed.iter().find(|(of, _)| *of == type_id)?;
     Some(Node { relation: *relation, object })

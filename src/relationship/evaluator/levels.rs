@@ -162,8 +162,7 @@ impl<'a> Evaluation<'a> {
             Asker::Wildcard(type_id) => (None, Subject::Wildcard(type_id)),
             Asker::Userset(_) => return true,
         };
-        let everybody = (self.wildcards_count || own.is_none()).then_some(everybody);
-        own.into_iter().chain(everybody).any(|subject| {
+        own.into_iter().chain([everybody]).any(|subject| {
             let conditioned = self.index.conditioned_nodes(subject).map(|(node, _)| node);
             self.index.nodes(subject).chain(conditioned).any(|node| direct.contains(&node.relation))
         })
