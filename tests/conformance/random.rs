@@ -178,6 +178,9 @@ const LISTS_DENIED: &str = "`OpenFGA` lists users whom its own check denies";
 /// Of several ways to one user, of which a `but not` ends some, it takes the one that it hears of last.
 const LEAVES_OUT_ALLOWED: &str = "`OpenFGA` leaves out users whom its own check allows";
 
+/// Whoever is named where a `but not` within a `but not` takes away.
+const NAMES_MORE: &str = "beside everybody `OpenFGA` names some who are among them";
+
 /// Why Ragward does not answer as `OpenFGA` does, where that is a decision (see `ARCHITECTURE.md`).
 async fn exception(
     at_theirs: &mut Answers,
@@ -192,16 +195,25 @@ async fn exception(
         (Reply::Allowed(false), [Reply::Allowed(true), ..]) => Some("a cycle under `but not` denies"),
         (Reply::Listed(ours), [Reply::Listed(theirs), ..]) => {
             let Question::Users(ListUsersRequest { object, relation, .. }) = question else { return None };
+            let is_covered = |user: &String| {
+                let everybody = user.split_once(':').map(|(of, _)| format!("{of}:*"));
+                !user.contains('#') && everybody.is_some_and(|everybody| ours.contains(&everybody))
+            };
+            let mut names_more = false;
             for user in theirs.symmetric_difference(ours) {
                 let (user, object, relation) = (user.clone(), object.clone(), relation.clone());
                 let check = Question::Check(Tuple { user: user.clone(), relation, object, condition: None });
                 let is_allowed = ask(at_theirs, world, &check).await == Reply::Allowed(true);
-                if is_allowed != ours.contains(&user) {
-                    return None;
+                match (is_allowed, ours.contains(&user)) {
+                    (true, false) if is_covered(&user) => names_more = true,
+                    (true, false) | (false, true) => return None,
+                    (true, true) | (false, false) => {}
                 }
             }
-            let reason = if ours.is_subset(theirs) { LISTS_DENIED } else { LEAVES_OUT_ALLOWED };
-            Some(reason)
+            if !ours.is_subset(theirs) {
+                return Some(LEAVES_OUT_ALLOWED);
+            }
+            Some(if names_more { NAMES_MORE } else { LISTS_DENIED })
         }
         _ => None,
     }
@@ -224,7 +236,7 @@ struct Compared {
 }
 
 impl Both {
-    async fn compare(&self, seed: u64, world: &World, questions: Vec<Question>, compared: &mut Compared) {
+    async fn compare(&self, origin: u64, world: &World, questions: Vec<Question>, compared: &mut Compared) {
         let mut at_ours = store(&self.ours, world).await;
         let mut at_theirs = match try_store(&self.theirs, world).await {
             Ok(at_theirs) => at_theirs,
@@ -235,7 +247,7 @@ impl Both {
                 return;
             }
             Err(error) => {
-                compared.differences.push(format!("seed {seed}: only OpenFGA refuses it: {error}"));
+                compared.differences.push(format!("seed {origin}: only OpenFGA refuses it: {error}"));
                 return;
             }
         };
@@ -258,7 +270,7 @@ impl Both {
             let steady = seen.iter().all(|other| *other == seen[0]);
             let kind = format!("{} steady {steady}: {found:?} / {:?}", question.kind(), seen[0]);
             *compared.by_kind.entry(kind).or_default() += 1;
-            let row = row(&format!("seed_{seed}"), &small, question.kind(), &question.json());
+            let row = row(&format!("seed_{origin}"), &small, question.kind(), &question.json());
             compared.differences.push(format!("Ragward {found:?}\nOpenFGA {seen:?}\n{row}"));
         }
     }
