@@ -1,5 +1,6 @@
 //! A real `OpenFGA` server for a test: in memory, on a free port of loopback, ended with the value.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -33,7 +34,7 @@ impl OpenFga {
     pub(crate) async fn start_with(flags: &[&str]) -> Option<Self> {
         let Some(binary) = binary() else {
             assert!(!set("CI"), "CI must run the live tests: put `openfga` on the PATH or its path into OPENFGA_BIN");
-            eprintln!("skipped: no `openfga` on the PATH and no OPENFGA_BIN");
+            drop(writeln!(std::io::stderr(), "skipped: no `openfga` on the PATH and no OPENFGA_BIN"));
             return None;
         };
         for _ in 0..START_ATTEMPTS {

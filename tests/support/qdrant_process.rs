@@ -1,6 +1,7 @@
 //! A real Qdrant for a test: one that runs already, or one that is started on free ports of loopback and ended with the
 //! value.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -39,7 +40,7 @@ impl Qdrant {
         let on_path =
             || std::env::split_paths(&path).map(|directory| directory.join("qdrant")).find(|file| file.is_file());
         let Some(binary) = variable("QDRANT_BIN").map(PathBuf::from).or_else(on_path) else {
-            eprintln!("no real Qdrant: skipped there (no QDRANT_BIN and no `qdrant` on the PATH)");
+            drop(writeln!(std::io::stderr(), "skipped with a real Qdrant: no `qdrant` on the PATH and no QDRANT_BIN"));
             return None;
         };
         Some(Self::start(binary).await)

@@ -1,6 +1,7 @@
 //! The data beside the project. It is not part of it, so a test that needs it says so and is skipped where it is
 //! missing; with `CI` set it must be there.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The path of shared data; `None`, with a message, where there is none.
@@ -11,6 +12,7 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
         return Some(found);
     }
     assert!(std::env::var("CI").is_err(), "{} is missing", found.display());
-    println!("skipped: {} is missing", found.display());
+    // Past the capture of the test harness, which would hide it.
+    drop(writeln!(std::io::stderr(), "skipped: {} is missing", found.display()));
     None
 }

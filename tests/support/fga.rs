@@ -1,0 +1,57 @@
+//! `OpenFGA`'s command line, as a reference.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// What a run of `fga model test`, or of `ragward test`, comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Verdict {
+    /// All assertions hold.
+    Pass,
+    /// One does not hold, or cannot be decided.
+    Fail,
+    /// The file is not run.
+    Refused,
+}
+
+/// The program.
+pub(crate) struct Fga {
+    binary: PathBuf,
+}
+
+impl Fga {
+    /// Finds it; `None`, with a word about it, when there is none on this machine. With `CI` set that is a failure.
+    #[expect(clippy::disallowed_methods, reason = "a test finds the program as its caller says")]
+    pub(crate) fn find() -> Option<Self> {
+        let named = std::env::var_os("FGA_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let on_path = || {
+            let path = std::env::var_os("PATH")?;
+            std::env::split_paths(&path).map(|folder| folder.join("fga")).find(|candidate| candidate.is_file())
+        };
+        let Some(binary) = named.or_else(on_path) else {
+            assert!(std::env::var_os("CI").is_none(), "CI must compare with `fga`: put its path into FGA_BIN");
+            drop(writeln!(std::io::stderr(), "skipped: no `fga` on the PATH and no FGA_BIN"));
+            return None;
+        };
+        Some(Self { binary })
+    }
+
+    /// What it makes of a store file.
+    pub(crate) fn test(&self, store_file: &Path) -> Verdict {
+        let run = Command::new(&self.binary)
+            .args(["model", "test", "--tests"])
+            .arg(store_file)
+            // A configuration of the machine's user must not count.
+            .env("HOME", store_file.parent().expect("a folder"))
+            .output()
+            .expect("fga runs");
+        let told = String::from_utf8_lossy(&run.stderr);
+        match (run.status.success(), told.contains("# Test Summary #")) {
+            (true, _) => Verdict::Pass,
+            (false, true) => Verdict::Fail,
+            (false, false) => Verdict::Refused,
+        }
+    }
+}
