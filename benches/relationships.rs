@@ -10,7 +10,6 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    clippy::print_stderr,
     clippy::indexing_slicing,
     reason = "a bench prints, and fails by panicking"
 )]

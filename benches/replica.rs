@@ -8,7 +8,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    clippy::print_stderr,
     clippy::panic,
     clippy::expect_used,
     clippy::indexing_slicing,

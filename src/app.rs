@@ -1,6 +1,7 @@
 //! The composition root: from a configuration to backends, and from backends to a running server.
 
 mod audit;
+mod check;
 mod identity;
 mod names;
 mod replica;
@@ -17,6 +18,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 
 pub use self::audit::audit_config;
+pub use self::check::check;
 pub use self::names::{NamesReport, OldTuple, rewrite_names};
 use crate::audit::AuditError;
 use crate::authz::batched::{BatchedConfig, BatchedDecider};
@@ -132,14 +134,7 @@ impl App {
     /// # Errors
     /// When the configuration makes no sense or the data directory cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, AppError> {
-        let retrieval = RetrievalConfig {
-            relation: Relation::parse(&config.retrieval.relation)?,
-            top_k_max: config.retrieval.top_k_max,
-            candidates_max: config.retrieval.candidates_max,
-            guards_checked_max: config.retrieval.guards_checked_max,
-            pages: pages(config)?,
-            explain_plan: config.retrieval.explain_plan,
-        };
+        let retrieval = retrieval_config(config)?;
         let replica = match (config.authorizer.kind, config.authorizer.replica.mode) {
             (AuthorizerKind::Embedded, _) | (AuthorizerKind::Openfga, ReplicaMode::Off) => None,
             (AuthorizerKind::Openfga, ReplicaMode::Plan) => Some(open_replica(config, ReplicaUse::Plan).await?),
@@ -184,7 +179,7 @@ impl App {
     /// refuses a start does it before a port takes connections.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check_identity`]), the audit log cannot be written, or stored names are not as
+    /// When nobody says who is asking (see [`check`]), the audit log cannot be written, or stored names are not as
     /// tokens make them.
     pub async fn prepare(&self) -> Result<PreparedServer<'_>, AppError> {
         let authentication = identity::authentication(&self.config)?;
@@ -479,12 +474,16 @@ pub fn open_qdrant(config: &Config, call_timeout: Duration) -> Result<QdrantStor
     Ok(QdrantStore::new(&QdrantConfig { timeout: call_timeout, ..qdrant_config(config)? })?)
 }
 
-/// Whether it is said who may call over the network, so that a server can be started.
-///
-/// # Errors
-/// When there is neither an issuer nor `insecure_identity`, when there are both, or when `[identity]` makes no sense.
-pub fn check_identity(config: &Config) -> Result<(), AppError> {
-    identity::authentication(config).map(drop)
+/// What retrieval needs of the configuration.
+fn retrieval_config(config: &Config) -> Result<RetrievalConfig, AppError> {
+    Ok(RetrievalConfig {
+        relation: Relation::parse(&config.retrieval.relation)?,
+        top_k_max: config.retrieval.top_k_max,
+        candidates_max: config.retrieval.candidates_max,
+        guards_checked_max: config.retrieval.guards_checked_max,
+        pages: pages(config)?,
+        explain_plan: config.retrieval.explain_plan,
+    })
 }
 
 fn pages(config: &Config) -> Result<Pages, AppError> {
@@ -493,22 +492,6 @@ fn pages(config: &Config) -> Result<Pages, AppError> {
         Some(secret) => Pages::with_key(secret.as_bytes(), lifetime)?,
         None => Pages::new(lifetime)?,
     })
-}
-
-/// Whether everything that is named can be used, as far as can be told without opening or calling it. Must run in tokio.
-///
-/// # Errors
-/// As [`App::open`].
-pub fn check(config: &Config) -> Result<(), AppError> {
-    Relation::parse(&config.retrieval.relation)?;
-    identity::check(config)?;
-    if config.authorizer.kind == AuthorizerKind::Openfga {
-        OpenFgaAuthorizer::new(&openfga_config(config)?)?;
-    }
-    if config.vector_store.kind == VectorStoreKind::Qdrant {
-        QdrantStore::new(&qdrant_config(config)?)?;
-    }
-    Ok(())
 }
 
 type OpenedVectorStore = (Arc<dyn VectorStore>, Arc<dyn DocumentStore>);

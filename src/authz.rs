@@ -187,6 +187,16 @@ pub trait Authorizer: Send + Sync {
         Err(AuthzError::Unavailable("this authorizer does not tell its model".to_owned()))
     }
 
+    /// What the deciding model lacks of a type, and of a relation of it if one is named, as a sentence: a check of it is
+    /// denied, whoever asks. `None` when it lacks nothing, or this authorizer does not know.
+    ///
+    /// # Errors
+    /// When the authorizer is out of reach or has no model.
+    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        let _ = (type_name, relation);
+        Ok(None)
+    }
+
     /// How far behind the authority the copy of its relationships is that a question of this consistency would be planned or
     /// decided from now; `None` when no copy would be used.
     fn lag(&self, consistency: Consistency) -> Option<Duration> {
@@ -218,6 +228,9 @@ pub enum AuthzError {
     /// No authorization model is loaded.
     #[error("no authorization model is loaded; load one with `ragward model load`")]
     NoModel,
+    /// The authorizer has other stores than the one that it is asked about.
+    #[error("{0}")]
+    NoStore(String),
     /// The authorizer refuses the question.
     #[error("the authorizer refused the request: {0}")]
     Refused(String),
@@ -260,6 +273,9 @@ impl AuthzError {
     pub fn caller_text(&self) -> &'static str {
         match self {
             Self::NoModel => "no authorization model is loaded; load one with `ragward model load`",
+            Self::NoStore(_) => {
+                "the authorizer does not have the store that it is asked about; the server's log says more"
+            }
             Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
                 "the authorizer refused the request; the server's log says why"
             }
@@ -274,9 +290,11 @@ impl AuthzError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NoModel | Self::Refused(_) | Self::MessageTooLarge(_) | Self::TooManyChecks { .. } => {
-                ErrorCode::FailedPrecondition
-            }
+            Self::NoModel
+            | Self::NoStore(_)
+            | Self::Refused(_)
+            | Self::MessageTooLarge(_)
+            | Self::TooManyChecks { .. } => ErrorCode::FailedPrecondition,
             Self::Overloaded { .. } => ErrorCode::ResourceExhausted,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
             Self::DeadlineExceeded => ErrorCode::DeadlineExceeded,

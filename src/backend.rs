@@ -96,9 +96,7 @@ pub(crate) fn channel(address: &str, credential: Credential) -> Result<BackendCh
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
     let endpoint = match endpoint.uri().scheme_str() {
         Some("http") => endpoint,
-        Some("https") => endpoint
-            .tls_config(ClientTlsConfig::new().with_native_roots())
-            .map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })?,
+        Some("https") => with_tls(endpoint, address)?,
         Some(_) | None => return Err(malformed(String::new())),
     };
     let channel = endpoint
@@ -148,6 +146,12 @@ pub(crate) fn is_of_the_connection(status: &Status) -> bool {
     status.source().is_some()
         || says("grpc-status header missing")
         || says("protocol error: missing grpc-status trailer")
+}
+
+/// With TLS, by the certificates that the system trusts.
+pub(crate) fn with_tls(endpoint: Endpoint, address: &str) -> Result<Endpoint, BackendError> {
+    let secured = endpoint.tls_config(ClientTlsConfig::new().with_native_roots());
+    secured.map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })
 }
 
 impl Interceptor for Credential {

@@ -57,7 +57,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 a check failed, 2 usage, 3 a backend is out of reach.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check is denied, a test or a verification failed; 2 the command, its input or the configuration is \
+                          wrong; 3 a server is out of reach.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -127,7 +128,7 @@ impl Connection {
 
     /// The same for a command that only reads.
     async fn open_existing(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
-        self.connect(config_file, data_is_there).await
+        self.connect(config_file, |config| data_is_there(config, Uses::RelationshipsAndChunks)).await
     }
 
     async fn connect(
@@ -151,10 +152,19 @@ impl Connection {
     }
 }
 
+/// What a command uses of the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Uses {
+    /// The relationships, unless an OpenFGA server decides.
+    Relationships,
+    /// The chunks as well, unless a Qdrant server has them.
+    RelationshipsAndChunks,
+}
+
 /// A command that only reads must not make a data directory where none is: the name is most likely a slip.
-fn data_is_there(config: &Config) -> Result<(), Failure> {
-    let embedded =
-        config.authorizer.kind == AuthorizerKind::Embedded || config.vector_store.kind == VectorStoreKind::Embedded;
+fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
+    let embedded = config.authorizer.kind == AuthorizerKind::Embedded
+        || uses == Uses::RelationshipsAndChunks && config.vector_store.kind == VectorStoreKind::Embedded;
     let directory = &config.data.directory;
     if !embedded || directory.is_dir() {
         return Ok(());
@@ -239,11 +249,12 @@ async fn dispatch(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Explain(args) => explain::run(args, config, output).await,
         Command::Tune(args) => tune::run(args, config, output).await,
         Command::Replica(command) => replica::run(&command, config.as_deref(), output),
-        Command::Config(command) => config::run(&command, config.as_deref(), output),
+        Command::Config(command) => config::run(command, config.as_deref(), output),
         Command::Healthcheck(args) => healthcheck::run(&args, config.as_deref(), output).await,
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "ragward", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "ragward", &mut script);
+            output::write(&String::from_utf8_lossy(&script))
         }
     }
 }

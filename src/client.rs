@@ -15,7 +15,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::backend::{BackendChannel, BackendError, Credential, Secret};
+use crate::backend::{BackendChannel, BackendError, Credential, Secret, with_tls};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -45,13 +45,14 @@ impl Client {
     /// The same, whose calls carry an access token.
     ///
     /// # Errors
-    /// When the address is not one or not on this machine: what is sent there can be read on the way, and whoever holds the
-    /// token is its subject (RFC 6750, section 5.3).
+    /// When the address is not one, or is on another machine and without TLS: what is sent there can be read on the way, and
+    /// whoever holds the token is its subject (RFC 6750, section 5.3).
     pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
         let endpoint = endpoint(address)?;
-        if !is_loopback(endpoint.uri()) {
+        if endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
             return Err(BackendError::Setting(format!(
-                "an access token is not sent to `{address}` without TLS; go through a proxy on this machine that adds it"
+                "an access token is not sent to `{address}` without TLS; use the `https://` address of the server's proxy, or a \
+                 proxy on this machine that adds TLS"
             )));
         }
         Self::calling(&endpoint, Some(token))
@@ -134,9 +135,12 @@ pub fn consistency_token<T>(answer: &Response<T>) -> &str {
 fn endpoint(address: &str) -> Result<Endpoint, BackendError> {
     let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
-    if endpoint.uri().scheme_str() != Some("http") {
-        return Err(malformed(String::new()));
-    }
+    let endpoint = match endpoint.uri().scheme_str() {
+        Some("http") => endpoint,
+        // For a proxy that ends TLS in front of the server.
+        Some("https") => with_tls(endpoint, address)?,
+        Some(_) | None => return Err(malformed(String::new())),
+    };
     Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
 }
 
@@ -169,8 +173,9 @@ mod tests {
     #[tokio::test]
     async fn a_token_stays_on_this_machine() {
         let token = Secret::new("token");
-        for near in ["http://127.0.0.1:8980", "http://localhost:8980", "http://[::1]:8980"] {
-            assert!(Client::with_token(near, &token).is_ok(), "{near}");
+        let near = ["http://127.0.0.1:8980", "http://localhost:8980", "http://[::1]:8980"];
+        for safe in near.into_iter().chain(["https://rag.example", "https://10.0.0.1:8980"]) {
+            assert!(Client::with_token(safe, &token).is_ok(), "{safe}");
         }
         for far in ["http://10.0.0.1:8980", "http://rag.example", "http://127.0.0.1.example", "http://0.0.0.0:8980"] {
             let refused = Client::with_token(far, &token).map(drop);

@@ -3,13 +3,14 @@
 
 mod audit;
 mod identity;
+mod layers;
 mod qdrant;
 mod token;
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use config::{Environment, File, FileFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -345,27 +346,19 @@ impl Config {
     /// # Errors
     /// On an unknown key, a wrong value, or a file that cannot be read.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
-        for (variable, instead) in
-            unknown_variables(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
-        {
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for (variable, instead) in layers::unknown_variables(names) {
             tracing::warn!(variable, instead, "an environment variable looks like a setting and is none");
         }
-        Self::load_from(file, Environment::default(), overrides)
+        Self::load_from(file, std::env::vars_os(), overrides)
     }
 
-    fn load_from(file: Option<&Path>, environment: Environment, overrides: &Overrides) -> Result<Self, ConfigError> {
-        let invalid = |e: config::ConfigError| ConfigError::Invalid(e.to_string());
-        let mut builder = config::Config::builder();
-        if let Some(file) = file {
-            builder = builder.add_source(File::from(file).format(FileFormat::Toml));
-        }
-        let environment = environment.prefix("RAGWARD").prefix_separator("__").separator("__").try_parsing(true);
-        let layers = builder.add_source(environment).build().map_err(invalid)?;
-
-        let values: Value = layers.clone().try_deserialize().map_err(invalid)?;
-        let schema = Self::schema();
-        check_keys(&values, &schema, &schema, "")?;
-        let mut loaded: Self = layers.try_deserialize().map_err(invalid)?;
+    fn load_from(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        overrides: &Overrides,
+    ) -> Result<Self, ConfigError> {
+        let mut loaded = layers::read(file, environment)?;
         if let Some(directory) = &overrides.data {
             loaded.data.directory.clone_from(directory);
         }
@@ -475,49 +468,6 @@ pub fn read_secret(path: &Path) -> Result<Option<String>, ConfigError> {
     let secret = std::fs::read_to_string(path)
         .map_err(|e| ConfigError::Secret { path: path.to_owned(), detail: e.to_string() })?;
     Ok(Some(secret.trim_end().to_owned()))
-}
-
-/// Variables that look like settings and are none, each with how a setting is written.
-fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
-    let unknown = |name: String| {
-        let rest = name.strip_prefix("RAGWARD_")?;
-        if rest.starts_with('_') || rest == "CONFIG" || name == token::VARIABLE {
-            return None;
-        }
-        let instead = match rest.split_once('_') {
-            Some((section, key)) => format!("RAGWARD__{section}__{key}"),
-            None => "RAGWARD__SECTION__KEY".to_owned(),
-        };
-        Some((name, instead))
-    };
-    let mut unknown: Vec<(String, String)> = names.filter_map(unknown).collect();
-    unknown.sort_unstable();
-    unknown
-}
-
-/// Every key of `values` must be a property of `schema`.
-fn check_keys(values: &Value, schema: &Value, root: &Value, path: &str) -> Result<(), ConfigError> {
-    let Value::Object(values) = values else { return Ok(()) };
-    let Some(known) = resolve(schema, root).get("properties").and_then(Value::as_object) else { return Ok(()) };
-    for (key, value) in values {
-        let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        let Some(property) = known.get(key) else {
-            let nearest = known.keys().map(|k| (strsim::jaro_winkler(k, key), k)).max_by(|a, b| a.0.total_cmp(&b.0));
-            let suggestion = nearest.filter(|(likeness, _)| *likeness > 0.75).map(|(_, k)| match path {
-                "" => k.clone(),
-                _ => format!("{path}.{k}"),
-            });
-            return Err(ConfigError::UnknownKey { key: full, suggestion });
-        };
-        check_keys(value, property, root, &full)?;
-    }
-    Ok(())
-}
-
-/// Follows a `$ref` into `$defs`.
-fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
-    let reference = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
-    reference.and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
 }
 
 #[cfg(test)]

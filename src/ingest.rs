@@ -1,8 +1,8 @@
 //! Reading documents from files: a folder of Markdown and plain text, with or without a catalog, or JSON Lines of chunks that
 //! already have vectors. `schema/payload.md` is the contract of the files.
 //!
-//! Documents are read one after the other, so a corpus need not fit into memory. The first error names the file and line
-//! and ends the reading; what came before it is whole.
+//! Documents are read one after the other, so a corpus need not fit into memory. What cannot be read is an error that names
+//! the file and line, and the reading goes on; every document that is given is whole.
 
 mod catalog;
 mod folder;
@@ -19,8 +19,8 @@ use crate::relationship::{Object, TypeName};
 /// Where documents come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Every `.md`, `.markdown`, `.txt` and `.text` file below a folder. Hidden files and symbolic links are passed over; a
-    /// link that leads out of the folder is an error.
+    /// Every `.md`, `.markdown`, `.txt` and `.text` file below a folder. Hidden files are left out, and so are symbolic links
+    /// within the folder; a link that leads out of the folder or nowhere is an error.
     Folder {
         /// The folder.
         root: PathBuf,
@@ -71,7 +71,7 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// Documents in the order of the catalog, of the lines, or of the paths. Ends after the first error.
+/// Documents in the order of the catalog, of the lines, or of the paths, with an error in place of what is passed over.
 pub type Entries = Box<dyn Iterator<Item = Result<Entry, IngestError>> + Send>;
 
 /// Why a document was not read.
@@ -132,36 +132,41 @@ impl Source {
     /// Counts ahead, for a progress bar; reads the catalog and the names and sizes of files, not their contents.
     ///
     /// # Errors
-    /// Those that show without reading contents: a bad catalog line, a missing file, two files with one id.
-    pub fn totals(&self) -> Result<Totals, IngestError> {
+    /// When the folder, catalog or file cannot be opened. Else the errors that show without reading contents, such as a bad
+    /// line of the catalog, are given with the totals of what is left.
+    pub fn totals(&self) -> Result<(Totals, Vec<IngestError>), IngestError> {
         let sizes: Box<dyn Iterator<Item = Result<u64, IngestError>>> = match self {
             Self::Folder { root, guard } => Box::new(folder::files(root, guard)?.map(|file| file?.size())),
             Self::Catalog { path, root } => Box::new(catalog::files(path, root)?.map(|file| file?.size())),
             Self::JsonLines { path } => {
                 let metadata = std::fs::metadata(path).map_err(|e| IngestError::unreadable(path, &e))?;
-                return Ok(Totals { documents: None, bytes: metadata.len() });
+                return Ok((Totals { documents: None, bytes: metadata.len() }, Vec::new()));
             }
         };
         let (mut documents, mut bytes) = (0, 0);
+        let mut errors = Vec::new();
         for size in sizes {
-            documents += 1;
-            bytes += size?;
+            match size {
+                Ok(size) => {
+                    documents += 1;
+                    bytes += size;
+                }
+                Err(error) => errors.push(error),
+            }
         }
-        Ok(Totals { documents: Some(documents), bytes })
+        Ok((Totals { documents: Some(documents), bytes }, errors))
     }
 
     /// Reads the documents.
     ///
     /// # Errors
-    /// When the folder, catalog or file cannot be opened. Each entry may be an error, too; then it is the last.
+    /// When the folder, catalog or file cannot be opened. Each entry may be an error, too.
     pub fn documents(&self) -> Result<Entries, IngestError> {
-        let entries: Entries = match self {
+        Ok(match self {
             Self::Folder { root, guard } => Box::new(text_file::read_ahead(folder::files(root, guard)?)),
             Self::Catalog { path, root } => Box::new(text_file::read_ahead(catalog::files(path, root)?)),
             Self::JsonLines { path } => Box::new(json_lines::documents(path)?),
-        };
-        let mut has_failed = false;
-        Ok(Box::new(entries.take_while(move |entry| !std::mem::replace(&mut has_failed, entry.is_err()))))
+        })
     }
 }
 

@@ -23,3 +23,4 @@ pub mod storage;
 pub mod telemetry;
 pub mod tune;
 pub mod vector_store;
+mod visible;

@@ -8,6 +8,7 @@ pub mod evaluator;
 pub mod explain;
 mod index;
 pub mod json;
+mod lack;
 pub mod limits;
 pub mod model;
 mod program;

@@ -23,7 +23,7 @@ const FORMAT_KEY: &str = "format_version";
 pub enum StorageError {
     /// Another process has it open.
     #[error(
-        "`{0}` is in use by another process; name a running server with `--server`, stop that process, or choose another directory"
+        "`{0}` is in use by another process; stop it, choose another directory, or use a command that asks a server (`--server`)"
     )]
     InUse(PathBuf),
     /// A newer Ragward wrote it.

@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 13] = [
     &["relationship"],
     &["storage", "backend", "config", "proto", "audit"],
     &["telemetry", "lanes"],
-    &["error_code"],
+    &["error_code", "visible"],
 ];
 
 /// Crates that only some modules may name, by the beginnings of those modules' paths.
@@ -92,17 +92,19 @@ impl Source {
     }
 }
 
-fn sources() -> Vec<Source> {
-    fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
-        for entry in fs::read_dir(directory).expect("a directory") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                collect(&path, files);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                files.push(path);
-            }
+/// The Rust files below a directory, but for what npm puts there.
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() && !path.ends_with("node_modules") {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
         }
     }
+}
+
+fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     collect(&root, &mut files);
@@ -214,6 +216,25 @@ fn files_stay_short_and_are_named_after_their_module() {
         }
         if source.path.ends_with("/mod") {
             complaints.push(format!("src/{}.rs: name it after its module, beside the folder", source.path));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// The harness shows what `println!` and `eprintln!` print only when a test fails, so a test that was not run would pass
+/// unseen.
+#[test]
+fn a_test_that_is_skipped_says_so_past_the_harness() {
+    let mut files = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests"), &mut files);
+    let mut complaints = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for (line, number) in text.lines().zip(1..) {
+            let printed = ["println!", "eprintln!", "print!", "eprint!"].iter().any(|name| line.contains(name));
+            if printed && line.contains(concat!("\"", "skip")) {
+                complaints.push(format!("{}:{number}: write it to `std::io::stderr()`", file.display()));
+            }
         }
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));

@@ -39,14 +39,6 @@ pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError
     }
 }
 
-/// Whether the section makes sense, whoever is let in.
-pub(super) fn check(config: &Config) -> Result<(), AppError> {
-    if !config.identity.issuers.is_empty() {
-        authentication(config)?;
-    }
-    Ok(())
-}
-
 fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
     let http = HttpClient::new().map_err(|e| wrong(e.to_string()))?;
     let issuers = issuer_rules(&identity.issuers)?;

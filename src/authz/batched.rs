@@ -322,6 +322,7 @@ impl Shared {
             Some(AuthzError::Unavailable(_) | AuthzError::DeadlineExceeded) => state.limit.failed(),
             Some(
                 AuthzError::NoModel
+                | AuthzError::NoStore(_)
                 | AuthzError::Refused(_)
                 | AuthzError::BadAnswer(_)
                 | AuthzError::Stored(_)

@@ -66,6 +66,7 @@ impl BreakerDecider {
             AuthzError::Unavailable(_) | AuthzError::BadAnswer(_) => true,
             AuthzError::DeadlineExceeded => took >= self.patience,
             AuthzError::NoModel
+            | AuthzError::NoStore(_)
             | AuthzError::Refused(_)
             | AuthzError::Stored(_)
             | AuthzError::Overloaded { .. }

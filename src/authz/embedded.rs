@@ -24,7 +24,7 @@ use crate::lanes::Lane;
 use crate::relationship::evaluator::{CheckError, Evaluation};
 use crate::relationship::snapshot::Snapshot;
 use crate::relationship::store::RelationshipStores;
-use crate::relationship::{Contextual, Object, TypeName, User};
+use crate::relationship::{Contextual, Object, Relation, TypeName, User};
 
 /// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
 const INLINE_CHECKS_MAX: usize = 128;
@@ -126,6 +126,10 @@ impl Authorizer for EmbeddedAuthorizer {
         };
         let found = self.lane.run(finding).await;
         found.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))).map(Some)
+    }
+
+    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        Ok(self.snapshot().await?.model().source().lack(type_name, relation))
     }
 
     fn is_local(&self) -> bool {

@@ -22,8 +22,10 @@ use super::{
 };
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel};
 use crate::config;
+use crate::relationship::Relation;
 use crate::relationship::json;
 use crate::relationship::model::AuthorizationModel;
+use crate::relationship::tuple::shown;
 
 mod changelog;
 mod list;
@@ -36,7 +38,7 @@ mod wire;
 pub use changelog::{ChangelogWatch, watch};
 pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
-pub use store::{OpenFgaStore, OpenStoreError};
+pub use store::{Creation, OpenFgaStore, OpenStoreError};
 pub use transactions::WriteError;
 
 /// What requests may add to the checks of one call, in bytes: with all else of 50 checks less than the 616,448 that a server
@@ -46,6 +48,8 @@ pub const CONTEXTUAL_BYTES_PER_CALL: usize = 512 << 10;
 const CALLS_IN_FLIGHT_MAX: usize = 8;
 /// For how long the store's latest model, once looked up, is used before it is looked up again.
 const LATEST_MODEL_AGE_MAX: Duration = Duration::from_secs(5);
+/// Most stores that are named where one is missing.
+const STORES_NAMED_MAX: i32 = 10;
 /// A model has at most 256 KiB in a server's default settings; an answer of 50 checks is far smaller.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -365,12 +369,29 @@ impl Authorizer for OpenFgaAuthorizer {
         let model = self.noting(found.unwrap_or(Err(AuthzError::DeadlineExceeded)));
         match &model {
             Ok(model) => self.put_latest(model, looked_up),
-            Err(AuthzError::NoModel | AuthzError::Refused(_)) => {
+            Err(AuthzError::NoModel | AuthzError::NoStore(_) | AuthzError::Refused(_)) => {
                 *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = None;
             }
             Err(_) => {}
         }
         model.map(drop)
+    }
+
+    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        let reading = async {
+            let model = self.model(Consistency::MinimizeLatency).await?;
+            self.server.read_model(&model).await
+        };
+        match timeout_at(self.server.deadline(), reading).await {
+            Ok(Ok(definition)) => Ok(definition.lack(type_name, relation)),
+            // A model that cannot be read here may have any names.
+            Ok(Err(AuthzError::BadAnswer(detail))) => {
+                tracing::warn!(detail, "the server's model cannot be read here, so names are not looked up in it");
+                Ok(None)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
     }
 
     async fn deciding_model_id(&self) -> Option<String> {
@@ -442,8 +463,29 @@ impl Server {
         json::read(&text).map_err(|e| not_understood(e.to_string()))
     }
 
+    /// Why a store cannot be found by its name. On a server with other stores the name is most likely a slip, which loading a
+    /// model would not mend.
+    async fn missing_store(&self) -> AuthzError {
+        let StoreSelector::Name(name) = &self.store else { return AuthzError::NoModel };
+        let page_size = Some(STORES_NAMED_MAX);
+        let request = ListStoresRequest { page_size, continuation_token: String::new(), name: String::new() };
+        let others = match self.client().list_stores(request).await {
+            Ok(listed) => listed.into_inner(),
+            Err(status) => return wire::failed(&status),
+        };
+        let names: Vec<String> = others.stores.iter().map(|store| format!("`{}`", shown(&store.name))).collect();
+        if names.is_empty() {
+            return AuthzError::NoModel;
+        }
+        let more = if others.continuation_token.is_empty() { "" } else { " and others" };
+        AuthzError::NoStore(format!(
+            "the OpenFGA server has no store named `{name}`; it has {}{more}",
+            names.join(", ")
+        ))
+    }
+
     async fn find_model(&self) -> Result<Model, AuthzError> {
-        let Some(store_id) = self.find_store().await? else { return Err(AuthzError::NoModel) };
+        let Some(store_id) = self.find_store().await? else { return Err(self.missing_store().await) };
         self.find_model_of(store_id).await
     }
 

@@ -41,8 +41,8 @@ use super::verification::{VerificationConfig, Verifier};
 use super::{
     Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
 };
-use crate::relationship::Object;
 use crate::relationship::store::RelationshipStores;
+use crate::relationship::{Object, Relation};
 use crate::storage::StorageError;
 
 /// The longest that one evaluation for a verification may take.
@@ -369,6 +369,10 @@ impl Authorizer for ReplicaAuthorizer {
 
     async fn ready(&self) -> Result<(), AuthzError> {
         if self.is_local() { Ok(()) } else { self.authority.ready().await }
+    }
+
+    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        self.authority.lack(type_name, relation).await
     }
 
     async fn deciding_model_id(&self) -> Option<String> {

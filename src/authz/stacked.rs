@@ -14,6 +14,7 @@ use super::decider::{Answered, Decider, Question, Questions, Recall, Scope, acco
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
 use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Source, SubtractedBy, VisibleSetQuery};
+use crate::relationship::Relation;
 
 /// Checks that go down together: one call of a server with default settings.
 pub const CHECKS_PER_PORTION: usize = 50;
@@ -116,6 +117,10 @@ impl Authorizer for StackedAuthorizer {
 
     fn lists_by_call(&self, consistency: Consistency) -> bool {
         self.openfga.lists_by_call(consistency)
+    }
+
+    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        self.openfga.lack(type_name, relation).await
     }
 
     async fn deciding_model_id(&self) -> Option<String> {

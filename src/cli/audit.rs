@@ -229,7 +229,8 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
         }
     })?;
     output.result(&latest, || {
-        let header = ["seq", "time", "call", "code", "for", "collection", "released", "withheld", "µs", "trace"];
+        let header =
+            ["seq", "time", "call", "code", "refusal", "for", "collection", "released", "withheld", "µs", "trace"];
         table(&header, latest.iter().map(row))
     })?;
     if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
@@ -243,6 +244,7 @@ fn row(Shown { seq, time, record }: &Shown) -> Vec<String> {
         time.clone(),
         method(&record.call).to_owned(),
         record.code.clone(),
+        record.refusal.clone().unwrap_or_default(),
         name(&who(record)),
         name(record.request.as_ref().map(|request| request.collection.as_str()).unwrap_or_default()),
         number(released(record)),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::contextual::ContextualArgs;
-use super::{Failure, Output, data_is_there};
+use super::{Failure, Output, Uses, data_is_there};
 use crate::app::open_authorizer;
 use crate::authz::{Answer, Check, CheckBatch, Consistency};
 use crate::config::{Config, Overrides};
@@ -47,8 +47,13 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     };
     let contextual = Arc::new(args.contextual.read()?);
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
-    data_is_there(&config)?;
+    data_is_there(&config, Uses::Relationships)?;
     let (authorizer, _relationships) = open_authorizer(&config).await?;
+    let Check { user, relation, object } = &check;
+    let of_user = authorizer.lack(user.type_name(), None).await?;
+    if let Some(lack) = of_user.or(authorizer.lack(object.type_name(), Some(relation)).await?) {
+        return Err(Failure::usage(lack));
+    }
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
     let batch = CheckBatch { checks: vec![check], contextual, consistency: Consistency::HigherConsistency, deadline };
     let answers = authorizer.check(&batch).await?;

@@ -5,30 +5,29 @@ use std::path::Path;
 use clap::Subcommand;
 
 use super::output::print;
+use super::serve::ServeArgs;
 use super::{Failure, Output};
-use crate::app;
 use crate::config::{Config, Overrides};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// What is in force: defaults, file and environment together. Secrets are hidden.
     Print,
-    /// Whether the configuration can be used.
-    Validate,
+    /// Check that `ragward serve` would start with the configuration, given the same flags. Contacts no server.
+    Validate(ServeArgs),
     /// The JSON Schema of the file.
     Schema,
 }
 
-pub(super) fn run(command: &ConfigCommand, file: Option<&Path>, output: &Output) -> Result<(), Failure> {
+pub(super) fn run(command: ConfigCommand, file: Option<&Path>, output: &Output) -> Result<(), Failure> {
     match command {
         ConfigCommand::Print => {
             let config = Config::load(file, &Overrides::default())?;
             let printed = toml::to_string(&config).map_err(|e| Failure::failed(e.to_string()))?;
             output.result(&config, || printed)
         }
-        ConfigCommand::Validate => {
-            let config = Config::load(file, &Overrides::default())?;
-            app::check(&config)?;
+        ConfigCommand::Validate(args) => {
+            let config = args.config(file)?;
             output.result(&config, || "the configuration is valid".to_owned())
         }
         ConfigCommand::Schema => {

@@ -15,6 +15,7 @@ use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
 use crate::relationship::store::StoreError;
 use crate::storage::StorageError;
+use crate::visible::visible;
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -73,7 +74,7 @@ impl Failure {
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {
             // Standard error may be closed; the exit code still tells.
-            drop(writeln!(std::io::stderr(), "error: {}", self.text));
+            drop(writeln!(std::io::stderr(), "error: {}", visible(&self.text)));
         }
         ExitCode::from(self.exit)
     }
@@ -170,10 +171,6 @@ impl From<Status> for Failure {
 
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // The reader of a pipe has seen enough.
-            return Self { exit: 0, text: String::new() };
-        }
         Self::failed(error.to_string())
     }
 }

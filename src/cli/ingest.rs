@@ -20,6 +20,8 @@ use crate::relationship::{Object, TypeName};
 const CATALOG: &str = "catalog.jsonl";
 /// Documents that may be read ahead of the server.
 const READ_AHEAD: usize = 64;
+/// Most files and lines that are named where they are passed over; all are counted.
+const PASSED_OVER_NAMED_MAX: usize = 100;
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("guards").args(["catalog", "guard", "guard_type"]))]
@@ -38,6 +40,10 @@ pub(super) struct IngestArgs {
     /// The type of the object that guards each file; its id is the file's path, without the extension.
     #[arg(long, value_name = "TYPE")]
     guard_type: Option<String>,
+    /// Stop at the first file or line that cannot be taken. Otherwise it is passed over, named at the end, and the exit code
+    /// is 1.
+    #[arg(long)]
+    strict: bool,
     #[command(flatten)]
     connection: Connection,
 }
@@ -48,26 +54,48 @@ struct Shown {
     chunks: u64,
     /// Files that hold no text.
     empty: Vec<PathBuf>,
+    /// Why nobody will see some of the documents.
+    warnings: Vec<String>,
+    /// What could not be taken, and why; the first of them.
+    passed_over: Vec<String>,
+    passed_over_total: usize,
     consistency_token: String,
 }
 
 pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let source = source(&args)?;
-    let totals = source.totals()?;
+    let (totals, errors) = source.totals()?;
+    if let (true, Some(first)) = (args.strict, errors.into_iter().next()) {
+        return Err(first.into());
+    }
     let entries = source.documents()?;
     // Without a server the token ends with this process.
     let has_server = args.connection.server.is_some();
     let services = args.connection.open(config).await?;
-    let (answer, empty) = send(&services, &args.collection, entries, progress(totals)).await?;
+    let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
+    let Sent { answer, empty, passed_over, passed_over_total } =
+        send(&services, &args.collection, entries, on_error, progress(totals)).await?;
     let consistency_token = client::consistency_token(&answer).to_owned();
-    let UpsertDocumentsResponse { documents, chunks } = answer.into_inner();
+    let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
     let collection = &args.collection;
-    let mut lines = vec![format!("{documents} documents ({chunks} chunks) are in collection `{collection}`")];
+    // Of this run: the collection may hold others.
+    let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
+    lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
+    lines.extend(passed_over.iter().map(|why| format!("passed over: {why}")));
+    if passed_over_total > passed_over.len() {
+        lines.push(format!("and {} more; `--strict` stops at the first", passed_over_total - passed_over.len()));
+    }
     if has_server {
         lines.push(format!("consistency token: {consistency_token}"));
     }
-    output.result(&Shown { documents, chunks, empty, consistency_token }, || lines.join("\n"))
+    let shown = Shown { documents, chunks, empty, warnings, passed_over, passed_over_total, consistency_token };
+    output.result(&shown, || lines.join("\n"))?;
+    match passed_over_total {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 file or line was passed over")),
+        more => Err(Failure::failed(format!("{more} files or lines were passed over"))),
+    }
 }
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
@@ -127,22 +155,63 @@ fn progress(totals: Totals) -> ProgressBar {
     ProgressBar::new(totals.bytes).with_style(style)
 }
 
-/// Sends documents as they are read. A bad one ends the stream: those before it are in, and the error says how many.
+/// What becomes of a file or line that cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OnError {
+    /// The rest is sent.
+    PassOver,
+    /// Nothing after it is sent.
+    Stop,
+}
+
+/// What came of a run.
+struct Sent {
+    answer: Response<UpsertDocumentsResponse>,
+    empty: Vec<PathBuf>,
+    /// The first of them.
+    passed_over: Vec<String>,
+    passed_over_total: usize,
+}
+
+/// What was read.
+#[derive(Default)]
+struct Read {
+    documents: u64,
+    empty: Vec<PathBuf>,
+    errors: Vec<IngestError>,
+    errors_total: usize,
+}
+
+/// Sends documents as they are read. Where one stops the run, or nothing can be taken, the error says so and how many
+/// documents are in.
 async fn send(
     client: &Client,
     collection: &str,
     entries: Entries,
+    on_error: OnError,
     progress: ProgressBar,
-) -> Result<(Response<UpsertDocumentsResponse>, Vec<PathBuf>), Failure> {
+) -> Result<Sent, Failure> {
     let (messages, stream) = mpsc::channel(READ_AHEAD);
     let collection = collection.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
-        let mut empty = Vec::new();
+        let mut read = Read::default();
         for entry in entries {
-            let entry = entry?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    read.errors_total += 1;
+                    if read.errors.len() < PASSED_OVER_NAMED_MAX {
+                        read.errors.push(error);
+                    }
+                    if on_error == OnError::Stop {
+                        break;
+                    }
+                    continue;
+                }
+            };
             progress.inc(entry.bytes);
             let Some(document) = entry.document else {
-                empty.push(entry.path);
+                read.empty.push(entry.path);
                 continue;
             };
             let document = Some(document_message(document));
@@ -150,18 +219,22 @@ async fn send(
                 // The server has refused the stream; its answer says why.
                 break;
             }
+            read.documents += 1;
         }
         progress.finish_and_clear();
-        Ok(empty)
+        read
     });
     let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
-    let read: Result<Vec<PathBuf>, IngestError> = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
-    let written = written?;
-    match read {
-        Ok(empty) => Ok((written, empty)),
-        Err(error) => {
-            let before = format_args!("; documents before it that are in: {}", written.get_ref().documents);
-            Err(Failure::from(error).followed_by(before))
+    let Read { documents, empty, errors, errors_total } = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
+    let answer = written?;
+    match errors.first() {
+        Some(first) if on_error == OnError::Stop || documents == 0 => {
+            let before = format_args!("; documents before it that are in: {}", answer.get_ref().documents);
+            Err(Failure::from(first.clone()).followed_by(before))
+        }
+        _ => {
+            let passed_over = errors.iter().map(ToString::to_string).collect();
+            Ok(Sent { answer, empty, passed_over, passed_over_total: errors_total })
         }
     }
 }
@@ -170,6 +243,6 @@ async fn send(
 pub(super) async fn ingest_catalog(client: &Client, collection: &str, root: &Path) -> Result<u64, Failure> {
     let source = Source::Catalog { path: root.join(CATALOG), root: root.to_owned() };
     let entries = source.documents()?;
-    let (written, _empty) = send(client, collection, entries, ProgressBar::hidden()).await?;
-    Ok(written.into_inner().documents)
+    let sent = send(client, collection, entries, OnError::Stop, ProgressBar::hidden()).await?;
+    Ok(sent.answer.into_inner().documents)
 }

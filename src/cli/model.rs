@@ -1,18 +1,20 @@
 //! `ragward model`.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Failure, Output, data_is_there};
+use super::{Failure, Output, Uses, data_is_there};
 use crate::app::openfga_config;
-use crate::authz::openfga::OpenFgaStore;
+use crate::authz::AuthzError;
+use crate::authz::openfga::{Creation, OpenFgaSource, OpenFgaStore, OpenStoreError};
+use crate::authz::replica::source::{ModelNews, RelationshipSource};
 use crate::config::{AuthorizerKind, Config, Overrides};
 use crate::relationship::model::AuthorizationModel;
 use crate::relationship::store::RelationshipStores;
-use crate::relationship::store_file::{self, StoreFileError};
+use crate::relationship::store_file::{self, References, StoreFileError};
 use crate::relationship::validate::ValidModel;
 use crate::relationship::{RelationshipTuple, dsl, json};
 
@@ -24,31 +26,53 @@ pub(super) enum ModelCommand {
     /// Print the model that decides now; as OpenFGA's JSON with `--output json`.
     Show(ShowArgs),
     /// Print a model in the other form: `.json` as text, all others as OpenFGA's JSON.
-    Convert {
-        /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
-        file: PathBuf,
-    },
+    Convert(FileArgs),
     /// What changes from one model to another, by type and relation.
     Diff {
         /// The model as it was.
         before: PathBuf,
         /// The model as it will be.
         after: PathBuf,
+        #[command(flatten)]
+        store_file: StoreFileArgs,
     },
-    /// Whether a file holds a model that can be loaded.
-    Validate {
-        /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
-        file: PathBuf,
-    },
+    /// Check that a file holds a model that can be loaded.
+    Validate(FileArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FileArgs {
+    /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
+    file: PathBuf,
+    #[command(flatten)]
+    store_file: StoreFileArgs,
+}
+
+/// How store files are read.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct StoreFileArgs {
+    /// Let a store file name files outside of its folder. For store files whose writers you trust.
+    #[arg(long)]
+    allow_external_files: bool,
+}
+
+impl StoreFileArgs {
+    pub(super) fn references(self) -> References {
+        if self.allow_external_files { References::Anywhere } else { References::Beside }
+    }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct LoadArgs {
-    /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
-    file: PathBuf,
+    #[command(flatten)]
+    file: FileArgs,
     /// The data directory; no server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Create the store on an OpenFGA server that has others, but not this one (`authorizer.openfga.store_name`). On a
+    /// server without any store it is always created.
+    #[arg(long)]
+    create_store: bool,
 }
 
 #[derive(Debug, Args)]
@@ -72,6 +96,12 @@ struct Valid {
     tuples: usize,
 }
 
+impl FileArgs {
+    fn read(&self) -> Result<Contents, Failure> {
+        read(&self.file, self.store_file.references())
+    }
+}
+
 /// What a file holds.
 struct Contents {
     model: ValidModel,
@@ -82,28 +112,23 @@ impl Contents {
     /// Whether all of it can be loaded. A model without some of its tuples could grant what the file denies.
     fn check(&self, file: &Path) -> Result<(), Failure> {
         let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
-        self.model.stores_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))?;
-        let mut seen = HashSet::new();
-        match self.tuples.iter().find(|tuple| !seen.insert(tuple.key())) {
-            Some(tuple) => Err(refused(format!("tuple `{tuple}` occurs more than once"))),
-            None => Ok(()),
-        }
+        self.model.stores_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))
     }
 }
 
 pub(super) async fn run(command: ModelCommand, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     match command {
         ModelCommand::Load(args) => load(args, config.as_deref(), output).await,
-        ModelCommand::Show(args) => show(args, config.as_deref(), output),
-        ModelCommand::Convert { file } => convert(&file, output),
-        ModelCommand::Diff { before, after } => diff(&before, &after, output),
-        ModelCommand::Validate { file } => validate(&file, output),
+        ModelCommand::Show(args) => show(args, config.as_deref(), output).await,
+        ModelCommand::Convert(args) => convert(&args, output),
+        ModelCommand::Diff { before, after, store_file } => diff(&before, &after, store_file.references(), output),
+        ModelCommand::Validate(args) => validate(&args, output),
     }
 }
 
 async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let contents = read(&args.file)?;
-    contents.check(&args.file)?;
+    let contents = args.file.read()?;
+    contents.check(&args.file.file)?;
     let Contents { model, tuples } = contents;
     let (types, count) = (model.source().types.len(), tuples.len());
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
@@ -117,7 +142,17 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
             (model_id.to_string(), true, told)
         }
         AuthorizerKind::Openfga => {
-            let store = OpenFgaStore::open(&openfga_config(&config)?).await?;
+            let creation = if args.create_store { Creation::Always } else { Creation::First };
+            let opened = OpenFgaStore::open_with(&openfga_config(&config)?, creation).await;
+            let store = opened.map_err(|error| {
+                let is_missing = matches!(&error, OpenStoreError::Server(AuthzError::NoStore(_)));
+                let failure = Failure::from(error);
+                if !is_missing {
+                    return failure;
+                }
+                failure
+                    .followed_by("; correct `authorizer.openfga.store_name`, or create the store with `--create-store`")
+            })?;
             let loaded = store.load(&model, &tuples).await?;
             (loaded.model_id, loaded.decides, format!("{count} tuples are in; a load deletes none"))
         }
@@ -127,26 +162,39 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     output.result(&Loaded { model_id, types, tuples: count }, || people)
 }
 
-fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
+async fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    if config.authorizer.kind != AuthorizerKind::Embedded {
-        return Err(Failure::usage("an OpenFGA server decides; ask it with `fga model get`"));
-    }
-    data_is_there(&config)?;
-    let stores = RelationshipStores::open(&config.data.directory)?;
-    let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
-    let Some(snapshot) = snapshot else {
-        return Err(Failure::usage("no authorization model is loaded; load one with `ragward model load`"));
+    let (model_id, model) = match config.authorizer.kind {
+        AuthorizerKind::Embedded => {
+            data_is_there(&config, Uses::Relationships)?;
+            let stores = RelationshipStores::open(&config.data.directory)?;
+            let snapshot = stores.default_store().map(|store| store.snapshot()).transpose()?.flatten();
+            let snapshot = snapshot.ok_or(AuthzError::NoModel)?;
+            (snapshot.model_id().to_owned(), snapshot.model().source().clone())
+        }
+        AuthorizerKind::Openfga => {
+            let source = OpenFgaSource::new(&openfga_config(&config)?).map_err(|e| Failure::usage(e.to_string()))?;
+            let (version, news) = source.model(None).await?;
+            let model = match news {
+                ModelNews::New(model) => model.source().clone(),
+                ModelNews::Known => return Err(AuthzError::NoModel.into()),
+                ModelNews::NotUnderstood(reason) => {
+                    let text = format!("model `{}` of the server cannot be read here: {reason}", version.model_id);
+                    return Err(Failure::failed(text));
+                }
+            };
+            (version.model_id, model)
+        }
     };
-    let model = snapshot.model().source();
-    let json = json_value(model)?;
+    let json = json_value(&model)?;
     // A model that the language cannot say is shown as what it is.
-    let people = dsl::text(model).unwrap_or_else(|unsayable| format!("# {unsayable}\n{json:#}"));
-    output.result(&json, || format!("# {}\n{people}", snapshot.model_id()))
+    let people = dsl::text(&model).unwrap_or_else(|unsayable| format!("# {unsayable}\n{json:#}"));
+    output.source(&json, || format!("# {model_id}\n{people}"))
 }
 
-fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
-    let contents = read(file)?;
+fn validate(args: &FileArgs, output: &Output) -> Result<(), Failure> {
+    let contents = args.read()?;
+    let file = &args.file;
     contents.check(file)?;
     let Contents { model, tuples } = contents;
     let types = &model.source().types;
@@ -157,18 +205,20 @@ fn validate(file: &Path, output: &Output) -> Result<(), Failure> {
     output.result(&valid, || people)
 }
 
-fn convert(file: &Path, output: &Output) -> Result<(), Failure> {
-    let Contents { model, .. } = read(file)?;
+fn convert(args: &FileArgs, output: &Output) -> Result<(), Failure> {
+    let Contents { model, .. } = args.read()?;
+    let file = &args.file;
     let json = json_value(model.source())?;
     if file.extension().is_some_and(|extension| extension == "json") {
         let text = dsl::text(model.source()).map_err(|e| Failure::failed(format!("{}: {e}", file.display())))?;
-        return output.result(&json, || text);
+        return output.source(&json, || text);
     }
-    output.result(&json, || format!("{json:#}"))
+    output.source(&json, || format!("{json:#}"))
 }
 
-fn diff(before: &Path, after: &Path, output: &Output) -> Result<(), Failure> {
-    let differences = differences(read(before)?.model.source(), read(after)?.model.source());
+fn diff(before: &Path, after: &Path, references: References, output: &Output) -> Result<(), Failure> {
+    let (before, after) = (read(before, references)?, read(after, references)?);
+    let differences = differences(before.model.source(), after.model.source());
     let people = if differences.is_empty() { "the models are the same".to_owned() } else { differences.join("\n") };
     output.result(&differences, || people)
 }
@@ -205,29 +255,13 @@ fn parts(model: &AuthorizationModel) -> BTreeMap<String, String> {
     parts
 }
 
-fn read(file: &Path) -> Result<Contents, Failure> {
-    let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    if matches!(extension, "yaml" | "yml") {
-        let store = store_file::read(file).map_err(|error| store_file_failure(&error))?;
-        return Ok(Contents { model: store.model, tuples: store.tuples });
-    }
-    if store_file::is_manifest(file) {
-        let model = store_file::read_modules(file).map_err(|error| store_file_failure(&error))?;
-        return Ok(Contents { model, tuples: Vec::new() });
-    }
-    let named = |text: String| Failure::failed(format!("{}: {text}", file.display()));
-    let text =
-        std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read `{}`: {e}", file.display())))?;
-    let model = if extension == "json" {
-        let model = json::parse(&text).map_err(|e| named(e.to_string()))?;
-        ValidModel::new(model).map_err(|errors| {
-            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-            named(lines.join("\n"))
-        })?
+fn read(file: &Path, references: References) -> Result<Contents, Failure> {
+    let read = if file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        store_file::read_with(file, references).map(|store| Contents { model: store.model, tuples: store.tuples })
     } else {
-        dsl::load(&text).map_err(|errors| named(format!("the model has mistakes\n\n{}", errors.picture(&text))))?
+        store_file::read_model(file).map(|model| Contents { model, tuples: Vec::new() })
     };
-    Ok(Contents { model, tuples: Vec::new() })
+    read.map_err(|error| store_file_failure(&error))
 }
 
 /// A store file that cannot be read or run, with a picture of the place where there is one.
@@ -303,9 +337,9 @@ condition recent(age: int) {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (text_file, json_file) = (directory.path().join("model.fga"), directory.path().join("model.json"));
         std::fs::write(&text_file, BEFORE).expect("written");
-        let from_text = read(&text_file).expect("a model").model;
+        let from_text = read(&text_file, References::Beside).expect("a model").model;
         std::fs::write(&json_file, json_value(from_text.source()).expect("JSON").to_string()).expect("written");
-        let from_json = read(&json_file).expect("a model").model;
+        let from_json = read(&json_file, References::Beside).expect("a model").model;
         assert_eq!(from_json.source(), from_text.source());
         assert_eq!(parsed(&dsl::print_with_sources(from_json.source())), parsed(BEFORE));
     }
@@ -369,7 +403,8 @@ condition recent(age: int) {
         ] {
             let file = directory.path().join(name);
             std::fs::write(&file, text).expect("written");
-            let failure = read(&file).err().map(|failure| format!("{failure:?}")).unwrap_or_default();
+            let failure =
+                read(&file, References::Beside).err().map(|failure| format!("{failure:?}")).unwrap_or_default();
             assert!(failure.contains(expected), "{failure}");
         }
     }

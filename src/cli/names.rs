@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::{Failure, Output, data_is_there};
+use super::{Failure, Output, Uses, data_is_there};
 use crate::app::{NamesReport, OldTuple, rewrite_names};
 use crate::config::{Config, Overrides};
 
@@ -32,7 +32,7 @@ pub(super) async fn run(command: NamesCommand, config: Option<&Path>, output: &O
         NamesCommand::Rewrite(args) => (args, true),
     };
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-    data_is_there(&config)?;
+    data_is_there(&config, Uses::Relationships)?;
     let report = rewrite_names(&config, rewrites).await?;
     output.result(&report, || people(&report))?;
     if report.found == report.rewritten { Ok(()) } else { Err(Failure::failed("")) }

@@ -1,6 +1,6 @@
 //! What commands print: tables for people, JSON for programs.
 
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use clap::ValueEnum;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
@@ -8,9 +8,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 use super::Failure;
-
-/// Characters of a table that does not go to a terminal.
-const PIPE_WIDTH: u16 = 120;
+use crate::visible::{visible, visible_json};
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -37,36 +35,56 @@ impl Output {
         match self.format {
             Format::Json => {
                 let json = serde_json::to_string_pretty(value).map_err(|e| Failure::failed(e.to_string()))?;
-                print(&json)
+                write(&visible_json(&json))
             }
             Format::Table => print(&people()),
         }
     }
+
+    /// Like [`Output::result`], for a text that another program reads: it is shown to people, too, but only at a terminal.
+    pub(super) fn source(&self, value: &impl Serialize, source: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.format {
+            Format::Table if !std::io::stdout().is_terminal() => write(&source()),
+            Format::Table | Format::Json => self.result(value, source),
+        }
+    }
 }
 
-/// Prints a text as it is.
+/// Prints a text for people. Whatever others wrote of it can be seen, and moves no cursor.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{}", text.trim_end_matches('\n'))?;
-    Ok(())
+    write(&visible(text))
 }
 
-/// A table that fits the terminal.
+/// Writes a text as it is, in whole lines, so that what standard error tells next begins one of its own.
+pub(super) fn write(text: &str) -> Result<(), Failure> {
+    let line = format!("{}\n", text.trim_end_matches('\n'));
+    let mut stdout = std::io::stdout().lock();
+    Ok(unless_closed(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()))?)
+}
+
+/// No error where the reader of a pipe has seen enough. What the command found out is still its exit code.
+pub(super) fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
+    match written {
+        Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// A table that fits the terminal. Elsewhere a line is as long as its cells: another program may read it by its words.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    if !table.is_tty() {
-        table.set_width(PIPE_WIDTH);
-    }
+    table.load_style(UTF8_HORIZONTAL_ONLY);
+    let is_tty = table.is_tty();
+    table.set_content_arrangement(if is_tty { ContentArrangement::Dynamic } else { ContentArrangement::Disabled });
     table.set_header(header.iter().copied());
-    table.add_rows(rows);
+    table.add_rows(rows.into_iter().map(|row| row.iter().map(|cell| visible(cell)).collect::<Vec<String>>()));
     table.to_string()
 }
 
-/// The first characters of a text in one line, without anything that could move a terminal's cursor.
+/// The first characters of a text in one line.
 pub(super) fn excerpt(text: &str, characters_max: usize) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let line: String = words.join(" ").chars().filter(|c| !c.is_control()).collect();
+    let line = words.join(" ");
     match line.char_indices().nth(characters_max) {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
         None => line,

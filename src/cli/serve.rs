@@ -1,19 +1,20 @@
 //! `ragward serve`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::app::{App, check_identity};
+use crate::app::{self, App};
 use crate::config::{Config, Overrides};
 use crate::relationship::store::RelationshipStores;
 use crate::telemetry;
 
-#[derive(Debug, Args)]
+/// What `serve` takes from the command line; `config validate` takes the same.
+#[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     /// The data directory of the embedded engines.
     #[arg(long, value_name = "DIR")]
@@ -26,10 +27,18 @@ pub(super) struct ServeArgs {
     insecure_identity: bool,
 }
 
+impl ServeArgs {
+    /// The configuration that a server would be started with.
+    pub(super) fn config(self, file: Option<&Path>) -> Result<Config, Failure> {
+        let overrides = Overrides { data: self.data, listen: self.listen, insecure_identity: self.insecure_identity };
+        let config = Config::load(file, &overrides)?;
+        app::check(&config)?;
+        Ok(config)
+    }
+}
+
 pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
-    let overrides = Overrides { data: args.data, listen: args.listen, insecure_identity: args.insecure_identity };
-    let config = Config::load(config_file.as_deref(), &overrides)?;
-    check_identity(&config)?;
+    let config = args.config(config_file.as_deref())?;
     if let Some(address) = config.telemetry.metrics_address()? {
         telemetry::serve_metrics(address).map_err(|e| Failure::usage(e.to_string()))?;
         tracing::info!(%address, "serving metrics");

@@ -5,15 +5,18 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::model::StoreFileArgs;
 use super::{Failure, Output};
 use crate::relationship::store_file::{self, StoreFileError};
-use crate::relationship::store_file::{AssertionKind, AssertionOutcome, StoreOutcome};
+use crate::relationship::store_file::{AssertionKind, AssertionOutcome, References, StoreOutcome};
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
     /// Store files (`.fga.yaml`).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    #[command(flatten)]
+    store_file: StoreFileArgs,
 }
 
 #[derive(Serialize)]
@@ -65,7 +68,7 @@ pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
         files: Vec::new(),
     };
     for path in &args.files {
-        let file = test_file(path, &mut summary)?;
+        let file = test_file(path, args.store_file.references(), &mut summary)?;
         summary.files.push(file);
     }
     output.result(&summary, || people(&summary))?;
@@ -77,7 +80,7 @@ pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn test_file(path: &Path, summary: &mut Summary) -> Result<File, Failure> {
+fn test_file(path: &Path, references: References, summary: &mut Summary) -> Result<File, Failure> {
     if path.extension().is_some_and(|extension| extension == "fga" || extension == "json" || extension == "mod") {
         let path = path.display();
         return Err(Failure::usage(format!(
@@ -86,7 +89,7 @@ fn test_file(path: &Path, summary: &mut Summary) -> Result<File, Failure> {
         )));
     }
     let not_run = |reason: String| File { path: path.to_owned(), not_run: Some(reason), failures: Vec::new() };
-    let store = match store_file::read(path) {
+    let store = match store_file::read_with(path, references) {
         Ok(store) => store,
         Err(error @ StoreFileError::Io { .. }) => return Err(Failure::usage(error.to_string())),
         Err(error) => return Ok(not_run(error.to_string())),

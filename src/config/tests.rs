@@ -1,16 +1,16 @@
 //! The layers, and what is refused.
 
-use std::collections::HashMap;
+use serde_json::json;
 
+use super::layers::unknown_variables;
 use super::*;
 
 fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("ragward.toml");
     std::fs::write(&file, toml).expect("written");
-    let variables: HashMap<String, String> =
-        environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    Config::load_from(Some(&file), Environment::default().source(Some(variables)), overrides)
+    let variables = environment.iter().map(|(key, value)| (OsString::from(key), OsString::from(value)));
+    Config::load_from(Some(&file), variables, overrides)
 }
 
 #[test]
@@ -71,6 +71,109 @@ fn contradictions_name_both_keys() {
         let toml = format!("[authorizer.checks]\n{line}");
         assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
     }
+}
+
+/// Every key of the schema that holds no others, with its type.
+fn leaves(schema: &Value, root: &Value, path: &str, found: &mut Vec<(String, String)>) {
+    let reference = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
+    let schema = reference.map_or(schema, |pointer| root.pointer(pointer).expect("a definition"));
+    match schema.get("properties").and_then(Value::as_object) {
+        None => found.push((path.to_owned(), schema.get("type").and_then(Value::as_str).unwrap_or("enum").to_owned())),
+        Some(fields) => {
+            for (name, field) in fields {
+                leaves(field, root, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_variable_has_the_type_of_its_key() {
+    let schema = Config::schema();
+    let mut keys = Vec::new();
+    leaves(&schema, &schema, "", &mut keys);
+    assert!(keys.len() > 50, "{keys:?}");
+    // Texts that look like something else. What a key cannot be is refused with the variable's name.
+    let texts = ["007", "1e3", "true", "null", "0x10", "", " x", "[1]", "2024-01-01", "1_000", "-1", "yes"];
+    // What another rule says of such a text, too.
+    let free = |key: &str| !matches!(key, "server.listen" | "telemetry.metrics_listen" | "telemetry.otlp_endpoint");
+    for (key, kind) in &keys {
+        let variable = format!("RAGWARD__{}", key.to_uppercase().replace('.', "__"));
+        for text in texts {
+            let row = format!("{variable}={text}");
+            let loaded = load("", &[(&variable, text)], &Overrides::default());
+            let printed = loaded.as_ref().map(|config| serde_json::to_value(config).expect("JSON"));
+            let at = format!("/{}", key.replace('.', "/"));
+            let value = printed.as_ref().ok().and_then(|config| config.pointer(&at));
+            match kind.as_str() {
+                "string" if free(key) => assert_eq!(value, Some(&json!(text)), "{row}"),
+                "integer" => {
+                    let number = text.parse::<i64>().ok();
+                    assert!(value.is_none() || value.and_then(Value::as_i64) == number, "{row}: {value:?}");
+                    assert!(number.is_some() || loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}");
+                }
+                "number" => {
+                    let number = text.parse::<f64>().ok();
+                    assert!(value.is_none() || value.and_then(Value::as_f64) == number, "{row}: {value:?}");
+                    assert!(number.is_some() || loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}");
+                }
+                "boolean" if text == "true" => assert_eq!(value, Some(&json!(true)), "{row}"),
+                "boolean" | "object" => assert!(loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}"),
+                "array" if text == "[1]" => assert!(loaded.is_err_and(|e| e.to_string().contains(key)), "{row}"),
+                "array" => assert!(loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}"),
+                _ => assert!(value.is_none_or(|value| value == text), "{row}: {value:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn lists_and_tables_come_from_the_environment() {
+    let rows: [(&str, &str, &str, Value); 6] = [
+        (
+            "RAGWARD__IDENTITY__DETAILS__CLASSIFICATIONS",
+            "['public', \"secret\"]",
+            "/identity/details/classifications",
+            json!(["public", "secret"]),
+        ),
+        ("RAGWARD__IDENTITY__DETAILS__CLASSIFICATIONS", "[]", "/identity/details/classifications", json!([])),
+        (
+            "RAGWARD__IDENTITY__ISSUERS",
+            "[{ issuer = 'https://a.example', name = '007' }]",
+            "/identity/issuers/0/name",
+            json!("007"),
+        ),
+        (
+            "RAGWARD__VECTOR_STORE__QDRANT__COLLECTIONS",
+            "{ Docs = { written_by = 'other', guard = 'g' } }",
+            "/vector_store/qdrant/collections/Docs/guard",
+            json!("g"),
+        ),
+        (
+            "RAGWARD__VECTOR_STORE__QDRANT__COLLECTIONS__DOCS",
+            "{ written_by = 'other' }",
+            "/vector_store/qdrant/collections/docs/written_by",
+            json!("other"),
+        ),
+        ("RAGWARD__AUTHORIZER__OPENFGA__STORE_NAME", "007", "/authorizer/openfga/store_name", json!("007")),
+    ];
+    for (variable, text, at, expected) in rows {
+        let config = load("", &[(variable, text)], &Overrides::default()).expect(variable);
+        let printed = serde_json::to_value(&config).expect("JSON");
+        assert_eq!(printed.pointer(at), Some(&expected), "{variable}={text}");
+    }
+    for (variable, text, expected) in [
+        ("RAGWARD__IDENTITY__DETAILS__CLASSIFICATIONS", "public,secret", "['a', 'b']"),
+        ("RAGWARD__IDENTITY__DETAILS__CLASSIFICATIONS", "[]\nx = 1", "['a', 'b']"),
+        ("RAGWARD__IDENTITY__ISSUERS", "[{ isuer = 'x' }]", "isuer"),
+        ("RAGWARD__IDENTITY", "{ audiense = 'x' }", "did you mean `identity.audience`?"),
+        ("RAGWARD__SERVER__LISTEN__PORT", "1", "server.listen.port"),
+    ] {
+        let error = load("", &[(variable, text)], &Overrides::default()).expect_err(variable).to_string();
+        assert!(error.contains(expected), "{variable}={text}: {error}");
+    }
+    let twice = [("RAGWARD__SERVER__LISTEN", "127.0.0.1:1"), ("ragward__server__listen", "127.0.0.1:2")];
+    assert!(load("", &twice, &Overrides::default()).expect_err("twice").to_string().contains("the same key"));
 }
 
 #[test]

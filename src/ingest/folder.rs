@@ -1,6 +1,7 @@
 //! The text files of a folder, and the guards made from their paths.
 
 use std::collections::HashSet;
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 
 use super::text_file::TextFile;
@@ -17,11 +18,13 @@ pub(super) fn files(
     guard: &GuardRule,
 ) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static, IngestError> {
     let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
+    // Nothing is below a folder that cannot be opened itself.
+    std::fs::read_dir(&root).map_err(|e| IngestError::unreadable(&root, &e))?;
     let mut paths = Vec::new();
-    collect(&root, &root, &mut paths)?;
+    collect(&root, &root, &mut paths);
     let (guard, mut seen) = (guard.clone(), HashSet::new());
     Ok(paths.into_iter().map(move |path| {
-        let file = text_file(&root, path, &guard)?;
+        let file = text_file(&root, path?, &guard)?;
         if !seen.insert(file.document_id.clone()) {
             let detail = format!("gives document id `{}`, as another file of the folder does", file.document_id);
             return Err(IngestError::file(&file.path, detail));
@@ -30,29 +33,32 @@ pub(super) fn files(
     }))
 }
 
-fn collect(root: &Path, folder: &Path, paths: &mut Vec<PathBuf>) -> Result<(), IngestError> {
-    let failed = |e: std::io::Error| IngestError::unreadable(folder, &e);
-    let entries = std::fs::read_dir(folder).map_err(failed)?;
-    let mut entries = entries.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    entries.sort_by_key(std::fs::DirEntry::file_name);
+/// The text files below a folder, with an error in the place of each link, file or folder that cannot be taken.
+fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestError>>) {
+    let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<DirEntry>, std::io::Error>>);
+    let mut entries = match entries {
+        Ok(entries) => entries,
+        Err(e) => return paths.push(Err(IngestError::unreadable(folder, &e))),
+    };
+    entries.sort_by_key(DirEntry::file_name);
     for entry in entries {
         let path = entry.path();
-        let kind = entry.file_type().map_err(failed)?;
         if entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        if kind.is_symlink() {
+        match entry.file_type() {
+            Err(e) => paths.push(Err(IngestError::unreadable(&path, &e))),
             // A link within the folder leads to a file that is read under its own path.
-            inside(root, &path)?;
-        } else if kind.is_dir() {
-            collect(root, &path, paths)?;
-        } else if kind.is_file()
-            && path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
-        {
-            paths.push(path);
+            Ok(kind) if kind.is_symlink() => paths.extend(inside(root, &path).err().map(Err)),
+            Ok(kind) if kind.is_dir() => collect(root, &path, paths),
+            Ok(kind) if kind.is_file() && is_text(&path) => paths.push(Ok(path)),
+            Ok(_) => {}
         }
     }
-    Ok(())
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
 }
 
 /// The file that a path leads to, links followed.

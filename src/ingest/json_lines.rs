@@ -1,4 +1,7 @@
 //! JSON Lines of chunks: the lines of a document stand together and become one document.
+//!
+//! A document is given only if all of its lines are right: otherwise it would replace a whole one by a part. A line that does
+//! not even say of which document it is may belong to the document before it or to the one after it, so both are passed over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
@@ -36,6 +39,19 @@ struct Numbered {
     chunk: Chunk,
 }
 
+/// What a line that is wrong may still tell.
+#[derive(Deserialize)]
+struct DocumentOf {
+    document_id: String,
+}
+
+/// A line that is wrong.
+struct Faulty {
+    /// Where the line says so.
+    document_id: Option<String>,
+    error: IngestError,
+}
+
 /// The documents in the order of their lines.
 pub(super) fn documents(
     path: &Path,
@@ -45,12 +61,16 @@ pub(super) fn documents(
     let at = path.clone();
     let mut dimension = Dimension::default();
     let chunks = lines.map(move |line| {
-        let line = line?;
+        let line = line.map_err(|error| Faulty { document_id: None, error })?;
         let parsed = parse(&line).and_then(|numbered| dimension.check(&numbered).map(|()| numbered));
-        parsed.map_err(|detail| IngestError::line(&at, line.number, detail))
+        parsed.map_err(|detail| Faulty {
+            document_id: line.parse().ok().map(|DocumentOf { document_id }| document_id),
+            error: IngestError::line(&at, line.number, detail),
+        })
     });
-    let mut documents = Documents { path, chunks: chunks.peekable(), seen: HashSet::new() };
-    Ok(std::iter::from_fn(move || documents.next().transpose()))
+    let mut documents =
+        Documents { path, chunks: chunks.peekable(), seen: HashSet::new(), passed_over: None, after_unknown: false };
+    Ok(std::iter::from_fn(move || documents.next()))
 }
 
 struct Documents<I: Iterator> {
@@ -58,6 +78,10 @@ struct Documents<I: Iterator> {
     chunks: Peekable<I>,
     /// Ids of the documents so far.
     seen: HashSet<String>,
+    /// The document whose further lines are left out.
+    passed_over: Option<String>,
+    /// The last line was one of nobody knows which document.
+    after_unknown: bool,
 }
 
 /// All vectors of a collection have one length. A file that mixes them is told the line.
@@ -81,38 +105,76 @@ impl Dimension {
     }
 }
 
-impl<I: Iterator<Item = Result<Numbered, IngestError>>> Documents<I> {
-    fn next(&mut self) -> Result<Option<Entry>, IngestError> {
-        let Some(first) = self.chunks.next().transpose()? else { return Ok(None) };
+impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
+    fn next(&mut self) -> Option<Result<Entry, IngestError>> {
+        loop {
+            match self.chunks.next()? {
+                Err(faulty) if faulty.document_id.is_some() && faulty.document_id == self.passed_over => {}
+                Ok(numbered) if Some(&numbered.chunk.document_id) == self.passed_over.as_ref() => {}
+                Err(faulty) => return Some(Err(self.pass_over(faulty))),
+                Ok(first) => return Some(self.document(first)),
+            }
+        }
+    }
+
+    /// Leaves out the document of a wrong line.
+    fn pass_over(&mut self, Faulty { document_id, error }: Faulty) -> IngestError {
+        self.after_unknown = document_id.is_none();
+        if let Some(document_id) = document_id {
+            self.seen.insert(document_id.clone());
+            self.passed_over = Some(document_id);
+        }
+        error
+    }
+
+    /// The document that begins with a line.
+    fn document(&mut self, first: Numbered) -> Result<Entry, IngestError> {
         let document_id = first.chunk.document_id.clone();
+        let refused = |path: &Path, line: u64, detail: String| Err(IngestError::line(path, line, detail));
+        // Only a document that is whole has no further lines to leave out.
+        self.passed_over = Some(document_id.clone());
         if !self.seen.insert(document_id.clone()) {
             let detail = format!("document `{document_id}` comes back; its lines must stand together");
-            return Err(IngestError::line(&self.path, first.line, detail));
+            return refused(&self.path, first.line, detail);
+        }
+        if std::mem::take(&mut self.after_unknown) {
+            let detail = format!("document `{document_id}` is passed over: the line before may be one of it");
+            return refused(&self.path, first.line, detail);
         }
         let (mut bytes, mut line) = (first.bytes, first.line);
         let title = first.chunk.title.clone();
         let mut ids = HashSet::from([first.chunk.id.clone()]);
         let mut chunks = vec![first.chunk];
-        let is_next = |next: &Result<Numbered, IngestError>| {
-            next.as_ref().map_or(true, |numbered| numbered.chunk.document_id == document_id)
+        let belongs = |next: &Result<Numbered, Faulty>| match next {
+            Ok(numbered) => numbered.chunk.document_id == document_id,
+            Err(faulty) => faulty.document_id.as_ref().is_none_or(|id| *id == document_id),
         };
-        while let Some(next) = self.chunks.next_if(is_next).transpose()? {
+        while let Some(next) = self.chunks.next_if(belongs) {
+            let next = match next {
+                Ok(next) => next,
+                Err(faulty) => {
+                    self.after_unknown = faulty.document_id.is_none();
+                    return Err(faulty.error);
+                }
+            };
             (bytes, line) = (bytes + next.bytes, next.line);
-            let refused = |detail: String| Err(IngestError::line(&self.path, line, detail));
             if next.chunk.title != title {
-                return refused(format!("the title differs from that of the lines before of document `{document_id}`"));
+                let detail = format!("the title differs from that of the lines before of document `{document_id}`");
+                return refused(&self.path, line, detail);
             }
             if !ids.insert(next.chunk.id.clone()) {
-                return refused(format!("chunk id `{}` is already used by this document", next.chunk.id));
+                let detail = format!("chunk id `{}` is already used by this document", next.chunk.id);
+                return refused(&self.path, line, detail);
             }
             if chunks.len() == CHUNKS_PER_DOCUMENT_MAX {
-                return refused(format!("document `{document_id}` has more than {CHUNKS_PER_DOCUMENT_MAX} chunks"));
+                let detail = format!("document `{document_id}` has more than {CHUNKS_PER_DOCUMENT_MAX} chunks");
+                return refused(&self.path, line, detail);
             }
             chunks.push(next.chunk);
         }
         let document = Document { id: document_id, title, chunks };
         check_document(&document).map_err(|e| IngestError::line(&self.path, line, e.to_string()))?;
-        Ok(Some(Entry { path: self.path.clone(), bytes, document: Some(document) }))
+        Ok(Entry { path: self.path.clone(), bytes, document: Some(document) })
     }
 }
 

@@ -17,6 +17,7 @@ pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
     number: u64,
+    has_ended: bool,
 }
 
 /// One line.
@@ -31,7 +32,7 @@ pub(super) struct Line {
 impl Lines {
     pub(super) fn open(path: &Path) -> Result<Self, IngestError> {
         let file = File::open(path).map_err(|e| IngestError::unreadable(path, &e))?;
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), number: 0 })
+        Ok(Self { path: path.to_owned(), reader: BufReader::new(file), number: 0, has_ended: false })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -47,6 +48,10 @@ impl Lines {
         }
         self.number += 1;
         if bytes > LINE_BYTES_MAX {
+            if line.last() != Some(&b'\n') {
+                // Its end is not a line of its own.
+                self.reader.skip_until(b'\n').map_err(|e| IngestError::unreadable(&self.path, &e))?;
+            }
             let detail = format!("has more than {LINE_BYTES_MAX} bytes");
             return Err(IngestError::line(&self.path, self.number, detail));
         }
@@ -62,12 +67,17 @@ impl Iterator for Lines {
     type Item = Result<Line, IngestError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
+        while !self.has_ended {
             match self.read() {
                 Ok(Some(line)) if line.text.trim().is_empty() => {}
-                other => return other.transpose(),
+                other => {
+                    // A file that the system does not give will not be given at the next try either.
+                    self.has_ended = matches!(other, Ok(None) | Err(IngestError::Unreadable { .. }));
+                    return other.transpose();
+                }
             }
         }
+        None
     }
 }
 

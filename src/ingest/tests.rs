@@ -51,8 +51,88 @@ fn refused(source: &Source, read_before: usize, parts: &[&str]) {
         assert!(error.contains(part), "`{error}` lacks `{part}`");
     }
     assert_eq!(documents.len(), read_before, "{error}");
-    let after_error = source.documents().map(|entries| entries.skip_while(Result::is_ok).count());
-    assert!(after_error.unwrap_or(1) == 1, "the error is the last entry");
+}
+
+/// Everything: the ids of the documents, and the errors.
+fn all(source: &Source) -> (Vec<String>, Vec<String>) {
+    let (mut ids, mut errors) = (Vec::new(), Vec::new());
+    for entry in source.documents().expect("opened") {
+        match entry {
+            Ok(entry) => ids.extend(entry.document.map(|document| document.id)),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    (ids, errors)
+}
+
+#[test]
+fn what_cannot_be_read_is_passed_over_and_named() {
+    let directory = folder(&[("a.md", b"a"), ("latin1.md", b"caf\xe9"), ("below/c.md", b"c"), ("z.txt", b"z")]);
+    std::os::unix::fs::symlink(directory.path().join("gone.md"), directory.path().join("dangling.md")).expect("linked");
+    std::os::unix::fs::symlink("/", directory.path().join("out")).expect("linked");
+    let (ids, errors) = all(&by_type(&directory));
+    assert_eq!(ids, ["document:a", "document:below/c", "document:z"]);
+    let [dangling, latin1, out] = errors.as_slice() else { panic!("{errors:?}") };
+    assert!(dangling.contains("dangling.md") && latin1.contains("latin1.md") && out.contains("out"), "{errors:?}");
+    let (totals, ahead) = by_type(&directory).totals().expect("counted");
+    assert_eq!((totals.documents, ahead.len()), (Some(4), 2), "{ahead:?}");
+
+    let lines = b"{\"id\": \"doc:a\", \"path\": \"a.md\"}\n{\"id\": \"doc:b\", \"path\": \"a.md\", \"tags\": [\"x\"]}\n{\"id\"\n\
+                  {\"id\": \"doc:l\", \"path\": \"latin1.md\"}\n{\"id\": \"doc:z\", \"path\": \"z.txt\"}\n";
+    std::fs::write(directory.path().join("catalog.jsonl"), lines).expect("written");
+    let (ids, errors) = all(&catalog(&directory));
+    assert_eq!(ids, ["doc:a", "doc:z"]);
+    assert_eq!(errors.len(), 3, "{errors:?}");
+}
+
+/// A document is given whole or not at all, whatever is wrong with one of its lines. A row is the document of each line, with
+/// `!` where the metadata is a list, and `?` for a line that is no JSON.
+#[test]
+fn a_document_with_a_wrong_line_is_passed_over_whole() {
+    let rows: [(&str, &[&str], usize); 12] = [
+        ("a b c", &["a", "b", "c"], 0),
+        ("a b! c", &["a", "c"], 1),
+        ("a b b! b c", &["a", "c"], 1),
+        ("a b! b c", &["a", "c"], 1),
+        ("a b b! c!", &["a"], 2),
+        ("a! b", &["b"], 1),
+        ("a b ? c d", &["a", "d"], 2),
+        ("a b ? b c", &["a"], 2),
+        ("? a b", &["b"], 2),
+        ("a ?", &[], 1),
+        ("a b a c", &["a", "b", "c"], 1),
+        ("a! b a c", &["b", "c"], 2),
+    ];
+    for (row, expected, errors_expected) in rows {
+        let mut lines = String::new();
+        for (number, part) in row.split(' ').enumerate() {
+            let metadata = if part.ends_with('!') { "[1]" } else { "1" };
+            let document = part.trim_end_matches('!');
+            if part == "?" {
+                lines.push_str("{\"id\"\n");
+                continue;
+            }
+            let line = format!(
+                r#"{{"id": "{number}", "document_id": "{document}", "guard": "doc:x", "text": "t", "metadata": {{"m": {metadata}}}}}"#
+            );
+            lines.push_str(&line);
+            lines.push('\n');
+        }
+        let (ids, errors) = all(&json_lines(&folder(&[("chunks.jsonl", lines.as_bytes())])));
+        assert_eq!(
+            (ids.as_slice(), errors.len()),
+            (expected.iter().map(ToString::to_string).collect::<Vec<_>>().as_slice(), errors_expected),
+            "{row}: {errors:?}"
+        );
+    }
+    let long = format!("{{\"id\": \"{}\"}}", "i".repeat(1 << 20));
+    let line = r#"{"id": "a", "document_id": "a", "guard": "doc:x", "text": "t"}"#;
+    let other = line.replace("\"a\"", "\"b\"");
+    let (ids, errors) = all(&json_lines(&folder(&[(
+        "chunks.jsonl",
+        [&long, line, &other].map(|l| format!("{l}\n")).concat().as_bytes(),
+    )])));
+    assert_eq!((ids, errors.len()), (vec!["b".to_owned()], 2), "the rest of a long line is no line");
 }
 
 #[test]
@@ -68,7 +148,7 @@ fn a_catalog_gives_guards_titles_and_metadata() {
     ]);
     let source = catalog(&directory);
     let bytes = "# Heading\n\nFirst.\n".len() + "Second.".len();
-    assert_eq!(source.totals(), Ok(Totals { documents: Some(2), bytes: bytes as u64 }));
+    assert_eq!(source.totals(), Ok((Totals { documents: Some(2), bytes: bytes as u64 }, Vec::new())));
     let (documents, error) = read(&source);
     assert_eq!(error, None);
     let [plan, note] = documents.as_slice() else { panic!("{documents:?}") };
@@ -123,8 +203,8 @@ fn catalog_errors_name_the_line() {
         let source = catalog(&directory);
         let parts: Vec<&str> = ["catalog.jsonl`, line 3: "].iter().chain(parts).copied().collect();
         refused(&source, 1, &parts);
-        let error = source.totals().expect_err("counted ahead");
-        assert!(error.to_string().contains(parts[0]), "{error}");
+        let (_, errors) = source.totals().expect("counted ahead");
+        assert!(errors[0].to_string().contains(parts[0]), "{errors:?}");
     }
 }
 
@@ -174,7 +254,7 @@ fn a_folder_gives_guards_from_paths() {
     ];
     assert_eq!(found, expected);
     assert!(documents.iter().all(|document| document.chunks[0].guard.as_str() == document.id));
-    assert_eq!(by_type(&directory).totals().expect("counted").documents, Some(7));
+    assert_eq!(by_type(&directory).totals().expect("counted").0.documents, Some(7));
     // The empty file is reported.
     let empty = |entry: Result<Entry, IngestError>| entry.ok().filter(|entry| entry.document.is_none());
     let paths: Vec<PathBuf> =
@@ -195,7 +275,7 @@ fn folder_errors_name_the_file() {
     let outside = folder(&[("secret.md", b"secret")]);
     let directory = folder(&[("a.md", b"a")]);
     std::os::unix::fs::symlink(outside.path(), directory.path().join("out")).expect("linked");
-    refused(&by_type(&directory), 0, &["out` leads out of the folder"]);
+    refused(&by_type(&directory), 1, &["out` leads out of the folder"]);
 }
 
 #[test]
@@ -225,7 +305,7 @@ fn lines_that_stand_together_become_a_document() {
 "#;
     let directory = folder(&[("chunks.jsonl", lines)]);
     let source = json_lines(&directory);
-    assert_eq!(source.totals(), Ok(Totals { documents: None, bytes: lines.len() as u64 }));
+    assert_eq!(source.totals(), Ok((Totals { documents: None, bytes: lines.len() as u64 }, Vec::new())));
     let read_bytes: u64 = source.documents().expect("opened").map(|entry| entry.expect("an entry").bytes).sum();
     assert_eq!(read_bytes, lines.len() as u64);
     let (documents, error) = read(&source);
@@ -264,12 +344,15 @@ fn chunk_line_errors_name_the_line() {
         ("\"\u{0}\"", &["column"]),
     ];
     for (bad, parts) in rows {
-        // Document `a` is whole before the bad line; `k` may be cut off by it, so it is not given.
+        // Document `a` is whole before the bad line. `k` may be cut off by it unless it says that it is of another one.
         let lines = [line("a1", "a"), line("k1", "k"), bad.to_owned(), line("z1", "z")].join("\n");
         let directory = folder(&[("chunks.jsonl", lines.as_bytes())]);
         let parts: Vec<&str> = ["chunks.jsonl`, line 3: "].iter().chain(parts).copied().collect();
         let (documents, _) = read(&json_lines(&directory));
-        let is_other_document = parts.contains(&"document `a` comes back");
+        let document_of = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?.get("document_id")?.as_str().map(str::to_owned)
+        };
+        let is_other_document = document_of(bad).is_some_and(|document| document != "k");
         refused(&json_lines(&directory), 1 + usize::from(is_other_document), &parts);
         assert_eq!(documents[0].id, "a");
     }

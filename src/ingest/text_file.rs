@@ -3,9 +3,12 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use text_splitter::{MarkdownSplitter, TextSplitter};
+use tokio::time::Instant;
 
 use super::{Entry, IngestError};
 use crate::chunk::{Chunk, Document, Metadata};
@@ -18,6 +21,11 @@ const CHUNK_CHARACTERS: usize = 1_000;
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// Files that are read and cut at the same time; they are handed out in order.
 const FILES_AHEAD: usize = 16;
+/// Longest that a file may take to be read: on a network drive that hangs it never is. A server ends an upload that is silent
+/// for a minute.
+const READ_TIME_MAX: Duration = Duration::from_secs(20);
+/// Most files that are given up. Each leaves a thread behind that waits for the system.
+const GIVEN_UP_MAX: usize = 64;
 
 /// A file that was found, and what is known about it before it is read.
 #[derive(Debug)]
@@ -36,9 +44,9 @@ impl TextFile {
         Ok(metadata.len())
     }
 
-    fn read(self) -> Result<Entry, IngestError> {
-        let content = self.content()?;
-        let text = content.strip_prefix('\u{feff}').unwrap_or(&content);
+    /// Cuts what was read into chunks.
+    fn entry(self, content: &str) -> Result<Entry, IngestError> {
+        let text = content.strip_prefix('\u{feff}').unwrap_or(content);
         let bytes = content.len() as u64;
         let title = self.title.unwrap_or_else(|| title(&self.path, text));
         let chunk = |(place, text): (usize, &str)| Chunk {
@@ -74,19 +82,79 @@ impl TextFile {
     }
 }
 
-/// Reads files a few at a time on all cores, and gives them in order.
+/// Reads files a few at a time, cuts them on all cores, and gives them in order.
 pub(super) fn read_ahead(
-    mut files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
+    files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
 ) -> impl Iterator<Item = Result<Entry, IngestError>> + Send {
+    read_ahead_within(files, READ_TIME_MAX, TextFile::content)
+}
+
+fn read_ahead_within(
+    mut files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
+    time_max: Duration,
+    content: impl Fn(&TextFile) -> Result<String, IngestError> + Send + Sync + Copy + 'static,
+) -> impl Iterator<Item = Result<Entry, IngestError>> + Send {
+    let mut given_up = 0;
     std::iter::from_fn(move || {
         let batch: Vec<_> = files.by_ref().take(FILES_AHEAD).collect();
         if batch.is_empty() {
             return None;
         }
-        let read: Vec<_> = batch.into_par_iter().map(|file| file?.read()).collect();
-        Some(read)
+        if given_up >= GIVEN_UP_MAX {
+            let not_read =
+                |file: TextFile| IngestError::file(&file.path, "is not read: too many files before it were not");
+            return Some(batch.into_iter().map(|file| Err(file.map_or_else(|e| e, not_read))).collect::<Vec<_>>());
+        }
+        let contents = contents(batch, time_max, content, &mut given_up);
+        let entries = contents.into_par_iter().map(|read| {
+            let (file, content) = read?;
+            file.entry(&content)
+        });
+        Some(entries.collect())
     })
     .flatten()
+}
+
+/// A file with what it holds.
+type Content = Result<(TextFile, String), IngestError>;
+/// A file that a thread reads.
+type Reading = (PathBuf, Receiver<Content>);
+
+/// Reads files at the same time, each on a thread of its own: one that the system does not give in time must not hold up the
+/// others, and nothing can interrupt the thread that waits for it.
+fn contents(
+    files: Vec<Result<TextFile, IngestError>>,
+    time_max: Duration,
+    content: impl Fn(&TextFile) -> Result<String, IngestError> + Send + Copy + 'static,
+    given_up: &mut usize,
+) -> Vec<Content> {
+    let deadline = Instant::now() + time_max;
+    let mut reading: Vec<Result<Reading, IngestError>> = Vec::new();
+    for file in files {
+        reading.push(file.and_then(|file| {
+            let path = file.path.clone();
+            let (tell, told) = mpsc::channel();
+            let read = move || {
+                let content = content(&file).map(|content| (file, content));
+                // The file may have been given up.
+                drop(tell.send(content));
+            };
+            let thread = std::thread::Builder::new().name("read".to_owned()).spawn(read);
+            thread.map_err(|e| IngestError::unreadable(&path, &e))?;
+            Ok((path, told))
+        }));
+    }
+    let mut finished = Vec::new();
+    for file in reading {
+        finished.push(file.and_then(|(path, told)| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            told.recv_timeout(left).unwrap_or_else(|_late| {
+                *given_up += 1;
+                Err(IngestError::file(&path, format!("was not read within {} seconds", time_max.as_secs())))
+            })
+        }));
+    }
+    finished
 }
 
 fn split<'a>(path: &Path, text: &'a str) -> Vec<&'a str> {
@@ -106,4 +174,47 @@ fn title(path: &Path, text: &str) -> String {
 
 fn is_markdown(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "md" || extension == "markdown")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file whose name begins with `slow` is never read; nobody waits for it but its thread.
+    #[test]
+    fn a_file_that_is_slow_to_read_is_passed_over_by_name() {
+        let file = |name: String| TextFile {
+            path: PathBuf::from(&name),
+            guard: Object::parse("doc:a").unwrap(),
+            document_id: name,
+            title: None,
+            metadata: Metadata::new(),
+        };
+        let content = |file: &TextFile| {
+            while file.document_id.starts_with("slow") {
+                std::thread::park();
+            }
+            Ok(file.document_id.clone())
+        };
+        let names = ["a", "slow 1", "b", "slow 2"].map(str::to_owned);
+        let files = names.into_iter().chain((0..40).map(|number| format!("c{number}")));
+        let read: Vec<_> = read_ahead_within(files.map(move |name| Ok(file(name))), Duration::from_secs(2), content)
+            .map(|entry| entry.map(|entry| entry.path.display().to_string()).map_err(|e| e.to_string()))
+            .collect();
+        assert_eq!(read.len(), 44);
+        let errors: Vec<&String> = read.iter().filter_map(|entry| entry.as_ref().err()).collect();
+        assert!(
+            errors
+                .iter()
+                .zip(["slow 1", "slow 2"])
+                .all(|(error, name)| error.starts_with(&format!("`{name}` was not read")))
+        );
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert_eq!(read[2], Ok("b".to_owned()));
+
+        let slow = (0..GIVEN_UP_MAX + 40).map(move |number| Ok(file(format!("slow {number}"))));
+        let read: Vec<_> = read_ahead_within(slow, Duration::ZERO, content).collect();
+        assert!(read.iter().all(Result::is_err), "{read:?}");
+        assert!(read.last().unwrap().as_ref().is_err_and(|e| e.to_string().contains("too many files before it")));
+    }
 }

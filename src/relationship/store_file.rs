@@ -1,23 +1,28 @@
 //! `OpenFGA`'s store files (`.fga.yaml`), unchanged: a model, tuples, and tests of what they mean.
 //!
-//! Every scalar but those of a context is read as text, because ids such as `1` or `true` occur.
+//! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has the rows, and
+//! where more is refused, with the reason. Every scalar but those of a context is read as text, because ids such as `1` or
+//! `true` occur.
 
 mod csv;
+mod forms;
 mod run;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use self::forms::{FormError, StoreForm, TestForm, TupleForm};
 use super::dsl::modules::{self, ModelErrors, ModuleText};
 use super::dsl::{self, SourceErrors};
+use super::json;
 use super::snapshot::UserFilter;
-use super::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
+use super::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use super::validate::ValidModel;
 
 pub use run::{AssertionKind, AssertionOutcome, StoreOutcome, TestOutcome, run};
@@ -131,244 +136,189 @@ pub enum StoreFileError {
     },
 }
 
-/// Reads a store file and the files that it names, which are looked up beside it.
+/// Which files a store file may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// Those in its own folder and below: whoever wrote the file need not be trusted with the reader's other files.
+    #[default]
+    Beside,
+    /// Any.
+    Anywhere,
+}
+
+/// Reads a store file and the files that it names, which are beside it.
 ///
 /// # Errors
 /// See [`StoreFileError`].
 pub fn read(path: &Path) -> Result<StoreFile, StoreFileError> {
-    Reader { path }.store()
+    read_with(path, References::Beside)
 }
 
-/// Whether a file names the modules of a model.
-#[must_use]
-pub fn is_manifest(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name == "fga.mod")
-}
-
-/// Reads an `fga.mod` and the modules that it names.
+/// Like [`read`], with a say in where the files may be that it names.
 ///
 /// # Errors
 /// See [`StoreFileError`].
-pub fn read_modules(path: &Path) -> Result<ValidModel, StoreFileError> {
-    let reader = Reader { path };
-    let text = reader.text()?;
-    let files = modules::parse_manifest(&text).map_err(|errors| StoreFileError::Model {
-        path: path.to_owned(),
-        text,
-        errors,
-    })?;
-    let mut parts = Vec::new();
-    for file in files {
-        let text = Reader { path: &reader.beside(&file) }.text()?;
-        parts.push(ModuleText { file, text });
-    }
-    modules::load(&parts).map_err(|errors| StoreFileError::Modules { path: path.to_owned(), errors })
+pub fn read_with(path: &Path, references: References) -> Result<StoreFile, StoreFileError> {
+    let io = |e: std::io::Error| StoreFileError::Io { path: path.to_owned(), detail: e.to_string() };
+    let bounds = match references {
+        References::Beside => Some(folder_of(path).canonicalize().map_err(io)?),
+        References::Anywhere => None,
+    };
+    Reader { path, bounds: bounds.as_deref() }.store()
 }
 
-/// Reads a file of tuples: `.yaml`, `.json`, `.jsonl` or `.csv`, as `OpenFGA`'s tools write them.
+/// Reads a model: `fga.mod` with the modules that it names, OpenFGA's JSON (`.json`), or else its language.
 ///
 /// # Errors
 /// See [`StoreFileError`].
-pub fn read_tuples(path: &Path) -> Result<Vec<RelationshipTuple>, StoreFileError> {
-    Reader { path }.tuple_file()
+pub fn read_model(path: &Path) -> Result<ValidModel, StoreFileError> {
+    Reader { path, bounds: None }.model_file()
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoreYaml {
-    #[serde(default)]
-    name: Option<String>,
-    model: Option<String>,
-    model_file: Option<String>,
-    #[serde(default)]
-    tuples: Option<Vec<TupleYaml>>,
-    tuple_file: Option<String>,
-    #[serde(default)]
-    tuple_files: Option<Vec<String>>,
-    #[serde(default)]
-    tests: Option<Vec<TestYaml>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TestYaml {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default, rename = "description")]
-    _description: Option<String>,
-    #[serde(default)]
-    tuples: Option<Vec<TupleYaml>>,
-    tuple_file: Option<String>,
-    #[serde(default)]
-    tuple_files: Option<Vec<String>>,
-    #[serde(default)]
-    check: Option<Vec<CheckYaml>>,
-    #[serde(default)]
-    list_objects: Option<Vec<ListObjectsYaml>>,
-    #[serde(default)]
-    list_users: Option<Vec<ListUsersYaml>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TupleYaml {
-    user: String,
-    relation: String,
-    object: String,
-    #[serde(default)]
-    condition: Option<ConditionYaml>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ConditionYaml {
-    name: String,
-    #[serde(default)]
-    context: Option<Map<String, Value>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CheckYaml {
-    user: Option<String>,
-    #[serde(default)]
-    users: Option<Vec<String>>,
-    object: Option<String>,
-    #[serde(default)]
-    objects: Option<Vec<String>>,
-    #[serde(default)]
-    context: Option<Map<String, Value>>,
-    assertions: BTreeMap<String, bool>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListObjectsYaml {
-    user: String,
-    #[serde(rename = "type")]
-    type_name: String,
-    #[serde(default)]
-    context: Option<Map<String, Value>>,
-    assertions: BTreeMap<String, Option<Vec<String>>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListUsersYaml {
-    object: String,
-    user_filter: Vec<UserFilterYaml>,
-    #[serde(default)]
-    context: Option<Map<String, Value>>,
-    assertions: BTreeMap<String, UsersYaml>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UserFilterYaml {
-    #[serde(rename = "type")]
-    type_name: String,
-    #[serde(default)]
-    relation: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct UsersYaml {
-    #[serde(default)]
-    users: Option<Vec<String>>,
-}
-
-/// Reads one file; the path is for the errors.
+/// Reads one file.
 struct Reader<'a> {
     path: &'a Path,
+    /// The folder that the files must be in which it names.
+    bounds: Option<&'a Path>,
 }
 
 impl Reader<'_> {
     fn store(&self) -> Result<StoreFile, StoreFileError> {
-        let store: StoreYaml = self.yaml(&self.text()?)?;
+        let store: StoreForm = self.yaml(&self.text()?)?;
         let model = self.model(store.model, store.model_file)?;
-        let tuples = self.tuples(store.tuples, store.tuple_file, store.tuple_files)?;
-        let tests = store.tests.into_iter().flatten().map(|test| self.test(test));
-        Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests: tests.collect::<Result<_, _>>()? })
+        let tuples =
+            self.tuples(store.tuples, store.tuple_file.into_iter().chain(store.tuple_files.into_iter().flatten()))?;
+        let mut tests = Vec::new();
+        for test in store.tests.into_iter().flatten() {
+            tests.push(self.test(test)?);
+        }
+        for test in &tests {
+            self.refuse_repeated(tuples.iter().chain(&test.tuples))?;
+        }
+        self.refuse_repeated(tuples.iter())?;
+        Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests })
     }
 
     fn model(&self, inline: Option<String>, file: Option<String>) -> Result<ValidModel, StoreFileError> {
-        let (path, text) = match (inline, file) {
-            (Some(text), None) => (self.path.to_owned(), text),
-            (None, Some(file)) => {
-                let path = self.beside(&file);
-                if is_manifest(&path) {
-                    return read_modules(&path);
-                }
-                let text = Reader { path: &path }.text()?;
-                (path, text)
-            }
-            (Some(_), Some(_)) => return Err(self.malformed("it has both `model` and `model_file`")),
-            (None, None) => return Err(self.malformed("it has neither `model` nor `model_file`")),
-        };
-        dsl::load(&text).map_err(|errors| StoreFileError::Model { path, text, errors })
+        let given = |text: &String| !text.is_empty();
+        match (inline.filter(given), file.filter(given)) {
+            (Some(text), None) => self.model_text(text),
+            (None, Some(file)) => self.other(&self.beside(&file)?).model_file(),
+            (Some(_), Some(_)) => Err(self.malformed("it has both `model` and `model_file`")),
+            (None, None) => Err(self.malformed("it has neither `model` nor `model_file`")),
+        }
+    }
+
+    fn model_file(&self) -> Result<ValidModel, StoreFileError> {
+        if is_manifest(self.path) {
+            return self.modules();
+        }
+        let text = self.text()?;
+        if self.extension() != "json" {
+            return self.model_text(text);
+        }
+        let model = json::parse(&text).map_err(|e| self.malformed(e.to_string()))?;
+        ValidModel::new(model).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            self.malformed(lines.join("\n"))
+        })
+    }
+
+    fn model_text(&self, text: String) -> Result<ValidModel, StoreFileError> {
+        dsl::load(&text).map_err(|errors| StoreFileError::Model { path: self.path.to_owned(), text, errors })
+    }
+
+    fn modules(&self) -> Result<ValidModel, StoreFileError> {
+        let text = self.text()?;
+        let files = modules::parse_manifest(&text).map_err(|errors| StoreFileError::Model {
+            path: self.path.to_owned(),
+            text,
+            errors,
+        })?;
+        let mut parts = Vec::new();
+        for file in files {
+            let text = self.other(&self.beside(&file)?).text()?;
+            parts.push(ModuleText { file, text });
+        }
+        modules::load(&parts).map_err(|errors| StoreFileError::Modules { path: self.path.to_owned(), errors })
     }
 
     fn tuples(
         &self,
-        inline: Option<Vec<TupleYaml>>,
-        file: Option<String>,
-        files: Option<Vec<String>>,
+        inline: Option<Vec<TupleForm>>,
+        files: impl Iterator<Item = String>,
     ) -> Result<Vec<RelationshipTuple>, StoreFileError> {
         let mut tuples = self.parse_tuples(inline.into_iter().flatten())?;
-        for file in file.into_iter().chain(files.into_iter().flatten()) {
-            tuples.extend(read_tuples(&self.beside(&file))?);
+        for file in files.filter(|file| !file.is_empty()) {
+            tuples.extend(self.other(&self.beside(&file)?).tuple_file()?);
         }
         Ok(tuples)
     }
 
+    /// `.yaml`, `.json`, `.jsonl` or `.csv`, as `OpenFGA`'s tools write them.
     fn tuple_file(&self) -> Result<Vec<RelationshipTuple>, StoreFileError> {
         let text = self.text()?;
-        let extension = self.path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
-        match extension.as_str() {
-            "yaml" | "yml" => self.parse_tuples(self.yaml::<Vec<TupleYaml>>(&text)?),
-            "json" => {
-                let tuples = serde_json::from_str::<Vec<TupleYaml>>(&text);
-                self.parse_tuples(tuples.map_err(|e| self.malformed(e.to_string()))?)
-            }
+        let forms = match self.extension().as_str() {
+            "yaml" | "yml" => self.yaml::<Option<Vec<TupleForm>>>(&text)?.unwrap_or_default(),
+            "json" => serde_json::from_str::<Vec<TupleForm>>(&text).map_err(|e| self.malformed(e.to_string()))?,
             "jsonl" => {
-                let mut tuples = Vec::new();
+                let mut forms = Vec::new();
                 for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
-                    let tuple = serde_json::from_str::<TupleYaml>(line);
-                    tuples.push(tuple.map_err(|e| self.malformed(format!("line {number}: {e}")))?);
+                    let form = serde_json::from_str::<TupleForm>(line);
+                    forms.push(form.map_err(|e| self.malformed(format!("line {number}: {e}")))?);
                 }
-                self.parse_tuples(tuples)
+                forms
             }
-            "csv" => self.parse_tuples(csv::tuples(&text).map_err(|detail| self.malformed(detail))?),
-            _ => Err(self.malformed("a tuple file must end in `.yaml`, `.json`, `.jsonl` or `.csv`")),
+            // A table may be empty but for its columns.
+            "csv" => return self.parse_tuples(csv::tuples(&text).map_err(|detail| self.malformed(detail))?),
+            _ => return Err(self.malformed("a tuple file must end in `.yaml`, `.json`, `.jsonl` or `.csv`")),
+        };
+        if forms.is_empty() {
+            return Err(self.malformed("it holds no tuples"));
         }
+        self.parse_tuples(forms)
     }
 
     fn parse_tuples(
         &self,
-        tuples: impl IntoIterator<Item = TupleYaml>,
+        tuples: impl IntoIterator<Item = TupleForm>,
     ) -> Result<Vec<RelationshipTuple>, StoreFileError> {
         let mut parsed = Vec::new();
-        for (tuple, number) in tuples.into_iter().zip(1..) {
-            parsed.push(parse_tuple(tuple).map_err(|e| self.malformed(format!("tuple {number}: {e}")))?);
+        for (form, number) in tuples.into_iter().zip(1..) {
+            parsed.push(form.tuple().map_err(|e| self.malformed(format!("tuple {number}: {e}")))?);
         }
         Ok(parsed)
     }
 
-    fn test(&self, test: TestYaml) -> Result<StoreTest, StoreFileError> {
+    fn test(&self, test: TestForm) -> Result<StoreTest, StoreFileError> {
         let name = test.name.unwrap_or_default();
-        let in_test = |e: ParseError| self.malformed(format!("test `{name}`: {e}"));
-        let checks = test.check.into_iter().flatten().map(check);
-        let list_objects = test.list_objects.into_iter().flatten().map(list_objects);
-        let list_users: Result<Vec<Vec<ListUsersTest>>, ParseError> =
-            test.list_users.into_iter().flatten().map(list_users).collect();
-        Ok(StoreTest {
-            tuples: self.tuples(test.tuples, test.tuple_file, test.tuple_files)?,
-            checks: checks.collect::<Result<_, _>>().map_err(in_test)?,
-            list_objects: list_objects.collect::<Result<_, _>>().map_err(in_test)?,
-            list_users: list_users.map_err(in_test)?.into_iter().flatten().collect(),
-            name: name.clone(),
-        })
+        let in_test =
+            |kind: &str, number: usize, e: &FormError| self.malformed(format!("test `{name}`: {kind} {number}: {e}"));
+        let mut checks = Vec::new();
+        for (form, number) in test.check.into_iter().flatten().zip(1..) {
+            checks.push(form.test().map_err(|e| in_test("check", number, &e))?);
+        }
+        let mut list_objects = Vec::new();
+        for (form, number) in test.list_objects.into_iter().flatten().zip(1..) {
+            list_objects.push(form.test().map_err(|e| in_test("list_objects", number, &e))?);
+        }
+        let mut list_users = Vec::new();
+        for (form, number) in test.list_users.into_iter().flatten().zip(1..) {
+            list_users.push(form.test().map_err(|e| in_test("list_users", number, &e))?);
+        }
+        let tuples = self.tuples(test.tuples, test.tuple_file.into_iter())?;
+        Ok(StoreTest { name, tuples, checks, list_objects, list_users })
+    }
+
+    /// `OpenFGA` writes no tuple twice, so a test with such a tuple could not be run there.
+    fn refuse_repeated<'t>(&self, tuples: impl Iterator<Item = &'t RelationshipTuple>) -> Result<(), StoreFileError> {
+        let mut seen = HashSet::new();
+        for tuple in tuples {
+            if !seen.insert(tuple.key()) {
+                return Err(self.malformed(format!("tuple `{tuple}` occurs more than once")));
+            }
+        }
+        Ok(())
     }
 
     fn text(&self) -> Result<String, StoreFileError> {
@@ -377,24 +327,38 @@ impl Reader<'_> {
         if bytes > FILE_BYTES_MAX {
             return Err(io(format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")));
         }
-        std::fs::read_to_string(self.path).map_err(|e| io(e.to_string()))
+        let text = std::fs::read_to_string(self.path).map_err(|e| io(e.to_string()))?;
+        // Editors and spreadsheets of some systems begin a file with a mark of the byte order.
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
     fn yaml<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreFileError> {
-        // The bounds on nesting and aliases stay; those on the size are given by `FILE_BYTES_MAX`.
-        let options = serde_saphyr::options! {
-            with_snippet: false,
-            budget: serde_saphyr::budget! {
-                max_events: usize::MAX,
-                max_nodes: usize::MAX,
-                max_total_scalar_bytes: usize::MAX,
-            },
-        };
-        serde_saphyr::from_str_with_options(text, options).map_err(|e| self.malformed(e.to_string()))
+        yaml::from_str(text).map_err(|e| self.malformed(e.to_string()))
     }
 
-    fn beside(&self, file: &str) -> PathBuf {
-        self.path.parent().unwrap_or(Path::new("")).join(file)
+    fn extension(&self) -> String {
+        self.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase()
+    }
+
+    /// A reader of a file that this one names.
+    fn other<'p>(&'p self, path: &'p Path) -> Reader<'p> {
+        Reader { path, bounds: self.bounds }
+    }
+
+    /// The path of a file that this one names.
+    fn beside(&self, name: &str) -> Result<PathBuf, StoreFileError> {
+        let path = folder_of(self.path).join(name);
+        let target = path.canonicalize();
+        let target = target.map_err(|e| StoreFileError::Io { path: path.clone(), detail: e.to_string() })?;
+        if self.bounds.is_some_and(|bounds| Path::new(name).is_absolute() || !target.starts_with(bounds)) {
+            let detail = "is not in the folder of the store file or below it; `--allow-external-files` allows that";
+            return Err(self.malformed(format!("`{name}` {detail}")));
+        }
+        // To read a pipe or a device might never end.
+        if !target.is_file() {
+            return Err(self.malformed(format!("`{name}` is not a file")));
+        }
+        Ok(path)
     }
 
     fn malformed(&self, detail: impl Into<String>) -> StoreFileError {
@@ -402,65 +366,11 @@ impl Reader<'_> {
     }
 }
 
-fn parse_tuple(tuple: TupleYaml) -> Result<RelationshipTuple, ParseError> {
-    let parsed = RelationshipTuple::parse(&tuple.user, &tuple.relation, &tuple.object)?;
-    match tuple.condition {
-        None => Ok(parsed),
-        Some(ConditionYaml { name, context }) => {
-            Ok(parsed.with_condition(TupleCondition::new(&name, context.unwrap_or_default())?))
-        }
-    }
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn check(test: CheckYaml) -> Result<CheckTest, ParseError> {
-    let users = test.user.into_iter().chain(test.users.into_iter().flatten());
-    let objects = test.object.into_iter().chain(test.objects.into_iter().flatten());
-    let assertions = test.assertions.into_iter().map(|(relation, held)| Ok((Relation::parse(&relation)?, held)));
-    Ok(CheckTest {
-        users: users.map(|user| User::parse(&user)).collect::<Result<_, _>>()?,
-        objects: objects.map(|object| Object::parse(&object)).collect::<Result<_, _>>()?,
-        context: test.context.unwrap_or_default(),
-        assertions: assertions.collect::<Result<_, _>>()?,
-    })
-}
-
-fn list_objects(test: ListObjectsYaml) -> Result<ListObjectsTest, ParseError> {
-    let mut assertions = Vec::new();
-    for (relation, objects) in test.assertions {
-        let objects: Result<Vec<Object>, ParseError> =
-            objects.into_iter().flatten().map(|object| Object::parse(&object)).collect();
-        let mut objects = objects?;
-        objects.sort_unstable();
-        assertions.push((Relation::parse(&relation)?, objects));
-    }
-    Ok(ListObjectsTest {
-        user: User::parse(&test.user)?,
-        type_name: TypeName::parse(&test.type_name)?,
-        context: test.context.unwrap_or_default(),
-        assertions,
-    })
-}
-
-/// One test for each filter.
-fn list_users(test: ListUsersYaml) -> Result<Vec<ListUsersTest>, ParseError> {
-    let object = Object::parse(&test.object)?;
-    let context = test.context.unwrap_or_default();
-    let mut tests = Vec::new();
-    for filter in test.user_filter {
-        let relation = filter.relation.filter(|relation| !relation.is_empty());
-        let filter = UserFilter {
-            type_name: TypeName::parse(&filter.type_name)?,
-            relation: relation.map(|relation| Relation::parse(&relation)).transpose()?,
-        };
-        let mut assertions = Vec::new();
-        for (relation, users) in &test.assertions {
-            let users: Result<Vec<User>, ParseError> =
-                users.users.iter().flatten().map(|user| User::parse(user)).collect();
-            let mut users = users?;
-            users.sort_unstable();
-            assertions.push((Relation::parse(relation)?, users));
-        }
-        tests.push(ListUsersTest { object: object.clone(), filter, context: context.clone(), assertions });
-    }
-    Ok(tests)
+/// Whether a file names the modules of a model.
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with("fga.mod"))
 }

@@ -32,6 +32,8 @@ use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
 /// Most document ids of one request.
 const DOCUMENT_IDS_MAX: usize = 10_000;
+/// Most types of guards of one upload that are looked up in the authorization model. Models have 100 types, documents a few.
+const GUARD_TYPES_MAX: usize = 16;
 /// Documents whose guards are read at a time, where each is looked at alone.
 const LOOKS_MAX: usize = 16;
 /// How long a stream may stay silent.
@@ -69,6 +71,8 @@ pub(super) struct IngestApi {
     clock: Clock,
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
+    /// What a reader must hold on a guard.
+    read_relation: Relation,
 }
 
 impl IngestApi {
@@ -81,6 +85,7 @@ impl IngestApi {
             clock: Arc::new(authentication::now),
             authentication: services.authentication.clone(),
             authorizer: Arc::clone(&services.authorizer),
+            read_relation: services.retriever.config().relation.clone(),
         }
     }
 
@@ -200,6 +205,7 @@ impl IngestApi {
         let mut collection: Option<String> = None;
         let mut batch: Option<Batch> = None;
         let mut written = message::UpsertDocumentsResponse::default();
+        let mut guard_types = BTreeSet::new();
         loop {
             let wake = batch.as_ref().map_or_else(|| Instant::now() + SILENCE_MAX, Batch::due);
             let next = match (timeout_at(wake, messages.next()).await, batch.take()) {
@@ -231,6 +237,12 @@ impl IngestApi {
                 Some(gathered) => gathered,
                 None => Batch::new(collection, self.turns.turn().await?),
             };
+            for chunk in &document.chunks {
+                let type_name = chunk.guard.split(':').next().unwrap_or_default();
+                if guard_types.len() < GUARD_TYPES_MAX && !guard_types.contains(type_name) {
+                    guard_types.insert(type_name.to_owned());
+                }
+            }
             gathered.push(document)?;
             if gathered.is_full() {
                 self.write(call, &mut written, gathered).await?;
@@ -238,7 +250,26 @@ impl IngestApi {
                 batch = Some(gathered);
             }
         }
+        written.warnings = self.lacks(&guard_types).await;
         Ok(written)
+    }
+
+    /// Why nobody can see what these types guard. The documents are in, so that nothing is said where it is not known.
+    async fn lacks(&self, guard_types: &BTreeSet<String>) -> Vec<String> {
+        let mut lacks = Vec::new();
+        for type_name in guard_types {
+            let lack = timeout(self.request_timeout, self.authorizer.lack(type_name, Some(&self.read_relation))).await;
+            match lack {
+                Ok(Ok(Some(lack))) => lacks.push(format!("nobody will see what a `{type_name}` guards: {lack}")),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "the types of guards cannot be looked up in the authorization model");
+                    break;
+                }
+                Err(_elapsed) => break,
+            }
+        }
+        lacks
     }
 
     /// Refuses unless the writer may write under every guard: those of the new chunks, and those that the documents have
@@ -320,6 +351,7 @@ impl IngestApi {
         let after = message::UpsertDocumentsResponse {
             documents: written.documents + batch.documents(),
             chunks: written.chunks + batch.chunks(),
+            warnings: Vec::new(),
         };
         let (store, draft, is_believed) =
             (Arc::clone(&self.documents), call.lasting.draft().clone(), call.writer.is_none());

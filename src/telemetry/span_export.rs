@@ -36,12 +36,18 @@ impl SpanExport {
     /// # Errors
     /// When the address is not one.
     pub fn open(endpoint: &str) -> Result<Self, TelemetryError> {
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
-        let failed = |detail: String| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), detail };
-        let exporter = exporter.map_err(|e| failed(e.to_string()))?;
+        let exporter = exporter(endpoint)?;
         let resource = Resource::builder().with_service_name(SERVICE).build();
         let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build();
         Ok(Self { provider })
+    }
+
+    /// Checks that spans can be sent to an address, without sending any. Must run inside tokio.
+    ///
+    /// # Errors
+    /// When the address is not one.
+    pub fn check(endpoint: &str) -> Result<(), TelemetryError> {
+        exporter(endpoint).map(drop)
     }
 
     /// What takes the spans. Of this crate only, and never what is told at debug, which may name ids.
@@ -51,6 +57,11 @@ impl SpanExport {
         let layer = layer.with_location(false).with_threads(false).with_tracked_inactivity(false);
         layer.with_filter(Targets::new().with_target(SERVICE, Level::INFO))
     }
+}
+
+fn exporter(endpoint: &str) -> Result<SpanExporter, TelemetryError> {
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build();
+    exporter.map_err(|e| TelemetryError::Endpoint { endpoint: endpoint.to_owned(), detail: e.to_string() })
 }
 
 impl Drop for SpanExport {

@@ -118,7 +118,22 @@ fn documents_come_in_by_guard_by_type_and_with_vectors() {
     let ingest = ["ingest", &path("notes"), "--data", &data];
     let by_type = json(&[&ingest[..], &["--collection", "typed", "--guard-type", "document"]].concat());
     assert_eq!((&by_type["documents"], by_type["empty"].as_array().unwrap().len()), (&Value::from(1), 1));
-    json(&[&ingest[..], &["--collection", "guarded", "--guard", "document:pay-bands"]].concat());
+    let readable = json(&[&ingest[..], &["--collection", "guarded", "--guard", "document:pay-bands"]].concat());
+    assert_eq!(readable["warnings"], serde_json::json!([]));
+    for (guard, expected) in [
+        (
+            "folder:hr",
+            "nobody will see what a `folder` guards: type `folder` of the authorization model has no relation `can_read`",
+        ),
+        (
+            "documnt:a",
+            "nobody will see what a `documnt` guards: the authorization model has no type `documnt`; did you mean `document`?",
+        ),
+    ] {
+        let told = succeeds(&[&ingest[..], &["--collection", "unseen", "--guard", guard]].concat());
+        assert!(told.starts_with("put 1 documents (1 chunks) into collection `unseen`\n"), "{told}");
+        assert!(told.contains(&format!("warning: {expected}\n")), "{told}");
+    }
     let chunk = r#"{"id":"v#0","document_id":"v","guard":"document:welcome","text":"A vector","vector":[1.0,0.0]}"#;
     std::fs::write(directory.path().join("chunks.jsonl"), chunk).unwrap();
     json(&["ingest", &path("chunks.jsonl"), "--collection", "vectors", "--data", &data]);
@@ -138,13 +153,142 @@ fn documents_come_in_by_guard_by_type_and_with_vectors() {
 }
 
 #[test]
+fn files_that_cannot_be_taken_are_passed_over_and_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let data = path("data");
+    succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &data]);
+    std::fs::create_dir(directory.path().join("notes")).unwrap();
+    std::fs::write(directory.path().join("notes/a.md"), "A note of welcome.").unwrap();
+    std::fs::write(directory.path().join("notes/latin1.md"), b"caf\xe9").unwrap();
+    std::fs::write(directory.path().join("notes/z.md"), "Another one.").unwrap();
+    std::os::unix::fs::symlink("gone.md", directory.path().join("notes/dangling.md")).unwrap();
+    let ingest = ["ingest", &path("notes"), "--collection", "c", "--guard-type", "document", "--data", &data];
+    let passed = ragward(&[&ingest[..], &["--output", "json"]].concat());
+    assert_eq!(passed.status.code(), Some(1), "{passed:?}");
+    let told: Value = serde_json::from_slice(&passed.stdout).unwrap();
+    assert_eq!((&told["documents"], &told["passed_over_total"]), (&Value::from(2), &Value::from(2)));
+    let named = told["passed_over"].to_string();
+    assert!(named.contains("dangling.md") && named.contains("latin1.md"), "{named}");
+    assert_eq!(String::from_utf8_lossy(&passed.stderr), "error: 2 files or lines were passed over\n");
+    let strict = ragward(&[&ingest[..], &["--strict"]].concat());
+    assert_eq!(strict.status.code(), Some(2), "{strict:?}");
+    assert!(String::from_utf8_lossy(&strict.stderr).contains("dangling.md"), "{strict:?}");
+}
+
+/// What others wrote is shown so that it can be seen: names of files and tests, texts, titles.
+#[test]
+fn nothing_invisible_reaches_a_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let hidden = "x\u{202e}y\u{200b}z\u{1b}[31m";
+    let data = path("data");
+    succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &data]);
+    let line = serde_json::json!({
+        "id": "c\u{202e}1", "document_id": "d", "guard": "document:welcome", "title": "t\u{202e}", "text": format!("leave {hidden}"),
+    });
+    std::fs::write(directory.path().join("chunks.jsonl"), line.to_string()).unwrap();
+    succeeds(&["ingest", &path("chunks.jsonl"), "--collection", "c", "--data", &data]);
+    let store = format!(
+        "{}tests:\n- name: \"t\\u202e\"\n  check:\n  - {{user: \"user:a\\u202e\", object: 'doc:1', assertions: {{viewer: true}}}}\n",
+        "model: |\n  model\n    schema 1.1\n  type user\n  type doc\n    relations\n      define viewer: [user]\n"
+    );
+    std::fs::write(directory.path().join("s.fga.yaml"), store).unwrap();
+    let odd = path(&format!("{hidden}.fga.yaml"));
+    std::fs::write(&odd, "name: x\u{202e}\nmodel: nothing").unwrap();
+    let rows: [&[&str]; 7] = [
+        &["retrieve", "--user", "user:fay", "--collection", "c", "--data", &data, "leave"],
+        &["recheck", "--user", "user:fay", "--collection", "c", "--data", &data, "c\u{202e}1"],
+        &["explain", "--user", "user:a\u{202e}", "--object", "document:welcome", "--data", &data],
+        &["test", &path("s.fga.yaml")],
+        &["test", &odd],
+        &["model", "validate", &odd],
+        &["check", "user:a\u{202e}", "can_read", "document\u{202e}:x", "--data", &data],
+    ];
+    for arguments in rows {
+        for format in ["table", "json"] {
+            let output = ragward(&[arguments, &["--output", format]].concat());
+            let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(told.contains("202e"), "{arguments:?}: {told}");
+            let unseen = told.chars().find(|c| *c != '\n' && c.is_control() || ['\u{202e}', '\u{200b}'].contains(c));
+            assert_eq!(unseen, None, "{arguments:?}: {told}");
+        }
+    }
+}
+
+/// A reader that has seen enough closes the pipe; that is no failure of the command, and its answer stays its exit code.
+#[test]
+fn a_closed_pipe_ends_a_command_quietly() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data").to_str().unwrap().to_owned();
+    succeeds(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &data]);
+    let denied = ["check", "user:anne", "can_read", "document:pay-bands", "--data", &data];
+    let rows: [(&[&str], i32); 6] = [
+        (&["completions", "bash"], 0),
+        (&["config", "schema"], 0),
+        (&["config", "print"], 0),
+        (&["model", "show", "--data", &data], 0),
+        (&["test", "schema/handbook/store.fga.yaml"], 0),
+        (&denied, 1),
+    ];
+    for (arguments, code) in rows {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+        let output = command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).stdout(writer).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {output:?}");
+        assert!(output.stderr.is_empty(), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_store_file_names_files_in_its_own_folder() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("store")).unwrap();
+    std::fs::write(directory.path().join("m.fga"), "model\n  schema 1.1\ntype user\n").unwrap();
+    let file = directory.path().join("store/s.fga.yaml");
+    let absolute = format!("model_file: {}/m.fga\n", directory.path().display());
+    for text in ["model_file: ../m.fga\n", &absolute] {
+        std::fs::write(&file, text).unwrap();
+        for command in [["test"].as_slice(), &["model", "validate"], &["model", "convert"]] {
+            let run = |flags: &[&str]| ragward(&[command, &[file.to_str().unwrap()], flags].concat());
+            let refused = run(&[]);
+            let told = String::from_utf8([refused.stdout, refused.stderr].concat()).unwrap();
+            assert_eq!(refused.status.code(), Some(1), "{command:?} {text}: {told}");
+            assert!(told.contains("`--allow-external-files` allows that"), "{command:?} {text}: {told}");
+            assert!(run(&["--allow-external-files"]).status.success(), "{command:?} {text}");
+        }
+    }
+}
+
+#[test]
+fn an_error_begins_a_line_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("broken.fga.yaml");
+    std::fs::write(&file, "model: nothing").unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
+    let mut running = command
+        .args(["test", file.to_str().unwrap()])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    drop(command);
+    let mut told = String::new();
+    std::io::Read::read_to_string(&mut reader, &mut told).unwrap();
+    assert_eq!(running.wait().unwrap().code(), Some(1));
+    assert!(told.ends_with("ListUsers 0/0 passing\nerror: 1 of 1 files did not pass\n"), "{told}");
+}
+
+#[test]
 fn the_rest_of_the_commands_say_what_they_should() {
     let tested = json(&["test", "schema/handbook/store.fga.yaml", "schema/models/workspace.fga.yaml"]);
     assert_eq!(tested["tests"]["passed"], tested["tests"]["total"]);
     assert!(succeeds(&["test", "schema/handbook/store.fga.yaml"]).contains("# Test Summary #\nTests 6/6 passing"));
     assert!(succeeds(&["model", "validate", "schema/handbook/model.fga"]).contains("is valid"));
     assert!(succeeds(&["config", "print"]).contains("relation = \"can_read\""));
-    assert!(succeeds(&["config", "validate"]).contains("valid"));
+    assert!(succeeds(&["config", "validate", "--insecure-identity"]).contains("valid"));
     let schema: Value = serde_json::from_str(&succeeds(&["config", "schema"])).unwrap();
     assert!(schema["properties"]["retrieval"].is_object());
     assert!(succeeds(&["completions", "bash"]).contains("ragward"));
@@ -165,6 +309,92 @@ fn a_failing_store_file_fails_the_command() {
         told.contains("(FAILING)") && told.contains("Tests 0/1 passing") && told.contains("Checks 0/1 passing"),
         "{told}"
     );
+}
+
+/// What a server would refuse, without starting one; a row is the file, and what is said.
+#[test]
+fn a_configuration_is_valid_only_if_a_server_takes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(directory.path().join("short"), "too short").unwrap();
+    std::fs::write(directory.path().join("secret"), "s".repeat(32)).unwrap();
+    std::fs::create_dir(directory.path().join("data")).unwrap();
+    std::fs::write(directory.path().join("data/audit.key"), "no key").unwrap();
+    let (gone, short, secret) = (path("gone"), path("short"), path("secret"));
+    let issuer = "[identity]\naudience = 'https://r.example'\n[[identity.issuers]]\nissuer = 'https://i.example'\n";
+    let rows: Vec<(&str, String, bool, &str)> = vec![
+        ("nothing", String::new(), true, ""),
+        ("nobody says who is asking", String::new(), false, "--insecure-identity"),
+        ("an issuer", issuer.to_owned(), false, ""),
+        ("an issuer, and everybody is believed", issuer.to_owned(), true, "choose one"),
+        ("an issuer without an audience", issuer.replace("audience", "user_type").replace("https://r.example", "user"), false, "identity.audience"),
+        ("an issuer that is no URL", issuer.replace("https://i.example", "i"), false, "identity.issuers"),
+        ("an unknown algorithm", format!("{issuer}algorithms = ['HS256']"), false, "HS256"),
+        ("a relation of two words", "[retrieval]\nrelation = 'can read'".to_owned(), true, "retrieval.relation"),
+        ("no relation", "[retrieval]\nrelation = ''".to_owned(), true, "retrieval.relation"),
+        ("a page token key that is not there", format!("[retrieval]\npage_token_key_file = '{gone}'"), true, &gone),
+        ("a short page token key", format!("[retrieval]\npage_token_key_file = '{short}'"), true, "page_token_key_file"),
+        ("a page token key", format!("[retrieval]\npage_token_key_file = '{secret}'"), true, ""),
+        ("an address of OpenFGA", "[authorizer]\nkind = 'openfga'\nopenfga.address = 'nowhere at all'".to_owned(), true, "nowhere at all"),
+        ("a token of OpenFGA that is not there", format!("[authorizer]\nkind = 'openfga'\nopenfga.api_token_file = '{gone}'"), true, &gone),
+        ("a key of Qdrant that is not there", format!("[vector_store]\nkind = 'qdrant'\nqdrant.api_key_file = '{gone}'"), true, &gone),
+        ("a layout", "[vector_store]\nkind = 'qdrant'\n[vector_store.qdrant.collections.docs]\nwritten_by = 'other'\nguard = 'a..b'".to_owned(), true, "collections.docs"),
+        ("an address of metrics", "[telemetry]\nmetrics_listen = 'here'".to_owned(), true, "metrics_listen"),
+        ("an address of spans", "[telemetry]\notlp_endpoint = 'not an address'".to_owned(), true, "not an address"),
+        ("a file as the data directory", format!("[data]\ndirectory = '{short}'"), true, "data.directory"),
+        ("a data directory below a file", format!("[data]\ndirectory = '{short}/data'"), true, "data.directory"),
+        ("a file as the audit directory", format!("[audit]\ndirectory = '{short}'"), true, "audit.directory"),
+        ("an audit key that is none", format!("[audit]\nkey_file = '{}'", path("data/audit.key")), true, "audit.key"),
+        ("an audit key below a file", format!("[audit]\nkey_file = '{short}/key'"), true, "audit.key_file"),
+    ];
+    for (name, toml, believed, expected) in rows {
+        let file = path("ragward.toml");
+        let toml =
+            if toml.contains("[data]") { toml } else { format!("{toml}\n[data]\ndirectory = '{}'\n", path("new")) };
+        std::fs::write(&file, &toml).unwrap();
+        let flags: &[&str] = if believed { &["--insecure-identity"] } else { &[] };
+        let run = |command: &[&str]| {
+            let output = ragward(&[command, &["--config", &file], flags].concat());
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, told) = run(&["config", "validate"]);
+        assert_eq!(code == Some(0), expected.is_empty(), "{name}: {told}");
+        assert!(told.contains(expected), "{name}: {told}");
+        if !expected.is_empty() {
+            assert_eq!(run(&["serve", "--listen", "127.0.0.1:0"]), (code, told), "{name}");
+        }
+    }
+    assert!(!directory.path().join("new").exists(), "nothing is made");
+}
+
+/// The limit is OpenFGA's: 256 KiB of the model as a message, whatever its text.
+#[test]
+fn the_size_of_a_model_is_that_of_its_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let model = |relations: usize, comment: usize| {
+        let relation = |number: usize| format!("    define relation_with_a_long_name_{number:05}: [user]\n");
+        let relations: String = (0..relations).map(relation).collect();
+        format!("model\n  schema 1.1\ntype user\ntype doc\n  relations\n{relations}# {}\n", "x".repeat(comment))
+    };
+    // On the wire a relation is its name, a definition, its name again, and the type that it takes: 84 bytes.
+    for (name, text, valid) in [
+        ("short on the wire, long as a text", model(1, 300_000), true),
+        ("just short enough", model(3_000, 0), true),
+        ("too long on the wire, short as a text", model(3_200, 0), false),
+    ] {
+        let file = directory.path().join("m.fga");
+        std::fs::write(&file, &text).unwrap();
+        let store = directory.path().join("s.fga.yaml");
+        std::fs::write(&store, "model_file: m.fga\n").unwrap();
+        for (command, file) in [(["model", "validate"].as_slice(), &file), (&["test"], &store)] {
+            let output = ragward(&[command, &[file.to_str().unwrap()]].concat());
+            let told = [output.stdout, output.stderr].concat();
+            let told = String::from_utf8_lossy(&told);
+            assert_eq!(output.status.success(), valid, "{name}, {} bytes: {told}", text.len());
+            assert!(valid || told.contains("262144"), "{name}: {told}");
+        }
+    }
+    assert!(model(3_200, 0).len() < 262_144);
 }
 
 #[test]

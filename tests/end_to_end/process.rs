@@ -191,6 +191,10 @@ fn wrong_input_is_told_with_an_exit_code() {
     std::fs::write(directory.path().join("damaged").join("chunks.redb"), b"").unwrap();
     let folder = directory.path().to_str().unwrap().to_owned();
 
+    let handbook = path("handbook");
+    let loaded = ragward(&["model", "load", "schema/handbook/store.fga.yaml", "--data", &handbook]).output().unwrap();
+    assert!(loaded.status.success(), "{loaded:?}");
+
     let rows: Vec<(Vec<&str>, i32, &str)> = vec![
         (vec!["serve", "--data", &data], 2, "--insecure-identity"),
         (vec!["serve", "--data", &damaged, "--insecure-identity"], 1, "is damaged"),
@@ -204,6 +208,11 @@ fn wrong_input_is_told_with_an_exit_code() {
         (vec!["retrieve", "--user", "user:anne", "--collection", "c", "--server", "http://127.0.0.1:1", "x"], 3, ""),
         (vec!["healthcheck", "--server", "http://127.0.0.1:1"], 3, "127.0.0.1:1"),
         (vec!["check", "user:anne", "can_read", "document:a", "--data", &data], 2, "ragward model load"),
+        (vec!["check", "user:anne", "can_raed", "document:a", "--data", &handbook], 2, "did you mean `can_read`?"),
+        (vec!["check", "user:anne", "can_read", "documnt:a", "--data", &handbook], 2, "has no type `documnt`"),
+        (vec!["check", "usr:anne", "can_read", "document:a", "--data", &handbook], 2, "has no type `usr`"),
+        (vec!["check", "user:anne", "can_read", "folder:hr", "--data", &handbook], 2, "no relation `can_read`"),
+        (vec!["check", "user:anne", "can_read", "document:none", "--data", &handbook], 1, ""),
         (vec!["frobnicate"], 2, "unrecognized"),
         (vec!["check", "user:anne", "can_read", "document:a", "--data", &none], 2, "there is no data directory at"),
         (
@@ -222,7 +231,11 @@ fn wrong_input_is_told_with_an_exit_code() {
             "there is no data directory",
         ),
         (vec!["model", "show", "--data", &none], 2, "there is no data directory at"),
-        (vec!["ingest", &other_lengths, "--collection", "v", "--data", &data], 2, "line 2: the vector has 3 numbers"),
+        (
+            vec!["ingest", &other_lengths, "--strict", "--collection", "v", "--data", &data],
+            2,
+            "line 2: the vector has 3 numbers",
+        ),
         (
             vec!["retrieve", "--user", "user:a", "--collection", "c", "--data", &data, "--vector", &no_vector],
             2,
@@ -247,7 +260,7 @@ fn wrong_input_is_told_with_an_exit_code() {
         assert!(text.contains(expected), "{arguments:?}: {text}");
     }
     assert!(!std::path::Path::new(&none).exists(), "a command that only reads made a data directory");
-    let misspelt = ragward(&["config", "validate"]).env("RAGWARD_SERVER_LISTEN", "127.0.0.1:1").output().unwrap();
+    let misspelt = ragward(&["config", "print"]).env("RAGWARD_SERVER_LISTEN", "127.0.0.1:1").output().unwrap();
     let text = String::from_utf8_lossy(&misspelt.stderr);
     assert!(text.contains("RAGWARD_SERVER_LISTEN") && text.contains("RAGWARD__SERVER__LISTEN"), "{text}");
 }

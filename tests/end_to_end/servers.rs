@@ -89,7 +89,9 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
 fn load_model(store_file: &Path, directory: &Path, config: &Config) {
     let file = directory.join("ragward.toml");
     std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
-    let arguments = ["model", "load", store_file.to_str().unwrap(), "--config", file.to_str().unwrap()];
+    // Several tests' stores are on one server.
+    let arguments =
+        ["model", "load", store_file.to_str().unwrap(), "--create-store", "--config", file.to_str().unwrap()];
     let loaded = std::process::Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().unwrap();
     assert!(loaded.status.success(), "{loaded:?}");
 }
@@ -255,4 +257,58 @@ async fn a_backend_that_is_down_is_an_error_without_details() {
         assert!(!status.message().contains("127.0.0.1"), "{status:?}");
         running.stop().await.unwrap();
     }
+}
+
+/// With an OpenFGA server, the commands that ask it alone need no data directory, and a store that is not there is named.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_not_there_is_named_and_not_made() {
+    let Some(openfga) = OpenFga::start().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("none");
+    let file = directory.path().join("ragward.toml");
+    let run = |store: &str, arguments: &[&str]| {
+        let mut config = config(&data);
+        config.authorizer.kind = AuthorizerKind::Openfga;
+        config.authorizer.openfga.address = openfga.config("").address;
+        config.authorizer.openfga.store_name = store.to_owned();
+        std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ragward"));
+        let output = command.args(arguments).args(["--config", file.to_str().unwrap()]).output().unwrap();
+        let told = [output.stdout, output.stderr].map(|told| String::from_utf8(told).unwrap()).concat();
+        (output.status.code(), told)
+    };
+    let store_file = handbook().join("store.fga.yaml");
+    let load = ["model", "load", store_file.to_str().unwrap()];
+    let check = ["check", "user:bob", "can_read", "document:pay-bands"];
+    let named = "the OpenFGA server has no store named `frist`; it has `first`";
+    let rows: [(&str, &str, &[&str], i32, &str); 10] = [
+        ("a server without stores", "first", &check, 2, "no authorization model is loaded"),
+        ("the first store", "first", &load, 0, "decides now"),
+        ("it is there", "first", &load, 0, "decides now"),
+        (
+            "a slip",
+            "frist",
+            &load,
+            2,
+            &format!("{named}; correct `authorizer.openfga.store_name`, or create the store with `--create-store`"),
+        ),
+        ("a slip in a check", "frist", &check, 2, named),
+        ("a slip in show", "frist", &["model", "show"], 2, named),
+        ("on purpose", "second", &[&load[..], &["--create-store"]].concat(), 0, "decides now"),
+        ("a check", "first", &check, 0, "allowed"),
+        (
+            "a relation that is not there",
+            "first",
+            &["check", "user:bob", "can_raed", "document:pay-bands"],
+            2,
+            "did you mean `can_read`?",
+        ),
+        ("the server's model", "first", &["model", "show"], 0, "define can_read:"),
+    ];
+    for (name, store, arguments, code, expected) in rows {
+        let (exited, told) = run(store, arguments);
+        assert_eq!(exited, Some(code), "{name}: {told}");
+        assert!(told.contains(expected), "{name}: {told}");
+    }
+    assert!(!data.exists(), "nothing is kept here");
 }

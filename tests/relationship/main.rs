@@ -4,12 +4,15 @@
 #[path = "../support/dice.rs"]
 mod dice;
 mod evaluator_oracle;
+#[path = "../support/fga.rs"]
+mod fga;
 mod language;
 #[path = "../support/oracle.rs"]
 mod oracle;
 #[path = "../support/random_world.rs"]
 mod random_world;
 mod sample_stores;
+mod store_files;
 #[path = "../support/shared.rs"]
 mod support;
 mod visible_set;

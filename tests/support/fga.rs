@@ -23,7 +23,6 @@ pub(crate) struct Fga {
 
 impl Fga {
     /// Finds it; `None`, with a word about it, when there is none on this machine. With `CI` set that is a failure.
-    #[expect(clippy::disallowed_methods, reason = "a test finds the program as its caller says")]
     pub(crate) fn find() -> Option<Self> {
         let named = std::env::var_os("FGA_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
         let on_path = || {

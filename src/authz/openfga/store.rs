@@ -14,6 +14,15 @@ use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
 /// Deleting what is not there is no error.
 const IGNORE: &str = "ignore";
 
+/// When a store is created that a server does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Creation {
+    /// Where the server has no store at all: beside others, the name is most likely a slip.
+    First,
+    /// Always.
+    Always,
+}
+
 /// Writes to an `OpenFGA` store.
 #[derive(Clone, Debug)]
 pub struct OpenFgaStore {
@@ -38,12 +47,26 @@ impl OpenFgaStore {
     /// # Errors
     /// When the server is out of reach or refuses.
     pub async fn open(config: &OpenFgaConfig) -> Result<Self, OpenStoreError> {
+        Self::open_with(config, Creation::Always).await
+    }
+
+    /// Like [`OpenFgaStore::open`], with a say in when a store is created.
+    ///
+    /// # Errors
+    /// As [`OpenFgaStore::open`], and [`AuthzError::NoStore`] where none is created.
+    pub async fn open_with(config: &OpenFgaConfig, creation: Creation) -> Result<Self, OpenStoreError> {
         let server = Server::new(config)?;
         let found = within(&server, server.find_store()).await?;
         let store_id = match (found, &server.store) {
             (Some(id), _) => id,
             (None, StoreSelector::Id(id)) => id.clone(),
             (None, StoreSelector::Name(name)) => {
+                if creation == Creation::First {
+                    let missing = within(&server, async { Ok(server.missing_store().await) }).await?;
+                    if !matches!(missing, AuthzError::NoModel) {
+                        return Err(missing.into());
+                    }
+                }
                 let request = CreateStoreRequest { name: name.clone() };
                 let mut client = server.client();
                 let created =

@@ -173,7 +173,8 @@ impl Follower {
             AuthzError::Unavailable(_)
             | AuthzError::DeadlineExceeded
             | AuthzError::Overloaded { .. }
-            | AuthzError::NoModel => OUTAGE_PAUSE_MAX,
+            | AuthzError::NoModel
+            | AuthzError::NoStore(_) => OUTAGE_PAUSE_MAX,
             AuthzError::Refused(_)
             | AuthzError::BadAnswer(_)
             | AuthzError::Stored(_)

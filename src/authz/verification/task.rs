@@ -408,7 +408,8 @@ fn is_out_of_reach(error: &AuthzError) -> bool {
         AuthzError::Unavailable(_)
         | AuthzError::DeadlineExceeded
         | AuthzError::Overloaded { .. }
-        | AuthzError::NoModel => true,
+        | AuthzError::NoModel
+        | AuthzError::NoStore(_) => true,
         AuthzError::Refused(_)
         | AuthzError::BadAnswer(_)
         | AuthzError::Stored(_)

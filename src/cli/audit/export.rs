@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, Log, LogArgs, not_intact, released};
 use crate::audit::{Entry, Event};
+use crate::cli::output::unless_closed;
+use crate::visible::{visible, visible_json};
 
 const CSV_HEADER: [&str; 22] = [
     "seq",
@@ -76,13 +78,12 @@ pub(super) fn run(args: ExportArgs, config: Option<&Path>) -> Result<(), Failure
             };
         }
     })?;
-    written.and_then(|()| target.flush())?;
+    unless_closed(written.and_then(|()| target.flush()))?;
     if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
 }
 
 fn write_json(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
-    serde_json::to_writer(&mut *target, entry)?;
-    target.write_all(b"\n")
+    writeln!(target, "{}", visible_json(&serde_json::to_string(entry)?))
 }
 
 fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
@@ -124,8 +125,10 @@ fn json_cell(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { serde_json::Value::from(names).to_string() }
 }
 
-/// A cell as RFC 4180 has it. One that a spreadsheet would take for a formula gets an apostrophe before it.
+/// A cell as RFC 4180 has it. One that a spreadsheet would take for a formula gets an apostrophe before it, and what nobody
+/// would see is written out; JSON Lines have the text itself.
 fn csv_cell(text: &str) -> String {
+    let text = visible(text);
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     let text = format!("{}{}", if formula { "'" } else { "" }, text.replace('"', "\"\""));
     if text.contains([',', '"', '\n', '\r', ' ']) { format!("\"{text}\"") } else { text }
@@ -137,8 +140,14 @@ mod tests {
 
     #[test]
     fn a_cell_has_one_form_and_is_no_formula() {
-        let rows =
-            [("plain", "plain"), ("a,b", "\"a,b\""), ("a \"b\"", "\"a \"\"b\"\"\""), ("=1+1", "'=1+1"), ("", "")];
+        let rows = [
+            ("plain", "plain"),
+            ("a,b", "\"a,b\""),
+            ("a \"b\"", "\"a \"\"b\"\"\""),
+            ("=1+1", "'=1+1"),
+            ("", ""),
+            ("a\u{202e}b", "a\\u{202e}b"),
+        ];
         for (text, expected) in rows {
             assert_eq!(csv_cell(text), expected);
         }

@@ -20,7 +20,7 @@ pub(super) fn draw(explained: &ExplainResponse) -> String {
         (false, "") => format!("denied: {question}"),
         (false, why) => format!("not decided, and so denied: {question}\n{why}"),
     };
-    let mut picture = format!("{}\n", printable(&answer));
+    let mut picture = format!("{answer}\n");
     if let Some(root) = &explained.root {
         picture.push('\n');
         Pen { lines: &mut picture }
@@ -101,7 +101,7 @@ impl Pen<'_> {
     fn line(&mut self, before: &str, branch: &str, text: &str) {
         self.lines.push_str(before);
         self.lines.push_str(branch);
-        self.lines.push_str(&printable(text));
+        self.lines.push_str(text);
         self.lines.push('\n');
     }
 }
@@ -276,18 +276,4 @@ fn short(text: &str) -> String {
         Some((end, _)) => format!("{}…", line.get(..end).unwrap_or_default()),
         None => line,
     }
-}
-
-/// Names are others' input: nothing in them moves the cursor or turns the direction of writing.
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for c in text.chars() {
-        let escaped = c.escape_debug();
-        if c == '\n' || matches!(c, '\'' | '"' | '\\') || escaped.len() == 1 {
-            printable.push(c);
-        } else {
-            printable.extend(escaped);
-        }
-    }
-    printable
 }

@@ -1,18 +1,25 @@
 //! Tuple files in the CSV form of `OpenFGA`'s tools: one column for each part of a tuple, named in the first line.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
-use super::{ConditionYaml, TupleYaml};
+use super::forms::{ConditionForm, TupleForm};
 
 const REQUIRED: [&str; 5] = ["user_type", "user_id", "relation", "object_type", "object_id"];
 const OPTIONAL: [&str; 3] = ["user_relation", "condition_name", "condition_context"];
 
 /// The tuples, or what is wrong in which line.
-pub(super) fn tuples(text: &str) -> Result<Vec<TupleYaml>, String> {
+pub(super) fn tuples(text: &str) -> Result<Vec<TupleForm>, String> {
     let mut rows = rows(text)?.into_iter();
     let Some((_, header)) = rows.next() else {
         return Err("line 1: the names of the columns are missing".to_owned());
     };
+    let header: Vec<String> = header.iter().map(|column| column.trim().to_owned()).collect();
+    let mut seen = HashSet::new();
+    if let Some(column) = header.iter().find(|column| !seen.insert(column.as_str())) {
+        return Err(format!("line 1: the column `{column}` occurs twice"));
+    }
     for column in &header {
         if !REQUIRED.contains(&column.as_str()) && !OPTIONAL.contains(&column.as_str()) {
             return Err(format!("line 1: there is no column `{column}`"));
@@ -20,6 +27,10 @@ pub(super) fn tuples(text: &str) -> Result<Vec<TupleYaml>, String> {
     }
     if let Some(missing) = REQUIRED.iter().find(|required| !header.iter().any(|column| column == *required)) {
         return Err(format!("line 1: the column `{missing}` is missing"));
+    }
+    let has = |name: &str| header.iter().any(|column| column == name);
+    if has("condition_context") && !has("condition_name") {
+        return Err("line 1: the column `condition_name` is missing, which `condition_context` needs".to_owned());
     }
     let mut tuples = Vec::new();
     for (line, row) in rows {
@@ -33,17 +44,17 @@ pub(super) fn tuples(text: &str) -> Result<Vec<TupleYaml>, String> {
         let condition = condition(cell("condition_name"), cell("condition_context"));
         let user_relation = cell("user_relation");
         let userset = if user_relation.is_empty() { String::new() } else { format!("#{user_relation}") };
-        tuples.push(TupleYaml {
-            user: format!("{}:{}{userset}", cell("user_type"), cell("user_id")),
-            relation: cell("relation").to_owned(),
-            object: format!("{}:{}", cell("object_type"), cell("object_id")),
+        tuples.push(TupleForm {
+            user: Some(format!("{}:{}{userset}", cell("user_type"), cell("user_id"))),
+            relation: Some(cell("relation").to_owned()),
+            object: Some(format!("{}:{}", cell("object_type"), cell("object_id"))),
             condition: condition.map_err(|e| format!("line {line}: {e}"))?,
         });
     }
     Ok(tuples)
 }
 
-fn condition(name: &str, context: &str) -> Result<Option<ConditionYaml>, String> {
+fn condition(name: &str, context: &str) -> Result<Option<ConditionForm>, String> {
     if name.is_empty() {
         let stray = "it has a condition context, but no condition name";
         return if context.is_empty() { Ok(None) } else { Err(stray.to_owned()) };
@@ -52,50 +63,72 @@ fn condition(name: &str, context: &str) -> Result<Option<ConditionYaml>, String>
         "" => None,
         text => Some(serde_json::from_str(text).map_err(|e| format!("the condition context is no JSON object: {e}"))?),
     };
-    Ok(Some(ConditionYaml { name: name.to_owned(), context }))
+    Ok(Some(ConditionForm { name: Some(name.to_owned()), context }))
 }
 
-/// The rows with their line numbers; empty lines are left out. A cell in quotes may hold commas, line ends and doubled
-/// quotes.
+/// The rows with their line numbers; empty lines are left out. A cell that begins with a quote ends with one, and may hold
+/// commas, line ends and doubled quotes between them. Any other quote is refused, as in Go: there is no saying where such a
+/// cell ends.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
+    let text = text.replace("\r\n", "\n");
     let mut rows = Vec::new();
-    let (mut row, mut cell, mut quoted) = (Vec::new(), String::new(), false);
-    let (mut line, mut row_line) = (1, 1);
-    let mut characters = text.chars().peekable();
-    while let Some(c) = characters.next() {
-        if c == '\n' {
-            line += 1;
+    let (mut row, mut line, mut row_line) = (Vec::new(), 1, 1);
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (cell, after) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted_cell(quoted).ok_or_else(|| format!("line {line}: a quote is not closed"))?,
+            None => plain_cell(rest),
+        };
+        if !rest.starts_with('"') && cell.contains('"') {
+            return Err(format!("line {line}: a quote in a cell without quotes around it"));
         }
-        match c {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                cell.push('"');
+        line += cell.matches('\n').count();
+        row.push(cell);
+        match after.chars().next() {
+            Some(',') => {
+                rest = after.get(1..).unwrap_or_default();
+                // A comma at the end of the text is followed by an empty cell.
+                if rest.is_empty() {
+                    row.push(String::new());
+                }
             }
-            '"' => quoted = !quoted,
-            ',' if !quoted => row.push(take_cell(&mut cell)),
-            '\n' if !quoted => {
-                row.push(take_cell(&mut cell));
+            Some('\n') | None => {
+                rest = after.get(1..).unwrap_or_default();
+                line += 1;
                 end_row(&mut rows, row_line, &mut row);
                 row_line = line;
             }
-            other => cell.push(other),
+            Some(_) => return Err(format!("line {line}: more than a comma follows the closing quote of a cell")),
         }
     }
-    if quoted {
-        return Err(format!("line {row_line}: a quote is not closed"));
-    }
-    row.push(take_cell(&mut cell));
     end_row(&mut rows, row_line, &mut row);
     Ok(rows)
 }
 
-fn take_cell(cell: &mut String) -> String {
-    std::mem::take(cell).trim().to_owned()
+/// The cell, and what follows its closing quote.
+fn quoted_cell(text: &str) -> Option<(String, &str)> {
+    let mut cell = String::new();
+    let mut rest = text;
+    loop {
+        let (before, after) = rest.split_once('"')?;
+        cell.push_str(before);
+        let Some(after_doubled) = after.strip_prefix('"') else { return Some((cell, after)) };
+        cell.push('"');
+        rest = after_doubled;
+    }
 }
 
+/// The cell, and what follows it from the comma or the line's end on.
+fn plain_cell(text: &str) -> (String, &str) {
+    let (cell, after) = text.split_at(text.find([',', '\n']).unwrap_or(text.len()));
+    (cell.to_owned(), after)
+}
+
+/// A line without anything is no row.
 fn end_row(rows: &mut Vec<(usize, Vec<String>)>, line: usize, row: &mut Vec<String>) {
     let row = std::mem::take(row);
-    if row.iter().any(|cell| !cell.is_empty()) {
+    let is_empty = row.is_empty() || matches!(row.as_slice(), [only] if only.is_empty());
+    if !is_empty {
         rows.push((line, row));
     }
 }

@@ -39,7 +39,7 @@ fn tuples_come_from_every_kind_of_file() {
 fn mistakes_name_file_and_line() {
     let with = |rest: &str| format!("{MODEL}{rest}");
     let tuple_file = with("tuple_file: t.csv\n");
-    let rows: [(&str, String, &str, &str); 9] = [
+    let rows: [(&str, String, &str, &str); 10] = [
         ("unknown key", with("testz: []\n"), "", "line 8"),
         ("not YAML", with("tests: [\n"), "", "line"),
         ("no model", "name: x\n".to_owned(), "", "neither `model` nor `model_file`"),
@@ -48,7 +48,8 @@ fn mistakes_name_file_and_line() {
         ("missing file", with("tuple_file: nowhere.yaml\n"), "", "nowhere.yaml"),
         ("csv column", tuple_file.clone(), "user_type,user_id,relation,object_type\n", "`object_id` is missing"),
         ("csv row", tuple_file.clone(), "user_type,user_id,relation,object_type,object_id\na,b\n", "line 2"),
-        ("csv quote", tuple_file, "user_type,\"user_id\nx", "line 1"),
+        ("csv quote", tuple_file.clone(), "user_type,\"user_id\nx", "line 1"),
+        ("csv quote inside", tuple_file, "user_type\n\nus\"er\n", "line 3"),
     ];
     for (name, main, csv, words) in rows {
         let error = store(&[("store.fga.yaml", &main), ("t.csv", csv)]).expect_err(name);
@@ -81,7 +82,7 @@ fn a_failed_assertion_says_what_was_expected() {
   check:
   - users: [user:1, user:2]
     object: doc:true
-    context: {{now: 2024-01-01}}
+    context: {{now: '2024-01-01'}}
     assertions: {{viewer: true, owner: false}}
   list_objects:
   - {{user: user:1, type: doc, assertions: {{viewer: [doc:true]}}}}

@@ -155,6 +155,7 @@ fn world(authorizer_answers: bool) -> World {
         clock: Arc::new(move || clock.load(Ordering::Relaxed)),
         authentication: Authentication::Tokens(Arc::new(tokens)),
         authorizer: asked,
+        read_relation: Relation::parse("can_read").unwrap(),
     });
     World { api, store, authorizer, now, written, directory }
 }

@@ -1,0 +1,68 @@
+//! What can be told of a configuration before anything is opened or called. `serve` and `config validate` both ask here, so
+//! what is valid is taken.
+
+use std::path::Path;
+
+use super::{AppError, audit_config, identity, openfga_config, qdrant_config, retrieval_config};
+use crate::audit::AuditKey;
+use crate::authz::openfga::OpenFgaAuthorizer;
+use crate::config::{AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
+use crate::telemetry::SpanExport;
+use crate::vector_store::qdrant::QdrantStore;
+
+/// Checks that a server can be started with a configuration, as far as that can be told without a network. Must run in tokio.
+///
+/// # Errors
+/// When a setting makes no sense, a secret cannot be read, or a directory cannot be written.
+pub fn check(config: &Config) -> Result<(), AppError> {
+    retrieval_config(config)?;
+    identity::authentication(config)?;
+    let otlp_endpoint = &config.telemetry.otlp_endpoint;
+    if !otlp_endpoint.is_empty() {
+        SpanExport::check(otlp_endpoint).map_err(|e| ConfigError::Invalid(e.to_string()))?;
+    }
+    if config.authorizer.kind == AuthorizerKind::Openfga {
+        OpenFgaAuthorizer::new(&openfga_config(config)?)?;
+    }
+    if config.vector_store.kind == VectorStoreKind::Qdrant {
+        QdrantStore::new(&qdrant_config(config)?)?;
+    }
+    if uses_data_directory(config) {
+        check_directory("data.directory", &config.data.directory)?;
+    }
+    if config.audit.enabled {
+        let audit = audit_config(config);
+        check_directory("audit.directory", &audit.directory)?;
+        if audit.key_file.exists() {
+            AuditKey::read(&audit.key_file)?;
+        } else {
+            check_directory("audit.key_file", audit.key_file.parent().unwrap_or(Path::new("")))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a server keeps more in the data directory than its audit log.
+fn uses_data_directory(config: &Config) -> bool {
+    let follows =
+        config.authorizer.kind == AuthorizerKind::Openfga && config.authorizer.replica.mode != ReplicaMode::Off;
+    follows
+        || config.authorizer.kind == AuthorizerKind::Embedded
+        || config.vector_store.kind == VectorStoreKind::Embedded
+}
+
+/// Checks that a directory is there and can be written, or can be made.
+fn check_directory(key: &str, path: &Path) -> Result<(), ConfigError> {
+    let wrong = |detail: String| ConfigError::Invalid(format!("`{key}` is `{}`: {detail}", path.display()));
+    let named = |path: &'_ Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
+    let nearest = path.ancestors().map(named).find(|ancestor| ancestor.exists());
+    let nearest = nearest.ok_or_else(|| wrong("it cannot be made".to_owned()))?;
+    if !nearest.is_dir() {
+        return Err(wrong(format!("`{}` is not a directory", nearest.display())));
+    }
+    // The file has no name and is gone at once.
+    match tempfile::tempfile_in(&nearest) {
+        Ok(_file) => Ok(()),
+        Err(e) => Err(wrong(format!("cannot write into `{}`: {e}", nearest.display()))),
+    }
+}
