@@ -1,0 +1,296 @@
+//! Users and documents, a copy that may be wrong about them, and the server that it copies.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+
+use tempfile::TempDir;
+use tokio::time::sleep;
+
+use super::super::*;
+use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
+use crate::authz::Check;
+use crate::authz::decider::{Answered, Outcome, Questions};
+use crate::authz::verification::standing::Trust;
+use crate::relationship::Relation;
+
+pub(super) const POLL: Duration = Duration::from_millis(500);
+pub(super) const USERS: usize = 5;
+pub(super) const DOCS: usize = 20;
+
+/// A fact: who may see what.
+pub(super) type Fact = (String, String);
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) server: BTreeSet<Fact>,
+    pub(super) copy: BTreeSet<Fact>,
+    /// What the copy has or lacks whatever the server has.
+    pub(super) added: BTreeSet<Fact>,
+    pub(super) dropped: BTreeSet<Fact>,
+    /// Whether another copy has the same fault.
+    pub(super) fault_stays: bool,
+    pub(super) errors_percent: u64,
+    pub(super) asked: Vec<Check>,
+    pub(super) calls: Vec<Instant>,
+    random: u64,
+}
+
+impl State {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % bound
+    }
+}
+
+#[derive(Clone, Default)]
+pub(super) struct World(Arc<Mutex<State>>);
+
+impl World {
+    pub(super) fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        work(&mut self.0.lock().expect("a lock"))
+    }
+}
+
+pub(super) fn fact(check: &Check) -> Fact {
+    (check.user.to_string(), check.object.to_string())
+}
+
+pub(super) fn named(user: &str, object: &str) -> Fact {
+    (user.to_owned(), object.to_owned())
+}
+
+/// What no evaluator decides.
+pub(super) fn is_hostile(check: &Check) -> bool {
+    check.object.id().starts_with("hostile")
+}
+
+#[async_trait]
+impl Authorizer for World {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answer = |(position, check): (usize, &Check)| {
+            let mut answer = Answer::now(position, self.with(|state| state.copy.contains(&fact(check))));
+            answer.provenance.decided = !is_hostile(check);
+            answer
+        };
+        Ok(batch.checks.iter().enumerate().map(answer).collect())
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        let sees = |at: &u32| {
+            let object = query.guards[usize::try_from(*at).expect("small")].to_string();
+            self.with(|state| state.copy.contains(&(query.user.to_string(), object)))
+        };
+        Ok(Some(Arc::new(query.positions.iter().filter(sees).collect())))
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("m1".to_owned())
+    }
+}
+
+impl EvaluatedCopy for World {
+    /// `doc:c7-1` has a tuple under condition `c7`.
+    fn conditions_on(&self, object: &Object) -> Vec<String> {
+        object.id().split_once('-').map(|(condition, _)| condition.to_owned()).into_iter().collect()
+    }
+}
+
+/// The server, as it is asked for verification.
+pub(super) struct Server(World);
+
+#[async_trait]
+impl Decider for Server {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        assert_eq!(questions.scope.consistency, Consistency::HigherConsistency);
+        self.0.with(|state| {
+            state.calls.push(Instant::now());
+            if state.below(100) < state.errors_percent {
+                return Err(AuthzError::Unavailable("down".to_owned()));
+            }
+            let mut answered = Vec::new();
+            for (position, question) in questions.list.iter().enumerate() {
+                state.asked.push(question.check.clone());
+                let outcome = if is_hostile(&question.check) {
+                    Outcome::Undecidable
+                } else if state.below(100) < state.errors_percent {
+                    Outcome::Failed(AuthzError::Unavailable("throttled".to_owned()))
+                } else {
+                    let allowed = state.server.contains(&fact(&question.check));
+                    Outcome::Decided { allowed, as_of: Instant::now(), source: Source::Authority }
+                };
+                answered.push(Answered { position, outcome });
+            }
+            Ok(answered)
+        })
+    }
+}
+
+/// The authority of the requests: the server, which never errs here.
+pub(super) struct Authority(World);
+
+#[async_trait]
+impl Authorizer for Authority {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        let answers = batch.checks.iter().enumerate();
+        Ok(answers
+            .map(|(at, check)| Answer::now(at, self.0.with(|state| state.server.contains(&fact(check)))))
+            .collect())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("m1".to_owned())
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Sink(pub(super) Mutex<Vec<Verification>>);
+
+impl AuditSink for Sink {
+    fn record(&self, _record: Record) -> Kept {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn verified(&self, verification: Verification) -> Kept {
+        self.0.lock().expect("a lock").push(verification);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn digest(&self, _purpose: DigestPurpose, _bytes: &[u8]) -> String {
+        "digest".to_owned()
+    }
+}
+
+pub(super) struct Setup {
+    pub(super) world: World,
+    pub(super) authorizer: ReplicaAuthorizer,
+    pub(super) sender: watch::Sender<Progress>,
+    pub(super) directory: TempDir,
+    pub(super) sink: Arc<Sink>,
+    pub(super) start: Instant,
+    steps: AtomicU64,
+}
+
+impl Setup {
+    pub(super) fn new() -> Self {
+        let world = World::default();
+        world.with(|state| {
+            state.random = 7;
+            for user in 0..USERS {
+                for doc in (0..DOCS).filter(|doc| (doc + user) % 2 == 0) {
+                    state.server.insert(named(&format!("user:u{user}"), &format!("doc:{doc}")));
+                }
+            }
+        });
+        Self::over(world, tempfile::tempdir().expect("a directory"), Instant::now())
+    }
+
+    fn over(world: World, directory: TempDir, start: Instant) -> Self {
+        let version = ModelVersion { store_id: "s1".to_owned(), model_id: "m1".to_owned() };
+        let (sender, progress) = watch::channel(Progress { fresh_as_of: None, version, copy: 1 });
+        let clock: UnixClock = Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"));
+        let config = ReplicaConfig {
+            used_for: ReplicaUse::Decide,
+            poll_interval: POLL,
+            staleness_max: Duration::from_secs(2),
+            overlap: Duration::from_secs(5),
+            sweep_interval: Duration::from_mins(1),
+        };
+        let (news, wishes) = (Arc::default(), Arc::default());
+        let staleness_max = config.staleness_max;
+        let view = Arc::new(CopyView { copy: Arc::new(world.clone()), progress, news, wishes, clock, staleness_max });
+        let config_of_it = VerificationConfig { share: 0.01, checks_per_second_max: 20 };
+        let server = Arc::new(Server(world.clone()));
+        let verifier = Verifier::start(config_of_it, Arc::clone(&view), server, directory.path());
+        let sink = Arc::new(Sink::default());
+        verifier.record_in(Arc::clone(&sink) as _);
+        let authorizer = ReplicaAuthorizer {
+            authority: Arc::new(Authority(world.clone())),
+            view,
+            config,
+            following: tokio::spawn(async {}),
+            verifier: Some(verifier),
+        };
+        let setup = Self { world, authorizer, sender, directory, sink, start, steps: AtomicU64::new(0) };
+        setup.poll();
+        setup
+    }
+
+    /// The same after a restart of the process, in the same directory.
+    pub(super) async fn restarted(self) -> Self {
+        let Self { world, authorizer, directory, start, .. } = self;
+        drop(authorizer);
+        sleep(POLL).await;
+        Self::over(world, directory, start)
+    }
+
+    /// The copy learns what is new, or is made anew.
+    pub(super) fn poll(&self) {
+        let view = &self.authorizer.view;
+        let is_new = view.wishes.new_copy.swap(false, Ordering::Relaxed);
+        let changed = self.world.with(|state| {
+            if is_new && !state.fault_stays {
+                state.added.clear();
+                state.dropped.clear();
+            }
+            if view.wishes.sweep.swap(false, Ordering::Relaxed) && !state.fault_stays {
+                state.dropped.clear();
+            }
+            let with_added: BTreeSet<Fact> = state.server.union(&state.added).cloned().collect();
+            let copy = with_added.difference(&state.dropped).cloned().collect();
+            std::mem::replace(&mut state.copy, copy) != state.copy
+        });
+        if changed {
+            view.news.tell(Instant::now(), Some((view.clock)()));
+        }
+        self.sender.send_modify(|progress| {
+            progress.copy += u64::from(is_new);
+            progress.fresh_as_of = Some(Instant::now());
+        });
+    }
+
+    pub(super) fn batch(user: &str, objects: impl IntoIterator<Item = String>) -> CheckBatch {
+        let check = |object: String| Check {
+            user: Object::parse(user).expect("a user"),
+            relation: Relation::parse("can_read").expect("a relation"),
+            object: Object::parse(&object).expect("an object"),
+        };
+        let checks = objects.into_iter().map(check).collect();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        CheckBatch { checks, contextual: Arc::default(), consistency: Consistency::MinimizeLatency, deadline }
+    }
+
+    pub(super) async fn allows(&self, user: &str, object: &str) -> bool {
+        let answers = self.authorizer.check(&Self::batch(user, [object.to_owned()])).await.expect("decided");
+        answers[0].allowed
+    }
+
+    /// Half a second of requests.
+    pub(super) async fn step(&self) {
+        self.poll();
+        for user in 0..USERS {
+            let objects = (0..DOCS).map(|doc| format!("doc:{doc}")).chain(["doc:hostile".to_owned()]);
+            self.authorizer.check(&Self::batch(&format!("user:u{user}"), objects)).await.expect("decided");
+        }
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        sleep(POLL).await;
+    }
+
+    pub(super) fn trust(&self) -> Trust {
+        self.verifier().standing().trust
+    }
+
+    pub(super) fn verifier(&self) -> &Verifier {
+        self.authorizer.verifier.as_ref().expect("a verifier")
+    }
+
+    /// Steps until the trust is this one; the seconds that it took.
+    pub(super) async fn until(&self, trust: Trust) -> Duration {
+        let begun = Instant::now();
+        while self.trust() != trust {
+            self.step().await;
+            assert!(begun.elapsed() < Duration::from_mins(30), "still {:?}", self.verifier().standing());
+        }
+        begun.elapsed()
+    }
+}
