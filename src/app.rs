@@ -33,6 +33,7 @@ use crate::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, Repl
 use crate::authz::retried::RetriedDecider;
 use crate::authz::stacked::StackedAuthorizer;
 use crate::authz::validity::Validity;
+use crate::authz::verification::Recording;
 use crate::authz::{Authorizer, AuthzError};
 use crate::backend::{BackendError, Secret};
 use crate::client::Client;
@@ -215,10 +216,10 @@ impl App {
         });
         let services = Services { authentication, audit: audit::open(&self.config).await?, ..self.services.clone() };
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
-        if let (Some(verifier), Some(audit)) = (verifier, &services.audit) {
-            verifier.record_in(Arc::clone(&audit.sink));
-        }
-        Ok(PreparedServer { services, shutdown_timeout: self.shutdown_timeout, old_names })
+        let recording = verifier.zip(services.audit.as_ref());
+        let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));
+        let shutdown_timeout = self.shutdown_timeout;
+        Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
     }
 
     /// As [`PreparedServer::serve`], on a listener that is there already.
@@ -254,6 +255,8 @@ pub struct PreparedServer<'a> {
     shutdown_timeout: Duration,
     /// Ready once stored names turn out not to be as tokens make them.
     old_names: Pin<Box<dyn Future<Output = AppError> + Send + 'a>>,
+    /// Ends with the service, as the audit log does.
+    _recording: Option<Recording>,
 }
 
 impl PreparedServer<'_> {
@@ -262,7 +265,7 @@ impl PreparedServer<'_> {
     /// # Errors
     /// When the services cannot be described, or stored names are not as tokens make them.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
-        let Self { services, shutdown_timeout, old_names } = self;
+        let Self { services, shutdown_timeout, old_names, _recording } = self;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "serving");
         }

@@ -16,7 +16,7 @@ mod task;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use roaring::RoaringBitmap;
 use tokio::task::JoinHandle;
@@ -52,13 +52,24 @@ pub struct Verifier {
     task: JoinHandle<()>,
 }
 
+/// While this lives, verifications are recorded.
+pub struct Recording {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        *self.shared.audit() = None;
+    }
+}
+
 /// What the requests and the task share.
 struct Shared {
     config: VerificationConfig,
     view: Arc<CopyView>,
     server: Arc<dyn Decider>,
     directory: StandingDirectory,
-    audit: OnceLock<Arc<dyn AuditSink>>,
+    audit: Mutex<Option<Arc<dyn AuditSink>>>,
     sampler: Mutex<Sampler>,
     standing: Mutex<Standing>,
     /// Of the standing, for requests.
@@ -77,7 +88,7 @@ impl Verifier {
             view,
             server,
             directory,
-            audit: OnceLock::new(),
+            audit: Mutex::default(),
             sampler: Mutex::default(),
             is_trusted: AtomicBool::new(false),
             routes: AtomicBool::new(false),
@@ -88,9 +99,11 @@ impl Verifier {
         Self { shared, task }
     }
 
-    /// Records what is asked from now on. The first one counts.
-    pub fn record_in(&self, sink: Arc<dyn AuditSink>) {
-        self.shared.audit.get_or_init(|| sink);
+    /// Records what is asked, until the guard is dropped: then nothing here holds the log any more.
+    #[must_use]
+    pub fn record_in(&self, sink: Arc<dyn AuditSink>) -> Recording {
+        *self.shared.audit() = Some(sink);
+        Recording { shared: Arc::clone(&self.shared) }
     }
 
     /// Whether the copy may be used at all.
@@ -205,6 +218,10 @@ impl Drop for Verifier {
 }
 
 impl Shared {
+    fn audit(&self) -> MutexGuard<'_, Option<Arc<dyn AuditSink>>> {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sampler(&self) -> MutexGuard<'_, Sampler> {
         self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -368,7 +368,8 @@ impl Shared {
             Said::Allowed(_) => "copy_denied",
         };
         telemetry::verified(outcome);
-        let Some(sink) = self.audit.get() else { return };
+        let audit = self.audit();
+        let Some(sink) = audit.as_ref() else { return };
         let (check, stratum) = (&asked.question.check, &asked.stratum);
         let verification = Verification {
             trace_id: asked.trace_id.as_deref().map(str::to_owned),
@@ -389,7 +390,7 @@ impl Shared {
     }
 
     fn digest(&self, question: &Question) -> Option<String> {
-        self.audit.get().map(|sink| sink.digest(DigestPurpose::Question, &question_bytes(question)))
+        self.audit().as_ref().map(|sink| sink.digest(DigestPurpose::Question, &question_bytes(question)))
     }
 }
 

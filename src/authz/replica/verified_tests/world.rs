@@ -11,6 +11,7 @@ use super::super::*;
 use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
 use crate::authz::Check;
 use crate::authz::decider::{Answered, Outcome, Questions};
+use crate::authz::verification::Recording;
 use crate::authz::verification::standing::Trust;
 use crate::relationship::Relation;
 
@@ -168,6 +169,7 @@ pub(super) struct Setup {
     pub(super) directory: TempDir,
     pub(super) sink: Arc<Sink>,
     pub(super) start: Instant,
+    _recording: Recording,
     steps: AtomicU64,
 }
 
@@ -203,7 +205,7 @@ impl Setup {
         let server = Arc::new(Server(world.clone()));
         let verifier = Verifier::start(config_of_it, Arc::clone(&view), server, directory.path());
         let sink = Arc::new(Sink::default());
-        verifier.record_in(Arc::clone(&sink) as _);
+        let recording = verifier.record_in(Arc::clone(&sink) as _);
         let authorizer = ReplicaAuthorizer {
             authority: Arc::new(Authority(world.clone())),
             view,
@@ -211,7 +213,8 @@ impl Setup {
             following: tokio::spawn(async {}),
             verifier: Some(verifier),
         };
-        let setup = Self { world, authorizer, sender, directory, sink, start, steps: AtomicU64::new(0) };
+        let steps = AtomicU64::new(0);
+        let setup = Self { world, authorizer, sender, directory, sink, start, steps, _recording: recording };
         setup.poll();
         setup
     }
