@@ -36,6 +36,10 @@ pub(crate) const LIVENESS: &str = "liveness";
 const READINESS: [&str; 4] =
     ["", "readiness", "ragward.retrieval.v1.RetrievalService", "ragward.ingest.v1.IngestService"];
 
+/// The name under which is asked whether the copy of an `OpenFGA` server's relationships is trusted. Where it is not, the server
+/// decides, and retrievals are answered all the same.
+const REPLICA: &str = "replica";
+
 /// Whether a retrieval would be answered.
 pub(super) struct Readiness {
     authentication: Authentication,
@@ -149,6 +153,7 @@ pub(super) struct HealthApi {
 enum Asked {
     Liveness,
     Readiness,
+    Replica,
 }
 
 impl HealthApi {
@@ -160,6 +165,9 @@ impl HealthApi {
         if service == LIVENESS {
             return Some(Asked::Liveness);
         }
+        if service == REPLICA {
+            return self.readiness.authorizer.copy_is_trusted().map(|_is_trusted| Asked::Replica);
+        }
         let is_known = READINESS.contains(&service) || self.serves_openfga && service == "openfga.v1.OpenFGAService";
         is_known.then_some(Asked::Readiness)
     }
@@ -170,7 +178,8 @@ async fn status(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
         // Whoever is answered at all is answered by a live process.
         Asked::Liveness => ServingStatus::Serving,
         Asked::Readiness if readiness.is_ready().await => ServingStatus::Serving,
-        Asked::Readiness => ServingStatus::NotServing,
+        Asked::Replica if readiness.authorizer.copy_is_trusted() == Some(true) => ServingStatus::Serving,
+        Asked::Readiness | Asked::Replica => ServingStatus::NotServing,
     }
 }
 

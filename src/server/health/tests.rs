@@ -19,6 +19,7 @@ struct Parts {
     looks: AtomicUsize,
     failing: Mutex<Option<&'static str>>,
     hangs: AtomicBool,
+    copy_is_trusted: Mutex<Option<bool>>,
 }
 
 const CANARY: &str = "db7.internal";
@@ -48,6 +49,10 @@ impl Authorizer for Parts {
             return Err(AuthzError::Unavailable(CANARY.to_owned()));
         }
         Ok("model".to_owned())
+    }
+
+    fn copy_is_trusted(&self) -> Option<bool> {
+        *self.copy_is_trusted.lock().unwrap()
     }
 }
 
@@ -188,4 +193,20 @@ async fn who_watches_is_told_of_changes_alone() {
     let unknown: Vec<_> = api.watch(about("a.Service")).await.unwrap().into_inner().collect().await;
     assert_eq!(unknown.len(), 1);
     assert_eq!(unknown[0].as_ref().unwrap().status(), ServingStatus::ServiceUnknown);
+}
+
+#[tokio::test]
+async fn a_copy_that_is_not_trusted_is_told_by_its_name() {
+    let (parts, health) = health(true);
+    let rows =
+        [("no copy", None, None), ("trusted", Some(true), Some(true)), ("not trusted", Some(false), Some(false))];
+    for (name, trusted, serving) in rows {
+        *parts.copy_is_trusted.lock().unwrap() = trusted;
+        let told = match health.asked(REPLICA) {
+            Some(asked) => Some(status(&health.readiness, asked).await == ServingStatus::Serving),
+            None => None,
+        };
+        assert_eq!(told, serving, "{name}");
+        assert!(health.readiness.is_ready().await, "{name}: the server decides");
+    }
 }
