@@ -90,15 +90,21 @@ impl Sampler {
         self.decided = self.decided.saturating_add(u32::try_from(decided).unwrap_or(u32::MAX));
     }
 
-    /// Up to `most` distinct numbers below `count`.
+    /// Up to `most` distinct numbers below `count`, in an order that says nothing of them: of several questions of one user the
+    /// last is kept most likely.
     pub(super) fn some_of(&mut self, count: usize, most: usize) -> Vec<usize> {
-        if count <= most {
-            return (0..count).collect();
+        let mut chosen: Vec<usize> = if count <= most {
+            (0..count).collect()
+        } else {
+            // One of each part: distinct, and any of them may be it.
+            let part = count.div_ceil(most);
+            let parts = (0..count).step_by(part);
+            parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
+        };
+        for last in (1..chosen.len()).rev() {
+            chosen.swap(last, self.dice.below(last + 1));
         }
-        // One of each part: distinct, and any of them may be it.
-        let part = count.div_ceil(most);
-        let parts = (0..count).step_by(part);
-        parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
+        chosen
     }
 
     /// A question that may be verified.
@@ -246,6 +252,18 @@ mod tests {
         sampler.count(100_000);
         let chosen = sampler.choose(20, 0.01);
         assert!(chosen.iter().any(|asked| asked.question.check.user.id() == "quiet"), "{chosen:?}");
+    }
+
+    #[tokio::test]
+    async fn each_question_of_a_request_is_kept_as_likely() {
+        let mut sampler = Sampler::default();
+        let mut kept = [0_usize; 21];
+        for _ in 0..21_000 {
+            if let Some(last) = sampler.some_of(kept.len(), 8).last() {
+                kept[*last] += 1;
+            }
+        }
+        assert!(kept.iter().all(|times| (600..1_500).contains(times)), "{kept:?}");
     }
 
     #[tokio::test]
