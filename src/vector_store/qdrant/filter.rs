@@ -1,6 +1,14 @@
-//! Our filters in Qdrant's terms.
+//! Our filters in Qdrant's terms. All conditions of the adapter are made here.
+//!
+//! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. `qdrant-client` makes a *text* match of a text
+//! that holds white space, and Qdrant finds every value that contains it where there is no full-text index: `team a` would
+//! match `team a b`. So no value goes through the client's conversions (`tests/tidy.rs`).
 
-use qdrant_client::qdrant::{Condition, Filter as QdrantFilter, Range};
+use qdrant_client::qdrant::condition::ConditionOneOf;
+use qdrant_client::qdrant::r#match::MatchValue;
+use qdrant_client::qdrant::{
+    Condition, FieldCondition, Filter as QdrantFilter, Match, Range, RepeatedIntegers, RepeatedStrings,
+};
 
 use super::layout::Layout;
 use super::payload::POSITION;
@@ -42,12 +50,12 @@ pub(super) fn translate(filter: &Filter, layout: &Layout) -> Clause {
 
 /// The chunks of these guards.
 pub(super) fn guard_in(layout: &Layout, guards: Vec<String>) -> Condition {
-    Condition::matches(layout.guard.key(), guards)
+    any_text(layout.guard.key(), guards)
 }
 
 /// The chunks of these documents.
 pub(super) fn document_in(layout: &Layout, document_ids: Vec<String>) -> Condition {
-    Condition::matches(layout.document_id.key(), document_ids)
+    any_text(layout.document_id.key(), document_ids)
 }
 
 /// The same, in any of these conditions, where another program may have written the ids as whole numbers.
@@ -55,8 +63,7 @@ pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Cond
     let as_number = |id: &String| id.parse::<i64>().ok().filter(|number| number.to_string() == *id);
     let numbers: Vec<i64> = document_ids.iter().filter_map(as_number).collect();
     let texts = (!document_ids.is_empty()).then(|| document_in(layout, document_ids.to_vec()));
-    let numbers =
-        (!numbers.is_empty() && !layout.is_own()).then(|| Condition::matches(layout.document_id.key(), numbers));
+    let numbers = (!numbers.is_empty() && !layout.is_own()).then(|| any_number(layout.document_id.key(), numbers));
     texts.into_iter().chain(numbers).collect()
 }
 
@@ -67,7 +74,31 @@ pub(super) fn not(condition: Condition) -> Condition {
 
 /// One chunk of each document.
 pub(super) fn first_of_document() -> Condition {
-    Condition::matches(POSITION, 0_i64)
+    number(POSITION, 0)
+}
+
+/// The points whose field is this text, or holds it as one of its values.
+pub(super) fn text(key: impl Into<String>, text: String) -> Condition {
+    matches(key, MatchValue::Keyword(text))
+}
+
+/// The points whose field is this whole number.
+pub(super) fn number(key: impl Into<String>, number: i64) -> Condition {
+    matches(key, MatchValue::Integer(number))
+}
+
+fn any_text(key: impl Into<String>, strings: Vec<String>) -> Condition {
+    matches(key, MatchValue::Keywords(RepeatedStrings { strings }))
+}
+
+fn any_number(key: impl Into<String>, integers: Vec<i64>) -> Condition {
+    matches(key, MatchValue::Integers(RepeatedIntegers { integers }))
+}
+
+fn matches(key: impl Into<String>, value: MatchValue) -> Condition {
+    let r#match = Some(Match { match_value: Some(value) });
+    let field = FieldCondition { key: key.into(), r#match, ..FieldCondition::default() };
+    Condition { condition_one_of: Some(ConditionOneOf::Field(field)) }
 }
 
 fn when(condition: Condition) -> Clause {
@@ -101,20 +132,38 @@ fn any(clauses: impl Iterator<Item = Clause>) -> Clause {
 /// Qdrant's *match* takes `2` and `2.0` for different values and its *range* for the same number, so numbers are ranges.
 fn equals(path: &str, value: &Value) -> Clause {
     match value {
-        Value::Bool(value) => when(Condition::matches(path, *value)),
-        Value::Text(value) => when(Condition::matches(path, value.clone())),
+        Value::Bool(value) => when(matches(path, MatchValue::Boolean(*value))),
+        Value::Text(value) => when(text(path, value.clone())),
         Value::Float(value) => when(between(path, *value, *value)),
         Value::Int(value) if value.unsigned_abs() < EXACT_INTEGERS => {
             #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
             let value = *value as f64;
             when(between(path, value, value))
         }
-        Value::Int(value) => when(Condition::matches(path, *value)),
+        Value::Int(value) => when(number(path, *value)),
     }
 }
 
+/// Qdrant keeps payloads as JSON, and what it reads of a number with many digits is up to two units in the last place off. So
+/// the neighbours of such a bound count as the bound.
 fn between(path: &str, low: f64, high: f64) -> Condition {
+    let low = if is_kept_exactly(low) { low } else { low.next_down().next_down() };
+    let high = if is_kept_exactly(high) { high } else { high.next_up().next_up() };
     Condition::range(path, Range { gte: Some(low), lte: Some(high), lt: None, gt: None })
+}
+
+/// Whether a number comes back from JSON as it was: it has so few digits that reading it rounds once.
+fn is_kept_exactly(number: f64) -> bool {
+    /// All whole numbers of so many digits are an `f64`.
+    const DIGITS_MAX: usize = 15;
+    /// And so are all powers of ten up to this one.
+    const POWER_MAX: i64 = 22;
+    let text = format!("{number:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return true };
+    let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let (Ok(exponent), Ok(places)) = (exponent.parse::<i64>(), i64::try_from(decimals)) else { return false };
+    let count = digits.bytes().filter(u8::is_ascii_digit).count();
+    count <= DIGITS_MAX && (exponent - places).abs() <= POWER_MAX
 }
 
 #[cfg(test)]
@@ -133,6 +182,27 @@ mod tests {
             Clause::When(_) => "when",
         };
         assert_eq!(found, expected, "{filter:?}");
+    }
+
+    #[test]
+    fn numbers_of_few_digits_are_kept_exactly() {
+        let rows: [(f64, bool); 12] = [
+            (0.0, true),
+            (-0.1, true),
+            (2021.5, true),
+            (0.3, true),
+            (1e22, true),
+            (123_456_789_012_345.0, true),
+            (f64::INFINITY, true),
+            (0.1 + 0.2, false),
+            (1e23, false),
+            (1e-23, false),
+            (1.0 / 3.0, false),
+            (1_234_567_890_123_456.0, false),
+        ];
+        for (number, expected) in rows {
+            assert_eq!(is_kept_exactly(number), expected, "{number}");
+        }
     }
 
     /// INVARIANT (a filter only shrinks): what cannot hold never becomes a filter that Qdrant takes for *always*.

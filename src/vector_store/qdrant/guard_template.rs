@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use qdrant_client::qdrant::Condition;
 use qdrant_client::qdrant::value::Kind;
 
+use super::filter;
 use super::layout::Fields;
 use super::path::{Path, PathError, scalar};
 use crate::relationship::tuple::{encoded_id, shown};
@@ -86,8 +87,8 @@ impl GuardTemplate {
     /// The points that have this value.
     pub(super) fn with_source(&self, source: Source) -> Condition {
         match source {
-            Source::Text(text) => Condition::matches(self.path.key(), text),
-            Source::Number(number) => Condition::matches(self.path.key(), number),
+            Source::Text(text) => filter::text(self.path.key(), text),
+            Source::Number(number) => filter::number(self.path.key(), number),
         }
     }
 }

@@ -82,9 +82,10 @@ fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
         MatchValue::Integers(any) => found
             .iter()
             .any(|value| matches!(value.kind, Some(Kind::IntegerValue(number)) if any.integers.contains(&number))),
+        // As in Qdrant where a field has no full-text index, whatever other index it has: the text anywhere in the value.
+        MatchValue::Text(part) => texts.clone().any(|text| text.contains(part)),
         MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),
-        MatchValue::Text(_)
-        | MatchValue::ExceptIntegers(_)
+        MatchValue::ExceptIntegers(_)
         | MatchValue::ExceptKeywords(_)
         | MatchValue::Phrase(_)
         | MatchValue::TextAny(_)

@@ -18,8 +18,8 @@ use qdrant_client::qdrant::{
     RecommendResponse, RetrievedPoint, ScoredPoint, ScrollPoints, ScrollResponse, SearchBatchPoints,
     SearchBatchResponse, SearchGroupsResponse, SearchMatrixOffsetsResponse, SearchMatrixPairsResponse,
     SearchMatrixPoints, SearchPointGroups, SearchPoints, SearchResponse, SetPayloadPoints, UpdateBatchPoints,
-    UpdateBatchResponse, UpdatePointVectors, UpdateResult, UpdateStatus, UpsertPoints, Vector, Vectors,
-    WithPayloadSelector, facet_value, query, vector, vector_input,
+    UpdateBatchResponse, UpdatePointVectors, UpdateResult, UpdateStatus, UpsertPoints, Value, Vector, VectorInput,
+    Vectors, WithPayloadSelector, facet_value, query, vector, vector_input,
 };
 use tonic::{Request, Response, Status};
 
@@ -156,6 +156,17 @@ impl Points for Engine {
                             point.payload.extend(set.payload.clone());
                         }
                     }
+                    Some(Operation::DeletePayload(delete)) => {
+                        let keys: Vec<Vec<String>> =
+                            delete.keys.iter().map(|key| names(key)).collect::<Result<_, _>>()?;
+                        for id in known.selected(delete.points_selector)? {
+                            let point = known.points.get_mut(&id).expect("a point that was selected");
+                            for key in &keys {
+                                let [key] = key.as_slice() else { return not_implemented() };
+                                point.payload.remove(key);
+                            }
+                        }
+                    }
                     _ => return not_implemented(),
                 }
                 results.push(completed());
@@ -230,8 +241,21 @@ impl Points for Engine {
         not_implemented()
     }
 
-    async fn search(&self, _: Request<SearchPoints>) -> Result<Response<SearchResponse>, Status> {
-        not_implemented()
+    /// As in Qdrant: score, filter and payload of a point are of one version.
+    async fn search(&self, request: Request<SearchPoints>) -> Result<Response<SearchResponse>, Status> {
+        let request = request.into_inner();
+        let query = QueryPoints {
+            collection_name: request.collection_name,
+            query: Some(qdrant_client::qdrant::Query::new_nearest(VectorInput::new_dense(request.vector))),
+            using: request.vector_name,
+            filter: request.filter,
+            params: request.params,
+            limit: Some(request.limit),
+            with_payload: request.with_payload,
+            ..QueryPoints::default()
+        };
+        let result = self.read(&query.collection_name.clone(), |known| known.query(query))?;
+        Ok(Response::new(SearchResponse { result, time: 0.0, usage: None }))
     }
 
     async fn search_batch(&self, _: Request<SearchBatchPoints>) -> Result<Response<SearchBatchResponse>, Status> {
@@ -299,7 +323,8 @@ impl Collection {
             if u64::try_from(vector.len()).ok() != Some(self.dimension) {
                 return Err(Status::invalid_argument("Wrong input: Vector dimension error"));
             }
-            self.points.insert(id, Point { payload: point.payload, vector });
+            let payload = point.payload.into_iter().map(|(key, value)| (key, kept(value))).collect();
+            self.points.insert(id, Point { payload, vector });
         }
         Ok(())
     }
@@ -355,6 +380,29 @@ impl Collection {
         };
         scored.into_iter().map(point).collect()
     }
+}
+
+/// A value as Qdrant has it once it was written to its disk: as JSON, from which it reads a number as a whole number times a
+/// power of ten, rounding twice.
+fn kept(mut value: Value) -> Value {
+    match &mut value.kind {
+        Some(Kind::DoubleValue(number)) => {
+            let text = format!("{number:e}");
+            let (digits, exponent) = text.split_once('e').expect("an exponent");
+            let decimals = digits.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            let whole: f64 = digits.replace('.', "").parse().expect("digits");
+            let power = exponent.parse::<i32>().expect("an exponent") - i32::try_from(decimals).expect("few decimals");
+            let factor: f64 = format!("1e{}", power.abs()).parse().expect("a power of ten");
+            *number = if power < 0 { whole / factor } else { whole * factor };
+        }
+        Some(Kind::StructValue(fields)) => {
+            let within = std::mem::take(&mut fields.fields);
+            fields.fields = within.into_iter().map(|(key, value)| (key, kept(value))).collect();
+        }
+        Some(Kind::ListValue(list)) => list.values = std::mem::take(&mut list.values).into_iter().map(kept).collect(),
+        _ => {}
+    }
+    value
 }
 
 fn retrieved(id: &Id, point: &Point, wanted: Option<&WithPayloadSelector>) -> Result<RetrievedPoint, Status> {
