@@ -1,5 +1,6 @@
 //! `ragward attach`.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(super) struct AttachArgs {
     /// must have their guards already.
     #[arg(long, value_name = "TEMPLATE")]
     guard: Option<String>,
-    /// Replaces guards that are there and differ.
+    /// Replaces guards that are there and differ, and takes away those of points for which the template makes none.
     #[arg(long, requires = "guard")]
     replace: bool,
     /// Says what would be done, and does nothing.
@@ -66,18 +67,33 @@ pub(super) async fn run(args: AttachArgs, config: Option<PathBuf>, output: &Outp
 impl Shown {
     fn lines(&self) -> Vec<String> {
         let Self { collection, dry_run, attached } = self;
-        let Attached { points, guarded, written, kept, unguarded, indexes, examples, unguarded_examples } = attached;
-        let (gets, makes) = if *dry_run { ("would get", "would be made") } else { ("got", "made") };
+        let Attached { points, guarded, written, kept, cleared, unguarded, unsettled, later, indexes, .. } = attached;
+        let (gets, makes, loses) =
+            if *dry_run { ("would get", "would be made", "would lose") } else { ("got", "made", "lost") };
+        let with_guards = |examples: &BTreeMap<String, String>| -> Vec<String> {
+            examples.iter().map(|(point, guard)| format!("  {point}  {guard}")).collect()
+        };
         let mut lines = vec![format!("collection `{collection}`: {points} points")];
         lines.extend(indexes.iter().map(|field| format!("an index on `{field}` {makes}")));
         lines.push(format!("{guarded} have their guard already, {written} {gets} one"));
-        lines.extend(examples.iter().map(|(point, guard)| format!("  {point}  {guard}")));
+        lines.extend(with_guards(&attached.examples));
         if *kept > 0 {
-            lines.push(format!("{kept} have another guard and keep it; `--replace` replaces those that can be made"));
+            lines.push(format!("{kept} keep a guard that the template does not make; `--replace` changes these:"));
+            lines.extend(with_guards(&attached.kept_examples));
+        }
+        if *cleared > 0 {
+            lines.push(format!("{cleared} {loses} a guard, since the template makes none; nobody is shown these:"));
+            lines.extend(with_guards(&attached.cleared_examples));
         }
         if *unguarded > 0 {
             lines.push(format!("{unguarded} have no guard and are shown to nobody, among them:"));
-            lines.extend(unguarded_examples.iter().map(|point| format!("  {point}")));
+            lines.extend(attached.unguarded_examples.iter().map(|point| format!("  {point}")));
+        }
+        if *unsettled > 0 {
+            lines.push(format!("{unsettled} changed while they were attached; run it again"));
+        }
+        if *later > 0 {
+            lines.push(format!("{later} were added meanwhile and were not looked at; run it again"));
         }
         lines
     }

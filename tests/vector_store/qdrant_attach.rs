@@ -2,16 +2,18 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use qdrant_client::qdrant::{
-    CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, Distance, GetCollectionInfoRequest,
-    GetCollectionInfoResponse, ListCollectionsRequest, ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType,
-    PointId, PointStruct, RetrievedPoint, ScrollPoints, ScrollResponse, Struct, Value as Payload, VectorParams,
-    value::Kind, vectors_config,
+    CollectionConfig, CollectionDescription, CollectionInfo, CollectionParams, CountPoints, CountResponse, CountResult,
+    Distance, GetCollectionInfoRequest, GetCollectionInfoResponse, GetPoints, GetResponse, ListCollectionsRequest,
+    ListCollectionsResponse, PayloadSchemaInfo, PayloadSchemaType, PointId, PointStruct, RetrievedPoint, ScrollPoints,
+    ScrollResponse, Struct, Value as Payload, VectorParams, value::Kind, vectors_config,
 };
 use ragward::chunk::Value;
 use ragward::config::{PayloadConfig, WrittenBy};
+use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{
     Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
@@ -19,6 +21,7 @@ use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorS
 
 use crate::faulty_server::Methods;
 use crate::qdrant_servers::servers;
+use crate::vector_store_suite::{TEXTS, read_now};
 
 const COLLECTION: &str = "docs";
 
@@ -161,8 +164,9 @@ async fn a_collection_of_langchain_is_attached_and_searched() {
         let table = store.guards(COLLECTION).await.expect("a collection").expect("a table");
         let guards: Vec<&str> = table.guards.iter().map(ragward::relationship::Object::as_str).collect();
         assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"]);
-        let read =
-            store.read(COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()]).await.expect("read");
+        let read = read_now(&store, COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()])
+            .await
+            .expect("read");
         let read: Vec<(&str, &str)> = read.iter().map(|c| (c.document_id.as_str(), c.text.as_str())).collect();
         assert_eq!(read, [("docs/b.md", "second")]);
         let counted = store.documents(COLLECTION, &["docs/a.md".to_owned()]).await.expect("documents");
@@ -185,7 +189,7 @@ async fn a_collection_of_llama_index_is_attached_and_read() {
         assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
         let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
         assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
-        let read = store.read(COLLECTION, &[uuid(1)]).await.expect("read").remove(0);
+        let read = read_now(&store, COLLECTION, &[uuid(1)]).await.expect("read").remove(0);
         assert_eq!((read.text.as_str(), read.document_id.as_str()), ("Welcome.", "handbook"));
         assert_eq!(read.metadata.keys().collect::<Vec<_>>(), ["ref_doc_id", "year"]);
     }
@@ -216,12 +220,203 @@ async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
         // Without a template: what is there is counted, and nothing is written.
         assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2]);
         let template = attach("document:{metadata.source}");
-        assert_eq!(counts(&attached(&store, &template).await), [4, 0, 2, 2, 0]);
-        assert_eq!(counts(&attached(&store, &Attach { replace: true, ..template }).await), [4, 2, 1, 1, 0]);
+        let kept = attached(&store, &template).await;
+        assert_eq!((counts(&kept), kept.cleared), ([4, 0, 2, 2, 0], 0));
+        // What differs is named, with the guard that is there.
+        let named = [(uuid(1), "document:secret".to_owned()), (uuid(4), "document:d".to_owned())];
+        assert_eq!(kept.kept_examples, named.into());
+        let replaced = attached(&store, &Attach { replace: true, ..template }).await;
+        assert_eq!((counts(&replaced), replaced.cleared), ([4, 2, 1, 0, 0], 1));
         let payloads = server.payloads(COLLECTION).await;
-        let guards: Vec<&Payload> = payloads.values().map(|payload| &payload["guard"]).collect();
-        let expected = ["document:a", "document:b", "document:c", "document:d"].map(Payload::from);
-        assert_eq!(guards, expected.iter().collect::<Vec<_>>());
+        let guards: Vec<Option<&Payload>> = payloads.values().map(|payload| payload.get("guard")).collect();
+        let expected = ["document:a", "document:b", "document:c"].map(Payload::from);
+        assert_eq!(guards, expected.iter().map(Some).chain([None]).collect::<Vec<_>>());
+    }
+}
+
+/// What the template makes no guard of is shown to nobody once guards are replaced: whoever writes the points may have chosen
+/// the guard that is there.
+#[tokio::test]
+async fn a_guard_that_the_template_does_not_make_is_taken_away() {
+    let text = |length: usize| Payload::from("x".repeat(length));
+    let rows: [(&str, Option<Payload>); 9] = [
+        ("no field", None),
+        ("null", Some(Payload { kind: None })),
+        ("a list", Some(Payload::from(vec![Payload::from("a")]))),
+        ("an object", Some(Payload { kind: Some(Kind::StructValue(Struct::default())) })),
+        ("a number with a fraction", Some(Payload::from(1.5))),
+        ("a truth value", Some(Payload::from(true))),
+        ("an empty text", Some(text(0))),
+        ("400 bytes", Some(text(400))),
+        ("a text", Some(text(3))),
+    ];
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let point = |(number, (_, source)): (usize, &(&str, Option<Payload>))| {
+            let mut point = of_langchain(uuid(number), None, "words", [1.0, 0.0]);
+            let source = source.iter().map(|source| ("source".to_owned(), source.clone()));
+            let metadata = Kind::StructValue(Struct { fields: source.collect() });
+            point.payload.insert("metadata".to_owned(), Payload { kind: Some(metadata) });
+            point.payload.insert("guard".to_owned(), Payload::from("document:public"));
+            point
+        };
+        server.put(COLLECTION, rows.iter().enumerate().map(point).collect()).await;
+        let store = store(&server.url, langchain());
+        let template = attach("document:{metadata.source}");
+        let kept = attached(&store, &template).await;
+        assert_eq!((counts(&kept), kept.kept_examples.len()), ([9, 0, 0, 9, 0], 5));
+        let replace = Attach { replace: true, ..template };
+        let before = server.payloads(COLLECTION).await;
+        let dry = attached(&store, &Attach { dry_run: true, ..replace.clone() }).await;
+        assert_eq!(server.payloads(COLLECTION).await, before);
+        let done = attached(&store, &replace).await;
+        assert_eq!(done, dry);
+        assert_eq!((counts(&done), done.cleared), ([9, 0, 1, 0, 0], 8));
+        assert_eq!(done.cleared_examples.get(&uuid(0)).map(String::as_str), Some("document:public"));
+        for (number, (what, _)) in rows.iter().enumerate() {
+            let payload = &server.payloads(COLLECTION).await[&uuid(number)];
+            let expected = (*what == "a text").then(|| Payload::from("document:xxx"));
+            assert_eq!(payload.get("guard"), expected.as_ref(), "{what}");
+            // And nothing else is.
+            let without = |payload: &HashMap<String, Payload>| {
+                let mut payload = payload.clone();
+                payload.remove("guard");
+                payload
+            };
+            assert_eq!(without(payload), without(&before[&uuid(number)]), "{what}");
+        }
+        assert_eq!(ids(&store, &nearest(None)).await, [uuid(8)]);
+        assert_eq!(counts(&attached(&store, &replace).await), [9, 1, 0, 0, 8]);
+    }
+}
+
+/// INVARIANT (the guard of what is there): however a client replaces points meanwhile, a guard is that of the text beside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
+    const POINTS: u64 = 300;
+    const ROUNDS: usize = 12;
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let of_round = |round: usize| -> Vec<PointStruct> {
+            let source = |number: u64| TEXTS[(usize::try_from(number).expect("small") + round) % TEXTS.len()];
+            (0..POINTS).map(|number| of_langchain(number, Some(source(number)), source(number), [1.0, 0.0])).collect()
+        };
+        server.put(COLLECTION, of_round(0)).await;
+        let store = store(&server.url, langchain());
+        let template = attach("document:{metadata.source}");
+        let writing = async {
+            for round in 1..ROUNDS {
+                for points in of_round(round).chunks(20) {
+                    server.put(COLLECTION, points.to_vec()).await;
+                }
+            }
+        };
+        let is_over = AtomicBool::new(false);
+        let attaching = async {
+            while !is_over.load(Ordering::SeqCst) {
+                attached(&store, &template).await;
+            }
+        };
+        tokio::join!(
+            async {
+                writing.await;
+                is_over.store(true, Ordering::SeqCst);
+            },
+            attaching
+        );
+        for run in ["while the client wrote", "after it"] {
+            for (id, payload) in server.payloads(COLLECTION).await {
+                let text = match &payload["page_content"].kind {
+                    Some(Kind::StringValue(text)) => text.clone(),
+                    other => panic!("{other:?}"),
+                };
+                let expected = Object::parse(&format!("document:{}", encoded(&text))).ok();
+                let expected = expected.map(|guard| Payload::from(guard.to_string()));
+                let is_left = run == "while the client wrote" && !payload.contains_key("guard");
+                assert!(payload.get("guard") == expected.as_ref() || is_left, "{run}: {id}, {text:?}, {payload:?}");
+            }
+            let last = attached(&store, &template).await;
+            assert_eq!((last.points, last.kept, last.unsettled, last.later), (POINTS, 0, 0, 0), "{run}");
+        }
+    }
+}
+
+/// As the id of a guard: what it cannot hold is written in hexadecimal digits.
+fn encoded(text: &str) -> String {
+    let is_kept = |c: char| !c.is_whitespace() && !c.is_control();
+    let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    text.chars().map(|c| if is_kept(c) { c.to_string() } else { escaped(c) }).collect()
+}
+
+/// A guard that is left from what a point was before is found, named, and mended when guards are replaced.
+#[tokio::test]
+async fn what_an_earlier_run_left_wrong_is_found_and_mended() {
+    for server in servers().await {
+        println!("{}", server.name);
+        server.make(COLLECTION, 2).await;
+        let wrong = |number: usize, source: &str, guard: &str| {
+            let mut point = of_langchain(uuid(number), Some(source), "words", [1.0, 0.0]);
+            point.payload.insert("guard".to_owned(), Payload::from(guard));
+            point
+        };
+        let points = vec![
+            wrong(1, "s 851", "document:s%2085"),
+            wrong(2, "s 85", "document:s%2085"),
+            wrong(3, "a s 85", "document:s%2085"),
+        ];
+        server.put(COLLECTION, points).await;
+        let store = store(&server.url, langchain());
+        let template = attach("document:{metadata.source}");
+        let found = attached(&store, &template).await;
+        assert_eq!(counts(&found), [3, 1, 0, 2, 0]);
+        let left = "document:s%2085".to_owned();
+        assert_eq!(found.kept_examples, [(uuid(1), left.clone()), (uuid(3), left)].into());
+        let mended = attached(&store, &Attach { replace: true, ..template }).await;
+        assert_eq!(counts(&mended), [3, 1, 2, 0, 0]);
+        let payloads = server.payloads(COLLECTION).await;
+        for (number, guard) in [(1, "document:s%20851"), (2, "document:s%2085"), (3, "document:a%20s%2085")] {
+            assert_eq!(payloads[&uuid(number)]["guard"], Payload::from(guard));
+        }
+    }
+}
+
+/// A run goes through what there is at its start; what is put in meanwhile, between the others and behind them, is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_goes_through_what_there_was_at_its_start() {
+    const POINTS: usize = 2_500;
+    const ADDED: usize = 400;
+    for server in servers().await {
+        println!("{}", server.name);
+        let server = Arc::new(server);
+        server.make(COLLECTION, 2).await;
+        let point = |id: String| of_langchain(id, Some("a"), "words", [1.0, 0.0]);
+        server.put(COLLECTION, (0..POINTS).map(|number| point(uuid(2 * number))).collect()).await;
+        let store = store(&server.url, langchain());
+        let (begun, begins) = mpsc::channel();
+        let (added, is_added) = mpsc::channel();
+        let adding = tokio::spawn({
+            let server = Arc::clone(&server);
+            async move {
+                tokio::task::block_in_place(|| begins.recv()).expect("the first page");
+                let between = (POINTS - ADDED..POINTS).map(|number| point(uuid(2 * number + 1)));
+                let behind = (0..ADDED).map(|number| point(uuid(1_000_000 + number)));
+                server.put(COLLECTION, between.chain(behind).collect()).await;
+                added.send(()).expect("a run that waits");
+            }
+        });
+        let progress = |attached: &Attached, _: u64| {
+            if attached.points == 1_000 {
+                begun.send(()).expect("somebody who adds");
+                tokio::task::block_in_place(|| is_added.recv()).expect("added");
+            }
+        };
+        let done = store.attach(COLLECTION, &attach("document:{metadata.source}"), progress).await.expect("attached");
+        adding.await.expect("added");
+        assert_eq!((counts(&done), done.later), ([2_500, 0, 2_500, 0, 0], 800));
+        let again = attached(&store, &attach("document:{metadata.source}")).await;
+        assert_eq!((counts(&again), again.later), ([3_300, 2_500, 800, 0, 0], 0));
     }
 }
 
@@ -360,7 +555,17 @@ async fn pages_that_do_not_go_on_are_an_error() {
             std::future::ready(Ok(ScrollResponse { result, next_page_offset, ..ScrollResponse::default() }))
         };
         let methods = Methods::default().on("/qdrant.Collections/List", list).on("/qdrant.Collections/Get", describe);
-        let methods = methods.on("/qdrant.Points/Scroll", scroll);
+        let get = |request: GetPoints| {
+            let point = |id: PointId| RetrievedPoint { id: Some(id), ..RetrievedPoint::default() };
+            let result = request.ids.into_iter().map(point).collect();
+            std::future::ready(Ok(GetResponse { result, ..GetResponse::default() }))
+        };
+        let count = |_: CountPoints| {
+            let result = Some(CountResult { count: 3 });
+            std::future::ready(Ok(CountResponse { result, ..CountResponse::default() }))
+        };
+        let methods = methods.on("/qdrant.Points/Scroll", scroll).on("/qdrant.Points/Get", get);
+        let methods = methods.on("/qdrant.Points/Count", count);
         let server = methods.start().await;
         let done = store(&server.address, langchain()).attach(COLLECTION, &Attach::default(), |_, _| {}).await;
         assert_eq!(done.is_ok(), is_right, "{name}: {done:?}");

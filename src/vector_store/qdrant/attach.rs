@@ -1,29 +1,36 @@
 //! Making a collection of another program one that Ragward can search: indexes on the guard and the document, and a guard
 //! for each point, from a template over its payload.
 //!
-//! Points are gone through in the order of their ids, which writing a guard does not change, so each is seen once, whatever
-//! else is written meanwhile. One that is put in behind the place that was reached waits for the next run. A run that was
-//! broken off is repeated: what is written already is passed over.
+//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds points;
+//! what came after is counted. A run that was broken off is repeated: what is written already is passed over.
+//!
+//! INVARIANT (the guard of what is there): a guard is written only while the point has the value that it was made of, and
+//! taken away only while it is the one that was seen. Each point that was to be changed is read once more, and one that
+//! the other program changed meanwhile is changed again.
 
 use std::collections::BTreeMap;
 
 use qdrant_client::qdrant::points_selector::PointsSelectorOneOf;
-use qdrant_client::qdrant::points_update_operation::{Operation, SetPayload};
+use qdrant_client::qdrant::points_update_operation::{DeletePayload, Operation, SetPayload};
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{
-    Condition, FieldType, Filter, PayloadIncludeSelector, PointId, PointsSelector, PointsUpdateOperation,
+    Condition, FieldType, Filter, GetPoints, PayloadIncludeSelector, PointId, PointsSelector, PointsUpdateOperation,
     RetrievedPoint, ScrollPoints, Value as Payload, point_id::PointIdOptions,
 };
 
-use super::QdrantStore;
 use super::collection::{Limits, has_keyword_index};
 use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
+use super::{QdrantStore, filter};
 use crate::relationship::Object;
 use crate::vector_store::VectorStoreError;
 
 /// Points of one page, which is also what one request writes.
 const PAGE: u32 = 1_000;
+/// Ids that are listed at a time: about 200 MB.
+const IDS_MAX: u64 = 2_000_000;
+/// How often a point that changes meanwhile is changed again.
+const ROUNDS_MAX: usize = 4;
 /// Examples of each kind that a report names.
 const EXAMPLES_MAX: usize = 5;
 
@@ -32,7 +39,7 @@ const EXAMPLES_MAX: usize = 5;
 pub struct Attach {
     /// Makes the guards; without it they must be there.
     pub template: Option<GuardTemplate>,
-    /// Whether a guard that is there and differs is replaced.
+    /// Whether a guard that is there and differs is replaced, and one that the template does not make is taken away.
     pub replace: bool,
     /// Whether nothing is written.
     pub dry_run: bool,
@@ -47,14 +54,24 @@ pub struct Attached {
     pub guarded: u64,
     /// Those that got a guard.
     pub written: u64,
-    /// Those that have another guard than the template makes and keep it.
+    /// Those that have another guard than the template makes, or one where it makes none, and keep it.
     pub kept: u64,
+    /// Those that lost their guard, because the template makes none for them: nobody is shown them.
+    pub cleared: u64,
     /// Those without a guard: nobody is shown them.
     pub unguarded: u64,
+    /// Those that changed again and again while their guard was written: the next run looks at them.
+    pub unsettled: u64,
+    /// Points that are there and were not looked at, since they were added after the run had begun: the next run looks at them.
+    pub later: u64,
     /// Fields that got an index.
     pub indexes: Vec<String>,
     /// Some points that got a guard, and which.
     pub examples: BTreeMap<String, String>,
+    /// Some points that keep a guard that the template does not make, and which.
+    pub kept_examples: BTreeMap<String, String>,
+    /// Some points that lost their guard, and which.
+    pub cleared_examples: BTreeMap<String, String>,
     /// Some points without one.
     pub unguarded_examples: Vec<String>,
 }
@@ -67,15 +84,19 @@ enum Place {
 }
 
 /// What is to become of a point.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     Guarded,
-    Write(Object),
-    Kept,
+    Write(Object, Source),
+    /// The guard that it loses.
+    Clear(Object),
+    /// The guard that it keeps.
+    Kept(Object),
     Unguarded,
 }
 
 impl QdrantStore {
-    /// Attaches a collection; `progress` is told after each page, with how many points there are about.
+    /// Attaches a collection; `progress` is told after each page, with how many points there were at the start.
     ///
     /// # Errors
     /// When the collection is not another program's by configuration, cannot be searched, or Qdrant fails. What was written
@@ -118,130 +139,240 @@ impl QdrantStore {
             }
             attached.indexes.push(field);
         }
-        let page = u32::try_from(Limits::of(&info).ids_max()).map_or(PAGE, |max| max.min(PAGE));
-        self.attach_points(collection, attach, &mut attached, page, |attached| {
-            progress(attached, info.points_count.unwrap_or_default());
-        })
-        .await?;
+        let limits = Limits::of(&info);
+        let page = u32::try_from(limits.ids_max()).map_or(PAGE, |max| max.min(PAGE));
+        let there = self.count_points(collection, None, limits.scans).await?;
+        let mut from = None;
+        // As many lists as hold the points that are there. The second of a large collection holds also what came meanwhile, so
+        // what it has no room for counts as later.
+        for _ in 0..=there / IDS_MAX {
+            let (ids, next) = self.list_ids(collection, from, page).await?;
+            for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
+                self.attach_points(collection, attach, &mut attached, ids).await?;
+                progress(&attached, there);
+            }
+            from = next;
+            if from.is_none() {
+                break;
+            }
+        }
+        attached.later = self.count_points(collection, None, limits.scans).await?.saturating_sub(attached.points);
         self.overviews.changed(collection);
         Ok(attached)
     }
 
-    async fn attach_points(
+    /// The ids of the points from one on, ascending, and where the next list begins if this is not all.
+    async fn list_ids(
         &self,
         collection: &str,
-        attach: &Attach,
-        attached: &mut Attached,
+        mut from: Option<PointId>,
         page: u32,
-        progress: impl Fn(&Attached),
-    ) -> Result<(), VectorStoreError> {
-        let layout = self.layout(collection);
-        let (mut offset, mut reached) = (None, None);
+    ) -> Result<(Vec<PointId>, Option<PointId>), VectorStoreError> {
+        let mut ids: Vec<PointId> = Vec::new();
+        let mut reached = None;
         loop {
-            let (points, next) = self.scroll(collection, attach, offset, page).await?;
-            let mut by_source: BTreeMap<(Object, Source), Vec<PointId>> = BTreeMap::new();
-            for point in points {
+            let request = ScrollPoints {
+                collection_name: collection.to_owned(),
+                offset: from,
+                limit: Some(page),
+                with_payload: Some(false.into()),
+                with_vectors: Some(false.into()),
+                read_consistency: self.read_consistency(),
+                ..ScrollPoints::default()
+            };
+            let mut points = self.points();
+            let answer = self.call(collection, points.scroll(request)).await?;
+            let empty_page = answer.result.is_empty() && answer.next_page_offset.is_some();
+            if empty_page || answer.result.len() > usize::try_from(page).unwrap_or(usize::MAX) {
+                return Err(VectorStoreError::BadAnswer(format!("a page of {} points", answer.result.len())));
+            }
+            for point in answer.result {
                 let place = place(point.id.as_ref());
                 // So no point comes twice, and a page is never asked for again.
                 if place.is_none() || place <= reached {
                     return Err(VectorStoreError::BadAnswer("points out of order".to_owned()));
                 }
                 reached = place;
-                if let Some((id, guard, source)) = attached.note(layout, attach, point) {
-                    by_source.entry((guard, source)).or_default().push(id);
-                }
+                ids.extend(point.id);
             }
-            if let (false, false, Some(template)) = (attach.dry_run, by_source.is_empty(), &attach.template) {
-                let write = |((guard, source), ids)| set_guard(layout, &guard, ids, template.with_source(source));
-                self.update(collection, by_source.into_iter().map(write).collect()).await?;
+            from = answer.next_page_offset;
+            if from.is_none() || u64::try_from(ids.len()).unwrap_or(u64::MAX) >= IDS_MAX {
+                return Ok((ids, from));
             }
-            progress(attached);
-            if next.is_none() {
-                return Ok(());
-            }
-            offset = next;
         }
     }
 
-    async fn scroll(
+    /// Sees to it that each of these points has the guard that it should have.
+    async fn attach_points(
         &self,
         collection: &str,
         attach: &Attach,
-        offset: Option<PointId>,
-        page: u32,
-    ) -> Result<(Vec<RetrievedPoint>, Option<PointId>), VectorStoreError> {
+        attached: &mut Attached,
+        ids: &[PointId],
+    ) -> Result<(), VectorStoreError> {
+        let layout = self.layout(collection);
+        let mut before: BTreeMap<String, Fate> = BTreeMap::new();
+        let mut points = self.guards_and_sources(collection, attach, ids.to_vec()).await?;
+        for round in 0..ROUNDS_MAX {
+            let mut changes = Changes::default();
+            let mut now = BTreeMap::new();
+            for point in points {
+                let Some(text) = id_text(point.id.as_ref()) else { continue };
+                let last = before.get(&text);
+                attached.points += u64::from(round == 0);
+                let fate = fate(layout, attach, &point, last);
+                let is_settled = attach.dry_run || matches!(fate, Fate::Guarded | Fate::Kept(_) | Fate::Unguarded);
+                if is_settled {
+                    attached.note(text, &settled(fate, last));
+                } else {
+                    changes.add(&fate, point.id);
+                    now.insert(text, fate);
+                }
+            }
+            if now.is_empty() {
+                return Ok(());
+            }
+            let again = changes.ids();
+            self.update(collection, changes.into_operations(layout, attach)).await?;
+            points = self.guards_and_sources(collection, attach, again).await?;
+            before = now;
+        }
+        for point in points {
+            let last = id_text(point.id.as_ref()).and_then(|text| Some((before.get(&text)?, text)));
+            let Some((last, text)) = last else { continue };
+            match fate(layout, attach, &point, Some(last)) {
+                Fate::Write(..) | Fate::Clear(_) => attached.unsettled += 1,
+                fate @ (Fate::Guarded | Fate::Kept(_) | Fate::Unguarded) => {
+                    attached.note(text, &settled(fate, Some(last)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The points as far as their guard and what it is made of.
+    async fn guards_and_sources(
+        &self,
+        collection: &str,
+        attach: &Attach,
+        ids: Vec<PointId>,
+    ) -> Result<Vec<RetrievedPoint>, VectorStoreError> {
+        let asked = ids.len();
         let template = attach.template.as_ref().map(|template| template.path().key());
         let fields = template.into_iter().chain([self.layout(collection).guard.key()]).collect();
-        let request = ScrollPoints {
+        let request = GetPoints {
             collection_name: collection.to_owned(),
-            offset,
-            limit: Some(page),
+            ids,
             with_payload: Some(SelectorOptions::Include(PayloadIncludeSelector { fields }).into()),
             with_vectors: Some(false.into()),
             read_consistency: self.read_consistency(),
-            ..ScrollPoints::default()
+            ..GetPoints::default()
         };
         let mut points = self.points();
-        let answer = self.call(collection, points.scroll(request)).await?;
-        let empty_page = answer.result.is_empty() && answer.next_page_offset.is_some();
-        if empty_page || answer.result.len() > usize::try_from(page).unwrap_or(usize::MAX) {
-            return Err(VectorStoreError::BadAnswer(format!("a page of {} points", answer.result.len())));
+        let answer = self.call(collection, points.get(request)).await?.result;
+        if answer.len() > asked {
+            return Err(VectorStoreError::BadAnswer(format!("{} points, {asked} were asked for", answer.len())));
         }
-        Ok((answer.result, answer.next_page_offset))
+        Ok(answer)
+    }
+}
+
+/// What one request changes.
+#[derive(Default)]
+struct Changes {
+    written: BTreeMap<(Object, Source), Vec<PointId>>,
+    cleared: BTreeMap<Object, Vec<PointId>>,
+}
+
+impl Changes {
+    fn add(&mut self, fate: &Fate, id: Option<PointId>) {
+        match fate {
+            Fate::Write(guard, source) => self.written.entry((guard.clone(), source.clone())).or_default().extend(id),
+            Fate::Clear(guard) => self.cleared.entry(guard.clone()).or_default().extend(id),
+            Fate::Guarded | Fate::Kept(_) | Fate::Unguarded => {}
+        }
+    }
+
+    fn ids(&self) -> Vec<PointId> {
+        self.written.values().chain(self.cleared.values()).flatten().cloned().collect()
+    }
+
+    fn into_operations(self, layout: &Layout, attach: &Attach) -> Vec<PointsUpdateOperation> {
+        let template = attach.template.as_ref();
+        let written = self.written.into_iter().filter_map(|((guard, source), ids)| {
+            let unchanged = template?.with_source(source);
+            let payload = [(layout.guard.first().to_owned(), Payload::from(guard.to_string()))].into();
+            let points_selector = Some(among(ids, unchanged));
+            Some(Operation::SetPayload(SetPayload { payload, points_selector, ..SetPayload::default() }))
+        });
+        let cleared = self.cleared.into_iter().map(|(guard, ids)| {
+            let key = layout.guard.key();
+            let unchanged = filter::text(key.clone(), guard.to_string());
+            let points_selector = Some(among(ids, unchanged));
+            Operation::DeletePayload(DeletePayload { keys: vec![key], points_selector, shard_key_selector: None })
+        });
+        written.chain(cleared).map(|operation| PointsUpdateOperation { operation: Some(operation) }).collect()
     }
 }
 
 impl Attached {
-    /// Counts a point; its id, its guard and what that was made of, if one is to be written.
-    fn note(&mut self, layout: &Layout, attach: &Attach, point: RetrievedPoint) -> Option<(PointId, Object, Source)> {
-        self.points += 1;
-        let text = id_text(point.id.as_ref()).unwrap_or_default();
-        match fate(layout, attach, &point) {
-            Fate::Guarded => self.guarded += 1,
-            Fate::Kept => self.kept += 1,
+    /// Counts a point whose fate is known.
+    fn note(&mut self, id: String, fate: &Fate) {
+        let (count, examples, guard) = match fate {
+            Fate::Guarded => {
+                self.guarded += 1;
+                return;
+            }
             Fate::Unguarded => {
                 self.unguarded += 1;
                 if self.unguarded_examples.len() < EXAMPLES_MAX {
-                    self.unguarded_examples.push(text);
+                    self.unguarded_examples.push(id);
                 }
+                return;
             }
-            Fate::Write(guard) => {
-                self.written += 1;
-                if self.examples.len() < EXAMPLES_MAX {
-                    self.examples.insert(text, guard.to_string());
-                }
-                let source = attach.template.as_ref()?.source(&point.payload)?;
-                return Some((point.id?, guard, source));
-            }
+            Fate::Write(guard, _) => (&mut self.written, &mut self.examples, guard),
+            Fate::Clear(guard) => (&mut self.cleared, &mut self.cleared_examples, guard),
+            Fate::Kept(guard) => (&mut self.kept, &mut self.kept_examples, guard),
+        };
+        *count += 1;
+        if examples.len() < EXAMPLES_MAX {
+            examples.insert(id, guard.to_string());
         }
-        None
     }
 }
 
-fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint) -> Fate {
+/// What to do with a point. `last` is what this run did with it before: the guard that it wrote it may replace.
+fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&Fate>) -> Fate {
     let found = layout.candidate(point.id.as_ref(), &point.payload, 0.0).map(|candidate| candidate.guard);
-    let made = attach.template.as_ref().and_then(|template| template.guard(&point.payload));
+    let made = attach.template.as_ref().and_then(|template| {
+        let guard = template.guard(&point.payload)?;
+        Some((guard, template.source(&point.payload)?))
+    });
+    let is_ours = |found: &Object| matches!(last, Some(Fate::Write(written, _)) if written == found);
     match (found, made) {
         (None, None) => Fate::Unguarded,
-        (None, Some(made)) => Fate::Write(made),
-        (Some(found), Some(made)) if found == made => Fate::Guarded,
-        (Some(_), Some(made)) if attach.replace => Fate::Write(made),
+        (None, Some((made, source))) => Fate::Write(made, source),
+        (Some(found), Some((made, _))) if found == made => Fate::Guarded,
+        (Some(found), Some((made, source))) if attach.replace || is_ours(&found) => Fate::Write(made, source),
         (Some(_), None) if attach.template.is_none() => Fate::Guarded,
-        (Some(_), Some(_) | None) => Fate::Kept,
+        (Some(found), None) if attach.replace || is_ours(&found) => Fate::Clear(found),
+        (Some(found), _) => Fate::Kept(found),
     }
 }
 
-/// INVARIANT (the guard of what is there): only while the point has the value that the guard was made of. The other program may
-/// have put another text under its id since it was read.
-fn set_guard(layout: &Layout, guard: &Object, ids: Vec<PointId>, unchanged: Condition) -> PointsUpdateOperation {
-    // By condition and not by id: a point that is deleted meanwhile is no error then.
-    let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), unchanged]));
-    let set = SetPayload {
-        payload: [(layout.guard.first().to_owned(), Payload::from(guard.to_string()))].into(),
-        points_selector: Some(PointsSelector { points_selector_one_of: Some(points) }),
-        ..SetPayload::default()
-    };
-    PointsUpdateOperation { operation: Some(Operation::SetPayload(set)) }
+/// What a point counts as that needs no change any more: what was done with it, if that is how it is now.
+fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
+    match (fate, last) {
+        (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),
+        (Fate::Unguarded, Some(cleared @ Fate::Clear(_))) => cleared.clone(),
+        (fate, _) => fate,
+    }
+}
+
+/// Those of the points for which the condition holds. A point that is deleted meanwhile is no error then, as it would be by its id.
+fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
+    let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), condition]));
+    PointsSelector { points_selector_one_of: Some(points) }
 }
 
 fn place(id: Option<&PointId>) -> Option<Place> {
