@@ -31,6 +31,7 @@ use questions::QUERIES;
 use ragward::app::App;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
+use ragward::chunk::Candidate;
 use ragward::client::{Client, document_message};
 use ragward::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
 use ragward::ingest::Source;
@@ -281,10 +282,10 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
                 decisions.insert(checks[answer.position].object.clone(), answer.allowed);
             }
         }
-        let permitted: Vec<String> =
-            candidates.iter().filter(|c| decisions[&c.guard]).take(TOP_K).map(|c| c.chunk_id.clone()).collect();
+        let permitted: Vec<Candidate> =
+            candidates.iter().filter(|c| decisions[&c.guard]).take(TOP_K).cloned().collect();
         if permitted.len() == TOP_K || candidates.len() < limit {
-            return store.read(COLLECTION, &permitted).await.unwrap().len();
+            return store.read(COLLECTION, Some(&search), &permitted).await.unwrap().len();
         }
         limit *= 4;
     }

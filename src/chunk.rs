@@ -1,6 +1,9 @@
 //! Chunks: the pieces of documents that a search finds, each with the guard that it is checked against.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::relationship::Object;
 
@@ -54,6 +57,22 @@ pub struct Chunk {
     pub vector: Vec<f32>,
 }
 
+/// One write of a document. All chunks that it put in have its version, and the next write of the document has another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Version(pub u128);
+
+/// When a chunk's document was written, as far as that is known. A decision that is older than the document does not release
+/// the chunk: whoever may read a document's old text need not be allowed to read the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// At this moment of this process's monotonic clock, or before it.
+    By(Instant),
+    /// By another process, at this time since 1970 of that process's clock.
+    AtWallTime(Duration),
+    /// By a program that does not note it.
+    Unknown,
+}
+
 /// What a search finds: enough to check and rank a chunk, without its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -63,4 +82,8 @@ pub struct Candidate {
     pub guard: Object,
     /// Higher is better; the scale is the query kind's own (BM25, cosine, reciprocal ranks).
     pub score: f32,
+    /// The write that put it in; `None` where another program did.
+    pub version: Option<Version>,
+    /// When that was.
+    pub written: Written,
 }

@@ -198,12 +198,21 @@ pub trait VectorStore: Send + Sync {
     /// As [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
 
-    /// Reads the chunks that still exist, vectors left empty. Only for ids that were permitted. In the order asked; an id
-    /// that is asked twice is answered twice.
+    /// Reads the chunks of these candidates that are still what was found, vectors left empty: by this search, or by
+    /// [`VectorStore::find`] where there is none. Only for candidates that were permitted. In their order; one that is named
+    /// twice is answered twice.
+    ///
+    /// INVARIANT (one version): guard, metadata and text of a chunk are of one version, which passes the search's filter and
+    /// has the candidate's guard, version and score. What was replaced since it was found is left out.
     ///
     /// # Errors
     /// As [`VectorStore::collection`].
-    async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError>;
+    async fn read(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError>;
 
     /// Whether a search would be answered now, found out with no more than one call to a backend.
     ///

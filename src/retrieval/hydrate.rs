@@ -12,7 +12,7 @@ use super::{RetrievalError, within};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk};
 use crate::identity::Principal;
-use crate::vector_store::VectorStore;
+use crate::vector_store::{Search, VectorStore};
 
 /// How many chunks of an answer.
 #[derive(Clone, Copy)]
@@ -27,12 +27,21 @@ pub(super) struct Wanted {
 pub(super) struct Hydration<'a> {
     pub(super) vector_store: &'a dyn VectorStore,
     pub(super) collection: &'a str,
+    /// What found them; `None`: they were looked up by id.
+    pub(super) search: Option<&'a Search>,
     pub(super) principal: &'a Principal,
     pub(super) deadline: Instant,
 }
 
+/// The texts of an answer.
+pub(super) struct Hydrated {
+    pub(super) chunks: Vec<Retrieved>,
+    /// How many candidates were passed over because they are no longer what was found.
+    pub(super) changed: usize,
+}
+
 impl Hydration<'_> {
-    /// The best of the permitted candidates with their texts, as many as are wanted. One that is gone or has changed hands
+    /// The best of the permitted candidates with their texts, as many as are wanted. One that is gone or was replaced
     /// since the search, or whose document has its number, is passed over, and the next one that is permitted takes its place.
     pub(super) async fn hydrate(
         self,
@@ -40,10 +49,11 @@ impl Hydration<'_> {
         enforcer: &mut Enforcer<'_>,
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,
-    ) -> Result<Vec<Retrieved>, RetrievalError> {
+    ) -> Result<Hydrated, RetrievalError> {
         let mut ledger = self.principal.ledger();
         let mut of_document: HashMap<String, usize> = HashMap::new();
         let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k);
+        let mut changed = 0;
         while hydrated.len() < top_k {
             // Where many may fall out for their document, they are not read one at a time.
             let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
@@ -58,24 +68,28 @@ impl Hydration<'_> {
                 }
                 let score = candidate.item().score;
                 let chunk = by_id.remove(&candidate.item().chunk_id);
-                let document_full = |chunk: &Chunk| {
-                    let chunks = of_document.get(&chunk.document_id).copied().unwrap_or_default();
-                    per_document_max.is_some_and(|max| chunks >= max.get())
+                let Some(chunk) = chunk.filter(|chunk| chunk.guard == candidate.item().guard) else {
+                    changed += 1;
+                    continue;
                 };
-                let chunk = chunk.filter(|chunk| !document_full(chunk));
-                if let Some(chunk) = chunk.and_then(|chunk| candidate.hydrate(chunk, &mut ledger)) {
+                let of_its_document = of_document.get(&chunk.document_id).copied().unwrap_or_default();
+                if per_document_max.is_some_and(|max| of_its_document >= max.get()) {
+                    continue;
+                }
+                if let Some(chunk) = candidate.hydrate(chunk, &mut ledger) {
                     *of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
                     hydrated.push(Retrieved { chunk, score });
                 }
             }
         }
-        Ok(hydrated)
+        Ok(Hydrated { chunks: hydrated, changed })
     }
 
-    /// What the store has of them, by id.
+    /// What the store still has of them, by id.
     async fn read(self, candidates: &[Permitted<Candidate>]) -> Result<HashMap<String, Chunk>, RetrievalError> {
-        let ids: Vec<String> = candidates.iter().map(|candidate| candidate.item().chunk_id.clone()).collect();
-        let chunks = within(self.deadline, self.vector_store.read(self.collection, &ids)).await?;
+        let found: Vec<Candidate> = candidates.iter().map(|candidate| candidate.item().clone()).collect();
+        let reading = self.vector_store.read(self.collection, self.search, &found);
+        let chunks = within(self.deadline, reading).await?;
         Ok(chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect())
     }
 }

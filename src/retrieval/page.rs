@@ -1,10 +1,11 @@
 //! Page tokens: where the next page of one search begins.
 //!
 //! A token says after which chunk to go on, by score and id. A cosine depends on one chunk alone, so pages of a vector query
-//! stay consistent while the corpus changes: what is new shows up in its place, what is gone is missed by nobody, and no
-//! chunk comes twice. The score of a text or hybrid query depends on everything that the user may see. Its token also holds
-//! a digest of the pages before, and there is a next page only while those would be answered alike; else the search begins
-//! anew. So all pages together are one answer. What the user may not see enters neither, so it ends no paging.
+//! stay consistent while the corpus changes: what is new shows up in its place, and what is gone is missed by nobody. A chunk
+//! that was returned and then replaced may be found once more, with a lower score, so the token holds a mark of each chunk
+//! that was returned, and none comes twice. The score of a text or hybrid query depends on everything that the user may see.
+//! Its token holds a digest of the pages before, and there is a next page only while those would be answered alike; else
+//! the search begins anew. So all pages together are one answer. What the user may not see enters neither, so it ends no paging.
 //!
 //! It is authenticated with HMAC-SHA256 (RFC 2104) over its content and over everything that the search depends on: the whole
 //! principal, collection, query, filter, number and lowest score of chunks, relation and authorization model. It holds
@@ -16,6 +17,7 @@
 mod binding;
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +32,16 @@ use crate::chunk::{Candidate, ID_BYTES_MAX};
 
 /// Shortest secret of replicas that share their pages.
 pub const KEY_BYTES_MIN: usize = 32;
-const VERSION: u8 = 3;
+/// Chunks on all pages of one search: each takes some bytes of the token.
+pub(super) const RETURNED_MAX: usize = 10_000;
+const VERSION: u8 = 4;
 const MAC_BYTES: usize = 32;
 const DIGEST_BYTES: usize = 32;
-/// Version, expiry, score, number of chunks, digest of them.
+/// Among ten thousand marks, one that is another chunk's is less likely than a damaged bit.
+const MARK_BYTES: usize = 6;
+/// Before a chunk id from which a mark is made: no token begins so.
+const MARKED: &[u8] = &[0xff];
+/// Version, expiry, score, number of chunks, digest of them; then their marks, if there is no digest, and the chunk id.
 const HEAD_BYTES: usize = 1 + 8 + 4 + 4 + DIGEST_BYTES;
 const REFUSED: &str = "is not a page of this search, or has expired; ask for the first page again";
 
@@ -51,11 +59,27 @@ pub(super) struct Place {
     pub(super) score: f32,
     /// Of the last chunk of the page before.
     pub(super) chunk_id: String,
-    /// Chunks on all pages before.
-    pub(super) returned: u32,
-    /// These chunks, where the ranking must not have changed.
-    pub(super) answered: Option<Answered>,
+    /// The chunks of all pages before.
+    pub(super) earlier: Earlier,
 }
+
+/// What is known of the chunks of all pages before.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Earlier {
+    /// They are not returned again, wherever they are found.
+    Marked(BTreeSet<Mark>),
+    /// The ranking must not have changed.
+    Unchanged {
+        /// How many they are.
+        returned: u32,
+        /// They and their scores.
+        answered: Answered,
+    },
+}
+
+/// What tells that a chunk was returned; nobody without the key can make another chunk with the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Mark([u8; MARK_BYTES]);
 
 /// A digest of the chunks of an answer, with their scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,8 +130,15 @@ impl Pages {
         let mut token = vec![VERSION];
         token.extend(expires_at.to_be_bytes());
         token.extend(place.score.to_bits().to_be_bytes());
-        token.extend(place.returned.to_be_bytes());
-        token.extend(place.answered.map_or([0; DIGEST_BYTES], |answered| answered.0));
+        let returned = u32::try_from(place.earlier.returned()).unwrap_or(u32::MAX);
+        token.extend(returned.to_be_bytes());
+        match &place.earlier {
+            Earlier::Unchanged { answered, .. } => token.extend(answered.0),
+            Earlier::Marked(marks) => {
+                token.extend([0; DIGEST_BYTES]);
+                token.extend(marks.iter().flat_map(|mark| mark.0));
+            }
+        }
         token.extend(place.chunk_id.as_bytes());
         let mac = hmac::sign(&self.key, &authenticated(&token, binding));
         token.extend(mac.as_ref());
@@ -123,7 +154,7 @@ impl Pages {
     }
 
     fn read(&self, token: &str, binding: &Binding, now: Duration) -> Option<Place> {
-        if token.len() > 2 * (HEAD_BYTES + ID_BYTES_MAX + MAC_BYTES) {
+        if token.len() > 2 * (HEAD_BYTES + RETURNED_MAX * MARK_BYTES + ID_BYTES_MAX + MAC_BYTES) {
             return None;
         }
         let token = from_hex(token)?;
@@ -133,15 +164,48 @@ impl Pages {
         let (expires_at, rest) = rest.split_first_chunk::<8>()?;
         let (score, rest) = rest.split_first_chunk::<4>()?;
         let (returned, rest) = rest.split_first_chunk::<4>()?;
-        let (answered, chunk_id) = rest.split_first_chunk::<DIGEST_BYTES>()?;
+        let (answered, rest) = rest.split_first_chunk::<DIGEST_BYTES>()?;
+        let returned = u32::from_be_bytes(*returned);
+        let (earlier, chunk_id) = if *answered == [0; DIGEST_BYTES] {
+            let bytes = usize::try_from(returned).ok()?.checked_mul(MARK_BYTES)?;
+            let (marks, chunk_id) = rest.split_at_checked(bytes)?;
+            (Earlier::Marked(marks.as_chunks().0.iter().copied().map(Mark).collect()), chunk_id)
+        } else {
+            (Earlier::Unchanged { returned, answered: Answered(*answered) }, rest)
+        };
         let is_current = now.as_millis() < u128::from(u64::from_be_bytes(*expires_at));
         let place = Place {
             score: f32::from_bits(u32::from_be_bytes(*score)),
             chunk_id: String::from_utf8(chunk_id.to_vec()).ok()?,
-            returned: u32::from_be_bytes(*returned),
-            answered: Some(*answered).filter(|answered| *answered != [0; DIGEST_BYTES]).map(Answered),
+            earlier,
         };
         (*version == VERSION && is_current && place.score.is_finite()).then_some(place)
+    }
+}
+
+impl Pages {
+    /// The mark of a chunk.
+    pub(super) fn mark(&self, chunk_id: &str) -> Mark {
+        let mac = hmac::sign(&self.key, &[MARKED, chunk_id.as_bytes()].concat());
+        Mark(mac.as_ref().first_chunk().copied().unwrap_or_default())
+    }
+
+    /// Drops what was on a page before, unless it must be found unchanged. `before` is `None` for the first page.
+    pub(super) fn skip_earlier(&self, before: Option<&Place>, candidates: &mut Vec<Candidate>) {
+        if let Some(Place { earlier: Earlier::Marked(marks), .. }) = before {
+            let is_later = |found: &Candidate| before.is_some_and(|before| before.is_before(found));
+            candidates.retain(|found| is_later(found) && !marks.contains(&self.mark(&found.chunk_id)));
+        }
+    }
+}
+
+impl Earlier {
+    /// How many chunks there were.
+    pub(super) fn returned(&self) -> usize {
+        match self {
+            Self::Marked(marks) => marks.len(),
+            Self::Unchanged { returned, .. } => usize::try_from(*returned).unwrap_or(usize::MAX),
+        }
     }
 }
 
@@ -153,13 +217,6 @@ impl Place {
             Some(Ordering::Equal) => candidate.chunk_id > self.chunk_id,
             Some(Ordering::Greater) | None => false,
         }
-    }
-}
-
-/// Drops what was on a page before, unless it must be found unchanged. `before` is `None` for the first page.
-pub(super) fn skip_earlier(before: Option<&Place>, candidates: &mut Vec<Candidate>) {
-    if let Some(before) = before.filter(|before| before.answered.is_none()) {
-        candidates.retain(|candidate| before.is_before(candidate));
     }
 }
 
@@ -176,9 +233,11 @@ pub(super) fn split(before: Option<&Place>, candidates: Vec<Candidate>) -> [Vec<
 /// See the invariant of the module.
 pub(super) fn check_unchanged(before: Option<&Place>, earlier: &[Permitted<Candidate>]) -> Result<(), RetrievalError> {
     let found = || Answered::of(earlier.iter().map(|c| (c.item().chunk_id.as_str(), c.item().score)));
-    match before.and_then(|before| before.answered) {
-        Some(answered) if answered != found() => Err(RetrievalError::Invalid(vec![refused()])),
-        Some(_) | None => Ok(()),
+    match before.map(|before| &before.earlier) {
+        Some(Earlier::Unchanged { answered, .. }) if *answered != found() => {
+            Err(RetrievalError::Invalid(vec![refused()]))
+        }
+        Some(Earlier::Unchanged { .. } | Earlier::Marked(_)) | None => Ok(()),
     }
 }
 
@@ -244,8 +303,9 @@ mod tests {
     }
 
     fn place() -> Place {
-        let answered = Some(Answered::of([("handbook/1#1", 0.5), ("handbook/1#2", 0.25)].into_iter()));
-        Place { score: 0.25, chunk_id: "handbook/1#2".to_owned(), returned: 10, answered }
+        let answered = Answered::of([("handbook/1#1", 0.5), ("handbook/1#2", 0.25)].into_iter());
+        let earlier = Earlier::Unchanged { returned: 10, answered };
+        Place { score: 0.25, chunk_id: "handbook/1#2".to_owned(), earlier }
     }
 
     #[test]
@@ -272,14 +332,18 @@ mod tests {
         let (binding, other) = (Binding([1; 32]), Binding([2; 32]));
         let token = pages().seal(&place(), &binding, HOUR);
         assert_eq!(pages().open(&token, &binding, HOUR), Ok(place()));
-        let by_cosine = Place { answered: None, ..place() };
-        assert_eq!(pages().open(&pages().seal(&by_cosine, &binding, HOUR), &binding, HOUR), Ok(by_cosine));
+        for returned in [1, 2, RETURNED_MAX] {
+            let marks = (0..returned).map(|number| pages().mark(&number.to_string())).collect();
+            let by_cosine = Place { earlier: Earlier::Marked(marks), ..place() };
+            assert_eq!(by_cosine.earlier.returned(), returned);
+            assert_eq!(pages().open(&pages().seal(&by_cosine, &binding, HOUR), &binding, HOUR), Ok(by_cosine));
+        }
         let refused = Err(FieldViolation::new("page_token", REFUSED));
         assert_eq!(pages().open(&token, &other, HOUR), refused);
         assert_eq!(pages().open(&token, &binding, 2 * HOUR), refused, "expired");
         let foreign = Pages::with_key(&[8; KEY_BYTES_MIN], HOUR).expect("a key");
         assert_eq!(foreign.open(&token, &binding, HOUR), refused);
-        for wrong in ["", "0", "zz", &token.to_uppercase(), &format!("{token}00"), &"0".repeat(100_000)] {
+        for wrong in ["", "0", "zz", &token.to_uppercase(), &format!("{token}00"), &"0".repeat(200_000)] {
             assert_eq!(pages().open(wrong, &binding, HOUR), refused, "{wrong}");
         }
         for position in 0..token.len() {

@@ -1,6 +1,6 @@
 //! Carries a request out: plan, search, enforce, refill, hydrate.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,9 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Completion, Rechecked, Retrieval, Round};
 use super::guard_index::GuardIndexes;
-use super::hydrate::{Hydration, Wanted};
+use super::hydrate::{Hydrated, Hydration, Wanted};
 use super::list_costs::{Kind, ListCosts};
-use super::page::{self, Answered, Binding, Place};
+use super::page::{self, Answered, Binding, Earlier, Place};
 use super::pass_rates::{Key, PassRates};
 use super::plan::{self, NoPlan, Situation};
 use super::search_round::{SearchRound, first_search};
@@ -24,6 +24,10 @@ use crate::chunk::Candidate;
 use crate::identity::Principal;
 use crate::identity::details::{Action, RequestFacts};
 use crate::vector_store::{CollectionInfo, Query, Scope, VectorStore};
+
+/// How often a search is repeated because a chunk of the answer was replaced before it was read. After that the answer goes
+/// without such chunks: documents that are written all the time must not keep a request going.
+const REPEATS_MAX: usize = 2;
 
 /// Answers retrievals and re-checks.
 #[derive(Clone)]
@@ -70,7 +74,7 @@ impl Retriever {
             None => None,
         };
         let before = self.page_before(request, binding.as_ref())?;
-        let returned = before.as_ref().map_or(0, |place| usize::try_from(place.returned).unwrap_or(usize::MAX));
+        let returned = before.as_ref().map_or(0, |place| place.earlier.returned());
         let info = within(deadline, vector_store.collection(collection)).await?;
         check_query(request, &info)?;
         let table = within(deadline, vector_store.guards(collection)).await?;
@@ -96,6 +100,7 @@ impl Retriever {
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
         let mut answer = Retrieval::begun(plan::estimate(&situation), stages, replica_lag);
+        let mut repeats = 0;
         loop {
             let started = Instant::now();
             let limit = search.limit;
@@ -109,7 +114,8 @@ impl Retriever {
             }
             visibility.find_hidden(plan, &self.guard_indexes, collection).await;
             let (foreknown, before) = (visibility.foreknown(plan, situation.pass_rate), before.as_ref());
-            let round = SearchRound { vector_store, search: &search, before, foreknown, deadline };
+            let pages = &self.config.pages;
+            let round = SearchRound { vector_store, search: &search, pages, before, foreknown, deadline };
             let mut searched = round.run(&mut enforcer, &mut answer.stages).await?;
             // Each round finds again what those before it found.
             answer.exact = searched.exact;
@@ -123,6 +129,7 @@ impl Retriever {
                 && most.permitted < top_k
                 && searched.ended.is_none()
                 && may_be_wider(most.pass_rate(), most);
+            let mut changed = 0;
             if !is_too_few {
                 let filling = searched.walk.fill(top_k, &mut enforcer);
                 let is_enough = answer.stages.measure(Stage::Authorize, filling).await? >= top_k;
@@ -131,9 +138,9 @@ impl Retriever {
                 if is_last && !enforcer.permits_nothing() {
                     page::check_unchanged(before, &searched.earlier)?;
                     let wanted = Wanted { top_k, per_document_max: request.per_document_max };
-                    let hydration = Hydration { vector_store, collection, principal, deadline };
+                    let hydration = Hydration { vector_store, collection, search: Some(&search), principal, deadline };
                     let hydrating = hydration.hydrate(&mut searched.walk, &mut enforcer, wanted, &mut answer.stages);
-                    answer.chunks = hydrating.await?;
+                    Hydrated { chunks: answer.chunks, changed } = hydrating.await?;
                 }
             }
             visibility.note_checks(enforcer.take_asked());
@@ -145,18 +152,28 @@ impl Retriever {
             if enforcer.permits_nothing() {
                 return Ok(answer.ended(Completion::Exhausted));
             }
+            if changed > 0 && repeats < REPEATS_MAX {
+                // What a document was replaced with may belong into the answer.
+                repeats += 1;
+                answer.chunks.clear();
+                continue;
+            }
+            answer.exact &= changed == 0;
             if answer.chunks.len() == top_k {
                 // As many as the token's details give is not as many as were wanted.
                 answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                let earlier = &searched.earlier;
-                answer.next_page_token = self.next_page(request, binding.as_ref(), &answer, (returned, earlier));
+                answer.next_page_token =
+                    self.next_page(request, binding.as_ref(), &answer, (before, &searched.earlier));
+                if answer.next_page_token.is_none() && binding.is_some() && returned + top_k > page::RETURNED_MAX {
+                    answer.completion = Completion::Limited;
+                }
                 return Ok(answer);
             }
             // Later rounds are there because chunks fell out that the store may have counted. One that fell out took a place
             // of its document, so another one may be there for it.
             let may_be_others = search.per_document_max.take().is_some() && answer.chunks.len() < searched.candidates;
             if let Some(completion) = searched.ended.filter(|_| !may_be_others) {
-                return Ok(answer.ended(completion));
+                return Ok(answer.ended(if changed > 0 { Completion::Limited } else { completion }));
             }
             situation.pass_rate = found.pass_rate().or_else(learned);
             let Some((next, limit)) = plan::refill(plan, &situation, found) else {
@@ -195,9 +212,9 @@ impl Retriever {
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
         let (vector_store, collection) = (self.vector_store.as_ref(), request.collection.as_str());
-        let hydration = Hydration { vector_store, collection, principal, deadline };
+        let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
         let walk = &mut Walk::permitted(permitted);
-        let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?;
+        let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?.chunks;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
         Ok(rechecked(enforcer.enforce(found).await?, stages))
@@ -287,24 +304,34 @@ impl Retriever {
         request: &RetrievalRequest,
         binding: Option<&Binding>,
         answer: &Retrieval,
-        (returned, earlier): (usize, &[Permitted<Candidate>]),
+        (before, found_again): (Option<&Place>, &[Permitted<Candidate>]),
     ) -> Option<String> {
         let (binding, last) = (binding?, answer.chunks.last()?);
         if answer.completion != Completion::Complete {
             return None;
         }
-        let answered = || {
-            let earlier = earlier.iter().map(|candidate| (candidate.item().chunk_id.as_str(), candidate.item().score));
-            let chunks = answer.chunks.iter().map(|retrieved| (retrieved.chunk.item().id.as_str(), retrieved.score));
-            Answered::of(earlier.chain(chunks))
+        let pages = &self.config.pages;
+        let before = before.map(|before| &before.earlier);
+        let returned = before.map_or(0, Earlier::returned).saturating_add(answer.chunks.len());
+        if returned > page::RETURNED_MAX {
+            return None;
+        }
+        let chunks = answer.chunks.iter().map(|retrieved| (retrieved.chunk.item().id.as_str(), retrieved.score));
+        let earlier = if needs_visible_set(&request.query) {
+            let again =
+                found_again.iter().map(|candidate| (candidate.item().chunk_id.as_str(), candidate.item().score));
+            let answered = Answered::of(again.chain(chunks));
+            Earlier::Unchanged { returned: u32::try_from(returned).unwrap_or(u32::MAX), answered }
+        } else {
+            let mut marks = match before {
+                Some(Earlier::Marked(marks)) => marks.clone(),
+                Some(Earlier::Unchanged { .. }) | None => BTreeSet::new(),
+            };
+            marks.extend(chunks.map(|(chunk_id, _)| pages.mark(chunk_id)));
+            Earlier::Marked(marks)
         };
-        let place = Place {
-            score: last.score,
-            chunk_id: last.chunk.item().id.clone(),
-            returned: u32::try_from(returned.saturating_add(answer.chunks.len())).unwrap_or(u32::MAX),
-            answered: needs_visible_set(&request.query).then(answered),
-        };
-        Some(self.config.pages.seal(&place, binding, since_1970()))
+        let place = Place { score: last.score, chunk_id: last.chunk.item().id.clone(), earlier };
+        Some(pages.seal(&place, binding, since_1970()))
     }
 
     fn no_plan(&self, request: &RetrievalRequest, no_plan: NoPlan) -> RetrievalError {

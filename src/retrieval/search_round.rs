@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::page::{self, Place};
+use super::page::{self, Pages, Place};
 use super::plan::Found;
 use super::stages::{Stage, StageTimes};
 use super::walk::{Foreknown, Walk};
@@ -21,6 +21,7 @@ use crate::vector_store::{Filter, Narrowing, Scope, Search, Searched, VectorStor
 pub(super) struct SearchRound<'a, 'h> {
     pub(super) vector_store: &'a dyn VectorStore,
     pub(super) search: &'a Search,
+    pub(super) pages: &'a Pages,
     /// Where the page before ended.
     pub(super) before: Option<&'a Place>,
     /// What is known of what it will find.
@@ -71,7 +72,7 @@ impl<'h> SearchRound<'_, 'h> {
         check_candidates(&candidates, limit)?;
         let completion = if may_be_more { Completion::Limited } else { Completion::Exhausted };
         let ended = (candidates.len() < limit).then_some(completion);
-        page::skip_earlier(self.before, &mut candidates);
+        self.pages.skip_earlier(self.before, &mut candidates);
         let all = candidates.len();
         let [earlier, later] = page::split(self.before, candidates);
         let earlier_candidates = earlier.len();

@@ -30,13 +30,13 @@ use async_trait::async_trait;
 use self::caller::{Caller, Waiting};
 use self::change::Change;
 use self::durable::{Durable, Snapshot};
-use self::index::{ChunkNumber, Index};
+use self::index::{ChunkNumber, Index, Write};
 use self::search::Eligible;
 use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
 use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError};
-use crate::chunk::{Candidate, Chunk, Document};
+use crate::chunk::{Candidate, Chunk, Document, Version, Written};
 use crate::lanes::Lane;
 use crate::relationship::Object;
 use crate::storage::StorageError;
@@ -66,6 +66,8 @@ struct State {
     collections: BTreeMap<String, Index>,
     /// The file as it was when `collections` was last changed, so that both always tell the same.
     snapshot: Arc<Snapshot>,
+    /// The last change.
+    write: Write,
 }
 
 struct Writer {
@@ -89,7 +91,8 @@ impl ExactStore {
     pub fn open(directory: &Path) -> Result<Self, VectorStoreError> {
         let durable = Durable::open(&directory.join(FILE_NAME))?;
         let snapshot = durable.snapshot()?;
-        let state = State { collections: snapshot.load()?, snapshot: Arc::new(snapshot) };
+        let write = Write::before_start();
+        let state = State { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
         let writer = Writer { durable, unsettled: None };
         let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
         Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
@@ -145,12 +148,18 @@ impl VectorStore for ExactStore {
         .await
     }
 
-    async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
-        let (name, ids) = (collection.to_owned(), chunk_ids.to_vec());
-        self.blocking(&self.reads, move |engine, _| match engine.read_chunks(&name, &ids) {
+    /// A version stands for all that a search looked at but the statistics, which are those of the search.
+    async fn read(
+        &self,
+        collection: &str,
+        _search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
+        let (name, found) = (collection.to_owned(), found.to_vec());
+        self.blocking(&self.reads, move |engine, _| match engine.read_chunks(&name, &found) {
             Err(VectorStoreError::Storage(StorageError::Io { .. })) => {
                 engine.mend()?;
-                engine.read_chunks(&name, &ids)
+                engine.read_chunks(&name, &found)
             }
             read => read,
         })
@@ -238,12 +247,13 @@ impl Engine {
         Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())
     }
 
-    fn read_chunks(&self, collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+    /// INVARIANT (one version): index and file are looked at as of one write, and a chunk of another version than the one that
+    /// was found is not read.
+    fn read_chunks(&self, collection: &str, found: &[Candidate]) -> Result<Vec<Chunk>, VectorStoreError> {
         let (snapshot, number, mut found) = {
             let state = self.read()?;
             let index = state.index(collection)?;
-            let numbers = ids.iter().filter_map(|id| index.numbers.get(id.as_str()));
-            let found: Vec<(Chunk, u32)> = numbers.filter_map(|number| index.chunk(*number)).collect();
+            let found: Vec<(Chunk, u32)> = found.iter().filter_map(|found| index.chunk(found)).collect();
             (Arc::clone(&state.snapshot), index.number, found)
         };
         // The lock is released: reading from the file may take long.
@@ -313,9 +323,12 @@ impl Engine {
         let mut state = self.state.write().map_err(|poisoned| broken(&poisoned))?;
         state.snapshot = snapshot;
         if let Some(change) = change {
+            // Under the lock: nobody has found anything of it yet.
+            let write = state.write.next();
+            state.write = write;
             let new_index = || Index::new(change.number);
             let index = state.collections.entry(change.collection.clone()).or_insert_with(new_index);
-            change.apply(index);
+            change.apply(index, write);
         }
         Ok(())
     }
@@ -349,12 +362,18 @@ impl Index {
     fn candidate(&self, chunk: ChunkNumber, score: f32) -> Option<Candidate> {
         let chunk_id = self.columns.ids.get(chunk as usize)?.to_string();
         let guard = self.guards.get(self.columns.guard(chunk))?.clone();
-        Some(Candidate { chunk_id, guard, score })
+        let Write { number, at } = self.documents.get(self.columns.document(chunk))?.write;
+        let version = Some(Version(number.into()));
+        Some(Candidate { chunk_id, guard, score, version, written: Written::By(at) })
     }
 
-    /// The chunk without its text, and its place in its document.
-    fn chunk(&self, number: ChunkNumber) -> Option<(Chunk, u32)> {
-        let Candidate { chunk_id, guard, .. } = self.candidate(number, 0.0)?;
+    /// The chunk of a candidate, if its document was not written since, without its text; and its place in its document.
+    fn chunk(&self, found: &Candidate) -> Option<(Chunk, u32)> {
+        let number = *self.numbers.get(found.chunk_id.as_str())?;
+        let Candidate { chunk_id, guard, version, .. } = self.candidate(number, 0.0)?;
+        if version != found.version {
+            return None;
+        }
         let document_id = self.columns.documents.get(number as usize)?;
         let document = self.documents.get(document_id)?;
         let chunk = Chunk {

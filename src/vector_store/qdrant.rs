@@ -32,10 +32,13 @@ mod overview;
 mod path;
 mod payload;
 mod read;
+mod reread;
 mod search;
+mod version;
 
 use names::Names;
 use overview::Overviews;
+use version::Writes;
 
 pub use attach::{Attach, Attached};
 pub use guard_template::{GuardTemplate, TemplateError};
@@ -95,6 +98,7 @@ pub struct QdrantStore {
     names: Names,
     overviews: Overviews,
     reach: Reach,
+    writes: Writes,
     /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
     writing: tokio::sync::Mutex<()>,
 }
@@ -133,6 +137,7 @@ impl QdrantStore {
             names: Names::default(),
             overviews: Overviews::default(),
             reach: Reach::new("qdrant"),
+            writes: Writes::default(),
             writing: tokio::sync::Mutex::new(()),
         })
     }
@@ -240,8 +245,13 @@ impl VectorStore for QdrantStore {
         self.read_candidates(collection, chunk_ids).await
     }
 
-    async fn read(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
-        self.read_chunks(collection, chunk_ids).await
+    async fn read(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
+        self.read_chunks(collection, search, found).await
     }
 
     /// Asks for what needs the key: Qdrant's own health check answers without.
@@ -253,12 +263,18 @@ impl VectorStore for QdrantStore {
 #[async_trait]
 impl DocumentStore for QdrantStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
+        let _alone = self.writing.lock().await;
         let written = self.replace(collection, documents).await;
+        // A write that failed may still take effect: it counts as under way until the next one begins.
+        if written.is_ok() {
+            self.writes.end();
+        }
         self.overviews.changed(collection);
         written
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
+        let _alone = self.writing.lock().await;
         let removed = self.remove(collection, document_ids).await;
         self.overviews.changed(collection);
         removed

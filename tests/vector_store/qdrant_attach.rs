@@ -346,7 +346,7 @@ async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
 /// As the id of a guard: what it cannot hold is written in hexadecimal digits.
 fn encoded(text: &str) -> String {
     let is_kept = |c: char| !c.is_whitespace() && !c.is_control();
-    let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+    let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<String>>().concat();
     text.chars().map(|c| if is_kept(c) { c.to_string() } else { escaped(c) }).collect()
 }
 

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
 use crate::faulty_server::{FaultyServer, Methods};
+use crate::vector_store_suite::candidate;
 
 const QUERY: &str = "/qdrant.Points/Query";
 const GET: &str = "/qdrant.Points/Get";
@@ -250,7 +251,7 @@ async fn a_wrong_answer_to_a_read_is_never_another_chunk() {
         };
         let server = methods().on(GET, behaviour).start().await;
         let found = store(&server).find("docs", &asked).await;
-        let read = store(&server).read("docs", &asked).await;
+        let read = store(&server).read("docs", None, &asked.clone().map(|id| candidate(&id, "document:1"))).await;
         if let Some(expected) = expected {
             assert_eq!(ids(&found.expect("found")), expected, "{name}");
             let read = read.expect("read");
@@ -458,7 +459,7 @@ async fn a_refusal_says_what_can_be_done() {
     for (code, expected) in cases {
         let refuse = move |_: GetPoints| async move { Err::<GetResponse, _>(Status::new(code, "refused")) };
         let server = methods().on(GET, refuse).start().await;
-        let read = store(&server).read("docs", &["c0".to_owned()]).await;
+        let read = store(&server).read("docs", None, &[candidate("c0", "document:1")]).await;
         assert!(read.as_ref().is_err_and(expected), "{code:?}: {read:?}");
     }
 }

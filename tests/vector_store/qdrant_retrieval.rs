@@ -23,6 +23,7 @@ use crate::brute_force::World;
 use crate::dice::Dice;
 use crate::qdrant_server::QdrantServer;
 use crate::qdrant_servers::{AnyQdrant, servers};
+use crate::vector_store_suite::candidate;
 
 const GUARDS: usize = 30;
 const COLLECTION: &str = "docs";
@@ -148,7 +149,7 @@ async fn ask(retriever: &Retriever, vector: &[f32], top_k: usize, per_document_m
 fn candidates(retrieval: &Retrieval) -> Vec<Candidate> {
     let candidate = |retrieved: &ragward::retrieval::Retrieved| {
         let chunk = retrieved.chunk.item();
-        Candidate { chunk_id: chunk.id.clone(), guard: chunk.guard.clone(), score: retrieved.score }
+        Candidate { score: retrieved.score, ..candidate(&chunk.id, chunk.guard.as_str()) }
     };
     retrieval.chunks.iter().map(candidate).collect()
 }

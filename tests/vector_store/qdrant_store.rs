@@ -11,7 +11,7 @@ use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::{
     Condition, CreateCollectionBuilder, Distance, PointStruct, StrictModeConfig, Value as Payload, VectorParamsBuilder,
 };
-use ragward::chunk::{Document, Value};
+use ragward::chunk::{Candidate, Document, Value};
 use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, ReadConsistency, point_id};
 use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
@@ -22,7 +22,7 @@ use crate::dice::Dice;
 use crate::qdrant_process::Qdrant;
 use crate::qdrant_server::QdrantServer;
 use crate::qdrant_servers::servers;
-use crate::vector_store_suite::{Store, document, object};
+use crate::vector_store_suite::{Store, candidate, document, object};
 
 async fn run(config: &QdrantConfig, prefix: &str) {
     let store = QdrantStore::new(config).expect("a store");
@@ -157,7 +157,7 @@ async fn refusals(store: &QdrantStore, alias: &str) -> Vec<String> {
         store.guards(alias).await.err(),
         store.search(&search).await.err(),
         store.find(alias, &id()).await.err(),
-        store.read(alias, &id()).await.err(),
+        store.read(alias, None, &[candidate("d000", "doc:a")]).await.err(),
         store.upsert(alias, documents(&["doc:b"])).await.err(),
         store.delete(alias, &id().into_iter().collect()).await.err(),
         store.documents(alias, &id()).await.err(),
@@ -390,7 +390,9 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
         }
         let asked: Vec<String> = (0..10).map(|number| format!("x{number}")).collect();
         assert!(store.find("docs", &asked).await.expect("found").is_empty());
-        assert!(store.read("docs", &asked).await.expect("read").is_empty());
+        let asked: Vec<Candidate> = asked.iter().map(|id| candidate(id, "doc:a")).collect();
+        assert!(store.read("docs", None, &asked).await.expect("read").is_empty());
+        assert!(store.read("docs", Some(&nearest(Scope::Everything, 10)), &asked).await.expect("read").is_empty());
     }
 }
 

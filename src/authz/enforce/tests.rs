@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::authz::Answer;
+use crate::chunk::Written;
 
 /// Answers as it is told; the questions are kept.
 struct Scripted {
@@ -42,7 +43,8 @@ impl Authorizer for Hanging {
 }
 
 fn candidate(chunk_id: &str, guard: &str) -> Candidate {
-    Candidate { chunk_id: chunk_id.to_owned(), guard: Object::parse(guard).unwrap(), score: 1.0 }
+    let (chunk_id, guard) = (chunk_id.to_owned(), Object::parse(guard).unwrap());
+    Candidate { chunk_id, guard, score: 1.0, version: None, written: Written::Unknown }
 }
 
 /// Allows the guards whose id begins with `open`.

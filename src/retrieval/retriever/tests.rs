@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 
 use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use crate::chunk::{Chunk, Metadata};
+use crate::chunk::{Chunk, Metadata, Written};
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
@@ -145,7 +145,8 @@ fn shelf(guards: &[&str], fault: Fault) -> Arc<Shelf> {
 }
 
 fn candidate(chunk: &Chunk, score: f32) -> Candidate {
-    Candidate { chunk_id: chunk.id.clone(), guard: chunk.guard.clone(), score }
+    let (chunk_id, guard) = (chunk.id.clone(), chunk.guard.clone());
+    Candidate { chunk_id, guard, score, version: None, written: Written::Unknown }
 }
 
 #[async_trait]
@@ -213,13 +214,19 @@ impl VectorStore for Shelf {
         Ok(ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id)).map(|c| candidate(c, 0.0)).collect())
     }
 
-    async fn read(&self, _collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+    async fn read(
+        &self,
+        _collection: &str,
+        _search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
         match self.fault {
             Fault::ReadHangs => std::future::pending().await,
             Fault::ReadFails => return Err(VectorStoreError::Unavailable("refused".to_owned())),
             _ => {}
         }
-        self.reads.lock().unwrap().extend_from_slice(ids);
+        let ids: Vec<String> = found.iter().map(|candidate| candidate.chunk_id.clone()).collect();
+        self.reads.lock().unwrap().extend_from_slice(&ids);
         let chunks = self.chunks.lock().unwrap();
         let asked = |chunk: &&Chunk| self.fault == Fault::ReadForeign || ids.contains(&chunk.id);
         Ok(chunks.iter().filter(asked).cloned().collect())

@@ -74,7 +74,12 @@ impl VectorStore for Parts {
         panic!("nothing is searched")
     }
 
-    async fn read(&self, _collection: &str, _ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+    async fn read(
+        &self,
+        _collection: &str,
+        _search: Option<&Search>,
+        _found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
         panic!("nothing is read")
     }
 

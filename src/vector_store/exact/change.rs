@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::index::{Index, IndexedChunk, IndexedDocument, NONE};
+use super::index::{Index, IndexedChunk, IndexedDocument, NONE, Write};
 use super::postings::TermId;
 use super::terms::{Analyzer, TermCount};
 use super::vector_search::normalized;
@@ -111,7 +111,7 @@ impl Change {
     }
 
     /// Applies it in memory; cannot fail, because it is durable already.
-    pub(super) fn apply(self, index: &mut Index) {
+    pub(super) fn apply(self, index: &mut Index, write: Write) {
         for (id, _) in &self.removed {
             index.remove(id);
         }
@@ -120,7 +120,7 @@ impl Change {
             index.postings.add_term(term);
         }
         for added in self.added {
-            index.insert(added.document);
+            index.insert(added.document, write);
         }
         index.compact();
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::change::Change;
-use super::index::Index;
+use super::index::{Index, Write};
 use super::record;
 use crate::storage::{StorageError, StoredFile};
 
@@ -150,8 +150,8 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
 }
 
 impl Snapshot {
-    /// Every collection.
-    pub(super) fn load(&self) -> Result<BTreeMap<String, Index>, StorageError> {
+    /// Every collection, as of one write.
+    pub(super) fn load(&self, write: Write) -> Result<BTreeMap<String, Index>, StorageError> {
         self.read(|transaction| {
             let mut indexes = BTreeMap::new();
             for entry in transaction.open_table(COLLECTIONS)?.iter()? {
@@ -161,7 +161,7 @@ impl Snapshot {
                 index.dimension = Some(dimension as usize).filter(|dimension| *dimension > 0);
                 let terms = load_terms(transaction, &index)?;
                 index.postings.reserve(terms.len());
-                load_documents(transaction, &mut index)?;
+                load_documents(transaction, &mut index, write)?;
                 index.postings.name(terms);
                 // A file may have a dimension and no vector any more.
                 let dimension = index.dimension.filter(|_| index.living_vectors > 0);
@@ -198,7 +198,7 @@ fn load_terms(transaction: &ReadTransaction, index: &Index) -> Result<Vec<Arc<st
     Ok(terms)
 }
 
-fn load_documents(transaction: &ReadTransaction, index: &mut Index) -> Result<(), redb::Error> {
+fn load_documents(transaction: &ReadTransaction, index: &mut Index, write: Write) -> Result<(), redb::Error> {
     let vectors = transaction.open_table(VECTORS)?;
     let (first, end) = ((index.number, ""), (index.number.saturating_add(1), ""));
     for entry in transaction.open_table(DOCUMENTS)?.range(first..end)? {
@@ -208,7 +208,7 @@ fn load_documents(transaction: &ReadTransaction, index: &mut Index) -> Result<()
         let bytes = bytes.as_ref().map(redb::AccessGuard::value).unwrap_or_default();
         let document = record::decode(id, value.value(), bytes, index)
             .map_err(|detail| redb::Error::Corrupted(format!("document `{id}`: {detail}")))?;
-        index.insert(document);
+        index.insert(document, write);
     }
     Ok(())
 }

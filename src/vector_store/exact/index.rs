@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::chunk_set::ChunkSet;
 use super::guards::Guards;
 use super::postings::{Posting, Postings, TermId};
@@ -38,9 +40,32 @@ pub(super) struct IndexedChunk {
     pub(super) terms: Vec<(TermId, u32)>,
 }
 
+/// A call that changed the store, as memory counts it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Write {
+    /// Later ones have greater numbers, for as long as the process runs.
+    pub(super) number: u64,
+    /// Nothing that it wrote was to be found before.
+    pub(super) at: Instant,
+}
+
+impl Write {
+    /// Of everything that was in the file when it was opened.
+    pub(super) fn before_start() -> Self {
+        Self { number: 0, at: Instant::now() }
+    }
+
+    /// The one after it.
+    pub(super) fn next(self) -> Self {
+        Self { number: self.number + 1, at: Instant::now() }
+    }
+}
+
 /// Where the chunks of a document are.
 pub(super) struct DocumentEntry {
     pub(super) title: Box<str>,
+    /// The write that put it in.
+    pub(super) write: Write,
     pub(super) first: ChunkNumber,
     pub(super) chunks: u32,
 }
@@ -105,9 +130,9 @@ impl Index {
     }
 
     /// Puts a document in; none with its id or the ids of its chunks is there.
-    pub(super) fn insert(&mut self, document: IndexedDocument) {
+    pub(super) fn insert(&mut self, document: IndexedDocument, write: Write) {
         let first = self.columns.next_number();
-        let entry = DocumentEntry { title: document.title, first, chunks: length(&document.chunks) };
+        let entry = DocumentEntry { title: document.title, write, first, chunks: length(&document.chunks) };
         for chunk in document.chunks {
             let number = self.columns.next_number();
             let words = chunk.terms.iter().map(|(_, count)| count).sum();

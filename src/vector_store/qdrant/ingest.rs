@@ -45,7 +45,6 @@ impl QdrantStore {
         let documents = last_of_each(documents);
         let Some(dimension) = check(collection, &documents)? else { return Ok(()) };
         let replacements = self.replacements(documents)?;
-        let _alone = self.writing.lock().await;
         let (expected, limits) = self.prepare(collection, dimension).await?;
         if expected != dimension {
             let collection = collection.to_owned();
@@ -83,7 +82,6 @@ impl QdrantStore {
     ) -> Result<u64, VectorStoreError> {
         self.check_own(collection)?;
         let document_ids: Vec<String> = document_ids.iter().cloned().collect();
-        let _alone = self.writing.lock().await;
         let there: Vec<String> =
             self.count_chunks(collection, &document_ids).await?.into_iter().map(|(id, _)| id).collect();
         let ids_max = self.limits(collection).ids_max();
@@ -104,12 +102,14 @@ impl QdrantStore {
         Err(VectorStoreError::Unsupported(text))
     }
 
+    /// The documents as points of one write that begins now; the caller holds the lock of writers.
     fn replacements(&self, documents: Vec<Document>) -> Result<Vec<Replacement>, VectorStoreError> {
+        let stamp = self.writes.begin();
         let mut replacements = Vec::with_capacity(documents.len());
         for document in documents {
             let chunk_ids = document.chunks.iter().map(|chunk| chunk.id.clone()).collect();
             let (title, vector_name) = (document.title, self.config.vector_name.as_deref());
-            let point = |(position, chunk)| to_point(&title, position, chunk, vector_name);
+            let point = |(position, chunk)| to_point(&title, stamp, position, chunk, vector_name);
             let points: Vec<PointStruct> = document.chunks.into_iter().enumerate().map(point).collect();
             let bytes = points.iter().map(Message::encoded_len).sum();
             if bytes > DOCUMENT_BYTES_MAX {

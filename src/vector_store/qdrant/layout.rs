@@ -8,8 +8,9 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{PointId, Struct, Value as Payload, point_id::PointIdOptions};
 
 use super::path::{Path, PathError};
-use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, TEXT, TITLE, point_id, point_of};
-use crate::chunk::{Candidate, Chunk, Metadata, Value};
+use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, point_id, point_of};
+use super::version;
+use crate::chunk::{Candidate, Chunk, Metadata, Value, Version, Written};
 use crate::relationship::Object;
 
 /// A payload, or an object in one.
@@ -98,8 +99,8 @@ impl Layout {
 
     /// What is read of a point to check a chunk: no text.
     pub(super) fn candidate_keys(&self) -> Vec<String> {
-        let chunk_id = self.is_own().then(|| CHUNK_ID.to_owned());
-        chunk_id.into_iter().chain([self.guard.key()]).collect()
+        let own: &[&str] = if self.is_own() { &[CHUNK_ID, VERSION, WRITTEN_AT] } else { &[] };
+        own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
     }
 
     /// The path of a metadata key in a filter; `None` for one that Qdrant cannot name, or that is no metadata.
@@ -133,7 +134,21 @@ impl Layout {
                 (point_id_text == point_id(chunk_id)).then(|| chunk_id.to_owned())?
             }
         };
-        Some(Candidate { chunk_id, guard, score })
+        let (version, written) = self.write_of(payload);
+        Some(Candidate { chunk_id, guard, score, version, written })
+    }
+
+    /// Which write put a point in, and when, as far as its payload tells. What another program keeps in fields of these names
+    /// is something else.
+    fn write_of(&self, payload: &Fields) -> (Option<Version>, Written) {
+        if self.is_own() { (version::of(payload), version::written_of(payload)) } else { (None, Written::Unknown) }
+    }
+
+    /// The chunk of a point, if it still has the guard and the version that were found.
+    pub(super) fn chunk_as_found(&self, found: &Candidate, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
+        let chunk = self.chunk(id, payload)?;
+        let is_same = chunk.id == found.chunk_id && chunk.guard == found.guard;
+        (is_same && self.write_of(payload).0 == found.version).then_some(chunk)
     }
 
     /// The document that a point belongs to.

@@ -7,6 +7,7 @@ use qdrant_client::qdrant::{PointId, PointStruct, Struct, Value as Payload, Vect
 use ring::digest::{SHA256, digest};
 
 use super::layout::Fields;
+use super::version::{self, Stamp};
 use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
 
@@ -18,6 +19,8 @@ pub(super) const POSITION: &str = "position";
 pub(super) const TITLE: &str = "title";
 pub(super) const TEXT: &str = "text";
 pub(super) const METADATA: &str = "metadata";
+pub(super) const VERSION: &str = "version";
+pub(super) const WRITTEN_AT: &str = "written_at";
 
 /// The id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id. Two chunk ids with one
 /// point id are told apart by the payload, so a collision is an error and never another chunk's text.
@@ -46,7 +49,13 @@ pub(super) fn point_of(chunk_id: &str) -> PointId {
 }
 
 /// The point of a document's chunk; the chunk must have a vector.
-pub(super) fn to_point(title: &str, position: usize, chunk: Chunk, vector_name: Option<&str>) -> PointStruct {
+pub(super) fn to_point(
+    title: &str,
+    stamp: Stamp,
+    position: usize,
+    chunk: Chunk,
+    vector_name: Option<&str>,
+) -> PointStruct {
     let metadata = chunk.metadata.into_iter().map(|(key, value)| (key, to_payload(value))).collect();
     let text = |text: String| Payload { kind: Some(Kind::StringValue(text)) };
     let payload = HashMap::from([
@@ -57,6 +66,8 @@ pub(super) fn to_point(title: &str, position: usize, chunk: Chunk, vector_name: 
         (TEXT.to_owned(), text(chunk.text)),
         (METADATA.to_owned(), Payload { kind: Some(Kind::StructValue(Struct { fields: metadata })) }),
         (CHUNK_ID.to_owned(), text(chunk.id.clone())),
+        (VERSION.to_owned(), text(version::to_text(stamp.version))),
+        (WRITTEN_AT.to_owned(), Payload::from(stamp.written_at)),
     ]);
     // Qdrant takes a vector that is shorter than about 0.0003 as it is, and one whose square is no f32 for nothing.
     let direction = normalized(&chunk.vector);
@@ -74,6 +85,19 @@ pub(super) fn string<'a>(payload: &'a Fields, field: &str) -> Option<&'a str> {
         Kind::NullValue(_)
         | Kind::DoubleValue(_)
         | Kind::IntegerValue(_)
+        | Kind::BoolValue(_)
+        | Kind::StructValue(_)
+        | Kind::ListValue(_) => None,
+    }
+}
+
+/// A field of a payload that is a whole number.
+pub(super) fn integer(payload: &Fields, field: &str) -> Option<i64> {
+    match payload.get(field)?.kind.as_ref()? {
+        Kind::IntegerValue(number) => Some(*number),
+        Kind::NullValue(_)
+        | Kind::DoubleValue(_)
+        | Kind::StringValue(_)
         | Kind::BoolValue(_)
         | Kind::StructValue(_)
         | Kind::ListValue(_) => None,

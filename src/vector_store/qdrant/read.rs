@@ -11,12 +11,12 @@ use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk};
 use crate::relationship::Object;
-use crate::vector_store::VectorStoreError;
+use crate::vector_store::{Search, VectorStoreError};
 
 /// Ids in one call.
 pub(super) const IDS_PER_CALL_MAX: usize = 1_000;
 /// Chunks of one call whose texts are read: the answer must fit a message.
-const TEXTS_PER_CALL_MAX: usize = 500;
+pub(super) const TEXTS_PER_CALL_MAX: usize = 500;
 /// Most guards of the documents of one call.
 const GUARDS_MAX: usize = 10_000;
 
@@ -31,23 +31,31 @@ impl QdrantStore {
         let points = self.get(collection, chunk_ids, SelectorOptions::Include(fields)).await?;
         let candidate = |id: &String| {
             let point = points.get(id.as_str())?;
-            layout.candidate(point.id.as_ref(), &point.payload, 0.0).filter(|candidate| candidate.chunk_id == *id)
+            let candidate = layout.candidate(point.id.as_ref(), &point.payload, 0.0)?;
+            Some(self.writes.dated(candidate)).filter(|candidate| candidate.chunk_id == *id)
         };
         Ok(chunk_ids.iter().filter_map(candidate).collect())
     }
 
+    /// Where nothing was searched for, a chunk is what was found if it still has the guard and version.
     pub(super) async fn read_chunks(
         &self,
         collection: &str,
-        chunk_ids: &[String],
+        search: Option<&Search>,
+        found: &[Candidate],
     ) -> Result<Vec<Chunk>, VectorStoreError> {
+        if let Some(search) = search {
+            let chunks = self.reread(search, found).await?;
+            return Ok(found.iter().filter_map(|found| chunks.get(found.chunk_id.as_str()).cloned()).collect());
+        }
         let layout = self.layout(collection);
-        let points = self.get(collection, chunk_ids, SelectorOptions::Enable(true)).await?;
-        let chunk = |id: &String| {
-            let point = points.get(id.as_str())?;
-            layout.chunk(point.id.as_ref(), &point.payload).filter(|chunk| chunk.id == *id)
+        let chunk_ids: Vec<String> = found.iter().map(|found| found.chunk_id.clone()).collect();
+        let points = self.get(collection, &chunk_ids, SelectorOptions::Enable(true)).await?;
+        let chunk = |found: &Candidate| {
+            let point = points.get(found.chunk_id.as_str())?;
+            layout.chunk_as_found(found, point.id.as_ref(), &point.payload)
         };
-        Ok(chunk_ids.iter().filter_map(chunk).collect())
+        Ok(found.iter().filter_map(chunk).collect())
     }
 
     /// The points of these chunks that are there, by chunk id. What they hold may still be another chunk.

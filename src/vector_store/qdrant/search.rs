@@ -137,6 +137,7 @@ impl QdrantStore {
         let is_short = parts.iter().any(|part| part.may_be_more);
         let hits = parts.into_iter().flat_map(|part| part.hits).collect();
         let candidates = merge(hits, search, nearest.per_document_max);
+        let candidates: Vec<Candidate> = candidates.into_iter().map(|found| self.writes.dated(found)).collect();
         let may_be_more = is_short && candidates.len() < search.limit;
         Ok(Searched { candidates, exact, may_be_more })
     }

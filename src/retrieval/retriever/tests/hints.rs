@@ -116,9 +116,14 @@ impl VectorStore for Revoking {
         self.shelf.find(collection, ids).await
     }
 
-    async fn read(&self, collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
+    async fn read(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
         self.call();
-        self.shelf.read(collection, ids).await
+        self.shelf.read(collection, search, found).await
     }
 }
 

@@ -42,6 +42,30 @@ async fn a_page_goes_on_after_a_chunk_that_is_gone() {
     assert_eq!(ids(&second), ["0003", "0004"]);
 }
 
+/// A chunk that was returned is not returned again when it was replaced between two pages, wherever it is then.
+#[tokio::test]
+async fn a_chunk_that_moves_behind_its_page_does_not_come_twice() {
+    for hint in [None, Some(Lie::Truth)] {
+        for local in [true, false] {
+            let shelf = shelf(&["open1", "open2", "open3", "open4", "open5", "open6"], Fault::None);
+            let authorizer = Arc::new(OpenOnly { local, hint });
+            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let (mut token, mut all) = (Some(String::new()), Vec::new());
+            while let Some(page) = token {
+                let page = RetrievalParts { page_token: Some(page), ..parts(Query::Vector(vec![1.0, 0.0]), 2) };
+                let page = ask(&retriever, page).await.unwrap();
+                all.extend(ids(&page));
+                // The best chunk becomes the worst.
+                shelf.chunks.lock().unwrap().rotate_left(1);
+                token = page.next_page_token;
+            }
+            let distinct: HashSet<&String> = all.iter().collect();
+            assert_eq!(distinct.len(), all.len(), "{hint:?}, {local}: {all:?}");
+            assert!(all.len() >= 4, "{hint:?}, {local}: {all:?}");
+        }
+    }
+}
+
 /// A text query's scores depend on everything that is visible, so its pages go on only as parts of one answer.
 #[tokio::test]
 async fn pages_of_a_text_query_are_pages_of_one_answer() {

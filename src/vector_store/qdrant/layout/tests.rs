@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::super::payload::to_point;
+use super::super::version::Stamp;
 use super::*;
 
 fn text(text: &str) -> Payload {
@@ -33,9 +35,13 @@ fn a_chunk_survives_the_way_there_and_back() {
         metadata,
         vector: vec![1.0, 0.5],
     };
-    let point = to_point("Handbook", 3, chunk.clone(), None);
+    let stamp = Stamp { version: Version(7), written_at: 1_700_000_000_000 };
+    let point = to_point("Handbook", stamp, 3, chunk.clone(), None);
     let read = Layout::default().chunk(point.id.as_ref(), &point.payload);
     assert_eq!(read, Some(Chunk { vector: Vec::new(), ..chunk }));
+    let found = Layout::default().candidate(point.id.as_ref(), &point.payload, 1.0).expect("a candidate");
+    let written = Written::AtWallTime(Duration::from_secs(1_700_000_000));
+    assert_eq!((found.version, found.written), (Some(Version(7)), written));
 }
 
 #[test]

@@ -1,0 +1,114 @@
+//! Reading what a search found, text included.
+//!
+//! Another program may replace a point between the search and the reading. So the points are read by a search of their own,
+//! by id, with the same vector and the same filter. Qdrant's `Search` takes score, filter and payload of a point from one
+//! version of it, which its `Query` does not: that reads payloads after it has scored. In a collection of more than ten
+//! shards `Search` does so as well. There a version that Ragward wrote tells all the same: it was read after the first
+//! search had scored, it is read again after this one, and no point comes back to a version that it had.
+//!
+//! INVARIANT (one version): a chunk is given only where guard, version, filter and score are still those that were found, and
+//! its text and metadata are read along with them.
+
+use std::collections::HashMap;
+
+use qdrant_client::qdrant::{
+    Condition, Filter as QdrantFilter, PointId, ScoredPoint, SearchParams, SearchPoints,
+    with_payload_selector::SelectorOptions,
+};
+
+use super::QdrantStore;
+use super::filter::{self, Clause};
+use super::layout::id_text;
+use super::read::TEXTS_PER_CALL_MAX;
+use crate::chunk::{Candidate, Chunk};
+use crate::vector_store::direction::normalized;
+use crate::vector_store::{Query, Search, VectorStoreError};
+
+/// Two replicas may add up one cosine in another order. A score that differs by more is of another vector.
+const SCORE_TOLERANCE: f32 = 1e-5;
+
+impl QdrantStore {
+    /// The chunks of these candidates that are still what the search found, by chunk id.
+    pub(super) async fn reread<'f>(
+        &self,
+        search: &Search,
+        found: &'f [Candidate],
+    ) -> Result<HashMap<&'f str, Chunk>, VectorStoreError> {
+        let layout = self.layout(&search.collection);
+        let mut chunks = HashMap::with_capacity(found.len());
+        let wanted = match search.filter.as_ref().map(|filter| filter::translate(filter, layout)) {
+            None | Some(Clause::Always) => None,
+            Some(Clause::Never) => return Ok(chunks),
+            Some(Clause::When(condition)) => Some(*condition),
+        };
+        let limits = self.limits(&search.collection);
+        let named = |candidate: &'f Candidate| {
+            let point = layout.point_of(&candidate.chunk_id)?;
+            Some((id_text(Some(&point))?, (point, candidate)))
+        };
+        // Each once, however often it is named.
+        let named: HashMap<String, (PointId, &'f Candidate)> = found.iter().filter_map(named).collect();
+        let ids: Vec<&String> = named.keys().collect();
+        for part in ids.chunks(TEXTS_PER_CALL_MAX.min(limits.ids_max())) {
+            let part: HashMap<&str, &(PointId, &'f Candidate)> =
+                part.iter().filter_map(|id| Some((id.as_str(), named.get(*id)?))).collect();
+            let mut asked: Vec<PointId> = part.values().map(|(point, _)| point.clone()).collect();
+            // A quantized vector may have another score in a scan than in a search through the index.
+            let ways: &[bool] = if limits.scans { &[true, false] } else { &[false] };
+            for exact in ways {
+                let points = self.search_among(search, wanted.as_ref(), std::mem::take(&mut asked), *exact).await?;
+                for point in points {
+                    let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str())) else {
+                        return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
+                    };
+                    // A score that is no number is another one.
+                    let is_same_score = (point.score - candidate.score).abs() <= SCORE_TOLERANCE;
+                    if !is_same_score {
+                        asked.push(id.clone());
+                        continue;
+                    }
+                    let chunk = layout.chunk_as_found(candidate, point.id.as_ref(), &point.payload);
+                    let again = chunk.and_then(|chunk| chunks.insert(candidate.chunk_id.as_str(), chunk));
+                    if again.is_some() {
+                        return Err(VectorStoreError::BadAnswer("a point twice".to_owned()));
+                    }
+                }
+                if asked.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(chunks)
+    }
+
+    /// Those of the points that pass the filter, with their scores and payloads.
+    async fn search_among(
+        &self,
+        search: &Search,
+        wanted: Option<&Condition>,
+        points: Vec<PointId>,
+        exact: bool,
+    ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
+        let Query::Vector(vector) = &search.query else {
+            return Err(VectorStoreError::Unsupported("the Qdrant store takes vector queries only".to_owned()));
+        };
+        let limit = u64::try_from(points.len()).unwrap_or(u64::MAX);
+        let must: Vec<Condition> = wanted.into_iter().cloned().chain([Condition::has_id(points)]).collect();
+        let request = SearchPoints {
+            collection_name: search.collection.clone(),
+            vector: normalized(vector),
+            vector_name: self.config.vector_name.clone(),
+            filter: Some(QdrantFilter::must(must)),
+            params: Some(SearchParams { exact: Some(exact), ..SearchParams::default() }),
+            limit,
+            with_payload: Some(SelectorOptions::Enable(true).into()),
+            with_vectors: Some(false.into()),
+            read_consistency: self.read_consistency(),
+            ..SearchPoints::default()
+        };
+        let mut client = self.points();
+        #[expect(deprecated, reason = "`Query`, which is named in its place, reads payloads after it has scored")]
+        let searching = client.search(request);
+        Ok(self.call(&search.collection, searching).await?.result)
+    }
+}
