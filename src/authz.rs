@@ -204,6 +204,13 @@ pub trait Authorizer: Send + Sync {
         None
     }
 
+    /// By how much clocks and copies of this process and of another may be behind each other: what another process says that it
+    /// wrote is taken for written so much later.
+    fn staleness_max(&self) -> Duration {
+        // As `authorizer.replica.staleness_max_ms`, unless set.
+        Duration::from_secs(2)
+    }
+
     /// Whether the copy of the authority's relationships is trusted; `None` where there is none. While it is not, the authority
     /// decides everything.
     fn copy_is_trusted(&self) -> Option<bool> {

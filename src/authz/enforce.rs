@@ -1,6 +1,9 @@
 //! Enforcement: the one place that makes a [`Permitted`].
 //!
 //! It asks the authorizer itself and pairs answers with items by position, so a decision cannot end up on another item.
+//!
+//! INVARIANT (not older): what a document's text is released by is not older than that text. A right that was taken away before
+//! the document was written anew shows the old text for a while, as late as revocations count, and never the new one.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
-use crate::chunk::{Candidate, Chunk};
+use crate::chunk::{Candidate, Chunk, Written};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::relationship::{Object, Relation};
 use crate::telemetry;
@@ -70,11 +73,20 @@ impl Permitted<Candidate> {
 pub trait Guarded {
     /// The object that decides who sees it.
     fn guard(&self) -> &Object;
+
+    /// When what it shows was written.
+    fn written(&self) -> Written {
+        Written::Unknown
+    }
 }
 
 impl Guarded for Candidate {
     fn guard(&self) -> &Object {
         &self.guard
+    }
+
+    fn written(&self) -> Written {
+        self.written
     }
 }
 
@@ -84,7 +96,32 @@ impl Guarded for Object {
     }
 }
 
-/// Decides for one principal and one request. Each distinct guard is asked once, however many items it has.
+/// What was decided about a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Decision {
+    allowed: bool,
+    /// The relationships that decided were at least as new as this moment; `None` when that is not known.
+    as_of: Option<Instant>,
+}
+
+impl Decision {
+    /// What the principal is denied whatever the relationships say.
+    const SHUT: Self = Self { allowed: false, as_of: None };
+
+    /// Allowed only if both allow, and as old as the older of them.
+    fn and(self, other: Self) -> Self {
+        let as_of = self.as_of.zip(other.as_of).map(|(one, other)| one.min(other));
+        Self { allowed: self.allowed && other.allowed, as_of }
+    }
+
+    /// Whether it releases what was written at this moment; a denial always counts.
+    fn releases(self, written: Option<Instant>) -> bool {
+        self.allowed && written.is_none_or(|written| self.as_of.is_some_and(|as_of| as_of >= written))
+    }
+}
+
+/// Decides for one principal and one request. Each distinct guard is asked once, however many items it has, and once more if a
+/// document under it is newer than the answer.
 ///
 /// INVARIANT (only narrower): a guard is allowed only if the subject holds the relation, **and** whoever acts for the subject
 /// may do so, **and** the token's details leave the guard. The last two never stand in for the first.
@@ -94,9 +131,11 @@ pub struct Enforcer<'a> {
     relation: &'a Relation,
     consistency: Consistency,
     deadline: Instant,
-    decisions: HashMap<Object, bool>,
+    decisions: HashMap<Object, Decision>,
     /// Whether the actor may act for the subject at all; `None` while it was not asked.
-    may_act: Option<bool>,
+    may_act: Option<Decision>,
+    /// The time since 1970 of the wall's clock, and when it was that.
+    wall_clock: Option<(Duration, Instant)>,
     /// Checks since they were last taken, and how long they took.
     asked: usize,
     asking: Duration,
@@ -122,7 +161,14 @@ impl<'a> Enforcer<'a> {
             may_act: None,
             asked: 0,
             asking: Duration::ZERO,
+            wall_clock: None,
         }
+    }
+
+    /// The same, told the time since 1970 now. Without it, what another process wrote counts as written just now.
+    #[must_use]
+    pub fn at(self, since_1970: Duration) -> Self {
+        Self { wall_clock: Some((since_1970, Instant::now())), ..self }
     }
 
     /// Those items that the principal may see, in the order given.
@@ -130,9 +176,63 @@ impl<'a> Enforcer<'a> {
     /// # Errors
     /// When a decision could not be made; then no item is permitted.
     pub async fn enforce<T: Guarded>(&mut self, items: Vec<T>) -> Result<Vec<Permitted<T>>, AuthzError> {
+        // What was found was written by now, whatever its date says.
+        let found = Instant::now();
         self.decide(items.iter().map(Guarded::guard)).await?;
-        let allowed = items.into_iter().filter(|item| self.decisions.get(item.guard()) == Some(&true));
-        Ok(allowed.map(|item| Permitted { item }).collect())
+        let written: Vec<Option<Instant>> = items.iter().map(|item| self.moment(item.written(), found)).collect();
+        self.decide_anew(items.iter().map(Guarded::guard).zip(&written)).await?;
+        let releases = |(item, written): &(T, Option<Instant>)| {
+            self.decisions.get(item.guard()).is_some_and(|decision| decision.releases(*written))
+        };
+        let allowed = items.into_iter().zip(written).filter(releases);
+        Ok(allowed.map(|(item, _)| Permitted { item }).collect())
+    }
+
+    /// The moment from which on a decision is not older than what was written; `None` where nobody noted when that was. A date of
+    /// another process counts as so much later as clocks and copies may be behind.
+    fn moment(&self, written: Written, found: Instant) -> Option<Instant> {
+        match written {
+            Written::Unknown => None,
+            Written::By(moment) => Some(moment.min(found)),
+            Written::AtWallTime(date) => {
+                let of_date = || {
+                    let (since_1970, now) = self.wall_clock?;
+                    let age = since_1970.checked_sub(date)?;
+                    now.checked_sub(age)?.checked_add(self.authorizer.staleness_max())
+                };
+                Some(of_date().map_or(found, |moment| moment.min(found)))
+            }
+        }
+    }
+
+    /// Asks again, for relationships that are as new, about guards that are allowed by a decision from before what they guard
+    /// was written.
+    async fn decide_anew<'g>(
+        &mut self,
+        items: impl Iterator<Item = (&'g Object, &'g Option<Instant>)>,
+    ) -> Result<(), AuthzError> {
+        let mut outdated: Vec<&Object> = Vec::new();
+        let mut seen: HashSet<&Object> = HashSet::new();
+        let mut newest = None;
+        for (guard, written) in items {
+            let Some(decision) = self.decisions.get(guard).filter(|decision| decision.allowed) else { continue };
+            if !decision.releases(*written) {
+                newest = newest.max(*written);
+                if seen.insert(guard) {
+                    outdated.push(guard);
+                }
+            }
+        }
+        let Some(newest) = newest else { return Ok(()) };
+        let consistency = match self.consistency {
+            Consistency::MinimizeLatency => Consistency::AtLeastAsFresh(newest),
+            Consistency::AtLeastAsFresh(moment) => Consistency::AtLeastAsFresh(moment.max(newest)),
+            Consistency::HigherConsistency => Consistency::HigherConsistency,
+        };
+        // Whoever acts may have lost that since, too.
+        self.may_act = None;
+        tracing::debug!(guards = outdated.len(), "decided anew, for what was written since");
+        self.ask_about(outdated, consistency).await
     }
 
     /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
@@ -147,7 +247,10 @@ impl<'a> Enforcer<'a> {
     ) -> Result<RoaringBitmap, AuthzError> {
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
         self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
-        let visible = positions.iter().filter_map(at).filter(|(_, guard)| self.decisions.get(*guard) == Some(&true));
+        let visible = positions
+            .iter()
+            .filter_map(at)
+            .filter(|(_, guard)| self.decisions.get(*guard).is_some_and(|decision| decision.allowed));
         Ok(visible.map(|(position, _)| position).collect())
     }
 
@@ -195,7 +298,7 @@ impl<'a> Enforcer<'a> {
     /// What is known of a guard without asking: what was decided before, and what the details of the principal's token deny.
     #[must_use]
     pub fn known(&self, guard: &Object) -> Option<bool> {
-        let decided = self.decisions.get(guard).copied();
+        let decided = self.decisions.get(guard).map(|decision| decision.allowed);
         let is_shut = || self.permits_nothing() || !self.principal.details_fit_guard(guard);
         decided.or_else(|| is_shut().then_some(false))
     }
@@ -208,7 +311,7 @@ impl<'a> Enforcer<'a> {
     /// Whether it is known that nothing is permitted, whatever there is.
     #[must_use]
     pub fn permits_nothing(&self) -> bool {
-        self.may_act == Some(false)
+        self.may_act.is_some_and(|may_act| !may_act.allowed)
     }
 
     /// The positions at which the user holds the relation, if the authorizer can tell them all at once.
@@ -229,10 +332,15 @@ impl<'a> Enforcer<'a> {
         }
         let (open, shut): (Vec<&Object>, Vec<&Object>) =
             new.into_iter().partition(|guard| !self.permits_nothing() && self.principal.details_fit_guard(guard));
-        self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), false)));
+        self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), Decision::SHUT)));
         if open.is_empty() {
             return Ok(());
         }
+        self.ask_about(open, self.consistency).await
+    }
+
+    /// Asks about guards, whatever was decided before.
+    async fn ask_about(&mut self, open: Vec<&Object>, consistency: Consistency) -> Result<(), AuthzError> {
         let check = |user: &Object, relation: &Relation, object: &Object| Check {
             user: user.clone(),
             relation: relation.clone(),
@@ -250,7 +358,7 @@ impl<'a> Enforcer<'a> {
             Some(Delegation { on: DelegationOn::User, .. }) | None => {}
         }
         let (asked, count) = (Instant::now(), checks.len());
-        let answers = self.ask(checks).await?;
+        let answers = self.ask(checks, consistency).await?;
         self.asked = self.asked.saturating_add(count);
         self.asking = self.asking.saturating_add(asked.elapsed());
 
@@ -259,36 +367,38 @@ impl<'a> Enforcer<'a> {
             self.may_act = self.may_act.or(of_actor.first().copied());
         }
         for (place, guard) in open.into_iter().enumerate() {
-            let actor_may = match self.principal.delegation().map(|delegation| delegation.on) {
-                None => true,
-                Some(DelegationOn::User) => self.may_act == Some(true),
-                Some(DelegationOn::Guard) => of_actor.get(place) == Some(&true),
+            let of_actor = match self.principal.delegation().map(|delegation| delegation.on) {
+                None => of_subject.get(place).copied(),
+                Some(DelegationOn::User) => self.may_act,
+                Some(DelegationOn::Guard) => of_actor.get(place).copied(),
             };
-            let allowed = of_subject.get(place) == Some(&true) && actor_may;
-            self.decisions.insert(guard.clone(), allowed);
+            let decision = of_subject.get(place).zip(of_actor).map(|(of_subject, of_actor)| of_subject.and(of_actor));
+            self.decisions.insert(guard.clone(), decision.unwrap_or(Decision::SHUT));
         }
         Ok(())
     }
 
     /// The answers to the checks, in their order.
-    async fn ask(&self, checks: Vec<Check>) -> Result<Vec<bool>, AuthzError> {
+    async fn ask(&self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Decision>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
-        let batch = CheckBatch { checks, contextual, consistency: self.consistency, deadline: self.deadline };
+        let batch = CheckBatch { checks, contextual, consistency, deadline: self.deadline };
         let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
         let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
 
         // INVARIANT (fail closed): every question has exactly one answer, or nothing is decided.
-        let mut decided: Vec<Option<bool>> = vec![None; batch.checks.len()];
+        let mut decided: Vec<Option<Decision>> = vec![None; batch.checks.len()];
         for answer in &answers {
             match decided.get_mut(answer.position) {
-                Some(decision @ None) => *decision = Some(answer.allowed),
+                Some(decision @ None) => {
+                    *decision = Some(Decision { allowed: answer.allowed, as_of: answer.provenance.as_of });
+                }
                 Some(Some(_)) => return Err(AuthzError::BadAnswer("one check was answered twice".to_owned())),
                 None => return Err(AuthzError::BadAnswer("a check was answered that nobody asked".to_owned())),
             }
         }
-        let decided: Option<Vec<bool>> = decided.into_iter().collect();
+        let decided: Option<Vec<Decision>> = decided.into_iter().collect();
         let decided = decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))?;
-        let allowed = decided.iter().filter(|allowed| **allowed).count();
+        let allowed = decided.iter().filter(|decision| decision.allowed).count();
         telemetry::checked(allowed, decided.len().saturating_sub(allowed));
         Ok(decided)
     }

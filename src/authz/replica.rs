@@ -383,6 +383,10 @@ impl Authorizer for ReplicaAuthorizer {
         self.serving(consistency)?.fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed())
     }
 
+    fn staleness_max(&self) -> Duration {
+        self.config.staleness_max
+    }
+
     fn copy_is_trusted(&self) -> Option<bool> {
         Some(self.is_trusted())
     }

@@ -80,7 +80,8 @@ impl Retriever {
         let table = within(deadline, vector_store.guards(collection)).await?;
 
         let mut enforcer =
-            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
+            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
+                .at(since_1970());
         let mut stages = StageTimes::default();
         let rate = self.rate_key(request);
         let mut visibility = Visibility::of(table, self.lister(request, deadline));
@@ -205,7 +206,8 @@ impl Retriever {
             Rechecked { candidates, withheld, stages }
         };
         let mut enforcer =
-            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline);
+            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
+                .at(since_1970());
         let permitted = stages.measure(Stage::Authorize, enforcer.enforce(found.clone())).await?;
         if !principal.details_ask_for_chunks() {
             return Ok(rechecked(permitted, stages));

@@ -5,5 +5,6 @@
 #[path = "../support/dice.rs"]
 mod dice;
 mod interleavings;
+mod newer_text;
 mod rounds;
 mod soak;

@@ -217,3 +217,83 @@ proptest! {
         prop_assert!(batches <= batches_alone);
     }
 }
+
+/// Everything is allowed, by relationships of some age; younger than that they are when somebody asks for it.
+struct Aged {
+    as_of: Option<Instant>,
+    obeys: bool,
+    asked: Mutex<Vec<Consistency>>,
+}
+
+#[async_trait]
+impl Authorizer for Aged {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        self.asked.lock().unwrap().push(batch.consistency);
+        let as_of = match batch.consistency {
+            Consistency::MinimizeLatency => self.as_of,
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency if self.obeys => Some(Instant::now()),
+            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => self.as_of,
+        };
+        let answer = |position| {
+            let mut answer = Answer::now(position, true);
+            answer.provenance.as_of = as_of;
+            answer
+        };
+        Ok((0..batch.checks.len()).map(answer).collect())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+}
+
+/// When it was written, how old the decision is, whether the authorizer tells something newer; released, asked again.
+type Row = (&'static str, Written, Option<u32>, bool, bool, bool);
+
+#[tokio::test(start_paused = true)]
+async fn a_decision_does_not_release_what_is_newer() {
+    let second = Duration::from_secs(1);
+    tokio::time::advance(second * 100).await;
+    let now = Instant::now();
+    let before = |seconds: u32| now - second * seconds;
+    let date = |seconds: u32| Written::AtWallTime(second * 1_000 - second * seconds);
+    let rows: [Row; 13] = [
+        ("nobody knows when", Written::Unknown, Some(50), true, true, false),
+        ("before the decision", Written::By(before(20)), Some(10), true, true, false),
+        ("with the decision", Written::By(before(10)), Some(10), true, true, false),
+        ("after the decision", Written::By(before(5)), Some(10), true, true, true),
+        ("after it, and nothing newer comes", Written::By(before(5)), Some(10), false, false, true),
+        ("a decision of unknown age", Written::By(before(50)), None, true, true, true),
+        ("a moment to come", Written::By(now + second), Some(0), true, true, false),
+        ("dated long before", date(20), Some(10), true, true, false),
+        ("dated within the margin", date(11), Some(10), true, true, true),
+        ("dated after the decision", date(5), Some(10), true, true, true),
+        ("dated just now", date(0), Some(1), true, true, true),
+        ("dated just now, and nothing newer comes", date(0), Some(1), false, false, true),
+        ("dated by a clock that is ahead", Written::AtWallTime(second * 5_000), Some(1), true, true, true),
+    ];
+    let principal = Principal::stated("user:anne").unwrap();
+    let relation = Relation::parse("can_read").unwrap();
+    for (name, written, age, obeys, released, again) in rows {
+        let aged = Aged { as_of: age.map(before), obeys, asked: Mutex::default() };
+        let deadline = now + second * 60;
+        let enforcer = Enforcer::new(&aged, &principal, &relation, Consistency::default(), deadline);
+        let items = vec![Candidate { written, ..candidate("1", "document:open") }];
+        let permitted = enforcer.at(second * 1_000).enforce(items).await.unwrap();
+        let asked = aged.asked.lock().unwrap().len();
+        assert_eq!((permitted.len(), asked), (usize::from(released), 1 + usize::from(again)), "{name}");
+    }
+}
+
+/// Without a clock, what another process wrote counts as written just now.
+#[tokio::test(start_paused = true)]
+async fn without_a_clock_a_date_is_now() {
+    let aged = Aged { as_of: Some(Instant::now()), obeys: false, asked: Mutex::default() };
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let principal = Principal::stated("user:anne").unwrap();
+    let relation = Relation::parse("can_read").unwrap();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let mut enforcer = Enforcer::new(&aged, &principal, &relation, Consistency::default(), deadline);
+    let items = vec![Candidate { written: Written::AtWallTime(Duration::ZERO), ..candidate("1", "document:open") }];
+    assert_eq!(enforcer.enforce(items).await.unwrap().len(), 0);
+}
