@@ -29,6 +29,7 @@ const CONDITIONS_PER_MODEL: usize = 25;
 const SHOWN_MAX: usize = 40;
 
 /// A number from the environment of the test.
+#[expect(clippy::disallowed_methods, reason = "a test may read the environment and say so")]
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|e| panic!("{name} is no number: {e}")))

@@ -331,9 +331,10 @@ impl Generator {
                 2 => format!("-{}", self.part(Kind::Double, depth)),
                 _ => self.infix(Kind::Double, &["+", "-", "*", "/"], depth),
             },
-            Kind::Text => match self.dice.below(7) {
-                0..3 => self.infix(Kind::Text, &["+"], depth),
-                _ => {
+            Kind::Text => {
+                if self.dice.below(7) < 3 {
+                    self.infix(Kind::Text, &["+"], depth)
+                } else {
                     let from = [
                         Kind::Bool,
                         Kind::Int,
@@ -349,7 +350,7 @@ impl Generator {
                     let from = from[self.dice.below(from.len())];
                     format!("string({})", self.part(from, depth))
                 }
-            },
+            }
             Kind::Bytes => match self.dice.below(3) {
                 0 => self.infix(Kind::Bytes, &["+"], depth),
                 _ => format!("bytes({})", self.part(Kind::Text, depth)),
@@ -584,13 +585,8 @@ impl Generator {
                 }
                 "TYPE_NAME_MAP" => {
                     let names = ["a", "b", "k", "c"];
-                    let entries: Map<_, _> = names
-                        .into_iter()
-                        .filter(|_| self.dice.below(2) == 0)
-                        .map(|n| n.to_owned())
-                        .map(|n| (n, Value::Null))
-                        .collect();
-                    Value::Object(entries.into_iter().map(|(name, _)| (name, self.value(element))).collect())
+                    let kept: Vec<&str> = names.into_iter().filter(|_| self.dice.below(2) == 0).collect();
+                    Value::Object(kept.into_iter().map(|name| (name.to_owned(), self.value(element))).collect())
                 }
                 plain => self.value(plain),
             };
