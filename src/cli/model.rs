@@ -357,9 +357,13 @@ condition recent(age: int) {
             "metadata": {{"relations": {{"a": {user}, "b": {user}}}}}}}]}}"#
         );
         std::fs::write(&file, text).expect("written");
-        let refused = convert(&file, &Output::new(Format::Table)).expect_err("refused");
+        let refused = convert(&of(&file), &Output::new(Format::Table)).expect_err("refused");
         let words = "cannot say relation `b` of type `doc`: a but not [user]";
         assert!(format!("{refused:?}").contains(words), "{refused:?}");
+    }
+
+    fn of(file: &Path) -> FileArgs {
+        FileArgs { file: file.to_owned(), store_file: StoreFileArgs { allow_external_files: false } }
     }
 
     /// OpenFGA's limits hold for every command that reads a model or tuples.
@@ -388,7 +392,7 @@ condition recent(age: int) {
         for (name, text, words) in rows {
             let file = directory.path().join(name);
             std::fs::write(&file, text).expect("written");
-            let refused = validate(&file, &Output::new(Format::Table)).err().map(|failure| format!("{failure:?}"));
+            let refused = validate(&of(&file), &Output::new(Format::Table)).err().map(|failure| format!("{failure:?}"));
             assert!(refused.as_ref().is_some_and(|refused| refused.contains(words)), "{name}: {refused:?}");
         }
     }
