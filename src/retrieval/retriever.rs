@@ -69,11 +69,7 @@ impl Retriever {
         let vector_store = self.vector_store.as_ref();
         let principal = &request.principal.for_request(&self.facts(Action::Retrieve, collection, &request.query))?;
         let top_k = top_k(request, principal);
-        let binding = match &request.page {
-            Some(_) => Binding::new(request, &self.config.relation, &self.model_id(deadline).await?),
-            None => None,
-        };
-        let before = self.page_before(request, binding.as_ref())?;
+        let (binding, before) = self.page(request, deadline).await?;
         let returned = before.as_ref().map_or(0, |place| place.earlier.returned());
         let info = within(deadline, vector_store.collection(collection)).await?;
         check_query(request, &info)?;
@@ -161,14 +157,7 @@ impl Retriever {
             }
             answer.exact &= changed == 0;
             if answer.chunks.len() == top_k {
-                // As many as the token's details give is not as many as were wanted.
-                answer.completion = if top_k < request.top_k { Completion::Limited } else { Completion::Complete };
-                answer.next_page_token =
-                    self.next_page(request, binding.as_ref(), &answer, (before, &searched.earlier));
-                if answer.next_page_token.is_none() && binding.is_some() && returned + top_k > page::RETURNED_MAX {
-                    answer.completion = Completion::Limited;
-                }
-                return Ok(answer);
+                return Ok(self.full(request, binding.as_ref(), answer, (before, &searched.earlier)));
             }
             // Later rounds are there because chunks fell out that the store may have counted. One that fell out took a place
             // of its document, so another one may be there for it.
@@ -177,11 +166,10 @@ impl Retriever {
                 return Ok(answer.ended(if changed > 0 { Completion::Limited } else { completion }));
             }
             situation.pass_rate = found.pass_rate().or_else(learned);
-            let Some((next, limit)) = plan::refill(plan, &situation, found) else {
+            let Some(next) = plan::refill(plan, &situation, found) else {
                 return Ok(answer.ended(Completion::Limited));
             };
-            plan = next;
-            search.limit = limit;
+            (plan, search.limit) = next;
         }
     }
 
@@ -282,6 +270,20 @@ impl Retriever {
         }
     }
 
+    /// What pages of this search are bound to, if there are any, and where the page before ended.
+    async fn page(
+        &self,
+        request: &RetrievalRequest,
+        deadline: Instant,
+    ) -> Result<(Option<Binding>, Option<Place>), RetrievalError> {
+        let binding = match &request.page {
+            Some(_) => Binding::new(request, &self.config.relation, &self.model_id(deadline).await?),
+            None => None,
+        };
+        let before = self.page_before(request, binding.as_ref())?;
+        Ok((binding, before))
+    }
+
     /// Where the page before ended; `None` for the first one, or without pages.
     fn page_before(
         &self,
@@ -297,6 +299,24 @@ impl Retriever {
                 place.map(Some).map_err(|violation| RetrievalError::Invalid(vec![violation]))
             }
         }
+    }
+
+    /// A full answer. As many as the token's details give is not as many as were wanted.
+    fn full(
+        &self,
+        request: &RetrievalRequest,
+        binding: Option<&Binding>,
+        mut answer: Retrieval,
+        (before, found_again): (Option<&Place>, &[Permitted<Candidate>]),
+    ) -> Retrieval {
+        let is_all_wanted = answer.chunks.len() == request.top_k;
+        answer.completion = if is_all_wanted { Completion::Complete } else { Completion::Limited };
+        answer.next_page_token = self.next_page(request, binding, &answer, (before, found_again));
+        let returned = before.map_or(0, |before| before.earlier.returned()) + answer.chunks.len();
+        if binding.is_some() && returned > page::RETURNED_MAX {
+            answer.completion = Completion::Limited;
+        }
+        answer
     }
 
     /// The token of the page after a full one. What a token's details leave is counted for each answer, so a principal that

@@ -142,7 +142,8 @@ async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
     let store = ExactStore::open(directory.path()).unwrap();
     let fill_disk = |is_full| store.engine.writer.lock().unwrap().durable.fill_disk(is_full);
     let text_of = async |id: &str| {
-        let read = store.read(COLLECTION, &[format!("{id}#0")]).await?;
+        let found = store.find(COLLECTION, &[format!("{id}#0")]).await?;
+        let read = store.read(COLLECTION, None, &found).await?;
         Ok::<_, VectorStoreError>(read.into_iter().map(|chunk| chunk.text).collect::<Vec<String>>())
     };
     store.upsert(COLLECTION, vec![document("old", "the first text", &[])]).await.unwrap();
