@@ -391,8 +391,8 @@ async fn a_run_goes_through_what_there_was_at_its_start() {
         println!("{}", server.name);
         let server = Arc::new(server);
         server.make(COLLECTION, 2).await;
-        let point = |id: String| of_langchain(id, Some("a"), "words", [1.0, 0.0]);
-        server.put(COLLECTION, (0..POINTS).map(|number| point(uuid(2 * number))).collect()).await;
+        let point = |id: usize| of_langchain(u64::try_from(id).expect("small"), Some("a"), "words", [1.0, 0.0]);
+        server.put(COLLECTION, (0..POINTS).map(|number| point(2 * number)).collect()).await;
         let store = store(&server.url, langchain());
         let (begun, begins) = mpsc::channel();
         let (added, is_added) = mpsc::channel();
@@ -400,8 +400,8 @@ async fn a_run_goes_through_what_there_was_at_its_start() {
             let server = Arc::clone(&server);
             async move {
                 tokio::task::block_in_place(|| begins.recv()).expect("the first page");
-                let between = (POINTS - ADDED..POINTS).map(|number| point(uuid(2 * number + 1)));
-                let behind = (0..ADDED).map(|number| point(uuid(1_000_000 + number)));
+                let between = (POINTS - ADDED..POINTS).map(|number| point(2 * number + 1));
+                let behind = (0..ADDED).map(|number| point(1_000_000 + number));
                 server.put(COLLECTION, between.chain(behind).collect()).await;
                 added.send(()).expect("a run that waits");
             }
