@@ -200,7 +200,11 @@ fn wrong_input_is_told_with_an_exit_code() {
         (vec!["serve", "--data", &damaged, "--insecure-identity"], 1, "is damaged"),
         (vec!["model", "validate", &broken_model], 1, "line 6, column 21"),
         (vec!["model", "load", &broken_model, "--data", &data], 1, "usr"),
-        (vec!["ingest", &folder, "--catalog", &truncated, "--collection", "c", "--data", &data], 2, "catalog.jsonl"),
+        (
+            vec!["ingest", &folder, "--strict", "--catalog", &truncated, "--collection", "c", "--data", &data],
+            2,
+            "catalog.jsonl",
+        ),
         (vec!["ingest", &not_utf8, "--collection", "c", "--data", &data], 2, "chunks.jsonl"),
         (vec!["config", "validate", "--config", &config], 2, "did you mean `server.listen`?"),
         (vec!["retrieve", "--user", "user:*", "--collection", "c", "--data", &data, "leave"], 2, "wildcard"),
