@@ -238,8 +238,13 @@ impl VectorStore for Remote {
         self.0.find(collection, ids).await
     }
 
-    async fn read(&self, collection: &str, ids: &[String]) -> Result<Vec<Chunk>, VectorStoreError> {
-        self.0.read(collection, ids).await
+    async fn read(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<Chunk>, VectorStoreError> {
+        self.0.read(collection, search, found).await
     }
 }
 
