@@ -264,6 +264,10 @@ fn wrong_input_is_told_with_an_exit_code() {
         assert!(text.contains(expected), "{arguments:?}: {text}");
     }
     assert!(!std::path::Path::new(&none).exists(), "a command that only reads made a data directory");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_warned_of() {
     let misspelt = ragward(&["config", "print"]).env("RAGWARD_SERVER_LISTEN", "127.0.0.1:1").output().unwrap();
     let text = String::from_utf8_lossy(&misspelt.stderr);
     assert!(text.contains("RAGWARD_SERVER_LISTEN") && text.contains("RAGWARD__SERVER__LISTEN"), "{text}");

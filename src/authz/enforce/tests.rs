@@ -229,11 +229,8 @@ struct Aged {
 impl Authorizer for Aged {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         self.asked.lock().unwrap().push(batch.consistency);
-        let as_of = match batch.consistency {
-            Consistency::MinimizeLatency => self.as_of,
-            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency if self.obeys => Some(Instant::now()),
-            Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => self.as_of,
-        };
+        let asks_for_newer = !matches!(batch.consistency, Consistency::MinimizeLatency);
+        let as_of = if asks_for_newer && self.obeys { Some(Instant::now()) } else { self.as_of };
         let answer = |position| {
             let mut answer = Answer::now(position, true);
             answer.provenance.as_of = as_of;
@@ -256,7 +253,7 @@ async fn a_decision_does_not_release_what_is_newer() {
     tokio::time::advance(second * 100).await;
     let now = Instant::now();
     let before = |seconds: u32| now - second * seconds;
-    let date = |seconds: u32| Written::AtWallTime(second * 1_000 - second * seconds);
+    let date = |seconds: u32| Written::AtWallTime(second * (1_000 - seconds));
     let rows: [Row; 13] = [
         ("nobody knows when", Written::Unknown, Some(50), true, true, false),
         ("before the decision", Written::By(before(20)), Some(10), true, true, false),
