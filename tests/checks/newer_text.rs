@@ -90,7 +90,7 @@ impl OfAnother {
                 let (instant, since_1970) = self.started;
                 Written::AtWallTime(since_1970 + moment.saturating_duration_since(instant))
             }
-            other => other,
+            other @ (Written::AtWallTime(_) | Written::Unknown) => other,
         };
         Candidate { written, ..candidate }
     }
