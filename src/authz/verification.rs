@@ -1,7 +1,7 @@
 //! Verification in production: a share of what the copy decides is asked of the server too, after the answer and beside it.
 //!
-//! A difference is one only if nothing explains it: see [`suspicion`]. What follows from one is in [`standing`], which
-//! questions are asked in [`sampler`]. Here is what carries it out: a task that asks, bounded in checks a second, with
+//! A difference is one only if nothing explains it: see `suspicion`. What follows from one is in `standing`, which
+//! questions are asked in `sampler`. Here is what carries it out: a task that asks, bounded in checks a second, with
 //! `HIGHER_CONSISTENCY`, straight to the server: it shares no call and recalls nothing.
 //!
 //! What was asked goes to the audit log, in an entry that names the call. The log of the process has the kind of question

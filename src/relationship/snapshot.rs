@@ -388,7 +388,7 @@ impl Snapshot {
     }
 
     /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the
-    /// type holds it, the wildcard. Whether one is in the list, a check says; only the [`Loops`] of `OpenFGA`'s lists leave
+    /// type holds it, the wildcard. Whether one is in the list, a check says; only the `Loops` of `OpenFGA`'s lists leave
     /// out whom a check allows. Asks about every one of them, so its cost is that of the type.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ struct Opened {
 }
 
 impl StoredFile {
-    /// Opens or creates a file. See [`open_database`].
+    /// Opens or creates a file, and checks its format and the checksum of every page.
     ///
     /// # Errors
     /// See [`StorageError`].
