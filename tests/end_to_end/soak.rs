@@ -37,7 +37,7 @@ const PACE: Duration = Duration::from_millis(4);
 const SHORT: Duration = Duration::from_secs(2);
 /// A run that has shown too little goes on for so long: where a copy decides, a question about a moment waits for a look at
 /// the server's log, so there are few answers a second.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const SEED: u64 = 11;
 const TOKEN: &str = "ragward-consistency-token";
 const MODEL: &str = "model
