@@ -477,7 +477,7 @@ pub fn open_qdrant(config: &Config, call_timeout: Duration) -> Result<QdrantStor
     Ok(QdrantStore::new(&QdrantConfig { timeout: call_timeout, ..qdrant_config(config)? })?)
 }
 
-/// What retrieval needs of the configuration.
+/// Reads the settings that the retriever needs, and checks them.
 fn retrieval_config(config: &Config) -> Result<RetrievalConfig, AppError> {
     Ok(RetrievalConfig {
         relation: Relation::parse(&config.retrieval.relation)?,

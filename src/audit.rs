@@ -43,7 +43,7 @@ pub trait AuditSink: Send + Sync {
     #[must_use = "the answer may leave only after the record was kept"]
     fn record(&self, record: Record) -> Kept;
 
-    /// The same for a verification. No answer waits for it.
+    /// Takes in the record of a verification. No answer waits for it.
     #[must_use = "what is not kept is to be told"]
     fn verified(&self, verification: Verification) -> Kept;
 

@@ -1,4 +1,4 @@
-//! What can be told of a configuration before anything is opened or called. `serve` and `config validate` both ask here, so
+//! Checks a configuration before anything is opened or called. `serve` and `config validate` both ask here, so
 //! what is valid is taken.
 
 use std::path::Path;

@@ -54,7 +54,7 @@ fn tokens(identity: &IdentityConfig) -> Result<TokenAuthentication, AppError> {
     TokenAuthentication::new(verifier, write_relation, step_up).map_err(wrong)
 }
 
-/// What tells names of older versions from those of today.
+/// Builds the rule that tells names of older versions from those of today.
 pub(super) fn old_names(config: &Config) -> Result<OldNames, AppError> {
     let identity = &config.identity;
     Ok(OldNames::new(&rules(identity)?, &issuer_rules(&identity.issuers)?))

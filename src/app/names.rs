@@ -33,12 +33,12 @@ pub struct OldTuple {
     pub problem: Option<String>,
 }
 
-/// What was found, and what became of it.
+/// Counts the tuples with old names, and says which could not be rewritten.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct NamesReport {
     /// Tuples with old names.
     pub found: usize,
-    /// Of these, those that were rewritten.
+    /// How many of the tuples found were rewritten.
     pub rewritten: usize,
     /// Those that are left.
     pub left: Vec<OldTuple>,

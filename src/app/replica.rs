@@ -1,4 +1,4 @@
-//! What the replica of an `OpenFGA` server needs beside the configuration.
+//! Builds the settings and the verifier of the replica of an `OpenFGA` server.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -281,7 +281,7 @@ async fn a_log_goes_on_after_a_failure_of_the_disk() {
             assert!(report.is_intact(), "{fsync:?}: {report:?}");
             assert_eq!((report.records, report.incomplete_bytes), (2 * round as u64 + 2, None), "{fsync:?}");
         }
-        // What is not what was written is not gone on from.
+        // The log does not go on from a segment that somebody else changed.
         sink.log.lock_writer().unwrap().stop(&std::io::Error::other("on purpose"));
         fs::write(&segment, b"another\n").unwrap();
         sink.record(record(9)).await.unwrap_err();
