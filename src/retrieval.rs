@@ -2,6 +2,7 @@
 //! then is text read.
 
 mod answer;
+mod decoys;
 mod generations;
 mod guard_index;
 mod hydrate;

@@ -176,9 +176,24 @@ impl<'a> Enforcer<'a> {
     /// # Errors
     /// When a decision could not be made; then no item is permitted.
     pub async fn enforce<T: Guarded>(&mut self, items: Vec<T>) -> Result<Vec<Permitted<T>>, AuthzError> {
+        self.enforce_beside(items, &[]).await
+    }
+
+    /// Like [`Enforcer::enforce`], with checks of `decoys` in the same batch, so that the number of checks does not tell
+    /// how many guards the items have. A decoy is asked about whatever the token's details say.
+    ///
+    /// INVARIANT (decoys decide nothing): what is answered about a decoy is dropped.
+    ///
+    /// # Errors
+    /// As [`Enforcer::enforce`]. A decoy that cannot be decided fails the items too, as a hidden guard would.
+    pub async fn enforce_beside<T: Guarded>(
+        &mut self,
+        items: Vec<T>,
+        decoys: &[Object],
+    ) -> Result<Vec<Permitted<T>>, AuthzError> {
         // What was found was written by now, whatever its date says.
         let found = Instant::now();
-        self.decide(items.iter().map(Guarded::guard)).await?;
+        self.decide(items.iter().map(Guarded::guard), decoys).await?;
         let written: Vec<Option<Instant>> = items.iter().map(|item| self.moment(item.written(), found)).collect();
         self.decide_anew(items.iter().map(Guarded::guard).zip(&written)).await?;
         let releases = |(item, written): &(T, Option<Instant>)| {
@@ -232,7 +247,7 @@ impl<'a> Enforcer<'a> {
         // Whoever acts may have lost that since, too.
         self.may_act = None;
         tracing::debug!(guards = outdated.len(), "decided anew, for what was written since");
-        self.ask_about(outdated, consistency).await
+        self.ask_about(outdated, &[], consistency).await
     }
 
     /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
@@ -246,7 +261,7 @@ impl<'a> Enforcer<'a> {
         positions: &RoaringBitmap,
     ) -> Result<RoaringBitmap, AuthzError> {
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
-        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard)).await?;
+        self.decide(positions.iter().filter_map(at).map(|(_, guard)| guard), &[]).await?;
         let visible = positions
             .iter()
             .filter_map(at)
@@ -322,7 +337,11 @@ impl<'a> Enforcer<'a> {
     }
 
     /// Asks for the guards that were not asked before: one batch for the subject and for who acts for it.
-    async fn decide<'g>(&mut self, guards: impl Iterator<Item = &'g Object>) -> Result<(), AuthzError> {
+    async fn decide<'g>(
+        &mut self,
+        guards: impl Iterator<Item = &'g Object>,
+        decoys: &[Object],
+    ) -> Result<(), AuthzError> {
         let mut new: Vec<&Object> = Vec::new();
         let mut seen: HashSet<&Object> = HashSet::new();
         for guard in guards {
@@ -333,24 +352,31 @@ impl<'a> Enforcer<'a> {
         let (open, shut): (Vec<&Object>, Vec<&Object>) =
             new.into_iter().partition(|guard| !self.permits_nothing() && self.principal.details_fit_guard(guard));
         self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), Decision::SHUT)));
-        if open.is_empty() {
+        if open.is_empty() && decoys.is_empty() {
             return Ok(());
         }
-        self.ask_about(open, self.consistency).await
+        self.ask_about(open, decoys, self.consistency).await
     }
 
-    /// Asks about guards, whatever was decided before.
-    async fn ask_about(&mut self, open: Vec<&Object>, consistency: Consistency) -> Result<(), AuthzError> {
+    /// Asks about guards, whatever was decided before, and about decoys.
+    async fn ask_about(
+        &mut self,
+        open: Vec<&Object>,
+        decoys: &[Object],
+        consistency: Consistency,
+    ) -> Result<(), AuthzError> {
         let check = |user: &Object, relation: &Relation, object: &Object| Check {
             user: user.clone(),
             relation: relation.clone(),
             object: object.clone(),
         };
         let subject = self.principal.subject();
-        let mut checks: Vec<Check> = open.iter().map(|guard| check(subject, self.relation, guard)).collect();
+        let objects = || open.iter().copied().chain(decoys);
+        let mut checks: Vec<Check> = objects().map(|object| check(subject, self.relation, object)).collect();
+        let subject_checks = checks.len();
         match self.principal.delegation() {
             Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
-                checks.extend(open.iter().map(|guard| check(actor, relation, guard)));
+                checks.extend(objects().map(|object| check(actor, relation, object)));
             }
             Some(Delegation { actor, relation, on: DelegationOn::User }) if self.may_act.is_none() => {
                 checks.push(check(actor, relation, subject));
@@ -362,10 +388,11 @@ impl<'a> Enforcer<'a> {
         self.asked = self.asked.saturating_add(count);
         self.asking = self.asking.saturating_add(asked.elapsed());
 
-        let (of_subject, of_actor) = answers.split_at_checked(open.len()).unwrap_or_default();
+        let (of_subject, of_actor) = answers.split_at_checked(subject_checks).unwrap_or_default();
         if let Some(Delegation { on: DelegationOn::User, .. }) = self.principal.delegation() {
             self.may_act = self.may_act.or(of_actor.first().copied());
         }
+        // Decoys come after the guards, and are not looked at.
         for (place, guard) in open.into_iter().enumerate() {
             let of_actor = match self.principal.delegation().map(|delegation| delegation.on) {
                 None => of_subject.get(place).copied(),

@@ -4,9 +4,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures::future;
 use tokio::time::{Instant, timeout_at};
 
 use super::answer::{Completion, Rechecked, Retrieval, Round};
+use super::decoys::Decoys;
 use super::guard_index::GuardIndexes;
 use super::hydrate::{Hydrated, Hydration, Wanted};
 use super::list_costs::{Kind, ListCosts};
@@ -38,6 +40,7 @@ pub struct Retriever {
     pass_rates: Arc<PassRates>,
     guard_indexes: Arc<GuardIndexes>,
     list_costs: Arc<ListCosts>,
+    decoys: Arc<Decoys>,
 }
 
 impl Retriever {
@@ -51,6 +54,7 @@ impl Retriever {
             pass_rates: Arc::default(),
             guard_indexes: Arc::default(),
             list_costs: Arc::default(),
+            decoys: Arc::default(),
         }
     }
 
@@ -175,6 +179,9 @@ impl Retriever {
 
     /// Those of the chunks that exist and that the principal may still see.
     ///
+    /// INVARIANT (a check for each id): every distinct id costs one check, whether its chunk is there or not and whatever
+    /// guard it has, so the work tells nobody which of the ids that are not answered exist.
+    ///
     /// # Errors
     /// When a backend fails or the deadline passes.
     pub async fn recheck(&self, request: &RecheckRequest, deadline: Instant) -> Result<Rechecked, RetrievalError> {
@@ -186,8 +193,13 @@ impl Retriever {
             query_text: None,
         };
         let principal = &request.principal.for_request(&facts)?;
-        let finding = within(deadline, self.vector_store.find(&request.collection, &request.chunk_ids));
-        let found = stages.measure(Stage::Search, finding).await?;
+        let (vector_store, collection) = (self.vector_store.as_ref(), request.collection.as_str());
+        let finding = within(deadline, vector_store.find(collection, &request.chunk_ids));
+        let listing = within(deadline, vector_store.guards(collection));
+        let (found, table) = stages.measure(Stage::Search, future::join(finding, listing)).await;
+        let found = found?;
+        // Guards that cannot be listed are no reason to fail: only decoys are made like them.
+        let table = table.inspect_err(|error| tracing::debug!(%error, "decoys are made without guards")).ok().flatten();
         let found_total = found.len();
         let rechecked = |candidates: Vec<Permitted<Candidate>>, stages| {
             let withheld = found_total.saturating_sub(candidates.len());
@@ -196,12 +208,13 @@ impl Retriever {
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
                 .at(since_1970());
-        let permitted = stages.measure(Stage::Authorize, enforcer.enforce(found.clone())).await?;
+        let decoys = self.decoys.beside(request, &found, table.as_ref(), &enforcer);
+        let enforcing = enforcer.enforce_beside(found.clone(), &decoys);
+        let permitted = stages.measure(Stage::Authorize, enforcing).await?;
         if !principal.details_ask_for_chunks() {
             return Ok(rechecked(permitted, stages));
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
-        let (vector_store, collection) = (self.vector_store.as_ref(), request.collection.as_str());
         let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
         let walk = &mut Walk::permitted(permitted);
         let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?.chunks;

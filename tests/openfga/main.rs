@@ -9,6 +9,7 @@ mod checks_faults;
 #[path = "../support/conversation.rs"]
 mod conversation;
 mod deadlines;
+mod decoys;
 #[path = "../support/dice.rs"]
 #[expect(dead_code, reason = "nothing is shuffled here")]
 mod dice;

@@ -111,6 +111,46 @@ async fn nothing_is_asked_for_nothing() {
     assert_eq!(result.unwrap(), Vec::<String>::new());
 }
 
+/// Decoys are asked about in the same batch, also where nothing else is asked and where details deny every guard, and
+/// neither an answer about them nor their being asked permits anything.
+#[tokio::test]
+async fn decoys_are_asked_and_permit_nothing() {
+    let decoys = ["document:decoy1", "document:decoy2"].map(|decoy| Object::parse(decoy).unwrap());
+    let all_are: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |batch| Ok(all_allowed(batch));
+    let anne = Principal::stated("user:anne").unwrap();
+    let condition = crate::identity::details::OneOf { key: "kind".to_owned(), values: ["public".to_owned()].into() };
+    let narrowed = anne.clone().on_condition(&condition);
+    let actor = |on| {
+        let (actor, relation) = (Object::parse("agent:helper").unwrap(), Relation::parse("agent_reader").unwrap());
+        anne.clone().acted_for_by(Delegation { actor, relation, on })
+    };
+    let items = || vec![candidate("1", "document:open"), candidate("2", "document:open")];
+    let rows: [(&str, Principal, Vec<Candidate>, usize, usize); 6] = [
+        ("a user", anne.clone(), items(), 3, 2),
+        ("nothing beside them", anne.clone(), vec![], 2, 0),
+        ("an agent on each guard", actor(DelegationOn::Guard), items(), 6, 2),
+        ("an agent on each guard, nothing beside them", actor(DelegationOn::Guard), vec![], 4, 0),
+        ("an agent of the user", actor(DelegationOn::User), items(), 4, 2),
+        ("details that deny", narrowed, items(), 2, 0),
+    ];
+    let relation = Relation::parse("can_read").unwrap();
+    for (row, principal, items, asked, permitted) in rows {
+        let scripted = Scripted { answer: all_are, asked: Mutex::default() };
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut enforcer = Enforcer::new(&scripted, &principal, &relation, Consistency::default(), deadline);
+        let got = enforcer.enforce_beside(items, &decoys).await.unwrap();
+        assert_eq!((scripted.asked.lock().unwrap().len(), got.len()), (asked, permitted), "{row}");
+        // Nothing is remembered of them: an item with such a guard is decided anew, or denied by the details as before.
+        assert!(decoys.iter().all(|decoy| enforcer.known(decoy) != Some(true)), "{row}");
+    }
+    let failing: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> =
+        |_| Err(AuthzError::Unavailable("down".to_owned()));
+    let scripted = Scripted { answer: failing, asked: Mutex::default() };
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut enforcer = Enforcer::new(&scripted, &anne, &relation, Consistency::default(), deadline);
+    assert!(enforcer.enforce_beside(Vec::<Candidate>::new(), &decoys).await.is_err());
+}
+
 #[test]
 fn a_chunk_that_changed_hands_is_not_hydrated() {
     let chunk = |id: &str, guard: &str| Chunk {

@@ -28,13 +28,17 @@ const LOOKED_UP_FACTOR: usize = 8;
 const LENGTHS: u32 = 2_048;
 
 /// The selected chunks that hold at least one of the terms, best first.
+///
+/// INVARIANT (hidden as absent): a term that no visible chunk holds is left out before anything is scored, and nothing ends
+/// earlier for a term that is not in the dictionary. So the time of an answer tells of a word of hidden chunks no more than
+/// it takes to go through the list of these chunks once.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
-    let lists = terms.iter().map(|(term, occurrences)| (eligible.index.postings.list(term), *occurrences));
-    let lists: Vec<(&[Posting], u32)> = lists.filter(|(list, _)| !list.is_empty()).collect();
-    if statistics.chunks == 0 || lists.is_empty() {
+    if statistics.chunks == 0 {
         return Vec::new();
     }
+    let lists = terms.iter().map(|(term, occurrences)| (eligible.index.postings.list(term), *occurrences));
+    let lists: Vec<(&[Posting], u32)> = lists.collect();
     let scoring = Scoring { eligible, selection, bar: Bar::new(selection), norms: Norms::new(statistics), statistics };
     if eligible.is_dense(LOOKED_UP_FACTOR) { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
 }
@@ -51,10 +55,10 @@ impl Scoring<'_> {
     /// For many visible chunks: reads each list through, a block of chunks at a time, each thread its own blocks.
     fn scan_lists(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
         let visible = self.eligible.visible_set();
-        let weighed: Vec<(&[Posting], f64)> = lists
-            .par_iter()
-            .map(|(list, occurrences)| (*list, self.weight(count_visible(list, &visible), *occurrences)))
-            .collect();
+        let weighed = self.weighed(lists, &visible);
+        if weighed.is_empty() {
+            return Vec::new();
+        }
         let end = self.eligible.index.columns.next_number();
         let blocks = (0..end.div_ceil(BLOCK_CHUNKS)).into_par_iter().filter(|_| self.eligible.is_wanted());
         let blocks = blocks.map(|block| block * BLOCK_CHUNKS..end.min((block + 1) * BLOCK_CHUNKS));
@@ -77,6 +81,15 @@ impl Scoring<'_> {
             },
         );
         best.map(|(best, _)| best).reduce(|| self.best(), TopK::merge).into_hits()
+    }
+
+    /// The lists that hold a visible chunk, each with the weight of its term.
+    fn weighed<'l>(&self, lists: &[(&'l [Posting], u32)], visible: &ChunkSet) -> Vec<(&'l [Posting], f64)> {
+        let weighed = lists.par_iter().filter_map(|(list, occurrences)| {
+            let frequency = count_visible(list, visible);
+            (frequency > 0).then(|| (*list, self.weight(frequency, *occurrences)))
+        });
+        weighed.collect()
     }
 
     /// For few visible chunks: looks for them in each list.
@@ -187,4 +200,77 @@ fn leap<T>(items: &[T], is_below: impl Fn(&T) -> bool) -> usize {
 #[expect(clippy::cast_precision_loss, reason = "see above")]
 fn exact(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::chunk::Metadata;
+    use crate::relationship::Object;
+    use crate::vector_store::exact::caller::Waiting;
+    use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, Write};
+    use crate::vector_store::{Query, Scope, Search};
+
+    const VISIBLE: u32 = 8;
+
+    /// Chunks that all hold `every`, of which the first are visible and hold `visible`, and the others hold `hidden`.
+    fn index() -> Index {
+        let mut index = Index::new(0);
+        for term in ["every", "visible", "hidden"] {
+            index.postings.add_term(term.into());
+        }
+        for number in 0..2 * VISIBLE {
+            let chunk = IndexedChunk {
+                id: format!("{number}#0").into(),
+                guard: Object::parse(&format!("document:{number}")).unwrap(),
+                metadata: Arc::new(Metadata::new()),
+                vector: Vec::new(),
+                terms: vec![(0, 1), (if number < VISIBLE { 1 } else { 2 }, 1)],
+            };
+            let document = IndexedDocument { id: number.to_string().into(), title: "".into(), chunks: vec![chunk] };
+            index.insert(document, Write::before_start());
+        }
+        index
+    }
+
+    /// What is scored is the same for a word of hidden chunks alone as for a word of none, so the time is, too.
+    #[test]
+    fn words_of_hidden_chunks_alone_are_scored_no_more_than_words_of_none() {
+        let index = index();
+        let search = Search {
+            collection: "c".to_owned(),
+            query: Query::Text(String::new()),
+            filter: None,
+            scope: Scope::Guards { table: index.guards.table(), positions: (0..VISIBLE).collect() },
+            narrowing: None,
+            min_score: None,
+            per_document_max: None,
+            limit: 10,
+        };
+        let (waiting, selection) = (Waiting::default(), Selection::of(&search));
+        let caller = waiting.caller();
+        let eligible = Eligible::new(&index, &search, &caller);
+        let statistics = eligible.statistics();
+        let norms = Norms::new(statistics);
+        let scoring = Scoring { eligible: &eligible, selection, bar: Bar::new(selection), norms, statistics };
+        let rows: [(&str, &[&str], &[&str]); 5] = [
+            ("a word of hidden chunks", &["hidden"], &[]),
+            ("a word of none", &["none"], &[]),
+            ("a word of visible chunks", &["visible"], &["visible"]),
+            ("one of hidden chunks beside others", &["every", "hidden", "visible"], &["every", "visible"]),
+            ("one of none beside others", &["every", "none", "visible"], &["every", "visible"]),
+        ];
+        for (row, terms, scored) in rows {
+            let lists: Vec<(&[Posting], u32)> = terms.iter().map(|term| (index.postings.list(term), 1)).collect();
+            let weighed = scoring.weighed(&lists, &eligible.visible_set());
+            let weighed: Vec<&[Posting]> = weighed.into_iter().map(|(list, _)| list).collect();
+            let expected: Vec<&[Posting]> = scored.iter().map(|term| index.postings.list(term)).collect();
+            assert_eq!(weighed, expected, "{row}");
+            let terms: Vec<TermCount> = terms.iter().map(|term| ((*term).into(), 1)).collect();
+            let found = super::search(&eligible, &terms, selection).len();
+            assert_eq!(found, if scored.is_empty() { 0 } else { VISIBLE as usize }, "{row}");
+        }
+    }
 }

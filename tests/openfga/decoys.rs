@@ -1,0 +1,134 @@
+//! Checks that an `OpenFGA` server gets for a re-check: as many for chunks that are not there as for chunks that are hidden.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use openfga_client::client::BatchCheckRequest;
+use ragward::app::App;
+use ragward::client::Client;
+use ragward::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
+use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
+use ragward::proto::retrieval::RecheckRequest;
+use tonic::Status;
+
+use crate::batch_check_reply::{Decision, Entry, Reply};
+use crate::faulty_server::{FaultyServer, Methods};
+
+const COLLECTION: &str = "handbook";
+const CHUNKS: usize = 100;
+
+/// What the server was asked, as user and object.
+type Asked = Arc<Mutex<Vec<(String, String)>>>;
+
+/// A server that allows what its name says is open, and notes what it is asked.
+async fn serve() -> (FaultyServer, Asked) {
+    let asked = Asked::default();
+    let noted = Arc::clone(&asked);
+    let batch_check = move |request: BatchCheckRequest| {
+        let mut results = Vec::new();
+        for check in request.checks {
+            let key = check.tuple_key.expect("a question");
+            let allowed = key.object.starts_with("document:open");
+            noted.lock().expect("a lock").push((key.user, key.object));
+            results.push(Entry { id: check.correlation_id, result: Some(Decision::of(allowed)) });
+        }
+        async move { Ok::<Reply, Status>(Reply { results }) }
+    };
+    (Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await, asked)
+}
+
+/// A document with many chunks of one guard each.
+fn document(guards: &[String]) -> Document {
+    let id = guards[0].clone();
+    let chunk = |(number, guard): (usize, &String)| Chunk {
+        id: format!("{id}#{number}"),
+        guard: guard.clone(),
+        text: "leave".to_owned(),
+        ..Chunk::default()
+    };
+    let chunks = guards.iter().enumerate().map(chunk).collect();
+    Document { id, chunks, ..Document::default() }
+}
+
+async fn start(server: &FaultyServer, cache_ttl_ms: u64) -> (Client, App, tempfile::TempDir) {
+    let data = tempfile::tempdir().expect("a directory");
+    let overrides = Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
+    let mut config = Config::load(None, &overrides).expect("a configuration");
+    config.authorizer.kind = AuthorizerKind::Openfga;
+    config.authorizer.replica.mode = ReplicaMode::Off;
+    config.authorizer.openfga.address = server.address.clone();
+    config.authorizer.openfga.store_id = "01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned();
+    config.authorizer.openfga.authorization_model_id = "01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned();
+    config.authorizer.checks.cache_ttl_ms = cache_ttl_ms;
+    config.authorizer.checks.changelog_poll_ms = 0;
+    let app = App::open(&config).await.expect("an app");
+    let client = app.in_process();
+    let of_one_guard = |guard: &str| document(&vec![guard.to_owned(); CHUNKS]);
+    let of_many_guards =
+        |name: &str| document(&(0..CHUNKS).map(|number| format!("document:{name}{number}")).collect::<Vec<_>>());
+    let documents = [of_one_guard("document:open"), of_one_guard("document:shut"), of_many_guards("shut-each")];
+    let messages = documents
+        .map(|document| UpsertDocumentsRequest { collection: COLLECTION.to_owned(), document: Some(document) });
+    client.ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("documents");
+    (client, app, data)
+}
+
+fn ids(document: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("document:{document}#{number}")).collect()
+}
+
+/// What is hidden, what is absent, the checks that each costs, and how many chunks each releases.
+type Row = (&'static str, Vec<String>, Vec<String>, usize, usize);
+
+/// Each question by a user of its own, so that none recalls what another one learned.
+#[tokio::test(flavor = "multi_thread")]
+async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
+    let rows: [Row; 7] = [
+        ("one", ids("shut", 1), ids("absent", 1), 1, 0),
+        ("as many as one call takes", ids("shut-each0", 50), ids("absent", 50), 50, 0),
+        ("a document of one guard", ids("shut", CHUNKS), ids("absent", CHUNKS), CHUNKS, 0),
+        ("a document of many guards", ids("shut-each0", CHUNKS), ids("absent", CHUNKS), CHUNKS, 0),
+        ("more than it has", ids("shut", CHUNKS + 1), ids("absent", CHUNKS + 1), CHUNKS + 1, 0),
+        (
+            "beside what is open",
+            [ids("open", 3), ids("shut", 3)].concat(),
+            [ids("open", 3), ids("absent", 3)].concat(),
+            6,
+            3,
+        ),
+        ("one twice", [ids("shut", 1), ids("shut", 1)].concat(), [ids("absent", 1), ids("absent", 1)].concat(), 1, 0),
+    ];
+    let (server, asked) = serve().await;
+    for cache_ttl_ms in [0, 60_000] {
+        let (client, _app, _data) = start(&server, cache_ttl_ms).await;
+        for (number, (row, hidden, absent, checks, released)) in rows.iter().enumerate() {
+            let mut costs = Vec::new();
+            for (kind, chunk_ids) in [("hidden", hidden), ("absent", absent)] {
+                let user = format!("user:{kind}{number}");
+                let request = RecheckRequest {
+                    user: user.clone(),
+                    collection: COLLECTION.to_owned(),
+                    chunk_ids: chunk_ids.clone(),
+                    ..RecheckRequest::default()
+                };
+                let cost = async || {
+                    let answer = client.retrieval().recheck(request.clone()).await.expect("an answer").into_inner();
+                    assert_eq!(answer.chunk_ids, ids("open", *released), "{row}, {kind}");
+                    let mut asked = asked.lock().expect("a lock");
+                    assert!(asked.iter().all(|(of, _)| *of == user), "{row}, {kind}");
+                    let objects: BTreeSet<String> = asked.drain(..).map(|(_, object)| object).collect();
+                    let is_decoy = |object: &&String| object.starts_with("document:ragward-decoy-");
+                    (objects.len(), objects.iter().filter(is_decoy).count())
+                };
+                // What is asked again is recalled, or asked again, whichever it was.
+                costs.push((kind, [cost().await, cost().await]));
+            }
+            let again = if cache_ttl_ms == 0 { *checks } else { 0 };
+            for (kind, [first, second]) in &costs {
+                assert_eq!((first.0, second.0), (*checks, again), "{row}, {kind}, remembered for {cache_ttl_ms} ms");
+            }
+            let (_, [absent, _]) = costs[1];
+            assert!(absent.1 >= checks - released.min(&1), "{row}: {absent:?}");
+        }
+    }
+}
