@@ -2,7 +2,7 @@
 //! right answer. The server is our own service behind a front that spoils its answers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -429,8 +429,17 @@ async fn a_store_or_model_that_is_gone_decides_nothing() {
     assert!(matches!(answers, Err(AuthzError::NoModel)), "{answers:?}");
 }
 
-/// `BatchCheck` is counted; `ReadChanges` is there or not.
-async fn counting(right: &RightServer, changelog: bool) -> (FaultyServer, Arc<AtomicUsize>) {
+/// How `ReadChanges` answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Changelog {
+    There,
+    Absent,
+    /// The call after one that told changes fails.
+    BreaksOff,
+}
+
+/// `BatchCheck` is counted.
+async fn counting(right: &RightServer, changelog: Changelog) -> (FaultyServer, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (client, counted) = (right.client.clone(), Arc::clone(&calls));
     let batch_check = move |request: BatchCheckRequest| {
@@ -438,14 +447,19 @@ async fn counting(right: &RightServer, changelog: bool) -> (FaultyServer, Arc<At
         counted.fetch_add(1, Ordering::SeqCst);
         async move { Ok::<Reply, Status>(client.batch_check(request).await?.into_inner().into()) }
     };
-    let client = right.client.clone();
+    let (client, has_told) = (right.client.clone(), Arc::new(AtomicBool::new(false)));
     let read_changes = move |request: ReadChangesRequest| {
-        let mut client = client.clone();
+        let (mut client, has_told) = (client.clone(), Arc::clone(&has_told));
         async move {
-            if !changelog {
+            if changelog == Changelog::Absent {
                 return Err(Status::unavailable("no changelog"));
             }
-            Ok::<ReadChangesResponse, Status>(client.read_changes(request).await?.into_inner())
+            if has_told.swap(false, Ordering::SeqCst) && changelog == Changelog::BreaksOff {
+                return Err(Status::unavailable("broken off"));
+            }
+            let page = client.read_changes(request).await?.into_inner();
+            has_told.store(!page.changes.is_empty(), Ordering::SeqCst);
+            Ok::<ReadChangesResponse, Status>(page)
         }
     };
     let methods = Methods::default()
@@ -462,42 +476,46 @@ async fn decisions(stack: &dyn Authorizer, consistency: Consistency) -> Vec<bool
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
-    let right = RightServer::start().await;
-    let (server, calls) = counting(&right, true).await;
-    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 20, ..ChecksConfig::default() };
-    let stack = stack_checks(&OpenFgaConfig { timeout: LONG, ..right.at(&server.address) }, &checks).expect("a stack");
-    let before = decisions(&stack, Consistency::MinimizeLatency).await;
-    assert!(before[0] && before[2]);
-    let mut ticks = interval(Duration::from_millis(5));
-    let recalled = async {
-        loop {
-            let asked = calls.load(Ordering::SeqCst);
-            assert_eq!(decisions(&stack, Consistency::MinimizeLatency).await, before);
-            if calls.load(Ordering::SeqCst) == asked {
-                return;
+    for changelog in [Changelog::There, Changelog::BreaksOff] {
+        let right = RightServer::start().await;
+        let (server, calls) = counting(&right, changelog).await;
+        let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 20, ..ChecksConfig::default() };
+        let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
+        let stack = stack_checks(&config, &checks).expect("a stack");
+        let before = decisions(&stack, Consistency::MinimizeLatency).await;
+        assert!(before[0] && before[2]);
+        let mut ticks = interval(Duration::from_millis(5));
+        let recalled = async {
+            loop {
+                let asked = calls.load(Ordering::SeqCst);
+                assert_eq!(decisions(&stack, Consistency::MinimizeLatency).await, before);
+                if calls.load(Ordering::SeqCst) == asked {
+                    return;
+                }
+                ticks.tick().await;
             }
-            ticks.tick().await;
-        }
-    };
-    timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
+        };
+        timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
 
-    let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
-    right.store.delete_tuples(&[revoked]).await.expect("deleted");
-    assert!(!decisions(&stack, Consistency::HigherConsistency).await[0], "at once for higher consistency");
-    let revoked = RelationshipTuple::parse("user:carl", "owner", "document:2").expect("a tuple");
-    right.store.delete_tuples(&[revoked]).await.expect("deleted");
-    let seen = async {
-        while decisions(&stack, Consistency::MinimizeLatency).await[2] {
-            ticks.tick().await;
-        }
-    };
-    timeout(LONG, seen).await.expect("the revocation is seen");
+        let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
+        right.store.delete_tuples(&[revoked]).await.expect("deleted");
+        assert!(!decisions(&stack, Consistency::HigherConsistency).await[0], "at once for higher consistency");
+        let revoked = RelationshipTuple::parse("user:carl", "owner", "document:2").expect("a tuple");
+        right.store.delete_tuples(&[revoked]).await.expect("deleted");
+        let seen = async {
+            while decisions(&stack, Consistency::MinimizeLatency).await[2] {
+                ticks.tick().await;
+            }
+        };
+        let seen = timeout(LONG, seen).await;
+        assert!(seen.is_ok(), "{changelog:?}: the revocation is not seen");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_changelog_nothing_is_recalled() {
     let right = RightServer::start().await;
-    let (server, calls) = counting(&right, false).await;
+    let (server, calls) = counting(&right, Changelog::Absent).await;
     let stack = stack_checks(&OpenFgaConfig { timeout: LONG, ..right.at(&server.address) }, &ChecksConfig::default());
     let stack = stack.expect("a stack");
     for asked in 1..=5 {

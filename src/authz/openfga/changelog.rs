@@ -35,13 +35,6 @@ struct Position {
     continuation_token: String,
 }
 
-/// What one reading found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Read {
-    changed: bool,
-    to_the_end: bool,
-}
-
 /// Reads the changelog of the authorizer's store every `interval` and tells `validity` what it finds. When it cannot be
 /// read, `validity` is not confirmed and ends by itself. Must run inside tokio.
 #[must_use]
@@ -53,13 +46,9 @@ pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Du
         loop {
             ticks.tick().await;
             let asked = Instant::now();
-            let read = timeout_at(openfga.server.deadline(), openfga.read_changes(&mut position)).await;
+            let read = timeout_at(openfga.server.deadline(), openfga.read_changes(&mut position, &validity)).await;
             match read.unwrap_or(Err(AuthzError::DeadlineExceeded)) {
-                Ok(Read { changed, to_the_end }) => {
-                    if changed {
-                        tracing::debug!("the relationships changed; decisions are forgotten");
-                        validity.invalidate();
-                    }
+                Ok(to_the_end) => {
                     if to_the_end {
                         validity.confirm(asked);
                     }
@@ -79,10 +68,16 @@ impl Drop for ChangelogWatch {
 }
 
 impl OpenFgaAuthorizer {
-    async fn read_changes(&self, position: &mut Option<Position>) -> Result<Read, AuthzError> {
+    /// Whether it came to the end of the log.
+    ///
+    /// INVARIANT (told before it is passed): whatever becomes of a reading, `validity` knows of each change that lies before
+    /// the position, since no later reading comes upon it again.
+    async fn read_changes(&self, position: &mut Option<Position>, validity: &Validity) -> Result<bool, AuthzError> {
         let store_id = self.model(Consistency::MinimizeLatency).await?.store_id;
         let known = position.take().filter(|position| position.store_id == store_id);
-        let mut changed = known.is_none();
+        if known.is_none() {
+            validity.invalidate();
+        }
         let position = position.insert(known.unwrap_or_else(|| Position::new(store_id)));
         for _ in 0..PAGES_MAX {
             let request = ReadChangesRequest {
@@ -94,15 +89,16 @@ impl OpenFgaAuthorizer {
             };
             let page = self.server.client().read_changes(request).await.map_err(|e| wire::failed(&e))?.into_inner();
             if page.changes.is_empty() {
-                return Ok(Read { changed, to_the_end: true });
+                return Ok(true);
             }
+            tracing::debug!("the relationships changed; decisions are forgotten");
+            validity.invalidate();
             if page.continuation_token == position.continuation_token || page.continuation_token.is_empty() {
                 return Err(AuthzError::BadAnswer("its changelog does not say where it goes on".to_owned()));
             }
-            changed = true;
             position.continuation_token = page.continuation_token;
         }
-        Ok(Read { changed, to_the_end: false })
+        Ok(false)
     }
 }
 
