@@ -56,6 +56,8 @@ pub(super) struct Follower {
     /// The server's model, where this program cannot evaluate it.
     not_understood: Option<ModelVersion>,
     lateness: Lateness,
+    /// Whether the log cannot be gone on with from where the copy is.
+    lost_its_place: bool,
     /// Tuples that a sweep found changed, and that the log has not told of yet.
     untold: HashMap<String, Instant>,
     failing: Option<Failing>,
@@ -128,6 +130,7 @@ impl Follower {
             following: None,
             not_understood: None,
             lateness: Lateness::default(),
+            lost_its_place: false,
             untold: HashMap::new(),
             failing: None,
         })
@@ -145,13 +148,12 @@ impl Follower {
         }
     }
 
-    async fn look(&mut self, started: Instant) -> Result<(), AuthzError> {
+    pub(super) async fn look(&mut self, started: Instant) -> Result<(), AuthzError> {
         if self.watched.wishes.new_copy.swap(false, Ordering::Relaxed) {
             self.replace().await.inspect_err(|_| self.watched.wishes.new_copy.store(true, Ordering::Relaxed))?;
         }
         let stepped = self.step(started).await;
-        if let Err(AuthzError::Refused(_)) = &stepped {
-            // The log is not the one that the token is from: the copy begins anew.
+        if std::mem::take(&mut self.lost_its_place) {
             self.begin_anew().await;
         }
         stepped
@@ -244,7 +246,7 @@ impl Follower {
                 };
                 // The window tells of changes from its place in the log on, and nobody tells of those before it.
                 self.watched.validity.invalidate();
-                self.lateness = Lateness::default();
+                self.lateness.begin_again();
                 let window = Window::new(self.config.overlap, token, started);
                 self.following = Some(Following { version: followed, window, sweep: None, swept: started });
             }
@@ -331,7 +333,12 @@ impl Follower {
         let mut changes: Vec<SourceChange> = Vec::new();
         let mut token = begin.clone();
         loop {
-            let page = self.source.changes(&store_id, &token).await?;
+            let page = self.source.changes(&store_id, &token).await;
+            if matches!(page, Err(AuthzError::Refused(_))) && !token.is_empty() {
+                // Where the server refuses this token and not the log, the log is not the one that the token is from.
+                self.lost_its_place = self.source.changes(&store_id, "").await.is_ok();
+            }
+            let page = page?;
             if page.items.is_empty() {
                 break;
             }
@@ -341,14 +348,28 @@ impl Follower {
             changes.extend(page.items);
             token = page.next;
             if changes.len() > CHANGES_MAX {
+                self.lost_its_place = true;
                 return Err(AuthzError::Refused(format!("more than {CHANGES_MAX} changes were missed")));
             }
         }
-        let Some(following) = &mut self.following else { return Ok(()) };
-        let Settled { present, absent, unsettled, dates } = following.window.take_in(changes, token, started);
-        let marker = following.marker();
+        let Some(following) = &self.following else { return Ok(()) };
+        let (settled, window) = following.window.taking_in(&changes, token, started);
+        let Settled { present, absent, unsettled, dates } = settled;
+        let marker = Marker { version: following.version.clone(), token: window.token().to_owned() };
         if !(present.is_empty() && absent.is_empty() && unsettled.is_empty()) {
             self.watched.validity.invalidate();
+        }
+        let told: Vec<String> = present.iter().chain(&absent).chain(&unsettled).map(tuple_name).collect();
+        let mut mirrored = MirroredChanges { present, absent };
+        self.ask(&store_id, unsettled, &mut mirrored).await?;
+        let nothing = mirrored.present.is_empty() && mirrored.absent.is_empty();
+        if !nothing || begin != marker.token {
+            // Which of the writes before this one are in a file that failed, only its own marker tells.
+            self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
+        }
+        // Only now: what was read and is not kept is news to the next reading.
+        if let Some(following) = &mut self.following {
+            following.window = window;
         }
         let was_late = self.lateness.lag();
         self.lateness.read(read, dates.map(|dates| dates.newest));
@@ -359,16 +380,6 @@ impl Follower {
                 "the server's log tells changes late, or the clocks of the server and of this machine differ; the copy counts \
                  as so much older"
             );
-        }
-        let told: Vec<String> = present.iter().chain(&absent).chain(&unsettled).map(tuple_name).collect();
-        let mut mirrored = MirroredChanges { present, absent };
-        self.ask(&store_id, unsettled, &mut mirrored).await.inspect_err(|_| {
-            // The window has taken the changes in, and they were not kept: the next reading takes them for new.
-            self.following = None;
-        })?;
-        let nothing = mirrored.present.is_empty() && mirrored.absent.is_empty();
-        if !nothing || begin != marker.token {
-            self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
         if let Some(dates) = dates {
             self.watched.news.tell(Instant::now(), Some(dates.oldest));

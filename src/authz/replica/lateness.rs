@@ -55,6 +55,12 @@ impl Lateness {
         self.before = Some(reading);
     }
 
+    /// The log is read from another place on: what was told before is told again, and its dates say nothing. How late the log is
+    /// known to be stays known.
+    pub(super) fn begin_again(&mut self) {
+        self.before = None;
+    }
+
     /// All tuples were compared, past the log, and nothing was missing. That is no proof while changes come, so it counts once
     /// none came late for a while.
     pub(super) fn nothing_missing(&mut self, now: Instant) {
@@ -70,6 +76,21 @@ mod tests {
 
     /// Its name, and readings: their second, the second of the newest change in each, the lag after it.
     type Row = (&'static str, Vec<(u64, Option<i64>, u64)>);
+
+    #[tokio::test]
+    async fn a_log_that_is_read_from_another_place_on_is_as_late_as_before() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let reading = |at: u32| Reading { started: start + second * at, unix_ns: i128::from(at) * 1_000_000_000 };
+        let mut lateness = Lateness::default();
+        lateness.read(reading(100), None);
+        lateness.read(reading(101), Some(95_000_000_000));
+        assert_eq!(lateness.lag(), second * 6);
+        lateness.begin_again();
+        lateness.read(reading(103), Some(10_000_000_000));
+        assert_eq!(lateness.lag(), second * 6, "what is told again is not late");
+        lateness.read(reading(104), Some(103_500_000_000));
+        assert_eq!(lateness.lag(), Duration::ZERO, "in time");
+    }
 
     #[tokio::test]
     async fn the_lag_is_that_of_the_newest_news() {

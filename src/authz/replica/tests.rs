@@ -13,7 +13,7 @@ use tokio::time::{Instant, advance};
 
 use super::follower::{Follower, Watched};
 use super::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
-use super::{Progress, ReplicaConfig, ReplicaUse, UnixClock};
+use super::{Progress, ReplicaConfig, ReplicaUse, Since, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::validity::Validity;
 use crate::relationship::store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
@@ -59,7 +59,11 @@ struct Server {
     models_read: usize,
     down: bool,
     tokens_refused: bool,
+    /// It refuses everything: a key that is not taken for a moment.
+    refuses: bool,
     log_down: bool,
+    log_refused: bool,
+    finds_fail: bool,
     finds: usize,
     reads: usize,
 }
@@ -103,6 +107,9 @@ impl RelationshipSource for FakeSource {
             if server.down {
                 return Err(AuthzError::Unavailable("down".to_owned()));
             }
+            if server.refuses {
+                return Err(AuthzError::Refused("unauthenticated".to_owned()));
+            }
             let version = ModelVersion { store_id: server.store_id.clone(), model_id: server.model_id.clone() };
             if known == Some(&version) {
                 return Ok((version, ModelNews::Known));
@@ -135,6 +142,9 @@ impl RelationshipSource for FakeSource {
             if server.log_down {
                 return Err(AuthzError::Unavailable("down".to_owned()));
             }
+            if server.log_refused {
+                return Err(AuthzError::Refused("unauthenticated".to_owned()));
+            }
             if server.tokens_refused && !token.is_empty() {
                 return Err(AuthzError::Refused("Invalid continuation token".to_owned()));
             }
@@ -147,7 +157,7 @@ impl RelationshipSource for FakeSource {
             }
             let next = items.last().map_or_else(|| token.to_owned(), |last| last.unix_ns.to_string());
             // Told twice.
-            items.extend(items.first().cloned());
+            items.extend(items.clone());
             Ok(Page { items, next })
         })
     }
@@ -155,6 +165,9 @@ impl RelationshipSource for FakeSource {
     async fn find(&self, _store_id: &str, tuple: &RelationshipTuple) -> Result<Option<RelationshipTuple>, AuthzError> {
         self.with(|server| {
             server.finds += 1;
+            if server.finds_fail {
+                return Err(AuthzError::Unavailable("down".to_owned()));
+            }
             Ok(server.tuples.get(&tuple.object.to_string()).cloned())
         })
     }
@@ -345,8 +358,7 @@ async fn another_store_and_another_log_are_copied_anew() {
     // The same store with a log that was cut: its tokens are not known any more.
     replica.source.with(|server| server.tokens_refused = true);
     replica.restart();
-    assert!(matches!(replica.follower.step(Instant::now()).await, Err(AuthzError::Refused(_))));
-    replica.follower.begin_anew().await;
+    assert!(matches!(replica.follower.look(Instant::now()).await, Err(AuthzError::Refused(_))));
     assert_eq!(replica.progress.borrow().fresh_as_of, None);
     replica.source.with(|server| server.tokens_refused = false);
     replica.step().await;
@@ -387,6 +399,60 @@ async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
     replica.source.with(|server| server.log_down = false);
     replica.step().await;
     assert_eq!(replica.progress.borrow().version.model_id, "m3");
+}
+
+/// A log that dates its changes by the second, as that of `MySQL` does.
+#[tokio::test(start_paused = true)]
+async fn equal_changes_within_one_second_are_all_taken_over() {
+    use Operation::{Delete, Write};
+    let rows: [&[&[Operation]]; 4] = [
+        &[&[Write, Delete], &[Write]],
+        &[&[Delete, Write], &[Delete]],
+        &[&[Write], &[Delete], &[Write]],
+        &[&[Write], &[Delete], &[Write], &[Delete]],
+    ];
+    for looks in rows {
+        let mut replica = replica();
+        let start = Instant::now();
+        advance(OVERLAP).await;
+        replica.step().await;
+        let second = Instant::now();
+        for operations in looks {
+            for operation in *operations {
+                replica.source.change(*operation, 1, second, start);
+            }
+            advance(Duration::from_millis(100)).await;
+            replica.step().await;
+            assert_eq!(replica.copied(), replica.source.state(), "{operations:?} of {looks:?}");
+        }
+    }
+}
+
+/// What a failed look had read is news to the next one, and what was known before is not.
+#[tokio::test(start_paused = true)]
+async fn a_look_that_fails_makes_nothing_news_that_was_known() {
+    let mut replica = replica();
+    let start = Instant::now();
+    let change = |replica: &Replica, operation, id| replica.source.change(operation, id, Instant::now(), start);
+    advance(OVERLAP).await;
+    replica.step().await;
+    change(&replica, Operation::Write, 1);
+    advance(Duration::from_secs(1)).await;
+    replica.step().await;
+    advance(Duration::from_secs(3)).await;
+    let (asked, date) = (Instant::now(), (replica.watched.clock)());
+    change(&replica, Operation::Write, 2);
+    change(&replica, Operation::Delete, 2);
+    change(&replica, Operation::Write, 2);
+    advance(Duration::from_millis(10)).await;
+    replica.source.with(|server| server.finds_fail = true);
+    assert!(replica.follower.step(Instant::now()).await.is_err());
+    assert_eq!(replica.watched.news.since(asked), Since::Nothing);
+    replica.source.with(|server| server.finds_fail = false);
+    advance(Duration::from_secs(1)).await;
+    replica.step().await;
+    assert_eq!(replica.copied(), replica.source.state());
+    assert_eq!(replica.watched.news.since(asked), Since::Dated(date));
 }
 
 /// However late the log is, what the copy says of its age holds from the first change on that showed it.
@@ -473,6 +539,29 @@ async fn a_model_that_is_not_understood_leaves_the_server_to_decide() {
     assert_eq!(replica.progress.borrow().version.model_id, "m3");
     assert!(replica.progress.borrow().fresh_as_of.is_some());
     assert_eq!(replica.copied(), replica.source.state());
+}
+
+/// A server that refuses everything for a while has not another log: the copy goes on where it was.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_of_everything_does_not_cost_the_copy() {
+    for of_the_log in [false, true] {
+        let mut replica = replica();
+        let start = Instant::now();
+        for id in 0..10 {
+            replica.source.change(Operation::Write, id, Instant::now(), start);
+            advance(Duration::from_secs(1)).await;
+        }
+        replica.step().await;
+        let reads = replica.source.with(|server| server.reads);
+        replica.source.with(|server| if of_the_log { server.log_refused = true } else { server.refuses = true });
+        let refused = replica.follower.look(Instant::now()).await;
+        assert!(matches!(refused, Err(AuthzError::Refused(_))), "{refused:?}");
+        replica.source.with(|server| (server.log_refused, server.refuses) = (false, false));
+        replica.source.change(Operation::Delete, 3, Instant::now(), start);
+        replica.follower.look(Instant::now()).await.expect("followed");
+        assert_eq!(replica.copied(), replica.source.state());
+        assert_eq!(replica.source.with(|server| server.reads), reads, "everything was read again");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,11 @@
 //! What recent changes say about tuples. Pure.
 //!
 //! A log of changes is not in the order of the commits, and may tell a change again. So the last part of it, the window, is
-//! read again each time, and a change counts when it was not in the window before. Where the window holds opposite changes
-//! of one tuple, it does not say which was the last one: the server is asked.
+//! read again each time, and a change counts when the window did not hold it so many times before: a log that dates its
+//! changes by the second (`MySQL`) has equal entries for a tuple that comes and goes within one. Where the window holds opposite
+//! changes of one tuple, it does not say which was the last one: the server is asked.
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,7 +21,8 @@ pub(super) struct Window {
     overlap: Duration,
     /// The ends of the log as they were seen, oldest first. The first is where the next reading begins.
     ends: VecDeque<(Instant, String)>,
-    known: HashSet<SourceChange>,
+    /// How often each of them was told.
+    known: HashMap<SourceChange, usize>,
 }
 
 /// What new changes mean.
@@ -46,7 +48,7 @@ pub(super) struct Dates {
 impl Window {
     /// A window from a place in the log on.
     pub(super) fn new(overlap: Duration, token: String, now: Instant) -> Self {
-        Self { overlap, ends: VecDeque::from([(now, token)]), known: HashSet::new() }
+        Self { overlap, ends: VecDeque::from([(now, token)]), known: HashMap::new() }
     }
 
     /// Where reading begins.
@@ -54,17 +56,22 @@ impl Window {
         self.ends.front().map_or("", |(_, token)| token)
     }
 
-    /// Takes in all changes from [`Window::token`] to the end of the log, which was read from `started` on.
-    pub(super) fn take_in(&mut self, changes: Vec<SourceChange>, end: String, started: Instant) -> Settled {
+    /// What all changes from [`Window::token`] to the end of the log mean, which was read from `started` on; and the window
+    /// after them, for when what they mean is kept.
+    pub(super) fn taking_in(&self, changes: &[SourceChange], end: String, started: Instant) -> (Settled, Self) {
         let mut by_tuple: BTreeMap<_, Vec<&SourceChange>> = BTreeMap::new();
-        for change in &changes {
+        let mut told: HashMap<&SourceChange, usize> = HashMap::with_capacity(changes.len());
+        for change in changes {
             let (object, relation, user) = change.tuple.key();
             by_tuple.entry((object.clone(), relation.clone(), user.clone())).or_default().push(change);
+            *told.entry(change).or_default() += 1;
         }
-        let mut settled = Settled { dates: self.dates_of_news(&changes), ..Settled::default() };
+        let is_news = |change: &SourceChange| told.get(change) > self.known.get(change);
+        let mut settled =
+            Settled { dates: dates(changes.iter().filter(|change| is_news(change))), ..Settled::default() };
         for changes in by_tuple.into_values() {
             let Some(first) = changes.first() else { continue };
-            if changes.iter().all(|change| self.known.contains(change)) {
+            if !changes.iter().any(|change| is_news(change)) {
                 continue;
             }
             let agree = changes.iter().all(|c| c.operation == first.operation && c.tuple == first.tuple);
@@ -75,24 +82,24 @@ impl Window {
             };
             settled.push(first.tuple.clone());
         }
-        self.known = changes.into_iter().collect();
-        if self.ends.back().is_none_or(|(_, known)| *known != end) {
-            self.ends.push_back((started, end));
+        let known = told.into_iter().map(|(change, times)| (change.clone(), times)).collect();
+        let mut ends = self.ends.clone();
+        if ends.back().is_none_or(|(_, known)| *known != end) {
+            ends.push_back((started, end));
         }
         // The last end that is older than the overlap is where the next reading begins.
-        while self.ends.get(1).is_some_and(|(seen, _)| *seen + self.overlap <= started) {
-            self.ends.pop_front();
+        while ends.get(1).is_some_and(|(seen, _)| *seen + self.overlap <= started) {
+            ends.pop_front();
         }
-        settled
+        (settled, Self { overlap: self.overlap, ends, known })
     }
+}
 
-    fn dates_of_news(&self, changes: &[SourceChange]) -> Option<Dates> {
-        let news = changes.iter().filter(|change| !self.known.contains(*change)).map(|change| change.unix_ns);
-        news.fold(None, |dates: Option<Dates>, date| {
-            let Dates { oldest, newest } = dates.unwrap_or(Dates { oldest: date, newest: date });
-            Some(Dates { oldest: oldest.min(date), newest: newest.max(date) })
-        })
-    }
+fn dates<'c>(changes: impl Iterator<Item = &'c SourceChange>) -> Option<Dates> {
+    changes.map(|change| change.unix_ns).fold(None, |dates: Option<Dates>, date| {
+        let Dates { oldest, newest } = dates.unwrap_or(Dates { oldest: date, newest: date });
+        Some(Dates { oldest: oldest.min(date), newest: newest.max(date) })
+    })
 }
 
 #[cfg(test)]
@@ -119,7 +126,9 @@ mod tests {
         let now = Instant::now();
         let mut window = Window::new(Duration::from_secs(5), String::new(), now);
         for (reading, expected) in readings {
-            let Settled { present, absent, unsettled, .. } = window.take_in(changes(reading), "end".to_owned(), now);
+            let (settled, next) = window.taking_in(&changes(reading), "end".to_owned(), now);
+            let Settled { present, absent, unsettled, .. } = settled;
+            window = next;
             let [expected_present, expected_absent, expected_unsettled] =
                 expected.map(|ids| ids.split_whitespace().map(tuple).collect::<Vec<_>>());
             assert_eq!(present, expected_present, "present after `{reading}`");
@@ -130,7 +139,9 @@ mod tests {
 
     #[test]
     fn a_change_counts_once() {
-        check(&[("+1@1 -2@2", ["1", "2", ""]), ("+1@1 -2@2 +3@3", ["3", "", ""]), ("+3@3 +3@3", ["", "", ""])]);
+        check(&[("+1@1 -2@2", ["1", "2", ""]), ("+1@1 -2@2 +3@3", ["3", "", ""]), ("+3@3", ["", "", ""])]);
+        // Told twice each time.
+        check(&[("+1@1 +1@1", ["1", "", ""]), ("+1@1 +1@1", ["", "", ""]), ("+1@1", ["", "", ""])]);
     }
 
     #[test]
@@ -141,14 +152,25 @@ mod tests {
         check(&[("-1@3", ["", "1", ""]), ("+1@2 -1@3", ["", "", "1"]), ("+1@2 -1@3", ["", "", ""])]);
     }
 
+    /// A log that dates its changes by the second.
+    #[test]
+    fn an_equal_change_that_comes_later_counts_as_well() {
+        check(&[
+            ("-1@5 +1@5", ["", "", "1"]),
+            ("-1@5 +1@5 -1@5", ["", "", "1"]),
+            ("-1@5 +1@5 -1@5", ["", "", ""]),
+            ("-1@5 +1@5 -1@5 +1@5", ["", "", "1"]),
+        ]);
+    }
+
     #[test]
     fn another_condition_is_settled_by_the_server() {
         let now = Instant::now();
-        let mut window = Window::new(Duration::from_secs(5), String::new(), now);
+        let window = Window::new(Duration::from_secs(5), String::new(), now);
         let condition = crate::relationship::TupleCondition::parse("c", "{}").expect("a condition");
         let mut both = changes("+1@1 +1@2");
         both[1].tuple = tuple("1").with_condition(condition);
-        assert_eq!(window.take_in(both, String::new(), now).unsettled, [tuple("1")]);
+        assert_eq!(window.taking_in(&both, String::new(), now).0.unsettled, [tuple("1")]);
     }
 
     #[test]
@@ -158,7 +180,7 @@ mod tests {
         let mut begins = Vec::new();
         for second in 1..=8 {
             begins.push(window.token().to_owned());
-            window.take_in(Vec::new(), second.to_string(), start + Duration::from_secs(second));
+            window = window.taking_in(&[], second.to_string(), start + Duration::from_secs(second)).1;
         }
         assert_eq!(begins, ["0", "0", "0", "0", "0", "0", "1", "2"]);
     }
