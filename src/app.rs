@@ -333,12 +333,9 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     let authority = stack(&openfga, &config.authorizer.checks, ChangesFrom::Replica)?;
     let validity = Arc::clone(authority.validity());
     let clock = replica::unix_clock();
-    let verified = replica::verification_config(&config.authorizer.replica);
-    let verification = match verified {
-        // Its own way to the server: verification shares no call, queue or breaker with requests.
-        Some(verified) => Some((verified, Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>)),
-        None => None,
-    };
+    // Its own way to the server: verification shares no call, queue or breaker with requests.
+    let verified_at = Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>;
+    let verification = (replica::verification_config(&config.authorizer.replica), verified_at);
     let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, verification };
     Ok(Arc::new(ReplicaAuthorizer::open(&directory, parts, replica).await?))
 }

@@ -15,12 +15,10 @@ pub(super) fn unix_clock() -> UnixClock {
     })
 }
 
-/// How much is verified; `None` for nothing.
-pub(super) fn verification_config(replica: &ReplicaConfig) -> Option<VerificationConfig> {
+/// How much is verified.
+pub(super) fn verification_config(replica: &ReplicaConfig) -> VerificationConfig {
     if replica.verified_share <= 0.0 || replica.verified_checks_per_second_max == 0 {
         tracing::warn!("what the replica decides is verified by nobody (`authorizer.replica.verified_share`)");
-        return None;
     }
-    let checks_per_second_max = replica.verified_checks_per_second_max;
-    Some(VerificationConfig { share: replica.verified_share, checks_per_second_max })
+    VerificationConfig { share: replica.verified_share, checks_per_second_max: replica.verified_checks_per_second_max }
 }

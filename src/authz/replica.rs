@@ -155,8 +155,8 @@ impl CopyView {
         self.wishes.sweep.store(true, Ordering::Relaxed);
     }
 
-    /// What the copy answers now, whether or not it is trusted; `None` when it does not decide, or not from one state.
-    pub(super) async fn answer(&self, question: &Question) -> Option<bool> {
+    /// What the copy answers now, whether or not it is trusted; `None` when it does not answer, or not from one state.
+    pub(super) async fn answer(&self, question: &Question) -> Option<Evaluated> {
         let before = self.progress();
         before.fresh_as_of?;
         let batch = CheckBatch {
@@ -168,8 +168,18 @@ impl CopyView {
         let answers = self.copy.check(&batch).await.ok()?;
         let [Answer { position: 0, allowed, provenance }] = answers.as_slice() else { return None };
         let after = self.progress();
-        (provenance.decided && before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(*allowed)
+        let evaluated = if provenance.decided { Evaluated::Decided(*allowed) } else { Evaluated::Undecidable };
+        (before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(evaluated)
     }
+}
+
+/// What an evaluation of the copy comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Evaluated {
+    /// Whether it allows.
+    Decided(bool),
+    /// It can never decide, and so denies.
+    Undecidable,
 }
 
 /// What a replica is opened with, beside its configuration.
@@ -182,8 +192,8 @@ pub struct ReplicaParts {
     pub validity: Arc<Validity>,
     /// The clock of the wall.
     pub clock: UnixClock,
-    /// Whom a share of the copy's decisions is asked of, past all caches and shared calls.
-    pub verification: Option<(VerificationConfig, Arc<dyn Decider>)>,
+    /// How much is verified, and whom it is asked of, past all caches and shared calls.
+    pub verification: (VerificationConfig, Arc<dyn Decider>),
 }
 
 /// See the module.
@@ -222,8 +232,9 @@ impl ReplicaAuthorizer {
         let copy = Arc::new(EmbeddedAuthorizer::new(stores));
         let view = CopyView { copy, progress, news, wishes, clock, staleness_max: config.staleness_max };
         let view = Arc::new(view);
-        let start = |(verified, server)| Verifier::start(verified, Arc::clone(&view), server, directory);
-        let verifier = verification.map(start);
+        // Also where nothing is verified: what was found wrong is not used.
+        let (share, server) = verification;
+        let verifier = Some(Verifier::start(share, Arc::clone(&view), server, directory));
         let following = tokio::spawn(follower.run());
         Ok(Self { authority, view, config, following, verifier })
     }
@@ -376,7 +387,11 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     async fn deciding_model_id(&self) -> Option<String> {
-        if self.is_local() { self.model_id().await.ok() } else { self.authority.deciding_model_id().await }
+        if self.is_local() {
+            self.model_id().await.ok()
+        } else {
+            self.authority.deciding_model_id().await
+        }
     }
 
     fn lag(&self, consistency: Consistency) -> Option<Duration> {

@@ -4,6 +4,9 @@
 //! questions are asked in `sampler`. Here is what carries it out: a task that asks, bounded in checks a second, with
 //! `HIGHER_CONSISTENCY`, straight to the server: it shares no call and recalls nothing.
 //!
+//! Where verification is switched off, nothing is asked, and the standing holds all the same: a copy that was found wrong is not
+//! used for want of somebody who looks.
+//!
 //! What was asked goes to the audit log, in an entry that names the call. The log of the process has the kind of question
 //! and a digest.
 
@@ -40,7 +43,7 @@ const OFFERED_PER_VISIBLE_SET: usize = 4;
 /// How much is verified.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VerificationConfig {
-    /// Which share of the decisions; nothing is verified when it is 0.
+    /// Which share of the decisions; nothing is verified when this or the number below is 0.
     pub share: f64,
     /// Most checks a second that are asked for it.
     pub checks_per_second_max: u32,
@@ -75,6 +78,13 @@ struct Shared {
     /// Of the standing, for requests.
     is_trusted: AtomicBool,
     routes: AtomicBool,
+}
+
+impl VerificationConfig {
+    /// Whether anything is asked.
+    fn is_on(&self) -> bool {
+        self.share > 0.0 && self.checks_per_second_max > 0
+    }
 }
 
 impl Verifier {
@@ -140,7 +150,7 @@ impl Verifier {
 
     /// Questions that the copy answered, or that the server answered in its place (`None`). `at` is a moment before that.
     pub fn checked(&self, batch: &CheckBatch, answers: Option<&[Answer]>, at: Instant) {
-        if self.shared.config.share <= 0.0 {
+        if !self.shared.config.is_on() {
             return;
         }
         let trace_id = telemetry::call_trace();
@@ -165,7 +175,7 @@ impl Verifier {
 
     /// A visible set that the copy told, at this progress: what it shows and what it hides.
     pub fn told(&self, query: &VisibleSetQuery, visible: &RoaringBitmap, progress: &Progress, at: Instant) {
-        if self.shared.config.share <= 0.0 {
+        if !self.shared.config.is_on() {
             return;
         }
         let trace_id = telemetry::call_trace();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
 use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, ReplicaUse};
 use ragward::authz::validity::Validity;
+use ragward::authz::verification::VerificationConfig;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
@@ -60,6 +61,7 @@ async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer 
 
 /// Where nobody remembers decisions, and nobody verifies any.
 fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts {
+    let decider = Arc::new(OpenFgaAuthorizer::new(server).expect("an authorizer"));
     ReplicaParts {
         source: Arc::new(OpenFgaSource::new(server).expect("a source")),
         authority,
@@ -68,7 +70,7 @@ fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts
             let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
             i128::try_from(since_1970.as_nanos()).expect("soon enough")
         }),
-        verification: None,
+        verification: (VerificationConfig { share: 0.0, checks_per_second_max: 0 }, decider),
     }
 }
 

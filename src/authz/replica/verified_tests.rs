@@ -72,6 +72,52 @@ async fn a_fall_survives_a_restart() {
     setup.until(Trust::Out).await;
 }
 
+/// A kind that was asked once before the copy fell, and one that nobody can decide.
+#[tokio::test(start_paused = true)]
+async fn a_copy_comes_back_without_kinds_that_nobody_asks_or_decides() {
+    let setup = Setup::new();
+    let asked = async |object: &str| {
+        let batch = Setup::batch("user:rare", [object.to_owned()]);
+        setup.authorizer.check(&batch).await.expect("decided");
+    };
+    asked("doc:rare-0").await;
+    for _ in 0..10 {
+        setup.step().await;
+    }
+    setup.world.with(|state| state.added.insert(named("user:u1", "doc:2")));
+    setup.until(Trust::Rebuilding).await;
+    let begun = Instant::now();
+    while setup.trust() != Trust::Trusted {
+        setup.step().await;
+        asked("doc:hostile-0").await;
+        assert!(begun.elapsed() < Duration::from_mins(10), "still {:?}", setup.verifier().standing());
+    }
+}
+
+/// Switching verification off brings no copy back that was found wrong; only somebody's word does.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_fell_stays_out_where_nothing_is_verified() {
+    for (falls, trust) in [(1, Trust::Rebuilding), (2, Trust::Out)] {
+        let setup = Setup::new();
+        setup.world.with(|state| {
+            state.added.insert(named("user:u1", "doc:2"));
+            state.fault_stays = true;
+        });
+        setup.until(trust).await;
+        let setup = setup.restarted_with(0.0).await;
+        for _ in 0..100 {
+            setup.step().await;
+            assert!(!setup.allows("user:u1", "doc:2").await, "{falls} falls: the server decides");
+        }
+        assert_ne!(setup.trust(), Trust::Trusted, "{falls} falls");
+        assert_eq!(setup.authorizer.copy_is_trusted(), Some(false), "{falls} falls");
+        StandingDirectory::new(setup.directory.path()).trust_again().expect("written");
+        setup.world.with(|state| state.fault_stays = false);
+        setup.until(Trust::Trusted).await;
+        assert!(!setup.allows("user:u1", "doc:2").await, "{falls} falls: the new copy is right");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_no_difference_changes_nothing() {
     let setup = Setup::new();

@@ -23,6 +23,8 @@ const RECENT_MAX: usize = 128;
 const CONTEXTUAL_BYTES_MAX: usize = 32 << 20;
 /// What counts as little.
 const CONTEXTUAL_BYTES_LITTLE: usize = 1 << 10;
+/// Of so many questions of one user that come while one of them waits, each stays as likely. Of more, the later ones.
+const RIVALS_MAX: usize = 64;
 
 /// A question that was decided, and how.
 #[derive(Clone, Debug)]
@@ -50,7 +52,7 @@ pub(super) struct OfCopy {
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     strata: HashMap<Stratum, Kind>,
-    recent: Vec<Asked>,
+    recent: Vec<Waiting>,
     dice: Dice,
     /// Counts the kinds that were chosen.
     turn: u64,
@@ -63,9 +65,24 @@ pub(super) struct Sampler {
 
 #[derive(Debug, Default)]
 struct Kind {
-    waiting: Vec<Asked>,
+    waiting: Vec<Waiting>,
     /// The turn of its last choice; 0: it was never chosen.
     chosen: u64,
+    /// The last choice, unless it is large.
+    last: Option<Asked>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    asked: Asked,
+    /// How many questions of this user came to this place, itself counted.
+    rivals: usize,
+}
+
+impl Waiting {
+    fn first(asked: Asked) -> Self {
+        Self { asked, rivals: 1 }
+    }
 }
 
 /// Random numbers that nobody outside can foretell.
@@ -90,21 +107,15 @@ impl Sampler {
         self.decided = self.decided.saturating_add(u32::try_from(decided).unwrap_or(u32::MAX));
     }
 
-    /// Up to `most` distinct numbers below `count`, in an order that says nothing of them: of several questions of one user the
-    /// last is kept most likely.
+    /// Up to `most` distinct numbers below `count`.
     pub(super) fn some_of(&mut self, count: usize, most: usize) -> Vec<usize> {
-        let mut chosen: Vec<usize> = if count <= most {
-            (0..count).collect()
-        } else {
-            // One of each part: distinct, and any of them may be it.
-            let part = count.div_ceil(most);
-            let parts = (0..count).step_by(part);
-            parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
-        };
-        for last in (1..chosen.len()).rev() {
-            chosen.swap(last, self.dice.below(last + 1));
+        if count <= most {
+            return (0..count).collect();
         }
-        chosen
+        // One of each part: distinct, and any of them may be it.
+        let part = count.div_ceil(most);
+        let parts = (0..count).step_by(part);
+        parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
     }
 
     /// A question that may be verified.
@@ -117,13 +128,14 @@ impl Sampler {
             self.strata.retain(|_, kind| kind.chosen == 0);
             self.count_bytes();
         }
-        let mut left = 0;
+        let (mut came, mut left) = (bytes, 0);
         if self.strata.len() < STRATA_MAX || self.strata.contains_key(&asked.stratum) {
+            came += bytes;
             let kind = self.strata.entry(asked.stratum.clone()).or_default();
             left += put(&mut kind.waiting, WAITING_PER_STRATUM_MAX, asked.clone(), &mut self.dice);
         }
         left += put(&mut self.recent, RECENT_MAX, asked, &mut self.dice);
-        self.contextual_bytes = self.contextual_bytes.saturating_add(bytes * 2).saturating_sub(left);
+        self.contextual_bytes = self.contextual_bytes.saturating_add(came).saturating_sub(left);
     }
 
     /// The questions to verify now, at most `most`: `share` of the decisions since the last time, and one of each kind that was
@@ -147,11 +159,14 @@ impl Sampler {
             *turn += 1;
             kind.chosen = *turn;
             let place = dice.below(kind.waiting.len());
-            Some(kind.waiting.swap_remove(place))
+            let asked = kind.waiting.swap_remove(place).asked;
+            let is_little = asked.question.contextual.wire_bytes() <= CONTEXTUAL_BYTES_LITTLE;
+            kind.last = is_little.then(|| asked.clone());
+            Some(asked)
         };
         let mut any = |dice: &mut Dice| {
             let place = dice.below(recent.len());
-            (place < recent.len()).then(|| recent.swap_remove(place))
+            (place < recent.len()).then(|| recent.swap_remove(place).asked)
         };
         let (mut chosen, mut unpaid) = (Vec::new(), unverified);
         while chosen.len() < most {
@@ -173,6 +188,14 @@ impl Sampler {
         chosen
     }
 
+    /// Questions that were chosen before, at most `most`, of such kinds of which none waits: kinds that nobody asks now must not
+    /// keep a copy out that only they have to agree with.
+    pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<Asked> {
+        let none_waits = self.strata.iter().filter(|(stratum, kind)| kind.waiting.is_empty() && is_wanted(stratum));
+        let last = none_waits.filter_map(|(_, kind)| kind.last.clone()).map(|last| Asked { answered: None, ..last });
+        last.take(most).collect()
+    }
+
     fn count_bytes_less(&mut self, chosen: &[Asked]) {
         let bytes: usize = chosen.iter().map(|asked| asked.question.contextual.wire_bytes()).sum();
         self.contextual_bytes = self.contextual_bytes.saturating_sub(bytes);
@@ -185,25 +208,37 @@ impl Sampler {
 
     fn count_bytes(&mut self) {
         let waiting = self.strata.values().flat_map(|kind| &kind.waiting).chain(&self.recent);
-        self.contextual_bytes = waiting.map(|asked| asked.question.contextual.wire_bytes()).sum();
+        self.contextual_bytes = waiting.map(|waits| waits.asked.question.contextual.wire_bytes()).sum();
     }
 }
 
-/// Puts a question among those that wait, one a user; gives the bytes of the one that it replaced.
-fn put(waiting: &mut Vec<Asked>, most: usize, asked: Asked, dice: &mut Dice) -> usize {
-    let same_user = waiting.iter().position(|waits| waits.question.check.user == asked.question.check.user);
-    let place = match same_user {
-        Some(place) => place,
+/// Puts a question among those that wait, one a user; gives the bytes of the one that goes for it, which may be itself.
+///
+/// The questions of a user are equally likely to stay, whatever their order: what a visible set hides is asked about before
+/// what it shows is checked, and must not be pushed out by that.
+fn put(waiting: &mut Vec<Waiting>, most: usize, asked: Asked, dice: &mut Dice) -> usize {
+    let same_user = |waits: &Waiting| waits.asked.question.check.user == asked.question.check.user;
+    let (place, stays) = match waiting.iter().position(same_user) {
+        Some(place) => {
+            let rivals = waiting.get_mut(place).map_or(1, |waits| {
+                waits.rivals = (waits.rivals + 1).min(RIVALS_MAX);
+                waits.rivals
+            });
+            (place, dice.below(rivals) != 0)
+        }
         None if waiting.len() < most => {
-            waiting.push(asked);
+            waiting.push(Waiting::first(asked));
             return 0;
         }
-        None => dice.below(waiting.len()),
+        // Either of the two, so that neither the first nor the last is sure of its place.
+        None => (dice.below(waiting.len()), dice.below(2) == 0),
     };
-    // Either of the two, so that neither the first nor the last is sure of its place.
-    let stays = dice.below(2) == 0;
     match waiting.get_mut(place) {
-        Some(there) if !stays => std::mem::replace(there, asked).question.contextual.wire_bytes(),
+        Some(there) if !stays => {
+            let is_same_user = there.asked.question.check.user == asked.question.check.user;
+            let rivals = if is_same_user { there.rivals } else { 1 };
+            std::mem::replace(there, Waiting { asked, rivals }).asked.question.contextual.wire_bytes()
+        }
         Some(_) | None => asked.question.contextual.wire_bytes(),
     }
 }
@@ -254,16 +289,35 @@ mod tests {
         assert!(chosen.iter().any(|asked| asked.question.check.user.id() == "quiet"), "{chosen:?}");
     }
 
+    /// Two that a visible set hides, then ten that are checked.
     #[tokio::test]
-    async fn each_question_of_a_request_is_kept_as_likely() {
+    async fn each_question_of_a_user_is_kept_as_likely() {
+        let mut kept = [0_usize; 12];
+        for _ in 0..12_000 {
+            let mut sampler = Sampler::default();
+            for number in 0..12 {
+                sampler.offer(Asked { question: question("user:anne", number), ..asked("user:anne", 0) });
+            }
+            sampler.count(kept.len());
+            let chosen = sampler.choose(1, 1.0);
+            let number = (0..12).position(|number| question("user:anne", number).check == chosen[0].question.check);
+            kept[number.expect("one of them")] += 1;
+        }
+        assert!(kept.iter().all(|times| (700..1_300).contains(times)), "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn a_few_of_many_are_any_of_them() {
         let mut sampler = Sampler::default();
-        let mut kept = [0_usize; 21];
-        for _ in 0..21_000 {
-            if let Some(last) = sampler.some_of(kept.len(), 8).last() {
-                kept[*last] += 1;
+        let mut chosen = [0_usize; 21];
+        for _ in 0..2_100 {
+            let some = sampler.some_of(chosen.len(), 8);
+            assert!(some.len() <= 8 && some.is_sorted_by(|a, b| a < b), "{some:?}");
+            for number in some {
+                chosen[number] += 1;
             }
         }
-        assert!(kept.iter().all(|times| (600..1_500).contains(times)), "{kept:?}");
+        assert!(chosen.iter().all(|times| (500..1_100).contains(times)), "{chosen:?}");
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ use super::stratum::Stratum;
 
 /// So many agreements make a kind proven.
 pub(super) const PROOFS: u32 = 3;
+/// So many questions of a kind that could not be decided, and none that could, show that there is nothing to prove: a condition
+/// that lacks a value, say. It must not keep the copy out for ever.
+const UNDECIDED_MAX: u32 = 20;
 
 /// Whether the copy is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,9 +59,12 @@ pub struct Standing {
     /// Kinds of questions that the server decides: the copy denied what the server allows.
     #[serde(default)]
     pub routed: BTreeSet<Stratum>,
-    /// Agreements of each kind since the copy was made or compared.
+    /// Agreements of each kind with the copy that is being proven.
     #[serde(skip)]
     agreed: BTreeMap<Stratum, u32>,
+    /// Questions of each kind that it or the server could not decide.
+    #[serde(skip)]
+    undecided: BTreeMap<Stratum, u32>,
 }
 
 /// What happened.
@@ -70,10 +76,14 @@ pub(super) enum Event {
     FalseDenial(Stratum),
     /// Copy and server answered the same.
     Agreed(Stratum),
+    /// Copy or server could not decide a question of this kind.
+    Undecided(Stratum),
     /// What the copy denied wrongly of this kind, it decides rightly now.
     Resolved(Stratum),
     /// Another copy is complete.
     NewCopy,
+    /// Nobody compares that copy with the server.
+    NotVerified,
     /// Somebody says that the copy is to be trusted again.
     TrustAgain,
 }
@@ -114,12 +124,16 @@ impl Standing {
                 self.routed.insert(stratum);
                 Some(Action::Compare)
             }
+            // It counts only for the copy that is to be proven.
+            Event::Agreed(_) | Event::Undecided(_) if self.trust != Trust::Proving => None,
             Event::Agreed(stratum) => {
-                let agreed = self.agreed.entry(stratum.clone()).or_default();
-                *agreed = agreed.saturating_add(1);
-                if self.trust == Trust::Proving && self.is_proven(kinds) {
-                    self.trust = Trust::Trusted;
-                }
+                count(&mut self.agreed, stratum);
+                self.prove(kinds);
+                None
+            }
+            Event::Undecided(stratum) => {
+                count(&mut self.undecided, stratum);
+                self.prove(kinds);
                 None
             }
             Event::Resolved(stratum) => {
@@ -128,9 +142,17 @@ impl Standing {
             }
             Event::NewCopy => {
                 self.agreed.clear();
+                self.undecided.clear();
                 self.routed.clear();
                 if self.trust == Trust::Rebuilding {
                     self.trust = Trust::Proving;
+                }
+                None
+            }
+            Event::NotVerified => {
+                // Only the word of somebody brings it back. It made the falls forgotten.
+                if self.trust == Trust::Proving && self.falls == 0 {
+                    self.trust = Trust::Trusted;
                 }
                 None
             }
@@ -153,6 +175,7 @@ impl Standing {
             Trust::Rebuilding | Trust::Out => return None,
         }
         self.agreed.clear();
+        self.undecided.clear();
         self.falls = self.falls.saturating_add(1);
         if self.falls >= 2 {
             self.trust = Trust::Out;
@@ -162,15 +185,33 @@ impl Standing {
         Some(Action::MakeNewCopy)
     }
 
+    fn prove<'k>(&mut self, kinds: impl Iterator<Item = &'k Stratum>) {
+        if self.is_proven(kinds) {
+            self.trust = Trust::Trusted;
+        }
+    }
+
     /// Whether every kind that is asked agreed, one like the cause among them.
     fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
-        let is_proven = |kind: &Stratum| self.agreed.get(kind).is_some_and(|agreed| *agreed >= PROOFS);
         let like_the_cause = self
             .cause
             .as_ref()
-            .is_none_or(|cause| self.agreed.keys().any(|kind| kind.is_akin(cause) && is_proven(kind)));
-        like_the_cause && kinds.all(is_proven)
+            .is_none_or(|cause| self.agreed.iter().any(|(kind, agreed)| kind.is_akin(cause) && *agreed >= PROOFS));
+        like_the_cause && kinds.all(|kind| self.has_proven(kind))
     }
+
+    /// Whether this kind agreed often enough, or has nothing to agree on.
+    pub(super) fn has_proven(&self, kind: &Stratum) -> bool {
+        match self.agreed.get(kind) {
+            Some(agreed) => *agreed >= PROOFS,
+            None => self.undecided.get(kind).is_some_and(|undecided| *undecided >= UNDECIDED_MAX),
+        }
+    }
+}
+
+fn count(kinds: &mut BTreeMap<Stratum, u32>, kind: Stratum) {
+    let times = kinds.entry(kind).or_default();
+    *times = times.saturating_add(1);
 }
 
 #[cfg(test)]
@@ -193,6 +234,7 @@ mod tests {
         let allowance = || Event::FalseAllowance(kind("doc"));
         let denial = || Event::FalseDenial(kind("doc"));
         let agreed = |object_type: &str| Event::Agreed(kind(object_type));
+        let undecided = || Event::Undecided(kind("folder"));
         let proven =
             || vec![agreed("doc"), agreed("doc"), agreed("doc"), agreed("folder"), agreed("folder"), agreed("folder")];
         let back = || [vec![allowance(), Event::NewCopy], proven()].concat();
@@ -207,6 +249,28 @@ mod tests {
                 Trust::Proving,
             ),
             ("all kinds agree", back(), Trust::Trusted),
+            (
+                "a kind that nobody can decide",
+                [vec![allowance(), Event::NewCopy], vec![undecided(); 20], vec![agreed("doc"); 3]].concat(),
+                Trust::Trusted,
+            ),
+            (
+                "a kind that was not decided now and then",
+                [vec![allowance(), Event::NewCopy], vec![undecided(); 19], vec![agreed("doc"); 3]].concat(),
+                Trust::Proving,
+            ),
+            (
+                "a kind that is decided now and then",
+                [vec![allowance(), Event::NewCopy, agreed("folder")], vec![undecided(); 20], vec![agreed("doc"); 3]]
+                    .concat(),
+                Trust::Proving,
+            ),
+            (
+                "the cause cannot be decided",
+                [vec![allowance(), Event::NewCopy], vec![Event::Undecided(kind("doc")); 20], proven().split_off(3)]
+                    .concat(),
+                Trust::Proving,
+            ),
             ("a second time", [back(), vec![allowance()]].concat(), Trust::Out),
             ("a second time while proving", vec![allowance(), Event::NewCopy, allowance()], Trust::Out),
             ("out, and a new copy", [back(), vec![allowance(), Event::NewCopy], proven()].concat(), Trust::Out),
@@ -216,6 +280,13 @@ mod tests {
                 [back(), vec![allowance(), Event::TrustAgain, Event::NewCopy], proven()].concat(),
                 Trust::Trusted,
             ),
+            ("a new copy that nobody verifies", vec![allowance(), Event::NewCopy, Event::NotVerified], Trust::Proving),
+            (
+                "trusted again and verified by nobody",
+                vec![allowance(), Event::TrustAgain, Event::NewCopy, Event::NotVerified],
+                Trust::Trusted,
+            ),
+            ("a copy that is being made", vec![allowance(), Event::TrustAgain, Event::NotVerified], Trust::Rebuilding),
             ("trusted again, first fall", [back(), vec![Event::TrustAgain, allowance()]].concat(), Trust::Rebuilding),
         ];
         let kinds = [kind("doc"), kind("folder")];

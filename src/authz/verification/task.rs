@@ -12,7 +12,7 @@ use super::suspicion::{Look, Step, Suspicion};
 use crate::audit::{DigestPurpose, Verification, VerifiedKind};
 use crate::authz::decider::{Outcome, Question, Questions, Recall, Scope, accounted};
 use crate::authz::openfga::CONTEXTUAL_BYTES_PER_CALL;
-use crate::authz::replica::{CLOCK_TOLERANCE, ModelVersion, Progress, Since, UNTOLD_AFTER};
+use crate::authz::replica::{CLOCK_TOLERANCE, Evaluated, ModelVersion, Progress, Since, UNTOLD_AFTER};
 use crate::authz::{AuthzError, Consistency, Source};
 use crate::telemetry;
 
@@ -61,7 +61,9 @@ struct Suspect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Said {
     Allowed(bool),
-    /// It cannot decide the question, or refuses it.
+    /// It can never decide the question.
+    Undecidable,
+    /// It refuses the question.
     Nothing,
     /// It does not answer at all.
     OutOfReach,
@@ -81,6 +83,11 @@ pub(super) async fn run(shared: Arc<Shared>) {
 impl Rounds {
     fn new(shared: &Shared) -> Self {
         let (kept, now) = (shared.standing().clone(), Instant::now());
+        if kept.trust != Trust::Trusted && !shared.config.is_on() {
+            tracing::error!(
+                "the replica was found wrong and is verified by nobody, so it is not used until `ragward replica trust`"
+            );
+        }
         // Nobody knows any more which questions were answered wrongly.
         if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
             shared.view.wish_new_copy();
@@ -106,6 +113,8 @@ impl Rounds {
         }
         self.look_at_the_copy(shared);
         self.follow_suspicions(shared).await;
+        // A fall is kept before anybody waits for the server again.
+        self.keep(shared).await;
         if Instant::now() >= self.paused_until {
             self.verify(shared).await;
         }
@@ -125,20 +134,27 @@ impl Rounds {
             self.copy = progress.copy;
             self.denials.clear();
             shared.happened(Event::NewCopy);
+            if !shared.config.is_on() {
+                shared.happened(Event::NotVerified);
+            }
         }
     }
 
     /// Asks what was chosen.
     async fn verify(&mut self, shared: &Shared) {
         let progress = shared.view.progress();
-        if progress.fresh_as_of.is_none() {
+        if progress.fresh_as_of.is_none() || !shared.config.is_on() {
             return;
         }
         let is_new = self.model_since.elapsed() < NEW_MODEL_PERIOD;
         let factor = if is_new || !shared.is_trusted() { NEW_MODEL_FACTOR } else { 1.0 };
         let share = (shared.config.share * factor).min(1.0);
         let mut chosen = shared.sampler().choose(shared.config.checks_per_second_max, share);
-        if shared.standing().trust == Trust::Proving {
+        let standing = shared.standing().clone();
+        if standing.trust == Trust::Proving {
+            let most = usize::try_from(shared.config.checks_per_second_max).unwrap_or(usize::MAX);
+            let again = shared.sampler().again(most.saturating_sub(chosen.len()), |kind| !standing.has_proven(kind));
+            chosen.extend(again);
             chosen.extend(self.evidence.clone());
         }
         chosen.extend(self.denials.iter().map(|(asked, _)| asked.clone()));
@@ -162,6 +178,7 @@ impl Rounds {
                     let suspicion = Suspicion::new(answered.allowed, asked.at, answered_at);
                     self.suspicions.push(Suspect { asked, answered, suspicion, asked_from });
                 }
+                Said::Undecidable => shared.happened(Event::Undecided(asked.stratum)),
                 // Nothing was said, or enough differences are followed.
                 Said::Nothing | Said::OutOfReach | Said::Allowed(_) => {}
             }
@@ -257,7 +274,10 @@ impl Rounds {
 impl Suspect {
     async fn step(&mut self, shared: &Shared) -> Step {
         let now = Instant::now();
-        let copy_allows = shared.view.answer(&self.asked.question).await;
+        let copy_allows = match shared.view.answer(&self.asked.question).await {
+            Some(Evaluated::Decided(allowed)) => Some(allowed),
+            Some(Evaluated::Undecidable) | None => None,
+        };
         let progress = shared.view.progress();
         if !self.answered.is_of(&progress) {
             // Another copy or model answers otherwise for reasons of its own.
@@ -272,7 +292,7 @@ impl Suspect {
                 let said = shared.ask(std::slice::from_ref(&self.asked.question), &progress.version).await;
                 let allowed = match said.first() {
                     Some(Said::Allowed(allowed)) => Some(*allowed),
-                    Some(Said::Nothing | Said::OutOfReach) | None => None,
+                    Some(Said::Undecidable | Said::Nothing | Said::OutOfReach) | None => None,
                 };
                 self.suspicion.answer(allowed, Instant::now())
             }
@@ -301,7 +321,13 @@ impl Shared {
             return Some((asked, answered));
         }
         let at = Instant::now();
-        let allowed = self.view.answer(&asked.question).await?;
+        let allowed = match self.view.answer(&asked.question).await? {
+            Evaluated::Decided(allowed) => allowed,
+            Evaluated::Undecidable => {
+                self.happened(Event::Undecided(asked.stratum));
+                return None;
+            }
+        };
         let answered = OfCopy { allowed, copy: progress.copy, model_id: progress.version.model_id.as_str().into() };
         Some((Asked { at, ..asked }, answered))
     }
@@ -362,7 +388,7 @@ impl Shared {
 
     fn record(&self, asked: &Asked, copy_allowed: bool, said: Said, model_id: &str) {
         let outcome = match said {
-            Said::Nothing | Said::OutOfReach => "undecided",
+            Said::Undecidable | Said::Nothing | Said::OutOfReach => "undecided",
             Said::Allowed(server) if server == copy_allowed => "agreed",
             Said::Allowed(_) if copy_allowed => "copy_allowed",
             Said::Allowed(_) => "copy_denied",
@@ -399,7 +425,8 @@ impl Said {
         match outcome {
             Outcome::Decided { allowed, .. } => Self::Allowed(*allowed),
             Outcome::Failed(error) if is_out_of_reach(error) => Self::OutOfReach,
-            Outcome::Undecidable | Outcome::Failed(_) => Self::Nothing,
+            Outcome::Undecidable => Self::Undecidable,
+            Outcome::Failed(_) => Self::Nothing,
         }
     }
 }

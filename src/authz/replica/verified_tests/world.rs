@@ -18,6 +18,8 @@ use crate::relationship::Relation;
 pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) const USERS: usize = 5;
 pub(super) const DOCS: usize = 20;
+/// The share that is verified.
+const SHARE: f64 = 0.01;
 
 /// A fact: who may see what.
 pub(super) type Fact = (String, String);
@@ -184,10 +186,10 @@ impl Setup {
                 }
             }
         });
-        Self::over(world, tempfile::tempdir().expect("a directory"), Instant::now())
+        Self::over(world, tempfile::tempdir().expect("a directory"), Instant::now(), SHARE)
     }
 
-    fn over(world: World, directory: TempDir, start: Instant) -> Self {
+    fn over(world: World, directory: TempDir, start: Instant, share: f64) -> Self {
         let version = ModelVersion { store_id: "s1".to_owned(), model_id: "m1".to_owned() };
         let (sender, progress) = watch::channel(Progress { fresh_as_of: None, version, copy: 1 });
         let clock: UnixClock = Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"));
@@ -201,7 +203,7 @@ impl Setup {
         let (news, wishes) = (Arc::default(), Arc::default());
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy: Arc::new(world.clone()), progress, news, wishes, clock, staleness_max });
-        let config_of_it = VerificationConfig { share: 0.01, checks_per_second_max: 20 };
+        let config_of_it = VerificationConfig { share, checks_per_second_max: 20 };
         let server = Arc::new(Server(world.clone()));
         let verifier = Verifier::start(config_of_it, Arc::clone(&view), server, directory.path());
         let sink = Arc::new(Sink::default());
@@ -221,10 +223,15 @@ impl Setup {
 
     /// The same after a restart of the process, in the same directory.
     pub(super) async fn restarted(self) -> Self {
+        self.restarted_with(SHARE).await
+    }
+
+    /// The same, verifying such a share.
+    pub(super) async fn restarted_with(self, share: f64) -> Self {
         let Self { world, authorizer, directory, start, .. } = self;
         drop(authorizer);
         sleep(POLL).await;
-        Self::over(world, directory, start)
+        Self::over(world, directory, start, share)
     }
 
     /// The copy learns what is new, or is made anew.
