@@ -381,3 +381,58 @@ fn place(id: Option<&PointId>) -> Option<Place> {
         PointIdOptions::Uuid(uuid) => Some(Place::Uuid(uuid.clone())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use qdrant_client::qdrant::condition::ConditionOneOf;
+
+    use super::*;
+    use crate::vector_store::qdrant::layout::ForeignLayout;
+
+    /// What must hold of the points that an operation changes: how many ids they are among, and a condition.
+    fn conditions(operation: &PointsUpdateOperation) -> (usize, Condition) {
+        let selector = if let Some(Operation::SetPayload(set)) = &operation.operation {
+            set.points_selector.as_ref()
+        } else if let Some(Operation::DeletePayload(delete)) = &operation.operation {
+            delete.points_selector.as_ref()
+        } else {
+            panic!("{operation:?}")
+        };
+        let Some(PointsSelectorOneOf::Filter(filter)) = selector.and_then(|s| s.points_selector_one_of.clone()) else {
+            panic!("{selector:?}")
+        };
+        let Filter { must, should, must_not, min_should } = filter;
+        assert!(should.is_empty() && must_not.is_empty() && min_should.is_none());
+        let [ids, unchanged] = must.try_into().expect("two conditions");
+        let Some(ConditionOneOf::HasId(ids)) = ids.condition_one_of else { panic!("no ids") };
+        (ids.has_id.len(), unchanged)
+    }
+
+    /// INVARIANT (the guard of what is there): whatever is changed is changed only where it is as it was seen.
+    #[test]
+    fn a_point_is_changed_only_while_it_is_what_was_seen() {
+        let names = ForeignLayout { guard: "guard", document_id: "d", title: "t", text: "x", metadata: "metadata" };
+        let layout = Layout::foreign(&names).expect("a layout");
+        let template = GuardTemplate::parse("document:{metadata.source}").expect("a template");
+        let attach = Attach { template: Some(template), replace: true, dry_run: false };
+        let guard = |id: &str| Object::parse(&format!("document:{id}")).expect("an object");
+        let source = |text: &str| filter::text("metadata.source", text.to_owned());
+        // The fate of a point, and what must still hold of it.
+        let rows = [
+            (Fate::Write(guard("a"), Source::Text("team a".to_owned())), source("team a")),
+            (Fate::Write(guard("7"), Source::Text("7".to_owned())), source("7")),
+            (Fate::Write(guard("7"), Source::Number(7)), filter::number("metadata.source", 7)),
+            (Fate::Clear(guard("b")), filter::text("guard", "document:b".to_owned())),
+        ];
+        let mut changes = Changes::default();
+        for (number, (fate, _)) in (1_u64..).zip(&rows) {
+            changes.add(fate, Some(PointId::from(number)));
+            changes.add(fate, Some(PointId::from(number + 100)));
+        }
+        let found: Vec<_> = changes.into_operations(&layout, &attach).iter().map(conditions).collect();
+        for (fate, unchanged) in rows {
+            assert!(found.contains(&(2, unchanged)), "{fate:?}: {found:?}");
+        }
+        assert_eq!(found.len(), 4);
+    }
+}
