@@ -110,7 +110,7 @@ impl Authorizer for Counting {
         Ok("model".to_owned())
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         self.situation.local
     }
 }

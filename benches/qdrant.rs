@@ -99,7 +99,7 @@ impl Authorizer for Known {
         Ok(String::new())
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         true
     }
 }

@@ -22,7 +22,7 @@ use async_trait::async_trait;
 use questions::QUERIES;
 use ragward::app::App;
 use ragward::authz::consistency_token::ConsistencyTokens;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch};
+use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
 use ragward::client::{Client, document_message};
 use ragward::config::{Config, Overrides};
 use ragward::ingest::Source;
@@ -59,7 +59,7 @@ impl Authorizer for AllowEverything {
         Ok(String::new())
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         true
     }
 }

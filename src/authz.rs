@@ -223,8 +223,9 @@ pub trait Authorizer: Send + Sync {
         false
     }
 
-    /// Whether a check costs no network call, so that checking every guard ahead of a search is cheap.
-    fn is_local(&self) -> bool {
+    /// Whether a check of this consistency costs no network call now, so that checking every guard ahead of a search is cheap.
+    fn is_local(&self, consistency: Consistency) -> bool {
+        let _ = consistency;
         false
     }
 }

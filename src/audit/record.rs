@@ -91,7 +91,7 @@ pub struct AuditedRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decision {
-    /// The authorization model, as it was known right after the decision.
+    /// The authorization model that was decided under; where nothing was decided, the one that was known right after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
     /// How far the relationships were behind their authority, in milliseconds; 0: not at all. Missing when an `OpenFGA`

@@ -18,7 +18,8 @@ use self::reaches::Reaches;
 use self::visible_sets::VisibleSets;
 use super::replica::EvaluatedCopy;
 use super::{
-    Answer, Authorizer, AuthzError, Check, CheckBatch, Provenance, SubtractedBy, SubtractedByLast, VisibleSetQuery,
+    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Provenance, SubtractedBy, SubtractedByLast,
+    VisibleSetQuery,
 };
 use crate::lanes::Lane;
 use crate::relationship::evaluator::{CheckError, Evaluation};
@@ -132,7 +133,7 @@ impl Authorizer for EmbeddedAuthorizer {
         Ok(self.snapshot().await?.model().source().lack(type_name, relation))
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         true
     }
 

@@ -136,6 +136,8 @@ pub struct Enforcer<'a> {
     may_act: Option<Decision>,
     /// The time since 1970 of the wall's clock, and when it was that.
     wall_clock: Option<(Duration, Instant)>,
+    /// The authorization model of the last decision.
+    model_id: Option<Arc<str>>,
     /// Checks since they were last taken, and how long they took.
     asked: usize,
     asking: Duration,
@@ -159,6 +161,7 @@ impl<'a> Enforcer<'a> {
             deadline,
             decisions: HashMap::new(),
             may_act: None,
+            model_id: None,
             asked: 0,
             asking: Duration::ZERO,
             wall_clock: None,
@@ -318,6 +321,12 @@ impl<'a> Enforcer<'a> {
         decided.or_else(|| is_shut().then_some(false))
     }
 
+    /// The authorization model that the last decision was made under, if one was made and whoever decided told.
+    #[must_use]
+    pub fn model_id(&self) -> Option<Arc<str>> {
+        self.model_id.clone()
+    }
+
     /// How many checks it has asked since this was taken last, and how long it waited for their answers.
     pub fn take_asked(&mut self) -> (usize, Duration) {
         (std::mem::take(&mut self.asked), std::mem::take(&mut self.asking))
@@ -406,7 +415,7 @@ impl<'a> Enforcer<'a> {
     }
 
     /// The answers to the checks, in their order.
-    async fn ask(&self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Decision>, AuthzError> {
+    async fn ask(&mut self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Decision>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
         let batch = CheckBatch { checks, contextual, consistency, deadline: self.deadline };
         let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
@@ -425,6 +434,8 @@ impl<'a> Enforcer<'a> {
         }
         let decided: Option<Vec<Decision>> = decided.into_iter().collect();
         let decided = decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))?;
+        let mut told = answers.iter().rev().map(|answer| &answer.provenance.model_id);
+        self.model_id = told.find(|model_id| !model_id.is_empty()).cloned().or(self.model_id.take());
         let allowed = decided.iter().filter(|decision| decision.allowed).count();
         telemetry::checked(allowed, decided.len().saturating_sub(allowed));
         Ok(decided)

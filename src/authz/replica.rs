@@ -362,7 +362,7 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     async fn model_id(&self) -> Result<String, AuthzError> {
-        if self.is_local() {
+        if self.is_local(Consistency::MinimizeLatency) {
             return Ok(self.view.progress().version.model_id);
         }
         self.authority.model_id().await
@@ -370,7 +370,7 @@ impl Authorizer for ReplicaAuthorizer {
 
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         let of_server = self.authority.subtracted().await;
-        if !self.is_local() {
+        if !self.is_local(Consistency::MinimizeLatency) {
             return of_server;
         }
         // Either may decide, each by its model.
@@ -379,7 +379,7 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     async fn ready(&self) -> Result<(), AuthzError> {
-        if self.is_local() { Ok(()) } else { self.authority.ready().await }
+        if self.is_local(Consistency::MinimizeLatency) { Ok(()) } else { self.authority.ready().await }
     }
 
     async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
@@ -387,7 +387,7 @@ impl Authorizer for ReplicaAuthorizer {
     }
 
     async fn deciding_model_id(&self) -> Option<String> {
-        if self.is_local() {
+        if self.is_local(Consistency::MinimizeLatency) {
             self.model_id().await.ok()
         } else {
             self.authority.deciding_model_id().await
@@ -411,8 +411,8 @@ impl Authorizer for ReplicaAuthorizer {
         !by_copy && self.authority.lists_by_call(consistency)
     }
 
-    fn is_local(&self) -> bool {
-        self.config.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
+    fn is_local(&self, consistency: Consistency) -> bool {
+        self.config.used_for == ReplicaUse::Decide && self.serving(consistency).is_some()
     }
 }
 

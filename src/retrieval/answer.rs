@@ -1,5 +1,6 @@
 //! What a retrieval and a re-check answer with.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::{Found, Plan};
@@ -18,6 +19,8 @@ pub struct Retrieval {
     pub exact: bool,
     /// Where the next page begins, if pages were asked for and there may be one.
     pub next_page_token: Option<String>,
+    /// The authorization model that was decided under, as far as it is known.
+    pub model_id: Option<Arc<str>>,
     /// How it was searched. It counts what is withheld, so it is only for those who may know.
     pub plan: PlanReport,
     /// How far behind the authority the copy of its relationships was that was used, if one was.
@@ -33,6 +36,8 @@ pub struct Rechecked {
     pub candidates: Vec<Permitted<Candidate>>,
     /// How many exist that it may not see. Only for those who may know.
     pub withheld: usize,
+    /// The authorization model that was decided under, as far as it is known.
+    pub model_id: Option<Arc<str>>,
     /// How long the stages took.
     pub stages: StageTimes,
 }
@@ -91,6 +96,7 @@ impl Retrieval {
             completion: Completion::Limited,
             exact: true,
             next_page_token: None,
+            model_id: None,
             plan: PlanReport { estimate, rounds: Vec::new() },
             replica_lag,
             stages,

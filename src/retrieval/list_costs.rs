@@ -91,7 +91,7 @@ pub(super) struct Choice {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Listed {
     pub(super) took: Duration,
-    /// The share of guards that it shows; `None` where it may have been cut short.
+    /// The share of guards that it shows; `None` where it may have been cut short, or did not come.
     pub(super) share: Option<f64>,
 }
 

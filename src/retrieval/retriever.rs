@@ -96,7 +96,7 @@ impl Retriever {
             top_k: top_k.saturating_add(returned),
             visible_share: visibility.share(vector_store, collection, &info),
             pass_rate: learned(),
-            ..self.situation(&request.query, &info, &visibility)
+            ..self.situation(request, &info, &visibility)
         };
         let mut plan = plan::choose(&situation).map_err(|no_plan| self.no_plan(request, no_plan))?;
         let mut search = first_search(request, principal, plan.widening().first());
@@ -145,6 +145,7 @@ impl Retriever {
                 }
             }
             visibility.note_checks(enforcer.take_asked());
+            answer.model_id = enforcer.model_id();
             let found = if is_too_few { most } else { searched.found(limit) };
             answer.plan.rounds.push(Round::new(plan, found, searched.candidates, started.elapsed()));
             if !plan.is_scoped() && learns {
@@ -201,9 +202,9 @@ impl Retriever {
         // Guards that cannot be listed are no reason to fail: only decoys are made like them.
         let table = table.inspect_err(|error| tracing::debug!(%error, "decoys are made without guards")).ok().flatten();
         let found_total = found.len();
-        let rechecked = |candidates: Vec<Permitted<Candidate>>, stages| {
+        let rechecked = |candidates: Vec<Permitted<Candidate>>, model_id, stages| {
             let withheld = found_total.saturating_sub(candidates.len());
-            Rechecked { candidates, withheld, stages }
+            Rechecked { candidates, withheld, model_id, stages }
         };
         let mut enforcer =
             Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
@@ -212,7 +213,7 @@ impl Retriever {
         let enforcing = enforcer.enforce_beside(found.clone(), &decoys);
         let permitted = stages.measure(Stage::Authorize, enforcing).await?;
         if !principal.details_ask_for_chunks() {
-            return Ok(rechecked(permitted, stages));
+            return Ok(rechecked(permitted, enforcer.model_id(), stages));
         }
         let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
         let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
@@ -220,7 +221,8 @@ impl Retriever {
         let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?.chunks;
         let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
-        Ok(rechecked(enforcer.enforce(found).await?, stages))
+        let permitted = enforcer.enforce(found).await?;
+        Ok(rechecked(permitted, enforcer.model_id(), stages))
     }
 
     fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {
@@ -258,17 +260,17 @@ impl Retriever {
     }
 
     /// What a plan is chosen from, but for numbers of the request.
-    fn situation(&self, query: &Query, info: &CollectionInfo, visibility: &Visibility<'_>) -> Situation {
+    fn situation(&self, request: &RetrievalRequest, info: &CollectionInfo, visibility: &Visibility<'_>) -> Situation {
         Situation {
             top_k: 0,
-            needs_visible_set: needs_visible_set(query),
+            needs_visible_set: needs_visible_set(&request.query),
             guards: visibility.guards(),
             visible: visibility.visible(),
             visible_share: None,
             pass_rate: None,
             indexed_chunks: Some(info.chunks).filter(|_| !info.exact),
             scope_is_cheap: info.scope_is_cheap,
-            checks_are_local: self.authorizer.is_local(),
+            checks_are_local: self.authorizer.is_local(request.consistency),
             guards_checked_max: self.config.guards_checked_max,
             candidates_max: info
                 .candidates_max

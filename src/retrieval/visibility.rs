@@ -10,6 +10,7 @@ use super::guard_index::{GuardIndexes, Hidden};
 use super::list_costs::{Choice, Kind, ListCosts, Listed};
 use super::plan::{self, Plan};
 use super::walk::{Expected, Foreknown};
+use crate::authz::AuthzError;
 use crate::authz::enforce::Enforcer;
 use crate::relationship::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, Scope, VectorStore};
@@ -51,7 +52,7 @@ impl<'a> Visibility<'a> {
     /// many chunks are wanted, and such a share of candidates was permitted lately.
     ///
     /// # Errors
-    /// When a decision could not be made.
+    /// When it is `needed` and the authorizer fails.
     pub(super) async fn look_ahead(
         &mut self,
         enforcer: &Enforcer<'_>,
@@ -71,7 +72,13 @@ impl<'a> Visibility<'a> {
         };
         let asked = Instant::now();
         self.is_asked = true;
-        self.visible = enforcer.known_visible_set(&table.guards, &table.in_use, list_deadline).await?;
+        let listed = enforcer.known_visible_set(&table.guards, &table.in_use, list_deadline).await;
+        // A server that cannot make the list may decide each check all the same. If it cannot do that either, the checks tell.
+        let unknown = |error: AuthzError| {
+            tracing::debug!(%error, "not listed, so it is checked");
+            None
+        };
+        self.visible = if needed { listed? } else { listed.unwrap_or_else(unknown) };
         if let Some(asking) = asking {
             let visible = self.visible.as_ref().map(RoaringBitmap::len);
             let share = visible.and_then(|visible| plan::share(visible, table.in_use.len()));

@@ -126,6 +126,7 @@ impl RetrievalService for RetrievalApi {
         let retrieval = self.retriever.retrieve(&request, deadline).await?;
         draft.stages(&retrieval.stages);
         let Decision { model_id, staleness_ms, .. } = decided_by(&*self.authorizer, request.consistency()).await;
+        let model_id = retrieval.model_id.as_deref().map(str::to_owned).or(model_id);
         let completion = Some(completion_name(retrieval.completion).to_owned());
         draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
         let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
@@ -155,7 +156,8 @@ impl RetrievalService for RetrievalApi {
         let rechecked = self.retriever.recheck(&request, deadline).await?;
         draft.stages(&rechecked.stages);
         let decision = decided_by(&*self.authorizer, request.consistency()).await;
-        draft.decision(Decision { withheld: Some(rechecked.withheld as u64), ..decision });
+        let model_id = rechecked.model_id.as_deref().map(str::to_owned).or(decision.model_id);
+        draft.decision(Decision { model_id, withheld: Some(rechecked.withheld as u64), ..decision });
         let permitted = rechecked.candidates.into_iter();
         let chunk_ids: Vec<String> = permitted.map(|candidate| candidate.into_item().chunk_id).collect();
         draft.released(Released { chunk_ids: chunk_ids.clone(), documents: None });

@@ -88,7 +88,7 @@ impl Authorizer for Permissive {
         Ok("model".to_owned())
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         self.is_local
     }
 }

@@ -334,3 +334,25 @@ async fn without_a_clock_a_date_is_now() {
     let items = vec![Candidate { written: Written::AtWallTime(Duration::ZERO), ..candidate("1", "document:open") }];
     assert_eq!(enforcer.enforce(items).await.unwrap().len(), 0);
 }
+
+/// Whoever decided tells the model; what the authorizer knows afterwards is another matter.
+#[tokio::test]
+async fn the_model_of_the_last_decision_is_told() {
+    let answer: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |batch| {
+        let mut answers = correct(batch)?;
+        for (answer, check) in answers.iter_mut().zip(&batch.checks) {
+            answer.provenance.model_id = check.object.type_name().into();
+        }
+        Ok(answers)
+    };
+    let authorizer = Scripted { answer, asked: Mutex::default() };
+    let principal = Principal::stated("user:anne").unwrap();
+    let relation = Relation::parse("can_read").unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    let mut enforcer = Enforcer::new(&authorizer, &principal, &relation, Consistency::default(), deadline);
+    assert_eq!(enforcer.model_id(), None, "nothing was decided");
+    for (guard, model_id) in [("first:shut", "first"), ("second:open", "second"), ("first:shut", "second")] {
+        enforcer.enforce(vec![candidate("1", guard)]).await.unwrap();
+        assert_eq!(enforcer.model_id().as_deref(), Some(model_id), "{guard}");
+    }
+}

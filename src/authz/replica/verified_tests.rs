@@ -40,7 +40,8 @@ async fn a_tuple_too_many_takes_the_copy_out_and_a_new_copy_brings_it_back() {
         deadline: Instant::now() + POLL,
     };
     assert_eq!(setup.authorizer.visible_set(&query).await.expect("told"), None, "nor does it tell visible sets");
-    assert!(!setup.authorizer.is_local() && setup.authorizer.lag(Consistency::MinimizeLatency).is_none());
+    assert!(!setup.authorizer.is_local(Consistency::MinimizeLatency));
+    assert!(setup.authorizer.lag(Consistency::MinimizeLatency).is_none());
     assert_eq!(setup.authorizer.copy_is_trusted(), Some(false));
     setup.until(Trust::Trusted).await;
     assert!(!setup.allows("user:u1", "doc:2").await, "the new copy is right");

@@ -75,7 +75,7 @@ impl Authorizer for OpenOnly {
         Ok("model".to_owned())
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         self.local
     }
 }

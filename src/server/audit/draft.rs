@@ -166,7 +166,7 @@ pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consisten
         Consistency::HigherConsistency => Some(Duration::ZERO),
         // What decides here is the authority, or a copy that knows how far behind it is. A server does not tell.
         Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
-            authorizer.is_local().then(|| authorizer.lag(consistency).unwrap_or_default())
+            authorizer.is_local(consistency).then(|| authorizer.lag(consistency).unwrap_or_default())
         }
     };
     Decision {

@@ -113,6 +113,7 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
             let by_copy = matches!(answers[0].provenance.source, Source::Copy(_));
             let may = step == Decide || step == OtherModel;
             assert_eq!((answers[0].allowed, by_copy), (may, may), "{step:?} in {steps:?}");
+            assert_eq!(authorizer.is_local(consistency), may, "local in {step:?} of {steps:?}");
             if may {
                 let now = progress.borrow().clone();
                 let of = &answers[0].provenance;

@@ -89,7 +89,7 @@ impl Authorizer for Revoking {
         self.authorizer.model_id().await
     }
 
-    fn is_local(&self) -> bool {
+    fn is_local(&self, _consistency: Consistency) -> bool {
         self.authorizer.local
     }
 }
@@ -171,6 +171,95 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
         }
     }
     assert!(released > 6 && withheld > 6, "{released} released, {withheld} withheld");
+}
+
+/// Decides each check, and fails to list what is visible.
+struct ListsFail {
+    error: AuthzError,
+    lists: AtomicUsize,
+}
+
+#[async_trait]
+impl Authorizer for ListsFail {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        OpenOnly { local: false, hint: None }.check(batch).await
+    }
+
+    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+        self.lists.fetch_add(1, Ordering::Relaxed);
+        Err(self.error.clone())
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+
+    fn lists_by_call(&self, _consistency: Consistency) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_fails_is_done_without_and_seldom_tried_again() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    let errors = [
+        AuthzError::Unavailable("timeout due to throttling on complex request".to_owned()),
+        AuthzError::BadAnswer("a name that is none".to_owned()),
+        AuthzError::Overloaded { retry_after: Duration::from_secs(1) },
+    ];
+    for error in errors {
+        let authorizer = Arc::new(ListsFail { error: error.clone(), lists: AtomicUsize::new(0) });
+        let shelf = shelf(&guards, Fault::None);
+        let asking = Arc::clone(&authorizer) as Arc<dyn Authorizer>;
+        let retriever = Retriever::new(asking, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+        for _ in 0..100 {
+            let retrieval = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 10)).await.unwrap();
+            let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
+            assert_eq!(ids(&retrieval), all.take(10).collect::<Vec<_>>(), "{error}");
+        }
+        assert_no_shut_text_was_read(&shelf);
+        let lists = authorizer.lists.load(Ordering::Relaxed);
+        assert!((1..=2).contains(&lists), "{error}: {lists} lists");
+    }
+}
+
+/// Decides by itself unless it is asked for higher consistency: then a server is asked about each check.
+struct CopyOfServer {
+    asked: AtomicUsize,
+}
+
+#[async_trait]
+impl Authorizer for CopyOfServer {
+    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        if !self.is_local(batch.consistency) {
+            self.asked.fetch_add(batch.checks.len(), Ordering::Relaxed);
+        }
+        OpenOnly { local: false, hint: None }.check(batch).await
+    }
+
+    async fn model_id(&self) -> Result<String, AuthzError> {
+        Ok("model".to_owned())
+    }
+
+    fn is_local(&self, consistency: Consistency) -> bool {
+        consistency != Consistency::HigherConsistency
+    }
+}
+
+/// That a copy would decide does not make checks cheap that the server decides.
+#[tokio::test]
+async fn a_server_is_not_asked_about_every_guard_for_a_copy_beside_it() {
+    let mixed = mixed();
+    let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
+    let authorizer = Arc::new(CopyOfServer { asked: AtomicUsize::new(0) });
+    let retriever =
+        Retriever::new(Arc::clone(&authorizer) as Arc<dyn Authorizer>, shelf(&guards, Fault::None), configured());
+    let parts = parts(Query::Vector(vec![1.0, 0.0]), 2);
+    let parts = RetrievalParts { consistency: Consistency::HigherConsistency, ..parts };
+    assert_eq!(ids(&ask(&retriever, parts).await.unwrap()), ["0001", "0002"]);
+    let asked = authorizer.asked.load(Ordering::Relaxed);
+    assert!((2..=6).contains(&asked), "{asked} checks of 41 guards for 2 chunks");
 }
 
 #[tokio::test]
