@@ -2,14 +2,15 @@
 //!
 //! INVARIANT (bounded trust): keys are used for [`STALE_MAX`] after they were read, and not longer; then nobody is let in.
 //! INVARIANT (bounded work): one fetch is under way at a time, and one is begun every [`FETCH_INTERVAL_MIN`] at most, however
-//! many tokens name keys that nobody has.
+//! many tokens name keys that nobody has. Whoever waits, waits for one fetch, also where the issuer does not answer.
 
 mod fetch;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::claims::IssuerRules;
@@ -31,7 +32,8 @@ pub struct Issuer {
     key_set_url: Option<String>,
     http: HttpClient,
     state: RwLock<State>,
-    fetching: Mutex<()>,
+    /// Held by the one fetch.
+    fetching: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +41,8 @@ struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
     /// When the last fetch was begun.
     attempted: Option<Instant>,
+    /// Fetches that have ended.
+    ended: u64,
 }
 
 /// Why there is no key.
@@ -60,22 +64,30 @@ impl Issuer {
         if let Some(url) = &key_set_url {
             fetch::check_url(url)?;
         }
-        Ok(Self { rules, key_set_url, http, state: RwLock::default(), fetching: Mutex::default() })
+        Ok(Self { rules, key_set_url, http, state: RwLock::default(), fetching: Arc::default() })
     }
 
     /// The key of an id, for an algorithm.
     pub(super) async fn key(self: &Arc<Self>, id: &str, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
         if let Some((keys, read_at)) = self.usable_keys() {
-            if read_at.elapsed() >= REFRESH_AFTER {
-                let issuer = Arc::clone(self);
-                // It ends with the fetch's own timeout, and nobody waits for it.
-                tokio::spawn(async move { issuer.fetch().await });
+            if read_at.elapsed() >= REFRESH_AFTER
+                && let Ok(alone) = Arc::clone(&self.fetching).try_lock_owned()
+            {
+                // Nobody waits for it.
+                self.begin_fetch(alone);
             }
             if let Some(key) = keys.key(id, algorithm) {
                 return Ok(key);
             }
         }
-        self.fetch().await;
+        let ended = self.ended();
+        let alone = Arc::clone(&self.fetching).lock_owned().await;
+        // A fetch that ended meanwhile has found what there is to be found.
+        if self.ended() == ended
+            && let Err(error) = self.begin_fetch(alone).await
+        {
+            tracing::error!(%error, "a fetch of the issuer's keys was lost");
+        }
         let (keys, _) = self.usable_keys().ok_or(NoKey::Unavailable)?;
         keys.key(id, algorithm).ok_or(NoKey::Unknown)
     }
@@ -85,9 +97,22 @@ impl Issuer {
         state.keys.clone().filter(|(_, read_at)| read_at.elapsed() < STALE_MAX)
     }
 
+    fn ended(&self) -> u64 {
+        self.state.read().unwrap_or_else(PoisonError::into_inner).ended
+    }
+
+    /// Reads the keys in a task of its own, which ends with the fetch's own timeout. A caller who goes away would otherwise take
+    /// the fetch along, and keep everybody from another for [`FETCH_INTERVAL_MIN`].
+    fn begin_fetch(self: &Arc<Self>, alone: OwnedMutexGuard<()>) -> JoinHandle<()> {
+        let issuer = Arc::clone(self);
+        tokio::spawn(async move {
+            issuer.fetch().await;
+            drop(alone);
+        })
+    }
+
     /// Reads the keys, unless it is too early to.
     async fn fetch(&self) {
-        let _one_at_a_time = self.fetching.lock().await;
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
             if state.attempted.is_some_and(|attempted| attempted.elapsed() < FETCH_INTERVAL_MIN) {
@@ -95,12 +120,80 @@ impl Issuer {
             }
             state.attempted = Some(Instant::now());
         }
-        match self.http.key_set(&self.rules.issuer, self.key_set_url.as_deref()).await {
-            Ok(keys) => {
-                let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-                state.keys = Some((Arc::new(keys), Instant::now()));
-            }
+        let found = self.http.key_set(&self.rules.issuer, self.key_set_url.as_deref()).await;
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.ended += 1;
+        match found {
+            Ok(keys) => state.keys = Some((Arc::new(keys), Instant::now())),
             Err(error) => tracing::warn!(issuer = %self.rules.issuer, %error, "the issuer's keys were not read"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::identity::names::NameRules;
+    use crate::identity::people::PeopleRule;
+
+    /// An issuer that takes connections and never answers.
+    async fn silent() -> (Arc<Issuer>, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let rules = IssuerRules {
+            issuer: format!("http://{}", listener.local_addr().unwrap()).into(),
+            names: NameRules::default(),
+            people: PeopleRule::default(),
+            algorithms: vec![Algorithm::Es256],
+        };
+        (Arc::new(Issuer::new(rules, None, HttpClient::new().unwrap()).unwrap()), listener)
+    }
+
+    fn attempts(listener: &TcpListener) -> usize {
+        use futures::FutureExt;
+        std::iter::from_fn(|| listener.accept().now_or_never()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_wait_for_one_fetch_of_an_issuer_that_does_not_answer() {
+        let (issuer, _listener) = silent().await;
+        let began = Instant::now();
+        let found = join_all((0..100).map(|_| issuer.key("k", Algorithm::Es256))).await;
+        assert!(found.iter().all(|found| matches!(found, Err(NoKey::Unavailable))));
+        // Two documents are asked for, each for five seconds.
+        assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_who_goes_away_takes_no_fetch_along() {
+        use futures::FutureExt;
+        let (issuer, _listener) = silent().await;
+        for round in 0..3 {
+            assert!(issuer.key("k", Algorithm::Es256).now_or_never().is_none(), "it asks and goes away");
+            // The fetch goes on, and ends by itself.
+            let began = Instant::now();
+            while issuer.ended() <= round {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(began.elapsed() <= 2 * FETCH_INTERVAL_MIN, "round {round}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_keys_are_used_while_one_fetch_tries_for_new_ones() {
+        let (issuer, listener) = silent().await;
+        let jwk = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        let keys = Arc::new(KeySet::parse(jwk.as_bytes()).unwrap());
+        issuer.state.write().unwrap().keys = Some((keys, Instant::now()));
+        tokio::time::advance(REFRESH_AFTER).await;
+        let tasks = tokio::runtime::Handle::current().metrics();
+        for _ in 0..1_000 {
+            assert!(issuer.key("k", Algorithm::EdDsa).await.is_ok());
+        }
+        // The fetch, and what the client of HTTP runs for it.
+        assert!(tasks.num_alive_tasks() < 10, "{}", tasks.num_alive_tasks());
+        assert!(attempts(&listener) <= 2);
     }
 }
