@@ -171,6 +171,20 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::config::Config;
+    use crate::server::connections::STREAMS_MAX;
+    use crate::server::operations::{Access, OPERATIONS};
+
+    #[test]
+    fn answers_that_need_no_token_leave_room_for_others() {
+        let connections = Config::default().server.connections_max;
+        for operation in OPERATIONS.iter().filter(|operation| operation.access == Access::Open) {
+            // One without a bound takes no room at all.
+            let units = operation.answer_bytes_max.unwrap_or_default().div_ceil(UNIT_BYTES);
+            let all = units * STREAMS_MAX as usize * connections;
+            assert!(all < ALL_UNITS as usize, "{}: {all} of {ALL_UNITS}", operation.name);
+        }
+    }
 
     const CONNECTION_BYTES: usize = CONNECTION_UNITS as usize * UNIT_BYTES;
 

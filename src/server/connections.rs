@@ -22,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::request::Parts;
+use tonic::codegen::http::{HeaderName, HeaderValue, Request, Response, header};
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tower::Service;
 use tower::util::BoxCloneSyncService;
@@ -31,7 +32,8 @@ use self::activity::{Activity, Verdict};
 use self::arriving::Arriving;
 use super::answers::{AnswerSlot, Answers, Held};
 use super::deadline;
-use super::operations::{RequestShape, Route};
+use super::health::Watches;
+use super::operations::{Access, RequestShape, Route};
 
 /// Streams of one connection that are open at a time, announced to the client; a client of gRPC lets more calls wait. A
 /// proxy's one connection carries as many calls.
@@ -106,6 +108,7 @@ pub(super) async fn serve<I, IO>(
                 peer: Peer(arrived.peer),
                 answers: accepting.answers.for_connection(),
                 activity: Arc::new(Activity::new()),
+                watches: Watches::of_connection(),
                 request_timeout,
             };
             connections.spawn(run(arrived.io, connection, place, stopping.subscribe()));
@@ -239,6 +242,23 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// The head of a request that needs no token, with what its service reads, in memory of its own. Nobody refuses such a request
+/// before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`].
+fn without_ballast(parts: &Parts) -> Parts {
+    let (mut light, ()) = Request::new(()).into_parts();
+    (light.method, light.version) = (parts.method.clone(), parts.version);
+    // A path is a URI.
+    light.uri = parts.uri.path().parse().unwrap_or_default();
+    for name in [header::CONTENT_TYPE, HeaderName::from_static("grpc-encoding")] {
+        let values =
+            parts.headers.get_all(&name).iter().filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        for value in values {
+            light.headers.append(name.clone(), value);
+        }
+    }
+    light
+}
+
 /// The services as one connection sees them.
 #[derive(Clone)]
 struct Connection {
@@ -246,6 +266,7 @@ struct Connection {
     peer: Peer,
     answers: Answers,
     activity: Arc<Activity>,
+    watches: Watches,
     request_timeout: Duration,
 }
 
@@ -274,6 +295,7 @@ where
         let slot = AnswerSlot::new(&self.answers, until);
         let is_upload = route.operation().is_some_and(|operation| operation.request == RequestShape::Streaming);
         let (parts, body) = request.into_parts();
+        let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
         let body = if is_upload {
             Arriving::stream(body, SILENCE_MAX)
         } else {
@@ -283,6 +305,7 @@ where
         };
         let mut request = Request::from_parts(parts, Body::new(body));
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.watches.clone());
         request.extensions_mut().insert(slot.clone());
         let answering = self.service.call(request);
         Box::pin(async move {

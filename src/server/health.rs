@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, Shared};
 use futures::{FutureExt, Stream, stream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinError;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::Health;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::Services;
 use super::audit::Audit;
 use super::authentication::Authentication;
+use super::{Services, status};
 use crate::audit::AuditError;
 use crate::authz::Authorizer;
 use crate::vector_store::VectorStore;
@@ -30,6 +31,12 @@ const REUSED_FOR: Duration = Duration::from_secs(1);
 const LOOK_MAX: Duration = Duration::from_secs(2);
 /// Between two looks for a caller that watches.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Most streams of one connection that watch. A client needs one, and a proxy's connection carries several clients; each is
+/// looked at every [`WATCH_INTERVAL`] for as long as it likes, and whoever reaches the port may watch.
+const WATCHES_MAX: usize = 32;
+/// When to come back.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
 
 /// The name under which liveness is asked for. Every other name that is known asks for readiness.
 pub(crate) const LIVENESS: &str = "liveness";
@@ -53,13 +60,20 @@ pub(super) struct Readiness {
     stopping: watch::Sender<bool>,
 }
 
-/// A look under way or done; shared by all who ask meanwhile, and driven by them.
+/// A look under way or done; shared by all who ask meanwhile.
 type Look = Shared<BoxFuture<'static, Looked>>;
 
 #[derive(Clone, Copy, Debug)]
 struct Looked {
     is_ready: bool,
     ended: Instant,
+}
+
+impl Looked {
+    fn lost(lost: &JoinError) -> Self {
+        tracing::error!(%lost, "a look at what a retrieval needs was lost");
+        Self { is_ready: false, ended: Instant::now() }
+    }
 }
 
 /// Which part would not answer.
@@ -102,7 +116,10 @@ impl Readiness {
             return known.clone();
         }
         let this = Arc::clone(self);
-        let look = async move { this.look().await }.boxed().shared();
+        // In a task of its own, which ends within `LOOK_MAX`: who asks may go away, and a look that nobody drives would find its
+        // time over when the next one asks, and tell them that nothing is ready.
+        let looking = tokio::spawn(async move { this.look().await });
+        let look = async move { looking.await.unwrap_or_else(|lost| Looked::lost(&lost)) }.boxed().shared();
         *latest = Some(look.clone());
         look
     }
@@ -142,6 +159,23 @@ impl Readiness {
     }
 }
 
+/// The places of one connection for streams that watch.
+#[derive(Clone, Debug)]
+pub(super) struct Watches(Arc<Semaphore>);
+
+impl Watches {
+    pub(super) fn of_connection() -> Self {
+        Self(Arc::new(Semaphore::new(WATCHES_MAX)))
+    }
+
+    /// A place of the connection that a request came by.
+    fn place<T>(request: &Request<T>) -> Result<OwnedSemaphorePermit, Status> {
+        let Self(places) = request.extensions().get::<Self>().ok_or_else(status::lost)?;
+        let taken = |_none_free| status::busy("too many streams of this connection watch", RETRY_AFTER);
+        Arc::clone(places).try_acquire_owned().map_err(taken)
+    }
+}
+
 /// See the module.
 pub(super) struct HealthApi {
     readiness: Arc<Readiness>,
@@ -173,7 +207,7 @@ impl HealthApi {
     }
 }
 
-async fn status(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
+async fn serving(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
     match asked {
         // Whoever is answered at all is answered by a live process.
         Asked::Liveness => ServingStatus::Serving,
@@ -195,7 +229,7 @@ impl Health for HealthApi {
         let Some(asked) = self.asked(&request.get_ref().service) else {
             return Err(Status::not_found("there is no such service"));
         };
-        Ok(Response::new(answer(status(&self.readiness, asked).await)))
+        Ok(Response::new(answer(serving(&self.readiness, asked).await)))
     }
 
     /// Tells the status now and whenever it changes, until the server stops.
@@ -205,7 +239,8 @@ impl Health for HealthApi {
             let unknown = stream::iter([Ok(answer(ServingStatus::ServiceUnknown))]);
             return Ok(Response::new(Box::pin(unknown)));
         };
-        let watched = Watched { readiness: Arc::clone(&self.readiness), asked, told: None, is_over: false };
+        let (readiness, place) = (Arc::clone(&self.readiness), Watches::place(&request)?);
+        let watched = Watched { readiness, asked, told: None, is_over: false, _place: place };
         Ok(Response::new(Box::pin(stream::unfold(watched, Watched::next))))
     }
 }
@@ -216,6 +251,7 @@ struct Watched {
     asked: Asked,
     told: Option<ServingStatus>,
     is_over: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Watched {
@@ -223,9 +259,9 @@ impl Watched {
         let mut stopping = self.readiness.stopping.subscribe();
         while !self.is_over {
             self.is_over = *stopping.borrow_and_update();
-            let status = status(&self.readiness, self.asked).await;
-            if self.told.replace(status) != Some(status) {
-                return Some((Ok(answer(status)), self));
+            let serving = serving(&self.readiness, self.asked).await;
+            if self.told.replace(serving) != Some(serving) {
+                return Some((Ok(answer(serving)), self));
             }
             tokio::select! {
                 () = sleep(WATCH_INTERVAL) => {}

@@ -47,6 +47,8 @@ pub(super) struct Operation {
     pub(super) answer_bytes_max: Option<usize>,
 }
 
+/// One word. Who needs no token may leave so many of these unread that more would be all the room there is for answers.
+const WORD: Option<usize> = Some(64);
 /// An answer of a few numbers or names.
 const SMALL: Option<usize> = Some(16 * 1_024);
 /// A list of names, as many as one answer may have.
@@ -75,7 +77,7 @@ const fn health(name: &'static str, answer_bytes_max: Option<usize>) -> Operatio
     Operation { name, access, is_recorded: false, request, answer_bytes_max }
 }
 
-static OPERATIONS: [Operation; 29] = [
+pub(super) static OPERATIONS: [Operation; 29] = [
     unary("ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
     unary("ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
     unary("ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
@@ -106,7 +108,7 @@ static OPERATIONS: [Operation; 29] = [
     openfga("openfga.v1.OpenFGAService/ListUsers", NAMES),
     reflection("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
     reflection("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
-    health("grpc.health.v1.Health/Check", SMALL),
+    health("grpc.health.v1.Health/Check", WORD),
     health("grpc.health.v1.Health/Watch", None),
 ];
 

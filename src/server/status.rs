@@ -57,7 +57,7 @@ impl From<RetrievalError> for Status {
         };
         let mut details = details_of(error.code());
         if let RetrievalError::Invalid(violations) = &error {
-            for violation in violations {
+            for violation in violations.iter().take(VIOLATIONS_MAX) {
                 details.add_bad_request_violation(&violation.field, &violation.description);
             }
         }

@@ -213,6 +213,37 @@ async fn streams_without_a_body_are_refused_past_the_limit() {
     assert!(during.resident_bytes < before.resident_bytes + 100 * MIB, "before {before:?}, during {during:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_that_need_no_token_hold_no_headers() {
+    const CONNECTIONS: usize = 4;
+    const STREAMS: usize = 250;
+    const HEADER_BYTES: usize = 60_000;
+    let data = tempfile::tempdir().unwrap();
+    let served = serve(data.path()).await;
+    let before = watch(&served, 20).await;
+    let uri = format!("{}/grpc.health.v1.Health/Check", served.address);
+    let request = || Request::post(&uri).header("content-type", "application/grpc");
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let connection = TcpStream::connect(address(&served)).await.unwrap();
+        let (client, connection) = h2::client::handshake(connection).await.unwrap();
+        tokio::spawn(async move { drop(connection.await) });
+        for _ in 0..STREAMS {
+            let request = request().header("ballast", "x".repeat(HEADER_BYTES)).body(()).unwrap();
+            open.push(client.clone().ready().await.unwrap().send_request(request, false).unwrap());
+        }
+        // It is answered after all before it have arrived.
+        let (answer, mut body) =
+            client.clone().ready().await.unwrap().send_request(request().body(()).unwrap(), false).unwrap();
+        body.send_data(framed(&tonic_health::pb::HealthCheckRequest::default()), true).unwrap();
+        assert!(answer.await.unwrap().status().is_success());
+    }
+    let during = watch(&served, 20).await;
+    println!("{} large heads: before {before:?}, during {during:?}", open.len());
+    let heads = (CONNECTIONS * STREAMS * HEADER_BYTES) as u64;
+    assert!(during.resident_bytes < before.resident_bytes + heads / 2, "before {before:?}, during {during:?}");
+}
+
 #[test]
 fn a_port_takes_no_connection_before_the_start_is_sure() {
     let data = tempfile::tempdir().unwrap();

@@ -116,6 +116,23 @@ async fn streams_are_announced_and_each_ends_without_its_body() {
     assert_eq!(call(&client).await.unwrap(), None, "the connection lives on");
 }
 
+#[test]
+fn a_request_that_needs_no_token_keeps_no_headers_but_its_form() {
+    let request = Request::post("http://any/grpc.health.v1.Health/Check?large=large")
+        .header("content-type", "application/grpc")
+        .header("grpc-encoding", "gzip")
+        .header("large", "x".repeat(60_000))
+        .header("authorization", "Bearer large");
+    let (parts, ()) = request.body(()).unwrap().into_parts();
+    let light = without_ballast(&parts);
+    assert_eq!((&light.method, light.version), (&parts.method, parts.version));
+    assert_eq!(light.uri, "/grpc.health.v1.Health/Check");
+    let mut names: Vec<&str> = light.headers.keys().map(HeaderName::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["content-type", "grpc-encoding"]);
+    assert_eq!(Route::of(&Request::from_parts(light, ())), Route::of(&Request::from_parts(parts, ())));
+}
+
 #[tokio::test(start_paused = true)]
 async fn cancelled_calls_leave_the_upload_beside_them() {
     let world = World::start();

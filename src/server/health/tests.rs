@@ -19,6 +19,8 @@ struct Parts {
     looks: AtomicUsize,
     failing: Mutex<Option<&'static str>>,
     hangs: AtomicBool,
+    /// How long each part takes to answer.
+    takes: Mutex<Duration>,
     copy_is_trusted: Mutex<Option<bool>>,
 }
 
@@ -32,6 +34,13 @@ impl Parts {
     fn fails(&self, part: &str) -> bool {
         *self.failing.lock().unwrap() == Some(part)
     }
+
+    async fn take_time(&self) {
+        let takes = *self.takes.lock().unwrap();
+        if !takes.is_zero() {
+            sleep(takes).await;
+        }
+    }
 }
 
 #[async_trait]
@@ -42,6 +51,7 @@ impl Authorizer for Parts {
 
     async fn model_id(&self) -> Result<String, AuthzError> {
         self.looks.fetch_add(1, Ordering::Relaxed);
+        self.take_time().await;
         if self.hangs.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
@@ -84,6 +94,7 @@ impl VectorStore for Parts {
     }
 
     async fn ready(&self) -> Result<(), VectorStoreError> {
+        self.take_time().await;
         if self.fails("vector store") { Err(VectorStoreError::Unavailable(CANARY.to_owned())) } else { Ok(()) }
     }
 }
@@ -122,7 +133,14 @@ fn health(required: bool) -> (Arc<Parts>, HealthApi) {
 }
 
 fn about(service: &str) -> Request<HealthCheckRequest> {
-    Request::new(HealthCheckRequest { service: service.to_owned() })
+    by(&Watches::of_connection(), service)
+}
+
+/// A request by a connection.
+fn by(connection: &Watches, service: &str) -> Request<HealthCheckRequest> {
+    let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
+    request.extensions_mut().insert(connection.clone());
+    request
 }
 
 async fn told(api: &HealthApi, service: &str) -> ServingStatus {
@@ -183,6 +201,18 @@ async fn a_backend_that_hangs_is_not_ready_and_holds_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_goes_away_tells_the_next_one_nothing() {
+    let (parts, api) = health(true);
+    *parts.takes.lock().unwrap() = Duration::from_millis(10);
+    for _ in 0..3 {
+        assert!(api.check(about("")).now_or_never().is_none(), "it goes away while its look is under way");
+        advance(10 * LOOK_MAX).await;
+        assert_eq!(told(&api, "").await, ServingStatus::Serving);
+        advance(REUSED_FOR).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_watches_is_told_of_changes_alone() {
     let (parts, api) = health(true);
     let mut watching = api.watch(about("")).await.unwrap().into_inner();
@@ -201,6 +231,21 @@ async fn who_watches_is_told_of_changes_alone() {
 }
 
 #[tokio::test]
+async fn one_connection_watches_so_often_and_no_more() {
+    let (_, api) = health(true);
+    let (mine, others) = (Watches::of_connection(), Watches::of_connection());
+    let mut watching = Vec::new();
+    for _ in 0..WATCHES_MAX {
+        watching.push(api.watch(by(&mine, "")).await.unwrap());
+    }
+    let refused = api.watch(by(&mine, "")).await.err().map(|refused| refused.code());
+    assert_eq!(refused, Some(tonic::Code::ResourceExhausted));
+    assert!(api.watch(by(&others, "")).await.is_ok());
+    watching.pop();
+    assert!(api.watch(by(&mine, "")).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_copy_that_is_not_trusted_is_told_by_its_name() {
     let (parts, health) = health(true);
     let rows =
@@ -208,7 +253,7 @@ async fn a_copy_that_is_not_trusted_is_told_by_its_name() {
     for (name, trusted, serving) in rows {
         *parts.copy_is_trusted.lock().unwrap() = trusted;
         let told = match health.asked(REPLICA) {
-            Some(asked) => Some(status(&health.readiness, asked).await == ServingStatus::Serving),
+            Some(asked) => Some(super::serving(&health.readiness, asked).await == ServingStatus::Serving),
             None => None,
         };
         assert_eq!(told, serving, "{name}");
