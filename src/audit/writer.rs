@@ -54,13 +54,15 @@ struct Tail {
     entries: u64,
     /// Bytes up to the last entry that is durable.
     synced_bytes: u64,
+    /// Whether its last entry is its seal. It may not be durable yet, and nothing follows it.
+    is_sealed: bool,
 }
 
 /// A failure after which it is unknown what of the segment is on the disk.
 struct Stop {
     why: String,
-    /// The entries behind the last durable one, once they were read back and taken out of the file.
-    taken_out: Option<Vec<u8>>,
+    /// The entries behind the last durable one, once they were read back: later the system may not have them any more.
+    entries: Option<Vec<u8>>,
     tried: Option<Instant>,
 }
 
@@ -108,6 +110,7 @@ impl Writer {
                 bytes: last.segment_bytes,
                 entries: last.segment_entries,
                 synced_bytes: last.segment_bytes,
+                is_sealed: false,
             });
             writer.tell(&Event::Resume { incomplete_bytes })?;
             writer.sync()?;
@@ -125,11 +128,12 @@ impl Writer {
     }
 
     pub(super) fn stop(&mut self, why: &std::io::Error) {
-        self.stopped = Some(Stop { why: why.to_string(), taken_out: None, tried: None });
+        self.stopped = Some(Stop { why: why.to_string(), entries: None, tried: None });
     }
 
     /// After a failure, writes the entries that may not be on the disk once more, so that a successful flush is true of them.
-    /// Tried once in [`TRY_INTERVAL`].
+    /// They are written over themselves and never taken out of the file: callers were answered for them, and this process may
+    /// be killed at any moment. Tried once in [`TRY_INTERVAL`].
     pub(super) fn mend(&mut self) -> Result<(), AuditError> {
         let Some(stop) = &mut self.stopped else { return Ok(()) };
         let is_due = stop.tried.is_none_or(|tried| tried.elapsed() >= TRY_INTERVAL);
@@ -139,17 +143,14 @@ impl Writer {
         stop.tried = Some(Instant::now());
         check_still_there(tail)?;
         let path = &tail.segment.path;
-        let failed = |e: std::io::Error| AuditError::io(path, &e);
-        let entries = match stop.taken_out.take() {
+        let entries = match &stop.entries {
             Some(entries) => entries,
-            None => read_back(tail, &self.key, (self.synced_seq < self.seq).then_some(self.mac))?,
+            None => {
+                let last = (self.synced_seq < self.seq).then_some(self.mac);
+                stop.entries.insert(read_back(tail, &self.key, last)?)
+            }
         };
-        let mut file = tail.file.as_ref();
-        let written = file.set_len(tail.synced_bytes).and_then(|()| file.write_all(&entries));
-        if let Err(error) = written.and_then(|()| file.sync_data()) {
-            stop.taken_out = Some(entries);
-            return Err(failed(error));
-        }
+        write_again(tail, entries).map_err(|e| AuditError::io(path, &e))?;
         self.stopped = None;
         tracing::info!("the audit log goes on after a failure of the disk");
         let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
@@ -214,7 +215,7 @@ impl Writer {
     }
 
     fn has_no_room(&self) -> bool {
-        self.tail.as_ref().is_none_or(|tail| tail.bytes >= self.config.segment_bytes_max)
+        self.tail.as_ref().is_none_or(|tail| tail.is_sealed || tail.bytes >= self.config.segment_bytes_max)
     }
 
     /// An open segment that is not full.
@@ -238,8 +239,9 @@ impl Writer {
         }
         let before = (self.seq, self.mac, self.synced_seq);
         self.segments.push(segment.clone());
+        let (file, segment_of_tail) = (Arc::new(file), segment.clone());
         self.tail =
-            Some(Tail { file: Arc::new(file), segment: segment.clone(), bytes: 0, entries: 0, synced_bytes: 0 });
+            Some(Tail { file, segment: segment_of_tail, bytes: 0, entries: 0, synced_bytes: 0, is_sealed: false });
         let begin = Event::Begin { log: self.log.clone(), segment: number };
         let told = self.tell(&begin).and_then(|()| self.sync());
         if told.is_err() {
@@ -255,8 +257,10 @@ impl Writer {
 
     fn seal(&mut self) -> Result<(), AuditError> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        let seal = Event::Seal { entries: tail.entries };
-        self.tell(&seal)?;
+        // One that is there already had to be made durable by [`Writer::mend`].
+        if !tail.is_sealed {
+            self.tell(&Event::Seal { entries: tail.entries })?;
+        }
         self.sync()?;
         self.tail = None;
         Ok(())
@@ -286,7 +290,11 @@ impl Writer {
     /// Writes an event of the log itself.
     fn tell(&mut self, event: &Event) -> Result<(), AuditError> {
         let encoded = event.encode().map_err(|e| AuditError::io(&self.config.directory, &e.into()))?;
-        self.append(&[encoded])
+        self.append(&[encoded])?;
+        if let (Event::Seal { .. }, Some(tail)) = (event, &mut self.tail) {
+            tail.is_sealed = true;
+        }
+        Ok(())
     }
 
     /// Writes entries behind the last one, all or none of them.
@@ -331,6 +339,16 @@ impl Writer {
     }
 }
 
+/// Writes the entries behind the last durable one over themselves, and takes out what stands behind them, which is a part of a
+/// write that failed. Then waits for the disk.
+fn write_again(tail: &Tail, entries: &[u8]) -> std::io::Result<()> {
+    // The tail's own file only appends, wherever it is told to write.
+    let file = OpenOptions::new().write(true).open(&tail.segment.path)?;
+    file.set_len(tail.bytes)?;
+    file.write_all_at(entries, tail.synced_bytes)?;
+    file.sync_data()
+}
+
 /// The entries of a segment behind the last durable one, as they were written: the last of them has this MAC.
 fn read_back(tail: &Tail, key: &AuditKey, last: Option<Mac>) -> Result<Vec<u8>, AuditError> {
     let path = &tail.segment.path;
@@ -363,3 +381,6 @@ fn check_still_there(tail: &Tail) -> Result<(), AuditError> {
         (Err(error), _) | (_, Err(error)) => Err(AuditError::io(path, &error)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,74 @@
+//! What a failure of the disk leaves, and how the log goes on from there.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::super::recovery::recover;
+use super::super::sample::{clock, config, read, record};
+use super::super::{Record, Released};
+use super::*;
+
+/// How often a failure is gone on from while somebody looks.
+const FAILURES: usize = 50;
+
+fn writer(config: &AuditConfig) -> Writer {
+    let recovered = recover(&config.directory, &config.key_file).unwrap();
+    Writer::new(config.clone(), clock(), recovered).unwrap()
+}
+
+fn event(record: Record) -> Vec<u8> {
+    Event::Record(Box::new(record)).encode().unwrap()
+}
+
+fn failure() -> std::io::Error {
+    std::io::Error::other("on purpose")
+}
+
+#[test]
+fn a_seal_that_was_not_flushed_is_the_one_seal_of_its_segment() {
+    for fsync in [FsyncPolicy::EachBatch, FsyncPolicy::Interval(Duration::from_secs(1)), FsyncPolicy::Never] {
+        let directory = tempfile::tempdir().unwrap();
+        let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
+        let mut writer = writer(&config);
+        writer.write(&[event(record(0))]).unwrap();
+        // What `seal` leaves when the disk fails beneath it.
+        writer.tell(&Event::Seal { entries: 2 }).unwrap();
+        writer.stop(&failure());
+        writer.write(&[event(record(1))]).unwrap();
+        let report = read(&config, &writer.key);
+        assert!(report.is_intact(), "{fsync:?}: {report:?}");
+        assert_eq!((report.records, report.segments), (2, 2), "{fsync:?}");
+    }
+}
+
+#[test]
+fn what_was_acknowledged_is_never_out_of_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let fsync = FsyncPolicy::Interval(Duration::from_secs(1));
+    let config = AuditConfig { fsync, segment_bytes_max: u64::MAX, ..config(directory.path()) };
+    let mut writer = writer(&config);
+    let large = Released { chunk_ids: vec!["x".repeat(4 << 20)], documents: None };
+    writer.write(&[event(Record { released: Some(large), ..record(0) })]).unwrap();
+    let (path, length) = writer.tail.as_ref().map(|tail| (tail.segment.path.clone(), tail.bytes)).unwrap();
+    let is_over = AtomicBool::new(false);
+    let shortest = thread::scope(|scope| {
+        let looking = scope.spawn(|| {
+            let mut shortest = u64::MAX;
+            while !is_over.load(Ordering::Relaxed) {
+                shortest = shortest.min(fs::metadata(&path).unwrap().len());
+            }
+            shortest
+        });
+        for _ in 0..FAILURES {
+            // As after a flush that failed: none of it is known to be on the disk.
+            writer.synced_seq = 1;
+            writer.tail.as_mut().unwrap().synced_bytes = 0;
+            writer.stop(&failure());
+            writer.mend().unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        looking.join().unwrap()
+    });
+    assert_eq!(shortest, length);
+    assert!(read(&config, &writer.key).is_intact());
+}
