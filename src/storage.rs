@@ -99,8 +99,14 @@ fn open_database(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Da
     {
         return Ok(created);
     }
+    open_existing(path, cache_bytes, disk)
+}
+
+/// As [`open_database`], of a file that is there: where it is not, no empty one takes its place.
+fn open_existing(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
+    let length = std::fs::metadata(path).map_err(|e| StorageError::io(path, &e))?.len();
     // An empty file would be taken for a new database; a file cut to nothing is damage.
-    if std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
+    if length == 0 {
         return Err(StorageError::damaged(path, "the file is empty"));
     }
     // redb asserts some facts of the file's structure while opening it; on damaged bytes such an assertion panics.
@@ -281,5 +287,15 @@ mod tests {
         file.fill_disk(true);
         assert!(put(&file, 9).is_err());
         assert!(file.reopen().is_err(), "it was tried a moment ago");
+        file.fill_disk(false);
+        // Its place may be gone for a while, with the disk.
+        let (path, elsewhere) = (file.path().to_owned(), directory.path().join("elsewhere"));
+        std::fs::rename(&path, &elsewhere).expect("moved");
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        assert!(file.reopen().is_err() && !path.exists(), "no empty file takes its place");
+        std::fs::rename(&elsewhere, &path).expect("moved back");
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        file.reopen().expect("opened again");
+        assert_eq!(count(&file).expect("read"), 4);
     }
 }

@@ -15,7 +15,7 @@ use redb::backends::FileBackend;
 use redb::{BackendError, Database, StorageBackend};
 use tokio::time::Instant;
 
-use super::{StorageError, open_database};
+use super::{StorageError, open_database, open_existing};
 
 /// Between two tries to open the file again: each reads all of it.
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -91,7 +91,7 @@ impl StoredFile {
             }
         }
         self.disk.has_failed.store(false, Ordering::Relaxed);
-        match open_database(&self.path, self.cache_bytes, &self.disk) {
+        match open_existing(&self.path, self.cache_bytes, &self.disk) {
             Ok(database) => {
                 opened.database = Some(Arc::new(database));
                 tracing::info!(path = %self.path.display(), "the file is open again after the disk had failed");
@@ -102,6 +102,11 @@ impl StoredFile {
                 Err(error)
             }
         }
+    }
+
+    /// From now on the file counts as failed: it was opened again, and is not the one that it was.
+    pub fn distrust(&self) {
+        self.disk.has_failed.store(true, Ordering::Relaxed);
     }
 
     fn waits_for_the_disk(&self) -> StorageError {

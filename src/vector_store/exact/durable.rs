@@ -69,6 +69,11 @@ impl Durable {
     /// Opens the file again after a failure: whether the change that was on its way is in it.
     pub(super) fn reopen(&mut self) -> Result<bool, StorageError> {
         self.file.reopen()?;
+        // Without this the next change would go into whatever file stands there now.
+        self.caught_up().inspect_err(|_other_file| self.file.distrust())
+    }
+
+    fn caught_up(&mut self) -> Result<bool, StorageError> {
         let stored = self.stored_change()?;
         let has_next = stored == self.change + 1;
         if !has_next && stored != self.change {

@@ -137,6 +137,35 @@ async fn a_dimension_goes_with_the_last_vector() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_written_into_another_file_that_stands_there_after_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let [path, older, newer] = ["chunks.redb", "older", "newer"].map(|name| directory.path().join(name));
+    drop(ExactStore::open(directory.path()).unwrap());
+    std::fs::copy(&path, &older).unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    store.upsert(COLLECTION, vec![document("first", "one", &[])]).await.unwrap();
+    store.upsert(COLLECTION, vec![document("second", "two", &[])]).await.unwrap();
+    let fill_disk = |is_full| store.engine.writer.lock().unwrap().durable.fill_disk(is_full);
+    fill_disk(true);
+    store.upsert(COLLECTION, vec![document("third", "three", &[])]).await.unwrap_err();
+    fill_disk(false);
+    std::fs::rename(&path, &newer).unwrap();
+    std::fs::rename(&older, &path).unwrap();
+    for attempt in 0..3 {
+        tokio::time::advance(std::time::Duration::from_secs(2)).await;
+        let refused = store.upsert(COLLECTION, vec![document("third", "three", &[])]).await;
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::DataLoss, "attempt {attempt}");
+    }
+    std::fs::rename(&newer, &path).unwrap();
+    tokio::time::advance(std::time::Duration::from_secs(2)).await;
+    store.upsert(COLLECTION, vec![document("third", "three", &[])]).await.unwrap();
+    drop(store);
+    let again = ExactStore::open(directory.path()).unwrap();
+    let ids = ["first", "second", "third"].map(str::to_owned);
+    assert_eq!(again.documents(COLLECTION, &ids).await.unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = ExactStore::open(directory.path()).unwrap();
