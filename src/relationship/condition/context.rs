@@ -79,13 +79,7 @@ fn any(value: &Value) -> CelValue {
 fn whole(value: &Value) -> Option<i64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
-        Value::String(text) => match text.parse::<i64>() {
-            Ok(number) => return Some(number),
-            Err(_) => match exact_whole(text) {
-                Some(number) => return Some(number),
-                None => number_in(text)?,
-            },
-        },
+        Value::String(text) => return text.parse().ok().or_else(|| whole_in(text)),
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
     if number.is_finite() && number.fract() != 0.0 {
@@ -109,18 +103,55 @@ fn double(value: &Value) -> Option<f64> {
     }
 }
 
-/// A whole number with a point or an exponent, which need not be a double: `9007199254740993.0`.
-fn exact_whole(text: &str) -> Option<i64> {
+/// A whole number with a point or an exponent, which need not be a double: `9007199254740993.0`. Go reads it with a mantissa of
+/// 64 bits, so what differs from a whole number by less than these can tell is one.
+fn whole_in(text: &str) -> Option<i64> {
     number_in(text)?;
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (digits, power) = significant(mantissa, exponent.parse().ok()?);
-    let zeros = usize::try_from(power).ok().filter(|zeros| *zeros <= INT_DIGITS_MAX)?;
-    let sign = if text.starts_with('-') { "-" } else { "" };
-    format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
+    if power > POWER_MAX {
+        return None;
+    }
+    let magnitude = match usize::try_from(power) {
+        Ok(zeros) if zeros <= INT_DIGITS_MAX => format!("0{digits}{}", "0".repeat(zeros)).parse().unwrap_or(u128::MAX),
+        Ok(_too_large) => u128::MAX,
+        Err(_negative) => rounded(&digits, usize::try_from(power.unsigned_abs()).ok()?)?,
+    };
+    Some(if text.starts_with('-') {
+        i64::try_from(magnitude).map_or(i64::MIN, |magnitude| -magnitude)
+    } else {
+        i64::try_from(magnitude).unwrap_or(i64::MAX)
+    })
+}
+
+/// The whole number that Go takes digits with so many decimals for; `None` where it is none. The last digit is not zero.
+fn rounded(digits: &str, decimals: usize) -> Option<u128> {
+    let (kept, cut) = digits.split_at_checked(DIGITS_KEPT).unwrap_or((digits, ""));
+    let Some(decimals) = decimals.checked_sub(cut.len()) else { return Some(u128::MAX) };
+    // With more decimals than digits are kept it is less than a tenth.
+    let scale = 10_u128.checked_pow(u32::try_from(decimals).ok()?)?;
+    let number: u128 = kept.parse().ok()?;
+    let (whole, rest) = (number / scale, number % scale);
+    let bits = u128::BITS - whole.leading_zeros();
+    // Half of what the last bit of the mantissa stands for is one part in two to the power of this.
+    let Some(half) = MANTISSA_BITS.checked_sub(bits).map(|bits| bits + 1) else { return Some(u128::MAX) };
+    let is_nothing = |part: u128| (1_u128 << half).checked_mul(part).is_some_and(|parts| parts <= scale);
+    if is_nothing(scale - rest) {
+        Some(whole + 1)
+    } else {
+        // What is less than one keeps all of its bits.
+        (whole > 0 && is_nothing(rest + u128::from(!cut.is_empty()))).then_some(whole)
+    }
 }
 
 /// No `i64` has more digits.
 const INT_DIGITS_MAX: usize = 19;
+/// Go's numbers end at two to the power of about 2,147,483,647.
+const POWER_MAX: i64 = 646_456_993;
+/// Of the mantissa that Go reads a number into.
+const MANTISSA_BITS: u32 = 64;
+/// As many as a `u128` has for certain, but one.
+const DIGITS_KEPT: usize = 37;
 
 /// Infinite where it is too large.
 fn number_in(text: &str) -> Option<f64> {

@@ -36,7 +36,7 @@ impl Machine<'_> {
             Err(stop @ Failure::Stop(_)) => return Err(stop),
             result @ (Ok(_) | Err(Failure::Error(_))) => result,
         };
-        self.meter.note(node.id(), result.as_ref().ok());
+        self.meter.note(node.id(), result.as_ref().ok())?;
         result
     }
 
@@ -211,7 +211,7 @@ impl Machine<'_> {
             return Err(stop);
         }
         self.meter.spend(FIELD_COST)?;
-        self.meter.note(id, result.as_ref().ok());
+        self.meter.note(id, result.as_ref().ok())?;
         result
     }
 

@@ -19,7 +19,10 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
     if zone.is_some_and(|zone| zone.is_empty() || address.is_ipv4()) {
         return Err(refused(&"a zone follows an address of IPv6"));
     }
-    Ok(Value::IpAddress(Arc::new(IpAddress { address: address.to_canonical(), zone: zone.map(str::to_owned) })))
+    let address = address.to_canonical();
+    // An address of IPv4 that was written as IPv6 loses its zone, as in Go.
+    let zone = zone.filter(|_| address.is_ipv6()).map(str::to_owned);
+    Ok(Value::IpAddress(Arc::new(IpAddress { address, zone })))
 }
 
 impl fmt::Display for IpAddress {

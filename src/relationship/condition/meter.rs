@@ -65,9 +65,12 @@ impl Meter {
         if self.cost > COST_MAX { Err(Stop::TooCostly) } else { Ok(()) }
     }
 
-    /// Notes the value of a step; `None` where it failed.
-    pub(super) fn note(&mut self, step: StepId, value: Option<&Value>) {
+    /// Notes the value of a step; `None` where it failed. A step of a loop may cost nothing, and what is noted of it stays until
+    /// the loop has ended.
+    pub(super) fn note(&mut self, step: StepId, value: Option<&Value>) -> Result<(), Stop> {
+        self.work(size_of::<(StepId, Option<Value>)>())?;
         self.noted.push((step, value.cloned()));
+        Ok(())
     }
 
     /// Forgets the last value of a step, and all after it.

@@ -15,11 +15,10 @@ use super::kind::Kind;
 use super::signatures::{self, Overload, Sort};
 
 /// Names of CEL that are types.
-const TYPE_NAMES: [&str; 13] = [
+const TYPE_NAMES: [&str; 12] = [
     "bool",
     "bytes",
     "double",
-    "dyn",
     "google.protobuf.Duration",
     "google.protobuf.Timestamp",
     "int",
@@ -172,6 +171,9 @@ impl Checker<'_> {
     }
 
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Result<Kind, String> {
+        if c.iter_var == c.accu_var {
+            return Err(format!("`{}` is what it gathers in, and names no element", c.iter_var));
+        }
         let range = self.kind(&c.iter_range)?;
         let accumulated = self.kind(&c.accu_init)?;
         let item = match self.unifier.substitute(&range)? {

@@ -87,6 +87,13 @@ fn values_cannot_grow_without_a_bound() {
         "more than 33554432 bytes",
     );
     check(
+        "a loop whose rounds cost nothing",
+        "list<int>",
+        "[x + x + x + x + x].all(a, a.exists_one(i, false))",
+        &items,
+        "more than 33554432 bytes",
+    );
+    check(
         "nobody passes over it",
         "list<int>",
         &format!("{} || true", doubling("x")),
