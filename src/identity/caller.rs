@@ -6,7 +6,7 @@ use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::{self, NameRules};
 use super::principal::{Delegation, Principal, TokenFacts};
-use super::{Scope, Scopes, StepUp};
+use super::{Scope, StepUp};
 use crate::relationship::{Contextual, Object, ParseError, TypeName};
 
 /// What is believed of the bearer of a token.
@@ -129,12 +129,15 @@ impl VerifiedToken {
 }
 
 impl Caller {
-    /// The scopes of the token; `None` for somebody who is believed without one.
+    /// Whether the caller may administer. Who acts for another, or whose token is narrowed, may not, whatever its scopes: nothing
+    /// would bound what it learns.
     #[must_use]
-    pub fn scopes(&self) -> Option<Scopes> {
+    pub fn may_administer(&self) -> bool {
         match self {
-            Self::Believed => None,
-            Self::Verified { token, .. } => Some(token.facts.scopes),
+            Self::Believed => true,
+            Self::Verified { token, .. } => {
+                token.facts.scopes.contains(Scope::Administer) && !token.is_delegated() && !token.is_narrowed()
+            }
         }
     }
 

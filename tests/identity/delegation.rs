@@ -451,6 +451,20 @@ async fn a_writer_needs_the_relation_on_old_and_new_guards() {
     assert!(status.is_ok(), "{status:?}");
 }
 
+#[tokio::test]
+async fn who_acts_for_an_administrator_counts_nothing() {
+    let world = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    let scopes = ("scope", json!("ragward:ingest ragward:administer"));
+    for (what, more, counted) in [("by itself", Vec::new(), 4), ("for another", vec![acted("helper")], 0)] {
+        let claims: Vec<(&str, Value)> = [vec![scopes.clone()], more].concat();
+        let token = world.token("anne", "", &claims);
+        let request = GetIngestStatusRequest { collection: "handbook".to_owned(), document_ids: Vec::new() };
+        let answer = world.running.client.ingest().get_ingest_status(with_token(request, &token)).await;
+        let answer = answer.unwrap().into_inner();
+        assert_eq!((answer.documents, answer.chunks > 0), (counted, counted > 0), "{what}");
+    }
+}
+
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
