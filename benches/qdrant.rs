@@ -277,6 +277,7 @@ fn search(collection: &str, query: &[f32], scope: Scope) -> Search {
         min_score: None,
         per_document_max: None,
         limit: TOP_K,
+        enough: usize::MAX,
     }
 }
 

@@ -272,6 +272,7 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             per_document_max: None,
             scope: Scope::Everything,
             limit,
+            enough: usize::MAX,
         };
         let candidates = store.search(&search).await.unwrap().candidates;
         let new: BTreeSet<&Object> =

@@ -197,6 +197,7 @@ impl<'a> Bench<'a> {
             min_score: None,
             per_document_max: None,
             limit: LIMIT,
+            enough: LIMIT,
         }
     }
 

@@ -126,6 +126,8 @@ pub struct Search {
     pub per_document_max: Option<NonZeroUsize>,
     /// How many candidates at most.
     pub limit: usize,
+    /// How many are enough, where the others would cost the store a second search. At most `limit`.
+    pub enough: usize,
 }
 
 /// What a search found.
@@ -135,8 +137,19 @@ pub struct Searched {
     pub candidates: Vec<Candidate>,
     /// Whether certainly none of the scope scores better than these; otherwise they are the engine's own approximation.
     pub exact: bool,
-    /// Whether these are fewer than were asked for and there may be more all the same: the engine gave no more.
-    pub may_be_more: bool,
+    /// What a wider search would find.
+    pub rest: Rest,
+}
+
+/// What a search for more candidates would find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// More, unless these happened to be all.
+    Further,
+    /// Nothing more, though there may be more: the engine gave no more.
+    Unknown,
+    /// Nothing more.
+    Nothing,
 }
 
 /// What a collection can do, so that a plan can be chosen and a query be refused before any work.

@@ -12,7 +12,8 @@
 //! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one
 //! for each principal when it held those of several. So what is wrong with one question fails the one who asked it. Every
 //! check carries what its request adds, so that one user with long claims can fill a call: a call has a bound in bytes too,
-//! and one that is still too large for the server is halved until it is not.
+//! and one that is still too large for the server is halved until it is not. A call that took longer than a call may take is
+//! halved as well, for those whose requests still wait: half of the checks need about half of the time.
 
 mod limit;
 mod queue;
@@ -265,7 +266,7 @@ impl Shared {
             Err(AuthzError::Refused(_) | AuthzError::MessageTooLarge(_)) if call.is_mixed() => {
                 call.split(|before, next| before.iter().any(|waiting| waiting.principal != next.principal))
             }
-            Err(AuthzError::MessageTooLarge(_)) if checks > 1 => call.halved(),
+            Err(error) if call.halves_may_be_answered_after(&error) => call.halved(),
             Err(error) => return call.fail(&error),
         };
         for part in parts {
@@ -279,7 +280,7 @@ impl Shared {
         while let Some(part) = parts.pop() {
             match self.ask(&part).await {
                 Ok(outcomes) => part.answer(outcomes),
-                Err(AuthzError::MessageTooLarge(_)) if part.waiting.len() > 1 => parts.extend(part.halved()),
+                Err(error) if part.halves_may_be_answered_after(&error) => parts.extend(part.halved()),
                 Err(error) => part.fail(&error),
             }
         }
@@ -410,8 +411,29 @@ impl Call {
         principals.any(|principal| Some(principal) != first)
     }
 
-    /// The same in two parts.
-    fn halved(self) -> Vec<Call> {
+    /// Whether a smaller call may do what this one could not: it was too large, or it took too long and some of its requests
+    /// still wait.
+    fn halves_may_be_answered_after(&self, error: &AuthzError) -> bool {
+        let now = Instant::now();
+        let wanted = || self.waiting.iter().filter(|waiting| waiting.is_wanted(now)).count();
+        match error {
+            AuthzError::MessageTooLarge(_) => self.waiting.len() > 1,
+            AuthzError::DeadlineExceeded => self.waiting.len() > 1 && wanted() > 0,
+            AuthzError::NoModel
+            | AuthzError::NoStore(_)
+            | AuthzError::Refused(_)
+            | AuthzError::BadAnswer(_)
+            | AuthzError::Stored(_)
+            | AuthzError::Overloaded { .. }
+            | AuthzError::Unavailable(_)
+            | AuthzError::TooManyChecks { .. } => false,
+        }
+    }
+
+    /// The same in two parts, without those whose requests have ended.
+    fn halved(mut self) -> Vec<Call> {
+        let now = Instant::now();
+        self.waiting.retain(|waiting| waiting.is_wanted(now));
         let half = self.waiting.len().div_ceil(2);
         self.split(|before, _| before.len() >= half)
     }

@@ -211,6 +211,13 @@ impl Widening {
         self.first.clamp(1, self.candidates_max.max(1))
     }
 
+    /// How many of the candidates of a round are enough for it: a wider one brings the others where they are needed. The
+    /// widest round has none after it.
+    #[must_use]
+    pub fn enough(&self, top_k: usize, limit: usize) -> usize {
+        if limit < self.candidates_max { top_k.min(limit) } else { limit }
+    }
+
     /// The candidates of the round after one that found too little; `None` when that one reached the limit.
     #[must_use]
     pub fn next(&self, top_k: usize, found: Found) -> Option<usize> {

@@ -105,6 +105,7 @@ impl Retriever {
         loop {
             let started = Instant::now();
             let limit = search.limit;
+            search.enough = plan.widening().enough(situation.top_k, limit);
             if plan.is_scoped() && matches!(search.scope, Scope::Everything) {
                 let scoping = visibility.scope(plan, &mut enforcer, situation.pass_rate);
                 let scope = answer.stages.measure(Stage::Authorize, scoping).await?;

@@ -15,7 +15,7 @@ use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
 use crate::identity::details::{AuthorizationDetails, OneOf};
 use crate::relationship::Object;
-use crate::vector_store::{Filter, Narrowing, Scope, Search, Searched, VectorStore, VectorStoreError};
+use crate::vector_store::{Filter, Narrowing, Rest, Scope, Search, Searched, VectorStore, VectorStoreError};
 
 /// A search, and what is needed to carry it out.
 pub(super) struct SearchRound<'a, 'h> {
@@ -68,10 +68,13 @@ impl<'h> SearchRound<'_, 'h> {
     ) -> Result<Searching<'h>, RetrievalError> {
         let limit = self.search.limit;
         let searching = within(self.deadline, self.vector_store.search(self.search));
-        let Searched { mut candidates, exact, may_be_more } = stages.measure(Stage::Search, searching).await?;
+        let Searched { mut candidates, exact, rest } = stages.measure(Stage::Search, searching).await?;
         check_candidates(&candidates, limit)?;
-        let completion = if may_be_more { Completion::Limited } else { Completion::Exhausted };
-        let ended = (candidates.len() < limit).then_some(completion);
+        let ended = match rest {
+            Rest::Further => None,
+            Rest::Unknown => Some(Completion::Limited),
+            Rest::Nothing => Some(Completion::Exhausted),
+        };
         self.pages.skip_earlier(self.before, &mut candidates);
         let all = candidates.len();
         let [earlier, later] = page::split(self.before, candidates);
@@ -109,6 +112,7 @@ pub(super) fn first_search(request: &RetrievalRequest, principal: &Principal, li
         narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
         min_score: request.min_score,
         limit,
+        enough: limit,
     }
 }
 

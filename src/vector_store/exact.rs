@@ -35,7 +35,7 @@ use self::search::Eligible;
 use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
-use super::{CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError};
+use super::{CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, Searched, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document, Version, Written};
 use crate::lanes::Lane;
 use crate::relationship::Object;
@@ -133,8 +133,10 @@ impl VectorStore for ExactStore {
 
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         let search = search.clone();
+        let limit = search.limit;
         let candidates = self.blocking(&self.reads, move |engine, caller| engine.search(&search, caller)).await?;
-        Ok(Searched { candidates, exact: true, may_be_more: false })
+        let rest = if candidates.len() < limit { Rest::Nothing } else { Rest::Further };
+        Ok(Searched { candidates, exact: true, rest })
     }
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {

@@ -13,7 +13,8 @@ use ragward::vector_store::validation::{
     QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,
 };
 use ragward::vector_store::{
-    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Scope, Search, Searched, VectorStore, VectorStoreError,
+    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Rest, Scope, Search, Searched, VectorStore,
+    VectorStoreError,
 };
 use roaring::RoaringBitmap;
 
@@ -154,6 +155,7 @@ fn search(collection: &str, query: Query) -> Search {
         min_score: None,
         per_document_max: None,
         limit: 100,
+        enough: usize::MAX,
     }
 }
 
@@ -283,9 +285,9 @@ async fn nearest_vectors_come_first(store: Store<'_>) {
         [("long#0", 1.0), ("same#0", 1.0), ("slanted#0", 0.5_f32.sqrt()), ("across#0", 0.0), ("opposite#0", -1.0)];
     for limit in [0, 1, 2, 3, 5, 100] {
         let search = Search { limit, ..near(&collection, &[7.0, 0.0, 0.0]) };
-        let Searched { candidates: found, exact: _, may_be_more } =
-            store.chunks.search(&search).await.expect("a search");
-        assert_eq!((found.len(), may_be_more), (limit.min(expected.len()), false), "limit {limit}");
+        let Searched { candidates: found, exact: _, rest } = store.chunks.search(&search).await.expect("a search");
+        let expected_rest = if limit > expected.len() { Rest::Nothing } else { Rest::Further };
+        assert_eq!((found.len(), rest), (limit.min(expected.len()), expected_rest), "limit {limit}");
         for (candidate, (id, score)) in found.iter().zip(expected) {
             assert!((candidate.score - score).abs() < TOLERANCE, "{candidate:?}");
             assert_eq!(candidate.chunk_id, id, "limit {limit}: {candidate:?}");

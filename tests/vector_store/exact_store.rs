@@ -66,6 +66,7 @@ impl Question {
             min_score,
             per_document_max,
             limit,
+            enough: usize::MAX,
         }
     }
 }

@@ -82,6 +82,7 @@ fn nearest(filter: Option<Filter>) -> Search {
         min_score: None,
         per_document_max: None,
         limit: 10,
+        enough: usize::MAX,
     }
 }
 

@@ -17,7 +17,7 @@ use qdrant_client::qdrant::{
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::relationship::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
-use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore, VectorStoreError};
+use ragward::vector_store::{DocumentStore, Query, Rest, Scope, Search, VectorStore, VectorStoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
@@ -90,6 +90,7 @@ fn nearest(limit: usize) -> Search {
         min_score: None,
         per_document_max: None,
         limit,
+        enough: usize::MAX,
     }
 }
 
@@ -179,14 +180,14 @@ async fn unusable_points_are_passed_over_within_a_bound() {
 #[tokio::test]
 async fn a_short_answer_is_asked_for_again() {
     type Lose = fn(u64) -> u64;
-    // How many points the first, second, … answer lacks, of 50; what is found of 5, whether exactly, and whether there may be more.
-    let cases: [(&str, Lose, usize, bool, bool); 4] = [
-        ("the first lacks some", |call| if call == 1 { 49 } else { 0 }, 5, true, false),
-        ("the first lacks all", |call| if call == 1 { 50 } else { 0 }, 5, true, false),
-        ("all but two are gone", |_| 48, 2, true, false),
-        ("each answer finds one more", |call| 50_u64.saturating_sub(call), 5, false, false),
+    // How many points the first, second, … answer lacks, of 50; what is found of 5, whether exactly, and what the rest is.
+    let cases: [(&str, Lose, usize, bool, Rest); 4] = [
+        ("the first lacks some", |call| if call == 1 { 49 } else { 0 }, 5, true, Rest::Further),
+        ("the first lacks all", |call| if call == 1 { 50 } else { 0 }, 5, true, Rest::Further),
+        ("all but two are gone", |_| 48, 2, true, Rest::Nothing),
+        ("each answer finds one more", |call| 50_u64.saturating_sub(call), 5, false, Rest::Further),
     ];
-    for (name, lose, count, exact, may_be_more) in cases {
+    for (name, lose, count, exact, rest) in cases {
         let calls = AtomicU64::new(0);
         let server = methods().on(QUERY, move |request: QueryPoints| {
             let call = calls.fetch_add(1, Ordering::SeqCst) + 1;
@@ -196,7 +197,7 @@ async fn a_short_answer_is_asked_for_again() {
         let server = server.start().await;
         let found = store(&server).search(&nearest(5)).await.expect("candidates");
         assert_eq!(found.candidates.len(), count, "{name}");
-        assert_eq!((found.exact, found.may_be_more), (exact, may_be_more), "{name}");
+        assert_eq!((found.exact, found.rest), (exact, rest), "{name}");
     }
 }
 
@@ -213,6 +214,39 @@ async fn equal_scores_are_not_cut_off_by_the_server() {
         Ok(QueryResponse { result, ..QueryResponse::default() })
     });
     assert_eq!(ids(&found.await.expect("candidates")), ["c0", "c1", "c10", "c11", "c12"]);
+}
+
+#[tokio::test]
+async fn equal_scores_at_the_end_cost_a_second_call_only_where_they_are_needed() {
+    // Nine points, of which the last five have one score.
+    let nine = || {
+        let mut nine = points(9);
+        for point in nine.iter_mut().skip(4) {
+            point.score = 0.5;
+        }
+        nine
+    };
+    let rows = [
+        ("four of six are enough", 6, 3, 4, 1, Rest::Further),
+        ("and just enough", 6, 4, 4, 1, Rest::Further),
+        ("five are not there without the equal ones, and then all must be seen", 6, 5, 6, 3, Rest::Further),
+        ("all are wanted", 6, 6, 6, 3, Rest::Further),
+        ("the end is not among equal ones", 4, 2, 4, 1, Rest::Further),
+        ("there are no more", 12, 3, 9, 2, Rest::Nothing),
+    ];
+    for (name, limit, enough, count, calls, rest) in rows {
+        let asked = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&asked);
+        let server = methods().on(QUERY, move |request: QueryPoints| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut result = nine();
+            result.truncate(usize::try_from(request.limit.unwrap_or_default()).expect("a small number"));
+            async move { Ok(QueryResponse { result, ..QueryResponse::default() }) }
+        });
+        let server = server.start().await;
+        let found = store(&server).search(&Search { enough, ..nearest(limit) }).await.expect("candidates");
+        assert_eq!((found.candidates.len(), asked.load(Ordering::SeqCst), found.rest), (count, calls, rest), "{name}");
+    }
 }
 
 #[tokio::test]

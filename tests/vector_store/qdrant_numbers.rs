@@ -45,6 +45,7 @@ async fn a_number_is_found_by_itself_however_many_digits_it_has() {
                     min_score: None,
                     per_document_max: None,
                     limit: 10,
+                    enough: usize::MAX,
                 };
                 let found = store.search(&search).await.expect("a search").candidates;
                 let ids: Vec<&str> = found.iter().map(|candidate| candidate.chunk_id.as_str()).collect();

@@ -165,6 +165,7 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
         min_score: None,
         per_document_max: usize::try_from(per_document_max).ok().and_then(NonZeroUsize::new),
         limit,
+        enough: usize::MAX,
     }
 }
 

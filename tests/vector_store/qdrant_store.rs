@@ -75,6 +75,7 @@ fn nearest(scope: Scope, limit: usize) -> Search {
         min_score: None,
         per_document_max: None,
         limit,
+        enough: usize::MAX,
     }
 }
 
@@ -491,6 +492,7 @@ async fn searches_equal_brute_force() {
                     min_score: [None, Some(0.9), Some(1.0)][dice.below(3)],
                     per_document_max: NonZeroUsize::new(dice.below(4)),
                     limit: 1 + dice.below(30),
+                    enough: usize::MAX,
                 };
                 let answer = store.search(&search).await.expect("a search").candidates;
                 println!("{}, seed {seed}, case {case}, {per_filter} guards in a filter", server.name);

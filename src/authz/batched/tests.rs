@@ -435,3 +435,33 @@ async fn one_caller_with_much_fails_none_of_the_others() {
         greedy.await.expect("a task");
     }
 }
+
+/// Works this long on each check of a call.
+struct ByTheCheck(Duration);
+
+#[async_trait]
+impl Decider for ByTheCheck {
+    async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
+        tokio::time::sleep(self.0 * u32::try_from(questions.list.len()).expect("few")).await;
+        Scripted::new(Vec::new()).decide(questions).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_takes_too_long_is_asked_again_in_halves() {
+    // A call may take 3 s, the request has 10 s.
+    let rows = [
+        ("in time as a whole", 50, 59, 50),
+        ("in time in two halves: 3 + 2.5 + 2.5 s", 50, 100, 50),
+        ("never: one check takes too long", 1, 3_100, 0),
+        ("never: two checks, each in a call of its own", 2, 3_100, 0),
+    ];
+    for (name, checks, each_ms, decided) in rows {
+        let server = Arc::new(ByTheCheck(Duration::from_millis(each_ms)));
+        let batched = BatchedDecider::new(server as _, CONFIG);
+        let count = usize::try_from(checks).expect("few");
+        let outcomes = accounted(count, batched.decide(&questions(checks)).await.expect("outcomes")).expect(name);
+        let answered = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Decided { .. })).count();
+        assert_eq!(answered, decided, "{name}: {outcomes:?}");
+    }
+}

@@ -18,7 +18,7 @@ use crate::chunk::{Chunk, Metadata, Written};
 use crate::relationship::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::{GuardTable, Search, Searched, VectorStoreError};
+use crate::vector_store::{GuardTable, Rest, Search, Searched, VectorStoreError};
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {
@@ -109,6 +109,8 @@ enum Fault {
     OneScore,
     /// The store cannot tell whether what it found is all.
     MayBeMore,
+    /// The store gives no more than what is enough.
+    NoMoreThanEnough,
 }
 
 /// Chunks in the order of their score.
@@ -188,6 +190,10 @@ impl VectorStore for Shelf {
         let ranked = chunks.iter().zip((0..100u8).rev()).filter(|(chunk, _)| in_scope(chunk));
         let mut found: Vec<Candidate> =
             ranked.map(|(chunk, score)| candidate(chunk, f32::from(score))).take(search.limit).collect();
+        let all = found.len();
+        if self.fault == Fault::NoMoreThanEnough {
+            found.truncate(search.enough);
+        }
         if self.fault == Fault::OneScore {
             for candidate in &mut found {
                 candidate.score = 1.0;
@@ -206,7 +212,12 @@ impl VectorStore for Shelf {
             (Fault::ChunkGoes, Some(_)) => chunks.retain(|chunk| chunk.id != "0000"),
             _ => {}
         }
-        Ok(Searched { candidates: found, exact: true, may_be_more: self.fault == Fault::MayBeMore })
+        let rest = match self.fault {
+            _ if found.len() >= search.limit || found.len() < all => Rest::Further,
+            Fault::MayBeMore => Rest::Unknown,
+            _ => Rest::Nothing,
+        };
+        Ok(Searched { candidates: found, exact: true, rest })
     }
 
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
@@ -419,6 +430,23 @@ async fn a_short_answer_is_all_only_where_the_store_knows() {
             for (top_k, completion) in [(3, Completion::Complete), (4, short)] {
                 let outcome = retrieve(&shelf(&guards, fault), local, query.clone(), top_k).await.unwrap();
                 assert_eq!(outcome.guards, ["open1", "open2", "open3"], "{fault:?}");
+                assert_eq!(outcome.completion, completion, "{fault:?}, {top_k}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_left_for_a_wider_search_is_found() {
+    let guards = ["open1", "shut", "shut", "open2", "shut", "shut", "shut", "open3", "shut", "open4"];
+    let rows =
+        [(1, Completion::Complete), (3, Completion::Complete), (4, Completion::Complete), (5, Completion::Exhausted)];
+    for fault in [Fault::None, Fault::NoMoreThanEnough] {
+        for (local, query) in plans() {
+            for (top_k, completion) in rows {
+                let outcome = retrieve(&shelf(&guards, fault), local, query.clone(), top_k).await.unwrap();
+                let wanted = usize::try_from(top_k).unwrap().min(4);
+                assert_eq!(outcome.guards, ["open1", "open2", "open3", "open4"][..wanted], "{fault:?}, {top_k}");
                 assert_eq!(outcome.completion, completion, "{fault:?}, {top_k}");
             }
         }

@@ -39,6 +39,7 @@ fn search() -> Search {
         min_score: None,
         per_document_max: None,
         limit: 100,
+        enough: usize::MAX,
     }
 }
 

@@ -17,7 +17,7 @@ use super::layout::Layout;
 use crate::chunk::Candidate;
 use crate::relationship::Object;
 use crate::vector_store::direction::normalized;
-use crate::vector_store::{GuardTable, Query, Scope, Search, Searched, VectorStoreError, validation};
+use crate::vector_store::{GuardTable, Query, Rest, Scope, Search, Searched, VectorStoreError, validation};
 
 /// The names of one filter together: they may be long, and a gRPC server takes 4 MiB in one message unless configured
 /// otherwise.
@@ -44,6 +44,9 @@ struct Nearest<'a> {
     guarded_only: bool,
     /// How many points the scope holds, where that is known and nothing narrows it.
     points: Option<usize>,
+    /// How many hits are enough where the others take another call. Only with one scope: the best of several are not known
+    /// before each of them has given all.
+    enough: usize,
     layout: &'a Layout,
     limits: Limits,
 }
@@ -57,7 +60,7 @@ struct Hit {
 
 /// Of nothing there is nothing better.
 fn nothing() -> Searched {
-    Searched { candidates: Vec::new(), exact: true, may_be_more: false }
+    Searched { candidates: Vec::new(), exact: true, rest: Rest::Nothing }
 }
 
 /// What one call found.
@@ -77,8 +80,8 @@ struct Part {
     hits: Vec<Hit>,
     /// Whether all of it comes from scans.
     exact: bool,
-    /// Whether they are too few, and Qdrant may have more.
-    may_be_more: bool,
+    /// What a wider search of the scope would find.
+    rest: Rest,
 }
 
 impl QdrantStore {
@@ -99,7 +102,7 @@ impl QdrantStore {
             Clause::When(condition) => Some(*condition),
         };
         if search.limit == 0 {
-            return Ok(nothing());
+            return Ok(Searched { rest: Rest::Further, ..nothing() });
         }
         let limits = self.limits(&search.collection);
         let scopes = self.scopes(layout, &search.scope, limits);
@@ -115,6 +118,7 @@ impl QdrantStore {
             points: chunks
                 .filter(|_| scopes.len() == 1 && wanted.is_none())
                 .and_then(|chunks| usize::try_from(chunks).ok()),
+            enough: if scopes.len() == 1 { search.enough.min(search.limit) } else { search.limit },
             wanted,
             layout,
             limits,
@@ -134,12 +138,13 @@ impl QdrantStore {
             return Err(VectorStoreError::BadAnswer(text));
         };
         let exact = parts.iter().all(|part| part.exact);
-        let is_short = parts.iter().any(|part| part.may_be_more);
+        let rests = [Rest::Further, Rest::Unknown];
+        let rest = rests.into_iter().find(|rest| parts.iter().any(|part| part.rest == *rest));
         let hits = parts.into_iter().flat_map(|part| part.hits).collect();
         let candidates = merge(hits, search, nearest.per_document_max);
         let candidates: Vec<Candidate> = candidates.into_iter().map(|found| self.writes.dated(found)).collect();
-        let may_be_more = is_short && candidates.len() < search.limit;
-        Ok(Searched { candidates, exact, may_be_more })
+        let rest = if candidates.len() < search.limit { rest.unwrap_or(Rest::Nothing) } else { Rest::Further };
+        Ok(Searched { candidates, exact, rest })
     }
 
     /// How many chunks the scope holds, as far as the last overview tells.
@@ -218,7 +223,8 @@ impl QdrantStore {
                 if is_all || round == ROUNDS_MAX || (few.is_some() && !exact) {
                     complete.extend(hits);
                     let exact = all_exact && exact && is_all;
-                    return Ok(Some(Part { hits: complete, exact, may_be_more: !is_all }));
+                    let rest = if is_all { Rest::Nothing } else { Rest::Unknown };
+                    return Ok(Some(Part { hits: complete, exact, rest }));
                 }
                 few = Some(found.points);
                 exact |= scans;
@@ -232,7 +238,12 @@ impl QdrantStore {
             let is_last = round == ROUNDS_MAX || asked == most;
             if below_min_score || certain >= limit || (is_last && all >= limit) {
                 complete.extend(hits);
-                return Ok(Some(Part { hits: complete, exact: all_exact, may_be_more: false }));
+                let rest = if below_min_score { Rest::Nothing } else { Rest::Further };
+                return Ok(Some(Part { hits: complete, exact: all_exact, rest }));
+            }
+            if certain >= nearest.enough {
+                complete.extend(hits.into_iter().filter(is_certain));
+                return Ok(Some(Part { hits: complete, exact: all_exact, rest: Rest::Further }));
             }
             if is_last {
                 return Ok(None);
