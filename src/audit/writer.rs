@@ -143,12 +143,11 @@ impl Writer {
         stop.tried = Some(Instant::now());
         check_still_there(tail)?;
         let path = &tail.segment.path;
-        let entries = match &stop.entries {
-            Some(entries) => entries,
-            None => {
-                let last = (self.synced_seq < self.seq).then_some(self.mac);
-                stop.entries.insert(read_back(tail, &self.key, last)?)
-            }
+        let entries = if let Some(entries) = &stop.entries {
+            entries
+        } else {
+            let last = (self.synced_seq < self.seq).then_some(self.mac);
+            stop.entries.insert(read_back(tail, &self.key, last)?)
         };
         write_again(tail, entries).map_err(|e| AuditError::io(path, &e))?;
         self.stopped = None;
