@@ -89,10 +89,9 @@ impl AnswerSlot {
             Some(held) if wanted <= held_units => Some(held.shrunk_to(wanted)),
             None if wanted == 0 => None,
             held => {
-                // What is held stays held, so that nobody else takes it meanwhile.
-                let more = timeout_at(self.until, self.acquire(wanted - held_units)).await;
-                let more = more.map_err(|_elapsed| no_room())??;
-                Some(held.into_iter().fold(more, Reserved::merged))
+                // Nobody waits for room while holding some: several who grow would wait for each other.
+                drop(held);
+                Some(timeout_at(self.until, self.acquire(wanted)).await.map_err(|_elapsed| no_room())??)
             }
         };
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = reserved;
@@ -125,12 +124,6 @@ impl Reserved {
     fn shrunk_to(mut self, units: u32) -> Self {
         let surplus = self.all.num_permits().saturating_sub(units as usize);
         drop((self.all.split(surplus), self.of_connection.split(surplus)));
-        self
-    }
-
-    fn merged(mut self, other: Self) -> Self {
-        self.all.merge(other.all);
-        self.of_connection.merge(other.of_connection);
         self
     }
 }
@@ -211,6 +204,18 @@ mod tests {
         assert_eq!(free(&answers), less(5), "who has taken it holds it");
         drop(held);
         assert_eq!(free(&answers), all);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_that_grow_do_not_wait_for_each_other() {
+        let answers = Answers::new();
+        let grow = async |slot: AnswerSlot| {
+            slot.reserve(CONNECTION_BYTES / 5 * 2).await?;
+            tokio::task::yield_now().await;
+            slot.reserve(CONNECTION_BYTES / 5 * 4).await
+        };
+        let (first, second) = futures::join!(grow(slot(&answers)), grow(slot(&answers)));
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     }
 
     #[tokio::test(start_paused = true)]
