@@ -248,6 +248,7 @@ mod tests {
             min_score: None,
             per_document_max: None,
             limit: 10,
+            enough: 10,
         };
         let (waiting, selection) = (Waiting::default(), Selection::of(&search));
         let caller = waiting.caller();
