@@ -2,7 +2,8 @@
 //!
 //! A log that is read from a secondary database lags behind the one that decides, and says nothing of it. But its changes
 //! are dated: one that is news now, and is dated before the reading that should have told it, came late. The dates are those
-//! of the server's clock and the readings those of ours, so both must agree within [`CLOCK_TOLERANCE`].
+//! of the server's clock and the readings those of ours, so both must agree within [`CLOCK_TOLERANCE`]: a server's clock that is
+//! behind makes the log look late, and one that is ahead hides as much of a lag.
 
 use std::time::Duration;
 
@@ -95,13 +96,15 @@ mod tests {
     #[tokio::test]
     async fn the_lag_is_that_of_the_newest_news() {
         let start = Instant::now();
-        let rows: [Row; 6] = [
+        let rows: [Row; 7] = [
             ("nothing read before", vec![(100, Some(1), 0)]),
             ("in time", vec![(100, None, 0), (101, Some(100), 0)]),
             ("within the tolerance", vec![(100, None, 0), (101, Some(99), 0)]),
             ("a log that lags", vec![(100, None, 0), (101, Some(95), 6), (102, None, 6), (103, Some(97), 6)]),
             ("late once", vec![(100, None, 0), (101, Some(80), 21), (102, Some(101), 0)]),
-            ("a clock that is ahead", vec![(100, None, 0), (101, Some(900), 0)]),
+            // What the clocks differ by hides as much of a lag, and nothing tells: see the module.
+            ("a server's clock that is ahead", vec![(100, None, 0), (101, Some(900), 0)]),
+            ("a server's clock that is behind", vec![(100, None, 0), (101, Some(90), 11)]),
         ];
         for (name, readings) in rows {
             let mut lateness = Lateness::default();

@@ -188,6 +188,28 @@ async fn a_tuple_too_few_goes_to_the_server_until_both_agree() {
     assert!(setup.allows("user:u0", "doc:2").await, "the copy is right");
 }
 
+/// The same question, once with what a request adds and once without, is a question of two kinds.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_denial_of_two_kinds_is_found_for_both() {
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.dropped.insert(named("user:u0", "doc:2"));
+        state.fault_stays = true;
+    });
+    let context = serde_json::json!({ "hour": 9 }).as_object().cloned().expect("an object");
+    let contextual = Arc::new(Contextual { context, ..Contextual::default() });
+    let begun = Instant::now();
+    while setup.verifier().standing().routed.len() < 2 {
+        setup.poll();
+        let batch = Setup::batch("user:u0", ["doc:2".to_owned()]);
+        setup.authorizer.check(&batch).await.expect("decided");
+        let batch = CheckBatch { contextual: Arc::clone(&contextual), ..batch };
+        setup.authorizer.check(&batch).await.expect("decided");
+        sleep(POLL).await;
+        assert!(begun.elapsed() < Duration::from_mins(10), "{:?}", setup.verifier().standing());
+    }
+}
+
 /// A guard that nobody finds, because the copy hides it.
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_is_hidden_in_vain_is_found() {

@@ -22,7 +22,7 @@ const TICK: Duration = Duration::from_secs(1);
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// Checks of one call: what a server with default settings takes.
 const CHECKS_PER_CALL_MAX: usize = 50;
-/// Differences that are followed at a time. One is enough for what follows from it.
+/// Differences that are followed at a time, half of them for each of both ways. One is enough for what follows from it.
 const SUSPICIONS_MAX: usize = 16;
 /// Wrong denials that are followed. The kinds of more go to the server until there is another copy.
 const DENIALS_MAX: usize = 16;
@@ -174,7 +174,7 @@ impl Rounds {
             shared.record(&asked, answered.allowed, said, &progress.version.model_id);
             match said {
                 Said::Allowed(server) if server == answered.allowed => self.agreed(shared, asked),
-                Said::Allowed(_) if self.suspicions.len() < SUSPICIONS_MAX => {
+                Said::Allowed(_) if has_room(self.suspicions.iter().map(|suspect| &suspect.suspicion), &answered) => {
                     let suspicion = Suspicion::new(answered.allowed, asked.at, answered_at);
                     self.suspicions.push(Suspect { asked, answered, suspicion, asked_from });
                 }
@@ -187,7 +187,8 @@ impl Rounds {
 
     fn agreed(&mut self, shared: &Shared, asked: Asked) {
         let check = &asked.question.check;
-        if let Some(place) = self.denials.iter().position(|(denied, _)| denied.question.check == *check)
+        let is_same = |denied: &Asked| denied.question.check == *check && denied.stratum == asked.stratum;
+        if let Some(place) = self.denials.iter().position(|(denied, _)| is_same(denied))
             && let Some((_, agreements)) = self.denials.get_mut(place)
         {
             *agreements += 1;
@@ -236,7 +237,9 @@ impl Rounds {
 
     /// The copy denied what the server allows.
     fn denied(&mut self, shared: &Shared, asked: Asked) {
-        if self.denials.iter().any(|(denied, _)| denied.question.check == asked.question.check) {
+        // What a request adds may be what the copy is wrong about: the same question is one of the same kind.
+        let is_same = |denied: &Asked| denied.question.check == asked.question.check && denied.stratum == asked.stratum;
+        if self.denials.iter().any(|(denied, _)| is_same(denied)) {
             return;
         }
         tracing::error!(
@@ -420,6 +423,11 @@ impl Shared {
     }
 }
 
+/// Whether one more difference is followed. Many wrong denials leave room for what was allowed wrongly.
+fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &OfCopy) -> bool {
+    followed.filter(|suspicion| suspicion.copy_allowed == answered.allowed).count() < SUSPICIONS_MAX / 2
+}
+
 impl Said {
     fn of(outcome: &Outcome) -> Self {
         match outcome {
@@ -455,4 +463,28 @@ fn question_bytes(question: &Question) -> Vec<u8> {
         bytes.extend_from_slice(name.as_bytes());
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn differences_of_one_way_leave_room_for_those_of_the_other() {
+        let now = Instant::now();
+        let rows = [
+            ("nothing is followed", 0, 0, [true, true]),
+            ("many wrong denials", 8, 0, [false, true]),
+            ("much allowed wrongly", 0, 8, [true, false]),
+            ("some of both", 7, 7, [true, true]),
+            ("as many as there may be", 8, 8, [false, false]),
+        ];
+        for (name, denied, allowed, room) in rows {
+            let followed = |copy_allowed, times| (0..times).map(move |_| Suspicion::new(copy_allowed, now, now));
+            let followed: Vec<Suspicion> = followed(false, denied).chain(followed(true, allowed)).collect();
+            let answered = |allowed| OfCopy { allowed, copy: 1, model_id: "m1".into() };
+            let found = [false, true].map(|allowed| has_room(followed.iter(), &answered(allowed)));
+            assert_eq!(found, room, "{name}");
+        }
+    }
 }
