@@ -88,6 +88,8 @@ struct Following {
     /// The store, and the last model of it that was understood.
     version: ModelVersion,
     window: Window,
+    /// What is known to be kept with the copy.
+    kept: Option<Marker>,
     sweep: Option<Sweep>,
     swept: Instant,
 }
@@ -229,7 +231,11 @@ impl Follower {
         };
         let known = self.not_understood.clone().or_else(|| marker.as_ref().map(|marker| marker.version.clone()));
         let (version, news) = self.source.model(known.as_ref()).await?;
-        self.take_model(&version, news).await?;
+        if let (ModelNews::New(_), Some(marker)) = (&news, &marker) {
+            self.unmark(marker).await?;
+        }
+        // Whether a model was taken over that could not be, only the copy's marker tells.
+        self.take_model(&version, news).await.inspect_err(|_| self.following = None)?;
         let marker = marker.filter(|marker| marker.version.store_id == version.store_id);
         // Tuples are followed under any model, so that whoever remembers decisions is told of changes all the same.
         let followed = match (&self.not_understood, &marker) {
@@ -240,19 +246,32 @@ impl Follower {
         match (&mut self.following, marker) {
             (Some(following), Some(_)) => following.version = followed,
             (_, marker) => {
-                let token = match marker {
-                    Some(marker) => marker.token,
+                let marker = match marker {
+                    Some(marker) => marker,
                     None => self.copy(&followed).await?,
                 };
                 // The window tells of changes from its place in the log on, and nobody tells of those before it.
                 self.watched.validity.invalidate();
                 self.lateness.begin_again();
-                let window = Window::new(self.config.overlap, token, started);
-                self.following = Some(Following { version: followed, window, sweep: None, swept: started });
+                let window = Window::new(self.config.overlap, marker.token, started);
+                self.following = Some(Following { version: followed, window, kept: None, sweep: None, swept: started });
             }
         }
         self.follow(started).await?;
         self.sweep().await
+    }
+
+    /// Forgets which model the copy is under, and not how far it is.
+    ///
+    /// INVARIANT (no other model): the model that a marker names is the latest one in the copy, whenever the process ends.
+    /// Otherwise a server that goes back to that model would be taken for one that never left it.
+    async fn unmark(&mut self, marker: &Marker) -> Result<(), AuthzError> {
+        let version = ModelVersion { model_id: String::new(), ..marker.version.clone() };
+        if let Some(following) = &mut self.following {
+            following.kept = None;
+        }
+        let unnamed = Marker { version, token: marker.token.clone() };
+        self.keep(MirroredChanges::default(), Some(&unnamed)).await.map(drop)
     }
 
     async fn take_model(&mut self, version: &ModelVersion, news: ModelNews) -> Result<(), AuthzError> {
@@ -289,7 +308,7 @@ impl Follower {
     }
 
     /// Copies all tuples; gives the place in the log from where changes have to be looked at.
-    async fn copy(&mut self, version: &ModelVersion) -> Result<String, AuthzError> {
+    async fn copy(&mut self, version: &ModelVersion) -> Result<Marker, AuthzError> {
         let next_copy =
             |progress: &mut Progress| *progress = Progress { copy: progress.copy + 1, ..progress.withheld() };
         self.watched.progress.send_modify(next_copy);
@@ -297,9 +316,9 @@ impl Follower {
         let mut sweep = Sweep::default();
         while !self.sweep_page(&version.store_id, &mut sweep).await? {}
         let (changes, _) = self.difference(sweep.found).await?;
-        let marker = Marker { version: version.clone(), token: token.clone() };
+        let marker = Marker { version: version.clone(), token };
         self.keep(changes, Some(&marker)).await?;
-        Ok(token)
+        Ok(marker)
     }
 
     /// A place an overlap before the end of the log. Only the log itself tells its tokens, so it is read from the beginning.
@@ -328,10 +347,9 @@ impl Follower {
     async fn follow(&mut self, started: Instant) -> Result<(), AuthzError> {
         let Some(following) = &self.following else { return Ok(()) };
         let store_id = following.version.store_id.clone();
-        let begin = following.window.token().to_owned();
         let read = Reading { started, unix_ns: (self.watched.clock)() };
         let mut changes: Vec<SourceChange> = Vec::new();
-        let mut token = begin.clone();
+        let mut token = following.window.token().to_owned();
         loop {
             let page = self.source.changes(&store_id, &token).await;
             if matches!(page, Err(AuthzError::Refused(_))) && !token.is_empty() {
@@ -353,6 +371,7 @@ impl Follower {
             }
         }
         let Some(following) = &self.following else { return Ok(()) };
+        let kept = following.kept.clone();
         let (settled, window) = following.window.taking_in(&changes, token, started);
         let Settled { present, absent, unsettled, dates } = settled;
         let marker = Marker { version: following.version.clone(), token: window.token().to_owned() };
@@ -363,13 +382,13 @@ impl Follower {
         let mut mirrored = MirroredChanges { present, absent };
         self.ask(&store_id, unsettled, &mut mirrored).await?;
         let nothing = mirrored.present.is_empty() && mirrored.absent.is_empty();
-        if !nothing || begin != marker.token {
+        if !nothing || kept.as_ref() != Some(&marker) {
             // Which of the writes before this one are in a file that failed, only its own marker tells.
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
         // Only now: what was read and is not kept is news to the next reading.
         if let Some(following) = &mut self.following {
-            following.window = window;
+            (following.window, following.kept) = (window, Some(marker.clone()));
         }
         let was_late = self.lateness.lag();
         self.lateness.read(read, dates.map(|dates| dates.newest));

@@ -1,5 +1,6 @@
 //! A server whose log is late, out of order and tells changes twice.
 
+mod models;
 mod sources;
 
 use std::collections::{BTreeMap, HashSet};
@@ -375,30 +376,6 @@ async fn a_server_that_is_down_leaves_the_copy_behind() {
     advance(Duration::from_secs(10)).await;
     assert!(replica.follower.step(Instant::now()).await.is_err());
     assert_eq!(*replica.progress.borrow(), fresh);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
-    let mut replica = replica();
-    replica.step().await;
-    let versions = |replica: &Replica| replica.store().models(None, 10).expect("read").len();
-    replica.restart();
-    replica.step().await;
-    assert_eq!(versions(&replica), 1);
-    replica.source.with(|server| server.model_id = "m2".to_owned());
-    replica.step().await;
-    assert_eq!(versions(&replica), 2);
-    assert_eq!(replica.progress.borrow().version.model_id, "m2");
-    // A new model does not count with the tuples of before: what was changed between the two is not known yet.
-    replica.source.with(|server| {
-        server.model_id = "m3".to_owned();
-        server.log_down = true;
-    });
-    assert!(replica.follower.step(Instant::now()).await.is_err());
-    assert_eq!(replica.progress.borrow().fresh_as_of, None);
-    replica.source.with(|server| server.log_down = false);
-    replica.step().await;
-    assert_eq!(replica.progress.borrow().version.model_id, "m3");
 }
 
 /// A log that dates its changes by the second, as that of `MySQL` does.
