@@ -327,7 +327,7 @@ async fn measure(client: &Client, decided_by: &str, samples: usize, rows: &[Row]
         let auc = slower_share(&of_hidden, &of_absent);
         let [hidden, absent] = [&of_hidden, &of_absent].map(|times| times.get(samples / 2).copied().unwrap());
         let ratio = hidden.as_secs_f64() / absent.as_secs_f64();
-        println!("| {decided_by} | {row} | {auc:.2} | {hidden:.0?} | {absent:.0?} | {ratio:.2} | 2 × {samples} |");
+        println!("| {decided_by} | {row} | {auc:.2} | {hidden:.2?} | {absent:.2?} | {ratio:.2} | 2 × {samples} |");
     }
 }
 
