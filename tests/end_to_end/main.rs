@@ -9,8 +9,11 @@ mod dice;
 mod documents;
 mod keps;
 mod killed;
+#[path = "../support/late_log.rs"]
+mod late_log;
 mod leak_channels;
 mod limits;
+mod newer_text;
 #[path = "../support/openfga.rs"]
 mod openfga;
 #[expect(dead_code, reason = "other tests use the rest of it")]
