@@ -10,7 +10,9 @@
 //! What was asked goes to the audit log, in an entry that names the call. The log of the process has the kind of question
 //! and a digest.
 
+mod asking;
 mod directory;
+mod questions;
 mod sampler;
 pub mod standing;
 mod stratum;

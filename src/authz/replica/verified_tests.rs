@@ -1,5 +1,6 @@
 //! The copy is right or wrong in one thing, the server answers or fails, and what follows from it.
 
+mod lost;
 mod world;
 
 use std::collections::HashMap;
@@ -117,6 +118,74 @@ async fn a_copy_that_fell_stays_out_where_nothing_is_verified() {
         setup.until(Trust::Trusted).await;
         assert!(!setup.allows("user:u1", "doc:2").await, "{falls} falls: the new copy is right");
     }
+}
+
+/// Nobody asks the question again that was found to differ.
+#[tokio::test(start_paused = true)]
+async fn a_confirmation_goes_on_after_a_restart() {
+    let setup = Setup::new();
+    setup.world.with(|state| state.added.insert(named("user:rare", "doc:2")));
+    setup.poll();
+    assert!(setup.allows("user:rare", "doc:2").await, "the copy decides");
+    setup.idle_until("half confirmed", Setup::keeps_questions).await;
+    // Stopped several times before it is confirmed.
+    let mut setup = setup;
+    for _ in 0..3 {
+        assert_eq!(setup.trust(), Trust::Trusted, "half confirmed");
+        setup = setup.restarted().await;
+        setup.poll();
+    }
+    setup.idle_until("confirmed", |setup| setup.trust() == Trust::Rebuilding).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_copy_fell_by_is_asked_of_the_next_one_after_a_restart() {
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.added.insert(named("user:rare", "doc:2"));
+        state.fault_stays = true;
+    });
+    setup.poll();
+    assert!(setup.allows("user:rare", "doc:2").await, "the copy decides");
+    setup.idle_until("fallen", |setup| setup.trust() != Trust::Trusted).await;
+    sleep(POLL * 4).await;
+    let setup = setup.restarted().await;
+    setup.idle_until("out", |setup| setup.trust() == Trust::Out).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_with_the_fault_of_the_one_before_is_never_trusted() {
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.added.insert(named("user:rare", "doc:2"));
+        state.fault_stays = true;
+    });
+    setup.poll();
+    assert!(setup.allows("user:rare", "doc:2").await, "the copy decides");
+    setup.until(Trust::Rebuilding).await;
+    // Many questions of the same kind are answered rightly.
+    while setup.trust() != Trust::Out {
+        setup.step().await;
+        assert_ne!(setup.trust(), Trust::Trusted);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_denied_wrongly_is_asked_again_after_a_restart() {
+    let setup = Setup::new();
+    setup.world.with(|state| {
+        state.dropped.insert(named("user:u0", "doc:2"));
+        state.fault_stays = true;
+    });
+    setup.poll();
+    assert!(!setup.allows("user:u0", "doc:2").await, "the copy decides");
+    let is_routed = |setup: &Setup| !setup.verifier().standing().routed.is_empty();
+    setup.idle_until("denied wrongly", is_routed).await;
+    sleep(POLL * 4).await;
+    let setup = setup.restarted().await;
+    assert!(is_routed(&setup), "the server decides");
+    setup.idle_until("another copy", |setup| !is_routed(setup)).await;
+    setup.idle_until("denied wrongly again", is_routed).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -352,6 +421,8 @@ impl MakeWriter<'_> for Lines {
 async fn a_canary_is_absent_from_the_log_of_the_process() {
     let lines = Lines::default();
     let log = tracing_subscriber::fmt().with_writer(lines.clone()).with_max_level(tracing::Level::TRACE).finish();
+    // While there is one subscriber alone, a line that another test comes across first counts as wanted by nobody.
+    let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(log);
     let setup = Setup::new();
     setup.world.with(|state| state.added.insert(named("user:canary", "doc:canary_page")));

@@ -1,11 +1,15 @@
-//! What is kept of the standing, in a file beside the copy, and the word of whoever trusts it again.
+//! What is kept beside the copy: the standing, the questions that it rests on, and the word of whoever trusts the copy again.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
+use super::questions::KeptQuestion;
 use super::standing::Standing;
 
 const STANDING_FILE: &str = "standing.json";
+const QUESTIONS_FILE: &str = "questions.json";
 /// Made by `ragward replica trust`, taken away by the process that takes it in.
 const TRUST_FILE: &str = "trust-again";
 
@@ -52,10 +56,31 @@ impl StandingDirectory {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, standing: &Standing) -> Result<(), TrustError> {
-        let path = self.0.join(STANDING_FILE);
+        self.replace(STANDING_FILE, standing)
+    }
+
+    /// The questions as they were kept. They only say what is asked first, so none are read where the file cannot be.
+    pub(super) fn read_questions(&self) -> Vec<KeptQuestion> {
+        let path = self.0.join(QUESTIONS_FILE);
+        let read = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Vec::new(),
+            read => read.and_then(|text| Ok(serde_json::from_slice(&text)?)),
+        };
+        read.unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the questions about the replica cannot be read; they are forgotten");
+            Vec::new()
+        })
+    }
+
+    pub(super) fn write_questions(&self, questions: &[KeptQuestion]) -> Result<(), TrustError> {
+        self.replace(QUESTIONS_FILE, questions)
+    }
+
+    fn replace(&self, name: &str, content: &(impl Serialize + ?Sized)) -> Result<(), TrustError> {
+        let path = self.0.join(name);
         let written = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
-            file.write_all(&serde_json::to_vec(standing)?)?;
+            file.write_all(&serde_json::to_vec(content)?)?;
             file.as_file().sync_all()?;
             file.persist(&path)?;
             Ok(())

@@ -39,6 +39,14 @@ pub(super) struct Asked {
     pub(super) trace_id: Option<Arc<str>>,
 }
 
+impl Asked {
+    /// Whether both are one question, with what one request added.
+    pub(super) fn is_same_question(&self, other: &Self) -> bool {
+        let (own, other) = (&self.question, &other.question);
+        own.check == other.check && Arc::ptr_eq(&own.contextual, &other.contextual)
+    }
+}
+
 /// An answer of the copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OfCopy {

@@ -72,6 +72,11 @@ impl Suspicion {
         Self { copy_allowed, decided, answered, first: answered, quiet: 0, rounds: 0, errors: 0, turned: None }
     }
 
+    /// Whether the copy was found to differ once, as new as the server's answer. Until then it may just be late.
+    pub(super) fn is_half_confirmed(&self) -> bool {
+        self.rounds > 0
+    }
+
     /// The next step. A change within `lag_max` of the answer may still come to the copy; what came to it is told of within
     /// `explained_after`.
     pub(super) fn step(&mut self, look: Look, lag_max: Duration, explained_after: Duration) -> Step {

@@ -3,27 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Shared;
+use super::asking::Said;
+use super::questions::KeptQuestion;
 use super::sampler::{Asked, OfCopy};
 use super::standing::{Event, PROOFS, Standing, Trust};
 use super::suspicion::{Look, Step, Suspicion};
+use super::{Shared, StandingDirectory, TrustError};
 use crate::audit::{DigestPurpose, Verification, VerifiedKind};
-use crate::authz::decider::{Outcome, Question, Questions, Recall, Scope, accounted};
-use crate::authz::openfga::CONTEXTUAL_BYTES_PER_CALL;
-use crate::authz::replica::{CLOCK_TOLERANCE, Evaluated, ModelVersion, Progress, Since, UNTOLD_AFTER};
-use crate::authz::{AuthzError, Consistency, Source};
+use crate::authz::decider::Question;
+use crate::authz::replica::{CLOCK_TOLERANCE, Evaluated, Progress, Since, UNTOLD_AFTER};
 use crate::telemetry;
 
 /// Between two rounds of questions.
 const TICK: Duration = Duration::from_secs(1);
-/// The longest wait for an answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Checks of one call: what a server with default settings takes.
-const CHECKS_PER_CALL_MAX: usize = 50;
 /// Differences that are followed at a time, half of them for each of both ways. One is enough for what follows from it.
 const SUSPICIONS_MAX: usize = 16;
+/// Questions that are asked again after a restart or of another copy.
+const RECALLED_MAX: usize = SUSPICIONS_MAX + DENIALS_MAX;
 /// Wrong denials that are followed. The kinds of more go to the server until there is another copy.
 const DENIALS_MAX: usize = 16;
 /// For how long after a new model more is verified, and how much more.
@@ -41,12 +39,15 @@ struct Rounds {
     evidence: Option<Asked>,
     /// What the copy denied wrongly, and how often it agreed since. Asked again in each round.
     denials: Vec<(Asked, u32)>,
+    /// What an earlier process or the copy before this one was found or suspected to be wrong about. Asked once.
+    recalled: Vec<Asked>,
     model_id: String,
     model_since: Instant,
     copy: u64,
     pause: Duration,
     paused_until: Instant,
     kept: Standing,
+    kept_questions: Vec<KeptQuestion>,
 }
 
 struct Suspect {
@@ -55,18 +56,8 @@ struct Suspect {
     suspicion: Suspicion,
     /// Before the server was asked the last time.
     asked_from: Instant,
-}
-
-/// What the server said to one question.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Said {
-    Allowed(bool),
-    /// It can never decide the question.
-    Undecidable,
-    /// It refuses the question.
-    Nothing,
-    /// It does not answer at all.
-    OutOfReach,
+    /// Whether it was found before, by an earlier process or of an earlier copy.
+    is_recalled: bool,
 }
 
 /// Runs until it is dropped.
@@ -88,20 +79,28 @@ impl Rounds {
                 "the replica was found wrong and is verified by nobody, so it is not used until `ragward replica trust`"
             );
         }
-        // Nobody knows any more which questions were answered wrongly.
+        let kept_questions = shared.directory.read_questions();
+        let of_evidence = |is_evidence| {
+            let questions = kept_questions.iter().filter(move |kept| kept.is_evidence == is_evidence);
+            questions.cloned().filter_map(KeptQuestion::asked)
+        };
+        let (evidence, recalled) = (of_evidence(true).next(), of_evidence(false).take(RECALLED_MAX).collect());
+        // What was denied wrongly may be more than was kept.
         if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
             shared.view.wish_new_copy();
         }
         Self {
             suspicions: Vec::new(),
-            evidence: None,
+            evidence,
             denials: Vec::new(),
+            recalled,
             model_id: String::new(),
             model_since: now,
             copy: shared.view.progress().copy,
             pause: TICK,
             paused_until: now,
             kept,
+            kept_questions,
         }
     }
 
@@ -132,11 +131,21 @@ impl Rounds {
         }
         if progress.copy != self.copy {
             self.copy = progress.copy;
-            self.denials.clear();
+            for (denied, _) in std::mem::take(&mut self.denials) {
+                self.recall(denied);
+            }
             shared.happened(Event::NewCopy);
             if !shared.config.is_on() {
                 shared.happened(Event::NotVerified);
             }
+        }
+    }
+
+    /// Has a question asked of the copy that there is then.
+    fn recall(&mut self, asked: Asked) {
+        let is_there = self.recalled.iter().any(|recalled| recalled.is_same_question(&asked));
+        if !is_there && self.recalled.len() < RECALLED_MAX {
+            self.recalled.push(Asked { answered: None, ..asked });
         }
     }
 
@@ -149,15 +158,18 @@ impl Rounds {
         let is_new = self.model_since.elapsed() < NEW_MODEL_PERIOD;
         let factor = if is_new || !shared.is_trusted() { NEW_MODEL_FACTOR } else { 1.0 };
         let share = (shared.config.share * factor).min(1.0);
-        let mut chosen = shared.sampler().choose(shared.config.checks_per_second_max, share);
         let standing = shared.standing().clone();
-        if standing.trust == Trust::Proving {
+        let is_proving = standing.trust == Trust::Proving;
+        // First, so that nothing else proves a copy with the fault of the one before.
+        let mut chosen: Vec<Asked> = self.evidence.iter().filter(|_| is_proving).cloned().collect();
+        chosen.extend(shared.sampler().choose(shared.config.checks_per_second_max, share));
+        if is_proving {
             let most = usize::try_from(shared.config.checks_per_second_max).unwrap_or(usize::MAX);
             let again = shared.sampler().again(most.saturating_sub(chosen.len()), |kind| !standing.has_proven(kind));
             chosen.extend(again);
-            chosen.extend(self.evidence.clone());
         }
         chosen.extend(self.denials.iter().map(|(asked, _)| asked.clone()));
+        chosen.extend(self.recalled.iter().cloned());
         let mut asked = Vec::with_capacity(chosen.len());
         for question in chosen {
             asked.extend(shared.of_now(question, &progress).await);
@@ -165,6 +177,7 @@ impl Rounds {
         if !shared.view.progress().is_same_copy(&progress) {
             return;
         }
+        let recalled = std::mem::take(&mut self.recalled);
         let questions: Vec<Question> = asked.iter().map(|(asked, _)| asked.question.clone()).collect();
         let asked_from = Instant::now();
         let said = shared.ask(&questions, &progress.version).await;
@@ -172,12 +185,14 @@ impl Rounds {
         self.pause_if(!said.is_empty() && said.iter().all(|said| *said == Said::OutOfReach));
         for ((asked, answered), said) in asked.into_iter().zip(said) {
             shared.record(&asked, answered.allowed, said, &progress.version.model_id);
+            let is_recalled = recalled.iter().any(|recalled| recalled.is_same_question(&asked));
             match said {
                 Said::Allowed(server) if server == answered.allowed => self.agreed(shared, asked),
                 Said::Allowed(_) if has_room(self.suspicions.iter().map(|suspect| &suspect.suspicion), &answered) => {
                     let suspicion = Suspicion::new(answered.allowed, asked.at, answered_at);
-                    self.suspicions.push(Suspect { asked, answered, suspicion, asked_from });
+                    self.suspicions.push(Suspect { asked, answered, suspicion, asked_from, is_recalled });
                 }
+                Said::Allowed(_) | Said::OutOfReach if is_recalled => self.recall(asked),
                 Said::Undecidable => shared.happened(Event::Undecided(asked.stratum)),
                 // Nothing was said, or enough differences are followed.
                 Said::Nothing | Said::OutOfReach | Said::Allowed(_) => {}
@@ -199,7 +214,15 @@ impl Rounds {
                 shared.happened(Event::Resolved(asked.stratum.clone()));
             }
         }
-        shared.happened(Event::Agreed(asked.stratum));
+        if !self.suspects_evidence() {
+            shared.happened(Event::Agreed(asked.stratum));
+        }
+    }
+
+    /// Whether the copy that is to be proven answers as wrongly as the one before, for all that is known.
+    fn suspects_evidence(&self) -> bool {
+        let is_suspected = |evidence: &Asked| self.suspicions.iter().any(|s| s.asked.is_same_question(evidence));
+        self.evidence.as_ref().is_some_and(is_suspected)
     }
 
     fn pause_if(&mut self, failed: bool) {
@@ -209,6 +232,13 @@ impl Rounds {
 
     async fn follow_suspicions(&mut self, shared: &Shared) {
         for mut suspect in std::mem::take(&mut self.suspicions) {
+            if !suspect.answered.is_of(&shared.view.progress()) {
+                // Another copy or model answers otherwise for reasons of its own, or has the same fault.
+                if suspect.is_known() {
+                    self.recall(suspect.asked);
+                }
+                continue;
+            }
             match suspect.step(shared).await {
                 Step::Wait => self.suspicions.push(suspect),
                 Step::Confirmed if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
@@ -254,27 +284,45 @@ impl Rounds {
         }
     }
 
-    /// Keeps the standing once it changed. Until that succeeds it is tried in each round: a restart would forget a fall.
+    /// Keeps the standing, and the questions that it rests on, once they changed. Until that succeeds it is tried in each round:
+    /// a restart would forget a fall. The questions come second, so that what a fall was confirmed by is kept until the fall is.
     async fn keep(&mut self, shared: &Arc<Shared>) {
         let standing = shared.standing().clone();
-        if standing.is_as_kept(&self.kept) {
-            return;
-        }
-        let (directory, writing) = (shared.directory.clone(), standing.clone());
-        match tokio::task::spawn_blocking(move || directory.write(&writing)).await {
-            Ok(Ok(())) => {
-                if standing.trust != self.kept.trust {
-                    tracing::warn!(from = ?self.kept.trust, to = ?standing.trust, "the trust in the replica changed");
-                }
-                self.kept = standing;
+        let questions = self.questions_to_keep(standing.trust);
+        if !standing.is_as_kept(&self.kept) {
+            let writing = standing.clone();
+            if !shared.written(move |directory| directory.write(&writing)).await {
+                return;
             }
-            Ok(Err(error)) => tracing::error!(%error, "the standing of the replica is not kept"),
-            Err(error) => tracing::error!(%error, "the standing of the replica is not kept"),
+            if standing.trust != self.kept.trust {
+                tracing::warn!(from = ?self.kept.trust, to = ?standing.trust, "the trust in the replica changed");
+            }
+            self.kept = standing;
         }
+        if questions != self.kept_questions {
+            let writing = questions.clone();
+            if shared.written(move |directory| directory.write_questions(&writing)).await {
+                self.kept_questions = questions;
+            }
+        }
+    }
+
+    fn questions_to_keep(&self, trust: Trust) -> Vec<KeptQuestion> {
+        let evidence = self.evidence.iter().filter(|_| trust != Trust::Trusted);
+        let suspected = self.suspicions.iter().filter(|suspect| suspect.is_known()).map(|suspect| &suspect.asked);
+        let denied = self.denials.iter().map(|(asked, _)| asked);
+        let rest = suspected.chain(denied).chain(&self.recalled).take(RECALLED_MAX);
+        let evidence = evidence.filter_map(|asked| KeptQuestion::of(asked, true));
+        evidence.chain(rest.filter_map(|asked| KeptQuestion::of(asked, false))).collect()
     }
 }
 
 impl Suspect {
+    /// Whether it is more than a moment's lag.
+    fn is_known(&self) -> bool {
+        self.is_recalled || self.suspicion.is_half_confirmed()
+    }
+
     async fn step(&mut self, shared: &Shared) -> Step {
         let now = Instant::now();
         let copy_allows = match shared.view.answer(&self.asked.question).await {
@@ -283,8 +331,7 @@ impl Suspect {
         };
         let progress = shared.view.progress();
         if !self.answered.is_of(&progress) {
-            // Another copy or model answers otherwise for reasons of its own.
-            return Step::GiveUp;
+            return Step::Wait;
         }
         let quiet = shared.view.news().since(self.asked_from) == Since::Nothing;
         let look = Look { now, fresh_as_of: progress.fresh_as_of, copy_allows, quiet };
@@ -312,6 +359,19 @@ impl Suspect {
 }
 
 impl Shared {
+    /// Whether something was written into the directory.
+    async fn written(&self, write: impl FnOnce(StandingDirectory) -> Result<(), TrustError> + Send + 'static) -> bool {
+        let directory = self.directory.clone();
+        let written = tokio::task::spawn_blocking(move || write(directory)).await;
+        let error = match written {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(error, "the standing of the replica is not kept");
+        false
+    }
+
     fn is_trusted(&self) -> bool {
         self.standing().trust == Trust::Trusted
     }
@@ -333,60 +393,6 @@ impl Shared {
         };
         let answered = OfCopy { allowed, copy: progress.copy, model_id: progress.version.model_id.as_str().into() };
         Some((Asked { at, ..asked }, answered))
-    }
-
-    /// Asks the server past all caches, alone, in calls that it takes.
-    async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
-        let mut said = Vec::with_capacity(questions.len());
-        let mut rest = questions;
-        while !rest.is_empty() {
-            let mut bytes = 0_usize;
-            let fits = |question: &&Question| {
-                bytes = bytes.saturating_add(question.contextual.wire_bytes());
-                bytes <= CONTEXTUAL_BYTES_PER_CALL
-            };
-            let count = rest.iter().take(CHECKS_PER_CALL_MAX).take_while(fits).count().max(1);
-            let (call, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
-            said.extend(self.ask_together(call, version).await);
-            rest = later;
-        }
-        said
-    }
-
-    /// One call; or one for each question, where the server refuses the call: what is wrong with one question must not keep
-    /// the others from being verified.
-    async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
-        match self.call(questions, version).await {
-            Ok(said) => said,
-            Err(error) if is_out_of_reach(&error) => vec![Said::OutOfReach; questions.len()],
-            Err(_) if questions.len() <= 1 => vec![Said::Nothing; questions.len()],
-            Err(_) => {
-                let mut said = Vec::with_capacity(questions.len());
-                for question in questions {
-                    let alone = self.call(std::slice::from_ref(question), version).await;
-                    said.push(alone.ok().and_then(|said| said.first().copied()).unwrap_or(Said::Nothing));
-                }
-                said
-            }
-        }
-    }
-
-    async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<Said>, AuthzError> {
-        let scope = Scope {
-            store_id: version.store_id.clone(),
-            model_id: version.model_id.clone(),
-            consistency: Consistency::HigherConsistency,
-            generation: 0,
-            recall: Recall::Nothing,
-            source: Source::Authority,
-        };
-        let Some(first) = questions.first() else { return Ok(Vec::new()) };
-        let deadline = Instant::now() + CALL_TIMEOUT;
-        let principal = first.check.user.clone();
-        let asked = Questions { scope: Arc::new(scope), list: questions.to_vec(), principal, deadline };
-        let answers = timeout_at(deadline, self.server.decide(&asked)).await;
-        let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
-        Ok(accounted(questions.len(), answers)?.iter().map(Said::of).collect())
     }
 
     fn record(&self, asked: &Asked, copy_allowed: bool, said: Said, model_id: &str) {
@@ -426,32 +432,6 @@ impl Shared {
 /// Whether one more difference is followed. Many wrong denials leave room for what was allowed wrongly.
 fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &OfCopy) -> bool {
     followed.filter(|suspicion| suspicion.copy_allowed == answered.allowed).count() < SUSPICIONS_MAX / 2
-}
-
-impl Said {
-    fn of(outcome: &Outcome) -> Self {
-        match outcome {
-            Outcome::Decided { allowed, .. } => Self::Allowed(*allowed),
-            Outcome::Failed(error) if is_out_of_reach(error) => Self::OutOfReach,
-            Outcome::Undecidable => Self::Undecidable,
-            Outcome::Failed(_) => Self::Nothing,
-        }
-    }
-}
-
-fn is_out_of_reach(error: &AuthzError) -> bool {
-    match error {
-        AuthzError::Unavailable(_)
-        | AuthzError::DeadlineExceeded
-        | AuthzError::Overloaded { .. }
-        | AuthzError::NoModel
-        | AuthzError::NoStore(_) => true,
-        AuthzError::Refused(_)
-        | AuthzError::BadAnswer(_)
-        | AuthzError::Stored(_)
-        | AuthzError::MessageTooLarge(_)
-        | AuthzError::TooManyChecks { .. } => false,
-    }
 }
 
 /// The bytes that a question's digest is made of: each name after its length, so that no two questions have the same.

@@ -234,6 +234,22 @@ impl Setup {
         Self::over(world, directory, start, share)
     }
 
+    /// Whether questions are kept for the next process.
+    pub(super) fn keeps_questions(&self) -> bool {
+        std::fs::read(self.directory.path().join("questions.json")).is_ok_and(|text| text != b"[]")
+    }
+
+    /// Goes on without any request until something is so.
+    pub(super) async fn idle_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        let begun = Instant::now();
+        while !is_so(self) {
+            self.poll();
+            sleep(POLL).await;
+            let standing = self.verifier().standing();
+            assert!(begun.elapsed() < Duration::from_mins(2), "not so: {what}; {standing:?}");
+        }
+    }
+
     /// The copy learns what is new, or is made anew.
     pub(super) fn poll(&self) {
         let view = &self.authorizer.view;

@@ -1,0 +1,111 @@
+//! Asks the server for verification: past all caches, alone, in calls that it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Shared;
+use crate::authz::decider::{Outcome, Question, Questions, Recall, Scope, accounted};
+use crate::authz::openfga::CONTEXTUAL_BYTES_PER_CALL;
+use crate::authz::replica::ModelVersion;
+use crate::authz::{AuthzError, Consistency, Source};
+
+/// The longest wait for an answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+/// Checks of one call: what a server with default settings takes.
+const CHECKS_PER_CALL_MAX: usize = 50;
+
+/// What the server said to one question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    Allowed(bool),
+    /// It can never decide the question.
+    Undecidable,
+    /// It refuses the question.
+    Nothing,
+    /// It does not answer at all.
+    OutOfReach,
+}
+
+impl Shared {
+    /// Asks the server past all caches, alone, in calls that it takes.
+    pub(super) async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+        let mut said = Vec::with_capacity(questions.len());
+        let mut rest = questions;
+        while !rest.is_empty() {
+            let mut bytes = 0_usize;
+            let fits = |question: &&Question| {
+                bytes = bytes.saturating_add(question.contextual.wire_bytes());
+                bytes <= CONTEXTUAL_BYTES_PER_CALL
+            };
+            let count = rest.iter().take(CHECKS_PER_CALL_MAX).take_while(fits).count().max(1);
+            let (call, later) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            said.extend(self.ask_together(call, version).await);
+            rest = later;
+        }
+        said
+    }
+
+    /// One call; or one for each question, where the server refuses the call: what is wrong with one question must not keep
+    /// the others from being verified.
+    async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
+        match self.call(questions, version).await {
+            Ok(said) => said,
+            Err(error) if is_out_of_reach(&error) => vec![Said::OutOfReach; questions.len()],
+            Err(_) if questions.len() <= 1 => vec![Said::Nothing; questions.len()],
+            Err(_) => {
+                let mut said = Vec::with_capacity(questions.len());
+                for question in questions {
+                    let alone = self.call(std::slice::from_ref(question), version).await;
+                    said.push(alone.ok().and_then(|said| said.first().copied()).unwrap_or(Said::Nothing));
+                }
+                said
+            }
+        }
+    }
+
+    async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<Said>, AuthzError> {
+        let scope = Scope {
+            store_id: version.store_id.clone(),
+            model_id: version.model_id.clone(),
+            consistency: Consistency::HigherConsistency,
+            generation: 0,
+            recall: Recall::Nothing,
+            source: Source::Authority,
+        };
+        let Some(first) = questions.first() else { return Ok(Vec::new()) };
+        let deadline = Instant::now() + CALL_TIMEOUT;
+        let principal = first.check.user.clone();
+        let asked = Questions { scope: Arc::new(scope), list: questions.to_vec(), principal, deadline };
+        let answers = timeout_at(deadline, self.server.decide(&asked)).await;
+        let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
+        Ok(accounted(questions.len(), answers)?.iter().map(Said::of).collect())
+    }
+}
+
+impl Said {
+    fn of(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Decided { allowed, .. } => Self::Allowed(*allowed),
+            Outcome::Failed(error) if is_out_of_reach(error) => Self::OutOfReach,
+            Outcome::Undecidable => Self::Undecidable,
+            Outcome::Failed(_) => Self::Nothing,
+        }
+    }
+}
+
+fn is_out_of_reach(error: &AuthzError) -> bool {
+    match error {
+        AuthzError::Unavailable(_)
+        | AuthzError::DeadlineExceeded
+        | AuthzError::Overloaded { .. }
+        | AuthzError::NoModel
+        | AuthzError::NoStore(_) => true,
+        AuthzError::Refused(_)
+        | AuthzError::BadAnswer(_)
+        | AuthzError::Stored(_)
+        | AuthzError::MessageTooLarge(_)
+        | AuthzError::TooManyChecks { .. } => false,
+    }
+}

@@ -1,0 +1,138 @@
+//! Questions that outlive the process: the one by which the copy fell, those that a confirmation is under way for, and those
+//! that the copy denied wrongly. After a restart they are asked before all others, so that stopping the process forgets no
+//! fault that was seen.
+//!
+//! They name users and objects and hold what their requests added. They are kept beside the copy, which names users and
+//! objects as well, and go nowhere else.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+
+use super::sampler::Asked;
+use super::stratum::Stratum;
+use crate::authz::Check;
+use crate::authz::decider::Question;
+use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition};
+
+/// A question to which a request adds more bytes is not kept: the file stays small.
+const CONTEXTUAL_BYTES_MAX: usize = 64 << 10;
+
+/// What is kept of a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeptQuestion {
+    /// Whether the copy fell by it, so that the next copy must answer it rightly.
+    pub(super) is_evidence: bool,
+    stratum: Stratum,
+    user: String,
+    relation: String,
+    object: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tuples: Vec<KeptTuple>,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    context: Map<String, Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptTuple {
+    user: String,
+    relation: String,
+    object: String,
+    /// Its name and its context, as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    condition: Option<(String, String)>,
+}
+
+impl KeptQuestion {
+    /// `None` where it would be too large.
+    pub(super) fn of(asked: &Asked, is_evidence: bool) -> Option<Self> {
+        let Question { check, contextual } = &asked.question;
+        if contextual.wire_bytes() > CONTEXTUAL_BYTES_MAX {
+            return None;
+        }
+        let tuple = |tuple: &RelationshipTuple| KeptTuple {
+            user: tuple.user.to_string(),
+            relation: tuple.relation.to_string(),
+            object: tuple.object.to_string(),
+            condition: tuple.condition.as_ref().map(|c| (c.name().to_owned(), c.context_json().to_owned())),
+        };
+        Some(Self {
+            is_evidence,
+            stratum: asked.stratum.clone(),
+            user: check.user.to_string(),
+            relation: check.relation.to_string(),
+            object: check.object.to_string(),
+            tuples: contextual.tuples.iter().map(tuple).collect(),
+            context: contextual.context.clone(),
+        })
+    }
+
+    /// The question, as one that nobody answered yet; `None` where it is none.
+    pub(super) fn asked(self) -> Option<Asked> {
+        let check = Check {
+            user: Object::parse(&self.user).ok()?,
+            relation: Relation::parse(&self.relation).ok()?,
+            object: Object::parse(&self.object).ok()?,
+        };
+        let tuple = |kept: KeptTuple| {
+            let tuple = RelationshipTuple::parse(&kept.user, &kept.relation, &kept.object).ok()?;
+            let Some((name, context)) = kept.condition else { return Some(tuple) };
+            Some(tuple.with_condition(TupleCondition::parse(&name, &context).ok()?))
+        };
+        let tuples = self.tuples.into_iter().map(tuple).collect::<Option<Vec<_>>>()?;
+        let contextual = Arc::new(Contextual { tuples, context: self.context });
+        let question = Question { check, contextual };
+        Some(Asked { stratum: self.stratum, question, answered: None, at: Instant::now(), trace_id: None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::authz::decider::doubles::question;
+
+    #[tokio::test]
+    async fn a_question_is_the_same_after_a_restart() {
+        let tuple = |user: &str| RelationshipTuple::parse(user, "member", "group:a").expect("a tuple");
+        let condition = TupleCondition::parse("office", r#"{"hours":[9,17.5]}"#).expect("a condition");
+        let Value::Object(context) = json!({ "now": "2024-05-06T10:00:00+09:00", "n": { "m": [1, 2.0, null] } }) else {
+            panic!("an object")
+        };
+        let full = Contextual {
+            tuples: vec![tuple("user:anne"), tuple("group:b#member"), tuple("user:*").with_condition(condition)],
+            context,
+        };
+        for (name, contextual) in [("alone", Contextual::default()), ("with all that a request may add", full)] {
+            let question = Question { contextual: Arc::new(contextual), ..question("user:anne", 7) };
+            let stratum = Stratum::of(&question.check, &question.contextual, vec!["office".to_owned()]);
+            let asked = Asked { stratum, question, answered: None, at: Instant::now(), trace_id: None };
+            let kept = KeptQuestion::of(&asked, true).expect("small");
+            let text = serde_json::to_string(&kept).expect("JSON");
+            let read: KeptQuestion = serde_json::from_str(&text).expect("as it was written");
+            assert_eq!(read, kept, "{name}");
+            let again = read.asked().expect("a question");
+            let parts = |asked: &Asked| {
+                let Question { check, contextual } = asked.question.clone();
+                (asked.stratum.clone(), check, contextual)
+            };
+            assert_eq!(parts(&again), parts(&asked), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_large_is_left_out() {
+        let tuple =
+            |n: usize| RelationshipTuple::parse("user:anne", "member", &format!("group:{n:0>200}")).expect("a tuple");
+        let contextual = Contextual { tuples: (0..400).map(tuple).collect(), ..Contextual::default() };
+        let question = Question { contextual: Arc::new(contextual), ..question("user:anne", 7) };
+        let stratum = Stratum::of(&question.check, &question.contextual, Vec::new());
+        let asked = Asked { stratum, question, answered: None, at: Instant::now(), trace_id: None };
+        assert_eq!(KeptQuestion::of(&asked, false), None);
+    }
+}
