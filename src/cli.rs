@@ -57,8 +57,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check is denied, a test or a verification failed; 2 the command, its input or the configuration is \
-                          wrong; 3 a server is out of reach.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check is denied, a test or a verification failed, a model file is wrong or something was \
+                          passed over; 2 the command, its other input or the configuration is wrong; 3 a server is out of reach.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

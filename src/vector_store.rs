@@ -280,7 +280,7 @@ pub trait DocumentStore: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 pub enum VectorStoreError {
     /// There is no such collection.
-    #[error("there is no collection `{0}`; ingest into it first")]
+    #[error("there is no collection `{0}`; check its name, or put documents into it first")]
     UnknownCollection(String),
     /// The vector does not have the collection's dimension.
     #[error("the vector has {found} dimensions, collection `{collection}` has {expected}")]

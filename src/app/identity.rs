@@ -94,7 +94,7 @@ fn step_up_rules(identity: &IdentityConfig, order: Option<Classification>) -> Re
 fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
     if identity.audience.is_empty() || !is_quotable(&identity.audience) {
         return Err(wrong(
-            "`identity.audience` must be set: a token that is meant for somebody else must not work here",
+            "`identity.audience` must be set, in the file that `--config` names: a token for somebody else must not work here",
         ));
     }
     if identity.leeway_seconds > LEEWAY_SECONDS_MAX {

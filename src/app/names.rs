@@ -74,8 +74,8 @@ impl Found {
         let examples: Vec<String> = self.old.iter().take(EXAMPLES_MAX).map(example).collect();
         Err(AppError::OldNames(format!(
             "{} stored tuples have names in the percent-encoding of an older version, so they are about nobody, and bans in \
-             them ban nobody: {}. Run `ragward names rewrite`, or set `identity.old_names = \"accept\"` if these names are \
-             meant",
+             them ban nobody: {}. Run `ragward names rewrite` with the same `--config`, or set `identity.old_names = \
+             \"accept\"` if these names are meant",
             self.count,
             examples.join(", ")
         )))

@@ -199,7 +199,9 @@ fn people(verified: &Verified) -> String {
 }
 
 fn not_intact(findings_total: u64) -> Failure {
-    Failure::failed(format!("the audit log is not as it was written ({findings_total} findings)"))
+    Failure::failed(format!(
+        "the audit log is not as it was written; `ragward audit verify` lists the places, {findings_total} in all"
+    ))
 }
 
 fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {

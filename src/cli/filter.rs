@@ -91,9 +91,9 @@ fn read_filter(argument: &str) -> Result<message::Filter, Failure> {
         Some(file) => std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("`--filter @{file}`: {e}")))?,
     };
     let read: FilterJson = serde_json::from_str(&text).map_err(|e| {
-        let what = "it must be one of all_of, any_of, not, one_of and range";
+        let what = "write one of all_of, any_of, not, one_of or range";
         Failure::usage(format!(
-            "`--filter`: {what}, as in `{{\"one_of\": {{\"key\": \"year\", \"values\": [2026]}}}}` ({e})"
+            "`--filter`: {e}; {what}, as in `{{\"one_of\": {{\"key\": \"year\", \"values\": [2026]}}}}`"
         ))
     })?;
     Ok(filter_message(read))

@@ -11,7 +11,7 @@ use crate::config::{Config, Overrides};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReplicaCommand {
-    /// Show whether the replica is used, and why not.
+    /// Show whether the replica was found wrong, and about what. Whether it is up to date, the server's log says.
     Status(ReplicaArgs),
     /// Let the replica be used again after it was found wrong: another copy is made, and used once it agrees with the server.
     Trust(ReplicaArgs),

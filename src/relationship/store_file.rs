@@ -125,7 +125,7 @@ pub enum StoreFileError {
         errors: ModelErrors,
     },
     /// The model has mistakes.
-    #[error("the model of `{path}` has mistakes:\n{errors}")]
+    #[error("the model of `{path}` has mistakes (lines are counted from its first line):\n{errors}")]
     Model {
         /// The file with the model.
         path: PathBuf,

@@ -95,8 +95,8 @@ impl RetrievalApi {
             Caller::Believed if self.explain => return Ok(()),
             Caller::Believed => {}
         }
-        let text = "this server does not explain, for an explanation tells of what is hidden; set `server.explain`, or \
-                    run `ragward explain --data` beside the data";
+        let text = "this server does not explain, since an explanation tells what is hidden. Where the embedded evaluator \
+                    decides, set `server.explain`, or stop the server and run `ragward explain --data`";
         Err(RetrievalError::Unsupported(text.to_owned()))
     }
 }

@@ -54,7 +54,7 @@ pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Du
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the changelog cannot be read; decisions are not recalled after a while");
+                    tracing::warn!(%error, "the changelog cannot be read; past `changelog_age_max_ms` remembered decisions are not used");
                 }
             }
         }

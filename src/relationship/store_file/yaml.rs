@@ -134,9 +134,9 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
             Some(Resolved::Bool(value)) => visitor.visit_bool(value),
             Some(Resolved::Text(text)) => match scalar::old_bool(&text) {
                 Some(value) => visitor.visit_bool(value),
-                None => self.unexpected("true or false"),
+                None => self.unexpected("true or false without quotes"),
             },
-            _ => self.unexpected("true or false"),
+            _ => self.unexpected("true or false without quotes"),
         }
     }
 
