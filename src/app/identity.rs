@@ -107,6 +107,10 @@ fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
     if machine_type.as_ref() == Some(&user_type) {
         return Err(wrong("`identity.machine_type` must differ from `identity.user_type`: a client is no person"));
     }
+    let actor_type = type_name("identity.actor_type", &identity.actor_type)?;
+    if actor_type == user_type {
+        return Err(wrong("`identity.actor_type` must differ from `identity.user_type`: an agent is no person"));
+    }
     let delegation = match unless_empty(&identity.delegation.relation) {
         None => None,
         Some(relation) => Some(DelegationRule {
@@ -132,7 +136,7 @@ fn rules(identity: &IdentityConfig) -> Result<Rules, AppError> {
         leeway_seconds: identity.leeway_seconds,
         user_type,
         machine_type,
-        actor_type: type_name("identity.actor_type", &identity.actor_type)?,
+        actor_type,
         delegation,
         actors_max: identity.actors_max,
         claim_tuples,

@@ -79,9 +79,7 @@ impl Retriever {
         check_query(request, &info)?;
         let table = within(deadline, vector_store.guards(collection)).await?;
 
-        let mut enforcer =
-            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
-                .at(since_1970());
+        let mut enforcer = self.enforcer(principal, request.consistency, deadline);
         let mut stages = StageTimes::default();
         let rate = self.rate_key(request);
         let mut visibility = Visibility::of(table, self.lister(request, deadline));
@@ -207,9 +205,7 @@ impl Retriever {
             let withheld = found_total.saturating_sub(candidates.len());
             Rechecked { candidates, withheld, model_id, stages }
         };
-        let mut enforcer =
-            Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, request.consistency, deadline)
-                .at(since_1970());
+        let mut enforcer = self.enforcer(principal, request.consistency, deadline);
         let decoys = self.decoys.beside(request, &found, table.as_ref(), &enforcer);
         // Copied only where it is needed: what is found and hidden should take no more time than what is absent.
         let found_again = principal.details_ask_for_chunks().then(|| found.clone());
@@ -223,6 +219,11 @@ impl Retriever {
         let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
         let permitted = enforcer.enforce(found).await?;
         Ok(rechecked(permitted, enforcer.model_id(), stages))
+    }
+
+    fn enforcer<'r>(&'r self, principal: &'r Principal, consistency: Consistency, deadline: Instant) -> Enforcer<'r> {
+        Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, consistency, deadline)
+            .at(since_1970())
     }
 
     fn facts<'r>(&'r self, action: Action, collection: &'r str, query: &'r Query) -> RequestFacts<'r> {

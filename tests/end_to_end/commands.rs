@@ -328,6 +328,8 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("an issuer", issuer.to_owned(), false, ""),
         ("an issuer, and everybody is believed", issuer.to_owned(), true, "choose one"),
         ("an issuer without an audience", issuer.replace("audience", "user_type").replace("https://r.example", "user"), false, "identity.audience"),
+        ("agents that are named as people", issuer.replace("[[", "actor_type = 'user'\n[["), false, "identity.actor_type"),
+        ("clients that are named as people", issuer.replace("[[", "machine_type = 'user'\n[["), false, "identity.machine_type"),
         ("an issuer that is no URL", issuer.replace("https://i.example", "i"), false, "identity.issuers"),
         ("an unknown algorithm", format!("{issuer}algorithms = ['HS256']"), false, "HS256"),
         ("a relation of two words", "[retrieval]\nrelation = 'can read'".to_owned(), true, "retrieval.relation"),
