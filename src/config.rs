@@ -347,8 +347,9 @@ impl Config {
     /// On an unknown key, a wrong value, or a file that cannot be read.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        for (variable, instead) in layers::unknown_variables(names) {
-            tracing::warn!(variable, instead, "an environment variable looks like a setting and is none");
+        for (variable, did_you_mean) in layers::unknown_variables(names) {
+            let did_you_mean = did_you_mean.as_deref();
+            tracing::warn!(variable, did_you_mean, "this environment variable is no setting; `RAGWARD__SECTION__KEY` is one");
         }
         Self::load_from(file, std::env::vars_os(), overrides)
     }

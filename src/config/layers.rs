@@ -16,8 +16,15 @@ use super::{Config, ConfigError, token};
 /// What a variable that is a setting begins with; `__` stands for the dots of its key.
 const PREFIX: &str = "RAGWARD__";
 const SEPARATOR: &str = "__";
+/// What every variable of ours begins with. A platform makes such variables, too: Kubernetes makes `RAGWARD_SERVICE_HOST` for a
+/// service that is called `ragward`.
+const OURS: &str = "RAGWARD";
+/// The variable that `cli` takes the path of the file from.
+const FILE_VARIABLE: &str = "RAGWARD_CONFIG";
 /// How alike two keys must be for one to be suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
+/// The same for whole variables, most of whose letters are those of a section.
+const VARIABLE_LIKENESS_MIN: f64 = 0.9;
 
 /// Reads the file and the environment; what is in neither has its default.
 pub(super) fn read(
@@ -28,9 +35,14 @@ pub(super) fn read(
     let schema = SchemaAt { node: &schema, root: &schema };
     let mut settings = file.map(read_file).transpose()?.unwrap_or_default();
     check_keys(&settings, schema, "")?;
+    let variables = Variables::of(schema);
     let mut seen = BTreeMap::new();
     for (name, text) in environment {
         let Some(name) = name.to_str().map(str::to_owned) else { continue };
+        if let Some(right) = variables.misspelt(&name) {
+            let text = format!("the environment variable `{name}` sets nothing; its name must be `{right}`");
+            return Err(ConfigError::Invalid(text));
+        }
         let Some(key) = key_of(&name) else { continue };
         if let Some(other) = seen.insert(key.clone(), name.clone()) {
             return Err(ConfigError::Invalid(format!("`{name}` and `{other}` set the same key")));
@@ -42,22 +54,57 @@ pub(super) fn read(
     Config::deserialize(settings).map_err(|e| ConfigError::Invalid(e.to_string().trim_end().replace('\n', " ")))
 }
 
-/// Variables that look like settings and are none, each with how a setting is written.
-pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, String)> {
-    let unknown = |name: String| {
-        let rest = name.strip_prefix("RAGWARD_")?;
-        if rest.starts_with('_') || rest == "CONFIG" || name == token::VARIABLE {
-            return None;
-        }
-        let instead = match rest.split_once('_') {
-            Some((section, key)) => format!("RAGWARD__{section}__{key}"),
-            None => "RAGWARD__SECTION__KEY".to_owned(),
-        };
-        Some((name, instead))
+/// Variables that begin as ours do and mean nothing to us, each with the one that is most likely meant. Those that [`read`]
+/// refuses are not among them.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
+    let schema = Config::schema();
+    let variables = Variables::of(SchemaAt { node: &schema, root: &schema });
+    let is_unknown = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        upper.starts_with("RAGWARD_")
+            && !upper.starts_with(PREFIX)
+            && name != FILE_VARIABLE
+            && name != token::VARIABLE
+            && variables.misspelt(name).is_none()
     };
-    let mut unknown: Vec<(String, String)> = names.filter_map(unknown).collect();
+    let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
-    unknown
+    let with_nearest = |name: String| {
+        let nearest = variables.nearest(&name).map(str::to_owned);
+        (name, nearest)
+    };
+    unknown.into_iter().map(with_nearest).collect()
+}
+
+/// All variables that mean something to us, by their letters and digits.
+struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    fn of(schema: SchemaAt<'_>) -> Self {
+        let settings = schema.settings("");
+        let settings = settings.iter().map(|key| format!("{PREFIX}{}", key.to_uppercase().replace('.', SEPARATOR)));
+        let all = settings.chain([FILE_VARIABLE.to_owned(), token::VARIABLE.to_owned()]);
+        Self(all.filter_map(|name| Some((letters(&name)?, name))).collect())
+    }
+
+    /// The variable that a name is, but for what stands between its letters.
+    fn misspelt(&self, name: &str) -> Option<&str> {
+        let right = self.0.get(&letters(name)?)?;
+        (!right.eq_ignore_ascii_case(name)).then_some(right)
+    }
+
+    fn nearest(&self, name: &str) -> Option<&str> {
+        let name = letters(name)?;
+        let likely = self.0.iter().map(|(letters, right)| (strsim::jaro_winkler(letters, &name), right));
+        let nearest = likely.max_by(|a, b| a.0.total_cmp(&b.0));
+        nearest.filter(|(likeness, _)| *likeness > VARIABLE_LIKENESS_MIN).map(|(_, right)| right.as_str())
+    }
+}
+
+/// The letters and digits after `RAGWARD`; `None` for a variable that is not ours.
+fn letters(name: &str) -> Option<String> {
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    name.to_ascii_uppercase().strip_prefix(OURS).map(str::to_owned)
 }
 
 fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -162,6 +209,15 @@ impl<'s> SchemaAt<'s> {
     /// `string` for what is one of some texts, too.
     fn type_name(self) -> &'s str {
         self.resolved().get("type").and_then(Schema::as_str).unwrap_or("string")
+    }
+
+    /// The paths of all settings that hold no others.
+    fn settings(self, path: &str) -> Vec<String> {
+        let Some(known) = self.resolved().get("properties").and_then(Schema::as_object) else {
+            return vec![path.to_owned()];
+        };
+        let below = known.iter().map(|(key, node)| SchemaAt { node, root: self.root }.settings(&joined(path, key)));
+        below.flatten().collect()
     }
 
     fn property(self, key: &str, path: &str) -> Result<SchemaAt<'s>, ConfigError> {

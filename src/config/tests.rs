@@ -31,7 +31,7 @@ fn what_is_wrong_is_told() {
     let rows: [Row; 7] = [
         ("[sever]\nlisten = '127.0.0.1:1'", &[], "unknown configuration key `sever`; did you mean `server`?"),
         ("[server]\nlisten_adress = 1", &[], "did you mean `server.listen`?"),
-        ("", &[("RAGWARD__RETRIEVAL__TOPK_MAX", "3")], "did you mean `retrieval.top_k_max`?"),
+        ("", &[("RAGWARD__RETRIEVAL__TOP_MAX", "3")], "did you mean `retrieval.top_k_max`?"),
         ("[server]\nlisten = 'here'", &[], "listen"),
         ("[retrieval]\ntop_k_max = 'ten'", &[], "top_k_max"),
         ("[retrieval]\ntop_k_max = 0", &[], "`retrieval.top_k_max` must be at least 1"),
@@ -178,19 +178,71 @@ fn lists_and_tables_come_from_the_environment() {
 
 #[test]
 fn variables_that_mean_nothing_are_found() {
-    let names = [
-        "PATH",
-        "RAGWARD_CONFIG",
-        "RAGWARD_TOKEN",
-        "RAGWARD__SERVER__LISTEN",
-        "RAGWARD_SERVER_LISTEN",
-        "RAGWARD_DATA",
-        "RAGWARDX",
+    let rows = [
+        ("not ours", "PATH", None),
+        ("without an underscore", "RAGWARDX", None),
+        ("the file", "RAGWARD_CONFIG", None),
+        ("the token", "RAGWARD_TOKEN", None),
+        ("a setting", "RAGWARD__SERVER__LISTEN", None),
+        ("a setting in lower case", "ragward__server__listen", None),
+        ("what is refused", "RAGWARD_SERVER_LISTEN", None),
+        ("a section", "RAGWARD_DATA", Some(None)),
+        ("a key without its section", "RAGWARD_TOP_K", Some(None)),
+        ("in lower case", "ragward_top_k", Some(None)),
+        ("of Kubernetes", "RAGWARD_SERVICE_HOST", Some(None)),
+        ("of Kubernetes, for a port", "RAGWARD_PORT_8980_TCP", Some(None)),
+        ("a slip of a letter", "RAGWARD_RETRIVAL__TOP_K_MAX", Some(Some("RAGWARD__RETRIEVAL__TOP_K_MAX"))),
+        ("a word that lacks", "RAGWARD_RETRIEVAL_TOP_K", Some(Some("RAGWARD__RETRIEVAL__TOP_K_MAX"))),
+        ("the file in lower case", "ragward_config", Some(Some("RAGWARD_CONFIG"))),
     ];
-    let found = unknown_variables(names.iter().map(|name| (*name).to_owned()));
-    let found: Vec<(&str, &str)> = found.iter().map(|(name, instead)| (name.as_str(), instead.as_str())).collect();
-    let expected = [("RAGWARD_DATA", "RAGWARD__SECTION__KEY"), ("RAGWARD_SERVER_LISTEN", "RAGWARD__SERVER__LISTEN")];
-    assert_eq!(found, expected);
+    for (row, name, expected) in rows {
+        let found = unknown_variables(std::iter::once(name.to_owned()));
+        let found: Vec<(&str, Option<&str>)> = found.iter().map(|(n, nearest)| (n.as_str(), nearest.as_deref())).collect();
+        assert_eq!(found, expected.map(|nearest| (name, nearest)).into_iter().collect::<Vec<_>>(), "{row}");
+    }
+}
+
+/// Whatever stands between the letters of a setting, its right name is told, and that is taken.
+#[test]
+fn a_misspelt_variable_is_refused_with_its_right_name() {
+    let right = "RAGWARD__RETRIEVAL__TOP_K_MAX";
+    for name in [
+        "RAGWARD_RETRIEVAL__TOP_K_MAX",
+        "RAGWARD_RETRIEVAL_TOP_K_MAX",
+        "RAGWARD__RETRIEVAL_TOP_K_MAX",
+        "RAGWARD___RETRIEVAL__TOP_K_MAX",
+        "RAGWARD__RETRIEVAL___TOP_K_MAX",
+        "RAGWARD__RETRIEVAL__TOP__K_MAX",
+        "RAGWARD__RETRIEVAL__TOP_K__MAX",
+        "RAGWARD__RETRIEVAL__TOPK_MAX",
+        "RAGWARD__RETRIEVAL__TOP_K_MAX_",
+        "RAGWARD__RETRIEVAL__TOP_K_MAX__",
+        "RAGWARDRETRIEVALTOPKMAX",
+        "ragward_retrieval__top_k_max",
+        "ragward__retrieval_top_k_max",
+        "Ragward_Retrieval_Top_K_Max",
+        "RAGWARD__RETRIEVAL__TOP-K-MAX",
+        "RAGWARD.RETRIEVAL.TOP_K_MAX",
+    ] {
+        let error = load("", &[(name, "7")], &Overrides::default()).expect_err(name).to_string();
+        assert!(error.contains(&format!("`{name}`")) && error.contains(&format!("`{right}`")), "{name}: {error}");
+    }
+    for (name, right) in [("RAGWARD__CONFIG", "`RAGWARD_CONFIG`"), ("RAGWARD__TOKEN", "`RAGWARD_TOKEN`")] {
+        let error = load("", &[(name, "x")], &Overrides::default()).expect_err(name).to_string();
+        assert!(error.contains(right), "{name}: {error}");
+    }
+    for name in [right, "ragward__retrieval__top_k_max"] {
+        assert_eq!(load("", &[(name, "7")], &Overrides::default()).expect(name).retrieval.top_k_max, 7, "{name}");
+    }
+    // Every setting is found by its letters: no two have the same ones.
+    let schema = Config::schema();
+    let mut keys = Vec::new();
+    leaves(&schema, &schema, "", &mut keys);
+    for (key, _) in keys {
+        let [name, right] = ["_", "__"].map(|dot| format!("RAGWARD{dot}{}", key.to_uppercase().replace('.', dot)));
+        let error = load("", &[(&name, "x")], &Overrides::default()).expect_err(&name).to_string();
+        assert!(error.contains(&format!("`{right}`")), "{name}: {error}");
+    }
 }
 
 #[test]

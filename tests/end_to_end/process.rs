@@ -267,10 +267,20 @@ fn wrong_input_is_told_with_an_exit_code() {
 }
 
 #[test]
-fn a_variable_that_is_no_setting_is_warned_of() {
-    let misspelt = ragward(&["config", "print"]).env("RAGWARD_SERVER_LISTEN", "127.0.0.1:1").output().unwrap();
-    let text = String::from_utf8_lossy(&misspelt.stderr);
-    assert!(text.contains("RAGWARD_SERVER_LISTEN") && text.contains("RAGWARD__SERVER__LISTEN"), "{text}");
+fn a_variable_that_is_no_setting_is_told_of() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path().join("none").to_str().unwrap().to_owned();
+    let flags = ["--insecure-identity", "--data", &data];
+    let run = |command: &[&str], name: &str| {
+        let output = ragward(&[command, &flags].concat()).env(name, "127.0.0.1:1").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let refused = run(&["config", "validate"], "RAGWARD_SERVER__LISTEN");
+    assert_eq!(refused.0, Some(2), "{refused:?}");
+    assert!(refused.1.contains("`RAGWARD_SERVER__LISTEN` sets nothing; its name must be `RAGWARD__SERVER__LISTEN`"));
+    assert_eq!(run(&["serve"], "RAGWARD_SERVER__LISTEN"), refused);
+    let (code, told) = run(&["config", "validate"], "RAGWARD_SERVER__LISTENER");
+    assert!(code == Some(0) && told.contains("RAGWARD_SERVER__LISTENER") && told.contains("RAGWARD__SERVER__LISTEN\""), "{told}");
 }
 
 #[test]
