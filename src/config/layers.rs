@@ -21,6 +21,9 @@ const SEPARATOR: &str = "__";
 const OURS: &str = "RAGWARD";
 /// The variable that `cli` takes the path of the file from.
 const FILE_VARIABLE: &str = "RAGWARD_CONFIG";
+/// The sections with a `kind`, each with the kind that is a server, and the tables that only this kind uses.
+const SERVERS: [(&str, &str, &[&str]); 2] =
+    [("authorizer", "openfga", &["openfga", "checks", "replica"]), ("vector_store", "qdrant", &["qdrant"])];
 /// How alike two keys must be for one to be suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
 /// The same for whole variables, most of whose letters are those of a section.
@@ -51,7 +54,24 @@ pub(super) fn read(
         let value = value_of(&name, &key, &text, schema)?;
         set(&mut settings, &key, value);
     }
+    refuse_unchosen(&settings)?;
     Config::deserialize(settings).map_err(|e| ConfigError::Invalid(e.to_string().trim_end().replace('\n', " ")))
+}
+
+/// The settings of a server tell that it is meant to be used. Where no `kind` says so, the embedded engine would be used in its
+/// place, and another store would decide what may be seen.
+fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
+    for (section, kind, tables) in SERVERS {
+        let Some(Value::Table(given)) = settings.get(section) else { continue };
+        let Some(table) = tables.iter().find(|table| given.contains_key(**table)) else { continue };
+        if !given.contains_key("kind") {
+            return Err(ConfigError::Invalid(format!(
+                "`{section}.{table}` is set, but `{section}.kind` is not: add `kind = \"{kind}\"` to `[{section}]`, or \
+                 `kind = \"embedded\"` if these settings are not to be used"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Variables that begin as ours do and mean nothing to us, each with the one that is most likely meant. Those that [`read`]

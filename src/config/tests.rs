@@ -43,6 +43,36 @@ fn what_is_wrong_is_told() {
     }
 }
 
+/// Both servers are chosen, so that their settings count.
+const SERVERS: &str = "[authorizer]\nkind = 'openfga'\n[vector_store]\nkind = 'qdrant'\n";
+
+/// What only a server uses must not be passed over in silence: the embedded engine would be used in its place.
+#[test]
+fn settings_of_a_server_need_its_kind() {
+    type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);
+    let rows: [Row; 15] = [
+        ("OpenFGA by file", "[authorizer.openfga]\nstore_name = 'x'", &[], "authorizer.kind"),
+        ("with the default's value", "[authorizer.openfga]\nstore_name = 'ragward'", &[], "authorizer.kind"),
+        ("an empty table", "[authorizer.openfga]", &[], "authorizer.kind"),
+        ("a dotted key", "authorizer.openfga.store_name = 'x'", &[], "authorizer.kind"),
+        ("OpenFGA by variable", "", &[("RAGWARD__AUTHORIZER__OPENFGA__ADDRESS", "http://a:1")], "authorizer.kind"),
+        ("OpenFGA by a table as a variable", "", &[("RAGWARD__AUTHORIZER__OPENFGA", "{}")], "authorizer.kind"),
+        ("checks", "[authorizer.checks]\ncache_ttl_ms = 5000", &[], "authorizer.kind"),
+        ("the replica", "[authorizer.replica]\nmode = 'plan'", &[], "authorizer.kind"),
+        ("Qdrant by file", "[vector_store.qdrant]\nexact = true", &[], "vector_store.kind"),
+        ("Qdrant by variable", "", &[("RAGWARD__VECTOR_STORE__QDRANT__URL", "http://a:1")], "vector_store.kind"),
+        ("the kind of the other", "[authorizer.openfga]\n[vector_store]\nkind = 'qdrant'", &[], "authorizer.kind"),
+        ("both kinds", SERVERS, &[("RAGWARD__VECTOR_STORE__QDRANT__URL", "http://a:1")], ""),
+        ("the kind by variable", "[authorizer.openfga]", &[("RAGWARD__AUTHORIZER__KIND", "openfga")], ""),
+        ("embedded, as is said", "[authorizer]\nkind = 'embedded'\n[authorizer.openfga]", &[], ""),
+        ("a kind alone", "[authorizer]\nkind = 'openfga'", &[], ""),
+    ];
+    for (name, toml, environment, expected) in rows {
+        let error = load(toml, environment, &Overrides::default()).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{name}: {error}");
+    }
+}
+
 #[test]
 fn contradictions_name_both_keys() {
     let rows = [
@@ -53,7 +83,7 @@ fn contradictions_name_both_keys() {
         ("checks_waiting_max = 199", ["checks.checks_waiting_max", "openfga.checks_per_call"]),
     ];
     for (line, keys) in rows {
-        let toml = format!("[authorizer.checks]\n{line}");
+        let toml = format!("[authorizer]\nkind = 'openfga'\n[authorizer.checks]\n{line}");
         let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
         assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
     }
@@ -61,14 +91,14 @@ fn contradictions_name_both_keys() {
         ("poll_interval_ms = 2000", ["replica.poll_interval_ms", "checks.changelog_age_max_ms"]),
         ("staleness_max_ms = 500", ["replica.poll_interval_ms", "replica.staleness_max_ms"]),
     ] {
-        let toml = format!("[authorizer.replica]\n{line}");
+        let toml = format!("[authorizer]\nkind = 'openfga'\n[authorizer.replica]\n{line}");
         let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
         assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
         let without = format!("{toml}\nmode = 'off'");
         assert!(load(&without, &[], &Overrides::default()).is_ok(), "{line}");
     }
     for line in ["cache_ttl_ms = 0\ncache_bytes_max = 0", "changelog_poll_ms = 0\nchangelog_age_max_ms = 0"] {
-        let toml = format!("[authorizer.checks]\n{line}");
+        let toml = format!("[authorizer]\nkind = 'openfga'\n[authorizer.checks]\n{line}");
         assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
     }
 }
@@ -101,7 +131,7 @@ fn a_variable_has_the_type_of_its_key() {
         let variable = format!("RAGWARD__{}", key.to_uppercase().replace('.', "__"));
         for text in texts {
             let row = format!("{variable}={text}");
-            let loaded = load("", &[(&variable, text)], &Overrides::default());
+            let loaded = load(SERVERS, &[(&variable, text)], &Overrides::default());
             let printed = loaded.as_ref().map(|config| serde_json::to_value(config).expect("JSON"));
             let at = format!("/{}", key.replace('.', "/"));
             let value = printed.as_ref().ok().and_then(|config| config.pointer(&at));
@@ -158,7 +188,7 @@ fn lists_and_tables_come_from_the_environment() {
         ("RAGWARD__AUTHORIZER__OPENFGA__STORE_NAME", "007", "/authorizer/openfga/store_name", json!("007")),
     ];
     for (variable, text, at, expected) in rows {
-        let config = load("", &[(variable, text)], &Overrides::default()).expect(variable);
+        let config = load(SERVERS, &[(variable, text)], &Overrides::default()).expect(variable);
         let printed = serde_json::to_value(&config).expect("JSON");
         assert_eq!(printed.pointer(at), Some(&expected), "{variable}={text}");
     }

@@ -337,6 +337,8 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
         ("a page token key that is not there", format!("[retrieval]\npage_token_key_file = '{gone}'"), true, &gone),
         ("a short page token key", format!("[retrieval]\npage_token_key_file = '{short}'"), true, "page_token_key_file"),
         ("a page token key", format!("[retrieval]\npage_token_key_file = '{secret}'"), true, ""),
+        ("OpenFGA without its kind", "[authorizer.openfga]\nstore_name = 'x'".to_owned(), true, "add `kind = \"openfga\"` to `[authorizer]`"),
+        ("Qdrant without its kind", "[vector_store.qdrant]\nexact = true".to_owned(), true, "add `kind = \"qdrant\"` to `[vector_store]`"),
         ("an address of OpenFGA", "[authorizer]\nkind = 'openfga'\nopenfga.address = 'nowhere at all'".to_owned(), true, "nowhere at all"),
         ("a token of OpenFGA that is not there", format!("[authorizer]\nkind = 'openfga'\nopenfga.api_token_file = '{gone}'"), true, &gone),
         ("a key of Qdrant that is not there", format!("[vector_store]\nkind = 'qdrant'\nqdrant.api_key_file = '{gone}'"), true, &gone),
