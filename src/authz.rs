@@ -188,11 +188,11 @@ pub trait Authorizer: Send + Sync {
     }
 
     /// What the deciding model lacks of a type, and of a relation of it if one is named, as a sentence: a check of it is
-    /// denied, whoever asks. `None` when it lacks nothing, or this authorizer does not know.
+    /// denied, whoever asks. Without a type, any type may have the relation. `None` when it lacks nothing, or this authorizer does not know.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.
-    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         let _ = (type_name, relation);
         Ok(None)
     }

@@ -129,7 +129,7 @@ impl Authorizer for EmbeddedAuthorizer {
         found.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))).map(Some)
     }
 
-    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         Ok(self.snapshot().await?.model().source().lack(type_name, relation))
     }
 

@@ -377,7 +377,7 @@ impl Authorizer for OpenFgaAuthorizer {
         model.map(drop)
     }
 
-    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         let reading = async {
             let model = self.model(Consistency::MinimizeLatency).await?;
             self.server.read_model(&model).await

@@ -382,7 +382,7 @@ impl Authorizer for ReplicaAuthorizer {
         if self.is_local(Consistency::MinimizeLatency) { Ok(()) } else { self.authority.ready().await }
     }
 
-    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         self.authority.lack(type_name, relation).await
     }
 

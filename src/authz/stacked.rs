@@ -119,7 +119,7 @@ impl Authorizer for StackedAuthorizer {
         self.openfga.lists_by_call(consistency)
     }
 
-    async fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         self.openfga.lack(type_name, relation).await
     }
 

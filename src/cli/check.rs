@@ -50,8 +50,8 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     data_is_there(&config, Uses::Relationships)?;
     let (authorizer, _relationships) = open_authorizer(&config).await?;
     let Check { user, relation, object } = &check;
-    let of_user = authorizer.lack(user.type_name(), None).await?;
-    if let Some(lack) = of_user.or(authorizer.lack(object.type_name(), Some(relation)).await?) {
+    let of_user = authorizer.lack(Some(user.type_name()), None).await?;
+    if let Some(lack) = of_user.or(authorizer.lack(Some(object.type_name()), Some(relation)).await?) {
         return Err(Failure::usage(lack));
     }
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);

@@ -1,17 +1,23 @@
 //! `ragward serve`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::app::{self, App};
+use crate::app::{self, App, AppError};
+use crate::authz::{Authorizer, AuthzError};
 use crate::config::{Config, Overrides};
-use crate::relationship::store::RelationshipStores;
+use crate::relationship::Relation;
 use crate::telemetry;
+
+/// Between two looks for the model while none is known: soon after it is loaded, and no burden to a server without one.
+const MODEL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What `serve` takes from the command line; `config validate` takes the same.
 #[derive(Clone, Debug, Args)]
@@ -47,12 +53,10 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
         }
     }
     let app = App::open(&config).await?;
-    match app.authorizer().model_id().await {
-        Ok(model_id) => {
-            tracing::info!(model_id, "authorization model");
-            warn_of_a_missing_relation(&app, &config.retrieval.relation);
-        }
-        Err(error) => tracing::warn!(%error, "no decision can be made yet"),
+    let relation = Relation::parse(&config.retrieval.relation).map_err(AppError::from)?;
+    let told = tell_model(app.authorizer(), &relation).await;
+    if let Err(error) = &told {
+        tracing::warn!(%error, "no decision can be made yet");
     }
     let server = app.prepare().await?;
     let listen = config.server.listen;
@@ -65,22 +69,39 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
             tracing::warn!(%address, "the address is not loopback: whoever reaches it can read as anyone");
         }
     }
-    server.serve(listener, stop_signal()?).await?;
+    let telling = async {
+        if told.is_err() {
+            tell_model_once_known(app.authorizer(), &relation).await;
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        ended = server.serve(listener, stop_signal()?) => ended?,
+        never = telling => match never {},
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-/// With a relation that no type has, everything is denied: right, and not what anybody wants.
-fn warn_of_a_missing_relation(app: &App, relation: &str) {
-    let store = app.relationships().and_then(RelationshipStores::default_store);
-    let snapshot = store.and_then(|store| store.snapshot().ok().flatten());
-    let Some(snapshot) = snapshot else { return };
-    let types = &snapshot.model().source().types;
-    if !types.iter().any(|definition| definition.relation(relation).is_some()) {
-        tracing::warn!(
-            relation,
-            "no type of the model has the relation `retrieval.relation`: nobody will see anything"
-        );
+/// Tells which model decides, and what it lacks of the relation that retrieval asks for. Without that everything is denied:
+/// right, and not what anybody wants.
+async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<Option<String>, AuthzError> {
+    let model_id = authorizer.model_id().await?;
+    let lack = authorizer.lack(None, Some(relation)).await?;
+    tracing::info!(model_id, "authorization model");
+    if let Some(lack) = &lack {
+        tracing::warn!("`retrieval.relation`: {lack}: nobody will see anything");
+    }
+    Ok(lack)
+}
+
+/// The same for a server that comes up later, or whose model is loaded later.
+async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation) -> Option<String> {
+    loop {
+        tokio::time::sleep(MODEL_INTERVAL).await;
+        if let Ok(lack) = tell_model(authorizer, relation).await {
+            return lack;
+        }
     }
 }
 
@@ -95,4 +116,50 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
         }
         tracing::info!("stopping; running requests may end");
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::authz::{Answer, CheckBatch};
+    use crate::relationship::dsl;
+
+    /// Knows its model after so many looks.
+    struct Late(AtomicUsize);
+
+    #[async_trait]
+    impl Authorizer for Late {
+        async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+            Err(AuthzError::NoModel)
+        }
+
+        async fn model_id(&self) -> Result<String, AuthzError> {
+            let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+            left.map_or_else(|_none_left| Ok("m".to_owned()), |_left| Err(AuthzError::NoModel))
+        }
+
+        async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+            let text = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define can_read: [user]\n";
+            Ok(dsl::parse(text).expect("a model").model.lack(type_name, relation))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_missing_relation_is_told_once_the_model_is_known() {
+        for (relation, looks, expected) in [
+            ("can_read", 0, None),
+            ("can_read", 3, None),
+            ("viewer", 0, Some("no type of the authorization model has the relation `viewer`")),
+            ("viewer", 3, Some("no type of the authorization model has the relation `viewer`")),
+        ] {
+            let authorizer = Late(AtomicUsize::new(looks));
+            let relation = Relation::parse(relation).expect("a relation");
+            let lack = tell_model_once_known(&authorizer, &relation).await;
+            assert_eq!(lack.as_deref(), expected, "{relation:?} after {looks} looks");
+        }
+    }
 }

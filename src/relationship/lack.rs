@@ -8,9 +8,11 @@ use super::tuple::Relation;
 const LIKENESS_MIN: f64 = 0.75;
 
 impl AuthorizationModel {
-    /// What the model lacks of a type, and of a relation of it if one is named, as a sentence. `None` when it has both.
+    /// What the model lacks of a type, and of a relation of it if one is named, as a sentence. `None` when it has both. Without
+    /// a type, any type may have the relation.
     #[must_use]
-    pub fn lack(&self, type_name: &str, relation: Option<&Relation>) -> Option<String> {
+    pub fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Option<String> {
+        let Some(type_name) = type_name else { return self.lack_in_all(relation?.as_str()) };
         let Some(definition) = self.types.iter().find(|definition| definition.name == type_name) else {
             let nearest = suggestion(type_name, self.types.iter().map(|definition| definition.name.as_str()));
             return Some(format!("the authorization model has no type `{type_name}`{nearest}"));
@@ -21,6 +23,15 @@ impl AuthorizationModel {
         }
         let nearest = suggestion(relation, definition.relations.iter().map(|relation| relation.name.as_str()));
         Some(format!("type `{type_name}` of the authorization model has no relation `{relation}`{nearest}"))
+    }
+
+    fn lack_in_all(&self, relation: &str) -> Option<String> {
+        let known = self.types.iter().flat_map(|definition| &definition.relations).map(|known| known.name.as_str());
+        if known.clone().any(|known| known == relation) {
+            return None;
+        }
+        let nearest = suggestion(relation, known);
+        Some(format!("no type of the authorization model has the relation `{relation}`{nearest}"))
     }
 }
 
@@ -41,21 +52,29 @@ mod tests {
         let text = "model\n  schema 1.1\ntype user\ntype folder\n  relations\n    define can_read: [user]\n";
         let model = dsl::parse(text).expect("a model").model;
         let rows = [
-            ("folder", Some("can_read"), None),
-            ("folder", None, None),
-            ("user", None, None),
+            (Some("folder"), Some("can_read"), None),
+            (Some("folder"), None, None),
+            (Some("user"), None, None),
             (
-                "folder",
+                Some("folder"),
                 Some("can_raed"),
                 Some("type `folder` of the authorization model has no relation `can_raed`; did you mean `can_read`?"),
             ),
-            ("user", Some("can_read"), Some("type `user` of the authorization model has no relation `can_read`")),
-            ("foldr", None, Some("the authorization model has no type `foldr`; did you mean `folder`?")),
-            ("page", Some("can_read"), Some("the authorization model has no type `page`")),
+            (Some("user"), Some("can_read"), Some("type `user` of the authorization model has no relation `can_read`")),
+            (Some("foldr"), None, Some("the authorization model has no type `foldr`; did you mean `folder`?")),
+            (Some("page"), Some("can_read"), Some("the authorization model has no type `page`")),
+            (None, Some("can_read"), None),
+            (None, None, None),
+            (
+                None,
+                Some("can_raed"),
+                Some("no type of the authorization model has the relation `can_raed`; did you mean `can_read`?"),
+            ),
+            (None, Some("owner"), Some("no type of the authorization model has the relation `owner`")),
         ];
         for (type_name, relation, expected) in rows {
             let relation = relation.map(|relation| Relation::parse(relation).expect("a relation"));
-            assert_eq!(model.lack(type_name, relation.as_ref()).as_deref(), expected, "{type_name} {relation:?}");
+            assert_eq!(model.lack(type_name, relation.as_ref()).as_deref(), expected, "{type_name:?} {relation:?}");
         }
     }
 }

@@ -257,8 +257,8 @@ impl IngestApi {
     async fn lacks(&self, guard_types: &BTreeSet<String>) -> Vec<String> {
         let mut lacks = Vec::new();
         for type_name in guard_types {
-            let lack = timeout(self.request_timeout, self.authorizer.lack(type_name, Some(&self.read_relation))).await;
-            match lack {
+            let lack = self.authorizer.lack(Some(type_name), Some(&self.read_relation));
+            match timeout(self.request_timeout, lack).await {
                 Ok(Ok(Some(lack))) => lacks.push(format!("nobody will see what a `{type_name}` guards: {lack}")),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => {

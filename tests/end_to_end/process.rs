@@ -21,6 +21,8 @@ pub(crate) struct Served {
     pub(crate) client: Client,
     /// Such as `http://127.0.0.1:50051`.
     pub(crate) address: String,
+    /// What it logged before it served.
+    pub(crate) log: String,
 }
 
 impl Served {
@@ -49,7 +51,7 @@ impl Served {
         // The log goes on being read, so that the server never waits for its reader.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let address = format!("http://{address}");
-        Self { process, client: Client::at(&address).unwrap(), address }
+        Self { process, client: Client::at(&address).unwrap(), address, log: read }
     }
 
     /// The id of the process.

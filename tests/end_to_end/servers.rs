@@ -14,6 +14,7 @@ use tonic::Code;
 
 use crate::dice::Dice;
 use crate::openfga::OpenFga;
+use crate::process::Served;
 use crate::qdrant_servers::{AnyQdrant, servers};
 use crate::running::{Running, config};
 
@@ -131,6 +132,28 @@ async fn embedded_and_servers_give_the_same_answers() {
             let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
             assert_eq!(&by_vector, vectors_expected, "{setup}");
             assert!(by_text.is_empty() || &by_text == texts_expected, "{setup}");
+        }
+    }
+}
+
+/// Whoever decides: a relation that no type of the model has is told in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relation_that_the_model_lacks_is_warned_of() {
+    let Some(openfga) = OpenFga::start().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let warning = "no type of the authorization model has the relation `can_raed`; did you mean `can_read`?";
+    for authorizer in [AuthorizerKind::Embedded, AuthorizerKind::Openfga] {
+        for (relation, is_lacking) in [("can_read", false), ("can_raed", true)] {
+            let row = format!("{authorizer:?} {relation}");
+            let data = directory.path().join(&row);
+            let mut config = configured(&data, authorizer, None);
+            config.authorizer.openfga.address = openfga.config("relations").address;
+            config.authorizer.openfga.store_name = "relations".to_owned();
+            config.retrieval.relation = relation.to_owned();
+            config.server.insecure_identity = true;
+            load_model(&handbook().join("store.fga.yaml"), directory.path(), &config);
+            let served = Served::start_configured(&data, &directory.path().join("ragward.toml"));
+            assert_eq!(served.log.contains(warning), is_lacking, "{row}: {}", served.log);
         }
     }
 }
