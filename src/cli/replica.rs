@@ -3,15 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::{Failure, Output};
 use crate::app::replica_directory;
 use crate::authz::verification::StandingDirectory;
-use crate::config::{Config, Overrides};
+use crate::authz::verification::standing::{Standing, Trust};
+use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReplicaCommand {
-    /// Show whether the replica was found wrong, and about what. Whether it is up to date, the server's log says.
+    /// Show what the replica is used for, and whether it was found wrong. Whether it is up to date, the server's log says.
     Status(ReplicaArgs),
     /// Let the replica be used again after it was found wrong: another copy is made, and used once it agrees with the server.
     Trust(ReplicaArgs),
@@ -22,6 +24,14 @@ pub(super) struct ReplicaArgs {
     /// The data directory; a server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    /// What the configuration uses a replica for: nothing where no `OpenFGA` server decides.
+    mode: ReplicaMode,
+    #[serde(flatten)]
+    standing: Standing,
 }
 
 pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -36,15 +46,87 @@ pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Outp
     if let ReplicaCommand::Trust(_) = command {
         kept.trust_again().map_err(|e| Failure::failed(e.to_string()))?;
     }
-    let standing = kept.read();
-    output.result(&standing, || {
-        let cause = standing.cause.as_ref().map(|cause| format!("; wrong about {cause}")).unwrap_or_default();
+    let mode = match config.authorizer.kind {
+        AuthorizerKind::Embedded => ReplicaMode::Off,
+        AuthorizerKind::Openfga => config.authorizer.replica.mode,
+    };
+    let shown = Shown { mode, standing: kept.read() };
+    output.result(&shown, || {
         let asked = match command {
             ReplicaCommand::Trust(_) => {
                 "\nIt is made anew, within a second by a server that runs, and used once it agrees with OpenFGA."
             }
             ReplicaCommand::Status(_) => "",
         };
-        format!("{}, found wrong {} times{cause}{asked}", standing.trust, standing.falls)
+        format!("{}{asked}", shown.lines(config.authorizer.kind))
     })
+}
+
+impl Shown {
+    /// What the configuration says, and what is kept. Nothing is asked of a server, so nothing is said of the copy's age.
+    fn lines(&self, kind: AuthorizerKind) -> String {
+        let Standing { trust, falls, cause, .. } = &self.standing;
+        let used = match (kind, self.mode) {
+            (AuthorizerKind::Embedded, _) => "not used: the embedded evaluator decides (`authorizer.kind`)",
+            (AuthorizerKind::Openfga, ReplicaMode::Off) => "not used: `authorizer.replica.mode` is `off`",
+            (AuthorizerKind::Openfga, ReplicaMode::Plan) => "mode `plan`",
+            (AuthorizerKind::Openfga, ReplicaMode::Decide) => "mode `decide`",
+        };
+        let cause = cause.as_ref().map(|cause| format!("; wrong about {cause}")).unwrap_or_default();
+        let known = match (trust, falls) {
+            (Trust::Trusted, 0) => "no fault of the copy is known".to_owned(),
+            (_, 1) => format!("{trust}, found wrong once"),
+            (_, falls) => format!("{trust}, found wrong {falls} times"),
+        };
+        format!("{used}\n{known}{cause}; whether it is there and up to date, the server's log says")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_says_whether_the_copy_is_used() {
+        use AuthorizerKind::{Embedded, Openfga};
+        let fresh = r#"{ "trust": "trusted", "falls": 0 }"#;
+        let back = r#"{ "trust": "trusted", "falls": 1 }"#;
+        let out = r#"{ "trust": "out", "falls": 2 }"#;
+        let rows = [
+            ("no server", Embedded, ReplicaMode::Off, fresh, "not used: the embedded", "no fault of the copy is known"),
+            (
+                "off",
+                Openfga,
+                ReplicaMode::Off,
+                fresh,
+                "`authorizer.replica.mode` is `off`",
+                "no fault of the copy is known",
+            ),
+            (
+                "off, and out",
+                Openfga,
+                ReplicaMode::Off,
+                out,
+                "is `off`",
+                "until `ragward replica trust`, found wrong 2 times",
+            ),
+            ("plan", Openfga, ReplicaMode::Plan, fresh, "mode `plan`", "no fault of the copy is known"),
+            ("decide", Openfga, ReplicaMode::Decide, fresh, "mode `decide`", "no fault of the copy is known"),
+            ("proven again", Openfga, ReplicaMode::Decide, back, "mode `decide`", "trusted, found wrong once"),
+            (
+                "out",
+                Openfga,
+                ReplicaMode::Decide,
+                out,
+                "mode `decide`",
+                "not used until `ragward replica trust`, found",
+            ),
+        ];
+        for (name, kind, mode, standing, used, known) in rows {
+            let shown = Shown { mode, standing: serde_json::from_str(standing).expect("a standing") };
+            let text = shown.lines(kind);
+            assert!(text.contains(used) && text.contains(known), "{name}: {text}");
+            assert_eq!(text.contains("trusted"), standing == back, "{name}: {text}");
+        }
+    }
 }
