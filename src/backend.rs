@@ -30,8 +30,10 @@ pub struct Secret(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The address is not one.
-    #[error("address `{address}` must have the form `http://host:port` or `https://host:port`{detail}")]
+    #[error("{setting} is `{address}`; it must have the form `http://host:port` or `https://host:port`{detail}")]
     Address {
+        /// What gives the address, as the user writes it.
+        setting: &'static str,
         /// The configured address.
         address: String,
         /// What is wrong with it, if more is known.
@@ -91,15 +93,12 @@ impl Credential {
 }
 
 /// A channel that connects at the first call, so that a server may be down when Ragward starts.
-pub(crate) fn channel(address: &str, credential: Credential) -> Result<BackendChannel, BackendError> {
-    let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
-    let endpoint = match endpoint.uri().scheme_str() {
-        Some("http") => endpoint,
-        Some("https") => with_tls(endpoint, address)?,
-        Some(_) | None => return Err(malformed(String::new())),
-    };
-    let channel = endpoint
+pub(crate) fn channel(
+    setting: &'static str,
+    address: &str,
+    credential: Credential,
+) -> Result<BackendChannel, BackendError> {
+    let channel = endpoint(setting, address)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_keepalive(Some(TCP_KEEPALIVE))
@@ -107,6 +106,17 @@ pub(crate) fn channel(address: &str, credential: Credential) -> Result<BackendCh
         .tcp_keepalive_retries(Some(TCP_KEEPALIVE_RETRIES))
         .connect_lazy();
     Ok(InterceptedService::new(channel, credential))
+}
+
+/// Where a server is, by a setting that says so; with `https` by TLS.
+pub(crate) fn endpoint(setting: &'static str, address: &str) -> Result<Endpoint, BackendError> {
+    let malformed = |detail: String| BackendError::Address { setting, address: address.to_owned(), detail };
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
+    match endpoint.uri().scheme_str() {
+        Some("http") => Ok(endpoint),
+        Some("https") => with_tls(endpoint, address),
+        Some(_) | None => Err(malformed(String::new())),
+    }
 }
 
 /// Whether a server answered last. The log is told when that changes, and not of every call meanwhile.
@@ -149,7 +159,7 @@ pub(crate) fn is_of_the_connection(status: &Status) -> bool {
 }
 
 /// With TLS, by the certificates that the system trusts.
-pub(crate) fn with_tls(endpoint: Endpoint, address: &str) -> Result<Endpoint, BackendError> {
+fn with_tls(endpoint: Endpoint, address: &str) -> Result<Endpoint, BackendError> {
     let secured = endpoint.tls_config(ClientTlsConfig::new().with_native_roots());
     secured.map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })
 }
@@ -177,11 +187,11 @@ mod tests {
     async fn an_address_is_a_url() {
         let none = || Credential::bearer(None).expect("no secret");
         for good in ["http://127.0.0.1:8081", "http://openfga:8081", "https://example.org"] {
-            assert!(channel(good, none()).is_ok(), "`{good}` was refused");
+            assert!(channel("`setting`", good, none()).is_ok(), "`{good}` was refused");
         }
         for bad in ["", "127.0.0.1:8081", "ftp://example.org", "http://", "not a url"] {
-            let refused = channel(bad, none()).map(|_| ());
-            assert!(matches!(refused, Err(BackendError::Address { .. })), "`{bad}`: {refused:?}");
+            let refused = channel("`setting`", bad, none()).map(|_| ()).expect_err(bad).to_string();
+            assert!(refused.starts_with(&format!("`setting` is `{bad}`; it must have")), "{refused}");
         }
     }
 

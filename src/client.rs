@@ -15,7 +15,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::backend::{BackendChannel, BackendError, Credential, Secret, with_tls};
+use crate::backend::{BackendChannel, BackendError, Credential, Secret, endpoint};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
@@ -39,7 +39,7 @@ impl Client {
     /// # Errors
     /// When the address is not one.
     pub fn at(address: &str) -> Result<Self, BackendError> {
-        Self::calling(&endpoint(address)?, None)
+        Self::calling(endpoint("the address", address)?, None)
     }
 
     /// The same, whose calls carry an access token.
@@ -48,18 +48,19 @@ impl Client {
     /// When the address is not one, or is on another machine and without TLS: what is sent there can be read on the way, and
     /// whoever holds the token is its subject (RFC 6750, section 5.3).
     pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
-        let endpoint = endpoint(address)?;
+        let endpoint = endpoint("the address", address)?;
         if endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
             return Err(BackendError::Setting(format!(
                 "an access token is not sent to `{address}` without TLS; use the `https://` address of the server's proxy, or a \
                  proxy on this machine that adds TLS"
             )));
         }
-        Self::calling(&endpoint, Some(token))
+        Self::calling(endpoint, Some(token))
     }
 
-    fn calling(endpoint: &Endpoint, token: Option<&Secret>) -> Result<Self, BackendError> {
+    fn calling(endpoint: Endpoint, token: Option<&Secret>) -> Result<Self, BackendError> {
         let credential = Credential::bearer(token)?;
+        let endpoint = endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
         Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), credential) })
     }
 
@@ -130,18 +131,6 @@ pub struct Health {
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()
-}
-
-fn endpoint(address: &str) -> Result<Endpoint, BackendError> {
-    let malformed = |detail: String| BackendError::Address { address: address.to_owned(), detail };
-    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
-    let endpoint = match endpoint.uri().scheme_str() {
-        Some("http") => endpoint,
-        // For a proxy that ends TLS in front of the server.
-        Some("https") => with_tls(endpoint, address)?,
-        Some(_) | None => return Err(malformed(String::new())),
-    };
-    Ok(endpoint.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true))
 }
 
 fn is_loopback(address: &Uri) -> bool {

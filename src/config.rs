@@ -12,7 +12,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use audit::{AuditConfig, AuditFsync, TelemetryConfig};
@@ -49,7 +50,8 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// The address to listen on. Anything but loopback is reached by others.
+    /// The IP address and port to listen on. Anything but loopback is reached by others.
+    #[serde(deserialize_with = "deserialize_socket_address")]
     pub listen: SocketAddr,
     /// Believe the user that a request names. For trying out, or behind a caller that has verified its users.
     pub insecure_identity: bool,
@@ -349,7 +351,11 @@ impl Config {
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         for (variable, did_you_mean) in layers::unknown_variables(names) {
             let did_you_mean = did_you_mean.as_deref();
-            tracing::warn!(variable, did_you_mean, "this environment variable is no setting; `RAGWARD__SECTION__KEY` is one");
+            tracing::warn!(
+                variable,
+                did_you_mean,
+                "this environment variable is no setting; `RAGWARD__SECTION__KEY` is one"
+            );
         }
         Self::load_from(file, std::env::vars_os(), overrides)
     }
@@ -456,6 +462,18 @@ impl AuthorizerConfig {
             None => Ok(()),
         }
     }
+}
+
+/// An address to listen on. A name may stand for several, so none is looked up.
+///
+/// # Errors
+/// With a sentence that says what is needed.
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_syntax| format!("`{text}` must be an IP address and a port, such as `127.0.0.1:8980`"))
+}
+
+fn deserialize_socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    socket_address(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 /// A secret from its file, without the line's end. `None` for an empty path.

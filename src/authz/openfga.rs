@@ -421,7 +421,11 @@ impl Decider for OpenFgaAuthorizer {
 impl Server {
     fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
         Ok(Self {
-            channel: channel(&config.address, Credential::bearer(config.api_token.as_ref())?)?,
+            channel: channel(
+                "`authorizer.openfga.address`",
+                &config.address,
+                Credential::bearer(config.api_token.as_ref())?,
+            )?,
             store: config.store.clone(),
             model_id: config.authorization_model_id.clone(),
             timeout: config.timeout,

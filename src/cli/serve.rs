@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::Failure;
 use crate::app::{self, App, AppError};
 use crate::authz::{Authorizer, AuthzError};
-use crate::config::{Config, Overrides};
+use crate::config::{Config, Overrides, socket_address};
 use crate::relationship::Relation;
 use crate::telemetry;
 
@@ -26,7 +26,7 @@ pub(super) struct ServeArgs {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The address to listen on; port 0 takes a free one, which the log names.
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
     listen: Option<SocketAddr>,
     /// Believe the user that a request names, in place of asking for access tokens (`[identity]`). For trying out.
     #[arg(long)]
@@ -142,7 +142,11 @@ mod tests {
             left.map_or_else(|_none_left| Ok("m".to_owned()), |_left| Err(AuthzError::NoModel))
         }
 
-        async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        async fn lack(
+            &self,
+            type_name: Option<&str>,
+            relation: Option<&Relation>,
+        ) -> Result<Option<String>, AuthzError> {
             let text = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define can_read: [user]\n";
             Ok(dsl::parse(text).expect("a model").model.lack(type_name, relation))
         }

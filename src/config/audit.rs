@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ConfigError;
+use super::{ConfigError, socket_address};
 
 /// The record of who was given what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -78,8 +78,7 @@ impl TelemetryConfig {
         if self.metrics_listen.is_empty() {
             return Ok(None);
         }
-        let malformed =
-            |e| ConfigError::Invalid(format!("`telemetry.metrics_listen` is `{}`: {e}", self.metrics_listen));
-        self.metrics_listen.parse().map(Some).map_err(malformed)
+        let malformed = |e| ConfigError::Invalid(format!("`telemetry.metrics_listen`: {e}"));
+        socket_address(&self.metrics_listen).map(Some).map_err(malformed)
     }
 }

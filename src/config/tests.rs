@@ -28,11 +28,21 @@ fn later_layers_win() {
 #[test]
 fn what_is_wrong_is_told() {
     type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
-    let rows: [Row; 7] = [
+    let rows: [Row; 13] = [
         ("[sever]\nlisten = '127.0.0.1:1'", &[], "unknown configuration key `sever`; did you mean `server`?"),
         ("[server]\nlisten_adress = 1", &[], "did you mean `server.listen`?"),
         ("", &[("RAGWARD__RETRIEVAL__TOP_MAX", "3")], "did you mean `retrieval.top_k_max`?"),
         ("[server]\nlisten = 'here'", &[], "listen"),
+        ("[server]\nlisten = 'localhost:8980'", &[], "`localhost:8980` must be an IP address and a port"),
+        (
+            "[server]\nlisten = '8980'",
+            &[],
+            "must be an IP address and a port, such as `127.0.0.1:8980` in `server.listen`",
+        ),
+        ("[server]\nlisten = '127.0.0.1'", &[], "must be an IP address and a port"),
+        ("[server]\nlisten = 8980", &[], "server.listen"),
+        ("", &[("RAGWARD__SERVER__LISTEN", ":8980")], "`:8980` must be an IP address and a port"),
+        ("[telemetry]\nmetrics_listen = 'localhost:1'", &[], "`telemetry.metrics_listen`: `localhost:1` must be an IP"),
         ("[retrieval]\ntop_k_max = 'ten'", &[], "top_k_max"),
         ("[retrieval]\ntop_k_max = 0", &[], "`retrieval.top_k_max` must be at least 1"),
         ("[server\n", &[], "TOML"),
@@ -227,7 +237,8 @@ fn variables_that_mean_nothing_are_found() {
     ];
     for (row, name, expected) in rows {
         let found = unknown_variables(std::iter::once(name.to_owned()));
-        let found: Vec<(&str, Option<&str>)> = found.iter().map(|(n, nearest)| (n.as_str(), nearest.as_deref())).collect();
+        let found: Vec<(&str, Option<&str>)> =
+            found.iter().map(|(n, nearest)| (n.as_str(), nearest.as_deref())).collect();
         assert_eq!(found, expected.map(|nearest| (name, nearest)).into_iter().collect::<Vec<_>>(), "{row}");
     }
 }

@@ -131,7 +131,7 @@ impl QdrantStore {
     /// When the configuration cannot be used.
     pub fn new(config: &QdrantConfig) -> Result<Self, BackendError> {
         Ok(Self {
-            channel: channel(&config.url, Credential::api_key(config.api_key.as_ref())?)?,
+            channel: channel("`vector_store.qdrant.url`", &config.url, Credential::api_key(config.api_key.as_ref())?)?,
             config: config.clone(),
             own: Layout::default(),
             names: Names::default(),

@@ -282,7 +282,10 @@ fn a_variable_that_is_no_setting_is_told_of() {
     assert!(refused.1.contains("`RAGWARD_SERVER__LISTEN` sets nothing; its name must be `RAGWARD__SERVER__LISTEN`"));
     assert_eq!(run(&["serve"], "RAGWARD_SERVER__LISTEN"), refused);
     let (code, told) = run(&["config", "validate"], "RAGWARD_SERVER__LISTENER");
-    assert!(code == Some(0) && told.contains("RAGWARD_SERVER__LISTENER") && told.contains("RAGWARD__SERVER__LISTEN\""), "{told}");
+    assert!(
+        code == Some(0) && told.contains("RAGWARD_SERVER__LISTENER") && told.contains("RAGWARD__SERVER__LISTEN\""),
+        "{told}"
+    );
 }
 
 #[test]
