@@ -267,9 +267,10 @@ fn read(file: &Path, references: References) -> Result<Contents, Failure> {
 /// A store file that cannot be read or run, with a picture of the place where there is one.
 pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
     match error {
-        StoreFileError::Model { path, text, errors } => Failure::failed(format!(
-            "{}: the model has mistakes (lines are counted from its first line)\n\n{}",
+        StoreFileError::Model { path, text, is_excerpt, errors } => Failure::failed(format!(
+            "{}: the model has mistakes{}\n\n{}",
             path.display(),
+            store_file::counting(*is_excerpt),
             errors.picture(text)
         )),
         StoreFileError::Io { .. } => Failure::usage(error.to_string()),

@@ -103,6 +103,16 @@ impl SourceErrors {
         &self.0
     }
 
+    /// The same in a text that has so many lines ahead of this one, and so many columns ahead of each of its lines.
+    #[must_use]
+    pub fn moved(mut self, lines: usize, columns: usize) -> Self {
+        for SourceError { span: Span { start, .. }, .. } in &mut self.0 {
+            start.line = start.line.saturating_add(lines);
+            start.column = start.column.saturating_add(columns);
+        }
+        self
+    }
+
     /// All mistakes, each with its line of the text and a mark under the place.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {

@@ -125,15 +125,23 @@ pub enum StoreFileError {
         errors: ModelErrors,
     },
     /// The model has mistakes.
-    #[error("the model of `{path}` has mistakes (lines are counted from its first line):\n{errors}")]
+    #[error("the model of `{path}` has mistakes{}:\n{errors}", counting(*.is_excerpt))]
     Model {
         /// The file with the model.
         path: PathBuf,
         /// The text that the places refer to.
         text: String,
+        /// Whether that is the model alone, and not the file.
+        is_excerpt: bool,
         /// The mistakes.
         errors: SourceErrors,
     },
+}
+
+/// What is said of the places of mistakes where they are not those of the file.
+#[must_use]
+pub fn counting(is_excerpt: bool) -> &'static str {
+    if is_excerpt { " (lines are counted from its first line)" } else { "" }
 }
 
 /// Which files a store file may name.
@@ -184,8 +192,9 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn store(&self) -> Result<StoreFile, StoreFileError> {
-        let store: StoreForm = self.yaml(&self.text()?)?;
-        let model = self.model(store.model, store.model_file)?;
+        let text = self.text()?;
+        let store: StoreForm = self.yaml(&text)?;
+        let model = self.model(&text, store.model, store.model_file)?;
         let tuples =
             self.tuples(store.tuples, store.tuple_file.into_iter().chain(store.tuple_files.into_iter().flatten()))?;
         let mut tests = Vec::new();
@@ -199,10 +208,10 @@ impl Reader<'_> {
         Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests })
     }
 
-    fn model(&self, inline: Option<String>, file: Option<String>) -> Result<ValidModel, StoreFileError> {
+    fn model(&self, store: &str, inline: Option<String>, file: Option<String>) -> Result<ValidModel, StoreFileError> {
         let given = |text: &String| !text.is_empty();
         match (inline.filter(given), file.filter(given)) {
-            (Some(text), None) => self.model_text(text),
+            (Some(text), None) => self.inline_model(store, text),
             (None, Some(file)) => self.other(&self.beside(&file)?).model_file(),
             (Some(_), Some(_)) => Err(self.malformed("it has both `model` and `model_file`")),
             (None, None) => Err(self.malformed("it has neither `model` nor `model_file`")),
@@ -225,16 +234,24 @@ impl Reader<'_> {
     }
 
     fn model_text(&self, text: String) -> Result<ValidModel, StoreFileError> {
-        dsl::load(&text).map_err(|errors| StoreFileError::Model { path: self.path.to_owned(), text, errors })
+        dsl::load(&text).map_err(|errors| self.model_error(text, errors, false))
+    }
+
+    /// A model that stands in a store file. Mistakes are told with the lines of that, where it stands there as it is.
+    fn inline_model(&self, store: &str, text: String) -> Result<ValidModel, StoreFileError> {
+        dsl::load(&text).map_err(|errors| match place_of_model(store, &text) {
+            Some((lines, columns)) => self.model_error(store.to_owned(), errors.moved(lines, columns), false),
+            None => self.model_error(text, errors, true),
+        })
+    }
+
+    fn model_error(&self, text: String, errors: SourceErrors, is_excerpt: bool) -> StoreFileError {
+        StoreFileError::Model { path: self.path.to_owned(), text, is_excerpt, errors }
     }
 
     fn modules(&self) -> Result<ValidModel, StoreFileError> {
         let text = self.text()?;
-        let files = modules::parse_manifest(&text).map_err(|errors| StoreFileError::Model {
-            path: self.path.to_owned(),
-            text,
-            errors,
-        })?;
+        let files = modules::parse_manifest(&text).map_err(|errors| self.model_error(text, errors, false))?;
         let mut parts = Vec::new();
         for file in files {
             let text = self.other(&self.beside(&file)?).text()?;
@@ -364,6 +381,24 @@ impl Reader<'_> {
     fn malformed(&self, detail: impl Into<String>) -> StoreFileError {
         StoreFileError::Malformed { path: self.path.to_owned(), detail: detail.into() }
     }
+}
+
+/// How many lines of a store file are ahead of its model, and by how many columns that is indented. `None` unless every line of
+/// the model is one of the file, as in a block that begins with `|`.
+fn place_of_model(store: &str, model: &str) -> Option<(usize, usize)> {
+    let first = model.lines().position(|line| !line.trim().is_empty())?;
+    let lines_ahead = yaml::line_of(store, "model")?.checked_sub(first.saturating_add(1))?;
+    let block = || store.lines().skip(lines_ahead).map(|line| line.trim_end_matches('\r'));
+    let columns = block().nth(first)?.len().checked_sub(model.lines().nth(first)?.len())?;
+    let indent = " ".repeat(columns);
+    let mut written = block();
+    let stands = |line: &str, written: &str| {
+        written.strip_prefix(&indent) == Some(line) || line.trim().is_empty() && written.trim().is_empty()
+    };
+    model
+        .lines()
+        .all(|line| written.next().is_some_and(|written| stands(line, written)))
+        .then_some((lines_ahead, columns))
 }
 
 fn folder_of(path: &Path) -> &Path {

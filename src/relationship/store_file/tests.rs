@@ -35,6 +35,42 @@ fn tuples_come_from_every_kind_of_file() {
     assert_eq!(users, ["user:0", "user:1", "user:2", "user:3", "user:4", "user:5"]);
 }
 
+/// Lines and columns are those of the file wherever the model stands in it as it is.
+#[test]
+fn a_mistake_in_an_inline_model_has_the_place_of_the_file() {
+    let wrong = MODEL.replace("define viewer", "defne viewer");
+    let lines = "model\\n  schema 1.1\\ntype user\\ntype doc\\n  relations\\n    defne viewer: [user]\\n";
+    let rows = [
+        ("at the top", wrong.clone(), "mistakes:\nline 7, column 7: expected"),
+        (
+            "behind a name and a comment",
+            format!("# a store\nname: x\n\n{wrong}"),
+            "mistakes:\nline 10, column 7: expected",
+        ),
+        ("behind the tuples", format!("tuples: []\n{wrong}"), "mistakes:\nline 8, column 7: expected"),
+        ("with CRLF", wrong.replace('\n', "\r\n"), "mistakes:\nline 7, column 7: expected"),
+        ("with a byte order mark", format!("\u{feff}{wrong}"), "mistakes:\nline 7, column 7: expected"),
+        (
+            "with blank lines",
+            wrong.replace("|\n", "|\n\n").replace("  type", "\n  type"),
+            "mistakes:\nline 10, column 7: expected",
+        ),
+        ("with a comment at the block", wrong.replace("|\n", "|  # ours\n"), "mistakes:\nline 7, column 7: expected"),
+        ("deeper", wrong.replace("\n  ", "\n      "), "mistakes:\nline 7, column 11: expected"),
+        ("with an indentation that is told", wrong.replace("|\n", "|2-\n"), "mistakes:\nline 7, column 7: expected"),
+        ("the block on its own line", wrong.replace(": |", ":\n  |"), "mistakes:\nline 8, column 7: expected"),
+        (
+            "in quotes",
+            format!("name: x\nmodel: \"{lines}\"\n"),
+            "(lines are counted from its first line):\nline 6, column 5",
+        ),
+    ];
+    for (name, text, expected) in rows {
+        let error = store(&[("store.fga.yaml", &text)]).expect_err(name);
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+}
+
 #[test]
 fn mistakes_name_file_and_line() {
     let with = |rest: &str| format!("{MODEL}{rest}");
@@ -43,7 +79,7 @@ fn mistakes_name_file_and_line() {
         ("unknown key", with("testz: []\n"), "", "line 8"),
         ("not YAML", with("tests: [\n"), "", "line"),
         ("no model", "name: x\n".to_owned(), "", "neither `model` nor `model_file`"),
-        ("model", MODEL.replace("define viewer", "defne viewer"), "", "line 6, column 5: expected `define`"),
+        ("model", MODEL.replace("define viewer", "defne viewer"), "", "line 7, column 7: expected `define`"),
         ("tuple", with("tuples:\n- {user: anne, relation: viewer, object: doc:1}\n"), "", "tuple 1: user `anne`"),
         ("missing file", with("tuple_file: nowhere.yaml\n"), "", "nowhere.yaml"),
         ("csv column", tuple_file.clone(), "user_type,user_id,relation,object_type\n", "`object_id` is missing"),

@@ -60,6 +60,16 @@ pub(super) fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> 
     T::deserialize(Value(&root))
 }
 
+/// The line in which the value of a name begins, in the mapping that a text is. Of a block after a `|` it is the
+/// first that is not blank.
+pub(super) fn line_of(text: &str, name: &str) -> Option<usize> {
+    let root = node::document(text).ok()?;
+    let Content::Mapping(entries) = &root.content else { return None };
+    let entries = node::merged(entries, root.line).ok()?;
+    let is_named = |node: &Node<'_>| matches!(&node.content, Content::Scalar(scalar) if scalar.text == name);
+    entries.into_iter().find(|(key, _)| is_named(key)).map(|(_, value)| value.line)
+}
+
 /// A node that is asked for as a type.
 #[derive(Clone, Copy)]
 struct Value<'n, 't>(&'n Node<'t>);
