@@ -125,10 +125,12 @@ impl Answered {
         match outcome {
             Outcome::Decided { allowed, as_of, source } => {
                 let as_of = as_of.checked_sub(behind_max);
-                Ok(Answer { position, allowed, provenance: Provenance { source, model_id, as_of, decided: true } })
+                let provenance = Provenance { source, model_id, as_of, decided: true, remembered: false };
+                Ok(Answer { position, allowed, provenance })
             }
             Outcome::Undecidable => {
-                let provenance = Provenance { source: Source::Authority, model_id, as_of: None, decided: false };
+                let provenance =
+                    Provenance { source: Source::Authority, model_id, as_of: None, decided: false, remembered: false };
                 Ok(Answer { position, allowed: false, provenance })
             }
             Outcome::Failed(error) => Err(error),

@@ -327,7 +327,8 @@ impl<'a> Enforcer<'a> {
         self.model_id.clone()
     }
 
-    /// How many checks it has asked since this was taken last, and how long it waited for their answers.
+    /// How many checks were decided for it since this was taken last, and how long it waited for their answers. What was
+    /// remembered is not among them.
     pub fn take_asked(&mut self) -> (usize, Duration) {
         (std::mem::take(&mut self.asked), std::mem::take(&mut self.asking))
     }
@@ -392,11 +393,7 @@ impl<'a> Enforcer<'a> {
             }
             Some(Delegation { on: DelegationOn::User, .. }) | None => {}
         }
-        let (asked, count) = (Instant::now(), checks.len());
         let answers = self.ask(checks, consistency).await?;
-        self.asked = self.asked.saturating_add(count);
-        self.asking = self.asking.saturating_add(asked.elapsed());
-
         let (of_subject, of_actor) = answers.split_at_checked(subject_checks).unwrap_or_default();
         if let Some(Delegation { on: DelegationOn::User, .. }) = self.principal.delegation() {
             self.may_act = self.may_act.or(of_actor.first().copied());
@@ -418,8 +415,14 @@ impl<'a> Enforcer<'a> {
     async fn ask(&mut self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Decision>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
         let batch = CheckBatch { checks, contextual, consistency, deadline: self.deadline };
+        let asked = Instant::now();
         let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
         let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
+        let new = answers.iter().filter(|answer| !answer.provenance.remembered).count();
+        if new > 0 {
+            self.asked = self.asked.saturating_add(new);
+            self.asking = self.asking.saturating_add(asked.elapsed());
+        }
 
         // INVARIANT (fail closed): every question has exactly one answer, or nothing is decided.
         let mut decided: Vec<Option<Decision>> = vec![None; batch.checks.len()];

@@ -25,13 +25,21 @@ pub struct Provenance {
     pub as_of: Option<Instant>,
     /// Whether this is a decision. A question that can never be decided is denied without one.
     pub decided: bool,
+    /// Whether it was decided for an earlier question: what it took to come by it says nothing of the authority's speed.
+    pub remembered: bool,
 }
 
 impl Provenance {
     /// A decision of the authority.
     #[must_use]
     pub fn authority(model_id: &Arc<str>, as_of: Instant) -> Self {
-        Self { source: Source::Authority, model_id: Arc::clone(model_id), as_of: Some(as_of), decided: true }
+        Self {
+            source: Source::Authority,
+            model_id: Arc::clone(model_id),
+            as_of: Some(as_of),
+            decided: true,
+            remembered: false,
+        }
     }
 
     /// Whether the decision rests on relationships that are at least as new as `moment`.

@@ -101,6 +101,7 @@ impl Progress {
             model_id: self.version.model_id.as_str().into(),
             as_of: Some(self.fresh_as_of?),
             decided: true,
+            remembered: false,
         })
     }
 

@@ -10,10 +10,12 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Decider, Question, Questions, Recall, Scope, accounted};
+use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
-use super::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Source, SubtractedBy, VisibleSetQuery};
+use super::{
+    Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
+};
 use crate::relationship::Relation;
 
 /// Checks that go down together: one call of a server with default settings.
@@ -77,10 +79,16 @@ impl StackedAuthorizer {
 
     /// The answers to the checks from position `first` on.
     async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Answer>, AuthzError> {
+        let asked = Instant::now();
         let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
         let model_id: Arc<str> = questions.scope.model_id.as_str().into();
         let behind_max = self.openfga.behind_max(questions.scope.consistency);
-        let answer = |(outcome, position)| Answered { position, outcome }.into_answer(&model_id, behind_max);
+        let answer = |(outcome, position)| {
+            let remembered = matches!(outcome, Outcome::Decided { as_of, .. } if as_of < asked);
+            let Answer { allowed, provenance, .. } =
+                Answered { position, outcome }.into_answer(&model_id, behind_max)?;
+            Ok(Answer { position, allowed, provenance: Provenance { remembered, ..provenance } })
+        };
         outcomes.into_iter().zip(first..).map(answer).collect()
     }
 }

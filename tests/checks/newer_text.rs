@@ -61,7 +61,8 @@ impl Late {
 impl Authorizer for Late {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let (allowed, as_of, source) = self.decide(batch.consistency);
-        let provenance = Provenance { source, model_id: Arc::default(), as_of: Some(as_of), decided: true };
+        let provenance =
+            Provenance { source, model_id: Arc::default(), as_of: Some(as_of), decided: true, remembered: false };
         let answer = |position| Answer { position, allowed, provenance: provenance.clone() };
         Ok((0..batch.checks.len()).map(answer).collect())
     }

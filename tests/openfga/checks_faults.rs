@@ -482,6 +482,8 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 20, ..ChecksConfig::default() };
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
         let stack = stack_checks(&config, &checks).expect("a stack");
+        let new = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
+        assert!(new.iter().all(|answer| !answer.provenance.remembered), "{new:?}");
         let before = decisions(&stack, Consistency::MinimizeLatency).await;
         assert!(before[0] && before[2]);
         let mut ticks = interval(Duration::from_millis(5));
@@ -496,6 +498,8 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
             }
         };
         timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
+        let recalled = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
+        assert!(recalled.iter().all(|answer| answer.provenance.remembered), "{recalled:?}");
 
         let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
         right.store.delete_tuples(&[revoked]).await.expect("deleted");

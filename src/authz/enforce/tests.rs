@@ -356,3 +356,39 @@ async fn the_model_of_the_last_decision_is_told() {
         assert_eq!(enforcer.model_id().as_deref(), Some(model_id), "{guard}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_remembered_is_not_counted_as_asked() {
+    const TOOK: Duration = Duration::from_millis(30);
+    /// Remembers what it decided of guards that are called so.
+    struct Remembering;
+    #[async_trait]
+    impl Authorizer for Remembering {
+        async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+            tokio::time::sleep(TOOK).await;
+            let mut answers = correct(batch)?;
+            for (answer, check) in answers.iter_mut().zip(&batch.checks) {
+                answer.provenance.remembered = check.object.id().ends_with("remembered");
+            }
+            Ok(answers)
+        }
+
+        async fn model_id(&self) -> Result<String, AuthzError> {
+            Ok("model".to_owned())
+        }
+    }
+    let rows: [(&str, &[&str], (usize, Duration)); 4] = [
+        ("nothing", &[], (0, Duration::ZERO)),
+        ("all new", &["open1", "shut"], (2, TOOK)),
+        ("one of two remembered", &["open1", "open-remembered"], (1, TOOK)),
+        ("all remembered", &["open-remembered", "shut-remembered"], (0, Duration::ZERO)),
+    ];
+    let (principal, relation) = (Principal::stated("user:anne").unwrap(), Relation::parse("can_read").unwrap());
+    for (name, guards, asked) in rows {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut enforcer = Enforcer::new(&Remembering, &principal, &relation, Consistency::default(), deadline);
+        let items = guards.iter().map(|guard| candidate(guard, &format!("document:{guard}"))).collect();
+        enforcer.enforce(items).await.unwrap();
+        assert_eq!(enforcer.take_asked(), asked, "{name}");
+    }
+}
