@@ -1,4 +1,4 @@
-//! What does the time of an answer tell of what the caller may not see?
+//! This bench measures how much the time of an answer tells a caller about documents that the caller may not see.
 //!
 //! One user asks a server in this process, over gRPC but without a network, in turn about something that is hidden and about
 //! something that is not there. Each row is the chance that of one answer of each kind the slower one is about what is hidden
@@ -66,7 +66,7 @@ const RARE: usize = 10;
 /// So many hidden documents are near one vector.
 const NEAR: usize = 100;
 const DIMENSION: usize = 64;
-/// What is asked and not counted, of each kind.
+/// The bench asks so many questions of each kind first, and does not count them.
 const WARM_UP: usize = 100;
 
 /// The visible documents are in one folder, the hidden ones in another.
@@ -83,7 +83,7 @@ type document
     define can_read: [user] or viewer from folder
 ";
 
-/// What a call to a server takes, and each check of it.
+/// The double waits this long for each call, and this much longer for each check in it.
 const CALL: Duration = Duration::from_millis(1);
 const CHECK: Duration = Duration::from_micros(76);
 
@@ -158,7 +158,7 @@ fn documents(dice: &mut Dice) -> Vec<Document> {
     let mut documents = Vec::new();
     for document in 0..DOCUMENTS {
         let (words, vector) = if is_visible(document) {
-            // Of three documents that follow each other, each has the last coordinates turned by one place.
+            // Three visible documents in a row share one vector; its last three coordinates turn by one place from each to the next.
             let turn = document / 2 % 3;
             if turn == 0 {
                 visible = (0..DIMENSION).map(|_| number()).collect();
@@ -262,7 +262,7 @@ enum Asked {
     Recheck(Vec<String>),
 }
 
-/// What it is, and the two that are asked in turn.
+/// A row has a name and the two questions that the bench asks in turn.
 type Row = (String, Asked, Asked);
 
 fn texts() -> Vec<Row> {

@@ -187,8 +187,9 @@ pub trait Authorizer: Send + Sync {
         Err(AuthzError::Unavailable("this authorizer does not tell its model".to_owned()))
     }
 
-    /// What the deciding model lacks of a type, and of a relation of it if one is named, as a sentence: a check of it is
-    /// denied, whoever asks. Without a type, any type may have the relation. `None` when it lacks nothing, or this authorizer does not know.
+    /// Returns a sentence that says whether the deciding model lacks this type, or this relation of it; a check of what it lacks
+    /// is denied, whoever asks. Without a type, any type may have the relation. Returns `None` when the model lacks nothing, or
+    /// when this authorizer does not know.
     ///
     /// # Errors
     /// When the authorizer is out of reach or has no model.
@@ -204,8 +205,8 @@ pub trait Authorizer: Send + Sync {
         None
     }
 
-    /// By how much clocks and copies of this process and of another may be behind each other: what another process says that it
-    /// wrote is taken for written so much later.
+    /// Returns by how much the clocks and copies of two processes may be behind each other. The enforcer takes what another
+    /// process wrote for written so much later than that process says.
     fn staleness_max(&self) -> Duration {
         // As `authorizer.replica.staleness_max_ms`, unless set.
         Duration::from_secs(2)

@@ -430,7 +430,7 @@ impl Call {
         }
     }
 
-    /// The same in two parts, without those whose requests have ended.
+    /// Splits the call into two parts and leaves out the questions whose requests have ended.
     fn halved(mut self) -> Vec<Call> {
         let now = Instant::now();
         self.waiting.retain(|waiting| waiting.is_wanted(now));

@@ -127,7 +127,7 @@ impl CoalescedDecider {
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
         let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
-        // What has to wait is turned away by this deadline, so it must not be earlier than the request's own.
+        // The queue turns a call away if it cannot be answered by this deadline, so this is never before the request's own.
         let deadline = questions.deadline.max(Instant::now() + self.patience);
         let questions = Questions { deadline, ..questions };
         let flight = async move {

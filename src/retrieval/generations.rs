@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// See the module.
+/// A map that forgets what nobody has asked for during a whole generation.
 #[derive(Debug)]
 pub(super) struct Generations<K, V> {
     current: HashMap<K, V>,

@@ -25,7 +25,7 @@ const TRIES_AT_ONCE_MAX: u32 = 2;
 /// The newest of so many counts as much as all before it.
 const MEMORY: f64 = 8.0;
 
-/// See the module.
+/// Learns what lists and checks cost, and tells each request whether a list pays.
 #[derive(Debug, Default)]
 pub(super) struct ListCosts {
     state: Mutex<State>,

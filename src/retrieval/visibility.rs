@@ -19,7 +19,7 @@ use crate::vector_store::{CollectionInfo, GuardTable, Scope, VectorStore};
 /// without it.
 const LIST_PART_OF_TIME: u32 = 4;
 
-/// See the module.
+/// Knows which guards of a collection one request's principal may see, as far as the authorizer has told.
 pub(super) struct Visibility<'a> {
     /// The guards of the collection, if the store can list them.
     table: Option<GuardTable>,

@@ -22,7 +22,7 @@ const DEVIATIONS_LATER: f64 = 2.0;
 /// The same where the visible set is known: a denial is the exception there, and most likely the only one.
 const DEVIATIONS_LATER_IF_KNOWN: f64 = 1.0;
 
-/// See the module.
+/// Goes through the candidates of one search, best first, and checks them as far as the answer needs.
 pub(super) struct Walk<'h> {
     /// Not looked at, best first.
     ahead: VecDeque<Candidate>,

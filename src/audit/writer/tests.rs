@@ -1,4 +1,4 @@
-//! What a failure of the disk leaves, and how the log goes on from there.
+//! These tests let the disk fail and show that the log keeps what it has and goes on from there.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -31,7 +31,7 @@ fn a_seal_that_was_not_flushed_is_the_one_seal_of_its_segment() {
         let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
         let mut writer = writer(&config);
         writer.write(&[event(record(0))]).unwrap();
-        // What `seal` leaves when the disk fails beneath it.
+        // `seal` leaves the log like this when the disk fails while it writes.
         writer.tell(&Event::Seal { entries: 2 }).unwrap();
         writer.stop(&failure());
         writer.write(&[event(record(1))]).unwrap();

@@ -29,7 +29,7 @@ pub(super) struct Shed {
     pub(super) deadline: Instant,
 }
 
-/// See the module.
+/// Counts the requests that were turned away and writes a line about them to the log from time to time.
 #[derive(Debug, Default)]
 pub(super) struct ShedLog {
     told: Option<Instant>,
