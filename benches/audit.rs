@@ -20,11 +20,12 @@ use std::time::Duration;
 use ragward::app::App;
 use ragward::client::Client;
 use ragward::config::{AuditFsync, Config, Overrides};
+use ragward::language::RelationshipTuple;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::RetrieveRequest;
 use ragward::proto::retrieval::retrieve_request::Query;
-use ragward::relationship::store::OnConflict;
-use ragward::relationship::{RelationshipTuple, store_file};
+use ragward::store_file;
+use ragward::tuple_store::OnConflict;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 

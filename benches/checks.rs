@@ -27,7 +27,8 @@ use ragward::app::stack_checks;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
 use ragward::config::ChecksConfig;
-use ragward::relationship::{Object, Relation, RelationshipTuple, json, store_file};
+use ragward::language::{Object, Relation, RelationshipTuple, json};
+use ragward::store_file;
 use serde_json::json as value;
 use tokio::time::Instant;
 

@@ -27,7 +27,7 @@ use ragward::identity::issuer::{HttpClient, Issuer};
 use ragward::identity::names::NameRules;
 use ragward::identity::people::PeopleRule;
 use ragward::identity::{Algorithm, DelegationOn, TokenVerifier};
-use ragward::relationship::{Relation, TypeName};
+use ragward::language::{Relation, TypeName};
 use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey};
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;

@@ -30,7 +30,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use corpus::{COLLECTION, Corpus, Dice};
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;

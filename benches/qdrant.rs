@@ -39,7 +39,7 @@ use qdrant_server::QdrantServer;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::identity::Principal;
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use ragward::retrieval::request::RetrievalParts;
 use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};

@@ -28,9 +28,10 @@ use std::time::Duration;
 
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
-use ragward::relationship::snapshot::Snapshot;
-use ragward::relationship::store::{OnConflict, RelationshipStore, RelationshipStores, TupleWrite};
-use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, dsl, store_file};
+use ragward::engine::snapshot::Snapshot;
+use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User, dsl};
+use ragward::store_file;
+use ragward::tuple_store::{OnConflict, RelationshipStore, RelationshipStores, TupleWrite};
 use serde_json::Map;
 use tokio::time::Instant;
 use world::{Random, World};
@@ -217,7 +218,7 @@ fn keps() {
         return;
     }
     let store = store_file::read(&path).unwrap();
-    let model_json = ragward::relationship::json::print(store.model.source()).unwrap();
+    let model_json = ragward::language::json::print(store.model.source()).unwrap();
     let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).unwrap();
     let of = |of: &str| -> Vec<Object> { snapshot.objects_of(&TypeName::parse(of).unwrap()).collect() };
     let (users, documents) = (of("user"), of("document"));

@@ -11,8 +11,8 @@ use std::time::Duration;
 use criterion::Criterion;
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::relationship::store::{OnConflict, RelationshipStores};
-use ragward::relationship::{Object, Relation, RelationshipTuple, dsl};
+use ragward::language::{Object, Relation, RelationshipTuple, dsl};
+use ragward::tuple_store::{OnConflict, RelationshipStores};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 

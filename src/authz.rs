@@ -25,10 +25,11 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 pub use self::provenance::{Provenance, Source};
+use crate::engine::Contextual;
 use crate::error_code::ErrorCode;
-use crate::relationship::model::AuthorizationModel;
-use crate::relationship::subtracted::Subtracted;
-use crate::relationship::{Contextual, Object, Relation};
+use crate::language::model::AuthorizationModel;
+use crate::language::subtracted::Subtracted;
+use crate::language::{Object, Relation};
 
 /// One question: does `user` hold `relation` on `object`?
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

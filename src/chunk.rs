@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// Longest chunk or document id, in bytes.
 pub const ID_BYTES_MAX: usize = 512;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::chunk::Document;
 use crate::error_code::ErrorCode;
-use crate::relationship::{Object, TypeName};
+use crate::language::{Object, TypeName};
 
 /// Where documents come from.
 #[derive(Clone, Debug)]

@@ -30,8 +30,8 @@ pub use stages::StageTimes;
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::identity::principal::NotDetailed;
-use crate::relationship::Relation;
-use crate::relationship::tuple::shown;
+use crate::language::Relation;
+use crate::language::tuple::shown;
 use crate::vector_store::VectorStoreError;
 
 /// What an operator sets.

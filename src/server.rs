@@ -48,8 +48,8 @@ use crate::authz::consistency_token::ConsistencyTokens;
 use crate::proto::ingest::ingest_service_server::IngestServiceServer;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
 use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
-use crate::relationship::store::RelationshipStores;
 use crate::retrieval::Retriever;
+use crate::tuple_store::RelationshipStores;
 use crate::vector_store::{DocumentStore, VectorStore};
 
 /// Largest message of an ingest stream: one document with its vectors.

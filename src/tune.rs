@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::authz::replica::source::{ModelNews, RelationshipSource};
 use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::config::{Config, ReplicaMode};
-use crate::relationship::{Object, Relation, User};
+use crate::language::{Object, Relation, User};
 
 /// Tuples that a workload is made from, at most.
 const TUPLES_MAX: usize = 5_000;

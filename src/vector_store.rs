@@ -17,7 +17,7 @@ use roaring::RoaringBitmap;
 
 use crate::chunk::{Candidate, Chunk, Document, Metadata, Value};
 use crate::error_code::ErrorCode;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// What is searched for.
 #[derive(Clone, Debug, PartialEq)]

@@ -28,7 +28,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use ragward::relationship::snapshot::CONTEXTUAL_TUPLES_MAX;
+use ragward::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use serde_json::Map;
 
 use self::answers::{Answers, Extra, Reply};

@@ -21,11 +21,11 @@ mod ragward_server;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use ragward::relationship::evaluator::{CheckError, STEPS_BETWEEN_INTERRUPTS};
-use ragward::relationship::snapshot::{Snapshot, UserFilter};
-use ragward::relationship::store::{OnConflict, RelationshipStore, RelationshipStores};
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User, dsl};
+use ragward::engine::evaluator::{CheckError, STEPS_BETWEEN_INTERRUPTS};
+use ragward::engine::snapshot::{Snapshot, UserFilter};
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User, dsl};
+use ragward::tuple_store::{OnConflict, RelationshipStore, RelationshipStores};
 use serde_json::{Map, Value, json};
 
 use self::conversation::{Answer, Conversation};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from top to bottom. A module uses only modules of lower layers, never one above or beside it.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 15] = [
     &["main"],
     &["cli"],
     &["app"],
@@ -16,7 +16,9 @@ const LAYERS: [&[&str]; 13] = [
     &["authz", "vector_store"],
     &["identity"],
     &["chunk"],
-    &["relationship"],
+    &["tuple_store", "store_file"],
+    &["engine"],
+    &["language"],
     &["storage", "backend", "config", "proto", "audit"],
     &["telemetry", "lanes"],
     &["error_code", "visible"],
@@ -47,7 +49,7 @@ const DOORS: [(&[&str], &[&str]); 7] = [
         &["server", "client", "proto", "cli", "backend", "authz/openfga", "vector_store/qdrant"],
     ),
     (&["moka"], &["authz/cached"]),
-    (&["redb"], &["storage", "relationship/store", "vector_store/exact"]),
+    (&["redb"], &["storage", "tuple_store", "vector_store/exact"]),
 ];
 
 /// Who may read the clock of the wall, which can be set and jumps: where a date comes in or goes out. What ages in memory
@@ -61,7 +63,7 @@ const WALL_CLOCK: [&str; 10] = [
     "cli/demo/issuer",
     // The start of a first look at a log, which is in dates.
     "authz/openfga/changelog",
-    "relationship/store/changelog",
+    "tuple_store/changelog",
     // When page tokens expire.
     "retrieval/retriever",
     // When a document was written, for other processes.

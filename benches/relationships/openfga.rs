@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use openfga_client::client as api;
 use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore, StoreSelector};
-use ragward::relationship::RelationshipTuple;
+use ragward::language::RelationshipTuple;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 

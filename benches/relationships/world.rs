@@ -1,6 +1,6 @@
 //! A made-up company: people in nested groups, documents in nested folders.
 
-use ragward::relationship::{Object, RelationshipTuple};
+use ragward::language::{Object, RelationshipTuple};
 
 pub(crate) const MODEL: &str = "model
   schema 1.1

@@ -9,7 +9,7 @@ use std::path::Path;
 pub(crate) use dice::Dice;
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::ingest::Source;
-use ragward::relationship::Object;
+use ragward::language::Object;
 use rayon::prelude::*;
 
 pub(crate) const COLLECTION: &str = "bench";

@@ -13,7 +13,7 @@ use crate::identity::names::{NameRules, ShortName};
 use crate::identity::old_names::OldNames;
 use crate::identity::people::PeopleRule;
 use crate::identity::{Algorithm, DelegationOn, StepUp, StepUpRules, TokenVerifier};
-use crate::relationship::{ParseError, Relation, TypeName};
+use crate::language::{ParseError, Relation, TypeName};
 use crate::server::{Authentication, TokenAuthentication};
 
 /// Longest allowance for clocks that differ, in seconds.

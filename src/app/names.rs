@@ -7,9 +7,9 @@ use crate::authz::openfga::{OpenFgaSource, OpenFgaStore};
 use crate::authz::replica::source::RelationshipSource;
 use crate::config::{AuthorizerKind, Config, OldNamesPolicy};
 use crate::identity::old_names::OldNames;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::{OnConflict, RelationshipStore, RelationshipStores, TUPLES_PER_WRITE_MAX, TupleWrite};
+use crate::language::RelationshipTuple;
 use crate::server::TokenAuthentication;
+use crate::tuple_store::{OnConflict, RelationshipStore, RelationshipStores, TUPLES_PER_WRITE_MAX, TupleWrite};
 
 /// Most tuples of a server that are looked at, 100 a call: two minutes of calls of 10 ms. Of the embedded store all are.
 const TUPLES_READ_MAX: usize = 1_000_000;

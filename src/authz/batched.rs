@@ -35,7 +35,8 @@ use self::shed::{ShedLog, ShedReason};
 use super::AuthzError;
 use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
 use super::openfga::CONTEXTUAL_BYTES_PER_CALL;
-use crate::relationship::{Contextual, Object};
+use crate::engine::Contextual;
+use crate::language::Object;
 
 /// Calls in flight before anything is known of the server.
 const CALLS_AT_FIRST: u32 = 8;

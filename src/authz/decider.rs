@@ -12,7 +12,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use super::{Answer, AuthzError, Check, Consistency, Provenance, Source};
-use crate::relationship::{Contextual, Object};
+use crate::engine::Contextual;
+use crate::language::Object;
 
 /// What all questions of one call have in common.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

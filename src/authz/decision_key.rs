@@ -11,7 +11,8 @@ use serde_json::{Map, Number, Value};
 
 use super::Source;
 use super::decider::{Questions, Scope};
-use crate::relationship::{Contextual, RelationshipTuple, User};
+use crate::engine::Contextual;
+use crate::language::{RelationshipTuple, User};
 
 #[cfg(test)]
 pub(crate) mod decode;

@@ -21,11 +21,12 @@ use super::{
     Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Provenance, SubtractedBy, SubtractedByLast,
     VisibleSetQuery,
 };
+use crate::engine::Contextual;
+use crate::engine::evaluator::{CheckError, Evaluation};
+use crate::engine::snapshot::Snapshot;
 use crate::lanes::Lane;
-use crate::relationship::evaluator::{CheckError, Evaluation};
-use crate::relationship::snapshot::Snapshot;
-use crate::relationship::store::RelationshipStores;
-use crate::relationship::{Contextual, Object, Relation, TypeName, User};
+use crate::language::{Object, Relation, TypeName, User};
+use crate::tuple_store::RelationshipStores;
 
 /// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
 const INLINE_CHECKS_MAX: usize = 128;

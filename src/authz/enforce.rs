@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::{Candidate, Chunk, Written};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 use crate::telemetry;
 
 /// Something that the authorizer has allowed the principal of one request to see.

@@ -22,10 +22,10 @@ use super::{
 };
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel};
 use crate::config;
-use crate::relationship::Relation;
-use crate::relationship::json;
-use crate::relationship::model::AuthorizationModel;
-use crate::relationship::tuple::shown;
+use crate::language::Relation;
+use crate::language::json;
+use crate::language::model::AuthorizationModel;
+use crate::language::tuple::shown;
 
 mod changelog;
 mod list;

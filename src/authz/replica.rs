@@ -41,9 +41,9 @@ use super::verification::{VerificationConfig, Verifier};
 use super::{
     Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
 };
-use crate::relationship::store::RelationshipStores;
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 use crate::storage::StorageError;
+use crate::tuple_store::RelationshipStores;
 
 /// The longest that one evaluation for a verification may take.
 const EVALUATION_MAX: Duration = Duration::from_secs(3);

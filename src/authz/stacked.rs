@@ -16,7 +16,7 @@ use super::validity::Validity;
 use super::{
     Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
 };
-use crate::relationship::Relation;
+use crate::language::Relation;
 
 /// Checks that go down together: one call of a server with default settings.
 pub const CHECKS_PER_PORTION: usize = 50;

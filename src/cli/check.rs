@@ -14,7 +14,7 @@ use crate::app::open_authorizer;
 use crate::authz::{Answer, Check, CheckBatch, Consistency};
 use crate::config::{Config, Overrides};
 use crate::identity::Principal;
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
@@ -38,7 +38,7 @@ struct Shown {
 
 /// Asks the configured authorizer. Fails when the answer is no, so that a script can act on it.
 pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
-    let malformed = |e: crate::relationship::ParseError| Failure::usage(e.to_string());
+    let malformed = |e: crate::language::ParseError| Failure::usage(e.to_string());
     let principal = Principal::stated(&args.user).map_err(malformed)?;
     let check = Check {
         user: principal.subject().clone(),

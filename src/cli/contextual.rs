@@ -4,8 +4,9 @@ use clap::Args;
 use serde_json::{Map, Value};
 
 use super::Failure;
-use crate::relationship::tuple::{TupleCondition, shown};
-use crate::relationship::{Contextual, RelationshipTuple};
+use crate::engine::Contextual;
+use crate::language::RelationshipTuple;
+use crate::language::tuple::{TupleCondition, shown};
 
 #[derive(Debug, Args)]
 pub(super) struct ContextualArgs {

@@ -18,11 +18,11 @@ use crate::app::App;
 use crate::authz::{Check, CheckBatch, Consistency};
 use crate::client::Client;
 use crate::config::{Config, DataConfig};
+use crate::language::{Object, Relation, RelationshipTuple};
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{RetrieveRequest, RetrieveResponse};
-use crate::relationship::store::{OnConflict, RelationshipStore, TupleWrite};
-use crate::relationship::store_file;
-use crate::relationship::{Object, Relation, RelationshipTuple};
+use crate::store_file;
+use crate::tuple_store::{OnConflict, RelationshipStore, TupleWrite};
 
 static HANDBOOK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/schema/handbook");
 
@@ -158,7 +158,7 @@ fn may_read(relations: &[String]) -> bool {
 }
 
 async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<String>, Failure> {
-    let malformed = |e: crate::relationship::ParseError| Failure::failed(e.to_string());
+    let malformed = |e: crate::language::ParseError| Failure::failed(e.to_string());
     let (user, object) = (Object::parse(user).map_err(malformed)?, Object::parse(object).map_err(malformed)?);
     let snapshot = relationships(app)?.snapshot()?.ok_or_else(|| Failure::failed("the demo's model is not loaded"))?;
     let definition = snapshot.model().source().type_definition(object.type_name());

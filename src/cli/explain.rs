@@ -9,9 +9,10 @@ use clap::Args;
 
 use super::contextual::ContextualArgs;
 use super::{Connection, Failure, Output};
+use crate::engine::Contextual;
+use crate::language::RelationshipTuple;
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::explain_request::Target;
-use crate::relationship::{Contextual, RelationshipTuple};
 
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]

@@ -13,8 +13,8 @@ use crate::authz::openfga::{LoadError, OpenStoreError};
 use crate::config::ConfigError;
 use crate::error_code::ErrorCode;
 use crate::ingest::IngestError;
-use crate::relationship::store::StoreError;
 use crate::storage::StorageError;
+use crate::tuple_store::StoreError;
 use crate::visible::visible;
 
 /// Why a command did not succeed.

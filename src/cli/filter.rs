@@ -4,9 +4,9 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::Failure;
+use crate::language::tuple::shown;
 use crate::proto::metadata::{Value as ValueMessage, value::Kind as ValueKind};
 use crate::proto::retrieval::{self as message, filter::Kind};
-use crate::relationship::tuple::shown;
 
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {

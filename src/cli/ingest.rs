@@ -13,8 +13,8 @@ use tonic::Response;
 use super::{Connection, Failure, Output};
 use crate::client::{self, Client, document_message};
 use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
+use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
-use crate::relationship::{Object, TypeName};
 
 /// The catalog that a folder may bring along.
 const CATALOG: &str = "catalog.jsonl";
@@ -123,7 +123,7 @@ fn source(args: &IngestArgs) -> Result<Source, Failure> {
         let text = format!("`{CATALOG}` in `{shown}` names the guards; remove `--guard`, or move the catalog away");
         return Err(Failure::usage(text));
     }
-    let malformed = |e: crate::relationship::ParseError| Failure::usage(e.to_string());
+    let malformed = |e: crate::language::ParseError| Failure::usage(e.to_string());
     let guard = match (&args.guard, &args.guard_type) {
         (Some(guard), _) => GuardRule::One(Object::parse(guard).map_err(malformed)?),
         (None, Some(type_name)) => GuardRule::Type(TypeName::parse(type_name).map_err(malformed)?),

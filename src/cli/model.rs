@@ -12,11 +12,11 @@ use crate::authz::AuthzError;
 use crate::authz::openfga::{Creation, OpenFgaSource, OpenFgaStore, OpenStoreError};
 use crate::authz::replica::source::{ModelNews, RelationshipSource};
 use crate::config::{AuthorizerKind, Config, Overrides};
-use crate::relationship::model::AuthorizationModel;
-use crate::relationship::store::RelationshipStores;
-use crate::relationship::store_file::{self, References, StoreFileError};
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{RelationshipTuple, dsl, json};
+use crate::language::model::AuthorizationModel;
+use crate::language::validate::ValidModel;
+use crate::language::{RelationshipTuple, dsl, json};
+use crate::store_file::{self, References, StoreFileError};
+use crate::tuple_store::RelationshipStores;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {

@@ -13,7 +13,7 @@ use super::Failure;
 use crate::app::{self, App, AppError};
 use crate::authz::{Authorizer, AuthzError};
 use crate::config::{Config, Overrides, socket_address};
-use crate::relationship::Relation;
+use crate::language::Relation;
 use crate::telemetry;
 
 /// Between two looks for the model while none is known: soon after it is loaded, and no burden to a server without one.
@@ -126,7 +126,7 @@ mod tests {
 
     use super::*;
     use crate::authz::{Answer, CheckBatch};
-    use crate::relationship::dsl;
+    use crate::language::dsl;
 
     /// Knows its model after so many looks.
     struct Late(AtomicUsize);

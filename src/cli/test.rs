@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::model::StoreFileArgs;
 use super::{Failure, Output};
-use crate::relationship::store_file::{self, StoreFileError};
-use crate::relationship::store_file::{AssertionKind, AssertionOutcome, References, StoreOutcome};
+use crate::store_file::{self, StoreFileError};
+use crate::store_file::{AssertionKind, AssertionOutcome, References, StoreOutcome};
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {

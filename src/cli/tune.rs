@@ -16,7 +16,7 @@ use crate::authz::openfga::OpenFgaSource;
 use crate::authz::replica::ReplicaUse;
 use crate::authz::{Authorizer, Consistency};
 use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 use crate::tune::{
     CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
 };

@@ -7,7 +7,8 @@ use super::mapping::Untold;
 use super::names::{self, NameRules};
 use super::principal::{Delegation, Principal, TokenFacts};
 use super::{Scope, StepUp};
-use crate::relationship::{Contextual, Object, ParseError, TypeName};
+use crate::engine::Contextual;
+use crate::language::{Object, ParseError, TypeName};
 
 /// What is believed of the bearer of a token.
 #[derive(Clone, Debug, PartialEq)]

@@ -15,7 +15,7 @@ use super::names::NameRules;
 use super::people::PeopleRule;
 use super::principal::{Delegation, DelegationOn};
 use super::{Actor, Refusal, Scopes, TokenFacts, VerifiedToken};
-use crate::relationship::{Relation, TypeName};
+use crate::language::{Relation, TypeName};
 
 /// Longest name in a claim (a client, a token's id, an actor), in bytes.
 const NAME_BYTES_MAX: usize = 1_024;

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use super::Refusal;
 use crate::chunk::{Metadata, Value};
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 
 /// Most objects of our type in one token.
 const OBJECTS_MAX: usize = 32;

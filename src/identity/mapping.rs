@@ -10,9 +10,10 @@ use serde_json::{Map, Value};
 use super::Refusal;
 use super::claims::Rules;
 use super::names::NameRules;
-use crate::relationship::snapshot::CONTEXTUAL_TUPLES_MAX;
-use crate::relationship::subtracted::Subtracted;
-use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TypeName, User};
+use crate::engine::Contextual;
+use crate::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
+use crate::language::subtracted::Subtracted;
+use crate::language::{Object, Relation, RelationshipTuple, TypeName, User};
 
 /// Claims that narrow what a bearer gets. One that stands elsewhere would not narrow.
 const NARROWING: [&str; 9] =

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
-use crate::relationship::tuple::{USER_BYTES_MAX, encoded_id};
-use crate::relationship::{Object, ParseError, TypeName, User};
+use crate::language::tuple::{USER_BYTES_MAX, encoded_id};
+use crate::language::{Object, ParseError, TypeName, User};
 
 /// Longest short name of an issuer, in bytes. Each of its users bears it, and a user has 512 bytes at most.
 const SHORT_NAME_BYTES_MAX: usize = 64;

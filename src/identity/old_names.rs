@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 
 use super::claims::{IssuerRules, Rules};
 use super::names::{NameError, NameRules};
-use crate::relationship::{Object, ParseError, RelationshipTuple, TypeName, User};
+use crate::language::{Object, ParseError, RelationshipTuple, TypeName, User};
 
 /// What the old encoding encoded, beside all that is not ASCII.
 const OLD: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'@').remove(b'~').remove(b'+');

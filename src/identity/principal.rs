@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::details::{AuthorizationDetails, Budget, OneOf, RequestFacts};
 use super::{Scopes, VerifiedToken, names};
 use crate::chunk::Metadata;
-use crate::relationship::{Contextual, Object, ParseError, Relation};
+use crate::engine::Contextual;
+use crate::language::{Object, ParseError, Relation};
 
 /// The one whose rights bound the answer. Always a single object such as `user:anne`, never a wildcard or a userset.
 #[derive(Clone, PartialEq, Debug)]

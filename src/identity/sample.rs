@@ -9,7 +9,7 @@ use super::details::DetailsRules;
 use super::names::NameRules;
 use super::people::PeopleRule;
 use super::{Algorithm, TokenVerifier, VerifiedToken};
-use crate::relationship::TypeName;
+use crate::language::TypeName;
 
 /// When the tokens are issued, in seconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000;

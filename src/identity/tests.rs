@@ -16,7 +16,7 @@ use super::names::NameRules;
 use super::people::PeopleRule;
 use super::{Algorithm, Caller, DelegationOn, LoginError, Refusal, StepUp, StepUpRules, VerifiedToken};
 use crate::chunk;
-use crate::relationship::{Object, Relation, TypeName};
+use crate::language::{Object, Relation, TypeName};
 
 const NOW: u64 = 1_800_000_000;
 

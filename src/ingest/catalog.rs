@@ -9,7 +9,7 @@ use super::IngestError;
 use super::folder::inside;
 use super::lines::{Line, Lines, metadata};
 use super::text_file::TextFile;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// A line of the catalog.
 #[derive(Deserialize)]

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::text_file::TextFile;
 use super::{GuardRule, IngestError};
 use crate::chunk::Metadata;
-use crate::relationship::Object;
-use crate::relationship::tuple::encoded_id;
+use crate::language::Object;
+use crate::language::tuple::encoded_id;
 
 const EXTENSIONS: [&str; 4] = ["markdown", "md", "text", "txt"];
 

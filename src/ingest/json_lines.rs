@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::lines::{Line, Lines, metadata};
 use super::{Entry, IngestError};
 use crate::chunk::{Chunk, Document};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::validation::{CHUNKS_PER_DOCUMENT_MAX, check_chunk, check_document};
 
 /// One chunk. An unknown field is most likely a misspelt one.

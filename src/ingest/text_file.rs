@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{Entry, IngestError};
 use crate::chunk::{Chunk, Document, Metadata};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::validation::check_document;
 
 /// Longest chunk, in characters: a few paragraphs, so that ten of them fit into any prompt.

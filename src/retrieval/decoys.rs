@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use super::RecheckRequest;
 use crate::authz::enforce::Enforcer;
 use crate::chunk::Candidate;
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::GuardTable;
 
 /// How the id of each decoy begins, so that whoever reads a log of checks knows it.
@@ -76,9 +76,9 @@ mod tests {
     use crate::chunk::Written;
     use crate::identity::Principal;
     use crate::identity::details::OneOf;
-    use crate::relationship::Relation;
-    use crate::relationship::store::RelationshipStores;
+    use crate::language::Relation;
     use crate::retrieval::request::stated;
+    use crate::tuple_store::RelationshipStores;
 
     fn guard(text: &str) -> Object {
         Object::parse(text).unwrap()

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use roaring::RoaringBitmap;
 use tokio::sync::OnceCell;
 
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::GuardTable;
 
 /// Collections whose guards are indexed at a time. An index takes some fifty bytes a guard beside the names, which the

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::generations::Generations;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// Kinds of lists that are known at a time; past it all are learned anew.
 const KINDS_MAX: usize = 1_000;

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::generations::Generations;
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 
 /// Rates of one generation. With the generation before it, twice as many are remembered, some megabytes.
 const RATES_MAX: usize = 10_000;

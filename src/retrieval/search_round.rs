@@ -14,7 +14,7 @@ use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
 use crate::identity::details::{AuthorizationDetails, OneOf};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::{Filter, Narrowing, Rest, Scope, Search, Searched, VectorStore, VectorStoreError};
 
 /// A search, and what is needed to carry it out.

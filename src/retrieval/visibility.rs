@@ -12,7 +12,7 @@ use super::plan::{self, Plan};
 use super::walk::{Expected, Foreknown};
 use crate::authz::AuthzError;
 use crate::authz::enforce::Enforcer;
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, Scope, VectorStore};
 
 /// A list that is only worth its while if it is quick gets this part of the request's time, so that enough is left for doing

@@ -11,7 +11,7 @@ use super::guard_index::Hidden;
 use crate::authz::AuthzError;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::Candidate;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// What is expected of candidates counts as much as so many that were checked. A wrong estimate makes the next stretch
 /// twice as long, so there are few of them.

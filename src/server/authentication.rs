@@ -29,7 +29,7 @@ use crate::identity::{
     AuthenticationError, Caller, CallerError, LoginError, Principal, Refusal, Scope, StepUp, StepUpRules,
     TokenVerifier, Use, VerifiedToken,
 };
-use crate::relationship::Relation;
+use crate::language::Relation;
 use crate::retrieval::{FieldViolation, RetrievalError};
 
 /// Who is let in.

@@ -4,19 +4,20 @@ use tokio::time::Instant;
 
 use super::openfga::context_map;
 use crate::authz::AuthzError;
+use crate::engine::Contextual;
+use crate::engine::evaluator::CheckError;
+use crate::engine::explain::{Closed, Explanation, Found, FoundCondition, Operator, Outcome, Step, StepKind};
+use crate::engine::snapshot::{ContextualTuplesError, Snapshot};
+use crate::language::tuple::TupleCondition;
+use crate::language::{
+    ConditionInput, InputSource, Object, ParseError, Relation, RelationshipTuple, TupleMisfit, User,
+};
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::explain_request::Target;
 use crate::proto::retrieval::explanation_step::Kind;
-use crate::relationship::evaluator::CheckError;
-use crate::relationship::explain::{Closed, Explanation, Found, FoundCondition, Operator, Outcome, Step, StepKind};
-use crate::relationship::snapshot::{ContextualTuplesError, Snapshot};
-use crate::relationship::store::RelationshipStores;
-use crate::relationship::tuple::TupleCondition;
-use crate::relationship::{
-    ConditionInput, Contextual, InputSource, Object, ParseError, Relation, RelationshipTuple, TupleMisfit, User,
-};
 use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
+use crate::tuple_store::RelationshipStores;
 use crate::vector_store::VectorStore;
 
 /// What is asked about.

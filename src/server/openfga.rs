@@ -31,12 +31,12 @@ use self::refusal::{Number, Refusal};
 use super::audit::Lasting;
 use super::deadline::{self, deadline};
 use super::status;
+use crate::engine::snapshot::Snapshot;
 use crate::lanes::Lane;
+use crate::language::RelationshipTuple;
 use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
 use crate::proto::openfga_model as wire;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::snapshot::Snapshot;
-use crate::relationship::store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
+use crate::tuple_store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
 
 pub(super) use self::refusal::restore_number;
 pub(super) use self::tuples::context_map;

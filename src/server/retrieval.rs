@@ -20,15 +20,15 @@ use crate::authz::{Authorizer, AuthzError, Consistency};
 use crate::chunk::{Chunk, ID_BYTES_MAX};
 use crate::identity::{Caller, Principal};
 use crate::lanes::{Lane, Lost};
+use crate::language::Relation;
 use crate::proto::retrieval as message;
 use crate::proto::retrieval::retrieval_service_server::RetrievalService;
-use crate::relationship::Relation;
-use crate::relationship::store::RelationshipStores;
 use crate::retrieval::request::RetrievalParts;
 use crate::retrieval::{
     Completion, FieldViolation, PlanReport, RecheckRequest, Retrieval, RetrievalError, RetrievalRequest, Retrieved,
     Retriever,
 };
+use crate::tuple_store::RelationshipStores;
 use crate::vector_store::validation::{CHUNK_TEXT_BYTES_MAX, METADATA_BYTES_MAX, TITLE_BYTES_MAX};
 use crate::vector_store::{Query, VectorStore};
 

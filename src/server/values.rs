@@ -6,9 +6,9 @@ use tonic::Status;
 
 use super::status::{self, VIOLATIONS_MAX};
 use crate::chunk::{Chunk, Document, Metadata, Value};
+use crate::language::Object;
+use crate::language::tuple::shown;
 use crate::proto::{ingest, metadata, retrieval};
-use crate::relationship::Object;
-use crate::relationship::tuple::shown;
 use crate::retrieval::FieldViolation;
 use crate::vector_store::{Filter, validation};
 

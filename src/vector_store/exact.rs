@@ -38,7 +38,7 @@ use super::validation::{self, QUERY_TERMS_MAX};
 use super::{CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, Searched, VectorStore, VectorStoreError};
 use crate::chunk::{Candidate, Chunk, Document, Version, Written};
 use crate::lanes::Lane;
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::storage::StorageError;
 
 /// The file of the engine in the data directory.

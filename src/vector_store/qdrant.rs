@@ -19,7 +19,7 @@ use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorS
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, Document};
 use crate::config;
-use crate::relationship::Object;
+use crate::language::Object;
 
 mod attach;
 mod collection;

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::{Query, VectorStoreError};
 use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
-use crate::relationship::tuple::shown;
+use crate::language::tuple::shown;
 
 /// Longest collection name, in bytes. Qdrant would take 255.
 pub const COLLECTION_BYTES_MAX: usize = 128;

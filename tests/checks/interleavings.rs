@@ -19,7 +19,7 @@ use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency, Source};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use shuttle::future::{JoinHandle, block_on, spawn, yield_now};
 use shuttle::rand::Rng;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata, Written};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;

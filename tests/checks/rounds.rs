@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;

@@ -19,7 +19,7 @@ use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, R
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency, Source};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::dice::Dice;

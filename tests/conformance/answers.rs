@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use ragward::relationship::model::AuthorizationModel;
-use ragward::relationship::snapshot::{Snapshot, UserFilter};
-use ragward::relationship::store::{OnConflict, RelationshipStores};
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, dsl, json as model_json};
+use ragward::engine::snapshot::{Snapshot, UserFilter};
+use ragward::language::model::AuthorizationModel;
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User, dsl, json as model_json};
+use ragward::tuple_store::{OnConflict, RelationshipStores};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 

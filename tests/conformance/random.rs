@@ -8,9 +8,9 @@
 
 use std::collections::BTreeMap;
 
-use ragward::relationship::model::{RestrictionKind, TypeRestriction};
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{RelationshipTuple, dsl};
+use ragward::language::model::{RestrictionKind, TypeRestriction};
+use ragward::language::validate::ValidModel;
+use ragward::language::{RelationshipTuple, dsl};
 use serde_json::{Value, json};
 
 use crate::answers::{Answers, Extra, Reply};

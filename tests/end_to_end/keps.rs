@@ -12,7 +12,7 @@ use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Hybrid, Recall, RetrieveRequest, RetrieveResponse, Vector};
-use ragward::relationship::store_file::{self, StoreFile};
+use ragward::store_file::{self, StoreFile};
 use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use openfga_client::client as api;
-use ragward::relationship::RelationshipTuple;
-use ragward::relationship::dsl;
-use ragward::relationship::store::{ChangeFilter, Operation, RelationshipStore, RelationshipStores, TupleFilter};
+use ragward::language::RelationshipTuple;
+use ragward::language::dsl;
+use ragward::tuple_store::{ChangeFilter, Operation, RelationshipStore, RelationshipStores, TupleFilter};
 use tokio::sync::mpsc;
 
 use crate::process::Served;

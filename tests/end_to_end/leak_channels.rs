@@ -26,11 +26,11 @@ use openfga_client::prost_types::field_descriptor_proto::{Label, Type};
 use openfga_client::prost_types::{DescriptorProto, FileDescriptorSet};
 use prost::Message;
 use ragward::config::{AuthorizerKind, Config};
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::DESCRIPTORS;
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, FilterList, OneOf, Range, RetrieveRequest, RetrieveResponse, Vector, filter};
-use ragward::relationship::{RelationshipTuple, dsl};
 
 use crate::dice::Dice;
 use crate::documents::document;

@@ -17,11 +17,11 @@ use std::time::Duration;
 use futures::future::join_all;
 use ragward::authz::openfga::OpenFgaStore;
 use ragward::config::{AuthorizerKind, ReplicaMode, VectorStoreKind};
+use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, OneOf, RetrieveRequest, Vector, filter};
-use ragward::relationship::{RelationshipTuple, dsl, json};
 use tokio::time::Instant;
 
 use crate::dice::Dice;

@@ -5,11 +5,11 @@ use std::path::Path;
 use crate::documents::document;
 use crate::running::{Running, config};
 use ragward::config::Config;
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     Completion, Filter, FilterList, Hybrid, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
-use ragward::relationship::{RelationshipTuple, dsl};
 use tonic::{Code, Status};
 
 const MODEL: &str = "

@@ -3,6 +3,7 @@
 use crate::documents::document;
 use crate::running::{Running, config};
 use ragward::client::Probe;
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -11,7 +12,6 @@ use ragward::proto::retrieval::{
     RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
 use ragward::proto::retrieval::{RelationshipTuple as RelationshipTupleMessage, explain_request};
-use ragward::relationship::{RelationshipTuple, dsl};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 

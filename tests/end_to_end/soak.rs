@@ -13,10 +13,10 @@ use std::time::Duration;
 use ragward::authz::openfga::OpenFgaStore;
 use ragward::client::Client;
 use ragward::config::{AuthorizerKind, Config, ReplicaMode};
+use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::{Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Consistency, RecheckRequest, RetrieveRequest};
-use ragward::relationship::{RelationshipTuple, dsl, json};
 use tokio::time::{Instant, interval};
 use tonic::metadata::MetadataMap;
 

@@ -13,13 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::join_all;
 use prost::Message;
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     Filter, FilterList, Hybrid, OneOf, Range, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
-use ragward::relationship::{RelationshipTuple, dsl};
 use tonic::{Code, Status};
 
 use crate::dice::Dice;

@@ -2,9 +2,9 @@
 //! *holds nothing*. So with a real `OpenFGA`, where there is one.
 
 use ragward::config::{AbsentClaim, AuthorizerKind, ClaimContextConfig, ClaimTupleConfig, IdentityConfig};
+use ragward::language::validate::ValidModel;
+use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{RelationshipTuple, dsl, json};
 use serde_json::{Value, json};
 use tonic::Code;
 

@@ -138,7 +138,7 @@ async fn users_of_two_issuers_are_two_users() {
     })
     .await;
     let reads = |issuer: &str, document: &str| {
-        ragward::relationship::RelationshipTuple::parse(&format!("user:{issuer}/anne"), "reader", document).unwrap()
+        ragward::language::RelationshipTuple::parse(&format!("user:{issuer}/anne"), "reader", document).unwrap()
     };
     world.running.write(vec![reads("corp", "document:salaries"), reads("partner", "document:roadmap")]);
     assert_eq!(

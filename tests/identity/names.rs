@@ -5,9 +5,9 @@ use std::process::{Command, Output};
 
 use ragward::authz::openfga::OpenFgaStore;
 use ragward::config::{AuthorizerKind, Config, OldNamesPolicy};
+use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;
-use ragward::relationship::store::{OnConflict, RelationshipStores};
-use ragward::relationship::{RelationshipTuple, dsl, json};
+use ragward::tuple_store::{OnConflict, RelationshipStores};
 use serde_json::{Value, json};
 use tonic::Code;
 

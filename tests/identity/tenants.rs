@@ -1,9 +1,9 @@
 //! Several tenants in one collection: which one is asking is the verified token's to say, not the request's.
 
 use ragward::config::ClaimTupleConfig;
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, Vector, filter};
-use ragward::relationship::{RelationshipTuple, dsl};
 use serde_json::json;
 use tonic::Code;
 

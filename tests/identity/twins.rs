@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 use ragward::config::{DelegationConfig, DelegationObject};
+use ragward::language::RelationshipTuple;
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value as Metadata, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{
     Filter, Hybrid, OneOf, RecheckRequest, RetrieveRequest, RetrieveResponse, Vector, filter,
 };
-use ragward::relationship::RelationshipTuple;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
@@ -337,7 +337,7 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationObject
     let relation = if on == DelegationObject::Guard { "agent_reader" } else { "can_act_for" };
     config.identity.delegation = DelegationConfig { relation: relation.to_owned(), on };
     let running = Running::start(&config).await;
-    running.load(ragward::relationship::dsl::load(MODEL).unwrap(), Vec::new());
+    running.load(ragward::language::dsl::load(MODEL).unwrap(), Vec::new());
     running
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use ragward::config::{Config, IdentityConfig, IssuerConfig, PeopleConfig};
+use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::Document;
 use ragward::proto::metadata::{Value as Metadata, value::Kind};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RetrieveRequest, RetrieveResponse};
-use ragward::relationship::{RelationshipTuple, dsl};
 use serde_json::Value;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};

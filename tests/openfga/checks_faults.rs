@@ -21,7 +21,8 @@ use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, St
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Source};
 use ragward::config::{ChecksConfig, Config, Overrides};
-use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple};
+use ragward::engine::Contextual;
+use ragward::language::{Object, Relation, RelationshipTuple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -1,9 +1,9 @@
 //! The embedded authorizer against the port's suite, the same that a real `OpenFGA` server passes.
 
 use ragward::authz::embedded::EmbeddedAuthorizer;
-use ragward::relationship::json;
-use ragward::relationship::store::{OnConflict, RelationshipStores};
-use ragward::relationship::validate::ValidModel;
+use ragward::language::json;
+use ragward::language::validate::ValidModel;
+use ragward::tuple_store::{OnConflict, RelationshipStores};
 
 #[tokio::test]
 async fn the_port_suite_holds() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use openfga_client::client::{BatchCheckRequest, CheckError};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::time::Instant;

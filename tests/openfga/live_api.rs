@@ -10,7 +10,7 @@ use prost::Message;
 use ragward::app::App;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::config::{Config, Overrides};
-use ragward::relationship::limits::MODEL_BYTES_MAX;
+use ragward::language::limits::MODEL_BYTES_MAX;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector, WriteError};
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
-use ragward::relationship::{Object, Relation, RelationshipTuple};
+use ragward::language::{Object, Relation, RelationshipTuple};
 use serde_json::json;
 use tokio::time::Instant;
 

@@ -7,7 +7,7 @@ use ragward::app::stack_checks;
 use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::config::ChecksConfig;
-use ragward::relationship::{Object, Relation, RelationshipTuple};
+use ragward::language::{Object, Relation, RelationshipTuple};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, interval, timeout};
 

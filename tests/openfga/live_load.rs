@@ -5,8 +5,8 @@ use std::time::Duration;
 use ragward::authz::openfga::{Loaded, OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
 use ragward::error_code::ErrorCode;
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition, dsl};
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition, dsl};
 use tokio::time::Instant;
 
 use crate::openfga::OpenFga;

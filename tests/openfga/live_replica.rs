@@ -9,7 +9,7 @@ use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, Re
 use ragward::authz::validity::Validity;
 use ragward::authz::verification::VerificationConfig;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
-use ragward::relationship::{Object, Relation, RelationshipTuple, dsl, json};
+use ragward::language::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
 
 use crate::openfga::OpenFga;

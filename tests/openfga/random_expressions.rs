@@ -11,9 +11,9 @@ use openfga_client::client::{
     BatchCheckItem, BatchCheckRequest, CheckRequestTupleKey, ContextualTupleKeys, CreateStoreRequest,
     OpenFgaServiceClient, RelationshipCondition, TupleKey, WriteAuthorizationModelRequest, batch_check_single_result,
 };
-use ragward::relationship::snapshot::Snapshot;
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TupleCondition, User, json as model_json};
+use ragward::engine::snapshot::Snapshot;
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition, User, json as model_json};
 use serde_json::{Map, Value, json};
 use tonic::transport::{Channel, Endpoint};
 

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use ragward::relationship::evaluator::CheckError;
-use ragward::relationship::snapshot::{Snapshot, UserFilter};
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Object, Relation, RelationshipTuple, TypeName, User, store_file};
+use ragward::engine::evaluator::CheckError;
+use ragward::engine::snapshot::{Snapshot, UserFilter};
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User};
+use ragward::store_file;
 use serde_json::{Value, json};
 
 use crate::dice::Dice;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use ragward::relationship::dsl::modules::{self, ModuleText};
-use ragward::relationship::dsl::{self, SourceErrors};
-use ragward::relationship::{Object, json};
+use ragward::language::dsl::modules::{self, ModuleText};
+use ragward::language::dsl::{self, SourceErrors};
+use ragward::language::{Object, json};
 use serde::Deserialize;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ragward::relationship::store_file::{self, AssertionKind};
+use ragward::store_file::{self, AssertionKind};
 
 #[test]
 fn sample_stores_pass() {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ragward::relationship::store_file;
+use ragward::store_file;
 use serde::Deserialize;
 use serde_json::{Value, json};
 

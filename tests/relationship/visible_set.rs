@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::relationship::snapshot::Snapshot;
-use ragward::relationship::store::{OnConflict, RelationshipStores, TupleWrite};
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple, TypeName, User};
+use ragward::engine::Contextual;
+use ragward::engine::snapshot::Snapshot;
+use ragward::language::validate::ValidModel;
+use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User};
+use ragward::tuple_store::{OnConflict, RelationshipStores, TupleWrite};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 

@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition};
+use ragward::engine::Contextual;
+use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 

@@ -1,7 +1,7 @@
 //! The form of `OpenFGA`'s own test cases: tests → stages → model, tuples and assertions. An unknown name is an error, so
 //! that nothing in a file is left out without notice.
 
-use ragward::relationship::{RelationshipTuple, TupleCondition};
+use ragward::language::{RelationshipTuple, TupleCondition};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 

@@ -17,7 +17,7 @@ use tonic::{Request, Status};
 use tower::ServiceExt;
 use tower::util::{BoxCloneService, MapResponse};
 
-use ragward::relationship::{dsl, json as model_json};
+use ragward::language::{dsl, json as model_json};
 
 /// tonic forgets a `grpc-status` that it does not know; a copy stays in the metadata.
 const NUMBER_COPY: &str = "number-on-the-wire";

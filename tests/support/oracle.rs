@@ -18,9 +18,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use ragward::relationship::RelationshipTuple;
-use ragward::relationship::dsl;
-use ragward::relationship::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
+use ragward::language::RelationshipTuple;
+use ragward::language::dsl;
+use ragward::language::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 use serde_json::{Map, Value};
 
 use self::weights::Weights;
@@ -120,7 +120,7 @@ impl Oracle {
             // A userset in itself says nothing and cannot be written.
             let says_nothing = user == format!("{object}#{relation}");
             if says_nothing
-                || !self.allows(&user, &relation, &object, condition.map(ragward::relationship::TupleCondition::name))
+                || !self.allows(&user, &relation, &object, condition.map(ragward::language::TupleCondition::name))
             {
                 continue;
             }

@@ -8,12 +8,12 @@ pub(crate) mod shrink;
 
 use std::collections::BTreeMap;
 
-use ragward::relationship::model::{
+use ragward::language::model::{
     AuthorizationModel, Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition,
     TypeRestriction,
 };
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{RelationshipTuple, TupleCondition};
+use ragward::language::validate::ValidModel;
+use ragward::language::{RelationshipTuple, TupleCondition};
 use serde_json::{Map, Value, json};
 
 use super::dice::Dice;

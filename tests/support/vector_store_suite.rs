@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value, Written};
-use ragward::relationship::Object;
+use ragward::language::Object;
 use ragward::vector_store::validation::{
     CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
     QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use proptest::prelude::*;
 use ragward::chunk::{Candidate, Chunk, Document, Value};
-use ragward::relationship::Object;
+use ragward::language::Object;
 use ragward::storage::StorageError;
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};

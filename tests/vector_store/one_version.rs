@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
 use ragward::chunk::{Candidate, Chunk, Document, Value};
 use ragward::identity::Principal;
-use ragward::relationship::Relation;
+use ragward::language::Relation;
 use ragward::retrieval::request::RetrievalParts;
 use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;

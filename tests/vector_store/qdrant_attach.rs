@@ -13,7 +13,7 @@ use qdrant_client::qdrant::{
 };
 use ragward::chunk::Value;
 use ragward::config::{PayloadConfig, WrittenBy};
-use ragward::relationship::Object;
+use ragward::language::Object;
 use ragward::vector_store::qdrant::{
     Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
@@ -163,7 +163,7 @@ async fn a_collection_of_langchain_is_attached_and_searched() {
         assert_eq!(ids(&store, &nearest(page(1))).await.len(), 2);
         assert!(ids(&store, &nearest(page(2))).await.is_empty());
         let table = store.guards(COLLECTION).await.expect("a collection").expect("a table");
-        let guards: Vec<&str> = table.guards.iter().map(ragward::relationship::Object::as_str).collect();
+        let guards: Vec<&str> = table.guards.iter().map(ragward::language::Object::as_str).collect();
         assert_eq!(guards, ["document:docs/a.md", "document:docs/b.md"]);
         let read = read_now(&store, COLLECTION, &["7".to_owned(), uuid(2), "07".to_owned(), "x".to_owned()])
             .await

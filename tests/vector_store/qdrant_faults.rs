@@ -15,7 +15,7 @@ use qdrant_client::qdrant::{
     facet_value::Variant, vectors_config,
 };
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
-use ragward::relationship::Object;
+use ragward::language::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
 use ragward::vector_store::{DocumentStore, Query, Rest, Scope, Search, VectorStore, VectorStoreError};
 use tokio::net::TcpListener;

@@ -11,7 +11,7 @@ use qdrant_client::qdrant::{PointStruct, StrictModeConfig, Value as Payload};
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::identity::Principal;
-use ragward::relationship::{Object, Relation};
+use ragward::language::{Object, Relation};
 use ragward::retrieval::request::RetrievalParts;
 use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};

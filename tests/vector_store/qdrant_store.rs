@@ -12,7 +12,7 @@ use qdrant_client::qdrant::{
     Condition, CreateCollectionBuilder, Distance, PointStruct, StrictModeConfig, Value as Payload, VectorParamsBuilder,
 };
 use ragward::chunk::{Candidate, Document, Value};
-use ragward::relationship::Object;
+use ragward::language::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, ReadConsistency, point_id};
 use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
 use roaring::RoaringBitmap;

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::authz::decider::Scope;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// Checks that a principal gets into a call before it is the next one's turn. More than one, so that a request is spread
 /// over few calls.

@@ -5,7 +5,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::authz::Consistency;
 use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
-use crate::relationship::RelationshipTuple;
+use crate::language::RelationshipTuple;
 
 const CONFIG: BatchedConfig = BatchedConfig {
     checks_per_call: 50,

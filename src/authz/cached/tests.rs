@@ -10,7 +10,8 @@ use super::*;
 use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
 use crate::authz::decider::{Question, Recall, Scope};
 use crate::authz::{Consistency, Source};
-use crate::relationship::{Contextual, Object, Relation, RelationshipTuple};
+use crate::engine::Contextual;
+use crate::language::{Object, Relation, RelationshipTuple};
 
 const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::*;
-use crate::relationship::Relation;
+use crate::language::Relation;
 
 /// What one call does.
 #[derive(Clone, Debug)]

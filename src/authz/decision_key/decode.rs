@@ -7,7 +7,8 @@ use super::{
     SOURCE_AUTHORITY, SOURCE_COPY, TEXT, TRUE, USER_OBJECT, USER_USERSET, USER_WILDCARD, VERSION,
 };
 use crate::authz::{Check, Source};
-use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition, TypeName, User};
+use crate::engine::Contextual;
+use crate::language::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User};
 
 /// What a key stands for.
 #[derive(Clone, Debug, PartialEq)]

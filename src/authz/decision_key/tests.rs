@@ -10,7 +10,7 @@ use super::decode::{Meaning, decode};
 use super::*;
 use crate::authz::decider::{Question, Recall};
 use crate::authz::{Check, Consistency};
-use crate::relationship::{Object, Relation, TupleCondition, TypeName};
+use crate::language::{Object, Relation, TupleCondition, TypeName};
 
 fn key(meaning: &Meaning) -> DecisionKey {
     let scope = Scope {

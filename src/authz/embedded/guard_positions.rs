@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use crate::relationship::snapshot::{Numbering, Snapshot};
-use crate::relationship::{Object, TypeName};
+use crate::engine::snapshot::{Numbering, Snapshot};
+use crate::language::{Object, TypeName};
 
 const NO_GUARD: u32 = u32::MAX;
 

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 
-use crate::relationship::snapshot::Snapshot;
+use crate::engine::snapshot::Snapshot;
 
 /// INVARIANT (one state): all values are of the state that is named here.
 #[derive(Debug)]

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use roaring::RoaringBitmap;
 
 use super::kept::Kept;
-use crate::relationship::evaluator::CheckError;
-use crate::relationship::snapshot::{Reach, Snapshot};
-use crate::relationship::visible_set::VisibleSet;
-use crate::relationship::{Relation, TypeName, User};
+use crate::engine::evaluator::CheckError;
+use crate::engine::snapshot::{Reach, Snapshot};
+use crate::engine::visible_set::VisibleSet;
+use crate::language::{Relation, TypeName, User};
 
 /// Most that are kept. One is some kilobytes where the user is in tens of groups and hundreds of folders.
 const REACHES_MAX: usize = 4_096;

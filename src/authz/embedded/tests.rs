@@ -5,8 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::authz::Consistency;
-use crate::relationship::store::OnConflict;
-use crate::relationship::{Relation, RelationshipTuple, TupleCondition, dsl};
+use crate::language::{Relation, RelationshipTuple, TupleCondition, dsl};
+use crate::tuple_store::OnConflict;
 
 const MODEL: &str = "model
   schema 1.1

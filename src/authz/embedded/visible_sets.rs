@@ -12,9 +12,9 @@ use tokio::time::Instant;
 use super::guard_positions::GuardPositions;
 use super::kept::Kept;
 use crate::authz::{AuthzError, VisibleSetQuery};
-use crate::relationship::evaluator::CheckError;
-use crate::relationship::snapshot::Snapshot;
-use crate::relationship::{Object, Relation, User};
+use crate::engine::evaluator::CheckError;
+use crate::engine::snapshot::Snapshot;
+use crate::language::{Object, Relation, User};
 
 /// Most sets that are kept.
 const SETS_MAX: usize = 4_096;

@@ -15,7 +15,7 @@ use tonic::Request;
 
 use super::{Model, OpenFgaAuthorizer, consistency, wire};
 use crate::authz::{AuthzError, VisibleSetQuery};
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// Types that are listed for one query, each by a call of its own.
 const TYPES_MAX: usize = 4;

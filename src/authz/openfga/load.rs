@@ -20,8 +20,8 @@ use super::transactions::{Stopped, WriteError};
 use super::{OpenFgaStore, wire};
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{RelationshipTuple, json};
+use crate::language::validate::ValidModel;
+use crate::language::{RelationshipTuple, json};
 
 /// What a load did.
 #[derive(Clone, Debug, PartialEq, Eq)]

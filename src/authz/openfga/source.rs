@@ -11,10 +11,10 @@ use crate::authz::AuthzError;
 use crate::authz::replica::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
 use crate::backend::BackendError;
 use crate::config::ReplicaConfig;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::Operation;
-use crate::relationship::tuple::TupleCondition;
-use crate::relationship::validate::ValidModel;
+use crate::language::RelationshipTuple;
+use crate::language::tuple::TupleCondition;
+use crate::language::validate::ValidModel;
+use crate::tuple_store::Operation;
 
 /// The most that a server gives at once.
 const PAGE_SIZE: i32 = 100;

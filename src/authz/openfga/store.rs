@@ -8,8 +8,8 @@ use super::transactions::WriteError;
 use super::{OpenFgaConfig, Server, StoreSelector, wire};
 use crate::authz::AuthzError;
 use crate::backend::BackendError;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
+use crate::language::RelationshipTuple;
+use crate::language::limits::TUPLES_PER_WRITE_MAX;
 
 /// Deleting what is not there is no error.
 const IGNORE: &str = "ignore";

@@ -9,8 +9,8 @@ use tonic::{Code, Status};
 use super::{OpenFgaStore, store::within, wire};
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::limits::TUPLES_PER_WRITE_MAX;
+use crate::language::RelationshipTuple;
+use crate::language::limits::TUPLES_PER_WRITE_MAX;
 
 /// Writing what is there is no error, so a load that stopped half-way can be run again.
 const IGNORE: &str = "ignore";

@@ -18,7 +18,8 @@ use super::MESSAGE_BYTES_MAX;
 use crate::authz::decider::{Answered, Outcome};
 use crate::authz::{AuthzError, Check, Source};
 use crate::backend::{BackendChannel, is_of_the_connection};
-use crate::relationship::{Contextual, RelationshipTuple};
+use crate::engine::Contextual;
+use crate::language::RelationshipTuple;
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
 /// How `OpenFGA` begins what it says of a condition that cannot be evaluated.

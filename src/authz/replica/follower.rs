@@ -17,12 +17,10 @@ use super::window::{Settled, Window};
 use super::{Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::validity::Validity;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::{
-    MirroredChanges, RelationshipStore, RelationshipStores, StoreError, TupleFilter, Written,
-};
+use crate::language::RelationshipTuple;
 use crate::storage::StorageError;
 use crate::telemetry;
+use crate::tuple_store::{MirroredChanges, RelationshipStore, RelationshipStores, StoreError, TupleFilter, Written};
 
 /// More changes than this since the last reading are not worked off one by one: all tuples are read instead.
 const CHANGES_MAX: usize = 100_000;

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::AuthzError;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::Operation;
-use crate::relationship::validate::ValidModel;
+use crate::language::RelationshipTuple;
+use crate::language::validate::ValidModel;
+use crate::tuple_store::Operation;
 
 /// Which model of which store decides.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,9 +17,9 @@ use super::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceCha
 use super::{Progress, ReplicaConfig, ReplicaUse, Since, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::validity::Validity;
-use crate::relationship::store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{RelationshipTuple, dsl};
+use crate::language::validate::ValidModel;
+use crate::language::{RelationshipTuple, dsl};
+use crate::tuple_store::{Operation, RelationshipStore, RelationshipStores, TupleFilter};
 
 const MODEL: &str = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define viewer: [user]\n";
 const OVERLAP: Duration = Duration::from_secs(5);

@@ -13,7 +13,8 @@ use self::world::{DOCS, POLL, Setup, USERS, named};
 use super::*;
 use crate::authz::verification::standing::Trust;
 use crate::authz::verification::{StandingDirectory, Stratum};
-use crate::relationship::{Contextual, Relation};
+use crate::engine::Contextual;
+use crate::language::Relation;
 use crate::telemetry;
 
 #[tokio::test(start_paused = true)]

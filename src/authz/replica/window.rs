@@ -11,8 +11,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::source::SourceChange;
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::Operation;
+use crate::language::RelationshipTuple;
+use crate::tuple_store::Operation;
 
 /// The changes of the last part of the log, and where it begins.
 #[derive(Debug)]
@@ -167,7 +167,7 @@ mod tests {
     fn another_condition_is_settled_by_the_server() {
         let now = Instant::now();
         let window = Window::new(Duration::from_secs(5), String::new(), now);
-        let condition = crate::relationship::TupleCondition::parse("c", "{}").expect("a condition");
+        let condition = crate::language::TupleCondition::parse("c", "{}").expect("a condition");
         let mut both = changes("+1@1 +1@2");
         both[1].tuple = tuple("1").with_condition(condition);
         assert_eq!(window.taking_in(&both, String::new(), now).0.unsettled, [tuple("1")]);

@@ -15,7 +15,8 @@ use super::sampler::Asked;
 use super::stratum::Stratum;
 use crate::authz::Check;
 use crate::authz::decider::Question;
-use crate::relationship::{Contextual, Object, Relation, RelationshipTuple, TupleCondition};
+use crate::engine::Contextual;
+use crate::language::{Object, Relation, RelationshipTuple, TupleCondition};
 
 /// A question to which a request adds more bytes is not kept: the file stays small.
 const CONTEXTUAL_BYTES_MAX: usize = 64 << 10;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::authz::Check;
-use crate::relationship::Contextual;
+use crate::engine::Contextual;
 
 /// A kind of question. It names types and relations of the model, and no user or object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

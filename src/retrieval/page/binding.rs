@@ -8,8 +8,9 @@ use ring::digest::{SHA256, digest};
 use crate::authz::Consistency;
 use crate::authz::decision_key::{write_contextual, write_count, write_text};
 use crate::chunk::Value;
+use crate::engine::Contextual;
 use crate::identity::{Actor, Delegation, DelegationOn, Principal, Scope, TokenFacts};
-use crate::relationship::{Contextual, Object, Relation};
+use crate::language::{Object, Relation};
 use crate::retrieval::RetrievalRequest;
 use crate::vector_store::{Filter, Query};
 

@@ -15,7 +15,7 @@ use roaring::RoaringBitmap;
 use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::{Chunk, Metadata, Written};
-use crate::relationship::{Object, Relation};
+use crate::language::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
 use crate::vector_store::{GuardTable, Rest, Search, Searched, VectorStoreError};

@@ -9,8 +9,8 @@ use tonic::Status;
 
 use super::turns::Turn;
 use crate::chunk::Document;
+use crate::language::Object;
 use crate::proto::ingest as message;
-use crate::relationship::Object;
 use crate::server::values;
 
 /// Chunks, or bytes of messages, that are gathered before they are written: enough that a commit's cost is shared.

@@ -15,11 +15,11 @@ use crate::authz::{Answer, AuthzError, CheckBatch};
 use crate::chunk::Document;
 use crate::identity::StepUpRules;
 use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
-use crate::relationship::store::{OnConflict, RelationshipStores};
-use crate::relationship::{RelationshipTuple, dsl};
+use crate::language::{RelationshipTuple, dsl};
 use crate::server::TokenAuthentication;
 use crate::server::audit::sample::{call, first_records, open_log, records};
 use crate::server::values;
+use crate::tuple_store::{OnConflict, RelationshipStores};
 use crate::vector_store::exact::ExactStore;
 
 const COLLECTION: &str = "notes";

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::server::status;
 
 /// Streams and deletions that are open at a time, of all connections. Each may hold a message in memory.

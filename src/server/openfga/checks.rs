@@ -9,8 +9,8 @@ use openfga_client::prost_wkt_types::Struct;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, tuples};
-use crate::relationship::evaluator::CheckError;
-use crate::relationship::{Object, Relation, User};
+use crate::engine::evaluator::CheckError;
+use crate::language::{Object, Relation, User};
 
 /// Most checks of one batch (`OpenFGA`'s default limit).
 const CHECKS_MAX: usize = 50;

@@ -7,10 +7,10 @@ use openfga_client::client::userset_tree::{self as tree, Node};
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, tuples};
-use crate::relationship::model::Rewrite;
-use crate::relationship::store::TupleFilter;
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{Object, Relation, RelationshipTuple, User};
+use crate::language::model::Rewrite;
+use crate::language::validate::ValidModel;
+use crate::language::{Object, Relation, RelationshipTuple, User};
+use crate::tuple_store::TupleFilter;
 
 pub(super) fn expand(
     resolved: &Resolved,

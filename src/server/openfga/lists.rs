@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::checks::undecided;
 use super::refusal::{Number, Refusal};
 use super::{Resolved, tuples};
-use crate::relationship::evaluator::CheckError;
-use crate::relationship::snapshot::UserFilter;
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{Object, Relation, TypeName, User};
+use crate::engine::evaluator::CheckError;
+use crate::engine::snapshot::UserFilter;
+use crate::language::validate::ValidModel;
+use crate::language::{Object, Relation, TypeName, User};
 
 /// Most objects and users of one answer (`OpenFGA`'s default limit).
 pub(super) const RESULTS_MAX: usize = 1_000;

@@ -10,13 +10,13 @@ use prost::Message;
 
 use super::refusal::{Number, Refusal};
 use super::userset::{self, NoRewrite};
-use crate::proto::openfga_model as wire;
-use crate::relationship::model::{
+use crate::language::model::{
     AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, RestrictionKind, Rewrite,
     TypeDefinition, TypeRestriction,
 };
-use crate::relationship::store::StoredModel;
-use crate::relationship::validate::NESTING_MAX;
+use crate::language::validate::NESTING_MAX;
+use crate::proto::openfga_model as wire;
+use crate::tuple_store::StoredModel;
 
 const TYPE_NAME: &str = "TYPE_NAME_";
 
@@ -220,8 +220,8 @@ fn write_source(source: Option<&ModuleSource>) -> (String, Option<api::SourceInf
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::relationship::dsl;
-    use crate::relationship::validate::{MODEL_ID_BYTES, model_wire_bytes};
+    use crate::language::dsl;
+    use crate::language::validate::{MODEL_ID_BYTES, model_wire_bytes};
 
     /// The limit on a model holds for its message, of which the model alone is measured.
     #[test]

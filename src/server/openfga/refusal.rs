@@ -11,11 +11,11 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
 use super::tuples;
-use crate::relationship::limits::CONTEXT_BYTES_MAX;
-use crate::relationship::store::StoreError;
-use crate::relationship::{ParseError, TupleMisfit};
+use crate::language::limits::CONTEXT_BYTES_MAX;
+use crate::language::{ParseError, TupleMisfit};
 use crate::server::status;
 use crate::storage::StorageError;
+use crate::tuple_store::StoreError;
 
 /// Never seen outside the process.
 const NUMBER_HEADER: &str = "ragward-openfga-code";

@@ -7,11 +7,11 @@ use openfga_client::prost_wkt_types::Timestamp;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, page_size, store_of, token, tuples};
-use crate::relationship::RelationshipTuple;
-use crate::relationship::store::{
+use crate::language::RelationshipTuple;
+use crate::language::tuple::shown;
+use crate::tuple_store::{
     ChangeFilter, OnConflict, Operation, RelationshipStores, StoreError, TUPLES_PER_WRITE_MAX, TupleFilter, TupleWrite,
 };
-use crate::relationship::tuple::shown;
 
 /// The order of the steps decides which of several mistakes is told: tuples to write, tuples to delete, duplicates, the
 /// number of tuples, options, and at last what is stored.

@@ -9,7 +9,7 @@ use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Timestamp;
 use tonic::Status;
 
-use crate::relationship::limits::{
+use crate::language::limits::{
     ASSERTIONS_MAX, CONTEXTUAL_TUPLES_MAX, CONTEXTUAL_TUPLES_OF_ASSERTION_MAX, OBJECT_CHARS_MAX,
     RELATION_CHARS_MAX as NAME_CHARS_MAX, TUPLE_CONDITION_CHARS_MIN, TYPE_CHARS_MAX, USER_BYTES_MAX,
 };

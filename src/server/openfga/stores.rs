@@ -5,11 +5,11 @@ use prost::Message;
 
 use super::refusal::{Number, Refusal};
 use super::{Resolved, model, page_size, store_of, token, tuples};
+use crate::language::limits::{ASSERTIONS_BYTES_MAX, MODEL_BYTES_MAX, TYPES_MAX};
+use crate::language::validate::{MODEL_ID_BYTES, ValidModel};
+use crate::language::{Object, Relation, User};
 use crate::proto::openfga_model as wire;
-use crate::relationship::limits::{ASSERTIONS_BYTES_MAX, MODEL_BYTES_MAX, TYPES_MAX};
-use crate::relationship::store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
-use crate::relationship::validate::{MODEL_ID_BYTES, ValidModel};
-use crate::relationship::{Object, Relation, User};
+use crate::tuple_store::{ModelId, RelationshipStores, StoreId, StoreRecord, StoredModel};
 
 pub(super) fn create(
     stores: &RelationshipStores,

@@ -5,9 +5,9 @@ use openfga_client::prost_wkt_types as wkt;
 use serde_json::{Map, Number as JsonNumber, Value};
 
 use super::refusal::{Number, Refusal, misfit_text};
-use crate::relationship::tuple::{TupleCondition, is_clean};
-use crate::relationship::validate::ValidModel;
-use crate::relationship::{ParseError, RelationshipTuple, TupleMisfit};
+use crate::language::tuple::{TupleCondition, is_clean};
+use crate::language::validate::ValidModel;
+use crate::language::{ParseError, RelationshipTuple, TupleMisfit};
 
 /// The tuples of a request that count beside the stored ones. Each must be one that could be written, but for those that
 /// say nothing. `OpenFGA` numbers a wrong condition by the method that is called.

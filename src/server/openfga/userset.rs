@@ -10,8 +10,8 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use tonic::Status;
 
 use super::rules;
-use crate::relationship::model::Rewrite;
-use crate::relationship::validate::NESTING_MAX;
+use crate::language::model::Rewrite;
+use crate::language::validate::NESTING_MAX;
 
 /// Fields of `openfga.v1.Userset`.
 const THIS: u32 = 1;

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::chunk_set::ChunkSet;
 use super::index::ChunkNumber;
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::{GuardTable, Scope};
 
 /// Sums over the living chunks that have text.

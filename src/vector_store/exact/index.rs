@@ -11,7 +11,7 @@ use super::guards::Guards;
 use super::postings::{Posting, Postings, TermId};
 use super::vectors::Vectors;
 use crate::chunk::Metadata;
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// A chunk's place in the columns.
 pub(super) type ChunkNumber = u32;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::index::{Index, IndexedChunk, IndexedDocument};
 use super::postings::TermId;
 use crate::chunk::{Metadata, Value};
-use crate::relationship::Object;
+use crate::language::Object;
 
 #[derive(Serialize, Deserialize)]
 struct DocumentRecord<'a> {

@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
     use crate::chunk::Metadata;
-    use crate::relationship::Object;
+    use crate::language::Object;
     use crate::vector_store::exact::caller::Waiting;
     use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, Write};
     use crate::vector_store::{Query, Scope, Search};

@@ -22,7 +22,7 @@ use super::collection::{Limits, has_keyword_index};
 use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::VectorStoreError;
 
 /// Points of one page, which is also what one request writes.

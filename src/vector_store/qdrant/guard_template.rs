@@ -8,8 +8,8 @@ use qdrant_client::qdrant::value::Kind;
 use super::filter;
 use super::layout::Fields;
 use super::path::{Path, PathError, scalar};
-use crate::relationship::tuple::{encoded_id, shown};
-use crate::relationship::{Object, ParseError};
+use crate::language::tuple::{encoded_id, shown};
+use crate::language::{Object, ParseError};
 
 /// A type and an id with one value in it. Two values never give one guard: what an id cannot hold is written as `%` and
 /// hexadecimal digits, and so is `%`.

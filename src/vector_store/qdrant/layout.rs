@@ -11,7 +11,7 @@ use super::path::{Path, PathError};
 use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, point_id, point_of};
 use super::version;
 use crate::chunk::{Candidate, Chunk, Metadata, Value, Version, Written};
-use crate::relationship::Object;
+use crate::language::Object;
 
 /// A payload, or an object in one.
 pub(super) type Fields = HashMap<String, Payload>;

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use super::collection::{Limits, has_keyword_index};
 use super::{QdrantStore, failed};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, VectorStoreError};
 
 /// Collections that are known at a time. A name only counts once Qdrant has answered for it.

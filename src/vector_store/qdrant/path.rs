@@ -6,7 +6,7 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{Struct, Value as Payload};
 
 use super::layout::Fields;
-use crate::relationship::tuple::shown;
+use crate::language::tuple::shown;
 
 /// Names of nested objects, the outermost first; never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]

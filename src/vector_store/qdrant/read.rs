@@ -10,7 +10,7 @@ use qdrant_client::qdrant::{
 use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk};
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::{Search, VectorStoreError};
 
 /// Ids in one call.

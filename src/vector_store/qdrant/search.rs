@@ -15,7 +15,7 @@ use super::collection::Limits;
 use super::filter::{self, Clause};
 use super::layout::Layout;
 use crate::chunk::Candidate;
-use crate::relationship::Object;
+use crate::language::Object;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::{GuardTable, Query, Rest, Scope, Search, Searched, VectorStoreError, validation};
 

@@ -143,7 +143,7 @@ mod tests {
     use qdrant_client::qdrant::Value as Payload;
 
     use super::*;
-    use crate::relationship::Object;
+    use crate::language::Object;
 
     fn candidate(payload: &Fields) -> Candidate {
         Candidate {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ragward::relationship::model::{AuthorizationModel, RestrictionKind, Rewrite};
+use ragward::language::model::{AuthorizationModel, RestrictionKind, Rewrite};
 
 /// A relation of a type.
 type Name = (String, String);

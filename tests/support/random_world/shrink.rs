@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use ragward::relationship::dsl;
-use ragward::relationship::model::Rewrite;
-use ragward::relationship::validate::ValidModel;
-use ragward::relationship::{RelationshipTuple, TupleCondition};
+use ragward::language::dsl;
+use ragward::language::model::Rewrite;
+use ragward::language::validate::ValidModel;
+use ragward::language::{RelationshipTuple, TupleCondition};
 use serde_json::{Value, json};
 
 use super::{World, drop_unused};

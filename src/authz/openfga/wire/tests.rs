@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 
-use crate::relationship::{Object, Relation, TupleCondition};
+use crate::language::{Object, Relation, TupleCondition};
 
 /// The checks at positions 3 and 4 of a batch.
 fn checks() -> Vec<Check> {

@@ -14,8 +14,8 @@ use crate::authz::replica::{
     CopyView, EvaluatedCopy, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse,
 };
 use crate::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, VisibleSetQuery};
-use crate::relationship::store::{OnConflict, RelationshipStores};
-use crate::relationship::{Object, Relation, RelationshipTuple, dsl};
+use crate::language::{Object, Relation, RelationshipTuple, dsl};
+use crate::tuple_store::{OnConflict, RelationshipStores};
 
 fn view(copy: Arc<dyn EvaluatedCopy>, progress: &watch::Receiver<Progress>) -> Arc<CopyView> {
     let (news, wishes, progress) = (Arc::default(), Arc::default(), progress.clone());

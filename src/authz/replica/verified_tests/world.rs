@@ -13,7 +13,7 @@ use crate::authz::Check;
 use crate::authz::decider::{Answered, Outcome, Questions};
 use crate::authz::verification::Recording;
 use crate::authz::verification::standing::Trust;
-use crate::relationship::Relation;
+use crate::language::Relation;
 
 pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) const USERS: usize = 5;

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::authz::decision_key::decode::Reader;
 use crate::identity::{Scopes, sample};
-use crate::relationship::{RelationshipTuple, User};
+use crate::language::{RelationshipTuple, User};
 
 /// The parts of a principal, as they were read back.
 #[derive(Debug, PartialEq)]

@@ -5,10 +5,10 @@ use openfga_client::client::relation_reference::RelationOrWildcard;
 
 use super::super::userset;
 use super::{Checked, NAME_CHARS_MAX, is_name, relation, require, store_id, type_name};
-use crate::proto::openfga_model as wire;
-use crate::relationship::limits::{
+use crate::language::limits::{
     CONDITION_EXPRESSION_BYTES_MAX, CONDITIONS_MAX, MODULE_CHARS_MAX, MODULE_FILE_CHARS_MAX, PARAMETERS_MAX,
 };
+use crate::proto::openfga_model as wire;
 
 const GENERIC_TYPES_MAX: usize = 5;
 const REFERENCE_OBJECT_BYTES_MAX: usize = 256;

@@ -1,0 +1,574 @@
+//! Decides checks. No I/O, no clock; the only state is what this evaluation has already found out.
+//!
+//! A question is a relation of an object; the asker is fixed. Beside allowed and denied, an answer may be unknown (it
+//! depends on itself; it is too deep; a condition failed). Where an operand is unknown, the others may still decide: one
+//! allowed operand decides `or`, one denied operand decides `and`. What stays unknown at the end is never allowed: a
+//! cycle is denied, as `OpenFGA` does it, and the others are errors.
+//!
+//! INVARIANT (doubt): where `OpenFGA` passes over a failed condition because another userset or parent of the object
+//! counts, the answer is *doubted*: denied as there, but an error, and not allowed, once `but not` turns it around.
+//!
+//! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
+
+pub(super) mod candidates;
+pub(super) mod expansion;
+mod frame;
+mod levels;
+mod memo;
+mod named;
+mod outcome;
+mod search;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use self::expansion::Loops;
+use self::frame::{Frame, Part, Task};
+pub(super) use self::levels::{OWN_END, ToLast, below};
+use self::memo::Memo;
+use self::outcome::Outcome;
+pub(super) use self::outcome::Verdict;
+use self::search::Recursion;
+use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
+use crate::language::condition::ConditionError;
+use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
+use crate::language::tuple::{Object, Relation, User};
+
+/// How many usersets and `from` steps an answer may be away from its question in any case (`OpenFGA` resolves 25 levels,
+/// the question's own among them).
+pub const LEVELS_MAX: u32 = 24;
+/// The last level is gone down only where `OpenFGA` looks at the usersets or parents of an object together with what
+/// makes somebody hold them (see `levels`).
+pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
+/// For lists that no limit of levels ends.
+pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
+/// Most steps for one question. A step takes some tens of nanoseconds.
+pub const STEPS_MAX: u64 = 10_000_000;
+/// A condition counts as so many steps.
+pub(super) const STEPS_PER_CONDITION: u64 = 64;
+/// After so many steps the caller is asked whether to go on.
+pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
+
+/// Why a check was not decided.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    /// The model has no such type or relation.
+    #[error(transparent)]
+    Unknown(#[from] TupleMisfit),
+    /// It depends on a condition that cannot be decided.
+    #[error(transparent)]
+    Condition(#[from] ConditionError),
+    /// The answer is too many levels away.
+    #[error("the answer is more than {LEVELS_MAX} usersets or parents away")]
+    TooDeep,
+    /// There is too much to look at.
+    #[error("the answer takes more than {STEPS_MAX} steps")]
+    TooMuchWork,
+    /// The caller said to stop.
+    #[error("the check was interrupted")]
+    Interrupted,
+}
+
+/// The checks of one user against one state of the relationships. What one check finds out is used by the next.
+pub struct Evaluation<'a> {
+    program: &'a Program,
+    index: &'a Index,
+    /// The request's values for the parameters of conditions.
+    context: &'a Map<String, Value>,
+    /// What went wrong with conditions; an outcome names its error by position.
+    condition_errors: Vec<ConditionError>,
+    asker: Asker,
+    asker_object: Option<&'a Object>,
+    purpose: Purpose,
+    /// For a list of users.
+    loops: Option<&'a Loops>,
+    /// By relation: whether the asker could hold it at all.
+    reachable: Vec<bool>,
+    memo: Memo,
+    frames: Vec<Frame<'a>>,
+    /// Those that are being worked on, each below the one before.
+    recursions: Vec<Recursion>,
+    /// By relation, what [`Evaluation::is_named_in`] found.
+    named_in: Vec<(RelationId, bool)>,
+    /// How many relations are being worked on.
+    path_length: u32,
+    /// Of all questions.
+    steps: u64,
+    /// When the caller is asked next whether to go on.
+    next_interrupt: u64,
+    /// The caller said to stop.
+    stopped: bool,
+}
+
+/// What the answers are for. `OpenFGA` comes to them in different ways.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A tuple of the request that names the asker counts in place of a stored one.
+    Check,
+    /// A list of users: all tuples count, and loops end it.
+    Users,
+    /// A list of objects that is found as sets: all tuples count. A failed condition is passed over: the walk to the
+    /// objects comes to every tuple that matters, and fails there. What depends on itself is not held, also under
+    /// `but not`.
+    Sets,
+}
+
+#[derive(Clone, Copy)]
+enum Asker {
+    Object(TypeId, ObjectId),
+    Wildcard(TypeId),
+    Userset(Node),
+}
+
+impl<'a> Evaluation<'a> {
+    pub(super) fn new(
+        program: &'a Program,
+        index: &'a Index,
+        context: &'a Map<String, Value>,
+        user: &'a User,
+    ) -> Result<Self, CheckError> {
+        let resolved = program.user(user)?;
+        let number = |object: &Object| index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
+        let (asker, asker_object) = match &resolved {
+            ResolvedUser::Object(type_id, object) => (Asker::Object(*type_id, number(object)), Some(*object)),
+            ResolvedUser::Wildcard(type_id) => (Asker::Wildcard(*type_id), None),
+            ResolvedUser::Userset(relation, object) => {
+                (Asker::Userset(Node { relation: *relation, object: number(object) }), Some(*object))
+            }
+        };
+        Ok(Self {
+            program,
+            index,
+            context,
+            condition_errors: Vec::new(),
+            asker,
+            asker_object,
+            purpose: Purpose::Check,
+            loops: None,
+            reachable: program.reachable_from(&resolved),
+            memo: Memo::default(),
+            frames: Vec::new(),
+            recursions: Vec::new(),
+            named_in: Vec::new(),
+            path_length: 0,
+            steps: 0,
+            next_interrupt: STEPS_BETWEEN_INTERRUPTS,
+            stopped: false,
+        })
+    }
+
+    /// The same for a list of users, with the loops below what the list is about.
+    pub(super) fn for_users(self, loops: &'a Loops) -> Self {
+        Self { purpose: Purpose::Users, loops: Some(loops), ..self }
+    }
+
+    /// The same for another purpose.
+    pub(super) fn with_purpose(mut self, purpose: Purpose) -> Self {
+        self.purpose = purpose;
+        self
+    }
+
+    /// Whether the user holds the relation on the object. `go_on` is asked now and then.
+    ///
+    /// # Errors
+    /// See [`CheckError`]; an error is never an answer, and leaves the evaluation usable.
+    pub fn check(
+        &mut self,
+        relation: &Relation,
+        object: &Object,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        let question = self.question(relation, object)?;
+        self.check_node(question, LEVELS_WITH_LAST, go_on)
+    }
+
+    /// The same by numbers.
+    pub(super) fn check_number(
+        &mut self,
+        relation: RelationId,
+        object: ObjectId,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        self.check_node(Node { relation, object }, LEVELS_WITH_LAST, go_on)
+    }
+
+    /// The same for so many levels.
+    pub(super) fn check_node(
+        &mut self,
+        question: Node,
+        levels: u32,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, CheckError> {
+        match self.verdict(question, levels, go_on)? {
+            Verdict::Allowed => Ok(true),
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic => Ok(false),
+            Verdict::Failed(position) => {
+                let error = usize::try_from(position).ok().and_then(|position| self.condition_errors.get(position));
+                Err(error.map_or(CheckError::TooMuchWork, |error| error.clone().into()))
+            }
+            Verdict::TooDeep => Err(CheckError::TooDeep),
+        }
+    }
+
+    /// The node that a question is about.
+    pub(super) fn question(&self, relation: &Relation, object: &Object) -> Result<Node, CheckError> {
+        let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
+        let object = self.index.object(object).unwrap_or_else(|| {
+            if self.asker_object == Some(object) { ObjectId::UNKNOWN_ASKER } else { ObjectId::UNKNOWN }
+        });
+        Ok(Node { relation, object })
+    }
+
+    /// How the question about a node comes out where so many levels may be gone down.
+    pub(super) fn verdict(
+        &mut self,
+        question: Node,
+        levels: u32,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Verdict, CheckError> {
+        let outcome = self.run(question, levels, go_on);
+        if outcome.is_err() {
+            self.give_up();
+        }
+        Ok(outcome?.verdict)
+    }
+
+    /// Whether the node is the userset that asks: whoever is in it holds its relation.
+    pub(super) fn is_asker(&self, node: Node) -> bool {
+        matches!(self.asker, Asker::Userset(asker) if asker == node)
+    }
+
+    /// Whether some tuple could make the asker hold the relation.
+    pub(super) fn can_hold(&self, relation: RelationId) -> bool {
+        self.reachable.get(relation.index()).copied().unwrap_or(false)
+    }
+
+    fn run(&mut self, question: Node, levels: u32, go_on: &mut dyn FnMut() -> bool) -> Result<Outcome, CheckError> {
+        let first_step = self.steps;
+        self.stopped = false;
+        let mut answer = self.relation(question, levels);
+        loop {
+            self.count(1, go_on);
+            if self.stopped {
+                return Err(CheckError::Interrupted);
+            }
+            if self.steps - first_step > STEPS_MAX {
+                return Err(CheckError::TooMuchWork);
+            }
+            answer = answer.map(|answer| self.at_end_of_own(answer));
+            let Some(frame) = self.frames.last_mut() else {
+                // No frame is left only when there is an answer; without one, nothing is allowed.
+                return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
+            };
+            let decided = answer.take().is_some_and(|answer| frame.take(answer));
+            let of = frame.node.relation;
+            let next = match &mut frame.task {
+                _ if decided => None,
+                Task::Search { down } => search::next(&mut self.recursions, self.program, frame.remaining, down),
+                Task::Relation { .. } | Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => frame.next(),
+            };
+            answer = match next {
+                Some(Part::Expression(expression, node, remaining)) => {
+                    self.expression(expression, node, remaining, go_on)
+                }
+                Some(Part::Relation(node, remaining)) => self.relation(node, remaining),
+                Some(Part::TooDeep) if self.is_searching() => {
+                    let verdict = self.beyond_levels(of);
+                    Some(Outcome { verdict, ..Outcome::TOO_DEEP })
+                }
+                Some(Part::TooDeep) => Some(Outcome::TOO_DEEP),
+                None => self.finish(),
+            };
+        }
+    }
+
+    /// Counts steps and asks the caller now and then: over all questions, so that many short ones are interrupted too.
+    fn count(&mut self, steps: u64, go_on: &mut dyn FnMut() -> bool) {
+        if self.stopped {
+            return;
+        }
+        self.steps += steps;
+        if self.steps >= self.next_interrupt {
+            self.next_interrupt = self.steps + STEPS_BETWEEN_INTERRUPTS;
+            self.stopped |= !go_on();
+        }
+    }
+
+    /// The answer about a relation of an object, or a frame that will find it.
+    fn relation(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
+        if self.is_asker(node) {
+            return Some(Outcome::ALLOWED);
+        }
+        if !self.can_hold(node.relation) {
+            return Some(Outcome::DENIED);
+        }
+        let Some(expression) = self.program.expression(node.relation) else {
+            // Numbers come from the program itself, so this cannot happen; unknown is the one safe answer.
+            return Some(Outcome::TOO_DEEP);
+        };
+        if let Expression::Direct = expression
+            && self.index.conditioned(node).is_empty()
+            && let Ok(outcome) = self.plain(node)
+        {
+            return Some(outcome);
+        }
+        if let Some(found) = self.found_by_search(node, remaining) {
+            return Some(found);
+        }
+        if let Some(known) = self.memo.recall(node, remaining) {
+            return Some(known);
+        }
+        self.enter_recursion(node.relation);
+        let position = self.path_length;
+        self.path_length += 1;
+        let mark = self.memo.enter(node, position);
+        let task = Task::Relation { expression: Some(expression), position, mark };
+        self.frames.push(Frame { task, node, remaining, so_far: Outcome::DENIED });
+        None
+    }
+
+    /// The answer about a part of a relation's definition, or a frame that will find it.
+    fn expression(
+        &mut self,
+        expression: &'a Expression,
+        node: Node,
+        remaining: u32,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Option<Outcome> {
+        let (task, so_far) = match expression {
+            Expression::Direct => match self.direct(node, go_on) {
+                Ok(outcome) => return Some(outcome),
+                Err((left, met, so_far)) => {
+                    let to_last = self.usersets_to_last(node.relation, remaining);
+                    let own = self.has_own_usersets(node.relation);
+                    (Task::Level { left, met, computed: &[], to_last, own, may_be_last: false }, so_far)
+                }
+            },
+            Expression::Computed(relation) => {
+                return self.relation(Node { relation: *relation, object: node.object }, remaining);
+            }
+            Expression::TupleToUserset { tupleset, computed } => {
+                let tupleset = Node { relation: *tupleset, object: node.object };
+                let left = self.index.subjects(tupleset);
+                let (met, so_far) = self.met(self.index.conditioned(tupleset).iter(), left, None, go_on);
+                let to_last = self.parents_to_last(node.relation, computed, remaining);
+                let own = self.has_own_parents(node.relation);
+                (Task::Level { left, met, computed, to_last, own, may_be_last: false }, so_far)
+            }
+            Expression::Union(operands) => (Task::Union(operands), Outcome::DENIED),
+            Expression::Intersection(operands) => {
+                (Task::Intersection { left: operands, subtract_last: false }, Outcome::ALLOWED)
+            }
+            Expression::Difference(operands) => {
+                let [base, subtract] = &**operands;
+                if self.is_loop(subtract, node, go_on) {
+                    // Nobody is left, also where this is itself subtracted: no list has whom a check denies.
+                    (Task::Intersection { left: std::slice::from_ref(base), subtract_last: false }, Outcome::CYCLIC)
+                } else {
+                    (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
+                }
+            }
+        };
+        self.frames.push(Frame { task, node, remaining, so_far });
+        None
+    }
+
+    /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them: those without a
+    /// condition, those whose condition is met, and what is known already.
+    fn direct(
+        &mut self,
+        node: Node,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Outcome, (Subjects<'a>, Vec<Subject>, Outcome)> {
+        let plain = self.plain(node);
+        if let Ok(Outcome { verdict: Verdict::Allowed, .. }) = plain {
+            return Ok(Outcome::ALLOWED);
+        }
+        let usersets = plain.err().unwrap_or_default();
+        let conditioned = self.index.conditioned(node);
+        if conditioned.is_empty() {
+            return if usersets.is_empty() {
+                Ok(Outcome::DENIED)
+            } else {
+                Err((usersets, Vec::new(), Outcome::DENIED))
+            };
+        }
+        let mut so_far = Outcome::DENIED;
+        for (subject, condition) in conditioned {
+            if !self.counts_for_asker(node, *subject, Some(condition)) {
+                continue;
+            }
+            match self.is_met(condition, go_on) {
+                Ok(true) => return Ok(Outcome::ALLOWED),
+                Ok(false) => {}
+                Err(failed) => so_far = so_far.or(failed),
+            }
+        }
+        let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
+        let (met, failed) = self.met(asked, usersets, Some(node.relation), go_on);
+        Err((usersets, met, so_far.or(failed)))
+    }
+
+    /// Whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
+    fn is_loop(&mut self, part: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> bool {
+        let Some(loops) = self.loops else { return false };
+        let is_loop = |subject: Subject| matches!(subject, Subject::Userset(userset) if loops.contains(userset));
+        match part {
+            Expression::Computed(relation) => loops.contains(Node { relation: *relation, object: node.object }),
+            Expression::Direct => {
+                let mut conditioned = self.index.conditioned(node).iter();
+                self.index.subjects(node).iter().any(is_loop)
+                    || conditioned.any(|(subject, stored)| {
+                        is_loop(*subject) && self.is_met(stored, go_on).is_ok_and(|is_met| is_met)
+                    })
+            }
+            Expression::TupleToUserset { .. }
+            | Expression::Union(_)
+            | Expression::Intersection(_)
+            | Expression::Difference(_) => false,
+        }
+    }
+
+    /// Whether a tuple with such a user means the asker by name or as one of everybody.
+    pub(super) fn names_asker(&self, subject: Subject) -> bool {
+        match self.asker {
+            Asker::Object(type_id, object) => {
+                subject == Subject::Object(type_id, object) || subject == Subject::Wildcard(type_id)
+            }
+            Asker::Wildcard(type_id) => subject == Subject::Wildcard(type_id),
+            Asker::Userset(asker) => subject == Subject::Userset(asker),
+        }
+    }
+
+    /// Whether it is the very object that asks.
+    fn is_asker_itself(&self, subject: Subject) -> bool {
+        matches!(self.asker, Asker::Object(type_id, object) if subject == Subject::Object(type_id, object))
+    }
+
+    /// Whether a tuple about a node, with such a user and condition, means the asker.
+    pub(super) fn counts_for_asker(
+        &self,
+        node: Node,
+        subject: Subject,
+        condition: Option<&Arc<StoredCondition>>,
+    ) -> bool {
+        if !self.names_asker(subject) {
+            return false;
+        }
+        match (subject, self.purpose) {
+            (Subject::Object(..), Purpose::Check) => {
+                self.index.of_request(node, subject).is_none_or(|of_request| of_request.is(condition))
+            }
+            (Subject::Object(..) | Subject::Userset(_) | Subject::Wildcard(_), _) => true,
+        }
+    }
+
+    /// Those whose condition is met, of the usersets of a relation or of parents. As in `OpenFGA`, a failed condition only
+    /// counts where no other of those is left that are read together; else it leaves a doubt.
+    fn met(
+        &mut self,
+        conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
+        others: Subjects<'a>,
+        relation: Option<RelationId>,
+        go_on: &mut dyn FnMut() -> bool,
+    ) -> (Vec<Subject>, Outcome) {
+        let (mut met, mut failed, mut so_far) = (Vec::new(), Vec::new(), Outcome::DENIED);
+        for (subject, condition) in conditioned {
+            match self.is_met(condition, go_on) {
+                Ok(true) => met.push(*subject),
+                Ok(false) => {}
+                Err(Outcome { verdict: Verdict::Failed(position), .. }) => failed.push((*subject, position)),
+                Err(unknown) => so_far = so_far.or(unknown),
+            }
+        }
+        for (subject, position) in failed {
+            let group = self.read_apart(relation, subject);
+            let mut others = others.iter().chain(met.iter().copied());
+            let is_passed_over = others.any(|other| self.read_apart(relation, other) == group);
+            let verdict = if is_passed_over { Verdict::Doubted(position) } else { Verdict::Failed(position) };
+            so_far = so_far.or(Outcome { verdict, ..Outcome::DENIED });
+        }
+        (met, so_far)
+    }
+
+    fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
+        // A condition takes the time of many steps, and one object may have many.
+        self.count(STEPS_PER_CONDITION, go_on);
+        if self.stopped {
+            return Err(Outcome::TOO_DEEP);
+        }
+        let Some(condition) = self.program.condition(stored.condition) else {
+            return Err(Outcome::TOO_DEEP);
+        };
+        let met = match &stored.context {
+            Ok(context) => condition.is_met(context, self.context),
+            Err(error) => Err(error.clone()),
+        };
+        if met.is_err() && self.purpose == Purpose::Sets {
+            return Ok(false);
+        }
+        met.map_err(|error| {
+            let position = u32::try_from(self.condition_errors.len()).unwrap_or(u32::MAX);
+            self.condition_errors.push(error);
+            Outcome { verdict: Verdict::Failed(position), ..Outcome::DENIED }
+        })
+    }
+
+    /// The same for the tuples without a condition alone.
+    fn plain(&self, node: Node) -> Result<Outcome, Subjects<'a>> {
+        let subjects = self.index.subjects(node);
+        let holds = |subject: Subject| subjects.contains(subject);
+        let named = match self.asker {
+            Asker::Object(type_id, object) => {
+                let own = Subject::Object(type_id, object);
+                (holds(own) && self.counts_for_asker(node, own, None)) || holds(Subject::Wildcard(type_id))
+            }
+            Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
+            // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
+            Asker::Userset(asker) => holds(Subject::Userset(asker)),
+        };
+        if named {
+            return Ok(Outcome::ALLOWED);
+        }
+        let usersets = subjects.usersets();
+        if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
+    }
+
+    /// Takes the last frame off and gives its answer, if it is one.
+    fn finish(&mut self) -> Option<Outcome> {
+        let frame = self.frames.pop()?;
+        match frame.task {
+            Task::Relation { position, mark, .. } => {
+                if self.is_to_be_searched(frame.node.relation, frame.so_far) {
+                    self.frames.push(frame);
+                    self.begin_search();
+                    return None;
+                }
+                self.leave_recursion();
+                self.path_length = position;
+                Some(self.memo.settle(frame.node, frame.so_far, frame.remaining, position, mark))
+            }
+            Task::Search { .. } => Some(self.end_search(&frame)),
+            Task::Union(_) | Task::Intersection { .. } | Task::Level { .. } => Some(frame.so_far),
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.drop_frames(0);
+        self.memo.forget(0);
+        self.recursions.clear();
+        self.path_length = 0;
+    }
+
+    /// Drops the frames from a position on.
+    fn drop_frames(&mut self, from: usize) {
+        for frame in self.frames.drain(from..) {
+            if let Task::Relation { .. } = frame.task {
+                self.memo.leave(frame.node);
+            }
+        }
+    }
+}

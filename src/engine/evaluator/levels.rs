@@ -1,0 +1,166 @@
+//! Where `OpenFGA` goes along usersets and parents in a way of its own, and how far.
+//!
+//! Its default is one question for each userset or parent, as here. By the weights of a model ([`Weights`]) it also reads
+//! together what one level of tuples decides, and goes level by level along a relation's own usersets or parents. Both ways
+//! see one level more. It chooses between them and its default by how fast they were, and nearly always takes its own.
+
+use super::{Asker, Evaluation, Frame, Outcome, Task, Verdict};
+use crate::engine::index::{Node, Subject};
+use crate::language::program::weights::Weights;
+use crate::language::program::{Expression, RelationId, TypeId};
+
+/// Where so many levels remain, a relation's own usersets or parents are not gone along to their end.
+pub(in crate::engine) const OWN_END: u32 = 2;
+
+/// Whether the last level is gone down to.
+#[derive(Clone, Copy)]
+pub(in crate::engine) enum ToLast<'a> {
+    Never,
+    Always,
+    /// To usersets that are read apart for users of the type.
+    Apart(&'a Weights, TypeId),
+}
+
+impl ToLast<'_> {
+    pub(in crate::engine) fn includes(self, relation: RelationId, asked: RelationId) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Always => true,
+            Self::Apart(weights, type_id) => weights.is_apart(relation, asked, type_id),
+        }
+    }
+}
+
+/// How many levels remain one level down; `None` where it is not gone down.
+pub(in crate::engine) fn below(remaining: u32, may_be_last: bool) -> Option<u32> {
+    match remaining {
+        0 => None,
+        1 if !may_be_last => None,
+        more => Some(more - 1),
+    }
+}
+
+impl<'a> Evaluation<'a> {
+    /// The relation whose usersets are read apart from the others of a relation, if this is such a userset.
+    pub(in crate::engine) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
+        let (weights, type_id) = self.weights()?;
+        match subject {
+            Subject::Userset(Node { relation: userset, .. }) => {
+                weights.is_apart(relation?, userset, type_id).then_some(userset)
+            }
+            Subject::Object(..) | Subject::Wildcard(_) => None,
+        }
+    }
+
+    /// The numbers by which `OpenFGA` goes, and the asker's type; a userset that asks goes one way only.
+    fn weights(&self) -> Option<(&'a Weights, TypeId)> {
+        match self.asker {
+            Asker::Object(type_id, _) | Asker::Wildcard(type_id) => Some((self.program.weights()?, type_id)),
+            Asker::Userset(_) => None,
+        }
+    }
+
+    /// Whether the last level is gone down to from a relation to its usersets.
+    pub(in crate::engine) fn usersets_to_last(&self, relation: RelationId, remaining: u32) -> ToLast<'a> {
+        match self.weights() {
+            Some((weights, type_id)) if remaining == 1 => {
+                let own = weights.has_own_usersets(relation, type_id);
+                if own { ToLast::Always } else { ToLast::Apart(weights, type_id) }
+            }
+            Some(_) | None => ToLast::Never,
+        }
+    }
+
+    /// The same to parents.
+    pub(in crate::engine) fn parents_to_last(
+        &self,
+        relation: RelationId,
+        computed: &[(TypeId, RelationId)],
+        remaining: u32,
+    ) -> ToLast<'a> {
+        let is_gone = remaining == 1
+            && self.weights().is_some_and(|(weights, type_id)| {
+                weights.are_flat(computed, type_id) || weights.has_own_parents(relation, type_id)
+            });
+        if is_gone { ToLast::Always } else { ToLast::Never }
+    }
+
+    /// The answer where it is not gone further down from a relation. As in `OpenFGA`, nobody is looked for among a
+    /// relation's own usersets or parents whom no tuple could make hold any of them.
+    pub(in crate::engine) fn beyond_levels(&mut self, relation: RelationId) -> Verdict {
+        let has_own = self.has_own_usersets(relation) || self.has_own_parents(relation);
+        if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }
+    }
+
+    /// An answer about one of a relation's own usersets or parents near the last level. `OpenFGA` finds out that there are
+    /// no more of them only where it may still go on. (A search counts the levels itself.)
+    pub(super) fn at_end_of_own(&self, answer: Outcome) -> Outcome {
+        let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
+            return answer;
+        };
+        match answer.verdict {
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic
+                if *remaining <= OWN_END && !self.is_searching() =>
+            {
+                Outcome { verdict: Verdict::TooDeep, ..answer }
+            }
+            Verdict::Allowed
+            | Verdict::Denied
+            | Verdict::Doubted(_)
+            | Verdict::Cyclic
+            | Verdict::Failed(_)
+            | Verdict::TooDeep => answer,
+        }
+    }
+
+    /// Whether cycles among a relation's own usersets or parents are none: `OpenFGA` looks at each of them once there.
+    pub(in crate::engine) fn passes_cycles(&self, relation: RelationId) -> bool {
+        self.has_own_usersets(relation) || self.has_own_parents(relation)
+    }
+
+    pub(in crate::engine) fn has_own_usersets(&self, relation: RelationId) -> bool {
+        self.weights().is_some_and(|(weights, type_id)| weights.has_own_usersets(relation, type_id))
+    }
+
+    pub(in crate::engine) fn has_own_parents(&self, relation: RelationId) -> bool {
+        self.weights().is_some_and(|(weights, type_id)| weights.has_own_parents(relation, type_id))
+    }
+
+    /// Whether a tuple about some object names the asker that could make it hold the relation without usersets or parents.
+    fn is_named_in(&mut self, relation: RelationId) -> bool {
+        if let Some((_, known)) = self.named_in.iter().find(|(of, _)| *of == relation) {
+            return *known;
+        }
+        let found = self.find_in(relation);
+        self.named_in.push((relation, found));
+        found
+    }
+
+    fn find_in(&self, relation: RelationId) -> bool {
+        let mut direct = Vec::new();
+        let mut pending: Vec<(RelationId, &Expression)> = Vec::new();
+        pending.extend(self.program.expression(relation).map(|expression| (relation, expression)));
+        while let Some((of, expression)) = pending.pop() {
+            match expression {
+                Expression::Direct => direct.push(of),
+                Expression::Computed(computed) => {
+                    pending.extend(self.program.expression(*computed).map(|expression| (*computed, expression)));
+                }
+                Expression::TupleToUserset { .. } => {}
+                Expression::Union(operands) | Expression::Intersection(operands) => {
+                    pending.extend(operands.iter().map(|operand| (of, operand)));
+                }
+                Expression::Difference(operands) => pending.extend(operands.first().map(|base| (of, base))),
+            }
+        }
+        let (own, everybody) = match self.asker {
+            Asker::Object(type_id, object) => (Some(Subject::Object(type_id, object)), Subject::Wildcard(type_id)),
+            Asker::Wildcard(type_id) => (None, Subject::Wildcard(type_id)),
+            Asker::Userset(_) => return true,
+        };
+        own.into_iter().chain([everybody]).any(|subject| {
+            let conditioned = self.index.conditioned_nodes(subject).map(|(node, _)| node);
+            self.index.nodes(subject).chain(conditioned).any(|node| direct.contains(&node.relation))
+        })
+    }
+}

@@ -1,0 +1,185 @@
+//! What one evaluation has found out so far, so that no question about a relation of an object is worked on twice, and
+//! the path that it is on, so that no question is asked inside itself.
+//!
+//! INVARIANT (final answers): an answer that was cut off by a cycle is kept only while the relation that cut it is still
+//! being worked on, and is forgotten as soon as something between the two is decided. What is kept longer is what a
+//! fresh evaluation would find too, whatever was asked before. (The method is tabling as in logic programming: "unknown"
+//! inside a cycle is the least fixed point of Kripke and Fitting.)
+
+use super::{Outcome, Verdict};
+use crate::engine::index::{Node, NumberMap};
+
+#[derive(Default)]
+pub(super) struct Memo {
+    slots: NumberMap<Node, Slot>,
+    /// The nodes whose unknown answer holds only for the moment, in the order in which they were found.
+    provisional: Vec<Node>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// Allowed or denied. It counts where at least its height remains.
+    decided: Option<Outcome>,
+    unknown: Option<Unknown>,
+    /// The position on the path, while it is being worked on.
+    on_path: Option<u32>,
+    /// It is not allowed, however many levels may be gone down.
+    is_hopeless: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Unknown {
+    outcome: Outcome,
+    /// How many levels remained when it was found.
+    remaining: u32,
+}
+
+impl Slot {
+    fn decided(&self, remaining: u32) -> Option<Outcome> {
+        self.decided.filter(|outcome| outcome.height <= remaining)
+    }
+
+    fn decide(&mut self, outcome: Outcome) {
+        if self.decided.is_none_or(|known| outcome.height < known.height) {
+            self.decided = Some(outcome);
+        }
+    }
+}
+
+impl Memo {
+    /// Whether a node is allowed or denied where `remaining` levels may still be gone down, if that is known.
+    pub(super) fn decided(&self, node: Node, remaining: u32) -> Option<Outcome> {
+        self.slots.get(&node)?.decided(remaining)
+    }
+
+    /// The answer about a node where `remaining` levels may still be gone down, if it is known.
+    pub(super) fn recall(&self, node: Node, remaining: u32) -> Option<Outcome> {
+        let slot = self.slots.get(&node)?;
+        if let Some(outcome) = slot.decided(remaining) {
+            return Some(outcome);
+        }
+        if let Some(unknown) = slot.unknown {
+            let holds = match unknown.outcome.verdict {
+                // With fewer levels it is still too deep; with more it may be decided.
+                Verdict::TooDeep => remaining <= unknown.remaining,
+                Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::Allowed | Verdict::Denied => {
+                    unknown.outcome.height <= remaining
+                }
+            };
+            if holds {
+                return Some(unknown.outcome);
+            }
+        }
+        slot.on_path.map(Outcome::cut_off)
+    }
+
+    /// Notes that a node is being worked on, at a position of the path; gives the mark for [`Memo::settle`].
+    pub(super) fn enter(&mut self, node: Node, position: u32) -> usize {
+        self.slots.entry(node).or_default().on_path = Some(position);
+        self.provisional.len()
+    }
+
+    /// Notes the answer about a node that was entered, and gives it as its asker may use it.
+    pub(super) fn settle(
+        &mut self,
+        node: Node,
+        mut outcome: Outcome,
+        remaining: u32,
+        position: u32,
+        mark: usize,
+    ) -> Outcome {
+        match outcome.verdict {
+            Verdict::Allowed | Verdict::Denied => {
+                self.forget(mark);
+                let slot = self.slots.entry(node).or_default();
+                slot.on_path = None;
+                slot.decide(outcome);
+            }
+            Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep => {
+                if outcome.verdict != Verdict::Cyclic {
+                    self.forget_cyclic(mark);
+                }
+                let final_answer = outcome.cut_at >= position;
+                if final_answer {
+                    outcome.cut_at = Outcome::NOT_CUT;
+                    self.keep(mark, position);
+                } else {
+                    self.lower(mark, outcome.cut_at);
+                    self.provisional.push(node);
+                }
+                let slot = self.slots.entry(node).or_default();
+                slot.on_path = None;
+                slot.unknown = Some(Unknown { outcome, remaining });
+            }
+        }
+        outcome
+    }
+
+    /// Notes that a node is allowed or denied for certain.
+    pub(super) fn decide(&mut self, node: Node, outcome: Outcome) {
+        self.slots.entry(node).or_default().decide(outcome);
+    }
+
+    /// Notes that nodes are not allowed, however many levels may be gone down.
+    pub(super) fn give_up_hope(&mut self, nodes: impl Iterator<Item = Node>) {
+        for node in nodes {
+            self.slots.entry(node).or_default().is_hopeless = true;
+        }
+    }
+
+    pub(super) fn is_hopeless(&self, node: Node) -> bool {
+        self.slots.get(&node).is_some_and(|slot| slot.is_hopeless)
+    }
+
+    /// Undoes [`Memo::enter`] where there is no answer.
+    pub(super) fn leave(&mut self, node: Node) {
+        if let Some(slot) = self.slots.get_mut(&node) {
+            slot.on_path = None;
+        }
+    }
+
+    /// Forgets what was provisional since the mark.
+    pub(super) fn forget(&mut self, mark: usize) {
+        for node in self.provisional.drain(mark..) {
+            if let Some(slot) = self.slots.get_mut(&node) {
+                slot.unknown = None;
+            }
+        }
+    }
+
+    /// Notes that what was provisional since the mark rests on nothing higher than the position: it may have been cut off
+    /// by a node that is itself unknown for now. (A note is lowered once for each node of the path, and the path is short.)
+    fn lower(&mut self, mark: usize, position: u32) {
+        for node in self.provisional.iter().skip(mark) {
+            if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
+                unknown.outcome.cut_at = unknown.outcome.cut_at.min(position);
+            }
+        }
+    }
+
+    /// Forgets what depends on itself since the mark: it was found while the node of the mark was taken to depend on itself,
+    /// and that node failed.
+    fn forget_cyclic(&mut self, mark: usize) {
+        let found = self.provisional.split_off(mark);
+        for node in found {
+            let Some(slot) = self.slots.get_mut(&node) else { continue };
+            match slot.unknown {
+                Some(Unknown { outcome: Outcome { verdict: Verdict::Cyclic, .. }, .. }) => slot.unknown = None,
+                Some(_) | None => self.provisional.push(node),
+            }
+        }
+    }
+
+    /// Makes final what was provisional since the mark and was cut at the position or below: all of that is one cycle,
+    /// and none of it could be decided.
+    fn keep(&mut self, mark: usize, position: u32) {
+        let found = self.provisional.split_off(mark);
+        for node in found {
+            let unknown = self.slots.get_mut(&node).and_then(|slot| slot.unknown.as_mut());
+            match unknown {
+                Some(unknown) if unknown.outcome.cut_at >= position => unknown.outcome.cut_at = Outcome::NOT_CUT,
+                _ => self.provisional.push(node),
+            }
+        }
+    }
+}

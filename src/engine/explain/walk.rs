@@ -1,0 +1,574 @@
+//! The walk that finds the steps of an explanation.
+//!
+//! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the top: what
+//! holds, holds by a chain in which no question comes twice, and the walk looks at all chains.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use super::{
+    Closed, DEPTH_MAX, Found, FoundCondition, OPERANDS_MAX, Operator, Outcome, SIBLINGS_MAX, Step, StepKind,
+    TEXT_CHARACTERS_MAX, UNFOLDED_MAX,
+};
+use crate::engine::evaluator::{CheckError, Evaluation, OWN_END, ToLast, below};
+use crate::engine::index::{Index, Node, ObjectId, StoredCondition, Subject};
+use crate::language::dsl;
+use crate::language::model::{
+    AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite, TypeDefinition, TypeRestriction,
+};
+use crate::language::program::{Program, RelationId, TypeId};
+use crate::language::tuple::{Object, User};
+
+/// The state that is explained.
+pub(in crate::engine) struct State<'a> {
+    pub(in crate::engine) model: &'a AuthorizationModel,
+    pub(in crate::engine) program: &'a Program,
+    pub(in crate::engine) index: &'a Index,
+    pub(in crate::engine) context: &'a Map<String, Value>,
+}
+
+/// One explanation on its way.
+pub(super) struct Walk<'a, 'e> {
+    state: &'a State<'a>,
+    /// By number.
+    relations: Vec<(&'a TypeDefinition, &'a RelationDefinition)>,
+    user: &'a User,
+    /// The object of the question, which no tuple need name.
+    object: &'a Object,
+    evaluation: Evaluation<'e>,
+    go_on: &'a mut dyn FnMut() -> bool,
+    /// The questions that are being asked, from the first on.
+    path: Vec<Node>,
+    /// How many steps the path is long.
+    depth: usize,
+    unfolded: usize,
+}
+
+/// The relation of an object that is looked at.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    of_type: &'a TypeDefinition,
+    definition: &'a RelationDefinition,
+    node: Node,
+    /// How many may still be gone down.
+    levels: u32,
+}
+
+/// What was found.
+struct Looked {
+    outcome: Outcome,
+    steps: Vec<Step>,
+    omitted: usize,
+}
+
+/// Which tuples of a node are followed.
+#[derive(Clone, Copy)]
+enum Follow<'p> {
+    /// Those that name usersets.
+    Usersets,
+    /// Those that name parents, each asked for this relation, if its type has it.
+    Parents(&'p str),
+}
+
+/// A userset or parent whose tuple counts.
+struct Asked<'i> {
+    node: Node,
+    subject: Subject,
+    condition: Option<&'i StoredCondition>,
+    /// The evaluator's word.
+    outcome: Outcome,
+}
+
+impl<'a> State<'a> {
+    pub(super) fn walk<'e>(
+        &'a self,
+        user: &'a User,
+        object: &'a Object,
+        evaluation: Evaluation<'e>,
+        go_on: &'a mut dyn FnMut() -> bool,
+    ) -> Walk<'a, 'e> {
+        let of_type = |definition: &'a TypeDefinition| definition.relations.iter().map(move |r| (definition, r));
+        let relations = self.model.types.iter().flat_map(of_type).collect();
+        Walk { state: self, relations, user, object, evaluation, go_on, path: Vec::new(), depth: 0, unfolded: 0 }
+    }
+}
+
+impl<'a, 'e> Walk<'a, 'e> {
+    /// The step about a relation of an object.
+    pub(super) fn relation(&mut self, node: Node, levels: u32, through: Option<&Found>) -> Result<Step, CheckError> {
+        let Some((of_type, definition)) = self.relations.get(node.relation.index()).copied() else {
+            // Numbers come from this very model; what cannot be told is never told as allowed.
+            return Err(CheckError::TooMuchWork);
+        };
+        let (operator, operands) = match &definition.rewrite {
+            Rewrite::Union(operands) => (Operator::Union, operands.iter().collect()),
+            Rewrite::Intersection(operands) => (Operator::Intersection, operands.iter().collect()),
+            Rewrite::Difference { base, subtract } => (Operator::Difference, vec![&**base, &**subtract]),
+            Rewrite::Direct | Rewrite::Computed(_) | Rewrite::TupleToUserset { .. } => {
+                (Operator::Union, vec![&definition.rewrite])
+            }
+        };
+        let kind = |closed| StepKind::Relation {
+            relation: definition.name.clone(),
+            object: self.name(node.object),
+            definition: cut(dsl::print_relation(definition)),
+            operator,
+            through: through.cloned(),
+            closed,
+        };
+        if let Some((outcome, closed)) = self.closed(node) {
+            return Ok(Step::new(outcome, kind(Some(closed)), Vec::new()));
+        }
+        if self.unfolded >= UNFOLDED_MAX || self.depth + steps_deep(&definition.rewrite) > DEPTH_MAX {
+            let kind = kind(Some(Closed::Limit));
+            return Ok(Step::new(self.verdict(node, levels)?, kind, Vec::new()));
+        }
+        let kind = kind(None);
+        self.unfolded += 1;
+        self.depth += 1;
+        self.path.push(node);
+        let at = Place { of_type, definition, node, levels };
+        let looked = match &definition.rewrite {
+            // The only operand is the whole definition, so its steps stand for it.
+            Rewrite::Direct => self.tuples(at),
+            Rewrite::TupleToUserset { tupleset, computed } => self.parents(at, tupleset, computed),
+            Rewrite::Computed(_) | Rewrite::Union(_) | Rewrite::Intersection(_) | Rewrite::Difference { .. } => {
+                self.operands(at, operator, operands)
+            }
+        };
+        self.path.pop();
+        self.depth -= 1;
+        let mut looked = looked?;
+        if looked.outcome == Outcome::TooDeep && self.evaluation.passes_cycles(node.relation) {
+            // The evaluator goes to each of a relation's own usersets or parents once, by the shortest way.
+            looked.outcome = self.verdict(node, levels)?;
+        }
+        Ok(looked.into_step(kind))
+    }
+
+    /// What needs no look at the definition.
+    fn closed(&self, node: Node) -> Option<(Outcome, Closed)> {
+        if self.evaluation.is_asker(node) {
+            Some((Outcome::Holds, Closed::Itself))
+        } else if !self.evaluation.can_hold(node.relation) {
+            Some((Outcome::DoesNotHold, Closed::OutOfReach))
+        } else if self.path.contains(&node) {
+            let is_none = self.evaluation.passes_cycles(node.relation);
+            Some((if is_none { Outcome::DoesNotHold } else { Outcome::Cycle }, Closed::Cycle))
+        } else {
+            None
+        }
+    }
+
+    fn operands(
+        &mut self,
+        at: Place<'a>,
+        operator: Operator,
+        operands: Vec<&'a Rewrite>,
+    ) -> Result<Looked, CheckError> {
+        let mut steps = Vec::with_capacity(operands.len());
+        for operand in operands {
+            steps.push(self.operand(at, operand)?);
+        }
+        let outcomes: Vec<Outcome> = steps.iter().map(|step| step.outcome).collect();
+        let outcome = Outcome::of(operator, &outcomes);
+        let has_say = |position: usize, step: &Step| match (operator, outcome) {
+            (Operator::Union, Outcome::Holds) => step.outcome == Outcome::Holds,
+            (Operator::Union, _) | (Operator::Intersection | Operator::Difference, Outcome::Holds) => true,
+            (Operator::Difference, _) if position > 0 => step.outcome.negated() == outcome,
+            (Operator::Intersection | Operator::Difference, _) => step.outcome == outcome,
+        };
+        let numbered = steps.into_iter().enumerate();
+        let said = numbered.map(|(position, step)| if has_say(position, &step) { step } else { step.without_say() });
+        let mut steps: Vec<Step> = said.collect();
+        if operator != Operator::Difference {
+            steps.sort_by_key(|step| !step.has_say);
+        }
+        let omitted = steps.len().saturating_sub(OPERANDS_MAX);
+        steps.truncate(OPERANDS_MAX);
+        Ok(Looked { outcome, steps, omitted })
+    }
+
+    /// The step about a part of a definition. A valid model bounds the nesting, so this may call itself.
+    fn operand(&mut self, at: Place<'a>, operand: &'a Rewrite) -> Result<Step, CheckError> {
+        let definition = cut(dsl::print_rewrite(operand, &at.definition.directly_related));
+        self.depth += 1;
+        let step = match operand {
+            Rewrite::Direct => self.tuples(at).map(|looked| looked.into_step(StepKind::Tuples { definition })),
+            Rewrite::Computed(computed) => {
+                // It stands on the level of this step, not below it.
+                self.depth -= 1;
+                let step = self.computed(at, computed);
+                self.depth += 1;
+                step
+            }
+            Rewrite::TupleToUserset { tupleset, computed } => {
+                let looked = self.parents(at, tupleset, computed);
+                looked.map(|looked| looked.into_step(StepKind::Parents { definition }))
+            }
+            Rewrite::Union(operands) => self.operation(at, Operator::Union, operands.iter().collect(), definition),
+            Rewrite::Intersection(operands) => {
+                self.operation(at, Operator::Intersection, operands.iter().collect(), definition)
+            }
+            Rewrite::Difference { base, subtract } => {
+                self.operation(at, Operator::Difference, vec![base, subtract], definition)
+            }
+        };
+        self.depth -= 1;
+        step
+    }
+
+    fn operation(
+        &mut self,
+        at: Place<'a>,
+        operator: Operator,
+        operands: Vec<&'a Rewrite>,
+        definition: String,
+    ) -> Result<Step, CheckError> {
+        let looked = self.operands(at, operator, operands)?;
+        Ok(looked.into_step(StepKind::Operation { operator, definition }))
+    }
+
+    fn computed(&mut self, at: Place<'a>, computed: &str) -> Result<Step, CheckError> {
+        let relation = self.state.program.relation_id(&at.of_type.name, computed)?;
+        self.relation(Node { relation, object: at.node.object }, at.levels, None)
+    }
+
+    /// What the tuples of a relation say: those that name the user, then the usersets that they name.
+    fn tuples(&mut self, at: Place<'a>) -> Result<Looked, CheckError> {
+        let index = self.state.index;
+        let mut named = Vec::new();
+        for subject in index.subjects(at.node).iter() {
+            if self.evaluation.counts_for_asker(at.node, subject, None) {
+                let found = self.found(at.node, subject, None);
+                named.push(Step::new(Outcome::Holds, StepKind::Tuple(found), Vec::new()));
+            }
+        }
+        for (subject, stored) in index.conditioned(at.node) {
+            if self.evaluation.counts_for_asker(at.node, *subject, Some(stored)) {
+                named.push(self.conditioned(at.node, *subject, stored)?);
+            }
+        }
+        let followed = self.followed(at, at.node, Follow::Usersets)?;
+        let outcomes: Vec<Outcome> = named.iter().map(|step| step.outcome).chain([followed.outcome]).collect();
+        let outcome = Outcome::of(Operator::Union, &outcomes);
+        if named.is_empty() && outcome != Outcome::Holds {
+            named.extend(self.nobody_named(at, followed.steps.is_empty()));
+        }
+        let mut looked = Looked { outcome, steps: named, omitted: followed.omitted };
+        looked.steps.extend(followed.steps);
+        Ok(looked.leading_to_outcome())
+    }
+
+    /// The step that says which users no tuple names; none where the relation takes no such user by name.
+    fn nobody_named(&self, at: Place<'_>, no_usersets: bool) -> Option<Step> {
+        let looked_for = |restriction: &TypeRestriction| {
+            let of_type = restriction.type_name == self.user.type_name();
+            match (&restriction.kind, self.user) {
+                (RestrictionKind::Object, User::Object(object)) if of_type => Some(object.to_string()),
+                (RestrictionKind::Wildcard, User::Object(_) | User::Wildcard(_)) if of_type => {
+                    Some(format!("{}:*", restriction.type_name))
+                }
+                (RestrictionKind::Userset(relation), User::Userset(object, own))
+                    if of_type && own.as_str() == relation =>
+                {
+                    Some(format!("{object}#{own}"))
+                }
+                (RestrictionKind::Userset(relation), _) if no_usersets => {
+                    Some(format!("{}#{relation}", restriction.type_name))
+                }
+                (RestrictionKind::Object | RestrictionKind::Wildcard | RestrictionKind::Userset(_), _) => None,
+            }
+        };
+        let mut looked_for: Vec<String> = at.definition.directly_related.iter().filter_map(looked_for).collect();
+        looked_for.dedup();
+        (!looked_for.is_empty() || no_usersets).then(|| self.no_tuple(at.node, &at.definition.name, looked_for))
+    }
+
+    fn no_tuple(&self, node: Node, relation: &str, looked_for: Vec<String>) -> Step {
+        let kind = StepKind::NoTuple { relation: relation.to_owned(), object: self.name(node.object), looked_for };
+        Step::new(Outcome::DoesNotHold, kind, Vec::new())
+    }
+
+    /// What the objects say that a tupleset names.
+    fn parents(&mut self, at: Place<'a>, tupleset: &str, computed: &str) -> Result<Looked, CheckError> {
+        let relation = self.state.program.relation_id(&at.of_type.name, tupleset)?;
+        let node = Node { relation, object: at.node.object };
+        let mut looked = self.followed(at, node, Follow::Parents(computed))?;
+        if looked.steps.is_empty() {
+            let definition = at.of_type.relation(tupleset);
+            let types = definition.into_iter().flat_map(|definition| &definition.directly_related);
+            looked.steps.push(self.no_tuple(node, tupleset, types.map(|r| r.type_name.clone()).collect()));
+        }
+        Ok(looked.leading_to_outcome())
+    }
+
+    /// What the usersets or parents say that the tuples of a node name.
+    fn followed(&mut self, at: Place<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
+        let mut asked = Vec::new();
+        let mut aside = Vec::new();
+        // By what is read together.
+        let (mut counted, mut failed) = (HashSet::new(), Vec::new());
+        let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
+        let index = self.state.index;
+        for subject in index.subjects(node).iter().filter(|subject| follow.takes(*subject)) {
+            counted.insert(self.evaluation.read_apart(relation, subject));
+            if !self.has_step(subject, follow) {
+                self.ask(node, subject, None, follow, (&mut asked, &mut aside));
+            }
+        }
+        for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {
+            let step = self.conditioned(node, *subject, stored)?;
+            let counts = step.outcome == Outcome::Holds;
+            let group = self.evaluation.read_apart(relation, *subject);
+            if counts {
+                counted.insert(group);
+            } else if step.outcome == Outcome::ConditionFailed {
+                failed.push(group);
+            }
+            match (self.has_step(*subject, follow), counts) {
+                (true, _) => {}
+                (false, true) => self.ask(node, *subject, Some(stored), follow, (&mut asked, &mut aside)),
+                (false, false) => aside.push(step),
+            }
+        }
+        let mut outcomes = Vec::new();
+        // As in the evaluator: a failed condition counts only where no other of them is left.
+        for group in failed {
+            outcomes.push(if counted.contains(&group) { Outcome::Doubtful } else { Outcome::ConditionFailed });
+        }
+        let mut looked = Looked { outcome: Outcome::DoesNotHold, steps: Vec::new(), omitted: 0 };
+        self.unfold(at, (node, follow), asked, &mut looked, &mut outcomes)?;
+        looked.outcome = Outcome::of(Operator::Union, &outcomes);
+        let room = SIBLINGS_MAX.saturating_sub(looked.steps.len());
+        looked.omitted += aside.len().saturating_sub(room);
+        looked.steps.extend(aside.into_iter().take(room));
+        Ok(looked)
+    }
+
+    /// Puts a userset or parent among those that are asked, or aside where its type does not have the relation.
+    fn ask<'i>(
+        &self,
+        node: Node,
+        subject: Subject,
+        condition: Option<&'i StoredCondition>,
+        follow: Follow<'_>,
+        (asked, aside): (&mut Vec<Asked<'i>>, &mut Vec<Step>),
+    ) {
+        let next = match (follow, subject) {
+            (_, Subject::Userset(next)) => next,
+            (Follow::Parents(computed), Subject::Object(type_id, object)) => {
+                let Ok(relation) = self.state.program.relation_id(self.type_name(type_id), computed) else {
+                    let tuple = self.found(node, subject, condition);
+                    let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
+                    aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
+                    return;
+                };
+                Node { relation, object }
+            }
+            (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return,
+        };
+        asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
+    }
+
+    /// Whether a tuple has its step already, as one that names the user.
+    fn has_step(&self, subject: Subject, follow: Follow<'_>) -> bool {
+        matches!(follow, Follow::Usersets) && self.evaluation.names_asker(subject)
+    }
+
+    /// Unfolds those that are asked, those that decide before the others.
+    fn unfold(
+        &mut self,
+        at: Place<'_>,
+        (node, follow): (Node, Follow<'_>),
+        asked: Vec<Asked<'_>>,
+        looked: &mut Looked,
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), CheckError> {
+        let to_last = self.to_last(at, node, follow);
+        let below_for = |one: &Asked<'_>| below(at.levels, to_last.includes(at.node.relation, one.node.relation));
+        let (mut asked, beyond): (Vec<_>, Vec<_>) = asked.into_iter().partition(|one| below_for(one).is_some());
+        if let Some(first) = beyond.first() {
+            // The others are as deep as the first.
+            let through = self.found(node, first.subject, first.condition);
+            let outcome = self.evaluation.beyond_levels(at.node.relation).into();
+            looked.steps.push(self.too_deep(first.node, through, outcome));
+            looked.omitted += beyond.len() - 1;
+            outcomes.push(outcome);
+        }
+        for one in &mut asked {
+            one.outcome = self.verdict(one.node, below_for(one).unwrap_or(0))?;
+        }
+        let own = match follow {
+            Follow::Usersets => self.evaluation.has_own_usersets(at.node.relation),
+            Follow::Parents(_) => self.evaluation.has_own_parents(at.node.relation),
+        };
+        if own && at.levels <= OWN_END && !asked.is_empty() {
+            outcomes.push(self.evaluation.beyond_levels(at.node.relation).into());
+        }
+        // What is undecided tells more than what does not hold.
+        asked.sort_by_key(|one| match one.outcome {
+            Outcome::Holds => 0,
+            Outcome::TooDeep | Outcome::ConditionFailed | Outcome::Cycle | Outcome::Doubtful => 1,
+            Outcome::DoesNotHold => 2,
+        });
+        for one in asked {
+            let holds_already = looked.steps.iter().any(|step| step.outcome == Outcome::Holds);
+            if looked.steps.len() >= SIBLINGS_MAX && (holds_already || one.outcome != Outcome::Holds) {
+                looked.omitted += 1;
+                outcomes.push(one.outcome);
+                continue;
+            }
+            let through = self.found(node, one.subject, one.condition);
+            let step = self.relation(one.node, below_for(&one).unwrap_or(0), Some(&through))?;
+            outcomes.push(step.outcome);
+            looked.steps.push(step);
+        }
+        Ok(())
+    }
+
+    /// Whether the last level is gone down to.
+    fn to_last(&self, at: Place<'_>, node: Node, follow: Follow<'_>) -> ToLast<'e> {
+        let Follow::Parents(computed) = follow else {
+            return self.evaluation.usersets_to_last(at.node.relation, at.levels);
+        };
+        let program = self.state.program;
+        let parents = at.of_type.relation(&self.relation_name(node.relation));
+        let parents = parents.into_iter().flat_map(|tupleset| &tupleset.directly_related).filter_map(|parent| {
+            let type_id = program.type_id(&parent.type_name).ok()?;
+            Some((type_id, program.relation_id(&parent.type_name, computed).ok()?))
+        });
+        self.evaluation.parents_to_last(at.node.relation, &parents.collect::<Vec<_>>(), at.levels)
+    }
+
+    fn too_deep(&self, node: Node, through: Found, outcome: Outcome) -> Step {
+        let definition = self.relations.get(node.relation.index());
+        let kind = StepKind::Relation {
+            relation: definition.map(|(_, definition)| definition.name.clone()).unwrap_or_default(),
+            object: self.name(node.object),
+            definition: definition.map(|(_, definition)| cut(dsl::print_relation(definition))).unwrap_or_default(),
+            operator: Operator::Union,
+            through: Some(through),
+            closed: Some(Closed::TooDeep),
+        };
+        Step::new(outcome, kind, Vec::new())
+    }
+
+    /// The step about a tuple with a condition.
+    fn conditioned(&mut self, node: Node, subject: Subject, stored: &StoredCondition) -> Result<Step, CheckError> {
+        if !(self.go_on)() {
+            return Err(CheckError::Interrupted);
+        }
+        let found = self.found(node, subject, Some(stored));
+        let outcome = match found.condition.as_ref().map(|condition| &condition.met) {
+            Some(Ok(true)) => Outcome::Holds,
+            Some(Ok(false)) => Outcome::DoesNotHold,
+            Some(Err(_)) | None => Outcome::ConditionFailed,
+        };
+        Ok(Step::new(outcome, StepKind::Tuple(found), Vec::new()))
+    }
+
+    /// The evaluator's word.
+    fn verdict(&mut self, node: Node, levels: u32) -> Result<Outcome, CheckError> {
+        match self.evaluation.verdict(node, levels, &mut *self.go_on) {
+            Ok(verdict) => Ok(verdict.into()),
+            Err(CheckError::TooMuchWork) => Ok(Outcome::TooDeep),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn found(&self, node: Node, subject: Subject, stored: Option<&StoredCondition>) -> Found {
+        Found {
+            user: self.subject(subject),
+            relation: self.relation_name(node.relation),
+            object: self.name(node.object),
+            condition: stored.and_then(|stored| self.found_condition(stored)),
+        }
+    }
+
+    fn found_condition(&self, stored: &StoredCondition) -> Option<FoundCondition> {
+        let compiled = self.state.program.condition(stored.condition)?;
+        let of_tuple = stored.context.as_ref();
+        let met = of_tuple.map_err(Clone::clone).and_then(|of_tuple| compiled.is_met(of_tuple, self.state.context));
+        let expression = self.state.model.conditions.get(compiled.name()).map(|condition| condition.expression.clone());
+        Some(FoundCondition {
+            name: compiled.name().to_owned(),
+            expression: cut(expression.unwrap_or_default()),
+            inputs: compiled.inputs(of_tuple.ok(), self.state.context),
+            met: met.map_err(|error| error.to_string()),
+        })
+    }
+
+    fn subject(&self, subject: Subject) -> String {
+        match subject {
+            Subject::Userset(Node { relation, object }) => {
+                format!("{}#{}", self.name(object), self.relation_name(relation))
+            }
+            Subject::Wildcard(type_id) => format!("{}:*", self.type_name(type_id)),
+            Subject::Object(_, object) => self.name(object),
+        }
+    }
+
+    /// Objects of tuples have names; one without is that of the question.
+    fn name(&self, object: ObjectId) -> String {
+        self.state.index.name(object).map_or_else(|| self.object.to_string(), ToString::to_string)
+    }
+
+    fn relation_name(&self, relation: RelationId) -> String {
+        self.relations.get(relation.index()).map(|(_, definition)| definition.name.clone()).unwrap_or_default()
+    }
+
+    fn type_name(&self, type_id: TypeId) -> &'a str {
+        self.state.model.types.get(type_id.index()).map_or("", |definition| definition.name.as_str())
+    }
+}
+
+impl Looked {
+    fn into_step(self, kind: StepKind) -> Step {
+        Step { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
+    }
+
+    /// Where something holds, what does not is counted only. (A failed condition has no say unless it leaves a doubt.)
+    fn leading_to_outcome(mut self) -> Self {
+        if self.outcome == Outcome::Holds {
+            let before = self.steps.len();
+            self.steps.retain(|step| step.outcome == Outcome::Holds);
+            self.omitted += before - self.steps.len();
+        }
+        for step in &mut self.steps {
+            let is_passed_over = step.outcome == Outcome::ConditionFailed && self.outcome != Outcome::Doubtful;
+            step.has_say = step.outcome == self.outcome || !is_passed_over;
+        }
+        self
+    }
+}
+
+impl Follow<'_> {
+    fn takes(self, subject: Subject) -> bool {
+        match (self, subject) {
+            (Self::Usersets, Subject::Userset(_)) | (Self::Parents(_), Subject::Object(..) | Subject::Userset(_)) => {
+                true
+            }
+            (Self::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => false,
+        }
+    }
+}
+
+/// How many steps a definition is deep, with the tuples at its bottom.
+fn steps_deep(rewrite: &Rewrite) -> usize {
+    let mut deepest = 0;
+    let mut pending = vec![(rewrite, 3)];
+    while let Some((rewrite, depth)) = pending.pop() {
+        deepest = deepest.max(depth);
+        pending.extend(rewrite.operands().into_iter().map(|operand| (operand, depth + 1)));
+    }
+    deepest
+}
+
+fn cut(text: String) -> String {
+    match text.char_indices().nth(TEXT_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text,
+    }
+}

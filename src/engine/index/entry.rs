@@ -1,0 +1,107 @@
+//! Tuples with their names resolved, on the way into the index.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::subjects::Packed;
+use super::{Node, ObjectId, StoredCondition, Subject};
+use crate::language::program::{AdmittedTuple, ConditionId, Program, ResolvedUser};
+use crate::language::tuple::{Object, RelationshipTuple, TupleCondition};
+
+/// What is, or is to be, between a node and a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) node: Node,
+    pub(super) subject: Packed,
+    pub(super) state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// No tuple.
+    Absent,
+    /// A tuple without a condition.
+    Plain,
+    /// A tuple with this one of the [`Conditions`].
+    Conditioned(u32),
+}
+
+/// The conditions of tuples, by number. Equal ones are kept once.
+#[derive(Debug, Default)]
+pub(super) struct Conditions {
+    stored: Vec<Arc<StoredCondition>>,
+    known: HashMap<(ConditionId, TupleCondition), u32>,
+}
+
+impl Conditions {
+    pub(super) fn get(&self, number: u32) -> Option<&Arc<StoredCondition>> {
+        self.stored.get(super::at(number))
+    }
+
+    pub(super) fn push(&mut self, stored: Arc<StoredCondition>) -> u32 {
+        self.stored.push(stored);
+        u32::try_from(self.stored.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn number(&mut self, program: &Program, id: ConditionId, condition: &TupleCondition) -> Option<u32> {
+        if let Some(known) = self.known.get(&(id, condition.clone())) {
+            return Some(*known);
+        }
+        let context = program.condition(id)?.tuple_context(&condition.context());
+        let number = self.push(Arc::new(StoredCondition { condition: id, context }));
+        self.known.insert((id, condition.clone()), number);
+        Some(number)
+    }
+}
+
+/// A tuple that is to be put in; `None` when the model does not admit it.
+pub(super) fn written(
+    program: &Program,
+    tuple: &RelationshipTuple,
+    conditions: &mut Conditions,
+    mut number: impl FnMut(&Object) -> ObjectId,
+) -> Option<Entry> {
+    let AdmittedTuple { relation, user, condition } = program.admit(tuple).ok()?;
+    let state = match condition {
+        None => State::Plain,
+        Some((id, condition)) => State::Conditioned(conditions.number(program, id, condition)?),
+    };
+    let node = Node { relation, object: number(&tuple.object) };
+    Some(Entry { node, subject: subject(&user, |object| Some(number(object)))?.into(), state })
+}
+
+/// A tuple that is to be taken out. The names alone identify it: what is in may have another condition than the model
+/// wants of this one. `None` when no tuple names them.
+pub(super) fn removed(
+    program: &Program,
+    tuple: &RelationshipTuple,
+    number: impl Fn(&Object) -> Option<ObjectId>,
+) -> Option<Entry> {
+    let user = program.user(&tuple.user).ok()?;
+    let relation = program.relation_id(tuple.object.type_name(), tuple.relation.as_str()).ok()?;
+    let node = Node { relation, object: number(&tuple.object)? };
+    Some(Entry { node, subject: subject(&user, number)?.into(), state: State::Absent })
+}
+
+fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> Option<ObjectId>) -> Option<Subject> {
+    Some(match user {
+        ResolvedUser::Object(type_id, object) => Subject::Object(*type_id, number(object)?),
+        ResolvedUser::Wildcard(type_id) => Subject::Wildcard(*type_id),
+        ResolvedUser::Userset(relation, object) => {
+            Subject::Userset(Node { relation: *relation, object: number(object)? })
+        }
+    })
+}
+
+/// Sorts by node and user. Of several entries about the same tuple the last one stays.
+pub(super) fn settle(entries: &mut Vec<Entry>) {
+    // A stable sort, and one that is fast where sorted parts follow one another, as they do here.
+    entries.sort_by_key(|entry| (entry.node.object, entry.node.relation, entry.subject));
+    entries.dedup_by(|later, kept| {
+        let same = later.node == kept.node && later.subject == kept.subject;
+        if same {
+            *kept = *later;
+        }
+        same
+    });
+}

@@ -1,0 +1,86 @@
+//! Whether a check of what the user does not possibly hold would say *denied*, and not fail.
+
+use super::Question;
+use super::graph::{Formula, Graph};
+use crate::engine::evaluator::CheckError;
+use crate::engine::index::{Node, ObjectId};
+use crate::language::program::{Expression, RelationId};
+
+/// So many computed relations are looked through for a sure denial.
+const LOOKS_MAX: u8 = 8;
+
+/// A place in the graph, and the object it is about.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    place: usize,
+    relation: RelationId,
+    object: ObjectId,
+    /// So many computed relations may still be looked through.
+    looks: u8,
+}
+
+impl At {
+    pub(super) fn new(place: usize, relation: RelationId, object: ObjectId) -> Self {
+        Self { place, relation, object, looks: LOOKS_MAX }
+    }
+}
+
+/// Whether a check of a part of a definition, which is not possible, would say *denied*, and not fail on a condition, a
+/// cycle or too many levels: where there are no usersets or parents that it would have to follow. `is_possible` says so
+/// of a part of the relation at a place, on the same object.
+pub(super) fn is_surely_denied<'f, 'a>(
+    question: &Question<'a>,
+    graph: &'f Graph<'a>,
+    at: At,
+    (formula, definition): (&'f Formula<'a>, &Expression),
+    is_possible: &mut dyn FnMut(usize, &'f Formula<'a>) -> Result<bool, CheckError>,
+) -> Result<bool, CheckError> {
+    let Question { index, program, .. } = question;
+    Ok(match (formula, definition) {
+        (_, Expression::Direct) => {
+            let node = Node { relation: at.relation, object: at.object };
+            // Usersets come first in the order of subjects.
+            index.subjects(node).usersets().is_empty() && index.conditioned(node).is_empty()
+        }
+        (_, Expression::TupleToUserset { tupleset, .. }) => {
+            let node = Node { relation: *tupleset, object: at.object };
+            index.subjects(node).is_empty() && index.conditioned(node).is_empty()
+        }
+        (_, Expression::Computed(computed)) => {
+            let Some(place) = graph.place(*computed) else {
+                // The graph has everything that the user could hold at all.
+                return Ok(true);
+            };
+            match (graph.relations.get(place), program.expression(*computed), at.looks.checked_sub(1)) {
+                (Some(relation), Some(definition), Some(looks)) => {
+                    let at = At { place, relation: *computed, looks, ..at };
+                    is_surely_denied(question, graph, at, (&relation.formula, definition), is_possible)?
+                }
+                _ => false,
+            }
+        }
+        (Formula::Any(formulas), Expression::Union(definitions)) => {
+            // What is not possible has no operand that is.
+            for part in formulas.iter().zip(definitions) {
+                if !is_surely_denied(question, graph, at, part, is_possible)? {
+                    return Ok(false);
+                }
+            }
+            true
+        }
+        (Formula::All(formulas), Expression::Intersection(definitions)) => {
+            for part in formulas.iter().zip(definitions) {
+                if !is_possible(at.place, part.0)? && is_surely_denied(question, graph, at, part, is_possible)? {
+                    return Ok(true);
+                }
+            }
+            false
+        }
+        (Formula::Minus(formulas, _), Expression::Difference(definitions)) => {
+            let ((base, _), [definition, _]) = (&**formulas, &**definitions);
+            is_surely_denied(question, graph, at, (base, definition), is_possible)?
+        }
+        // A formula has the shape of its definition.
+        (_, Expression::Union(_) | Expression::Intersection(_) | Expression::Difference(_)) => false,
+    })
+}

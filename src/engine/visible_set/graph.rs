@@ -1,0 +1,276 @@
+//! The part of a model that a visible set depends on, turned around: from a relation to where it counts.
+
+use crate::engine::index::NumberMap;
+use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
+
+/// The relations that the target depends on and that the user could hold at all.
+pub(super) struct Graph<'a> {
+    pub(super) relations: Vec<Relation<'a>>,
+    places: NumberMap<RelationId, usize>,
+    /// Whether `but not` takes part in the answer.
+    pub(super) subtracts: bool,
+    /// Whether it does so in a relation that is not outermost.
+    pub(super) inner_subtracts: bool,
+}
+
+/// One of them.
+pub(super) struct Relation<'a> {
+    pub(super) id: RelationId,
+    pub(super) formula: Formula<'a>,
+    /// By leaf of the formula: what it depends on.
+    pub(super) leaves: Vec<Dependency<'a>>,
+    /// Any leaf is enough: which of them holds need not be kept.
+    pub(super) is_union: bool,
+    /// Whether the target depends on it other than by what is taken away.
+    pub(super) adds: bool,
+    /// Where it counts for the same object.
+    pub(super) computed: Vec<Leaf>,
+    /// Where it counts for the objects whose tupleset names the object.
+    pub(super) from_parent: Vec<(RelationId, TypeId, Leaf)>,
+    /// The relations whose own tuples may name it as a userset.
+    pub(super) named_by: Vec<usize>,
+    /// The leaves for the relation's own tuples.
+    pub(super) direct: Vec<usize>,
+    /// Whether it counts for nothing but the target on the same object. Then it may be looked at object by object, from the
+    /// tuples about each.
+    pub(super) is_outermost: bool,
+}
+
+/// A leaf of a relation's formula: the places of both.
+#[derive(Clone, Copy)]
+pub(super) struct Leaf {
+    pub(super) relation: usize,
+    pub(super) leaf: usize,
+}
+
+/// A relation's definition, with its leaves by number.
+pub(super) enum Formula<'a> {
+    Leaf(usize),
+    Any(Vec<Formula<'a>>),
+    All(Vec<Formula<'a>>),
+    /// The base, what is taken away, and the definition of that.
+    Minus(Box<(Formula<'a>, Formula<'a>)>, &'a Expression),
+}
+
+impl Formula<'_> {
+    /// Whether it holds, by what its leaves say. `is_left` says of what `but not` takes away, and of its definition,
+    /// whether a base that holds is left.
+    pub(super) fn holds(
+        &self,
+        leaf: &dyn Fn(usize) -> bool,
+        is_left: &dyn Fn(&Formula<'_>, &Expression) -> bool,
+    ) -> bool {
+        match self {
+            Self::Leaf(number) => leaf(*number),
+            Self::Any(operands) => operands.iter().any(|operand| operand.holds(leaf, is_left)),
+            Self::All(operands) => operands.iter().all(|operand| operand.holds(leaf, is_left)),
+            Self::Minus(operands, definition) => {
+                let (base, taken_away) = &**operands;
+                base.holds(leaf, is_left) && is_left(taken_away, definition)
+            }
+        }
+    }
+
+    fn is_union(&self) -> bool {
+        match self {
+            Self::Leaf(_) => true,
+            Self::Any(operands) => operands.iter().all(Self::is_union),
+            Self::All(_) | Self::Minus(..) => false,
+        }
+    }
+
+    fn subtracts(&self) -> bool {
+        match self {
+            Self::Leaf(_) => false,
+            Self::Any(operands) | Self::All(operands) => operands.iter().any(Self::subtracts),
+            Self::Minus(..) => true,
+        }
+    }
+}
+
+/// What a leaf of a definition depends on.
+#[derive(Clone, Copy)]
+pub(super) enum Dependency<'a> {
+    OwnTuples,
+    Computed(RelationId),
+    FromParent(RelationId, &'a [(TypeId, RelationId)]),
+}
+
+impl<'a> Graph<'a> {
+    /// The place of the relation that is asked about.
+    pub(super) const TARGET: usize = 0;
+
+    /// `None` when no tuple about the user could give the user the target.
+    pub(super) fn new(program: &'a Program, target: RelationId, reachable: &[bool]) -> Option<Self> {
+        let is_reachable = |relation: RelationId| reachable.get(relation.index()).copied().unwrap_or(false);
+        if !is_reachable(target) {
+            return None;
+        }
+        let mut graph =
+            Self { relations: Vec::new(), places: NumberMap::default(), subtracts: false, inner_subtracts: false };
+        graph.find(program, target, &is_reachable);
+        graph.link(program);
+        graph.find_inner();
+        let subtracts = |relation: &&Relation<'_>| relation.adds && relation.formula.subtracts();
+        graph.subtracts = graph.relations.iter().any(|relation| subtracts(&relation));
+        graph.inner_subtracts = graph.relations.iter().filter(subtracts).any(|relation| !relation.is_outermost);
+        Some(graph)
+    }
+
+    pub(super) fn place(&self, relation: RelationId) -> Option<usize> {
+        self.places.get(&relation).copied()
+    }
+
+    /// Whether the target is what its own tuples about users say, and nothing else.
+    pub(super) fn is_direct(&self) -> bool {
+        let [target] = self.relations.as_slice() else { return false };
+        let own_tuples_only = matches!(target.formula, Formula::Leaf(_)) && !target.direct.is_empty();
+        own_tuples_only && target.named_by.is_empty()
+    }
+
+    /// The relations whose own tuples may name the user.
+    pub(super) fn named_for(&self, program: &Program, user: &ResolvedUser<'_>) -> Vec<usize> {
+        let takes = |relation: &Relation<'_>| match user {
+            ResolvedUser::Object(type_id, _) | ResolvedUser::Wildcard(type_id) => program.takes(relation.id, *type_id),
+            ResolvedUser::Userset(userset, _) => program.usersets_of(relation.id).any(|taken| taken == *userset),
+        };
+        let places = self.relations.iter().enumerate();
+        places.filter(|(_, relation)| !relation.direct.is_empty() && takes(relation)).map(|(place, _)| place).collect()
+    }
+
+    /// Finds the relations, and compiles them.
+    fn find(&mut self, program: &'a Program, target: RelationId, is_reachable: &dyn Fn(RelationId) -> bool) {
+        let mut pending = vec![(target, true)];
+        while let Some((id, adds)) = pending.pop() {
+            let Some(expression) = program.expression(id).filter(|_| is_reachable(id)) else { continue };
+            let known = self.places.get(&id).and_then(|place| self.relations.get_mut(*place));
+            match known {
+                Some(known) if known.adds || !adds => continue,
+                Some(known) => known.adds = true,
+                None => {
+                    let formula = compile(expression, &mut (0..));
+                    let mut leaves = Vec::new();
+                    for_leaves(expression, &mut |leaf, _| leaves.push(leaf));
+                    self.places.insert(id, self.relations.len());
+                    self.relations.push(Relation {
+                        id,
+                        is_union: formula.is_union(),
+                        formula,
+                        leaves,
+                        adds,
+                        computed: Vec::new(),
+                        from_parent: Vec::new(),
+                        named_by: Vec::new(),
+                        direct: Vec::new(),
+                        is_outermost: true,
+                    });
+                }
+            }
+            for_leaves(expression, &mut |leaf, taken_away| {
+                let adds = adds && !taken_away;
+                match leaf {
+                    Dependency::OwnTuples => pending.extend(program.usersets_of(id).map(|userset| (userset, adds))),
+                    Dependency::Computed(relation) => pending.push((relation, adds)),
+                    Dependency::FromParent(_, computed) => {
+                        pending.extend(computed.iter().map(|(_, relation)| (*relation, adds)));
+                    }
+                }
+            });
+        }
+    }
+
+    /// Notes at every relation where it counts.
+    fn link(&mut self, program: &'a Program) {
+        let all: Vec<(RelationId, Vec<Dependency<'a>>)> =
+            self.relations.iter().map(|relation| (relation.id, relation.leaves.clone())).collect();
+        for (place, (id, leaves)) in all.into_iter().enumerate() {
+            for (leaf, dependency) in leaves.into_iter().enumerate() {
+                let at = Leaf { relation: place, leaf };
+                match dependency {
+                    Dependency::OwnTuples => {
+                        for userset in program.usersets_of(id) {
+                            self.with(userset, |relation| relation.named_by.push(place));
+                        }
+                        self.with(id, |relation| relation.direct.push(leaf));
+                    }
+                    Dependency::Computed(used) => self.with(used, |relation| relation.computed.push(at)),
+                    Dependency::FromParent(tupleset, computed) => {
+                        for (type_id, used) in computed {
+                            self.with(*used, |relation| relation.from_parent.push((tupleset, *type_id, at)));
+                        }
+                    }
+                }
+            }
+        }
+        for relation in &mut self.relations {
+            relation.named_by.sort_unstable();
+            relation.named_by.dedup();
+        }
+    }
+
+    /// Finds the relations that are not outermost: those that count for other objects, and what they are computed from.
+    fn find_inner(&mut self) {
+        let counts_elsewhere =
+            |relation: &Relation<'_>| !relation.named_by.is_empty() || !relation.from_parent.is_empty();
+        let places = self.relations.iter().enumerate();
+        let mut pending: Vec<usize> = places.filter(|(_, r)| counts_elsewhere(r)).map(|(place, _)| place).collect();
+        while let Some(place) = pending.pop() {
+            let Some(relation) = self.relations.get_mut(place).filter(|relation| relation.is_outermost) else {
+                continue;
+            };
+            relation.is_outermost = false;
+            let computed = relation.leaves.iter().filter_map(|leaf| match leaf {
+                Dependency::Computed(used) => self.places.get(used).copied(),
+                Dependency::OwnTuples | Dependency::FromParent(..) => None,
+            });
+            pending.extend(computed);
+        }
+    }
+
+    fn with(&mut self, relation: RelationId, change: impl FnOnce(&mut Relation<'a>)) {
+        if let Some(relation) = self.places.get(&relation).and_then(|place| self.relations.get_mut(*place)) {
+            change(relation);
+        }
+    }
+}
+
+/// Numbers the leaves in the order of [`for_leaves`].
+fn compile<'a>(expression: &'a Expression, leaves: &mut std::ops::RangeFrom<usize>) -> Formula<'a> {
+    match expression {
+        Expression::Direct | Expression::Computed(_) | Expression::TupleToUserset { .. } => {
+            Formula::Leaf(leaves.next().unwrap_or(usize::MAX))
+        }
+        Expression::Union(operands) => Formula::Any(operands.iter().map(|operand| compile(operand, leaves)).collect()),
+        Expression::Intersection(operands) => {
+            Formula::All(operands.iter().map(|operand| compile(operand, leaves)).collect())
+        }
+        Expression::Difference(operands) => {
+            let [base, subtract] = &**operands;
+            Formula::Minus(Box::new((compile(base, leaves), compile(subtract, leaves))), subtract)
+        }
+    }
+}
+
+/// Hands over the leaves from left to right, and whether each belongs to what `but not` takes away.
+fn for_leaves<'a>(expression: &'a Expression, take: &mut dyn FnMut(Dependency<'a>, bool)) {
+    fn walk<'a>(expression: &'a Expression, taken_away: bool, take: &mut dyn FnMut(Dependency<'a>, bool)) {
+        match expression {
+            Expression::Direct => take(Dependency::OwnTuples, taken_away),
+            Expression::Computed(relation) => take(Dependency::Computed(*relation), taken_away),
+            Expression::TupleToUserset { tupleset, computed } => {
+                take(Dependency::FromParent(*tupleset, computed), taken_away);
+            }
+            Expression::Union(operands) | Expression::Intersection(operands) => {
+                for operand in operands {
+                    walk(operand, taken_away, take);
+                }
+            }
+            Expression::Difference(operands) => {
+                let [base, subtract] = &**operands;
+                walk(base, taken_away, take);
+                walk(subtract, true, take);
+            }
+        }
+    }
+    walk(expression, false, take);
+}

@@ -1,0 +1,19 @@
+//! `OpenFGA`'s language: users, relations, objects and tuples; authorization models in both of their forms; the conditions in
+//! them; what makes a model valid; and the program that a valid model compiles to. Nothing here reads a tuple store.
+
+pub(crate) mod condition;
+pub mod dsl;
+pub mod json;
+mod lack;
+pub mod limits;
+pub mod model;
+pub(crate) mod program;
+pub mod subtracted;
+pub mod tuple;
+pub mod validate;
+
+pub use condition::{
+    COST_MAX, CompileError, ConditionError, ConditionInput, EXPRESSION_BYTES_MAX, InputSource, NESTING_MAX,
+};
+pub use program::{MisfitTuple, TupleMisfit};
+pub use tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};

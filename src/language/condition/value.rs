@@ -1,0 +1,323 @@
+//! The values of CEL: what they are, when two are equal, and which comes first.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::meter::Meter;
+use super::moment::Timestamp;
+use super::number;
+use super::{Failure, Stop};
+
+/// A value of CEL. Cloning is cheap: what is large is shared.
+#[derive(Clone, Debug)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    String(Arc<str>),
+    Bytes(Arc<[u8]>),
+    List(List),
+    Map(Arc<Map>),
+    Timestamp(Timestamp),
+    /// In nanoseconds.
+    Duration(i64),
+    IpAddress(Arc<IpAddress>),
+    /// The name of a type.
+    Type(&'static str),
+}
+
+/// A list.
+#[derive(Clone, Debug)]
+pub(crate) struct List {
+    pub(super) items: Arc<Vec<Value>>,
+    /// Whether `+` made it of two lists that were not empty. Only such a list reports an error of its elements' equality.
+    pub(super) joined: bool,
+}
+
+/// A map, in the order of its keys.
+pub(crate) type Map = BTreeMap<Key, Value>;
+
+/// A key of a map: equal to another only if both have the same type.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    /// The bits of a double; zero has one form.
+    Double(u64),
+    String(Arc<str>),
+    Timestamp(Timestamp),
+    Duration(i64),
+    IpAddress(Arc<IpAddress>),
+    Type(&'static str),
+    /// A key that no lookup finds: a list, a map, or what is not a number.
+    Unfindable(Unfindable),
+}
+
+/// Such a key is only equal to itself: it has the number of its entry.
+#[derive(Clone, Debug)]
+pub(crate) struct Unfindable {
+    entry: usize,
+    value: Value,
+}
+
+impl PartialEq for Unfindable {
+    fn eq(&self, other: &Self) -> bool {
+        self.entry == other.entry
+    }
+}
+
+impl Eq for Unfindable {}
+
+impl PartialOrd for Unfindable {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Unfindable {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.entry.cmp(&other.entry)
+    }
+}
+
+/// An address of IPv4 or IPv6. An IPv4 address that is written as IPv6 (`::ffff:…`) is that IPv4 address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct IpAddress {
+    pub(super) address: IpAddr,
+    /// The network interface that an address of IPv6 may name: `fe80::1%eth0`.
+    pub(super) zone: Option<String>,
+}
+
+impl Key {
+    /// The key that finds `value` in a map; `None` where none can.
+    pub(super) fn finding(value: &Value) -> Result<Option<Self>, Stop> {
+        let key = match value {
+            Value::Null => Self::Null,
+            Value::Bool(value) => Self::Bool(*value),
+            Value::Int(number) => Self::Int(*number),
+            Value::Uint(number) => Self::Uint(*number),
+            Value::Double(number) if number.is_nan() => return Ok(None),
+            // Both zeros are the same key.
+            Value::Double(number) => Self::Double((number + 0.0).to_bits()),
+            Value::String(text) => Self::String(Arc::clone(text)),
+            // Go cannot look for these, and gives the evaluation up.
+            Value::Bytes(_) => return Err(Stop::BytesAsKey),
+            Value::Timestamp(timestamp) => Self::Timestamp(*timestamp),
+            Value::Duration(nanoseconds) => Self::Duration(*nanoseconds),
+            Value::IpAddress(address) => Self::IpAddress(Arc::clone(address)),
+            Value::Type(name) => Self::Type(name),
+            Value::List(_) | Value::Map(_) => return Ok(None),
+        };
+        Ok(Some(key))
+    }
+
+    /// The key of the `entry`th entry of a map.
+    pub(super) fn of(value: Value, entry: usize) -> Result<Self, Stop> {
+        Ok(Self::finding(&value)?.unwrap_or(Self::Unfindable(Unfindable { entry, value })))
+    }
+
+    pub(super) fn into_value(self) -> Value {
+        match self {
+            Self::Null => Value::Null,
+            Self::Bool(value) => Value::Bool(value),
+            Self::Int(number) => Value::Int(number),
+            Self::Uint(number) => Value::Uint(number),
+            Self::Double(bits) => Value::Double(f64::from_bits(bits)),
+            Self::String(text) => Value::String(text),
+            Self::Timestamp(timestamp) => Value::Timestamp(timestamp),
+            Self::Duration(nanoseconds) => Value::Duration(nanoseconds),
+            Self::IpAddress(address) => Value::IpAddress(address),
+            Self::Type(name) => Value::Type(name),
+            Self::Unfindable(key) => key.value,
+        }
+    }
+}
+
+/// The value of a key. A number finds a key of another type if it is the same number, except that only a double key is
+/// found by a double with decimals.
+pub(super) fn find<'m>(map: &'m Map, key: &Value) -> Result<Option<&'m Value>, Stop> {
+    if map.is_empty() {
+        return Ok(None);
+    }
+    let Some(exact) = Key::finding(key)? else { return Ok(None) };
+    if let Some(found) = map.get(&exact) {
+        return Ok(Some(found));
+    }
+    let signed = |number: i64| map.get(&Key::Int(number));
+    let unsigned = |number: u64| map.get(&Key::Uint(number));
+    Ok(match exact {
+        Key::Int(number) => u64::try_from(number).ok().and_then(unsigned),
+        Key::Uint(number) => i64::try_from(number).ok().and_then(signed),
+        Key::Double(bits) => {
+            let number = f64::from_bits(bits);
+            let int = number::exact_int(number).and_then(signed);
+            int.or_else(|| number::exact_uint(number).and_then(unsigned))
+        }
+        Key::Null
+        | Key::Bool(_)
+        | Key::String(_)
+        | Key::Timestamp(_)
+        | Key::Duration(_)
+        | Key::IpAddress(_)
+        | Key::Type(_)
+        | Key::Unfindable(_) => None,
+    })
+}
+
+impl Value {
+    pub(super) fn string(text: &str) -> Self {
+        Self::String(text.into())
+    }
+
+    pub(super) fn list(items: Vec<Self>) -> Self {
+        Self::List(List { items: Arc::new(items), joined: false })
+    }
+
+    /// The name of its type.
+    pub(super) fn type_name(&self) -> &'static str {
+        match self {
+            Self::Null => "null_type",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int",
+            Self::Uint(_) => "uint",
+            Self::Double(_) => "double",
+            Self::String(_) => "string",
+            Self::Bytes(_) => "bytes",
+            Self::List(_) => "list",
+            Self::Map(_) => "map",
+            Self::Timestamp(_) => "google.protobuf.Timestamp",
+            Self::Duration(_) => "google.protobuf.Duration",
+            Self::IpAddress(_) => "IPAddress",
+            Self::Type(_) => "type",
+        }
+    }
+}
+
+/// `left == right`. Values of different types are unequal, except numbers, which are compared as numbers, and addresses,
+/// which cannot be compared with anything else.
+///
+/// A value is nested no deeper than an expression and a context can be, so this may call itself.
+pub(super) fn equal(left: &Value, right: &Value, meter: &mut Meter) -> Result<bool, Failure> {
+    meter.work(size_of::<Value>())?;
+    match (left, right) {
+        (Value::Null, Value::Null) => Ok(true),
+        (Value::Null, _) | (_, Value::Null) => Ok(false),
+        (Value::Bool(a), Value::Bool(b)) => Ok(a == b),
+        (Value::Int(_) | Value::Uint(_) | Value::Double(_), Value::Int(_) | Value::Uint(_) | Value::Double(_)) => {
+            Ok(compare_numbers(left, right) == Some(Ordering::Equal))
+        }
+        (Value::String(a), Value::String(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            Ok(a == b)
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            Ok(a == b)
+        }
+        (Value::List(a), Value::List(b)) => equal_lists(a, b, meter),
+        (Value::Map(a), Value::Map(b)) => equal_maps(a, b, meter),
+        (Value::Timestamp(a), Value::Timestamp(b)) => Ok(a.instant() == b.instant()),
+        (Value::Duration(a), Value::Duration(b)) => Ok(a == b),
+        (Value::Type(a), Value::Type(b)) => Ok(a == b),
+        (Value::IpAddress(a), Value::IpAddress(b)) => Ok(a == b),
+        (Value::IpAddress(_), _) => Err(Failure::no_such_overload("_==_")),
+        _ => Ok(false),
+    }
+}
+
+fn equal_lists(a: &List, b: &List, meter: &mut Meter) -> Result<bool, Failure> {
+    if a.items.len() != b.items.len() {
+        return Ok(false);
+    }
+    let mut failed = None;
+    for (left, right) in a.items.iter().zip(b.items.iter()) {
+        match equal(left, right, meter) {
+            Ok(true) => {}
+            Ok(false) => return Ok(false),
+            Err(Failure::Error(error)) => failed = failed.or(Some(error)),
+            Err(stop @ Failure::Stop(_)) => return Err(stop),
+        }
+    }
+    match failed {
+        Some(error) if a.joined => Err(Failure::Error(error)),
+        Some(_) | None => Ok(true),
+    }
+}
+
+fn equal_maps(a: &Map, b: &Map, meter: &mut Meter) -> Result<bool, Failure> {
+    if a.len() != b.len() {
+        return Ok(false);
+    }
+    for (key, left) in a {
+        if let Key::String(text) = key {
+            meter.work(text.len())?;
+        }
+        // CEL in Go finds no value for such a key on either side.
+        let Some(right) = find(b, &key.clone().into_value())? else { return Ok(false) };
+        match equal(left, right, meter) {
+            Ok(true) | Err(Failure::Error(_)) => {}
+            Ok(false) => return Ok(false),
+            Err(stop @ Failure::Stop(_)) => return Err(stop),
+        }
+    }
+    Ok(true)
+}
+
+/// The order of two numbers; `None` where one is not a number, or is no number at all.
+fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),
+        (Value::Uint(a), Value::Uint(b)) => Some(a.cmp(b)),
+        (Value::Double(a), Value::Double(b)) => a.partial_cmp(b),
+        (Value::Int(a), Value::Uint(b)) => Some(compare_int_with_uint(*a, *b)),
+        (Value::Uint(a), Value::Int(b)) => Some(compare_int_with_uint(*b, *a).reverse()),
+        (Value::Double(a), Value::Int(b)) => number::compare_with_int(*a, *b),
+        (Value::Int(a), Value::Double(b)) => number::compare_with_int(*b, *a).map(Ordering::reverse),
+        (Value::Double(a), Value::Uint(b)) => number::compare_with_uint(*a, *b),
+        (Value::Uint(a), Value::Double(b)) => number::compare_with_uint(*b, *a).map(Ordering::reverse),
+        _ => None,
+    }
+}
+
+fn compare_int_with_uint(int: i64, uint: u64) -> Ordering {
+    u64::try_from(int).map_or(Ordering::Less, |int| int.cmp(&uint))
+}
+
+/// Which comes first; `None` where one is not a number, so that no order holds.
+pub(super) fn compare(left: &Value, right: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Failure> {
+    let unordered = || Failure::no_such_overload("_<_");
+    let is_nan = |value: &Value| matches!(value, Value::Double(number) if number.is_nan());
+    match left {
+        Value::Null | Value::List(_) | Value::Map(_) | Value::IpAddress(_) | Value::Type(_) => return Err(unordered()),
+        _ if is_nan(left) || is_nan(right) => return Ok(None),
+        Value::Bool(_)
+        | Value::Int(_)
+        | Value::Uint(_)
+        | Value::Double(_)
+        | Value::String(_)
+        | Value::Bytes(_)
+        | Value::Timestamp(_)
+        | Value::Duration(_) => {}
+    }
+    let order = match (left, right) {
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (Value::String(a), Value::String(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            a.cmp(b)
+        }
+        (Value::Bytes(a), Value::Bytes(b)) => {
+            meter.work(a.len().min(b.len()))?;
+            a.cmp(b)
+        }
+        (Value::Timestamp(a), Value::Timestamp(b)) => a.instant().cmp(&b.instant()),
+        (Value::Duration(a), Value::Duration(b)) => a.cmp(b),
+        _ => compare_numbers(left, right).ok_or_else(unordered)?,
+    };
+    Ok(Some(order))
+}

@@ -1,0 +1,376 @@
+//! The words of a relationship tuple, each a type that cannot hold a malformed value.
+//!
+//! The limits are `OpenFGA`'s (see [`limits`](super::limits)). Names are compared byte by byte: no case folding, no Unicode normalization. Of all white space only the space itself
+//! and control characters are refused, as in `OpenFGA`.
+
+mod condition;
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+pub use condition::TupleCondition;
+pub(crate) use condition::is_clean;
+pub(crate) use condition::{canonical_value, delimited, fields_wire_bytes};
+
+pub use super::limits::{CONTEXT_BYTES_MAX, OBJECT_CHARS_MAX, RELATION_CHARS_MAX, TYPE_CHARS_MAX, USER_BYTES_MAX};
+
+/// Why a name was refused. The text names the value and the rule.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} `{}` {rule}", shown(.value))]
+pub struct ParseError {
+    /// Which kind of name it should have been.
+    pub what: &'static str,
+    /// The refused value.
+    pub value: String,
+    /// The rule that it broke.
+    pub rule: String,
+}
+
+impl ParseError {
+    fn new(what: &'static str, value: &str, rule: impl Into<String>) -> Self {
+        Self { what, value: value.to_owned(), rule: rule.into() }
+    }
+}
+
+/// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
+pub(crate) fn shown(value: &str) -> String {
+    let mut shown: String = value.chars().take(80).flat_map(char::escape_debug).collect();
+    if value.chars().nth(80).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+/// Percent-encodes what an object's id cannot hold, and `%` itself, so that two texts never give one id.
+pub(crate) fn encoded_id(text: &str) -> String {
+    let mut id = String::with_capacity(text.len());
+    for character in text.chars() {
+        let is_reserved = matches!(character, ':' | '#' | '%' | '*');
+        if is_reserved || character.is_whitespace() || character.is_control() {
+            for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                // Writing to a string does not fail.
+                write!(id, "%{byte:02X}").unwrap_or_default();
+            }
+        } else {
+            id.push(character);
+        }
+    }
+    id
+}
+
+/// A type of the authorization model, such as `document`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TypeName(Arc<str>);
+
+/// A relation of a type, such as `can_read`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Relation(Arc<str>);
+
+/// An object, `type:id`: what a relation is held on. A chunk's guard is one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Object {
+    text: Arc<str>,
+    colon: u16,
+}
+
+/// The user of a relationship tuple.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum User {
+    /// One object, `user:anne`.
+    Object(Object),
+    /// Everybody who holds a relation on an object, `group:eng#member`.
+    Userset(Object, Relation),
+    /// Every object of a type, `user:*`.
+    Wildcard(TypeName),
+}
+
+/// `user` holds `relation` on `object`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RelationshipTuple {
+    /// Who.
+    pub user: User,
+    /// Which relation.
+    pub relation: Relation,
+    /// On what.
+    pub object: Object,
+    /// When it counts; always, if there is none. A tuple's identity is the three names: no two tuples differ in this alone.
+    pub condition: Option<TupleCondition>,
+}
+
+fn check_name(what: &'static str, value: &str, chars_max: usize) -> Result<(), ParseError> {
+    if value.is_empty() {
+        return Err(ParseError::new(what, value, "must not be empty"));
+    }
+    check_length(what, value, chars_max)?;
+    let bad = |c: char| matches!(c, ':' | '#' | '@' | ' ') || c.is_control();
+    if value.contains(bad) {
+        return Err(ParseError::new(what, value, "must not contain `:`, `#`, `@`, spaces or control characters"));
+    }
+    Ok(())
+}
+
+fn check_length(what: &'static str, value: &str, chars_max: usize) -> Result<(), ParseError> {
+    // A character has at least one byte, so that short names need not be counted.
+    let chars = if value.len() > chars_max { value.chars().count() } else { 0 };
+    if chars > chars_max {
+        let rule = format!("has {chars} characters, at most {chars_max} are allowed");
+        return Err(ParseError::new(what, value, rule));
+    }
+    Ok(())
+}
+
+impl TypeName {
+    /// Parses a type name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds a reserved, space or control character.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        check_name("type", value, TYPE_CHARS_MAX)?;
+        Ok(Self(value.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Relation {
+    /// Parses a relation name.
+    ///
+    /// # Errors
+    /// When it is empty, too long, or holds a reserved, space or control character.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        check_name("relation", value, RELATION_CHARS_MAX)?;
+        Ok(Self(value.into()))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Object {
+    /// Parses `type:id`.
+    ///
+    /// # Errors
+    /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, a space or control characters.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        check_length("object", value, OBJECT_CHARS_MAX)?;
+        Self::parse_any_length(value)
+    }
+
+    /// An object that stands as a user has the bounds of a user.
+    pub(crate) fn parse_any_length(value: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "object";
+        let Some((type_name, id)) = value.split_once(':') else {
+            return Err(ParseError::new(WHAT, value, "must have the form `type:id`"));
+        };
+        check_name(WHAT, type_name, TYPE_CHARS_MAX)
+            .map_err(|e| ParseError::new(WHAT, value, format!("has a type that {}", e.rule)))?;
+        if id.is_empty() {
+            return Err(ParseError::new(WHAT, value, "has no id after `:`"));
+        }
+        if id == "*" {
+            return Err(ParseError::new(WHAT, value, "is a wildcard; name one object"));
+        }
+        if id.contains(|c: char| matches!(c, ':' | '#' | ' ') || c.is_control()) {
+            return Err(ParseError::new(
+                WHAT,
+                value,
+                "has an id that contains `:`, `#`, a space or a control character",
+            ));
+        }
+        let Ok(colon) = u16::try_from(type_name.len()) else {
+            return Err(ParseError::new(WHAT, value, "has a type that is too long"));
+        };
+        Ok(Self { text: value.into(), colon })
+    }
+
+    /// The type, before the colon.
+    #[must_use]
+    pub fn type_name(&self) -> &str {
+        self.text.get(..usize::from(self.colon)).unwrap_or_default()
+    }
+
+    /// The id, after the colon.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.text.get(usize::from(self.colon) + 1..).unwrap_or_default()
+    }
+
+    /// `type:id`.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl User {
+    /// Parses `type:id`, `type:*` or `type:id#relation`.
+    ///
+    /// # Errors
+    /// When it has none of these forms or is too long.
+    pub fn parse(value: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "user";
+        let as_user = |e: ParseError| ParseError::new(WHAT, value, e.rule);
+        if value.len() > USER_BYTES_MAX {
+            let rule = format!("has {} bytes, at most {USER_BYTES_MAX} are allowed", value.len());
+            return Err(ParseError::new(WHAT, value, rule));
+        }
+        if let Some((object, relation)) = value.split_once('#') {
+            let object = Object::parse_any_length(object).map_err(as_user)?;
+            if object.id().contains('*') || relation.contains('*') {
+                return Err(ParseError::new(WHAT, value, "is a userset with `*` in it"));
+            }
+            return Ok(Self::Userset(object, Relation::parse(relation).map_err(as_user)?));
+        }
+        if let Some(type_name) = value.strip_suffix(":*") {
+            return Ok(Self::Wildcard(TypeName::parse(type_name).map_err(as_user)?));
+        }
+        Ok(Self::Object(Object::parse_any_length(value).map_err(as_user)?))
+    }
+
+    /// The type of the user: of the object, of the userset's object, or of the wildcard.
+    #[must_use]
+    pub fn type_name(&self) -> &str {
+        match self {
+            Self::Object(object) | Self::Userset(object, _) => object.type_name(),
+            Self::Wildcard(type_name) => type_name.as_str(),
+        }
+    }
+}
+
+impl RelationshipTuple {
+    /// Parses the three names of a tuple.
+    ///
+    /// # Errors
+    /// When one of them is malformed.
+    pub fn parse(user: &str, relation: &str, object: &str) -> Result<Self, ParseError> {
+        Ok(Self {
+            user: User::parse(user)?,
+            relation: Relation::parse(relation)?,
+            object: Object::parse(object)?,
+            condition: None,
+        })
+    }
+
+    /// The same tuple with a condition.
+    #[must_use]
+    pub fn with_condition(self, condition: TupleCondition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
+
+    /// How many bytes it has as `OpenFGA`'s `TupleKey`.
+    pub(crate) fn wire_bytes(&self) -> usize {
+        let names = [self.user.to_string().len(), self.relation.as_str().len(), self.object.as_str().len()];
+        let condition = self.condition.as_ref().map(|condition| delimited(condition.wire_bytes()));
+        names.into_iter().map(delimited).sum::<usize>() + condition.unwrap_or_default()
+    }
+
+    /// The three names that identify it.
+    #[must_use]
+    pub fn key(&self) -> (&Object, &Relation, &User) {
+        (&self.object, &self.relation, &self.user)
+    }
+}
+
+impl fmt::Display for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => write!(f, "{object}"),
+            Self::Userset(object, relation) => write!(f, "{object}#{relation}"),
+            Self::Wildcard(type_name) => write!(f, "{type_name}:*"),
+        }
+    }
+}
+
+impl fmt::Display for RelationshipTuple {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.user, self.relation, self.object)
+    }
+}
+
+impl fmt::Debug for TypeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+impl fmt::Debug for Relation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.0)
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", &self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(user: &str, rule: &str) {
+        match User::parse(user) {
+            Ok(parsed) => assert!(rule.is_empty(), "`{user}` was taken as {parsed:?}"),
+            Err(e) => assert!(!rule.is_empty() && e.to_string().contains(rule), "`{user}`: {e}"),
+        }
+    }
+
+    #[test]
+    fn users_have_one_of_three_forms() {
+        let nothing_wrong = "";
+        refused("user:anne", nothing_wrong);
+        refused("user:*", nothing_wrong);
+        refused("group:eng#member", nothing_wrong);
+        refused(&format!("user:{}", "a".repeat(507)), nothing_wrong);
+        refused("user:pipe|under_@domain.com", nothing_wrong);
+        refused("anne", "must have the form");
+        refused("", "must have the form");
+        refused(":anne", "must not be empty");
+        refused("user:", "no id");
+        refused("user:an ne", "a space");
+        refused("user:an\u{a0}ne\u{2003}\u{202e}", nothing_wrong);
+        refused("user:an\u{85}ne", "control character");
+        refused("user:a\u{0}b", "control character");
+        refused("user:a:b", "contains `:`");
+        refused("group:eng#", "must not be empty");
+        refused("group:*#member", "wildcard");
+        refused("group:a*#member", "with `*`");
+        refused("group:a#*", "with `*`");
+        refused("group:eng#member#member", "must not contain");
+        refused(&format!("user:{}", "a".repeat(508)), "513 bytes");
+    }
+
+    #[test]
+    fn names_are_compared_byte_by_byte() {
+        let parse = |s: &str| Object::parse(s).ok();
+        assert_ne!(parse("doc:A"), parse("doc:a"));
+        assert_ne!(parse("doc:\u{e9}"), parse("doc:e\u{301}"));
+    }
+}

@@ -1,0 +1,411 @@
+//! `OpenFGA`'s store files (`.fga.yaml`), unchanged: a model, tuples, and tests of what they mean.
+//!
+//! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has the rows, and
+//! where more is refused, with the reason. Every scalar but those of a context is read as text, because ids such as `1` or
+//! `true` occur.
+
+mod csv;
+mod forms;
+mod run;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use self::forms::{FormError, StoreForm, TestForm, TupleForm};
+use crate::engine::snapshot::UserFilter;
+use crate::language::dsl::modules::{self, ModelErrors, ModuleText};
+use crate::language::dsl::{self, SourceErrors};
+use crate::language::json;
+use crate::language::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
+use crate::language::validate::ValidModel;
+
+pub use run::{AssertionKind, AssertionOutcome, StoreOutcome, TestOutcome, run};
+
+/// Longest store or tuple file, in bytes.
+pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// A store file with everything that it refers to.
+#[derive(Debug)]
+pub struct StoreFile {
+    /// The name of the store; may be empty.
+    pub name: String,
+    /// The model.
+    pub model: ValidModel,
+    /// The tuples of all tests.
+    pub tuples: Vec<RelationshipTuple>,
+    /// The tests.
+    pub tests: Vec<StoreTest>,
+}
+
+/// One test of a store file.
+#[derive(Debug)]
+pub struct StoreTest {
+    /// Its name.
+    pub name: String,
+    /// Tuples that only this test has.
+    pub tuples: Vec<RelationshipTuple>,
+    /// Who holds what.
+    pub checks: Vec<CheckTest>,
+    /// Which objects somebody holds a relation on.
+    pub list_objects: Vec<ListObjectsTest>,
+    /// Who holds a relation on an object.
+    pub list_users: Vec<ListUsersTest>,
+}
+
+/// Every user of it is checked for every object and relation.
+#[derive(Debug)]
+pub struct CheckTest {
+    /// The users.
+    pub users: Vec<User>,
+    /// The objects.
+    pub objects: Vec<Object>,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
+    /// By relation: whether it is held.
+    pub assertions: Vec<(Relation, bool)>,
+}
+
+/// The objects of a type, by relation.
+#[derive(Debug)]
+pub struct ListObjectsTest {
+    /// The user.
+    pub user: User,
+    /// The type.
+    pub type_name: TypeName,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
+    /// By relation: the objects, sorted.
+    pub assertions: Vec<(Relation, Vec<Object>)>,
+}
+
+/// The users of an object, by relation.
+#[derive(Debug)]
+pub struct ListUsersTest {
+    /// The object.
+    pub object: Object,
+    /// Which users are meant.
+    pub filter: UserFilter,
+    /// Values for the parameters of conditions.
+    pub context: Map<String, Value>,
+    /// By relation: the users, sorted.
+    pub assertions: Vec<(Relation, Vec<User>)>,
+}
+
+/// Why a store file cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreFileError {
+    /// A file cannot be read.
+    #[error("cannot read `{path}`: {detail}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        detail: String,
+    },
+    /// A file does not have the form of its kind; the detail names the line.
+    #[error("`{path}`: {detail}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The modules of the model have mistakes.
+    #[error("the model of `{path}` has mistakes:\n{errors}")]
+    Modules {
+        /// The `fga.mod`.
+        path: PathBuf,
+        /// The mistakes.
+        errors: ModelErrors,
+    },
+    /// The model has mistakes.
+    #[error("the model of `{path}` has mistakes{}:\n{errors}", counting(*.is_excerpt))]
+    Model {
+        /// The file with the model.
+        path: PathBuf,
+        /// The text that the places refer to.
+        text: String,
+        /// Whether that is the model alone, and not the file.
+        is_excerpt: bool,
+        /// The mistakes.
+        errors: SourceErrors,
+    },
+}
+
+/// What is said of the places of mistakes where they are not those of the file.
+#[must_use]
+pub fn counting(is_excerpt: bool) -> &'static str {
+    if is_excerpt { " (lines are counted from its first line)" } else { "" }
+}
+
+/// Which files a store file may name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// Those in its own folder and below: whoever wrote the file need not be trusted with the reader's other files.
+    #[default]
+    Beside,
+    /// Any.
+    Anywhere,
+}
+
+/// Reads a store file and the files that it names, which are beside it.
+///
+/// # Errors
+/// See [`StoreFileError`].
+pub fn read(path: &Path) -> Result<StoreFile, StoreFileError> {
+    read_with(path, References::Beside)
+}
+
+/// Like [`read`], with a say in where the files may be that it names.
+///
+/// # Errors
+/// See [`StoreFileError`].
+pub fn read_with(path: &Path, references: References) -> Result<StoreFile, StoreFileError> {
+    let io = |e: std::io::Error| StoreFileError::Io { path: path.to_owned(), detail: e.to_string() };
+    let bounds = match references {
+        References::Beside => Some(folder_of(path).canonicalize().map_err(io)?),
+        References::Anywhere => None,
+    };
+    Reader { path, bounds: bounds.as_deref() }.store()
+}
+
+/// Reads a model: `fga.mod` with the modules that it names, OpenFGA's JSON (`.json`), or else its language.
+///
+/// # Errors
+/// See [`StoreFileError`].
+pub fn read_model(path: &Path) -> Result<ValidModel, StoreFileError> {
+    Reader { path, bounds: None }.model_file()
+}
+
+/// Reads one file.
+struct Reader<'a> {
+    path: &'a Path,
+    /// The folder that the files must be in which it names.
+    bounds: Option<&'a Path>,
+}
+
+impl Reader<'_> {
+    fn store(&self) -> Result<StoreFile, StoreFileError> {
+        let text = self.text()?;
+        let store: StoreForm = self.yaml(&text)?;
+        let model = self.model(&text, store.model, store.model_file)?;
+        let tuples =
+            self.tuples(store.tuples, store.tuple_file.into_iter().chain(store.tuple_files.into_iter().flatten()))?;
+        let mut tests = Vec::new();
+        for test in store.tests.into_iter().flatten() {
+            tests.push(self.test(test)?);
+        }
+        for test in &tests {
+            self.refuse_repeated(tuples.iter().chain(&test.tuples))?;
+        }
+        self.refuse_repeated(tuples.iter())?;
+        Ok(StoreFile { name: store.name.unwrap_or_default(), model, tuples, tests })
+    }
+
+    fn model(&self, store: &str, inline: Option<String>, file: Option<String>) -> Result<ValidModel, StoreFileError> {
+        let given = |text: &String| !text.is_empty();
+        match (inline.filter(given), file.filter(given)) {
+            (Some(text), None) => self.inline_model(store, text),
+            (None, Some(file)) => self.other(&self.beside(&file)?).model_file(),
+            (Some(_), Some(_)) => Err(self.malformed("it has both `model` and `model_file`")),
+            (None, None) => Err(self.malformed("it has neither `model` nor `model_file`")),
+        }
+    }
+
+    fn model_file(&self) -> Result<ValidModel, StoreFileError> {
+        if is_manifest(self.path) {
+            return self.modules();
+        }
+        let text = self.text()?;
+        if self.extension() != "json" {
+            return self.model_text(text);
+        }
+        let model = json::parse(&text).map_err(|e| self.malformed(e.to_string()))?;
+        ValidModel::new(model).map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            self.malformed(lines.join("\n"))
+        })
+    }
+
+    fn model_text(&self, text: String) -> Result<ValidModel, StoreFileError> {
+        dsl::load(&text).map_err(|errors| self.model_error(text, errors, false))
+    }
+
+    /// A model that stands in a store file. Mistakes are told with the lines of that, where it stands there as it is.
+    fn inline_model(&self, store: &str, text: String) -> Result<ValidModel, StoreFileError> {
+        dsl::load(&text).map_err(|errors| match place_of_model(store, &text) {
+            Some((lines, columns)) => self.model_error(store.to_owned(), errors.moved(lines, columns), false),
+            None => self.model_error(text, errors, true),
+        })
+    }
+
+    fn model_error(&self, text: String, errors: SourceErrors, is_excerpt: bool) -> StoreFileError {
+        StoreFileError::Model { path: self.path.to_owned(), text, is_excerpt, errors }
+    }
+
+    fn modules(&self) -> Result<ValidModel, StoreFileError> {
+        let text = self.text()?;
+        let files = modules::parse_manifest(&text).map_err(|errors| self.model_error(text, errors, false))?;
+        let mut parts = Vec::new();
+        for file in files {
+            let text = self.other(&self.beside(&file)?).text()?;
+            parts.push(ModuleText { file, text });
+        }
+        modules::load(&parts).map_err(|errors| StoreFileError::Modules { path: self.path.to_owned(), errors })
+    }
+
+    fn tuples(
+        &self,
+        inline: Option<Vec<TupleForm>>,
+        files: impl Iterator<Item = String>,
+    ) -> Result<Vec<RelationshipTuple>, StoreFileError> {
+        let mut tuples = self.parse_tuples(inline.into_iter().flatten())?;
+        for file in files.filter(|file| !file.is_empty()) {
+            tuples.extend(self.other(&self.beside(&file)?).tuple_file()?);
+        }
+        Ok(tuples)
+    }
+
+    /// `.yaml`, `.json`, `.jsonl` or `.csv`, as `OpenFGA`'s tools write them.
+    fn tuple_file(&self) -> Result<Vec<RelationshipTuple>, StoreFileError> {
+        let text = self.text()?;
+        let forms = match self.extension().as_str() {
+            "yaml" | "yml" => self.yaml::<Option<Vec<TupleForm>>>(&text)?.unwrap_or_default(),
+            "json" => serde_json::from_str::<Vec<TupleForm>>(&text).map_err(|e| self.malformed(e.to_string()))?,
+            "jsonl" => {
+                let mut forms = Vec::new();
+                for (line, number) in text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty()) {
+                    let form = serde_json::from_str::<TupleForm>(line);
+                    forms.push(form.map_err(|e| self.malformed(format!("line {number}: {e}")))?);
+                }
+                forms
+            }
+            // A table may be empty but for its columns.
+            "csv" => return self.parse_tuples(csv::tuples(&text).map_err(|detail| self.malformed(detail))?),
+            _ => return Err(self.malformed("a tuple file must end in `.yaml`, `.json`, `.jsonl` or `.csv`")),
+        };
+        if forms.is_empty() {
+            return Err(self.malformed("it holds no tuples"));
+        }
+        self.parse_tuples(forms)
+    }
+
+    fn parse_tuples(
+        &self,
+        tuples: impl IntoIterator<Item = TupleForm>,
+    ) -> Result<Vec<RelationshipTuple>, StoreFileError> {
+        let mut parsed = Vec::new();
+        for (form, number) in tuples.into_iter().zip(1..) {
+            parsed.push(form.tuple().map_err(|e| self.malformed(format!("tuple {number}: {e}")))?);
+        }
+        Ok(parsed)
+    }
+
+    fn test(&self, test: TestForm) -> Result<StoreTest, StoreFileError> {
+        let name = test.name.unwrap_or_default();
+        let in_test =
+            |kind: &str, number: usize, e: &FormError| self.malformed(format!("test `{name}`: {kind} {number}: {e}"));
+        let mut checks = Vec::new();
+        for (form, number) in test.check.into_iter().flatten().zip(1..) {
+            checks.push(form.test().map_err(|e| in_test("check", number, &e))?);
+        }
+        let mut list_objects = Vec::new();
+        for (form, number) in test.list_objects.into_iter().flatten().zip(1..) {
+            list_objects.push(form.test().map_err(|e| in_test("list_objects", number, &e))?);
+        }
+        let mut list_users = Vec::new();
+        for (form, number) in test.list_users.into_iter().flatten().zip(1..) {
+            list_users.push(form.test().map_err(|e| in_test("list_users", number, &e))?);
+        }
+        let tuples = self.tuples(test.tuples, test.tuple_file.into_iter())?;
+        Ok(StoreTest { name, tuples, checks, list_objects, list_users })
+    }
+
+    /// `OpenFGA` writes no tuple twice, so a test with such a tuple could not be run there.
+    fn refuse_repeated<'t>(&self, tuples: impl Iterator<Item = &'t RelationshipTuple>) -> Result<(), StoreFileError> {
+        let mut seen = HashSet::new();
+        for tuple in tuples {
+            if !seen.insert(tuple.key()) {
+                return Err(self.malformed(format!("tuple `{tuple}` occurs more than once")));
+            }
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> Result<String, StoreFileError> {
+        let io = |detail: String| StoreFileError::Io { path: self.path.to_owned(), detail };
+        let bytes = std::fs::metadata(self.path).map_err(|e| io(e.to_string()))?.len();
+        if bytes > FILE_BYTES_MAX {
+            return Err(io(format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")));
+        }
+        let text = std::fs::read_to_string(self.path).map_err(|e| io(e.to_string()))?;
+        // Editors and spreadsheets of some systems begin a file with a mark of the byte order.
+        Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    }
+
+    fn yaml<T: DeserializeOwned>(&self, text: &str) -> Result<T, StoreFileError> {
+        yaml::from_str(text).map_err(|e| self.malformed(e.to_string()))
+    }
+
+    fn extension(&self) -> String {
+        self.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase()
+    }
+
+    /// A reader of a file that this one names.
+    fn other<'p>(&'p self, path: &'p Path) -> Reader<'p> {
+        Reader { path, bounds: self.bounds }
+    }
+
+    /// The path of a file that this one names.
+    fn beside(&self, name: &str) -> Result<PathBuf, StoreFileError> {
+        let path = folder_of(self.path).join(name);
+        let target = path.canonicalize();
+        let target = target.map_err(|e| StoreFileError::Io { path: path.clone(), detail: e.to_string() })?;
+        if self.bounds.is_some_and(|bounds| Path::new(name).is_absolute() || !target.starts_with(bounds)) {
+            let detail = "is not in the folder of the store file or below it; `--allow-external-files` allows that";
+            return Err(self.malformed(format!("`{name}` {detail}")));
+        }
+        // To read a pipe or a device might never end.
+        if !target.is_file() {
+            return Err(self.malformed(format!("`{name}` is not a file")));
+        }
+        Ok(path)
+    }
+
+    fn malformed(&self, detail: impl Into<String>) -> StoreFileError {
+        StoreFileError::Malformed { path: self.path.to_owned(), detail: detail.into() }
+    }
+}
+
+/// How many lines of a store file are ahead of its model, and by how many columns that is indented. `None` unless every line of
+/// the model is one of the file, as in a block that begins with `|`.
+fn place_of_model(store: &str, model: &str) -> Option<(usize, usize)> {
+    let first = model.lines().position(|line| !line.trim().is_empty())?;
+    let lines_ahead = yaml::line_of(store, "model")?.checked_sub(first.saturating_add(1))?;
+    let block = || store.lines().skip(lines_ahead).map(|line| line.trim_end_matches('\r'));
+    let columns = block().nth(first)?.len().checked_sub(model.lines().nth(first)?.len())?;
+    let indent = " ".repeat(columns);
+    let mut written = block();
+    let stands = |line: &str, written: &str| {
+        written.strip_prefix(&indent) == Some(line) || line.trim().is_empty() && written.trim().is_empty()
+    };
+    model
+        .lines()
+        .all(|line| written.next().is_some_and(|written| stands(line, written)))
+        .then_some((lines_ahead, columns))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a file names the modules of a model.
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with("fga.mod"))
+}

@@ -1,0 +1,163 @@
+//! Runs the tests of a store file in memory.
+
+use std::fmt::{self, Display};
+use std::sync::Arc;
+
+use super::{CheckTest, ListObjectsTest, ListUsersTest, StoreFile, StoreTest};
+use crate::engine::evaluator::CheckError;
+use crate::engine::snapshot::Snapshot;
+use crate::language::program::MisfitTuple;
+
+/// What came out of a store file's tests.
+#[derive(Clone, Debug)]
+pub struct StoreOutcome {
+    /// In the order of the file.
+    pub tests: Vec<TestOutcome>,
+}
+
+/// What came out of one test.
+#[derive(Clone, Debug)]
+pub struct TestOutcome {
+    /// The test's name.
+    pub name: String,
+    /// In the order of the file; checks first.
+    pub assertions: Vec<AssertionOutcome>,
+}
+
+/// The kinds of questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AssertionKind {
+    /// Does this user hold the relation on this object?
+    Check,
+    /// On which objects?
+    ListObjects,
+    /// Who?
+    ListUsers,
+}
+
+/// One question with the answer that was expected and the one that was given.
+#[derive(Clone, Debug)]
+pub struct AssertionOutcome {
+    /// What was asked for.
+    pub kind: AssertionKind,
+    /// The question, for people.
+    pub question: String,
+    /// The answer that the file states.
+    pub expected: String,
+    /// The answer, or why there is none.
+    pub got: Result<String, CheckError>,
+}
+
+impl StoreOutcome {
+    /// Whether all assertions of all tests hold.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.tests.iter().all(TestOutcome::passed)
+    }
+
+    /// How many assertions of a kind hold, and how many there are.
+    #[must_use]
+    pub fn count(&self, kind: AssertionKind) -> (usize, usize) {
+        let of_kind = || self.tests.iter().flat_map(|test| &test.assertions).filter(|a| a.kind == kind);
+        (of_kind().filter(|assertion| assertion.passed()).count(), of_kind().count())
+    }
+}
+
+impl TestOutcome {
+    /// Whether all assertions hold.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.assertions.iter().all(AssertionOutcome::passed)
+    }
+}
+
+impl AssertionOutcome {
+    /// Whether the answer is the expected one.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        self.got.as_ref().is_ok_and(|got| *got == self.expected)
+    }
+}
+
+impl Display for AssertionKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Check => "check",
+            Self::ListObjects => "list objects",
+            Self::ListUsers => "list users",
+        })
+    }
+}
+
+/// Runs all tests.
+///
+/// # Errors
+/// A tuple that does not fit the model.
+pub fn run(store: StoreFile) -> Result<StoreOutcome, Box<MisfitTuple>> {
+    let common = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples)?;
+    let tests: Result<Vec<TestOutcome>, Box<MisfitTuple>> =
+        store.tests.iter().map(|test| run_test(&common, test)).collect();
+    Ok(StoreOutcome { tests: tests? })
+}
+
+fn run_test(common: &Snapshot, test: &StoreTest) -> Result<TestOutcome, Box<MisfitTuple>> {
+    let snapshot = common.with_tuples(&test.tuples)?;
+    let mut assertions = Vec::new();
+    for check in &test.checks {
+        run_check(&snapshot, check, &mut assertions);
+    }
+    for list in &test.list_objects {
+        run_list_objects(&snapshot, list, &mut assertions);
+    }
+    for list in &test.list_users {
+        run_list_users(&snapshot, list, &mut assertions);
+    }
+    Ok(TestOutcome { name: test.name.clone(), assertions })
+}
+
+fn run_check(snapshot: &Snapshot, test: &CheckTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
+    for user in &test.users {
+        for object in &test.objects {
+            for (relation, held) in &test.assertions {
+                assertions.push(AssertionOutcome {
+                    kind: AssertionKind::Check,
+                    question: format!("user={user}, relation={relation}, object={object}"),
+                    expected: held.to_string(),
+                    got: snapshot.check(user, relation, object).map(|allowed| allowed.to_string()),
+                });
+            }
+        }
+    }
+}
+
+fn run_list_objects(snapshot: &Snapshot, test: &ListObjectsTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
+    for (relation, expected) in &test.assertions {
+        let listed = snapshot.list_objects(&test.user, relation, &test.type_name);
+        assertions.push(AssertionOutcome {
+            kind: AssertionKind::ListObjects,
+            question: format!("user={}, relation={relation}, type={}", test.user, test.type_name),
+            expected: joined(expected),
+            got: listed.map(|objects| joined(&objects)),
+        });
+    }
+}
+
+fn run_list_users(snapshot: &Snapshot, test: &ListUsersTest, assertions: &mut Vec<AssertionOutcome>) {
+    let snapshot = snapshot.with_context(test.context.clone());
+    for (relation, expected) in &test.assertions {
+        let listed = snapshot.list_users(&test.object, relation, &test.filter);
+        assertions.push(AssertionOutcome {
+            kind: AssertionKind::ListUsers,
+            question: format!("object={}, relation={relation}, user type={}", test.object, test.filter),
+            expected: joined(expected),
+            got: listed.map(|users| joined(&users)),
+        });
+    }
+}
+
+fn joined(items: &[impl Display]) -> String {
+    let shown: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!("[{}]", shown.join(", "))
+}

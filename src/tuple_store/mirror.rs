@@ -1,0 +1,101 @@
+//! A copy of a store that another server decides about: its changes are taken as they are, with a marker that says how
+//! far the copy has come, in one transaction.
+
+use std::collections::BTreeMap;
+
+use redb::{ReadableDatabase, ReadableTable};
+
+use super::apply::Keys;
+use super::single::{OnConflict, RelationshipStore, TupleWrite, Written};
+use super::{StoreError, tables};
+use crate::language::tuple::RelationshipTuple;
+use crate::storage::StorageError;
+
+/// Changes that the other server has made.
+#[derive(Clone, Debug, Default)]
+pub struct MirroredChanges {
+    /// Tuples that are there now, each once. They replace those of the same names and need not fit the model: the other
+    /// server may hold tuples from before its model changed.
+    pub present: Vec<RelationshipTuple>,
+    /// Tuples that are not there any more.
+    pub absent: Vec<RelationshipTuple>,
+}
+
+impl RelationshipStore {
+    /// Takes over changes, and the marker in place of the one before.
+    ///
+    /// # Errors
+    /// When the data directory fails; then nothing was changed.
+    pub fn mirror(&self, changes: MirroredChanges, marker: &[u8]) -> Result<Written, StoreError> {
+        let MirroredChanges { present, absent } = changes;
+        let _writing = self.shared.lock()?;
+        let transaction = self.begin()?;
+        let mut request = TupleWrite {
+            writes: by_key(present).into_values().collect(),
+            deletes: by_key(absent).into_values().collect(),
+            on_duplicate: OnConflict::Ignore,
+            on_missing: OnConflict::Ignore,
+        };
+        let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
+        {
+            let tuples = transaction.open_table(tables::TUPLES).map_err(|e| failed(e.into()))?;
+            for tuple in &request.writes {
+                let key = tables::key_of(tuple);
+                let there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
+                if there.is_some_and(|there| there.value().1 != tables::columns_of(tuple.condition.as_ref())) {
+                    // It has another condition now.
+                    request.deletes.push(tuple.clone());
+                }
+            }
+            let mut markers = transaction.open_table(tables::MARKERS).map_err(|e| failed(e.into()))?;
+            markers.insert(self.id.key(), marker).map_err(|e| failed(e.into()))?;
+        }
+        let keys = Keys::of(&request);
+        let made = self.change(&transaction, &request, (&keys, &keys.sorted()))?;
+        self.finish(transaction)?;
+        Ok(self.publish(&made))
+    }
+
+    /// The marker of the last [`RelationshipStore::mirror`].
+    ///
+    /// # Errors
+    /// When the data directory fails.
+    pub fn marker(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        let failed = |e: redb::Error| StorageError::redb(&self.shared.path, e);
+        let transaction = self.shared.database()?.begin_read().map_err(|e| failed(e.into()))?;
+        let markers = transaction.open_table(tables::MARKERS).map_err(|e| failed(e.into()))?;
+        let marker = markers.get(self.id.key()).map_err(|e| failed(e.into()))?;
+        Ok(marker.map(|marker| marker.value().to_vec()))
+    }
+}
+
+fn by_key(tuples: Vec<RelationshipTuple>) -> BTreeMap<String, RelationshipTuple> {
+    tuples.into_iter().map(|tuple| (tables::key_of(&tuple), tuple)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tuple_store::{RelationshipStores, TupleFilter};
+
+    #[test]
+    fn changes_and_marker_are_kept_together() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tuple = |id: &str| RelationshipTuple::parse("user:anne", "viewer", &format!("doc:{id}")).expect("a tuple");
+        {
+            let stores = RelationshipStores::open(directory.path()).expect("opened");
+            let store = stores.default_store_or_new().expect("a store");
+            assert_eq!(store.marker().expect("read"), None);
+            // There is no model at all, and yet they are kept.
+            let first = MirroredChanges { present: vec![tuple("1"), tuple("2"), tuple("1")], absent: vec![tuple("9")] };
+            assert_eq!(store.mirror(first, b"one").expect("written"), Written { added: 2, removed: 0 });
+            let again = MirroredChanges { present: vec![tuple("2")], absent: vec![tuple("1")] };
+            assert_eq!(store.mirror(again, b"two").expect("written"), Written { added: 0, removed: 1 });
+        }
+        let stores = RelationshipStores::open(directory.path()).expect("opened again");
+        let store = stores.default_store().expect("the store");
+        assert_eq!(store.marker().expect("read"), Some(b"two".to_vec()));
+        let kept = store.tuples(&TupleFilter::default(), 0, 10).expect("read");
+        assert_eq!(kept.into_iter().map(|stored| stored.tuple).collect::<Vec<_>>(), [tuple("2")]);
+    }
+}

@@ -1,0 +1,106 @@
+//! The tables of the file and the form of their keys. Every key but a store's own begins with the store's id, so one
+//! store is one range of each table.
+
+use std::ops::{Bound, RangeInclusive};
+use std::path::Path;
+
+use redb::{Database, TableDefinition};
+
+use super::ids::StoreId;
+use crate::language::tuple::{ParseError, RelationshipTuple, TupleCondition, User};
+use crate::storage::StorageError;
+
+/// Stores by id: name, and when it was made in milliseconds since 1970.
+pub(super) const STORES: TableDefinition<'_, u128, (&str, u64)> = TableDefinition::new("stores");
+/// Versions of a store's model by id, the last is the latest: the model as JSON, and what a client sent, as it was.
+pub(super) const MODELS: TableDefinition<'_, (u128, u128), (&str, &[u8])> =
+    TableDefinition::new("authorization_models");
+/// Tuples by [`key_of`]: the sequence number of the change that wrote it, and its condition.
+pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumns<'_>)> =
+    TableDefinition::new("tuples");
+/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`], and its condition.
+pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
+/// What a client keeps with a version of the model, as it was sent.
+pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
+/// How far a store that is a copy of another has come.
+pub(super) const MARKERS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("markers");
+
+/// The name of a tuple's condition and its context as JSON; both empty where there is none.
+pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
+pub(super) type ChangeColumns<'a> = (u8, u64, &'a str, ConditionColumns<'a>);
+
+/// Makes the tables, so that reading need not ask whether they are there.
+pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(path, e);
+    let transaction = database.begin_write().map_err(|e| failed(e.into()))?;
+    transaction.open_table(STORES).map_err(|e| failed(e.into()))?;
+    transaction.open_table(MODELS).map_err(|e| failed(e.into()))?;
+    transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
+    transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
+    transaction.open_table(ASSERTIONS).map_err(|e| failed(e.into()))?;
+    transaction.open_table(MARKERS).map_err(|e| failed(e.into()))?;
+    transaction.commit().map_err(|e| failed(e.into()))
+}
+
+/// A store's part of a table that is keyed by a second id.
+pub(super) fn by_id(store: StoreId) -> RangeInclusive<(u128, u128)> {
+    (store.key(), 0)..=(store.key(), u128::MAX)
+}
+
+/// A store's changes.
+pub(super) fn by_sequence(store: StoreId) -> RangeInclusive<(u128, u64)> {
+    (store.key(), 0)..=(store.key(), u64::MAX)
+}
+
+type TupleKey<'a> = (u128, &'a str);
+
+/// A store's tuples from a key on.
+pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound<TupleKey<'_>>) {
+    let end = store.key().checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, "")));
+    (Bound::Included((store.key(), first)), end)
+}
+
+/// `object#relation@user`, which is unique: an object has no `#`, a relation neither `#` nor `@`.
+pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
+    let (object, relation) = (tuple.object.as_str(), tuple.relation.as_str());
+    match &tuple.user {
+        User::Object(user) => [object, "#", relation, "@", user.as_str()].concat(),
+        User::Wildcard(of) => [object, "#", relation, "@", of.as_str(), ":*"].concat(),
+        User::Userset(user, of) => [object, "#", relation, "@", user.as_str(), "#", of.as_str()].concat(),
+    }
+}
+
+/// Object, relation and user of a key.
+pub(super) fn parts_of(key: &str) -> Option<(&str, &str, &str)> {
+    let (object, rest) = key.split_once('#')?;
+    let (relation, user) = rest.split_once('@')?;
+    Some((object, relation, user))
+}
+
+pub(super) fn columns_of(condition: Option<&TupleCondition>) -> ConditionColumns<'_> {
+    condition.map_or(("", ""), |condition| (condition.name(), condition.context_json()))
+}
+
+pub(super) fn tuple_of(
+    path: &Path,
+    key: &str,
+    condition: ConditionColumns<'_>,
+) -> Result<RelationshipTuple, StorageError> {
+    let Some((object, relation, user)) = parts_of(key) else {
+        return Err(StorageError::damaged(path, format!("`{}` is not a tuple", key.escape_debug())));
+    };
+    let malformed = |e: ParseError| StorageError::damaged(path, format!("a stored tuple is malformed: {e}"));
+    let tuple = RelationshipTuple::parse(user, relation, object).map_err(malformed)?;
+    Ok(RelationshipTuple { condition: condition_of(path, condition)?, ..tuple })
+}
+
+pub(super) fn condition_of(
+    path: &Path,
+    (name, context): ConditionColumns<'_>,
+) -> Result<Option<TupleCondition>, StorageError> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let condition = TupleCondition::parse(name, context);
+    condition.map(Some).map_err(|e| StorageError::damaged(path, format!("a stored condition is malformed: {e}")))
+}

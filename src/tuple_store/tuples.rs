@@ -1,0 +1,189 @@
+//! Reading of stored tuples: all of them, to build the index, and page by page in the order of writing.
+
+use std::collections::BinaryHeap;
+use std::path::Path;
+
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable};
+
+use super::ids::StoreId;
+use super::tables::{CHANGES, ChangeColumns, ConditionColumns, TUPLES, by_key, by_sequence, parts_of, tuple_of};
+use crate::language::tuple::RelationshipTuple;
+use crate::storage::StorageError;
+
+type Tuples = ReadOnlyTable<(u128, &'static str), (u64, ConditionColumns<'static>)>;
+type Changes = ReadOnlyTable<(u128, u64), ChangeColumns<'static>>;
+
+/// A tuple as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredTuple {
+    /// The tuple.
+    pub tuple: RelationshipTuple,
+    /// When it was written, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// The sequence number of the change that wrote it: its place in the order of writing.
+    pub sequence: u64,
+}
+
+/// Which tuples to read; a part that is empty matches all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TupleFilter {
+    /// `type:id`, or `type:` for all objects of a type.
+    pub object: String,
+    /// The relation.
+    pub relation: String,
+    /// A user in full, or `type:` for all users of a type.
+    pub user: String,
+}
+
+impl TupleFilter {
+    fn matches(&self, key: &str) -> bool {
+        let Some((object, relation, user)) = parts_of(key) else { return false };
+        matches_name(&self.object, object)
+            && (self.relation.is_empty() || self.relation == relation)
+            && matches_name(&self.user, user)
+    }
+
+    /// The one object that is asked about, if it is one.
+    fn one_object(&self) -> Option<&str> {
+        let is_one = !self.object.is_empty() && !self.object.ends_with(':');
+        is_one.then_some(self.object.as_str())
+    }
+}
+
+fn matches_name(wanted: &str, name: &str) -> bool {
+    wanted.is_empty() || wanted == name || (wanted.ends_with(':') && name.starts_with(wanted))
+}
+
+/// Changes that a page may walk past for nothing: of tuples that are gone, or that the filter does not mean.
+const STRAY_CHANGES_MAX: usize = 10_000;
+
+/// The tuples of the filter after a place in the order of writing, at most `limit`. The log has them in this order; where
+/// it holds too much else, and for the tuples of one object, they are looked up by their keys and put in order.
+pub(super) fn read(
+    path: &Path,
+    database: &Database,
+    store: StoreId,
+    filter: &TupleFilter,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<StoredTuple>, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(path, e);
+    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
+    let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
+    let log = transaction.open_table(CHANGES).map_err(|e| failed(e.into()))?;
+    let place = Place { path, store, after, limit };
+    if let Some(object) = filter.one_object() {
+        return among_keys(&place, &tuples, &log, &format!("{object}#"), filter);
+    }
+    match along_the_log(&place, &tuples, &log, filter)? {
+        Some(found) => Ok(found),
+        None => among_keys(&place, &tuples, &log, &filter.object, filter),
+    }
+}
+
+/// Where a page begins and ends.
+struct Place<'a> {
+    path: &'a Path,
+    store: StoreId,
+    after: u64,
+    limit: usize,
+}
+
+/// `None` when the log holds too much else.
+fn along_the_log(
+    place: &Place<'_>,
+    tuples: &Tuples,
+    log: &Changes,
+    filter: &TupleFilter,
+) -> Result<Option<Vec<StoredTuple>>, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(place.path, e);
+    let first = (place.store.key(), place.after.saturating_add(1));
+    let (mut found, mut stray) = (Vec::new(), 0);
+    for entry in log.range(first..=*by_sequence(place.store).end()).map_err(|e| failed(e.into()))? {
+        if found.len() == place.limit {
+            break;
+        }
+        let (key, change) = entry.map_err(|e| failed(e.into()))?;
+        let sequence = key.value().1;
+        let (_, unix_ms, key, condition) = change.value();
+        let current = if filter.matches(key) {
+            let current = tuples.get((place.store.key(), key)).map_err(|e| failed(e.into()))?;
+            current.map(|current| current.value().0)
+        } else {
+            None
+        };
+        // A change that was undone, or done again later, is not the one that the tuple names.
+        if current == Some(sequence) {
+            found.push(StoredTuple { tuple: tuple_of(place.path, key, condition)?, unix_ms, sequence });
+            continue;
+        }
+        stray += 1;
+        if stray > STRAY_CHANGES_MAX {
+            return Ok(None);
+        }
+    }
+    Ok(Some(found))
+}
+
+/// From all tuples whose keys begin with `prefix`. Only so many as are asked for are kept.
+fn among_keys(
+    place: &Place<'_>,
+    tuples: &Tuples,
+    log: &Changes,
+    prefix: &str,
+    filter: &TupleFilter,
+) -> Result<Vec<StoredTuple>, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(place.path, e);
+    let mut earliest: BinaryHeap<(u64, String)> = BinaryHeap::new();
+    for entry in tuples.range(by_key(place.store, prefix)).map_err(|e| failed(e.into()))? {
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let (key, (sequence, _)) = (key.value().1, value.value());
+        if !key.starts_with(prefix) {
+            break;
+        }
+        let full = earliest.len() >= place.limit;
+        let too_late = full && earliest.peek().is_none_or(|(latest, _)| sequence > *latest);
+        if sequence <= place.after || too_late || !filter.matches(key) {
+            continue;
+        }
+        if full {
+            earliest.pop();
+        }
+        earliest.push((sequence, key.to_owned()));
+    }
+    let mut found = Vec::with_capacity(earliest.len());
+    for (sequence, key) in earliest.into_sorted_vec() {
+        let written = log.get((place.store.key(), sequence)).map_err(|e| failed(e.into()))?;
+        let Some(written) = written else {
+            return Err(StorageError::damaged(place.path, format!("change {sequence} is missing")));
+        };
+        let (_, unix_ms, _, condition) = written.value();
+        found.push(StoredTuple { tuple: tuple_of(place.path, &key, condition)?, unix_ms, sequence });
+    }
+    Ok(found)
+}
+
+pub(super) fn count(path: &Path, database: &Database, store: StoreId) -> Result<u64, StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(path, e);
+    let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
+    let tuples = transaction.open_table(TUPLES).map_err(|e| failed(e.into()))?;
+    let count = tuples.range(by_key(store, "")).map_err(|e| failed(e.into()))?.count();
+    Ok(u64::try_from(count).unwrap_or(u64::MAX))
+}
+
+/// Hands over all tuples of a store that a transaction sees, one at a time.
+pub(super) fn for_all(
+    path: &Path,
+    tuples: &impl ReadableTable<(u128, &'static str), (u64, ConditionColumns<'static>)>,
+    store: StoreId,
+    take: impl FnOnce(&mut dyn Iterator<Item = Result<RelationshipTuple, StorageError>>),
+) -> Result<(), StorageError> {
+    let failed = |e: redb::Error| StorageError::redb(path, e);
+    let mut parsed = tuples.range(by_key(store, "")).map_err(|e| failed(e.into()))?.map(|entry| {
+        let (key, value) = entry.map_err(|e| failed(e.into()))?;
+        let (_, condition) = value.value();
+        tuple_of(path, key.value().1, condition)
+    });
+    take(&mut parsed);
+    Ok(())
+}
