@@ -1,7 +1,7 @@
-//! `OpenFGA`'s JSON form of an authorization model, both ways.
+//! `OpenFGA`'s JSON form of an authorization model: reading and writing.
 //!
-//! The structures below are the JSON; they keep the order of its maps, because the order in which relations are shown
-//! is the writer's.
+//! The private structures below mirror the JSON. They keep the order of its maps, because relations are shown in the
+//! order in which their author wrote them.
 
 mod ordered_map;
 #[cfg(test)]
@@ -15,30 +15,30 @@ use super::model::{
     TypeDefinition, TypeRestriction,
 };
 
-/// Longest JSON, in bytes: the same model is longer as JSON than on the wire, and may be indented.
+/// The longest JSON that is read, in bytes. A model is longer as JSON than on the wire, and the JSON may be indented.
 pub const JSON_BYTES_MAX: usize = 16 * super::limits::MODEL_BYTES_MAX;
 
 /// Why a text is not a model in JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
-    /// It is longer than allowed.
+    /// The text is longer than [`JSON_BYTES_MAX`]; holds its length in bytes.
     #[error("the model has {0} bytes, at most {JSON_BYTES_MAX} are allowed")]
     TooLong(usize),
-    /// It is not JSON of this form; the text names line and column.
+    /// The text is not JSON of this form. The message gives line and column.
     #[error("not an authorization model: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// A name of a parameter type that there is not.
+    /// The model names a parameter type that does not exist.
     #[error("`{0}` is not a parameter type")]
     ParameterType(String),
-    /// A type restriction that is both a userset and a wildcard.
+    /// A type restriction is both a userset and a wildcard.
     #[error("the type restriction on `{0}` has both `relation` and `wildcard`")]
     Restriction(String),
 }
 
-/// Reads the JSON of a model.
+/// Reads a model from JSON.
 ///
 /// # Errors
-/// See [`JsonError`].
+/// If the text is too long, malformed, or names what `OpenFGA`'s JSON form does not have.
 pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
     if text.len() > JSON_BYTES_MAX {
         return Err(JsonError::TooLong(text.len()));
@@ -46,16 +46,17 @@ pub fn parse(text: &str) -> Result<AuthorizationModel, JsonError> {
     read(text)
 }
 
-/// Reads the JSON of a model that [`print`] wrote, whatever its size: a model's text is shorter than its JSON.
+/// Reads a model that [`print`] wrote, of any size. A valid model's JSON can be longer than [`JSON_BYTES_MAX`] allows
+/// for input.
 pub(crate) fn read(text: &str) -> Result<AuthorizationModel, JsonError> {
     let model: ModelJson = serde_json::from_str(text)?;
     model.try_into()
 }
 
-/// The JSON of a model.
+/// Writes a model as JSON.
 ///
 /// # Errors
-/// Never for a model that was read; serialization is fallible by its type.
+/// Never for a model that was read; the error exists because `serde_json` can fail by its type.
 pub fn print(model: &AuthorizationModel) -> Result<String, JsonError> {
     Ok(serde_json::to_string(&ModelJson::from(model))?)
 }
@@ -63,7 +64,7 @@ pub fn print(model: &AuthorizationModel) -> Result<String, JsonError> {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ModelJson {
-    /// `OpenFGA` answers with it; it is not part of the model.
+    /// `OpenFGA` adds the id to its answers. It is not part of the model.
     #[serde(default, skip_serializing)]
     #[expect(dead_code, reason = "accepted and left out")]
     id: Option<String>,
@@ -248,7 +249,7 @@ fn read_type(json: TypeJson) -> Result<TypeDefinition, JsonError> {
     Ok(TypeDefinition { name: json.name, relations, source: read_source(metadata.module, metadata.source_info) })
 }
 
-/// `serde_json` bounds the nesting, so this may call itself.
+/// The recursion is bounded because `serde_json` bounds nesting.
 fn read_rewrite(json: RewriteJson) -> Rewrite {
     let read_all = |children: ChildrenJson| children.child.into_iter().map(read_rewrite).collect();
     match json {

@@ -1,15 +1,15 @@
-//! Names that a model does not have. A check of such a relation is *denied*, so nobody ever sees what such an object guards:
-//! most likely the name is a slip.
+//! Finds names that a model does not have. A check of such a relation is *denied*, so nobody ever sees what the object
+//! guards. Most likely the name is misspelt.
 
 use super::model::AuthorizationModel;
 use super::tuple::Relation;
 
-/// How alike two names must be for one to be suggested in place of the other.
+/// The similarity from which one name is suggested in place of another.
 const LIKENESS_MIN: f64 = 0.75;
 
 impl AuthorizationModel {
-    /// What the model lacks of a type, and of a relation of it if one is named, as a sentence. `None` when it has both. Without
-    /// a type, any type may have the relation.
+    /// Returns a sentence about the type or the relation that the model lacks, or `None` if it has both. Without a
+    /// type, it looks for the relation in all types.
     #[must_use]
     pub fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Option<String> {
         let Some(type_name) = type_name else { return self.lack_in_all(relation?.as_str()) };

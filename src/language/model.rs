@@ -1,7 +1,8 @@
 //! Authorization models: the types, their relations, and how each relation is computed.
 //!
-//! One structure for both written forms (the DSL and JSON). A value of this type may still be ill-formed (an undefined
-//! relation, say): `validate` decides that, and the evaluator takes only what it accepts.
+//! One structure serves both written forms (the DSL and JSON). A value of this type may still be ill-formed: it may
+//! name an undefined relation, say. [`validate`](super::validate) finds such mistakes, and the evaluator takes only
+//! models that passed it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,118 +10,118 @@ use std::fmt;
 /// An authorization model as it was written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuthorizationModel {
-    /// `1.1` or `1.2`.
+    /// The version of the modeling language: `1.1` or `1.2`.
     pub schema_version: String,
-    /// In the order in which they were written.
+    /// The types, in the order in which they were written.
     pub types: Vec<TypeDefinition>,
-    /// Conditions by name.
+    /// The conditions, by name.
     pub conditions: BTreeMap<String, Condition>,
 }
 
-/// One type and its relations.
+/// A type and its relations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TypeDefinition {
-    /// The name of the type.
+    /// The type's name, such as `document`.
     pub name: String,
-    /// In the order in which they were written.
+    /// The type's relations, in the order in which they were written.
     pub relations: Vec<RelationDefinition>,
-    /// Where a module defined it (schema 1.2).
+    /// The module that defined the type (schema 1.2 only).
     pub source: Option<ModuleSource>,
 }
 
-/// One relation: how it is computed, and what may be written to it directly.
+/// A relation: how it is computed, and which users may be written to it directly.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RelationDefinition {
-    /// The name of the relation.
+    /// The relation's name, such as `can_read`.
     pub name: String,
-    /// How it is computed.
+    /// The rule that computes the relation.
     pub rewrite: Rewrite,
-    /// What a tuple of this relation may have as its user (`[user, group#member]`). Empty when nothing is direct.
+    /// The users that a tuple of this relation may have (`[user, group#member]`). Empty when the rewrite has no `[…]`.
     pub directly_related: Vec<TypeRestriction>,
-    /// Where a module defined it (schema 1.2).
+    /// The module that defined the relation (schema 1.2 only).
     pub source: Option<ModuleSource>,
 }
 
-/// How a relation is computed (`OpenFGA` calls it a userset rewrite).
+/// The rule that computes a relation. `OpenFGA` calls it a userset rewrite.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Rewrite {
-    /// `[…]`: the tuples of this relation.
+    /// `[…]`: the users of this relation's own tuples.
     Direct,
-    /// `viewer`: another relation of the same object.
+    /// `viewer`: the users of another relation of the same object.
     Computed(String),
-    /// `viewer from parent`: a relation of the objects that `tupleset` names.
+    /// `viewer from parent`: the users of a relation of other objects, which the tuples of `tupleset` name.
     TupleToUserset {
         /// The relation of this object whose tuples name the other objects.
         tupleset: String,
-        /// The relation that is asked of those.
+        /// The relation of the other objects whose users count.
         computed: String,
     },
-    /// `a or b`.
+    /// `a or b`: the users of any operand.
     Union(Vec<Rewrite>),
-    /// `a and b`.
+    /// `a and b`: the users whom all operands have in common.
     Intersection(Vec<Rewrite>),
-    /// `base but not subtract`.
+    /// `base but not subtract`: the users of `base` who are not users of `subtract`.
     Difference {
-        /// Who is meant at first.
+        /// The users before the subtraction.
         base: Box<Rewrite>,
-        /// Who is taken out.
+        /// The users who are taken out.
         subtract: Box<Rewrite>,
     },
 }
 
-/// One entry of `[…]`.
+/// An entry of `[…]`: one kind of user that a relation takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TypeRestriction {
-    /// The type of the user.
+    /// The type that such a user has.
     pub type_name: String,
-    /// Objects, a userset or everybody.
+    /// Whether the entry takes objects, usersets or everybody of the type.
     pub kind: RestrictionKind,
-    /// The condition that the tuple must name (`with …`), if any.
+    /// The condition that such a tuple must name (`with …`), if any.
     pub condition: Option<String>,
 }
 
-/// What of a type may be written directly.
+/// The form of the users that a [`TypeRestriction`] takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestrictionKind {
-    /// `user`.
+    /// Single objects: `user`.
     Object,
-    /// `group#member`.
+    /// Everybody who holds this relation on an object of the type: `group#member`.
     Userset(String),
-    /// `user:*`.
+    /// Everybody of the type: `user:*`.
     Wildcard,
 }
 
-/// A condition: parameters and a CEL expression.
+/// A condition: its parameters and a CEL expression over them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Condition {
-    /// The CEL expression, as written.
+    /// The CEL expression, as it was written.
     pub expression: String,
-    /// Parameter types by name.
+    /// The parameters' types, by name.
     pub parameters: BTreeMap<String, ParameterType>,
-    /// Where a module defined it (schema 1.2).
+    /// The module that defined the condition (schema 1.2 only).
     pub source: Option<ModuleSource>,
 }
 
 /// The type of a condition's parameter: a name such as `string` or `list`, and for containers the element's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParameterType {
-    /// `any bool string int uint double duration timestamp map list ipaddress`.
+    /// One of `any`, `bool`, `string`, `int`, `uint`, `double`, `duration`, `timestamp`, `map`, `list`, `ipaddress`.
     pub name: String,
-    /// Of `map` and `list`.
+    /// The type of the elements of a `map` or a `list`.
     pub element: Option<Box<ParameterType>>,
 }
 
-/// The module and file of a definition (schema 1.2).
+/// The module and the file that define something (schema 1.2 only).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleSource {
     /// The module's name.
     pub module: String,
-    /// The file's name.
+    /// The file's name, such as `core.fga`.
     pub file: String,
 }
 
 impl AuthorizationModel {
-    /// The definition of a type.
+    /// Returns the definition of a type, or `None` if the model has no type of that name.
     #[must_use]
     pub fn type_definition(&self, name: &str) -> Option<&TypeDefinition> {
         self.types.iter().find(|t| t.name == name)
@@ -128,7 +129,7 @@ impl AuthorizationModel {
 }
 
 impl TypeDefinition {
-    /// The definition of a relation.
+    /// Returns the definition of a relation, or `None` if the type has no relation of that name.
     #[must_use]
     pub fn relation(&self, name: &str) -> Option<&RelationDefinition> {
         self.relations.iter().find(|r| r.name == name)
@@ -136,7 +137,7 @@ impl TypeDefinition {
 }
 
 impl Rewrite {
-    /// The operands of a set operation, in order; none for the others.
+    /// Returns the operands of a set operation in the order of writing. All other rewrites have none.
     #[must_use]
     pub fn operands(&self) -> Vec<&Rewrite> {
         match self {
@@ -146,7 +147,7 @@ impl Rewrite {
         }
     }
 
-    /// What is not a set operation, from left to right.
+    /// Returns the parts that are not set operations, from left to right.
     #[must_use]
     pub fn leaves(&self) -> Vec<&Rewrite> {
         let mut leaves = Vec::new();
@@ -162,7 +163,7 @@ impl Rewrite {
         leaves
     }
 
-    /// Whether `[…]` is a part of it.
+    /// Returns whether `[…]` is a part of the rewrite.
     #[must_use]
     pub fn contains_direct(&self) -> bool {
         self.leaves().iter().any(|leaf| matches!(leaf, Self::Direct))

@@ -1,4 +1,5 @@
-//! A valid model in the form that the evaluator runs: every name is a number, and what a relation may hold is a table.
+//! The program that a valid model compiles to, for the evaluator to run. Every name is a number in it, and tables say
+//! what a relation may hold.
 
 mod dependencies;
 pub(crate) mod weights;
@@ -12,53 +13,54 @@ use super::limits::{CONTEXT_BYTES_MAX, TUPLE_CONDITION_CHARS_MIN};
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 use super::tuple::{Object, RelationshipTuple, TupleCondition, User};
 
-/// A type of the model, by number.
+/// The number of a type in its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct TypeId(pub(crate) u32);
 
 impl TypeId {
-    /// The position in the model.
+    /// Returns the type's position in the model.
     pub(crate) fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
-/// A relation of a type, by number; two types' relations of one name are two.
+/// The number of a relation. Two types' relations of the same name have two numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct RelationId(pub(crate) u32);
 
 impl RelationId {
-    /// The position in the model, counted over all types.
+    /// Returns the relation's position in the model, counted over all types.
     pub(crate) fn index(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 }
 
-/// A condition of the model, by number.
+/// The number of a condition in its model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ConditionId(u32);
 
-/// How a relation is computed.
+/// The rule that computes a relation, with all names resolved.
 #[derive(Debug)]
 pub(crate) enum Expression {
     Direct,
     Computed(RelationId),
     TupleToUserset {
         tupleset: RelationId,
-        /// The relation to ask, by the type of the object that the tupleset names. A type without it is not asked.
+        /// The relation to ask, for each type that the tupleset's objects may have. A type without the relation is left
+        /// out.
         computed: Vec<(TypeId, RelationId)>,
     },
     Union(Vec<Expression>),
     Intersection(Vec<Expression>),
-    /// The base, then what is taken out.
+    /// The base, then the operand that is taken out.
     Difference(Box<[Expression; 2]>),
 }
 
-/// One relation.
+/// A relation with its names resolved.
 #[derive(Debug)]
 struct CompiledRelation {
     expression: Expression,
-    /// What its tuples may have as the user, each with the condition that such a tuple must name.
+    /// The types of plain users that its tuples may have, each with the condition that such a tuple must name.
     objects: Vec<(TypeId, Option<ConditionId>)>,
     wildcards: Vec<(TypeId, Option<ConditionId>)>,
     usersets: Vec<(RelationId, Option<ConditionId>)>,
@@ -66,21 +68,21 @@ struct CompiledRelation {
     dependents: Vec<RelationId>,
 }
 
-/// A compiled model.
+/// A compiled model. Its tables are indexed by [`TypeId`] and [`RelationId`].
 #[derive(Debug, Default)]
 pub(crate) struct Program {
     types: HashMap<String, TypeId>,
-    /// By type: the relations' numbers by name.
+    /// For each type, the relations' numbers by name.
     names: Vec<HashMap<String, RelationId>>,
     relations: Vec<CompiledRelation>,
     condition_ids: HashMap<String, ConditionId>,
     conditions: Vec<CompiledCondition>,
     weights: Option<Weights>,
-    /// By relation.
+    /// For each relation, the number of its recursion; see [`Program::recursion`].
     recursions: Vec<Option<u32>>,
 }
 
-/// A tuple that a model admits, with its names resolved.
+/// A tuple that the model admits, with its names resolved.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmittedTuple<'a> {
     pub(crate) relation: RelationId,
@@ -94,41 +96,41 @@ type Siblings<'a> = HashMap<&'a str, &'a RelationDefinition>;
 /// Why a tuple does not fit a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TupleMisfit {
-    /// The model has no such type.
+    /// The model does not define this type.
     #[error("type `{0}` is not in the authorization model")]
     UnknownType(String),
-    /// The type has no such relation.
+    /// The type does not define this relation.
     #[error("type `{type_name}` has no relation `{relation}`")]
     UnknownRelation {
-        /// The type.
+        /// The type that lacks the relation.
         type_name: String,
-        /// The relation that it does not have.
+        /// The relation that the type lacks.
         relation: String,
     },
-    /// The model has no such condition.
+    /// The model does not define this condition.
     #[error("condition `{0}` is not in the authorization model")]
     UnknownCondition(String),
-    /// The relation takes such users, but not with this condition, or not without one.
+    /// The relation takes such users, but not with this condition, or not without a condition.
     #[error("`{user}` may not be written to relation `{relation}` of type `{type_name}` {}", with(.condition.as_deref()))]
     ConditionRestriction {
-        /// The user.
+        /// The user of the tuple.
         user: String,
-        /// The relation.
+        /// The relation of the tuple.
         relation: String,
-        /// The type of the object.
+        /// The type of the tuple's object.
         type_name: String,
-        /// The tuple's condition.
+        /// The condition that the tuple names, if any.
         condition: Option<String>,
     },
     /// The stored values do not fit the condition's parameters.
     #[error(transparent)]
     Context(#[from] ConditionError),
-    /// Its condition cannot be named by a tuple.
+    /// The condition's name is too short for a tuple to name it.
     #[error(
         "the name of condition `{0}` is too short for a tuple; it needs at least {TUPLE_CONDITION_CHARS_MIN} characters"
     )]
     ShortCondition(String),
-    /// The context of its condition has so many bytes.
+    /// The condition's context is too long; holds its size in bytes.
     #[error("the context of its condition has {0} bytes, at most {CONTEXT_BYTES_MAX} are allowed")]
     LongContext(usize),
     /// The user is the very userset that the tuple is about.
@@ -139,22 +141,22 @@ pub enum TupleMisfit {
         "`{user}` may not be written to relation `{relation}` of type `{type_name}`: no type restriction allows it"
     )]
     TypeRestriction {
-        /// The user.
+        /// The user of the tuple.
         user: String,
-        /// The relation.
+        /// The relation of the tuple.
         relation: String,
-        /// The type of the object.
+        /// The type of the tuple's object.
         type_name: String,
     },
 }
 
-/// A tuple and why it does not fit the model.
+/// A tuple that does not fit the model, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tuple `{tuple}`: {misfit}")]
 pub struct MisfitTuple {
-    /// The tuple.
+    /// The tuple that does not fit.
     pub tuple: RelationshipTuple,
-    /// Why not.
+    /// The reason why it does not fit.
     pub misfit: TupleMisfit,
 }
 
@@ -171,10 +173,10 @@ fn with(condition: Option<&str>) -> String {
 }
 
 impl Program {
-    /// Compiles a model that was found valid.
+    /// Compiles a model that passed validation.
     ///
     /// # Errors
-    /// The conditions that cannot be compiled.
+    /// The conditions that do not compile.
     pub(crate) fn compile(model: &AuthorizationModel) -> Result<Self, Vec<CompileError>> {
         let mut program = Self::default();
         let mut errors = Vec::new();
@@ -232,7 +234,7 @@ impl Program {
     }
 
     /// Decides whether a tuple may be written, and whether a stored one counts. INVARIANT (restrictions at read): the
-    /// index holds only tuples that the current model admits, so a tuple from before a model change grants nothing.
+    /// index holds only tuples that the current model admits, so a tuple written under an older model grants nothing.
     pub(crate) fn admit<'a>(&self, tuple: &'a RelationshipTuple) -> Result<AdmittedTuple<'a>, TupleMisfit> {
         let user = self.user(&tuple.user)?;
         let relation = self.relation_id(tuple.object.type_name(), tuple.relation.as_str())?;
@@ -274,12 +276,13 @@ impl Program {
         Ok(AdmittedTuple { relation, user, condition })
     }
 
-    /// `None` where `OpenFGA` has none, either.
+    /// Returns the weights of the relations, or `None` for a model to which `OpenFGA` gives none.
     pub(crate) fn weights(&self) -> Option<&Weights> {
         self.weights.as_ref()
     }
 
-    /// The number that relations have in common which depend on each other, and be it one on itself, through `or` alone.
+    /// Returns the number of the recursion that a relation belongs to: a set of relations that depend on each other, or
+    /// one that depends on itself, through `or` alone.
     pub(crate) fn recursion(&self, relation: RelationId) -> Option<u32> {
         self.recursions.get(relation.index()).copied().flatten()
     }
@@ -296,12 +299,12 @@ impl Program {
         self.get(relation).map(|r| &r.expression)
     }
 
-    /// The usersets that a relation's tuples may name.
+    /// Returns the usersets that the relation's tuples may name.
     pub(crate) fn usersets_of(&self, relation: RelationId) -> impl Iterator<Item = RelationId> {
         self.get(relation).into_iter().flat_map(|r| r.usersets.iter().map(|(userset, _)| *userset))
     }
 
-    /// Whether a relation's tuples may have a condition.
+    /// Returns whether the relation's tuples may name a condition.
     pub(crate) fn takes_conditions(&self, relation: RelationId) -> bool {
         self.get(relation).is_some_and(|r| {
             let conditions = r.objects.iter().chain(&r.wildcards).map(|(_, condition)| condition);
@@ -309,8 +312,8 @@ impl Program {
         })
     }
 
-    /// By relation: whether a tuple with such a user could make it true, however indirectly. What it cannot is denied
-    /// without a look at the tuples.
+    /// Returns, for each relation, whether a tuple with this user could make it true, however indirectly. A check of
+    /// any other relation is denied without a look at the tuples.
     pub(crate) fn reachable_from(&self, user: &ResolvedUser<'_>) -> Vec<bool> {
         match user {
             ResolvedUser::Userset(relation, _) => self.reachable(vec![*relation]),
@@ -320,13 +323,13 @@ impl Program {
         }
     }
 
-    /// Whether tuples of the relation may name objects of the type, or everybody of it.
+    /// Returns whether the relation's tuples may name objects of the type, or everybody of it.
     pub(crate) fn takes(&self, relation: RelationId, type_id: TypeId) -> bool {
         let taken = self.get(relation).into_iter().flat_map(|r| r.objects.iter().chain(&r.wildcards));
         taken.into_iter().any(|(taken, _)| *taken == type_id)
     }
 
-    /// Whether tuples of the relation may name everybody of the type.
+    /// Returns whether the relation's tuples may name everybody of the type.
     pub(crate) fn takes_everybody(&self, relation: RelationId, type_id: TypeId) -> bool {
         self.get(relation).is_some_and(|r| r.wildcards.iter().any(|(taken, _)| *taken == type_id))
     }
@@ -372,7 +375,8 @@ impl Program {
                 None => None,
                 Some(name) => match self.condition_ids.get(name) {
                     Some(condition) => Some(*condition),
-                    // A valid model defines it; without it, nothing of the kind is taken.
+                    // A valid model defines every type that it names. If it did not, the relation would take no such
+                    // users.
                     None => continue,
                 },
             };
@@ -388,7 +392,8 @@ impl Program {
         compiled
     }
 
-    /// A name that is not defined cannot occur in a valid model; it would be compiled to what nobody holds.
+    /// Compiles a rewrite. A valid model defines every name in it; a name that is undefined would compile to a relation
+    /// that nobody holds.
     fn compile_rewrite(&self, type_id: TypeId, rewrite: &Rewrite, siblings: &Siblings<'_>) -> Expression {
         let compile = |operand: &Rewrite| self.compile_rewrite(type_id, operand, siblings);
         let nobody = Expression::Union(Vec::new());
@@ -437,7 +442,7 @@ impl Program {
     }
 }
 
-/// Which condition a tuple's user comes with.
+/// The condition that a tuple names beside its user.
 #[derive(Clone, Copy)]
 enum With {
     Anything,
@@ -445,7 +450,7 @@ enum With {
 }
 
 impl With {
-    /// Whether a relation takes such a user with it.
+    /// Returns whether a relation takes `user` with this condition.
     fn is_taken<T: PartialEq>(self, taken: &[(T, Option<ConditionId>)], user: &T) -> bool {
         taken.iter().any(|(of, condition)| {
             of == user

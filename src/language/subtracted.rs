@@ -1,23 +1,25 @@
-//! What a model takes people out by: the relations and the parameters of conditions that `but not` looks at. What is not known
-//! of these may not count as *nothing there*, for that would let in whom it keeps out.
+//! Finds the relations and the parameters of conditions by which a model takes people out with `but not`. If the value
+//! of one of these is unknown, it must not count as absent: that would let in somebody whom it keeps out.
 
 use std::collections::{HashMap, HashSet};
 
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 
-/// See the module. What is behind two `but not` counts, too: whoever asks refuses more than must be.
+/// The relations and parameters that stand behind a `but not` of a model. One behind two `but not` is included too,
+/// although it may let somebody in again: callers then refuse more than they must, never less.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subtracted {
-    /// By type and relation: the types of the objects that its tuples may have as users.
+    /// For each type and relation, the types of the users that its tuples may have.
     relations: HashMap<String, HashMap<String, HashSet<String>>>,
     parameters: HashSet<String>,
 }
 
-/// A relation of a type, by names.
+/// A type and one of its relations, by name.
 type Named<'m> = (&'m str, &'m str);
 
 impl Subtracted {
-    /// Follows a model from each thing that `but not` takes out to all that decides it.
+    /// Collects the relations and parameters of a model: it starts from each relation that a `but not` takes out and
+    /// follows the model to everything that decides it.
     #[must_use]
     pub fn of(model: &AuthorizationModel) -> Self {
         let mut walk = Walk { model, pending: Vec::new(), seen: HashSet::new(), subtracted: Self::default() };
@@ -37,7 +39,7 @@ impl Subtracted {
         walk.subtracted
     }
 
-    /// What one of two models takes out by.
+    /// Joins the relations and parameters of two models, for a caller who does not know which of the two decides.
     #[must_use]
     pub fn or(&self, other: &Self) -> Self {
         let mut either = self.clone();
@@ -51,14 +53,15 @@ impl Subtracted {
         either
     }
 
-    /// Whether a tuple of an object of type `user_type`, of this relation, on an object of this type, may take somebody out.
+    /// Returns whether a tuple may take somebody out: a tuple of `relation` on an object of type `object_type` whose
+    /// user is of type `user_type`.
     #[must_use]
     pub fn has_relation(&self, user_type: &str, relation: &str, object_type: &str) -> bool {
         let users = self.relations.get(object_type).and_then(|relations| relations.get(relation));
         users.is_some_and(|users| users.contains(user_type))
     }
 
-    /// Whether a condition with a parameter of this name may take somebody out.
+    /// Returns whether a condition with a parameter of this name may take somebody out.
     #[must_use]
     pub fn has_parameter(&self, parameter: &str) -> bool {
         self.parameters.contains(parameter)
@@ -77,7 +80,7 @@ impl<'m> Walk<'m> {
         self.model.type_definition(type_name)?.relation(relation)
     }
 
-    /// Follows what each `but not` of a relation takes out.
+    /// Starts a walk at each relation that a `but not` in `relation` takes out.
     fn taken_out(&mut self, type_name: &'m str, relation: &'m RelationDefinition) {
         let mut pending = vec![&relation.rewrite];
         while let Some(rewrite) = pending.pop() {
@@ -109,7 +112,7 @@ impl<'m> Walk<'m> {
         }
     }
 
-    /// Notes that tuples of a relation count, with the users that they may have.
+    /// Notes that a relation's tuples count, together with the types of their users.
     fn note(&mut self, type_name: &str, relation: &RelationDefinition) {
         let relations = self.subtracted.relations.entry(type_name.to_owned()).or_default();
         let users = relations.entry(relation.name.clone()).or_default();
@@ -117,7 +120,7 @@ impl<'m> Walk<'m> {
         users.extend(objects.map(|taken| taken.type_name.clone()));
     }
 
-    /// A relation's own tuples count, and with them the usersets that they may name and the conditions that they may have.
+    /// Notes a relation's own tuples, and follows the usersets and conditions that these may name.
     fn tuples_of(&mut self, type_name: &'m str, relation: &'m RelationDefinition) {
         self.note(type_name, relation);
         for restriction in &relation.directly_related {
@@ -136,7 +139,7 @@ mod tests {
     use super::*;
     use crate::language::dsl;
 
-    /// Each model with what it takes out by, `type#relation`, and what it does not.
+    /// Each row has a model, the `type#relation` pairs that it takes people out by, and pairs that it does not.
     #[test]
     fn a_model_tells_what_it_takes_out_by() {
         let rows: [(&str, &str, &[&str], &[&str]); 8] = [

@@ -1,7 +1,8 @@
 //! The words of a relationship tuple, each a type that cannot hold a malformed value.
 //!
-//! The limits are `OpenFGA`'s (see [`limits`](super::limits)). Names are compared byte by byte: no case folding, no Unicode normalization. Of all white space only the space itself
-//! and control characters are refused, as in `OpenFGA`.
+//! The limits are `OpenFGA`'s (see [`limits`](super::limits)). Names are compared byte by byte: no case folding, no
+//! Unicode normalization. Like `OpenFGA`, this module refuses the space and control characters, and takes all other
+//! white space.
 
 mod condition;
 
@@ -14,15 +15,15 @@ pub(crate) use condition::{canonical_value, delimited, fields_wire_bytes};
 
 pub use super::limits::{CONTEXT_BYTES_MAX, OBJECT_CHARS_MAX, RELATION_CHARS_MAX, TYPE_CHARS_MAX, USER_BYTES_MAX};
 
-/// Why a name was refused. The text names the value and the rule.
+/// A refused name. Its message gives the value and the rule that the value broke.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what} `{}` {rule}", shown(.value))]
 pub struct ParseError {
-    /// Which kind of name it should have been.
+    /// The kind of name that was expected, such as `type`.
     pub what: &'static str,
-    /// The refused value.
+    /// The value that was refused.
     pub value: String,
-    /// The rule that it broke.
+    /// The rule that the value broke.
     pub rule: String,
 }
 
@@ -32,7 +33,8 @@ impl ParseError {
     }
 }
 
-/// Escapes control characters and cuts at 80 characters, so that hostile input cannot garble a log or a terminal.
+/// Escapes control characters and cuts the text at 80 characters, so that hostile input cannot garble a log or a
+/// terminal.
 pub(crate) fn shown(value: &str) -> String {
     let mut shown: String = value.chars().take(80).flat_map(char::escape_debug).collect();
     if value.chars().nth(80).is_some() {
@@ -41,7 +43,7 @@ pub(crate) fn shown(value: &str) -> String {
     shown
 }
 
-/// Percent-encodes what an object's id cannot hold, and `%` itself, so that two texts never give one id.
+/// Percent-encodes `%` and the characters that an object's id cannot hold. Different texts give different ids.
 pub(crate) fn encoded_id(text: &str) -> String {
     let mut id = String::with_capacity(text.len());
     for character in text.chars() {
@@ -66,7 +68,7 @@ pub struct TypeName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Relation(Arc<str>);
 
-/// An object, `type:id`: what a relation is held on. A chunk's guard is one.
+/// An object, `type:id`: the thing that a relation is held on. A chunk's guard is an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Object {
     text: Arc<str>,
@@ -76,24 +78,25 @@ pub struct Object {
 /// The user of a relationship tuple.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum User {
-    /// One object, `user:anne`.
+    /// A single object: `user:anne`.
     Object(Object),
-    /// Everybody who holds a relation on an object, `group:eng#member`.
+    /// Everybody who holds a relation on an object: `group:eng#member`.
     Userset(Object, Relation),
-    /// Every object of a type, `user:*`.
+    /// Every object of a type: `user:*`.
     Wildcard(TypeName),
 }
 
-/// `user` holds `relation` on `object`.
+/// A relationship tuple: `user` holds `relation` on `object`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RelationshipTuple {
-    /// Who.
+    /// The user who holds the relation.
     pub user: User,
-    /// Which relation.
+    /// The relation that is held.
     pub relation: Relation,
-    /// On what.
+    /// The object that the relation is held on.
     pub object: Object,
-    /// When it counts; always, if there is none. A tuple's identity is the three names: no two tuples differ in this alone.
+    /// The condition under which the tuple counts. Without one it always counts. The three names alone identify a
+    /// tuple: a store never holds two tuples that differ only in their conditions.
     pub condition: Option<TupleCondition>,
 }
 
@@ -110,7 +113,7 @@ fn check_name(what: &'static str, value: &str, chars_max: usize) -> Result<(), P
 }
 
 fn check_length(what: &'static str, value: &str, chars_max: usize) -> Result<(), ParseError> {
-    // A character has at least one byte, so that short names need not be counted.
+    // A character has at least one byte, so a value this short needs no counting.
     let chars = if value.len() > chars_max { value.chars().count() } else { 0 };
     if chars > chars_max {
         let rule = format!("has {chars} characters, at most {chars_max} are allowed");
@@ -123,13 +126,13 @@ impl TypeName {
     /// Parses a type name.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds a reserved, space or control character.
+    /// If the name is empty, is too long, or holds a reserved character, a space or a control character.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
         check_name("type", value, TYPE_CHARS_MAX)?;
         Ok(Self(value.into()))
     }
 
-    /// The name.
+    /// Returns the type's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -140,13 +143,13 @@ impl Relation {
     /// Parses a relation name.
     ///
     /// # Errors
-    /// When it is empty, too long, or holds a reserved, space or control character.
+    /// If the name is empty, is too long, or holds a reserved character, a space or a control character.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
         check_name("relation", value, RELATION_CHARS_MAX)?;
         Ok(Self(value.into()))
     }
 
-    /// The name.
+    /// Returns the relation's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -157,13 +160,14 @@ impl Object {
     /// Parses `type:id`.
     ///
     /// # Errors
-    /// When it has no type or no id, is too long, or the id is `*`, holds `:`, `#`, a space or control characters.
+    /// If the value has no type or no id, if it is too long, if the id is `*`, or if the id holds `:`, `#`, a space or
+    /// a control character.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
         check_length("object", value, OBJECT_CHARS_MAX)?;
         Self::parse_any_length(value)
     }
 
-    /// An object that stands as a user has the bounds of a user.
+    /// Parses `type:id` without the length limit of objects. An object that stands as a user has the limit of users.
     pub(crate) fn parse_any_length(value: &str) -> Result<Self, ParseError> {
         const WHAT: &str = "object";
         let Some((type_name, id)) = value.split_once(':') else {
@@ -190,19 +194,19 @@ impl Object {
         Ok(Self { text: value.into(), colon })
     }
 
-    /// The type, before the colon.
+    /// Returns the type, the part before the colon.
     #[must_use]
     pub fn type_name(&self) -> &str {
         self.text.get(..usize::from(self.colon)).unwrap_or_default()
     }
 
-    /// The id, after the colon.
+    /// Returns the id, the part after the colon.
     #[must_use]
     pub fn id(&self) -> &str {
         self.text.get(usize::from(self.colon) + 1..).unwrap_or_default()
     }
 
-    /// `type:id`.
+    /// Returns the whole name, `type:id`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -213,7 +217,7 @@ impl User {
     /// Parses `type:id`, `type:*` or `type:id#relation`.
     ///
     /// # Errors
-    /// When it has none of these forms or is too long.
+    /// If the value has none of these forms or is too long.
     pub fn parse(value: &str) -> Result<Self, ParseError> {
         const WHAT: &str = "user";
         let as_user = |e: ParseError| ParseError::new(WHAT, value, e.rule);
@@ -234,7 +238,7 @@ impl User {
         Ok(Self::Object(Object::parse_any_length(value).map_err(as_user)?))
     }
 
-    /// The type of the user: of the object, of the userset's object, or of the wildcard.
+    /// Returns the type of the object, of the userset's object, or of the wildcard.
     #[must_use]
     pub fn type_name(&self) -> &str {
         match self {
@@ -248,7 +252,7 @@ impl RelationshipTuple {
     /// Parses the three names of a tuple.
     ///
     /// # Errors
-    /// When one of them is malformed.
+    /// If one of them is malformed.
     pub fn parse(user: &str, relation: &str, object: &str) -> Result<Self, ParseError> {
         Ok(Self {
             user: User::parse(user)?,
@@ -258,20 +262,20 @@ impl RelationshipTuple {
         })
     }
 
-    /// The same tuple with a condition.
+    /// Returns the same tuple with a condition.
     #[must_use]
     pub fn with_condition(self, condition: TupleCondition) -> Self {
         Self { condition: Some(condition), ..self }
     }
 
-    /// How many bytes it has as `OpenFGA`'s `TupleKey`.
+    /// Returns the tuple's size in bytes as `OpenFGA`'s protobuf message `TupleKey`.
     pub(crate) fn wire_bytes(&self) -> usize {
         let names = [self.user.to_string().len(), self.relation.as_str().len(), self.object.as_str().len()];
         let condition = self.condition.as_ref().map(|condition| delimited(condition.wire_bytes()));
         names.into_iter().map(delimited).sum::<usize>() + condition.unwrap_or_default()
     }
 
-    /// The three names that identify it.
+    /// Returns the three names that identify the tuple.
     #[must_use]
     pub fn key(&self) -> (&Object, &Relation, &User) {
         (&self.object, &self.relation, &self.user)

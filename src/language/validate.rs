@@ -1,5 +1,5 @@
-//! Refuses what `OpenFGA` refuses, so that the evaluator never meets an ill-formed model: a [`ValidModel`] is only made
-//! here.
+//! Refuses the models that `OpenFGA` refuses, so that the evaluator never meets an ill-formed one. Only this module
+//! makes a [`ValidModel`].
 
 mod entrypoints;
 mod limits;
@@ -18,64 +18,64 @@ pub use wire_size::MODEL_ID_BYTES;
 #[cfg(test)]
 pub(crate) use wire_size::of_model as model_wire_bytes;
 
-/// Deepest nesting of `or`, `and` and `but not` in one relation: code that walks a rewrite may call itself, and the JSON in
-/// which a model is stored (three levels for each) is read with a bound of 128.
+/// The deepest nesting of `or`, `and` and `but not` in one relation. It bounds recursive walks over a rewrite. It also
+/// keeps a stored model readable: each level takes three levels of JSON, and the JSON reader stops at 128.
 pub const NESTING_MAX: usize = 40;
 
-/// The relation at a position in a model.
+/// The position of a relation in a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RelationPlace {
-    /// In [`AuthorizationModel::types`].
+    /// The type's position in [`AuthorizationModel::types`].
     pub type_index: usize,
-    /// In the type's relations.
+    /// The relation's position among the relations of its type.
     pub relation_index: usize,
 }
 
 /// The part of a model that a mistake is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// The whole model.
+    /// The model as a whole.
     Model,
-    /// The schema version.
+    /// The version of the schema.
     Schema,
-    /// The name of the type at a position.
+    /// The name of the type at this position.
     Type(usize),
     /// The name of a relation.
     Relation(RelationPlace),
-    /// An entry of the relation's `[…]`.
+    /// An entry of a relation's `[…]`.
     Restriction {
-        /// The relation.
+        /// The relation that has the entry.
         relation: RelationPlace,
-        /// The position of the entry.
+        /// The entry's position in `[…]`.
         index: usize,
     },
-    /// The condition of an entry of the relation's `[…]`.
+    /// The condition of an entry of a relation's `[…]`.
     RestrictionCondition {
-        /// The relation.
+        /// The relation that has the entry.
         relation: RelationPlace,
-        /// The position of the entry.
+        /// The entry's position in `[…]`.
         index: usize,
     },
-    /// A leaf of the relation's rewrite ([`Rewrite::leaves`]).
+    /// A leaf of a relation's rewrite ([`Rewrite::leaves`]).
     Operand {
-        /// The relation.
+        /// The relation that has the leaf.
         relation: RelationPlace,
-        /// The position of the leaf.
+        /// The leaf's position among the leaves.
         index: usize,
     },
     /// The relation after `from` in a leaf.
     Tupleset {
-        /// The relation.
+        /// The relation that has the leaf.
         relation: RelationPlace,
-        /// The position of the leaf.
+        /// The leaf's position among the leaves.
         index: usize,
     },
-    /// The name of the condition at a position (in the order of the names).
+    /// The name of the condition at this position, in the order of the names.
     Condition(usize),
 }
 
 impl Place {
-    /// The relation that it is a part of.
+    /// Returns the relation that this is a part of.
     #[must_use]
     pub fn relation(self) -> Option<RelationPlace> {
         match self {
@@ -88,7 +88,7 @@ impl Place {
         }
     }
 
-    /// The same part of another relation.
+    /// Returns the same part of another relation.
     #[must_use]
     pub fn of(self, relation: RelationPlace) -> Self {
         match self {
@@ -101,7 +101,7 @@ impl Place {
         }
     }
 
-    /// The part that this one belongs to.
+    /// Returns the part that encloses this one.
     #[must_use]
     pub fn around(self) -> Option<Self> {
         match self {
@@ -115,15 +115,15 @@ impl Place {
     }
 }
 
-/// One mistake of a model.
+/// A mistake in a model, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ModelError {
-    /// The part that it is in.
+    /// The part of the model that the mistake is in.
     pub place: Place,
-    /// What is wrong, in one sentence.
+    /// A sentence that says what is wrong.
     pub message: String,
-    /// Whether only `OpenFGA`'s language refuses it, for what is written is most likely a slip; a server takes it.
+    /// Whether only `OpenFGA`'s modeling language refuses it, as a likely slip of the pen. A server takes such a model.
     pub slip: bool,
 }
 
@@ -134,7 +134,7 @@ impl ModelError {
 }
 
 /// A model that can be evaluated. INVARIANT (valid model): every name in it is defined, every relation can be held by
-/// somebody, no relation is defined in terms of itself alone, and relations after `from` hold plain objects only.
+/// somebody, no relation is defined by itself alone, and relations after `from` hold plain objects only.
 #[derive(Debug)]
 pub struct ValidModel {
     source: AuthorizationModel,
@@ -145,7 +145,7 @@ impl ValidModel {
     /// Validates and compiles a model.
     ///
     /// # Errors
-    /// Every mistake found, at least one.
+    /// All mistakes that were found. References are checked only once all names are right.
     pub fn new(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
         Self::within_limits(model, |_any| true)
     }
@@ -153,16 +153,16 @@ impl ValidModel {
     /// Validates and compiles a model as an `OpenFGA` server does, which lets slips pass.
     ///
     /// # Errors
-    /// Every mistake found, at least one.
+    /// All mistakes that were found.
     pub fn with_slips(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
         Self::within_limits(model, |error| !error.slip)
     }
 
-    /// Validates and compiles a model that is stored, here or by a server. It decides already, so limits on how large a new
-    /// one may be do not hold for it.
+    /// Validates and compiles a model that is stored already, here or by a server. Such a model decides already, so the
+    /// limits on the size of a new model do not apply.
     ///
     /// # Errors
-    /// Every mistake found, at least one.
+    /// All mistakes that were found.
     pub fn stored(model: AuthorizationModel) -> Result<Self, Vec<ModelError>> {
         Self::checked(model, Vec::new(), |error| !error.slip)
     }
@@ -180,7 +180,7 @@ impl ValidModel {
         errors.extend(references::check(&model));
         errors.retain(counts);
         if errors.is_empty() {
-            // The next checks follow the names, so these must be right.
+            // The next checks follow names, so they run only once all names are right.
             errors = entrypoints::check(&model);
         }
         if !errors.is_empty() {
@@ -192,16 +192,16 @@ impl ValidModel {
         }
     }
 
-    /// The model as it was written.
+    /// Returns the model as it was written.
     #[must_use]
     pub fn source(&self) -> &AuthorizationModel {
         &self.source
     }
 
-    /// Whether a tuple counts under the model, stored or of a request.
+    /// Checks whether a tuple counts under the model, be it stored or sent with a request.
     ///
     /// # Errors
-    /// Why it does not.
+    /// The reason why it does not count.
     pub fn admits(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
         let admitted = self.program.admit(tuple)?;
         if let Some((id, condition)) = admitted.condition
@@ -212,27 +212,27 @@ impl ValidModel {
         Ok(())
     }
 
-    /// Whether a question is about types and relations that the model has.
+    /// Checks whether the model has the types and the relation that a question names.
     ///
     /// # Errors
-    /// What it does not have.
+    /// The first that it lacks.
     pub fn knows(&self, user: &User, relation: &Relation, object_type: &str) -> Result<(), TupleMisfit> {
         self.program.user(user)?;
         self.program.relation_id(object_type, relation.as_str()).map(|_| ())
     }
 
-    /// Whether all tuples count under the model.
+    /// Checks whether all tuples count under the model.
     ///
     /// # Errors
-    /// The first that does not, and why.
+    /// The first tuple that does not count, and the reason.
     pub fn admits_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
         all(tuples, |tuple| self.admits(tuple))
     }
 
-    /// Whether a tuple may be stored: it counts, and is within the limits on what is stored.
+    /// Checks whether a tuple may be stored: it must count under the model and keep the limits on stored tuples.
     ///
     /// # Errors
-    /// Why it may not.
+    /// The reason why it may not be stored.
     pub fn stores(&self, tuple: &RelationshipTuple) -> Result<(), TupleMisfit> {
         self.admits(tuple)?;
         let Some(condition) = &tuple.condition else { return Ok(()) };
@@ -242,10 +242,10 @@ impl ValidModel {
         condition.excess_bytes().map_or(Ok(()), |bytes| Err(TupleMisfit::LongContext(bytes)))
     }
 
-    /// Whether all tuples may be stored.
+    /// Checks whether all tuples may be stored.
     ///
     /// # Errors
-    /// The first that may not, and why.
+    /// The first tuple that may not be stored, and the reason.
     pub fn stores_all(&self, tuples: &[RelationshipTuple]) -> Result<(), Box<MisfitTuple>> {
         all(tuples, |tuple| self.stores(tuple))
     }
@@ -270,7 +270,7 @@ fn uncompiled(model: &AuthorizationModel, error: &CompileError) -> ModelError {
     ModelError::new(index.map_or(Place::Model, Place::Condition), error.to_string())
 }
 
-/// Every relation with its place.
+/// Iterates over the relations of all types, each with its position.
 fn relations(model: &AuthorizationModel) -> impl Iterator<Item = (RelationPlace, &str, &RelationDefinition)> {
     model.types.iter().enumerate().flat_map(|(type_index, type_definition)| {
         type_definition.relations.iter().enumerate().map(move |(relation_index, relation)| {
@@ -279,7 +279,7 @@ fn relations(model: &AuthorizationModel) -> impl Iterator<Item = (RelationPlace,
     })
 }
 
-/// How deep set operations are nested; 0 for a leaf.
+/// Returns how deep set operations are nested; 0 for a leaf.
 fn nesting(rewrite: &Rewrite) -> usize {
     let mut deepest = 0;
     let mut pending = vec![(rewrite, 0)];

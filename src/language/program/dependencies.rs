@@ -1,24 +1,25 @@
-//! Which relations depend on which, by the model alone.
+//! Finds which relations of a model depend on which.
 
 use std::collections::HashSet;
 
 use super::{Expression, Program, RelationId};
 
-/// See the module.
+/// The graph of dependencies between a model's relations.
 pub(super) struct Dependencies {
-    /// By relation.
+    /// For each relation, the relations that it depends on.
     edges: Vec<Vec<Edge>>,
-    /// Whether a parent's type does not have the relation that is asked of it.
+    /// Whether some tupleset leads to a type that lacks the relation asked of it.
     pub(super) lack_a_relation: bool,
 }
 
-/// A relation that another one depends on.
+/// A dependency on a relation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Edge {
     pub(super) to: RelationId,
-    /// Through `and` or `but not`.
+    /// Whether it leads through `and` or `but not`.
     pub(super) through_operator: bool,
-    /// `None` for what is computed, the tupleset for parents, the relation itself for usersets.
+    /// The relation whose tuples lead there: the tupleset for parents, the relation itself for usersets, `None` for a
+    /// computed relation.
     pub(super) tuples: Option<RelationId>,
 }
 
@@ -32,7 +33,7 @@ impl Dependencies {
         dependencies
     }
 
-    /// Adds what a part of the last relation's definition depends on.
+    /// Adds the dependencies of one part of the definition of the last relation.
     fn add(&mut self, program: &Program, of: RelationId, expression: &Expression, through_operator: bool) {
         let mut found: Vec<Edge> = Vec::new();
         let mut edge = |to: RelationId, tuples| found.push(Edge { to, through_operator, tuples });
@@ -73,14 +74,14 @@ impl Dependencies {
         self.edges.get(relation.index()).map_or(&[], Vec::as_slice)
     }
 
-    /// The edges between some relations.
+    /// Returns the dependencies between the given relations.
     pub(super) fn within(&self, members: &[RelationId]) -> Vec<Edge> {
         let is_inner: HashSet<RelationId> = members.iter().copied().collect();
         let edges = members.iter().flat_map(|member| self.from(*member));
         edges.filter(|edge| is_inner.contains(&edge.to)).copied().collect()
     }
 
-    /// The strongly connected components, each after those that it depends on (Kosaraju's algorithm).
+    /// Returns the strongly connected components, each after those that it depends on (Kosaraju's algorithm).
     pub(super) fn components(&self) -> Vec<Vec<RelationId>> {
         let mut back: Vec<Vec<RelationId>> = vec![Vec::new(); self.edges.len()];
         for (from, edges) in (0..).map(RelationId).zip(&self.edges) {
@@ -90,7 +91,7 @@ impl Dependencies {
                 }
             }
         }
-        // On the turned graph, so that what others depend on is finished last.
+        // This first pass walks the reversed graph, so that relations on which others depend finish last.
         let finished = in_order_of_finish(&back);
         let mut seen = vec![false; self.edges.len()];
         let mut components = Vec::new();
@@ -111,8 +112,8 @@ impl Dependencies {
         components
     }
 
-    /// By relation: the number of its component, where the relations of that depend on each other and nothing but `or` is
-    /// between them.
+    /// Returns the number of each relation's component, if the relations of the component depend on each other through
+    /// `or` alone.
     pub(super) fn recursions(&self) -> Vec<Option<u32>> {
         let mut recursions = vec![None; self.edges.len()];
         for (number, members) in (0..).zip(self.components()) {
@@ -134,7 +135,7 @@ fn in_order_of_finish(successors: &[Vec<RelationId>]) -> Vec<RelationId> {
     let mut seen = vec![false; successors.len()];
     let mut finished = Vec::with_capacity(successors.len());
     for start in (0..).map(RelationId).take(successors.len()) {
-        // With how many of its successors were looked at.
+        // Each entry has a relation and the number of its successors that were visited.
         let mut path = vec![(start, 0)];
         while let Some((relation, next)) = path.last_mut() {
             let Some(seen) = seen.get_mut(relation.index()) else { break };

@@ -1,7 +1,7 @@
-//! How far a relation is from the users of a type, by the model alone.
+//! The distance between a relation and the users of a type, counted in levels of tuples.
 //!
-//! `OpenFGA` chooses by these numbers (its "weighted graph") how it evaluates, and some answers show which way it went:
-//! which failed conditions it passes over, where its limit of levels is, and how it lists objects.
+//! `OpenFGA` chooses its way of evaluating by these numbers (its "weighted graph"), and some answers show which way it
+//! chose: which failed conditions it passes over, where its limit of levels takes effect, and how it lists objects.
 
 #[cfg(test)]
 mod tests;
@@ -11,10 +11,10 @@ use std::collections::HashSet;
 use super::dependencies::{Dependencies, Edge};
 use super::{Expression, Program, RelationId, TypeId};
 
-/// The weight of what a level of tuples does not bound.
+/// The weight of a relation that can be any number of levels away.
 const INFINITE: u32 = u32::MAX;
 
-/// See the module.
+/// The weights of all relations of a model.
 #[derive(Debug)]
 pub(crate) struct Weights {
     relations: Vec<RelationWeights>,
@@ -23,27 +23,27 @@ pub(crate) struct Weights {
 #[derive(Debug, Default)]
 struct RelationWeights {
     types: Vec<TypeWeight>,
-    /// Whether it depends on itself.
+    /// Whether the relation depends on itself.
     is_cyclic: bool,
 }
 
-/// The users of one type.
+/// The distance between a relation and the users of one type.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct TypeWeight {
     type_id: TypeId,
-    /// The most usersets and parents between the relation and the tuples that name such users, and one more.
+    /// One more than the largest number of usersets and parents between the relation and tuples that name such users.
     weight: u32,
-    /// It depends on its own usersets, and else on nothing that a level of tuples is needed for.
+    /// Whether the relation depends on its own usersets, and on nothing else that needs a level of tuples.
     own_usersets: bool,
-    /// The same of its own parents.
+    /// Whether the relation depends on its own parents, and on nothing else that needs a level of tuples.
     own_parents: bool,
 }
 
 type ByType = Vec<(TypeId, u32)>;
 
 impl Weights {
-    /// `None` where `OpenFGA` has no such numbers: a parent's type does not have the relation, `and` or `but not` is in a
-    /// cycle, or the operands of `and` have no type of users in common.
+    /// Computes the weights. Returns `None` where `OpenFGA` has none: a parent's type lacks the relation, `and` or `but
+    /// not` is part of a cycle, or the operands of `and` have no type of users in common.
     pub(super) fn of(program: &Program, dependencies: &Dependencies) -> Option<Self> {
         if dependencies.lack_a_relation {
             return None;
@@ -56,7 +56,8 @@ impl Weights {
         Some(weights)
     }
 
-    /// The relations of a component depend on each other, or it is one alone. What it depends on otherwise has weights.
+    /// Weighs the relations of one component: relations that depend on each other, or a single one. Everything else
+    /// that they depend on has been weighed.
     fn weigh(&mut self, program: &Program, dependencies: &Dependencies, members: &[RelationId]) -> Option<()> {
         let inner = dependencies.within(members);
         if inner.iter().any(|edge| edge.through_operator) {
@@ -80,7 +81,7 @@ impl Weights {
                 *relation = RelationWeights { types: types.clone(), is_cyclic: !inner.is_empty() };
             }
         }
-        // One way back to itself, and no other relation on it.
+        // The relation has exactly one way back to itself, and no other relation is on that way.
         let ways_back: HashSet<Edge> = inner.into_iter().collect();
         let mut ways_back = ways_back.into_iter();
         if let (1, Some(Edge { to, tuples: Some(tuples), .. }), None) =
@@ -102,7 +103,8 @@ impl Weights {
         Some(())
     }
 
-    /// Whether nothing in an operand of `or` needs a level of tuples for users of the type, but for the relation's own.
+    /// Returns whether an operand of `or` reaches users of the type without a level of tuples, but for the relation's
+    /// own.
     fn is_else_flat(&self, program: &Program, relation: RelationId, operand: &Expression, type_id: TypeId) -> bool {
         let is_unreachable = |other: &RelationId| *other == relation || self.weight(*other, type_id).is_none();
         match operand {
@@ -118,7 +120,7 @@ impl Weights {
         }
     }
 
-    /// `None` where there are none.
+    /// Computes the weights of an expression. Returns `None` where `OpenFGA` has none.
     fn of_expression(&self, program: &Program, relation: RelationId, expression: &Expression) -> Option<ByType> {
         let mut weights: ByType = Vec::new();
         match expression {
@@ -185,28 +187,28 @@ impl Weights {
         self.of_type(relation, type_id).map(|of| of.weight)
     }
 
-    /// Whether the tuples about the object alone decide who of the type holds the relation.
+    /// Returns whether the tuples on the object alone decide who of the type holds the relation.
     fn is_flat(&self, relation: RelationId, type_id: TypeId) -> bool {
         self.weight(relation, type_id) == Some(1)
     }
 
-    /// Whether `OpenFGA` reads the usersets of a relation apart from its other ones.
+    /// Returns whether `OpenFGA` reads these usersets of a relation apart from its other usersets.
     pub(crate) fn is_apart(&self, relation: RelationId, userset: RelationId, type_id: TypeId) -> bool {
         let is_cyclic = self.relations.get(relation.index()).is_none_or(|relation| relation.is_cyclic);
         !is_cyclic && self.is_flat(userset, type_id)
     }
 
-    /// Whether it goes from a relation to its own usersets in a way of its own, level by level.
+    /// Returns whether `OpenFGA` follows the relation's own usersets level by level, in a search of its own.
     pub(crate) fn has_own_usersets(&self, relation: RelationId, type_id: TypeId) -> bool {
         self.of_type(relation, type_id).is_some_and(|of| of.own_usersets)
     }
 
-    /// The same of its own parents.
+    /// Returns whether `OpenFGA` follows the relation's own parents level by level, in a search of its own.
     pub(crate) fn has_own_parents(&self, relation: RelationId, type_id: TypeId) -> bool {
         self.of_type(relation, type_id).is_some_and(|of| of.own_parents)
     }
 
-    /// Whether it looks at parents together with what makes somebody hold their relation.
+    /// Returns whether `OpenFGA` reads these parents together with the tuples that name the users of their relation.
     pub(crate) fn are_flat(&self, parents: &[(TypeId, RelationId)], type_id: TypeId) -> bool {
         let mut weights = parents.iter().filter_map(|(_, parent)| self.weight(*parent, type_id)).peekable();
         weights.peek().is_some() && weights.all(|weight| weight == 1)

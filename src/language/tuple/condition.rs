@@ -1,4 +1,4 @@
-//! The condition of a relationship tuple: its name, and the values that were stored for its parameters.
+//! The condition of a relationship tuple: its name, and the values stored for its parameters.
 
 use std::sync::Arc;
 
@@ -6,13 +6,13 @@ use serde_json::{Map, Number, Value};
 
 use super::{CONTEXT_BYTES_MAX, ParseError, RELATION_CHARS_MAX, check_name};
 
-/// The wire needs for no value more than so many times the bytes that its JSON has.
+/// A value never has more than this many bytes on the wire for each byte of its JSON. Shorter JSON needs no measuring.
 const WIRE_BYTES_PER_JSON_BYTE_MAX: usize = 16;
-/// Above it, not every whole number is a double.
+/// 2^53. Above it, not every whole number is a double.
 const WHOLE_DOUBLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// A condition by name, with the stored part of its context. The context is kept as canonical JSON (sorted names,
-/// numbers as the doubles that they are on `OpenFGA`'s wire), so equal contexts are equal values.
+/// The name of a condition and the stored part of its context. The context is kept as canonical JSON, so that equal
+/// contexts are equal values: names are sorted, and numbers are the doubles that they are on `OpenFGA`'s wire.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TupleCondition {
     name: Arc<str>,
@@ -20,20 +20,20 @@ pub struct TupleCondition {
 }
 
 impl TupleCondition {
-    /// A condition with the context that the tuple brings along.
+    /// Names a condition and stores `context` with it.
     ///
     /// # Errors
-    /// When the name is malformed.
+    /// If the name is malformed.
     pub fn new(name: &str, context: Map<String, Value>) -> Result<Self, ParseError> {
         check_name("condition", name, RELATION_CHARS_MAX)?;
         let context = if context.is_empty() { "{}".to_owned() } else { Value::Object(canonical(context)).to_string() };
         Ok(Self { name: name.into(), context: context.into() })
     }
 
-    /// A condition with its context as JSON text; an empty text is an empty context.
+    /// Like [`TupleCondition::new`], with the context as JSON text. An empty text is an empty context.
     ///
     /// # Errors
-    /// As [`TupleCondition::new`], and when the text is not a JSON object.
+    /// If the name is malformed or the text is not a JSON object.
     pub fn parse(name: &str, context: &str) -> Result<Self, ParseError> {
         if context.trim().is_empty() {
             return Self::new(name, Map::new());
@@ -44,20 +44,20 @@ impl TupleCondition {
         }
     }
 
-    /// The condition's name.
+    /// Returns the condition's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The stored values of parameters.
+    /// Returns the stored values of the condition's parameters.
     #[must_use]
     pub fn context(&self) -> Map<String, Value> {
-        // It was made from a map, so it is one.
+        // `context` was written from a map, so it parses as one.
         serde_json::from_str(&self.context).unwrap_or_default()
     }
 
-    /// Whether the context is too long to be stored: how many bytes it has.
+    /// Returns the size of the context in bytes if it is too long to be stored.
     #[must_use]
     pub fn excess_bytes(&self) -> Option<usize> {
         if self.context.len() * WIRE_BYTES_PER_JSON_BYTE_MAX <= CONTEXT_BYTES_MAX {
@@ -66,25 +66,25 @@ impl TupleCondition {
         Some(fields_wire_bytes(&self.context())).filter(|bytes| *bytes > CONTEXT_BYTES_MAX)
     }
 
-    /// The stored values of parameters, as canonical JSON.
+    /// Returns the stored values of the condition's parameters as canonical JSON.
     #[must_use]
     pub fn context_json(&self) -> &str {
         &self.context
     }
 
-    /// How many bytes it has as `OpenFGA`'s `RelationshipCondition`.
+    /// Returns the size in bytes as `OpenFGA`'s protobuf message `RelationshipCondition`.
     pub(super) fn wire_bytes(&self) -> usize {
         delimited(self.name.len()) + delimited(fields_wire_bytes(&self.context()))
     }
 }
 
-/// The size of a `google.protobuf.Struct`. The nesting of JSON is bounded, so this may call itself.
+/// Returns the size of a `google.protobuf.Struct` in bytes. The recursion is bounded because JSON's nesting is.
 pub(crate) fn fields_wire_bytes(fields: &Map<String, Value>) -> usize {
     let entry = |(name, value): (&String, &Value)| delimited(delimited(name.len()) + delimited(wire_bytes(value)));
     fields.iter().map(entry).sum()
 }
 
-/// The size of a `google.protobuf.Value`.
+/// Returns the size of a `google.protobuf.Value` in bytes.
 fn wire_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(_) => 2,
@@ -95,13 +95,14 @@ fn wire_bytes(value: &Value) -> usize {
     }
 }
 
-/// With its tag of one byte and its length, in seven bits a byte.
+/// Returns the size of a length-delimited field: a tag of one byte, the length in seven bits a byte, and the content.
 pub(crate) fn delimited(bytes: usize) -> usize {
     let length_bits = usize::BITS - (bytes | 1).leading_zeros();
     1 + usize::try_from(length_bits.div_ceil(7)).unwrap_or_default() + bytes
 }
 
-/// Sorted by name whatever map `serde_json` was built with; its reader bounds the nesting, so this may call itself.
+/// Sorts by name, whatever map `serde_json` was built with. The recursion is bounded because the JSON reader bounds
+/// nesting.
 fn canonical(object: Map<String, Value>) -> Map<String, Value> {
     let mut entries: Vec<(String, Value)> = object.into_iter().collect();
     entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -122,7 +123,7 @@ fn canonical_number(number: &Number) -> Number {
         return number.clone();
     };
     if double.fract() == 0.0 && double.abs() <= WHOLE_DOUBLE_MAX {
-        // The format of a whole double has no fraction, so it is an integer.
+        // A whole double prints without a fraction, so the text parses as an integer.
         if let Ok(whole) = format!("{double:.0}").parse::<i64>() {
             return Number::from(whole);
         }
@@ -130,8 +131,8 @@ fn canonical_number(number: &Number) -> Number {
     Number::from_f64(double).unwrap_or_else(|| number.clone())
 }
 
-/// Whether no name and no text in a value has a control character. The nesting of JSON is bounded, so this may call
-/// itself.
+/// Returns whether no name and no text within the value holds a control character. The recursion is bounded because
+/// JSON's nesting is.
 pub(crate) fn is_clean(value: &Value) -> bool {
     let clean = |text: &str| !text.contains(char::is_control);
     match value {
@@ -162,7 +163,7 @@ mod tests {
         }
     }
 
-    /// The sizes are those that `prost` has for the same values.
+    /// The expected sizes are those that `prost` encodes the same values to.
     #[test]
     fn a_long_context_is_measured_as_on_the_wire() {
         let text = |value: &str| format!(r#"{{"a": {value}}}"#);

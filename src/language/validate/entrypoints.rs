@@ -1,10 +1,11 @@
-//! Relations that nobody can ever hold, and relations that are defined in terms of themselves.
+//! Finds relations that nobody can ever hold, and relations that are defined by themselves.
 //!
-//! A relation has an entrypoint when some tuple could make it true: the least set of relations that satisfies the rules
-//! of [`Analysis::can_be_held`], found by asking again about a relation whenever one that it uses was found.
+//! A relation has an entrypoint if some tuple could make it true. The relations with entrypoints are the least set that
+//! satisfies the rules of [`Analysis::can_be_held`]; whenever a relation joins the set, the relations that use it are
+//! examined again.
 //!
-//! `OpenFGA` searches in another way, which misses some ([`search`]). What it misses is refused here, too, since a model
-//! that is taken here must be taken there.
+//! `OpenFGA` searches in another way, which misses some entrypoints ([`search`]). A relation that its search misses is
+//! refused here as well, since a model that is taken here must be taken there.
 
 mod search;
 
@@ -38,9 +39,9 @@ pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
 struct Analysis<'a> {
     indexes: HashMap<(&'a str, &'a str), usize>,
     relations: Vec<(&'a str, &'a RelationDefinition)>,
-    /// By index: whether somebody can hold the relation.
+    /// For each relation, whether somebody can hold it.
     held: Vec<bool>,
-    /// By index: how the relation stands to the loops of computed relations.
+    /// For each relation, whether it is on a loop of computed relations or leads to one.
     loops: Vec<Visit>,
 }
 
@@ -88,7 +89,7 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// The relations that [`Analysis::can_be_held`] asks about.
+    /// Returns the relations that [`Analysis::can_be_held`] asks about.
     fn used_by(&self, index: usize) -> Vec<usize> {
         let Some((type_name, relation)) = self.relations.get(index) else {
             return Vec::new();
@@ -108,7 +109,7 @@ impl<'a> Analysis<'a> {
         used
     }
 
-    /// The types that a relation after `from` leads to.
+    /// Returns the types of the objects that a relation after `from` may hold.
     fn parents(&self, type_name: &str, tupleset: &str) -> impl Iterator<Item = &'a str> {
         let tupleset = self.index_of(type_name, tupleset).and_then(|index| self.relations.get(index));
         let restrictions = tupleset.map(|(_, tupleset)| tupleset.directly_related.iter());
@@ -145,7 +146,7 @@ impl<'a> Analysis<'a> {
         self.loops.get(index) == Some(&Visit::ReachesCycle)
     }
 
-    /// Follows computed relations from `start`, depth first, with a list in place of recursion.
+    /// Follows computed relations from `start`, depth first, with an explicit stack in place of recursion.
     fn find_loops(&mut self, start: usize) {
         let mut path: Vec<(usize, Vec<usize>)> = Vec::new();
         let mut entering = Some(start);
@@ -156,7 +157,7 @@ impl<'a> Analysis<'a> {
                         self.mark(index, Visit::OnPath);
                         path.push((index, self.computed_from(index)));
                     }
-                    // All that lead here, down to the start, reach a loop.
+                    // Every relation on the path, down to its start, leads to a loop.
                     Some(Visit::OnPath | Visit::ReachesCycle) => {
                         for (on_path, _) in &path {
                             if let Some(visit) = self.loops.get_mut(*on_path) {

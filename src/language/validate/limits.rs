@@ -1,4 +1,4 @@
-//! Limits on the size of a model: see [`limits`](crate::language::limits).
+//! Checks the size of a model against `OpenFGA`'s [`limits`](crate::language::limits).
 
 use super::{ModelError, Place, RelationPlace, wire_size};
 use crate::language::limits::{

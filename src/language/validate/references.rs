@@ -1,4 +1,4 @@
-//! Names: each is well formed, defined once, and means something where it is used.
+//! Checks names: each must be well formed, defined once, and mean something where it is used.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -22,7 +22,7 @@ pub(super) fn check(model: &AuthorizationModel) -> Vec<ModelError> {
 struct Checker<'a> {
     model: &'a AuthorizationModel,
     types: HashSet<&'a str>,
-    /// By type and name.
+    /// The relations, by type and name.
     relations: HashMap<(&'a str, &'a str), &'a RelationDefinition>,
     errors: Vec<ModelError>,
 }
@@ -96,7 +96,7 @@ impl<'a> Checker<'a> {
         self.duplicate_operands(place, relation);
     }
 
-    /// `or` and `and` join at least two.
+    /// Checks that `or` and `and` join at least two operands.
     fn arity(&mut self, place: RelationPlace, relation: &RelationDefinition) {
         let mut pending = vec![&relation.rewrite];
         while let Some(rewrite) = pending.pop() {
@@ -201,7 +201,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// `viewer or viewer` says nothing and is most likely a slip.
+    /// Finds operands that are repeated: `viewer or viewer` adds nothing and is most likely a slip.
     fn duplicate_operands(&mut self, relation: RelationPlace, definition: &RelationDefinition) {
         let operands = definition.rewrite.operands();
         let all_leaves = operands.iter().all(|operand| operand.operands().is_empty());
@@ -236,7 +236,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The rule that a name breaks, if it breaks one.
+/// Returns the rule that a name breaks, if any.
 fn broken_rule(name: &str, chars_max: usize) -> Option<String> {
     if RESERVED.contains(&name) {
         return Some("has a reserved name".to_owned());
@@ -254,7 +254,7 @@ fn broken_rule(name: &str, chars_max: usize) -> Option<String> {
 
 const ODD: &str = "has a name with `*`, white space or a control character";
 
-/// A server takes these in a model, but they cannot all be used in tuples.
+/// Returns whether a name is odd: a server takes it in a model, but tuples cannot use all such names.
 fn is_odd(name: &str) -> bool {
     name.contains(|c: char| c == '*' || c.is_whitespace() || c.is_control())
 }

@@ -7,7 +7,7 @@ use crate::language::model::{RestrictionKind, TypeDefinition, TypeRestriction};
 use crate::language::tuple::TupleCondition;
 use crate::language::{dsl, json};
 
-/// The first mistake of a model in JSON, where the modeling language could not say it.
+/// Returns the first mistake of a model in JSON, for models that the modeling language cannot express.
 fn refused(relations: &str, metadata: &str) -> String {
     let text = format!(
         r#"{{"schema_version": "1.1", "type_definitions": [{{"type": "user"}},
@@ -41,14 +41,15 @@ fn what_only_json_can_say_is_refused() {
     assert!(refused(not_direct, on_computed).contains("takes none"));
 }
 
-/// A model with so many types beside `doc`, conditions, parameters of each, and bytes of each expression.
+/// Returns a model with this many types beside `doc`, conditions, parameters for each condition, and bytes in each
+/// expression.
 fn sized(types: usize, conditions: usize, parameters: usize, expression: usize) -> String {
     let types: Vec<String> = (0..types).map(|n| format!("type t{n}\n")).collect();
     let with: Vec<String> = (0..conditions).map(|n| format!("t0 with c{n}")).collect();
     let relations =
         if with.is_empty() { String::new() } else { format!("  relations\n    define r: [{}]\n", with.join(", ")) };
     let parameters: Vec<String> = (0..parameters).map(|p| format!("p{p}: int")).collect();
-    // Blanks inside brackets belong to the expression.
+    // Spaces inside the parentheses belong to the expression.
     let body = format!("({:>1$})", "true", expression.saturating_sub(2));
     let parameters = parameters.join(", ");
     let conditions: Vec<String> =
@@ -70,7 +71,7 @@ fn a_model_has_limits() {
              condition {condition}({parameter}: int) {{ true }}\n"
         )
     };
-    // The last type of `sized` is one more.
+    // `sized` adds the type `doc` to the number that is asked for.
     let rows = [
         ("no types", "model\n  schema 1.1\n".to_owned(), Some("no types")),
         ("types, one under", sized(TYPES_MAX - 2, 0, 0, 0), None),
@@ -104,7 +105,7 @@ fn a_model_has_limits() {
     }
 }
 
-/// Models whose message has a given size, the id among it.
+/// Each row's model has a message of the given size, including its id.
 #[test]
 fn a_model_has_so_many_bytes() {
     let with_bytes = |bytes: usize| {
@@ -120,7 +121,7 @@ fn a_model_has_so_many_bytes() {
                 source: None,
             });
         }
-        // The name of one more type fills it up.
+        // One more type fills the message up; the length of its name sets the size.
         model.types.push(TypeDefinition::default());
         for length in 1..=TYPE_CHARS_MAX {
             model.types[2].name = "x".repeat(length);
@@ -147,7 +148,7 @@ fn a_stored_tuple_has_limits() {
     let text = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define r: [user with c, user with cc]\n\
                 condition c(s: string) { s != '' }\ncondition cc(s: string) { s != '' }\n";
     let model = dsl::load(text).expect("a model");
-    // Beside the text itself the message has 15 bytes.
+    // The message takes 15 bytes beside the text itself.
     let context = |bytes: usize| format!("{{\"s\": \"{}\"}}", "x".repeat(bytes - 15));
     let rows = [
         ("condition of one character", "c", "{}".to_owned(), Some("too short for a tuple")),
@@ -171,7 +172,7 @@ fn a_stored_tuple_has_limits() {
 
 #[test]
 fn a_large_model_is_validated_in_one_go() {
-    // Each relation waits for the next: the worst order for a search that repeats until nothing changes.
+    // Each relation waits for the next. That is the worst order for a search that repeats until nothing changes.
     let chain = (0..7_000).map(|n| format!("define r{n}: r{}\n", n + 1)).collect::<Vec<_>>().concat();
     let text = format!("model\n  schema 1.1\ntype user\ntype doc\nrelations\n{chain}define r7000: [user]\n");
     assert!(dsl::load(&text).is_ok());

@@ -1,5 +1,5 @@
-//! How many bytes a model has as `OpenFGA`'s message `AuthorizationModel`, by which a server limits it. All tags of its fields
-//! have one byte; an empty text is left out.
+//! Computes the size of a model as `OpenFGA`'s protobuf message `AuthorizationModel`, which is the size that a server
+//! limits. All field tags have one byte, and empty texts are left out.
 
 use crate::language::model::{
     AuthorizationModel, Condition, ModuleSource, ParameterType, RestrictionKind, Rewrite, TypeDefinition,
@@ -7,12 +7,13 @@ use crate::language::model::{
 };
 use crate::language::tuple::delimited;
 
-/// The id that a server gives to a model when it is written, a ULID: its 26 characters and how the message holds them.
+/// The bytes of the id that a server gives to a model when it is written: a ULID of 26 characters, its tag and its
+/// length.
 pub const MODEL_ID_BYTES: usize = 28;
-/// A value of an enumeration below 128.
+/// The bytes of an enum value below 128 with its tag.
 const ENUM_BYTES: usize = 2;
 
-/// The size of a model's message, its id among it.
+/// Returns the size of a model's message in bytes, including its id.
 pub(crate) fn of_model(model: &AuthorizationModel) -> usize {
     let types: usize = model.types.iter().map(|definition| delimited(of_type(definition))).sum();
     let conditions = model.conditions.iter().map(|(name, condition)| entry(name, of_condition(name, condition)));
@@ -23,7 +24,7 @@ fn text(text: &str) -> usize {
     if text.is_empty() { 0 } else { delimited(text.len()) }
 }
 
-/// An entry of a map, which is a message of a key and a value.
+/// Returns the size of a map entry, which is a message of a key and a value.
 fn entry(key: &str, value_bytes: usize) -> usize {
     delimited(delimited(key.len()) + delimited(value_bytes))
 }
@@ -40,7 +41,7 @@ fn of_type(definition: &TypeDefinition) -> usize {
     text(&definition.name) + rewrites + if has_metadata { delimited(metadata) } else { 0 }
 }
 
-/// The nesting of a rewrite is bounded, so this may call itself.
+/// Returns the size of a rewrite. The recursion is bounded because validation bounds nesting.
 fn of_rewrite(rewrite: &Rewrite) -> usize {
     let relation = |name: &str| delimited(text(name));
     let all = |operands: &[Rewrite]| -> usize {

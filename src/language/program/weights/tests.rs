@@ -1,7 +1,7 @@
 use crate::language::dsl;
 
-/// `none` where there are no numbers; else how users go along `relation` of `doc`, and whether its `team#member` is read
-/// apart from others.
+/// Returns `none` for a model without weights. Otherwise says how users are found along `relation` of `doc`, and
+/// whether its `team#member` is read apart from other usersets.
 fn way(types: &str) -> String {
     let text = format!("model\n  schema 1.1\ntype user\ntype team\n  relations\n    define member: [user]\n{types}");
     let model = dsl::load(&text).unwrap_or_else(|errors| panic!("{}", errors.picture(&text)));
@@ -52,6 +52,6 @@ fn some_models_have_no_numbers() {
     check(&format!("relation: ([user] or relation from parent) but not other; {parent}"), "none");
     check(&format!("relation: [user, doc#relation] and other; {parent}"), "none");
     check("relation: member from parent; parent: [doc, team]", "none");
-    // It depends on what is in a cycle, and is in none.
+    // The relation depends on one that is part of a cycle, and is not part of a cycle itself.
     check("relation: above but not other; above: [user, doc#above]; other: [user]", "teams apart");
 }

@@ -1,21 +1,22 @@
-//! `OpenFGA`'s own search for an entrypoint. It goes through a definition depth first and notes every relation on its
-//! way, so that it ends; but operands of one set operation share their notes, so that the second one may find a relation
-//! noted and not look at it again. For `x` in `x: c`, `c: d and d`, `d: e`, `e: [user]` it finds no entrypoint, although
-//! there is one.
+//! Repeats `OpenFGA`'s own search for an entrypoint. It goes through a definition depth first and notes every relation
+//! on its way, so that it ends. Operands of one set operation share their notes, so the second may find a relation
+//! noted and not look at it again. For `x` in `x: c`, `c: d and d`, `d: e`, `e: [user]` it finds no entrypoint,
+//! although there is one.
 
 use std::collections::HashMap;
 
 use super::Analysis;
 use crate::language::model::{RestrictionKind, Rewrite};
 
-/// Most steps for all relations of a model. `OpenFGA`'s search has no bound; past this one nothing is said to be missed.
+/// The number of steps for all relations of a model together. `OpenFGA`'s search has no bound; past this one, no
+/// entrypoint counts as missed.
 const STEPS_MAX: usize = 1_000_000;
-/// Most steps inside one another, since they are calls.
+/// The depth of nested steps, since each is a recursive call.
 const DEPTH_MAX: usize = 250;
 
-/// The relations of one type that were seen, and whether an entrypoint is known for them.
+/// The relations of one type that were seen, and whether each is known to have an entrypoint.
 type Notes = HashMap<usize, bool>;
-/// Which notes count for each type: those of a type are shared by all that is looked at below its first relation.
+/// The notes that count for each type. Everything below the first relation of a type shares the notes of that type.
 type Seen<'a> = HashMap<&'a str, usize>;
 
 pub(super) struct Search<'a> {
@@ -24,7 +25,7 @@ pub(super) struct Search<'a> {
     steps_left: usize,
 }
 
-/// The bounds were reached.
+/// The search reached one of its bounds.
 struct GivenUp;
 
 impl<'a> Search<'a> {
@@ -32,7 +33,7 @@ impl<'a> Search<'a> {
         Self { analysis, notes: Vec::new(), steps_left: STEPS_MAX }
     }
 
-    /// Whether the search finds no entrypoint of a relation that has one.
+    /// Returns whether the search finds no entrypoint of a relation that has one.
     pub(super) fn misses(&mut self, relation: usize) -> bool {
         self.notes.clear();
         let Some((_, definition)) = self.analysis.relations.get(relation) else { return false };
@@ -85,7 +86,7 @@ impl<'a> Search<'a> {
                 }
                 Ok(false)
             }
-            // Operands begin with the notes of whoever led here, to which their own are added.
+            // Each operand starts from the notes of the relation that led here, and adds its own to them.
             Rewrite::Union(operands) => {
                 for operand in operands {
                     if self.finds(index, operand, before, depth + 1)? {
