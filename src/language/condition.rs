@@ -1,9 +1,12 @@
-//! Conditions: CEL expressions over typed parameters that decide whether a tuple counts for a request.
+//! Conditions: CEL expressions over typed parameters, which decide whether a tuple counts for a request.
 //!
-//! `cel` parses an expression; the rest is done here, so that every answer, every error and every cost is that of CEL in Go,
-//! which `OpenFGA` uses. Compiled once, when a model is written; whatever can be refused then is refused then. An evaluation
-//! is bounded by [`COST_MAX`] and by the bytes that it makes, its depth by the bounds on the expression. A parameter without a value is an error that names it, also
-//! where the expression would not have looked at it, as in `OpenFGA`: never *met*, never *not met*.
+//! The crate `cel` parses an expression. This module does the rest itself, so that every answer, error and cost is that
+//! of CEL in Go, which `OpenFGA` uses. A condition is compiled once, when its model is written, and every mistake that
+//! can be found then is refused then. [`COST_MAX`] and a bound on the bytes that it makes limit an evaluation; the
+//! bounds on the expression limit its depth.
+//!
+//! As in `OpenFGA`, a parameter without a value is an error that names it, even if the expression would not have used
+//! it. It is never *met* and never *not met*.
 
 mod context;
 mod evaluate;
@@ -42,77 +45,77 @@ pub use inputs::{ConditionInput, InputSource};
 pub(crate) use strings::string_length;
 pub use syntax::{EXPRESSION_BYTES_MAX, NESTING_MAX};
 
-/// Most that one evaluation may cost (`OpenFGA`'s default limit): see `meter.rs` for what costs how much.
+/// The cost that one evaluation may have: `OpenFGA`'s default limit. `meter.rs` counts it.
 pub const COST_MAX: u64 = 100;
 
-/// Deepest expression that is evaluated on the stack of whoever asks.
+/// The deepest expression that is evaluated on the caller's stack. Deeper ones get a stack of their own.
 const DEPTH_ON_STACK_MAX: usize = 60;
 
 static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| Env::stdlib().with_optional_support(false));
 
-/// Why a condition cannot be part of a model.
+/// A mistake for which a condition cannot be part of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("condition `{condition}` cannot be compiled: {detail}")]
 pub struct CompileError {
-    /// The condition.
+    /// The name of the condition.
     pub condition: String,
-    /// What is wrong with it.
+    /// The mistake in it.
     pub detail: String,
 }
 
-/// Why it was not decided whether a condition is met.
+/// The reason why an evaluation did not decide whether a condition is met.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConditionError {
-    /// Parameters have no value, neither in the tuple nor in the request.
+    /// Neither the tuple nor the request has a value for some parameters.
     #[error("condition `{condition}`: the context has no value for {}", Names(.parameters))]
     Missing {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
-        /// The parameters, sorted.
+        /// The parameters without a value, sorted.
         parameters: Vec<String>,
     },
     /// A value does not have the parameter's type.
     #[error("condition `{condition}`: parameter `{parameter}`: {detail}")]
     WrongType {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
-        /// The parameter.
+        /// The name of the parameter.
         parameter: String,
-        /// What was expected and what was found.
+        /// The expected type and the value that was found.
         detail: String,
     },
-    /// A tuple brings a value for a parameter that the condition does not have.
+    /// A tuple stores a value for a parameter that the condition does not declare.
     #[error("condition `{condition}` has no parameter `{parameter}`")]
     UnknownParameter {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
-        /// The name that was found.
+        /// The name that the tuple has a value for.
         parameter: String,
     },
-    /// There are values, but the condition has no parameters at all.
+    /// There are values, but the condition declares no parameters at all.
     #[error("condition `{condition}` has no parameters, but the context has values")]
     NoParameters {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
     },
-    /// A value that a tuple brings has a control character.
+    /// A value that a tuple stores has a control character.
     #[error("condition `{condition}`: the context of the tuple has control characters")]
     ControlCharacter {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
     },
     /// The expression failed with these values, as in a division by zero.
     #[error("condition `{condition}` failed: {detail}")]
     Failed {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
-        /// How.
+        /// The error of the expression.
         detail: String,
     },
-    /// It costs too much with these values.
+    /// With these values, the evaluation costs more than [`COST_MAX`].
     #[error("condition `{condition}` costs more than {COST_MAX} to evaluate")]
     TooCostly {
-        /// The condition.
+        /// The name of the condition.
         condition: Arc<str>,
     },
 }
@@ -129,15 +132,15 @@ impl fmt::Display for Names<'_> {
     }
 }
 
-/// Values by parameter, of the parameters' types.
+/// Values for parameters, each converted to the parameter's type.
 pub(crate) type TypedContext = BTreeMap<String, CelValue>;
 
-/// A condition that can be evaluated.
+/// A condition that is ready for evaluation.
 #[derive(Debug)]
 pub(crate) struct CompiledCondition {
     name: Arc<str>,
     parameters: BTreeMap<String, Kind>,
-    /// The parameters have numbers in the order of their names.
+    /// The compiled expression. It numbers the parameters in the order of their names.
     steps: Node,
     is_deep: bool,
 }
@@ -162,7 +165,8 @@ impl CompiledCondition {
         compiled.map_err(refused)
     }
 
-    /// The values of a tuple's context. Unlike a request's, a tuple's may only have what the condition declares.
+    /// Converts the values of a tuple's context. Unlike a request's context, a tuple's may hold only declared
+    /// parameters.
     pub(crate) fn tuple_context(&self, context: &Map<String, Value>) -> Result<TypedContext, ConditionError> {
         if let Some(unknown) = context.keys().find(|name| !self.parameters.contains_key(*name)) {
             return Err(ConditionError::UnknownParameter {
@@ -182,7 +186,7 @@ impl CompiledCondition {
         Ok(typed)
     }
 
-    /// Whether it is met. A value of the tuple wins over one of the request.
+    /// Evaluates the condition. The tuple's value for a parameter takes precedence over the request's.
     pub(crate) fn is_met(&self, tuple: &TypedContext, request: &Map<String, Value>) -> Result<bool, ConditionError> {
         if self.parameters.is_empty() && !request.is_empty() {
             return Err(ConditionError::NoParameters { condition: Arc::clone(&self.name) });
@@ -227,10 +231,10 @@ impl CompiledCondition {
     }
 }
 
-/// Why a step of an evaluation has no value.
+/// The reason why a step of an evaluation has no value.
 #[derive(Clone, Debug, thiserror::Error)]
 enum Failure {
-    /// An error of CEL, which `&&` and `||` may pass over.
+    /// An error of CEL. `&&` and `||` absorb it if their other side decides.
     #[error("{0}")]
     Error(Cow<'static, str>),
     #[error(transparent)]
@@ -243,7 +247,7 @@ impl Failure {
     }
 }
 
-/// What ends an evaluation at once.
+/// A failure that ends the evaluation at once.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 enum Stop {
     #[error("it costs more than {COST_MAX}")]
@@ -258,7 +262,7 @@ enum Stop {
     Inconsistent,
 }
 
-/// Longest text of an error; it may show values.
+/// The longest error message. Messages may show values.
 const MESSAGE_CHARACTERS_MAX: usize = 200;
 
 fn cut(message: &str) -> String {

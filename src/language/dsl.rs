@@ -1,5 +1,5 @@
-//! `OpenFGA`'s modeling language, both ways: text to [`AuthorizationModel`] with the place of every mistake, and a model
-//! back to text.
+//! `OpenFGA`'s modeling language. Reads text into an [`AuthorizationModel`] with the position of every mistake, and
+//! writes a model back as text.
 //!
 //! The reader is a recursive descent with a bound on nesting, so any input ends in a model or in errors.
 
@@ -24,33 +24,33 @@ pub use printer::{print, print_condition, print_relation, print_with_sources};
 pub use sayable::{Unsayable, text};
 pub use source_map::{Position, SourceMap, Span};
 
-/// Longest model text, in bytes: its comments and blanks are not a part of the model, whose own limit is
-/// [`MODEL_BYTES_MAX`].
+/// The longest model text, in bytes. Comments and blanks are not a part of the model, so a text may be longer than the
+/// model's own limit, [`MODEL_BYTES_MAX`].
 pub const TEXT_BYTES_MAX: usize = 4 * MODEL_BYTES_MAX;
 
-/// A model together with where each of its parts was written.
+/// A model together with the positions of its parts in the text.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// The model; syntactically right, not yet validated.
+    /// The model. It is syntactically right, but not validated yet.
     pub model: AuthorizationModel,
-    /// Where its parts are in the text.
+    /// The positions of the model's parts in the text.
     pub source_map: SourceMap,
-    /// The name of the module, if the text is one: a part of a model.
+    /// The module's name, if the text is a module: a part of a model.
     pub module: Option<String>,
-    /// Which of the types extend a type of another module.
+    /// The positions of those types that extend a type of another module.
     pub extensions: Vec<usize>,
 }
 
-/// One mistake in a model's text.
+/// A mistake in a model's text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceError {
-    /// Where.
+    /// The part of the text that is wrong.
     pub span: Span,
-    /// What is wrong, in one sentence.
+    /// A sentence that says what is wrong.
     pub message: String,
 }
 
-/// The mistakes of one text, in its order; at least one.
+/// The mistakes in one text, in the order of the text. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceErrors(Vec<SourceError>);
 
@@ -77,7 +77,7 @@ impl SourceError {
         Self { span, message: message.into() }
     }
 
-    /// The error with its line of the text and a mark under the place.
+    /// Shows the error with its line of the text and a mark under the mistake.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {
         let Position { line, column } = self.span.start;
@@ -97,13 +97,14 @@ impl SourceError {
 }
 
 impl SourceErrors {
-    /// The mistakes, in the order of the text.
+    /// Returns the mistakes, in the order of the text.
     #[must_use]
     pub fn errors(&self) -> &[SourceError] {
         &self.0
     }
 
-    /// The same in a text that has so many lines ahead of this one, and so many columns ahead of each of its lines.
+    /// Moves all positions, for a text that was cut out of a larger one: by `lines` lines, and by `columns` columns in
+    /// each line.
     #[must_use]
     pub fn moved(mut self, lines: usize, columns: usize) -> Self {
         for SourceError { span: Span { start, .. }, .. } in &mut self.0 {
@@ -113,7 +114,7 @@ impl SourceErrors {
         self
     }
 
-    /// All mistakes, each with its line of the text and a mark under the place.
+    /// Shows all mistakes, each with its line of the text and a mark under it.
     #[must_use]
     pub fn picture(&self, text: &str) -> String {
         let pictures: Vec<String> = self.0.iter().map(|e| e.picture(text)).collect();
@@ -124,7 +125,7 @@ impl SourceErrors {
 /// Reads a model's text.
 ///
 /// # Errors
-/// The mistakes of its syntax, with their places.
+/// The mistakes of syntax, with their positions.
 pub fn parse(text: &str) -> Result<Document, SourceErrors> {
     if text.len() > TEXT_BYTES_MAX {
         let message = format!("the text has {} bytes, at most {TEXT_BYTES_MAX} are allowed", text.len());
@@ -136,7 +137,7 @@ pub fn parse(text: &str) -> Result<Document, SourceErrors> {
 /// Reads a model's text and validates the model.
 ///
 /// # Errors
-/// The mistakes of its syntax; if there are none, the mistakes of the model, each with its place in the text.
+/// The mistakes of syntax. If there are none, the mistakes of the model, each with its position in the text.
 pub fn load(text: &str) -> Result<ValidModel, SourceErrors> {
     let Document { model, source_map, module, .. } = parse(text)?;
     if module.is_some() {

@@ -1,4 +1,4 @@
-//! Values of a context (JSON) as values of a parameter's type, with `OpenFGA`'s conversions.
+//! Converts the values of a context from JSON to the parameters' types, as `OpenFGA` does.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use super::kind::Kind;
 use super::moment::{self, Timestamp};
 use super::value::{Key, Map, Value as CelValue};
 
-/// The value, or what was expected and what was found. `serde_json` bounds the nesting, so this may call itself.
+/// Converts a value, or says which type was expected and what was found. The recursion is bounded because `serde_json`
+/// bounds nesting.
 pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
     let unexpected = || format!("expected {}, found {}", article(kind), found(value));
     match (kind, value) {
@@ -60,7 +61,7 @@ pub(super) fn convert(kind: &Kind, value: &Value) -> Result<CelValue, String> {
     }
 }
 
-/// Numbers are doubles, as everywhere in JSON.
+/// Converts a value to `any`. Numbers become doubles, as everywhere in JSON.
 fn any(value: &Value) -> CelValue {
     match value {
         Value::Null => CelValue::Null,
@@ -75,7 +76,7 @@ fn any(value: &Value) -> CelValue {
     }
 }
 
-/// A whole number, also in a string. One that is too large is the largest there is, as in `OpenFGA`.
+/// Reads a whole number, also from a string. As in `OpenFGA`, one that is too large becomes the largest there is.
 fn whole(value: &Value) -> Option<i64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -90,7 +91,7 @@ fn whole(value: &Value) -> Option<i64> {
     Some(saturated)
 }
 
-/// A double; in a string, only a number that is a double exactly (`0.5`, not `0.1`), as in `OpenFGA`.
+/// Reads a double. As in `OpenFGA`, a string must hold a number that is exactly a double (`0.5`, not `0.1`).
 fn double(value: &Value) -> Option<f64> {
     match value {
         Value::Number(number) => number.as_f64(),
@@ -103,8 +104,8 @@ fn double(value: &Value) -> Option<f64> {
     }
 }
 
-/// A whole number with a point or an exponent, which need not be a double: `9007199254740993.0`. Go reads it with a mantissa of
-/// 64 bits, so what differs from a whole number by less than these can tell is one.
+/// Reads a whole number with a point or an exponent, which need not be a double: `9007199254740993.0`. Go reads it with
+/// a mantissa of 64 bits, so a number that these bits cannot tell from a whole number is one.
 fn whole_in(text: &str) -> Option<i64> {
     number_in(text)?;
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -124,52 +125,53 @@ fn whole_in(text: &str) -> Option<i64> {
     })
 }
 
-/// The whole number that Go takes digits with so many decimals for; `None` where it is none. The last digit is not zero.
+/// Returns the whole number that Go reads from these digits, of which the last `decimals` are decimals. Returns `None`
+/// if Go finds none. The last digit must not be zero.
 fn rounded(digits: &str, decimals: usize) -> Option<u128> {
     let (kept, cut) = digits.split_at_checked(DIGITS_KEPT).unwrap_or((digits, ""));
     let Some(decimals) = decimals.checked_sub(cut.len()) else { return Some(u128::MAX) };
-    // With more decimals than digits are kept it is less than a tenth.
+    // If there are more decimals than kept digits, the number is less than a tenth.
     let scale = 10_u128.checked_pow(u32::try_from(decimals).ok()?)?;
     let number: u128 = kept.parse().ok()?;
     let (whole, rest) = (number / scale, number % scale);
     let bits = u128::BITS - whole.leading_zeros();
-    // Half of what the last bit of the mantissa stands for is one part in two to the power of this.
+    // Half the value of the mantissa's last bit is one part in two to the power of `half`.
     let Some(half) = MANTISSA_BITS.checked_sub(bits).map(|bits| bits + 1) else { return Some(u128::MAX) };
     let is_nothing = |part: u128| (1_u128 << half).checked_mul(part).is_some_and(|parts| parts <= scale);
     if is_nothing(scale - rest) {
         Some(whole + 1)
     } else {
-        // What is less than one keeps all of its bits.
+        // A number below one keeps all of its bits.
         (whole > 0 && is_nothing(rest + u128::from(!cut.is_empty()))).then_some(whole)
     }
 }
 
-/// No `i64` has more digits.
+/// The digits of the longest `i64`.
 const INT_DIGITS_MAX: usize = 19;
-/// Go's numbers end at two to the power of about 2,147,483,647.
+/// Go's numbers end at two to the power of about 2,147,483,647, which is ten to the power of this.
 const POWER_MAX: i64 = 646_456_993;
-/// Of the mantissa that Go reads a number into.
+/// The bits of the mantissa that Go reads a number into.
 const MANTISSA_BITS: u32 = 64;
-/// As many as a `u128` has for certain, but one.
+/// One digit fewer than every `u128` can hold.
 const DIGITS_KEPT: usize = 37;
 
-/// Infinite where it is too large.
+/// Reads a number. One that is too large becomes infinite.
 fn number_in(text: &str) -> Option<f64> {
     let digits = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'+' | b'-' | b'.' | b'e' | b'E'));
     if digits { text.parse::<f64>().ok() } else { None }
 }
 
-/// No double has more decimals.
+/// The decimals of the longest exact double.
 const DECIMALS_MAX: usize = 1074;
 
-/// Compares digits: those that the double has in full, and those of the text.
+/// Returns whether a double has exactly the value of the text, by comparing all digits of both.
 fn is_exactly(number: f64, text: &str) -> bool {
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let Ok(exponent) = exponent.parse::<i64>() else { return false };
     significant(&format!("{number:.DECIMALS_MAX$}"), 0) == significant(mantissa, exponent)
 }
 
-/// The digits without zeros around them, and the power of ten of the last one.
+/// Returns the digits without the zeros around them, and the power of ten of the last one.
 fn significant(text: &str, exponent: i64) -> (String, i64) {
     let (whole, decimals) = text.trim_start_matches(['+', '-']).split_once('.').unwrap_or((text, ""));
     let digits: String = whole.chars().chain(decimals.chars()).filter(char::is_ascii_digit).collect();
@@ -203,7 +205,7 @@ fn article(kind: &Kind) -> String {
     }
 }
 
-/// What a value is, without showing much of it.
+/// Names a value's type for an error, without showing much of the value.
 fn found(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

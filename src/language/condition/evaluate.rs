@@ -1,7 +1,7 @@
-//! Evaluates the steps of an expression.
+//! Evaluates the steps of a compiled expression.
 //!
-//! An error is a value: `&&` and `||` pass over one where the other side decides, and so do `exists` and `all`, which are
-//! made of them. What stops an evaluation, such as its cost, is passed over by nobody.
+//! An error is a value: `&&` and `||` absorb it if their other side decides, and so do `exists` and `all`, which
+//! consist of them. A [`Stop`](super::Stop), such as too high a cost, is never absorbed.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::signatures::Overload;
 use super::value::{self, Key, Map, Value};
 use super::{Failure, Stop};
 
-/// The value of an expression, with the values of its parameters by their numbers.
+/// Evaluates an expression. `parameters` holds the values of its parameters by their numbers.
 pub(super) fn evaluate(node: &Node, parameters: &[Value]) -> Result<Value, Failure> {
     Machine { parameters, scopes: Vec::new(), meter: Meter::default() }.node(node)
 }
@@ -23,14 +23,14 @@ struct Machine<'a> {
     meter: Meter,
 }
 
-/// What a comprehension is at.
+/// The state of a comprehension.
 struct Scope {
     item: Value,
     gathered: Result<Value, Failure>,
 }
 
 impl Machine<'_> {
-    /// The depth of the steps is bounded, so this may call itself.
+    /// Evaluates a step and notes its value. The recursion is bounded because the depth of the steps is.
     fn node(&mut self, node: &Node) -> Result<Value, Failure> {
         let result = match self.unnoted(node) {
             Err(stop @ Failure::Stop(_)) => return Err(stop),
@@ -40,7 +40,7 @@ impl Machine<'_> {
         result
     }
 
-    /// The value of a step, whose cost is counted, but which is not noted yet.
+    /// Evaluates a step and counts its cost, without noting its value.
     fn unnoted(&mut self, node: &Node) -> Result<Value, Failure> {
         match node {
             Node::Constant { value, .. } => Ok(value.clone()),
@@ -111,7 +111,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The values of all, or the first failure.
+    /// Evaluates all nodes, up to the first failure.
     fn arguments<'n>(&mut self, nodes: impl Iterator<Item = &'n Node>) -> Result<Vec<Value>, Failure> {
         nodes.map(|node| self.node(node)).collect()
     }
@@ -125,12 +125,12 @@ impl Machine<'_> {
         if let Err(Failure::Stop(_)) = values {
             return Ok(());
         }
-        // What was noted of the parts is let go.
+        // The notes of the parts are dropped.
         let _taken = self.meter.take(parts.map(Node::id));
         self.meter.spend(cost)
     }
 
-    /// `&&`, which false decides, or `||`, which true decides.
+    /// Evaluates `&&`, which `false` decides, or `||`, which `true` decides.
     fn logic(&mut self, terms: &[Node], decides: bool) -> Result<Value, Failure> {
         let mut failed = None;
         let mut settled = false;
@@ -156,10 +156,10 @@ impl Machine<'_> {
         }
     }
 
-    /// Counts an attribute, whose value was found or not.
+    /// Counts the cost of an attribute, whether its value was found or not.
     fn settle(&mut self, attribute: &Attribute) -> Result<(), Stop> {
         match &attribute.base {
-            // An alternative costs what its parts cost.
+            // A conditional costs only what its parts cost.
             Base::Conditional(conditional) => {
                 self.meter.forget(conditional.otherwise.id());
                 self.meter.forget(conditional.then.id());
@@ -224,7 +224,7 @@ impl Machine<'_> {
         } else {
             return Err(Failure::no_such_overload("a comprehension"));
         };
-        // Noted where it is read first, which is where every loop of CEL begins.
+        // The value is noted where it is read first, which is where every loop of CEL begins.
         let begin = self.node(&fold.begin);
         if let Err(stop @ Failure::Stop(_)) = begin {
             return Err(stop);
@@ -263,17 +263,17 @@ fn checked_field(whole: &Value, key: &Value) -> Result<Value, Failure> {
     }
 }
 
-/// `whole.key` or `whole[key]`.
+/// Evaluates `whole.key` or `whole[key]`.
 fn field(whole: &Value, key: &Value) -> Result<Value, Failure> {
     found(whole, key)?.ok_or_else(|| Failure::Error("there is no such field or element".into()))
 }
 
-/// `has(whole.key)`. What has no fields does not have this one, but of a list the question is a mistake.
+/// Evaluates `has(whole.key)`. A value without fields has no field `key`, but asking a list is an error.
 fn is_present(whole: &Value, key: &Value) -> Result<Value, Failure> {
     Ok(Value::Bool(found(whole, key)?.is_some()))
 }
 
-/// A whole number of any type.
+/// Reads an index from a whole number of any type.
 fn index_of(key: &Value) -> Result<i64, Failure> {
     let index = if let Value::Int(index) = key {
         Some(*index)

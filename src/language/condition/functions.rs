@@ -1,4 +1,4 @@
-//! What the operators and functions of CEL do with values. Arithmetic that overflows is an error.
+//! The operators and functions of CEL. Arithmetic that overflows is an error.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::pattern::Pattern;
 use super::value::{self, List, Value};
 use super::{Failure, Stop, ip_address, meter::Meter, number};
 
-/// An operator or a function whose arguments are all looked at before it is applied.
+/// An operator or a function that is applied after all of its arguments were evaluated.
 #[derive(Clone, Debug)]
 pub(super) enum Function {
     Not,
@@ -30,7 +30,7 @@ pub(super) enum Function {
     StartsWith,
     EndsWith,
     Matches,
-    /// With a pattern that was known when the model was written.
+    /// `matches` with a pattern that was known when the model was written.
     MatchesPattern(Arc<Pattern>),
     Part(Part),
     InCidr,
@@ -38,7 +38,7 @@ pub(super) enum Function {
     Convert(Conversion),
 }
 
-/// What `int(…)` and the like make of a value.
+/// A conversion: `int(…)`, `string(…)` and the like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Conversion {
     Bool,
@@ -72,7 +72,7 @@ impl Conversion {
 }
 
 impl Function {
-    /// The function of a name or of an operator's name, as the parser writes it.
+    /// Returns the function of this name. Operators have the names that the parser gives them.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         use cel::common::ast::operators as op;
         if let Some(conversion) = Conversion::of_function(name) {
@@ -118,7 +118,8 @@ impl Function {
         }
     }
 
-    /// Whether CEL in Go asks the first operand to do it. An address says that it can, cannot, and nobody catches that.
+    /// Returns whether CEL in Go asks the first operand to apply the function. An IP address claims that it can, then
+    /// fails, and nothing absorbs that failure.
     fn is_asked_of_operand(&self) -> bool {
         match self {
             Self::Negate
@@ -148,7 +149,7 @@ impl Function {
         }
     }
 
-    /// Whether each of its overloads looks at the types of its arguments by itself.
+    /// Returns whether each overload checks the types of its arguments by itself.
     pub(super) fn has_guards(&self) -> bool {
         let anything = matches!(self, Self::Convert(Conversion::Dyn | Conversion::Type));
         matches!(self, Self::Convert(_) | Self::Part(_)) && !anything
@@ -194,7 +195,7 @@ impl Function {
         };
         match self {
             Self::Equal => value::equal(left, right, meter).map(Value::Bool),
-            // What cannot be compared is unequal.
+            // Values that cannot be compared are unequal.
             Self::Unequal => match value::equal(left, right, meter) {
                 Ok(equal) => Ok(Value::Bool(!equal)),
                 Err(Failure::Error(_)) => Ok(Value::Bool(true)),
@@ -219,7 +220,7 @@ impl Function {
                 if let Value::String(text) = left {
                     Ok(Value::Bool(pattern.matches(text)))
                 } else if let Value::Type(name) = left {
-                    // So does CEL in Go with a constant pattern.
+                    // CEL in Go treats a constant pattern the same way.
                     Ok(Value::Bool(pattern.matches(name)))
                 } else {
                     Err(self.no_such_overload())
@@ -278,7 +279,7 @@ impl Function {
             (Self::Multiply, Value::Int(a), Value::Int(b)) => a.checked_mul(*b).map(Value::Int),
             (Self::Multiply, Value::Uint(a), Value::Uint(b)) => a.checked_mul(*b).map(Value::Uint),
             (Self::Multiply, Value::Double(a), Value::Double(b)) => Some(Value::Double(a * b)),
-            // A division by zero is out of range, too.
+            // `checked_div` also fails on a division by zero.
             (Self::Divide, Value::Int(a), Value::Int(b)) => a.checked_div(*b).map(Value::Int),
             (Self::Divide, Value::Uint(a), Value::Uint(b)) => a.checked_div(*b).map(Value::Uint),
             (Self::Divide, Value::Double(a), Value::Double(b)) => Some(Value::Double(a / b)),
@@ -289,7 +290,7 @@ impl Function {
         result.ok_or_else(|| self.out_of_range())
     }
 
-    /// Elements that cannot be compared are passed over.
+    /// Evaluates `element in whole`. Elements that cannot be compared are skipped.
     fn is_in(&self, element: &Value, whole: &Value, meter: &mut Meter) -> Result<Value, Failure> {
         match whole {
             Value::List(list) => {
@@ -331,7 +332,7 @@ impl Function {
     }
 }
 
-/// Two lists as one. An empty one leaves the other as it is.
+/// Joins two lists. An empty one leaves the other as it is.
 fn joined(a: &List, b: &List, meter: &mut Meter) -> Result<List, Failure> {
     if a.items.is_empty() {
         return Ok(b.clone());
@@ -394,7 +395,7 @@ fn convert(to: Conversion, from: &Value, meter: &mut Meter) -> Result<Value, Fai
     converted.ok_or_else(refused)
 }
 
-/// `string(value)` of what is not a text.
+/// Evaluates `string(value)` for a value that is not a string.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Bool(value) => Some(value.to_string()),

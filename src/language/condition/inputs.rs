@@ -1,4 +1,4 @@
-//! What a condition was evaluated with, for people.
+//! Shows people the values that a condition was evaluated with.
 
 use serde_json::{Map, Value};
 
@@ -7,28 +7,28 @@ use super::value::{Key, Value as CelValue};
 use super::{CompiledCondition, TypedContext};
 use crate::language::tuple::canonical_value;
 
-/// Longest text of one value, in characters.
+/// The longest text of one value, in characters.
 const VALUE_CHARACTERS_MAX: usize = 80;
 
-/// The value of one parameter.
+/// A parameter with its value and the value's origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConditionInput {
-    /// The parameter.
+    /// The name of the parameter.
     pub parameter: String,
-    /// Its value, cut where it is long.
+    /// The parameter's value as JSON, cut if it is long.
     pub value: String,
-    /// Where it comes from.
+    /// The origin of the value.
     pub source: InputSource,
 }
 
-/// Where the value of a parameter comes from.
+/// The origin of a parameter's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InputSource {
-    /// The tuple was written with it. It wins over the request's.
+    /// The tuple stores it. It takes precedence over the request's.
     Tuple,
-    /// The request brought it.
+    /// The request brings it.
     Request,
-    /// There is none, so the condition cannot be evaluated.
+    /// There is no value, so the condition cannot be evaluated.
     Missing,
 }
 
@@ -37,8 +37,8 @@ impl CompiledCondition {
         &self.name
     }
 
-    /// The parameters, each with the value that [`CompiledCondition::is_met`] would use. A tuple whose own values do not fit
-    /// (any more) has none.
+    /// Returns the parameters, each with the value that [`CompiledCondition::is_met`] would use. A tuple whose stored
+    /// values do not fit the condition has none.
     pub(crate) fn inputs(&self, tuple: Option<&TypedContext>, request: &Map<String, Value>) -> Vec<ConditionInput> {
         let input = |parameter: &String| {
             let of_tuple = tuple.and_then(|tuple| tuple.get(parameter)).map(shown);
@@ -63,7 +63,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// As JSON would write it. A stored context is bounded in size and nesting, so this may call itself.
+/// Writes a value as JSON. The recursion is bounded because a stored context is bounded in size and nesting.
 fn shown(value: &CelValue) -> String {
     match value {
         CelValue::List(list) => {
@@ -84,12 +84,12 @@ fn shown(value: &CelValue) -> String {
         CelValue::Timestamp(time) => time.text().unwrap_or_else(|| "…".to_owned()),
         CelValue::Null => "null".to_owned(),
         CelValue::IpAddress(address) => address.to_string(),
-        // No parameter has a value of these kinds.
+        // No parameter has a value of these types.
         CelValue::Bytes(_) | CelValue::Type(_) => "…".to_owned(),
     }
 }
 
-/// The names of a context's maps are texts.
+/// Returns a key's name. The keys of a context's maps are strings.
 fn shown_key(key: &Key) -> &str {
     if let Key::String(name) = key { name } else { "…" }
 }

@@ -1,5 +1,5 @@
-//! The type `ipaddress` and its function `in_cidr`. An IPv4 address written as IPv6 (`::ffff:…`) is that IPv4 address, in
-//! values and in networks.
+//! The type `ipaddress` and its function `in_cidr`. An IPv4 address that is written as IPv6 (`::ffff:…`) is that IPv4
+//! address, in values and in networks.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,10 +8,10 @@ use std::sync::Arc;
 use super::value::{IpAddress, Value};
 use crate::language::tuple::shown as shown_text;
 
-/// Longest prefix of IPv6 that says no more than "IPv4".
+/// The length of the prefix `::ffff:`, after which an IPv6 address is an IPv4 address.
 const MAPPED_PREFIX_BITS: u32 = 96;
 
-/// The address as a value of CEL.
+/// Parses an address into a CEL value.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let refused = |detail: &dyn fmt::Display| format!("`{}` is not an IP address: {detail}", shown_text(text));
     let (bare, zone) = text.split_once('%').map_or((text, None), |(bare, zone)| (bare, Some(zone)));
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
         return Err(refused(&"a zone follows an address of IPv6"));
     }
     let address = address.to_canonical();
-    // An address of IPv4 that was written as IPv6 loses its zone, as in Go.
+    // As in Go, an IPv4 address that was written as IPv6 loses its zone.
     let zone = zone.filter(|_| address.is_ipv6()).map(str::to_owned);
     Ok(Value::IpAddress(Arc::new(IpAddress { address, zone })))
 }
@@ -34,14 +34,14 @@ impl fmt::Display for IpAddress {
     }
 }
 
-/// Whether an address is in a network. No network holds an address with a zone.
+/// Returns whether an address is in a network. No network contains an address with a zone.
 pub(super) fn is_in(address: &IpAddress, network: &str) -> Result<bool, String> {
     let contains = contains(network, address.address)
         .ok_or_else(|| format!("`{}` is not a network such as `10.0.0.0/8`", shown_text(network)))?;
     Ok(contains && address.zone.is_none())
 }
 
-/// Whether a network (`address/bits`) contains an address; `None` when it is not a network.
+/// Returns whether a network (`address/bits`) contains an address, or `None` if the text is not a network.
 fn contains(network: &str, address: IpAddr) -> Option<bool> {
     let (base, bits) = network.split_once('/')?;
     let well_formed =

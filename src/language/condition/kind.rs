@@ -1,16 +1,17 @@
-//! The types of parameters and of expressions.
+//! The types of parameters and expressions.
 
 use std::fmt;
 
 use crate::language::model::ParameterType;
 
-/// A type as far as it is known without values.
+/// A type, as far as it is known before evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A parameter of type `any`, or an element of a container of such: known only at evaluation.
+    /// The type of a parameter declared as `any`, or of an element of a container of `any`. Only an evaluation knows
+    /// more.
     Any,
-    /// What was taken out of an `any`, or is of several types: known only at evaluation, too. Unlike an `any`, it may be gone
-    /// through.
+    /// The type of something taken out of an `any`, or of an expression with several types. Only an evaluation knows
+    /// more. Unlike an `any`, a comprehension may iterate over it.
     Dyn,
     Bool,
     Int,
@@ -26,7 +27,7 @@ pub(super) enum Kind {
     Map(Box<Kind>, Box<Kind>),
     /// The type of a type, such as `int`.
     Type,
-    /// Not known yet: the elements of an empty list, or what a signature leaves open.
+    /// A type that is not known yet: of the elements of an empty list, or left open by a signature.
     Variable(u32),
 }
 

@@ -1,51 +1,55 @@
-//! What an evaluation costs, counted as CEL in Go counts it, and how many bytes it makes and looks at.
+//! Counts the cost of an evaluation as CEL in Go counts it, and the bytes that it makes and reads.
 //!
-//! CEL in Go notes the value of every step on a stack. A call finds its arguments there by the steps' numbers. If one of
-//! them is not there, because an argument before it failed, the call costs nothing; but one of an earlier round of a
-//! comprehension may still be there. So the stack is kept in the same way here: the cost is the same, whatever happens.
+//! CEL in Go notes the value of every step on a stack, and a call finds its arguments there by the numbers of the
+//! steps. If an argument is not there, because an argument before it failed, the call costs nothing. But a value from
+//! an earlier round of a comprehension may still be there. This module keeps the same stack, so the cost is the same in
+//! every case.
 
 use super::value::Value;
 use super::{COST_MAX, Stop};
 
-/// Most bytes that the values of one evaluation may have together, and that it may look at. The cost bounds texts, but
-/// lists can be doubled at a cost of one, and a comparison of two lists costs the same for elements of any size.
+/// The bytes that one evaluation may make and read. The cost limits strings, but a list can be doubled at a cost of
+/// one, and comparing two lists costs the same for elements of any size.
 pub(super) const WORK_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// A name or a field.
+/// The cost of reading a name or a field.
 pub(super) const FIELD_COST: u64 = 1;
-/// A list that is made.
+/// The cost of making a list.
 pub(super) const LIST_COST: u64 = 10;
-/// A map that is made.
+/// The cost of making a map.
 pub(super) const MAP_COST: u64 = 30;
-/// A step through a text costs so much for each character.
+/// The cost of each character that a function goes through.
 const COST_PER_CHARACTER: f64 = 0.1;
-/// A step of a regular expression has about four characters.
+/// The cost of each character of a regular expression: about four characters make one step of it.
 const COST_PER_PATTERN_CHARACTER: f64 = 0.25;
-/// Longer texts all cost more than is allowed, so nobody counts their characters.
+/// The longest text whose characters are counted. A longer one costs more than the limit anyway.
 const CHARACTERS_COUNTED_MAX: usize = 2_000;
 
 /// The number of a step.
 pub(super) type StepId = u32;
 
-/// How a call's cost follows from the sizes of its arguments.
+/// The way in which a call's cost follows from the sizes of its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Price {
+    /// The call costs one, whatever its arguments.
     One,
-    /// A step through the first argument, or the second.
+    /// The call goes through the first argument.
     First,
+    /// The call goes through the second argument.
     Second,
-    /// A step through the shorter one.
+    /// The call goes through the shorter argument.
     Shorter,
-    /// A step through both.
+    /// The call goes through both arguments.
     Both,
-    /// A comparison with every element of the second.
+    /// The call compares the first argument with every element of the second.
     Elements,
-    /// Every step through the first argument with every step through the second.
+    /// The call searches: every step through the first argument meets every step through the second.
     Search,
+    /// The call matches the first argument against a pattern, the second.
     Match,
 }
 
-/// Counts for one evaluation.
+/// The counts of one evaluation.
 #[derive(Default)]
 pub(super) struct Meter {
     cost: u64,
@@ -54,7 +58,7 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    /// Counts bytes that are made or looked at.
+    /// Counts bytes that are made or read.
     pub(super) fn work(&mut self, bytes: usize) -> Result<(), Stop> {
         self.work = self.work.saturating_add(bytes);
         if self.work > WORK_BYTES_MAX { Err(Stop::TooMuchWork) } else { Ok(()) }
@@ -65,22 +69,22 @@ impl Meter {
         if self.cost > COST_MAX { Err(Stop::TooCostly) } else { Ok(()) }
     }
 
-    /// Notes the value of a step; `None` where it failed. A step of a loop may cost nothing, and what is noted of it stays until
-    /// the loop has ended.
+    /// Notes the value of a step, or `None` if it failed. The note of a step in a loop stays until the loop has ended,
+    /// since such a step may cost nothing. So it counts as work.
     pub(super) fn note(&mut self, step: StepId, value: Option<&Value>) -> Result<(), Stop> {
         self.work(size_of::<(StepId, Option<Value>)>())?;
         self.noted.push((step, value.cloned()));
         Ok(())
     }
 
-    /// Forgets the last value of a step, and all after it.
+    /// Forgets the last value of a step, and all values noted after it.
     pub(super) fn forget(&mut self, step: StepId) {
         if let Some(at) = self.noted.iter().rposition(|(noted, _)| *noted == step) {
             self.noted.truncate(at);
         }
     }
 
-    /// Takes the values of a call's arguments, the last one first; `None` once one is not there.
+    /// Takes the values of a call's arguments, the last one first. Returns `None` if one is missing.
     pub(super) fn take(&mut self, steps: impl DoubleEndedIterator<Item = StepId>) -> Option<Vec<Option<Value>>> {
         let mut values = Vec::new();
         for step in steps.rev() {
@@ -92,7 +96,7 @@ impl Meter {
         Some(values)
     }
 
-    /// Counts a call, before its value is made.
+    /// Counts the cost of a call, before the call is made.
     pub(super) fn call(&mut self, price: Price, steps: impl DoubleEndedIterator<Item = StepId>) -> Result<(), Stop> {
         let Some(arguments) = self.take(steps) else { return Ok(()) };
         let size = |at: usize| arguments.get(at).and_then(Option::as_ref).map_or(1, size);
@@ -106,7 +110,7 @@ impl Meter {
             Price::Search => {
                 characters_cost(size(0), COST_PER_CHARACTER) * characters_cost(size(1), COST_PER_CHARACTER)
             }
-            // An empty text costs what a text of one character costs.
+            // An empty text costs as much as one of a single character.
             Price::Match => {
                 characters_cost(size(0).saturating_add(1), COST_PER_CHARACTER)
                     * characters_cost(size(1), COST_PER_PATTERN_CHARACTER)
@@ -121,7 +125,7 @@ fn characters_cost(characters: u32, cost: f64) -> u64 {
     (f64::from(characters) * cost).ceil() as u64
 }
 
-/// Characters, bytes, elements or entries; one for everything else.
+/// Returns the number of characters, bytes, elements or entries, and one for every other value.
 fn size(value: &Value) -> u32 {
     let size = match value {
         Value::String(text) => text.chars().take(CHARACTERS_COUNTED_MAX).count(),

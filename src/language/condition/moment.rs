@@ -5,15 +5,15 @@ use chrono::{DateTime, Datelike, Days, NaiveDate, NaiveDateTime, NaiveTime, Offs
 use super::number;
 
 const NANOSECONDS: i64 = 1_000_000_000;
-/// The first second of the year 1, since 1970.
+/// The first second of the year 1, counted from 1970.
 const FIRST_SECOND: i64 = -62_135_596_800;
-/// The last second of the year 9999.
+/// The last second of the year 9999, counted from 1970.
 const LAST_SECOND: i64 = 253_402_300_799;
 
 /// A point in time, with the offset from UTC that it was written with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Timestamp {
-    /// Since 1970.
+    /// Seconds since 1970, in UTC.
     seconds: i64,
     nanoseconds: i64,
     offset_seconds: i32,
@@ -24,7 +24,7 @@ pub(crate) struct Timestamp {
 pub(super) enum Part {
     FullYear,
     Month,
-    /// Of the month, from 1.
+    /// The day of the month, from 1.
     Date,
     DayOfMonth,
     DayOfWeek,
@@ -56,24 +56,25 @@ impl Part {
 /// How strictly a timestamp is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// As in a context: also one digit for the hour, a comma before the fraction, an offset of up to 24:60, any year.
+    /// The form in a context. It also takes one digit for the hour, a comma before the fraction, an offset of up to
+    /// 24:60, and any year.
     Lenient,
-    /// As `timestamp("…")` reads it.
+    /// The form that `timestamp("…")` takes.
     Strict,
 }
 
 impl Timestamp {
-    /// A value of a context.
+    /// Reads a timestamp from a context.
     pub(super) fn of_context(text: &str) -> Option<Self> {
         Self::parse(text, Form::Lenient)
     }
 
-    /// `timestamp("…")`.
+    /// Evaluates `timestamp("…")`.
     pub(super) fn of_text(text: &str) -> Option<Self> {
         Self::parse(text, Form::Strict)?.checked()
     }
 
-    /// `timestamp(seconds)`.
+    /// Evaluates `timestamp(seconds)`.
     pub(super) fn of_seconds(seconds: i64) -> Option<Self> {
         Self { seconds, nanoseconds: 0, offset_seconds: 0 }.checked()
     }
@@ -82,12 +83,13 @@ impl Timestamp {
         (FIRST_SECOND..=LAST_SECOND).contains(&self.seconds).then_some(self)
     }
 
-    /// Equal for timestamps of one instant, whatever their offsets.
+    /// Returns the instant in seconds and nanoseconds. Timestamps of one instant have equal values, whatever their
+    /// offsets.
     pub(super) fn instant(&self) -> (i64, i64) {
         (self.seconds, self.nanoseconds)
     }
 
-    /// Since 1970.
+    /// Returns the seconds since 1970.
     pub(super) fn seconds(&self) -> i64 {
         self.seconds
     }
@@ -117,26 +119,27 @@ impl Timestamp {
         Some(Self { seconds, nanoseconds, offset_seconds })
     }
 
-    /// `self + nanoseconds`, at the same offset.
+    /// Returns `self + nanoseconds`, at the same offset.
     pub(super) fn plus(&self, nanoseconds: i64) -> Option<Self> {
         let sum = self.nanoseconds + nanoseconds % NANOSECONDS;
         let seconds = self.seconds.checked_add(nanoseconds / NANOSECONDS)?.checked_add(sum.div_euclid(NANOSECONDS))?;
         Self { seconds, nanoseconds: sum.rem_euclid(NANOSECONDS), offset_seconds: self.offset_seconds }.checked()
     }
 
-    /// The nanoseconds from `earlier`; `None` where there are too many, or would be for a moment.
+    /// Returns the nanoseconds since `earlier`, or `None` if they or an intermediate result overflow.
     pub(super) fn since(&self, earlier: &Self) -> Option<i64> {
         let seconds = self.seconds.checked_sub(earlier.seconds)?;
         seconds.checked_mul(NANOSECONDS)?.checked_add(self.nanoseconds - earlier.nanoseconds)
     }
 
-    /// A part of it in UTC.
+    /// Returns a part of the timestamp in UTC.
     pub(super) fn part(&self, part: Part) -> Option<i64> {
         self.part_at(part, 0)
     }
 
-    /// A part of it in a zone: a name of the IANA database (`Europe/Oslo`), an offset (`-08:00`), or nothing for UTC.
-    /// `None` where there is no such zone. `Local`, which is another zone on every machine, is none.
+    /// Returns a part of the timestamp in a zone: a name of the IANA database (`Europe/Oslo`), an offset (`-08:00`), or
+    /// an empty text for UTC. Returns `None` if there is no such zone. `Local` is refused, since it means another zone
+    /// on every machine.
     pub(super) fn part_in(&self, part: Part, zone: &str) -> Option<i64> {
         self.part_at(part, zone_offset(zone, self.seconds)?)
     }
@@ -161,7 +164,7 @@ impl Timestamp {
         })
     }
 
-    /// As in RFC 3339, at its own offset.
+    /// Writes the timestamp in the form of RFC 3339, at its own offset.
     pub(super) fn text(&self) -> Option<String> {
         let local = self.local(i64::from(self.offset_seconds))?;
         let date = format!("{:04}-{:02}-{:02}", local.year(), local.month(), local.day());
@@ -186,7 +189,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// A number of exactly so many digits.
+    /// Reads a number of exactly this many digits.
     fn number(&mut self, digits: usize) -> Option<u32> {
         let (number, rest) = self.rest.split_at_checked(digits)?;
         self.rest = rest;
@@ -198,7 +201,7 @@ impl Reader<'_> {
         Some(())
     }
 
-    /// The nanoseconds of a fraction, if there is one. What is below a nanosecond is cut.
+    /// Reads the nanoseconds of a fraction, if there is one. It drops digits below a nanosecond.
     fn fraction(&mut self, form: Form) -> Option<i64> {
         let begins = |c: char| c == '.' || (c == ',' && form == Form::Lenient);
         let Some(after) = self.rest.strip_prefix(begins) else { return Some(0) };
@@ -209,7 +212,7 @@ impl Reader<'_> {
         kept.parse().ok()
     }
 
-    /// The seconds of `Z` or `+hh:mm`.
+    /// Reads `Z` or `+hh:mm` and returns its seconds.
     fn offset(&mut self, form: Form) -> Option<i32> {
         if self.skip("Z").is_some() {
             return Some(0);
@@ -228,7 +231,7 @@ impl Reader<'_> {
     }
 }
 
-/// How many seconds a zone is ahead of UTC at an instant.
+/// Returns by how many seconds a zone is ahead of UTC at an instant.
 fn zone_offset(zone: &str, at: i64) -> Option<i64> {
     if let Some((hours, minutes)) = zone.split_once(':') {
         let (hours, minutes) = (go_integer(hours)?, go_integer(minutes)?);
@@ -246,17 +249,17 @@ fn zone_offset(zone: &str, at: i64) -> Option<i64> {
     Some(i64::from(zone.offset_from_utc_datetime(&time.naive_utc()).fix().local_minus_utc()))
 }
 
-/// A whole number with or without a sign.
+/// Reads a whole number with or without a sign.
 fn go_integer(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// The years whose daylight saving the tables of `chrono-tz` have for every zone, and that repeat for ever after: every
-/// calendar is among them.
+/// Years whose daylight saving `chrono-tz` has for every zone and that repeat for ever after. Every calendar occurs
+/// among them.
 const TABLE_YEARS: std::ops::RangeInclusive<i32> = 2_072..=2_099;
 
-/// The instant, or one in the last years of the tables with the same calendar: the same weekday begins the year, and it is
-/// a leap year or not.
+/// Maps an instant after the last year of the tables to one in a year with the same calendar: the year begins on the
+/// same weekday and has as many days.
 fn within_tables(at: i64) -> Option<i64> {
     let time = DateTime::from_timestamp(at, 0)?.naive_utc();
     if time.year() <= *TABLE_YEARS.end() {
@@ -269,9 +272,9 @@ fn within_tables(at: i64) -> Option<i64> {
     Some(day.and_time(time.time()).and_utc().timestamp())
 }
 
-/// A part of a duration: the whole duration in that unit.
+/// Returns a part of a duration: the whole duration in that unit.
 pub(super) fn duration_part(nanoseconds: i64, part: Part) -> Option<i64> {
-    // In doubles, as in Go.
+    // Go computes this in doubles.
     let whole = |unit: i64| {
         let parts =
             number::from_int(nanoseconds / unit) + number::from_int(nanoseconds % unit) / number::from_int(unit);
@@ -286,13 +289,13 @@ pub(super) fn duration_part(nanoseconds: i64, part: Part) -> Option<i64> {
     }
 }
 
-/// `string(duration)`: its seconds.
+/// Evaluates `string(duration)`, which writes its seconds.
 pub(super) fn duration_text(nanoseconds: i64) -> String {
     let seconds = number::from_int(nanoseconds / NANOSECONDS) + number::from_int(nanoseconds % NANOSECONDS) / 1e9;
     format!("{seconds}s")
 }
 
-/// A duration as Go writes it: `300ms`, `-1.5h`, `2h45m`.
+/// Reads a duration in Go's form: `300ms`, `-1.5h`, `2h45m`.
 pub(super) fn parse_duration(text: &str) -> Option<i64> {
     let (negative, mut rest) = match text.as_bytes().first()? {
         b'-' => (true, text.get(1..)?),
@@ -305,7 +308,7 @@ pub(super) fn parse_duration(text: &str) -> Option<i64> {
     if rest.is_empty() {
         return None;
     }
-    // A negative one may be one longer than a positive one.
+    // The longest negative duration is one nanosecond longer than the longest positive one.
     let mut nanoseconds: u64 = 0;
     while !rest.is_empty() {
         let (number, after) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit() && c != '.')?)?;
@@ -317,7 +320,7 @@ pub(super) fn parse_duration(text: &str) -> Option<i64> {
     if negative { 0_i64.checked_sub_unsigned(nanoseconds) } else { i64::try_from(nanoseconds).ok() }
 }
 
-/// The longest negative duration.
+/// The nanoseconds of the longest negative duration.
 const LONGEST: u64 = 1 << 63;
 
 fn part_nanoseconds(number: &str, unit: &str) -> Option<u64> {
@@ -337,7 +340,7 @@ fn part_nanoseconds(number: &str, unit: &str) -> Option<u64> {
     }
     let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
     let whole = whole.checked_mul(unit).filter(|nanoseconds| *nanoseconds <= LONGEST)?;
-    // Digits are taken while they fit, and the rest is done in doubles, as in Go.
+    // Like Go, this takes digits while they fit and does the rest in doubles.
     let (mut numerator, mut scale) = (0_u64, 1.0_f64);
     for digit in fraction.bytes() {
         let longer = numerator.checked_mul(10).and_then(|n| n.checked_add(u64::from(digit - b'0')));

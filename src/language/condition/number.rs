@@ -1,4 +1,4 @@
-//! Numbers of different types, and numbers as texts, as Go has them.
+//! Compares and converts numbers of different types, and reads and writes them as Go does.
 
 use std::cmp::Ordering;
 
@@ -17,14 +17,14 @@ pub(super) fn from_uint(number: u64) -> f64 {
     number as f64
 }
 
-/// Without decimals; `None` where no `i64` is meant. Neither end of the range is taken.
+/// Cuts the decimals. Returns `None` if the number is outside of `i64`, or at either end of it.
 pub(super) fn to_int(number: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "decimals are cut, and the range was looked at")]
     let whole = number as i64;
     (number > -INT_END && number < INT_END).then_some(whole)
 }
 
-/// Without decimals; `None` where no `u64` is meant.
+/// Cuts the decimals. Returns `None` if the number is outside of `u64`.
 pub(super) fn to_uint(number: f64) -> Option<u64> {
     #[expect(
         clippy::cast_possible_truncation,
@@ -63,10 +63,10 @@ pub(super) fn compare_with_uint(number: f64, uint: u64) -> Option<Ordering> {
     }
 }
 
-/// Exponents from which on Go's `%g` writes one: `1e-05`, `1e+06`.
+/// The exponents that Go's `%g` writes without one; outside of them it writes `1e-05` or `1e+06`.
 const PLAIN_EXPONENTS: std::ops::Range<i32> = -4..6;
 
-/// The shortest text that is the same double, as Go's `%g` writes it.
+/// Returns the shortest text that reads as the same double, in the form of Go's `%g`.
 pub(super) fn double_text(number: f64) -> String {
     if number.is_nan() {
         return "NaN".to_owned();
@@ -84,7 +84,7 @@ pub(super) fn double_text(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
 }
 
-/// A double as Go reads it: decimal or hexadecimal, with `_` between digits. One that is too large is none.
+/// Reads a double as Go does: decimal or hexadecimal, with `_` between digits. A number that is too large is refused.
 pub(super) fn parse_double(text: &str) -> Option<f64> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, text.get(1..)?),
@@ -94,7 +94,7 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
     let lower = unsigned.to_ascii_lowercase();
     let magnitude = match lower.as_str() {
         "inf" | "infinity" => f64::INFINITY,
-        // A sign before it is not taken.
+        // Go takes no sign before `nan`.
         "nan" if unsigned.len() == text.len() => return Some(f64::NAN),
         _ => {
             let digits = without_underscores(&lower)?;
@@ -107,7 +107,7 @@ pub(super) fn parse_double(text: &str) -> Option<f64> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// Each must be between two digits; the `0x` counts as one.
+/// Removes `_` if each stands between two digits, for which `0x` counts as a digit. Returns `None` if one does not.
 fn without_underscores(text: &str) -> Option<String> {
     let hexadecimal = text.starts_with("0x");
     let bytes = text.as_bytes();
@@ -123,16 +123,17 @@ fn without_underscores(text: &str) -> Option<String> {
 fn parse_decimal(text: &str) -> Option<f64> {
     let well_formed = text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'+' | b'-'))
         && text.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    // Rust reads these as Go does, but gives infinity for what is too large.
+    // Rust reads these as Go does, but returns infinity for a number that is too large.
     text.parse::<f64>().ok().filter(|number| well_formed && number.is_finite())
 }
 
-/// Digits of a hexadecimal mantissa that are kept; those after them only say that there was more.
+/// The digits of a hexadecimal mantissa that are kept. Further digits only tell that the number is larger than these
+/// say.
 const MANTISSA_DIGITS_MAX: usize = 28;
-/// An exponent beyond it is as good as any larger one.
+/// An exponent beyond this gives the same double as any larger one.
 const EXPONENT_MAX: i64 = 100_000;
 
-/// What follows `0x`: digits with at most one point, and an exponent, which must be there.
+/// Reads the part after `0x`: digits with at most one point, and an exponent, which is required.
 fn parse_hexadecimal(text: &str) -> Option<f64> {
     let (digits, exponent) = text.split_once('p')?;
     let (negative, exponent) = match exponent.strip_prefix('-') {
@@ -169,7 +170,7 @@ fn parse_hexadecimal(text: &str) -> Option<f64> {
     scaled(mantissa << 1 | u128::from(more), exponent - 1).filter(|number| number.is_finite())
 }
 
-/// `mantissa` times two to the power of `exponent`, rounded once, to even.
+/// Returns `mantissa` times two to the power of `exponent`, rounded once, to even.
 fn scaled(mantissa: u128, exponent: i64) -> Option<f64> {
     const MANTISSA_BITS: i64 = 53;
     const LEAST_EXPONENT: i64 = -1074;
@@ -177,7 +178,7 @@ fn scaled(mantissa: u128, exponent: i64) -> Option<f64> {
         return Some(0.0);
     }
     let bits = i64::from(u128::BITS - mantissa.leading_zeros());
-    // How many low bits no double has: more of them below the normal range.
+    // These low bits do not fit into a double. Below the normal range there are more of them.
     let cut = (bits - MANTISSA_BITS).max(LEAST_EXPONENT - exponent).max(0);
     let (kept, exponent) = if cut >= i64::from(u128::BITS) {
         (0, exponent + cut)
@@ -190,7 +191,7 @@ fn scaled(mantissa: u128, exponent: i64) -> Option<f64> {
         (kept + u128::from(up), exponent + cut)
     };
     let kept = from_uint(u64::try_from(kept).ok()?);
-    // Two steps: the power alone may be outside of what a double can be.
+    // This takes two steps, since the power alone may lie outside of the range of doubles.
     let halves = i32::try_from((exponent / 2).clamp(-1_100, 1_100)).ok()?;
     let rest = i32::try_from((exponent - exponent / 2).clamp(-1_100, 1_100)).ok()?;
     Some(kept * 2_f64.powi(halves) * 2_f64.powi(rest))

@@ -1,5 +1,6 @@
-//! Regular expressions as Go has them (RE2). Their text is read here, since no crate reads exactly this language: some of
-//! what Go takes is a mistake elsewhere, and some of what Go refuses is not. What they mean is handed to `regex-automata`.
+//! Regular expressions as Go has them (RE2). This module reads their text itself, since no crate reads exactly this
+//! language: each takes something that Go refuses, or refuses something that Go takes. `regex-automata` does the
+//! matching.
 
 mod class;
 mod reader;
@@ -7,17 +8,17 @@ mod reader;
 use regex_automata::nfa::thompson::NFA;
 use regex_automata::nfa::thompson::pikevm::PikeVM;
 
-/// Most bytes that the automaton of one pattern may have. Go has no such limit below 128 MB.
+/// The size of one pattern's automaton, in bytes. Go has no such limit below 128 MB.
 const AUTOMATON_BYTES_MAX: usize = 10 * 1024 * 1024;
 
-/// A regular expression.
+/// A compiled regular expression.
 #[derive(Debug)]
 pub(super) struct Pattern {
     automaton: PikeVM,
 }
 
 impl Pattern {
-    /// Reads a pattern, or says what is wrong with it.
+    /// Compiles a pattern, or says what is wrong with it.
     pub(super) fn compile(text: &str) -> Result<Self, String> {
         let meaning = reader::read(text)?;
         let config = NFA::config().nfa_size_limit(Some(AUTOMATON_BYTES_MAX));
@@ -27,7 +28,7 @@ impl Pattern {
         Ok(Self { automaton })
     }
 
-    /// Whether some part of the text matches.
+    /// Returns whether some part of the text matches.
     pub(super) fn matches(&self, text: &str) -> bool {
         self.automaton.is_match(&mut self.automaton.create_cache(), text)
     }

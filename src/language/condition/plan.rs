@@ -1,9 +1,9 @@
-//! The steps of an evaluation, made of a parsed and checked expression. What is known when the model is written is
-//! computed then, as CEL in Go does: lists, maps and conversions of literals, and regular expressions. A mistake in one of
+//! Makes the steps of an evaluation from a parsed and checked expression. Like CEL in Go, it computes in advance what
+//! does not depend on values: lists, maps and conversions of literals, and regular expressions. A mistake in one of
 //! these is a mistake in the model.
 //!
-//! CEL in Go joins a name and the fields after it to one step, an [`Attribute`]; an alternative `c ? a : b` is one as well.
-//! What counts as a step of its own and what does not decides the cost, so the steps are the same here.
+//! CEL in Go joins a name and the fields after it into one step, an [`Attribute`]; a conditional `c ? a : b` is one as
+//! well. The cost depends on what counts as a step of its own, so the steps here are the same.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use super::signatures::Overload;
 use super::type_check::Notes;
 use super::value::{Key, Map, Value};
 
-/// A step.
+/// A step of an evaluation.
 #[derive(Debug)]
 pub(super) enum Node {
     Constant {
@@ -27,7 +27,7 @@ pub(super) enum Node {
         value: Value,
     },
     Attribute(Attribute),
-    /// `has(a.b)`: the last qualifier of the attribute asks.
+    /// `has(a.b)`. The last qualifier of the attribute asks for presence.
     Presence {
         id: StepId,
         attribute: Attribute,
@@ -40,19 +40,19 @@ pub(super) enum Node {
         id: StepId,
         terms: Vec<Node>,
     },
-    /// Of the loop's condition: false only if its argument is.
+    /// The condition of a loop. It is false only if its argument is.
     NotStrictlyFalse {
         id: StepId,
         argument: Box<Node>,
     },
-    /// `overload` is the only one that is possible, if that is known.
+    /// A call. `overload` is set if only one overload is possible.
     Call {
         id: StepId,
         function: Function,
         overload: Option<&'static Overload>,
         arguments: Vec<Node>,
     },
-    /// `a in [1, 2]`: whether the argument is one of some constants.
+    /// `a in [1, 2]`: asks whether the argument is one of some constants.
     Member {
         id: StepId,
         argument: Box<Node>,
@@ -69,7 +69,7 @@ pub(super) enum Node {
     Fold(Box<Fold>),
 }
 
-/// A place to begin at, and the way from there through fields and elements.
+/// A base value, and the path of fields and elements from there.
 #[derive(Debug)]
 pub(super) struct Attribute {
     id: StepId,
@@ -79,11 +79,11 @@ pub(super) struct Attribute {
 
 #[derive(Debug)]
 pub(super) enum Base {
-    /// By its number.
+    /// The parameter with this number.
     Parameter(usize),
-    /// The element that a comprehension is at, by how many are around it.
+    /// The current element of a comprehension, which has this many comprehensions around it.
     Item(usize),
-    /// What a comprehension has gathered.
+    /// The accumulated value of a comprehension.
     Gathered(usize),
     Node(Box<Node>),
     Conditional(Box<Conditional>),
@@ -96,7 +96,7 @@ pub(super) struct Conditional {
     pub(super) otherwise: Attribute,
 }
 
-/// One step of the way.
+/// A step of an attribute's path.
 #[derive(Debug)]
 pub(super) enum Qualifier {
     /// A field or a constant index.
@@ -105,7 +105,7 @@ pub(super) enum Qualifier {
     Presence { id: StepId, key: Value },
     /// An index that is an attribute.
     Attribute { id: StepId, index: Attribute },
-    /// An index that is another step.
+    /// An index that is computed by another step.
     Node { id: StepId, index: Node },
 }
 
@@ -133,7 +133,7 @@ impl Attribute {
         }
     }
 
-    /// A field after an alternative belongs to both ways.
+    /// Appends a qualifier. If the base is a conditional, the qualifier applies to both branches.
     fn qualify(&mut self, qualifier: Arc<Qualifier>) {
         match &mut self.base {
             Base::Conditional(conditional) => {
@@ -176,7 +176,7 @@ impl Node {
         if let Self::Constant { value, .. } = self { Some(value) } else { None }
     }
 
-    /// The attribute of this step, to be gone on with: a step that is none begins one.
+    /// Turns the step into an attribute that can be extended. A step that is not one becomes the base of a new one.
     fn into_attribute(self) -> Attribute {
         if let Self::Attribute(attribute) | Self::Presence { attribute, .. } = self {
             return attribute;
@@ -185,7 +185,7 @@ impl Node {
     }
 }
 
-/// The steps of an expression; `parameters` are in the order of their numbers.
+/// Makes the steps of an expression. `parameters` are in the order of their numbers.
 pub(super) fn plan(expression: &IdedExpr, parameters: &[&str], notes: &Notes) -> Result<Node, String> {
     Planner { parameters, notes, scopes: Vec::new() }.node(expression)
 }
@@ -196,9 +196,9 @@ struct Planner<'a> {
     scopes: Vec<Scope>,
 }
 
-/// What a comprehension names.
+/// The names that a comprehension declares.
 struct Scope {
-    /// Nothing in its result.
+    /// The name of the element. The result of a comprehension has none.
     item: Option<String>,
     gathered: String,
 }
@@ -208,7 +208,7 @@ fn step_id(id: u64) -> StepId {
 }
 
 impl Planner<'_> {
-    /// The depth of an expression is bounded, so this may call itself.
+    /// Makes the steps of one expression. The recursion is bounded because the depth of an expression is.
     fn node(&mut self, expression: &IdedExpr) -> Result<Node, String> {
         let id = step_id(expression.id);
         if let Some(name) = self.notes.types.get(&expression.id) {
@@ -350,7 +350,7 @@ fn index(id: StepId, arguments: Vec<Node>) -> Result<Node, String> {
     Ok(Node::Attribute(attribute))
 }
 
-/// Whether a value may be an index or a field, of whatever.
+/// Returns whether a value may be an index or a field of something.
 pub(super) fn may_be_key(value: &Value) -> bool {
     matches!(value, Value::Bool(_) | Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::String(_))
 }
@@ -372,8 +372,8 @@ fn constant_conversion(id: StepId, conversion: Conversion, value: &Value) -> Res
     converted.map(|value| Node::Constant { id, value }).map_err(|failure| failure.to_string())
 }
 
-/// The constants of a list as keys, with the other types of number that equal them; `None` where one is no primitive
-/// value.
+/// Returns the constants of a list as keys, together with the numbers of other types that equal them. Returns `None` if
+/// one of them is not a primitive value.
 fn constant_set(items: &[Value]) -> Option<Vec<Key>> {
     let mut set = Vec::new();
     let mut add = |value: Value| {

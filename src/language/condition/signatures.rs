@@ -1,4 +1,5 @@
-//! The overloads of the operators and functions: what they take, what they give, and how their cost is counted.
+//! The overloads of the operators and functions: the types they take, the type they return, and how their cost is
+//! counted.
 
 use cel::common::ast::operators as op;
 
@@ -8,7 +9,7 @@ use super::value::Value;
 /// A type in a signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sort {
-    /// Any type, the same wherever it stands in one signature.
+    /// A type variable: any type, but the same wherever it stands in one signature.
     A,
     B,
     ListOfA,
@@ -27,7 +28,7 @@ pub(super) enum Sort {
 }
 
 impl Sort {
-    /// Whether a value is of this type. The elements of lists and maps are not looked at.
+    /// Returns whether a value is of this type. The elements of lists and maps are not examined.
     pub(super) fn has(self, value: &Value) -> bool {
         match self {
             Self::A | Self::B | Self::Dyn => true,
@@ -47,7 +48,7 @@ impl Sort {
     }
 }
 
-/// One way to call a function. The target of a method is its first argument.
+/// A way to call a function. The target of a method is its first argument.
 #[derive(Debug)]
 pub(super) struct Overload {
     pub(super) arguments: &'static [Sort],
@@ -82,7 +83,7 @@ const SUBTRACT: [Overload; 6] = [
     overload(&[Sort::Timestamp, Sort::Timestamp], Sort::Duration),
     overload(&[Sort::Uint, Sort::Uint], Sort::Uint),
 ];
-/// Multiplication and division.
+/// The overloads of multiplication and division.
 const SCALE: [Overload; 3] = [
     overload(&[Sort::Double, Sort::Double], Sort::Double),
     overload(&[Sort::Int, Sort::Int], Sort::Int),
@@ -91,7 +92,7 @@ const SCALE: [Overload; 3] = [
 const REMAINDER: [Overload; 2] =
     [overload(&[Sort::Int, Sort::Int], Sort::Int), overload(&[Sort::Uint, Sort::Uint], Sort::Uint)];
 const NEGATE: [Overload; 2] = [overload(&[Sort::Double], Sort::Double), overload(&[Sort::Int], Sort::Int)];
-/// Numbers of two types are only compared where the type of one is not known.
+/// The overloads of comparisons. Numbers of two types are compared only if the type of one is not known.
 const ORDER: [Overload; 8] = [
     overload(&[Sort::Bool, Sort::Bool], Sort::Bool),
     overload(&[Sort::Int, Sort::Int], Sort::Bool),
@@ -122,7 +123,7 @@ const STARTS_OR_ENDS: [Overload; 1] = [priced(&[Sort::String, Sort::String], Sor
 const IN_CIDR: [Overload; 1] = [overload(&[Sort::IpAddress, Sort::String], Sort::Bool)];
 const DATE_PART: [Overload; 2] =
     [overload(&[Sort::Timestamp], Sort::Int), overload(&[Sort::Timestamp, Sort::String], Sort::Int)];
-/// What durations have, too.
+/// The overloads of the parts that both timestamps and durations have.
 const TIME_PART: [Overload; 3] = [
     overload(&[Sort::Timestamp], Sort::Int),
     overload(&[Sort::Timestamp, Sort::String], Sort::Int),
@@ -172,7 +173,7 @@ const TO_UINT: [Overload; 4] = [
     overload(&[Sort::String], Sort::Uint),
 ];
 
-/// The overloads of an operator or of a function that is called without a target.
+/// Returns the overloads of an operator, or of a function that is called without a target.
 pub(super) fn function(name: &str) -> &'static [Overload] {
     match name {
         op::ADD => &ADD,
@@ -204,7 +205,7 @@ pub(super) fn function(name: &str) -> &'static [Overload] {
     }
 }
 
-/// The overloads of a function that is called on a target.
+/// Returns the overloads of a function that is called on a target.
 pub(super) fn method(name: &str) -> &'static [Overload] {
     match name {
         "size" => &SIZE,

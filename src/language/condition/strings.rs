@@ -1,15 +1,15 @@
-//! Where the strings of an expression are, for those who read its text before it is parsed.
+//! Finds the strings in an expression's text, before the text is parsed.
 
-/// A string of CEL.
+/// The opening of a CEL string.
 struct Quote {
-    /// What closes it: one quotation mark or three.
+    /// The mark that closes the string: one quotation mark or three.
     closing: &'static str,
-    /// Whether a backslash is a character like any other.
+    /// Whether a backslash is an ordinary character.
     raw: bool,
 }
 
-/// How many bytes the string has that `rest` begins with; `None` where it begins with none. `before` is the text before
-/// it. A string with single marks ends with its line at the latest.
+/// Returns the length in bytes of the string at the beginning of `rest`, or `None` if there is none. `before` is the
+/// text before it. A string with single marks ends at the end of its line at the latest.
 pub(crate) fn string_length(rest: &str, before: &str) -> Option<usize> {
     let quote = opening_quote(rest, before)?;
     let mut length = quote.closing.len();
@@ -28,7 +28,8 @@ pub(crate) fn string_length(rest: &str, before: &str) -> Option<usize> {
     Some(rest.len())
 }
 
-/// The quotation marks that `rest` begins with. What is before them says whether the string is raw: `r"…"`, `br"…"`.
+/// Reads the quotation marks at the beginning of `rest`. The text before them tells whether the string is raw: `r"…"`,
+/// `br"…"`.
 fn opening_quote(rest: &str, before: &str) -> Option<Quote> {
     let closing = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|mark| rest.starts_with(mark))?;
     let word = before.rsplit(|c| !is_word(c)).next().unwrap_or_default();
@@ -39,7 +40,7 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_'
 }
 
-/// The text without what is in strings and in comments.
+/// Returns the text without the contents of strings and comments.
 pub(super) fn without_strings(text: &str) -> String {
     let mut code = String::new();
     let mut at = 0;

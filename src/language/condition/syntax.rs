@@ -1,5 +1,5 @@
-//! Reads an expression without letting it exhaust the stack: the text is bounded before the parser sees it, whoever
-//! walks what the parser gives does so [`on_a_large_stack`], and that is bounded in depth.
+//! Parses an expression without exhausting the stack. The text is bounded before the parser reads it. Code that walks
+//! the result runs [`on_a_large_stack`], and the depth of the result is bounded.
 
 use std::thread;
 
@@ -8,19 +8,19 @@ use cel::{Env, IdedExpr};
 
 use super::strings;
 
-/// Longest expression, in bytes.
+/// The longest expression, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 32 * 1024;
-/// Deepest nesting of brackets, as in `OpenFGA`.
+/// The deepest nesting of brackets, as in `OpenFGA`.
 pub const NESTING_MAX: u16 = 249;
-/// Deepest nesting of the parsed expression. `OpenFGA` takes no expression of more than 512 bytes, and no operator has
-/// fewer than two.
+/// The deepest nesting of the parsed expression. `OpenFGA` takes no expression of more than 512 bytes, and every
+/// operator takes at least two of them.
 const DEPTH_MAX: usize = 260;
-/// Most characters that may belong to an operator: the parser's work and stack grow with a chain of them.
+/// The number of characters that may belong to operators. The parser's work and stack grow with a chain of them.
 const OPERATORS_MAX: usize = 4_096;
-/// For the longest chain of operators that there can be.
+/// A stack that is large enough for the longest chain of operators.
 const STACK_BYTES: usize = 256 * 1024 * 1024;
 
-/// Does what calls itself for every level of an expression.
+/// Runs work that recurses for every level of an expression on a large stack.
 pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     thread::scope(|scope| {
         let working = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
@@ -29,7 +29,7 @@ pub(super) fn on_a_large_stack<T: Send>(work: impl FnOnce() -> Result<T, String>
     })
 }
 
-/// The expression, each part with a number of its own, or what is wrong with it. Call it on a large stack.
+/// Parses an expression and gives each part a number of its own, or says what is wrong. Call it on a large stack.
 pub(super) fn parse(environment: &Env, text: &str) -> Result<IdedExpr, String> {
     check_text(text)?;
     let mut parsed = environment.parser().max_recursion_depth(NESTING_MAX).parse(text).map_err(|e| e.to_string())?;
@@ -40,7 +40,7 @@ pub(super) fn parse(environment: &Env, text: &str) -> Result<IdedExpr, String> {
     Ok(parsed)
 }
 
-/// Gives every part a number of its own. The depth is bounded, so this may call itself.
+/// Gives every part a number of its own. The recursion is bounded because the depth is.
 fn number(expression: &mut IdedExpr, given: &mut u64) {
     *given += 1;
     expression.id = *given;
@@ -80,7 +80,7 @@ fn check_text(text: &str) -> Result<(), String> {
     if text.len() > EXPRESSION_BYTES_MAX {
         return Err(format!("it has {} bytes, at most {EXPRESSION_BYTES_MAX} are allowed", text.len()));
     }
-    // Brackets in strings count, too: no sensible string has so many.
+    // Brackets in strings count too, since no sensible string has so many.
     let (mut open, mut operators) = (0_u16, 0_usize);
     for c in text.chars() {
         match c {
@@ -109,7 +109,7 @@ fn check_text(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// How many levels it has.
+/// Returns the number of levels of an expression.
 pub(super) fn depth(expression: &IdedExpr) -> usize {
     let mut deepest = 0;
     let mut pending = vec![(expression, 1)];
@@ -120,7 +120,7 @@ pub(super) fn depth(expression: &IdedExpr) -> usize {
     deepest
 }
 
-/// What an expression is made of.
+/// Returns the direct parts of an expression.
 pub(super) fn parts(expression: &IdedExpr) -> Vec<&IdedExpr> {
     match &expression.expr {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => Vec::new(),

@@ -23,7 +23,7 @@ fn object(value: Value) -> Map<String, Value> {
     object
 }
 
-/// One parameter `x` of a type; its value comes with the request.
+/// Checks the answer of an expression over one parameter `x`, whose value the request brings.
 #[track_caller]
 fn check(name: &str, parameter: &str, expression: &str, x: &Value, expected: &str) {
     let compiled = CompiledCondition::compile("c", &condition(&[("x", parameter)], expression));
@@ -34,7 +34,7 @@ fn check(name: &str, parameter: &str, expression: &str, x: &Value, expected: &st
     assert!(shown.contains(expected), "{name}: {expression} with {x}: {shown}, expected {expected}");
 }
 
-/// One parameter `x` of a type; the expression is refused with the model.
+/// Checks that an expression over one parameter `x` is refused with the model.
 #[track_caller]
 fn refused(name: &str, parameter: &str, expression: &str) {
     let compiled = CompiledCondition::compile("c", &condition(&[("x", parameter)], expression));
@@ -174,7 +174,7 @@ fn every_parameter_needs_a_value_and_the_tuple_wins() {
         (json!({"x": 2, "y": 2}), json!({"x": 1, "y": 1}), "false"),
         (json!({"x": 1}), json!({"x": "no number", "y": 0}), "true"),
         (json!({"x": 1}), json!({"y": "no number"}), "parameter `y`: expected an int"),
-        // Also where the rest decides.
+        // A value is missing even if the rest of the expression decides.
         (json!({"x": 1}), json!({"z": 1}), "no value for `y`"),
         (json!({}), json!({}), "no value for `x`, `y`"),
     ];
@@ -206,7 +206,7 @@ fn hostile_expressions_and_values_are_bounded() {
     check("wide", "int", &wide, &json!(1), "true");
     let items: Vec<u32> = (0..1_000).collect();
     check("nested", "list<int>", "x.all(y, x.all(z, x.all(w, w >= 0)))", &json!(items), "costs more than 100");
-    // What costs too much fails, also where the error could be absorbed.
+    // An evaluation that costs too much fails, even where an error would be absorbed.
     check("absorbed", "list<int>", "x.all(y, y >= 0) || true", &json!(items), "costs more than 100");
     check("early", "list<int>", "x.exists(y, y == 3)", &json!(items), "true");
 }

@@ -1,7 +1,7 @@
 //! Finds the type of an expression from the types of its parameters, so that a mistake is found when the model is
-//! written, not when somebody asks.
+//! written and not when somebody asks.
 //!
-//! It also says which overload of a function is meant, where only one can be: the cost of a call depends on it.
+//! It also tells which overload of a function is meant, if only one is possible: the cost of a call depends on it.
 
 mod unify;
 
@@ -14,7 +14,7 @@ use self::unify::Unifier;
 use super::kind::Kind;
 use super::signatures::{self, Overload, Sort};
 
-/// Names of CEL that are types.
+/// Names in CEL that are types.
 const TYPE_NAMES: [&str; 12] = [
     "bool",
     "bytes",
@@ -30,16 +30,16 @@ const TYPE_NAMES: [&str; 12] = [
     "uint",
 ];
 
-/// What is known of an expression, by the numbers of its parts.
+/// Facts about an expression, by the numbers of its parts.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     /// The names that are types.
     pub(super) types: BTreeMap<u64, &'static str>,
-    /// The calls that can only be of one overload.
+    /// The calls for which only one overload is possible.
     pub(super) calls: BTreeMap<u64, &'static Overload>,
 }
 
-/// Checks that the expression is a bool. Its parts are numbered: see [`super::syntax::parse`].
+/// Checks that the expression is a bool. Its parts must be numbered: see [`super::syntax::parse`].
 pub(super) fn check(expression: &IdedExpr, parameters: &BTreeMap<String, Kind>) -> Result<Notes, String> {
     let mut checker = Checker { parameters, locals: Vec::new(), unifier: Unifier::default(), notes: Notes::default() };
     let result = checker.kind(expression)?;
@@ -52,14 +52,14 @@ pub(super) fn check(expression: &IdedExpr, parameters: &BTreeMap<String, Kind>) 
 
 struct Checker<'a> {
     parameters: &'a BTreeMap<String, Kind>,
-    /// Of comprehensions; the last of a name counts.
+    /// The names that comprehensions declare. The last one of a name counts.
     locals: Vec<(String, Kind)>,
     unifier: Unifier,
     notes: Notes,
 }
 
 impl Checker<'_> {
-    /// The depth of an expression is bounded, so this may call itself.
+    /// Finds the type of an expression. The recursion is bounded because the depth of an expression is.
     fn kind(&mut self, expression: &IdedExpr) -> Result<Kind, String> {
         match &expression.expr {
             Expr::Ident(name) => self.name(expression.id, name),
@@ -95,7 +95,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What is known of an element that may be of either type.
+    /// Joins the types of elements: the result is a type that both may have.
     fn join(&mut self, known: Option<Kind>, kind: Kind) -> Result<Kind, String> {
         let Some(known) = known else { return Ok(kind) };
         if !self.unifier.assignable(&[(&known, &kind)])? {
@@ -111,7 +111,7 @@ impl Checker<'_> {
 
     fn name(&mut self, id: u64, name: &str) -> Result<Kind, String> {
         if let Some(kind) = self.declared(name).cloned() {
-            // CEL in Go takes a variable whose value is a type for the name of one.
+            // CEL in Go takes a variable whose value is a type for the name of a type.
             if self.unifier.known(&kind)? == Kind::Type {
                 return Err(format!("`{name}` is a variable, not a type"));
             }
@@ -153,7 +153,7 @@ impl Checker<'_> {
         if select.test { Ok(Kind::Bool) } else { self.unifier.substitute(&element) }
     }
 
-    /// A name with dots, such as `google.protobuf.Duration`, is parsed as fields of fields.
+    /// Reads a type's name with dots, such as `google.protobuf.Duration`, which the parser takes for fields of fields.
     fn type_name(&self, select: &SelectExpr) -> Option<&'static str> {
         let (mut words, mut at) = (vec![select.field.as_str()], &select.operand.expr);
         while let Expr::Select(inner) = at {
@@ -254,7 +254,7 @@ impl Checker<'_> {
         Ok(result)
     }
 
-    /// What an overload gives for the arguments; `None` where it does not take them.
+    /// Returns the type that an overload gives for the arguments, or `None` if it does not take them.
     fn result(&mut self, overload: &Overload, arguments: &[Kind]) -> Result<Option<Kind>, String> {
         if overload.arguments.len() != arguments.len() {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! The values of CEL: what they are, when two are equal, and which comes first.
+//! The values of CEL, their equality and their order.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use super::moment::Timestamp;
 use super::number;
 use super::{Failure, Stop};
 
-/// A value of CEL. Cloning is cheap: what is large is shared.
+/// A value of CEL. Large values are shared, so cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Null,
@@ -23,43 +23,44 @@ pub(crate) enum Value {
     List(List),
     Map(Arc<Map>),
     Timestamp(Timestamp),
-    /// In nanoseconds.
+    /// A duration in nanoseconds.
     Duration(i64),
     IpAddress(Arc<IpAddress>),
-    /// The name of a type.
+    /// A type, by its name.
     Type(&'static str),
 }
 
-/// A list.
+/// A list of values.
 #[derive(Clone, Debug)]
 pub(crate) struct List {
     pub(super) items: Arc<Vec<Value>>,
-    /// Whether `+` made it of two lists that were not empty. Only such a list reports an error of its elements' equality.
+    /// Whether `+` joined it from two lists that were not empty. Only such a list reports an error in comparing its
+    /// elements.
     pub(super) joined: bool,
 }
 
 /// A map, in the order of its keys.
 pub(crate) type Map = BTreeMap<Key, Value>;
 
-/// A key of a map: equal to another only if both have the same type.
+/// A key of a map. Two keys are equal only if they have the same type.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key {
     Null,
     Bool(bool),
     Int(i64),
     Uint(u64),
-    /// The bits of a double; zero has one form.
+    /// The bits of a double. Both zeros have the same bits.
     Double(u64),
     String(Arc<str>),
     Timestamp(Timestamp),
     Duration(i64),
     IpAddress(Arc<IpAddress>),
     Type(&'static str),
-    /// A key that no lookup finds: a list, a map, or what is not a number.
+    /// A key that no lookup finds: a list, a map, or NaN.
     Unfindable(Unfindable),
 }
 
-/// Such a key is only equal to itself: it has the number of its entry.
+/// A key that equals only itself: it carries the number of its entry.
 #[derive(Clone, Debug)]
 pub(crate) struct Unfindable {
     entry: usize,
@@ -86,16 +87,16 @@ impl Ord for Unfindable {
     }
 }
 
-/// An address of IPv4 or IPv6. An IPv4 address that is written as IPv6 (`::ffff:…`) is that IPv4 address.
+/// An IPv4 or IPv6 address. An IPv4 address that is written as IPv6 (`::ffff:…`) is that IPv4 address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct IpAddress {
     pub(super) address: IpAddr,
-    /// The network interface that an address of IPv6 may name: `fe80::1%eth0`.
+    /// The network interface that an IPv6 address may name: `fe80::1%eth0`.
     pub(super) zone: Option<String>,
 }
 
 impl Key {
-    /// The key that finds `value` in a map; `None` where none can.
+    /// Returns the key that finds `value` in a map, or `None` if no key can.
     pub(super) fn finding(value: &Value) -> Result<Option<Self>, Stop> {
         let key = match value {
             Value::Null => Self::Null,
@@ -106,7 +107,7 @@ impl Key {
             // Both zeros are the same key.
             Value::Double(number) => Self::Double((number + 0.0).to_bits()),
             Value::String(text) => Self::String(Arc::clone(text)),
-            // Go cannot look for these, and gives the evaluation up.
+            // Go cannot look these up, and stops the evaluation.
             Value::Bytes(_) => return Err(Stop::BytesAsKey),
             Value::Timestamp(timestamp) => Self::Timestamp(*timestamp),
             Value::Duration(nanoseconds) => Self::Duration(*nanoseconds),
@@ -117,7 +118,7 @@ impl Key {
         Ok(Some(key))
     }
 
-    /// The key of the `entry`th entry of a map.
+    /// Returns the key of the `entry`th entry of a map.
     pub(super) fn of(value: Value, entry: usize) -> Result<Self, Stop> {
         Ok(Self::finding(&value)?.unwrap_or(Self::Unfindable(Unfindable { entry, value })))
     }
@@ -139,8 +140,8 @@ impl Key {
     }
 }
 
-/// The value of a key. A number finds a key of another type if it is the same number, except that only a double key is
-/// found by a double with decimals.
+/// Looks up the value of a key. A number also finds an equal key of another type, except that a double with decimals
+/// finds only a double.
 pub(super) fn find<'m>(map: &'m Map, key: &Value) -> Result<Option<&'m Value>, Stop> {
     if map.is_empty() {
         return Ok(None);
@@ -179,7 +180,7 @@ impl Value {
         Self::List(List { items: Arc::new(items), joined: false })
     }
 
-    /// The name of its type.
+    /// Returns the name of the value's type.
     pub(super) fn type_name(&self) -> &'static str {
         match self {
             Self::Null => "null_type",
@@ -199,10 +200,10 @@ impl Value {
     }
 }
 
-/// `left == right`. Values of different types are unequal, except numbers, which are compared as numbers, and addresses,
-/// which cannot be compared with anything else.
+/// Evaluates `left == right`. Values of different types are unequal, except that numbers are compared as numbers, and
+/// that an IP address cannot be compared with anything else.
 ///
-/// A value is nested no deeper than an expression and a context can be, so this may call itself.
+/// The recursion is bounded because expressions and contexts bound the nesting of a value.
 pub(super) fn equal(left: &Value, right: &Value, meter: &mut Meter) -> Result<bool, Failure> {
     meter.work(size_of::<Value>())?;
     match (left, right) {
@@ -269,7 +270,7 @@ fn equal_maps(a: &Map, b: &Map, meter: &mut Meter) -> Result<bool, Failure> {
     Ok(true)
 }
 
-/// The order of two numbers; `None` where one is not a number, or is no number at all.
+/// Compares two numbers. Returns `None` if one is NaN, or is not a number at all.
 fn compare_numbers(left: &Value, right: &Value) -> Option<Ordering> {
     match (left, right) {
         (Value::Int(a), Value::Int(b)) => Some(a.cmp(b)),
@@ -289,7 +290,7 @@ fn compare_int_with_uint(int: i64, uint: u64) -> Ordering {
     u64::try_from(int).map_or(Ordering::Less, |int| int.cmp(&uint))
 }
 
-/// Which comes first; `None` where one is not a number, so that no order holds.
+/// Compares two values. Returns `None` if one is NaN, so that there is no order.
 pub(super) fn compare(left: &Value, right: &Value, meter: &mut Meter) -> Result<Option<Ordering>, Failure> {
     let unordered = || Failure::no_such_overload("_<_");
     let is_nan = |value: &Value| matches!(value, Value::Double(number) if number.is_nan());

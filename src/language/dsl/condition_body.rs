@@ -1,21 +1,23 @@
-//! The body of a condition: an expression of CEL up to the brace that closes it, with comments of the model's language.
+//! Reads the body of a condition: a CEL expression up to the brace that closes it, with comments in the syntax of the
+//! modeling language.
 
 use crate::language::condition::string_length;
 
-/// A body.
+/// The body of a condition.
 pub(super) struct ConditionBody {
     /// The expression, without comments.
     pub(super) text: String,
-    /// How many bytes were read; the closing brace is next.
+    /// The number of bytes that were read. The closing brace comes next.
     pub(super) length: usize,
 }
 
 impl ConditionBody {
-    /// `None` where no brace closes the body.
+    /// Reads a body. Returns `None` if no brace closes it.
     pub(super) fn read(text: &str) -> Option<Self> {
         let mut body = Self { text: String::new(), length: 0 };
         let mut open_braces = 0_usize;
-        // A line of a string keeps its trailing white space; it is not part of the expression elsewhere.
+        // A string that spans lines keeps its trailing white space. Outside of strings, trailing white space is not
+        // part of the expression.
         let mut trim_from = 0;
         loop {
             let rest = text.get(body.length..)?;
@@ -48,7 +50,7 @@ impl ConditionBody {
         }
     }
 
-    /// Reads `length` bytes of `rest` into the expression.
+    /// Moves `length` bytes of `rest` into the expression.
     fn keep(&mut self, rest: &str, length: usize) {
         self.text.push_str(rest.get(..length).unwrap_or_default());
         self.length += length;

@@ -1,17 +1,17 @@
-//! Cuts a model's text into tokens, on demand: the body of a condition is not made of tokens, so the parser asks for it
-//! as raw text.
+//! Cuts a model's text into tokens on demand. The body of a condition does not consist of tokens, so the parser asks
+//! for it as raw text.
 
 use super::condition_body::ConditionBody;
 use super::source_map::{Position, Span};
 
-/// The kinds of tokens that the parser tells apart.
+/// The kinds of tokens that the parser distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A name, a keyword or a version.
     Word,
     /// One of `: , [ ] ( ) { } < > # *`.
     Mark(char),
-    /// The end of a line with something on it.
+    /// The end of a line that is not blank.
     Newline,
     /// The end of the text.
     End,
@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Stray,
 }
 
-/// A piece of the text.
+/// A piece of the text and its kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Token<'a> {
     pub(super) kind: Kind,
@@ -30,9 +30,9 @@ pub(super) struct Token<'a> {
 pub(super) struct Lexer<'a> {
     rest: &'a str,
     at: Position,
-    /// Whether only white space was seen since the line began: then `#` begins a comment, and the line's end is no token.
+    /// Whether the line has only white space so far. Then `#` begins a comment, and the line's end is not a token.
     line_is_blank: bool,
-    /// Whether white space came before: then `#` begins a comment too.
+    /// Whether white space came last. Then `#` begins a comment too.
     after_space: bool,
 }
 
@@ -79,8 +79,8 @@ impl<'a> Lexer<'a> {
         self.token(Kind::Stray, first.len_utf8())
     }
 
-    /// The text up to the `}` that closes a condition, without it and without `#` comments; `None` when there is none.
-    /// Braces in strings and in comments close nothing.
+    /// Reads up to the `}` that closes a condition, and returns the text before it without `#` comments. Braces in
+    /// strings and in comments close nothing. Returns `None` if no brace closes the condition.
     pub(super) fn condition_body(&mut self) -> Option<String> {
         let body = ConditionBody::read(self.rest)?;
         self.take(body.length);
@@ -95,7 +95,7 @@ impl<'a> Lexer<'a> {
         Token { kind, text, span: Span { start, characters } }
     }
 
-    /// Moves over `length` bytes, which end between two characters.
+    /// Advances over `length` bytes, which must end between two characters.
     fn take(&mut self, length: usize) -> &'a str {
         let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
         self.rest = rest;

@@ -1,4 +1,4 @@
-//! Models of several files (schema 1.2): `fga.mod` names the files, each file is a module, and a module may extend the
+//! Models of several files (schema 1.2). `fga.mod` names the files, each file is a module, and a module may extend the
 //! types of another. Together they are one model, in which every part knows its module and file.
 
 use std::collections::HashMap;
@@ -12,30 +12,30 @@ use super::{Document, SourceError, SourceErrors, parse};
 use crate::language::model::{AuthorizationModel, ModuleSource, TypeDefinition};
 use crate::language::validate::{Place, RelationPlace, ValidModel};
 
-/// Most files of one model.
+/// The number of files that a model may have.
 pub const MODULES_MAX: usize = 100;
 /// The schema version of models that have modules.
 const SCHEMA_VERSION: &str = "1.2";
 
-/// One file of a model.
+/// A file of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleText {
-    /// The file as `fga.mod` names it.
+    /// The file's name, as `fga.mod` gives it.
     pub file: String,
-    /// What is in it.
+    /// The file's content.
     pub text: String,
 }
 
-/// The mistakes of one file.
+/// The mistakes in one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleErrors {
-    /// The file, with the text that the places refer to.
+    /// The file, with the text that the positions refer to.
     pub module: ModuleText,
-    /// The mistakes.
+    /// The mistakes in this file.
     pub errors: SourceErrors,
 }
 
-/// The mistakes of a model, by file; at least one.
+/// The mistakes in a model, by file. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelErrors(pub Vec<ModuleErrors>);
 
@@ -52,7 +52,7 @@ impl fmt::Display for ModelErrors {
 }
 
 impl ModelErrors {
-    /// All mistakes, each with its line and a mark under the place.
+    /// Shows all mistakes, each with its line and a mark under it.
     #[must_use]
     pub fn picture(&self) -> String {
         let pictures = self.0.iter().map(|m| format!("{}: {}", m.module.file, m.errors.picture(&m.module.text)));
@@ -67,10 +67,10 @@ struct Manifest {
     contents: Spanned<Vec<Spanned<String>>>,
 }
 
-/// Reads an `fga.mod`: the files that it names, which lie beside it or below.
+/// Reads an `fga.mod` and returns the names of the module files, which lie beside it or below.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The mistakes in the manifest.
 pub fn parse_manifest(text: &str) -> Result<Vec<String>, SourceErrors> {
     let options = serde_saphyr::options! { with_snippet: false };
     let manifest: Manifest = serde_saphyr::from_str_with_options(text, options).map_err(|e| {
@@ -107,7 +107,8 @@ fn is_fga(file: &str) -> bool {
     std::path::Path::new(file).extension().is_some_and(|extension| extension == "fga")
 }
 
-/// No way of writing "above" or "elsewhere" is taken, also none that another program would decode.
+/// Returns whether a path stays below the manifest. It refuses every way of writing "above" or "elsewhere", including
+/// encodings that another program would decode.
 fn is_below(file: &str) -> bool {
     let decoded = file.to_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
     let elsewhere = decoded.starts_with(['/', '\\']) || decoded.contains(':') || decoded.contains('%');
@@ -119,10 +120,10 @@ fn span(location: Location, characters: usize) -> Span {
     Span { start: Position { line: at(location.line()), column: at(location.column()) }, characters }
 }
 
-/// Puts modules together and validates the model.
+/// Joins modules into one model and validates it.
 ///
 /// # Errors
-/// The mistakes of syntax; if there are none, those of the model, each in its file.
+/// The mistakes of syntax. If there are none, the mistakes of the model, each in its file.
 pub fn load(modules: &[ModuleText]) -> Result<ValidModel, ModelErrors> {
     let (model, places) = combine(modules)?;
     ValidModel::new(model).map_err(|errors| {
@@ -131,10 +132,10 @@ pub fn load(modules: &[ModuleText]) -> Result<ValidModel, ModelErrors> {
     })
 }
 
-/// Puts modules together; the model is not yet validated.
+/// Joins modules into one model, without validating it.
 ///
 /// # Errors
-/// The mistakes of syntax, and of modules that do not go together.
+/// The mistakes of syntax, and of modules that do not fit together.
 pub fn combine(modules: &[ModuleText]) -> Result<(AuthorizationModel, Places), ModelErrors> {
     let mut errors = Vec::new();
     let mut documents = Vec::new();
@@ -170,7 +171,7 @@ pub fn combine(modules: &[ModuleText]) -> Result<(AuthorizationModel, Places), M
     Ok((model, places))
 }
 
-/// The module and span of each part of a model.
+/// The module and the span of each part of a model.
 #[derive(Debug, Default)]
 pub struct Places(HashMap<Place, (usize, Span)>);
 
@@ -181,12 +182,12 @@ impl Places {
     }
 }
 
-/// One module as it was read.
+/// A module after reading.
 struct Part {
     number: usize,
     source: ModuleSource,
     model: AuthorizationModel,
-    /// Which of its types extend another module's.
+    /// The positions of those types that extend a type of another module.
     extensions: Vec<usize>,
     source_map: super::SourceMap,
 }

@@ -1,5 +1,5 @@
-//! The grammar of a model. A mistake ends its line, not the reading: the next line is read on, so that one run shows
-//! several mistakes.
+//! The grammar of a model. After a mistake the parser goes on with the next line, so that one run shows several
+//! mistakes.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use crate::language::model::{
 };
 use crate::language::validate::{Place, RelationPlace};
 
-/// Deepest nesting of parentheses. The reader calls itself once per level, so this bounds its stack.
+/// The deepest nesting of parentheses. The parser calls itself once per level, so this bounds its stack.
 const NESTING_MAX: usize = 100;
-/// After so many mistakes the text is probably not a model.
+/// The number of mistakes after which the parser stops. Such a text is probably not a model.
 const ERRORS_MAX: usize = 20;
 
-/// Words that end or begin something and therefore name nothing.
+/// Words that begin or end something and therefore cannot be names.
 const KEYWORDS: [&str; 7] = ["and", "or", "from", "with", "define", "relations", "condition"];
 const SCALARS: [&str; 9] = ["any", "bool", "string", "int", "uint", "double", "duration", "timestamp", "ipaddress"];
 const CONTAINERS: [&str; 2] = ["map", "list"];
@@ -49,12 +49,12 @@ struct Parser<'a> {
     extensions: Vec<usize>,
 }
 
-/// The relation that is being read.
+/// The state of the relation that is being read.
 struct Definition {
     place: RelationPlace,
     restrictions: Vec<TypeRestriction>,
     operands: usize,
-    /// `[…]` may only be the first operand.
+    /// Whether `[…]` may come next: only the first operand may be one.
     direct_allowed: bool,
 }
 
@@ -83,7 +83,7 @@ impl<'a> Parser<'a> {
 
     fn document(&mut self) {
         if let Err(error) = self.header() {
-            // Without a header the rest is not known to be a model at all.
+            // Without a header, the text may not be a model at all.
             self.errors.push(error);
             return;
         }
@@ -127,7 +127,7 @@ impl<'a> Parser<'a> {
         self.end_of_line()
     }
 
-    /// One line of the body: a type with its name, one `define`, or a whole condition.
+    /// Reads a definition: a type's name, one `define`, or a whole condition.
     fn definition(&mut self) -> Parsed<()> {
         match self.token.text {
             "type" => self.type_definition(false),
@@ -206,7 +206,7 @@ impl<'a> Parser<'a> {
         Ok(())
     }
 
-    /// Operands joined by one kind of operator; `but not` joins exactly two.
+    /// Reads operands that are joined by one kind of operator. `but not` joins exactly two.
     fn expression(&mut self, definition: &mut Definition, depth: usize) -> Parsed<Rewrite> {
         let first = self.operand(definition, depth)?;
         let Some(operator) = self.operator() else {
@@ -273,10 +273,10 @@ impl<'a> Parser<'a> {
         Ok(Rewrite::TupleToUserset { tupleset: tupleset.text.to_owned(), computed: computed.text.to_owned() })
     }
 
-    /// `[user, user:*, group#member, user with condition]`, also over several lines.
+    /// Reads `[user, user:*, group#member, user with condition]`, which may span several lines.
     fn restrictions(&mut self, definition: &mut Definition) -> Parsed<()> {
         loop {
-            // The opening bracket, or the comma after the one before.
+            // This skips the opening bracket, or the comma before the next entry.
             self.advance();
             self.skip_newlines();
             let index = definition.restrictions.len();
@@ -319,7 +319,7 @@ impl<'a> Parser<'a> {
         Ok(TypeRestriction { type_name: type_name.text.to_owned(), kind, condition })
     }
 
-    /// `condition name(parameter: type, …) { expression }`.
+    /// Reads `condition name(parameter: type, …) { expression }`.
     fn condition(&mut self) -> Parsed<()> {
         self.advance();
         let name = self.name("a condition name")?;
@@ -334,7 +334,7 @@ impl<'a> Parser<'a> {
         }
         let opening = self.token.span;
         let Some(expression) = self.lexer.condition_body() else {
-            // What follows is inside the condition, as far as one can tell.
+            // No brace closes the condition, so the rest of the text may all be inside it.
             self.token = Token { kind: Kind::End, ..self.token };
             return Err(SourceError::new(opening, "this `{` is not closed"));
         };
@@ -366,7 +366,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A scalar, or a container of one scalar type.
+    /// Reads a scalar type, or a container of one scalar type.
     fn parameter_type(&mut self) -> Parsed<ParameterType> {
         let name = self.token;
         if SCALARS.contains(&name.text) {

@@ -5,14 +5,14 @@ use crate::language::model::{
     TypeRestriction,
 };
 
-/// The text of a model, for people. [`super::text`] refuses a model that the language cannot say; here it is shown in
-/// words that [`super::parse`] does not read.
+/// Writes a model as text for people. Parts that the language cannot express appear in words that [`super::parse`] does
+/// not read; [`super::text`] refuses such a model instead.
 #[must_use]
 pub fn print(model: &AuthorizationModel) -> String {
     Printer { with_sources: false }.model(model)
 }
 
-/// The same, with the module and file of each definition as a comment, where the model was put together from modules.
+/// Like [`print`], with the module and file of each definition as a comment, if the model was joined from modules.
 #[must_use]
 pub fn print_with_sources(model: &AuthorizationModel) -> String {
     Printer { with_sources: true }.model(model)
@@ -37,7 +37,7 @@ impl Printer {
             }
             let mut relations: Vec<&RelationDefinition> = definition.relations.iter().collect();
             if definition.source.is_some() {
-                // The type's own have no place, so they come before those that extend it.
+                // The type's own relations have no source, so they come before those that other modules add.
                 relations.sort_by_key(|relation| (place(relation.source.as_ref()), relation.name.as_str()));
             }
             for relation in relations {
@@ -64,24 +64,24 @@ impl Printer {
     }
 }
 
-/// Definitions of modules are in `OpenFGA`'s order: by module, file and name.
+/// The sort key of a definition. Like `OpenFGA`, this orders definitions by module, file and name.
 fn place(source: Option<&ModuleSource>) -> Option<(&str, &str)> {
     source.map(|ModuleSource { module, file }| (module.as_str(), file.as_str()))
 }
 
-/// What a condition is, without its name: parameters and expression.
+/// Writes a condition's parameters and expression, without its name.
 #[must_use]
 pub fn print_condition(condition: &Condition) -> String {
     format!("({}) {{\n  {}\n}}", parameters(condition), condition.expression)
 }
 
-/// How a relation is defined, without its name.
+/// Writes the definition of a relation, without its name.
 #[must_use]
 pub fn print_relation(relation: &RelationDefinition) -> String {
     operand(&relation.rewrite, &relation.directly_related, false)
 }
 
-/// A part of how a relation is defined.
+/// Writes one part of a relation's definition.
 #[must_use]
 pub(crate) fn print_rewrite(rewrite: &Rewrite, directly_related: &[TypeRestriction]) -> String {
     operand(rewrite, directly_related, false)
@@ -92,7 +92,8 @@ fn line(text: &mut String, content: &str) {
     text.push('\n');
 }
 
-/// Both readers bound how deep a rewrite is nested, so this may call itself.
+/// Writes an operand, in parentheses if needed. The recursion is bounded because both readers bound the nesting of
+/// rewrites.
 fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nested: bool) -> String {
     let (operands, operator) = match rewrite {
         Rewrite::Direct => return restrictions(directly_related),
@@ -107,7 +108,7 @@ fn operand(rewrite: &Rewrite, directly_related: &[TypeRestriction], nested: bool
     if nested { format!("({joined})") } else { joined }
 }
 
-/// A rewrite as it is read back.
+/// Returns the rewrite that reading the printed text gives.
 pub(super) fn as_printed(rewrite: &Rewrite) -> Rewrite {
     let all = |operands: &[Rewrite]| direct_first(operands).into_iter().map(as_printed).collect();
     match rewrite {
@@ -120,7 +121,7 @@ pub(super) fn as_printed(rewrite: &Rewrite) -> Rewrite {
     }
 }
 
-/// The language takes `[…]` only at the beginning; a model from JSON may have it anywhere.
+/// Moves `[…]` to the front, the only place where the language takes it. A model from JSON may have it anywhere.
 fn direct_first(operands: &[Rewrite]) -> Vec<&Rewrite> {
     let (mut first, rest): (Vec<&Rewrite>, Vec<&Rewrite>) = operands.iter().partition(|o| o.contains_direct());
     first.extend(rest);

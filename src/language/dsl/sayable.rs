@@ -1,5 +1,5 @@
-//! Whether the language can say a model. One that was written as JSON may hold what it cannot: `[…]` where it is subtracted
-//! or named twice, names that are keywords, lists of lists. Whatever it is, reading the printed text shows it.
+//! Decides whether the language can express a model. A model from JSON may hold what the language cannot: `[…]` after
+//! `but not` or used twice, names that are keywords, lists of lists. Reading the printed text back finds all of these.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,19 @@ use crate::language::model::{
     AuthorizationModel, Condition, ParameterType, RelationDefinition, Rewrite, TypeDefinition, TypeRestriction,
 };
 
-/// The language has no words for a part of a model.
+/// A part of a model that the language cannot express.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("OpenFGA's modeling language cannot say {part}")]
 pub struct Unsayable {
     part: String,
 }
 
-/// The text of a model, with the module and file of each definition as a comment, where the model was put together from
-/// modules. [`parse`] reads it back as the same model, up to the order of `or` and `and` and of definitions.
+/// Writes a model as text, with the module and file of each definition as a comment, if the model was joined from
+/// modules. [`parse`] reads the text back as the same model, up to the order of definitions and of the operands of `or`
+/// and `and`.
 ///
 /// # Errors
-/// When there is no such text.
+/// If there is no such text.
 pub fn text(model: &AuthorizationModel) -> Result<String, Unsayable> {
     let text = print_with_sources(model);
     match parse(&text) {
@@ -32,7 +33,7 @@ pub fn text(model: &AuthorizationModel) -> Result<String, Unsayable> {
 type Relations<'a> = BTreeMap<&'a str, (Rewrite, &'a [TypeRestriction])>;
 type Conditions<'a> = BTreeMap<&'a str, (&'a str, &'a BTreeMap<String, ParameterType>)>;
 
-/// What a model means, whatever the order of its definitions and wherever they were written.
+/// Returns a model's meaning in a form that ignores the order of definitions and where they were written.
 fn content(model: &AuthorizationModel) -> (&str, BTreeMap<&str, Relations<'_>>, Conditions<'_>) {
     let types = model.types.iter().map(|definition| {
         let relations = definition.relations.iter().map(|relation| {
@@ -48,7 +49,7 @@ fn content(model: &AuthorizationModel) -> (&str, BTreeMap<&str, Relations<'_>>, 
     (&model.schema_version, types.collect(), conditions.collect())
 }
 
-/// The first part that makes a model of its own which cannot be read back.
+/// Returns the first part of a model that cannot be read back.
 fn unsayable_part(model: &AuthorizationModel) -> String {
     let is_sayable = |types: Vec<TypeDefinition>, conditions: BTreeMap<String, Condition>| {
         let part = AuthorizationModel { schema_version: model.schema_version.clone(), types, conditions };

@@ -1,32 +1,32 @@
-//! Where the parts of a model were written.
+//! The positions in the text of a model's parts.
 
 use std::collections::HashMap;
 
 use crate::language::validate::{Place, RelationPlace};
 
-/// A place in a text, both counted from 1; columns in characters.
+/// A position in a text. Line and column are counted from 1, columns in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
-    /// The line.
+    /// The line, from 1.
     pub line: usize,
-    /// The column.
+    /// The column, from 1, in characters.
     pub column: usize,
 }
 
-/// Some characters of one line.
+/// A run of characters on one line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// The first of them.
+    /// The position of the first character.
     pub start: Position,
-    /// How many.
+    /// The number of characters.
     pub characters: usize,
 }
 
 impl Span {
-    /// The beginning of the text.
+    /// The first character of a text.
     pub const START: Self = Self { start: Position { line: 1, column: 1 }, characters: 1 };
 
-    /// From the start of `self` to the end of `last`, if that is on the same line.
+    /// Extends the span to the end of `last` if that is on the same line.
     #[must_use]
     pub(super) fn to(self, last: Self) -> Self {
         if self.start.line != last.start.line {
@@ -48,13 +48,14 @@ impl SourceMap {
         self.spans.insert(place, span);
     }
 
-    /// The parts of a relation.
+    /// Returns the parts of a relation with their spans.
     pub(super) fn of_relation(&self, relation: RelationPlace) -> impl Iterator<Item = (Place, Span)> {
         let parts = self.spans.iter().filter(move |(place, _)| place.relation() == Some(relation));
         parts.map(|(place, span)| (*place, *span))
     }
 
-    /// Where a part of the model was written; of a part that was not written (a default), the part around it.
+    /// Returns the span of a part of the model. For a part that was not written, such as a default, it is the span of
+    /// the enclosing part.
     #[must_use]
     pub fn span(&self, place: Place) -> Span {
         let mut place = Some(place);

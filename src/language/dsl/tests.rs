@@ -5,14 +5,14 @@ use proptest::prelude::*;
 use super::*;
 use crate::language::model::{Condition, ParameterType, RelationDefinition, RestrictionKind, Rewrite, TypeRestriction};
 
-/// Types `user`, `group` (with `member`) and `doc`, whose relations are given.
+/// Returns a model with the types `user`, `group` (with `member`) and `doc`, which has the given relations.
 fn doc(relations: &str) -> String {
     format!(
         "model\n  schema 1.1\ntype user\ntype group\n  relations\n    define member: [user]\ntype doc\n  relations\n{relations}"
     )
 }
 
-/// The line of the first relation of [`doc`].
+/// The line on which the first relation of [`doc`] stands.
 const FIRST: usize = 9;
 
 #[track_caller]
@@ -171,7 +171,7 @@ proptest! {
     }
 }
 
-/// Whether the language can say a definition: `[…]` once at most, and not where it is subtracted.
+/// Returns whether the language can express a definition: `[…]` at most once, and not in what is subtracted.
 fn is_sayable(rewrite: &Rewrite) -> bool {
     let direct = rewrite.leaves().iter().filter(|leaf| matches!(leaf, Rewrite::Direct)).count();
     let mut pending = vec![rewrite];
@@ -186,7 +186,7 @@ fn is_sayable(rewrite: &Rewrite) -> bool {
     direct <= 1
 }
 
-/// Whether somebody holds a relation who is among the users of some of its leaves.
+/// Returns whether somebody holds a relation who is among the users of exactly these leaves.
 fn holds(rewrite: &Rewrite, leaves: &[Rewrite]) -> bool {
     match rewrite {
         Rewrite::Union(operands) => operands.iter().any(|operand| holds(operand, leaves)),
@@ -217,7 +217,7 @@ fn rewrite() -> impl Strategy<Value = Rewrite> {
     })
 }
 
-/// A model with one relation of interest.
+/// Returns a model whose type `doc` has the given relation.
 fn with_relation(name: &str, rewrite: Rewrite) -> AuthorizationModel {
     let mut model = parse("model\n  schema 1.1\ntype user\ntype doc\n").expect("a model").model;
     let user = TypeRestriction { type_name: "user".to_owned(), kind: RestrictionKind::Object, condition: None };
@@ -232,7 +232,7 @@ fn with_relation(name: &str, rewrite: Rewrite) -> AuthorizationModel {
 }
 
 proptest! {
-    /// A model that came as JSON is refused, or its text means the same.
+    /// A model from JSON is refused, or its text has the same meaning.
     #[test]
     fn a_text_means_the_model(rewrite in rewrite()) {
         let model = with_relation("r", rewrite.clone());
@@ -244,7 +244,7 @@ proptest! {
                 let relation = &read.types[1].relations[0];
                 prop_assert_eq!(&relation.directly_related, &model.types[1].relations[0].directly_related);
                 let leaves: Vec<Rewrite> = rewrite.leaves().into_iter().cloned().collect();
-                // Every set of leaves that somebody may be among.
+                // This goes through every set of leaves that a user may be among.
                 for set in 0_u32..1 << leaves.len().min(12) {
                     let among = leaves.iter().enumerate().filter(|(n, _)| set >> n & 1 == 1).map(|(_, leaf)| leaf.clone());
                     let among: Vec<Rewrite> = among.collect();

@@ -1,8 +1,8 @@
-//! Sets of characters.
+//! Sets of characters in regular expressions.
 
 use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, HirKind};
 
-/// Names of general categories that Go takes: short, and with words joined.
+/// The names of general categories that Go takes: the short names, and the long names without separators.
 const CATEGORIES: [&str; 74] = [
     "any",
     "ascii",
@@ -80,9 +80,9 @@ const CATEGORIES: [&str; 74] = [
     "symbol",
 ];
 const MORE_CATEGORIES: [&str; 7] = ["titlecaseletter", "unassigned", "uppercaseletter", "z", "zl", "zp", "zs"];
-/// Surrogates are no characters of a text, so nothing is among them.
+/// Categories of surrogates. No text has these characters, so the sets are empty.
 const SURROGATES: [&str; 2] = ["cs", "surrogate"];
-/// Names of scripts that Go takes. It finds none that has two words.
+/// The names of scripts that Go takes. It takes no script whose name has two words.
 const SCRIPTS: [&str; 117] = [
     "adlam",
     "ahom",
@@ -207,7 +207,7 @@ pub(super) fn of_ranges(ranges: &[(char, char)]) -> ClassUnicode {
     ClassUnicode::new(ranges.iter().map(|(first, last)| ClassUnicodeRange::new(*first, *last)))
 }
 
-/// The characters of `\d`, `\s` and `\w`, all of ASCII.
+/// Returns the characters of `\d`, `\s` and `\w`, which are ASCII alone.
 pub(super) fn perl(letter: char) -> Option<ClassUnicode> {
     Some(of_ranges(match letter {
         'd' | 'D' => &[('0', '9')],
@@ -217,7 +217,7 @@ pub(super) fn perl(letter: char) -> Option<ClassUnicode> {
     }))
 }
 
-/// The characters of `[:name:]`.
+/// Returns the characters of `[:name:]`.
 pub(super) fn posix(name: &str) -> Option<ClassUnicode> {
     Some(of_ranges(match name {
         "alnum" => &[('0', '9'), ('A', 'Z'), ('a', 'z')],
@@ -238,7 +238,7 @@ pub(super) fn posix(name: &str) -> Option<ClassUnicode> {
     }))
 }
 
-/// The characters of `\p{name}`. Case, spaces, `_` and `-` in the name do not matter.
+/// Returns the characters of `\p{name}`. Case, spaces, `_` and `-` in the name do not matter.
 pub(super) fn unicode(name: &str) -> Option<ClassUnicode> {
     let name: String = name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).collect::<String>().to_ascii_lowercase();
     let name = name.as_str();
@@ -256,8 +256,8 @@ pub(super) fn unicode(name: &str) -> Option<ClassUnicode> {
     if let HirKind::Class(Class::Unicode(class)) = class { Some(class) } else { None }
 }
 
-/// Adds the characters that differ from those in the set in case alone.
+/// Adds the characters that differ only in case from those in the set.
 pub(super) fn fold(class: &mut ClassUnicode) {
-    // It fails only without tables, and they are built in.
+    // This fails only without case tables, and they are compiled in.
     let _folded = class.try_case_fold_simple();
 }

@@ -4,16 +4,16 @@ use regex_syntax::hir::{Class, ClassUnicode, ClassUnicodeRange, Dot, Hir, Look, 
 
 use super::class;
 
-/// Most times that a part may be repeated, by all repetitions around it together.
+/// The number of times that a part may be repeated, by all repetitions around it together.
 const REPEAT_MAX: u32 = 1_000;
-/// Deepest nesting of groups.
+/// The deepest nesting of groups.
 const NESTING_MAX: usize = 1_000;
 
-/// What a pattern means.
+/// Reads a pattern, or says what is wrong with it.
 pub(super) fn read(text: &str) -> Result<Hir, String> {
     let mut reader = Reader { rest: text, flags: Flags::default(), nesting: 0 };
     let part = reader.alternatives()?;
-    // Only a parenthesis ends them early.
+    // Only a closing parenthesis ends the alternatives early.
     if reader.rest.is_empty() { Ok(part.meaning) } else { Err(refused("unexpected )", ")")) }
 }
 
@@ -23,18 +23,18 @@ fn refused(what: &str, part: &str) -> String {
 
 #[derive(Clone, Copy, Default)]
 struct Flags {
-    /// `i`: without regard to case.
+    /// `i`: matching ignores case.
     fold_case: bool,
-    /// `m`: `^` and `$` match at lines.
+    /// `m`: `^` and `$` match at the ends of lines.
     lines: bool,
-    /// `s`: `.` matches the end of a line.
+    /// `s`: `.` also matches the end of a line.
     dot_newline: bool,
 }
 
 /// A part of a pattern.
 struct Part {
     meaning: Hir,
-    /// How many times its most repeated part is repeated.
+    /// The number of times that its most repeated part is repeated.
     repeats: u32,
 }
 
@@ -50,10 +50,10 @@ struct Reader<'a> {
     nesting: usize,
 }
 
-/// What a group begins with.
+/// The kind of an opening parenthesis.
 enum Opening {
     Group,
-    /// `(?i)` and the like: there is no group.
+    /// `(?i)` and the like, which set flags and open no group.
     Flags,
 }
 
@@ -75,7 +75,7 @@ impl Reader<'_> {
         true
     }
 
-    /// Up to the end, or to the parenthesis that closes the group. The nesting is bounded, so this may call itself.
+    /// Reads up to the end, or to the parenthesis that closes the group. The recursion is bounded because nesting is.
     fn alternatives(&mut self) -> Result<Part, String> {
         let (mut alternatives, mut repeats) = (Vec::new(), 1);
         loop {
@@ -88,14 +88,14 @@ impl Reader<'_> {
         }
     }
 
-    /// Up to the end, a closing parenthesis or a `|`.
+    /// Reads up to the end, a closing parenthesis or a `|`.
     fn sequence(&mut self) -> Result<Part, String> {
         let mut parts: Vec<Part> = Vec::new();
         let mut after_repetition = false;
         while let Some(next) = self.peek().filter(|c| !matches!(c, '|' | ')')) {
             let before = self.rest;
             let repeated = if let Some((least, most)) = self.repetition()? {
-                // Ungreedy ones match the same texts.
+                // An ungreedy repetition matches the same texts.
                 self.skip("?");
                 let shown = before.get(..before.len() - self.rest.len()).unwrap_or_default();
                 if after_repetition {
@@ -115,7 +115,8 @@ impl Reader<'_> {
         Ok(Part { meaning: Hir::concat(parts.into_iter().map(|part| part.meaning).collect()), repeats })
     }
 
-    /// `*`, `+`, `?` or `{…}`, if one is next: how often at least and at most. A `{` that begins no count is a character.
+    /// Reads `*`, `+`, `?` or `{…}`, if one is next, and returns the smallest and the largest number of repetitions. A
+    /// `{` that does not begin a count is a character.
     fn repetition(&mut self) -> Result<Option<(u32, Option<u32>)>, String> {
         let simple = match self.peek() {
             Some('*') => Some((0, None)),
@@ -145,7 +146,7 @@ impl Reader<'_> {
         Ok(Some((least, most)))
     }
 
-    /// What begins with a character that was just read.
+    /// Reads the part that begins with `first`, which was just read.
     fn part(&mut self, first: char, parts: &mut Vec<Part>) -> Result<(), String> {
         let meaning = match first {
             '(' => {
@@ -183,7 +184,7 @@ impl Reader<'_> {
         Hir::class(Class::Unicode(class))
     }
 
-    /// After a `(`.
+    /// Reads what follows a `(`.
     fn opening(&mut self) -> Result<Opening, String> {
         if !self.skip("?") {
             return Ok(Opening::Group);
@@ -204,7 +205,7 @@ impl Reader<'_> {
                 'i' => (flags.fold_case, saw_flag) = (sets, true),
                 'm' => (flags.lines, saw_flag) = (sets, true),
                 's' => (flags.dot_newline, saw_flag) = (sets, true),
-                // Ungreedy by default, which matches the same texts.
+                // `U` makes repetitions ungreedy, which matches the same texts.
                 'U' => saw_flag = true,
                 '-' if sets => (sets, saw_flag) = (false, false),
                 end @ (':' | ')') if sets || saw_flag => {
@@ -216,7 +217,7 @@ impl Reader<'_> {
         }
     }
 
-    /// After a `\` that is not in brackets.
+    /// Reads what follows a `\` outside of brackets.
     fn escaped(&mut self, parts: &mut Vec<Part>) -> Result<(), String> {
         let meaning = match self.peek() {
             Some('A') => Some(Hir::look(Look::Start)),
@@ -245,7 +246,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// After a `\`: `\d` and the like, or `\p{…}`.
+    /// Reads what follows a `\`, if it is a class: `\d` and the like, or `\p{…}`.
     fn escaped_class(&mut self) -> Result<Option<ClassUnicode>, String> {
         let Some(letter) = self.peek() else { return Ok(None) };
         let mut negated = letter.is_ascii_uppercase();
@@ -279,14 +280,14 @@ impl Reader<'_> {
         Ok(Some(class))
     }
 
-    /// After a `\`: one character. `None` for one that no text can have.
+    /// Reads the single character that follows a `\`. Returns `None` for a character that no text can have.
     fn escaped_character(&mut self) -> Result<Option<char>, String> {
         let before = self.rest;
         let invalid = || refused("an invalid escape", &before.chars().take(4).collect::<String>());
         let first = self.next().ok_or_else(|| refused("a backslash at its end", r"\"))?;
         let is_octal = |c: Option<char>| c.is_some_and(|c| c.is_digit(8));
         let character = match first {
-            // A digit alone would refer to a group, which is not supported.
+            // A digit alone would refer to a group, which RE2 does not support.
             '1'..='7' if !is_octal(self.peek()) => return Err(invalid()),
             '0'..='7' => {
                 let mut code = first.to_digit(8).unwrap_or_default();
@@ -323,7 +324,7 @@ impl Reader<'_> {
         Ok(character)
     }
 
-    /// After a `[`, up to its `]`.
+    /// Reads what follows a `[`, up to its `]`.
     fn class(&mut self) -> Result<ClassUnicode, String> {
         let negated = self.skip("^");
         let mut class = ClassUnicode::empty();
@@ -356,7 +357,7 @@ impl Reader<'_> {
         Ok(class)
     }
 
-    /// `[:name:]`, if it is next.
+    /// Reads `[:name:]`, if it is next.
     fn named_class(&mut self) -> Result<Option<ClassUnicode>, String> {
         let Some((name, rest)) = self.rest.strip_prefix("[:").and_then(|rest| rest.split_once(":]")) else {
             return Ok(None);
@@ -373,7 +374,7 @@ impl Reader<'_> {
         Ok(Some(class))
     }
 
-    /// The characters from `low` to the one after a `-`, or only `low`. A `-` before the `]` is a character.
+    /// Reads the characters from `low` to the one after a `-`, or `low` alone. A `-` before the `]` is a character.
     fn range(&mut self, low: Option<char>) -> Result<Option<ClassUnicode>, String> {
         let after = self.rest.strip_prefix('-').filter(|after| !after.is_empty() && !after.starts_with(']'));
         let high = match after {
@@ -395,7 +396,7 @@ impl Reader<'_> {
     }
 }
 
-/// A count in braces; one that is too large stays too large. Nothing with a leading zero is one.
+/// Reads a count in braces. One that is too large stays too large. Digits with a leading zero are not a count.
 fn count(digits: &str) -> Option<u32> {
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
     let leading_zero = digits.len() > 1 && digits.starts_with('0');

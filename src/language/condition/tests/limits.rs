@@ -4,7 +4,7 @@ use super::check;
 
 const COSTLY: &str = "costs more than 100";
 
-/// The figures are those at which CEL in Go stops.
+/// Each figure is the cost at which CEL in Go stops.
 #[test]
 fn an_evaluation_costs_what_it_costs_in_go() {
     let text = |length: usize| json!("a".repeat(length));

@@ -194,7 +194,7 @@ fn a_literal_pattern_is_refused_with_the_model() {
     }
 }
 
-/// Go takes this one.
+/// Go takes this pattern.
 #[test]
 fn a_pattern_that_takes_too_much_memory_is_refused() {
     let refused = Pattern::compile(r"\p{L}{1000}").expect_err("too large");

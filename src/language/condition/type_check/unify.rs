@@ -1,22 +1,23 @@
-//! Whether a value of one type may stand where another is expected, and what follows for types that are not known yet.
+//! Decides whether a value of one type may stand where another type is expected, and what follows for types that are
+//! not known yet.
 
 use super::Kind;
 
-/// Most steps through types for one expression. A type can be as large as two to the power of its nesting.
+/// The number of steps through types for one expression. A type can be as large as two to the power of its nesting.
 const STEPS_MAX: usize = 1_000_000;
 
-/// What is known of the variables.
+/// The types that variables are bound to.
 #[derive(Default)]
 pub(super) struct Unifier {
-    /// By the variable's number.
+    /// For each variable, the type that it is bound to.
     bound: Vec<Option<Kind>>,
-    /// The variables that were bound, with what was known before, so that an attempt can be taken back.
+    /// The variables that were bound, with their types from before, so that an attempt can be undone.
     changes: Vec<(u32, Option<Kind>)>,
     steps: usize,
 }
 
 impl Unifier {
-    /// A new variable.
+    /// Makes a new variable.
     pub(super) fn variable(&mut self) -> Kind {
         let number = u32::try_from(self.bound.len()).unwrap_or(u32::MAX);
         self.bound.push(None);
@@ -37,7 +38,7 @@ impl Unifier {
         if self.steps > STEPS_MAX { Err("its types are too large".to_owned()) } else { Ok(()) }
     }
 
-    /// Whether each first type may stand where the second is expected. What follows for variables is kept only if all may.
+    /// Returns whether each first type may stand where its second type is expected. Bindings are kept only if all may.
     pub(super) fn assignable(&mut self, pairs: &[(&Kind, &Kind)]) -> Result<bool, String> {
         let before = self.changes.len();
         for (from, to) in pairs {
@@ -51,7 +52,8 @@ impl Unifier {
         Ok(true)
     }
 
-    /// The depth of a type is bounded by that of the expression, so this may call itself.
+    /// Returns whether `from` fits `to`. The recursion is bounded because the depth of a type follows that of the
+    /// expression.
     fn fits(&mut self, from: &Kind, to: &Kind) -> Result<bool, String> {
         self.step()?;
         if let Kind::Variable(variable) = to {
@@ -67,7 +69,7 @@ impl Unifier {
         Ok(match (from, to) {
             (Kind::Any | Kind::Dyn, _)
             | (_, Kind::Any | Kind::Dyn)
-            // What CEL counts among messages may be null.
+            // CEL counts these types as messages, and a message may be null.
             | (Kind::Null, Kind::Duration | Kind::Timestamp | Kind::IpAddress)
             | (Kind::Duration | Kind::Timestamp | Kind::IpAddress, Kind::Null) => true,
             (Kind::List(a), Kind::List(b)) => self.fits(a, b)?,
@@ -76,7 +78,8 @@ impl Unifier {
         })
     }
 
-    /// Whether a variable can be `kind`. It becomes that, or the more general one of that and what it was.
+    /// Decides whether a variable can be `kind`. It becomes that type, or the more general one of that type and its
+    /// own.
     fn stands_for(&mut self, kind: &Kind, variable: u32) -> Result<Substitution, String> {
         if *kind == Kind::Variable(variable) {
             return Ok(Substitution::Fits);
@@ -132,7 +135,7 @@ impl Unifier {
         }
     }
 
-    /// The type with what is known of its variables in their place.
+    /// Replaces the variables in a type by the types that they are bound to.
     pub(super) fn substitute(&mut self, kind: &Kind) -> Result<Kind, String> {
         self.step()?;
         Ok(match kind {
@@ -158,7 +161,7 @@ impl Unifier {
         })
     }
 
-    /// Like [`Unifier::substitute`]; a type that is still not known is `dyn`.
+    /// Like [`Unifier::substitute`], but a type that is still unknown becomes `dyn`.
     pub(super) fn known(&mut self, kind: &Kind) -> Result<Kind, String> {
         let kind = self.substitute(kind)?;
         Ok(if let Kind::Variable(_) = kind { Kind::Dyn } else { kind })
@@ -172,7 +175,7 @@ enum Substitution {
     WithinItself,
 }
 
-/// Whether the first of two types that fit says as much as the second, or less.
+/// Returns whether the first of two types that fit says no more than the second.
 pub(super) fn is_less_specific(first: &Kind, second: &Kind) -> bool {
     match (first, second) {
         (Kind::Any | Kind::Dyn | Kind::Variable(_), _) => true,
