@@ -1,8 +1,8 @@
-//! Who is asking: from a verified access token, or a name that is believed, to the [`Principal`] whose rights bound the
-//! answer.
+//! Authentication: turns a verified access token, or a name that is believed, into the [`Principal`] whose rights bound
+//! the answer.
 //!
-//! INVARIANT (pure decisions): everything from a token's bytes and a key to a principal does no I/O and reads no clock; the
-//! time is handed in. Only `issuer` talks to the network.
+//! INVARIANT (pure decisions): the code between a token's bytes and a principal does no I/O and reads no clock; its
+//! callers hand in the time. Only `issuer` talks to the network.
 
 pub mod claims;
 pub mod details;
@@ -33,52 +33,52 @@ pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use verifier::{AuthenticationError, TokenVerifier};
 
-/// Which check a token failed. For the log and a metric; the caller learns only that the token is not valid.
+/// The check that a token failed. It goes to the log and a metric; the caller learns only that the token is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("the token was refused ({})", self.label())]
 pub enum Refusal {
-    /// Longer than [`TOKEN_BYTES_MAX`].
+    /// The token is longer than [`TOKEN_BYTES_MAX`].
     Size,
-    /// Not three parts of base64url, or not strict JSON.
+    /// The token is not three parts of base64url, or its JSON is not strict.
     Form,
-    /// A header parameter that is never followed.
+    /// The header has a parameter that Ragward never follows.
     Header,
-    /// Not an access token (`typ`).
+    /// The header's `typ` is not that of an access token.
     Type,
-    /// An algorithm that does not exist here or that this issuer does not use.
+    /// The algorithm is unknown, or this issuer does not use it.
     Algorithm,
-    /// No key, or none of the issuer's.
+    /// The token names no key, or a key that its issuer does not have.
     Key,
-    /// Not signed by that key.
+    /// The signature does not match the key.
     Signature,
-    /// Another issuer.
+    /// No configured issuer has issued it.
     Issuer,
-    /// Meant for somebody else.
+    /// The token is meant for somebody else.
     Audience,
-    /// Expired, not begun, or without its times.
+    /// The token has expired, is not valid yet, or lacks its times.
     Time,
-    /// A claim that must be there, or one of a wrong type.
+    /// A required claim is missing, or a claim has the wrong type.
     Claim,
-    /// Bound to a key that was not shown (`cnf`).
+    /// The token is bound to a key (`cnf`), and its bearer did not prove to have that key.
     Confirmation,
-    /// A subject that is no user.
+    /// The subject cannot be a user.
     Subject,
-    /// An actor that is not understood, or too many.
+    /// An actor is malformed, or there are too many.
     Actor,
-    /// Details that are not understood.
+    /// The authorization details are malformed or unknown.
     Details,
-    /// A mapped claim that cannot be mapped.
+    /// A mapped claim has a value that cannot be mapped.
     Mapping,
-    /// A claim that counts here stands elsewhere (distributed claims, too many groups).
+    /// A mapped claim is not in the token but elsewhere (distributed claims, too many groups).
     Elsewhere,
-    /// A mapped claim is not there, and without it somebody might be let in who is to be kept out.
+    /// A mapped claim is missing, and without it somebody might be let in whom the model keeps out.
     Absent,
-    /// Used before, and good for one request only.
+    /// The token is good for one request, and was used before.
     Used,
 }
 
 impl Refusal {
-    /// A fixed label.
+    /// Returns the label of the refusal in logs and metrics.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {

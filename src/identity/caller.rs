@@ -1,4 +1,4 @@
-//! Who calls, and what the caller may ask for: a verified token, or somebody who is believed without one.
+//! The caller of a request, and what the caller may ask for.
 
 use std::sync::Arc;
 
@@ -10,50 +10,50 @@ use super::{Scope, StepUp};
 use crate::engine::Contextual;
 use crate::language::{Object, ParseError, TypeName};
 
-/// What is believed of the bearer of a token.
+/// A token that was verified, and everything that Ragward believes of its bearer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VerifiedToken {
     pub(super) facts: Arc<TokenFacts>,
-    /// The subject as an `OpenFGA` user; nobody for a client whose kind has no type.
+    /// The subject as an `OpenFGA` user. `None` for a machine, if machines have no type.
     pub(super) user: Option<Object>,
     pub(super) user_type: TypeName,
-    /// How its issuer's names become users.
+    /// The rules by which the issuer's names become users.
     pub(super) names: NameRules,
     pub(super) contextual: Arc<Contextual>,
     pub(super) untold: Vec<Untold>,
     pub(super) untold_of_others: Vec<Untold>,
     pub(super) delegation: Option<Arc<Delegation>>,
     pub(super) details: Option<Arc<AuthorizationDetails>>,
-    /// When the user was asked for a proof (`auth_time`), in seconds since 1970.
+    /// The time at which the user logged in (`auth_time`), in seconds since 1970.
     pub(super) authenticated_at: Option<u64>,
-    /// How (`acr`).
+    /// The way in which the user logged in (`acr`).
     pub(super) authentication_class: Option<String>,
 }
 
-/// Who calls.
+/// The caller of a request.
 #[derive(Clone, Debug)]
 pub enum Caller {
-    /// Somebody whose word is taken: the local administrator, or everybody where identity is insecure.
+    /// A caller whose word is taken: the local administrator, or everybody where identity is insecure.
     Believed,
-    /// The bearer of a token.
+    /// The bearer of a verified token.
     Verified {
-        /// The token.
+        /// The token that was verified.
         token: Arc<VerifiedToken>,
-        /// Whether its bearer may name another user; see [`VerifiedToken::may_assert`].
+        /// Whether the bearer may name another user; see [`VerifiedToken::may_assert`].
         may_assert: bool,
     },
 }
 
-/// Why a caller is not the principal that the request names.
+/// The reason why a caller cannot be the principal that the request names.
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
-    /// The name is no user.
+    /// The name in the request is not that of a user.
     #[error(transparent)]
     Malformed(#[from] ParseError),
-    /// The token speaks for another user, and may not name one.
+    /// The request names another user than the token, and the bearer may not do that.
     #[error("the token does not let its bearer ask for this user")]
     OtherUser,
-    /// The token speaks for a client, which is no user.
+    /// The token speaks for a machine, and machines are not users.
     #[error(
         "the token speaks for a client, not for a user; `identity.issuers.people` says what marks a person's token"
     )]
@@ -61,56 +61,59 @@ pub enum CallerError {
 }
 
 impl VerifiedToken {
-    /// What is recorded of it.
+    /// Returns the facts that the audit record takes from the token.
     #[must_use]
     pub fn facts(&self) -> &TokenFacts {
         &self.facts
     }
 
-    /// Its subject; nobody for a client that is no user.
+    /// Returns the token's subject, or `None` for a machine that is not a user.
     #[must_use]
     pub fn user(&self) -> Option<&Object> {
         self.user.as_ref()
     }
 
-    /// Whether it was narrowed by details, or acts for another. Such a token is for retrieval, not for administration.
+    /// Returns whether details narrow the token, or its bearer acts for somebody. Such a token may retrieve but not
+    /// administer.
     #[must_use]
     pub fn is_narrowed(&self) -> bool {
         self.details.is_some()
     }
 
-    /// Whether somebody else acts for the subject.
+    /// Returns whether somebody else acts for the subject.
     #[must_use]
     pub fn is_delegated(&self) -> bool {
         self.delegation.is_some()
     }
 
-    /// Whether it serves one request only.
+    /// Returns whether the token is good for one request only.
     #[must_use]
     pub fn is_single_use(&self) -> bool {
         self.details.as_ref().is_some_and(|details| details.is_single_use())
     }
 
-    /// What it does not tell of its subject. Where that may let somebody in who is to be kept out, it is refused.
+    /// Returns the facts about its subject that the token leaves out. The token is refused if this may let somebody in
+    /// whom the model keeps out.
     #[must_use]
     pub fn untold(&self) -> &[Untold] {
         &self.untold
     }
 
-    /// What it cannot tell of a user whom its bearer names.
+    /// Returns the facts that the token cannot tell about another user whom its bearer names.
     #[must_use]
     pub fn untold_of_others(&self) -> &[Untold] {
         &self.untold_of_others
     }
 
-    /// Whether its bearer may name another user: who acts for one user, or whose token is narrowed, may not, whatever its scopes.
+    /// Returns whether the bearer may name another user. The bearer of a delegated or narrowed token may not, whatever
+    /// its scopes.
     #[must_use]
     pub fn may_assert(&self) -> bool {
         self.facts.scopes.contains(Scope::AssertUser) && !self.is_delegated() && !self.is_narrowed()
     }
 
-    /// Whether the login behind it is good enough. Pure: `now` is in seconds since 1970, and clocks may be `leeway` seconds
-    /// apart. A login that is later than that is no login, however late it is.
+    /// Returns whether the login behind the token meets a requirement. `now` is in seconds since 1970, and clocks may
+    /// differ by `leeway` seconds. A login that lies further in the future does not count.
     #[must_use]
     pub fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
         let class = self.authentication_class.as_ref();
@@ -130,8 +133,8 @@ impl VerifiedToken {
 }
 
 impl Caller {
-    /// Whether the caller may administer. Who acts for another, or whose token is narrowed, may not, whatever its scopes: nothing
-    /// would bound what it learns.
+    /// Returns whether the caller may administer. The bearer of a delegated or narrowed token may not, whatever its
+    /// scopes, since nothing would bound what it learns.
     #[must_use]
     pub fn may_administer(&self) -> bool {
         match self {
@@ -142,10 +145,10 @@ impl Caller {
         }
     }
 
-    /// The principal of a request that names `user`; an empty name is the token's own subject.
+    /// Returns the principal of a request that names `user`. An empty name means the token's own subject.
     ///
     /// # Errors
-    /// When the name is malformed, or another than the token's without the scope to name one.
+    /// If the name is malformed, or names another user than the token's subject and the caller may not do that.
     pub fn principal(&self, user: &str) -> Result<Principal, CallerError> {
         let (token, may_assert) = match self {
             Self::Believed => return Ok(Principal::stated(user)?),
@@ -159,20 +162,20 @@ impl Caller {
             return Err(CallerError::OtherUser);
         }
         let subject = names::asserted(user)?;
-        // One issuer's pipeline speaks for the people of that issuer only, and by the names that its tokens give them.
+        // One issuer's pipeline speaks only for people of that issuer, by the names that its tokens give them.
         if subject.type_name() != token.user_type.as_str() || !token.names.gives(&subject) {
             return Err(CallerError::OtherUser);
         }
-        // The tuples of the token are its own subject's; its context (such as the tenant) binds the call as a whole.
+        // The token's tuples are about its own subject. Its context, such as the tenant, binds the call as a whole.
         let context = token.contextual.context.clone();
         let contextual = Arc::new(Contextual { tuples: Vec::new(), context });
         Ok(Principal::asserted_by_token(subject, contextual, token))
     }
 
-    /// Who writes, for the check of the write relation; `None` for somebody who is believed.
+    /// Returns the principal whose write relation is checked, or `None` for a caller who is believed.
     ///
     /// # Errors
-    /// When the token speaks for nobody that a relation can be held by.
+    /// If the token's subject cannot hold a relation.
     pub fn writer(&self) -> Result<Option<Principal>, CallerError> {
         match self {
             Self::Believed => Ok(None),

@@ -1,8 +1,8 @@
-//! From the claims of a token whose signature holds to what Ragward believes of its bearer (RFC 9068, section 4). Pure: the
-//! time is handed in.
+//! Turns the claims of a token, whose signature was verified, into what Ragward believes of its bearer (RFC 9068,
+//! section 4). This code is pure: its callers hand in the time.
 //!
-//! INVARIANT (claims grant nothing by surprise): a claim that is not named here changes nothing; one that is named and
-//! malformed refuses the token.
+//! INVARIANT (claims grant nothing by surprise): a claim that this module does not name changes nothing. A malformed
+//! claim that it names refuses the token.
 
 use std::sync::Arc;
 
@@ -17,59 +17,59 @@ use super::principal::{Delegation, DelegationOn};
 use super::{Actor, Refusal, Scopes, TokenFacts, VerifiedToken};
 use crate::language::{Relation, TypeName};
 
-/// Longest name in a claim (a client, a token's id, an actor), in bytes.
+/// The longest name in a claim (a client, a token's id, an actor), in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
-/// Most audiences of one token.
+/// The number of audiences that a token may have.
 const AUDIENCES_MAX: usize = 64;
 
-/// What an operator decides about the tokens of all issuers.
+/// The operator's rules for the tokens of all issuers.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// What a token must be meant for (`aud`).
+    /// The audience that a token must name (`aud`).
     pub audience: String,
-    /// How far apart clocks may be, in seconds.
+    /// The difference between clocks that is tolerated, in seconds.
     pub leeway_seconds: u64,
-    /// The type of people.
+    /// The `OpenFGA` type of people.
     pub user_type: TypeName,
-    /// The type of machines (clients that ask for themselves); without it they are nobody.
+    /// The `OpenFGA` type of machines: clients that act for themselves. Without it, a machine is not a user.
     pub machine_type: Option<TypeName>,
-    /// The type of those who act for others.
+    /// The `OpenFGA` type of those who act for others.
     pub actor_type: TypeName,
-    /// What an actor must hold; without it tokens with an actor are refused.
+    /// The relation that an actor must hold. Without it, a token with an actor is refused.
     pub delegation: Option<DelegationRule>,
-    /// Most actors of one token, the outermost included.
+    /// The number of actors that a token may have, including the outermost.
     pub actors_max: usize,
-    /// Claims that become contextual tuples.
+    /// The claims that become contextual tuples.
     pub claim_tuples: Vec<ClaimTuple>,
-    /// Claims that become values for conditions.
+    /// The claims that become values for conditions.
     pub claim_context: Vec<ClaimContext>,
-    /// How `authorization_details` are read.
+    /// The rules by which `authorization_details` are read.
     pub details: DetailsRules,
 }
 
-/// What somebody who acts for another must hold.
+/// The relation that an actor must hold to act for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelegationRule {
-    /// The relation.
+    /// The name of the relation.
     pub relation: Relation,
-    /// On what.
+    /// The object that the actor must hold it on.
     pub on: DelegationOn,
 }
 
-/// What an operator decides about the tokens of one issuer.
+/// The operator's rules for the tokens of one issuer.
 #[derive(Clone, Debug)]
 pub struct IssuerRules {
-    /// The issuer, compared byte by byte (`iss`).
+    /// The issuer (`iss`), which is compared byte by byte.
     pub issuer: Arc<str>,
-    /// How its names become objects.
+    /// The rules by which the issuer's names become objects.
     pub names: NameRules,
-    /// Which of its tokens are people's.
+    /// The rule that tells people's tokens from machines'.
     pub people: PeopleRule,
-    /// How its tokens may be signed.
+    /// The algorithms that the issuer signs with.
     pub algorithms: Vec<Algorithm>,
 }
 
-/// Decides what is believed.
+/// Checks the claims of a token and returns what Ragward believes of its bearer.
 pub(super) fn check(
     claims: &Map<String, Value>,
     issuer: &IssuerRules,
@@ -81,12 +81,12 @@ pub(super) fn check(
     }
     check_audience(claims.get("aud"), &rules.audience)?;
     let expires_at = check_times(claims, rules.leeway_seconds, now)?;
-    // The key that such a token is bound to was not shown with it (RFC 7800).
+    // The token is bound to a key, and its bearer did not prove to have that key (RFC 7800).
     if claims.contains_key("cnf") {
         return Err(Refusal::Confirmation);
     }
     let (subject, client_id, token_id) = (name(claims, "sub")?, name(claims, "client_id")?, name(claims, "jti")?);
-    // A name that is refused is refused whether or not its bearer is a user.
+    // A malformed name refuses the token, even if its bearer is not a user.
     let named = |type_name: &TypeName| issuer.names.user(type_name, subject).map_err(|_unfit| Refusal::Subject);
     let user = match (issuer.people.is_person(claims, subject, client_id), &rules.machine_type) {
         (true, _) => Some(named(&rules.user_type)?),
@@ -143,7 +143,7 @@ fn check_audience(claim: Option<&Value>, audience: &str) -> Result<(), Refusal> 
     if meant { Ok(()) } else { Err(Refusal::Audience) }
 }
 
-/// The time at which the token ends.
+/// Checks the token's times and returns when it ends.
 fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<u64, Refusal> {
     let time = |name: &str| claims.get(name).map(|value| value.as_u64().ok_or(Refusal::Time)).transpose();
     let (Some(expires_at), Some(issued_at)) = (time("exp")?, time("iat")?) else { return Err(Refusal::Time) };
@@ -156,7 +156,7 @@ fn check_times(claims: &Map<String, Value>, leeway: u64, now: u64) -> Result<u64
     }
 }
 
-/// Whether a token that ends at `expires_at` is void.
+/// Returns whether a token that ends at `expires_at` has expired.
 pub(super) fn has_ended(expires_at: u64, leeway: u64, now: u64) -> bool {
     now >= expires_at.saturating_add(leeway)
 }
@@ -174,7 +174,7 @@ fn optional_time(claims: &Map<String, Value>, claim: &str) -> Result<Option<u64>
     claims.get(claim).map(|value| value.as_u64().ok_or(Refusal::Claim)).transpose()
 }
 
-/// The chain of actors, outermost first (RFC 8693, section 4.1).
+/// Reads the chain of actors, outermost first (RFC 8693, section 4.1).
 fn actors(claim: Option<&Value>, issuer: &IssuerRules, rules: &Rules) -> Result<Vec<Actor>, Refusal> {
     let mut actors = Vec::new();
     let mut next = claim;
@@ -183,7 +183,7 @@ fn actors(claim: Option<&Value>, issuer: &IssuerRules, rules: &Rules) -> Result<
         if actors.len() >= rules.actors_max {
             return Err(Refusal::Actor);
         }
-        // A name means nothing without the issuer who gave it, and only this issuer vouches here.
+        // A name is only meaningful together with its issuer, and this issuer vouches for its own names alone.
         if act.get("iss").is_some_and(|named| named.as_str() != Some(&*issuer.issuer)) {
             return Err(Refusal::Actor);
         }

@@ -1,8 +1,8 @@
-//! Rich authorization requests (RFC 9396): objects of one type in a token's `authorization_details` that narrow what its
-//! bearer gets. `schema/authorization_details.md` is the contract.
+//! Rich authorization requests (RFC 9396): objects of one type in a token's `authorization_details`, which narrow what
+//! its bearer gets. `schema/authorization_details.md` is the contract.
 //!
-//! INVARIANT (only narrower): an object takes away and never gives. Inside one object everything must fit; a chunk needs one
-//! object that fits. What is not understood refuses the token.
+//! INVARIANT (only narrower): an object takes away and never gives. A chunk must fit one object, and must fit
+//! everything inside that object. An object that is malformed or unknown refuses the token.
 
 use std::collections::BTreeSet;
 
@@ -12,61 +12,63 @@ use super::Refusal;
 use crate::chunk::{Metadata, Value};
 use crate::language::{Object, Relation};
 
-/// Most objects of our type in one token.
+/// The number of objects of our type that a token may have.
 const OBJECTS_MAX: usize = 32;
 
-/// What an operator decides about details.
+/// The operator's rules for details.
 #[derive(Clone, Debug)]
 pub struct DetailsRules {
-    /// The type of an object that speaks to us.
+    /// The type of the objects that are meant for this server.
     pub type_name: String,
-    /// The metadata key of a chunk that `datatypes` is compared with; the type of its guard when there is none.
+    /// The metadata key of a chunk that `datatypes` is compared with. Without it, the type of the chunk's guard is
+    /// compared.
     pub datatype_key: Option<String>,
-    /// What `classification_max` means; without it a token that has one is refused.
+    /// The order that `classification_max` refers to. Without it, a token that sets a maximum is refused.
     pub classification: Option<Classification>,
 }
 
 /// An order of classifications.
 #[derive(Clone, Debug)]
 pub struct Classification {
-    /// The metadata key that holds a chunk's. A chunk without it, or with one that is not in the order, fits no ceiling.
+    /// The metadata key of a chunk's classification. A chunk without it, or with a value outside of the order, is above
+    /// every maximum.
     pub metadata_key: String,
-    /// From the lowest to the highest.
+    /// The classifications, from the lowest to the highest.
     pub order: Vec<String>,
 }
 
-/// What a caller wants to do.
+/// The action that a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Search.
+    /// To search for chunks.
     Retrieve,
-    /// Ask whether held chunks may still be seen.
+    /// To ask whether chunks that the caller holds may still be seen.
     Recheck,
 }
 
-/// What is known of a request before anything is searched.
+/// The facts about a request that are known before anything is searched.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestFacts<'a> {
-    /// What it does.
+    /// The action that is asked for.
     pub action: Action,
-    /// Where.
+    /// The collection that is searched.
     pub collection: &'a str,
-    /// The relation that decides.
+    /// The relation that decides who may see a chunk.
     pub relation: &'a Relation,
-    /// The text of the query, if it is one.
+    /// The text of the query, if it has one.
     pub query_text: Option<&'a str>,
 }
 
-/// The objects of our type in a token; at least one.
+/// The objects of our type in a token. There is at least one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthorizationDetails {
     objects: Vec<Detail>,
 }
 
-/// One object. What is `None` does not narrow.
+/// One object. A field that is `None` does not narrow.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Detail {
-    /// False when `locations` names other resource servers only.
+    /// Whether the object is for this server: false if `locations` names other resource servers only.
     is_for_us: bool,
     actions: Option<BTreeSet<String>>,
     collections: Option<BTreeSet<String>>,
@@ -80,17 +82,17 @@ struct Detail {
     purpose: Option<String>,
 }
 
-/// The text under a metadata key is one of these.
+/// A condition on metadata: the text under a key is one of these values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OneOf {
-    /// The key.
+    /// The key of the metadata.
     pub key: String,
-    /// The texts.
+    /// The values that it may have.
     pub values: BTreeSet<String>,
 }
 
 impl Action {
-    /// As a token spells it.
+    /// Returns the action's name in a token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -101,8 +103,8 @@ impl Action {
 }
 
 impl AuthorizationDetails {
-    /// Reads the claim. `None` when no object is of our type: those of other types speak to other servers (RFC 9396,
-    /// section 2), and say nothing here.
+    /// Reads the claim. Returns `None` if no object is of our type. Objects of other types are meant for other servers
+    /// (RFC 9396, section 2) and are ignored.
     pub(super) fn parse(claim: &Json, rules: &DetailsRules, audience: &str) -> Result<Option<Self>, Refusal> {
         let listed = claim.as_array().filter(|listed| !listed.is_empty()).ok_or(Refusal::Details)?;
         let mut objects = Vec::new();
@@ -119,14 +121,14 @@ impl AuthorizationDetails {
         Ok((!objects.is_empty()).then_some(Self { objects }))
     }
 
-    /// The objects that fit a request; `None` when none does, and then the request is not permitted.
+    /// Returns the objects that fit a request, or `None` if no object does and the request is not permitted.
     #[must_use]
     pub(super) fn for_request(&self, facts: &RequestFacts<'_>) -> Option<Self> {
         let objects: Vec<Detail> = self.objects.iter().filter(|object| object.fits(facts)).cloned().collect();
         (!objects.is_empty()).then_some(Self { objects })
     }
 
-    /// These details, or none, with one more condition that every chunk must meet.
+    /// Adds one more condition that every chunk must meet.
     #[must_use]
     pub(super) fn with_condition(details: Option<&Self>, condition: &OneOf) -> Self {
         let unlimited = || vec![Detail { is_for_us: true, ..Detail::default() }];
@@ -137,24 +139,25 @@ impl AuthorizationDetails {
         Self { objects }
     }
 
-    /// Whether chunks of this guard may fit at all.
+    /// Returns whether chunks of this guard may fit at all.
     #[must_use]
     pub(super) fn fits_guard(&self, guard: &Object) -> bool {
         self.objects.iter().any(|object| object.fits_guard(guard))
     }
 
-    /// Whether the token serves one request only.
+    /// Returns whether the token is good for one request only.
     #[must_use]
     pub fn is_single_use(&self) -> bool {
         self.objects.iter().any(|object| object.single_use)
     }
 
-    /// What the token was given for, as its objects say.
+    /// Returns the purposes that the objects state.
     pub fn purposes(&self) -> impl Iterator<Item = &str> {
         self.objects.iter().filter_map(|object| object.purpose.as_deref())
     }
 
-    /// Whether a chunk of this guard and with this metadata fits one of the objects, as long as few others were taken.
+    /// Returns whether a chunk with this guard and this metadata fits an object. Limits on the number of chunks are not
+    /// considered.
     #[must_use]
     pub fn admits(&self, guard: &Object, metadata: &Metadata) -> bool {
         self.objects
@@ -162,19 +165,20 @@ impl AuthorizationDetails {
             .any(|object| object.chunks_max != Some(0) && object.fits_guard(guard) && object.fits_metadata(metadata))
     }
 
-    /// Most chunks that all objects together can permit; `None` when one of them has no limit.
+    /// Returns the number of chunks that all objects together permit, or `None` if one of them has no limit.
     #[must_use]
     pub(super) fn chunks_max(&self) -> Option<u64> {
         self.objects.iter().try_fold(0u64, |sum, object| Some(sum.saturating_add(object.chunks_max?)))
     }
 
-    /// Whether a guard alone tells what is permitted.
+    /// Returns whether a chunk's metadata is needed to decide, beside its guard.
     #[must_use]
     pub(super) fn ask_for_chunks(&self) -> bool {
         self.objects.iter().any(|object| !object.metadata.is_empty() || object.chunks_max.is_some())
     }
 
-    /// Conditions on metadata of which every permitted chunk meets one list whole; `None` when one object has no condition.
+    /// Returns one list of conditions for each object. A permitted chunk meets all conditions of at least one list.
+    /// Returns `None` if an object has no condition.
     #[must_use]
     pub(super) fn metadata_conditions(&self) -> Option<Vec<&[OneOf]>> {
         let conditions: Vec<&[OneOf]> = self.objects.iter().map(|object| object.metadata.as_slice()).collect();
@@ -185,7 +189,8 @@ impl AuthorizationDetails {
 /// Counts the chunks that one answer takes from each object.
 #[derive(Debug)]
 pub(super) struct Budget<'d> {
-    /// Each object with the chunks that are left to it; those without a limit first, so that none is spent in vain.
+    /// Each object with the number of chunks left to it. Those without a limit come first, so that no limited one is
+    /// spent in vain.
     objects: Vec<(&'d Detail, Option<u64>)>,
 }
 
@@ -196,7 +201,7 @@ impl<'d> Budget<'d> {
         Self { objects }
     }
 
-    /// Whether one object permits this chunk and has one left; then it is spent.
+    /// Spends one chunk of an object that permits this chunk. Returns false if no object permits it or has any left.
     pub(super) fn admit(&mut self, guard: &Object, metadata: &Metadata) -> bool {
         for (object, left) in &mut self.objects {
             if !object.fits_guard(guard) || !object.fits_metadata(metadata) {
@@ -216,7 +221,7 @@ impl<'d> Budget<'d> {
 }
 
 impl Detail {
-    /// `None` on anything that is not understood.
+    /// Reads one object. Returns `None` for anything malformed or unknown.
     fn parse(object: &Map<String, Json>, rules: &DetailsRules, audience: &str) -> Option<Self> {
         let mut detail = Self { is_for_us: true, ..Self::default() };
         for (member, value) in object {
@@ -249,7 +254,7 @@ impl Detail {
                 _ => return None,
             }
         }
-        // A token that serves one request serves one query.
+        // A token for one request is for one query, too.
         (!detail.single_use || detail.query_sha256.is_some()).then_some(detail)
     }
 
@@ -278,17 +283,17 @@ impl Detail {
     }
 }
 
-/// A list of texts; `None` for anything else.
+/// Reads a list of texts, or returns `None` for anything else.
 fn texts(value: &Json) -> Option<BTreeSet<String>> {
     value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
-/// The SHA-256 of a text in hexadecimal.
+/// Returns the SHA-256 of a text in hexadecimal.
 fn sha256(text: &str) -> String {
     use std::fmt::Write;
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         write!(hex, "{byte:02x}").unwrap_or_default();
         hex
     })

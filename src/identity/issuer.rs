@@ -1,8 +1,10 @@
-//! An issuer's keys, fetched when they are needed and kept while they are fresh enough.
+//! An issuer's keys: fetched when they are needed, and kept while they are fresh enough.
 //!
-//! INVARIANT (bounded trust): keys are used for [`STALE_MAX`] after they were read, and not longer; then nobody is let in.
-//! INVARIANT (bounded work): one fetch is under way at a time, and one is begun every [`FETCH_INTERVAL_MIN`] at most, however
-//! many tokens name keys that nobody has. Whoever waits, waits for one fetch, also where the issuer does not answer.
+//! INVARIANT (bounded trust): keys are used for [`STALE_MAX`] after they were read. After that, nobody is let in.
+//!
+//! INVARIANT (bounded work): at most one fetch runs at a time, and a new one begins every [`FETCH_INTERVAL_MIN`] at
+//! most, however many tokens name unknown keys. A caller waits for one fetch at most, even if the issuer does not
+//! answer.
 
 mod fetch;
 
@@ -19,46 +21,46 @@ pub use fetch::{HttpClient, IssuerConfigError};
 
 /// The least time between the beginnings of two fetches.
 pub const FETCH_INTERVAL_MIN: Duration = Duration::from_secs(10);
-/// Keys of this age are read again, while they go on being used.
+/// The age at which keys are read again. They stay in use meanwhile.
 pub const REFRESH_AFTER: Duration = Duration::from_mins(5);
-/// Keys of this age are not used any more.
+/// The age from which keys are not used any more.
 pub const STALE_MAX: Duration = Duration::from_hours(1);
 
-/// One issuer: what its tokens must be like, and where its keys are.
+/// An issuer: the rules for its tokens, and its keys.
 #[derive(Debug)]
 pub struct Issuer {
     pub(super) rules: IssuerRules,
-    /// Where the key set is; found by discovery when it is not given.
+    /// The address of the key set. Without it, the key set is found by discovery.
     key_set_url: Option<String>,
     http: HttpClient,
     state: RwLock<State>,
-    /// Held by the one fetch.
+    /// The lock that the running fetch holds.
     fetching: Arc<Mutex<()>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     keys: Option<(Arc<KeySet>, Instant)>,
-    /// When the last fetch was begun.
+    /// The time at which the last fetch began.
     attempted: Option<Instant>,
-    /// Fetches that have ended.
+    /// The number of fetches that have ended.
     ended: u64,
 }
 
-/// Why there is no key.
+/// The reason why there is no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoKey {
-    /// The issuer has none of this name for this algorithm.
+    /// The issuer has no key with this id for this algorithm.
     Unknown,
-    /// The issuer's keys cannot be had, or are too old.
+    /// The issuer's keys cannot be read, or are too old.
     Unavailable,
 }
 
 impl Issuer {
-    /// An issuer whose keys are not known yet.
+    /// Creates an issuer whose keys are not known yet.
     ///
     /// # Errors
-    /// When one of the addresses is none that keys may be read from.
+    /// If keys may not be read from one of the addresses.
     pub fn new(rules: IssuerRules, key_set_url: Option<String>, http: HttpClient) -> Result<Self, IssuerConfigError> {
         fetch::check_url(&rules.issuer)?;
         if let Some(url) = &key_set_url {
@@ -67,13 +69,13 @@ impl Issuer {
         Ok(Self { rules, key_set_url, http, state: RwLock::default(), fetching: Arc::default() })
     }
 
-    /// The key of an id, for an algorithm.
+    /// Returns the key with this id for an algorithm, and fetches the issuer's keys if need be.
     pub(super) async fn key(self: &Arc<Self>, id: &str, algorithm: Algorithm) -> Result<Arc<PublicKey>, NoKey> {
         if let Some((keys, read_at)) = self.usable_keys() {
             if read_at.elapsed() >= REFRESH_AFTER
                 && let Ok(alone) = Arc::clone(&self.fetching).try_lock_owned()
             {
-                // Nobody waits for it.
+                // Nobody waits for this fetch.
                 self.begin_fetch(alone);
             }
             if let Some(key) = keys.key(id, algorithm) {
@@ -82,7 +84,7 @@ impl Issuer {
         }
         let ended = self.ended();
         let alone = Arc::clone(&self.fetching).lock_owned().await;
-        // A fetch that ended meanwhile has found what there is to be found.
+        // A fetch that ended in the meantime has found everything that could be found.
         if self.ended() == ended
             && let Err(error) = self.begin_fetch(alone).await
         {
@@ -101,8 +103,8 @@ impl Issuer {
         self.state.read().unwrap_or_else(PoisonError::into_inner).ended
     }
 
-    /// Reads the keys in a task of its own, which ends with the fetch's own timeout. A caller who goes away would otherwise take
-    /// the fetch along, and keep everybody from another for [`FETCH_INTERVAL_MIN`].
+    /// Fetches the keys in a task of its own, which ends by the fetch's timeout. If a caller ran the fetch itself and
+    /// went away, the fetch would be lost, and no other could begin for [`FETCH_INTERVAL_MIN`].
     fn begin_fetch(self: &Arc<Self>, alone: OwnedMutexGuard<()>) -> JoinHandle<()> {
         let issuer = Arc::clone(self);
         tokio::spawn(async move {
@@ -111,7 +113,7 @@ impl Issuer {
         })
     }
 
-    /// Reads the keys, unless it is too early to.
+    /// Fetches the keys, unless the last fetch began too recently.
     async fn fetch(&self) {
         {
             let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -139,7 +141,7 @@ mod tests {
     use crate::identity::names::NameRules;
     use crate::identity::people::PeopleRule;
 
-    /// An issuer that takes connections and never answers.
+    /// Returns an issuer that accepts connections and never answers.
     async fn silent() -> (Arc<Issuer>, TcpListener) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let rules = IssuerRules {
@@ -162,7 +164,7 @@ mod tests {
         let began = Instant::now();
         let found = join_all((0..100).map(|_| issuer.key("k", Algorithm::Es256))).await;
         assert!(found.iter().all(|found| matches!(found, Err(NoKey::Unavailable))));
-        // Two documents are asked for, each for five seconds.
+        // The fetch asks for two documents, five seconds each.
         assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
     }
 
@@ -172,7 +174,7 @@ mod tests {
         let (issuer, _listener) = silent().await;
         for round in 0..3 {
             assert!(issuer.key("k", Algorithm::Es256).now_or_never().is_none(), "it asks and goes away");
-            // The fetch goes on, and ends by itself.
+            // The fetch goes on without its caller, and ends by itself.
             let began = Instant::now();
             while issuer.ended() <= round {
                 tokio::time::sleep(Duration::from_secs(1)).await;
@@ -192,7 +194,7 @@ mod tests {
         for _ in 0..1_000 {
             assert!(issuer.key("k", Algorithm::EdDsa).await.is_ok());
         }
-        // The fetch, and what the client of HTTP runs for it.
+        // The fetch may be alive, with the tasks of its HTTP client.
         assert!(tasks.num_alive_tasks() < 10, "{}", tasks.num_alive_tasks());
         assert!(attempts(&listener) <= 2);
     }

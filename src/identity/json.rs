@@ -1,12 +1,12 @@
-//! JSON from outside: a name that occurs twice in one object is refused (two readers could each take another), and so is
-//! nesting past a limit.
+//! Reads JSON from untrusted sources. It refuses a name that occurs twice in one object, since two readers could each
+//! take another value, and nesting past a limit.
 
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Reads one object whose values are nested at most `depth_max` deep, the object itself included.
+/// Reads an object whose values are nested at most `depth_max` deep, counting the object itself.
 pub(super) fn object(bytes: &[u8], depth_max: usize) -> Result<Map<String, Value>, serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let value = Strict { depth_left: depth_max }.deserialize(&mut reader)?;

@@ -1,4 +1,4 @@
-//! A signed token in its compact form (RFC 7515, section 7.1), taken apart before anything in it is believed.
+//! Takes a signed token in compact form (RFC 7515, section 7.1) apart, before anything in it is believed.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,16 +8,16 @@ use super::Refusal;
 use super::json;
 use super::key_set::{Algorithm, KEY_ID_BYTES_MAX, PublicKey};
 
-/// Longest token, in bytes. gRPC's own limit for all headers of a request is of this order.
+/// The longest token, in bytes. gRPC's own limit for all headers of a request is about as large.
 pub const TOKEN_BYTES_MAX: usize = 16 * 1024;
-/// Deepest nesting of a token's claims and header.
+/// The deepest nesting of a token's claims and header.
 const DEPTH_MAX: usize = 16;
 /// The types of an access token (RFC 9068, section 4). Media types are compared without regard to case.
 const TYPES: [&str; 2] = ["at+jwt", "application/at+jwt"];
-/// Header parameters that would lead to a key elsewhere, or that change what is signed and how it is read.
+/// Header parameters that lead to a key elsewhere, or that change what is signed and how it is read.
 const REFUSED_PARAMETERS: [&str; 8] = ["crit", "jku", "x5u", "jwk", "x5c", "b64", "zip", "enc"];
 
-/// A token in parts. None of them is believed yet.
+/// The parts of a token. None of them is believed yet.
 pub(super) struct Jws<'t> {
     signed: &'t str,
     signature: Vec<u8>,
@@ -39,12 +39,12 @@ impl<'t> Jws<'t> {
         Ok(Self { signed, signature, algorithm, key_id, claims: object(&decode(payload)?)? })
     }
 
-    /// Who claims to have issued it: enough to choose the keys that can prove it.
+    /// Returns the issuer that the token claims, which is enough to choose the keys that can prove it.
     pub(super) fn claimed_issuer(&self) -> Option<&str> {
         self.claims.get("iss").and_then(Value::as_str)
     }
 
-    /// The claims, once the key proves them.
+    /// Returns the claims if the key proves the signature.
     pub(super) fn verify(self, key: &PublicKey) -> Result<Map<String, Value>, Refusal> {
         if key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
             Ok(self.claims)

@@ -1,5 +1,5 @@
-//! The keys of an issuer (JWK sets, RFC 7517) and the signatures that they verify (RFC 7518, RFC 8037). Public keys only:
-//! no algorithm with a shared secret exists here, so a public key can never be mistaken for one.
+//! The keys of an issuer (JWK sets, RFC 7517) and the verification of signatures (RFC 7518, RFC 8037). There are public
+//! keys only. No algorithm with a shared secret exists here, so a public key can never be mistaken for a secret.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use serde_json::{Map, Value};
 
 use super::json;
 
-/// Most keys of one set; issuers have a handful.
+/// The number of keys in a set; issuers have a handful.
 const KEYS_MAX: usize = 64;
-/// Deepest nesting of a key set.
+/// The deepest nesting of a key set.
 const DEPTH_MAX: usize = 8;
-/// Longest key id, in bytes.
+/// The longest key id, in bytes.
 pub(super) const KEY_ID_BYTES_MAX: usize = 256;
 
-/// How a token is signed (RFC 7518, section 3.1; RFC 8037).
+/// An algorithm that signs tokens (RFC 7518, section 3.1; RFC 8037).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the RFC's")]
 pub enum Algorithm {
@@ -32,11 +32,11 @@ pub enum Algorithm {
     EdDsa,
 }
 
-/// A public key for verifying.
+/// A public key that verifies signatures.
 #[derive(Clone, Debug)]
 pub(super) struct PublicKey {
     id: String,
-    /// The one algorithm that it is for, if its set says so.
+    /// The only algorithm that the key is for, if its set says so.
     algorithm: Option<String>,
     material: Material,
 }
@@ -49,13 +49,13 @@ enum Material {
     Ed25519(Vec<u8>),
 }
 
-/// The keys of one issuer at one time.
+/// The keys of one issuer, as read at one time.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Arc<PublicKey>>,
 }
 
-/// Why a set has no keys for us.
+/// The reason why a set has no usable keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeySetError {
     #[error("the key set is not JSON as it should be: {0}")]
@@ -67,7 +67,7 @@ pub(super) enum KeySetError {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms that exist here.
     pub const ALL: [Self; 9] = [
         Self::Rs256,
         Self::Rs384,
@@ -80,7 +80,7 @@ impl Algorithm {
         Self::EdDsa,
     ];
 
-    /// As a token spells it.
+    /// Returns the algorithm's name in a token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -96,7 +96,8 @@ impl Algorithm {
         }
     }
 
-    /// The algorithm of a name, compared byte by byte; `None` for every other, `none` and those with secrets among them.
+    /// Returns the algorithm with this name, compared byte by byte. Returns `None` for all others, including `none` and
+    /// algorithms with shared secrets.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)
@@ -104,7 +105,8 @@ impl Algorithm {
 }
 
 impl KeySet {
-    /// Reads a set. Keys that cannot verify anything here (other types, for encryption, without an id) are passed over.
+    /// Reads a key set. It skips keys that cannot verify anything here: of other types, for encryption, or without an
+    /// id.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, KeySetError> {
         let set = json::object(bytes, DEPTH_MAX)?;
         let listed = set.get("keys").and_then(Value::as_array).ok_or(KeySetError::NoKeys)?;
@@ -114,7 +116,7 @@ impl KeySet {
         Ok(Self { keys: listed.iter().filter_map(Value::as_object).filter_map(public_key).map(Arc::new).collect() })
     }
 
-    /// The key of an id that an algorithm can use. `None` also when two could be meant.
+    /// Returns the key with this id that an algorithm can use, or `None` if there is none or more than one.
     pub(super) fn key(&self, id: &str, algorithm: Algorithm) -> Option<Arc<PublicKey>> {
         let mut fitting = self.keys.iter().filter(|key| key.id == id && key.fits(algorithm));
         let found = fitting.next();
@@ -164,7 +166,7 @@ impl PublicKey {
             )
     }
 
-    /// Whether the signature is this key's on the message.
+    /// Returns whether the signature is this key's signature of the message.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &[u8]) -> bool {
         let elliptic = |verification: &'static dyn VerificationAlgorithm, key: &[u8]| {
             UnparsedPublicKey::new(verification, key).verify(message, signature).is_ok()
@@ -190,7 +192,7 @@ enum Curve {
 }
 
 impl Algorithm {
-    /// The curve that it is on; `None` for RSA.
+    /// Returns the curve of an elliptic key, and `None` for RSA.
     const fn curve(self) -> Option<Curve> {
         match self {
             Self::Es256 => Some(Curve::P256),
@@ -200,7 +202,7 @@ impl Algorithm {
         }
     }
 
-    /// Keys have 2,048 to 8,192 bits, or they verify nothing.
+    /// Returns the parameters of RSA. A key must have 2,048 to 8,192 bits.
     fn rsa_parameters(self) -> Option<&'static RsaParameters> {
         match self {
             Self::Rs256 => Some(&signature::RSA_PKCS1_2048_8192_SHA256),

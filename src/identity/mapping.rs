@@ -1,7 +1,8 @@
-//! Claims that become relationships of the subject (`claim_tuples`) or values of conditions (`claim_context`), for one request.
+//! Maps claims to relationships of the subject (`claim_tuples`) or to values of conditions (`claim_context`), for one
+//! request.
 //!
-//! INVARIANT (absent is not none): a mapped claim that a token lacks, or names elsewhere, is not taken for *holds nothing*
-//! where the model takes people out by what it maps to.
+//! INVARIANT (absent is not none): if the model takes people out by a relationship or a value, a token that lacks the
+//! mapped claim does not count as *holds nothing*.
 
 use std::collections::BTreeSet;
 
@@ -15,54 +16,54 @@ use crate::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use crate::language::subtracted::Subtracted;
 use crate::language::{Object, Relation, RelationshipTuple, TypeName, User};
 
-/// Claims that narrow what a bearer gets. One that stands elsewhere would not narrow.
+/// Claims that narrow what a bearer gets. If one of them stood elsewhere, it would not narrow.
 const NARROWING: [&str; 9] =
     ["act", "cnf", "authorization_details", "scope", "acr", "auth_time", "sub", "client_id", "aud"];
-/// What Entra says in place of a list of groups that is too long for a token, with no word of where it is.
+/// The claim by which Entra says that a list of groups is too long for the token. It does not say where the list is.
 const HAS_GROUPS: &str = "hasgroups";
-/// The claim that it says this of.
+/// The claim that [`HAS_GROUPS`] refers to.
 const GROUPS: &str = "groups";
 
-/// A text, or each text of a list, under `claim` makes the subject hold `relation` on the object of that name.
+/// A mapping: the subject holds `relation` on an object for each text under `claim`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimTuple {
-    /// The claim.
+    /// The name of the claim.
     pub claim: String,
     /// The relation that the subject holds.
     pub relation: Relation,
-    /// The type of the object.
+    /// The type of the objects.
     pub object_type: TypeName,
-    /// What a token without the claim means; when unset, the model decides.
+    /// What a token without the claim means. When it is unset, the model decides.
     pub absent: Option<Absent>,
 }
 
-/// The value of a claim is the value of a condition's parameter.
+/// A mapping: the value of a claim becomes the value of a condition's parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimContext {
-    /// The claim.
+    /// The name of the claim.
     pub claim: String,
-    /// The parameter.
+    /// The name of the parameter.
     pub parameter: String,
-    /// What a token without the claim means; when unset, the model decides.
+    /// What a token without the claim means. When it is unset, the model decides.
     pub absent: Option<Absent>,
 }
 
 /// What a token without a mapped claim means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// It is not known what the subject holds: the token is refused.
+    /// The subject may hold anything, so the token is refused.
     Refuse,
     /// The subject holds nothing.
     None,
 }
 
-/// What a token does not tell of its subject.
+/// A fact about its subject that a token leaves out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Untold {
-    /// The claim that would tell it.
+    /// The claim that would state the fact.
     pub claim: String,
     writes: Writes,
-    /// Whether it counts whatever the model is.
+    /// Whether the fact is needed under every model.
     always: bool,
 }
 
@@ -73,7 +74,7 @@ enum Writes {
 }
 
 impl Untold {
-    /// Whether somebody whom this would keep out might be let in under a model.
+    /// Returns whether, under a model, the missing fact might let somebody in whom it would keep out.
     #[must_use]
     pub fn may_let_in(&self, subtracted: &Subtracted) -> bool {
         self.always
@@ -87,7 +88,7 @@ impl Untold {
 }
 
 impl ClaimTuple {
-    /// Of a user of this type.
+    /// Returns the fact that is left out about a user of this type.
     fn untold(&self, user_type: &str) -> Option<Untold> {
         let (relation, object_type) = (self.relation.clone(), self.object_type.clone());
         let writes = Writes::Relation { user_type: user_type.to_owned(), relation, object_type };
@@ -110,7 +111,8 @@ fn untold(claim: &str, writes: Writes, absent: Option<Absent>) -> Option<Untold>
     Some(Untold { claim: claim.to_owned(), writes, always })
 }
 
-/// What a token tells of its subject, and what it does not. A subject that is nobody holds nothing.
+/// Reads the facts that a token states about its subject, and lists those that it leaves out. A subject that is not a
+/// user holds nothing.
 pub(super) fn read(
     claims: &Map<String, Value>,
     user: Option<&Object>,
@@ -142,13 +144,13 @@ pub(super) fn read(
     if untold.iter().any(|untold| untold.always) { Err(Refusal::Absent) } else { Ok((contextual, untold)) }
 }
 
-/// What no token tells of a user whom its bearer names: the claims are the bearer's own.
+/// Returns the facts that no token states about a user whom its bearer names, since the claims are about the bearer.
 pub(super) fn untold_of_others(rules: &Rules) -> Vec<Untold> {
     rules.claim_tuples.iter().filter_map(|mapping| mapping.untold(rules.user_type.as_str())).collect()
 }
 
-/// Refuses a token that says of a claim which counts here that it stands elsewhere: by distributed or aggregated claims (`OpenID`
-/// Connect Core, section 5.6.2), or as Entra does where a user has too many groups.
+/// Refuses a token that says that a mapped claim stands elsewhere: in distributed or aggregated claims (`OpenID`
+/// Connect Core, section 5.6.2), or as Entra does for a user with too many groups.
 fn refuse_elsewhere(claims: &Map<String, Value>, rules: &Rules) -> Result<(), Refusal> {
     let tuples = rules.claim_tuples.iter().map(|mapping| mapping.claim.as_str());
     let mapped: BTreeSet<&str> =
@@ -157,11 +159,11 @@ fn refuse_elsewhere(claims: &Map<String, Value>, rules: &Rules) -> Result<(), Re
     let is_elsewhere = match (claims.get("_claim_names"), claims.contains_key("_claim_sources")) {
         (None, false) => false,
         (Some(Value::Object(names)), _) => names.keys().any(|claim| counts(claim)),
-        // It cannot be told which claims are meant.
+        // It is unclear which claims are meant.
         (None | Some(_), _) => true,
     };
     let has_groups = claims.get(HAS_GROUPS).is_some_and(|value| *value != Value::Bool(false));
-    // Entra's older form: `groups:src1` has the address of the list.
+    // In Entra's older form, `groups:src1` has the address of the list.
     let has_source = |claim: &&str| claims.keys().any(|name| name.strip_prefix(*claim).is_some_and(is_source));
     if is_elsewhere || (has_groups && mapped.contains(GROUPS)) || mapped.iter().any(has_source) {
         Err(Refusal::Elsewhere)
@@ -174,7 +176,8 @@ fn is_source(rest: &str) -> bool {
     rest.starts_with(":src")
 }
 
-/// The tuples that a claim makes. One that is left out could be one that forbids, so nothing is left out.
+/// Makes the tuples of a claim. A tuple that was left out could be one that forbids, so a claim that cannot be mapped
+/// whole refuses the token.
 fn tuples(
     claim: Option<&Value>,
     user: &Object,
@@ -192,7 +195,7 @@ fn tuples(
     Ok(tuples)
 }
 
-/// A text or a list of texts.
+/// Reads a text or a list of texts.
 fn listed(claim: Option<&Value>) -> Result<Vec<&str>, Refusal> {
     match claim {
         None => Ok(Vec::new()),

@@ -1,8 +1,10 @@
-//! Names that come in (subjects, actors, clients, mapped claims, asserted users) as `OpenFGA` objects: the one rule for all.
+//! Turns names from outside (subjects, actors, clients, mapped claims, asserted users) into `OpenFGA` objects. All of
+//! them follow one rule.
 //!
-//! A name stays as it is. One that holds `*`, `:`, `#`, white space or a control character is refused; an issuer with
-//! `encode_subjects` has these and `%` percent-encoded instead. An issuer's short name and `/` stand before its names. A
-//! short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give one object.
+//! A name stays as it is. A name that holds `*`, `:`, `#`, white space or a control character is refused. If its issuer
+//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. The issuer's short name and `/` stand
+//! before its names. A short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give
+//! one object.
 //!
 //! Names are compared byte by byte: `é` as one character and as `e` with an accent are two names.
 
@@ -14,19 +16,19 @@ use percent_encoding::percent_decode_str;
 use crate::language::tuple::{USER_BYTES_MAX, encoded_id};
 use crate::language::{Object, ParseError, TypeName, User};
 
-/// Longest short name of an issuer, in bytes. Each of its users bears it, and a user has 512 bytes at most.
+/// The longest short name of an issuer, in bytes. All of its users bear it, and a user has 512 bytes at most.
 const SHORT_NAME_BYTES_MAX: usize = 64;
 
-/// Why a name is no object.
+/// The reason why a name cannot become an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// There is nothing in it.
+    /// The name is empty.
     #[error("the name is empty")]
     Empty,
-    /// It holds what is special in `OpenFGA`, and its issuer's names are not encoded.
+    /// The name holds a special character of `OpenFGA`, and its issuer's names are not encoded.
     #[error("the name holds `*`, `:`, `#`, white space or a control character")]
     Special,
-    /// `OpenFGA` takes no longer ones.
+    /// The name is longer than `OpenFGA` allows.
     #[error("the name is too long")]
     TooLong,
 }
@@ -36,7 +38,7 @@ pub enum NameError {
 pub struct ShortName(Arc<str>);
 
 impl ShortName {
-    /// Parses a short name; `None` for anything else.
+    /// Parses a short name. Returns `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -51,48 +53,48 @@ impl fmt::Display for ShortName {
     }
 }
 
-/// How the names of one issuer become objects.
+/// The rules by which the names of one issuer become objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NameRules {
-    /// What keeps its names apart from those of other issuers.
+    /// The short name that keeps this issuer's names apart from those of others.
     pub short_name: Option<ShortName>,
-    /// Whether names that hold what is special in `OpenFGA` are encoded. Otherwise they are refused.
+    /// Whether names with special characters of `OpenFGA` are encoded. Otherwise they are refused.
     pub encode: bool,
 }
 
 impl NameRules {
-    /// A name as a user.
+    /// Turns a name into a user.
     ///
     /// # Errors
-    /// When the rule refuses it, or `OpenFGA` takes no user of this length.
+    /// If the rule refuses the name, or the user would be longer than `OpenFGA` allows.
     pub fn user(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
         match User::parse(&self.text(type_name, name)?) {
             Ok(User::Object(object)) => Ok(object),
-            // The length alone is left to refuse: the rule leaves no wildcard and no userset.
+            // Only the length is left to refuse, since the rule lets no wildcard and no userset pass.
             Ok(User::Userset(..) | User::Wildcard(_)) | Err(_) => Err(NameError::TooLong),
         }
     }
 
-    /// A name as an object that users hold relations on; `OpenFGA` takes shorter ones than users.
+    /// Turns a name into an object that users hold relations on. `OpenFGA` allows less length for it than for a user.
     ///
     /// # Errors
-    /// When the rule refuses it, or `OpenFGA` takes no object of this length.
+    /// If the rule refuses the name, or the object would be longer than `OpenFGA` allows.
     pub fn object(&self, type_name: &TypeName, name: &str) -> Result<Object, NameError> {
         Object::parse(&self.text(type_name, name)?).map_err(|_length| NameError::TooLong)
     }
 
-    /// Whether an object has the form that this rule gives to names, so that a name of this issuer may have given it.
+    /// Returns whether an object has the form of this rule, so that it may stand for a name of this issuer.
     #[must_use]
     pub fn gives(&self, object: &Object) -> bool {
         let Some(written) = self.without_short_name(object.id()) else { return false };
         if !self.encode {
             return is_plain(written).is_ok();
         }
-        // One spelling only: `%3a` beside `%3A` would be another user, whom no ban names.
+        // Each name has one spelling: `%3a` beside `%3A` would be another user, whom no ban names.
         percent_decode_str(written).decode_utf8().is_ok_and(|name| !name.is_empty() && encoded_id(&name) == written)
     }
 
-    /// What stands in an object's id after the issuer's short name; `None` when that is not before it.
+    /// Returns the rest of an object's id after the issuer's short name, or `None` if the id does not begin with it.
     pub(super) fn without_short_name<'i>(&self, id: &'i str) -> Option<&'i str> {
         match &self.short_name {
             None => Some(id),
@@ -101,7 +103,7 @@ impl NameRules {
     }
 
     fn text(&self, type_name: &TypeName, name: &str) -> Result<String, NameError> {
-        // What is written is at least as long as the name.
+        // The encoded name is at least as long as the name itself.
         if name.len() > USER_BYTES_MAX {
             return Err(NameError::TooLong);
         }
@@ -117,10 +119,10 @@ impl NameRules {
     }
 }
 
-/// A user whom somebody names beside a token, or without one: it has the form that names of tokens have.
+/// Parses a user whom somebody names beside a token, or without one. It must have the form that names in tokens have.
 ///
 /// # Errors
-/// When it is no single user, or its name is refused.
+/// If the text is not a single user, or its name is refused.
 pub fn asserted(user: &str) -> Result<Object, ParseError> {
     let refused = |rule: String| ParseError { what: "user", value: user.to_owned(), rule };
     let User::Object(object) = User::parse(user)? else {
@@ -132,7 +134,7 @@ pub fn asserted(user: &str) -> Result<Object, ParseError> {
     }
 }
 
-/// The name, if nothing in it is special.
+/// Returns the name if it holds no special character.
 fn is_plain(name: &str) -> Result<&str, NameError> {
     let is_special = |c: char| matches!(c, '*' | '#' | ':') || c.is_whitespace() || c.is_control();
     if name.is_empty() {
@@ -251,14 +253,14 @@ mod tests {
         }
     }
 
-    /// Names made of what could move a delimiter.
+    /// Names made of characters that could move a delimiter.
     fn any_name() -> impl Strategy<Value = String> {
         prop_oneof![any::<String>(), "[ab/%*:#25F ]{1,6}", "[ab./_-]{1,6}", "(corp|corp-2)?/?[ab/%]{0,3}(%2F|%25|%3A)?"]
     }
 
     proptest! {
-        /// Two pairs of issuer and name never give one object, whether names are encoded or not, and none is a wildcard, a
-        /// userset or of another type.
+        /// Two pairs of issuer and name never give one object, whether names are encoded or not. No object is a
+        /// wildcard, a userset or of another type.
         #[test]
         fn two_names_never_give_one_user(
             a in any_name(),
@@ -276,7 +278,7 @@ mod tests {
                     prop_assert!(of(m).gives(&left) && of(n).gives(&right));
                     prop_assert_eq!(of(m).gives(&right), m == n || right == left);
                 }
-                // The only issuer has no short name.
+                // An only issuer has no short name.
                 let alone = rules(None, encodes[0]);
                 if let (Ok(left), Ok(right)) = (give(&alone, &user, &a), give(&alone, &user, &b)) {
                     prop_assert_eq!(left == right, a == b, "{} {}", left, right);

@@ -1,8 +1,8 @@
-//! Names as older versions wrote them: every byte but ASCII letters, digits and `-._@~+` percent-encoded, whatever the issuer.
-//! A tuple with such a name is about nobody any more, so a ban in it would ban nobody.
+//! Finds names as older versions wrote them: they percent-encoded every byte but ASCII letters, digits and `-._@~+`,
+//! for all issuers. No token gives such a name any more, so a ban in a tuple with such a name would ban nobody.
 //!
-//! A stored name is an old one if the old encoding gives exactly it for some name, and the rule of today
-//! ([`super::names`]) gives something else for that name, or refuses it.
+//! A stored name is an old one if the old encoding gives exactly this text for some name, and today's rule
+//! ([`super::names`]) refuses that name or gives something else for it.
 
 use std::collections::BTreeSet;
 
@@ -12,10 +12,10 @@ use super::claims::{IssuerRules, Rules};
 use super::names::{NameError, NameRules};
 use crate::language::{Object, ParseError, RelationshipTuple, TypeName, User};
 
-/// What the old encoding encoded, beside all that is not ASCII.
+/// The ASCII characters that the old encoding encoded. It encoded everything outside of ASCII as well.
 const OLD: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'@').remove(b'~').remove(b'+');
 
-/// Tells old names from those of today.
+/// Distinguishes old names from those of today.
 #[derive(Clone, Debug)]
 pub struct OldNames {
     /// The types whose objects are named by tokens.
@@ -23,19 +23,19 @@ pub struct OldNames {
     issuers: Vec<NameRules>,
 }
 
-/// Why an old name has no form of today.
+/// The reason why an old name has no form of today.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoNewName {
-    /// The rule refuses it.
+    /// Today's rule refuses the name.
     #[error("tokens with this name are refused: {0}; set `encode_subjects` for its issuer, or delete the tuple")]
     Refused(#[from] NameError),
-    /// It does not fit where it stands.
+    /// The new name does not fit into its tuple.
     #[error(transparent)]
     Misfit(#[from] ParseError),
 }
 
 impl OldNames {
-    /// Of the names that these issuers give.
+    /// Creates a detector for names that these issuers give.
     #[must_use]
     pub fn new(rules: &Rules, issuers: &[IssuerRules]) -> Self {
         let Rules { user_type, machine_type, actor_type, claim_tuples, .. } = rules;
@@ -47,7 +47,7 @@ impl OldNames {
         }
     }
 
-    /// A tuple with the names of today; `None` when it has no old one.
+    /// Returns a tuple with the names of today, or `None` if it has no old name.
     #[must_use]
     pub fn rewritten(&self, tuple: &RelationshipTuple) -> Option<Result<RelationshipTuple, NoNewName>> {
         let of_user = match &tuple.user {
@@ -64,7 +64,7 @@ impl OldNames {
                 (User::Userset(_, relation), Some(new)) => User::parse(&format!("{new}#{relation}"))?,
                 (user, _) => user.clone(),
             };
-            // An object is shorter than a user.
+            // An object may be shorter than a user, so its length is checked again.
             let object = match of_object.transpose()? {
                 Some(new) => Object::parse(new.as_str())?,
                 None => tuple.object.clone(),
@@ -74,10 +74,10 @@ impl OldNames {
         Some(rewrite())
     }
 
-    /// What an old name is today; `None` when it is none.
+    /// Returns the form of today of an old name, or `None` if the name is not an old one.
     fn of(&self, object: &Object) -> Option<Result<Object, NameError>> {
         let type_name = self.types.iter().find(|name| name.as_str() == object.type_name())?;
-        // Short names differ, so at most one issuer gave it.
+        // Issuers have different short names, so at most one of them gave this name.
         self.issuers.iter().find_map(|issuer| {
             let written = issuer.without_short_name(object.id())?;
             let name = old_name(written)?;
@@ -87,7 +87,7 @@ impl OldNames {
     }
 }
 
-/// The name that the old encoding gives this for, if it changed anything.
+/// Returns the name from which the old encoding made this text, if the encoding changed anything.
 fn old_name(written: &str) -> Option<String> {
     if !written.contains('%') {
         return None;
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
     use crate::identity::names::ShortName;
 
-    /// Issuers by their short names, each with whether it encodes.
+    /// The issuers' short names, and whether each issuer encodes.
     type Issuers<'i> = &'i [(Option<&'i str>, bool)];
 
     fn old_names(issuers: Issuers<'_>) -> OldNames {

@@ -1,30 +1,31 @@
-//! Whether a token is a person's.
+//! Tells whether a token is a person's.
 //!
-//! INVARIANT (a positive mark): a token is a person's only if it has every mark that its issuer's rule asks for, and nothing in
-//! it says that it is a machine's. All other tokens are machines', and a machine is no `user:*`. So a claim that is missing
-//! never makes a machine a person, and neither does one that is added to a machine's token while another still tells.
+//! INVARIANT (a positive mark): a token is a person's only if it has every mark that its issuer's rule asks for, and
+//! nothing in it says that it is a machine's. All other tokens are machines', and a machine is never part of `user:*`.
+//! So a missing claim never makes a machine a person, and neither does an added claim as long as another claim still
+//! tells.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-/// What Keycloak puts before the name of a client that asks for itself.
+/// The prefix of Keycloak's user names for clients that act for themselves.
 const SERVICE_ACCOUNT: &str = "service-account-";
-/// What Auth0 puts behind it.
+/// The suffix of Auth0's subjects for clients that act for themselves.
 const AUTH0_CLIENT: &str = "@clients";
-/// Claims that name the client which a token was issued to. Where one of them is the subject, the client asks for itself.
+/// Claims that name the client which a token was issued to. If one of them is the subject, the client acts for itself.
 const CLIENT_CLAIMS: [&str; 5] = ["client_id", "azp", "appid", "cid", "clientId"];
-/// Claims that Keycloak gives to clients that ask for themselves, and to nobody else.
+/// Claims that Keycloak gives only to clients that act for themselves.
 const SERVICE_ACCOUNT_CLAIMS: [&str; 3] = ["clientId", "clientHost", "clientAddress"];
-/// Claims with the grant that a token was issued for.
+/// Claims that name the grant by which a token was issued.
 const GRANT_CLAIMS: [&str; 2] = ["gty", "grant_type"];
-/// Claims that every token has, or that machines choose: none of them marks a person.
+/// Claims that every token has, or that machines choose. None of them can mark a person.
 const NO_MARKS: [&str; 12] =
     ["iss", "aud", "sub", "client_id", "jti", "iat", "exp", "nbf", "azp", "appid", "cid", "clientId"];
 /// Claims that hold several words in one text.
 const WORDS: [&str; 2] = ["scope", "scp"];
 
-/// Which tokens of an issuer are people's.
+/// The rule that tells which tokens of an issuer are people's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeopleRule {
     mark: Option<Mark>,
@@ -32,15 +33,15 @@ pub struct PeopleRule {
     machines: Vec<Pattern>,
 }
 
-/// A claim that people's tokens have, and machines' do not.
+/// A claim that people's tokens have and machines' lack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mark {
     claim: String,
-    /// What it may hold; anything that says something, when empty.
+    /// The values that it may have. If there are none, any value that is not empty will do.
     values: BTreeSet<String>,
 }
 
-/// A text in which `*` stands for any other, once, at its beginning or end.
+/// A text in which one `*`, at its beginning or end, stands for any text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pattern {
     Whole(String),
@@ -48,22 +49,22 @@ enum Pattern {
     Behind(String),
 }
 
-/// Why a rule does not tell people from machines.
+/// The reason why a rule does not tell people from machines.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeopleRuleError {
-    /// Nothing marks a person.
+    /// The rule names no mark of a person.
     #[error("needs a `claim` that people's tokens alone have, or the `clients` that people alone use")]
     NoMark,
     /// Machines' tokens have this claim, too.
     #[error("names claim `{0}`, which machines' tokens have, too")]
     Ambiguous(String),
-    /// No pattern.
+    /// The text is not a pattern for subjects.
     #[error("`{0}` is no subject: `*` may stand at its beginning or its end, beside other characters")]
     Pattern(String),
 }
 
 impl Default for PeopleRule {
-    /// The time at which the user proved who they are (RFC 9068, section 2.2.1): for a machine there is none.
+    /// By default, people are marked by the time of their login (RFC 9068, section 2.2.1). A machine has none.
     fn default() -> Self {
         let mark = Mark { claim: "auth_time".to_owned(), values: BTreeSet::new() };
         Self { mark: Some(mark), clients: BTreeSet::new(), machines: Vec::new() }
@@ -71,11 +72,11 @@ impl Default for PeopleRule {
 }
 
 impl PeopleRule {
-    /// A rule. `claim` (with one of `values`, if there are any) and `clients` mark a person's token, where they are not empty;
-    /// subjects like one of `machines` are machines whatever else is in their tokens.
+    /// Creates a rule. `claim` (with one of `values`, if there are any) and `clients` mark a person's token, as far as
+    /// they are not empty. Subjects that match one of `machines` are machines, whatever else is in their tokens.
     ///
     /// # Errors
-    /// When that does not tell people from machines.
+    /// If the rule does not tell people from machines.
     pub fn new(
         claim: &str,
         values: &[String],
@@ -99,7 +100,7 @@ impl PeopleRule {
         })
     }
 
-    /// Whether a token with these claims is a person's.
+    /// Returns whether a token with these claims is a person's.
     pub(super) fn is_person(&self, claims: &Map<String, Value>, subject: &str, client_id: &str) -> bool {
         let is_marked = self.mark.as_ref().is_none_or(|mark| mark.is_in(claims))
             && (self.clients.is_empty() || self.clients.contains(client_id))
@@ -126,7 +127,7 @@ impl Mark {
     }
 }
 
-/// Whether a value is more than a place that was left empty: some providers give machines a login at 0.
+/// Returns whether a value is more than a placeholder: some providers give machines a login at time 0.
 fn says_something(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,
@@ -138,11 +139,11 @@ fn says_something(value: &Value) -> bool {
     }
 }
 
-/// Whether anything in a token says that a machine asks for itself, as one of the common providers does.
+/// Returns whether anything in a token says that a machine acts for itself, in the way of one of the common providers.
 fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
     let text = |claim: &str| claims.get(claim).and_then(Value::as_str);
     let is_service_account = |claim: &str| text(claim).is_some_and(|name| name.starts_with(SERVICE_ACCOUNT));
-    // A grant or a kind of token that is not understood is not a person's.
+    // An unknown grant or an unknown kind of token is not a person's.
     let is_own_grant = |claim: &&str| claims.get(*claim).is_some_and(|grant| !is_grant_of_people(grant));
     let is_other_kind = claims.get("idtyp").is_some_and(|kind| kind.as_str() != Some("user"));
     CLIENT_CLAIMS.iter().any(|claim| text(claim) == Some(subject))
@@ -155,7 +156,7 @@ fn says_machine(claims: &Map<String, Value>, subject: &str) -> bool {
         || is_other_kind
 }
 
-/// Whether all of the grants that a claim names may be a person's.
+/// Returns whether all grants that a claim names may be a person's.
 fn is_grant_of_people(grant: &Value) -> bool {
     let is_peoples = |name: &str| {
         let name = name.to_ascii_lowercase().replace('_', "-");
@@ -207,7 +208,7 @@ mod tests {
         PeopleRule::new(claim, &owned(values), &owned(clients), &owned(machines))
     }
 
-    /// A client that asks for itself, as each provider writes it.
+    /// Returns the claims of a client that acts for itself, as each provider writes them.
     fn machines() -> [(&'static str, Value); 9] {
         let keycloak = "3f0c1f1e-7a39-4b6e-9d5c-0f6a1c6b8a77";
         [
@@ -238,7 +239,7 @@ mod tests {
         ]
     }
 
-    /// Claims that machines might be given, or that a person's token has.
+    /// Returns claims that machines might be given, or that a person's token has.
     fn additions() -> Vec<(&'static str, Value)> {
         vec![
             ("auth_time", json!(1_800_000_000)),
@@ -266,7 +267,7 @@ mod tests {
             let default = PeopleRule::default();
             assert!(!is_person(&default, &claims), "{shape}");
             for (name, value) in additions() {
-                // What already stands there is not added but changed.
+                // Inserting a claim that is there already would change it, not add it.
                 if claims.get(name).is_some() {
                     continue;
                 }

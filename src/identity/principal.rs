@@ -1,4 +1,4 @@
-//! The one whose rights bound the answer, what narrows them, and everything about it that is audited.
+//! The principal: the user whose rights bound the answer, what narrows those rights, and what is recorded of it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use crate::chunk::Metadata;
 use crate::engine::Contextual;
 use crate::language::{Object, ParseError, Relation};
 
-/// The one whose rights bound the answer. Always a single object such as `user:anne`, never a wildcard or a userset.
+/// The user whose rights bound the answer. It is always a single object such as `user:anne`, never a wildcard or a
+/// userset.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Principal {
     subject: Object,
@@ -20,7 +21,7 @@ pub struct Principal {
     details: Details,
 }
 
-/// What a verified token says of the caller beside the subject: for the record, and for delegation.
+/// The facts that a verified token states beside the subject, for the audit record and for delegation.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TokenFacts {
     /// The issuer, exactly as configured (`iss`).
@@ -29,55 +30,56 @@ pub struct TokenFacts {
     pub subject: String,
     /// The client that the token was issued to (`client_id`).
     pub client_id: String,
-    /// The token's id (`jti`). It is recorded as a digest only.
+    /// The token's id (`jti`). Only its digest is recorded.
     pub token_id: String,
-    /// Ragward's scopes in it.
+    /// The token's scopes, as far as they are Ragward's.
     pub scopes: Scopes,
-    /// Who acts for the subject, outermost first (`act`, RFC 8693): the first is checked, the others are history.
+    /// The actors who act for the subject, outermost first (`act`, RFC 8693). The first one is checked, the others are
+    /// history.
     pub actors: Vec<Actor>,
-    /// Seconds since 1970 after which the token is void (`exp`).
+    /// The time at which the token expires (`exp`), in seconds since 1970.
     pub expires_at: u64,
 }
 
 /// Somebody who acts for another.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Actor {
-    /// As `OpenFGA` knows it, `agent:assistant`.
+    /// The actor as an `OpenFGA` object, such as `agent:assistant`.
     pub object: Object,
 }
 
-/// What must hold beside the subject's own right when somebody acts for it.
+/// The relation that an actor must hold, beside the subject's own right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delegation {
     /// The outermost actor.
     pub actor: Object,
-    /// What it must hold.
+    /// The relation that the actor must hold.
     pub relation: Relation,
-    /// On what.
+    /// The object that the actor must hold it on.
     pub on: DelegationOn,
 }
 
-/// What an actor must hold its relation on.
+/// The object that an actor must hold its relation on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DelegationOn {
-    /// The user that it acts for.
+    /// The user whom it acts for.
     User,
-    /// Each guard.
+    /// The guard of each chunk.
     Guard,
 }
 
-/// What a token's details leave of the principal's rights.
+/// The part of the principal's rights that a token's details leave.
 #[derive(Clone, PartialEq, Debug)]
 enum Details {
-    /// The token has none.
+    /// The token has no details, so all rights are left.
     Unlimited,
-    /// Not yet compared with a request: nothing is permitted until they are.
+    /// The details were not compared with a request yet. Until then, nothing is permitted.
     Unapplied(Arc<AuthorizationDetails>),
-    /// Those that fit the request.
+    /// The details that fit the request.
     Applied(Arc<AuthorizationDetails>),
 }
 
-/// The token's details do not permit the request.
+/// An error: the token's details do not permit the request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the token's authorization details do not permit this request")]
 pub struct NotDetailed;
@@ -86,7 +88,8 @@ impl Principal {
     /// Believes the name that the caller states.
     ///
     /// # Errors
-    /// See [`names::asserted`]: a wildcard or a userset asks for nobody in particular.
+    /// If the name is not a single user (see [`names::asserted`]): a wildcard or a userset asks for nobody in
+    /// particular.
     pub fn stated(user: &str) -> Result<Self, ParseError> {
         Ok(Self {
             subject: names::asserted(user)?,
@@ -98,7 +101,7 @@ impl Principal {
         })
     }
 
-    /// The subject of a token.
+    /// Makes the principal of a token's subject.
     pub(super) fn of_token(subject: Object, contextual: Arc<Contextual>, token: &VerifiedToken) -> Self {
         Self {
             subject,
@@ -110,18 +113,18 @@ impl Principal {
         }
     }
 
-    /// A user whom the bearer of a token names.
+    /// Makes the principal of a user whom the bearer of a token names.
     pub(super) fn asserted_by_token(subject: Object, contextual: Arc<Contextual>, token: &VerifiedToken) -> Self {
         Self { asserted: true, ..Self::of_token(subject, contextual, token) }
     }
 
-    /// The same principal with somebody who acts for it: it can only lose by it.
+    /// Adds an actor who acts for the principal, who can only lose by it.
     #[must_use]
     pub fn acted_for_by(self, delegation: Delegation) -> Self {
         Self { delegation: Some(Arc::new(delegation)), ..self }
     }
 
-    /// The same principal, for which every chunk must meet one more condition: it can only lose by it.
+    /// Adds a condition that every chunk must meet. The principal can only lose by it.
     #[must_use]
     pub fn on_condition(self, condition: &OneOf) -> Self {
         let with =
@@ -134,46 +137,47 @@ impl Principal {
         Self { details, ..self }
     }
 
-    /// The user that is checked.
+    /// Returns the user whose relations are checked.
     #[must_use]
     pub fn subject(&self) -> &Object {
         &self.subject
     }
 
-    /// What is known of the user for this request beside the stored relationships.
+    /// Returns the tuples and values that hold for this request, beside the stored relationships.
     #[must_use]
     pub fn contextual(&self) -> &Arc<Contextual> {
         &self.contextual
     }
 
-    /// What the token said; `None` for a name that was believed without one.
+    /// Returns the facts from the token, or `None` if the name was believed without one.
     #[must_use]
     pub fn token(&self) -> Option<&TokenFacts> {
         self.token.as_deref()
     }
 
-    /// Who acts for the subject, outermost first; nobody when the subject itself asks.
+    /// Returns the actors who act for the subject, outermost first. The list is empty if the subject itself asks.
     #[must_use]
     pub fn actors(&self) -> &[Actor] {
         self.token.as_ref().map(|token| token.actors.as_slice()).unwrap_or_default()
     }
 
-    /// The subject of the token whose bearer named this user (scope `ragward:assert_user`), as its issuer spells it.
+    /// Returns the subject of the token whose bearer named this user (scope `ragward:assert_user`), as its issuer
+    /// spells it.
     #[must_use]
     pub fn asserted_by(&self) -> Option<&str> {
         self.token.as_ref().filter(|_| self.asserted).map(|token| token.subject.as_str())
     }
 
-    /// What must hold beside the subject's own right; `None` when the subject itself asks.
+    /// Returns the relation that an actor must hold, or `None` if the subject itself asks.
     #[must_use]
     pub fn delegation(&self) -> Option<&Delegation> {
         self.delegation.as_deref()
     }
 
-    /// The same principal with what its token's details leave for one request.
+    /// Applies the token's details to one request.
     ///
     /// # Errors
-    /// When they leave nothing.
+    /// If the details permit nothing of the request.
     pub fn for_request(&self, facts: &RequestFacts<'_>) -> Result<Self, NotDetailed> {
         let details = match &self.details {
             Details::Unlimited => Details::Unlimited,
@@ -184,13 +188,14 @@ impl Principal {
         Ok(Self { details, ..self.clone() })
     }
 
-    /// Whether the token has details.
+    /// Returns whether the token has details.
     #[must_use]
     pub fn is_narrowed(&self) -> bool {
         !matches!(self.details, Details::Unlimited)
     }
 
-    /// Whether the token's details leave anything of this guard. Whether the subject may see it is another question.
+    /// Returns whether the token's details may permit chunks of this guard. Whether the subject may see them is decided
+    /// elsewhere.
     #[must_use]
     pub fn details_fit_guard(&self, guard: &Object) -> bool {
         match &self.details {
@@ -200,7 +205,7 @@ impl Principal {
         }
     }
 
-    /// Counts what one answer takes of the token's details.
+    /// Creates a ledger of the chunks that one answer takes from the token's details.
     #[must_use]
     pub fn ledger(&self) -> ChunkLedger<'_> {
         match &self.details {
@@ -210,19 +215,19 @@ impl Principal {
         }
     }
 
-    /// Most chunks that the token's details permit in one answer; `None` when they set no limit.
+    /// Returns the number of chunks that the token's details permit in one answer, or `None` if they set no limit.
     #[must_use]
     pub fn chunks_max(&self) -> Option<u64> {
         self.details()?.chunks_max()
     }
 
-    /// Whether the details speak of more than guards, so that a chunk's metadata must be looked at.
+    /// Returns whether the details look at a chunk's metadata, beside its guard.
     #[must_use]
     pub fn details_ask_for_chunks(&self) -> bool {
         self.details().is_some_and(AuthorizationDetails::ask_for_chunks)
     }
 
-    /// The details that speak of more than guards, for a search that must not look at what they leave out.
+    /// Returns details that look at metadata, for a search that must not consider the chunks that they exclude.
     #[must_use]
     pub fn narrowing(&self) -> Option<Arc<AuthorizationDetails>> {
         match &self.details {
@@ -231,13 +236,14 @@ impl Principal {
         }
     }
 
-    /// Conditions on metadata of which every permitted chunk meets one list whole: a hint for the search.
+    /// Returns one list of conditions on metadata for each object of the details, as a hint for the search. A permitted
+    /// chunk meets all conditions of at least one list.
     #[must_use]
     pub fn metadata_conditions(&self) -> Option<Vec<&[OneOf]>> {
         self.details()?.metadata_conditions()
     }
 
-    /// What the token was given for, for the record.
+    /// Returns the purposes that the token states, for the audit record.
     #[must_use]
     pub fn purposes(&self) -> Vec<&str> {
         self.details().map(|details| details.purposes().collect()).unwrap_or_default()
@@ -251,7 +257,7 @@ impl Principal {
     }
 }
 
-/// See [`Principal::ledger`].
+/// Counts the chunks that one answer takes; made by [`Principal::ledger`].
 #[derive(Debug)]
 pub struct ChunkLedger<'p>(Ledger<'p>);
 
@@ -263,7 +269,8 @@ enum Ledger<'p> {
 }
 
 impl ChunkLedger<'_> {
-    /// Whether the details permit one more chunk, of this guard and with this metadata; then it counts.
+    /// Counts one more chunk with this guard and metadata. Returns false, and counts nothing, if the details do not
+    /// permit it.
     pub fn admit(&mut self, guard: &Object, metadata: &Metadata) -> bool {
         match &mut self.0 {
             Ledger::Unlimited => true,

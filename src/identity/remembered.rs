@@ -1,4 +1,4 @@
-//! Tokens that were verified lately, and tokens that serve one request only.
+//! Remembers tokens that were verified lately, and tokens for one request that were used.
 
 use std::collections::HashMap;
 use std::mem;
@@ -9,18 +9,18 @@ use ring::digest::{SHA256, digest};
 
 use super::{Refusal, VerifiedToken};
 
-/// Most tokens of one generation. A token is some kilobytes in memory.
+/// The number of tokens in one generation. A token takes some kilobytes of memory.
 const TOKENS_MAX: usize = 8_192;
-/// How long a token is believed without looking at its issuer's keys again, in seconds: a key that was withdrawn counts for
-/// this long at most.
+/// The time, in seconds, for which a token is believed without another look at its issuer's keys. A key that was
+/// withdrawn counts for this long at most.
 pub(super) const REMEMBERED_SECONDS_MAX: u64 = 300;
-/// Most tokens for one request that are remembered as used. When there are more, such tokens are refused.
+/// The number of used tokens that are remembered. If there are more, tokens for one request are refused.
 const USED_MAX: usize = 100_000;
 
 type Digest = [u8; 32];
 
-/// Verified tokens by the digest of their bytes, so that no token lies in memory. When a generation is full it becomes the
-/// old one, and the old one goes.
+/// Verified tokens by the digest of their bytes, so that no token itself stays in memory. When the young generation is
+/// full, it replaces the old one.
 #[derive(Debug, Default)]
 pub(super) struct RememberedTokens {
     generations: Mutex<Generations>,
@@ -35,7 +35,7 @@ struct Generations {
 #[derive(Clone, Debug)]
 struct Entry {
     token: Arc<VerifiedToken>,
-    /// In seconds since 1970.
+    /// The time until which the token is believed, in seconds since 1970.
     until: u64,
 }
 
@@ -46,7 +46,7 @@ impl RememberedTokens {
         bytes
     }
 
-    /// The token of this digest while it is to be believed.
+    /// Returns the token with this digest, as long as it may be believed.
     pub(super) fn get(&self, digest: &Digest, now: u64) -> Option<Arc<VerifiedToken>> {
         let generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = generations.young.get(digest).or_else(|| generations.old.get(digest))?;
@@ -63,14 +63,15 @@ impl RememberedTokens {
     }
 }
 
-/// Tokens for one request that are in use or were used, each until it is void anyway. Of this process only: see `SECURITY.md`.
+/// Tokens for one request that are in use or were used, each until it expires. They are known to this process only: see
+/// `SECURITY.md`.
 #[derive(Debug, Default)]
 pub(super) struct UsedTokens {
     used: Mutex<HashMap<Digest, u64>>,
 }
 
-/// The one use of a token, while its request runs. INVARIANT (one answer): nobody else gets one; when this is dropped without
-/// [`Use::answered`], the token is as good as before.
+/// The one use of a token, while its request runs. INVARIANT (one answer): nobody else gets a use of the same token. If
+/// this is dropped without [`Use::answered`], the token can be used again.
 #[derive(Debug)]
 pub struct Use {
     tokens: Arc<UsedTokens>,
@@ -79,7 +80,7 @@ pub struct Use {
 }
 
 impl UsedTokens {
-    /// Takes the one use of a token.
+    /// Begins the one use of a token.
     pub(super) fn begin(
         self: &Arc<Self>,
         token: &VerifiedToken,
@@ -87,7 +88,7 @@ impl UsedTokens {
         now: u64,
     ) -> Result<Use, Refusal> {
         let facts = &token.facts;
-        // The length keeps issuer and id apart.
+        // The length keeps the issuer and the id apart.
         let name = format!("{}:{}{}", facts.issuer.len(), facts.issuer, facts.token_id);
         let mut used = self.lock();
         if used.len() >= USED_MAX {
@@ -107,12 +108,12 @@ impl UsedTokens {
 }
 
 impl Use {
-    /// There is an answer, so the token is used up.
+    /// Uses the token up, because there is an answer.
     pub fn answered(&self) {
         self.is_answered.store(true, Ordering::Relaxed);
     }
 
-    /// The answer was withheld after all.
+    /// Takes [`Use::answered`] back, because the answer was withheld after all.
     pub fn withheld(&self) {
         self.is_answered.store(false, Ordering::Relaxed);
     }
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
     use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
 
-    /// How a call ends.
+    /// A way in which a call ends.
     type End = fn(Use);
 
     #[test]
@@ -185,7 +186,7 @@ mod tests {
         let others = (0..USED_MAX).map(|n| (RememberedTokens::digest(&n.to_string()), NOW + 60));
         used.lock().extend(others);
         assert_eq!(used.begin(&token, LEEWAY_SECONDS, NOW).err(), Some(Refusal::Used));
-        // Those that are void anyway make room.
+        // Expired tokens make room.
         let later = sample::token("anne", "ragward:retrieve", NOW + 600);
         assert!(used.begin(&later, LEEWAY_SECONDS, NOW + 60).is_ok());
     }

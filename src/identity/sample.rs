@@ -1,4 +1,4 @@
-//! Tokens for tests of other modules, taken for verified.
+//! Tokens that count as verified, for the tests of other modules.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use super::people::PeopleRule;
 use super::{Algorithm, TokenVerifier, VerifiedToken};
 use crate::language::TypeName;
 
-/// When the tokens are issued, in seconds since 1970.
+/// The time at which the tokens are issued, in seconds since 1970.
 pub(crate) const NOW: u64 = 1_800_000_000;
-/// How far apart clocks may be.
+/// The difference between clocks that is tolerated, in seconds.
 pub(crate) const LEEWAY_SECONDS: u64 = 30;
 
 fn rules() -> Rules {
@@ -32,12 +32,12 @@ fn rules() -> Rules {
     }
 }
 
-/// A verifier whose tokens these are.
+/// Returns a verifier with the rules of these tokens.
 pub(crate) fn verifier() -> TokenVerifier {
     TokenVerifier::new(rules(), Vec::new())
 }
 
-/// The token of somebody.
+/// Returns a token with this subject.
 pub(crate) fn token(subject: &str, scope: &str, expires_at: u64) -> Arc<VerifiedToken> {
     let issuer = IssuerRules {
         issuer: "issuer".into(),

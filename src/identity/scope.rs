@@ -1,19 +1,19 @@
-//! What a token lets its bearer do at Ragward (RFC 6749, section 3.3).
+//! The scopes that permit a token's bearer to use Ragward (RFC 6749, section 3.3).
 
 use std::fmt;
 
-/// One of Ragward's scopes. Others that a token carries mean nothing here.
+/// A scope of Ragward. Other scopes in a token have no effect here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Retrieve and re-check.
+    /// Permits `Retrieve`, `Fetch` and `Recheck`.
     Retrieve,
-    /// Put documents in and take them out.
+    /// Permits writing and deleting documents.
     Ingest,
-    /// `OpenFGA`'s API: models and tuples.
+    /// Permits `OpenFGA`'s API: models and tuples.
     Administer,
-    /// Ask why a chunk is shown or withheld.
+    /// Permits asking why a chunk is shown or withheld.
     Explain,
-    /// Name the user in the request.
+    /// Permits naming the user in the request.
     AssertUser,
 }
 
@@ -22,10 +22,10 @@ pub enum Scope {
 pub struct Scopes(u8);
 
 impl Scope {
-    /// All of them.
+    /// All scopes of Ragward.
     pub const ALL: [Self; 5] = [Self::Retrieve, Self::Ingest, Self::Administer, Self::Explain, Self::AssertUser];
 
-    /// As a token spells it.
+    /// Returns the scope's name in a token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,20 +49,20 @@ impl Scope {
 }
 
 impl Scopes {
-    /// Those of ours in a `scope` claim: names separated by spaces, compared byte by byte.
+    /// Reads Ragward's scopes from a `scope` claim: names separated by spaces, compared byte by byte.
     #[must_use]
     pub fn parse(claim: &str) -> Self {
         let named = |scope: &&Scope| claim.split(' ').any(|name| name == scope.as_str());
         Scope::ALL.iter().filter(named).copied().collect()
     }
 
-    /// Whether the scope is one of them.
+    /// Returns whether the set has this scope.
     #[must_use]
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & scope.bit() != 0
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -1,51 +1,52 @@
-//! What the login behind a token must be like to read a collection, or chunks of a classification (RFC 9470).
+//! The login that a token must be backed by to read a collection, or chunks of a classification (RFC 9470).
 //!
-//! INVARIANT (per request): the decision looks at the request, the token and the configuration, never at what is found. So a
-//! challenge tells nothing of what is there.
+//! INVARIANT (per request): the decision depends on the request, the token and the configuration, never on what a
+//! search finds. So a challenge does not tell what is there.
 
 use std::collections::BTreeMap;
 
 use super::VerifiedToken;
 use super::details::{Classification, OneOf};
 
-/// What is asked of a login.
+/// The requirements on a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepUp {
-    /// One of these authentication classes; any, when there are none.
+    /// The authentication classes that will do. If there are none, any class will do.
     pub acr_values: Vec<String>,
-    /// The login is at most this old, in seconds.
+    /// The age that the login may have, in seconds.
     pub max_age: Option<u64>,
 }
 
-/// What is asked of logins, by what they read.
+/// The requirements on logins, by what they read.
 #[derive(Clone, Debug, Default)]
 pub struct StepUpRules {
-    /// To read a collection at all.
+    /// The requirements for reading a collection at all.
     pub collections: BTreeMap<String, StepUp>,
-    /// To read chunks of this classification or a higher one.
+    /// The requirements for reading chunks of this classification or a higher one.
     pub classifications: BTreeMap<String, StepUp>,
     /// The order of classifications.
     pub classification: Option<Classification>,
-    /// How far apart clocks may be, in seconds.
+    /// The difference between clocks that is tolerated, in seconds.
     pub leeway_seconds: u64,
 }
 
-/// Why a login does not serve for a request.
+/// The reason why a login does not serve for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginError<'r> {
-    /// It would have to be like this.
+    /// The login does not meet these requirements.
     StepUp(&'r StepUp),
-    /// The request names a classification that is none.
+    /// The request names an unknown classification.
     UnknownClassification,
 }
 
 impl StepUpRules {
-    /// The condition on chunks that the login behind a token, and the request itself (`classification_max`), leave; `None`
-    /// when they leave every chunk. A request that names no ceiling gets what the login is good enough for; one that names
-    /// a higher one is told what is missing. A chunk without classification is above every ceiling.
+    /// Returns the condition on chunks that follows from the login behind a token and from the request's own
+    /// `classification_max`. Returns `None` if every chunk is permitted. A request that names no maximum gets what the
+    /// login is good enough for; a request that names a higher maximum is told what is missing. A chunk without
+    /// classification is above every maximum.
     ///
     /// # Errors
-    /// When the login does not serve for the collection or for the ceiling.
+    /// If the login does not serve for the collection or for the maximum that is asked for.
     pub fn condition(
         &self,
         token: &VerifiedToken,
@@ -60,7 +61,8 @@ impl StepUpRules {
         let Some(Classification { metadata_key, order }) = &self.classification else {
             return classification_max.map_or(Ok(None), |_unknown| Err(LoginError::UnknownClassification));
         };
-        // The first classification that the login is not good enough for; what is above it is no easier.
+        // This is the first classification that the login is not good enough for. All higher ones require at least as
+        // much.
         let missing = order.iter().zip(0..).find_map(|(name, place)| {
             let required = self.classifications.get(name).filter(unmet)?;
             Some((place, required))

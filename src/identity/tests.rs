@@ -1,4 +1,4 @@
-//! What no token can do, whatever is in it. The issuer's signature is taken for granted here.
+//! Shows what no token can do, whatever is in it. These tests take the issuer's signature for granted.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn check(claims: &Map<String, Value>, now: u64) -> Result<VerifiedToken, Refusal
     claims::check(claims, &issuer, &rules(), now)
 }
 
-/// The bearer of a token, who may name another user wherever the token lets them.
+/// Returns the bearer of a token, who may name another user if the token permits it.
 fn caller(token: VerifiedToken) -> Caller {
     Caller::Verified { may_assert: token.may_assert(), token: token.into() }
 }
@@ -115,7 +115,7 @@ fn a_login_is_fresh_for_as_long_as_asked() {
     for wrong in [json!(-1), json!(1.5), json!(1e300), json!("1800000000"), json!(null), json!([NOW])] {
         assert_eq!(login(wrong.clone()), Err(Refusal::Claim), "{wrong}");
     }
-    // What depends on the time is asked when it is needed: a token that is remembered becomes no fresher.
+    // The age of a login is compared when it is needed: a remembered token becomes no fresher.
     let ahead = login(json!(NOW + 100)).unwrap();
     let times = [NOW, NOW + 69, NOW + 70, NOW + 160, NOW + 161];
     assert_eq!(times.map(|now| ahead.satisfies(&required, now, 30)), [false, false, true, true, false]);
@@ -127,7 +127,7 @@ fn without(name: &str) -> Map<String, Value> {
     claims
 }
 
-/// A value of any shape.
+/// A JSON value of any shape.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -145,7 +145,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// One object of details, well-formed, over a small world.
+/// A well-formed object of details over a small world.
 fn any_detail() -> impl Strategy<Value = Value> {
     let names = |names: &'static [&'static str]| prop::option::of(prop::sample::subsequence(names, 0..=names.len()));
     let limits = (prop::option::of(prop::sample::select(vec!["low", "middle", "high"])), prop::option::of(0u64..4));
@@ -180,7 +180,7 @@ fn any_detail() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Which of a small world's chunks the details of a token leave, by their place.
+/// Returns the positions of the chunks in a small world that a token's details leave.
 fn left(details: &[Value]) -> Vec<usize> {
     let mut claims = good();
     claims.insert("authorization_details".to_owned(), json!(details));
@@ -202,7 +202,7 @@ fn left(details: &[Value]) -> Vec<usize> {
     let Ok(narrowed) = principal.for_request(&facts) else { return Vec::new() };
     let mut ledger = narrowed.ledger();
     let admitted = chunks.enumerate().filter(|(_, (guard, metadata))| {
-        // The guard alone never refuses what guard and metadata together permit.
+        // The guard alone never refuses a chunk that guard and metadata together permit.
         let admitted = ledger.admit(guard, metadata);
         assert!(!admitted || narrowed.details_fit_guard(guard));
         admitted
@@ -214,7 +214,7 @@ fn left(details: &[Value]) -> Vec<usize> {
     admitted
 }
 
-/// A key, and a token that it signed.
+/// Returns a key, and a token that it signed.
 fn signed() -> (Arc<PublicKey>, String) {
     let pair = Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
     let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
@@ -254,7 +254,7 @@ fn logins_are_asked_by_what_is_read() {
         ("pwd", "hr", None, Err(LoginError::StepUp(mfa))),
         ("mfa", "hr", None, Ok(&["low", "middle"])),
         ("mfa", "handbook", Some("high"), Err(LoginError::StepUp(key))),
-        // What is above a classification is no easier than it.
+        // A higher classification requires at least as much as a lower one.
         ("key", "handbook", None, Ok(&["low"])),
         ("pwd", "handbook", Some("highest"), Err(LoginError::UnknownClassification)),
         ("pwd", "handbook", Some(""), Err(LoginError::UnknownClassification)),
@@ -269,7 +269,7 @@ fn logins_are_asked_by_what_is_read() {
 }
 
 proptest! {
-    /// No other text than the token itself is believed: not with one character changed, left out or added.
+    /// Only the token itself is believed, with no character changed, left out or added.
     #[test]
     fn only_the_token_itself_is_verified(place in any::<prop::sample::Index>(), other in "[A-Za-z0-9_.=-]{0,2}") {
         let (key, token) = signed();
@@ -281,14 +281,14 @@ proptest! {
         prop_assert_eq!(is_verified(&key, &changed), changed == token);
     }
 
-    /// Whatever arrives is an answer and not a crash.
+    /// Any text is answered, and nothing panics.
     #[test]
     fn any_text_is_refused(token in any::<String>(), parts in prop::collection::vec("[A-Za-z0-9_-]{0,40}", 3)) {
         let (key, _) = signed();
         prop_assert!(!is_verified(&key, &token) && !is_verified(&key, &parts.join(".")));
     }
 
-    /// A claim that is not understood changes nothing of what is believed.
+    /// An unknown claim does not change what is believed.
     #[test]
     fn unknown_claims_change_nothing(name in "[a-z_]{1,12}", value in any_json()) {
         const KNOWN: [&str; 22] = [
@@ -301,7 +301,7 @@ proptest! {
         prop_assert_eq!(check(&claims, NOW), check(&good(), NOW));
     }
 
-    /// A claim that is understood, with any value, is refused or still about the same user.
+    /// A known claim with any value is refused, or the token is still about the same user.
     #[test]
     fn no_value_of_another_claim_changes_the_user(
         name in prop::sample::select(vec!["scope", "act", "cnf", "acr", "auth_time", "authorization_details", "nbf"]),

@@ -1,4 +1,4 @@
-//! From the text of a bearer token to what is believed of its bearer.
+//! Verifies the text of a bearer token and returns what Ragward believes of its bearer.
 
 use std::sync::Arc;
 
@@ -17,32 +17,32 @@ pub struct TokenVerifier {
     used: Arc<UsedTokens>,
 }
 
-/// Why a bearer is not let in.
+/// The reason why a bearer is not authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthenticationError {
     /// The token is not valid here.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The issuer's keys cannot be had, so nothing can be said of the token.
+    /// The issuer's keys cannot be read, so the token can neither be accepted nor refused.
     #[error("the issuer's keys cannot be read")]
     Unavailable,
 }
 
 impl TokenVerifier {
-    /// A verifier that knows no token yet.
+    /// Creates a verifier that remembers no token yet.
     #[must_use]
     pub fn new(rules: Rules, issuers: Vec<Issuer>) -> Self {
         let issuers = issuers.into_iter().map(Arc::new).collect();
         Self { rules, issuers, remembered: RememberedTokens::default(), used: Arc::default() }
     }
 
-    /// What a token must be meant for: the name of this server.
+    /// Returns the audience that a token must name: the name of this server.
     #[must_use]
     pub fn audience(&self) -> &str {
         &self.rules.audience
     }
 
-    /// Whose tokens are taken.
+    /// Returns the issuers whose tokens are accepted.
     pub fn issuers(&self) -> impl Iterator<Item = &str> {
         self.issuers.iter().map(|issuer| &*issuer.rules.issuer)
     }
@@ -50,7 +50,7 @@ impl TokenVerifier {
     /// Verifies a token at the time `now`, in seconds since 1970.
     ///
     /// # Errors
-    /// When it is refused, or when nothing can be said of it.
+    /// If the token is refused, or its issuer's keys cannot be read.
     pub async fn verify(&self, token: &str, now: u64) -> Result<Arc<VerifiedToken>, AuthenticationError> {
         if token.len() > TOKEN_BYTES_MAX {
             return Err(Refusal::Size.into());
@@ -64,16 +64,16 @@ impl TokenVerifier {
         Ok(verified)
     }
 
-    /// Takes the one use of a token that serves one request only; `None` for any other.
+    /// Begins the one use of a token that is good for one request only. Returns `None` for any other token.
     ///
     /// # Errors
-    /// When it is in use or was used.
+    /// If the token is in use or was used.
     pub fn begin_use(&self, token: &VerifiedToken, now: u64) -> Result<Option<Use>, Refusal> {
         let begin = || self.used.begin(token, self.rules.leeway_seconds, now);
         token.is_single_use().then(begin).transpose()
     }
 
-    /// Whether a token that was verified has ended since: for calls that go on for long.
+    /// Returns whether a verified token has expired since, for calls that last long.
     #[must_use]
     pub fn has_ended(&self, token: &VerifiedToken, now: u64) -> bool {
         claims::has_ended(token.facts.expires_at, self.rules.leeway_seconds, now)

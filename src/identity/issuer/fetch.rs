@@ -1,5 +1,5 @@
-//! Reads an issuer's metadata (RFC 8414, `OpenID` Connect Discovery) and key set over HTTPS, or over HTTP on this machine. No
-//! redirects, a limit on time and on bytes.
+//! Reads an issuer's metadata (RFC 8414, `OpenID` Connect Discovery) and key set over HTTPS, or over HTTP on this
+//! machine. It follows no redirects and limits time and bytes.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use serde_json::Value;
 use super::super::json;
 use super::super::key_set::{KeySet, KeySetError};
 
-/// The longest that one document may take.
+/// The time that one document may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest document. Key sets have some kilobytes.
+/// The size of a document, in bytes. Key sets have a few kilobytes.
 const BYTES_MAX: usize = 256 * 1024;
-/// Deepest nesting of an issuer's metadata.
+/// The deepest nesting of an issuer's metadata.
 const DEPTH_MAX: usize = 8;
 
-/// Fetches documents of issuers.
+/// An HTTP client that reads the documents of issuers.
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: Client,
 }
 
-/// Why an issuer cannot be used as configured.
+/// The reason why an issuer cannot be used as configured.
 #[derive(Debug, thiserror::Error)]
 pub enum IssuerConfigError {
-    /// Not an address for keys.
+    /// Keys may not be read from this address.
     #[error("`{0}` must be an `https` URL without user, query and fragment; `http` is for loopback alone")]
     Url(String),
-    /// TLS cannot be prepared.
+    /// The TLS client cannot be set up.
     #[error("cannot prepare TLS for the issuers: {0}")]
     Tls(String),
 }
 
-/// Why a document was not read.
+/// The reason why a document could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     #[error("`{url}` did not answer: {source}")]
@@ -55,7 +55,7 @@ pub(super) enum FetchError {
     Url(#[from] IssuerConfigError),
 }
 
-/// A URL that keys may be read from.
+/// Parses a URL that keys may be read from.
 pub(super) fn check_url(text: &str) -> Result<Url, IssuerConfigError> {
     let refused = || IssuerConfigError::Url(text.to_owned());
     let url = Url::parse(text).map_err(|_malformed| refused())?;
@@ -75,14 +75,14 @@ pub(super) fn check_url(text: &str) -> Result<Url, IssuerConfigError> {
 }
 
 impl HttpClient {
-    /// A client that trusts the system's certificates.
+    /// Creates a client that trusts the system's certificates.
     ///
     /// # Errors
-    /// When TLS cannot be prepared.
+    /// If TLS cannot be set up.
     pub fn new() -> Result<Self, IssuerConfigError> {
         let tls = |error: String| IssuerConfigError::Tls(error);
         let mut roots = RootCertStore::empty();
-        // A certificate that cannot be read is one that is not trusted.
+        // A certificate that cannot be read is not trusted.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         let config = ClientConfig::builder_with_provider(ring::default_provider().into())
             .with_safe_default_protocol_versions()
@@ -99,7 +99,7 @@ impl HttpClient {
         Ok(Self { client: client.map_err(|e| tls(e.to_string()))? })
     }
 
-    /// The keys of an issuer, from where it says that they are unless `key_set_url` does.
+    /// Reads the keys of an issuer from `key_set_url`, or from the address in the issuer's metadata.
     pub(super) async fn key_set(&self, issuer: &str, key_set_url: Option<&str>) -> Result<KeySet, FetchError> {
         let url = match key_set_url {
             Some(url) => check_url(url)?,
@@ -109,7 +109,7 @@ impl HttpClient {
         if keys.is_empty() { Err(FetchError::NoUsableKey) } else { Ok(keys) }
     }
 
-    /// Where the issuer's metadata says that its keys are.
+    /// Reads the address of the key set from the issuer's metadata.
     async fn discover(&self, issuer: &str) -> Result<Url, FetchError> {
         let issuer_url = check_url(issuer)?;
         let path = issuer_url.path().trim_end_matches('/');
