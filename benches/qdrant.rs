@@ -43,7 +43,7 @@ use ragward::language::{Object, Relation};
 use ragward::retrieval::request::RetrievalParts;
 use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
-use ragward::vector_store::{DocumentStore, Query, Scope, Search, VectorStore};
+use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace, VectorStore};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
@@ -163,11 +163,11 @@ async fn measure(url: &str, size: &Size) {
         }
         let table = exact.guards(&collection).await.unwrap().unwrap();
         let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| open.contains(*guard)).map(|(at, _)| at);
-        let scope = Scope::Guards { positions: positions.collect(), table };
+        let space = SearchSpace::Guards { positions: positions.collect(), table };
         let authorized = Way::Authorized(Arc::new(retriever(&store, Known { open, told: Mutex::default() })));
         let unfiltered = Way::Unfiltered(Arc::clone(&store));
-        let all = figures(&unfiltered, &exact, &collection, &Scope::Everything, &queries, size).await;
-        let ours = figures(&authorized, &exact, &collection, &scope, &queries, size).await;
+        let all = figures(&unfiltered, &exact, &collection, &SearchSpace::Everything, &queries, size).await;
+        let ours = figures(&authorized, &exact, &collection, &space, &queries, size).await;
         println!(
             "{:>7}% {:>10.2?} {:>10.2?} {:>7.2} {:>10.0} {:>10.0} {:>7.2} {:>8.3} {:>8.3}",
             share as f64 / 100.0,
@@ -207,14 +207,14 @@ async fn figures(
     way: &Way,
     exact: &QdrantStore,
     collection: &str,
-    scope: &Scope,
+    space: &SearchSpace,
     queries: &[Vec<f32>],
     size: &Size,
 ) -> Figures {
     let (mut found, mut wanted) = (0, 0);
     let mut times = Vec::new();
     for query in queries {
-        let best = exact.search(&search(collection, query, scope.clone())).await.unwrap().candidates;
+        let best = exact.search(&search(collection, query, space.clone())).await.unwrap().candidates;
         let started = Instant::now();
         let ids = way.ask(collection, query).await;
         times.push(started.elapsed());
@@ -243,7 +243,7 @@ impl Way {
     async fn ask(&self, collection: &str, query: &[f32]) -> HashSet<String> {
         match self {
             Self::Unfiltered(store) => {
-                let found = store.search(&search(collection, query, Scope::Everything)).await.unwrap().candidates;
+                let found = store.search(&search(collection, query, SearchSpace::Everything)).await.unwrap().candidates;
                 found.into_iter().map(|candidate| candidate.chunk_id).collect()
             }
             Self::Authorized(retriever) => {
@@ -267,12 +267,12 @@ impl Way {
     }
 }
 
-fn search(collection: &str, query: &[f32], scope: Scope) -> Search {
+fn search(collection: &str, query: &[f32], space: SearchSpace) -> Search {
     Search {
         collection: collection.to_owned(),
         query: Query::Vector(query.to_vec()),
         filter: None,
-        scope,
+        space,
         narrowing: None,
         min_score: None,
         per_document_max: None,

@@ -41,7 +41,7 @@ use ragward::proto::retrieval::retrieve_request::Query as QueryMessage;
 use ragward::proto::retrieval::{RetrieveRequest, Vector};
 use ragward::store_file;
 use ragward::vector_store::exact::ExactStore;
-use ragward::vector_store::{Query, Scope, Search, VectorStore};
+use ragward::vector_store::{Query, Search, SearchSpace, VectorStore};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -271,7 +271,7 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             narrowing: None,
             min_score: None,
             per_document_max: None,
-            scope: Scope::Everything,
+            space: SearchSpace::Everything,
             limit,
             enough: usize::MAX,
         };

@@ -33,7 +33,7 @@ use corpus::{COLLECTION, Corpus, Dice};
 use plot::{Line, Point};
 use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
-use ragward::vector_store::{DocumentStore, GuardTable, Query, Scope, Search, VectorStore};
+use ragward::vector_store::{DocumentStore, GuardTable, Query, Search, SearchSpace, VectorStore};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -88,16 +88,16 @@ fn vectors(runtime: &Runtime, chunks: usize, per_document: usize, samples: usize
     let queries = (0..samples).map(|number| Query::Vector(corpus.query(number))).collect();
     let bench = Bench::new(runtime, store, queries);
     bench.warm_up();
-    let everything = bench.median(&Scope::Everything);
+    let everything = bench.median(&SearchSpace::Everything);
     println!("everything visible: p50 {}", milliseconds(everything));
     println!("{:>9}{:>12}{:>12}{:>14}{:>8}{:>9}", "visible", "chunks", "p50", "of everything", "ratio", "recall");
     for share in SHARES {
-        let scope = bench.scope(share);
+        let space = bench.space(share);
         let truths: Vec<Vec<usize>> =
-            (0..3).map(|number| corpus.nearest(number, &bench.documents(&scope), per_document, LIMIT)).collect();
-        let recall = bench.recall(&truths, |search| bench.search(search), &scope);
-        let (ours, all) = bench.beside(&scope, &Scope::Everything);
-        let count = bench.documents(&scope).len() * per_document;
+            (0..3).map(|number| corpus.nearest(number, &bench.documents(&space), per_document, LIMIT)).collect();
+        let recall = bench.recall(&truths, |search| bench.search(search), &space);
+        let (ours, all) = bench.beside(&space, &SearchSpace::Everything);
+        let count = bench.documents(&space).len() * per_document;
         let ratio = ours.as_secs_f64() / all.as_secs_f64();
         let (ours, all) = (milliseconds(ours), milliseconds(all));
         println!("{:>8} %{count:>12}{ours:>12}{all:>14}{ratio:>8.3}{recall:>9.3}", share * 100.0);
@@ -120,10 +120,10 @@ fn texts(runtime: &Runtime, name: &str, documents: Vec<Document>) {
     let queries = (0..20).map(|number| Query::Text(queries[number % queries.len()].to_owned())).collect();
     let bench = Bench::new(runtime, store, queries);
     bench.warm_up();
-    println!("everything visible: p50 {}", milliseconds(bench.median(&Scope::Everything)));
+    println!("everything visible: p50 {}", milliseconds(bench.median(&SearchSpace::Everything)));
     println!("{:>9}{:>12}{:>14}{:>8}", "visible", "p50", "of everything", "ratio");
     for share in TEXT_SHARES {
-        let (ours, all) = bench.beside(&bench.scope(share), &Scope::Everything);
+        let (ours, all) = bench.beside(&bench.space(share), &SearchSpace::Everything);
         let ratio = ours.as_secs_f64() / all.as_secs_f64();
         println!("{:>8} %{:>12}{:>14}{ratio:>8.3}", share * 100.0, milliseconds(ours), milliseconds(all));
     }
@@ -175,24 +175,24 @@ impl<'a> Bench<'a> {
     }
 
     /// A share of the guards, picked evenly but without a pattern.
-    fn scope(&self, share: f64) -> Scope {
+    fn space(&self, share: f64) -> SearchSpace {
         let mut dice = Dice::new(3);
         let positions = (0..self.table.guards.len() as u32).filter(|_| dice.fraction() < share).collect();
-        Scope::Guards { table: self.table.clone(), positions }
+        SearchSpace::Guards { table: self.table.clone(), positions }
     }
 
     /// The numbers of the visible documents. A guard's position is not its document's number.
-    fn documents(&self, scope: &Scope) -> Vec<usize> {
-        let Scope::Guards { positions, .. } = scope else { panic!("everything") };
+    fn documents(&self, space: &SearchSpace) -> Vec<usize> {
+        let SearchSpace::Guards { positions, .. } = space else { panic!("everything") };
         positions.iter().map(|position| self.table.guards[position as usize].id().parse().unwrap()).collect()
     }
 
-    fn question(&self, number: usize, scope: &Scope) -> Search {
+    fn question(&self, number: usize, space: &SearchSpace) -> Search {
         Search {
             collection: COLLECTION.to_owned(),
             query: self.queries[number].clone(),
             filter: None,
-            scope: scope.clone(),
+            space: space.clone(),
             narrowing: None,
             min_score: None,
             per_document_max: None,
@@ -207,33 +207,33 @@ impl<'a> Bench<'a> {
 
     fn warm_up(&self) {
         for number in 0..self.queries.len().min(5) {
-            black_box(self.search(&self.question(number, &Scope::Everything)));
+            black_box(self.search(&self.question(number, &SearchSpace::Everything)));
         }
     }
 
-    fn time(&self, number: usize, scope: &Scope) -> Duration {
-        let search = self.question(number, scope);
+    fn time(&self, number: usize, space: &SearchSpace) -> Duration {
+        let search = self.question(number, space);
         let started = Instant::now();
         black_box(self.search(&search));
         started.elapsed()
     }
 
-    fn median(&self, scope: &Scope) -> Duration {
-        median((0..self.queries.len()).map(|number| self.time(number, scope)).collect())
+    fn median(&self, space: &SearchSpace) -> Duration {
+        median((0..self.queries.len()).map(|number| self.time(number, space)).collect())
     }
 
     /// Both medians, measured in turn.
-    fn beside(&self, ours: &Scope, baseline: &Scope) -> (Duration, Duration) {
+    fn beside(&self, ours: &SearchSpace, baseline: &SearchSpace) -> (Duration, Duration) {
         let times = (0..self.queries.len()).map(|number| (self.time(number, ours), self.time(number, baseline)));
         let (ours, baseline): (Vec<Duration>, Vec<Duration>) = times.unzip();
         (median(ours), median(baseline))
     }
 
     /// Which share of the true answers a way of searching finds.
-    fn recall(&self, truths: &[Vec<usize>], search: impl Fn(&Search) -> Vec<Candidate>, scope: &Scope) -> f64 {
+    fn recall(&self, truths: &[Vec<usize>], search: impl Fn(&Search) -> Vec<Candidate>, space: &SearchSpace) -> f64 {
         let (mut found, mut wanted) = (0, 0);
         for (number, truth) in truths.iter().enumerate() {
-            let answer = search(&self.question(number, scope));
+            let answer = search(&self.question(number, space));
             let answer: HashSet<&str> = answer.iter().map(|candidate| candidate.chunk_id.as_str()).collect();
             found += truth.iter().filter(|chunk| answer.contains(corpus::chunk_id(**chunk).as_str())).count();
             wanted += truth.len();
@@ -246,35 +246,35 @@ impl<'a> Bench<'a> {
         println!("{:>9}{:>24}{:>24}{:>24}", "visible", "ours", "search, then check", "list of ids");
         let mut lines = ["visible set (ours)", "search, then check", "list of ids, cut"].map(Line::new);
         for share in SHARES {
-            let scope = self.scope(share);
-            let Scope::Guards { positions, .. } = &scope else { panic!("everything") };
-            let documents = self.documents(&scope);
+            let space = self.space(share);
+            let SearchSpace::Guards { positions, .. } = &space else { panic!("everything") };
+            let documents = self.documents(&space);
             let numbers = 0..self.queries.len();
             let truths: Vec<Vec<usize>> =
                 numbers.map(|number| corpus.nearest(number, &documents, per_document, LIMIT)).collect();
             let allowed: HashSet<&str> =
                 positions.iter().map(|position| self.table.guards[position as usize].as_str()).collect();
             let cut = positions.iter().take(IDS_MAX).collect();
-            let listed = Scope::Guards { table: self.table.clone(), positions: cut };
+            let listed = SearchSpace::Guards { table: self.table.clone(), positions: cut };
             let over_fetch = |search: &Search| {
-                let all = Search { scope: Scope::Everything, limit: LIMIT * OVER_FETCH, ..search.clone() };
+                let all = Search { space: SearchSpace::Everything, limit: LIMIT * OVER_FETCH, ..search.clone() };
                 let mut found = self.search(&all);
                 found.retain(|candidate| allowed.contains(candidate.guard.as_str()));
                 found.truncate(LIMIT);
                 found
             };
-            let by_list = |search: &Search| self.search(&Search { scope: listed.clone(), ..search.clone() });
+            let by_list = |search: &Search| self.search(&Search { space: listed.clone(), ..search.clone() });
             let ways: [Way<'_>; 3] = [&|search| self.search(search), &over_fetch, &by_list];
             let mut row = format!("{:>8} %", share * 100.0);
             for (line, way) in lines.iter_mut().zip(ways) {
                 let times = (0..self.queries.len()).map(|number| {
-                    let search = self.question(number, &scope);
+                    let search = self.question(number, &space);
                     let started = Instant::now();
                     black_box(way(&search));
                     started.elapsed()
                 });
                 let time = median(times.collect());
-                let recall = self.recall(&truths, way, &scope);
+                let recall = self.recall(&truths, way, &space);
                 write!(row, "{:>14}{recall:>10.3}", milliseconds(time)).unwrap();
                 line.points.push(Point { share, milliseconds: time.as_secs_f64() * 1_000.0, recall });
             }

@@ -27,7 +27,7 @@ pub enum Query {
     /// Cosine similarity to the chunk vectors. Finite and not all zero.
     Vector(Vec<f32>),
     /// Both, merged by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a chunk scores the sum of 1 / (60 + its
-    /// rank) over the rankings of the scope that have it among their first [`HYBRID_DEPTH`].
+    /// rank) over the rankings of the space that have it among their first [`HYBRID_DEPTH`].
     Hybrid {
         /// As in [`Query::Text`].
         text: String,
@@ -77,7 +77,7 @@ pub trait Narrowing: Debug + Send + Sync {
 /// Which chunks a search may look at. A hint for speed and, for BM25, the set whose statistics count; never the
 /// boundary: `authz::enforce` is.
 #[derive(Clone, Debug)]
-pub enum Scope {
+pub enum SearchSpace {
     /// Every chunk of the collection.
     Everything,
     /// The chunks of these guards: positions in [`GuardTable::guards`]. An empty bitmap finds nothing.
@@ -117,8 +117,8 @@ pub struct Search {
     /// The caller's filter.
     pub filter: Option<Filter>,
     /// Where to look.
-    pub scope: Scope,
-    /// What takes away from the scope, chunk by chunk. A store whose scores rest on no statistics may leave it aside.
+    pub space: SearchSpace,
+    /// What takes away from the space, chunk by chunk. A store whose scores rest on no statistics may leave it aside.
     pub narrowing: Option<Arc<dyn Narrowing>>,
     /// Only candidates with this score or a better one.
     pub min_score: Option<f64>,
@@ -135,7 +135,7 @@ pub struct Search {
 pub struct Searched {
     /// Best score first, ties by chunk id (bytes ascending).
     pub candidates: Vec<Candidate>,
-    /// Whether certainly none of the scope scores better than these; otherwise they are the engine's own approximation.
+    /// Whether certainly none of the space scores better than these; otherwise they are the engine's own approximation.
     pub exact: bool,
     /// What a wider search would find.
     pub rest: Rest,
@@ -152,18 +152,31 @@ pub enum Rest {
     Nothing,
 }
 
+/// The cost of a search within a [`SearchSpace`], which a plan compares with a search of the whole collection.
+///
+/// The unit is the cost of one more candidate in a search of the whole collection.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SearchCosts {
+    /// The cost of each guard in the space.
+    pub per_guard: f64,
+    /// The cost of each chunk in the space, on top of what a search of the whole collection pays for that chunk.
+    pub per_chunk: f64,
+}
+
+impl SearchCosts {
+    /// The costs of a store that never searches a space slower than the whole collection.
+    pub const FREE: Self = Self { per_guard: 0.0, per_chunk: 0.0 };
+}
+
 /// What a collection can do, so that a plan can be chosen and a query be refused before any work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct CollectionInfo {
     /// The length of its vectors; `None` while it has none.
     pub dimension: Option<usize>,
     /// Whether it takes text queries. Their scores depend on corpus statistics, so they need a known visible set.
     pub text_queries: bool,
-    /// Whether every search is a full scan of its scope; elsewhere a search of everything goes through an index.
-    pub exact: bool,
-    /// Whether a search within a scope costs what is in the scope, however many guards it has; elsewhere each guard makes the
-    /// filter longer.
-    pub scope_is_cheap: bool,
+    /// What a search among some guards costs.
+    pub search_costs: SearchCosts,
     /// Most candidates of one search, where the store's server sets a limit.
     pub candidates_max: Option<usize>,
     /// Chunks in it.
@@ -194,7 +207,7 @@ pub trait VectorStore: Send + Sync {
     }
 
     /// At most `limit` candidates. Fewer than `limit` means that
-    /// there are no more. Every item that matches the scope, filter and query kind counts: for vectors, every chunk with a vector;
+    /// there are no more. Every item that matches the space, filter and query kind counts: for vectors, every chunk with a vector;
     /// for text, every chunk that holds at least one of the query's terms; for both, every chunk in the depth of either. A search sees each `upsert` and `delete` call
     /// wholly or not at all, where the store has transactions.
     ///

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use crate::vector_store::SearchCosts;
+
 /// What a plan is chosen from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Situation {
@@ -22,11 +24,10 @@ pub struct Situation {
     /// The share of candidates that are permitted: as this request has found, or where the visible guards are not known as
     /// earlier ones have; above 0, at most 1.
     pub pass_rate: Option<f64>,
-    /// Chunks of the collection, where a search of everything goes through an index and one within a scope scans.
-    pub indexed_chunks: Option<u64>,
-    /// Whether a search within a scope costs what is in the scope (the embedded engine); elsewhere every guard of it makes
-    /// the filter longer.
-    pub scope_is_cheap: bool,
+    /// Chunks of the collection.
+    pub chunks: u64,
+    /// What the store says that a search among some guards costs.
+    pub search_costs: SearchCosts,
     /// Whether a check costs no network call.
     pub checks_are_local: bool,
     /// Most guards that may be checked ahead.
@@ -77,12 +78,6 @@ pub enum NoPlan {
 const WIDENING_MIN: usize = 2;
 /// And for at most so many times as many, whatever the estimate: it may rest on one chunk.
 const WIDENING_MAX: usize = 16;
-/// So many guards in a filter cost as much as one candidate more of an unfiltered search. A guard is a hash look-up for each
-/// point that is compared; a candidate comes with its payload.
-const GUARDS_PER_CANDIDATE: f64 = 16.0;
-/// And so do so many chunks in a scan. An index does not help there: a walk of Qdrant's graph under a list that holds a tenth of
-/// the chunks finds a tenth of the best.
-const CHUNKS_PER_CANDIDATE: f64 = 32.0;
 
 /// Chooses the plan of the first round.
 ///
@@ -119,9 +114,10 @@ pub fn refill(plan: Plan, situation: &Situation, found: Found) -> Option<(Plan, 
 fn scoped_instead_of(situation: &Situation, candidates: usize) -> Option<Plan> {
     let is_too_wide = candidates > situation.candidates_max;
     if let Some(visible) = situation.visible {
-        let in_scope = float_of(situation.indexed_chunks.unwrap_or_default()) * visible_share(situation).unwrap_or(1.0);
-        let costs = float(visible) / GUARDS_PER_CANDIDATE + in_scope / CHUNKS_PER_CANDIDATE;
-        let pays = situation.scope_is_cheap || is_too_wide || costs <= float(candidates);
+        // Finite, so that a chunk that costs nothing makes no cost of infinitely many.
+        let chunks = (float_of(situation.chunks) * visible_share(situation).unwrap_or(1.0)).min(f64::MAX);
+        let SearchCosts { per_guard, per_chunk } = situation.search_costs;
+        let pays = is_too_wide || float(visible) * per_guard + chunks * per_chunk <= float(candidates);
         return (situation.needs_visible_set || pays).then(|| Plan::VisibleSetSearch(situation.scoped()));
     }
     let guards = situation.guards.filter(|guards| *guards <= situation.guards_checked_max)?;

@@ -25,7 +25,7 @@ use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Candidate;
 use crate::identity::Principal;
 use crate::identity::details::{Action, RequestFacts};
-use crate::vector_store::{CollectionInfo, Query, Scope, VectorStore};
+use crate::vector_store::{CollectionInfo, Query, SearchSpace, VectorStore};
 
 /// How often a search is repeated because a chunk of the answer was replaced before it was read. After that the answer goes
 /// without such chunks: documents that are written all the time must not keep a request going.
@@ -104,11 +104,11 @@ impl Retriever {
             let started = Instant::now();
             let limit = search.limit;
             search.enough = plan.widening().enough(situation.top_k, limit);
-            if plan.is_scoped() && matches!(search.scope, Scope::Everything) {
-                let scoping = visibility.scope(plan, &mut enforcer, situation.pass_rate);
-                let scope = answer.stages.measure(Stage::Authorize, scoping).await?;
+            if plan.is_scoped() && matches!(search.space, SearchSpace::Everything) {
+                let scoping = visibility.space(plan, &mut enforcer, situation.pass_rate);
+                let space = answer.stages.measure(Stage::Authorize, scoping).await?;
                 // A search that needs the visible set never falls back to everything.
-                search.scope = scope.ok_or_else(|| self.no_plan(request, NoPlan::GuardsUnknown))?;
+                search.space = space.ok_or_else(|| self.no_plan(request, NoPlan::GuardsUnknown))?;
                 // Only within the visible set may the store count chunks by document: elsewhere a hidden one would count.
                 search.per_document_max = request.per_document_max;
             }
@@ -269,8 +269,8 @@ impl Retriever {
             visible: visibility.visible(),
             visible_share: None,
             pass_rate: None,
-            indexed_chunks: Some(info.chunks).filter(|_| !info.exact),
-            scope_is_cheap: info.scope_is_cheap,
+            chunks: info.chunks,
+            search_costs: info.search_costs,
             checks_are_local: self.authorizer.is_local(request.consistency),
             guards_checked_max: self.config.guards_checked_max,
             candidates_max: info

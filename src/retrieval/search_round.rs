@@ -15,7 +15,7 @@ use crate::chunk::{Candidate, Metadata, Value};
 use crate::identity::Principal;
 use crate::identity::details::{AuthorizationDetails, OneOf};
 use crate::language::Object;
-use crate::vector_store::{Filter, Narrowing, Rest, Scope, Search, Searched, VectorStore, VectorStoreError};
+use crate::vector_store::{Filter, Narrowing, Rest, Search, SearchSpace, Searched, VectorStore, VectorStoreError};
 
 /// A search, and what is needed to carry it out.
 pub(super) struct SearchRound<'a, 'h> {
@@ -108,7 +108,7 @@ pub(super) fn first_search(request: &RetrievalRequest, principal: &Principal, li
         query: request.query.clone(),
         filter: narrowed_filter(request.filter.as_ref(), principal),
         per_document_max: None,
-        scope: Scope::Everything,
+        space: SearchSpace::Everything,
         narrowing: principal.narrowing().map(|details| details as Arc<dyn Narrowing>),
         min_score: request.min_score,
         limit,

@@ -13,7 +13,7 @@ use super::walk::{Expected, Foreknown};
 use crate::authz::AuthzError;
 use crate::authz::enforce::Enforcer;
 use crate::language::Object;
-use crate::vector_store::{CollectionInfo, GuardTable, Scope, VectorStore};
+use crate::vector_store::{CollectionInfo, GuardTable, SearchSpace, VectorStore};
 
 /// A list that is only worth its while if it is quick gets this part of the request's time, so that enough is left for doing
 /// without it.
@@ -113,12 +113,12 @@ impl<'a> Visibility<'a> {
     ///
     /// # Errors
     /// When a decision could not be made.
-    pub(super) async fn scope(
+    pub(super) async fn space(
         &mut self,
         plan: Plan,
         enforcer: &mut Enforcer<'_>,
         share: Option<f64>,
-    ) -> Result<Option<Scope>, RetrievalError> {
+    ) -> Result<Option<SearchSpace>, RetrievalError> {
         if let (Plan::ListThenSearch(_), false, Some(guards)) = (plan, self.is_asked, self.guards()) {
             // It would save the checks of all guards.
             self.look_ahead(enforcer, false, guards, share).await?;
@@ -128,7 +128,7 @@ impl<'a> Visibility<'a> {
             Some(visible) => visible.clone(),
             None => enforcer.checked_visible_set(&table.guards, &table.in_use).await?,
         };
-        Ok(Some(Scope::Guards { table: table.clone(), positions }))
+        Ok(Some(SearchSpace::Guards { table: table.clone(), positions }))
     }
 
     /// Finds out what a search of everything need not have checked, since it is known to be hidden.

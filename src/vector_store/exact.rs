@@ -35,7 +35,10 @@ use self::search::Eligible;
 use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
 use super::validation::{self, QUERY_TERMS_MAX};
-use super::{CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, Searched, VectorStore, VectorStoreError};
+use super::{
+    CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, SearchCosts, Searched, VectorStore,
+    VectorStoreError,
+};
 use crate::chunk::{Candidate, Chunk, Document, Version, Written};
 use crate::lanes::Lane;
 use crate::language::Object;
@@ -353,8 +356,8 @@ impl Index {
         CollectionInfo {
             dimension: self.dimension,
             text_queries: true,
-            exact: true,
-            scope_is_cheap: true,
+            // A search looks at the chunks of its space alone, however many guards name them.
+            search_costs: SearchCosts::FREE,
             candidates_max: None,
             chunks: self.numbers.len() as u64,
             documents: self.documents.len() as u64,

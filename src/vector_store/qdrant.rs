@@ -62,7 +62,7 @@ pub struct QdrantConfig {
     pub vector_name: Option<String>,
     /// Search by a full scan instead of the approximate index: exact, and slow on large collections.
     pub exact: bool,
-    /// Scan, whatever `exact` says, where a scope is known to hold at most so many chunks: there the approximate index is slow
+    /// Scan, whatever `exact` says, where a space is known to hold at most so many chunks: there the approximate index is slow
     /// as well, and loses most of what it should find.
     pub scanned_chunks_max: u64,
     /// How many replicas of a shard must agree on what is read; the server's own rule when unset.
@@ -235,7 +235,7 @@ impl VectorStore for QdrantStore {
         self.overviews.last_known(collection)?.chunks_of(table, positions)
     }
 
-    /// A scope of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
+    /// A space of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
     /// at the end of an answer are in it is Qdrant's choice, unless the search is a scan and few are equal.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await

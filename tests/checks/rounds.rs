@@ -16,7 +16,7 @@ use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{
-    CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError,
+    CollectionInfo, DocumentStore, GuardTable, Query, Search, SearchCosts, Searched, VectorStore, VectorStoreError,
 };
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
@@ -212,14 +212,14 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
     assert!(within_two * 100 >= all * 95, "{within_two} of {all} in at most two");
 }
 
-/// The embedded engine as if it were a server with an index, where a scope is a filter that costs by its guards.
+/// The embedded engine as if it were a server with an index, where a search space is a filter that costs by its guards.
 struct Remote(ExactStore);
 
 #[async_trait]
 impl VectorStore for Remote {
     async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError> {
         let info = self.0.collection(name).await?;
-        Ok(CollectionInfo { exact: false, scope_is_cheap: false, ..info })
+        Ok(CollectionInfo { search_costs: SearchCosts { per_guard: 1.0 / 16.0, per_chunk: 1.0 / 32.0 }, ..info })
     }
 
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {

@@ -38,7 +38,7 @@ impl World {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Whether an answer is right. `guards`: the scope, if there is one; that of `search` is not looked at.
+    /// Whether an answer is right. `guards`: the space, if there is one; that of `search` is not looked at.
     #[track_caller]
     pub(crate) fn check(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let expected = self.expected(search, guards);

@@ -13,7 +13,7 @@ use ragward::vector_store::validation::{
     QUERY_TERMS_MAX, TITLE_BYTES_MAX, VECTOR_DIMENSION_MAX,
 };
 use ragward::vector_store::{
-    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Rest, Scope, Search, Searched, VectorStore,
+    CollectionInfo, DocumentStore, Filter, GuardTable, Query, Rest, Search, SearchSpace, Searched, VectorStore,
     VectorStoreError,
 };
 use roaring::RoaringBitmap;
@@ -135,13 +135,13 @@ impl Store<'_> {
         read_now(self.chunks, collection, &strings(chunk_ids)).await.expect("read")
     }
 
-    async fn scope(&self, collection: &str, guards: &[&str]) -> Scope {
+    async fn space(&self, collection: &str, guards: &[&str]) -> SearchSpace {
         let listed = self.chunks.guards(collection).await.expect("a collection");
         let own = || GuardTable::new(guards.iter().map(|guard| object(guard)).collect());
         let table = listed.unwrap_or_else(own);
         let is_meant = |(_, guard): &(u32, &Object)| guards.contains(&guard.as_str());
         let positions = (0..).zip(table.guards.iter()).filter(is_meant).map(|(position, _)| position).collect();
-        Scope::Guards { table, positions }
+        SearchSpace::Guards { table, positions }
     }
 }
 
@@ -150,7 +150,7 @@ fn search(collection: &str, query: Query) -> Search {
         collection: collection.to_owned(),
         query,
         filter: None,
-        scope: Scope::Everything,
+        space: SearchSpace::Everything,
         narrowing: None,
         min_score: None,
         per_document_max: None,
@@ -246,8 +246,8 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
         read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect::<Vec<_>>(),
         [("new", "doc:b")]
     );
-    let scope = store.scope(&collection, &["doc:a"]).await;
-    assert!(store.found(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+    let space = store.space(&collection, &["doc:a"]).await;
+    assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
 
     // Of two with one id the last counts.
     let versions = ["third", "fourth"].map(|text| document("a", &[("doc:a", text, &[0.0, 1.0])]));
@@ -300,7 +300,7 @@ async fn a_scope_bounds_a_search(store: Store<'_>) {
     let guards = ["doc:a", "doc:b", "doc:c"];
     let documents =
         guards.map(|guard| document(guard, &[(guard, "words", &[1.0, 0.0]), ("folder:f", "words", &[0.0, 1.0])]));
-    let collection = store.filled("scope", documents.to_vec()).await;
+    let collection = store.filled("space", documents.to_vec()).await;
     let rows: [(&[&str], &[&str]); 6] = [
         (&[], &[]),
         (&["doc:a"], &["doc:a#0"]),
@@ -310,13 +310,13 @@ async fn a_scope_bounds_a_search(store: Store<'_>) {
         (&["doc:absent"], &[]),
     ];
     for (guards, expected) in rows {
-        let scope = store.scope(&collection, guards).await;
-        assert_eq!(store.found_ids(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await, expected, "{guards:?}");
+        let space = store.space(&collection, guards).await;
+        assert_eq!(store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await, expected, "{guards:?}");
     }
     // A position that the table does not have stands for no guard.
     if let Some(table) = store.chunks.guards(&collection).await.expect("a collection") {
-        let scope = Scope::Guards { table, positions: RoaringBitmap::from([1_000, u32::MAX]) };
-        assert!(store.found(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
+        let space = SearchSpace::Guards { table, positions: RoaringBitmap::from([1_000, u32::MAX]) };
+        assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
     }
 }
 
@@ -413,8 +413,8 @@ async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     let deleted = store.documents.delete(&parts, &["s 85".to_owned()].into()).await.expect("deleted");
     assert_eq!((deleted, store.info(&parts).await.chunks), (1, 8));
     for id in ids {
-        let scope = store.scope(&collection, &[id]).await;
-        let found = store.found_ids(Search { scope, ..near(&collection, &[1.0, 0.0]) }).await;
+        let space = store.space(&collection, &[id]).await;
+        let found = store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await;
         assert_eq!(found, [format!("{id}#0")]);
     }
     let deleted = store.documents.delete(&collection, &["doc:a ".to_owned()].into()).await.expect("deleted");
@@ -568,9 +568,9 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
         assert_eq!(found.len(), expected.len(), "{query}");
     }
     // A word of every visible chunk weighs less than a rare one; who sees less has other weights.
-    let scope = store.scope(&collection, &["doc:b"]).await;
+    let space = store.space(&collection, &["doc:b"]).await;
     let all = store.found(about(&collection, "pear")).await;
-    let few = store.found(Search { scope, ..about(&collection, "pear") }).await;
+    let few = store.found(Search { space, ..about(&collection, "pear") }).await;
     assert_eq!(few.len(), 1);
     assert_ne!(few[0].score.to_bits(), all[1].score.to_bits());
 }
@@ -593,8 +593,8 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
     }
     let mut before = Vec::new();
     for query in &queries {
-        let scope = store.scope(&collection, &["doc:visible"]).await;
-        before.push(store.found(Search { scope, ..search(&collection, query.clone()) }).await);
+        let space = store.space(&collection, &["doc:visible"]).await;
+        before.push(store.found(Search { space, ..search(&collection, query.clone()) }).await);
     }
     let hidden = |number: u8, text: &str| {
         document(&format!("h{number}"), &[("doc:hidden", text, &[1.0, f32::from(number) / 10.0])])
@@ -603,8 +603,8 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
     for world in [hiding("red red fox"), hiding("fox and a great many other words that make texts longer")] {
         store.documents.upsert(&collection, world).await.expect("taken in");
         for (query, before) in queries.iter().zip(&before) {
-            let scope = store.scope(&collection, &["doc:visible"]).await;
-            let after = store.found(Search { scope, ..search(&collection, query.clone()) }).await;
+            let space = store.space(&collection, &["doc:visible"]).await;
+            let after = store.found(Search { space, ..search(&collection, query.clone()) }).await;
             assert_eq!(bytes(&after), bytes(before), "{query:?}");
         }
     }

@@ -11,7 +11,7 @@ use ragward::chunk::{Candidate, Chunk, Document, Value};
 use ragward::language::Object;
 use ragward::storage::StorageError;
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
-use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore, VectorStoreError};
 use roaring::RoaringBitmap;
 use tokio::runtime::{Builder, Runtime};
 
@@ -39,12 +39,12 @@ enum Change {
     Reopen,
 }
 
-/// A search, with the scope as guards: their positions differ between stores.
+/// A search, with the space as guards: their positions differ between stores.
 #[derive(Clone, Debug)]
 struct Question {
     query: Query,
     filter: Option<Filter>,
-    scope: Option<BTreeSet<usize>>,
+    space: Option<BTreeSet<usize>>,
     min_score: Option<f64>,
     per_document_max: Option<NonZeroUsize>,
     limit: usize,
@@ -52,16 +52,16 @@ struct Question {
 
 impl Question {
     fn new(query: Query) -> Self {
-        Self { query, filter: None, scope: None, min_score: None, per_document_max: None, limit: 9 }
+        Self { query, filter: None, space: None, min_score: None, per_document_max: None, limit: 9 }
     }
 
-    fn search(&self, scope: Scope) -> Search {
+    fn search(&self, space: SearchSpace) -> Search {
         let Self { query, filter, min_score, per_document_max, limit, .. } = self.clone();
         Search {
             collection: COLLECTION.to_owned(),
             query,
             filter,
-            scope,
+            space,
             narrowing: None,
             min_score,
             per_document_max,
@@ -135,12 +135,12 @@ fn questions() -> impl Strategy<Value = Question> {
     // Some are scores that occur.
     let lowest = prop::sample::select(vec![-1.0, 0.0, 0.03, 0.5, f64::from(0.5_f32.sqrt()), 1.0, 1.5]);
     let of_document = (0..4_usize).prop_map(NonZeroUsize::new);
-    let scope = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
-    (query, prop::option::of(filters()), scope, prop::option::of(lowest), of_document, 0..20_usize).prop_map(
-        |(query, filter, scope, min_score, per_document_max, limit)| Question {
+    let space = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
+    (query, prop::option::of(filters()), space, prop::option::of(lowest), of_document, 0..20_usize).prop_map(
+        |(query, filter, space, min_score, per_document_max, limit)| Question {
             query,
             filter,
-            scope,
+            space,
             min_score,
             per_document_max,
             limit,
@@ -158,12 +158,12 @@ fn opened(directory: &Path) -> ExactStore {
 
 async fn ask(store: &ExactStore, question: &Question) -> Vec<Candidate> {
     let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
-    let scope = question.scope.as_ref().map_or(Scope::Everything, |guards| {
+    let space = question.space.as_ref().map_or(SearchSpace::Everything, |guards| {
         let is_meant = |guard: &str| guards.iter().any(|place| GUARDS[*place] == guard);
         let positions = (0..).zip(table.guards.iter()).filter(|(_, guard)| is_meant(guard.as_str()));
-        Scope::Guards { positions: positions.map(|(position, _)| position).collect(), table: table.clone() }
+        SearchSpace::Guards { positions: positions.map(|(position, _)| position).collect(), table: table.clone() }
     });
-    store.search(&question.search(scope)).await.expect("a search").candidates
+    store.search(&question.search(space)).await.expect("a search").candidates
 }
 
 /// Equal only if every byte is.
@@ -202,8 +202,8 @@ proptest! {
         prop_assert_eq!((info.documents, info.chunks), world.counts());
         let answers: Vec<Vec<Candidate>> = questions.iter().map(|q| runtime.block_on(ask(&store, q))).collect();
         for (question, answer) in questions.iter().zip(&answers) {
-            let guards = question.scope.as_ref().map(|scope| scope.iter().map(|place| GUARDS[*place]).collect());
-            world.check(&question.search(Scope::Everything), guards.as_ref(), answer);
+            let guards = question.space.as_ref().map(|space| space.iter().map(|place| GUARDS[*place]).collect());
+            world.check(&question.search(SearchSpace::Everything), guards.as_ref(), answer);
         }
         let ids: Vec<String> = world.chunks().map(|chunk| chunk.id.clone()).collect();
         let read = runtime.block_on(read_now(&store, COLLECTION, &ids)).expect("read");
@@ -242,15 +242,15 @@ proptest! {
         let ids = hidden.iter().take(order.index(hidden.len())).map(|document| document.id.clone()).collect();
         runtime.block_on(large.delete(COLLECTION, &ids)).expect("deleted");
         for mut question in questions {
-            let scope = question.scope.unwrap_or_else(|| BTreeSet::from([0, 1]));
-            question.scope = Some(scope.into_iter().filter(|place| *place < 2).collect());
+            let space = question.space.unwrap_or_else(|| BTreeSet::from([0, 1]));
+            question.space = Some(space.into_iter().filter(|place| *place < 2).collect());
             let [in_small, in_large] = [&small, &large].map(|store| runtime.block_on(ask(store, &question)));
             prop_assert_eq!(bytes(&in_small), bytes(&in_large), "{:?}", question);
         }
     }
 }
 
-/// By how much of all it is, a scope is listed, or made a set from what is in it, or from what is not.
+/// By how much of all it is, a space is listed, or made a set from what is in it, or from what is not.
 #[tokio::test]
 async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
     const MANY: usize = 320;
@@ -278,15 +278,15 @@ async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
     let table = store.guards(COLLECTION).await.expect("a collection").expect("guards");
     for size in [0, 1, 5, 6, 40, 160, 161, 319, 320] {
         dice.shuffle(&mut guards);
-        let scope: BTreeSet<&str> = guards.iter().take(size).map(String::as_str).collect();
-        let is_meant = |(position, guard): (u32, &Object)| scope.contains(guard.as_str()).then_some(position);
+        let space: BTreeSet<&str> = guards.iter().take(size).map(String::as_str).collect();
+        let is_meant = |(position, guard): (u32, &Object)| space.contains(guard.as_str()).then_some(position);
         let positions: RoaringBitmap = (0..).zip(table.guards.iter()).filter_map(is_meant).collect();
         let (text, vector) = ("red hen moon".to_owned(), vec![0.3, 1.0]);
         for query in [Query::Vector(vector.clone()), Query::Text(text.clone()), Query::Hybrid { text, vector }] {
             let question = Question { limit: 25, ..Question::new(query) };
-            let scoped = Scope::Guards { positions: positions.clone(), table: table.clone() };
+            let scoped = SearchSpace::Guards { positions: positions.clone(), table: table.clone() };
             let answer = store.search(&question.search(scoped)).await.expect("a search").candidates;
-            world.check(&question.search(Scope::Everything), Some(&scope), &answer);
+            world.check(&question.search(SearchSpace::Everything), Some(&space), &answer);
         }
     }
 }
@@ -301,7 +301,7 @@ async fn a_scan_divided_among_threads_gives_the_same_bytes() {
     };
     store.upsert(COLLECTION, (0..20_000).map(chunk).collect()).await.expect("taken in");
     let query = Query::Vector(vec![0.3, 0.2, 0.1]);
-    let question = |scope| Question { scope, limit: 500, ..Question::new(query.clone()) };
+    let question = |space| Question { space, limit: 500, ..Question::new(query.clone()) };
     let whole = bytes(&ask(&store, &question(None)).await);
     assert_eq!(bytes(&ask(&store, &question(Some((0..4).collect()))).await), whole);
     let mut parts = BTreeMap::new();
@@ -353,17 +353,17 @@ async fn a_search_for_the_best_skips_none_of_them() {
             document(&format!("d{:03}", 999 - n), &chunks)
         });
         store.upsert(COLLECTION, documents.collect()).await.expect("taken in");
-        for scope in [None, Some(BTreeSet::from([1, 3]))] {
+        for space in [None, Some(BTreeSet::from([1, 3]))] {
             for per_document_max in [None, NonZeroUsize::new(2)] {
                 let question =
-                    Question { scope: scope.clone(), per_document_max, ..Question::new(Query::Vector(query.clone())) };
+                    Question { space: space.clone(), per_document_max, ..Question::new(Query::Vector(query.clone())) };
                 // Without a limit every score is computed.
                 let whole = bytes(&ask(&store, &Question { limit: usize::MAX, ..question.clone() }).await);
                 for limit in [1, 10, 100, 1_000] {
                     let found = bytes(&ask(&store, &Question { limit, ..question.clone() }).await);
                     assert!(
                         found.iter().eq(whole.iter().take(limit)),
-                        "{name}, {limit}, {scope:?}, {per_document_max:?}"
+                        "{name}, {limit}, {space:?}, {per_document_max:?}"
                     );
                 }
                 let lowest = f64::from(f32::from_bits(whole[whole.len() / 2].2));
@@ -392,7 +392,7 @@ async fn a_million_guards_and_a_single_chunk() {
     assert_eq!(guards, 1_000_000);
     let question = Question { limit: 3, ..Question::new(Query::Vector(vec![1.0, 0.0])) };
     let found = async |positions: RoaringBitmap| {
-        let search = question.search(Scope::Guards { table: table.clone(), positions });
+        let search = question.search(SearchSpace::Guards { table: table.clone(), positions });
         let found = store.search(&search).await.expect("a search").candidates;
         found.into_iter().map(|candidate| candidate.chunk_id).collect::<Vec<String>>()
     };
@@ -405,7 +405,7 @@ async fn a_million_guards_and_a_single_chunk() {
     let single = "single";
     store.upsert(single, vec![document("one", &[("doc:one", "words", &[1.0])])]).await.expect("taken in");
     for query in [Query::Vector(vec![-2.0]), Query::Text("words".to_owned())] {
-        let search = Search { collection: single.to_owned(), ..Question::new(query).search(Scope::Everything) };
+        let search = Search { collection: single.to_owned(), ..Question::new(query).search(SearchSpace::Everything) };
         assert_eq!(store.search(&search).await.expect("a search").candidates.len(), 1);
     }
 }

@@ -17,7 +17,7 @@ use ragward::language::Object;
 use ragward::vector_store::qdrant::{
     Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
-use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore, VectorStoreError};
+use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore, VectorStoreError};
 
 use crate::faulty_server::Methods;
 use crate::qdrant_servers::servers;
@@ -77,7 +77,7 @@ fn nearest(filter: Option<Filter>) -> Search {
         collection: COLLECTION.to_owned(),
         query: Query::Vector(vec![1.0, 0.0]),
         filter,
-        scope: Scope::Everything,
+        space: SearchSpace::Everything,
         narrowing: None,
         min_score: None,
         per_document_max: None,

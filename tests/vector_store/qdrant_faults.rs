@@ -17,7 +17,7 @@ use qdrant_client::qdrant::{
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::language::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
-use ragward::vector_store::{DocumentStore, Query, Rest, Scope, Search, VectorStore, VectorStoreError};
+use ragward::vector_store::{DocumentStore, Query, Rest, Search, SearchSpace, VectorStore, VectorStoreError};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
@@ -80,12 +80,12 @@ fn document() -> Document {
 
 fn nearest(limit: usize) -> Search {
     let query = Query::Vector(vec![1.0, 0.0]);
-    let scope = Scope::Everything;
+    let space = SearchSpace::Everything;
     Search {
         collection: "docs".to_owned(),
         query,
         filter: None,
-        scope,
+        space,
         narrowing: None,
         min_score: None,
         per_document_max: None,
@@ -253,8 +253,8 @@ async fn equal_scores_at_the_end_cost_a_second_call_only_where_they_are_needed()
 async fn an_empty_scope_asks_nothing() {
     let server = methods().start().await;
     let table = ragward::vector_store::GuardTable::new(Vec::new());
-    let scope = Scope::Guards { table, positions: roaring::RoaringBitmap::from([0, 7]) };
-    let found = store(&server).search(&Search { scope, ..nearest(5) }).await;
+    let space = SearchSpace::Guards { table, positions: roaring::RoaringBitmap::from([0, 7]) };
+    let found = store(&server).search(&Search { space, ..nearest(5) }).await;
     assert!(found.expect("no candidates").candidates.is_empty());
 }
 

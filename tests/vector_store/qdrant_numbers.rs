@@ -2,7 +2,7 @@
 
 use ragward::chunk::{Document, Value};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
-use ragward::vector_store::{DocumentStore, Filter, Query, Scope, Search, VectorStore};
+use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore};
 
 use crate::dice::Dice;
 use crate::qdrant_servers::servers;
@@ -40,7 +40,7 @@ async fn a_number_is_found_by_itself_however_many_digits_it_has() {
                     collection: COLLECTION.to_owned(),
                     query: Query::Vector(vec![1.0, 0.0]),
                     filter: Some(filter),
-                    scope: Scope::Everything,
+                    space: SearchSpace::Everything,
                     narrowing: None,
                     min_score: None,
                     per_document_max: None,

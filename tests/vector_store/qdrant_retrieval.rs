@@ -15,7 +15,7 @@ use ragward::language::{Object, Relation};
 use ragward::retrieval::request::RetrievalParts;
 use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
-use ragward::vector_store::{DocumentStore, Query, Scope, Search};
+use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
@@ -160,7 +160,7 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
         collection: COLLECTION.to_owned(),
         query: Query::Vector(vector.to_vec()),
         filter: None,
-        scope: Scope::Everything,
+        space: SearchSpace::Everything,
         narrowing: None,
         min_score: None,
         per_document_max: usize::try_from(per_document_max).ok().and_then(NonZeroUsize::new),

@@ -1,5 +1,5 @@
 //! The Qdrant adapter: the port's suite over a small Qdrant in memory, and over a real one when `QDRANT_URL` names it or
-//! `QDRANT_BIN` or the PATH has its program; then what the port leaves to the adapter: how scopes become filters, what is
+//! `QDRANT_BIN` or the PATH has its program; then what the port leaves to the adapter: how spaces become filters, what is
 //! shared between requests, and points that are no chunks.
 
 use std::collections::{BTreeSet, HashMap};
@@ -14,7 +14,9 @@ use qdrant_client::qdrant::{
 use ragward::chunk::{Candidate, Document, Value};
 use ragward::language::Object;
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, ReadConsistency, point_id};
-use ragward::vector_store::{DocumentStore, Filter, GuardTable, Query, Scope, Search, VectorStore, VectorStoreError};
+use ragward::vector_store::{
+    DocumentStore, Filter, GuardTable, Query, Search, SearchSpace, VectorStore, VectorStoreError,
+};
 use roaring::RoaringBitmap;
 
 use crate::brute_force::World;
@@ -64,13 +66,13 @@ fn documents(guards: &[&str]) -> Vec<Document> {
     (0..).zip(guards).map(one).collect()
 }
 
-fn nearest(scope: Scope, limit: usize) -> Search {
+fn nearest(space: SearchSpace, limit: usize) -> Search {
     let query = Query::Vector(vec![1.0, 0.0]);
     Search {
         collection: "docs".to_owned(),
         query,
         filter: None,
-        scope,
+        space,
         narrowing: None,
         min_score: None,
         per_document_max: None,
@@ -83,9 +85,9 @@ async fn table(store: &QdrantStore) -> GuardTable {
     store.guards("docs").await.expect("a collection").expect("a table")
 }
 
-fn scope(table: &GuardTable, guards: &[&str]) -> Scope {
+fn space(table: &GuardTable, guards: &[&str]) -> SearchSpace {
     let named = (0..).zip(table.guards.iter()).filter(|(_, guard)| guards.contains(&guard.as_str()));
-    Scope::Guards { table: table.clone(), positions: named.map(|(position, _)| position).collect() }
+    SearchSpace::Guards { table: table.clone(), positions: named.map(|(position, _)| position).collect() }
 }
 
 /// Whether each search since the last look was to be a scan.
@@ -139,7 +141,7 @@ async fn an_alias_is_refused_by_every_call() {
         store.upsert("docs", documents(&["doc:a"])).await.expect("taken in");
         server.make_alias("alias", "docs").await;
         assert_eq!(refusals(&store, "alias").await, ["docs"; 8]);
-        assert_eq!(ids(&store, &nearest(Scope::Everything, 1)).await, ["d000#0"]);
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 1)).await, ["d000#0"]);
         // A collection is taken away, and its name becomes an alias while it is in use.
         store.upsert("moved", documents(&["doc:a"])).await.expect("taken in");
         server.delete("docs").await;
@@ -152,7 +154,7 @@ async fn an_alias_is_refused_by_every_call() {
 /// The collection that each call names in place of an alias.
 async fn refusals(store: &QdrantStore, alias: &str) -> Vec<String> {
     let id = || vec!["d000".to_owned()];
-    let search = Search { collection: alias.to_owned(), ..nearest(Scope::Everything, 1) };
+    let search = Search { collection: alias.to_owned(), ..nearest(SearchSpace::Everything, 1) };
     let errors = [
         store.collection(alias).await.err(),
         store.guards(alias).await.err(),
@@ -191,7 +193,7 @@ async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
     assert!(full.guards("bare").await.expect("a collection").is_none());
 }
 
-/// What the filters of the searches say about guards: `+` for a list of those in scope, `-` for one of the others.
+/// What the filters of the searches say about guards: `+` for a list of those in space, `-` for one of the others.
 fn guard_filters(server: &QdrantServer) -> Vec<String> {
     let list = |condition: &Condition| match &condition.condition_one_of {
         Some(ConditionOneOf::Field(field)) if field.key == "guard" => {
@@ -227,7 +229,7 @@ async fn a_scope_is_one_filter_if_it_can_be() {
         (10, &["all"]),
     ];
     for (visible, expected) in rows {
-        let search = nearest(scope(&table, &guards[..visible]), 100);
+        let search = nearest(space(&table, &guards[..visible]), 100);
         let found = ids(&store, &search).await;
         assert_eq!(found, (0..visible).map(|place| format!("d{place:03}#0")).collect::<Vec<_>>(), "{visible}");
         assert_eq!(guard_filters(&server), expected, "{visible}");
@@ -241,12 +243,12 @@ async fn a_small_scope_is_scanned() {
     store.upsert("docs", documents(&["doc:a", "doc:b", "doc:b", "doc:c"])).await.expect("taken in");
     let table = table(&store).await;
     for (guards, scanned) in [(&["doc:a"][..], true), (&["doc:b"], true), (&["doc:a", "doc:b"], false)] {
-        let found = store.search(&nearest(scope(&table, guards), 1)).await.expect("a search");
+        let found = store.search(&nearest(space(&table, guards), 1)).await.expect("a search");
         assert_eq!((scans(&server), found.exact), (vec![scanned], scanned), "{guards:?}");
     }
     // Another table than the store's own tells nothing about sizes.
     let other = GuardTable::new(vec![Object::parse("doc:a").expect("an object")]);
-    let found = store.search(&nearest(scope(&other, &["doc:a"]), 1)).await.expect("a search");
+    let found = store.search(&nearest(space(&other, &["doc:a"]), 1)).await.expect("a search");
     assert_eq!((scans(&server), found.exact), (vec![false, true], true));
 }
 
@@ -255,7 +257,7 @@ async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
     let server = QdrantServer::start().await;
     let store = store(&server.address, |_| {});
     store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
-    let search = |min_score, limit| Search { min_score, ..nearest(Scope::Everything, limit) };
+    let search = |min_score, limit| Search { min_score, ..nearest(SearchSpace::Everything, limit) };
     let rows: [(_, _, &[bool], bool); 6] = [
         (None, 3, &[false, true], true),
         // One more is asked for than is wanted.
@@ -306,7 +308,7 @@ async fn a_strict_mode_is_kept_to() {
             for (visible, limit) in [(1, 1), (4, 2), (4, 5), (9, 5), (10, 5)] {
                 let found = ids(
                     &store,
-                    &Search { collection: collection.clone(), ..nearest(scope(&table, &guards[..visible]), limit) },
+                    &Search { collection: collection.clone(), ..nearest(space(&table, &guards[..visible]), limit) },
                 )
                 .await;
                 let expected: Vec<String> = (0..visible.min(limit)).map(|place| format!("d{place:03}#0")).collect();
@@ -340,10 +342,10 @@ async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
             matches!(&refused, Err(VectorStoreError::Unsupported(text)) if text.contains("3 chunks")),
             "{refused:?}"
         );
-        assert_eq!(ids(&store, &nearest(Scope::Everything, 10)).await, ["a#0", "a#1"], "{}", server.name);
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0", "a#1"], "{}", server.name);
         store.upsert("docs", vec![one("a", 1, "doc:secret")]).await.expect("replaced");
         assert_eq!(table(&store).await.in_use.len(), 1);
-        assert_eq!(ids(&store, &nearest(Scope::Everything, 10)).await, ["a#0"], "{}", server.name);
+        assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 10)).await, ["a#0"], "{}", server.name);
     }
 }
 
@@ -385,15 +387,17 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
             .await;
         let table = table(&store).await;
         assert_eq!(table.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b"]);
-        for scope in [Scope::Everything, scope(&table, &["doc:a", "doc:b"])] {
-            assert_eq!(ids(&store, &nearest(scope.clone(), 1)).await, ["d000#0"]);
-            assert_eq!(ids(&store, &nearest(scope, 10)).await, ["d000#0", "d001#0"]);
+        for space in [SearchSpace::Everything, space(&table, &["doc:a", "doc:b"])] {
+            assert_eq!(ids(&store, &nearest(space.clone(), 1)).await, ["d000#0"]);
+            assert_eq!(ids(&store, &nearest(space, 10)).await, ["d000#0", "d001#0"]);
         }
         let asked: Vec<String> = (0..10).map(|number| format!("x{number}")).collect();
         assert!(store.find("docs", &asked).await.expect("found").is_empty());
         let asked: Vec<Candidate> = asked.iter().map(|id| candidate(id, "doc:a")).collect();
         assert!(store.read("docs", None, &asked).await.expect("read").is_empty());
-        assert!(store.read("docs", Some(&nearest(Scope::Everything, 10)), &asked).await.expect("read").is_empty());
+        assert!(
+            store.read("docs", Some(&nearest(SearchSpace::Everything, 10)), &asked).await.expect("read").is_empty()
+        );
     }
 }
 
@@ -406,7 +410,7 @@ async fn points_without_a_guard_take_nobodys_place() {
         store.upsert("docs", documents(&["doc:a", "doc:b"])).await.expect("taken in");
         let without = |number: usize| point(&format!("x{number}"), None, [1.0, 0.0]);
         server.put("docs", (0..300).map(without).collect()).await;
-        let mut search = nearest(Scope::Everything, 2);
+        let mut search = nearest(SearchSpace::Everything, 2);
         assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
         search.per_document_max = NonZeroUsize::new(1);
         assert_eq!(ids(&store, &search).await, ["d000#0", "d001#0"]);
@@ -436,13 +440,13 @@ async fn equal_scores_are_in_order_of_their_ids() {
         // As many as a search for one is widened to.
         store.upsert("docs", (0..64).map(same).collect()).await.expect("taken in");
         for limit in [1, 10, 60] {
-            let found = ids(&store, &nearest(Scope::Everything, limit)).await;
+            let found = ids(&store, &nearest(SearchSpace::Everything, limit)).await;
             assert_eq!(found, (0..limit).map(|number| format!("d{number:03}#0")).collect::<Vec<_>>(), "{limit}");
         }
     }
 }
 
-/// Everything at once against brute force: scopes of every size, filters, thresholds, chunks counted by document, ties;
+/// Everything at once against brute force: spaces of every size, filters, thresholds, chunks counted by document, ties;
 /// with lists that fit a filter, that are turned round, and that are sent in parts.
 #[tokio::test]
 async fn searches_equal_brute_force() {
@@ -487,7 +491,7 @@ async fn searches_equal_brute_force() {
                     collection: collection.clone(),
                     query: Query::Vector(vec![1.0, f32::from(u8::try_from(dice.below(9)).unwrap())]),
                     filter,
-                    scope: scope(&table, &names),
+                    space: space(&table, &names),
                     narrowing: None,
                     min_score: [None, Some(0.9), Some(1.0)][dice.below(3)],
                     per_document_max: NonZeroUsize::new(dice.below(4)),
@@ -527,8 +531,8 @@ async fn a_callers_filter_only_shrinks() {
             for filter in filters {
                 for positions in [RoaringBitmap::new(), RoaringBitmap::from([0])] {
                     let all = Search {
-                        scope: Scope::Guards { table: table.clone(), positions },
-                        ..nearest(Scope::Everything, 10)
+                        space: SearchSpace::Guards { table: table.clone(), positions },
+                        ..nearest(SearchSpace::Everything, 10)
                     };
                     let without = ids(&store, &all).await;
                     let found = ids(&store, &Search { filter: Some(filter.clone()), ..all }).await;

@@ -1,5 +1,8 @@
 use super::*;
 
+/// A store that scans the chunks of some guards, where a search of everything goes through an index.
+const INDEXED: SearchCosts = SearchCosts { per_guard: 1.0 / 16.0, per_chunk: 1.0 / 32.0 };
+
 const REMOTE_VECTOR: Situation = Situation {
     top_k: 10,
     needs_visible_set: false,
@@ -7,8 +10,8 @@ const REMOTE_VECTOR: Situation = Situation {
     visible: None,
     visible_share: None,
     pass_rate: None,
-    indexed_chunks: Some(6_170),
-    scope_is_cheap: false,
+    chunks: 6_170,
+    search_costs: INDEXED,
     checks_are_local: false,
     guards_checked_max: 1_000,
     candidates_max: 300,
@@ -22,12 +25,7 @@ fn a_plan_follows_the_situation() {
     let known = |visible| Situation { visible: Some(visible), ..remote };
     let many = Situation { guards: Some(1_001), ..remote };
     // Of 100,000 chunks, ten to a guard.
-    let share = |visible| Situation {
-        guards: Some(10_000),
-        indexed_chunks: Some(100_000),
-        candidates_max: 10_000,
-        ..known(visible)
-    };
+    let share = |visible| Situation { guards: Some(10_000), chunks: 100_000, candidates_max: 10_000, ..known(visible) };
     let rows: [(Situation, Result<&str, NoPlan>); 24] = [
         (remote, Ok("search_then_check")),
         (text, Ok("list_then_search")),
@@ -41,7 +39,7 @@ fn a_plan_follows_the_situation() {
         (known(6), Ok("visible_set_search")),
         // Nearly all is visible: a filter of 600 guards costs more than four candidates in vain.
         (known(600), Ok("search_then_check")),
-        (Situation { scope_is_cheap: true, ..known(600) }, Ok("visible_set_search")),
+        (Situation { search_costs: SearchCosts::FREE, ..known(600) }, Ok("visible_set_search")),
         // A scan of what is visible costs less than many candidates in vain, up to some share.
         (share(1), Ok("visible_set_search")),
         (share(500), Ok("visible_set_search")),
@@ -49,7 +47,10 @@ fn a_plan_follows_the_situation() {
         (share(4_000), Ok("search_then_check")),
         (share(9_900), Ok("search_then_check")),
         // Where everything would be scanned as well, what is visible is less.
-        (Situation { indexed_chunks: None, ..share(1_000) }, Ok("visible_set_search")),
+        (
+            Situation { search_costs: SearchCosts { per_chunk: 0.0, ..INDEXED }, ..share(1_000) },
+            Ok("visible_set_search"),
+        ),
         // More candidates than one search may have.
         (Situation { candidates_max: 100, ..share(1_000) }, Ok("visible_set_search")),
         // What was found weighs more than the share of guards.
@@ -113,7 +114,7 @@ fn one_far_query_does_not_end_in_a_scan_of_nearly_everything() {
         guards: Some(10_000),
         visible: Some(4_000),
         visible_share: Some(0.4),
-        indexed_chunks: Some(100_000),
+        chunks: 100_000,
         candidates_max: 10_000,
         ..REMOTE_VECTOR
     };

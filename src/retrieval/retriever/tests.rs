@@ -18,7 +18,7 @@ use crate::chunk::{Chunk, Metadata, Written};
 use crate::language::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::{GuardTable, Rest, Search, Searched, VectorStoreError};
+use crate::vector_store::{GuardTable, Rest, Search, SearchCosts, Searched, VectorStoreError};
 
 /// Allows the guards whose id begins with `open`.
 struct OpenOnly {
@@ -157,8 +157,7 @@ impl VectorStore for Shelf {
         Ok(CollectionInfo {
             dimension: Some(2),
             text_queries: true,
-            exact: true,
-            scope_is_cheap: true,
+            search_costs: SearchCosts::FREE,
             candidates_max: None,
             chunks: 0,
             documents: 0,
@@ -178,15 +177,15 @@ impl VectorStore for Shelf {
             Fault::SearchFails => return Err(VectorStoreError::Unavailable("refused".to_owned())),
             _ => {}
         }
-        let in_scope = |chunk: &&Chunk| match &search.scope {
-            Scope::Everything => true,
-            Scope::Guards { .. } if self.fault == Fault::ScopeIgnored => true,
-            Scope::Guards { table, positions } => {
+        let in_scope = |chunk: &&Chunk| match &search.space {
+            SearchSpace::Everything => true,
+            SearchSpace::Guards { .. } if self.fault == Fault::ScopeIgnored => true,
+            SearchSpace::Guards { table, positions } => {
                 (0..).zip(table.guards.iter()).any(|(at, guard)| *guard == chunk.guard && positions.contains(at))
             }
         };
         let mut chunks = self.chunks.lock().unwrap();
-        // A score is the chunk's own, whatever the scope.
+        // A score is the chunk's own, whatever the space.
         let ranked = chunks.iter().zip((0..100u8).rev()).filter(|(chunk, _)| in_scope(chunk));
         let mut found: Vec<Candidate> =
             ranked.map(|(chunk, score)| candidate(chunk, f32::from(score))).take(search.limit).collect();

@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use super::chunk_set::ChunkSet;
 use super::index::ChunkNumber;
 use crate::language::Object;
-use crate::vector_store::{GuardTable, Scope};
+use crate::vector_store::{GuardTable, SearchSpace};
 
 /// Sums over the living chunks that have text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,14 +156,14 @@ impl Guards {
         }
     }
 
-    /// The guards of a scope. Positions that do not exist stand for no guard.
-    pub(super) fn within<'a>(&'a self, scope: &'a Scope) -> ScopedGuards<'a> {
-        match scope {
-            Scope::Everything => ScopedGuards { guards: self, positions: None },
-            Scope::Guards { table, positions } => {
+    /// The guards of a space. Positions that do not exist stand for no guard.
+    pub(super) fn within<'a>(&'a self, space: &'a SearchSpace) -> ScopedGuards<'a> {
+        match space {
+            SearchSpace::Everything => ScopedGuards { guards: self, positions: None },
+            SearchSpace::Guards { table, positions } => {
                 debug_assert!(
                     self.table.starts_with(&table.guards) || table.guards.starts_with(&self.table),
-                    "the scope's table is of another collection or process"
+                    "the space's table is of another collection or process"
                 );
                 ScopedGuards { guards: self, positions: Some(positions) }
             }
@@ -171,7 +171,7 @@ impl Guards {
     }
 }
 
-/// The guards of one scope.
+/// The guards of one space.
 pub(super) struct ScopedGuards<'a> {
     guards: &'a Guards,
     /// `None`: all of them.
@@ -204,7 +204,7 @@ impl<'a> ScopedGuards<'a> {
         everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
-    /// Those of the living chunks that the guards stand before. The fewer of the guards that are in the scope and those that
+    /// Those of the living chunks that the guards stand before. The fewer of the guards that are in the space and those that
     /// are not are gone through.
     pub(super) fn visible_of(&self, living: &ChunkSet, chunks: u32) -> ChunkSet {
         let Some(positions) = self.positions else { return living.clone() };

@@ -15,10 +15,10 @@ use crate::vector_store::{Filter, Narrowing, Search};
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
 const BLOCK_WORDS: usize = (BLOCK_CHUNKS / WORD) as usize;
-/// A scope with no more than one guard and chunk in so many is listed; of another one, a set is made.
+/// A space with no more than one guard and chunk in so many is listed; of another one, a set is made.
 const LISTED_FACTOR: usize = 64;
 
-/// The living chunks of the scope that pass the caller's filter.
+/// The living chunks of the space that pass the caller's filter.
 pub(super) struct Eligible<'a> {
     pub(super) index: &'a Index,
     guards: ScopedGuards<'a>,
@@ -31,7 +31,7 @@ pub(super) struct Eligible<'a> {
 impl<'a> Eligible<'a> {
     pub(super) fn new(index: &'a Index, search: &'a Search, caller: &'a Caller) -> Self {
         let filter = FilterTest::new(index, search.filter.as_ref());
-        let mut eligible = Self { index, guards: index.guards.within(&search.scope), left: None, filter, caller };
+        let mut eligible = Self { index, guards: index.guards.within(&search.space), left: None, filter, caller };
         eligible.left = search.narrowing.as_deref().map(|narrowing| eligible.narrowed(narrowing));
         eligible
     }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chunk::Metadata;
 use crate::error_code::ErrorCode;
-use crate::vector_store::Scope;
+use crate::vector_store::SearchSpace;
 
 const COLLECTION: &str = "chunks";
 
@@ -34,7 +34,7 @@ fn search() -> Search {
         collection: COLLECTION.to_owned(),
         query: Query::Text(String::new()),
         filter: None,
-        scope: Scope::Everything,
+        space: SearchSpace::Everything,
         narrowing: None,
         min_score: None,
         per_document_max: None,

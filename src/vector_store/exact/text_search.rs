@@ -211,7 +211,7 @@ mod tests {
     use crate::language::Object;
     use crate::vector_store::exact::caller::Waiting;
     use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, Write};
-    use crate::vector_store::{Query, Scope, Search};
+    use crate::vector_store::{Query, Search, SearchSpace};
 
     const VISIBLE: u32 = 8;
 
@@ -243,7 +243,7 @@ mod tests {
             collection: "c".to_owned(),
             query: Query::Text(String::new()),
             filter: None,
-            scope: Scope::Guards { table: index.guards.table(), positions: (0..VISIBLE).collect() },
+            space: SearchSpace::Guards { table: index.guards.table(), positions: (0..VISIBLE).collect() },
             narrowing: None,
             min_score: None,
             per_document_max: None,

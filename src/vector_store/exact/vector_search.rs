@@ -1,7 +1,7 @@
 //! Cosine similarity by a full scan of what is eligible.
 //!
 //! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function, so it
-//! does not depend on the scope, on the other chunks, or on how the scan is divided among threads.
+//! does not depend on the space, on the other chunks, or on how the scan is divided among threads.
 
 use super::index::ChunkNumber;
 use super::search::Eligible;

@@ -1,5 +1,5 @@
 //! Searching: one call as a rule, more when points are in the way that must not be returned, when a document has more
-//! chunks than are wanted of it, or when the guards of a scope do not fit one filter.
+//! chunks than are wanted of it, or when the guards of a space do not fit one filter.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -17,7 +17,7 @@ use super::layout::Layout;
 use crate::chunk::Candidate;
 use crate::language::Object;
 use crate::vector_store::direction::normalized;
-use crate::vector_store::{GuardTable, Query, Rest, Scope, Search, Searched, VectorStoreError, validation};
+use crate::vector_store::{GuardTable, Query, Rest, Search, SearchSpace, Searched, VectorStoreError, validation};
 
 /// The names of one filter together: they may be long, and a gRPC server takes 4 MiB in one message unless configured
 /// otherwise.
@@ -29,10 +29,10 @@ const DOCUMENTS_LEFT_OUT_MAX: usize = 1_000;
 const ROUNDS_MAX: usize = 7;
 /// Points of one call, unless more candidates are wanted: an answer must fit a message.
 const POINTS_PER_CALL_MAX: usize = 20_000;
-/// Parts of one scope that are searched at a time.
+/// Parts of one space that are searched at a time.
 const PARTS_AT_ONCE: usize = 4;
 
-/// A search without its scope.
+/// A search without its space.
 struct Nearest<'a> {
     search: &'a Search,
     vector: &'a [f32],
@@ -42,9 +42,9 @@ struct Nearest<'a> {
     per_document_max: Option<NonZeroUsize>,
     /// Whether Qdrant leaves out what has no guard. It is the longer way, so it is taken when such points are in the way.
     guarded_only: bool,
-    /// How many points the scope holds, where that is known and nothing narrows it.
+    /// How many points the space holds, where that is known and nothing narrows it.
     points: Option<usize>,
-    /// How many hits are enough where the others take another call. Only with one scope: the best of several are not known
+    /// How many hits are enough where the others take another call. Only with one space: the best of several are not known
     /// before each of them has given all.
     enough: usize,
     layout: &'a Layout,
@@ -74,13 +74,13 @@ struct Found {
     points: usize,
 }
 
-/// The best of one scope.
+/// The best of one space.
 #[derive(Debug)]
 struct Part {
     hits: Vec<Hit>,
     /// Whether all of it comes from scans.
     exact: bool,
-    /// What a wider search of the scope would find.
+    /// What a wider search of the space would find.
     rest: Rest,
 }
 
@@ -105,9 +105,9 @@ impl QdrantStore {
             return Ok(Searched { rest: Rest::Further, ..nothing() });
         }
         let limits = self.limits(&search.collection);
-        let scopes = self.scopes(layout, &search.scope, limits);
+        let spaces = self.spaces(layout, &search.space, limits);
         let chunks = self.known_chunks(search);
-        let is_small = !matches!(search.scope, Scope::Everything)
+        let is_small = !matches!(search.space, SearchSpace::Everything)
             && chunks.is_some_and(|chunks| chunks <= self.config.scanned_chunks_max);
         let mut nearest = Nearest {
             search,
@@ -116,22 +116,22 @@ impl QdrantStore {
             per_document_max: search.per_document_max,
             guarded_only: false,
             points: chunks
-                .filter(|_| scopes.len() == 1 && wanted.is_none())
+                .filter(|_| spaces.len() == 1 && wanted.is_none())
                 .and_then(|chunks| usize::try_from(chunks).ok()),
-            enough: if scopes.len() == 1 { search.enough.min(search.limit) } else { search.limit },
+            enough: if spaces.len() == 1 { search.enough.min(search.limit) } else { search.limit },
             wanted,
             layout,
             limits,
         };
-        let mut found = self.search_scopes(&nearest, &scopes).await?;
+        let mut found = self.search_scopes(&nearest, &spaces).await?;
         if found.is_none() {
             nearest.guarded_only = true;
-            found = self.search_scopes(&nearest, &scopes).await?;
+            found = self.search_scopes(&nearest, &spaces).await?;
         }
         if found.is_none() && nearest.per_document_max.is_some() {
             // Too many chunks of too few documents: who asked counts again and asks on.
             nearest.per_document_max = None;
-            found = self.search_scopes(&nearest, &scopes).await?;
+            found = self.search_scopes(&nearest, &spaces).await?;
         }
         let Some(parts) = found else {
             let text = format!("collection `{}` has too many points with a malformed guard", search.collection);
@@ -147,25 +147,25 @@ impl QdrantStore {
         Ok(Searched { candidates, exact, rest })
     }
 
-    /// How many chunks the scope holds, as far as the last overview tells.
+    /// How many chunks the space holds, as far as the last overview tells.
     fn known_chunks(&self, search: &Search) -> Option<u64> {
         let overview = self.overviews.last_known(&search.collection)?;
-        match &search.scope {
-            Scope::Everything => Some(overview.info.chunks),
-            Scope::Guards { table, positions } => overview.chunks_of(table, positions),
+        match &search.space {
+            SearchSpace::Everything => Some(overview.info.chunks),
+            SearchSpace::Guards { table, positions } => overview.chunks_of(table, positions),
         }
     }
 
-    /// The conditions of the calls that cover a scope.
+    /// The conditions of the calls that cover a space.
     ///
     /// INVARIANT (nothing visible, nothing found): none for an empty set of guards, so that it never becomes a search over
     /// everything.
-    fn scopes(&self, layout: &Layout, scope: &Scope, limits: Limits) -> Vec<Option<Condition>> {
-        let Scope::Guards { table, positions } = scope else { return vec![None] };
+    fn spaces(&self, layout: &Layout, space: &SearchSpace, limits: Limits) -> Vec<Option<Condition>> {
+        let SearchSpace::Guards { table, positions } = space else { return vec![None] };
         let per_filter = self.config.guards_per_filter_max.min(limits.values_max).max(1);
         let visible = parts(names(table, positions.iter()), per_filter);
         if visible.len() > 1 {
-            // What is not in scope may be the shorter list.
+            // What is not in space may be the shorter list.
             let hidden = &*table.in_use - positions;
             let mut hidden = parts(names(table, hidden.iter()), per_filter);
             if hidden.len() <= 1 {
@@ -176,18 +176,18 @@ impl QdrantStore {
         visible.into_iter().map(|part| Some(filter::guard_in(layout, part))).collect()
     }
 
-    /// What each scope holds: the best of all are among the best of each. `None` when one has too much in the way.
+    /// What each space holds: the best of all are among the best of each. `None` when one has too much in the way.
     async fn search_scopes(
         &self,
         nearest: &Nearest<'_>,
-        scopes: &[Option<Condition>],
+        spaces: &[Option<Condition>],
     ) -> Result<Option<Vec<Part>>, VectorStoreError> {
-        let calls: Vec<_> = scopes.iter().map(|scope| self.search_scope(nearest, scope.as_ref())).collect();
+        let calls: Vec<_> = spaces.iter().map(|space| self.search_scope(nearest, space.as_ref())).collect();
         let parts: Vec<Option<Part>> = stream::iter(calls).buffered(PARTS_AT_ONCE).try_collect().await?;
         Ok(parts.into_iter().collect())
     }
 
-    /// The best of one scope, at least as many as are wanted unless there are fewer.
+    /// The best of one space, at least as many as are wanted unless there are fewer.
     ///
     /// Fewer points than were asked for need not be all. A walk through the index may end early, replicas of which several are
     /// read give only what they agree on, and what is deleted meanwhile leaves a gap. So few points are asked for again,
@@ -195,7 +195,7 @@ impl QdrantStore {
     async fn search_scope(
         &self,
         nearest: &Nearest<'_>,
-        scope: Option<&Condition>,
+        space: Option<&Condition>,
     ) -> Result<Option<Part>, VectorStoreError> {
         let Nearest { search, per_document_max, .. } = *nearest;
         let limit = search.limit;
@@ -212,7 +212,7 @@ impl QdrantStore {
         let mut left_out: Vec<String> = Vec::new();
         let mut all_exact = true;
         for round in 1..=ROUNDS_MAX {
-            let found = self.search_once(nearest, scope, &left_out, asked, exact).await?;
+            let found = self.search_once(nearest, space, &left_out, asked, exact).await?;
             // A document whose id the filter does not match is found again.
             let hits = first_of_documents(without(found.hits, &complete), per_document_max);
             let below_min_score = search.min_score.is_some_and(|min| f64::from(found.worst) < min);
@@ -260,7 +260,7 @@ impl QdrantStore {
     async fn search_once(
         &self,
         nearest: &Nearest<'_>,
-        scope: Option<&Condition>,
+        space: Option<&Condition>,
         left_out: &[String],
         limit: usize,
         exact: bool,
@@ -270,7 +270,7 @@ impl QdrantStore {
         let mut fields = layout.candidate_keys();
         fields.extend(per_document_max.map(|_| layout.document_id.key()));
         // Ours and the caller's must both hold, so the caller's can only shrink what is found.
-        let must: Vec<Condition> = scope.into_iter().chain(wanted).cloned().collect();
+        let must: Vec<Condition> = space.into_iter().chain(wanted).cloned().collect();
         let left_out = filter::of_documents(layout, left_out);
         let unguarded = guarded_only.then(|| Condition::is_empty(layout.guard.key()));
         let must_not: Vec<Condition> = left_out.into_iter().chain(unguarded).collect();
