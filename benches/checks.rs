@@ -14,15 +14,15 @@
     reason = "a bench prints, and fails by panicking"
 )]
 
-#[path = "../tests/support/openfga.rs"]
-mod openfga;
+mod support {
+    pub(crate) mod openfga;
+}
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openfga::OpenFga;
 use ragward::app::stack_checks;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
@@ -31,6 +31,8 @@ use ragward::language::{Object, Relation, RelationshipTuple, json};
 use ragward::store_file;
 use serde_json::json as value;
 use tokio::time::Instant;
+
+use self::support::openfga::OpenFga;
 
 const CONCURRENCY: usize = 16;
 const PEOPLE: usize = 10;

@@ -4,14 +4,15 @@
 //! the bare signature of the same token, checked by the same library. *Remembered*: the same token at the same time.
 //! *Delegated*: a new token with two actors and details, whose claims take more reading.
 
-#[path = "../tests/support/issuer.rs"]
-#[expect(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "shared with the tests, which use all of it"
-)]
-mod issuer;
+mod support {
+    #[expect(
+        dead_code,
+        clippy::unwrap_used,
+        clippy::indexing_slicing,
+        reason = "shared with the tests, which use all of it"
+    )]
+    pub(crate) mod issuer;
+}
 
 use std::cell::Cell;
 use std::hint::black_box;
@@ -32,7 +33,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPu
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::issuer::{AUDIENCE, SigningKey, TestIssuer, now};
+use self::support::issuer::{AUDIENCE, SigningKey, TestIssuer, now};
 
 /// Past the time for which a verified token is remembered, in seconds.
 const STEP_SECONDS: u64 = 301;

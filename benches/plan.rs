@@ -19,16 +19,21 @@
     reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
 )]
 
-#[expect(dead_code, reason = "the bench of searches uses the rest")]
-#[path = "search/corpus.rs"]
-mod corpus;
+mod parts {
+    #[expect(dead_code, reason = "the bench of searches uses the rest")]
+    pub(crate) mod corpus;
+}
+
+mod support {
+    #[expect(dead_code, reason = "nothing is shuffled here")]
+    pub(crate) mod dice;
+}
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use corpus::{COLLECTION, Corpus, Dice};
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
@@ -37,6 +42,9 @@ use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{DocumentStore, Query};
 use roaring::RoaringBitmap;
 use tokio::runtime::Runtime;
+
+use self::parts::corpus::{COLLECTION, Corpus};
+use self::support::dice::Dice;
 use tokio::time::Instant;
 
 const CHUNKS: usize = 100_000;

@@ -17,25 +17,21 @@
     reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
 )]
 
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "../tests/support/dice.rs"]
-mod dice;
-#[path = "../tests/support/qdrant_process.rs"]
-mod qdrant_process;
-#[expect(dead_code, reason = "what was asked is not looked at here")]
-#[path = "../tests/support/qdrant_server.rs"]
-mod qdrant_server;
+mod support {
+    #[expect(dead_code, reason = "nothing is shuffled here")]
+    pub(crate) mod dice;
+    pub(crate) mod qdrant_process;
+    #[expect(dead_code, reason = "what was asked is not looked at here")]
+    pub(crate) mod qdrant_server;
+}
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dice::Dice;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::{CollectionStatus, GetCollectionInfoRequest};
-use qdrant_process::Qdrant;
-use qdrant_server::QdrantServer;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::identity::Principal;
@@ -46,6 +42,10 @@ use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
 use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace, VectorStore};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
+
+use self::support::dice::Dice;
+use self::support::qdrant_process::Qdrant;
+use self::support::qdrant_server::QdrantServer;
 
 const TOP_K: usize = 10;
 const CHUNKS_PER_GUARD: usize = 10;

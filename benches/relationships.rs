@@ -14,10 +14,14 @@
     reason = "a bench prints, and fails by panicking"
 )]
 
-#[path = "relationships/openfga.rs"]
-mod openfga;
-#[path = "relationships/world.rs"]
-mod world;
+mod parts {
+    pub(crate) mod openfga_server;
+    pub(crate) mod world;
+}
+
+mod support {
+    pub(crate) mod openfga;
+}
 
 use std::fs;
 use std::hint::black_box;
@@ -34,7 +38,9 @@ use ragward::store_file;
 use ragward::tuple_store::{OnConflict, RelationshipStore, RelationshipStores, TupleWrite};
 use serde_json::Map;
 use tokio::time::Instant;
-use world::{Random, World};
+
+use self::parts::openfga_server;
+use self::parts::world::{self, Random, World};
 
 const TUPLES: usize = 1_000_000;
 const CANDIDATES: usize = 1_000;
@@ -250,7 +256,7 @@ fn keps() {
     let checks: Vec<(String, String)> =
         checks.iter().map(|(user, document)| (user.to_string(), document.to_string())).collect();
     let ours = per_second(checks.len(), cold);
-    openfga::compare(&model_json, &store.tuples, &checks, ours);
+    openfga_server::compare(&model_json, &store.tuples, &checks, ours);
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> Duration {

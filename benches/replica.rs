@@ -15,10 +15,10 @@
     reason = "a bench prints, and fails by panicking"
 )]
 
-#[path = "../tests/support/openfga.rs"]
-mod openfga;
-#[path = "../tests/support/questions.rs"]
-mod questions;
+mod support {
+    pub(crate) mod openfga;
+    pub(crate) mod questions;
+}
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -26,8 +26,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openfga::OpenFga;
-use questions::QUERIES;
 use ragward::app::App;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
@@ -44,6 +42,9 @@ use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{Query, Search, SearchSpace, VectorStore};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep, timeout};
+
+use self::support::openfga::OpenFga;
+use self::support::questions::QUERIES;
 
 const PEOPLE: usize = 40;
 const CONCURRENCY: usize = 16;

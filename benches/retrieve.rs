@@ -11,15 +11,15 @@
     reason = "a bench prints, and fails by panicking"
 )]
 
-#[path = "../tests/support/questions.rs"]
-mod questions;
+mod support {
+    pub(crate) mod questions;
+}
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use questions::QUERIES;
 use ragward::app::App;
 use ragward::authz::consistency_token::ConsistencyTokens;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
@@ -38,6 +38,8 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
+
+use self::support::questions::QUERIES;
 
 const PEOPLE: usize = 40;
 /// Requests one after another.

@@ -18,10 +18,15 @@
     reason = "a bench prints, fails by panicking, and counts what is far below 2^24"
 )]
 
-#[path = "search/corpus.rs"]
-mod corpus;
-#[path = "search/plot.rs"]
-mod plot;
+mod parts {
+    pub(crate) mod corpus;
+    pub(crate) mod plot;
+}
+
+mod support {
+    #[expect(dead_code, reason = "nothing is shuffled here")]
+    pub(crate) mod dice;
+}
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -29,13 +34,15 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Duration;
 
-use corpus::{COLLECTION, Corpus, Dice};
-use plot::{Line, Point};
 use ragward::chunk::{Candidate, Document};
 use ragward::vector_store::exact::{ExactStore, FILE_NAME};
 use ragward::vector_store::{DocumentStore, GuardTable, Query, Search, SearchSpace, VectorStore};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
+
+use self::parts::corpus::{self, COLLECTION, Corpus};
+use self::parts::plot::{self, Line, Point};
+use self::support::dice::Dice;
 
 const LIMIT: usize = 10;
 /// Of all chunks, visible.

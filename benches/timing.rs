@@ -21,19 +21,17 @@
     reason = "a bench prints, fails by panicking, and counts what is far below 2^52"
 )]
 
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "../tests/support/dice.rs"]
-mod dice;
-#[path = "../tests/support/openfga.rs"]
-mod openfga;
+mod support {
+    #[expect(dead_code, reason = "nothing is shuffled here")]
+    pub(crate) mod dice;
+    pub(crate) mod openfga;
+}
 
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use dice::Dice;
-use openfga::OpenFga;
 use ragward::app::stack_checks;
 use ragward::authz::consistency_token::ConsistencyTokens;
 use ragward::authz::embedded::EmbeddedAuthorizer;
@@ -54,6 +52,9 @@ use tokio::io::DuplexStream;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+
+use self::support::dice::Dice;
+use self::support::openfga::OpenFga;
 
 const COLLECTION: &str = "c";
 /// Each of one chunk; every other one is hidden.

@@ -11,12 +11,11 @@
 //! | an endpoint without the auth check, audience not checked, keys in pages and logs | not of an evaluator or a store |
 #![cfg(test)]
 
-#[path = "support/conversation.rs"]
-mod conversation;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/ragward.rs"]
-mod ragward_server;
+mod support {
+    pub(crate) mod conversation;
+    pub(crate) mod dice;
+    pub(crate) mod ragward_server;
+}
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,8 +27,9 @@ use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition, Typ
 use ragward::tuple_store::{OnConflict, RelationshipStore, RelationshipStores};
 use serde_json::{Map, Value, json};
 
-use self::conversation::{Answer, Conversation};
-use self::dice::Dice;
+use self::support::conversation::{Answer, Conversation};
+use self::support::dice::Dice;
+use self::support::ragward_server;
 
 const GROUPS: &str = "
 type user

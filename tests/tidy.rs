@@ -263,6 +263,44 @@ fn a_test_that_is_skipped_says_so_past_the_harness() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
+/// Cargo looks for no programs by itself here, so one that the manifest does not name would never run.
+#[test]
+fn every_test_program_is_named_in_the_manifest() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).expect("the manifest");
+    let mut files = Vec::new();
+    collect(&root.join("tests"), &mut files);
+    let is_program = |file: &PathBuf| file.parent() == Some(&root.join("tests")) || file.ends_with("main.rs");
+    let mut complaints = Vec::new();
+    for file in files.into_iter().filter(is_program) {
+        let path = file.strip_prefix(root).expect("below the root").to_str().expect("a name in UTF-8");
+        if !manifest.contains(&format!("path = \"{path}\"")) {
+            complaints.push(format!("{path}: name it in a `[[test]]` of Cargo.toml"));
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// An attribute hides where a module's file is. A program names the shared modules that it uses in `mod support { … }`.
+#[test]
+fn modules_lie_where_rust_looks_for_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    for directory in ["src", "tests", "benches"] {
+        collect(&root.join(directory), &mut files);
+    }
+    let mut complaints = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source file");
+        for (line, number) in text.lines().zip(1..) {
+            if line.trim_start().starts_with(concat!("#[", "path")) {
+                complaints.push(format!("{}:{number}: move the file below its module instead", file.display()));
+            }
+        }
+    }
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
 #[test]
 fn names_are_found_in_code() {
     let rows: [(&str, &str, &[&str]); 7] = [

@@ -21,7 +21,7 @@ use ragward::vector_store::{
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 
 const COLLECTION: &str = "handbook";
 const CHUNKS: usize = 10_000;

@@ -22,7 +22,7 @@ use ragward::authz::{AuthzError, Check, Consistency, Source};
 use ragward::language::{Object, Relation};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 
 const USERS: u64 = 8;
 const OBJECTS: u64 = 100;

@@ -10,8 +10,8 @@ use ragward::tuple_store::{OnConflict, RelationshipStores};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::cases::{ListObjectsRequest, ListUsersRequest, Tuple};
-use crate::conversation::{Answer, Conversation};
+use crate::support::cases::{ListObjectsRequest, ListUsersRequest, Tuple};
+use crate::support::conversation::{Answer, Conversation};
 
 /// `OpenFGA`'s limits of one call.
 const TUPLES_PER_WRITE: usize = 100;

@@ -13,13 +13,13 @@ use ragward::language::validate::ValidModel;
 use ragward::language::{RelationshipTuple, dsl};
 use serde_json::{Value, json};
 
-use crate::answers::{Answers, Extra, Reply};
-use crate::cases::{Condition, ListObjectsRequest, ListUsersRequest, Tuple};
-use crate::dice::Dice;
-use crate::openfga::OpenFga;
-use crate::ragward_server;
-use crate::random_world::shrink::{row, shrink};
-use crate::random_world::{OBJECTS, SUBJECTS, Size, USER_FILTERS, World, relations_of};
+use crate::conformance::answers::{Answers, Extra, Reply};
+use crate::support::cases::{Condition, ListObjectsRequest, ListUsersRequest, Tuple};
+use crate::support::dice::Dice;
+use crate::support::openfga::OpenFga;
+use crate::support::ragward_server;
+use crate::support::random_world::shrink::{row, shrink};
+use crate::support::random_world::{OBJECTS, SUBJECTS, Size, USER_FILTERS, World, relations_of};
 
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 300;

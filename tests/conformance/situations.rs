@@ -8,9 +8,9 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::answers::{Extra, Reply};
-use crate::cases::{Condition, ListObjectsRequest, ListUsersRequest, Tuple};
-use crate::openfga::OpenFga;
+use crate::conformance::answers::{Extra, Reply};
+use crate::support::cases::{Condition, ListObjectsRequest, ListUsersRequest, Tuple};
+use crate::support::openfga::OpenFga;
 use crate::{Who, ragward_server};
 
 /// `OpenFGA` chooses among strategies by how fast they were, so now and then one of its answers is another one.

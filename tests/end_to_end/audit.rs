@@ -13,9 +13,9 @@ use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest, RetrieveRespons
 use serde_json::Value;
 use tonic::{Code, Request, Status};
 
-use crate::documents::document;
-use crate::running::{Running, config};
-use crate::served::Served;
+use crate::support::documents::document;
+use crate::support::running::{Running, config};
+use crate::support::served::Served;
 
 const MODEL: &str = "model: |\n  model\n    schema 1.1\n  type user\n  type note\n    relations\n      define can_read: [user]\n\
                      tuples:\n";

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::oracle::Oracle;
-use crate::questions::QUERIES;
-use crate::running::{Running, config};
+use crate::support::oracle::Oracle;
+use crate::support::questions::QUERIES;
+use crate::support::running::{Running, config};
+use crate::support::shared_data::shared;
 use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -126,7 +127,7 @@ fn by_text(visible: &[&Page], query: &[String]) -> Ranking {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answer_is_that_of_the_persons_private_corpus() {
-    let Some(keps) = crate::shared::shared("corpora/keps") else { return };
+    let Some(keps) = shared("corpora/keps") else { return };
     let data = tempfile::tempdir().unwrap();
     let running = Running::start(&config(data.path())).await;
     let store_path = keps.join("store.fga.yaml");

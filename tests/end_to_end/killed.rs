@@ -9,7 +9,7 @@ use ragward::language::dsl;
 use ragward::tuple_store::{ChangeFilter, Operation, RelationshipStore, RelationshipStores, TupleFilter};
 use tokio::sync::mpsc;
 
-use crate::process::Served;
+use crate::end_to_end::process::Served;
 
 const MODEL: &str = "model
   schema 1.1

@@ -32,9 +32,9 @@ use ragward::proto::metadata::{Value, value};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, FilterList, OneOf, Range, RetrieveRequest, RetrieveResponse, Vector, filter};
 
-use crate::dice::Dice;
-use crate::documents::document;
-use crate::running::{Running, config};
+use crate::support::dice::Dice;
+use crate::support::documents::document;
+use crate::support::running::{Running, config};
 
 const MODEL: &str = "
 model

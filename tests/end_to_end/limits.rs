@@ -17,8 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::codegen::http::Request;
 
-use crate::documents::document;
-use crate::process::Served;
+use crate::end_to_end::process::Served;
+use crate::support::documents::document;
 
 const MIB: u64 = 1 << 20;
 const COLLECTION: &str = "large";

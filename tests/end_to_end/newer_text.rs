@@ -24,12 +24,12 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, OneOf, RetrieveRequest, Vector, filter};
 use tokio::time::Instant;
 
-use crate::dice::Dice;
-use crate::late_log::LateLog;
-use crate::openfga::{OpenFga, variable};
-use crate::qdrant_servers::{AnyQdrant, servers};
-use crate::running::config;
-use crate::served::Served;
+use crate::support::dice::Dice;
+use crate::support::late_log::LateLog;
+use crate::support::openfga::{OpenFga, variable};
+use crate::support::qdrant_servers::{AnyQdrant, servers};
+use crate::support::running::config;
+use crate::support::served::Served;
 
 /// The end of the log is held back for so long. What is deleted just after a reading began is learned after the next one, so
 /// copies are up to twice as late, and `staleness_max_ms`, after which they are not used, is 2 s.

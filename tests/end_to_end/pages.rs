@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::documents::document;
-use crate::running::{Running, config};
+use crate::support::documents::document;
+use crate::support::running::{Running, config};
 use ragward::config::Config;
 use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::documents::document;
+use crate::support::documents::document;
 use ragward::client::Client;
 use ragward::proto::ingest::{Document, GetIngestStatusRequest, UpsertDocumentsRequest};
 

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 
-use crate::documents::document;
+use crate::support::documents::document;
 use ragward::client::Client;
 use ragward::proto::ingest::{DeleteDocumentsRequest, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::retrieve_request::Query;

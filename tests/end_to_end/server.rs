@@ -1,7 +1,7 @@
 //! The gRPC surface, end to end: a real client, a real server, the embedded engines.
 
-use crate::documents::document;
-use crate::running::{Running, config};
+use crate::support::documents::document;
+use crate::support::running::{Running, config};
 use ragward::client::Probe;
 use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document, GetIngestStatusRequest, UpsertDocumentsRequest};

@@ -12,11 +12,11 @@ use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Recall, RecheckRequest, RetrieveRequest, Vector};
 use tonic::Code;
 
-use crate::dice::Dice;
-use crate::openfga::OpenFga;
-use crate::process::Served;
-use crate::qdrant_servers::{AnyQdrant, servers};
-use crate::running::{Running, config};
+use crate::end_to_end::process::Served;
+use crate::support::dice::Dice;
+use crate::support::openfga::OpenFga;
+use crate::support::qdrant_servers::{AnyQdrant, servers};
+use crate::support::running::{Running, config};
 
 const USERS: [&str; 8] =
     ["user:anne", "user:bob", "user:carol", "user:dana", "user:erik", "user:fay", "user:nobody", "agent:desk-helper"];

@@ -20,11 +20,11 @@ use ragward::proto::retrieval::{Consistency, RecheckRequest, RetrieveRequest};
 use tokio::time::{Instant, interval};
 use tonic::metadata::MetadataMap;
 
-use crate::dice::Dice;
-use crate::documents::document;
-use crate::openfga::{OpenFga, variable};
-use crate::process::Served;
-use crate::running::config;
+use crate::end_to_end::process::Served;
+use crate::support::dice::Dice;
+use crate::support::documents::document;
+use crate::support::openfga::{OpenFga, variable};
+use crate::support::running::config;
 
 const USERS: usize = 6;
 const GROUPS: usize = 4;

@@ -7,7 +7,7 @@ use ragward::authz::openfga::OpenFgaSource;
 use ragward::authz::replica::source::RelationshipSource;
 use serde_json::Value;
 
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 fn ragward(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().expect("the program runs")

@@ -22,8 +22,8 @@ use ragward::proto::retrieval::{
 };
 use tonic::{Code, Status};
 
-use crate::dice::Dice;
-use crate::running::{Running, config};
+use crate::support::dice::Dice;
+use crate::support::running::{Running, config};
 
 const WORLDS: u64 = 100;
 const CHANGES: usize = 5;

@@ -8,11 +8,11 @@ use ragward::proto::ingest::UpsertDocumentsRequest;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::openfga::OpenFga;
-use crate::running::{Running, config};
-use crate::world::{RETRIEVE, identity, seen};
+use crate::identity::world::{RETRIEVE, identity, seen};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::openfga::OpenFga;
+use crate::support::running::{Running, config};
 
 const TAKES_OUT: &str = "
 model

@@ -6,8 +6,8 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::world::{RETRIEVE, identity, start};
+use crate::identity::world::{RETRIEVE, identity, start};
+use crate::support::issuer::{SigningKey, TestIssuer};
 
 /// Runs a command as a user would, with a token in the environment or without.
 async fn ragward(arguments: &[&str], token: Option<&str>) -> Output {

@@ -9,9 +9,9 @@ use ragward::proto::retrieval::{Completion, Hybrid, RecheckRequest, RetrieveRequ
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::world::{ANNES, RETRIEVE, World, about_leave, identity, retrieve, seen, text_value, with_token};
+use crate::identity::world::{ANNES, RETRIEVE, World, about_leave, identity, retrieve, seen, text_value, with_token};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
 
 pub(crate) fn delegated(on: DelegationObject, relation: &str) -> impl FnOnce(&mut IdentityConfig) {
     let relation = relation.to_owned();
@@ -229,7 +229,7 @@ async fn details_only_narrow() {
             json!([{"actions": ["retrieve"], "collections": ["handbook"], "privileges": ["can_read"]}]),
             Some(all.clone()),
         ),
-        (json!([{"locations": [crate::issuer::AUDIENCE]}]), Some(all.clone())),
+        (json!([{"locations": [crate::support::issuer::AUDIENCE]}]), Some(all.clone())),
         (json!([{"query_sha256": digest, "purpose": "a question about leave"}]), Some(all.clone())),
         (
             json!([{"identifiers": ["document:roadmap", "document:salaries"]}]),

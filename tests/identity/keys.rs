@@ -7,8 +7,8 @@ use serde_json::json;
 use tokio::time::{advance, pause, resume};
 use tonic::Code;
 
-use crate::issuer::{Page, SigningKey, TestIssuer};
-use crate::world::{RETRIEVE, identity, seen, start};
+use crate::identity::world::{RETRIEVE, identity, seen, start};
+use crate::support::issuer::{Page, SigningKey, TestIssuer};
 
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";

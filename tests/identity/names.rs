@@ -11,11 +11,11 @@ use ragward::tuple_store::{OnConflict, RelationshipStores};
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::openfga::OpenFga;
-use crate::running::{Running, config};
-use crate::world::{RETRIEVE, World, identity, seen};
+use crate::identity::world::{RETRIEVE, World, identity, seen};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::openfga::OpenFga;
+use crate::support::running::{Running, config};
 
 #[tokio::test]
 async fn a_name_is_the_same_in_token_tuple_and_request() {

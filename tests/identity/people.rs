@@ -4,8 +4,8 @@ use ragward::config::PeopleConfig;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::issuer::now;
-use crate::world::{ANNES, World};
+use crate::identity::world::{ANNES, World};
+use crate::support::issuer::now;
 
 const WELCOME: [&str; 2] = ["document:welcome#0", "document:welcome#1"];
 
@@ -70,6 +70,6 @@ async fn a_pipeline_that_is_a_machine_names_people() {
     let world = by_login("client").await;
     let scope = ("scope", json!("ragward:retrieve ragward:assert_user"));
     let token = world.token("x1@clients", "", &[("client_id", json!("x1")), scope]);
-    assert_eq!(crate::world::seen(&world.running, "user:anne", &token).await.unwrap(), ANNES);
-    assert_eq!(crate::world::seen(&world.running, "", &token).await.unwrap(), Vec::<String>::new());
+    assert_eq!(crate::identity::world::seen(&world.running, "user:anne", &token).await.unwrap(), ANNES);
+    assert_eq!(crate::identity::world::seen(&world.running, "", &token).await.unwrap(), Vec::<String>::new());
 }

@@ -10,9 +10,9 @@ use tonic::codegen::http;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::rpcs::records;
-use crate::world::{RETRIEVE, identity, start};
+use crate::identity::rpcs::records;
+use crate::identity::world::{RETRIEVE, identity, start};
+use crate::support::issuer::{SigningKey, TestIssuer};
 
 const RPC: &str = "/openfga.v1.OpenFGAService/Write";
 const GRPC: &str = "application/grpc";

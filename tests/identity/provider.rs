@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tonic::Code;
 
-use crate::world::{RETRIEVE, with_token};
+use crate::identity::world::{RETRIEVE, with_token};
 
 const AUDIENCE: &str = "https://rag.example/api";
 /// What is seen of the handbook with a query that all pages match.

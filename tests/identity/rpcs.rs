@@ -13,8 +13,8 @@ use tower::ServiceExt;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::world::{identity, start};
+use crate::identity::world::{identity, start};
+use crate::support::issuer::{SigningKey, TestIssuer};
 
 /// The paths of all RPCs, with the scope that each needs.
 fn rpcs() -> Vec<(String, &'static str)> {
@@ -148,11 +148,11 @@ async fn the_resource_tells_whose_tokens_it_takes() {
     let (status, body) = get(&running.address.to_string(), &url).await;
     assert_eq!(status, "200", "{body}");
     let document: serde_json::Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(document["resource"], crate::issuer::AUDIENCE);
+    assert_eq!(document["resource"], crate::support::issuer::AUDIENCE);
     assert_eq!(document["authorization_servers"], serde_json::json!([issuer.url]));
     assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
     // Where a refusal says it is (RFC 9728, section 5.1), under the audience's own name.
-    let refusal = crate::world::retrieve(&running, "", "nonsense").await.unwrap_err();
+    let refusal = crate::identity::world::retrieve(&running, "", "nonsense").await.unwrap_err();
     let challenge = refusal.metadata().get("www-authenticate").unwrap().to_str().unwrap();
     let (_, told) = challenge.split_once("resource_metadata=\"").unwrap();
     let told = told.trim_end_matches('"').replace("https://ragward.example", &format!("http://{}", running.address));

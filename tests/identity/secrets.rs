@@ -15,11 +15,11 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::codegen::http;
 use tonic::service::Routes;
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::running::config;
-use crate::served::Served;
-use crate::world::{RETRIEVE, about_leave, identity, start, with_token};
+use crate::identity::world::{RETRIEVE, about_leave, identity, start, with_token};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::running::config;
+use crate::support::served::Served;
 
 const CANARY_QUERY: &str = "kanarienvogel";
 const CANARY_TEXT: &str = "zebrafink";

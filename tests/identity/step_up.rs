@@ -6,9 +6,9 @@ use ragward::proto::retrieval::{Completion, RecheckRequest, RetrieveRequest, Ret
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::delegation::{acted, delegated};
-use crate::issuer::now;
-use crate::world::{ANNES, RETRIEVE, World, about_leave, with_token};
+use crate::identity::delegation::{acted, delegated};
+use crate::identity::world::{ANNES, RETRIEVE, World, about_leave, with_token};
+use crate::support::issuer::now;
 
 /// Of what Anne may see, what is not secret.
 const INTERNAL: [&str; 3] = ["document:roadmap#0", "document:welcome#0", "page:draft#0"];

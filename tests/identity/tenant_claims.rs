@@ -10,11 +10,11 @@ use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, 
 use serde_json::{Value, json};
 use tonic::Code;
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::openfga::OpenFga;
-use crate::running::{Running, config};
-use crate::world::{RETRIEVE, about_leave, identity, text_value, with_token};
+use crate::identity::world::{RETRIEVE, about_leave, identity, text_value, with_token};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::openfga::OpenFga;
+use crate::support::running::{Running, config};
 
 /// A page is read by members of its tenant, a note by whoever a condition lets.
 const STORE: &str = "

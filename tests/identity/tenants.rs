@@ -7,10 +7,10 @@ use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, 
 use serde_json::json;
 use tonic::Code;
 
-use crate::documents::document;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::running::{Running, config};
-use crate::world::{RETRIEVE, identity, with_token};
+use crate::identity::world::{RETRIEVE, identity, with_token};
+use crate::support::documents::document;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::running::{Running, config};
 
 /// Everybody of a tenant may read its documents, and nobody else whatever other grants there are.
 const MODEL: &str = "

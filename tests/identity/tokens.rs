@@ -10,12 +10,12 @@ use ring::hmac;
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
-use crate::issuer::{SigningKey, TestIssuer, now};
-use crate::rpcs::records;
-use crate::running::config;
-use crate::secrets::http_get;
-use crate::served::Served;
-use crate::world::{RETRIEVE, about_leave, identity, retrieve, start, with_token};
+use crate::identity::rpcs::records;
+use crate::identity::secrets::http_get;
+use crate::identity::world::{RETRIEVE, about_leave, identity, retrieve, start, with_token};
+use crate::support::issuer::{SigningKey, TestIssuer, now};
+use crate::support::running::config;
+use crate::support::served::Served;
 
 /// What a refusal says, all of it.
 fn shown(status: &Status) -> (Code, String, Vec<u8>, String) {

@@ -18,11 +18,11 @@ use ragward::proto::retrieval::{
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::delegation::acted;
-use crate::dice::Dice;
-use crate::issuer::{SigningKey, TestIssuer};
-use crate::running::{Running, config};
-use crate::world::{MODEL, RETRIEVE, identity, with_token};
+use crate::identity::delegation::acted;
+use crate::identity::world::{MODEL, RETRIEVE, identity, with_token};
+use crate::support::dice::Dice;
+use crate::support::issuer::{SigningKey, TestIssuer};
+use crate::support::running::{Running, config};
 
 const WORLDS: usize = 60;
 const CHANGES: usize = 3;

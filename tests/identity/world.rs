@@ -12,9 +12,9 @@ use serde_json::Value;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Status};
 
-use crate::documents::document;
-use crate::issuer::{AUDIENCE, SigningKey, TestIssuer};
-use crate::running::{Running, config};
+use crate::support::documents::document;
+use crate::support::issuer::{AUDIENCE, SigningKey, TestIssuer};
+use crate::support::running::{Running, config};
 
 pub(crate) const RETRIEVE: &str = "ragward:retrieve";
 

@@ -30,8 +30,8 @@ use tokio::time::{Instant, interval, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::batch_check_reply::{Decision, Entry, Reply};
-use crate::faulty_server::{FaultyServer, Methods};
+use crate::support::batch_check_reply::{Decision, Entry, Reply};
+use crate::support::faulty_server::{FaultyServer, Methods};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(20);
@@ -67,8 +67,8 @@ impl RightServer {
         });
         let config = OpenFgaConfig::new(address.clone(), StoreSelector::Name("ragward".to_owned()));
         let store = OpenFgaStore::open(&config).await.expect("a store");
-        let model_id = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-        store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+        let model_id = store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+        store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
         let owned =
             |n: usize| RelationshipTuple::parse("user:carl", "owner", &format!("document:{n}")).expect("a tuple");
         store.write_tuples(&(0..CHECKS).step_by(2).map(owned).collect::<Vec<_>>()).await.expect("tuples");
@@ -356,8 +356,8 @@ async fn the_port_suite_holds_for_the_stack() {
     for cache_ttl_ms in [0, 60_000] {
         let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
         let stack = stack_checks(&right.config, &checks).expect("a stack");
-        crate::authorizer_suite::run(&stack).await;
-        crate::authorizer_suite::run(&stack).await;
+        crate::support::authorizer_suite::run(&stack).await;
+        crate::support::authorizer_suite::run(&stack).await;
     }
 }
 

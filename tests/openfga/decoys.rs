@@ -11,8 +11,8 @@ use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::RecheckRequest;
 use tonic::Status;
 
-use crate::batch_check_reply::{Decision, Entry, Reply};
-use crate::faulty_server::{FaultyServer, Methods};
+use crate::support::batch_check_reply::{Decision, Entry, Reply};
+use crate::support::faulty_server::{FaultyServer, Methods};
 
 const COLLECTION: &str = "handbook";
 const CHUNKS: usize = 100;

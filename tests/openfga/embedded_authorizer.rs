@@ -10,8 +10,8 @@ async fn the_port_suite_holds() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let stores = RelationshipStores::open(directory.path()).expect("stores");
     let store = stores.default_store_or_new().expect("a store");
-    let model = json::parse(&crate::authorizer_suite::model().to_string()).expect("a model");
+    let model = json::parse(&crate::support::authorizer_suite::model().to_string()).expect("a model");
     store.write_model(ValidModel::new(model).expect("a valid model")).expect("written");
-    store.write_all(crate::authorizer_suite::tuples(), OnConflict::Refuse).expect("written");
-    crate::authorizer_suite::run(&EmbeddedAuthorizer::new(stores)).await;
+    store.write_all(crate::support::authorizer_suite::tuples(), OnConflict::Refuse).expect("written");
+    crate::support::authorizer_suite::run(&EmbeddedAuthorizer::new(stores)).await;
 }

@@ -14,8 +14,8 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::batch_check_reply::{Decision, Entry, Reply};
-use crate::faulty_server::{FaultyServer, Methods};
+use crate::support::batch_check_reply::{Decision, Entry, Reply};
+use crate::support::faulty_server::{FaultyServer, Methods};
 
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);

@@ -23,8 +23,8 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::conversation::{Answer, Conversation};
-use crate::openfga::OpenFga;
+use crate::support::conversation::{Answer, Conversation};
+use crate::support::openfga::OpenFga;
 
 #[derive(Deserialize)]
 struct Script {
@@ -204,7 +204,7 @@ async fn ragward_is_an_openfga_server_to_its_own_adapter() {
     let address = ragward(directory.path()).await;
     let config = OpenFgaConfig::new(address, StoreSelector::Name("ragward".to_owned()));
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
-    crate::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
+    crate::support::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
 }

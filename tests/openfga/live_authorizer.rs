@@ -8,7 +8,7 @@ use ragward::language::{Object, Relation, RelationshipTuple};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 fn batch(user: &str, relation: &str, object: &str) -> CheckBatch {
     let check = Check {
@@ -36,9 +36,9 @@ async fn the_port_suite_holds() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("suite");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
-    crate::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
+    crate::support::authorizer_suite::run(&OpenFgaAuthorizer::new(&config).expect("an authorizer")).await;
 }
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn a_server_without_store_or_model_decides_nothing() {
 
     let again = OpenFgaStore::open(&config).await.expect("the same store");
     assert_eq!(store.store_id(), again.store_id());
-    let model_id = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    let model_id = store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
     assert_eq!(authorizer.model_id().await.expect("a model"), model_id);
 
     let absent = OpenFgaConfig { authorization_model_id: Some("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned()), ..config };
@@ -70,9 +70,9 @@ async fn a_new_model_and_a_revoked_tuple_count_at_once() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("changes");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    let first = store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("loading twice is loading once");
+    let first = store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("loading twice is loading once");
     let authorizer = OpenFgaAuthorizer::new(&config).expect("an authorizer");
     let by_id = OpenFgaConfig {
         store: StoreSelector::Id(store.store_id().to_owned()),
@@ -115,7 +115,7 @@ async fn what_the_server_refuses_is_an_error() {
         let written = store.write_model(model.clone()).await;
         assert!(matches!(written, Err(AuthzError::Refused(_))), "{model}: {written:?}");
     }
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
     let unfit = RelationshipTuple::parse("folder:root", "owner", "document:own").expect("a tuple");
     let written = store.write_tuples(&[unfit]).await;
     assert!(matches!(written, Err(WriteError::Server(AuthzError::Refused(_)))), "{written:?}");

@@ -11,7 +11,7 @@ use ragward::language::{Object, Relation, RelationshipTuple};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, interval, timeout};
 
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -44,8 +44,8 @@ async fn allowed(authorizer: &dyn Authorizer, count: usize, consistency: Consist
 async fn loaded(server: &OpenFga, name: &str) -> (OpenFgaConfig, OpenFgaStore) {
     let config = server.config(name);
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
     (config, store)
 }
 
@@ -57,7 +57,7 @@ async fn the_port_suite_holds_for_the_stack() {
     for (cache_ttl_ms, checks_per_call) in [(0, 50), (60_000, 50), (0, 200)] {
         let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
         let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
-        crate::authorizer_suite::run(&stack).await;
+        crate::support::authorizer_suite::run(&stack).await;
     }
 }
 

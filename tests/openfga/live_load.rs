@@ -9,7 +9,7 @@ use ragward::language::validate::ValidModel;
 use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition, dsl};
 use tokio::time::Instant;
 
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 /// More than one transaction of every limit here.
 const TUPLES: usize = 30;

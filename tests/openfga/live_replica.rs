@@ -12,7 +12,7 @@ use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::language::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
 
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const MODEL: &str = "model
@@ -120,15 +120,15 @@ async fn the_port_suite_holds() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("suite");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
-    store.write_tuples(&crate::authorizer_suite::tuples()).await.expect("tuples");
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
+    store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("tuples");
     let directory = tempfile::tempdir().expect("a directory");
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
     let settings = ReplicaConfig { staleness_max: PATIENCE, ..self::config() };
     let replica =
         ReplicaAuthorizer::open(directory.path(), parts(&config, authority), settings).await.expect("a replica");
     caught_up(&replica).await;
-    crate::authorizer_suite::run(&replica).await;
+    crate::support::authorizer_suite::run(&replica).await;
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn past_the_bound_nothing_is_allowed_without_the_server() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("stale");
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    store.write_model(crate::authorizer_suite::model()).await.expect("a model");
+    store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
     let directory = tempfile::tempdir().expect("a directory");
     let replica = replica(directory.path(), &config).await;
     caught_up(&replica).await;

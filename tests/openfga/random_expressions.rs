@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use tonic::transport::{Channel, Endpoint};
 
 use self::generator::Generator;
-use crate::openfga::OpenFga;
+use crate::support::openfga::OpenFga;
 
 /// How many are compared where nobody asks for more.
 const EXPRESSIONS: usize = 1_000;

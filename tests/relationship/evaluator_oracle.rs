@@ -3,7 +3,7 @@
 //! memo shows.
 //!
 //! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on. What fails is made small and printed as a row for
-//! `tests/data/oracle_failures.yaml`, which `tests/conformance.rs` replays.
+//! `tests/data/oracle_failures.yaml`, which `tests/conformance_tests.rs` replays.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,10 +16,11 @@ use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User};
 use ragward::store_file;
 use serde_json::{Value, json};
 
-use crate::dice::Dice;
-use crate::oracle::Oracle;
-use crate::random_world::shrink::{row, shrink};
-use crate::random_world::{OBJECTS, SUBJECTS, Size, TYPES, USER_FILTERS, World, relations_of};
+use crate::support::dice::Dice;
+use crate::support::oracle::Oracle;
+use crate::support::random_world::shrink::{row, shrink};
+use crate::support::random_world::{OBJECTS, SUBJECTS, Size, TYPES, USER_FILTERS, World, relations_of};
+use crate::support::shared_data::shared;
 
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 1_300;
@@ -233,7 +234,7 @@ fn the_evaluator_answers_as_the_oracle_from_another_seed() {
 
 #[test]
 fn the_evaluator_answers_as_the_oracle_about_a_real_corpus() {
-    let Some(path) = crate::support::shared("corpora/keps/store.fga.yaml") else { return };
+    let Some(path) = shared("corpora/keps/store.fga.yaml") else { return };
     let oracle = Oracle::load(&path);
     let store = store_file::read(&path).expect("a store file");
     let snapshot = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples).expect("tuples that fit");

@@ -9,6 +9,8 @@ use ragward::language::{Object, json};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::support::shared_data::shared;
+
 #[derive(Deserialize)]
 struct Case {
     name: String,
@@ -32,7 +34,7 @@ struct Range {
 }
 
 fn cases(file: &str) -> Option<Vec<Case>> {
-    let path = crate::support::shared(&format!("openfga-tests/language/{file}"))?;
+    let path = shared(&format!("openfga-tests/language/{file}"))?;
     let text = std::fs::read_to_string(path).expect("readable");
     Some(serde_saphyr::from_str(&text).expect("the form of OpenFGA's cases"))
 }
@@ -47,7 +49,7 @@ fn places(errors: &SourceErrors) -> BTreeSet<(usize, usize)> {
 
 #[test]
 fn json_and_text_are_the_same_models() {
-    let Some(root) = crate::support::shared("openfga-tests/language/transformer") else { return };
+    let Some(root) = shared("openfga-tests/language/transformer") else { return };
     let mut models = 0;
     for folder in std::fs::read_dir(root).expect("a folder") {
         let folder = folder.expect("an entry").path();
@@ -146,7 +148,7 @@ struct ManifestCase {
 
 #[test]
 fn manifests_are_read_and_their_mistakes_found_in_their_place() {
-    let Some(path) = crate::support::shared("openfga-tests/language/fga-mod-transformer-cases.yaml") else { return };
+    let Some(path) = shared("openfga-tests/language/fga-mod-transformer-cases.yaml") else { return };
     let text = std::fs::read_to_string(path).expect("readable");
     let cases: Vec<ManifestCase> = serde_saphyr::from_str(&text).expect("the form of OpenFGA's cases");
     for case in &cases {
@@ -176,7 +178,7 @@ fn module_texts(folder: &Path) -> Vec<ModuleText> {
 
 #[test]
 fn modules_are_one_model() {
-    let Some(root) = crate::support::shared("openfga-tests/language/transformer-module") else { return };
+    let Some(root) = shared("openfga-tests/language/transformer-module") else { return };
     for folder in ["00-simple-module", "02-module-with-extends"] {
         let folder = root.join(folder);
         let (model, _) = modules::combine(&module_texts(&folder)).unwrap_or_else(|e| panic!("{}", e.picture()));
@@ -217,7 +219,7 @@ struct IdCase {
 fn object_ids_are_told_apart_as_by_the_tools() {
     // The tools refuse more than the server does, whose ids may hold anything but `#`, `:` and white space.
     const TAKEN_BY_THE_SERVER: [&str; 1] = ["a,b"];
-    let Some(path) = crate::support::shared("openfga-tests/language/object-id-validation-cases.yaml") else { return };
+    let Some(path) = shared("openfga-tests/language/object-id-validation-cases.yaml") else { return };
     let text = std::fs::read_to_string(path).expect("readable");
     let cases: Vec<IdCase> = serde_saphyr::from_str(&text).expect("the form of OpenFGA's cases");
     for case in &cases {

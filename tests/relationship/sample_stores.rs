@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use ragward::store_file::{self, AssertionKind};
 
+use crate::support::shared_data::shared;
+
 #[test]
 fn sample_stores_pass() {
-    let Some(root) = crate::support::shared("openfga-tests/sample-stores") else { return };
+    let Some(root) = shared("openfga-tests/sample-stores") else { return };
     let mut asked = [(AssertionKind::Check, 0), (AssertionKind::ListObjects, 0), (AssertionKind::ListUsers, 0)];
     let mut files = 0;
     for path in store_files(&root) {

@@ -7,7 +7,7 @@ use ragward::store_file;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::fga::{Fga, Verdict};
+use crate::support::fga::{Fga, Verdict};
 
 /// Runs of `fga` at the same time.
 const THREADS: usize = 4;

@@ -17,9 +17,9 @@ use ragward::tuple_store::{OnConflict, RelationshipStores, TupleWrite};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use crate::dice::Dice;
-use crate::oracle::Oracle;
-use crate::random_world::{OBJECTS, SUBJECTS, Size, TYPES, World, relations_of};
+use crate::support::dice::Dice;
+use crate::support::oracle::Oracle;
+use crate::support::random_world::{OBJECTS, SUBJECTS, Size, TYPES, World, relations_of};
 
 const SIZE: Size = Size { tuples_max: 40, rewrite_depth: 5 };
 const FIRST_SEED: u64 = 1;

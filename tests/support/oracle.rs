@@ -8,9 +8,7 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a rewrite that is not named leads nowhere")]
 
-#[path = "oracle/conditions.rs"]
 mod conditions;
-#[path = "oracle/weights.rs"]
 mod weights;
 
 use std::cell::RefCell;

@@ -4,15 +4,10 @@
 //! It takes any point and evaluates filters on payloads as Qdrant's documentation says. What it does not share with Qdrant:
 //! searches are always exact, and nothing is kept on disk.
 
-#[path = "qdrant_server/collections.rs"]
 mod collections;
-#[path = "qdrant_server/filter.rs"]
 mod filter;
-#[path = "qdrant_server/path.rs"]
 mod path;
-#[path = "qdrant_server/points.rs"]
 mod points;
-#[path = "qdrant_server/strict_mode.rs"]
 mod strict_mode;
 
 use std::collections::{BTreeMap, HashMap};

@@ -15,8 +15,8 @@ use qdrant_client::qdrant::{
 };
 use tonic::transport::Channel;
 
-use crate::qdrant_process::Qdrant;
-use crate::qdrant_server::QdrantServer;
+use crate::support::qdrant_process::Qdrant;
+use crate::support::qdrant_server::QdrantServer;
 
 /// One of them; dropping it ends it.
 pub(crate) struct AnyQdrant {

@@ -3,7 +3,6 @@
 //! The universe is small, so that a few tuples already make cycles, wildcards meet usersets, and an object is reached in
 //! several ways; and so small that no chain in it is deeper than an evaluator goes.
 
-#[path = "random_world/shrink.rs"]
 pub(crate) mod shrink;
 
 use std::collections::BTreeMap;

@@ -15,9 +15,9 @@ use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, V
 use roaring::RoaringBitmap;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::brute_force::World;
-use crate::dice::Dice;
-use crate::vector_store_suite::{Store, document, read_now};
+use crate::support::brute_force::World;
+use crate::support::dice::Dice;
+use crate::support::vector_store_suite::{Store, document, read_now};
 
 const COLLECTION: &str = "chunks";
 const GUARDS: [&str; 4] = ["doc:a", "doc:b", "doc:c", "doc:d"];
@@ -28,7 +28,7 @@ const DIMENSION: usize = 3;
 async fn the_port_suite() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let store = opened(directory.path());
-    crate::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
+    crate::support::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
 }
 
 /// One change to a store.

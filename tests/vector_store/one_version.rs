@@ -20,8 +20,8 @@ use ragward::vector_store::{
 };
 use tokio::time::Instant;
 
-use crate::qdrant_servers::{AnyQdrant, servers};
-use crate::vector_store_suite::document;
+use crate::support::qdrant_servers::{AnyQdrant, servers};
+use crate::support::vector_store_suite::document;
 
 const COLLECTION: &str = "docs";
 const NEAR: [f32; 2] = [1.0, 0.0];

@@ -19,9 +19,9 @@ use ragward::vector_store::qdrant::{
 };
 use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore, VectorStoreError};
 
-use crate::faulty_server::Methods;
-use crate::qdrant_servers::servers;
-use crate::vector_store_suite::{TEXTS, read_now};
+use crate::support::faulty_server::Methods;
+use crate::support::qdrant_servers::servers;
+use crate::support::vector_store_suite::{TEXTS, read_now};
 
 const COLLECTION: &str = "docs";
 

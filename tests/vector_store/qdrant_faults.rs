@@ -22,8 +22,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::{Code, Status};
 
-use crate::faulty_server::{FaultyServer, Methods};
-use crate::vector_store_suite::candidate;
+use crate::support::faulty_server::{FaultyServer, Methods};
+use crate::support::vector_store_suite::candidate;
 
 const QUERY: &str = "/qdrant.Points/Query";
 const GET: &str = "/qdrant.Points/Get";

@@ -4,9 +4,9 @@ use ragward::chunk::{Document, Value};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};
 use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore};
 
-use crate::dice::Dice;
-use crate::qdrant_servers::servers;
-use crate::vector_store_suite::document;
+use crate::support::dice::Dice;
+use crate::support::qdrant_servers::servers;
+use crate::support::vector_store_suite::document;
 
 const COLLECTION: &str = "docs";
 const NUMBERS: usize = 400;

@@ -19,11 +19,11 @@ use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace};
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use crate::brute_force::World;
-use crate::dice::Dice;
-use crate::qdrant_server::QdrantServer;
-use crate::qdrant_servers::{AnyQdrant, servers};
-use crate::vector_store_suite::candidate;
+use crate::support::brute_force::World;
+use crate::support::dice::Dice;
+use crate::support::qdrant_server::QdrantServer;
+use crate::support::qdrant_servers::{AnyQdrant, servers};
+use crate::support::vector_store_suite::candidate;
 
 const GUARDS: usize = 30;
 const COLLECTION: &str = "docs";

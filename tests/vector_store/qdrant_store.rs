@@ -19,16 +19,16 @@ use ragward::vector_store::{
 };
 use roaring::RoaringBitmap;
 
-use crate::brute_force::World;
-use crate::dice::Dice;
-use crate::qdrant_process::Qdrant;
-use crate::qdrant_server::QdrantServer;
-use crate::qdrant_servers::servers;
-use crate::vector_store_suite::{Store, candidate, document, object};
+use crate::support::brute_force::World;
+use crate::support::dice::Dice;
+use crate::support::qdrant_process::Qdrant;
+use crate::support::qdrant_server::QdrantServer;
+use crate::support::qdrant_servers::servers;
+use crate::support::vector_store_suite::{Store, candidate, document, object};
 
 async fn run(config: &QdrantConfig, prefix: &str) {
     let store = QdrantStore::new(config).expect("a store");
-    crate::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix }).await;
+    crate::support::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix }).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::dice::Dice;
+use crate::support::dice::Dice;
 
 /// `OpenFGA` takes no longer ones.
 const LENGTH_MAX: usize = 512;

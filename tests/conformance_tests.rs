@@ -5,36 +5,35 @@
 //! `RAGWARD_OPENFGA_TESTS` names another folder with files of that form.
 #![cfg(test)]
 
-#[path = "conformance/answers.rs"]
-mod answers;
-#[path = "support/cases.rs"]
-mod cases;
-#[path = "support/conversation.rs"]
-mod conversation;
-#[path = "support/dice.rs"]
-mod dice;
-#[path = "support/openfga.rs"]
-mod openfga;
-#[path = "support/ragward.rs"]
-mod ragward_server;
-#[path = "conformance/random.rs"]
-mod random;
-#[path = "support/random_world.rs"]
-mod random_world;
-#[path = "conformance/situations.rs"]
-mod situations;
-#[path = "support/shared.rs"]
-mod support;
+mod conformance {
+    pub(crate) mod answers;
+    pub(crate) mod random;
+    pub(crate) mod situations;
+}
+
+mod support {
+    pub(crate) mod cases;
+    pub(crate) mod conversation;
+    pub(crate) mod dice;
+    pub(crate) mod openfga;
+    pub(crate) mod ragward_server;
+    pub(crate) mod random_world;
+    pub(crate) mod shared_data;
+}
 
 use std::path::{Path, PathBuf};
 
 use ragward::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use serde_json::Map;
 
-use self::answers::{Answers, Extra, Reply};
-use self::cases::{Case, Cases, CheckAssertion, ListObjectsRequest, ListUsersRequest, Stage, Tuple};
-use self::dice::Dice;
-use self::openfga::OpenFga;
+use self::conformance::answers::{Answers, Extra, Reply};
+use self::support::cases::{
+    Case, Cases, CheckAssertion, ListAssertion, ListObjectsRequest, ListUsersRequest, Stage, Tuple,
+};
+use self::support::dice::Dice;
+use self::support::openfga::OpenFga;
+use self::support::ragward_server;
+use self::support::shared_data::shared;
 
 /// Cases that cannot hold: the name of the case, who answers (`evaluator`, `ragward`, `openfga`), and the reason.
 const EXCEPTIONS: [(&str, &str, &str); 0] = [];
@@ -149,7 +148,7 @@ fn folder() -> Option<PathBuf> {
             let check = folder.join("check");
             Some(if check.is_dir() { check } else { folder })
         }
-        Err(_) => support::shared("openfga-tests/check"),
+        Err(_) => shared("openfga-tests/check"),
     }
 }
 
@@ -354,6 +353,6 @@ fn listed(error_code: u32, expectation: Option<&Vec<String>>) -> Reply {
     }
 }
 
-fn reason<R>(assertion: &cases::ListAssertion<R>) -> Option<&str> {
+fn reason<R>(assertion: &ListAssertion<R>) -> Option<&str> {
     assertion.temporarily_skip_reason.as_deref().filter(|reason| !reason.is_empty())
 }

@@ -1,9 +1,6 @@
 //! The same checks asked of a real `OpenFGA` with its memory datastore, and of `ragward serve`: each a process of its own on
 //! the same machine, loaded and asked over gRPC by the same client.
 
-#[path = "../../tests/support/openfga.rs"]
-mod server;
-
 use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -13,6 +10,9 @@ use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::language::RelationshipTuple;
 use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::support::openfga::OpenFga;
+use crate::{float, per_second};
 
 /// Checks of one `BatchCheck`: `OpenFGA`'s default limit.
 const BATCH: usize = 50;
@@ -41,7 +41,7 @@ pub(crate) fn compare(model: &str, tuples: &[RelationshipTuple], checks: &[(Stri
         let checks: Checks = std::sync::Arc::new(checks.to_vec());
         let ours = Ragward::start(Audit::On).measure(model, tuples, &checks).await;
         let unrecorded = Ragward::start(Audit::Off).measure(model, tuples, &checks).await;
-        let theirs = match server::OpenFga::start().await {
+        let theirs = match OpenFga::start().await {
             Some(server) => {
                 let config = server.config("bench");
                 Some(measure(&config, only_child(), model, tuples, &checks).await)
@@ -173,8 +173,8 @@ async fn measure(
         rate(&channel, store.store_id(), checks, kind, WARM_UP).await;
         let (started, before) = (Instant::now(), cpu(process));
         let done = rate(&channel, store.store_id(), checks, kind, TIME).await;
-        let per_second = super::per_second(done, started.elapsed());
-        measured.push(Measured { per_second, cpu: cpu(process).saturating_sub(before).div_f64(super::float(done)) });
+        let per_second = per_second(done, started.elapsed());
+        measured.push(Measured { per_second, cpu: cpu(process).saturating_sub(before).div_f64(float(done)) });
     }
     measured
 }

@@ -1,16 +1,13 @@
 //! What is searched: vectors around centres, and texts.
 
-#[expect(dead_code, reason = "nothing is shuffled here")]
-#[path = "../../tests/support/dice.rs"]
-mod dice;
-
 use std::path::Path;
 
-pub(crate) use dice::Dice;
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::ingest::Source;
 use ragward::language::Object;
 use rayon::prelude::*;
+
+use crate::support::dice::Dice;
 
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;

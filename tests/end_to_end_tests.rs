@@ -1,0 +1,40 @@
+//! The whole of Ragward, used as its users use it.
+#![cfg(test)]
+#![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a test are small")]
+
+mod end_to_end {
+    mod audit;
+    mod commands;
+    mod keps;
+    mod killed;
+    mod leak_channels;
+    mod limits;
+    mod newer_text;
+    mod pages;
+    mod process;
+    mod quiet_log;
+    mod server;
+    mod servers;
+    mod soak;
+    mod tune;
+    mod twin_worlds;
+}
+
+mod support {
+    pub(crate) mod dice;
+    pub(crate) mod documents;
+    pub(crate) mod late_log;
+    pub(crate) mod openfga;
+    #[expect(dead_code, reason = "other tests use the rest of it")]
+    pub(crate) mod oracle;
+    #[expect(dead_code, reason = "no server is shared with others here")]
+    pub(crate) mod qdrant_process;
+    #[expect(dead_code, reason = "what was asked is not looked at here")]
+    pub(crate) mod qdrant_server;
+    #[expect(dead_code, reason = "what was asked is not looked at here")]
+    pub(crate) mod qdrant_servers;
+    pub(crate) mod questions;
+    pub(crate) mod running;
+    pub(crate) mod served;
+    pub(crate) mod shared_data;
+}

@@ -1,0 +1,32 @@
+//! Who is asking: access tokens from an issuer on loopback, through a real server, to answers.
+#![cfg(test)]
+
+mod identity {
+    mod absent_claims;
+    mod commands;
+    mod delegation;
+    mod keys;
+    mod names;
+    mod people;
+    mod plain_http;
+    mod provider;
+    mod rpcs;
+    mod secrets;
+    mod step_up;
+    mod tenant_claims;
+    mod tenants;
+    mod tokens;
+    mod twins;
+    mod world;
+}
+
+mod support {
+    #[expect(dead_code, reason = "other tests use more of it")]
+    pub(crate) mod dice;
+    pub(crate) mod documents;
+    pub(crate) mod issuer;
+    pub(crate) mod openfga;
+    #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]
+    pub(crate) mod running;
+    pub(crate) mod served;
+}

@@ -1,0 +1,26 @@
+//! `OpenFGA`'s API: as a client of it, as a copy of it, and as a server of it.
+#![cfg(test)]
+
+mod openfga {
+    mod checks_faults;
+    mod deadlines;
+    mod decoys;
+    mod embedded_authorizer;
+    mod faults;
+    mod live_api;
+    mod live_authorizer;
+    mod live_checks;
+    mod live_load;
+    mod live_replica;
+    mod random_expressions;
+}
+
+mod support {
+    pub(crate) mod authorizer_suite;
+    pub(crate) mod batch_check_reply;
+    pub(crate) mod conversation;
+    #[expect(dead_code, reason = "nothing is shuffled here")]
+    pub(crate) mod dice;
+    pub(crate) mod faulty_server;
+    pub(crate) mod openfga;
+}

@@ -1,0 +1,22 @@
+//! The engine and the adapter of Qdrant behind the port `vector_store`.
+#![cfg(test)]
+
+mod vector_store {
+    mod exact_store;
+    mod one_version;
+    mod qdrant_attach;
+    mod qdrant_faults;
+    mod qdrant_numbers;
+    mod qdrant_retrieval;
+    mod qdrant_store;
+}
+
+mod support {
+    pub(crate) mod brute_force;
+    pub(crate) mod dice;
+    pub(crate) mod faulty_server;
+    pub(crate) mod qdrant_process;
+    pub(crate) mod qdrant_server;
+    pub(crate) mod qdrant_servers;
+    pub(crate) mod vector_store_suite;
+}
