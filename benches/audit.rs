@@ -1,10 +1,10 @@
-//! What does a record cost?
+//! This bench measures what a record costs.
 //!
-//! The same requests with the audit log off and on under each `audit.fsync`, at a steady 1,000 requests a second: each
-//! request is sent at its own time, whether or not the ones before were answered. The modes take turns of a quarter of a
-//! second, each turn is compared with that of the server without a log beside it, and of those ratios the median is told
-//! with its quartiles: what else the machine does falls on both of a pair. Also: what one `fdatasync` costs where the log is, which is what an answer waits
-//! for under `each_batch`.
+//! It sends the same requests with the audit log off, and with it on under each `audit.fsync`, at a steady 1,000
+//! requests a second: each request is sent at its own time, whether or not the ones before it were answered. The modes
+//! take turns of a quarter of a second. Each turn is compared with the turn of the server without a log beside it, so
+//! that whatever else the machine does falls on both. The bench prints the median of these ratios, with its quartiles.
+//! It also measures one `fdatasync` in the folder of the log, which is what an answer waits for under `each_batch`.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,16 +30,16 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 const PER_SECOND: u32 = 1_000;
-/// Requests of one turn.
+/// The number of requests in one turn.
 const TURN: u32 = 250;
 const ROUNDS: usize = 48;
-/// The first rounds warm up.
+/// The first rounds warm up, and are not counted.
 const WARM_UP: usize = 8;
 const DOCUMENTS: usize = 2_000;
 const MODEL: &str =
     "model: |\n  model\n    schema 1.1\n  type user\n  type note\n    relations\n      define can_read: [user]\n";
 
-/// As the server itself allocates.
+/// The allocator of the server itself.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -67,7 +67,7 @@ async fn main() {
         let overrides = Overrides { data, insecure_identity: true, ..Overrides::default() };
         let mut config = Config::load(None, &overrides).unwrap();
         (config.audit.enabled, config.audit.fsync) = (enabled, fsync);
-        // In a runtime of its own, which ends and lets go of the data.
+        // The thread has a runtime of its own, which ends and releases the data.
         std::thread::spawn({
             let config = config.clone();
             move || tokio::runtime::Runtime::new().unwrap().block_on(load(&config))
@@ -77,7 +77,7 @@ async fn main() {
         modes.push(Mode { name, client: serve(&config).await, latencies: Vec::new(), turns: Vec::new() });
     }
     for round in 0..WARM_UP + ROUNDS {
-        // Each is first in turn, so that none always follows the same one.
+        // Each mode comes first in some rounds, so that none always follows the same one.
         modes.rotate_left(1);
         for mode in &mut modes {
             let latencies = sorted(turn(&mode.client).await);
@@ -109,7 +109,7 @@ fn sorted(mut latencies: Vec<Duration>) -> Vec<Duration> {
     latencies
 }
 
-/// Appends of a record's size, each made durable.
+/// Appends a record's size again and again, each time durably.
 fn fdatasync(directory: &Path) {
     let mut file = std::fs::File::create(directory.join("probe")).unwrap();
     let mut latencies: Vec<Duration> = Vec::new();

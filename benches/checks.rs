@@ -1,9 +1,10 @@
-//! What do the checks of a retrieval cost with an `OpenFGA` server, and how much of that does the stack save?
+//! This bench measures what the checks of a retrieval cost with an `OpenFGA` server, and how much of that the stack
+//! saves.
 //!
-//! A real server (`OPENFGA_BIN`, in memory, on loopback) is loaded with a flat model and with that of a real corpus. Each
-//! question has a baseline without us in the same run. Caches are off where a figure says *cold*. Beside the time stands
-//! the processor time that the server took for a check: what no way of asking can save. What retrievals gain is in
-//! `replica.rs`.
+//! A real server (`OPENFGA_BIN`, in memory, on loopback) is loaded with a flat model and with the model of a real
+//! corpus. Each question has a baseline without us in the same run. Caches are off where a figure says *cold*. Beside
+//! the time stands the processor time that the server took for a check, which no way of asking can save. `replica.rs`
+//! measures what retrievals gain.
 
 #![expect(
     clippy::unwrap_used,
@@ -52,7 +53,7 @@ fn main() {
     });
 }
 
-/// What is measured is how long it takes, not whether it is in time.
+/// Sets a timeout that never passes, since the bench measures how long a call takes.
 fn patient(config: OpenFgaConfig) -> OpenFgaConfig {
     OpenFgaConfig { timeout: PATIENCE, ..config }
 }
@@ -61,12 +62,12 @@ fn cold() -> ChecksConfig {
     ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() }
 }
 
-/// Nothing changes and the run is short, so that what is measured is recalling, not forgetting.
+/// Keeps decisions for the whole run, since the bench measures remembering, not forgetting.
 fn warm() -> ChecksConfig {
     ChecksConfig { cache_ttl_ms: 600_000, ..ChecksConfig::default() }
 }
 
-/// One relation, held directly: the server does as little as it can for a check.
+/// Asks about one relation that is held directly, for which the server does as little as it can.
 async fn flat(server: &OpenFga) {
     let config = patient(server.config("flat"));
     let store = OpenFgaStore::open(&config).await.unwrap();
@@ -111,16 +112,16 @@ async fn decide(authorizer: &dyn Authorizer, checks: &[Check]) -> Vec<bool> {
     answers.into_iter().map(|answer| answer.allowed).collect()
 }
 
-/// What one way of asking took.
+/// The measurements of one way of asking.
 struct Row {
     name: &'static str,
     took: Duration,
-    /// Processor time of the server, in seconds.
+    /// The processor time of the server, in seconds.
     server: Option<f64>,
 }
 
 impl Row {
-    /// Decides by `deciding`, which must decide as `expected`.
+    /// Measures `deciding`, which must decide as `expected`.
     async fn of(
         name: &'static str,
         expected: &mut Option<Vec<bool>>,
@@ -134,7 +135,7 @@ impl Row {
     }
 }
 
-/// One by one, in sequential calls of 50, and ours; every way must decide the same.
+/// Compares single checks, sequential calls of 50, and our stack. All must decide the same.
 async fn compare(name: &str, config: &OpenFgaConfig, checks: &[Check]) {
     let bare = OpenFgaAuthorizer::new(config).unwrap();
     let stack = stack_checks(config, &cold()).unwrap();
@@ -170,13 +171,15 @@ async fn compare(name: &str, config: &OpenFgaConfig, checks: &[Check]) {
     }
 }
 
-/// The processor time of the server, which is the one child of this process, where the system tells it as Linux does.
+/// Returns the processor time of the server, which is the only child of this process. Returns `None` if the system does
+/// not tell it as Linux does.
 fn server_seconds() -> Option<f64> {
     const TICKS_PER_SECOND: f64 = 100.0;
     let own = std::process::id().to_string();
     for process in std::fs::read_dir("/proc").ok()?.flatten() {
         let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { continue };
-        // After the name, which is in brackets: state, parent, and as 12th and 13th the ticks for itself and in the kernel.
+        // The fields after the name, which is in brackets, are the state, the parent and so on. The 12th and 13th are
+        // the ticks in user and in kernel mode.
         let Some((_, fields)) = stat.rsplit_once(") ") else { continue };
         let fields: Vec<&str> = fields.split(' ').collect();
         if fields.get(1) == Some(&own.as_str()) {
@@ -187,7 +190,7 @@ fn server_seconds() -> Option<f64> {
     None
 }
 
-/// Sixteen callers ask the same 31 checks at the same time, again and again.
+/// Measures sixteen callers who ask the same 31 checks at the same time, again and again.
 async fn hot(config: &OpenFgaConfig) {
     const ROUNDS: usize = 100;
     let checks: Vec<Check> = (0..31).map(|n| check("user:0", "reader", &format!("document:{n}"))).collect();
@@ -240,10 +243,10 @@ async fn corpus(server: &OpenFga, keps: &Path) {
     .await;
 }
 
-/// Batches of 31 checks of one caller, each asked twice by the bare call and twice through the stack. The order (bare, stack,
-/// stack, bare, and in the next round the other way round) lets what drifts and what is warm count for both alike; the
-/// rounds' differences lose what the batches differ by. Told is their median, and between which of them it is with 95 %
-/// (ranks of the binomial distribution).
+/// Compares the stack with the bare call, over batches of 31 checks of one caller. Each batch is asked twice either
+/// way, in the order bare, stack, stack, bare, and in the next round the other way round. So drift and warmth count for
+/// both alike, and differences between the batches cancel out. The bench prints the median of the rounds' differences
+/// and its 95 % interval (ranks of the binomial distribution).
 async fn overhead(name: &str, config: &OpenFgaConfig, rounds: usize, checks_of: impl Fn(usize) -> Vec<Check>) {
     let bare: Arc<dyn Authorizer> = Arc::new(OpenFgaAuthorizer::new(config).unwrap());
     let stack: Arc<dyn Authorizer> = Arc::new(stack_checks(config, &cold()).unwrap());

@@ -1,8 +1,9 @@
-//! What does it cost to verify an access token, when the issuer's key is known, and when the token was seen before?
+//! This bench measures what it costs to verify an access token, when the issuer's key is known and when the token was
+//! seen before.
 //!
-//! *New*: every verification is a first one, since the time that is handed in moves past what is remembered. The baseline is
-//! the bare signature of the same token, checked by the same library. *Remembered*: the same token at the same time.
-//! *Delegated*: a new token with two actors and details, whose claims take more reading.
+//! *New*: every verification is a first one, since the time that is handed in moves past what is remembered. The
+//! baseline is the bare signature of the same token, checked by the same library. *Remembered*: the same token at the
+//! same time. *Delegated*: a new token with two actors and details, whose claims take longer to read.
 
 mod support {
     #[expect(
@@ -35,9 +36,9 @@ use tokio::runtime::Runtime;
 
 use self::support::issuer::{AUDIENCE, SigningKey, TestIssuer, now};
 
-/// Past the time for which a verified token is remembered, in seconds.
+/// The seconds between verifications. They exceed the time for which a verified token is remembered.
 const STEP_SECONDS: u64 = 301;
-/// So far the time moves in a run: the tokens outlive it.
+/// The number of steps that the time can move in a run. The tokens are valid for longer.
 const STEPS_MAX: u64 = 1 << 32;
 
 fn main() -> Result<()> {
@@ -76,7 +77,7 @@ fn measure(
     let claims = with(&claims, json!({"act": actors, "authorization_details": [details]}))?;
     let delegated = key.sign(&claims);
     let verify = |token: &str, at: u64| runtime.block_on(verifier.verify(black_box(token), at));
-    // The issuer's keys are read by the first one.
+    // The first verification reads the issuer's keys.
     verify(&plain, now()).context("a good token was refused")?;
     verify(&delegated, now()).context("a good token was refused")?;
 
@@ -97,7 +98,7 @@ fn measure(
     Ok(())
 }
 
-/// Checks the signature of a token and nothing else.
+/// Returns a function that checks the signature of a token and nothing else.
 fn bare_signature(key: &SigningKey, token: &str) -> Result<Box<dyn Fn() -> bool>> {
     let (message, signature) = token.rsplit_once('.').context("a token")?;
     let (message, signature) = (message.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(signature)?);

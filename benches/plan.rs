@@ -1,15 +1,16 @@
-//! Does the planner choose the cheapest plan? Its regret: what the chosen plan costs, divided by what the best one costs, over
-//! a grid of shares visible, numbers of chunks and chunks to a guard. Every plan is forced in the same run, over the same
-//! 100,000 × 384 vectors and the same queries. A plan counts only where it gives the whole answer: all give the same chunks.
+//! This bench measures whether the planner chooses the cheapest plan. It computes the planner's regret: the cost of the
+//! chosen plan, divided by the cost of the best one, over a grid of shares visible, numbers of chunks and chunks to a
+//! guard. Every plan is forced in the same run, over the same 100,000 × 384 vectors and the same queries. A plan counts
+//! only if it gives the whole answer: all plans return the same chunks.
 //!
-//! Plans take turns at each query, and the median of the turns counts. Where the chosen plan went the very rounds of a forced
-//! one, both measure the same work, so the lower of their costs stands for both.
+//! Plans take turns at each query, and the median of the turns counts. If the chosen plan went through exactly the
+//! rounds of a forced one, both measure the same work, so the lower of their costs stands for both.
 //!
-//! The cost is the time that a retrieval took here, and for its checks what they would take elsewhere: as with an `OpenFGA`
-//! server, 1 ms for a round and 76 µs for a check (what one of a full call takes of the server's processor, measured by
-//! `checks`); or as in the embedded evaluator, 1 µs for a check.
+//! The cost is the time that a retrieval took here, plus the time that its checks would take elsewhere: with an
+//! `OpenFGA` server 1 ms for a round and 76 µs for a check (the server's processor time for a check in a full call,
+//! measured by `checks`), and in the embedded evaluator 1 µs for a check.
 //!
-//! Also counted: rounds of checks for each retrieval.
+//! The bench also counts the rounds of checks for each retrieval.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -49,25 +50,25 @@ use tokio::time::Instant;
 
 const CHUNKS: usize = 100_000;
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
-/// Queries before those that count, so that rates are learned.
+/// The queries before those that count, from which the planner learns rates.
 const LEARNING: usize = 3;
 const QUERIES: usize = 8;
-/// At each query.
+/// The number of turns at each query.
 const TURNS: usize = 3;
-/// What checks take with an `OpenFGA` server, and with the embedded evaluator.
+/// The time that a round and a check take with an `OpenFGA` server, and a check with the embedded evaluator.
 const ROUND_MS: f64 = 1.0;
 const CHECK_MS: f64 = 0.076;
 const LOCAL_CHECK_MS: f64 = 0.001;
-/// Regret that is allowed.
+/// The regret that is allowed.
 const GOAL: f64 = 1.3;
 
-/// Who decides, as the planner sees it.
+/// The authorizer, as the planner sees it.
 #[derive(Clone, Copy)]
 struct Situation {
     name: &'static str,
-    /// The visible set is told at once.
+    /// Whether the visible set is known at once.
     knows: bool,
-    /// Checks need no call.
+    /// Whether checks need no call.
     local: bool,
 }
 
@@ -77,17 +78,18 @@ const SITUATIONS: [Situation; 3] = [
     Situation { name: "server alone", knows: false, local: false },
 ];
 
-/// A plan, forced by what the planner is told: a situation, and the most guards that it may have checked.
+/// A plan, forced by what the planner is told: a situation, and the number of guards that it may have checked.
 type Forced = (&'static str, Situation, usize);
 const VISIBLE_SET: Forced = ("visible set", Situation { name: "", knows: true, local: true }, usize::MAX);
 const LIST_FIRST: Forced = ("list first", Situation { name: "", knows: false, local: true }, usize::MAX);
 const CHECK_AFTER: Forced = ("check after", Situation { name: "", knows: false, local: false }, 0);
 
-/// Allows the documents of some numbers, and counts.
+/// Allows the documents with these numbers, and counts the checks.
 struct Counting {
     allowed: Arc<Vec<bool>>,
     situation: Situation,
-    /// Kept from the first request on, as the real ones are; how long it takes to find is measured in `visible_set`.
+    /// The visible set, kept from the first request on, as real authorizers keep it. `visible_set` measures how long it
+    /// takes to find.
     visible: OnceLock<Arc<RoaringBitmap>>,
     rounds: AtomicUsize,
     checks: AtomicUsize,
@@ -123,19 +125,19 @@ impl Authorizer for Counting {
     }
 }
 
-/// One way through a cell: a retriever, and what its retrievals were like.
+/// A retriever that goes its way through a cell of the grid, and the measurements of its retrievals.
 struct Way {
     name: &'static str,
     retriever: Retriever,
     authorizer: Arc<Counting>,
     /// Whether checks cost no call.
     local: bool,
-    /// For each query the cost of each turn.
+    /// The cost of each turn, for each query.
     costs: Vec<Vec<f64>>,
     /// The chunks of each answer.
     answers: Vec<Vec<String>>,
     is_whole: bool,
-    /// Plan and candidates asked for, of each retrieval.
+    /// The plan and the number of candidates of each round, for each retrieval.
     rounds: Vec<Vec<(&'static str, usize)>>,
     check_rounds_max: usize,
 }
@@ -157,7 +159,7 @@ fn main() {
                 let way = |(name, told, guards_checked_max)| {
                     Way::new(name, &store, &allowed, told, situation.local, guards_checked_max)
                 };
-                // Who knows the set has nothing from listing it.
+                // An authorizer that knows the set gains nothing by listing it.
                 let forced = if situation.knows { [VISIBLE_SET, CHECK_AFTER] } else { [LIST_FIRST, CHECK_AFTER] };
                 let chosen = ("chosen", *situation, 200_000);
                 let mut ways: Vec<Way> = [chosen].into_iter().chain(forced).map(way).collect();
@@ -272,7 +274,7 @@ impl Way {
         self.answers.push(retrieval.chunks.iter().map(|chunk| chunk.chunk.item().id.clone()).collect());
     }
 
-    /// Of a retrieval, in milliseconds.
+    /// Returns the cost of a retrieval, in milliseconds.
     fn cost(&self) -> f64 {
         let median = |turns: &Vec<f64>| {
             let mut turns = turns.clone();
@@ -282,7 +284,7 @@ impl Way {
         self.costs.iter().map(median).sum::<f64>() / f64::from(self.costs.len() as u32)
     }
 
-    /// The names of the plans that were used.
+    /// Returns the names of the plans that were used.
     fn plans(&self) -> String {
         let mut names: Vec<&str> = self.rounds.iter().flatten().map(|(plan, _)| *plan).collect();
         names.sort_unstable();

@@ -1,11 +1,12 @@
-//! What does authorization cost in front of Qdrant, and does it cost recall?
+//! This bench measures what authorization costs in front of Qdrant, in time and in recall.
 //!
-//! The same collection and the same questions, searched by the adapter without any authorization (the baseline) and by a
-//! retrieval whose visible set is known, at several shares of visible chunks, in turn. Recall is against a scan of what is
-//! visible. 100,000 × 384 around 1,000 centres, ten chunks to a guard.
+//! It searches the same collection with the same questions in turn: by the adapter without any authorization (the
+//! baseline), and by retrievals whose visible set is known, at several shares of visible chunks. Recall is against a
+//! scan of the visible chunks. The corpus has 100,000 × 384 vectors around 1,000 centres, ten chunks to a guard.
 //!
-//! A real server is needed: `QDRANT_URL` names one that runs, `QDRANT_BIN` (or the PATH) one to start. Without it a small
-//! server in this process stands in, with a small corpus, so that the bench itself is run; its figures say nothing.
+//! It needs a real server: `QDRANT_URL` names a running one, `QDRANT_BIN` (or the PATH) one to start. Without one, a
+//! small server in this process stands in, with a small corpus, so that the bench itself runs. Its figures mean nothing
+//! then.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -50,23 +51,23 @@ use self::support::qdrant_server::QdrantServer;
 const TOP_K: usize = 10;
 const CHUNKS_PER_GUARD: usize = 10;
 const CALLERS: usize = 16;
-/// Of all guards, in 10,000.
+/// The shares of visible guards, in ten-thousandths.
 const SHARES: [usize; 7] = [1, 10, 100, 1_000, 4_000, 9_000, 9_900];
-/// Documents of one call.
+/// The number of documents in one call.
 const BATCH: usize = 500;
 const INDEX_TIMEOUT: Duration = Duration::from_mins(10);
 
-/// How much is measured.
+/// The amount of what is measured.
 struct Size {
     chunks: usize,
     dimension: usize,
     centres: usize,
     queries: usize,
-    /// Requests of each of the concurrent callers.
+    /// The number of requests of each concurrent caller.
     each: usize,
 }
 
-/// Allows the guards of some numbers, and knows them all at once, as an authorizer does that keeps visible sets.
+/// Allows the guards with these numbers, and knows them all at once, as an authorizer that keeps visible sets does.
 struct Known {
     open: HashSet<Object>,
     /// The last table that was asked about, and what is visible of it.
@@ -104,7 +105,7 @@ impl Authorizer for Known {
     }
 }
 
-/// One way of answering: the ids of the chunks.
+/// A way of answering, which returns the ids of chunks.
 #[derive(Clone)]
 enum Way {
     Unfiltered(Arc<QdrantStore>),
@@ -186,7 +187,8 @@ async fn measure(url: &str, size: &Size) {
     println!("The collection {collection} is left in the server.");
 }
 
-/// Until the server has nothing more to do for the collection: while it builds an index it searches in part without one.
+/// Waits until the server has finished with the collection. While it builds an index, part of a search runs without
+/// one.
 async fn await_index(url: &str, collection: &str) {
     let mut collections = CollectionsClient::connect(url.to_owned()).await.unwrap();
     let deadline = Instant::now() + INDEX_TIMEOUT;
@@ -318,12 +320,12 @@ async fn fill(store: &QdrantStore, collection: &str, size: &Size, centres: &[Vec
     }
 }
 
-/// Numbers around 0.
+/// Returns numbers around 0.
 fn vector(dice: &mut Dice, dimension: usize) -> Vec<f32> {
     (0..dimension).map(|_| dice.below(2_001) as f32 / 1_000.0 - 1.0).collect()
 }
 
-/// A vector around one of the centres.
+/// Returns a vector near one of the centres.
 fn near(dice: &mut Dice, centres: &[Vec<f32>]) -> Vec<f32> {
     let centre = &centres[dice.below(centres.len())];
     centre.iter().map(|x| x + (dice.below(2_001) as f32 / 1_000.0 - 1.0) * 0.6).collect()

@@ -1,9 +1,9 @@
-//! What does it cost to hold a million relationship tuples and to ask about them?
+//! This bench measures what it costs to hold a million relationship tuples and to ask about them.
 //!
-//! Memory, loading, opening, and checks at a million tuples of a made-up company (nested groups, nested folders, documents);
-//! checks on the real corpus of design documents; and, where there is an `openfga` (`OPENFGA_BIN` or the `PATH`), the same
-//! checks asked of it. Each figure has its baseline in the same run. A number as an argument changes the million; `corpus`
-//! leaves out what needs it.
+//! It measures memory, loading, opening, and checks, at a million tuples of an invented company (nested groups, nested
+//! folders, documents); checks on the real corpus of design documents; and, if there is an `openfga` (`OPENFGA_BIN` or
+//! the `PATH`), the same checks asked of it. Each figure has its baseline in the same run. A number as an argument
+//! replaces the million; `corpus` leaves out what needs the million.
 
 #![expect(
     clippy::unwrap_used,
@@ -47,9 +47,9 @@ const CANDIDATES: usize = 1_000;
 const ASKERS: usize = 200;
 const SMALL_WRITES: usize = 20;
 const CONTEXTUAL: usize = 20;
-/// Leaves out what is measured at a million tuples.
+/// The argument that leaves out what is measured at a million tuples.
 const CORPUS: &str = "corpus";
-/// The child process that opens a data directory and says what that took.
+/// The argument of the child process that opens a data directory and says what that took.
 const OPEN: &str = "--open";
 
 fn main() {
@@ -117,7 +117,8 @@ fn large(count: usize) {
     println!("{:<52}{:>12.1} MB", "  baseline: the text", megabytes(text.len()) / million);
 }
 
-/// What a process takes to open a data directory: seconds, and by how many megabytes its memory grew, now and at most.
+/// Prints what a process takes to open a data directory: seconds, and the megabytes by which its memory grew, now and
+/// at most.
 fn open(directory: &Path) {
     let before = memory("VmRSS:");
     let started = Instant::now();
@@ -128,7 +129,7 @@ fn open(directory: &Path) {
     println!("{seconds} {} {}", memory("VmRSS:") - before, memory("VmHWM:") - before);
 }
 
-/// A line of this process's status, in megabytes.
+/// Returns a line of this process's status, in megabytes.
 fn memory(line: &str) -> f64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let kilobytes = status.lines().find_map(|found| found.strip_prefix(line)).unwrap();
@@ -148,8 +149,8 @@ fn small_writes(store: &RelationshipStore) {
     println!("{:<52}{next:>12.1?}", "  the next ones, median");
 }
 
-/// The candidates of a user as enforcement asks about them, by users who were not asked about before, and again; and as
-/// baselines one evaluation of all of them, and one of each.
+/// Measures the candidates of a user as enforcement asks about them: by users who were not asked about before, and
+/// again. The baselines are one evaluation of all candidates, and one evaluation of each.
 fn candidates(world: &World, snapshot: &Snapshot, authorizer: &EmbeddedAuthorizer) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let relation = Relation::parse("can_read").unwrap();

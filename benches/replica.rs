@@ -1,9 +1,9 @@
-//! What does a replica of a real `OpenFGA` save, and how soon does it see a revocation?
+//! This bench measures what a replica of a real `OpenFGA` saves, and how soon it sees a revocation.
 //!
-//! A real corpus (617 design documents, 725 people) is asked by vector, k = 10, by 16 callers; `OpenFGA` (memory datastore)
-//! runs beside it on the same machine. The baseline without us is a client that searches the same store and then checks
-//! what it found, 50 documents a call, one call after another, and searches wider while too little is permitted. Ours goes
-//! over gRPC on loopback. Needs `openfga` on the PATH or its path in `OPENFGA_BIN`.
+//! 16 callers ask a real corpus (617 design documents, 725 people) by vector, k = 10. `OpenFGA` (memory datastore) runs
+//! beside it on the same machine. The baseline without us is a client that searches the same store and then checks what
+//! it found: 50 documents a call, one call after another, and a wider search if too little is permitted. Ours goes over
+//! gRPC on loopback. It needs `openfga` on the PATH or its path in `OPENFGA_BIN`.
 
 #![expect(
     clippy::unwrap_used,
@@ -50,15 +50,15 @@ const PEOPLE: usize = 40;
 const CONCURRENCY: usize = 16;
 const TOP_K: usize = 10;
 const DIMENSION: usize = 256;
-/// Each measurement ends after this time.
+/// The time after which a measurement ends.
 const DURATION: Duration = Duration::from_secs(8);
 const REVOCATIONS: usize = 100;
 const COLLECTION: &str = "keps";
-/// Candidates of the client's first search: about 31 distinct documents of this corpus.
+/// The number of candidates in the client's first search: about 31 distinct documents of this corpus.
 const CLIENT_CANDIDATES: usize = 50;
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One row of the table.
+/// A row of the table.
 struct Row {
     name: &'static str,
     mode: ReplicaMode,
@@ -93,7 +93,7 @@ fn main() {
         let per_second = runtime().block_on(async {
             let client = serve(&config(data.path(), &openfga, mode, remembers)).await;
             if remembers {
-                // Every question once, so that what is measured is recalling.
+                // Every question is asked once before, since the bench measures remembering.
                 let all = people.len() * QUERIES.len();
                 ask(&client, &people, move |done| done * CONCURRENCY < all).await;
             }
@@ -120,7 +120,7 @@ fn runtime() -> tokio::runtime::Runtime {
 fn config(data: &Path, openfga: &OpenFgaConfig, mode: ReplicaMode, remembers: bool) -> Config {
     let mut config = Config::load(None, &Overrides { data: Some(data.to_owned()), ..Overrides::default() }).unwrap();
     config.server.insecure_identity = true;
-    // What is measured is how long it takes, not whether it is in time.
+    // Timeouts never pass, since the bench measures how long a call takes.
     config.server.request_timeout_ms = 60_000;
     config.authorizer.openfga.timeout_ms = 60_000;
     config.authorizer.kind = AuthorizerKind::Openfga;
@@ -132,7 +132,7 @@ fn config(data: &Path, openfga: &OpenFgaConfig, mode: ReplicaMode, remembers: bo
     config
 }
 
-/// Loads documents into the engine, model and tuples into the server; gives some of the people, evenly picked.
+/// Loads documents into the engine, and model and tuples into the server. Returns some of the people, evenly picked.
 async fn load(data: &Path, keps: &Path, openfga: &OpenFgaConfig) -> Vec<String> {
     let store = store_file::read(&keps.join("store.fga.yaml")).unwrap();
     let server = OpenFgaStore::open(openfga).await.unwrap();
@@ -164,7 +164,8 @@ async fn load(data: &Path, keps: &Path, openfga: &OpenFgaConfig) -> Vec<String> 
     people.into_iter().step_by(step).take(PEOPLE).collect()
 }
 
-/// A word is a dimension, by its hash: near enough to an embedding for a search to have something to find.
+/// Turns a text into a vector: the hash of each word chooses a dimension. That is near enough to an embedding for a
+/// search to have something to find.
 fn embed(text: &str) -> Vec<f32> {
     let mut vector = vec![0.0; DIMENSION];
     for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() > 2) {
@@ -172,7 +173,7 @@ fn embed(text: &str) -> Vec<f32> {
         word.to_lowercase().hash(&mut hasher);
         vector[usize::try_from(hasher.finish() % 256).unwrap()] += 1.0;
     }
-    // A vector of nothing but zeros has no direction.
+    // A vector of zeros would have no direction.
     vector[0] += 0.01;
     vector
 }
@@ -193,7 +194,7 @@ async fn serve(config: &Config) -> Client {
     Client::at(&format!("http://{address}")).unwrap()
 }
 
-/// The data directory is free once the measurement before has let go of it.
+/// Opens the app. The data directory is free once the measurement before has released it.
 async fn open(config: &Config) -> App {
     for _ in 0..100 {
         match App::open(config).await {
@@ -204,12 +205,12 @@ async fn open(config: &Config) -> App {
     panic!("the data directory stays in use");
 }
 
-/// Who asks what in a caller's turn.
+/// Returns the user and the query of a caller's turn.
 fn question(people: &[String], number: usize) -> (&str, &'static str) {
     (&people[number % people.len()], QUERIES[(number / people.len()) % QUERIES.len()])
 }
 
-/// All callers ask, each while `goes_on` says so of the number of its answers; gives how many answers there were.
+/// Lets all callers ask, each while `goes_on` accepts the number of its answers. Returns the number of answers.
 async fn ask(client: &Client, people: &[String], goes_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> usize {
     let callers = (0..CONCURRENCY).map(|caller| {
         let (mut retrieval, people, goes_on) = (client.retrieval(), people.to_vec(), goes_on.clone());
@@ -237,7 +238,7 @@ async fn ask(client: &Client, people: &[String], goes_on: impl Fn(usize) -> bool
     done
 }
 
-/// The baseline.
+/// Measures the baseline.
 async fn search_then_check(data: &Path, openfga: &OpenFgaConfig, people: &[String]) -> f64 {
     let store = Arc::new(ExactStore::open(data).unwrap());
     let authorizer = Arc::new(OpenFgaAuthorizer::new(openfga).unwrap());
@@ -303,7 +304,7 @@ fn batch(checks: &[Check]) -> CheckBatch {
     CheckBatch { checks: checks.to_vec(), contextual, consistency: Consistency::MinimizeLatency, deadline }
 }
 
-/// Grants, waits until it is seen, revokes somewhere between two looks of the replica, and times until it is denied.
+/// Grants, waits until the grant is seen, revokes at some point between two looks of the replica, and times the denial.
 async fn revocations(data: &Path, openfga: &OpenFgaConfig, user: &str) -> (Duration, Duration) {
     let config = config(data, openfga, ReplicaMode::Decide, false);
     let app = open(&config).await;
@@ -323,7 +324,8 @@ async fn revocations(data: &Path, openfga: &OpenFgaConfig, user: &str) -> (Durat
         };
         server.write_tuples(std::slice::from_ref(&tuple)).await.unwrap();
         timeout(PATIENCE, decided(true)).await.expect("a grant that is seen");
-        // The grant was seen right after a look at the log: spread the revocations over the time until the next one.
+        // The grant was seen right after a look at the log. This spreads the revocations over the time until the next
+        // look.
         let poll_ms = config.authorizer.replica.poll_interval_ms;
         sleep(Duration::from_millis(u64::try_from(number).unwrap() * 37 % poll_ms)).await;
         server.delete_tuples(std::slice::from_ref(&tuple)).await.unwrap();

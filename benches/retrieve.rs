@@ -1,8 +1,8 @@
-//! What does it cost that every chunk is checked?
+//! This bench measures what it costs to check every chunk.
 //!
-//! A real corpus (617 design documents, 725 people) is loaded and asked over gRPC on loopback, client and server in this
-//! process. The baseline is the same server, the same engine and the same questions with an authorizer that allows
-//! everything without looking: what remains is the price of authorization.
+//! A real corpus (617 design documents, 725 people) is loaded and asked over gRPC on loopback, client and server in
+//! this process. The baseline is the same server, the same engine and the same questions with an authorizer that allows
+//! everything without looking. The difference is the price of authorization.
 
 #![expect(
     clippy::unwrap_used,
@@ -42,10 +42,10 @@ use tokio_stream::wrappers::TcpListenerStream;
 use self::support::questions::QUERIES;
 
 const PEOPLE: usize = 40;
-/// Requests one after another.
+/// The number of requests one after another.
 const SEQUENTIAL: usize = 2_000;
 const CONCURRENCY: usize = 16;
-/// Requests of each of the concurrent callers.
+/// The number of requests of each concurrent caller.
 const EACH: usize = 1_000;
 
 /// The baseline: no authorization at all.
@@ -84,7 +84,7 @@ fn main() {
     let mut config = Config::load(None, &overrides).unwrap();
     // The baseline keeps no records either.
     config.audit.enabled = false;
-    // The runtime that loads is ended with all that it left running, so that the data directory is free again.
+    // The runtime that loads ends with everything that it left running, so that the data directory is free again.
     let people = runtime().block_on(load(&config, &keps));
     runtime().block_on(compare(&config, data.path(), &people));
 }
@@ -116,7 +116,7 @@ async fn compare(config: &Config, data: &Path, people: &[String]) {
     println!("p50 and p99 at concurrency 1 ({SEQUENTIAL} requests); requests/s at concurrency {CONCURRENCY}");
 }
 
-/// Loads model, tuples and documents; gives some of the people, evenly picked.
+/// Loads the model, tuples and documents. Returns some of the people, evenly picked.
 async fn load(config: &Config, keps: &Path) -> Vec<String> {
     let app = App::open(config).await.unwrap();
     let relationships = app.relationships().unwrap().default_store_or_new().unwrap();
@@ -162,7 +162,7 @@ async fn serve_app(app: App) -> Client {
     Client::at(&format!("http://{address}")).unwrap()
 }
 
-/// The engine is opened again over a copy: one process at a time has a data directory.
+/// Serves a copy of the data without authorization, since only one process at a time can have a data directory.
 async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
     let copy: PathBuf = data.join("copy");
     std::fs::create_dir(&copy).unwrap();

@@ -1,13 +1,14 @@
-//! Does an exact search cost what the user may see, rather than what the corpus holds?
+//! This bench measures whether the cost of an exact search follows what the user may see, rather than what the corpus
+//! holds.
 //!
-//! Every share of visible chunks is measured in turn with the same search over everything, by the same engine in the same
-//! run, so that what the machine does besides strikes both. Vectors: 100,000 × 384, each behind a guard of its own, and
-//! 1,000,000 × 384, ten to a guard, around 1,000 centres. Recall is against a plain loop over the visible vectors. Texts:
-//! 100,000 chunks of made-up words, and the KEPs of `../shared` where they are.
+//! Every share of visible chunks is measured in turn with the same search over everything, by the same engine in the
+//! same run, so that whatever else the machine does strikes both. Vectors: 100,000 × 384, each behind a guard of its
+//! own, and 1,000,000 × 384, ten to a guard, around 1,000 centres. Recall is against a plain loop over the visible
+//! vectors. Texts: 100,000 chunks of invented words, and the KEPs of `../shared` if they are there.
 //!
 //! `cargo bench --bench search -- --plot FILE` also searches the first vectors in the two usual other ways - search and
-//! check afterwards, and a list of ids that the server cut - and draws what each costs and finds. The checks themselves
-//! are left out of the time of all three. `-- vectors`, `-- million` or `-- texts` measures one part alone.
+//! check afterwards, and a list of ids that the server cut - and draws what each costs and finds. The time of all three
+//! excludes the checks themselves. `-- vectors`, `-- million` or `-- texts` measures one part alone.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -45,18 +46,18 @@ use self::parts::plot::{self, Line, Point};
 use self::support::dice::Dice;
 
 const LIMIT: usize = 10;
-/// Of all chunks, visible.
+/// The visible shares of all chunks.
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const TEXT_SHARES: [f64; 4] = [0.01, 0.1, 0.4, 0.9];
-/// What a search with a check afterwards fetches for each chunk that is wanted.
+/// The number of chunks that a search with a check afterwards fetches for each chunk that is wanted.
 const OVER_FETCH: usize = 10;
-/// What a list of visible objects is cut at: the default of an `OpenFGA` server.
+/// The length at which a list of visible objects is cut: the default of an `OpenFGA` server.
 const IDS_MAX: usize = 1_000;
 
-/// One way of searching.
+/// A way of searching.
 type Way<'a> = &'a dyn Fn(&Search) -> Vec<Candidate>;
 
-/// A filled store and the questions for it.
+/// A filled store and its queries.
 struct Bench<'a> {
     runtime: &'a Runtime,
     store: ExactStore,
@@ -136,9 +137,9 @@ fn texts(runtime: &Runtime, name: &str, documents: Vec<Document>) {
     }
 }
 
-/// Puts the documents in, opens the store again, and says how long each took.
+/// Stores the documents, opens the store again, and prints how long each took.
 fn stored(runtime: &Runtime, directory: &Path, documents: impl Iterator<Item = Document>) -> ExactStore {
-    /// Chunks of one call, about.
+    /// The approximate number of chunks in one call.
     const BATCH: usize = 10_000;
     let store = ExactStore::open(directory).unwrap();
     let (mut batch, mut chunks, mut total) = (Vec::new(), 0, 0);
@@ -164,7 +165,7 @@ fn stored(runtime: &Runtime, directory: &Path, documents: impl Iterator<Item = D
     store
 }
 
-/// The resident memory of this process; 0 where it cannot be told.
+/// Returns the resident memory of this process, or 0 if it is unknown.
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -181,14 +182,14 @@ impl<'a> Bench<'a> {
         Self { runtime, store, table, queries }
     }
 
-    /// A share of the guards, picked evenly but without a pattern.
+    /// Returns a share of the guards, picked evenly but without a pattern.
     fn space(&self, share: f64) -> SearchSpace {
         let mut dice = Dice::new(3);
         let positions = (0..self.table.guards.len() as u32).filter(|_| dice.fraction() < share).collect();
         SearchSpace::Guards { table: self.table.clone(), positions }
     }
 
-    /// The numbers of the visible documents. A guard's position is not its document's number.
+    /// Returns the numbers of the visible documents. A guard's position is not its document's number.
     fn documents(&self, space: &SearchSpace) -> Vec<usize> {
         let SearchSpace::Guards { positions, .. } = space else { panic!("everything") };
         positions.iter().map(|position| self.table.guards[position as usize].id().parse().unwrap()).collect()
@@ -229,14 +230,14 @@ impl<'a> Bench<'a> {
         median((0..self.queries.len()).map(|number| self.time(number, space)).collect())
     }
 
-    /// Both medians, measured in turn.
+    /// Returns both medians, measured in turn.
     fn beside(&self, ours: &SearchSpace, baseline: &SearchSpace) -> (Duration, Duration) {
         let times = (0..self.queries.len()).map(|number| (self.time(number, ours), self.time(number, baseline)));
         let (ours, baseline): (Vec<Duration>, Vec<Duration>) = times.unzip();
         (median(ours), median(baseline))
     }
 
-    /// Which share of the true answers a way of searching finds.
+    /// Returns the share of the true answers that a way of searching finds.
     fn recall(&self, truths: &[Vec<usize>], search: impl Fn(&Search) -> Vec<Candidate>, space: &SearchSpace) -> f64 {
         let (mut found, mut wanted) = (0, 0);
         for (number, truth) in truths.iter().enumerate() {
@@ -248,7 +249,7 @@ impl<'a> Bench<'a> {
         if wanted == 0 { 1.0 } else { f64::from(found as u32) / f64::from(wanted as u32) }
     }
 
-    /// The three ways of searching, over the share that is visible.
+    /// Draws the three ways of searching over the share that is visible.
     fn draw(&self, corpus: &Corpus, per_document: usize, file: &str) {
         println!("{:>9}{:>24}{:>24}{:>24}", "visible", "ours", "search, then check", "list of ids");
         let mut lines = ["visible set (ours)", "search, then check", "list of ids, cut"].map(Line::new);

@@ -1,15 +1,15 @@
 //! This bench measures how much the time of an answer tells a caller about documents that the caller may not see.
 //!
-//! One user asks a server in this process, over gRPC but without a network, in turn about something that is hidden and about
-//! something that is not there. Each row is the chance that of one answer of each kind the slower one is about what is hidden
-//! (the area under the curve, AUC): 0.5 tells nothing, 1 tells it from a single answer. The baseline is the same with two
-//! things that are not there: how far it is from 0.5 is the noise of the method. The order changes from turn to turn, so that
-//! what gets slower or faster meanwhile counts for both.
+//! One user asks a server in this process, over gRPC but without a network. The questions alternate between something
+//! that is hidden and something that does not exist. Each row is the area under the curve (AUC): the chance that, of
+//! one answer of each kind, the slower one is about what is hidden. 0.5 tells nothing; 1 tells it from a single answer.
+//! The baseline asks about two things that do not exist, and its distance from 0.5 is the noise of the method. The
+//! order changes from turn to turn, so that drift counts for both alike.
 //!
-//! The network is left out because its noise hides what is to be measured: whoever asks often enough averages it away.
+//! The network is left out because its noise hides what is to be measured, and a patient attacker can average it away.
 //!
-//! Three authorizers decide: the embedded evaluator, as a replica of an `OpenFGA` server does in its default mode; one that
-//! takes as long as a call to a server does, 1 ms and 76 µs for a check (measured by `checks`); and a real server
+//! Three authorizers decide: the embedded evaluator, as a replica of an `OpenFGA` server does in its default mode; one
+//! that takes as long as a call to a server, 1 ms and 76 µs for a check (measured by `checks`); and a real server
 //! (`OPENFGA_BIN`) without a replica and without the cache.
 
 #![expect(
@@ -57,17 +57,17 @@ use self::support::dice::Dice;
 use self::support::openfga::OpenFga;
 
 const COLLECTION: &str = "c";
-/// Each of one chunk; every other one is hidden.
+/// The number of documents of one chunk each. Every other one is hidden.
 const DOCUMENTS: usize = 4_000;
-/// Hidden too, with many chunks of one guard.
+/// A hidden document with many chunks of one guard.
 const LONG_DOCUMENT: &str = "document:long";
 const LONG_CHUNKS: usize = 100;
-/// So many hidden documents hold the rare word.
+/// The number of hidden documents with the rare word.
 const RARE: usize = 10;
-/// So many hidden documents are near one vector.
+/// The number of hidden documents near one vector.
 const NEAR: usize = 100;
 const DIMENSION: usize = 64;
-/// The bench asks so many questions of each kind first, and does not count them.
+/// The number of questions of each kind that come first and are not counted.
 const WARM_UP: usize = 100;
 
 /// The visible documents are in one folder, the hidden ones in another.
@@ -84,7 +84,7 @@ type document
     define can_read: [user] or viewer from folder
 ";
 
-/// The double waits this long for each call, and this much longer for each check in it.
+/// The time that the double waits for each call, and the additional time for each check in it.
 const CALL: Duration = Duration::from_millis(1);
 const CHECK: Duration = Duration::from_micros(76);
 
@@ -130,8 +130,8 @@ fn tuples() -> Vec<RelationshipTuple> {
     in_folder.chain(others).collect()
 }
 
-/// An axis of the vectors. The visible ones are distributed alike around the last three axes; some hidden ones are near the
-/// first of these.
+/// An axis of the vectors. The visible vectors are distributed evenly around the last three axes; some hidden ones are
+/// near the first of these.
 #[derive(Clone, Copy)]
 enum Axis {
     NearHidden,
@@ -159,7 +159,8 @@ fn documents(dice: &mut Dice) -> Vec<Document> {
     let mut documents = Vec::new();
     for document in 0..DOCUMENTS {
         let (words, vector) = if is_visible(document) {
-            // Three visible documents in a row share one vector; its last three coordinates turn by one place from each to the next.
+            // Three visible documents in a row share one vector. Its last three coordinates rotate by one place from
+            // each document to the next.
             let turn = document / 2 % 3;
             if turn == 0 {
                 visible = (0..DIMENSION).map(|_| number()).collect();
@@ -203,7 +204,7 @@ struct Slow;
 impl Authorizer for Slow {
     async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
         let (started, checks) = (Instant::now(), u32::try_from(batch.checks.len()).unwrap());
-        // A timer of the runtime is as coarse as a whole call.
+        // A timer of the runtime is as coarse as a whole call, so this yields in a loop.
         while started.elapsed() < CALL + CHECK * checks {
             tokio::task::yield_now().await;
         }
@@ -227,7 +228,7 @@ async fn remote(server: &OpenFga) -> Arc<dyn Authorizer> {
     Arc::new(stack_checks(&config, &checks).unwrap())
 }
 
-/// A client of a server over these backends, without a network.
+/// Returns a client of a server over these backends, without a network.
 fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
     let config = Config::load(None, &Overrides::default()).unwrap();
     let retrieval = RetrievalConfig {
@@ -263,7 +264,7 @@ enum Asked {
     Recheck(Vec<String>),
 }
 
-/// A row has a name and the two questions that the bench asks in turn.
+/// A row: its name, and the two questions that alternate.
 type Row = (String, Asked, Asked);
 
 fn texts() -> Vec<Row> {
@@ -351,7 +352,7 @@ async fn once(client: &Client, asked: &Asked) -> Duration {
     started.elapsed()
 }
 
-/// The share of all pairs in which the first is slower; a tie counts for half. Both ascend.
+/// Returns the share of all pairs in which the first is slower; a tie counts for half. Both slices must ascend.
 fn slower_share(of_hidden: &[Duration], of_absent: &[Duration]) -> f64 {
     let below = |time: &Duration| of_absent.partition_point(|absent| absent < time);
     let up_to = |time: &Duration| of_absent.partition_point(|absent| absent <= time);

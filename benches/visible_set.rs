@@ -1,8 +1,9 @@
-//! What does it take to know the visible set of a user who sees 10 % of 100,000 documents?
+//! This bench measures what it takes to find the visible set of a user who sees 10 % of 100,000 documents.
 //!
-//! The documents lie in 100 folders in 10 folders, and the user sees one of the 10 through a group in a group. *Cold*: a
-//! user who was not asked about before; *unchanged*: the same user again. The baseline is a check of every guard. Once for
-//! a model of unions alone, once with `but not`, where one document in a hundred has a tuple that says so of somebody.
+//! The documents lie in 100 folders in 10 folders, and the user sees one of the 10 through a group in a group. *Cold*:
+//! a user who was not asked about before. *Unchanged*: the same user again. The baseline is a check of every guard. It
+//! measures a model of unions alone, and one with `but not`, in which one document in a hundred has a tuple that bans
+//! somebody.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ const DOCUMENTS: usize = 100_000;
 const DOCUMENTS_PER_FOLDER: usize = 1_000;
 const FOLDERS_PER_FOLDER: usize = 10;
 const VISIBLE: u64 = 10_000;
-/// More than sets are kept, so that a user who comes up again is a new one.
+/// The number of users. It exceeds the number of sets that are kept, so that each user is a new one.
 const USERS: usize = 8_000;
 
 const TYPES: &str = "model

@@ -1,4 +1,4 @@
-//! What is searched: vectors around centres, and texts.
+//! The corpora to search: vectors around centres, and texts.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use crate::support::dice::Dice;
 pub(crate) const COLLECTION: &str = "bench";
 pub(crate) const DIMENSION: usize = 384;
 const CENTRES: usize = 1_000;
-/// How far a vector is from its centre, for each number; the centres' own numbers are below 0.5.
+/// The distance of a vector from its centre, in each number. The centres' own numbers are below 0.5.
 const SPREAD: f32 = 0.3;
 
-/// Vectors, end to end.
+/// The vectors, end to end, and their centres.
 pub(crate) struct Corpus {
     centres: Vec<f32>,
     vectors: Vec<f32>,
@@ -37,7 +37,7 @@ impl Corpus {
         Self { centres, vectors }
     }
 
-    /// A document with its own guard.
+    /// Returns a document with its own guard.
     pub(crate) fn document(&self, number: usize, chunks: usize) -> Document {
         let chunk = |place: usize| {
             let number = number * chunks + place;
@@ -46,20 +46,20 @@ impl Corpus {
         document(number, (0..chunks).map(chunk))
     }
 
-    /// Near a centre, as the vectors are.
+    /// Returns a query near a centre, as the vectors are.
     pub(crate) fn query(&self, number: usize) -> Vec<f32> {
         let mut vector = vec![0.0; DIMENSION];
         around(&self.centres, u64::MAX - number as u64, &mut vector);
         vector
     }
 
-    /// The best chunks for a query among those of these documents.
+    /// Returns the best chunks for a query among those of these documents.
     pub(crate) fn nearest(&self, query: usize, documents: &[usize], per_document: usize, limit: usize) -> Vec<usize> {
         naive(&self.vectors, &self.query(query), documents, per_document, limit)
     }
 }
 
-/// The best of the visible chunks by a plain loop.
+/// Finds the best of the visible chunks by a plain loop.
 fn naive(vectors: &[f32], query: &[f32], documents: &[usize], per_document: usize, limit: usize) -> Vec<usize> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>();
     let score = |chunk: usize| {
@@ -82,7 +82,7 @@ fn around(centres: &[f32], seed: u64, vector: &mut [f32]) {
     }
 }
 
-/// Texts of words that are rarer the higher their number, ten to a document.
+/// Returns texts of words that are rarer the higher their number, ten texts to a document.
 pub(crate) fn made_up_texts(chunks: usize) -> Vec<Document> {
     let mut dice = Dice::new(2);
     let mut text = |number| {
@@ -93,7 +93,7 @@ pub(crate) fn made_up_texts(chunks: usize) -> Vec<Document> {
     (0..chunks / 10).map(|number| document(number, (0..10).map(|place| text(number * 10 + place)))).collect()
 }
 
-/// 617 design documents, if they are there.
+/// Returns the 617 design documents, if they are there.
 pub(crate) fn keps() -> Option<Vec<Document>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/corpora/keps");
     let source = root.exists().then(|| Source::Catalog { path: root.join("catalog.jsonl"), root })?;
@@ -116,12 +116,12 @@ fn document(number: usize, chunks: impl Iterator<Item = (usize, String, Vec<f32>
 }
 
 impl Dice {
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     pub(crate) fn fraction(&mut self) -> f64 {
         f64::from(self.next() as u32) / f64::from(u32::MAX)
     }
 
-    /// From -0.5 to 0.5.
+    /// Returns a number from -0.5 to 0.5.
     fn number(&mut self) -> f32 {
         f32::from(self.next() as u16) / f32::from(u16::MAX) - 0.5
     }

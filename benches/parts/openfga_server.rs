@@ -1,5 +1,5 @@
-//! The same checks asked of a real `OpenFGA` with its memory datastore, and of `ragward serve`: each a process of its own on
-//! the same machine, loaded and asked over gRPC by the same client.
+//! The same checks, asked of a real `OpenFGA` with its memory datastore and of `ragward serve`. Each is a process of
+//! its own on the same machine, loaded and asked over gRPC by the same client.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
@@ -14,10 +14,10 @@ use tonic::transport::{Channel, Endpoint};
 use crate::support::openfga::OpenFga;
 use crate::{float, per_second};
 
-/// Checks of one `BatchCheck`: `OpenFGA`'s default limit.
+/// The number of checks in one `BatchCheck`: `OpenFGA`'s default limit.
 const BATCH: usize = 50;
 const TIME: Duration = Duration::from_secs(5);
-/// Before it is measured.
+/// The time before it is measured.
 const WARM_UP: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The unit of the processor times in `/proc`, on every Linux.
@@ -25,15 +25,15 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 type Checks = std::sync::Arc<Vec<(String, String)>>;
 
-/// How one kind of call went.
+/// The measurements of one kind of call.
 #[derive(Clone, Copy)]
 struct Measured {
     per_second: f64,
-    /// Processor time of the server for one check.
+    /// The processor time of the server for one check.
     cpu: Duration,
 }
 
-/// Prints checks per second of both, what a check costs each, and how they stand to each other and to checks in this
+/// Prints the checks per second of both, what a check costs each, and the ratios to each other and to checks in this
 /// process.
 pub(crate) fn compare(model: &str, tuples: &[RelationshipTuple], checks: &[(String, String)], in_process: f64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -69,7 +69,7 @@ pub(crate) fn compare(model: &str, tuples: &[RelationshipTuple], checks: &[(Stri
     });
 }
 
-/// A kind of call: how many checks it holds, and how many calls are in flight.
+/// A kind of call: the number of checks in it, and the number of calls in flight.
 struct Kind {
     batch: usize,
     callers: usize,
@@ -89,14 +89,15 @@ impl Kind {
     }
 }
 
-/// Whether Ragward keeps a record of each call, on the disk before the answer leaves. It does by default; `OpenFGA` never does.
+/// Whether Ragward keeps a record of each call, on the disk before the answer leaves. It does by default; `OpenFGA`
+/// never does.
 #[derive(Clone, Copy)]
 enum Audit {
     On,
     Off,
 }
 
-/// A server over an empty data directory.
+/// A Ragward server over an empty data directory.
 struct Ragward {
     _data: tempfile::TempDir,
     process: Child,
@@ -128,7 +129,7 @@ impl Ragward {
     }
 }
 
-/// The one other process that this one has started.
+/// Returns the only other process that this one has started.
 fn only_child() -> u32 {
     let tasks = fs::read_dir("/proc/self/task").unwrap();
     let children = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("children")).unwrap());
@@ -139,16 +140,16 @@ fn only_child() -> u32 {
     children[0]
 }
 
-/// The processor time that a process has used.
+/// Returns the processor time that a process has used.
 fn cpu(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
-    // The name of the program, in brackets, may have spaces; user and system time are the 12th and 13th field after it.
+    // The name of the program, in brackets, may have spaces. User and kernel time are the 12th and 13th field after it.
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
     Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
 }
 
-/// Loads a server and asks it, once for each kind of call.
+/// Loads a server and measures each kind of call.
 async fn measure(
     config: &OpenFgaConfig,
     process: u32,
@@ -179,7 +180,7 @@ async fn measure(
     measured
 }
 
-/// How many checks were answered.
+/// Returns the number of checks that were answered.
 async fn rate(channel: &Channel, store: &str, checks: &Checks, kind: &Kind, time: Duration) -> usize {
     let (started, batch) = (Instant::now(), kind.batch);
     let callers: Vec<_> = (0..kind.callers)

@@ -1,14 +1,14 @@
-//! Latency and recall over the share visible, as an SVG.
+//! Draws latency and recall over the share visible, as an SVG.
 
 use std::fmt::Write;
 
-/// What one way of searching does.
+/// The measurements of one way of searching.
 pub(crate) struct Line {
     name: &'static str,
     pub(crate) points: Vec<Point>,
 }
 
-/// At one share.
+/// The measurements at one share.
 pub(crate) struct Point {
     pub(crate) share: f64,
     pub(crate) milliseconds: f64,
@@ -21,14 +21,14 @@ impl Line {
     }
 }
 
-/// One for each line, told apart also without colours by their marks.
+/// The style of each line. Their marks distinguish the lines without colours, too.
 const STYLES: [(&str, &str); 3] = [("#0072b2", "circle"), ("#d55e00", "square"), ("#009e73", "triangle")];
 const WIDTH: f64 = 400.0;
 const HEIGHT: f64 = 260.0;
 const TOP: f64 = 70.0;
 /// The left edges of the two panels.
 const LEFT: [f64; 2] = [70.0, 560.0];
-/// The decades of the axes: share from 0.01 % to 100 %, latency from 0.01 ms to 100 ms.
+/// The decades of the axes: the share from 0.01 % to 100 %, the latency from 0.01 ms to 100 ms.
 const DECADES: f64 = 4.0;
 
 pub(crate) fn svg(lines: &[Line; 3]) -> String {
@@ -60,7 +60,7 @@ pub(crate) fn svg(lines: &[Line; 3]) -> String {
     svg
 }
 
-/// The frame of a panel with its axes; ticks from the bottom (0) to the top (1).
+/// Draws the frame of a panel with its axes. Ticks are placed from the bottom (0) to the top (1).
 fn panel(svg: &mut String, left: f64, title: &str, ticks: &[(f64, &str)]) {
     let bottom = TOP + HEIGHT;
     text(svg, left, TOP - 12.0, "start", title);

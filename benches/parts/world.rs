@@ -1,4 +1,4 @@
-//! A made-up company: people in nested groups, documents in nested folders.
+//! An invented company: people in nested groups, documents in nested folders.
 
 use ragward::language::{Object, RelationshipTuple};
 
@@ -20,14 +20,14 @@ type document
     define can_read: (viewer or viewer from parent) but not blocked
 ";
 
-/// See the module.
+/// The tuples of the company.
 pub(crate) struct World {
     pub(crate) tuples: Vec<RelationshipTuple>,
     users: u64,
     documents: u64,
 }
 
-/// A linear congruential generator with the constants of Knuth's MMIX: the same world in every run.
+/// A linear congruential generator with the constants of Knuth's MMIX, which gives the same world in every run.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -42,8 +42,8 @@ impl Random {
 }
 
 impl World {
-    /// Of a million tuples: 50,000 people in five groups each, 5,000 groups and 20,000 folders nested, and 300,000
-    /// documents in a folder each, which take the rest.
+    /// Returns a world. At a million tuples it has 50,000 people in five groups each, 5,000 nested groups, 20,000
+    /// nested folders, and 300,000 documents in a folder each, which take the rest.
     pub(crate) fn new(count: usize) -> Self {
         let unit = u64::try_from(count).unwrap() / 1_000;
         let (users, groups, folders, documents) = (50 * unit, 5 * unit, 20 * unit, 300 * unit);
@@ -55,7 +55,7 @@ impl World {
                 put(format!("user:{user}"), "member", format!("group:{}", random.below(groups)));
             }
         }
-        // A group is in one with a quarter of its number, and so on: some six levels.
+        // A group is in the group with a quarter of its number, and so on, for about six levels.
         for group in 4..groups {
             put(format!("group:{group}#member"), "member", format!("group:{}", group / 4));
         }
@@ -87,7 +87,7 @@ impl World {
             RelationshipTuple::parse(user, relation, object).unwrap()
         };
         let mut tuples: Vec<RelationshipTuple> = lines.iter().map(parse).collect();
-        // Nobody writes tuples in the order of their names.
+        // The tuples are shuffled, since nobody writes them in the order of their names.
         for place in (1..tuples.len()).rev() {
             let other = random.below(u64::try_from(place).unwrap() + 1);
             tuples.swap(place, usize::try_from(other).unwrap());

@@ -1,13 +1,13 @@
-//! The cache and the sharing of checks under a scheduler that chooses who goes on at every point where anybody waits.
+//! The cache and the sharing of checks, under a scheduler that chooses who continues at every await.
 //!
-//! Some tasks ask one question in the different consistencies, some give up in the middle, the relationships turn and the
-//! cache is told later. Every decision must have been right at some moment between the last change that was told of before
-//! the question (for higher consistency, and since a moment: the question itself) and the answer; whoever does not give up
-//! gets an answer.
+//! Some tasks ask one question in the different consistencies, some give up midway, the relationship changes, and the
+//! cache is told later. Every decision must have been right at some moment: between the last change that was reported
+//! before the question, and the answer. For higher consistency, and since a moment, it is between the question and the
+//! answer. Every task that does not give up gets an answer.
 //!
-//! `shuttle` switches tasks where they await. The state that tasks share is touched in short sections that hold a lock and
-//! never await, so switching there finds what threads would find; what is inside of `moka` and `futures::Shared` is taken
-//! for atomic. `checks/soak.rs` runs the same properties at length, and on threads.
+//! `shuttle` switches tasks at their awaits. The state that tasks share is touched in short sections that hold a lock
+//! and never await, so switching there finds what threads would find. The inside of `moka` and `futures::Shared` counts
+//! as atomic. `checks/soak.rs` runs the same properties at length, and on threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,10 +30,10 @@ const ASKERS: usize = 3;
 const QUESTIONS: usize = 2;
 const TURNS: u64 = 2;
 const LONG: Duration = Duration::from_mins(10);
-/// The program's own needs more than a scheduler's task has by default.
+/// The stack of a task. The program needs more than a scheduler's task has by default.
 const STACK_BYTES: usize = 1 << 20;
 
-/// One relationship, which is there at even versions.
+/// One relationship, which holds at even versions.
 struct World {
     version: AtomicU64,
     /// The latest version that the cache was told of.
@@ -54,7 +54,7 @@ async fn wait_some(bound: u32) {
     }
 }
 
-/// Looks, and answers later; now and then it fails.
+/// A server that decides and answers later. Now and then it fails.
 struct Server(Arc<World>);
 
 #[async_trait]
@@ -152,7 +152,7 @@ async fn run() {
 }
 
 fn check(scheduler: impl Scheduler + 'static) {
-    // Deadlines need a clock; nobody drives it, and none of them passes.
+    // Deadlines need a clock. This one stands still, so none of them passes.
     let clock = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a clock");
     let _guard = clock.enter();
     let mut config = shuttle::Config::new();
@@ -165,7 +165,8 @@ fn in_random_order_every_decision_is_right() {
     check(RandomScheduler::new(ITERATIONS));
 }
 
-/// Orders in which few tasks overtake others at chosen points (Burckhardt et al., 2010): bugs are mostly that shallow.
+/// Tries orders in which few tasks overtake others at chosen points (Burckhardt et al., 2010): most bugs are that
+/// shallow.
 #[test]
 fn with_few_changes_of_priority_every_decision_is_right() {
     check(PctScheduler::new(3, ITERATIONS));

@@ -1,7 +1,7 @@
 //! A document's new text is never released by a decision from before it was written.
 //!
-//! Again and again a tuple is deleted, the document is written anew under the same guard, and its old reader asks. Whoever
-//! decides without being asked for a moment, a copy or a cache, is behind all the time: what it decides counts for the old
+//! Again and again a tuple is deleted, the document is written anew under the same guard, and its old reader asks. A
+//! copy or a cache that decides without being asked for a moment is always behind here: its decisions count for the old
 //! text only.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,13 +22,13 @@ use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 const COLLECTION: &str = "docs";
-/// Of each row. A round writes a document twice, durably, so many take long; raise it to try longer.
+/// The number of rounds for each row. A round writes a document twice, durably, so many rounds take long.
 const ROUNDS: usize = 50;
 
-/// The right of one user to one document, and somebody who knows of it from a while ago.
+/// The right of one user to one document, and an authorizer that knows its value from a while ago.
 struct Late {
     holds: AtomicBool,
-    /// What it was when it was looked at last, and when that was.
+    /// The value when it was last read, and the time of that reading.
     known: Mutex<(bool, Instant)>,
     source: Source,
     tells_visible_sets: bool,
@@ -40,7 +40,7 @@ impl Late {
         *self.known.lock().unwrap() = (self.holds.load(Ordering::SeqCst), Instant::now());
     }
 
-    /// What it knows, if that is new enough; otherwise what is true.
+    /// Decides from the old value if that is fresh enough, otherwise from the current one.
     fn decide(&self, consistency: Consistency) -> (bool, Instant, Source) {
         let (allowed, as_of) = *self.known.lock().unwrap();
         let is_new_enough = match consistency {
@@ -78,7 +78,7 @@ impl Authorizer for Late {
     }
 }
 
-/// A store whose documents another process wrote: their times are dates.
+/// A store whose documents were written by another process, so that only their dates are known.
 struct OfAnother {
     store: ExactStore,
     started: (Instant, Duration),
@@ -173,7 +173,7 @@ fn retriever(authorizer: &Arc<Late>, store: Arc<dyn VectorStore>) -> Retriever {
 #[tokio::test(flavor = "multi_thread")]
 async fn new_text_is_not_released_by_an_old_right() {
     let (copy, server) = (Source::Copy(1), Source::Authority);
-    // Who answers from what it knew, and whether it tells visible sets.
+    // The authorizers that answer from an old value, and whether each knows visible sets.
     let modes = [("decide", copy, true), ("plan", server, true), ("off", server, false)];
     for (mode, source, tells_visible_sets) in modes {
         for other_process in [false, true] {
@@ -208,7 +208,7 @@ async fn new_text_is_not_released_by_an_old_right() {
     }
 }
 
-/// A right that is older than the text goes on to release it: nobody is asked more than once without need.
+/// A right that is older than the text still releases it, and the server is asked only when it must be.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_text_is_released_without_asking_again() {
     let directory = tempfile::tempdir().unwrap();

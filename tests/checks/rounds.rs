@@ -1,6 +1,6 @@
-//! How often and how much a retrieval asks the authorizer: rounds of checks, which are one batch each however many calls carry
-//! it, and the checks in them, counted over a grid of shares visible, numbers of chunks and chunks to a guard. `--nocapture`
-//! shows the tables.
+//! Counts how often and how much a retrieval asks the authorizer: the rounds of checks (each round is one batch,
+//! however many calls carry it) and the checks in them, over a grid of shares visible, numbers of chunks and chunks to
+//! a guard. `--nocapture` shows the tables.
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ const QUERIES: usize = 40;
 const QUERIES_OF_ROW: usize = 12;
 
 impl Dice {
-    /// From 0 to 1.
+    /// Returns a number from 0 to 1.
     fn fraction(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -43,7 +43,7 @@ impl Dice {
     }
 }
 
-/// Near one of a hundred centres.
+/// Returns a vector near one of a hundred centres.
 fn vector(seed: u64) -> Vec<f32> {
     let mut dice = Dice::new(seed);
     let centre = Dice::new(1_000_000 + dice.next() % CENTRES).vector();
@@ -53,13 +53,13 @@ fn vector(seed: u64) -> Vec<f32> {
 /// Shows each user a share of the documents, picked without a pattern, and counts its batches.
 struct Counting {
     share: f64,
-    /// Whether it tells a visible set.
+    /// Whether it knows the visible set.
     knows: bool,
-    /// The share of what that set shows which was revoked since.
+    /// The share of that set which was revoked since.
     revoked: f64,
     sets: Mutex<HashMap<Object, Arc<RoaringBitmap>>>,
     batches: AtomicUsize,
-    /// How many checks each batch had, and how many of them were denied, since they were last taken.
+    /// The number of checks in each batch, and the number of denials among them, since they were last taken.
     asked: Mutex<Vec<[usize; 2]>>,
 }
 
@@ -81,7 +81,7 @@ impl Counting {
         Dice::new(seed).fraction()
     }
 
-    /// As the visible set tells.
+    /// Returns what the visible set says about the document.
     fn sees(&self, user: &Object, document: &Object) -> bool {
         Self::fraction("", user, document) < self.share
     }
@@ -159,7 +159,7 @@ fn request(user: usize, query: Query, top_k: u32, per_document_max: u32) -> Retr
     RetrievalRequest::new(parts, 100).unwrap()
 }
 
-/// How many batches each retrieval took.
+/// Returns the number of batches that each retrieval took.
 async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: bool) -> Vec<usize> {
     let authorizer = Arc::new(Counting::new(share, knows));
     let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::new(store.clone()), config());
@@ -193,7 +193,7 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
             for top_k in [1, 10, 100] {
                 for text in [false, true] {
                     let known = batches(&store, share, top_k, true, text).await;
-                    // None at all where nothing is visible.
+                    // If nothing is visible, there are no batches at all.
                     assert!(known.iter().all(|count| *count <= 1), "{share}, {top_k}: {known:?}");
                 }
                 let unknown = batches(&store, share, top_k, false, false).await;
@@ -212,7 +212,7 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
     assert!(within_two * 100 >= all * 95, "{within_two} of {all} in at most two");
 }
 
-/// The embedded engine as if it were a server with an index, where a search space is a filter that costs by its guards.
+/// The embedded engine in the role of a server with an index, where a scope is a filter whose cost follows its guards.
 struct Remote(ExactStore);
 
 #[async_trait]
@@ -248,7 +248,7 @@ impl VectorStore for Remote {
     }
 }
 
-/// How much the retrievals of one row asked, each.
+/// The questions of each retrieval in a row.
 struct Asked {
     checks: Vec<usize>,
     batches: Vec<usize>,
@@ -269,8 +269,8 @@ impl Asked {
                 let batches = std::mem::take(&mut *authorizer.asked.lock().unwrap());
                 let [checks, denied] = [0, 1].map(|of| batches.iter().map(|batch| batch[of]).sum::<usize>());
                 if authorizer.knows {
-                    // Before the first denial no more than the answer can need, and then one for each denial, or as many
-                    // as the denials so far make likely.
+                    // Before the first denial, there are no more checks than the answer can need. After that, there is
+                    // one more for each denial, or as many as the denials so far make likely.
                     let first = batches.first().map_or(0, |batch| batch[0]);
                     assert!(first <= top_k as usize, "{batches:?}");
                     assert!(checks <= top_k as usize + 2 * denied, "{batches:?}");
@@ -321,7 +321,7 @@ async fn a_walk_asks_for_what_the_answer_can_need() {
     let store = ExactStore::open(directory.path()).unwrap();
     filled(&store, 10).await;
     let store = Arc::new(Remote(store));
-    // Nothing is known ahead: what k chunks of this share take, and little more.
+    // Nothing is known ahead: there are as many checks as k chunks of this share take, and few more.
     for (share, top_k, checks_max) in [(0.9, 10, 13.0), (0.5, 10, 25.0), (0.2, 10, 65.0), (0.5, 1, 4.0)] {
         let asked = Asked::of(&store, Counting::new(share, false), top_k, 0).await;
         let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
@@ -329,7 +329,7 @@ async fn a_walk_asks_for_what_the_answer_can_need() {
         assert!(checks <= checks_max, "{share}, {top_k}: {checks}");
         assert!(batches <= 3.0, "{share}, {top_k}: {batches}");
     }
-    // One chunk of a document: guards are checked once, however many chunks they have.
+    // A document counts once: its guard is checked once, however many chunks it has.
     let asked = Asked::of(&store, Counting::new(0.5, true), 10, 1).await;
     assert!(Asked::mean(&asked.checks) <= 12.0, "{:?}", asked.checks);
 }

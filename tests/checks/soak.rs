@@ -1,10 +1,11 @@
-//! INVARIANT (no wrong decision): a million checks through the whole stack, with a server that fails in every way, callers
-//! that leave, and relationships that change all the while. Every decision must have been right at some moment between
-//! the last change that the cache was told of before the question, and the answer; for higher consistency, between the
-//! question and the answer.
+//! INVARIANT (no wrong decision): a million checks through the whole stack, with a server that fails in every way,
+//! callers that leave, and relationships that change all the time. Every decision must have been right at some moment
+//! between the last change that was reported to the cache before the question, and the answer. For higher consistency,
+//! it is between the question and the answer.
 //!
-//! The interleavings come from a seed and the paused clock, so that a failure can be repeated; a shorter run on several
-//! threads has whatever interleavings the machine gives it. `checks/interleavings.rs` goes through the orders of a small case.
+//! The interleavings come from a seed and the paused clock, so that a failure can be repeated. A shorter run on several
+//! threads has whatever interleavings the machine gives it. `checks/interleavings.rs` goes through the orders of a
+//! small case.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,7 +29,7 @@ const USERS: u64 = 8;
 const OBJECTS: u64 = 100;
 const CALLERS: u64 = 32;
 const CHECKS_PER_ASK: u64 = 50;
-/// Fewer than the stack is configured for.
+/// The server takes fewer checks in a call than the stack is configured for.
 const CHECKS_PER_CALL_MAX: usize = 45;
 const TIMEOUT: Duration = Duration::from_millis(400);
 
@@ -42,12 +43,13 @@ impl Dice {
     }
 }
 
-/// Who may see what, with all that was ever so.
+/// Who may see what, with its whole history.
 struct World {
     version: AtomicU64,
     /// The latest version that the cache was told of.
     told: AtomicU64,
-    /// For each user and object the versions at which the answer turned. Every second pair is allowed from the beginning.
+    /// For each user and object, the versions at which the answer changed. Every second pair is allowed from the
+    /// beginning.
     turns: Mutex<Vec<Vec<u64>>>,
     dice: Mutex<Dice>,
 }
@@ -77,7 +79,7 @@ impl World {
         self.turns.lock().expect("a lock")[index(user, object)].len() % 2 == 1
     }
 
-    /// Whether the answer was right at some version of these.
+    /// Returns whether the answer was right at some version in this range.
     fn was_right(&self, check: &Check, allowed: bool, from: u64, to: u64) -> bool {
         let (user, object) = parts(check);
         let turns = &self.turns.lock().expect("a lock")[index(user, object)];
@@ -87,7 +89,7 @@ impl World {
     }
 }
 
-/// A server that is right when it answers rightly, which is not always.
+/// A server that answers rightly or fails.
 struct FailingServer(Arc<World>);
 
 #[async_trait]
@@ -188,7 +190,7 @@ async fn ask_until(
         let outcomes = answers.map(|answers| answers.and_then(|answers| accounted(questions.list.len(), answers)));
         let Ok(Ok(outcomes)) = outcomes else {
             tally.undecided.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst);
-            // A breaker that is open must not make the rest of the run a row of errors.
+            // An open breaker must not turn the rest of the run into a row of errors.
             sleep(Duration::from_millis(20)).await;
             continue;
         };
@@ -243,7 +245,7 @@ async fn soak(seed: u64, checks: u64) {
     assert_eq!(count(&tally.wrong), 0, "seed {seed}: {tally:?}");
     let decided = count(&tally.allowed) + count(&tally.denied);
     assert_eq!(decided + count(&tally.undecided), checks, "every check has an outcome");
-    // Otherwise nothing was shown. A busy machine decides less in time.
+    // With fewer answers, the run would show nothing. A busy machine decides less in time.
     assert!(decided > checks / 20 && count(&tally.allowed) > checks / 200, "seed {seed}: {tally:?}");
     assert!(count(&world.version) > 20, "seed {seed}: the relationships changed too seldom");
 }

@@ -1,4 +1,5 @@
-//! Who answers the questions of a case: the evaluator over a durable store, or a server over `OpenFGA`'s API.
+//! The engines that answer the questions of a case: the evaluator over a durable store, or a server over `OpenFGA`'s
+//! API.
 
 use std::collections::BTreeSet;
 
@@ -17,24 +18,24 @@ use crate::support::conversation::{Answer, Conversation};
 const TUPLES_PER_WRITE: usize = 100;
 pub(crate) const CHECKS_PER_BATCH: usize = 50;
 
-/// The answer to a question. The library's errors have no number; those on the wire have.
+/// The answer to a question. The library's errors have no number; those on the wire have one.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Reply {
     Allowed(bool),
     Listed(BTreeSet<String>),
-    /// What `Expand` says, as JSON; parents are sorted.
+    /// The answer of `Expand` as JSON, with parents sorted.
     Tree(String),
     Refused(Option<u32>, String),
 }
 
-/// What a request brings along.
+/// The tuples and the context that a request brings.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) contextual: Vec<Tuple>,
     pub(crate) context: Map<String, Value>,
 }
 
-/// See the module. One value is one store.
+/// An engine with one store.
 pub(crate) enum Answers {
     Evaluator { _directory: TempDir, stores: RelationshipStores },
     Api(Box<Conversation>),
@@ -62,7 +63,7 @@ impl Answers {
                 store.write_model(model).map(drop).map_err(|error| error.to_string())
             }
             Self::Api(_) => {
-                // The server decides what is valid.
+                // The server itself decides what is valid.
                 let model = dsl::parse(text).map_err(|errors| errors.picture(text))?.model;
                 self.write_parsed_model(&model).await
             }
@@ -119,7 +120,7 @@ impl Answers {
         }
     }
 
-    /// All of them in batches; the library has none, and checks one by one.
+    /// Asks all checks in batches. The library has no batches, and checks one by one.
     pub(crate) async fn batch(&mut self, asked: &[(&Tuple, Extra)]) -> Vec<Reply> {
         let mut replies = Vec::new();
         for some in asked.chunks(CHECKS_PER_BATCH) {
@@ -168,7 +169,7 @@ impl Answers {
         }
     }
 
-    /// One level of a definition; servers have that only.
+    /// Expands one level of a definition. Only servers can do that.
     pub(crate) async fn expand(&mut self, object: &str, relation: &str, extra: &Extra) -> Reply {
         let Self::Api(conversation) = self else { panic!("the library has no Expand") };
         let mut request = with(json!({ "tuple_key": { "object": object, "relation": relation } }), extra);
@@ -182,7 +183,7 @@ impl Answers {
         })
     }
 
-    /// One request for each filter, as the API takes only one.
+    /// Lists users, with one request for each filter, since the API takes only one.
     pub(crate) async fn list_users(&mut self, request: &ListUsersRequest, extra: &Extra) -> Reply {
         let mut all = BTreeSet::new();
         for filter in &request.filters {
@@ -234,7 +235,7 @@ fn refused(detail: String) -> Reply {
     Reply::Refused(None, detail)
 }
 
-/// The state that a request is decided from.
+/// Returns the state that a request is decided from.
 fn state(stores: &RelationshipStores, extra: &Extra) -> Result<Snapshot, String> {
     let store = stores.default_store_or_new().map_err(text)?;
     let snapshot = store.snapshot().map_err(text)?.ok_or("no model")?;
@@ -273,7 +274,7 @@ fn done(answer: Answer) -> Result<(), String> {
     }
 }
 
-/// The client's JSON leaves out what is false or empty.
+/// Reads an answer. The client's JSON leaves out what is false or empty.
 fn reply(answer: Answer, read: impl Fn(&Value) -> Reply) -> Reply {
     match answer {
         Answer::Refused(number, text) => Reply::Refused(Some(number), text),
@@ -316,7 +317,7 @@ fn batch_reply(result: &Value) -> Option<Reply> {
     Some(Reply::Refused(Some(named(name)?), text.to_owned()))
 }
 
-/// The numbers of those names that checks give.
+/// Returns the numbers of those error names that checks give.
 fn named(name: &str) -> Option<u32> {
     match name {
         "validation_error" => Some(2000),
@@ -327,7 +328,7 @@ fn named(name: &str) -> Option<u32> {
     }
 }
 
-/// The order of parents is that of tuples in the store.
+/// Sorts parents, which otherwise have the order of the tuples in the store.
 fn sort_parents(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {

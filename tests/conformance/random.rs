@@ -1,10 +1,11 @@
-//! Random worlds, asked of Ragward over `OpenFGA`'s API and of a real `OpenFGA`: checks, batches, lists of objects (whole and
-//! streamed), lists of users, expansions. `RAGWARD_LIVE_SEED` (a number) begins with another seed, `RAGWARD_LIVE_WORLDS`
-//! takes another number of worlds.
+//! Random worlds, asked of Ragward over `OpenFGA`'s API and of a real `OpenFGA`: checks, batches, lists of objects
+//! (whole and streamed), lists of users, expansions. `RAGWARD_LIVE_SEED` (a number) begins with another seed,
+//! `RAGWARD_LIVE_WORLDS` sets the number of worlds.
 //!
-//! `OpenFGA` evaluates in parallel and chooses among strategies by how fast they were, so some of its answers differ from run to run.
-//! Where the two differ, it is asked again, about the same world in a new store; only what it never answers as Ragward does
-//! is a difference. Differences that are decisions ([`exception`]) are counted apart; in each of them Ragward grants less.
+//! `OpenFGA` evaluates in parallel and chooses among strategies by how fast they were, so some of its answers differ
+//! from run to run. If the two differ, it is asked again about the same world in a new store. Only an answer that it
+//! never gives as Ragward does is a difference. Differences that were decided on ([`exception`]) are counted apart; in
+//! each of them Ragward grants less.
 
 use std::collections::BTreeMap;
 
@@ -23,19 +24,20 @@ use crate::support::random_world::{OBJECTS, SUBJECTS, Size, USER_FILTERS, World,
 
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 300;
-/// `OpenFGA` goes every way through a graph, and has no bound on memory: dense worlds are for the oracle.
+/// The size of a world. `OpenFGA` follows every path through a graph without a bound on memory, so dense worlds are
+/// left to the oracle.
 const SIZE: Size = Size { tuples_max: 14, rewrite_depth: 2 };
 const QUESTIONS: usize = 30;
-/// How often `OpenFGA` is asked again before a difference counts.
+/// The number of times that `OpenFGA` is asked again before a difference counts.
 const RETRIES: usize = 6;
 
-/// One question.
+/// A question about a world.
 #[derive(Clone, Debug)]
 enum Question {
     Check(Tuple),
     Objects(ListObjectsRequest),
     Users(ListUsersRequest),
-    /// An object and a relation.
+    /// Expands a relation of an object.
     Expand(String, String),
 }
 
@@ -72,7 +74,8 @@ fn tuple(tuple: &RelationshipTuple) -> Tuple {
     Tuple { user, relation, object: tuple.object.to_string(), condition }
 }
 
-/// With `RAGWARD_LIVE_LISTS` set, all of them are lists of users: of every relation of every object, for every filter.
+/// Returns the questions about a world. With `RAGWARD_LIVE_LISTS` set, they are all lists of users: of every relation
+/// of every object, for every filter.
 fn asked(seed: u64) -> Vec<Question> {
     if std::env::var_os("RAGWARD_LIVE_LISTS").is_none() {
         return questions(seed);
@@ -113,7 +116,7 @@ fn questions(seed: u64) -> Vec<Question> {
         .collect()
 }
 
-/// A new store that holds the world.
+/// Makes a new store that holds the world.
 async fn store(address: &str, world: &World) -> Answers {
     let made = try_store(address, world).await;
     made.unwrap_or_else(|error| panic!("{error}\n{}", row("refused", world, "check", &json!({}))))
@@ -127,14 +130,14 @@ async fn try_store(address: &str, world: &World) -> Result<Answers, String> {
     Ok(answers)
 }
 
-/// Two servers.
+/// The two servers.
 struct Both {
     theirs: String,
     ours: String,
 }
 
 impl Both {
-    /// What each says of a question, where `OpenFGA` never says what Ragward says.
+    /// Returns the answers of both, if `OpenFGA` never answers as Ragward does.
     async fn differ(&self, world: &World, question: &Question) -> Option<(Reply, Vec<Reply>)> {
         let found = ask(&mut store(&self.ours, world).await, world, question).await;
         let mut seen = Vec::new();
@@ -175,13 +178,13 @@ fn without_text(reply: Reply) -> Reply {
 }
 
 const LISTS_DENIED: &str = "`OpenFGA` lists users whom its own check denies";
-/// Of several ways to one user, of which a `but not` ends some, it takes the one that it hears of last.
+/// If a `but not` ends some of several paths to a user, `OpenFGA` takes the result of the path that it hears of last.
 const LEAVES_OUT_ALLOWED: &str = "`OpenFGA` leaves out users whom its own check allows";
 
-/// Whoever is named where a `but not` within a `but not` takes away.
+/// Users whom `OpenFGA` names although a `but not` within a `but not` takes them away.
 const NAMES_MORE: &str = "beside everybody `OpenFGA` names some who are among them";
 
-/// Why Ragward does not answer as `OpenFGA` does, where that is a decision (see `ARCHITECTURE.md`).
+/// Returns the reason why Ragward does not answer as `OpenFGA` does, if that was decided on (see `ARCHITECTURE.md`).
 async fn exception(
     at_theirs: &mut Answers,
     world: &World,
@@ -224,7 +227,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// What came of comparing worlds.
+/// The outcome of comparing worlds.
 #[derive(Default)]
 struct Compared {
     answers: u64,
@@ -240,8 +243,8 @@ impl Both {
         let mut at_ours = store(&self.ours, world).await;
         let mut at_theirs = match try_store(&self.theirs, world).await {
             Ok(at_theirs) => at_theirs,
-            // Its search for entry points takes a relation that one operand has come to for seen by the others, so it
-            // refuses some models that name one twice. They are possible, and Ragward takes them.
+            // `OpenFGA`'s search for entry points shares what it has seen between operands, so it refuses some models
+            // that name a relation twice. These models are possible, and Ragward takes them.
             Err(error) if error.contains("no entrypoints defined") || error.contains("potential loop") => {
                 compared.refused += 1;
                 return;
@@ -277,7 +280,7 @@ impl Both {
 }
 
 impl Compared {
-    /// Fails where anything differs, or where the exceptions are more than one answer in so many.
+    /// Fails if anything differs, or if more than one answer in this many is an exception.
     fn assert_alike(&self, one_exception_in: u64) {
         let Self { answers, unsteady, refused, differences, by_kind, decided } = self;
         eprintln!("{answers} answers compared, {unsteady} not the same each time; {refused} models refused");
@@ -305,7 +308,7 @@ async fn both_answer_alike_about_random_worlds() {
     compared.assert_alike(50);
 }
 
-/// Models in which groups, folders or relations come back to themselves below `but not` or `and`.
+/// Models in which groups, folders or relations lead back to themselves below `but not` or `and`.
 const CYCLIC_MODELS: [(&str, &str); 9] = [
     (
         "usersets beside parents",
@@ -436,11 +439,11 @@ condition enabled(b: bool) {
 }",
     ),
 ];
-/// Worlds of each of them.
+/// The number of worlds for each of them.
 const CYCLIC_WORLDS: u64 = 8;
 const CYCLIC_TUPLES_MAX: usize = 24;
 
-/// Every list of users, and a check of every user, about every relation of every object.
+/// Returns every list of users, and a check of every user, for every relation of every object.
 fn all_questions(world: &World) -> Vec<Question> {
     let mut filters: Vec<String> = vec!["user".to_owned()];
     for restriction in world.model.types.iter().flat_map(|t| &t.relations).flat_map(|r| &r.directly_related) {

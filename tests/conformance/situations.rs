@@ -1,6 +1,6 @@
-//! Situations in which `OpenFGA` answers by the way it evaluates: what a request adds to stored tuples, failed conditions
-//! beside others, and long chains. Every answer of `tests/data/situations.yaml` is `OpenFGA`'s, asked of a real one, too.
-//! Where Ragward answers otherwise, the row says so with the reason.
+//! Situations in which the answer shows how `OpenFGA` evaluates: what a request adds to stored tuples, failed
+//! conditions beside others, and long chains. Every answer in `tests/data/situations.yaml` is `OpenFGA`'s, and a real
+//! one is asked, too. If Ragward answers otherwise, the row says so with the reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,13 +13,13 @@ use crate::support::cases::{Condition, ListObjectsRequest, ListUsersRequest, Tup
 use crate::support::openfga::OpenFga;
 use crate::{Who, ragward_server};
 
-/// `OpenFGA` chooses among strategies by how fast they were, so now and then one of its answers is another one.
+/// `OpenFGA` chooses among strategies by how fast they were, so now and then one of its answers differs.
 const ATTEMPTS: usize = 8;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    /// Models, by name.
+    /// The models, by name.
     models: std::collections::BTreeMap<String, String>,
     situations: Vec<Situation>,
 }
@@ -28,15 +28,15 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Situation {
     name: String,
-    /// By name.
+    /// The name of the model.
     model: String,
-    /// `user relation object`, or that with ` with condition {…}`.
+    /// Tuples: `user relation object`, or that with ` with condition {…}`.
     #[serde(default)]
     tuples: Vec<String>,
-    /// The same, each written so many times: `{n}` counts from 0, `{next}` is one more.
+    /// Tuples that are each written this many times: `{n}` counts from 0, `{next}` is one more.
     #[serde(default)]
     chains: Vec<(usize, String)>,
-    /// The same for each pair of different numbers, `{n}` and `{other}`.
+    /// Tuples that are written for each pair of different numbers, `{n}` and `{other}`.
     #[serde(default)]
     meshes: Vec<(usize, String)>,
     #[serde(default)]
@@ -46,14 +46,14 @@ struct Situation {
     questions: Vec<Question>,
 }
 
-/// The answer: a bool, a list, how long the list is, or the number of an error.
+/// A question with its answer: a bool, a list, the length of a list, or the number of an error.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
     /// `check user relation object`, `objects user relation type` or `users object relation filter`.
     ask: String,
     answer: Value,
-    /// What Ragward answers, if it is not the same, and why.
+    /// The answer of Ragward, if it differs, and the reason.
     #[serde(default)]
     ragward: Option<(Value, String)>,
 }
@@ -91,7 +91,7 @@ impl Situation {
     }
 }
 
-/// The answers to all questions of a situation, from a new store.
+/// Answers all questions of a situation, from a new store.
 async fn answers(who: &Who, models: &File, situation: &Situation) -> Vec<Reply> {
     let mut answers = who.answers().await;
     answers.write_model(&models.models[&situation.model]).await.expect("a model");
