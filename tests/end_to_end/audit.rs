@@ -1,4 +1,4 @@
-//! The audit log, as a server writes it: nothing secret in it, nothing missing from it, nothing answered without it.
+//! The audit log as a server writes it: it holds no secret, it misses no call, and no answer leaves without its record.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::support::served::Served;
 const MODEL: &str = "model: |\n  model\n    schema 1.1\n  type user\n  type note\n    relations\n      define can_read: [user]\n\
                      tuples:\n";
 
-/// A trace of its own for each request, so that its record can be found.
+/// Gives each request a trace of its own, by which its record is found.
 fn traced<T>(number: usize, message: T) -> Request<T> {
     let mut request = Request::new(message);
     let header = format!("00-{:032x}-00f067aa0ba902b7-01", number + 1);
@@ -42,7 +42,7 @@ fn retrieve(user: &str, query: &str) -> RetrieveRequest {
     }
 }
 
-/// The intact entries of the log of a data directory.
+/// Returns the intact entries of the log of a data directory.
 #[track_caller]
 fn entries(data: &Path) -> Vec<Entry> {
     let key = AuditKey::read(&data.join("audit.key")).unwrap();
@@ -52,7 +52,7 @@ fn entries(data: &Path) -> Vec<Entry> {
     entries
 }
 
-/// The name of the RPC, without its service.
+/// Returns the name of the RPC, without its service.
 fn method(record: &Record) -> &str {
     record.call.rsplit('/').next().unwrap()
 }
@@ -62,7 +62,7 @@ fn records(data: &Path) -> Vec<Record> {
     entries(data).into_iter().filter_map(record).collect()
 }
 
-/// A data directory with a model and two notes, of which Anne may see one.
+/// Prepares a data directory with a model and two notes, one of which Anne may see.
 fn prepare(directory: &Path) -> String {
     let store = directory.join("store.fga.yaml");
     std::fs::write(&store, format!("{MODEL}- {{user: 'user:anne', relation: can_read, object: 'note:open'}}\n"))
@@ -203,7 +203,7 @@ async fn no_answer_lacks_its_record_after_a_kill() {
             })
         });
         let callers: Vec<_> = callers.collect();
-        // Not before there was load: some answers, more each round.
+        // The disk fills up only under load: after some answers, and more of them in each round.
         let mut probe = served.client.retrieval();
         for _ in 0..=round * 20 {
             probe.retrieve(retrieve("user:anne", "leave")).await.unwrap();
@@ -303,7 +303,7 @@ async fn the_commands_show_what_was_recorded() {
             served.client.retrieval().retrieve(traced(number, retrieve(user, "leave"))).await.unwrap().into_inner();
         assert_eq!(answer.chunks.len(), 2 - 2 * number);
     }
-    // A running server's log can be read.
+    // The log of a running server can be read.
     assert!(audit(&["verify"], &data).status.success());
     served.stop().await;
     let json = |arguments: &[&str]| -> Value {

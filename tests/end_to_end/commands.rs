@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-/// Runs a command in the project's folder, away from the environment's settings.
+/// Runs a command in the project's folder, without the environment's settings.
 fn ragward(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_ragward"))
         .args(arguments)
@@ -25,7 +25,7 @@ fn json(arguments: &[&str]) -> Value {
     serde_json::from_str(&succeeds(&[arguments, &["--output", "json"]].concat())).unwrap()
 }
 
-/// The values of a field of each entry of a list.
+/// Returns the values of a field, one for each entry of a list.
 fn each<'a>(list: &'a Value, field: &str) -> Vec<&'a str> {
     list.as_array().unwrap().iter().map(|entry| entry[field].as_str().unwrap()).collect()
 }
@@ -57,7 +57,7 @@ fn the_demo_shows_what_agents_get() {
     assert!(!pages(narrowed).is_empty());
     assert!(pages(narrowed).iter().all(|page| page == "document:parental-leave"), "{narrowed}");
     assert_eq!((pages(stranger).len(), &stranger["completion"]), (0, &Value::from("EXHAUSTED")));
-    // Each has its record: for whom, through whom, and what was released.
+    // Each answer has its record: for whom, through whom, and what was released.
     let records = demo["records"].as_array().unwrap();
     assert_eq!(records.len(), 4);
     for (record, answer) in records.iter().zip([anne, helper, narrowed, stranger]) {
@@ -68,7 +68,7 @@ fn the_demo_shows_what_agents_get() {
         assert_eq!(released, pages(answer).len(), "{record}");
         assert!(!record.to_string().contains("parental leave do I get"), "no query: {record}");
     }
-    // Who asks through whom is in the tokens.
+    // The tokens say who asks through whom.
     let actors = [anne, helper, narrowed, stranger].map(|answer| answer["claims"]["act"]["sub"].as_str());
     assert_eq!(actors, [None, Some("desk-helper"), Some("desk-helper"), Some("inbox-sorter")]);
     assert!([anne, helper, narrowed, stranger].iter().all(|answer| answer["claims"]["sub"] == "anne"), "{demo}");
@@ -176,7 +176,7 @@ fn files_that_cannot_be_taken_are_passed_over_and_named() {
     assert!(String::from_utf8_lossy(&strict.stderr).contains("dangling.md"), "{strict:?}");
 }
 
-/// What others wrote is shown so that it can be seen: names of files and tests, texts, titles.
+/// Texts from others (names of files and tests, texts, titles) are shown with every character visible.
 #[test]
 fn nothing_invisible_reaches_a_terminal() {
     let directory = tempfile::tempdir().unwrap();
@@ -216,7 +216,8 @@ fn nothing_invisible_reaches_a_terminal() {
     }
 }
 
-/// A reader that has seen enough closes the pipe; that is no failure of the command, and its answer stays its exit code.
+/// A reader that has seen enough closes the pipe. That does not fail the command, and its exit code stays that of its
+/// answer.
 #[test]
 fn a_closed_pipe_ends_a_command_quietly() {
     let directory = tempfile::tempdir().unwrap();
@@ -311,7 +312,7 @@ fn a_failing_store_file_fails_the_command() {
     );
 }
 
-/// What a server would refuse, without starting one; a row is the file, and what is said.
+/// The command finds what a server would refuse, without starting one. A row has a file and the message.
 #[test]
 fn a_configuration_is_valid_only_if_a_server_takes_it() {
     let directory = tempfile::tempdir().unwrap();
@@ -373,7 +374,7 @@ fn a_configuration_is_valid_only_if_a_server_takes_it() {
     assert!(!directory.path().join("new").exists(), "nothing is made");
 }
 
-/// The limit is OpenFGA's: 256 KiB of the model as a message, whatever its text.
+/// The limit is OpenFGA's: 256 KiB of the model as a message, whatever the length of its text.
 #[test]
 fn the_size_of_a_model_is_that_of_its_message() {
     let directory = tempfile::tempdir().unwrap();
@@ -382,7 +383,7 @@ fn the_size_of_a_model_is_that_of_its_message() {
         let relations: String = (0..relations).map(relation).collect();
         format!("model\n  schema 1.1\ntype user\ntype doc\n  relations\n{relations}# {}\n", "x".repeat(comment))
     };
-    // On the wire a relation is its name, a definition, its name again, and the type that it takes: 84 bytes.
+    // On the wire, a relation takes 84 bytes: its name, a definition, its name again, and the type that it takes.
     for (name, text, valid) in [
         ("short on the wire, long as a text", model(1, 300_000), true),
         ("just short enough", model(3_000, 0), true),

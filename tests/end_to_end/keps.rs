@@ -1,7 +1,7 @@
 //! Real input: 617 design documents with the access structure of the project that wrote them. Every answer is compared,
 //! chunk for chunk and score for score, with a slow and obvious evaluation: the oracle decides from the tuples which
-//! documents a person may read, and BM25, cosines and their fusion are computed by hand over the chunks of those. The
-//! vectors are made from the words of the texts.
+//! documents a person may read, and the test computes BM25, cosines and their fusion by hand over the chunks of those.
+//! The vectors are made from the words of the texts.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,7 +19,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
 const PEOPLE: usize = 40;
-/// Of these, one in so many also asks by vector and by both.
+/// One person in this many also asks by vector and by both.
 const VECTOR_PEOPLE_STEP: usize = 5;
 const TOP_K: usize = 10;
 const DIMENSION: usize = 48;
@@ -30,21 +30,21 @@ struct Page {
     guard: String,
     terms: HashMap<String, u32>,
     length: u32,
-    /// Of length 1.
+    /// A vector of length 1.
     vector: Vec<f32>,
 }
 
-/// Best first.
+/// Chunks with their scores, best first.
 type Ranking = Vec<(String, f32)>;
 
-/// The words of a text, folded and stemmed.
+/// Returns the words of a text, folded and stemmed.
 fn words(stemmer: &Stemmer, text: &str) -> Vec<String> {
     let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
     folded.unicode_words().filter(|word| word.len() <= 128).map(|word| stemmer.stem(word).into_owned()).collect()
 }
 
-/// Each word adds 1 or takes 1 from one number (FNV-1a chooses), and one number is the same for all, so that no text is
-/// without a direction.
+/// Returns a vector of the words: each adds 1 to one of the numbers, or takes 1 from it, as FNV-1a chooses. One number
+/// is the same for all texts, so that each has a direction.
 fn hashed(words: &[String]) -> Vec<f32> {
     let mut vector = vec![0.0; DIMENSION];
     vector[0] = 0.5;
@@ -78,7 +78,7 @@ fn ranked(mut scores: Ranking) -> Ranking {
     scores
 }
 
-/// Cosines with the visible pages, each from sixteen sums side by side, as the engine promises to add.
+/// Ranks the visible pages by cosine. Each cosine is added up from sixteen sums side by side, as the engine promises.
 fn by_vector(visible: &[&Page], query: &[f32]) -> Ranking {
     const SUMS: usize = 16;
     let query = direction(query);
@@ -92,7 +92,7 @@ fn by_vector(visible: &[&Page], query: &[f32]) -> Ranking {
     ranked(visible.iter().map(cosine).collect())
 }
 
-/// The sum of 1 / (60 + rank) over the first thousand of both.
+/// Ranks pages by the sum of 1 / (60 + rank) over the first thousand of both rankings.
 fn fused(rankings: [&Ranking; 2]) -> Ranking {
     let mut scores: HashMap<&str, f64> = HashMap::new();
     for ranking in rankings {
@@ -103,7 +103,7 @@ fn fused(rankings: [&Ranking; 2]) -> Ranking {
     ranked(scores.into_iter().map(|(id, score)| (id.to_owned(), score as f32)).collect())
 }
 
-/// BM25 over the visible pages and nothing else.
+/// Ranks by BM25 over the visible pages and nothing else.
 fn by_text(visible: &[&Page], query: &[String]) -> Ranking {
     let count = visible.iter().filter(|page| page.length > 0).count() as f64;
     let average = visible.iter().map(|page| f64::from(page.length)).sum::<f64>() / count;
@@ -194,7 +194,8 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     );
 }
 
-/// The first of the ranking, to the last bit, and the reason why there are no more.
+/// Checks that the answer has the first entries of the ranking, to the last bit, and the right reason why there are no
+/// more.
 #[track_caller]
 fn check(request: &RetrieveRequest, answer: &RetrieveResponse, expected: &Ranking) {
     assert_eq!(answer.recall(), Recall::Exact);
@@ -205,7 +206,7 @@ fn check(request: &RetrieveRequest, answer: &RetrieveResponse, expected: &Rankin
     assert_eq!(found, expected.collect::<Vec<_>>(), "{request:?}");
 }
 
-/// Some of the people that the tuples name, evenly picked.
+/// Returns some of the people that the tuples name, evenly picked.
 fn people(store: &StoreFile) -> Vec<String> {
     let users = store.tuples.iter().map(|tuple| tuple.user.to_string());
     let people: BTreeSet<String> = users.filter(|user| user.starts_with("user:") && user != "user:*").collect();

@@ -1,4 +1,5 @@
-//! A server that is killed under a load of `Write` calls: what it acknowledged is there, and no call is there in part.
+//! A server that is killed under a load of `Write` calls: every acknowledged call is there, and no call is there in
+//! part.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,11 +20,11 @@ type doc
     define viewer: [user]
 ";
 const WRITERS: usize = 4;
-/// Tuples of one call; as many are deleted by the next call of the same writer.
+/// The number of tuples in one call. The next call of the same writer deletes as many.
 const TUPLES: usize = 10;
 const ROUNDS: usize = 6;
 
-/// The tuples of a writer's call.
+/// Returns the tuples of a writer's call.
 fn tuples(round: usize, writer: usize, call: usize) -> impl Iterator<Item = (String, String)> {
     (0..TUPLES).map(move |n| (format!("user:{round}-{writer}"), format!("doc:{n}-of-call-{call}")))
 }
@@ -56,7 +57,7 @@ async fn every_acknowledged_write_is_whole_after_a_kill() {
     store.write_model(dsl::load(MODEL).unwrap()).unwrap();
     let id = store.id().to_string();
     drop(store);
-    // By round and writer: the number of calls that were acknowledged.
+    // The number of acknowledged calls, by round and writer.
     let mut acknowledged: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for round in 0..ROUNDS {
         let mut served = Served::start(data.path());
@@ -76,7 +77,7 @@ async fn every_acknowledged_write_is_whole_after_a_kill() {
             })
             .collect();
         drop(send);
-        // The others are in the middle of a call when one is acknowledged; how many were, differs from round to round.
+        // When one call is acknowledged, others are in the middle of theirs. Their number differs from round to round.
         for _ in 0..=round * 7 {
             *acknowledged.entry((round, acknowledgements.recv().await.unwrap())).or_default() += 1;
         }
@@ -91,7 +92,8 @@ async fn every_acknowledged_write_is_whole_after_a_kill() {
     }
 }
 
-/// The last call of each writer is there, or the one that was on its way; whole, and nothing else.
+/// Checks that the last acknowledged call of each writer is there, or the one that was under way; whole, and nothing
+/// else.
 fn check(store: &RelationshipStore, acknowledged: &BTreeMap<(usize, usize), usize>, rounds: usize) {
     let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let stored = store.tuples(&TupleFilter::default(), 0, usize::MAX).unwrap();
@@ -107,7 +109,7 @@ fn check(store: &RelationshipStore, acknowledged: &BTreeMap<(usize, usize), usiz
     }
     assert!(there.is_empty(), "{there:?}");
 
-    // The log has no gap, and leads to what is there.
+    // The log has no gap, and replaying it gives the stored tuples.
     let mut replayed: Vec<RelationshipTuple> = Vec::new();
     for (change, sequence) in store.changes(&ChangeFilter::default(), usize::MAX).unwrap().into_iter().zip(1..) {
         assert_eq!(change.sequence, sequence);

@@ -71,7 +71,8 @@ fn text() -> Query {
 const USERS: usize = 1_000;
 const DOCUMENTS: usize = 12;
 
-/// Each user reads the documents whose bits are set in its number, so that neighbours differ in one.
+/// Returns the documents of a user: those whose bits are set in the user's number. So neighbours differ in one
+/// document.
 fn documents_of(user: usize) -> Vec<usize> {
     (0..DOCUMENTS).filter(|document| user >> document & 1 == 1).collect()
 }
@@ -85,7 +86,7 @@ async fn collection(data: &Path, change: impl FnOnce(&mut Config)) -> Running {
     running
 }
 
-/// Over the embedded engine, and over a server of `OpenFGA`'s API with decisions remembered and with none.
+/// Asks over the embedded engine, and over a server of `OpenFGA`'s API, with and without remembered decisions.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_users_share_no_cached_answer() {
     let [embedded, caching, plain] = [(); 3].map(|()| tempfile::tempdir().unwrap());
@@ -103,7 +104,7 @@ async fn a_thousand_users_share_no_cached_answer() {
     };
     let caching = collection(caching.path(), remote(60_000)).await;
     let plain = collection(plain.path(), remote(0)).await;
-    // The second time, what was remembered is used.
+    // The second time, remembered decisions are used.
     for (name, running) in
         [("embedded", &embedded), ("again", &embedded), ("cache", &caching), ("again", &caching), ("none", &plain)]
     {
@@ -165,14 +166,14 @@ async fn a_filter_only_shrinks_an_answer() {
     running.upsert(COLLECTION, documents).await.unwrap();
     let (mut kept, mut dropped) = (0, 0);
     for query in [text(), Query::Vector(Vector { values: vec![1.0, 2.0] })] {
-        // Without a filter: what the user may see, which the test of the promise is about.
+        // Without a filter, the answer holds what the user may see. The test of the promise covers that.
         let whole = ask(&running, request("user:anne", query.clone())).await.chunks;
         assert_eq!(whole.len(), 28);
         for _ in 0..400 {
             let filter = Some(dice.filter(0));
             let shrunk =
                 ask(&running, RetrieveRequest { filter: filter.clone(), ..request("user:anne", query.clone()) }).await;
-            // In the same order and with the same scores, statistics included.
+            // The chunks have the same order and the same scores, statistics included.
             let left = whole.iter().filter(|chunk| shrunk.chunks.contains(chunk));
             assert!(left.eq(&shrunk.chunks), "{filter:?}: {shrunk:?}");
             kept += shrunk.chunks.len();
@@ -194,7 +195,7 @@ async fn the_plan_is_told_to_nobody_unless_it_is_allowed() {
     }
 }
 
-/// Lists of floats, or bytes, could be a vector.
+/// A list of floats, or bytes, could be a vector.
 #[test]
 fn no_answer_to_a_user_holds_a_vector() {
     let set = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
@@ -208,7 +209,7 @@ fn no_answer_to_a_user_holds_a_vector() {
             messages.insert(name, message);
         }
     }
-    // What a message holds, however deep, that could be a vector.
+    // Returns the fields of a message, however deep, that could be a vector.
     let vectors_in = |root: &str| {
         let (mut open, mut seen, mut found) = (vec![root.to_owned()], BTreeSet::new(), Vec::new());
         while let Some(name) = open.pop() {
@@ -236,7 +237,7 @@ fn no_answer_to_a_user_holds_a_vector() {
         }
     }
     assert!(answers >= 6, "{answers} answers");
-    // The search that finds none finds those that are there.
+    // The search that finds none here does find vectors where there are some.
     assert_eq!(
         vectors_in(".ragward.retrieval.v1.RetrieveRequest"),
         [".ragward.retrieval.v1.Vector.values"],

@@ -1,4 +1,5 @@
-//! A bounded load on a server of its own: what peers make it keep, in bytes, threads and streams, before, during and after.
+//! A bounded load on a server of its own: the bytes, threads and streams that peers make it keep, before, during and
+//! after.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -35,7 +36,7 @@ tuples:
 - {user: 'user:*', relation: can_read, object: 'doc:large'}
 ";
 
-/// What a process keeps.
+/// The resources that a process keeps.
 #[derive(Clone, Copy, Debug)]
 struct Kept {
     resident_bytes: u64,
@@ -61,7 +62,7 @@ fn retrieve(top_k: u32) -> RetrieveRequest {
     }
 }
 
-/// A server with one document of 100 chunks that everybody may see: an answer of 6 MB.
+/// Starts a server with one document of 100 chunks that everybody may see, which makes an answer of 6 MB.
 async fn serve(data: &Path) -> Served {
     let store = data.join("store.fga.yaml");
     fs::write(&store, MODEL).unwrap();
@@ -79,7 +80,7 @@ async fn answered(client: &Client, top_k: u32) -> usize {
     client.retrieval().retrieve(retrieve(top_k)).await.unwrap().into_inner().chunks.len()
 }
 
-/// Asks small questions, each in a call of its own, and gives the most that the server kept meanwhile.
+/// Asks small questions, each in a call of its own, and returns the most that the server kept in the meantime.
 async fn watch(served: &Served, questions: usize) -> Kept {
     let mut most = kept(served);
     for _ in 0..questions {
@@ -100,7 +101,7 @@ fn framed(message: &impl Message) -> Bytes {
     [&[0][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), &bytes].concat().into()
 }
 
-/// A client that takes no byte of an answer.
+/// Returns a client that takes no byte of an answer.
 async fn reads_nothing(served: &Served) -> SendRequest<Bytes> {
     let connection = TcpStream::connect(address(served)).await.unwrap();
     let (client, connection) =
@@ -126,7 +127,7 @@ async fn answers_that_nobody_reads_stay_within_their_budget() {
         waiting.push(answer);
     }
     let during = watch(&served, 300).await;
-    // Also a large answer of somebody who reads is not held up.
+    // A large answer to a client that reads is not held up.
     assert_eq!(answered(&served.client, CHUNKS).await, CHUNKS as usize);
     drop((waiting, client));
     let mut after = kept(&served);
@@ -161,7 +162,7 @@ async fn many_callers_do_not_make_many_threads() {
     let after = watch(&served, 50).await;
     println!("64 callers: before {before:?}, during {during:?}, after {after:?}");
     let cores = available_parallelism().unwrap().get() as u64;
-    // Those of the runtime, of the searches, of three lanes, and of what waits.
+    // The threads are those of the runtime, of the searches, of three lanes, and of blocking work.
     let threads_max = 5 * cores + 16 + 4;
     assert!(during.threads <= threads_max, "before {before:?}, during {during:?}");
     assert!(during.resident_bytes < before.resident_bytes + 500 * MIB, "before {before:?}, during {during:?}");
@@ -176,7 +177,8 @@ async fn streams_without_a_body_are_refused_past_the_limit() {
     let served = serve(data.path()).await;
     let before = watch(&served, 20).await;
     let (mut reading, mut writing) = TcpStream::connect(address(&served)).await.unwrap().into_split();
-    // Names and values as they are, without Huffman's code: method and scheme from the table, then path, authority and type.
+    // Names and values are sent without Huffman coding: method and scheme from the static table, then path, authority
+    // and type.
     let path = b"/openfga.v1.OpenFGAService/Check";
     let mut block = vec![0x83, 0x86, 0x04, u8::try_from(path.len()).unwrap()];
     block.extend_from_slice(path);
@@ -184,7 +186,7 @@ async fn streams_without_a_body_are_refused_past_the_limit() {
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for stream in (1..2 * STREAMS).step_by(2) {
         let length = u32::try_from(block.len()).unwrap().to_be_bytes();
-        // HEADERS with all of them, and more to come on the stream.
+        // This sends HEADERS with all of them, and keeps the stream open.
         sent.extend_from_slice(&length[1..]);
         sent.extend_from_slice(&[1, 4]);
         sent.extend_from_slice(&stream.to_be_bytes());
@@ -232,7 +234,7 @@ async fn requests_that_need_no_token_hold_no_headers() {
             let request = request().header("ballast", "x".repeat(HEADER_BYTES)).body(()).unwrap();
             open.push(client.clone().ready().await.unwrap().send_request(request, false).unwrap());
         }
-        // It is answered after all before it have arrived.
+        // This call is answered once everything before it has arrived.
         let (answer, mut body) =
             client.clone().ready().await.unwrap().send_request(request().body(()).unwrap(), false).unwrap();
         body.send_data(framed(&tonic_health::pb::HealthCheckRequest::default()), true).unwrap();

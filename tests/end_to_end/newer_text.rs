@@ -1,12 +1,12 @@
-//! A document's new text is never released by a right that was taken away before it was written: two processes over one
-//! Qdrant and one real `OpenFGA`, whose log comes late.
+//! A document's new text is never released by a right that was taken away before it was written. Two processes run over
+//! one Qdrant and one real `OpenFGA`, whose log comes late.
 //!
-//! In each round somebody may read a document. The tuple is deleted at the server, one process writes the document anew under
-//! the same guard, and that somebody asks both processes, while it is written and afterwards. Copies and remembered decisions
-//! do not know of the deletion for up to 1.9 s, and old texts come by them; the new one must not. Somebody else, who keeps
-//! the right, must get the new text at once.
+//! In each round a reader may read a document. The tuple is deleted at the server, one process writes the document anew
+//! under the same guard, and the reader asks both processes, during the write and afterwards. Copies and remembered
+//! decisions do not know of the deletion for up to 1.9 s, and release old texts meanwhile; they must not release the
+//! new one. A second reader, who keeps the right, must get the new text at once.
 //!
-//! Some 300 rounds; `RAGWARD_ROUNDS=10000` asks for as many.
+//! A run has some 300 rounds; `RAGWARD_ROUNDS=10000` sets another number.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,22 +31,23 @@ use crate::support::qdrant_servers::{AnyQdrant, servers};
 use crate::support::running::config;
 use crate::support::served::Served;
 
-/// The end of the log is held back for so long. What is deleted just after a reading began is learned after the next one, so
-/// copies are up to twice as late, and `staleness_max_ms`, after which they are not used, is 2 s.
+/// The time for which the end of the log is held back. A reader that began just before a deletion learns of it with the
+/// next reading, so copies are up to twice as late. `staleness_max` is 2 s; after that, copies are not used.
 const HELD_FOR: Duration = Duration::from_millis(900);
-/// After so many readings the copy decides about a text whoever wrote it: it is 2 s newer than the text's date.
+/// The number of readings after which the copy decides about a text, whoever wrote it: the copy is then 2 s newer than
+/// the text's date.
 const LOOKS_UNTIL_OLD: u64 = 5;
-/// A round lasts for about so many; the documents begin theirs spread over them.
+/// The approximate number of readings in a round. The documents begin their rounds spread over them.
 const LOOKS_OF_ROUND: usize = 7;
-/// More readings before a right must have shown its text.
+/// The number of further readings within which a right must show its text.
 const LOOKS_MAX: usize = 30;
-/// Documents that go through rounds at the same time, for each row.
+/// The number of documents that go through rounds at the same time, for each row.
 const LANES: usize = 32;
-/// Of all rows together, unless `RAGWARD_ROUNDS` says otherwise.
+/// The number of rounds of all rows together, unless `RAGWARD_ROUNDS` sets another.
 const ROUNDS: u64 = 300;
-/// A row that has shown too little goes on for so long.
+/// The time for which a row goes on that has shown too little.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// Questions before a deletion: up to so many more, so that it comes at any time of a reading.
+/// The number of further questions before a deletion, so that it comes at any time of a reading.
 const QUESTIONS_MORE_MAX: usize = 8;
 const SEED: u64 = 17;
 const MODEL: &str = "model
@@ -60,7 +61,7 @@ type document
     define can_read: [user, user:*, team#member]
 ";
 
-/// How it is decided.
+/// A way of deciding.
 struct Row {
     name: &'static str,
     mode: ReplicaMode,
@@ -88,15 +89,15 @@ struct Process {
 #[derive(Debug, Default)]
 struct Tally {
     answers: AtomicU64,
-    /// Answers that a copy took part in.
+    /// The number of answers that a copy took part in.
     with_copy: AtomicU64,
-    /// Answers with the old text, by a right that was taken away.
+    /// The number of answers with the old text, by a right that was taken away.
     old: AtomicU64,
 }
 
-/// Two processes of a row: the first writes the documents.
+/// The two processes of a row. The first one writes the documents.
 struct Pair {
-    /// Of the row and the Qdrant.
+    /// The name of the row and of its Qdrant.
     name: String,
     store: OpenFgaStore,
     processes: [Process; 2],
@@ -124,7 +125,7 @@ fn keeper(lane: usize) -> String {
 }
 
 impl Process {
-    /// Store and collection have the same name.
+    /// Starts both processes. The store and the collection have the same name.
     async fn start(row: &Row, directory: &Path, openfga: &str, name: &str, qdrant: &AnyQdrant) -> Self {
         let log = LateLog::in_front_of(openfga, HELD_FOR).await;
         let mut config = config(directory);
@@ -135,8 +136,8 @@ impl Process {
         if !row.server_remembers {
             config.authorizer.openfga.cache_age_max_ms = 0;
         }
-        // A list of what somebody sees is a decision of the server, and would leave nothing to one that is remembered. There is
-        // something that everybody sees, so this cuts all lists.
+        // A list of visible objects is a decision of the server, and would leave nothing to remembered decisions. One
+        // object is visible to everybody, so this cuts all lists.
         config.authorizer.openfga.list_results_max = 1;
         config.vector_store.kind = VectorStoreKind::Qdrant;
         config.vector_store.qdrant.url.clone_from(&qdrant.url);
@@ -151,7 +152,7 @@ impl Process {
         Self { served, collection: name.to_owned(), log, tally: Tally::default() }
     }
 
-    /// The text of a lane's document that a user is given.
+    /// Returns the text of a lane's document that a user gets.
     async fn text(&self, user: &str, lane: usize) -> Option<String> {
         let of_lane = OneOf { key: "lane".to_owned(), values: vec![value(lane)] };
         let request = RetrieveRequest {
@@ -186,7 +187,7 @@ impl Process {
         self.served.client.ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("taken in");
     }
 
-    /// Whether there was enough to go wrong: old texts came in a tenth of the rounds.
+    /// Returns whether enough could go wrong: old texts came in a tenth of the rounds.
     fn shows_enough(&self, rounds: u64) -> bool {
         count(&self.tally.old) * 10 >= rounds
     }
@@ -213,7 +214,7 @@ impl Pair {
         Self { name, store, processes: [writer, reader], begun: AtomicU64::new(0) }
     }
 
-    /// A right of somebody who had none before: to the document itself, or as a member of its team.
+    /// Gives a right to a user who had none: on the document itself, or as a member of its team.
     fn right(lane: usize, round: u64) -> (String, RelationshipTuple) {
         let user = format!("user:{round}");
         let right = if round.is_multiple_of(2) {
@@ -224,7 +225,7 @@ impl Pair {
         (user, right)
     }
 
-    /// The document of a lane has the text `old`, and is written anew; gives its new text.
+    /// Runs one round. The document of the lane has the text `old` and is written anew. Returns its new text.
     async fn round(&self, lane: usize, round: u64, old: String, dice: &mut Dice) -> String {
         let place = format!("{}, lane {lane}, round {round}", self.name);
         let (user, right) = Self::right(lane, round);
@@ -246,7 +247,7 @@ impl Pair {
         .await;
 
         self.store.delete_tuples(right).await.expect("revoked");
-        // For a while the old right may show the old text.
+        // For a while, the old right may show the old text.
         let may_be_old = |process: &Process, text: Option<String>, when: &str| {
             process.tally.old.fetch_add(u64::from(text.is_some()), Ordering::Relaxed);
             assert!(text.is_none() || text.as_ref() == Some(&old), "{place}: {text:?} {when}");
@@ -268,7 +269,7 @@ impl Pair {
         new
     }
 
-    /// Rounds one after the other, until there were enough.
+    /// Runs rounds one after the other, until there were enough.
     async fn lane(&self, lane: usize, rounds: u64, started: Instant) {
         let mut dice = Dice::new(SEED + u64::try_from(lane).expect("few"));
         let mut text = at_first(lane);
@@ -307,7 +308,7 @@ async fn new_text_never_comes_by_an_old_right() {
     let rounds = variable("RAGWARD_ROUNDS").map_or(ROUNDS, |rounds| rounds.parse().expect("a number of rounds"));
     let qdrants = servers().await;
     let each = rounds.div_ceil(u64::try_from(ROWS.len() * qdrants.len()).expect("few"));
-    // What the rows do most is wait for the log, so half of them do it at the same time.
+    // The rows mostly wait for the log, so half of them run at the same time.
     for qdrant in &qdrants {
         for (remembers, openfga) in [(false, &plain), (true, &remembering)] {
             let rows = ROWS.iter().filter(|row| row.server_remembers == remembers);

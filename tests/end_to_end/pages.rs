@@ -1,4 +1,5 @@
-//! Pages over gRPC: together they are the whole answer, and a token is of use to the one whose search it is of, for a time.
+//! Pages over gRPC: together they are the whole answer, and a token is of use only for its own search, and for a
+//! limited time.
 
 use std::path::Path;
 
@@ -21,10 +22,11 @@ type document
     define can_read: [user, user:*]
 ";
 const COLLECTION: &str = "handbook";
-/// Chunks that the user may see.
+/// The number of chunks that the user may see.
 const SEEN: usize = 7;
 
-/// Documents that everybody may read, as many that bob alone may, and a secret of page tokens.
+/// Starts a server with documents that everybody may read, as many that only bob may read, and a secret for page
+/// tokens.
 async fn started(data: &Path, change: impl FnOnce(&mut Config)) -> Running {
     let key_file = data.join("page-token-key");
     std::fs::write(&key_file, "a secret of no less than thirty-two bytes").unwrap();
@@ -98,7 +100,7 @@ async fn pages_together_are_one_answer() {
     }
 }
 
-/// What a caller is told, to the last byte.
+/// Returns everything that a refusal tells a caller, to the last byte.
 fn shown(answer: Result<RetrieveResponse, Status>) -> (Code, String, Vec<u8>) {
     let status = answer.expect_err("a refusal");
     (status.code(), status.message().to_owned(), status.details().to_vec())
@@ -145,7 +147,7 @@ async fn a_token_that_does_not_fit_is_refused_in_one_way() {
             assert_eq!(shown(ask(&running, request).await), refusal, "{what}: {query:?}");
         }
     }
-    // Of another model: the same tuples, so the same answer, but decided anew.
+    // The new model has the same tuples, so the answer is the same but is decided anew.
     let token = ask(&running, page_of(vector(), "")).await.unwrap().next_page_token;
     let refusal = shown(ask(&running, page_of(vector(), "00")).await);
     running.load(dsl::load(MODEL).unwrap(), Vec::new());
@@ -161,7 +163,7 @@ async fn a_token_lives_as_long_as_it_is_set_to_and_is_good_at_every_replica() {
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     assert_eq!(shown(ask(&running, page_of(text(), &token)).await), refusal, "expired");
 
-    // After a restart with the same secret a token is still good; without one it is not.
+    // After a restart with the same secret a token is still good; without the secret it is not.
     running.stop().await.unwrap();
     let with_key = |config: &mut Config| config.retrieval.page_token_key_file = one.path().join("page-token-key");
     let reopened = |change: fn(&mut Config)| {
@@ -193,7 +195,7 @@ async fn pages_over_a_corpus_that_changes_repeat_and_miss_nothing() {
     let refusal = shown(ask(&running, page_of(text(), "00")).await);
     for query in [text(), hybrid(), vector()] {
         let first = ask(&running, page_of(query.clone(), "")).await.unwrap();
-        // What the user may not see changes nothing.
+        // A document that the user may not see changes nothing.
         let mut hidden = document("document:bobs0", &["leave leave leave leave leave"]);
         hidden.chunks[0].vector = vec![1.0, 0.25];
         running.upsert(COLLECTION, vec![hidden]).await.unwrap();
@@ -201,7 +203,7 @@ async fn pages_over_a_corpus_that_changes_repeat_and_miss_nothing() {
         assert_eq!(second.chunks.len(), 3, "{query:?}");
         assert!(ids(&second).iter().all(|id| !ids(&first).contains(id)), "{query:?}");
 
-        // What is new and visible moves the scores of a text, and has no cosine.
+        // A new visible document changes the scores of a text query; it has no vector, so it changes no cosine.
         let id = "document:open6";
         running.upsert(COLLECTION, vec![seen(id)]).await.unwrap();
         let second = ask(&running, page_of(query.clone(), &first.next_page_token)).await;

@@ -19,9 +19,9 @@ fn ragward(arguments: &[&str]) -> Command {
 pub(crate) struct Served {
     process: Child,
     pub(crate) client: Client,
-    /// Such as `http://127.0.0.1:50051`.
+    /// The address, such as `http://127.0.0.1:50051`.
     pub(crate) address: String,
-    /// What it logged before it served.
+    /// The lines that it logged before it served.
     pub(crate) log: String,
 }
 
@@ -30,7 +30,7 @@ impl Served {
         Self::start_with(data, &[])
     }
 
-    /// With a configuration file.
+    /// Starts a server with a configuration file.
     pub(crate) fn start_configured(data: &Path, file: &Path) -> Self {
         Self::start_with(data, &["--config", file.to_str().unwrap()])
     }
@@ -48,24 +48,24 @@ impl Served {
                 break address.trim().to_owned();
             }
         };
-        // The log goes on being read, so that the server never waits for its reader.
+        // Reading goes on, so that the server never waits for a full pipe.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
         let address = format!("http://{address}");
         Self { process, client: Client::at(&address).unwrap(), address, log: read }
     }
 
-    /// The id of the process.
+    /// Returns the id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Ends the process where it is, and waits until it is gone.
+    /// Kills the process, and waits until it is gone.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// The number of chunks of each document that is there.
+    /// Returns the number of chunks of each document that is there.
     async fn chunks(&self, document_ids: Vec<String>) -> BTreeMap<String, u32> {
         let asked = GetIngestStatusRequest { collection: "notes".to_owned(), document_ids };
         let status = self.client.ingest().get_ingest_status(asked).await.unwrap().into_inner();
@@ -75,7 +75,7 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
-        // It may have ended already, which is what some tests are about.
+        // The process may have ended already, which is what some tests are about.
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -87,7 +87,7 @@ async fn upsert(client: Client, documents: Vec<Document>) -> Result<(), tonic::S
     client.ingest().upsert_documents(tokio_stream::iter(messages)).await.map(drop)
 }
 
-/// A version of a document can be told by the number of its chunks.
+/// Returns a version of a document. The number of its chunks tells which one it is.
 fn version(id: usize, version: u32) -> Document {
     let texts: Vec<String> =
         (0..10 + version).map(|chunk| format!("note {id} in version {version}, part {chunk}")).collect();
@@ -103,7 +103,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let mut next_version = 0u32;
     for round in 1..6u32 {
         let mut served = Served::start(data.path());
-        // Killed while a call is on its way; which one differs from round to round.
+        // The process is killed while a call is under way; which call that is differs from round to round.
         let mut in_flight = None;
         for call in 0..=round * 3 {
             next_version += 1;
@@ -114,7 +114,7 @@ async fn what_was_acknowledged_survives_a_kill() {
             } else {
                 let upserting = upsert(served.client.clone(), documents);
                 tokio::pin!(upserting);
-                // One poll puts the request on its way.
+                // One poll sends the request.
                 let early = futures::poll!(&mut upserting);
                 assert!(early.is_pending());
                 tokio::task::yield_now().await;
@@ -342,7 +342,7 @@ async fn a_consistency_token_goes_round() {
         let shown = String::from_utf8(run(given_by).stdout).unwrap();
         assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{shown}");
         for asked in [&retrieve[..], &recheck] {
-            // The server refuses a token beside any other consistency, so it came with the right one.
+            // The server refuses a token together with any other consistency, so the right one came with it.
             let output = run(&[asked, &["--consistency-token", &token]].concat());
             assert!(output.status.success(), "{given_by:?}, {asked:?}: {output:?}");
             refused(&run(&[asked, &["--consistency-token", "x"]].concat()), 2, "consistency_token");

@@ -1,4 +1,4 @@
-//! The log of a server holds neither what was asked nor what was stored, whatever becomes of a request.
+//! The log of a server holds neither queries nor stored texts, whatever becomes of a request.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use ragward::proto::ingest::{DeleteDocumentsRequest, Document, UpsertDocumentsRe
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest};
 
-/// What occurs in nothing else.
+/// Words that occur in nothing else.
 const CANARIES: [&str; 3] = ["quetzalcoatl", "xylophonist", "zeitgeberin"];
 
 #[tokio::test]
@@ -19,7 +19,7 @@ async fn neither_queries_nor_texts_are_logged() {
     let mut server = Command::new(env!("CARGO_BIN_EXE_ragward"));
     let listen = ["--listen", "127.0.0.1:0", "--insecure-identity"];
     server.args(["serve", "--data", data.path().to_str().unwrap()]).args(listen);
-    // Also where more is logged than is by default, short of what the libraries below tell of bytes on the wire.
+    // This logs more than the default, except what the libraries below say about bytes on the wire.
     server.env("RUST_LOG", "info,ragward=trace").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut server = server.spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap());
@@ -53,7 +53,7 @@ async fn neither_queries_nor_texts_are_logged() {
     upsert(good.clone()).await.unwrap();
     let spoilt = Document { chunks: [good.chunks.clone(), good.chunks.clone()].concat(), ..good };
     upsert(spoilt).await.unwrap_err();
-    // There is no model, so every retrieval fails: in the authorizer, in the store, and at the door.
+    // There is no model, so every retrieval fails: in the authorizer, in the store, and at the entrance.
     for request in [retrieve("user:anne", "notes"), retrieve("user:anne", "absent"), retrieve("anne", "notes")] {
         client.retrieval().retrieve(request).await.unwrap_err();
     }

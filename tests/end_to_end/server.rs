@@ -45,7 +45,7 @@ fn tuple((user, relation, object): (&str, &str, &str)) -> RelationshipTuple {
     RelationshipTuple::parse(user, relation, object).unwrap()
 }
 
-/// Three documents behind the model above; every text speaks of leave.
+/// Starts a server with three documents behind the model above. Every text mentions leave.
 async fn handbook(data: &std::path::Path) -> Running {
     let running = Running::start(&config(data)).await;
     running.load(dsl::load(MODEL).unwrap(), TUPLES.map(tuple).to_vec());
@@ -243,7 +243,7 @@ async fn a_bad_retrieval_is_refused_by_field() {
         let status = running.client.retrieval().retrieve(request.clone()).await.expect_err(&format!("{request:?}"));
         refused(&status, code, reason, fields);
     }
-    // Whether anybody's chunk has a vector is not told: a collection without vectors finds nothing.
+    // The answer does not tell whether hidden chunks have vectors: a collection without vectors finds nothing.
     let none = answer(&running, RetrieveRequest { query: vector(&[1.0]), ..base() }).await;
     assert_eq!((none.chunks.len(), none.completion()), (0, Completion::Exhausted));
     let found = answer(&running, vectors(vector(&[3.0, 4.0]))).await;
@@ -316,7 +316,7 @@ async fn a_hidden_page_that_cannot_be_decided_changes_nothing() {
     let data = tempfile::tempdir().unwrap();
     let running = handbook(data.path()).await;
     let before = answer(&running, ask("user:anne", "leave")).await;
-    // More nested groups than are resolved, and the asker at the far end of them.
+    // There are more nested groups than are resolved, and the asker is at the far end of them.
     let link = |n: usize| RelationshipTuple::parse(&format!("group:{}#member", n + 1), "member", &format!("group:{n}"));
     let mut chain: Vec<RelationshipTuple> = (0..40).map(|n| link(n).unwrap()).collect();
     chain.push(tuple(("user:anne", "member", "group:40")));
@@ -343,7 +343,7 @@ async fn forbidden_and_absent_look_the_same() {
     let forbidden = running.client.retrieval().recheck(recheck("document:salaries#0")).await.unwrap().into_inner();
     let absent = running.client.retrieval().recheck(recheck("document:absent00#0")).await.unwrap().into_inner();
     assert_eq!(forbidden, absent);
-    // The same answer, byte for byte and score for score, once the hidden pages are gone.
+    // The answer is the same, byte for byte and score for score, once the hidden pages are gone.
     let before = answer(&running, ask("user:anne", "leave salaries")).await;
     let delete = DeleteDocumentsRequest {
         collection: "handbook".to_owned(),
@@ -457,7 +457,7 @@ async fn an_explanation_is_for_who_may_have_it() {
     };
     let with_tuple = ExplainRequest { contextual_tuples: vec![tuple.clone()], ..of_chunk("document:nobody#0") };
     assert!(running.client.retrieval().explain(with_tuple).await.unwrap().into_inner().allowed);
-    // A chunk behind a guard that the model does not know: why nobody sees it.
+    // This chunk is behind a guard that the model does not know, so the explanation says why nobody sees it.
     let mut stray = document("document:stray", &["leave"]);
     stray.chunks[0].guard = "page:stray".to_owned();
     running.upsert("handbook", vec![stray]).await.unwrap();

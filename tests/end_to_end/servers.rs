@@ -1,5 +1,5 @@
-//! The four ways to run: each engine embedded or a server, with the same answers. `OpenFGA` is a real server; Qdrant's API
-//! is served from memory, and by a real Qdrant where there is one.
+//! The four ways to run: each engine is embedded or a server, and the answers are the same. `OpenFGA` is a real server.
+//! Qdrant's API is served from memory, and by a real Qdrant if there is one.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -27,13 +27,13 @@ fn handbook() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/handbook")
 }
 
-/// The same numbers in every run.
+/// Returns the same numbers in every run.
 fn vector(seed: usize) -> Vec<f32> {
     let number = |place: usize| ((seed * 31 + place * 17 + seed * place * 7) % 97) as f32 / 97.0 - 0.5;
     (0..DIMENSION).map(number).collect()
 }
 
-/// The handbook's pages with their texts, and once more as points.
+/// Returns the handbook's pages with their texts, and the same pages as points.
 fn documents() -> (Vec<Document>, Vec<Document>) {
     let source = Source::Catalog { path: handbook().join("catalog.jsonl"), root: handbook() };
     let pages: Vec<Document> =
@@ -61,7 +61,7 @@ fn request(user: &str, collection: &str, query: Query, top_k: u32) -> RetrieveRe
     }
 }
 
-/// Everything that an answer tells, for every user.
+/// Returns everything that an answer tells, for every user.
 async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<String> {
     let mut told = Vec::new();
     for user in USERS {
@@ -86,11 +86,11 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
     told
 }
 
-/// Loads a model and tuples as a user does, with the command.
+/// Loads a model and tuples with the command, as a user does.
 fn load_model(store_file: &Path, directory: &Path, config: &Config) {
     let file = directory.join("ragward.toml");
     std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
-    // Several tests' stores are on one server.
+    // One server has the stores of several tests.
     let arguments =
         ["model", "load", store_file.to_str().unwrap(), "--create-store", "--config", file.to_str().unwrap()];
     let loaded = std::process::Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().unwrap();
@@ -119,7 +119,7 @@ async fn embedded_and_servers_give_the_same_answers() {
             let running = Running::start(&config).await;
             running.upsert("points", points.clone()).await.unwrap();
             let by_vector = answers(&running, "points", &vectors).await;
-            // Qdrant has no statistics of a visible set, so texts are for the embedded engine.
+            // Qdrant has no statistics of a visible set, so only the embedded engine takes text queries.
             let by_text = if qdrant.is_none() {
                 running.upsert("pages", pages.clone()).await.unwrap();
                 answers(&running, "pages", &texts).await
@@ -136,7 +136,7 @@ async fn embedded_and_servers_give_the_same_answers() {
     }
 }
 
-/// Whoever decides: a relation that no type of the model has is told in the log.
+/// A relation that no type of the model has is reported in the log, whichever engine decides.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_relation_that_the_model_lacks_is_warned_of() {
     let Some(openfga) = OpenFga::start().await else { return };
@@ -158,10 +158,11 @@ async fn a_relation_that_the_model_lacks_is_warned_of() {
     }
 }
 
-/// A folder for each share of the documents that somebody sees, in thousandths; `user:900` sees those up to 90 %.
+/// The shares of the documents, in thousandths, each in a folder that somebody sees. `user:900` sees the folders up to
+/// 90 %.
 const SHARES: [usize; 7] = [1, 10, 100, 400, 900, 990, 1_000];
 
-/// A thousand documents of one chunk each, in folders.
+/// Returns a thousand documents of one chunk each, in folders.
 fn shares() -> (String, Vec<Document>) {
     let mut store = String::from(
         "name: shares\nmodel: |\n  model\n    schema 1.1\n  type user\n  type folder\n    relations\n      define viewer: [user]\n  \
@@ -190,7 +191,7 @@ fn shares() -> (String, Vec<Document>) {
     (store, documents)
 }
 
-/// The `top_k` nearest of the first documents, the folders of whom one sees.
+/// Returns the `top_k` nearest of the first `visible` documents, which are those in the folders that a user sees.
 fn nearest(documents: &[Document], visible: usize, query: &[f32], top_k: usize) -> Vec<String> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     let cosine = |vector: &[f32]| dot(query, vector) / dot(vector, vector).sqrt();
@@ -245,7 +246,7 @@ async fn at_every_share_the_answer_is_that_of_the_private_corpus() {
     }
 }
 
-/// The defaults with these engines; Qdrant scans.
+/// Returns the default configuration with these engines. Qdrant scans.
 fn configured(data: &Path, authorizer: AuthorizerKind, qdrant: Option<&AnyQdrant>) -> Config {
     let mut config = config(data);
     config.authorizer.kind = authorizer;
@@ -282,7 +283,8 @@ async fn a_backend_that_is_down_is_an_error_without_details() {
     }
 }
 
-/// With an OpenFGA server, the commands that ask it alone need no data directory, and a store that is not there is named.
+/// With an OpenFGA server, commands that ask only that server need no data directory, and they name a store that is
+/// missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_not_there_is_named_and_not_made() {
     let Some(openfga) = OpenFga::start().await else { return };

@@ -1,8 +1,8 @@
-//! Nothing that was revoked is released: to a request for higher consistency, and to one with a token from after the
-//! revocation, no answer holds a chunk that rests on a tuple whose deletion was acknowledged before the request was sent.
+//! A revoked chunk is not released: no answer to a request for higher consistency, or to one with a token from after
+//! the revocation, holds a chunk that depends on a tuple whose deletion was acknowledged before the request was sent.
 //!
-//! `ragward serve` in front of a real `OpenFGA`, many callers, and writers that grant and revoke at random. Some seconds
-//! for the gate; `SOAK_SECONDS=300` for as long as that.
+//! `ragward serve` runs in front of a real `OpenFGA`, with many callers, and with writers that grant and revoke at
+//! random. A run takes some seconds; `SOAK_SECONDS=300` sets another length.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -31,12 +31,12 @@ const GROUPS: usize = 4;
 const DOCUMENTS: usize = 30;
 const CALLERS: usize = 8;
 const WRITERS: usize = 2;
-/// Between two changes of one writer.
+/// The time between two changes of one writer.
 const PACE: Duration = Duration::from_millis(4);
-/// For each mode of the replica, unless `SOAK_SECONDS` says how long in all.
+/// The length for each mode of the replica, unless `SOAK_SECONDS` sets that of the whole run.
 const SHORT: Duration = Duration::from_secs(2);
-/// A run that has shown too little goes on for so long: where a copy decides, a question about a moment waits for a look at
-/// the server's log, so there are few answers a second.
+/// The time for which a run goes on that has shown too little. Where a copy decides, a question about a moment waits
+/// for a look at the server's log, so there are few answers a second.
 const PATIENCE: Duration = Duration::from_mins(1);
 const SEED: u64 = 11;
 const TOKEN: &str = "ragward-consistency-token";
@@ -52,13 +52,13 @@ type document
     define can_read: reader
 ";
 
-/// Whether a tuple is there, as far as whoever is not the server can know.
+/// What a client can know about a tuple.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
     present: bool,
-    /// A change of it is under way.
+    /// Whether a change of it is under way.
     changing: bool,
-    /// How often it was changed.
+    /// The number of its changes.
     changes: u64,
 }
 
@@ -73,14 +73,14 @@ struct Tally {
     answers: AtomicU64,
     chunks: AtomicU64,
     revocations: AtomicU64,
-    /// Documents that a user was released before and was certainly not to see any more, counted for each answer.
+    /// The number of documents that a user saw before and certainly may not see any more, summed over all answers.
     withheld: AtomicU64,
     leaks: AtomicU64,
     gaps: AtomicU64,
 }
 
 impl Tally {
-    /// Whether there was enough to go wrong.
+    /// Returns whether enough could go wrong.
     fn shows_enough(&self) -> bool {
         let more_than = |counter: &AtomicU64, least: u64| counter.load(Ordering::Relaxed) > least;
         more_than(&self.revocations, 20) && more_than(&self.chunks, 100) && more_than(&self.withheld, 10)
@@ -110,7 +110,7 @@ impl World {
         self.known.lock().expect("not poisoned").clone()
     }
 
-    /// Grants or revokes one of the tuples of a writer.
+    /// Grants or revokes one of a writer's tuples.
     async fn change(&self, store: &OpenFgaStore, tuple: usize, tally: &Tally) {
         let grants = {
             let known = &mut self.known.lock().expect("not poisoned")[tuple];
@@ -125,7 +125,7 @@ impl World {
         (known.present, known.changing) = (grants, false);
     }
 
-    /// The documents of a user whose way to it holds for every tuple on it.
+    /// Returns the documents of a user for which every tuple on the path from the user satisfies `holds`.
     fn readable(&self, user: usize, holds: impl Fn(usize) -> bool) -> BTreeSet<String> {
         let user = format!("user:{user}");
         let held: Vec<&RelationshipTuple> =
@@ -138,7 +138,7 @@ impl World {
     }
 }
 
-/// A question of one user: what is released to it, and what must and what may be.
+/// One user's question: the documents that were released, those that must be, and those that may be.
 struct Caller {
     world: Arc<World>,
     tally: Arc<Tally>,
@@ -154,7 +154,7 @@ impl Caller {
         let before = self.world.known();
         let with_token = self.dice.below(2) == 0;
         if with_token {
-            // Any answer brings one; this one is asked for after the state was looked at.
+            // Any answer brings a token; this one is fetched after the state was read.
             let nothing =
                 RecheckRequest { chunk_ids: vec!["none".to_owned()], ..self.recheck(Consistency::Unspecified) };
             let answer = self.client.retrieval().recheck(nothing).await.expect("an answer");
@@ -194,8 +194,8 @@ impl Caller {
         }
     }
 
-    /// Between `before` the request and `after` the answer a tuple was certainly there, or certainly not, when it was so
-    /// before and nobody began to change it.
+    /// Counts an answer. A tuple was certainly there, or certainly not, from `before` the request until `after` the
+    /// answer, if it was so before and nobody began to change it.
     fn account(&mut self, released: &[String], before: &[Known], after: &[Known]) {
         let certain = |tuple: usize, present: bool| {
             before[tuple] == after[tuple] && !before[tuple].changing && before[tuple].present == present
@@ -244,7 +244,7 @@ async fn soak(authority: &OpenFga, directory: &Path, mode: ReplicaMode, duration
         tasks.spawn(async move {
             let (mut dice, mut pace) = (Dice::new(SEED + 100 + u64::try_from(writer).expect("few")), interval(PACE));
             while goes_on(&tally) {
-                // Each writer has tuples of its own, so that it knows what it changed.
+                // Each writer has tuples of its own, so it knows what it changed.
                 let tuple = dice.below(world.tuples.len() / WRITERS) * WRITERS + writer;
                 world.change(&store, tuple, &tally).await;
                 pace.tick().await;
@@ -276,7 +276,7 @@ async fn soak(authority: &OpenFga, directory: &Path, mode: ReplicaMode, duration
     assert!(tally.shows_enough(), "{tally:?}");
 }
 
-/// A file that says so.
+/// Writes a configuration file for this mode.
 fn configured(directory: &Path, address: &str, store_name: &str, mode: ReplicaMode) -> std::path::PathBuf {
     let mut config: Config = config(directory);
     config.authorizer.kind = AuthorizerKind::Openfga;

@@ -41,7 +41,7 @@ async fn settings_are_measured_and_written_and_nothing_else_changes() {
     assert!(told["users"].as_u64() > Some(3), "the people of the handbook ask: {told}");
     let measurements = told["measurements"].as_array().expect("a list");
     assert!(measurements.len() > 10, "{told}");
-    // On a busy machine a setting may answer nothing in its time; then it says so.
+    // On a busy machine, a setting may answer nothing in its time. Then the command says so.
     let asked = |m: &Value| m["answered"].as_u64().zip(m["failed"].as_u64()).is_some_and(|(a, f)| a + f > 0);
     assert!(measurements.iter().all(asked), "{told}");
     assert!(measurements[0]["checks_per_second"].as_f64() > Some(0.0), "what is configured answers: {told}");

@@ -1,12 +1,13 @@
-//! Twin worlds: the same request in world A, and in world B, which is A with anything changed that the asker may not see -
-//! text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes, errors included.
+//! Twin worlds: the same request is asked in world A, and in world B, which is A with anything changed that the asker
+//! may not see - text, vectors, number and names of documents, groups, tuples. The answers must be the same bytes,
+//! errors included.
 //!
-//! Two servers over the embedded engines, each with a corpus and tuples of its own for each pair of worlds. What the asker
-//! may see is decided here, by looking at every tuple, and compared before and after a change, so that a change that is
-//! seen fails the test rather than passing for a leak.
+//! Two servers run over the embedded engines, with a corpus and tuples of its own for each pair of worlds. This test
+//! decides what the asker may see by looking at every tuple, and compares that before and after a change. So a change
+//! that the asker sees fails the test, rather than looking like a leak.
 //!
-//! A search may go over pages: in world B the change comes after the first one, so that its token is used in the world
-//! afterwards. Tokens hold the time, so they are compared by their length.
+//! A search may span pages. In world B the change comes after the first page, so that its token is used in the changed
+//! world. Tokens hold the time, so they are compared by their length.
 #![expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "counts of a test are small")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +53,7 @@ type document
     define can_read: (reader or viewer from parent) but not blocked
 ";
 
-/// Who asks. The stranger is named in no tuple, so sees only what everybody does.
+/// The users who ask. No tuple names the stranger, who sees only what everybody sees.
 const ASKERS: [&str; 2] = ["anne", "stranger"];
 const OTHERS: [&str; 3] = ["bob", "carl", "dora"];
 const WORDS: [&str; 10] = ["red", "fox", "hen", "barn", "the", "moon", "salt", "oak", "river", "stone"];
@@ -72,7 +73,7 @@ impl Dice {
         words.join(" ")
     }
 
-    /// Of few directions, so that scores tie.
+    /// Returns one of few directions, so that scores tie.
     fn vector(&mut self) -> Vec<f32> {
         loop {
             let vector: Vec<f32> = (0..DIMENSION).map(|_| [-1.0, 0.0, 0.0, 0.5, 1.0][self.below(5)]).collect();
@@ -86,7 +87,7 @@ impl Dice {
 /// User, relation, object.
 type Tuple = (String, String, String);
 
-/// What one server holds for one pair.
+/// The content of one server for one pair.
 #[derive(Clone, Debug, Default)]
 struct World {
     tuples: BTreeSet<Tuple>,
@@ -94,7 +95,7 @@ struct World {
 }
 
 impl World {
-    /// Decided the slow and obvious way; there are no cycles.
+    /// Decides in the slow and obvious way; there are no cycles.
     fn holds(&self, user: &str, relation: &str, object: &str) -> bool {
         let relations = if relation == "can_read" { ["reader", "parent"].as_slice() } else { &[relation] };
         let direct = self.tuples.iter().filter(|(_, r, o)| o == object && relations.contains(&r.as_str()));
@@ -108,7 +109,7 @@ impl World {
         granted && !self.tuples.contains(&blocked)
     }
 
-    /// The documents with the chunks that a user may see, and nothing else of them.
+    /// Returns the documents with the chunks that a user may see, and nothing else of them.
     fn seen_by(&self, user: &str) -> Vec<Document> {
         let seen = |document: &Document| {
             let chunks = document.chunks.iter().filter(|chunk| self.holds(user, "can_read", &chunk.guard));
@@ -147,7 +148,7 @@ fn tuple(names: &Names, dice: &mut Dice, users: &[&str]) -> Tuple {
     let folder = names.object("folder", dice.below(FOLDERS));
     let (user, relation, object) = match dice.below(8) {
         0 => (user, "member", names.object("group", group)),
-        // Towards higher numbers, so that there is no cycle.
+        // Groups nest towards higher numbers, so that there is no cycle.
         1 if group + 1 < GROUPS => (member(group), "member", names.object("group", group + 1)),
         1 | 2 => (user, "viewer", folder),
         3 => (member(group), "viewer", folder),
@@ -162,7 +163,8 @@ fn tuple(names: &Names, dice: &mut Dice, users: &[&str]) -> Tuple {
 fn document(names: &Names, dice: &mut Dice, id: &str) -> Document {
     let chunk = |place| Chunk {
         id: format!("{id}#{place}"),
-        // Mostly its own guard; sometimes that of another document, so that parts of a document are hidden.
+        // The guard is mostly the document's own, and sometimes that of another document, so that parts of a document
+        // are hidden.
         guard: names.object("document", dice.below(DOCUMENTS)),
         text: dice.text(),
         vector: dice.vector(),
@@ -191,7 +193,7 @@ fn world(names: &Names, dice: &mut Dice) -> World {
     World { documents: documents.collect(), tuples }
 }
 
-/// Changes something that no asker sees; tries until one is such.
+/// Changes something that no asker sees. It tries changes until it finds such a one.
 fn changed(names: &Names, dice: &mut Dice, before: &World) -> World {
     for _ in 0..200 {
         let mut after = before.clone();
@@ -207,12 +209,12 @@ fn changed(names: &Names, dice: &mut Dice, before: &World) -> World {
 }
 
 fn change(names: &Names, dice: &mut Dice, world: &mut World) {
-    // An earlier change may have taken the last document out.
+    // An earlier change may have deleted the last document.
     let ids: Vec<String> = world.documents.keys().cloned().collect();
     let id = if ids.is_empty() { "d0".to_owned() } else { ids[dice.below(ids.len())].clone() };
     match dice.below(6) {
         0 | 1 => {
-            // Names before, between and after those that are there.
+            // The new name comes before, between or after the existing ones.
             let id = format!("{}{}", dice.pick(&["A", "d0a", "d5", "d9z", "z"]), dice.below(3));
             world.documents.insert(id.clone(), document(names, dice, &id));
         }
@@ -231,7 +233,7 @@ fn change(names: &Names, dice: &mut Dice, world: &mut World) {
     }
 }
 
-/// Makes a server hold `after` where it held `before`.
+/// Changes a server's content from `before` to `after`.
 async fn apply(running: &Running, names: &Names, before: &World, after: &World) {
     let parsed = |(user, relation, object): &Tuple| RelationshipTuple::parse(user, relation, object).expect("a tuple");
     let added: Vec<RelationshipTuple> = after.tuples.difference(&before.tuples).map(parsed).collect();
@@ -254,12 +256,12 @@ async fn apply(running: &Running, names: &Names, before: &World, after: &World) 
 #[derive(Clone, Debug)]
 enum Question {
     Retrieve(RetrieveRequest),
-    /// With the first page's token.
+    /// A search whose further pages are asked for with the token of the first.
     Pages(RetrieveRequest),
     Recheck(RecheckRequest),
 }
 
-/// Pages of one search that are looked at, after the first.
+/// The number of pages of one search that are read after the first.
 const PAGES: usize = 3;
 
 fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
@@ -302,7 +304,7 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
         ..RetrieveRequest::default()
     };
     if dice.one_in(4) {
-        // Few at a time, of whatever the user may see; now and then with what pages do not go with.
+        // Few chunks at a time, of whatever the user may see; now and then with an option that pages do not support.
         let per_document_max = u32::from(dice.one_in(12));
         let top_k = 1 + dice.below(3) as u32;
         let page_token = Some(String::new());
@@ -345,7 +347,7 @@ impl Answer {
     }
 }
 
-/// The first answer to a question, and the token of the page after it.
+/// Returns the first answer to a question, and the token of the page after it.
 async fn answer(running: &Running, question: &Question) -> (Answer, Option<String>) {
     let mut client = running.client.retrieval();
     match question.clone() {
@@ -365,7 +367,7 @@ async fn page(running: &Running, request: RetrieveRequest) -> (Answer, Option<St
     (Answer::of(answer), token)
 }
 
-/// The pages after the first answer.
+/// Returns the pages after the first answer.
 async fn further(running: &Running, question: &Question, mut token: Option<String>) -> Vec<Answer> {
     let mut pages = Vec::new();
     while let (Question::Pages(request), Some(page_token), true) = (question, token.take(), pages.len() < PAGES) {
@@ -376,13 +378,13 @@ async fn further(running: &Running, question: &Question, mut token: Option<Strin
     pages
 }
 
-/// All answers to a question: the first ones were given before.
+/// Returns all answers to a question, given the first.
 async fn finished(running: &Running, question: &Question, first: (Answer, Option<String>)) -> Vec<Answer> {
     let (answer, token) = first;
     [answer].into_iter().chain(further(running, question, token).await).collect()
 }
 
-/// What was asked and answered, so that a test that asks nothing worth asking is noticed.
+/// Counts of what was asked and answered, so that a test that asks nothing worth asking is noticed.
 #[derive(Debug, Default)]
 struct Tally {
     pairs: usize,
@@ -398,7 +400,7 @@ impl Tally {
         self.pairs += 1;
         let (first, further) = answers.split_first().expect("an answer");
         self.further_pages += further.len();
-        // A page that follows is never refused: what is hidden ends no paging.
+        // A further page is never refused: hidden documents do not end a paging.
         assert!(further.iter().all(|page| matches!(page, Answer::Message(_))), "{further:?}");
         match first {
             Answer::Refusal(..) => self.refused += 1,

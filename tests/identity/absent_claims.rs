@@ -1,5 +1,5 @@
-//! Tokens that do not tell what the model takes people out by: they are refused, and where nothing is taken out they count as
-//! *holds nothing*. So with a real `OpenFGA`, where there is one.
+//! Tokens that lack a claim by which the model takes people out: they are refused. If the model takes nobody out by it,
+//! they count as *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
 
 use ragward::config::{AbsentClaim, AuthorizerKind, ClaimContextConfig, ClaimTupleConfig, IdentityConfig};
 use ragward::language::validate::ValidModel;
@@ -28,7 +28,7 @@ type document
     define can_read: reader but not banned
 ";
 
-/// The same without `but not`.
+/// The same model without `but not`.
 const LETS_IN: &str = "
 model
   schema 1.1
@@ -110,10 +110,10 @@ fn in_json(text: &str) -> Value {
     serde_json::from_str(&json::print(model(text).source()).unwrap()).unwrap()
 }
 
-/// Whether the document is seen, or the token refused.
+/// Whether the document is seen, or the token is refused.
 type Fate = Result<bool, ()>;
 
-/// Each token with what is seen under the model that takes out, and under the one that does not.
+/// Returns each token with its fate under the model that takes people out, and under the one that does not.
 fn rows() -> Vec<(&'static str, Value, Fate, Fate)> {
     let refused = Err(());
     vec![
@@ -219,7 +219,7 @@ async fn the_operator_may_say_what_an_absent_claim_means() {
     assert_eq!(none.seen("", RETRIEVE, &elsewhere).await, Err(Code::Unauthenticated), "it is there, and not here");
 }
 
-/// Nobody's token tells of the groups of a user whom a pipeline names.
+/// No token tells the groups of another user whom a pipeline names.
 #[tokio::test]
 async fn a_pipeline_names_no_user_of_whom_too_little_is_told() {
     let scope = "ragward:retrieve ragward:assert_user";
@@ -234,7 +234,7 @@ async fn a_pipeline_names_no_user_of_whom_too_little_is_told() {
     for (row, text, absent, expected) in rows {
         let server = Server::start(text, None, |i| i.claim_tuples = vec![groups(absent)]).await;
         assert_eq!(server.seen("user:anne", scope, &pipeline).await, expected, "{row}");
-        // The groups of a person who names another are their own.
+        // The groups of a bearer who names another user are the bearer's own.
         let mut claims = with_groups.clone();
         claims["sub"] = json!("carl");
         assert_eq!(server.seen("user:anne", scope, &claims).await, expected, "{row}, by a person");
@@ -249,7 +249,7 @@ async fn a_new_model_decides_anew_what_an_absent_claim_means() {
     for _ in 0..3 {
         assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Ok(seen.clone()));
         store.write_model(model(TAKES_OUT)).unwrap();
-        // The token is remembered; what was found out about it is not.
+        // The token is remembered; the refusal is not.
         assert_eq!(server.seen("", RETRIEVE, &json!({})).await, Err(Code::Unauthenticated));
         store.write_model(model(LETS_IN)).unwrap();
     }

@@ -9,7 +9,7 @@ use tokio::process::Command;
 use crate::identity::world::{RETRIEVE, identity, start};
 use crate::support::issuer::{SigningKey, TestIssuer};
 
-/// Runs a command as a user would, with a token in the environment or without.
+/// Runs a command as a user would, with or without a token in the environment.
 async fn ragward(arguments: &[&str], token: Option<&str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));
     command.args(arguments).env_remove("RAGWARD_TOKEN").stdin(Stdio::null());
@@ -51,7 +51,7 @@ async fn a_command_asks_as_the_subject_of_its_token() {
     assert_eq!(seen(&by_file)[..4], of_anne);
     let by_variable = ragward(&[&retrieve[..], &["--user", "user:anne"]].concat(), Some(&anne)).await;
     assert_eq!(seen(&by_variable), seen(&by_file));
-    // The file is what was said last.
+    // The option given last names the file.
     let bob = token("bob", RETRIEVE);
     let both = ragward(&[&retrieve[..], &["--token-file", &file]].concat(), Some(&bob)).await;
     assert_eq!(seen(&both), seen(&by_file));

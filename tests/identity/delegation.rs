@@ -30,7 +30,7 @@ async fn a_token_speaks_for_its_subject_alone() {
         world.seen("bob", &[]).await.unwrap(),
         ["document:salaries#0", "document:salaries#1", "document:welcome#0", "document:welcome#1"]
     );
-    // Names that mean something else in OpenFGA are refused, and where an issuer uses them they are nobody else's.
+    // A name with a special meaning in OpenFGA is refused. If its issuer encodes names, it belongs to nobody else.
     let encoding = World::start(|identity| identity.issuers[0].encode_subjects = true).await;
     for special in ["*", "hr#member", "user:anne", "anne ", "anne\u{0}"] {
         assert_eq!(world.seen(special, &[]).await.unwrap_err().code(), Code::Unauthenticated, "`{special}`");
@@ -51,7 +51,7 @@ async fn a_token_speaks_for_its_subject_alone() {
 
 #[tokio::test]
 async fn a_machine_is_never_a_user() {
-    // A client whose id is that of a person.
+    // This client has the id of a person.
     let machine = ("client_id", json!("anne"));
     let world = World::start(|_| {}).await;
     let status = world.seen("anne", std::slice::from_ref(&machine)).await.unwrap_err();
@@ -172,13 +172,13 @@ async fn an_agent_sees_what_both_may() {
     let answer = retrieve(&on_user.running, "", &on_user.token("anne", RETRIEVE, &[acted("stranger")])).await.unwrap();
     assert_eq!(answer.completion(), Completion::Exhausted);
 
-    // It may read the salaries, which Anne may not, and not the roadmap, which she may.
+    // The agent may read the salaries, which Anne may not, and may not read the roadmap, which she may.
     let on_guard = World::start(delegated(DelegationObject::Guard, "agent_reader")).await;
     let both = ["document:welcome#0", "document:welcome#1", "page:draft#0", "page:draft#1"];
     assert_eq!(on_guard.seen("anne", &[acted("helper")]).await.unwrap(), both);
     assert_eq!(on_guard.seen("anne", &[acted("stranger")]).await.unwrap(), Vec::<String>::new());
 
-    // Only the outermost counts; what is inside is history, and there is an end to it.
+    // Only the outermost actor counts; the inner ones are history, and their number is limited.
     let history = |inner: Value| [("act", json!({"sub": "helper", "act": inner}))];
     assert_eq!(on_guard.seen("anne", &history(json!({"sub": "stranger"}))).await.unwrap(), both);
     let stranger = [("act", json!({"sub": "stranger", "act": {"sub": "helper"}}))];
@@ -274,7 +274,7 @@ async fn details_only_narrow() {
     let found = seen(&world.running, "", &token).await.unwrap();
     assert_eq!(found.iter().filter(|id| id.starts_with("page:")).count(), 1, "{found:?}");
     assert_eq!(found.len(), 3, "{found:?}");
-    // Details bound what is read; where nothing is read by chunk they do not count.
+    // Details bound what is read. They do not count for a call that reads no chunks.
     let ingest =
         world.token("anne", "ragward:ingest", &[("authorization_details", json!([{"type": "ragward_retrieval"}]))]);
     assert_eq!(
@@ -283,7 +283,7 @@ async fn details_only_narrow() {
     );
 }
 
-/// What details leave out of a document must not move the scores of what they leave: the second chunk is secret.
+/// Chunks that details leave out must not move the scores of the others: the second chunk is secret.
 #[tokio::test]
 async fn details_hide_chunks_from_the_scores_of_others() {
     let world = World::start(|identity| {
@@ -299,7 +299,7 @@ async fn details_hide_chunks_from_the_scores_of_others() {
         object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         object
     };
-    // One ceiling for everything, and a ceiling for some of the guards.
+    // One row has a single maximum for everything, the next a maximum for some of the guards.
     let rows = [
         json!([detail(json!({"classification_max": "internal"}))]),
         json!([
@@ -336,7 +336,7 @@ async fn a_token_for_one_request_serves_one() {
     let details = json!([{"type": "ragward_retrieval", "single_use": true, "query_sha256": digest}]);
     let details = ("authorization_details", details);
     let token = world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))]);
-    // What is refused is no answer, so it uses nothing up.
+    // A refusal is no answer, so it uses nothing up.
     let ask = async |request: RetrieveRequest| {
         let answered = world.running.client.retrieval().retrieve(with_token(request, &token)).await;
         answered.map_err(|status| status.code())
@@ -364,11 +364,11 @@ async fn a_token_for_one_request_serves_one() {
         assert_eq!(ask(request).await.unwrap_err(), expected, "{what}");
     }
     assert_eq!(seen(&world.running, "", &token).await.unwrap(), ANNES);
-    // Nor does another signature on the same id.
+    // Another signature on the same id does not help either.
     for again in [&token, &world.token("anne", RETRIEVE, &[details.clone(), ("jti", json!("once"))])] {
         assert_eq!(seen(&world.running, "", again).await.unwrap_err().code(), Code::Unauthenticated);
     }
-    // Of many at the same time, one gets an answer.
+    // Of many requests at the same time, one gets an answer.
     let shared = world.token("anne", RETRIEVE, &[details, ("jti", json!("shared"))]);
     let asking = (0..50).map(|_| seen(&world.running, "", &shared));
     let answers = futures::future::join_all(asking).await;
@@ -428,7 +428,7 @@ async fn a_writer_needs_the_relation_on_old_and_new_guards() {
             .await
             .map(|answer| answer.into_inner().documents)
     };
-    // What one may not write looks absent, and nobody counts but administrators.
+    // A document that the caller may not write looks absent, and only administrators get counts.
     let status = async |token: &str| {
         let document_ids = ["document:welcome", "document:salaries", "never there"].map(str::to_owned).to_vec();
         let request = GetIngestStatusRequest { collection: "handbook".to_owned(), document_ids };

@@ -14,7 +14,7 @@ const OAUTH: &str = "/.well-known/oauth-authorization-server";
 const OPENID: &str = "/.well-known/openid-configuration";
 const KEYS: &str = "/keys";
 
-/// Lets time pass for the server, which runs in this test's runtime.
+/// Advances the time of the server, which runs in this test's runtime.
 async fn later(seconds: u64) {
     pause();
     advance(Duration::from_secs(seconds)).await;
@@ -42,7 +42,7 @@ async fn a_rotated_key_is_read_once() {
     let (a, b) = tokio::join!(seen(&running, "", &some), seen(&running, "", &more));
     assert!(a.is_ok() && b.is_ok(), "{a:?} {b:?}");
     assert_eq!(issuer.key_reads(), 2, "one fetch serves all who wait for it");
-    // The old key is gone, and a key that nobody has is not asked for again and again.
+    // The old key is gone, and unknown keys are not fetched again and again.
     for id in 3..50 {
         let status = seen(&running, "", &token(&first, id)).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);
@@ -143,7 +143,7 @@ async fn an_issuer_that_answers_badly_lets_nobody_in() {
     assert_eq!(elsewhere.key_reads(), 0, "nobody was led elsewhere");
 }
 
-/// An RSA key of 1,024 bits, which nobody should trust any more.
+/// Returns an RSA key of 1,024 bits, which nobody should trust any more.
 fn small_rsa_key() -> serde_json::Value {
     use base64::Engine;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -88,7 +88,7 @@ impl Upgrade {
         Self { key, issuer, config, settings, _data: data }
     }
 
-    /// As a server of the older version left it.
+    /// Fills a store as a server of the older version left it.
     async fn store(&self, openfga: Option<&OpenFga>, tuples: Vec<RelationshipTuple>) {
         let model = dsl::load(MODEL).unwrap();
         let Some(openfga) = openfga else {
@@ -167,7 +167,7 @@ async fn old_names_may_be_meant() {
     assert_eq!(upgrade.seen(&running, "a|b").await, 1);
 }
 
-/// What has no form of today, or is there already, is told and left.
+/// A name without a form of today, or whose new form exists already, is reported and left as it is.
 #[tokio::test]
 async fn what_cannot_be_rewritten_is_told() {
     let upgrade = Upgrade::new(None).await;

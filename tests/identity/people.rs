@@ -1,4 +1,4 @@
-//! Machines are no people: what is open to everybody (`user:*`) is not open to them, whatever their provider calls them.
+//! Machines are not people: `user:*` does not include them, whatever their provider calls them.
 
 use ragward::config::PeopleConfig;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::support::issuer::now;
 
 const WELCOME: [&str; 2] = ["document:welcome#0", "document:welcome#1"];
 
-/// A server whose people are marked by the time of their login, as it is unless set.
+/// Starts a server that tells people by the time of their login, as it does by default.
 async fn by_login(machine_type: &str) -> World {
     World::start(|identity| {
         identity.issuers[0].people = PeopleConfig::default();
@@ -39,7 +39,7 @@ async fn no_machine_is_everybody() {
     for (shape, subject, claims) in machines() {
         let claims: Vec<(&str, Value)> =
             claims.as_object().unwrap().iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        // One claim less, none, and one more: a login, unless nothing but the lack of one tells.
+        // The variants lack one claim, have all, or have one more: a login, unless only the lack of one tells.
         let mut variants = vec![claims.clone()];
         for place in 0..claims.len() {
             let mut fewer = claims.clone();
@@ -61,7 +61,7 @@ async fn no_machine_is_everybody() {
     let login = ("auth_time", json!(now() - 10));
     assert_eq!(nobody.seen("anne", std::slice::from_ref(&login)).await.unwrap(), ANNES);
     assert_eq!(client.seen("stranger", &[login]).await.unwrap(), WELCOME);
-    // A machine that is named in tuples is what they say.
+    // A machine that tuples name has the rights that they give.
     assert_eq!(client.seen("crawler", &[("client_id", json!("crawler"))]).await.unwrap(), WELCOME);
 }
 

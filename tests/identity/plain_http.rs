@@ -1,4 +1,4 @@
-//! What is not gRPC sees a refusal: nobody who speaks another protocol to the port may believe that it was done.
+//! Other protocols than gRPC get a refusal, so that no client can believe that its call was done.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::support::issuer::{SigningKey, TestIssuer};
 const RPC: &str = "/openfga.v1.OpenFGAService/Write";
 const GRPC: &str = "application/grpc";
 
-/// What an HTTP client sees.
+/// The answer as an HTTP client sees it.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -147,7 +147,7 @@ async fn nothing_that_is_not_grpc_looks_done() {
         assert_eq!((answer.status, answer.headers["grpc-status"].as_str()), (200, "12"), "{path}: {answer:?}");
         *expected_records.entry(("unknown".to_owned(), "UNIMPLEMENTED")).or_default() += 1;
     }
-    // A document for everybody needs no token, and leaves no record.
+    // A public document needs no token, and leaves no record.
     for (verb, path, status) in [
         ("GET", "/.well-known/oauth-protected-resource/api", 200),
         ("HEAD", "/.well-known/oauth-protected-resource/api", 200),

@@ -1,5 +1,5 @@
-//! A provider that others wrote: npm's `oidc-provider`, in a process of its own, and `ragward serve` in another. Logins,
-//! consent, token exchange and discovery are all real; what each token lets its bearer see is told by the handbook.
+//! A provider that others wrote: npm's `oidc-provider` in a process of its own, and `ragward serve` in another. Logins,
+//! consent, token exchange and discovery are all real. The handbook tells what the bearer of each token sees.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -17,7 +17,7 @@ use tonic::Code;
 use crate::identity::world::{RETRIEVE, with_token};
 
 const AUDIENCE: &str = "https://rag.example/api";
-/// What is seen of the handbook with a query that all pages match.
+/// A query that matches all pages of the handbook.
 const QUERY: &str = "the leave pay release budget";
 
 /// The provider and its clients. The process ends with the value.
@@ -29,7 +29,7 @@ struct Provider {
 }
 
 impl Provider {
-    /// `None`, with a word about it, where it cannot be run. With `CI` set that is a failure.
+    /// Starts the provider. If it cannot run here, this says so and returns `None`; with `CI` set, it panics.
     async fn start() -> Option<Self> {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/identity/provider");
         let node = Command::new("node").arg("--version").stdout(Stdio::null()).status().await;
@@ -65,14 +65,14 @@ impl Provider {
         answer["token"].as_str().unwrap_or_else(|| panic!("{request}: {answer}")).to_owned()
     }
 
-    /// A person logs in and lets the client retrieve, within `details` if there are any.
+    /// Logs a person in and lets the client retrieve, within `details` if there are any.
     async fn login(&mut self, user: &str, details: Option<Value>) -> String {
         let request =
             json!({"flow": "login", "user": user, "scope": RETRIEVE, "resource": AUDIENCE, "details": details});
         self.token(request).await
     }
 
-    /// The agent shows a person's token and gets its own.
+    /// Exchanges a person's token for the agent's own.
     async fn exchange(&mut self, token: &str, details: Option<Value>) -> String {
         let request =
             json!({"flow": "exchange", "token": token, "scope": RETRIEVE, "resource": AUDIENCE, "details": details});
@@ -104,7 +104,7 @@ impl Served {
         Self { client: Client::at(&format!("http://{address}")).unwrap(), _process: process, _data: directory }
     }
 
-    /// The guards of the chunks that the bearer of a token sees.
+    /// Returns the guards of the chunks that the bearer of a token sees.
     async fn seen(&self, token: &str) -> Result<BTreeSet<String>, Code> {
         let request = RetrieveRequest {
             collection: "handbook".to_owned(),
@@ -138,7 +138,7 @@ fn configuration(issuer: &str) -> String {
     )
 }
 
-/// Where the server listens, as its log says. The log goes on being read, so that the server never waits for its reader.
+/// Returns the address from the server's log. Reading goes on, so that the server never waits for a full pipe.
 async fn address(log: ChildStderr) -> String {
     let mut lines = BufReader::new(log).lines();
     let address = loop {
@@ -177,11 +177,11 @@ async fn tokens_of_a_real_provider_count_as_its_users_let_them() {
     assert_eq!(served.seen(&for_anne).await.unwrap(), of_anne);
     let for_bob = provider.exchange(&bob, None).await;
     assert_eq!(served.seen(&for_bob).await.unwrap(), pages(&[]));
-    // Whoever acts for Anne through the agent is the agent again; whom it acted for is history.
+    // A second exchange by the agent gives the agent as the actor again; the first one is history.
     let twice = provider.exchange(&for_anne, None).await;
     assert_eq!(served.seen(&twice).await.unwrap(), of_anne);
 
-    // Details narrow: those that Anne consented to, and those that the agent asked for.
+    // Details narrow the token: those that Anne consented to, and those that the agent asked for.
     let detail = |more: Value| {
         let mut detail = json!({"type": "ragward_retrieval"});
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

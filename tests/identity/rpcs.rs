@@ -1,4 +1,4 @@
-//! Every RPC of the descriptors asks for a token and for its scope, so that none can be forgotten.
+//! Every RPC in the descriptors asks for a token and for its scope, so that none can be forgotten.
 
 use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
 use openfga_client::prost_types::FileDescriptorSet;
@@ -16,7 +16,7 @@ use std::path::Path;
 use crate::identity::world::{identity, start};
 use crate::support::issuer::{SigningKey, TestIssuer};
 
-/// The paths of all RPCs, with the scope that each needs.
+/// Returns the paths of all RPCs, with the scope that each needs.
 fn rpcs() -> Vec<(String, &'static str)> {
     let sets = [
         DESCRIPTORS,
@@ -44,7 +44,7 @@ fn rpcs() -> Vec<(String, &'static str)> {
     rpcs
 }
 
-/// The gRPC status of an empty message, or none when the call is let through to its stream.
+/// Sends an empty message and returns its gRPC status. Returns `None` if the call is let through to its stream.
 async fn status(channel: &Channel, path: &str, authorization: Option<&str>) -> Option<String> {
     let mut request = http::Request::post(format!("http://any{path}"))
         .header("content-type", "application/grpc")
@@ -98,8 +98,8 @@ async fn every_rpc_asks_for_its_scope() {
         let found = status(&channel, &path, Some(&bearer(needed))).await;
         assert!(!matches!(found.as_deref(), Some(UNAUTHENTICATED)), "{path}: {found:?}");
     }
-    // Health is open: it tells nothing, and those who ask it have no tokens. Its RPCs are a list too, so that a new one
-    // comes up here.
+    // Health is open: it tells nothing, and its callers have no tokens. Its RPCs are listed too, so that a new one is
+    // noticed here.
     let health = FileDescriptorSet::decode(tonic_health::pb::FILE_DESCRIPTOR_SET).unwrap();
     let methods = health.file.iter().flat_map(|file| &file.service).flat_map(|service| &service.method);
     let methods: Vec<String> = methods.map(|method| method.name().to_owned()).collect();
@@ -144,14 +144,14 @@ async fn the_resource_tells_whose_tokens_it_takes() {
     let data = tempfile::tempdir().unwrap();
     let running = start(data.path(), identity(&issuer)).await;
     let url = format!("http://{}/.well-known/oauth-protected-resource/api", running.address);
-    // Over HTTP/1.1, as a browser or curl would.
+    // This asks over HTTP/1.1, as a browser or curl would.
     let (status, body) = get(&running.address.to_string(), &url).await;
     assert_eq!(status, "200", "{body}");
     let document: serde_json::Value = serde_json::from_str(&body).unwrap();
     assert_eq!(document["resource"], crate::support::issuer::AUDIENCE);
     assert_eq!(document["authorization_servers"], serde_json::json!([issuer.url]));
     assert_eq!(document["bearer_methods_supported"], serde_json::json!(["header"]));
-    // Where a refusal says it is (RFC 9728, section 5.1), under the audience's own name.
+    // A refusal names the document's address (RFC 9728, section 5.1), under the audience's own name.
     let refusal = crate::identity::world::retrieve(&running, "", "nonsense").await.unwrap_err();
     let challenge = refusal.metadata().get("www-authenticate").unwrap().to_str().unwrap();
     let (_, told) = challenge.split_once("resource_metadata=\"").unwrap();

@@ -1,5 +1,5 @@
-//! What is secret is nowhere: tokens, queries and the texts of chunks do not turn up in what is logged, measured, traced,
-//! refused or recorded; and above debug no user and no object does.
+//! Secrets leave no trace: tokens, queries and the texts of chunks appear neither in logs, metrics and traces nor in
+//! refusals and records. Above the level debug, no user and no object appears either.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -26,7 +26,7 @@ const CANARY_TEXT: &str = "zebrafink";
 const CANARY_TOKEN_ID: &str = "wellensittich";
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-/// A collector of spans that keeps every byte that it is sent.
+/// Starts a collector of spans that keeps every byte it receives.
 async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -34,7 +34,7 @@ async fn collector() -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let keeping = Arc::clone(&kept);
     let take = move |body: axum::body::Bytes| {
         keeping.lock().unwrap().extend_from_slice(&body);
-        // An empty message, with the status ahead of it.
+        // The answer is an empty message, with the status ahead of it.
         let answer = http::Response::builder().header("content-type", "application/grpc").header("grpc-status", "0");
         std::future::ready(answer.body(axum::body::Body::from(vec![0u8; 5])).unwrap())
     };
@@ -52,7 +52,7 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> String {
     answer
 }
 
-/// The bytes of the audit log and its head.
+/// Returns the bytes of the audit log and its head.
 fn audit_log(data: &Path) -> String {
     let files = std::fs::read_dir(data.join("audit")).unwrap();
     files.map(|file| String::from_utf8_lossy(&std::fs::read(file.unwrap().path()).unwrap()).into_owned()).collect()
@@ -71,7 +71,7 @@ async fn check(level: &str) {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
     let (collector, spans) = collector().await;
-    // A free port; the exporter takes no port 0.
+    // This finds a free port, since the exporter does not take port 0.
     let metrics_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
 
     let prepared = start(&data, identity(&issuer)).await;
@@ -121,7 +121,7 @@ async fn check(level: &str) {
     let written = audit_log(&data);
     let spans = spans.lock().unwrap().clone();
 
-    // What should be there is, so that an absence means something.
+    // These must appear, so that an absence means something.
     let retrieve = "ragward.retrieval.v1.RetrievalService/Retrieve";
     for measure in [
         &format!("ragward_requests_total{{rpc=\"{retrieve}\",code=\"OK\"}} 1"),

@@ -1,5 +1,5 @@
-//! Logins that are not good enough (RFC 9470): for a collection, and for chunks of a classification. What is asked for
-//! depends on the request alone, so a challenge tells nothing of what is there.
+//! Logins that are not good enough (RFC 9470), for a collection and for chunks of a classification. The required login
+//! depends on the request alone, so a challenge does not tell what is there.
 
 use ragward::config::{DetailsConfig, IdentityConfig, StepUpConfig};
 use ragward::proto::retrieval::{Completion, RecheckRequest, RetrieveRequest, RetrieveResponse};
@@ -10,7 +10,7 @@ use crate::identity::delegation::{acted, delegated};
 use crate::identity::world::{ANNES, RETRIEVE, World, about_leave, with_token};
 use crate::support::issuer::now;
 
-/// Of what Anne may see, what is not secret.
+/// The chunks that Anne may see and that are not secret.
 const INTERNAL: [&str; 3] = ["document:roadmap#0", "document:welcome#0", "page:draft#0"];
 
 fn login(acr: &str, age: u64) -> Vec<(&'static str, Value)> {
@@ -46,7 +46,7 @@ async fn a_collection_may_ask_for_a_better_login() {
     }
 }
 
-/// The secret ones ask for a second factor, not older than a minute.
+/// Requires a second factor, not older than a minute, for secret chunks.
 fn secret_asks_for_a_second_factor(identity: &mut IdentityConfig) {
     identity.details = DetailsConfig {
         classification_key: "classification".to_owned(),
@@ -84,12 +84,12 @@ async fn a_classification_may_ask_for_a_better_login() {
     assert_eq!(asked(&strong, "internal").await, INTERNAL.join(" "));
     assert_eq!(asked(&strong, "public").await, "");
     for weak in &weak {
-        // Who names no ceiling gets what the login is good for, as if there were nothing else.
+        // A request without a maximum gets what the login is good enough for, as if there were nothing else.
         let answer = ask(&world, weak, "").await.unwrap();
         assert_eq!((ids(&answer), answer.completion()), (INTERNAL.to_vec(), Completion::Exhausted));
         assert_eq!(answer, ask(&world, &strong, "internal").await.unwrap(), "scores and all");
         assert_eq!(asked(weak, "internal").await, INTERNAL.join(" "));
-        // Who names a higher one is told what is missing, whatever there is to see.
+        // A request for a higher maximum is told what is missing, whatever there is to see.
         for ceiling in ["secret", "sealed"] {
             let status = ask(&world, weak, ceiling).await.unwrap_err();
             assert_eq!(status.code(), Code::Unauthenticated, "{status:?}");
@@ -107,7 +107,7 @@ async fn a_classification_may_ask_for_a_better_login() {
     }
     let refused = |ceiling: &'static str| ask(&world, &strong, ceiling);
     assert_eq!(refused("top secret").await.unwrap_err().code(), Code::InvalidArgument);
-    // The challenge of somebody who may see nothing secret is the same.
+    // A user who may see nothing secret gets the same challenge.
     let nobody = world.token("nobody", RETRIEVE, &[]);
     let of_nobody = ask(&world, &nobody, "secret").await.unwrap_err();
     let of_anne = ask(&world, &weak[0], "secret").await.unwrap_err();

@@ -1,6 +1,6 @@
-//! Several tenants in one collection. Which one a caller belongs to is in the token alone: as a relationship of one request
-//! (`claim_tuples`), or as a value that conditions compare (`claim_context`). Every chunk is checked against it, also by a
-//! real OpenFGA, where there is one.
+//! Several tenants in one collection. Only the token says which tenant a caller belongs to: as a relationship of one
+//! request (`claim_tuples`), or as a value that conditions compare (`claim_context`). Every chunk is checked against
+//! it, also by a real OpenFGA, if there is one.
 
 use std::process::Command;
 
@@ -16,7 +16,7 @@ use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::openfga::OpenFga;
 use crate::support::running::{Running, config};
 
-/// A page is read by members of its tenant, a note by whoever a condition lets.
+/// Members of its tenant may read a page. A condition decides who may read a note.
 const STORE: &str = "
 model: |
   model
@@ -99,7 +99,7 @@ impl Tenants {
         self.key.sign(&claims)
     }
 
-    /// The guards of what is seen, after a look for what is not to be in an answer at all.
+    /// Returns the guards of the chunks that are seen, and checks that the answer holds nothing that it never may.
     async fn seen(&self, request: RetrieveRequest, token: &str) -> Result<String, Code> {
         let answer = self.running.client.retrieval().retrieve(with_token(request, token)).await;
         let answer = answer.map_err(|status| status.code())?.into_inner();
@@ -113,7 +113,7 @@ impl Tenants {
     }
 }
 
-/// As an operator would, with the command.
+/// Loads the store with the command, as an operator would.
 fn load_store(config: &Config) {
     let file = config.data.directory.join("store.fga.yaml");
     std::fs::write(&file, STORE).unwrap();
@@ -130,13 +130,13 @@ async fn check(tenants: &Tenants) {
         (json!("acme"), Ok("note:acme page:acme")),
         (json!("globex"), Ok("note:globex page:globex")),
         (json!("ACME"), Ok("")),
-        // One that is left out could be one that forbids, so a name that is refused refuses the token.
+        // A tuple that is left out could be one that forbids, so a refused name refuses the token.
         (json!("acme "), Err(Code::Unauthenticated)),
         (json!("*"), Err(Code::Unauthenticated)),
         (json!("acme#member"), Err(Code::Unauthenticated)),
         (json!("tenant:acme"), Err(Code::Unauthenticated)),
         (json!(""), Err(Code::Unauthenticated)),
-        // A list has members, and is no text that a condition could compare.
+        // A list gives memberships, but it is not a text that a condition could compare.
         (json!(["acme", "globex"]), Ok("page:acme page:globex")),
         (json!([]), Ok("")),
         (json!(7), Err(Code::Unauthenticated)),
@@ -150,7 +150,7 @@ async fn check(tenants: &Tenants) {
     let nobodys = tenants.token("anne", RETRIEVE, &[]);
     assert_eq!(tenants.seen(about_leave(""), &nobodys).await.as_deref(), Ok(""));
 
-    // Nothing in the request reaches over: not a filter, not an id that is known, not a name.
+    // Nothing in the request reaches another tenant: not a filter, not a known id, not a name.
     let acme = of(json!("acme"));
     let owner = OneOf { key: "owner".to_owned(), values: vec![text_value("globex")] };
     let of_globex = Filter { kind: Some(filter::Kind::OneOf(owner)) };
@@ -167,7 +167,7 @@ async fn check(tenants: &Tenants) {
     for other in ["user:bob", "tenant:globex", "tenant:globex#member"] {
         assert_eq!(tenants.seen(about_leave(other), &acme).await, Err(Code::PermissionDenied), "{other}");
     }
-    // A pipeline names a user: its own tenant bounds the call, and makes the user a member of nothing.
+    // A pipeline names a user. Its own tenant bounds the call, and makes the user a member of nothing.
     let scope = "ragward:retrieve ragward:assert_user";
     let pipeline = tenants.token("pipeline", scope, &[("client_id", json!("pipeline")), ("tenant", json!("acme"))]);
     assert_eq!(tenants.seen(about_leave("user:anne"), &pipeline).await.as_deref(), Ok("note:acme"));

@@ -1,4 +1,4 @@
-//! Several tenants in one collection: which one is asking is the verified token's to say, not the request's.
+//! Several tenants in one collection: the verified token says which one asks, never the request.
 
 use ragward::config::ClaimTupleConfig;
 use ragward::language::{RelationshipTuple, dsl};
@@ -12,7 +12,7 @@ use crate::support::documents::document;
 use crate::support::issuer::{SigningKey, TestIssuer};
 use crate::support::running::{Running, config};
 
-/// Everybody of a tenant may read its documents, and nobody else whatever other grants there are.
+/// Every member of a tenant may read its documents, and nobody else may, whatever other grants there are.
 const MODEL: &str = "
 model
   schema 1.1
@@ -48,7 +48,7 @@ async fn tenants_of_one_collection_never_meet() {
     for tenant in TENANTS {
         for number in 0..DOCUMENTS {
             let id = format!("document:{tenant}-{number}");
-            // Readable by everybody, so that the tenant alone decides.
+            // Everybody may read the document, so that the tenant alone decides.
             tuples.push(RelationshipTuple::parse("user:*", "reader", &id).unwrap());
             tuples.push(RelationshipTuple::parse(&format!("tenant:{tenant}"), "tenant", &id).unwrap());
             let mut document = document(&id, &[&format!("leave, canary of {tenant}")]);
@@ -62,7 +62,7 @@ async fn tenants_of_one_collection_never_meet() {
     running.load(dsl::load(MODEL).unwrap(), tuples);
     running.app.in_process().ingest().upsert_documents(tokio_stream::iter(messages)).await.unwrap();
 
-    // The same subject in each tenant, and in none.
+    // The same subject exists in each tenant, and in none.
     let token = |tenant: serde_json::Value| {
         let mut claims = issuer.claims("anne", RETRIEVE);
         claims["tenant"] = tenant;
@@ -78,7 +78,7 @@ async fn tenants_of_one_collection_never_meet() {
     let vector = || Query::Vector(Vector { values: vec![1.0, 0.0] });
     let text = || Query::Text("leave canary of north south north2".to_owned());
     let others = |tenant: &str| TENANTS.into_iter().filter(|other| *other != tenant).collect::<Vec<_>>();
-    // Twice, so that what was kept for one tenant is offered to the next.
+    // Each tenant asks twice, so that a decision remembered for one is offered to the next.
     for tenant in TENANTS.iter().chain(&TENANTS) {
         let bearer = token(json!(tenant));
         for query in [vector(), text()] {
@@ -94,7 +94,7 @@ async fn tenants_of_one_collection_never_meet() {
             assert!(found.iter().all(|chunk| chunk.text.ends_with(&canary)), "{tenant}: {found:?}");
         }
         for other in others(tenant) {
-            // Neither a filter nor a token of a page of the other tenant widens anything.
+            // Neither a filter nor a page token of the other tenant widens anything.
             let values = vec![ragward::proto::metadata::Value {
                 kind: Some(ragward::proto::metadata::value::Kind::StringValue(other.to_owned())),
             }];

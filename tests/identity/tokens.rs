@@ -17,7 +17,7 @@ use crate::support::issuer::{SigningKey, TestIssuer, now};
 use crate::support::running::config;
 use crate::support::served::Served;
 
-/// What a refusal says, all of it.
+/// Returns everything that a refusal says.
 fn shown(status: &Status) -> (Code, String, Vec<u8>, String) {
     let challenge = status.metadata().get("www-authenticate").map(|value| value.to_str().unwrap().to_owned());
     (status.code(), status.message().to_owned(), status.details().to_vec(), challenge.unwrap_or_default())
@@ -35,7 +35,7 @@ fn without(object: &Value, name: &str) -> Value {
     Value::Object(members)
 }
 
-/// Every token has one thing wrong; the name says which.
+/// Returns tokens with one thing wrong each, and a name that says which.
 #[expect(clippy::too_many_lines, reason = "a table")]
 fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<(String, String)> {
     let good = issuer.claims("anne", RETRIEVE);
@@ -102,7 +102,7 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
         ("auth_time", json!(1.5)),
         ("auth_time", json!(1e300)),
         ("auth_time", json!(null)),
-        // These would say what narrows the token.
+        // These claims would say what narrows the token.
         ("_claim_names", json!({"act": "src1"})),
         ("_claim_names", json!({"authorization_details": "src1"})),
         ("_claim_names", json!({"scope": "src1"})),
@@ -304,8 +304,8 @@ fn wrong_tokens(issuer: &TestIssuer, key: &SigningKey, rsa: &SigningKey) -> Vec<
     tokens
 }
 
-/// The two numbers of a signature on a curve as ASN.1 has them: right in a certificate, and wrong in a token (RFC 7518,
-/// section 3.4).
+/// Encodes the two numbers of an elliptic signature in ASN.1, which is right in a certificate and wrong in a token (RFC
+/// 7518, section 3.4).
 fn der(signature: &[u8]) -> Vec<u8> {
     let number = |bytes: &[u8]| {
         let digits: Vec<u8> = bytes.iter().copied().skip_while(|byte| *byte == 0).collect();
@@ -328,7 +328,7 @@ async fn a_token_of_a_megabyte_ends_at_the_connection() {
     for bytes in [100_000, 1_000_000] {
         let status = retrieve(&running, "", &key.sign(&with(&good, "x", json!("x".repeat(bytes))))).await.unwrap_err();
         assert_ne!(status.code(), Code::Ok, "{status:?}");
-        // It takes nobody else with it.
+        // The refused token does not affect other tokens.
         assert_eq!(retrieve(&running, "", &key.sign(&good)).await.unwrap().chunks.len(), 6);
     }
 }
@@ -363,14 +363,14 @@ async fn whatever_is_wrong_is_refused_in_one_way() {
     );
 }
 
-/// The caller is not told which check a token did not pass; the operator is, in a measure and in the record.
+/// A refusal does not tell the caller which check failed. The operator finds it in a metric and in the record.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_refusal_is_counted_and_recorded() {
     let (key, rsa) = (SigningKey::es256("key"), SigningKey::rs256("RSA"));
     let issuer = TestIssuer::start(&[&key, &rsa]).await;
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    // A free port; the exporter takes no port 0.
+    // This finds a free port, since the exporter does not take port 0.
     let metrics_address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut settings = config(&data);
     settings.server.insecure_identity = false;

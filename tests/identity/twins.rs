@@ -1,8 +1,9 @@
-//! Twin worlds of delegation: what an agent gets for Anne is, to the last byte, what Anne alone gets of a corpus that holds only
-//! what both may see. And whatever else changes, what Anne alone or the agent alone may see included, changes no byte of it.
+//! Twin worlds of delegation: an agent that asks for Anne gets, to the last byte, what Anne alone gets from a corpus
+//! that holds only what both may see. Anything else may change, including what only Anne or only the agent may see, and
+//! changes no byte of it.
 //!
-//! World A holds all documents, and is asked with the agent's token; world B holds the chunks of the intersection, and is asked
-//! with Anne's own. Both are servers with a port, and the tokens are of one issuer.
+//! World A holds all documents, and is asked with the agent's token. World B holds the chunks of the intersection, and
+//! is asked with Anne's own token. Both are servers with a port, and one issuer issues the tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,40 +33,41 @@ const GUARDS: usize = 12;
 const DOCUMENTS: usize = 10;
 const PAGES: usize = 3;
 const WORDS: [&str; 8] = ["leave", "pay", "on", "call", "the", "release", "budget", "desk"];
-/// The guard of a chunk that is in both worlds and that nobody reads, so that there is a collection with a dimension in both.
+/// The guard of a chunk that exists in both worlds and that nobody reads, so that both have a collection with a
+/// dimension.
 const NOBODYS: usize = GUARDS;
 
-/// What the agent may see of the guards, beside what its user may.
+/// The guards that the agent may see, beside those of its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Agent {
     Less,
     Same,
     More,
-    /// Some of what the user may, and some of what it may not.
+    /// Some of the user's guards, and some others.
     Other,
     Nothing,
-    /// As `More`, with a token whose details name some guards.
+    /// Like `More`, with a token whose details name some guards.
     Detailed,
     /// The agent may act for the user, whatever the guard.
     MayAct,
     MayNotAct,
 }
 
-/// What a server holds, and who may see it.
+/// The content of a server, and who may see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct World {
     documents: BTreeMap<String, Document>,
-    /// Guards, by number.
+    /// The guards that the users and the agents may see, by number.
     users: BTreeSet<usize>,
     agents: BTreeSet<usize>,
     may_act: bool,
 }
 
-/// One pair of worlds: its names, which no other pair has, and who asks.
+/// A pair of worlds: its names, which no other pair has, and who asks.
 struct Pair {
     number: usize,
     agent: Agent,
-    /// What the token's details name.
+    /// The guards that the token's details name.
     named: Option<BTreeSet<usize>>,
 }
 
@@ -82,7 +84,7 @@ impl Pair {
         format!("anne-{}", self.number)
     }
 
-    /// The guards that both may see, and the details let through.
+    /// Returns the guards that both may see and that the details let through.
     fn seen(&self, world: &World) -> BTreeSet<usize> {
         let by_agent: BTreeSet<usize> = match self.agent {
             Agent::MayAct => (0..GUARDS).collect(),
@@ -95,7 +97,7 @@ impl Pair {
         both.filter(|guard| self.named.as_ref().is_none_or(|named| named.contains(guard))).collect()
     }
 
-    /// World B: the chunks that are seen, and nothing else of their documents.
+    /// Returns world B: the chunks that are seen, and nothing else of their documents.
     fn only_seen(&self, world: &World) -> World {
         let seen = self.seen(world);
         let guards: BTreeSet<String> = seen.iter().chain([&NOBODYS]).map(|guard| self.guard(*guard)).collect();
@@ -117,7 +119,7 @@ impl Pair {
         users.chain(agents).chain(world.may_act.then_some(acts)).collect()
     }
 
-    /// The claims of the agent's token beside those of Anne's.
+    /// Returns the claims that the agent's token has beside those of Anne's.
     fn claims(&self) -> Vec<(&'static str, Value)> {
         let named = self.named.as_ref().map(|named| named.iter().map(|guard| self.guard(*guard)).collect::<Vec<_>>());
         let details = |named| ("authorization_details", json!([{"type": "ragward_retrieval", "identifiers": named}]));
@@ -130,7 +132,7 @@ fn chunk_text(dice: &mut Dice) -> String {
     words.join(" ")
 }
 
-/// Of few directions, so that scores tie.
+/// Returns one of few directions, so that scores tie.
 fn vector(dice: &mut Dice) -> Vec<f32> {
     let mut vector: Vec<f32> = (0..3).map(|_| [-1.0, 0.0, 0.5, 1.0][dice.below(4)]).collect();
     if vector.iter().all(|x| *x == 0.0) {
@@ -163,7 +165,7 @@ fn world(pair: &Pair, dice: &mut Dice) -> World {
         documents.insert(id.clone(), document(pair, dice, &id, &guards));
     }
     documents.insert("d4-nobody's".to_owned(), document(pair, dice, "d4-nobody's", &[NOBODYS]));
-    // At least one guard on each side, so that less is less and more is more.
+    // Each side has at least one guard, so that less is less and more is more.
     let users: BTreeSet<usize> = some(dice, 1..GUARDS - 1).into_iter().chain([0, 1]).collect();
     let beyond: BTreeSet<usize> = (0..GUARDS).filter(|guard| !users.contains(guard)).collect();
     let agents = match pair.agent {
@@ -172,7 +174,7 @@ fn world(pair: &Pair, dice: &mut Dice) -> World {
         Agent::More | Agent::Detailed => users.iter().copied().chain(some(dice, beyond)).chain([GUARDS - 1]).collect(),
         Agent::Other => some(dice, 1..GUARDS),
         Agent::Nothing => BTreeSet::new(),
-        // Relations on guards count for nothing where those on users do.
+        // Where relations on users decide, relations on guards count for nothing.
         Agent::MayAct | Agent::MayNotAct => some(dice, 0..GUARDS),
     };
     World { documents, users, agents, may_act: pair.agent == Agent::MayAct }
@@ -192,7 +194,7 @@ fn changed(pair: &Pair, dice: &mut Dice, before: &World) -> World {
     let is_hidden = |document: &Document| document.chunks.iter().all(|chunk| names.contains(&chunk.guard));
     after.documents.retain(|_, document| !is_hidden(document) || dice.below(2) == 0);
     if let Some(guard) = hidden.get(dice.below(hidden.len())) {
-        // Names before, between and after those that are there.
+        // The new name comes before, between or after the existing ones.
         let id = format!("{}{}", ["A", "d0a", "d5", "d9z", "z"][dice.below(5)], dice.below(3));
         if after.documents.get(&id).is_none_or(is_hidden) {
             after.documents.insert(id.clone(), document(pair, dice, &id, &[*guard]));
@@ -222,7 +224,7 @@ fn changed(pair: &Pair, dice: &mut Dice, before: &World) -> World {
     after
 }
 
-/// Makes a server hold `after` where it held `before`.
+/// Changes a server's content from `before` to `after`.
 async fn apply(running: &Running, pair: &Pair, before: &World, after: &World) {
     let parsed = |(user, relation, object): &(String, String, String)| {
         RelationshipTuple::parse(user, relation, object).expect("a tuple")
@@ -252,7 +254,7 @@ async fn apply(running: &Running, pair: &Pair, before: &World, after: &World) {
 
 #[derive(Clone, Debug)]
 enum Question {
-    /// With the pages after the first, where the request asks for pages.
+    /// A search, with all of its pages if it asks for pages.
     Retrieve(RetrieveRequest),
     Recheck(RecheckRequest),
 }
@@ -277,7 +279,7 @@ fn question(pair: &Pair, dice: &mut Dice, world: &World) -> Question {
     };
     let one = Metadata { kind: Some(value::Kind::IntValue(1)) };
     let filter = Filter { kind: Some(filter::Kind::OneOf(OneOf { key: "n".to_owned(), values: vec![one] })) };
-    // Who is narrowed by details gets no pages.
+    // A caller whom details narrow gets no pages.
     let in_pages = pair.agent != Agent::Detailed && dice.below(3) == 0;
     Question::Retrieve(RetrieveRequest {
         collection: pair.collection(),
@@ -307,7 +309,7 @@ impl Answer {
     }
 }
 
-/// All answers to a question. Tokens of pages hold the time, so they are compared by their length.
+/// Returns all answers to a question. Page tokens hold the time, so they are compared by their length.
 async fn answers(running: &Running, token: &str, question: &Question) -> Vec<Answer> {
     let mut client = running.client.retrieval();
     let mut request = match question.clone() {
@@ -341,7 +343,7 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationObject
     running
 }
 
-/// How often a kind of agent was answered, and with how many bytes.
+/// For each kind of agent, the number of answers and of their bytes.
 type Tally = BTreeMap<Agent, (usize, usize)>;
 
 async fn compare(on: DelegationObject, agents: &[Agent]) -> Tally {
@@ -401,7 +403,7 @@ async fn an_agent_gets_what_both_may_see_to_the_last_byte() {
     for agent in agents {
         let (asked, bytes) = tally[&agent];
         assert_eq!(asked, WORLDS / agents.len() * (CHANGES + 1) * QUESTIONS, "{agent:?}");
-        // Answers that hold chunks, unless there is nothing to see; so that nothing is not compared with nothing.
+        // Answers hold chunks unless there is nothing to see, so that the test does not compare nothing with nothing.
         let has_chunks = bytes > asked * 50;
         assert_eq!(has_chunks, agent != Agent::Nothing, "{agent:?}: {bytes} bytes in {asked} answers");
     }

@@ -18,7 +18,7 @@ use crate::support::running::{Running, config};
 
 pub(crate) const RETRIEVE: &str = "ragward:retrieve";
 
-/// What Anne may see.
+/// The chunks that Anne may see.
 pub(crate) const ANNES: [&str; 6] = [
     "document:roadmap#0",
     "document:roadmap#1",
@@ -68,16 +68,16 @@ const TUPLES: [(&str, &str, &str); 12] = [
     ("client:crawler", "reader", "document:welcome"),
     ("agent:helper", "can_act_for", "user:anne"),
     ("agent:helper", "agent_reader", "document:welcome"),
-    // More than its user.
+    // The agent may see more than its user.
     ("agent:helper", "agent_reader", "document:salaries"),
     ("agent:helper", "agent_reader", "page:draft"),
     ("user:anne", "can_edit", "document:roadmap"),
 ];
 
-/// The configuration of a server that takes the tokens of one issuer.
+/// Returns the configuration of a server that takes the tokens of one issuer.
 pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
     let algorithms = ["RS256", "PS256", "ES256", "EdDSA"].map(str::to_owned).to_vec();
-    // Tests of logins choose when a user logged in, so the client is the mark.
+    // Tests of logins choose the time of a login, so the client is the mark of a person.
     let people =
         PeopleConfig { claim: String::new(), clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
     let issuer = IssuerConfig {
@@ -107,7 +107,7 @@ pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {
     running
 }
 
-/// A document about leave with two chunks, the second of them secret.
+/// Returns a document about leave with two chunks, the second of which is secret.
 fn classified(id: &str) -> Document {
     let mut document = document(id, &["about leave", "more about leave"]);
     for (chunk, class) in document.chunks.iter_mut().zip(["internal", "secret"]) {
@@ -142,7 +142,7 @@ pub(crate) async fn retrieve(running: &Running, user: &str, token: &str) -> Resu
     running.client.retrieval().retrieve(request).await.map(tonic::Response::into_inner)
 }
 
-/// The chunks of an answer, by id.
+/// Returns the ids of the chunks that a user sees.
 pub(crate) async fn seen(running: &Running, user: &str, token: &str) -> Result<Vec<String>, Status> {
     let mut ids: Vec<String> = retrieve(running, user, token).await?.chunks.into_iter().map(|chunk| chunk.id).collect();
     ids.sort_unstable();
@@ -168,7 +168,7 @@ impl World {
         Self { key, issuer, running, _data: data }
     }
 
-    /// A token of somebody, with more claims than every token has.
+    /// Returns a token with more claims than every token has.
     pub(crate) fn token(&self, subject: &str, scope: &str, more: &[(&str, Value)]) -> String {
         let mut claims = self.issuer.claims(subject, scope);
         for (name, value) in more {

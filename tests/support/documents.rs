@@ -2,7 +2,7 @@
 
 use ragward::proto::ingest::{Chunk, Document};
 
-/// A document with one chunk for each text, guarded by the object of its id.
+/// Returns a document with one chunk for each text, guarded by the object of its id.
 pub(crate) fn document(id: &str, texts: &[&str]) -> Document {
     let chunk = |(position, text): (usize, &&str)| Chunk {
         id: format!("{id}#{position}"),

@@ -24,7 +24,7 @@ pub(crate) struct Running {
     serving: JoinHandle<()>,
 }
 
-/// The defaults, over a data directory; callers are believed.
+/// Returns the default configuration over a data directory, where callers are believed.
 pub(crate) fn config(data: &Path) -> Config {
     let data = Some(data.to_owned());
     Config::load(None, &Overrides { data, insecure_identity: true, ..Overrides::default() }).unwrap()
@@ -63,7 +63,7 @@ impl Running {
         self.app.relationships().unwrap().default_store_or_new().unwrap()
     }
 
-    /// Asks the server to stop; the handle is ready when it has.
+    /// Asks the server to stop. The handle is ready when it has stopped.
     pub(crate) fn stop(self) -> JoinHandle<()> {
         self.stop.send(()).unwrap();
         self.serving
