@@ -1,5 +1,5 @@
 //! INVARIANT (fail closed): whatever an `OpenFGA` server does, every stage of the stack of checks gives an error or the
-//! right answer. The server is our own service behind a front that spoils its answers.
+//! right answer. The server is our own service behind a proxy that spoils its answers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,7 +35,7 @@ use crate::support::faulty_server::{FaultyServer, Methods};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
 const LONG: Duration = Duration::from_secs(20);
-/// Checks of one request; the last are asked by another user, who sees nothing.
+/// The number of checks in one request. The last ones are asked by another user, who sees nothing.
 const CHECKS: usize = 40;
 
 /// Our own service over an embedded store, with a model and tuples.
@@ -76,7 +76,7 @@ impl RightServer {
         Self { config, model_id, store, client, serving, _data: data }
     }
 
-    /// The configuration that reaches it by another address.
+    /// Returns the configuration that reaches the server by another address.
     fn at(&self, address: &str) -> OpenFgaConfig {
         OpenFgaConfig {
             address: address.to_owned(),
@@ -134,7 +134,7 @@ impl From<BatchCheckResponse> for Reply {
     }
 }
 
-/// What the front does to an answer.
+/// What the proxy does to an answer.
 #[derive(Clone, Copy)]
 enum Fault {
     Rewrite(fn(&mut Vec<Entry>)),
@@ -143,14 +143,14 @@ enum Fault {
     Slow,
 }
 
-/// What must come of it.
+/// The outcome that a fault must have.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Expected {
-    /// Nothing is wrong with the answer.
+    /// All questions are decided: nothing is wrong with the answer.
     AllDecided,
-    /// No answer is to be believed.
+    /// No question is decided: no answer can be believed.
     NoneDecided,
-    /// One question failed; the others are decided.
+    /// One question fails, and the others are decided.
     OneFailed,
 }
 
@@ -203,7 +203,7 @@ const FAULTS: [(&str, Fault, Expected); 27] = {
     ]
 };
 
-/// A front to the right server; `spoils` tells from the number of a call whether the fault befalls it.
+/// Starts a proxy for the right server. `spoils` tells, from the number of a call, whether the fault befalls it.
 async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> (FaultyServer, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (client, counted) = (right.client.clone(), Arc::clone(&calls));
@@ -226,7 +226,7 @@ async fn front(right: &RightServer, fault: Fault, spoils: fn(usize) -> bool) -> 
     (server, calls)
 }
 
-/// Every stage of the stack as the top one, over an adapter of its own.
+/// Returns every stage of the stack as the top one, each over an adapter of its own.
 fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
     let batched =
         BatchedConfig { checks_per_call: 50, calls_in_flight_max: 8, checks_waiting_max: 2_000, timeout: TIMEOUT };
@@ -249,7 +249,7 @@ fn stages(config: &OpenFgaConfig) -> Vec<(&'static str, Arc<dyn Decider>)> {
     ]
 }
 
-/// Decided and failed questions of one request; panics on a wrong decision.
+/// Returns how many questions of a request were decided and how many failed. Panics on a wrong decision.
 async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, usize) {
     let answers = timeout(LONG, stage.decide(questions)).await.expect("an end");
     let Ok(outcomes) = answers.and_then(|answers| accounted(questions.list.len(), answers)) else {
@@ -265,7 +265,7 @@ async fn ask(name: &str, stage: &dyn Decider, questions: &Questions) -> (usize, 
     (decided, outcomes.len() - decided)
 }
 
-/// Three requests at the same time, of which the last asks for higher consistency, and then once more.
+/// Sends three requests at the same time, the last one for higher consistency, and then all three again.
 async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Option<Expected>) {
     for round in 0..2 {
         let fresh = right.questions(Consistency::HigherConsistency, Recall::Nothing);
@@ -280,7 +280,7 @@ async fn hold(name: &str, stage: &dyn Decider, right: &RightServer, expected: Op
             let fits = match expected {
                 Some(Expected::AllDecided) => failed == 0,
                 Some(Expected::NoneDecided) => decided == 0,
-                // Where two requests share a call, the one question may be the other's.
+                // If two requests share a call, the failed question may be the other's.
                 Some(Expected::OneFailed) => failed <= 1,
                 None => true,
             };
@@ -305,7 +305,7 @@ async fn every_fault_at_every_stage_is_an_error_or_a_right_answer() {
     }
 }
 
-/// A server that is right two times out of three: whatever is shared, repeated or remembered stays right.
+/// The server is right two times out of three. Shared, repeated and remembered answers stay right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn faults_now_and_then_leave_no_wrong_answer_behind() {
     let right = RightServer::start().await;
@@ -317,7 +317,7 @@ async fn faults_now_and_then_leave_no_wrong_answer_behind() {
     }
 }
 
-/// The connection breaks after so many bytes of the answers, in the middle of whatever is under way.
+/// The connection breaks after this many bytes of the answers, in the middle of whatever is under way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_dies_in_mid_stream_decides_nothing_wrong() {
     let right = RightServer::start().await;
@@ -361,7 +361,7 @@ async fn the_port_suite_holds_for_the_stack() {
     }
 }
 
-/// A server that takes smaller messages than it does by default.
+/// The server takes smaller messages than it does by default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
     let right = RightServer::start().await;
@@ -389,7 +389,7 @@ async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
         let stack =
             stack_checks(&config, &ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() }).expect("a stack");
-        // Not shared while in flight, so each is asked for itself.
+        // These questions are not shared while in flight, so each request asks its own.
         let long = (0..6).map(|_| {
             let user = Object::parse("user:nell").expect("a user");
             let checks = checks().into_iter().map(|check| Check { user: user.clone(), ..check }).collect();
@@ -430,16 +430,16 @@ async fn a_store_or_model_that_is_gone_decides_nothing() {
     assert!(matches!(answers, Err(AuthzError::NoModel)), "{answers:?}");
 }
 
-/// How `ReadChanges` answers.
+/// The way in which `ReadChanges` answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Changelog {
     There,
     Absent,
-    /// The call after one that told changes fails.
+    /// The call after one that reported changes fails.
     BreaksOff,
 }
 
-/// `BatchCheck` is counted.
+/// Starts a proxy that counts calls of `BatchCheck`.
 async fn counting(right: &RightServer, changelog: Changelog) -> (FaultyServer, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let (client, counted) = (right.client.clone(), Arc::clone(&calls));

@@ -1,5 +1,5 @@
-//! A client that has given up leaves no work behind: what it asked of `OpenFGA`'s API ends at its deadline, however much
-//! there is to look at.
+//! A client that has given up leaves no work behind: its call of `OpenFGA`'s API ends at its deadline, however much
+//! there is to examine.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -30,13 +30,13 @@ type doc
     define viewer: [user, group#member]
     define can_read: viewer but not blocked
 ";
-/// Of groups that see one document, of groups and documents of one user, and of tuples that go round in circles.
+/// The number of groups that see one document, of groups and documents of one user, and of tuples in a circle.
 const FAN_OUT: usize = 100_000;
 const CIRCLE: usize = 300;
-/// Calls of each kind at once, and how long each may take.
+/// The number of calls of each kind at once, and the time that each may take.
 const CALLS: usize = 40;
 const DEADLINE: Duration = Duration::from_millis(5);
-/// How much less than all the work may go on once everybody has given up.
+/// Once everybody has given up, the remaining work must be less than this fraction of the whole.
 const SHARE: u32 = 4;
 const GROWTH_MAX_MB: u64 = 300;
 
@@ -59,7 +59,7 @@ fn tuples() -> Vec<RelationshipTuple> {
     lines.iter().map(|(user, relation, object)| RelationshipTuple::parse(user, relation, object).unwrap()).collect()
 }
 
-/// Fills a data directory: the id of its store.
+/// Fills a data directory and returns the id of its store.
 fn load(data: &Path) -> String {
     let store = RelationshipStores::open(data).unwrap().default_store_or_new().unwrap();
     store.write_model(dsl::load(MODEL).unwrap()).unwrap();
@@ -88,7 +88,7 @@ fn request<T>(message: T, deadline: Option<Duration>) -> Request<T> {
     request
 }
 
-/// One call of each kind, in turn; answers do not matter here.
+/// Makes one call of each kind, in turn. Its answer does not matter here.
 async fn call(channel: Channel, store: &str, kind: usize, deadline: Option<Duration>) -> Result<(), Status> {
     let mut client = OpenFgaServiceClient::new(channel);
     let store_id = store.to_owned();
@@ -129,7 +129,7 @@ fn resident_mb() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1_024
 }
 
-/// A runtime that is dropped waits for all that it was given to do, so the wait is the work that goes on.
+/// A runtime that is dropped waits for all work that it was given, so the wait measures the work that goes on.
 #[test]
 fn after_the_deadline_nothing_goes_on() {
     let directory = tempfile::tempdir().unwrap();
@@ -137,7 +137,7 @@ fn after_the_deadline_nothing_goes_on() {
     let runtime = runtime();
     let (channel, all_of_it) = runtime.block_on(async {
         let channel = serve(directory.path()).await;
-        // The first call of each kind is not measured. One kind ends at the limit of steps: that is work, too.
+        // The first call of each kind is not measured. One kind ends at the limit of steps, and that is work, too.
         for kind in 0..KINDS {
             drop(call(channel.clone(), &store, kind, None).await);
         }

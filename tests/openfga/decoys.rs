@@ -1,4 +1,4 @@
-//! Checks that an `OpenFGA` server gets for a re-check: as many for chunks that are not there as for chunks that are hidden.
+//! The checks that an `OpenFGA` server gets for a re-check: as many for absent chunks as for hidden ones.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -17,10 +17,10 @@ use crate::support::faulty_server::{FaultyServer, Methods};
 const COLLECTION: &str = "handbook";
 const CHUNKS: usize = 100;
 
-/// What the server was asked, as user and object.
+/// The questions to the server, as user and object.
 type Asked = Arc<Mutex<Vec<(String, String)>>>;
 
-/// A server that allows what its name says is open, and notes what it is asked.
+/// Starts a server that allows objects whose names say that they are open, and notes its questions.
 async fn serve() -> (FaultyServer, Asked) {
     let asked = Asked::default();
     let noted = Arc::clone(&asked);
@@ -37,7 +37,7 @@ async fn serve() -> (FaultyServer, Asked) {
     (Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await, asked)
 }
 
-/// A document with many chunks of one guard each.
+/// Returns a document with many chunks, one for each guard.
 fn document(guards: &[String]) -> Document {
     let id = guards[0].clone();
     let chunk = |(number, guard): (usize, &String)| Chunk {
@@ -77,10 +77,11 @@ fn ids(document: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("document:{document}#{number}")).collect()
 }
 
-/// What is hidden, what is absent, the checks that each costs, and how many chunks each releases.
+/// A row: its name, hidden ids, absent ids, the number of checks that each costs, and the number of chunks that each
+/// releases.
 type Row = (&'static str, Vec<String>, Vec<String>, usize, usize);
 
-/// Each question by a user of its own, so that none recalls what another one learned.
+/// Each question comes from a user of its own, so that no user profits from what another one's question taught.
 #[tokio::test(flavor = "multi_thread")]
 async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
     let rows: [Row; 7] = [
@@ -120,7 +121,7 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
                     let is_decoy = |object: &&String| object.starts_with("document:ragward-decoy-");
                     (objects.len(), objects.iter().filter(is_decoy).count())
                 };
-                // What is asked again is recalled, or asked again, whichever it was.
+                // A second question is answered from memory or asked again, in the same way for both kinds.
                 costs.push((kind, [cost().await, cost().await]));
             }
             let again = if cache_ttl_ms == 0 { *checks } else { 0 };

@@ -1,4 +1,4 @@
-//! The embedded authorizer against the port's suite, the same that a real `OpenFGA` server passes.
+//! The embedded authorizer against the port's suite, which a real `OpenFGA` server passes, too.
 
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::language::json;

@@ -1,4 +1,5 @@
-//! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with *allowed*.
+//! INVARIANT (fail closed): however an `OpenFGA` server fails, the adapter answers with an error and never with
+//! *allowed*.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::support::faulty_server::{FaultyServer, Methods};
 const LONG: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(200);
 
-/// Serves `BatchCheck`: `behaviour` gets the correlation ids of a call and makes the reply.
+/// Serves `BatchCheck`. `behaviour` gets the correlation ids of a call and makes the reply.
 async fn serve<F>(behaviour: impl Fn(Vec<String>) -> F + Send + Sync + 'static) -> FaultyServer
 where
     F: Future<Output = Result<Reply, Status>> + Send + 'static,
@@ -82,7 +83,7 @@ async fn a_right_answer_passes() {
     assert_eq!(answers.len(), 120);
 }
 
-/// Each rewrites the right answer to the last call of a batch of 120; the two calls before it are answered rightly.
+/// Each row rewrites the right answer to the last call of a batch of 120. The two calls before it are answered rightly.
 #[tokio::test]
 async fn one_wrong_answer_fails_the_batch() {
     let cases: [(&str, Rewrite); 15] = [
@@ -138,7 +139,7 @@ async fn an_item_error_fails_the_batch() {
     }
 }
 
-/// What is about the one object denies it; what is about the request or the server fails the batch.
+/// An error about one object denies that object. An error about the request or the server fails the batch.
 #[tokio::test]
 async fn an_item_that_cannot_be_decided_is_denied_alone() {
     const FAILED: &str = "failed to evaluate relationship condition: 'at_work' - tuple 'document:119#viewer@user:*' is \
@@ -203,7 +204,7 @@ async fn a_hanging_call_ends_at_the_deadline() {
     assert!(matches!(answers, Err(AuthzError::DeadlineExceeded)), "already passed: {answers:?}");
 }
 
-/// The answer to an abandoned call comes after the next call was made on the same connection.
+/// The answer to an abandoned call arrives after the next call was made on the same connection.
 #[tokio::test]
 async fn a_late_answer_is_nobodys() {
     let (calls, late) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
@@ -248,7 +249,8 @@ async fn a_server_that_is_not_there_is_out_of_reach() {
     assert!(matches!(answers, Err(AuthzError::Unavailable(_))), "refuses the connection: {answers:?}");
 }
 
-/// A peer that speaks HTTP/2 by hand: it greets, waits for the request, sends `after`, and goes away.
+/// Starts a peer that speaks HTTP/2 by hand: it greets, waits for the request, sends `after`, and closes the
+/// connection.
 async fn break_off(after: &'static [u8]) -> (String, tokio::task::JoinHandle<()>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
@@ -274,7 +276,7 @@ async fn break_off(after: &'static [u8]) -> (String, tokio::task::JoinHandle<()>
                 peer.write_all(after).await?;
                 peer.shutdown().await
             };
-            // A client that goes first is as good.
+            // The client may close the connection first.
             drop(talk.await);
         }
     });

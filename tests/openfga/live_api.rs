@@ -1,6 +1,6 @@
-//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`: the scripts of `live_api/*.yaml` are run on
-//! both, and every answer, error number and page is compared. What differs by nature (ids, times, tokens, the text of
-//! errors) is masked.
+//! `OpenFGA`'s API as Ragward serves it, against a real `OpenFGA`. The scripts of `live_api/*.yaml` run on both, and
+//! every answer, error number and page is compared. Values that always differ (ids, times, tokens, the text of errors)
+//! are masked.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,7 +32,7 @@ struct Script {
     calls: Vec<Map<String, Value>>,
 }
 
-/// The scripts of all files, in the order of their names.
+/// Returns the scripts of all files, in the order of their names.
 fn scripts() -> Vec<Script> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openfga/live_api");
     let files = std::fs::read_dir(directory).expect("the scripts").map(|entry| entry.expect("a file").path());
@@ -45,7 +45,7 @@ fn scripts() -> Vec<Script> {
     files.iter().flat_map(read).collect()
 }
 
-/// Ragward on a port of loopback, until the runtime of the test ends.
+/// Starts Ragward on a port of loopback, until the runtime of the test ends.
 async fn ragward(data: &Path) -> String {
     let overrides = Overrides { data: Some(data.to_owned()), insecure_identity: true, ..Overrides::default() };
     let app = Arc::new(App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("opened"));
@@ -55,7 +55,7 @@ async fn ragward(data: &Path) -> String {
     address
 }
 
-/// Models may be nested thousands deep, and the clients of this test call themselves for every level.
+/// The stack of the test. Models may be nested thousands deep, and the clients of this test recurse for every level.
 const STACK_BYTES: usize = 512 * 1024 * 1024;
 
 #[test]
@@ -93,9 +93,9 @@ async fn compare_all() {
     eprintln!("{compared} answers compared");
 }
 
-/// A model whose message has so many bytes once it has an id.
+/// Returns a model whose message has this many bytes once it has an id.
 fn model_of(bytes: usize) -> Value {
-    // A ULID, and how a message holds it.
+    // The bytes of a ULID in a message.
     const ID_BYTES: usize = 28;
     let user = json!({ "directly_related_user_types": [{ "type": "user" }] });
     let with = |relations: usize, name: &str| {
@@ -144,7 +144,7 @@ async fn both_take_models_up_to_the_same_size() {
     }
 }
 
-/// Without a real server at hand, too: the number is the `grpc-status`, in headers and in trailers.
+/// Needs no real server: the number is the `grpc-status`, in headers and in trailers.
 #[tokio::test]
 async fn numbers_are_on_the_wire() {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -170,12 +170,12 @@ async fn reflection_and_health_know_the_service() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let address = ragward(directory.path()).await;
     let channel = Endpoint::from_shared(address).expect("an address").connect_lazy();
-    // No model is loaded, so no retrieval would be answered; the process is alive all the same.
+    // No model is loaded, so no retrieval would be answered, but the process is alive.
     for (service, expected) in [(SERVICE, ServingStatus::NotServing), ("liveness", ServingStatus::Serving)] {
         let health = HealthClient::new(channel.clone()).check(HealthCheckRequest { service: service.to_owned() }).await;
         assert_eq!(health.expect("known").into_inner().status(), expected, "{service}");
     }
-    // What a client does that knows no file: the one of the service, and then all that it uses.
+    // A client that knows no file asks for that of the service, and then for all files that it imports.
     let mut pending = vec![MessageRequest::FileContainingSymbol(SERVICE.to_owned())];
     let mut files = BTreeSet::new();
     while let Some(message) = pending.pop() {
@@ -197,7 +197,7 @@ async fn reflection_and_health_know_the_service() {
     assert!(expected.iter().all(|name| files.contains(*name)), "{files:?}");
 }
 
-/// Ragward as the authorizer of another Ragward: the adapter that is made for `OpenFGA` does not notice.
+/// Ragward is the authorizer of another Ragward, whose adapter for `OpenFGA` does not notice.
 #[tokio::test]
 async fn ragward_is_an_openfga_server_to_its_own_adapter() {
     let directory = tempfile::tempdir().expect("a temporary directory");

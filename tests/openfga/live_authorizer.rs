@@ -64,7 +64,7 @@ async fn a_server_without_store_or_model_decides_nothing() {
     assert!(matches!(answers, Err(AuthzError::Refused(_))), "{answers:?}");
 }
 
-/// Old tuples grant nothing that the current model does not let them grant.
+/// Tuples of an older model grant nothing that the current model does not let them grant.
 #[tokio::test]
 async fn a_new_model_and_a_revoked_tuple_count_at_once() {
     let Some(server) = OpenFga::start().await else { return };

@@ -53,7 +53,7 @@ async fn loaded(server: &OpenFga, name: &str) -> (OpenFgaConfig, OpenFgaStore) {
 async fn the_port_suite_holds_for_the_stack() {
     let Some(server) = OpenFga::start().await else { return };
     let (config, _) = loaded(&server, "suite").await;
-    // With more checks in a call than the server takes, too: its limit is learned.
+    // One row puts more checks in a call than the server takes, so that the stack learns the server's limit.
     for (cache_ttl_ms, checks_per_call) in [(0, 50), (60_000, 50), (0, 200)] {
         let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
         let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
@@ -82,7 +82,7 @@ async fn a_revocation_ends_what_is_remembered() {
     }
 }
 
-/// The stack remembers for long and reads no changelog, so that only what a request asks for says what counts.
+/// The stack remembers for long and reads no changelog, so that only the consistency of a request decides what counts.
 #[tokio::test]
 async fn a_moment_is_answered_with_what_was_written_before() {
     let Some(server) = OpenFga::start().await else { return };
@@ -126,7 +126,7 @@ async fn a_list_is_the_visible_set_or_not_known() {
     let some = known(&query("user:carl", (10..20).collect())).await.expect("a whole list");
     assert_eq!(*some, (10..20).step_by(2).collect::<RoaringBitmap>());
     assert!(known(&query("user:nobody", (0..1_200).collect())).await.expect("a whole list").is_empty());
-    // The model has no such type or relation on it: the server refuses to list, so nothing is known.
+    // The model lacks this type or this relation of it, so the server refuses to list and nothing is known.
     assert!(known(&query("user:carl", (0..1_203).collect())).await.is_none());
     store.write_tuples(&(0..1_200).map(owned).collect::<Vec<_>>()).await.expect("tuples");
     assert!(known(&query("user:carl", (0..1_200).collect())).await.is_none(), "the server stops at 1,000");

@@ -1,4 +1,5 @@
-//! Loading a model with its tuples into a real `OpenFGA`: whatever stops it, the model from before decides until all is in.
+//! Loads a model with its tuples into a real `OpenFGA`: whatever stops the load, the earlier model decides until all is
+//! in.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use tokio::time::Instant;
 
 use crate::support::openfga::OpenFga;
 
-/// More than one transaction of every limit here.
+/// The number of tuples, which is more than one transaction of every limit here.
 const TUPLES: usize = 30;
 
-/// A model whose relation for reading has a name, so that the tuples of one do not fit another.
+/// Returns a model whose relation for reading has this name, so that the tuples of one model do not fit another.
 fn model(relation: &str) -> ValidModel {
     let text = format!(
         "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    define {relation}: [user, user with noted]\n\
@@ -36,7 +37,7 @@ fn noted(relation: &str, number: usize, bytes: usize) -> RelationshipTuple {
     tuple(relation, number).with_condition(TupleCondition::parse("noted", &context).expect("a condition"))
 }
 
-/// How many of the documents may be read under the model that decides; `None` where it knows no such relation.
+/// Returns how many documents may be read under the model that decides, or `None` if it has no such relation.
 async fn readable(config: &OpenFgaConfig, relation: &str) -> usize {
     let authorizer = OpenFgaAuthorizer::new(config).expect("an authorizer");
     let check = |number: usize| Check {
@@ -59,7 +60,7 @@ async fn decides(config: &OpenFgaConfig) -> String {
 
 #[tokio::test]
 async fn the_limits_of_a_server_are_learned() {
-    // What a server takes, and how long the note of each tuple is.
+    // A row has the flags of the server and the length of each tuple's note.
     let rows: [(&str, &[&str], usize); 6] = [
         ("by default", &[], 0),
         ("one tuple a write", &["--max-tuples-per-write=1"], 0),
@@ -77,10 +78,10 @@ async fn the_limits_of_a_server_are_learned() {
         assert!(is_new, "{row}");
         assert_eq!(decides(&config).await, model_id, "{row}");
         assert_eq!(readable(&config, "reader").await, TUPLES, "{row}");
-        // What is in is passed over, and the same model gets no second version.
+        // Stored tuples are skipped, and the same model gets no second version.
         let again = store.load(&model("reader"), &all).await.expect(row);
         assert_eq!(again.model_id, model_id, "{row}, again");
-        // A model whose tuples the one before does not take.
+        // The earlier model does not take the tuples of this one.
         let next = store.load(&model("viewer"), &tuples("viewer")).await.expect(row);
         assert_eq!(decides(&config).await, next.model_id, "{row}, the next model");
         assert_eq!(readable(&config, "viewer").await, TUPLES, "{row}, the next model");
@@ -93,7 +94,7 @@ async fn a_load_that_stops_leaves_the_model_from_before() {
     let config = server.config("stopped");
     let store = OpenFgaStore::open(&config).await.expect("a store");
     store.load(&model("reader"), &tuples("reader")).await.expect("loaded");
-    // The new model takes these, the one before does not.
+    // The new model takes these tuples, the earlier one does not.
     let mut all = tuples("viewer");
     all[20] = noted("viewer", 20, 3);
     store.load(&model("viewer"), &all[20..21]).await.expect("loaded");
@@ -146,7 +147,7 @@ async fn a_configured_model_goes_on_to_decide() {
     assert_eq!(decides(&pinned).await, first.model_id);
 }
 
-/// Nothing is said to be in that a server did not take.
+/// The report counts no tuple that the server did not take.
 #[tokio::test]
 async fn a_server_that_is_gone_was_not_changed() {
     let Some(server) = OpenFga::start().await else { return };

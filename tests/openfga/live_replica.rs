@@ -59,7 +59,7 @@ async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer 
     ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), config()).await.expect("a replica")
 }
 
-/// Where nobody remembers decisions, and nobody verifies any.
+/// Returns parts that neither remember decisions nor verify any.
 fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts {
     let decider = Arc::new(OpenFgaAuthorizer::new(server).expect("an authorizer"));
     ReplicaParts {
@@ -74,7 +74,7 @@ fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts
     }
 }
 
-/// Waits until the replica holds all that was committed before now.
+/// Waits until the replica holds everything that was committed before now.
 async fn caught_up(replica: &ReplicaAuthorizer) {
     let now = Instant::now();
     let mut progress = replica.progress();
@@ -189,7 +189,7 @@ async fn random_changes_are_followed() {
     assert!(seen.iter().all(|count| *count > 100), "one-sided: {seen:?}");
 }
 
-/// The file is free once the task of the follower before has ended.
+/// Opens a replica. The file is free once the task of the follower before it has ended.
 async fn replica_when_free(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
     let opened = async {
         loop {
@@ -216,7 +216,7 @@ async fn a_moment_is_answered_by_what_is_as_new() {
         object: Object::parse("doc:d1").expect("an object"),
     }];
     let [alone, before] = [0, 1].map(|_| tempfile::tempdir().expect("a directory"));
-    // One has no authority to ask, the other asks the server where it is behind.
+    // One replica has no authority to ask; the other asks the server whenever it is behind.
     let alone = replica(alone.path(), &config).await;
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
     let before = ReplicaAuthorizer::open(before.path(), parts(&config, authority), self::config()).await;
@@ -233,7 +233,7 @@ async fn a_moment_is_answered_by_what_is_as_new() {
         assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted]);
         assert!(alone.lag(moment).is_some() && alone.lag(Consistency::HigherConsistency).is_none());
     }
-    // A question about a moment waits for the next look at the log, as long as that does not take too long.
+    // A question about a moment waits for the next look at the log, within a limit.
     if let Ok(decided) = decide(&alone, &check, Consistency::AtLeastAsFresh(Instant::now())).await {
         assert_eq!(decided, [false], "the copy caught up");
     }

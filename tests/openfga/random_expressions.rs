@@ -1,7 +1,7 @@
-//! Random expressions of conditions with random values, against a real `OpenFGA`: whether a model with one is taken, and
-//! what it says of each context: met, not met, failed, or too costly.
+//! Random expressions of conditions with random values, against a real `OpenFGA`: whether it takes a model with the
+//! expression, and its outcome for each context: met, not met, failed, or too costly.
 //!
-//! Some 1,000 expressions are compared; `RAGWARD_EXPRESSIONS` asks for more, `RAGWARD_SEED` for others.
+//! Some 1,000 expressions are compared. `RAGWARD_EXPRESSIONS` sets another number, `RAGWARD_SEED` another seed.
 
 mod generator;
 
@@ -20,15 +20,15 @@ use tonic::transport::{Channel, Endpoint};
 use self::generator::Generator;
 use crate::support::openfga::OpenFga;
 
-/// How many are compared where nobody asks for more.
+/// The number of expressions that are compared by default.
 const EXPRESSIONS: usize = 1_000;
 const CONTEXTS_PER_EXPRESSION: usize = 3;
-/// As many as a model may have.
+/// The number of conditions that a model may have.
 const CONDITIONS_PER_MODEL: usize = 25;
-/// Differences that are shown.
+/// The number of differences that are shown.
 const SHOWN_MAX: usize = 40;
 
-/// A number from the environment of the test.
+/// Reads a number from the environment of the test.
 #[expect(clippy::disallowed_methods, reason = "a test may read the environment and say so")]
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
@@ -191,7 +191,7 @@ impl Theirs {
         Self { client, store_id: store.into_inner().id }
     }
 
-    /// The model's id, or why it is refused.
+    /// Writes a model with these expressions, and returns its id or why it is refused.
     async fn write(&mut self, expressions: &[String]) -> Result<String, String> {
         if expressions.is_empty() {
             return Err("no expressions".to_owned());
@@ -205,7 +205,7 @@ impl Theirs {
         }
     }
 
-    /// What the condition of a number says of each context.
+    /// Evaluates the condition with this number in each context.
     async fn ask(&mut self, model: &str, number: usize, contexts: &[Map<String, Value>]) -> Vec<(Outcome, String)> {
         let (user, relation, object) = ("user:anne".to_owned(), "viewer".to_owned(), "doc:1".to_owned());
         let condition = RelationshipCondition { name: format!("c{number}"), context: None };

@@ -1,9 +1,9 @@
-//! The evaluator against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards, usersets of several types,
-//! parents, conditions, contextual tuples. One evaluation answers many questions in a random order, so a wrong entry of its
-//! memo shows.
+//! The evaluator against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards, usersets of several
+//! types, parents, conditions, contextual tuples. One evaluation answers many questions in a random order, so that a
+//! wrong entry of its memo shows.
 //!
-//! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on. What fails is made small and printed as a row for
-//! `tests/data/oracle_failures.yaml`, which `tests/conformance_tests.rs` replays.
+//! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds, beginning with that seed. A failing world is made small and
+//! printed as a row for `tests/data/oracle_failures.yaml`, which `tests/conformance.rs` replays.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,17 +26,17 @@ const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 1_300;
 const SIZE: Size = Size { tuples_max: 40, rewrite_depth: 5 };
 const COMPARISONS_MIN: u64 = 1_000_000;
-/// Two threads, because the machine of the gate has two cores.
+/// The number of threads, one for each core of a small machine.
 const THREADS: u64 = 2;
 
-/// A question with what was expected and what was found, where they differ.
+/// A question for which the expected answer and the found one differ.
 struct Difference {
     kind: &'static str,
     assertion: Value,
     found: String,
 }
 
-/// What both said: decided, or a condition failed.
+/// An answer, or `None` if a condition failed.
 type Answer<T> = Option<T>;
 
 fn answer<T>(found: Result<T, CheckError>) -> Result<Answer<T>, String> {
@@ -49,8 +49,8 @@ fn answer<T>(found: Result<T, CheckError>) -> Result<Answer<T>, String> {
     }
 }
 
-/// The state that the requests of a world are decided from, and the oracle about the same; `None` where the model is
-/// impossible.
+/// Returns the state that the requests of a world are decided from, and the oracle over the same. Returns `None` if the
+/// model is impossible.
 fn both(world: &World) -> Option<(Snapshot, Oracle)> {
     let valid = Arc::new(ValidModel::new(world.model.clone()).ok()?);
     let stored = Snapshot::new("", Arc::clone(&valid)).with_tuples(&world.fitting(&valid)).expect("fitting tuples");
@@ -59,7 +59,7 @@ fn both(world: &World) -> Option<(Snapshot, Oracle)> {
     Some((snapshot, oracle.with_request(&world.contextual, &world.context).asked_about(&OBJECTS)))
 }
 
-/// Compares all answers about a world; stops at the first difference.
+/// Compares all answers about a world, up to the first difference.
 fn compare(world: &World, order: u64, comparisons: &AtomicU64) -> Result<(), Difference> {
     let Some((snapshot, oracle)) = both(world) else { return Ok(()) };
     let defined = |type_name: &str, relation: &str| {
@@ -141,9 +141,9 @@ fn compare(world: &World, order: u64, comparisons: &AtomicU64) -> Result<(), Dif
     Ok(())
 }
 
-/// Whether a list of users has exactly those whom a check allows, or everybody in their place. As in `OpenFGA`, three kinds of
-/// worlds are exempt: a tuple of the request that takes the place of a stored one in checks alone, a loop that ends the list,
-/// and users of a kind that the relation does not lead to.
+/// Checks that a list of users has exactly the users whom a check allows, or the wildcard in their place. As in
+/// `OpenFGA`, three kinds of worlds are exempt: a tuple of the request that replaces a stored one in checks alone, a
+/// loop that ends the list, and users of a kind that the relation does not lead to.
 fn lists_whom_checks_allow(
     world: &World,
     oracle: &Oracle,
@@ -182,13 +182,13 @@ fn expectation(question: &Value, expected: Option<Value>) -> Value {
     let mut assertion = question.clone();
     match expected {
         Some(expected) => assertion["expectation"] = expected,
-        // What fails with a condition is a wrong input.
+        // A failed condition is reported as a wrong input.
         None => assertion["errorCode"] = json!(2000),
     }
     assertion
 }
 
-/// Compares the worlds of so many seeds.
+/// Compares the worlds of these seeds.
 fn run(seeds: std::ops::Range<u64>) -> u64 {
     let comparisons = AtomicU64::new(0);
     std::thread::scope(|scope| {

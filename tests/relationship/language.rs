@@ -1,4 +1,4 @@
-//! `OpenFGA`'s own cases for its modeling language: the same JSON, the same mistakes in the same places.
+//! `OpenFGA`'s own cases for its modeling language: the same JSON, and the same mistakes in the same places.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,7 +21,7 @@ struct Case {
     expected_errors: Vec<ExpectedError>,
 }
 
-/// Lines and columns are counted from 0 here.
+/// An expected error. Its lines and columns are counted from 0.
 #[derive(Deserialize)]
 struct ExpectedError {
     line: Range,
@@ -72,7 +72,7 @@ fn json_and_text_are_the_same_models() {
     assert_eq!(models, 16);
 }
 
-/// JSON without what says nothing: empty and null members.
+/// Returns the JSON without members that are empty or null.
 fn normal(json: &str) -> Value {
     fn strip(value: Value) -> Value {
         match value {
@@ -122,7 +122,7 @@ fn semantic_mistakes_are_found_in_their_place() {
     for case in &cases {
         if case.expected_errors.is_empty() {
             let loaded = dsl::load(&case.dsl);
-            // OpenFGA's tools do not see these loops of computed relations; its server does, and refuses the models.
+            // OpenFGA's tools do not find these loops of computed relations. Its server does, and refuses the models.
             assert_eq!(loaded.is_err(), case.skip, "{}: {:?}", case.name, loaded.err());
             right += 1;
             continue;
@@ -217,7 +217,7 @@ struct IdCase {
 
 #[test]
 fn object_ids_are_told_apart_as_by_the_tools() {
-    // The tools refuse more than the server does, whose ids may hold anything but `#`, `:` and white space.
+    // The tools refuse more than the server, whose ids may hold anything but `#`, `:` and white space.
     const TAKEN_BY_THE_SERVER: [&str; 1] = ["a,b"];
     let Some(path) = shared("openfga-tests/language/object-id-validation-cases.yaml") else { return };
     let text = std::fs::read_to_string(path).expect("readable");

@@ -1,4 +1,4 @@
-//! `OpenFGA`'s sample stores: all of them pass.
+//! `OpenFGA`'s sample stores: all of their tests pass.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ fn our_own_reference_stores_pass() {
     }
 }
 
-/// The store files below a folder, sorted.
+/// Returns the store files below a folder, sorted.
 fn store_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {

@@ -1,4 +1,4 @@
-//! What `ragward test` passes, fails and refuses, beside `fga model test`.
+//! The store files that `ragward test` passes, fails and refuses, compared with `fga model test`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::fga::{Fga, Verdict};
 
-/// Runs of `fga` at the same time.
+/// The number of runs of `fga` at the same time.
 const THREADS: usize = 4;
 
 #[derive(Deserialize)]
@@ -28,9 +28,9 @@ struct Row {
     #[serde(default)]
     files: BTreeMap<String, String>,
     verdict: Verdict,
-    /// What `fga` says, where that is something else.
+    /// The verdict of `fga`, if it differs.
     fga: Option<Verdict>,
-    /// Needed where one passes and the other does not.
+    /// The reason, which is required if one passes and the other does not.
     why: Option<String>,
 }
 
@@ -41,7 +41,7 @@ fn rows() -> (String, Vec<Row>) {
 }
 
 impl Row {
-    /// Writes the files; gives the path of the store file.
+    /// Writes the files and returns the path of the store file.
     fn write(&self, head: &str, directory: &Path) -> PathBuf {
         let folder = directory.join("store");
         std::fs::create_dir(&folder).expect("a folder");
@@ -61,7 +61,7 @@ impl Row {
     }
 }
 
-/// The verdict, and why a file is refused.
+/// Returns our verdict, and why a file is refused.
 fn ours(path: &Path) -> (Verdict, String) {
     let store = match store_file::read(path) {
         Ok(store) => store,
@@ -74,7 +74,7 @@ fn ours(path: &Path) -> (Verdict, String) {
     }
 }
 
-/// What `make` gives for each item, in their order.
+/// Returns the result of `make` for each item, in the order of the items.
 fn in_parallel<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
     let make = &make;
     std::thread::scope(|scope| {
@@ -111,7 +111,7 @@ fn fga_says_the_same_or_there_is_a_reason() {
         if verdict != expected {
             return Some(format!("{}: fga says {verdict:?}", row.name));
         }
-        // Refusing a file in place of failing an assertion is no difference that needs one.
+        // Refusing a file in place of failing an assertion is a difference that needs no reason.
         let needs_a_reason = passes(expected) != passes(row.verdict);
         (needs_a_reason != row.why.is_some()).then(|| format!("{}: a reason where there is a difference", row.name))
     });
@@ -119,7 +119,7 @@ fn fga_says_the_same_or_there_is_a_reason() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A file with one of everything.
+/// Returns a store file with one of everything.
 fn complete() -> Value {
     let model = "model\n  schema 1.1\ntype user\ntype group\n  relations\n    define member: [user]\ntype doc\n  relations\n    \
                  define owner: [user]\n    define viewer: [user, group#member, user with recent] or owner\ncondition \
@@ -157,7 +157,7 @@ const TUPLE_FILES: [(&str, &str); 3] = [
     ("u.json", r#"[{"user": "user:4", "relation": "owner", "object": "doc:1"}]"#),
 ];
 
-/// Every place below, as a JSON pointer.
+/// Collects every place below `value`, as a JSON pointer.
 fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     found.push(at.to_owned());
     match value {
@@ -167,7 +167,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The file with each of its places changed in each way.
+/// Returns the complete file with each of its places changed in each way.
 fn changed_files() -> Vec<(String, Value)> {
     let complete = complete();
     let mut all_places = Vec::new();
@@ -216,7 +216,7 @@ fn changed_files() -> Vec<(String, Value)> {
     files
 }
 
-/// What we refuse and `fga` passes, by what is said then.
+/// The files that we refuse and `fga` passes, by our message.
 const STRICTER: [(&str, &str); 3] = [
     ("list_objects 1: user `` must have the form", "fga asks nothing where nothing is asserted"),
     ("it has neither `model` nor `model_file`", "fga asks a server then, and passes where nothing is asked"),

@@ -1,7 +1,8 @@
-//! Visible sets against checks and against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards, usersets
-//! of several types, parents, conditions, contextual tuples; under random writes; under other names and another order.
+//! Visible sets against checks and against the oracle, on random worlds: set algebra to depth 5, cycles, wildcards,
+//! usersets of several types, parents, conditions, contextual tuples; under random writes; under other names and
+//! another order.
 //!
-//! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds from that seed on.
+//! `RAGWARD_ORACLE_SEED` (a number) adds as many worlds, beginning with that seed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ const SIZE: Size = Size { tuples_max: 40, rewrite_depth: 5 };
 const FIRST_SEED: u64 = 1;
 const WORLDS: u64 = 600;
 
-/// The worlds of a run.
+/// Returns the seeds of a run's worlds.
 #[expect(clippy::disallowed_methods, reason = "a test may read the environment and say so")]
 fn seeds(count: u64) -> impl Iterator<Item = u64> {
     let extra = std::env::var("RAGWARD_ORACLE_SEED").ok().map(|seed| seed.parse::<u64>().expect("a number"));
@@ -33,7 +34,7 @@ fn seeds(count: u64) -> impl Iterator<Item = u64> {
     run(FIRST_SEED).chain(extra.map(run).into_iter().flatten())
 }
 
-/// The relations of a world's model, with their types.
+/// Returns the relations of a world's model, with their types.
 fn relations(world: &World) -> Vec<(TypeName, Relation)> {
     let defined = |type_name: &str, relation: &str| {
         world.model.type_definition(type_name).is_some_and(|definition| definition.relation(relation).is_some())
@@ -49,7 +50,7 @@ fn visible(snapshot: &Snapshot, user: &User, relation: &Relation, type_name: &Ty
     set.objects.iter().map(|number| snapshot.object(number).expect("a name").to_string()).collect()
 }
 
-/// Some objects, and which of them are visible, where they are looked for together.
+/// Finds which of some objects are visible, all at once.
 fn visible_among(
     snapshot: &Snapshot,
     user: &User,
@@ -110,7 +111,7 @@ fn a_visible_set_is_what_checks_allow_and_the_oracle_says() {
     assert!(decided_together > 5_000, "only {decided_together} sets were found among candidates");
 }
 
-/// Another name of the same kind, for everything but wildcards.
+/// Renames everything but wildcards, within the same kind.
 fn renamed(name: &str) -> String {
     match (name.split_once(':'), name.split_once('#')) {
         (_, Some((object, relation))) => format!("{}#{relation}", renamed(object)),
@@ -151,7 +152,7 @@ fn names_and_the_order_of_writing_change_nothing() {
     }
 }
 
-/// A store of a world's model without tuples, and whom to ask.
+/// Returns a store of a world's model without tuples, and an authorizer over it.
 fn embedded(world: &World) -> (tempfile::TempDir, RelationshipStores, EmbeddedAuthorizer) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let stores = RelationshipStores::open(directory.path()).expect("opened");
@@ -160,7 +161,7 @@ fn embedded(world: &World) -> (tempfile::TempDir, RelationshipStores, EmbeddedAu
     (directory, stores.clone(), EmbeddedAuthorizer::new(stores))
 }
 
-/// Everything that may be asked about, as the guards of a collection.
+/// Returns everything that questions may name, as the guards of a collection.
 fn guards() -> Arc<Vec<Object>> {
     let others = ["user:0", "unknown:1", "doc:strange"];
     Arc::new(OBJECTS.iter().chain(&others).map(|name| Object::parse(name).expect("an object")).collect())
@@ -183,10 +184,11 @@ async fn asked(authorizer: &EmbeddedAuthorizer, query: &VisibleSetQuery) -> BTre
     set.iter().map(|position| query.guards[usize::try_from(position).expect("few")].to_string()).collect()
 }
 
-/// So many checks that are alike are decided together.
+/// The number of checks of one kind that are decided together.
 const TOGETHER: usize = 64;
 
-/// On which guards of a type checks allow a user a relation, asked often enough to be decided together.
+/// Returns the guards of a type on which checks allow a user a relation. It asks often enough for checks to be decided
+/// together.
 async fn checked(
     authorizer: &EmbeddedAuthorizer,
     user: &str,
@@ -208,7 +210,7 @@ async fn checked(
     allowed.map(|answer| batch.checks[answer.position].object.to_string()).collect()
 }
 
-/// Questions between writes, repeated so that what is kept from before is used and must be dropped.
+/// Questions are repeated between writes, so that what was kept from before is used, and must be dropped.
 #[tokio::test]
 async fn a_write_counts_at_once() {
     const USERS: [&str; 5] = ["user:0", "user:1", "user:stranger", "bot:0", "doc:1"];
@@ -246,7 +248,7 @@ async fn a_write_counts_at_once() {
             for (type_name, relation) in relations(&world) {
                 let user = USERS[dice.below(USERS.len())];
                 let holdings = oracle.holdings(user);
-                // Guards of all types are asked at once, and the relation means another thing on each.
+                // Guards of all types are asked about at once, and the relation means another thing on each.
                 let expected: BTreeSet<String> = guards
                     .iter()
                     .map(ToString::to_string)
@@ -275,7 +277,7 @@ async fn a_write_counts_at_once() {
     }
 }
 
-/// What one request adds is not seen by the next, whichever comes first.
+/// The additions of one request are invisible to the next, whichever comes first.
 #[tokio::test]
 async fn contextual_tuples_stay_with_their_request() {
     for seed in seeds(60) {

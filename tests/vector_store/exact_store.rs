@@ -31,7 +31,7 @@ async fn the_port_suite() {
     crate::support::vector_store_suite::run(Store { chunks: &store, documents: &store, prefix: "" }).await;
 }
 
-/// One change to a store.
+/// A change to a store.
 #[derive(Clone, Debug)]
 enum Change {
     Upsert(Vec<Document>),
@@ -39,7 +39,7 @@ enum Change {
     Reopen,
 }
 
-/// A search, with the space as guards: their positions differ between stores.
+/// A search, with its scope as guards, since their positions differ between stores.
 #[derive(Clone, Debug)]
 struct Question {
     query: Query,
@@ -76,7 +76,7 @@ fn texts() -> impl Strategy<Value = String> {
 }
 
 fn vectors() -> impl Strategy<Value = Vec<f32>> {
-    // Few directions, so that scores tie.
+    // There are few directions, so that scores tie.
     let number = prop::sample::select([-2.0_f32, -1.0, 0.0, 1.0, 2.0].as_slice());
     prop::collection::vec(number, DIMENSION).prop_filter("a direction", |vector| vector.iter().any(|x| *x != 0.0))
 }
@@ -85,7 +85,7 @@ fn values() -> impl Strategy<Value = Value> {
     prop_oneof![(0..4_i64).prop_map(Value::Int), Just(Value::Float(2.0)), Just(Value::Text("x".to_owned()))]
 }
 
-/// A document of one of a few ids, so that many are replaced.
+/// Documents with few ids, so that many are replaced.
 fn documents(ids: &'static [&'static str], guards: &'static [&'static str]) -> impl Strategy<Value = Document> {
     let chunk = (prop::sample::select(guards), texts(), prop::option::of(vectors()), prop::option::of(values()));
     (prop::sample::select(ids), prop::collection::vec(chunk, 1..5)).prop_map(|(id, chunks)| {
@@ -132,7 +132,7 @@ fn questions() -> impl Strategy<Value = Question> {
         vectors().prop_map(Query::Vector),
         (texts(), vectors()).prop_map(|(text, vector)| Query::Hybrid { text, vector }),
     ];
-    // Some are scores that occur.
+    // Some of these are scores that occur.
     let lowest = prop::sample::select(vec![-1.0, 0.0, 0.03, 0.5, f64::from(0.5_f32.sqrt()), 1.0, 1.5]);
     let of_document = (0..4_usize).prop_map(NonZeroUsize::new);
     let space = prop::option::of(prop::collection::btree_set(0..GUARDS.len(), 0..GUARDS.len()));
@@ -166,7 +166,7 @@ async fn ask(store: &ExactStore, question: &Question) -> Vec<Candidate> {
     store.search(&question.search(space)).await.expect("a search").candidates
 }
 
-/// Equal only if every byte is.
+/// Returns the bytes of an answer. Two answers are equal only if every byte is.
 fn bytes(candidates: &[Candidate]) -> Vec<(String, String, u32)> {
     let bytes = |c: &Candidate| (c.chunk_id.clone(), c.guard.as_str().to_owned(), c.score.to_bits());
     candidates.iter().map(bytes).collect()
@@ -232,7 +232,8 @@ proptest! {
             runtime.block_on(store.upsert(COLLECTION, documents)).expect("taken in");
         };
         upsert(&small, [first.clone()].into_iter().chain(visible.clone()).collect());
-        // The large world hears of the hidden ones between, before and after, changes its mind, and deletes some.
+        // The large world hears of the hidden documents before, between and after the others, changes some and deletes
+        // some.
         upsert(&large, hidden.clone());
         upsert(&large, vec![first]);
         let cut = order.index(visible.len());
@@ -250,7 +251,7 @@ proptest! {
     }
 }
 
-/// By how much of all it is, a space is listed, or made a set from what is in it, or from what is not.
+/// Depending on its share, a scope is listed, or made a set from what is in it, or from what is not.
 #[tokio::test]
 async fn a_scope_of_any_size_is_searched_as_by_brute_force() {
     const MANY: usize = 320;
@@ -319,7 +320,7 @@ fn number_of(count: usize) -> f32 {
     f32::from(u16::try_from(count).expect("small"))
 }
 
-/// Evenly from -1 to 1.
+/// Returns a number evenly distributed from -1 to 1.
 fn number(dice: &mut Dice) -> f32 {
     number_of(dice.below(20_001)) / 10_000.0 - 1.0
 }
@@ -348,7 +349,8 @@ async fn a_search_for_the_best_skips_none_of_them() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = opened(directory.path());
         let documents = vectors.chunks(100).enumerate().map(|(n, vectors)| {
-            // Ids against the order of arrival, so that a tie at the end of the answer is decided by what comes last.
+            // The ids run against the order of arrival, so that a tie at the end of the answer is decided by what comes
+            // last.
             let chunks: Vec<(&str, &str, &[f32])> = vectors.iter().map(|v| (GUARDS[n % 4], "", v.as_slice())).collect();
             document(&format!("d{:03}", 999 - n), &chunks)
         });
@@ -357,7 +359,7 @@ async fn a_search_for_the_best_skips_none_of_them() {
             for per_document_max in [None, NonZeroUsize::new(2)] {
                 let question =
                     Question { space: space.clone(), per_document_max, ..Question::new(Query::Vector(query.clone())) };
-                // Without a limit every score is computed.
+                // Without a limit, every score is computed.
                 let whole = bytes(&ask(&store, &Question { limit: usize::MAX, ..question.clone() }).await);
                 for limit in [1, 10, 100, 1_000] {
                     let found = bytes(&ask(&store, &Question { limit, ..question.clone() }).await);
@@ -423,7 +425,7 @@ async fn the_longest_and_shortest_vectors_have_a_direction() {
     assert!(found.iter().all(|candidate| (candidate.score - 1.0).abs() < 1e-6), "{found:?}");
 }
 
-/// Two documents that must always be of one version.
+/// Returns two documents that must always be of one version.
 fn pair(version: u32) -> Vec<Document> {
     let text = format!("version{version}");
     let guard = GUARDS[version as usize % GUARDS.len()];
@@ -447,7 +449,7 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
     while !writing.is_finished() {
         let guards: BTreeSet<String> = ask(&store, &question).await.iter().map(|c| c.guard.to_string()).collect();
         assert_eq!(guards.len(), 1);
-        // A chunk that is replaced between the two is left out.
+        // A chunk that is replaced in between is left out.
         let read = read_now(&store, COLLECTION, &ids).await.expect("read");
         let texts: BTreeSet<(&str, &str)> =
             read.iter().map(|chunk| (chunk.text.as_str(), chunk.guard.as_str())).collect();
@@ -458,7 +460,7 @@ async fn a_reader_sees_a_write_wholly_or_not_at_all() {
 
 const WRITER_DIRECTORY: &str = "RAGWARD_TEST_WRITER_DIRECTORY";
 
-/// Not a test by itself: the process that `what_was_acknowledged_survives_a_kill` starts and kills.
+/// The process that `what_was_acknowledged_survives_a_kill` starts and kills. It is not a test by itself.
 #[tokio::test]
 async fn writer_to_be_killed() {
     #[expect(clippy::disallowed_methods, reason = "how the parent test tells this process apart from a test run")]
@@ -508,7 +510,7 @@ fn a_directory_in_use_and_a_damaged_file_are_refused() {
     drop(store);
     let path = directory.path().join(FILE_NAME);
     let mut bytes = std::fs::read(&path).expect("read");
-    // The first data page is behind the header's page.
+    // The first data page follows the header's page.
     bytes.iter_mut().skip(4_096).for_each(|byte| *byte ^= 0x55);
     std::fs::write(&path, bytes).expect("written");
     assert!(ExactStore::open(directory.path()).is_err());

@@ -1,5 +1,5 @@
-//! INVARIANT (one version): a chunk of an answer is of one version. What its filter, score and guard were found to be belongs
-//! to the text that comes with it, whenever its document was replaced.
+//! INVARIANT (one version): each chunk of an answer is of one version. Its filter, score and guard belong to the text
+//! that comes with it, whenever its document was replaced.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,17 +27,17 @@ const COLLECTION: &str = "docs";
 const NEAR: [f32; 2] = [1.0, 0.0];
 const FAR: [f32; 2] = [0.0, 1.0];
 
-/// What a document becomes, one after the other; `None`: it is deleted.
+/// The versions that a document has, one after the other. `None` means that it is deleted.
 type Versions = Vec<Option<Document>>;
 
-/// What a test needs of a store.
+/// The ports of a store that a test needs.
 trait AnyStore: VectorStore + DocumentStore {}
 impl<S: VectorStore + DocumentStore> AnyStore for S {}
 
 /// A store in which other writers are at work between a search and the reading of what it found.
 struct Busy {
     store: Arc<dyn AnyStore>,
-    /// Each is put in after one search; `None`: the document is deleted.
+    /// The versions, each of which is written after one search. `None` means that the document is deleted.
     versions: Mutex<VecDeque<Option<Document>>>,
     searches: AtomicUsize,
 }
@@ -95,7 +95,7 @@ impl Authorizer for AllButHidden {
     }
 }
 
-/// A document of one chunk.
+/// Returns a document of one chunk.
 fn version(id: &str, guard: &str, area: &str, text: &str, vector: [f32; 2]) -> Document {
     let mut document = document(id, &[(guard, text, &vector)]);
     document.chunks[0].metadata = [("area".to_owned(), Value::Text(area.to_owned()))].into();
@@ -118,7 +118,7 @@ fn retriever(store: Arc<dyn VectorStore>) -> Retriever {
     Retriever::new(Arc::new(AllButHidden), store, config)
 }
 
-/// The nearest public chunks that are not far.
+/// Returns the nearest public chunks whose scores are high enough.
 async fn ask(retriever: &Retriever, query: Query, top_k: u32, min_score: Option<f64>) -> Retrieval {
     let parts = RetrievalParts {
         principal: Ok(Principal::stated("user:anne").expect("a user")),
@@ -139,7 +139,7 @@ fn texts(answer: &Retrieval) -> Vec<&str> {
     answer.chunks.iter().map(|retrieved| retrieved.chunk.item().text.as_str()).collect()
 }
 
-/// The embedded engine, and Qdrant over each server. What they need is kept as long as the stores.
+/// The embedded engine, and Qdrant over each server. Their servers live as long as the stores.
 struct Stores {
     named: Vec<(&'static str, Arc<dyn AnyStore>)>,
     _servers: Vec<AnyQdrant>,
@@ -192,7 +192,8 @@ async fn what_is_replaced_before_it_is_read_is_searched_for_again() {
     }
 }
 
-/// A document that is replaced after every search ends the request all the same, and the answer says that there may be more.
+/// A document is replaced after every search. The request ends all the same, and the answer says that there may be
+/// more.
 #[tokio::test]
 async fn what_is_replaced_all_the_time_is_left_out() {
     let stores = stores().await;
@@ -222,7 +223,7 @@ async fn what_is_replaced_all_the_time_is_left_out() {
     }
 }
 
-/// While documents go to and fro between {public, near} and {secret, far}, no answer holds a text that the filter leaves out,
+/// While documents move between {public, near} and {secret, far}, no answer holds a text that the filter leaves out,
 /// nor the score of another version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn no_answer_holds_two_versions_under_load() {

@@ -25,7 +25,7 @@ use crate::support::vector_store_suite::{TEXTS, read_now};
 
 const COLLECTION: &str = "docs";
 
-/// The layout that a configuration gives which names the program and nothing else.
+/// Returns the layout of a configuration that names the program and nothing else.
 fn layout(written_by: WrittenBy) -> Layout {
     let unnamed = || String::new();
     let paths =
@@ -52,12 +52,12 @@ async fn attached(store: &QdrantStore, attach: &Attach) -> Attached {
     store.attach(COLLECTION, attach, |_, _| {}).await.expect("attached")
 }
 
-/// Points, guarded, written, kept, unguarded.
+/// Returns the counts of points, guarded, written, kept, unguarded.
 fn counts(attached: &Attached) -> [u64; 5] {
     [attached.points, attached.guarded, attached.written, attached.kept, attached.unguarded]
 }
 
-/// A point as `LangChain` writes it.
+/// Returns a point as `LangChain` writes it.
 fn of_langchain(id: impl Into<PointId>, source: Option<&str>, text: &str, vector: [f32; 2]) -> PointStruct {
     let source = source.map(|source| ("source".to_owned(), Payload::from(source)));
     let metadata = Struct { fields: source.into_iter().chain([("page".to_owned(), Payload::from(1_i64))]).collect() };
@@ -104,7 +104,7 @@ async fn documents_with_numbers_are_counted_as_others_are() {
             ]);
             PointStruct::new(u64::from(place), vec![1.0, f32::from(place) / 100.0], payload)
         };
-        // Four of each, the nearest first.
+        // There are four points of each, the nearest first.
         server.put(COLLECTION, (0..24).map(|place| point(place, i64::from(place) / 4 - 1)).collect()).await;
         let store = store(&server.url, layout.clone());
         for per_document_max in 1..=3 {
@@ -150,7 +150,7 @@ async fn a_collection_of_langchain_is_attached_and_searched() {
         assert_eq!(server.indexes(COLLECTION).await, ["guard", "metadata.source"]);
         assert_eq!(first.unguarded_examples, [uuid(2)]);
         assert_eq!(first.examples[&uuid(1)], "document:docs/a.md");
-        // Again: nothing is left to do, and what the other program wrote is as it was.
+        // A second run finds nothing to do, and what the other program wrote is unchanged.
         let again = attached(&store, &template).await;
         assert_eq!((counts(&again), again.indexes.len()), ([3, 2, 0, 0, 1], 0));
         for (id, payload) in server.payloads(COLLECTION).await {
@@ -218,12 +218,12 @@ async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
             )
             .await;
         let store = store(&server.url, langchain());
-        // Without a template: what is there is counted, and nothing is written.
+        // Without a template, points are counted and nothing is written.
         assert_eq!(counts(&attached(&store, &Attach::default()).await), [4, 2, 0, 0, 2]);
         let template = attach("document:{metadata.source}");
         let kept = attached(&store, &template).await;
         assert_eq!((counts(&kept), kept.cleared), ([4, 0, 2, 2, 0], 0));
-        // What differs is named, with the guard that is there.
+        // A point with another guard is named, together with that guard.
         let named = [(uuid(1), "document:secret".to_owned()), (uuid(4), "document:d".to_owned())];
         assert_eq!(kept.kept_examples, named.into());
         let replaced = attached(&store, &Attach { replace: true, ..template }).await;
@@ -235,8 +235,8 @@ async fn a_guard_that_is_there_is_kept_unless_told_otherwise() {
     }
 }
 
-/// What the template makes no guard of is shown to nobody once guards are replaced: whoever writes the points may have chosen
-/// the guard that is there.
+/// When guards are replaced, a point for which the template makes no guard becomes invisible to everybody: whoever
+/// writes the points may have chosen the guard that is there.
 #[tokio::test]
 async fn a_guard_that_the_template_does_not_make_is_taken_away() {
     let text = |length: usize| Payload::from("x".repeat(length));
@@ -279,7 +279,7 @@ async fn a_guard_that_the_template_does_not_make_is_taken_away() {
             let payload = &server.payloads(COLLECTION).await[&uuid(number)];
             let expected = (*what == "a text").then(|| Payload::from("document:xxx"));
             assert_eq!(payload.get("guard"), expected.as_ref(), "{what}");
-            // And nothing else is.
+            // Nothing else is changed.
             let without = |payload: &HashMap<String, Payload>| {
                 let mut payload = payload.clone();
                 payload.remove("guard");
@@ -292,7 +292,8 @@ async fn a_guard_that_the_template_does_not_make_is_taken_away() {
     }
 }
 
-/// INVARIANT (the guard of what is there): however a client replaces points meanwhile, a guard is that of the text beside it.
+/// INVARIANT (the guard of what is there): however a client replaces points meanwhile, a guard always belongs to the
+/// text beside it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
     const POINTS: u64 = 300;
@@ -344,14 +345,14 @@ async fn a_point_that_changes_meanwhile_gets_no_guard_of_what_it_was() {
     }
 }
 
-/// As the id of a guard: what it cannot hold is written in hexadecimal digits.
+/// Encodes a guard's id: characters that it cannot hold become hexadecimal digits.
 fn encoded(text: &str) -> String {
     let is_kept = |c: char| !c.is_whitespace() && !c.is_control();
     let escaped = |c: char| c.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<String>>().concat();
     text.chars().map(|c| if is_kept(c) { c.to_string() } else { escaped(c) }).collect()
 }
 
-/// A guard that is left from what a point was before is found, named, and mended when guards are replaced.
+/// A guard that is left from an earlier version of a point is found, named, and mended when guards are replaced.
 #[tokio::test]
 async fn what_an_earlier_run_left_wrong_is_found_and_mended() {
     for server in servers().await {
@@ -383,7 +384,8 @@ async fn what_an_earlier_run_left_wrong_is_found_and_mended() {
     }
 }
 
-/// A run goes through what there is at its start; what is put in meanwhile, between the others and behind them, is counted.
+/// A run goes through the points that are there at its start. Points that are written meanwhile, between the others and
+/// after them, are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_goes_through_what_there_was_at_its_start() {
     const POINTS: usize = 2_500;
@@ -465,7 +467,7 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
         assert!(matches!(absent, Err(VectorStoreError::UnknownCollection(_))), "{absent:?}");
         assert!(server.indexes(COLLECTION).await.is_empty());
         assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
-        // And Ragward does not fill what another program keeps.
+        // Ragward does not write documents that another program keeps.
         let deleted = store.delete(COLLECTION, &["a".to_owned()].into()).await;
         assert!(matches!(deleted, Err(VectorStoreError::Unsupported(_))), "{deleted:?}");
         let put = store.upsert(COLLECTION, Vec::new()).await;
@@ -473,7 +475,7 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
     }
 }
 
-/// The command, with a configuration; its exit code and what it printed.
+/// Runs the command with a configuration, and returns its exit code and its output.
 fn ragward(config: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("ragward.toml");
@@ -505,7 +507,7 @@ async fn the_command_attaches_what_the_configuration_names() {
         let (code, done) = run(&config, &[]);
         assert_eq!((code, &done["examples"]["1"]), (Some(0), &"document:a".into()), "{done}");
         assert_eq!(server.payloads(COLLECTION).await["1"]["guard"], Payload::from("document:a"));
-        // Neither without a Qdrant, nor with a path that is none, nor with a template that is none.
+        // It refuses to run without a Qdrant, with a malformed path, and with a malformed template.
         assert_eq!(run("", &[]).0, Some(2));
         assert_eq!(run(&format!("{config}text = 'a[0]'\n"), &[]).0, Some(2));
         assert_eq!(run(&format!("{config}texts = 'a'\n"), &[]).0, Some(2));
@@ -534,7 +536,7 @@ fn list(_: ListCollectionsRequest) -> impl Future<Output = Result<ListCollection
     std::future::ready(Ok(ListCollectionsResponse { collections, time: 0.0 }))
 }
 
-/// A server whose pages make no sense ends the run, which would not end otherwise.
+/// Pages that make no sense end the run, which would otherwise never end.
 #[tokio::test]
 async fn pages_that_do_not_go_on_are_an_error() {
     type Page = fn(Option<PointId>) -> (Vec<u64>, Option<u64>);

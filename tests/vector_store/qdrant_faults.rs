@@ -35,7 +35,7 @@ const LIST: &str = "/qdrant.Collections/List";
 const ALIASES: &str = "/qdrant.Collections/ListAliases";
 const SHORT: Duration = Duration::from_millis(200);
 
-/// A right answer: the points `c0`, `c1`, … with falling scores.
+/// Returns a right answer: the points `c0`, `c1`, … with falling scores.
 fn points(number: u64) -> Vec<ScoredPoint> {
     let point = |place: u16| ScoredPoint {
         id: Some(PointId::from(point_id(&format!("c{place}")))),
@@ -51,7 +51,7 @@ fn payload(chunk_id: &str) -> std::collections::HashMap<String, Value> {
     [text("chunk_id", chunk_id), text("guard", "document:1"), text("document_id", "d"), text("text", "words")].into()
 }
 
-/// A server on which the collection is one.
+/// Returns the methods of a server on which the collection exists.
 fn methods() -> Methods {
     let list = |_: ListCollectionsRequest| {
         let collections = vec![CollectionDescription { name: "docs".to_owned() }];
@@ -64,7 +64,7 @@ fn store(server: &FaultyServer) -> QdrantStore {
     QdrantStore::new(&QdrantConfig::new(&server.address)).expect("a store")
 }
 
-/// A document of the chunk `c0`.
+/// Returns a document with the chunk `c0`.
 fn document() -> Document {
     let chunk = Chunk {
         id: "c0".to_owned(),
@@ -164,10 +164,10 @@ async fn unusable_points_are_passed_over_within_a_bound() {
         async move { Ok(QueryResponse { result, ..QueryResponse::default() }) }
     });
     assert!(found.await.is_err_and(|e| e.starts_with("BadAnswer")));
-    // One more than is wanted, doubled six times.
+    // The first search asks for one more than is wanted, and the limit is doubled six times.
     assert_eq!(largest.load(Ordering::SeqCst), 6 * 64);
 
-    // When there is nothing else, that is the whole answer.
+    // If there is nothing else, that is the whole answer.
     let found = search(|_| async {
         let mut result = points(3);
         result[0].payload.clear();
@@ -176,11 +176,12 @@ async fn unusable_points_are_passed_over_within_a_bound() {
     assert_eq!(ids(&found.await.expect("candidates")), ["c1", "c2"]);
 }
 
-/// Replicas that disagree, and points that are deleted meanwhile, leave an answer short that was not to be.
+/// Replicas that disagree, and points that are deleted meanwhile, shorten an answer that should not be short.
 #[tokio::test]
 async fn a_short_answer_is_asked_for_again() {
     type Lose = fn(u64) -> u64;
-    // How many points the first, second, … answer lacks, of 50; what is found of 5, whether exactly, and what the rest is.
+    // A row says how many points each answer lacks, of 50; how many of 5 are found; whether the search is exact; and
+    // what the rest is.
     let cases: [(&str, Lose, usize, bool, Rest); 4] = [
         ("the first lacks some", |call| if call == 1 { 49 } else { 0 }, 5, true, Rest::Further),
         ("the first lacks all", |call| if call == 1 { 50 } else { 0 }, 5, true, Rest::Further),
@@ -201,7 +202,7 @@ async fn a_short_answer_is_asked_for_again() {
     }
 }
 
-/// The chunks of one page are followed by those of the next one, so equal scores must not be cut where the server likes.
+/// The chunks of one page are followed by those of the next, so the server must not choose which equal scores are cut.
 #[tokio::test]
 async fn equal_scores_are_not_cut_off_by_the_server() {
     let found = search(|request| async move {
@@ -218,7 +219,7 @@ async fn equal_scores_are_not_cut_off_by_the_server() {
 
 #[tokio::test]
 async fn equal_scores_at_the_end_cost_a_second_call_only_where_they_are_needed() {
-    // Nine points, of which the last five have one score.
+    // There are nine points, the last five of which have one score.
     let nine = || {
         let mut nine = points(9);
         for point in nine.iter_mut().skip(4) {
@@ -335,7 +336,7 @@ fn guard_hit(guard: &str) -> FacetHit {
     FacetHit { value: Some(value), count: 1 }
 }
 
-/// The guards that a store lists when its server counts them so.
+/// Returns the guards that a store lists if its server counts them in this way.
 async fn listed<F>(
     behaviour: impl Fn(FacetCounts) -> F + Send + Sync + 'static,
 ) -> Result<Option<Vec<String>>, VectorStoreError>
@@ -394,7 +395,7 @@ async fn guards_that_cannot_be_listed_are_not_known() {
         assert_eq!(matches!(listed, Ok(None)), unlisted, "{code:?}: {listed:?}");
         assert_eq!(listed.is_err(), !unlisted, "{code:?}: {listed:?}");
     }
-    // An answer that is too large to read: 65 MiB.
+    // This answer is too large to read: 65 MiB.
     let huge = |_| {
         std::future::ready(Ok(FacetResponse {
             hits: vec![guard_hit(&"g".repeat(65 << 20))],
@@ -404,7 +405,7 @@ async fn guards_that_cannot_be_listed_are_not_known() {
     assert_eq!(listed(huge).await.expect("without a list"), None);
 }
 
-/// While one request asks anew what a collection holds, the others go on with what was known.
+/// While one request asks again what a collection holds, the others use what was known.
 #[tokio::test]
 async fn nobody_waits_for_whoever_asks() {
     let (asked, answer) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(1)));
@@ -426,7 +427,7 @@ async fn nobody_waits_for_whoever_asks() {
         store.guards("docs").await.expect("a collection").expect("a table").guards.len()
     };
     assert_eq!(guards(Arc::clone(&store)).await, 1);
-    // Too old by now.
+    // The list is too old by now.
     tokio::time::pause();
     tokio::time::advance(Duration::from_mins(30)).await;
     tokio::time::resume();
@@ -516,7 +517,8 @@ async fn a_server_that_hangs_or_is_not_there_is_out_of_reach() {
     assert!(matches!(described, Err(VectorStoreError::Unavailable(_))), "{described:?}");
 }
 
-/// INVARIANT (no alias): what is not known to be a collection is none, whatever else the server does under its name.
+/// INVARIANT (no alias): a name that is not known to be a collection's is refused, whatever else the server does under
+/// that name.
 #[tokio::test]
 async fn a_name_that_is_not_listed_is_no_collection() {
     type Expected = fn(&VectorStoreError) -> bool;

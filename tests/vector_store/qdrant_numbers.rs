@@ -1,4 +1,4 @@
-//! Numbers in Qdrant, which keeps payloads as JSON and reads some numbers back a little off.
+//! Numbers in Qdrant, which keeps payloads as JSON and reads some numbers back with a small error.
 
 use ragward::chunk::{Document, Value};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore};

@@ -1,5 +1,5 @@
-//! Retrieval over Qdrant's wire: in every plan the answer is that of a corpus which holds only what the user sees, and no
-//! lie of a hint, and nothing that a payload holds, shows more.
+//! Retrieval over Qdrant's wire. In every plan, the answer is that of a corpus which holds only what the user sees. No
+//! false hint and no payload shows more.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -28,7 +28,7 @@ use crate::support::vector_store_suite::candidate;
 const GUARDS: usize = 30;
 const COLLECTION: &str = "docs";
 
-/// Allows a set of guards, and says what it likes of the visible set.
+/// Allows a set of guards, and says anything at all about the visible set.
 #[derive(Clone)]
 struct Permissive {
     open: BTreeSet<String>,
@@ -51,7 +51,7 @@ impl Lie {
     const ALL: [Self; 6] =
         [Self::Truth, Self::Everything, Self::Nothing, Self::Inverted, Self::EveryOther, Self::Elsewhere];
 
-    /// Whether it hides nothing that is visible.
+    /// Returns whether the hint hides nothing that is visible.
     fn is_generous(self) -> bool {
         matches!(self, Self::Truth | Self::Everything)
     }
@@ -97,7 +97,7 @@ fn guard(number: usize) -> String {
     format!("document:{number}")
 }
 
-/// Documents of some chunks each, behind random guards, in few directions, so that scores are often equal.
+/// Returns documents of some chunks each, behind random guards, in few directions, so that scores are often equal.
 fn corpus(dice: &mut Dice) -> Vec<Document> {
     let mut documents = Vec::new();
     for number in 0..40 {
@@ -154,7 +154,7 @@ fn candidates(retrieval: &Retrieval) -> Vec<Candidate> {
     retrieval.chunks.iter().map(candidate).collect()
 }
 
-/// A search as brute force takes it.
+/// Returns a search in the form that brute force takes.
 fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
     Search {
         collection: COLLECTION.to_owned(),
@@ -169,7 +169,7 @@ fn search(vector: &[f32], limit: usize, per_document_max: u32) -> Search {
     }
 }
 
-/// To the bit where scores are; about where the server sums in an order of its own.
+/// Checks an answer: to the bit where scores are, and within a tolerance if the server sums in an order of its own.
 #[track_caller]
 fn check(server: &AnyQdrant, world: &World, search: &Search, visible: &BTreeSet<&str>, answer: &[Candidate]) {
     match &server.small {
@@ -191,7 +191,7 @@ async fn every_plan_answers_as_the_private_corpus() {
             let mut world = World::default();
             let documents = corpus(&mut dice);
             world.upsert(&documents);
-            // Guards listed, sent in parts, turned round; or too many to be listed at all.
+            // Guards are listed, sent in parts, or turned round; or there are too many to list.
             for (guards_max, guards_per_filter_max) in [(1_000, 1_000), (1_000, 4), (1, 1_000)] {
                 let exact = QdrantConfig { exact: true, ..QdrantConfig::new(&server.url) };
                 let config = QdrantConfig { guards_max, guards_per_filter_max, ..exact };
@@ -230,7 +230,7 @@ async fn every_plan_answers_as_the_private_corpus() {
     }
 }
 
-/// Corrupt all hints: nothing that is shut is shown, and where a hint hides nothing, the answer is whole.
+/// All hints are corrupt: no hidden chunk is shown, and if a hint hides nothing, the answer is whole.
 #[tokio::test(flavor = "multi_thread")]
 async fn lies_about_the_visible_set_show_nothing() {
     for server in servers().await {
@@ -266,7 +266,7 @@ async fn lies_about_the_visible_set_show_nothing() {
     }
 }
 
-/// INVARIANT (nothing visible, nothing found).
+/// INVARIANT (nothing visible, nothing found): a user who sees nothing gets nothing, in every plan.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_sees_nothing_gets_nothing_in_every_plan() {
     for server in servers().await {
@@ -292,7 +292,7 @@ async fn who_sees_nothing_gets_nothing_in_every_plan() {
     }
 }
 
-/// Another program rewrites every guard after the list was taken: what counts is the guard that is there now.
+/// Another program rewrites every guard after the list was taken. The current guard counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
     type Change = fn(usize) -> Payload;
@@ -315,7 +315,7 @@ async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
             (|_| Payload::from(7_i64), 0),
             (|_| Payload::from("document:new"), 0),
             (|_| Payload::from(vec![Payload::from("document:1"), Payload::from("document:2")]), 0),
-            // Each behind another of the shut ones, but for the first.
+            // Each chunk but the first is behind another hidden guard.
             (|number| Payload::from(if number == 0 { guard(0) } else { guard(GUARDS / 2 + number % 10) }), 1),
         ];
         for (change, shown) in changes {
@@ -337,7 +337,8 @@ async fn guards_that_change_behind_the_list_are_checked_as_they_are() {
     }
 }
 
-/// A server may take fewer candidates of a search than a request is worth: then there may be more, and the answer says so.
+/// A server may take fewer candidates in a search than a request is worth. Then there may be more, and the answer says
+/// so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_the_server_limits_says_so() {
     for server in servers().await {

@@ -1,6 +1,6 @@
-//! The Qdrant adapter: the port's suite over a small Qdrant in memory, and over a real one when `QDRANT_URL` names it or
-//! `QDRANT_BIN` or the PATH has its program; then what the port leaves to the adapter: how spaces become filters, what is
-//! shared between requests, and points that are no chunks.
+//! The Qdrant adapter: the port's suite over a small Qdrant in memory, and over a real one if `QDRANT_URL` names it, or
+//! `QDRANT_BIN` or the PATH has its program. Then what the port leaves to the adapter: how scopes become filters, what
+//! requests share, and points that are not chunks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroUsize;
@@ -38,7 +38,7 @@ async fn the_port_suite_holds_over_a_small_server() {
     run(&QdrantConfig { exact: true, ..config.clone() }, "exact-").await;
     run(&config, "approximate-").await;
     run(&QdrantConfig { vector_name: Some("text".to_owned()), ..config.clone() }, "named-").await;
-    // Every longer list is turned round or sent in parts, and no list is given at all.
+    // In the first run every longer list is turned round or sent in parts; in the second there is no list at all.
     run(&QdrantConfig { guards_per_filter_max: 1, ..config.clone() }, "parts-").await;
     run(&QdrantConfig { guards_max: 1, ..config.clone() }, "unlisted-").await;
     run(&QdrantConfig { read_consistency: Some(ReadConsistency::Majority), ..config }, "majority-").await;
@@ -59,7 +59,7 @@ fn store(url: &str, change: impl FnOnce(&mut QdrantConfig)) -> QdrantStore {
     QdrantStore::new(&config).expect("a store")
 }
 
-/// Documents with one chunk each, the nearest to `[1, 0]` first.
+/// Returns documents with one chunk each, the nearest to `[1, 0]` first.
 fn documents(guards: &[&str]) -> Vec<Document> {
     let one =
         |(place, guard): (u8, &&str)| document(&format!("d{place:03}"), &[(guard, "words", &[10.0, f32::from(place)])]);
@@ -90,7 +90,7 @@ fn space(table: &GuardTable, guards: &[&str]) -> SearchSpace {
     SearchSpace::Guards { table: table.clone(), positions: named.map(|(position, _)| position).collect() }
 }
 
-/// Whether each search since the last look was to be a scan.
+/// Returns, for each search since the last call, whether it was to be a scan.
 fn scans(server: &QdrantServer) -> Vec<bool> {
     server.take_queries().into_iter().map(|query| query.params.expect("parameters").exact()).collect()
 }
@@ -108,7 +108,7 @@ async fn one_list_of_guards_serves_many_requests() {
     assert_eq!(server.facets("guard"), 1);
     assert!(tables.iter().all(|other| std::sync::Arc::ptr_eq(&other.guards, &tables[0].guards)));
 
-    // What this process writes is seen at once, at the end of the table.
+    // Documents that this process writes are seen at once, at the end of the table.
     store.upsert("docs", documents(&["doc:a", "doc:b", "doc:0"])).await.expect("taken in");
     let grown = table(&store).await;
     assert_eq!(grown.guards.iter().map(Object::as_str).collect::<Vec<_>>(), ["doc:a", "doc:b", "doc:0"]);
@@ -132,7 +132,7 @@ async fn what_others_write_is_seen_after_the_interval() {
     assert_eq!(table(&patient).await.guards.len(), 1);
 }
 
-/// INVARIANT (no alias): rules are written for a collection's own name, so nothing is done under another one.
+/// INVARIANT (no alias): rules are written for a collection's own name, so every call refuses another name of it.
 #[tokio::test]
 async fn an_alias_is_refused_by_every_call() {
     for server in servers().await {
@@ -142,7 +142,7 @@ async fn an_alias_is_refused_by_every_call() {
         server.make_alias("alias", "docs").await;
         assert_eq!(refusals(&store, "alias").await, ["docs"; 8]);
         assert_eq!(ids(&store, &nearest(SearchSpace::Everything, 1)).await, ["d000#0"]);
-        // A collection is taken away, and its name becomes an alias while it is in use.
+        // A collection is deleted, and its name becomes an alias while it is in use.
         store.upsert("moved", documents(&["doc:a"])).await.expect("taken in");
         server.delete("docs").await;
         server.make_alias("docs", "moved").await;
@@ -151,7 +151,7 @@ async fn an_alias_is_refused_by_every_call() {
     }
 }
 
-/// The collection that each call names in place of an alias.
+/// Returns the collection that each call names in place of an alias.
 async fn refusals(store: &QdrantStore, alias: &str) -> Vec<String> {
     let id = || vec!["d000".to_owned()];
     let search = Search { collection: alias.to_owned(), ..nearest(SearchSpace::Everything, 1) };
@@ -181,7 +181,7 @@ async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
     for (guards_max, known) in [(1, false), (2, false), (3, true), (4, true)] {
         let store = store(&server.address, |config| config.guards_max = guards_max);
         assert_eq!(store.guards("docs").await.expect("a collection").is_some(), known, "{guards_max}");
-        // What cannot be listed is not asked for again and again.
+        // Guards that cannot be listed are not asked for again and again.
         let before = server.facets("guard");
         store.upsert("docs", documents(&["doc:a", "doc:b", "doc:c"])).await.expect("taken in");
         store.guards("docs").await.expect("a collection");
@@ -193,7 +193,8 @@ async fn guards_that_are_too_many_or_have_no_index_are_not_known() {
     assert!(full.guards("bare").await.expect("a collection").is_none());
 }
 
-/// What the filters of the searches say about guards: `+` for a list of those in space, `-` for one of the others.
+/// Returns what the filters of the searches say about guards: `+` for a list of those in scope, `-` for a list of the
+/// others.
 fn guard_filters(server: &QdrantServer) -> Vec<String> {
     let list = |condition: &Condition| match &condition.condition_one_of {
         Some(ConditionOneOf::Field(field)) if field.key == "guard" => {
@@ -221,11 +222,12 @@ async fn a_scope_is_one_filter_if_it_can_be() {
         (0, &[]),
         (1, &["+1"]),
         (3, &["+3"]),
-        // Both have fewer than are wanted, and are asked again whether that is all: how much is in a part is not known.
+        // Both have fewer chunks than are wanted, and are asked again whether that is all, since the size of a part is
+        // not known.
         (6, &["+3", "+3", "+3", "+3"]),
         (7, &["-3"]),
         (9, &["-1"]),
-        // Everything that is known is visible, and there is at least something.
+        // Every known guard is visible, and there is at least one.
         (10, &["all"]),
     ];
     for (visible, expected) in rows {
@@ -260,10 +262,10 @@ async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
     let search = |min_score, limit| Search { min_score, ..nearest(SearchSpace::Everything, limit) };
     let rows: [(_, _, &[bool], bool); 6] = [
         (None, 3, &[false, true], true),
-        // One more is asked for than is wanted.
+        // The search asks for one more than is wanted.
         (None, 2, &[false, true], true),
         (None, 1, &[false], false),
-        // A threshold explains nothing that lies above it.
+        // A threshold explains nothing about scores above it.
         (Some(0.5), 3, &[false, true], true),
         (Some(0.999), 1, &[false], false),
         (Some(1.1), 3, &[false], false),
@@ -274,7 +276,8 @@ async fn a_short_answer_of_the_index_is_confirmed_by_a_scan() {
     }
 }
 
-/// What a server refuses is not asked of it: a search stays within the limits of the collection's strict mode.
+/// The adapter does not send what a server would refuse: a search stays within the limits of the collection's strict
+/// mode.
 #[tokio::test]
 async fn a_strict_mode_is_kept_to() {
     let strict = || StrictModeConfig { enabled: Some(true), ..StrictModeConfig::default() };
@@ -302,7 +305,7 @@ async fn a_strict_mode_is_kept_to() {
             let info = store.collection(&collection).await.expect("a collection");
             assert_eq!((info.candidates_max, info.documents), (max, 10), "{strict:?}");
             let listed = store.guards(&collection).await.expect("a collection");
-            // A list of as many as one answer may have could be cut short.
+            // If a list is as long as one answer may be, it could have been cut short.
             assert_eq!(listed.is_some(), max.is_none_or(|max| max > guards.len()), "{strict:?}");
             let table = listed.unwrap_or_else(|| GuardTable::new(guards.iter().map(|guard| object(guard)).collect()));
             for (visible, limit) in [(1, 1), (4, 2), (4, 5), (9, 5), (10, 5)] {
@@ -325,7 +328,7 @@ async fn a_strict_mode_is_kept_to() {
     }
 }
 
-/// The second half of a replacement would be refused, and what it should have taken out would stay for good.
+/// The second half of a replacement would be refused, and old chunks would stay for good, so nothing is written at all.
 #[tokio::test]
 async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
     for server in servers().await {
@@ -349,7 +352,7 @@ async fn a_document_that_cannot_be_replaced_whole_is_not_touched() {
     }
 }
 
-/// A point as it may come from anybody.
+/// Returns a point as anybody might write it.
 fn point(chunk_id: &str, guard: Option<Payload>, vector: [f32; 2]) -> PointStruct {
     let mut payload: HashMap<String, Payload> = [("chunk_id", chunk_id), ("document_id", "d"), ("text", "words")]
         .map(|(field, text)| (field.to_owned(), Payload::from(text)))
@@ -401,7 +404,7 @@ async fn points_without_a_guard_are_in_no_answer_and_in_no_list() {
     }
 }
 
-/// More of them than a search is widened to.
+/// There are more of these points than a search is widened to.
 #[tokio::test]
 async fn points_without_a_guard_take_nobodys_place() {
     for server in servers().await {
@@ -417,7 +420,7 @@ async fn points_without_a_guard_take_nobodys_place() {
     }
 }
 
-/// Its values would be counted one by one, and hide that another point has none.
+/// The values of a list would be counted one by one, and so hide that another point has no guard.
 #[tokio::test]
 async fn a_list_of_guards_stands_for_no_other_point() {
     for server in servers().await {
@@ -437,7 +440,7 @@ async fn equal_scores_are_in_order_of_their_ids() {
         println!("{}", server.name);
         let store = store(&server.url, |config| config.exact = true);
         let same = |number: usize| document(&format!("d{number:03}"), &[("doc:a", "words", &[1.0, 0.0])]);
-        // As many as a search for one is widened to.
+        // There are as many as a search for one is widened to.
         store.upsert("docs", (0..64).map(same).collect()).await.expect("taken in");
         for limit in [1, 10, 60] {
             let found = ids(&store, &nearest(SearchSpace::Everything, limit)).await;
@@ -446,8 +449,8 @@ async fn equal_scores_are_in_order_of_their_ids() {
     }
 }
 
-/// Everything at once against brute force: spaces of every size, filters, thresholds, chunks counted by document, ties;
-/// with lists that fit a filter, that are turned round, and that are sent in parts.
+/// Compares everything at once with brute force: scopes of every size, filters, thresholds, chunks counted by document,
+/// ties, with lists that fit a filter, that are turned round, and that are sent in parts.
 #[tokio::test]
 async fn searches_equal_brute_force() {
     for server in servers().await {
@@ -463,7 +466,7 @@ async fn searches_equal_brute_force() {
             let mut documents: Vec<Document> = (0..25)
                 .map(|number| {
                     let chunks: Vec<(String, [f32; 2])> = (0..=dice.below(8))
-                        // Few directions, so that scores are often equal.
+                        // There are few directions, so that scores are often equal.
                         .map(|_| {
                             (guards[dice.below(12)].clone(), [1.0, f32::from(u8::try_from(dice.below(9)).unwrap())])
                         })
@@ -510,7 +513,7 @@ async fn searches_equal_brute_force() {
     }
 }
 
-/// A filter of the caller's can only shrink what is found, whatever it says about our own fields.
+/// A caller's filter can only shrink what is found, whatever it says about our own fields.
 #[tokio::test]
 async fn a_callers_filter_only_shrinks() {
     for server in servers().await {

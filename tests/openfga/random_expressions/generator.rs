@@ -1,14 +1,14 @@
-//! Random expressions of CEL, most of them well typed, and values for their parameters.
+//! Makes random CEL expressions, most of them well typed, and values for their parameters.
 
 use serde_json::{Map, Value, json};
 
 use crate::support::dice::Dice;
 
-/// `OpenFGA` takes no longer ones.
+/// The length of the longest expression that `OpenFGA` takes.
 const LENGTH_MAX: usize = 512;
 const DEPTH_MAX: usize = 5;
 
-/// A type of a part.
+/// The type of a part of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Bool,
@@ -58,7 +58,8 @@ const PARTS: [&str; 10] = [
     "getSeconds",
     "getMilliseconds",
 ];
-/// Zones whose history is the same in every release of the database; `Europe/Oslo` and `EST5EDT` have two from before 1970.
+/// Zones whose history is the same in every release of the database. `Europe/Oslo` and `EST5EDT` are left out, since
+/// they have two histories from before 1970.
 const ZONES: [&str; 16] = [
     "UTC",
     "",
@@ -247,7 +248,7 @@ pub(super) fn parameters() -> Value {
     })
 }
 
-/// The values of the parameters that an expression names.
+/// Returns the values of the parameters that an expression names.
 pub(super) fn relevant(expression: &str, context: &Map<String, Value>) -> Value {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words: Vec<&str> = expression.split(|c| !is_word(c)).collect();
@@ -262,7 +263,7 @@ pub(super) fn relevant(expression: &str, context: &Map<String, Value>) -> Value 
 
 pub(super) struct Generator {
     dice: Dice,
-    /// Variables of the comprehensions around.
+    /// The variables of the comprehensions around.
     locals: Vec<(String, Kind)>,
 }
 
@@ -291,13 +292,13 @@ impl Generator {
     }
 
     fn part(&mut self, kind: Kind, depth: usize) -> String {
-        // Now and then another type than the one that fits.
+        // Now and then the type does not fit.
         let kind = if self.dice.below(400) == 0 { KINDS[self.dice.below(KINDS.len())] } else { kind };
         if depth == 0 || self.chance(12) {
             return self.leaf(kind);
         }
         let depth = depth - 1;
-        // What every type can be made of.
+        // Expressions of these forms exist for every type.
         match self.dice.below(100) {
             0..6 => {
                 let (c, a, b) = (self.part(Kind::Bool, depth), self.part(kind, depth), self.part(kind, depth));
@@ -413,7 +414,7 @@ impl Generator {
         }
     }
 
-    /// `list.name(i, …)`.
+    /// Makes `list.name(i, …)`.
     fn over(&mut self, list: Kind, item: Kind, name: &str, body: Kind, depth: usize) -> String {
         let range = self.part(list, depth);
         let variable = self.one(&["i", "j", "s", "x"]).to_owned();
@@ -560,12 +561,12 @@ impl Generator {
         }
     }
 
-    /// A text of a context: one without control characters.
+    /// Returns a text for a context, without control characters.
     fn plain_text(&mut self) -> String {
         self.text().replace(char::is_control, " ")
     }
 
-    /// Now and then a text that is read as something else.
+    /// Returns a text. Now and then it can be read as a value of another type.
     fn text(&mut self) -> &'static str {
         match self.dice.below(5) {
             0 => self.one(&TIMES),
@@ -595,7 +596,7 @@ impl Generator {
         context
     }
 
-    /// Mostly short, at times about as long as the cost allows.
+    /// Returns a length that is mostly short, and at times about as long as the cost allows.
     fn length(&mut self) -> usize {
         match self.dice.below(10) {
             0 => 12 + self.dice.below(100),
