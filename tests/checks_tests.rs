@@ -1,4 +1,4 @@
-//! How often is asked, and what happens when many ask at once.
+//! Tests of how often the authorizer is asked, and of what happens when many ask at once.
 #![cfg(test)]
 
 mod checks {

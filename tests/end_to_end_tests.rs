@@ -1,4 +1,4 @@
-//! The whole of Ragward, used as its users use it.
+//! Ragward as a whole, used as its users use it.
 #![cfg(test)]
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "counts of a test are small")]
 

@@ -1,4 +1,4 @@
-//! Who is asking: access tokens from an issuer on loopback, through a real server, to answers.
+//! Authentication: access tokens from an issuer on loopback, through a real server, to answers.
 #![cfg(test)]
 
 mod identity {

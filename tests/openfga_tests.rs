@@ -1,4 +1,4 @@
-//! `OpenFGA`'s API: as a client of it, as a copy of it, and as a server of it.
+//! `OpenFGA`'s API: Ragward as a client of it, with a copy of its data, and as a server of it.
 #![cfg(test)]
 
 mod openfga {

@@ -1,4 +1,4 @@
-//! Models, tuples and the evaluator, against `OpenFGA`'s own data and against an evaluator that shares no code with it.
+//! Models, tuples and the evaluator, against `OpenFGA`'s own data and against an evaluator that shares no code with ours.
 #![cfg(test)]
 
 mod relationship {

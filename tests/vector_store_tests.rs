@@ -1,4 +1,4 @@
-//! The engine and the adapter of Qdrant behind the port `vector_store`.
+//! The embedded engine and the Qdrant adapter, behind the port `vector_store`.
 #![cfg(test)]
 
 mod vector_store {
