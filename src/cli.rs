@@ -1,5 +1,6 @@
-//! The command line. What asks a service speaks gRPC: to a server (`--server`), or to the same services inside this process
-//! over a data directory (`--data`). What a service does not do (models, single checks, files) uses the modules below directly.
+//! The command line. A command that needs a service speaks gRPC: to a server (`--server`), or to the same services
+//! inside this process, over a data directory (`--data`). Commands without a service (models, single checks, files) use
+//! the modules below directly.
 
 mod attach;
 mod audit;
@@ -43,14 +44,14 @@ use crate::telemetry::{LogLimit, SpanExport};
 use failure::Failure;
 use output::{Format, Output};
 
-/// A retrieval proxy for RAG: answers with only the chunks that a user may see.
+/// Answer RAG queries with only the chunks that a user may see.
 #[derive(Debug, Parser)]
 #[command(name = "ragward", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
     /// The configuration file (TOML).
     #[arg(long, global = true, value_name = "FILE", env = "RAGWARD_CONFIG")]
     config: Option<PathBuf>,
-    /// How results are printed.
+    /// The form in which results are printed.
     #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     output: Format,
     #[command(subcommand)]
@@ -62,13 +63,13 @@ const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check is denied, a test or a v
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Two people ask one question and get two answers; needs nothing else.
+    /// Let two people ask one question and get two answers. It needs no setup.
     Demo(demo::DemoArgs),
-    /// Serve gRPC.
+    /// Serve the API.
     Serve(serve::ServeArgs),
-    /// Put documents in.
+    /// Add documents to a collection.
     Ingest(ingest::IngestArgs),
-    /// Make a Qdrant collection that another program fills one to retrieve from.
+    /// Prepare a Qdrant collection that another program fills.
     Attach(attach::AttachArgs),
     /// Load, show or validate an authorization model.
     #[command(subcommand)]
@@ -76,57 +77,57 @@ enum Command {
     /// Find and rewrite stored names in the percent-encoding of an older version.
     #[command(subcommand)]
     Names(names::NamesCommand),
-    /// Run the tests of OpenFGA store files (`.fga.yaml`).
+    /// Run the tests in OpenFGA store files (`.fga.yaml`).
     Test(test::TestArgs),
-    /// Ask for chunks as a user.
+    /// Search for chunks as a user.
     Retrieve(retrieve::RetrieveArgs),
-    /// Which of these chunks a user may still see.
+    /// Check which chunks a user may still see.
     Recheck(recheck::RecheckArgs),
-    /// Whether a user holds a relation on an object.
+    /// Check whether a user holds a relation on an object.
     Check(check::CheckArgs),
-    /// Verify, show or export the record of who was given what.
+    /// Verify, show or export the audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
-    /// Why a user may or may not see a chunk, or holds a relation on an object.
+    /// Explain why a user may or may not see a chunk, or holds a relation on an object.
     Explain(explain::ExplainArgs),
-    /// Measure which settings answer checks fastest, with an OpenFGA server. Reads only.
+    /// Measure which settings answer checks fastest with an OpenFGA server. It only reads.
     Tune(tune::TuneArgs),
-    /// Show the trust in the copy of an OpenFGA server's relationships, or give it back.
+    /// Show whether the copy of an OpenFGA server's relationships is trusted, or trust it again.
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
     /// Print, validate or describe the configuration.
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// Check that a server would answer a retrieval.
+    /// Check that a server is ready to answer.
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Completions for a shell, on standard output.
+    /// Print completions for a shell.
     Completions {
-        /// Which shell.
+        /// The shell to complete for.
         shell: Shell,
     },
 }
 
-/// Where a command finds the services.
+/// The flags that say where a command finds the services.
 #[derive(Debug, Args)]
 struct Connection {
-    /// A running server, `http://127.0.0.1:8980`.
+    /// The address of a running server, such as `http://127.0.0.1:8980`.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "data")]
     server: Option<String>,
-    /// A file with the access token that the server is shown; without it, `RAGWARD_TOKEN` may hold one.
+    /// A file with the access token for the server. Without it, the variable `RAGWARD_TOKEN` may hold the token.
     #[arg(long, value_name = "FILE", requires = "server")]
     token_file: Option<PathBuf>,
-    /// The data directory, opened by this command itself; no server may be using it.
+    /// The data directory, which this command opens itself. No server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 impl Connection {
-    /// A client, with the opened backends where there is no server.
+    /// Connects to the server, or opens the backends in this process if there is none.
     async fn open(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
         self.connect(config_file, |_config| Ok(())).await
     }
 
-    /// The same for a command that only reads.
+    /// Like [`Connection::open`], for a command that only reads: the data directory must exist.
     async fn open_existing(self, config_file: Option<PathBuf>) -> Result<Client, Failure> {
         self.connect(config_file, |config| data_is_there(config, Uses::RelationshipsAndChunks)).await
     }
@@ -146,22 +147,23 @@ impl Connection {
         let overrides = Overrides { data: self.data, ..Overrides::default() };
         let mut config = Config::load(config_file.as_deref(), &overrides)?;
         admit(&config)?;
-        // A command would end before a replica has caught up.
+        // The command would end before a replica has caught up.
         config.authorizer.replica.mode = ReplicaMode::Off;
         Ok(App::open(&config).await?.in_process())
     }
 }
 
-/// What a command uses of the data directory.
+/// The part of the data directory that a command uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Uses {
     /// The relationships, unless an OpenFGA server decides.
     Relationships,
-    /// The chunks as well, unless a Qdrant server has them.
+    /// The relationships, and the chunks unless a Qdrant server has them.
     RelationshipsAndChunks,
 }
 
-/// A command that only reads must not make a data directory where none is: the name is most likely a slip.
+/// Fails if a data directory that is needed does not exist. A command that only reads must not create one: its name is
+/// most likely misspelt.
 fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
     let embedded = config.authorizer.kind == AuthorizerKind::Embedded
         || uses == Uses::RelationshipsAndChunks && config.vector_store.kind == VectorStoreKind::Embedded;
@@ -176,18 +178,18 @@ fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
     )))
 }
 
-/// How long a thread without work is kept for the next: longer than between two requests of a busy moment, and not so long
-/// that a quiet server keeps the memory of a busy one.
+/// The time for which an idle thread is kept. It is longer than the pause between two requests of a busy moment, and
+/// short enough that a quiet server does not keep the memory of a busy one.
 const IDLE_THREADS_KEPT: Duration = Duration::from_secs(5);
 
-/// Runs one command and tells how it ended.
+/// Runs one command and returns its exit code.
 #[must_use]
 pub fn run(cli: Cli) -> ExitCode {
     let output = Output::new(cli.output);
     let filter = if matches!(cli.command, Command::Serve(_)) {
         "info"
     } else if matches!(cli.command, Command::Tune(_)) {
-        // Some of the settings that it measures are too much for the server; the result tells so.
+        // Some of the settings that it measures are too much for the server, and the result says so.
         "error"
     } else {
         "warn"
@@ -220,8 +222,8 @@ pub fn run(cli: Cli) -> ExitCode {
     }
 }
 
-/// Where a server sends its spans. It is read ahead of everything else, so that nothing goes untraced; what is wrong with the
-/// configuration is told when it is read again.
+/// Returns the address to which a server sends its spans. It is read before everything else, so that all work is
+/// traced; a mistake in the configuration is reported when it is read again.
 fn span_export(cli: &Cli) -> Result<Option<SpanExport>, Failure> {
     let Command::Serve(_) = cli.command else { return Ok(None) };
     let config = Config::load(cli.config.as_deref(), &Overrides::default()).unwrap_or_default();

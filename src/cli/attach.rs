@@ -14,21 +14,21 @@ use crate::app;
 use crate::config::{Config, Overrides, VectorStoreKind};
 use crate::vector_store::qdrant::{Attach, Attached, GuardTemplate};
 
-/// Making an index of a large collection takes its time.
+/// The time that a call may take, since building an index of a large collection is slow.
 const CALL_TIMEOUT: Duration = Duration::from_mins(10);
 
 #[derive(Debug, Args)]
 pub(super) struct AttachArgs {
-    /// The Qdrant collection; `[vector_store.qdrant.collections.NAME]` says who fills it.
+    /// The Qdrant collection. `[vector_store.qdrant.collections.NAME]` says which program fills it.
     collection: String,
-    /// Writes each point's guard, made from a field of its payload: `document:{metadata.source}`. Without it, points
+    /// Write each point's guard, made from a field of its payload: `document:{metadata.source}`. Without this, points
     /// must have their guards already.
     #[arg(long, value_name = "TEMPLATE")]
     guard: Option<String>,
-    /// Replaces guards that are there and differ, and takes away those of points for which the template makes none.
+    /// Replace guards that differ, and remove those of points for which the template makes none.
     #[arg(long, requires = "guard")]
     replace: bool,
-    /// Says what would be done, and does nothing.
+    /// Print what would be done, without doing it.
     #[arg(long)]
     dry_run: bool,
 }

@@ -1,4 +1,4 @@
-//! `ragward audit`: reads the audit log. Each command checks what it reads, and fails when it is not as it was written.
+//! `ragward audit`: reads the audit log. Each command checks what it reads, and fails if the log was changed.
 
 mod export;
 
@@ -17,29 +17,29 @@ use crate::app::audit_config;
 use crate::audit::{AuditKey, Entry, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
 use crate::config::{Config, Overrides};
 
-/// Characters of a name in a table.
+/// The number of characters of a name that a table shows.
 const NAME_CHARACTERS: usize = 40;
-/// Entries between two looks of the progress bar.
+/// The number of entries between two updates of the progress bar.
 const PROGRESS_ENTRIES: u64 = 1_000;
-/// Rows that are shown unless more are asked for.
+/// The number of rows that are shown by default.
 const ROWS: usize = 50;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Whether the log is as it was written; names what is not by file and line.
+    /// Verify that the log was not changed. Names each change by file and line.
     Verify(VerifyArgs),
-    /// The latest records.
+    /// Show the latest records.
     Show(ShowArgs),
-    /// All records, checked on the way.
+    /// Export all records, verifying them on the way.
     Export(export::ExportArgs),
-    /// The JSON Schema of an entry.
+    /// Print the JSON Schema of an entry.
     Schema,
 }
 
-/// Where the log is.
+/// The flags that say where the log is.
 #[derive(Debug, Args)]
 pub(super) struct LogArgs {
-    /// The data directory whose log it is.
+    /// The data directory whose log is read.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// The directory of the segments, in place of `audit.directory`.
@@ -54,8 +54,8 @@ pub(super) struct LogArgs {
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// An entry that must be there, as `SEQ:MAC`, such as an earlier run printed. Kept elsewhere, it shows that not the
-    /// whole log was put back to an older state.
+    /// Require an entry, as `SEQ:MAC`, which an earlier run printed. If you keep it elsewhere, it shows that the log
+    /// was not put back to an older state.
     #[arg(long, value_name = "SEQ:MAC", value_parser = parse_anchor)]
     anchor: Option<(u64, Mac)>,
 }
@@ -64,24 +64,24 @@ pub(super) struct VerifyArgs {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// Records in which this one is the user, an agent or the asserting pipeline: `user:anne`.
+    /// Show records in which this is the user, an agent or the asserting pipeline: `user:anne`.
     #[arg(long)]
     user: Option<String>,
-    /// Records from this time on: `2026-11-25` or `2026-11-25T09:30:00Z`.
+    /// Show records from this time on: `2026-11-25` or `2026-11-25T09:30:00Z`.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     since: Option<String>,
-    /// Records of this collection.
+    /// Show records of this collection.
     #[arg(long)]
     collection: Option<String>,
-    /// Records of this trace.
+    /// Show records of this trace.
     #[arg(long, value_name = "TRACE_ID")]
     trace: Option<String>,
-    /// The latest so many.
+    /// Show at most this many records, the latest ones.
     #[arg(long, default_value_t = ROWS)]
     limit: usize,
 }
 
-/// What `verify` tells programs.
+/// The result of `verify` for programs.
 #[derive(Serialize)]
 struct Verified {
     intact: bool,
@@ -95,7 +95,7 @@ struct Verified {
     anchor: Option<String>,
 }
 
-/// A record with where it stands.
+/// A record, and its position in the log.
 #[derive(Clone, Serialize)]
 struct Shown {
     seq: u64,
@@ -104,7 +104,7 @@ struct Shown {
     record: Record,
 }
 
-/// A log that is there.
+/// A log that exists.
 struct Log {
     directory: PathBuf,
     key: AuditKey,
@@ -135,7 +135,7 @@ impl Log {
         Ok(Self { directory, key })
     }
 
-    /// Reads it and shows how far it got.
+    /// Reads the log and shows its progress.
     fn read(&self, mut visit: impl FnMut(&Entry)) -> Result<Report, Failure> {
         let progress = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         let mut entries = 0;
@@ -155,7 +155,7 @@ impl Log {
 fn verify(args: VerifyArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let log = Log::open(args.log, config)?;
     let mut anchored = args.anchor.is_none();
-    // An entry's MAC is named by the one after it.
+    // The next entry names the MAC of this one.
     let follows = args.anchor.map(|(seq, mac)| (seq + 1, mac));
     let report = log.read(|entry| anchored |= follows == Some((entry.seq, entry.prev)))?;
     let last = report.last.as_ref().map(|last| (last.seq, last.mac));
@@ -256,12 +256,12 @@ fn row(Shown { seq, time, record }: &Shown) -> Vec<String> {
     ]
 }
 
-/// `Retrieve` of `ragward.retrieval.v1.RetrievalService/Retrieve`.
+/// Returns the method of a call: `Retrieve` for `ragward.retrieval.v1.RetrievalService/Retrieve`.
 fn method(call: &str) -> &str {
     call.rsplit_once('/').map_or(call, |(_, method)| method)
 }
 
-/// The user or the client, and through whom.
+/// Returns the user or the client, and the agents between.
 fn who(record: &Record) -> String {
     let Some(principal) = &record.principal else { return String::new() };
     let through = principal.actors.iter().chain(&principal.asserted_by);
@@ -269,12 +269,12 @@ fn who(record: &Record) -> String {
     through.fold(subject, |who, actor| format!("{who} via {actor}"))
 }
 
-/// Chunks, or documents, that left.
+/// Returns how many chunks or documents were released.
 fn released(record: &Record) -> Option<u64> {
     record.released.as_ref().map(|released| released.documents.unwrap_or(released.chunk_ids.len() as u64))
 }
 
-/// A time as the log has it, so that the two compare as texts.
+/// Parses a time into the form of the log, so that the two compare as texts.
 fn parse_time(text: &str) -> Result<String, String> {
     let date = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
     let time = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).ok().or_else(date);

@@ -18,15 +18,15 @@ use crate::language::{Object, Relation};
 
 #[derive(Debug, Args)]
 pub(super) struct CheckArgs {
-    /// The user, `user:anne`.
+    /// The user, such as `user:anne`.
     user: String,
-    /// The relation, `can_read`.
+    /// The relation, such as `can_read`.
     relation: String,
-    /// The object, `document:handbook`.
+    /// The object, such as `document:handbook`.
     object: String,
     #[command(flatten)]
     contextual: ContextualArgs,
-    /// The data directory; no server may be using it.
+    /// The data directory. No server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -36,7 +36,7 @@ struct Shown {
     allowed: bool,
 }
 
-/// Asks the configured authorizer. Fails when the answer is no, so that a script can act on it.
+/// Asks the configured authorizer. Fails if the answer is no, so that a script can act on it.
 pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let malformed = |e: crate::language::ParseError| Failure::usage(e.to_string());
     let principal = Principal::stated(&args.user).map_err(malformed)?;

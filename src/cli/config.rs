@@ -11,11 +11,11 @@ use crate::config::{Config, Overrides};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// What is in force: defaults, file and environment together. Secrets are hidden.
+    /// Print the configuration in force: defaults, file and environment together. Secrets are hidden.
     Print,
     /// Check that `ragward serve` would start with the configuration, given the same flags. Contacts no server.
     Validate(ServeArgs),
-    /// The JSON Schema of the file.
+    /// Print the JSON Schema of the file.
     Schema,
 }
 

@@ -1,4 +1,4 @@
-//! How fresh the relationships behind an answer must be.
+//! The flags that say how fresh the relationships behind an answer must be.
 
 use clap::Args;
 
@@ -7,16 +7,16 @@ use crate::proto::retrieval::Consistency;
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct ConsistencyArgs {
-    /// Do not let the authorizer use its caches.
+    /// Forbid the authorizer to use its caches.
     #[arg(long)]
     higher_consistency: bool,
-    /// Count all that was written before this token was given out: by `healthcheck`, `ingest` or `retrieve`.
+    /// Count everything that was written before this token, which `healthcheck`, `ingest` or `retrieve` printed.
     #[arg(long, value_name = "TOKEN")]
     consistency_token: Option<String>,
 }
 
 impl ConsistencyArgs {
-    /// The two fields of a request.
+    /// Returns the two fields of a request.
     pub(super) fn read(self) -> (Consistency, String) {
         match (self.higher_consistency, self.consistency_token) {
             (_, Some(token)) => (Consistency::AtLeastAsFresh, token),

@@ -1,4 +1,4 @@
-//! The flags for what holds for one question only: contextual tuples, and values for the parameters of conditions.
+//! The flags for contextual tuples and values of conditions, which hold for one question only.
 
 use clap::Args;
 use serde_json::{Map, Value};
@@ -10,11 +10,11 @@ use crate::language::tuple::{TupleCondition, shown};
 
 #[derive(Debug, Args)]
 pub(super) struct ContextualArgs {
-    /// A tuple that counts for this question only, `user:anne reader document:handbook`, with its condition if it has one:
-    /// `… with in_hours {"opens": 9}`. May be given more than once.
+    /// Add a tuple for this question only: `user:anne reader document:handbook`, followed by its condition if it has
+    /// one: `… with in_hours {"opens": 9}`. May be given more than once.
     #[arg(long = "contextual-tuple", value_name = "TUPLE")]
     tuples: Vec<String>,
-    /// Values for the parameters of conditions, a JSON object: `{"hour": 9}`, or `@FILE` to read it from a file.
+    /// Values for the parameters of conditions, as a JSON object: `{"hour": 9}`, or `@FILE` to read it from a file.
     #[arg(long, value_name = "JSON|@FILE")]
     context: Option<String>,
 }

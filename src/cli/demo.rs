@@ -1,4 +1,5 @@
-//! `ragward demo`: two people ask one question and get two answers; then one tuple is deleted and one of them asks again.
+//! `ragward demo`: two people ask one question and get two answers. Then one tuple is deleted, and one of them asks
+//! again.
 
 mod agent;
 mod issuer;
@@ -32,11 +33,11 @@ const ANNE: &str = "user:anne";
 const BOB: &str = "user:bob";
 const DECIDING_RELATION: &str = "can_read";
 const TOP_K: u32 = 5;
-/// Characters of a chunk that are shown.
+/// The number of characters of a chunk that are shown.
 const EXCERPT_CHARACTERS: usize = 110;
-/// What Bob loses when his days with HR end.
+/// The tuple that Bob loses when his time with HR ends.
 const REVOKED: (&str, &str, &str) = (BOB, "member", "group:hr");
-/// How long the explanation's checks may take.
+/// The time that the explanation's checks may take.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 const NEXT: &str = "A server over the same handbook, in three lines:
@@ -47,7 +48,7 @@ const NEXT: &str = "A server over the same handbook, in three lines:
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
-    /// Show what an agent gets that acts for somebody: one question with four access tokens.
+    /// Show an agent that acts for somebody: one question with four access tokens.
     #[arg(long)]
     agent: bool,
 }
@@ -69,7 +70,7 @@ struct Found {
     text: String,
 }
 
-/// The relations on a page that each of both holds.
+/// The relations that each of the two people holds on a page.
 #[derive(Serialize)]
 struct Why {
     page: String,
@@ -82,7 +83,7 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
     let handbook = directory.path().join("handbook");
     std::fs::create_dir(&handbook)?;
     HANDBOOK.extract(&handbook)?;
-    // Not the user's configuration: the demo is the same everywhere.
+    // The user's configuration is ignored, so that the demo is the same everywhere.
     let data = DataConfig { directory: directory.path().join("data") };
     if args.agent {
         return Box::pin(agent::run(&handbook, data, output)).await;
@@ -138,14 +139,14 @@ fn found(response: RetrieveResponse) -> Vec<Found> {
     found.collect()
 }
 
-/// For the pages that only one of both may see: which relations each holds on them, asked of the authorizer.
+/// Finds the pages that only one of the two may see, and asks the authorizer which relations each holds on them.
 async fn why_they_differ(app: &App, anne: &[Found], bob: &[Found]) -> Result<Vec<Why>, Failure> {
     let guards = |found: &[Found]| found.iter().map(|chunk| chunk.guard.clone()).collect::<BTreeSet<String>>();
     let (anne, bob) = (guards(anne), guards(bob));
     let mut why = Vec::new();
     for page in anne.symmetric_difference(&bob) {
         let (anne, bob) = (relations_held(app, ANNE, page).await?, relations_held(app, BOB, page).await?);
-        // A page that both may see can be among the best of one of them only.
+        // A page that both may see can be among the best of only one of them.
         if may_read(&anne) != may_read(&bob) {
             why.push(Why { page: page.clone(), anne, bob });
         }
@@ -176,14 +177,14 @@ async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<Strin
     Ok(held.map(|check| check.relation.to_string()).collect())
 }
 
-/// The sentence of a text that shares the most words with the question, without the marks of Markdown.
+/// Returns the sentence that shares the most words with the question, without the marks of Markdown.
 fn telling_sentence(text: &str) -> String {
     let asked: BTreeSet<String> = QUESTION.split_whitespace().map(word).collect();
     let shared = |sentence: &str| sentence.split_whitespace().map(word).collect::<BTreeSet<String>>();
     let sentences = text.split_inclusive(['.', '?', '|']).flat_map(|part| part.split("\n\n"));
     let is_sentence = |sentence: &&str| !sentence.is_empty() && !sentence.starts_with('#');
     let sentences: Vec<&str> = sentences.map(str::trim).filter(is_sentence).collect();
-    // The first of several that share as many: `max_by_key` keeps the last.
+    // The first of several equal sentences is wanted; `max_by_key` keeps the last, so the order is reversed.
     let telling = sentences.iter().rev().max_by_key(|sentence| shared(sentence).intersection(&asked).count());
     telling.map_or(text, |sentence| *sentence).replace(['*', '|', '#'], "")
 }

@@ -17,19 +17,19 @@ use crate::proto::retrieval::explain_request::Target;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("target").required(true))]
 pub(super) struct ExplainArgs {
-    /// Who is asked about: `user:anne`, `user:*` or `group:eng#member`.
+    /// The user to ask about: `user:anne`, `user:*` or `group:eng#member`.
     #[arg(long)]
     user: String,
-    /// The object, `document:handbook`.
+    /// The object, such as `document:handbook`.
     #[arg(long, group = "target")]
     object: Option<String>,
-    /// A chunk, in place of an object: its guard is looked up.
+    /// A chunk, in place of an object. Its guard is looked up.
     #[arg(long, value_name = "ID", group = "target", requires = "collection")]
     chunk: Option<String>,
     /// The collection of the chunk.
     #[arg(long, requires = "chunk")]
     collection: Option<String>,
-    /// The relation; the one that guards chunks (`retrieval.relation`) unless given.
+    /// The relation. The default is the one that guards chunks (`retrieval.relation`).
     #[arg(long)]
     relation: Option<String>,
     #[command(flatten)]
@@ -38,7 +38,7 @@ pub(super) struct ExplainArgs {
     connection: Connection,
 }
 
-/// Draws why. Fails when the answer is no, as `ragward check` does.
+/// Draws the explanation. Fails if the answer is no, as `ragward check` does.
 pub(super) async fn run(args: ExplainArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let Contextual { tuples, context } = args.contextual.read()?;
     let target = match (args.object, args.chunk) {
@@ -74,7 +74,7 @@ fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple
     })
 }
 
-/// JSON as the message for it.
+/// Turns JSON into the message for it.
 fn values<T: serde::de::DeserializeOwned>(context: serde_json::Map<String, serde_json::Value>) -> Result<T, Failure> {
     let context = serde_json::Value::Object(context);
     serde_json::from_value(context).map_err(|e| Failure::usage(format!("the context cannot be sent: {e}")))

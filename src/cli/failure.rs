@@ -1,4 +1,4 @@
-//! How a command ends when it does not succeed: a sentence for a person, an exit code for a script.
+//! The failure of a command: a sentence for a person, and an exit code for a script.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -17,18 +17,18 @@ use crate::storage::StorageError;
 use crate::tuple_store::StoreError;
 use crate::visible::visible;
 
-/// Why a command did not succeed.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(super) struct Failure {
     exit: u8,
     text: String,
 }
 
-/// A check failed.
+/// The exit code for a check that failed.
 const FAILED: u8 = 1;
-/// The command, its input or the configuration is wrong.
+/// The exit code for a mistake in the command, its input or the configuration.
 const USAGE: u8 = 2;
-/// A backend or server is out of reach.
+/// The exit code for a backend or server that cannot be reached.
 const UNREACHABLE: u8 = 3;
 
 impl Failure {
@@ -58,19 +58,19 @@ impl Failure {
         Self { exit, text: text.into() }
     }
 
-    /// Adds what the command was about.
+    /// Puts the subject of the command in front of the text.
     pub(super) fn context(mut self, what: impl std::fmt::Display) -> Self {
         self.text = format!("{what}: {}", self.text);
         self
     }
 
-    /// Adds what is the case all the same.
+    /// Appends a fact that holds in spite of the failure.
     pub(super) fn followed_by(mut self, what: impl std::fmt::Display) -> Self {
         self.text = format!("{}{what}", self.text);
         self
     }
 
-    /// Writes the sentence and gives the code.
+    /// Prints the sentence and returns the exit code.
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {
             // Standard error may be closed; the exit code still tells.
@@ -141,7 +141,7 @@ impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
         let fields: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
-        // Without details the status is not a service's answer but the connection's.
+        // A status without details comes from the connection, not from a service.
         let text = match (fields.is_empty(), status.get_details_error_info()) {
             (false, _) => fields.join("\n       "),
             (true, Some(_)) if status.code() == Code::Unauthenticated => {

@@ -1,4 +1,4 @@
-//! The flags for a filter on metadata, as its message.
+//! The flags for a filter on metadata, which become the API's message.
 
 use clap::Args;
 use serde::Deserialize;
@@ -10,16 +10,17 @@ use crate::proto::retrieval::{self as message, filter::Kind};
 
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {
-    /// Look only at chunks that match: the `Filter` of the API as JSON, `{"range": {"key": "year", "low": 2024}}`, or `@FILE`.
+    /// Search only chunks that match the API's `Filter`, as JSON: `{"range": {"key": "year", "low": 2024}}`, or
+    /// `@FILE`.
     #[arg(long, value_name = "JSON|@FILE")]
     filter: Option<String>,
-    /// Look only at chunks with this value: `team=hr`, `year=2026`, `draft=false`; `year="2026"` is a text. May be given
+    /// Search only chunks with this value: `team=hr`, `year=2026`, `draft=false`; `year="2026"` is a text. May be given
     /// more than once; all must match.
     #[arg(long = "where", value_name = "KEY=VALUE")]
     wheres: Vec<String>,
 }
 
-/// `Filter`, as protobuf writes it in JSON. A list may stand without its `filters`, and a value without its type.
+/// The message `Filter` in protobuf's JSON. A list may be written without its `filters`, and a value without its type.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 enum FilterJson {
@@ -116,7 +117,7 @@ fn filter(kind: Kind) -> message::Filter {
     message::Filter { kind: Some(kind) }
 }
 
-/// `serde_json` bounds the nesting, so this may call itself.
+/// Makes the message. The recursion is bounded because `serde_json` bounds nesting.
 fn filter_message(read: FilterJson) -> message::Filter {
     let list = |list: ListJson| {
         let (ListJson::Plain(filters) | ListJson::Message { filters }) = list;

@@ -13,10 +13,10 @@ const NOT_READY: &str = "a retrieval would not be answered now; the server's log
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {
-    /// The server; where it is configured to listen when not given.
+    /// The server's address. The default is the address that the configuration listens on.
     #[arg(long, value_name = "ADDRESS")]
     server: Option<String>,
-    /// Check only that the server is alive, not that a retrieval would be answered.
+    /// Check only that the server is alive, not that it could answer a retrieval.
     #[arg(long)]
     live: bool,
 }

@@ -16,11 +16,11 @@ use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
 use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 
-/// The catalog that a folder may bring along.
+/// The name of the catalog that a folder may bring.
 const CATALOG: &str = "catalog.jsonl";
-/// Documents that may be read ahead of the server.
+/// The number of documents that are read ahead of the server.
 const READ_AHEAD: usize = 64;
-/// Most files and lines that are named where they are passed over; all are counted.
+/// The number of skipped files and lines that are named. All are counted.
 const PASSED_OVER_NAMED_MAX: usize = 100;
 
 #[derive(Debug, Args)]
@@ -28,20 +28,21 @@ const PASSED_OVER_NAMED_MAX: usize = 100;
 pub(super) struct IngestArgs {
     /// A folder of Markdown and text files, or a file of chunks with vectors (JSON Lines).
     path: PathBuf,
-    /// The collection that they go into; made when it is not there.
+    /// The collection that gets the documents. It is created if it does not exist.
     #[arg(long)]
     collection: String,
-    /// A catalog (JSON Lines) that names each file's object; `catalog.jsonl` in the folder when there is one.
+    /// A catalog (JSON Lines) that names each file's object. The default is `catalog.jsonl` in the folder, if it
+    /// exists.
     #[arg(long, value_name = "FILE")]
     catalog: Option<PathBuf>,
-    /// One object that guards every file, `folder:handbook`.
+    /// One object that guards every file, such as `folder:handbook`.
     #[arg(long, value_name = "OBJECT")]
     guard: Option<String>,
-    /// The type of the object that guards each file; its id is the file's path, without the extension.
+    /// The type of the object that guards each file. Its id is the file's path, without the extension.
     #[arg(long, value_name = "TYPE")]
     guard_type: Option<String>,
-    /// Stop at the first file or line that cannot be taken. Otherwise it is passed over, named at the end, and the exit code
-    /// is 1.
+    /// Stop at the first file or line that cannot be read. Otherwise it is skipped and named at the end, and the exit
+    /// code is 1.
     #[arg(long)]
     strict: bool,
     #[command(flatten)]
@@ -52,11 +53,11 @@ pub(super) struct IngestArgs {
 struct Shown {
     documents: u64,
     chunks: u64,
-    /// Files that hold no text.
+    /// Files without any text.
     empty: Vec<PathBuf>,
-    /// Why nobody will see some of the documents.
+    /// Warnings about documents that nobody will see.
     warnings: Vec<String>,
-    /// What could not be taken, and why; the first of them.
+    /// The first of the files and lines that were skipped, each with the reason.
     passed_over: Vec<String>,
     passed_over_total: usize,
     consistency_token: String,
@@ -69,7 +70,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         return Err(first.into());
     }
     let entries = source.documents()?;
-    // Without a server the token ends with this process.
+    // Without a server, the token ends with this process.
     let has_server = args.connection.server.is_some();
     let services = args.connection.open(config).await?;
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
@@ -78,7 +79,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     let consistency_token = client::consistency_token(&answer).to_owned();
     let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
     let collection = &args.collection;
-    // Of this run: the collection may hold others.
+    // These counts are of this run; the collection may hold other documents.
     let mut lines = vec![format!("put {documents} documents ({chunks} chunks) into collection `{collection}`")];
     lines.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
     lines.extend(empty.iter().map(|path| format!("passed over, no text: {}", path.display())));
@@ -155,25 +156,25 @@ fn progress(totals: Totals) -> ProgressBar {
     ProgressBar::new(totals.bytes).with_style(style)
 }
 
-/// What becomes of a file or line that cannot be taken.
+/// What happens to a file or line that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnError {
-    /// The rest is sent.
+    /// It is skipped, and the rest is sent.
     PassOver,
-    /// Nothing after it is sent.
+    /// The run stops, and nothing after it is sent.
     Stop,
 }
 
-/// What came of a run.
+/// The outcome of a run.
 struct Sent {
     answer: Response<UpsertDocumentsResponse>,
     empty: Vec<PathBuf>,
-    /// The first of them.
+    /// The first of the files and lines that were skipped.
     passed_over: Vec<String>,
     passed_over_total: usize,
 }
 
-/// What was read.
+/// The counts of what was read.
 #[derive(Default)]
 struct Read {
     documents: u64,
@@ -182,8 +183,8 @@ struct Read {
     errors_total: usize,
 }
 
-/// Sends documents as they are read. Where one stops the run, or nothing can be taken, the error says so and how many
-/// documents are in.
+/// Sends documents as they are read. If one of them stops the run, or none can be read, the error says so, and how many
+/// documents were sent.
 async fn send(
     client: &Client,
     collection: &str,
@@ -216,7 +217,7 @@ async fn send(
             };
             let document = Some(document_message(document));
             if messages.blocking_send(UpsertDocumentsRequest { collection: collection.clone(), document }).is_err() {
-                // The server has refused the stream; its answer says why.
+                // The server has refused the stream, and its answer says why.
                 break;
             }
             read.documents += 1;
@@ -239,7 +240,7 @@ async fn send(
     }
 }
 
-/// The documents of a folder with a catalog, all sent.
+/// Sends all documents of a folder with a catalog.
 pub(super) async fn ingest_catalog(client: &Client, collection: &str, root: &Path) -> Result<u64, Failure> {
     let source = Source::Catalog { path: root.join(CATALOG), root: root.to_owned() };
     let entries = source.documents()?;

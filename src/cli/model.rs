@@ -20,18 +20,18 @@ use crate::tuple_store::RelationshipStores;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
-    /// Put a model in; with a store file (`.fga.yaml`) its tuples, too. It goes to the configured authorizer: the data
+    /// Load a model and, from a store file (`.fga.yaml`), its tuples. It goes to the configured authorizer: the data
     /// directory, or an OpenFGA server.
     Load(LoadArgs),
-    /// Print the model that decides now; as OpenFGA's JSON with `--output json`.
+    /// Print the current model. With `--output json`, print it as OpenFGA's JSON.
     Show(ShowArgs),
-    /// Print a model in the other form: `.json` as text, all others as OpenFGA's JSON.
+    /// Convert a model to the other form: `.json` to text, all others to OpenFGA's JSON.
     Convert(FileArgs),
-    /// What changes from one model to another, by type and relation.
+    /// Show what changes from one model to another, by type and relation.
     Diff {
-        /// The model as it was.
+        /// The file of the earlier model.
         before: PathBuf,
-        /// The model as it will be.
+        /// The file of the later model.
         after: PathBuf,
         #[command(flatten)]
         store_file: StoreFileArgs,
@@ -42,16 +42,16 @@ pub(super) enum ModelCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct FileArgs {
-    /// `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
+    /// A file `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
     file: PathBuf,
     #[command(flatten)]
     store_file: StoreFileArgs,
 }
 
-/// How store files are read.
+/// The flags for reading store files.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct StoreFileArgs {
-    /// Let a store file name files outside of its folder. For store files whose writers you trust.
+    /// Let a store file name files outside of its folder. Use this only for store files whose authors you trust.
     #[arg(long)]
     allow_external_files: bool,
 }
@@ -66,18 +66,18 @@ impl StoreFileArgs {
 pub(super) struct LoadArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// The data directory; no server may be using it.
+    /// The data directory. No server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Create the store on an OpenFGA server that has others, but not this one (`authorizer.openfga.store_name`). On a
-    /// server without any store it is always created.
+    /// Create the store (`authorizer.openfga.store_name`) on an OpenFGA server that has other stores but not this one.
+    /// On a server without any store it is always created.
     #[arg(long)]
     create_store: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ShowArgs {
-    /// The data directory; no server may be using it.
+    /// The data directory. No server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
@@ -102,14 +102,14 @@ impl FileArgs {
     }
 }
 
-/// What a file holds.
+/// The contents of a file.
 struct Contents {
     model: ValidModel,
     tuples: Vec<RelationshipTuple>,
 }
 
 impl Contents {
-    /// Whether all of it can be loaded. A model without some of its tuples could grant what the file denies.
+    /// Checks that all of it can be loaded. A model without some of its tuples could grant what the file denies.
     fn check(&self, file: &Path) -> Result<(), Failure> {
         let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
         self.model.stores_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))
@@ -136,7 +136,7 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
         AuthorizerKind::Embedded => {
             let store = RelationshipStores::open(&config.data.directory)?.default_store_or_new()?;
             let (model_id, written) = store.write_model_with_tuples(model, tuples)?;
-            // A reader of the output must not take a reload for a replacement.
+            // The text makes clear that a reload replaces nothing.
             let (added, held) = (written.added, store.tuple_count()?);
             let told = format!("{added} tuples were added, {held} are stored; a load deletes none");
             (model_id.to_string(), true, told)
@@ -187,7 +187,7 @@ async fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<
         }
     };
     let json = json_value(&model)?;
-    // A model that the language cannot say is shown as what it is.
+    // A model that the language cannot express is shown as JSON.
     let people = dsl::text(&model).unwrap_or_else(|unsayable| format!("# {unsayable}\n{json:#}"));
     output.source(&json, || format!("# {model_id}\n{people}"))
 }
@@ -223,7 +223,7 @@ fn diff(before: &Path, after: &Path, references: References, output: &Output) ->
     output.result(&differences, || people)
 }
 
-/// One line for each difference: `+` is new, `-` is gone, `~` is changed.
+/// Returns a line for each difference: `+` is new, `-` is gone, `~` is changed.
 fn differences(before: &AuthorizationModel, after: &AuthorizationModel) -> Vec<String> {
     let (before, after) = (parts(before), parts(after));
     let names: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
@@ -239,7 +239,7 @@ fn differences(before: &AuthorizationModel, after: &AuthorizationModel) -> Vec<S
         .collect()
 }
 
-/// The types, relations and conditions of a model as the language writes them.
+/// Returns the types, relations and conditions of a model as the language writes them.
 fn parts(model: &AuthorizationModel) -> BTreeMap<String, String> {
     let mut parts = BTreeMap::new();
     for definition in &model.types {
@@ -264,7 +264,7 @@ fn read(file: &Path, references: References) -> Result<Contents, Failure> {
     read.map_err(|error| store_file_failure(&error))
 }
 
-/// A store file that cannot be read or run, with a picture of the place where there is one.
+/// Returns the failure of a store file that cannot be read or run, with a picture of the mistake if it has a position.
 pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
     match error {
         StoreFileError::Model { path, text, is_excerpt, errors } => Failure::failed(format!(

@@ -8,12 +8,12 @@ use super::{Failure, Output, Uses, data_is_there};
 use crate::app::{NamesReport, OldTuple, rewrite_names};
 use crate::config::{Config, Overrides};
 
-/// How many tuples are shown to a person.
+/// The number of tuples that are shown to a person.
 const SHOWN_MAX: usize = 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum NamesCommand {
-    /// List stored tuples with names in the percent-encoding of an older version. Fails when there are any.
+    /// List stored tuples with names in the percent-encoding of an older version. Fails if there are any.
     Check(NamesArgs),
     /// Rewrite such tuples with the names that tokens give today.
     Rewrite(NamesArgs),
@@ -21,7 +21,7 @@ pub(super) enum NamesCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct NamesArgs {
-    /// The data directory; no server may be using it.
+    /// The data directory. No server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }

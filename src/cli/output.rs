@@ -1,4 +1,4 @@
-//! What commands print: tables for people, JSON for programs.
+//! The output of commands: tables for people, JSON for programs.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::Failure;
 use crate::visible::{visible, visible_json};
 
-/// How results are printed.
+/// The form in which results are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
-    /// For people.
+    /// Tables for people.
     Table,
-    /// For programs.
+    /// JSON for programs.
     Json,
 }
 
@@ -30,7 +30,7 @@ impl Output {
         Self { format }
     }
 
-    /// Prints a result: its JSON, or what `people` makes of it.
+    /// Prints a result: its JSON, or the text that `people` makes of it.
     pub(super) fn result(&self, value: &impl Serialize, people: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
             Format::Json => {
@@ -41,7 +41,7 @@ impl Output {
         }
     }
 
-    /// Like [`Output::result`], for a text that another program reads: it is shown to people, too, but only at a terminal.
+    /// Like [`Output::result`], for a text that another program reads. It is escaped for people only at a terminal.
     pub(super) fn source(&self, value: &impl Serialize, source: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
             Format::Table if !std::io::stdout().is_terminal() => write(&source()),
@@ -50,19 +50,19 @@ impl Output {
     }
 }
 
-/// Prints a text for people. Whatever others wrote of it can be seen, and moves no cursor.
+/// Prints a text for people. Every character in it can be seen, and none moves the cursor.
 pub(super) fn print(text: &str) -> Result<(), Failure> {
     write(&visible(text))
 }
 
-/// Writes a text as it is, in whole lines, so that what standard error tells next begins one of its own.
+/// Writes a text as it is, in whole lines, so that the next message on standard error begins on its own line.
 pub(super) fn write(text: &str) -> Result<(), Failure> {
     let line = format!("{}\n", text.trim_end_matches('\n'));
     let mut stdout = std::io::stdout().lock();
     Ok(unless_closed(stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush()))?)
 }
 
-/// No error where the reader of a pipe has seen enough. What the command found out is still its exit code.
+/// Turns a closed pipe into success: its reader has seen enough. The exit code is still that of the command's result.
 pub(super) fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()> {
     match written {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -70,7 +70,8 @@ pub(super) fn unless_closed(written: std::io::Result<()>) -> std::io::Result<()>
     }
 }
 
-/// A table that fits the terminal. Elsewhere a line is as long as its cells: another program may read it by its words.
+/// Makes a table that fits the terminal. Without a terminal, a line is as long as its cells, since another program may
+/// read its words.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(UTF8_HORIZONTAL_ONLY);
@@ -81,7 +82,7 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     table.to_string()
 }
 
-/// The first characters of a text in one line.
+/// Returns the first characters of a text on one line.
 pub(super) fn excerpt(text: &str, characters_max: usize) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     let line = words.join(" ");

@@ -13,17 +13,17 @@ use crate::proto::retrieval::RecheckRequest;
 
 #[derive(Debug, Args)]
 pub(super) struct RecheckArgs {
-    /// Who asks, `user:anne`. Where an access token says who, it may be left out.
+    /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
     #[arg(long, required_unless_present = "server")]
     user: Option<String>,
-    /// Where the chunks are.
+    /// The collection of the chunks.
     #[arg(long)]
     collection: String,
     #[command(flatten)]
     consistency: ConsistencyArgs,
     #[command(flatten)]
     connection: Connection,
-    /// The chunks.
+    /// The ids of the chunks.
     #[arg(required = true)]
     chunk_ids: Vec<String>,
 }
@@ -34,7 +34,7 @@ struct Shown<'a> {
     withheld: Vec<&'a String>,
 }
 
-/// Fails when a chunk is withheld, so that a script can act on it.
+/// Asks, and fails if a chunk is withheld, so that a script can act on it.
 pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let (consistency, consistency_token) = args.consistency.read();
     let request = RecheckRequest {

@@ -1,4 +1,4 @@
-//! `ragward replica`: the copy of an `OpenFGA` server's relationships, and the trust in it.
+//! `ragward replica`: the copy of an `OpenFGA` server's relationships, and whether it is trusted.
 
 use std::path::{Path, PathBuf};
 
@@ -13,22 +13,23 @@ use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReplicaCommand {
-    /// Show what the replica is used for, and whether it was found wrong. Whether it is up to date, the server's log says.
+    /// Show what the replica is used for, and whether it was found wrong. The server's log says whether it is up to
+    /// date.
     Status(ReplicaArgs),
-    /// Let the replica be used again after it was found wrong: another copy is made, and used once it agrees with the server.
+    /// Use the replica again after it was found wrong. A new copy is made, and used once it agrees with the server.
     Trust(ReplicaArgs),
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ReplicaArgs {
-    /// The data directory; a server may be using it.
+    /// The data directory. A server may be using it.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
 struct Shown {
-    /// What the configuration uses a replica for: nothing where no `OpenFGA` server decides.
+    /// What the configuration uses a replica for. Without an `OpenFGA` server it is used for nothing.
     mode: ReplicaMode,
     #[serde(flatten)]
     standing: Standing,
@@ -63,7 +64,8 @@ pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Outp
 }
 
 impl Shown {
-    /// What the configuration says, and what is kept. Nothing is asked of a server, so nothing is said of the copy's age.
+    /// Returns what the configuration says and what is stored. No server is asked, so nothing is said about the copy's
+    /// age.
     fn lines(&self, kind: AuthorizerKind) -> String {
         let Standing { trust, falls, cause, .. } = &self.standing;
         let used = match (kind, self.mode) {

@@ -15,45 +15,45 @@ use crate::proto::metadata;
 use crate::proto::retrieval::retrieve_request::Query;
 use crate::proto::retrieval::{self as message, RetrieveRequest, RetrieveResponse};
 
-/// Characters of a chunk's text that a table shows.
+/// The number of characters of a chunk's text that a table shows.
 const EXCERPT_CHARACTERS: usize = 160;
 
 #[derive(Debug, Args)]
 pub(super) struct RetrieveArgs {
-    /// Who asks, `user:anne`. Where an access token says who, it may be left out.
+    /// The user who asks, such as `user:anne`. It may be left out if an access token names the user.
     #[arg(long, required_unless_present = "server")]
     user: Option<String>,
-    /// Where.
+    /// The collection to search.
     #[arg(long)]
     collection: String,
-    /// How many chunks.
+    /// The number of chunks to find.
     #[arg(long, default_value_t = 10)]
     top_k: u32,
-    /// A file with an embedding, a JSON array of numbers, in place of words or beside them.
+    /// A file with an embedding, as a JSON array of numbers, in place of words or beside them.
     #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
     #[command(flatten)]
     filter: FilterArgs,
-    /// Leaves out chunks with a lower score.
+    /// Leave out chunks with a lower score.
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true)]
     min_score: Option<f64>,
-    /// At most so many chunks of one document; 0: no limit.
+    /// Return at most this many chunks of one document; 0 means no limit.
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     per_document_max: u32,
-    /// Only chunks of this classification or a lower one.
+    /// Return only chunks of this classification or a lower one.
     #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     classification_max: String,
     #[command(flatten)]
     consistency: ConsistencyArgs,
-    /// Go on after a page: the token that it ended with, or `first`.
+    /// Return pages: `first` for the first one, then the token that the last page ended with.
     #[arg(long, value_name = "TOKEN")]
     page: Option<String>,
-    /// Show how it was searched, where `retrieval.explain_plan` allows it.
+    /// Show how the search went, if `retrieval.explain_plan` allows it.
     #[arg(long)]
     explain_plan: bool,
     #[command(flatten)]
     connection: Connection,
-    /// What for.
+    /// The search text.
     #[arg(required_unless_present = "vector")]
     query: Option<String>,
 }

@@ -16,25 +16,26 @@ use crate::config::{Config, Overrides, socket_address};
 use crate::language::Relation;
 use crate::telemetry;
 
-/// Between two looks for the model while none is known: soon after it is loaded, and no burden to a server without one.
+/// The pause between two looks for the model while there is none: short after a load, and no burden to a server without
+/// one.
 const MODEL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What `serve` takes from the command line; `config validate` takes the same.
+/// The flags of `serve`, which `config validate` shares.
 #[derive(Clone, Debug, Args)]
 pub(super) struct ServeArgs {
     /// The data directory of the embedded engines.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The address to listen on; port 0 takes a free one, which the log names.
+    /// The address to listen on. Port 0 takes a free port, which the log names.
     #[arg(long, value_name = "ADDRESS", value_parser = socket_address)]
     listen: Option<SocketAddr>,
-    /// Believe the user that a request names, in place of asking for access tokens (`[identity]`). For trying out.
+    /// Believe the user that a request names, without access tokens (`[identity]`). Use this only to try Ragward out.
     #[arg(long)]
     insecure_identity: bool,
 }
 
 impl ServeArgs {
-    /// The configuration that a server would be started with.
+    /// Returns the configuration that a server would start with.
     pub(super) fn config(self, file: Option<&Path>) -> Result<Config, Failure> {
         let overrides = Overrides { data: self.data, listen: self.listen, insecure_identity: self.insecure_identity };
         let config = Config::load(file, &overrides)?;
@@ -83,8 +84,8 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
     Ok(())
 }
 
-/// Tells which model decides, and what it lacks of the relation that retrieval asks for. Without that everything is denied:
-/// right, and not what anybody wants.
+/// Logs which model decides, and warns if it lacks the relation that retrieval asks for. Without that relation,
+/// everything is denied, which is safe but not what anybody wants.
 async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<Option<String>, AuthzError> {
     let model_id = authorizer.model_id().await?;
     let lack = authorizer.lack(None, Some(relation)).await?;
@@ -95,7 +96,7 @@ async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<
     Ok(lack)
 }
 
-/// The same for a server that comes up later, or whose model is loaded later.
+/// Like [`tell_model`], for a server that starts later, or whose model is loaded later.
 async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation) -> Option<String> {
     loop {
         tokio::time::sleep(MODEL_INTERVAL).await;
@@ -105,7 +106,7 @@ async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation)
     }
 }
 
-/// Ready once the process is asked to stop.
+/// Returns a future that is ready once the process is asked to stop.
 fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -128,7 +129,7 @@ mod tests {
     use crate::authz::{Answer, CheckBatch};
     use crate::language::dsl;
 
-    /// Knows its model after so many looks.
+    /// An authorizer that knows its model after this many looks.
     struct Late(AtomicUsize);
 
     #[async_trait]

@@ -1,4 +1,4 @@
-//! `ragward test`: the tests of OpenFGA store files, unchanged.
+//! `ragward test`: runs the tests in OpenFGA store files, unchanged.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::store_file::{AssertionKind, AssertionOutcome, References, StoreOutcom
 
 #[derive(Debug, Args)]
 pub(super) struct TestArgs {
-    /// Store files (`.fga.yaml`).
+    /// The store files (`.fga.yaml`).
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -37,7 +37,7 @@ struct Count {
 #[derive(Serialize)]
 struct File {
     path: PathBuf,
-    /// Why it was not run.
+    /// The reason why the file was not run.
     not_run: Option<String>,
     failures: Vec<Failed>,
 }
@@ -58,7 +58,7 @@ impl Count {
     }
 }
 
-/// Fails when an assertion fails and when a file cannot be run: what was not tested has not passed.
+/// Fails if an assertion fails or a file cannot be run: what was not tested has not passed.
 pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
     let mut summary = Summary {
         tests: Count::default(),

@@ -21,24 +21,24 @@ use crate::tune::{
     CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
 };
 
-/// Widest bar of the plot, in characters.
+/// The width of the longest bar in the plot, in characters.
 const BAR_WIDTH: f64 = 30.0;
-/// Longest time that a replica may take to be ready.
+/// The time that a replica may take to be ready.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
-    /// How long to measure altogether, in seconds; shared out among the settings.
+    /// The time for all measurements together, in seconds. It is divided among the settings.
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=3_600))]
     budget: u64,
-    /// Requests at the same time.
+    /// The number of requests at the same time.
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     callers: u16,
-    /// An exported audit log in JSON lines (`ragward audit export`): its users ask, as often as they did. Without it, the
-    /// users of the store's tuples ask.
+    /// An exported audit log in JSON lines (`ragward audit export`), whose users ask as often as they did. Without it,
+    /// the users of the store's tuples ask.
     #[arg(long, value_name = "FILE")]
     workload: Option<PathBuf>,
-    /// Writes the recommended settings into the configuration file (`--config`).
+    /// Write the recommended settings into the configuration file (`--config`).
     #[arg(long)]
     write: bool,
 }
@@ -50,7 +50,7 @@ struct Shown {
     checks_per_request: usize,
     measurements: Vec<ShownMeasurement>,
     recommended: Option<ShownRecommendation>,
-    /// The file that the recommended settings were written into.
+    /// The file that the recommended settings were written to.
     written_to: Option<PathBuf>,
 }
 
@@ -74,7 +74,7 @@ struct ShownRecommendation {
     reason: String,
 }
 
-/// Measures the configured `OpenFGA` server under different settings; reads only.
+/// Measures the configured `OpenFGA` server under different settings. It only reads.
 pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let config = Config::load(config_file.as_deref(), &Overrides::default())?;
     if config.authorizer.kind == AuthorizerKind::Embedded {
@@ -90,7 +90,7 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
     let (measurements, finalists) = measure_all(&args, &config, now, &workload).await?;
     let recommended = recommend(&measurements, &finalists, now);
     let best = recommended.as_ref().and_then(|recommended| measurements.get(recommended.position));
-    // What was measured is shown, whether or not it can be written.
+    // The measurements are shown, whether or not the file can be written.
     let written = match (best, &config_file) {
         (Some(best), Some(file)) if args.write => Some(write_settings(file, best.settings)),
         _ => None,
@@ -118,8 +118,8 @@ async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure>
     generated.asked_by(&users).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))
 }
 
-/// The users of an exported audit log, one for each retrieval or re-check: other calls ask no checks of chunks, and a
-/// client may be no user.
+/// Returns the users of an exported audit log, one for each retrieval or re-check. Other calls check no chunks, and a
+/// client may not be a user.
 fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
     let mut users = Vec::new();
     for (line, number) in text.lines().zip(1..) {
@@ -132,7 +132,8 @@ fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
     Ok(users)
 }
 
-/// All settings for half of the time, and the finalists again for the other half; with the positions of these.
+/// Measures all settings for half of the time, and the finalists again for the other half. Also returns the positions
+/// of the finalists.
 async fn measure_all(
     args: &TuneArgs,
     config: &Config,
@@ -174,7 +175,7 @@ async fn measure_one(
     let scratch = tempfile::tempdir().map_err(|e| Failure::failed(format!("a temporary directory: {e}")))?;
     let authorizer = authorizer(&tuned, scratch.path()).await?;
     let callers = usize::from(args.callers);
-    // What is connected, cached and adapted at the start is not what is measured.
+    // The first quarter of the time connects, fills caches and adapts, and is not counted.
     measure(&authorizer, settings, workload, callers, duration / 4).await;
     Ok(measure(&authorizer, settings, workload, callers, duration * 3 / 4).await)
 }
@@ -263,7 +264,7 @@ fn picture(
     let most = measurements.iter().map(|m| m.checks_per_second).fold(f64::MIN_POSITIVE, f64::max);
     let best = recommended.map(|recommended| recommended.position);
     let rows = measurements.iter().enumerate().map(|(position, m)| {
-        // Each step of the bar is ten times more: a replica is so much faster that a straight bar shows nothing else.
+        // The bars are logarithmic: a replica is so much faster that straight bars would show nothing else.
         let share = (m.checks_per_second.max(1.0).ln() / most.max(2.0).ln()).clamp(0.0, 1.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the width")]
         let bar = "█".repeat((share * BAR_WIDTH) as usize);
@@ -306,7 +307,7 @@ fn picture(
         .unwrap_or_default();
     }
     let decides = |m: &&Measurement| m.settings.mode == ReplicaMode::Decide;
-    // The first measurement is that of now.
+    // The first measurement is that of the current settings.
     if let (false, Some(decides)) =
         (measurements.first().is_some_and(|now| decides(&now)), measurements.iter().find(decides))
     {
@@ -321,7 +322,7 @@ fn picture(
     text
 }
 
-/// Of the requests that were answered; of none, there is none.
+/// Returns the latency of the requests that were answered, or `-` if none was.
 fn latency(measurement: &Measurement, latency: Duration) -> String {
     if measurement.answered == 0 { "-".to_owned() } else { format!("{:.1}", milliseconds(latency)) }
 }
@@ -333,10 +334,10 @@ fn toml_of(settings: Settings) -> String {
     )
 }
 
-/// Sets the two keys in the file and leaves everything else, comments included, as it is.
+/// Sets the two keys in the file and leaves everything else, including comments, as it is.
 fn write_settings(file: &Path, settings: Settings) -> Result<(), Failure> {
     let failed = |detail: String| Failure::failed(format!("cannot write `{}`: {detail}", file.display()));
-    // What a link points at is changed, and keeps who may read it.
+    // If the path is a link, its target is changed and keeps its permissions.
     let file = &file.canonicalize().map_err(|e| failed(e.to_string()))?;
     let text = std::fs::read_to_string(file).map_err(|e| failed(e.to_string()))?;
     let changed = set_keys(&text, settings).map_err(failed)?;
@@ -367,7 +368,7 @@ fn set_keys(text: &str, settings: Settings) -> Result<String, String> {
             section_item.as_table_like_mut().ok_or_else(|| format!("`authorizer.{section}` is not a table"))?;
         match section.get_mut(key).and_then(toml_edit::Item::as_value_mut) {
             Some(known) => {
-                // What is around the value: a comment behind it, for one.
+                // This keeps the surroundings of the value, such as a comment behind it.
                 let around = known.decor().clone();
                 *known = value.into();
                 *known.decor_mut() = around;

@@ -40,10 +40,10 @@ const CSV_HEADER: [&str; 22] = [
 pub(in crate::cli) struct ExportArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// The form.
+    /// The form of the export.
     #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
     format: ExportFormat,
-    /// The file, which must not be there yet; standard output when not given.
+    /// The file to write, which must not exist yet. The default is standard output.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
 }
@@ -52,7 +52,7 @@ pub(in crate::cli) struct ExportArgs {
 enum ExportFormat {
     /// Every entry as a line of JSON.
     Jsonl,
-    /// Every record as a line of a table.
+    /// Every record as a row of a table.
     Csv,
 }
 
@@ -120,13 +120,14 @@ fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
     writeln!(target, "{}", cells.map(|cell| csv_cell(&cell.unwrap_or_default())).join(","))
 }
 
-/// Several names in one cell, as a JSON array: a chunk's id may hold any separator. Nothing where there are none.
+/// Writes several names into one cell, as a JSON array, since a chunk's id may hold any separator. Without names, the
+/// cell is empty.
 fn json_cell(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { serde_json::Value::from(names).to_string() }
 }
 
-/// A cell as RFC 4180 has it. One that a spreadsheet would take for a formula gets an apostrophe before it, and what nobody
-/// would see is written out; JSON Lines have the text itself.
+/// Writes a cell as in RFC 4180. A cell that a spreadsheet would take for a formula begins with an apostrophe, and
+/// invisible characters are escaped. JSON Lines have the text itself.
 fn csv_cell(text: &str) -> String {
     let text = visible(text);
     let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);

@@ -1,4 +1,4 @@
-//! `ragward demo --agent`: one request with four access tokens. Who asks, and through whom, is in the token alone.
+//! `ragward demo --agent`: one request with four access tokens. The token alone says who asks, and through whom.
 
 use std::path::Path;
 
@@ -20,7 +20,7 @@ use crate::config::{
 };
 
 const AUDIENCE: &str = "https://ragward.example";
-/// Characters of a digest that are shown.
+/// The number of characters of a digest that are shown.
 const DIGEST_CHARACTERS: usize = 12;
 const EXPLANATION: &str = "\
 The four requests are the same and name nobody. A chunk is released when Anne may read it, and the agent may act for
@@ -33,15 +33,15 @@ The README says under \"Who is asking\" how a server takes the tokens of your is
 struct Shown<'a> {
     question: &'static str,
     answers: &'a [Answer],
-    /// What the audit log holds of them.
+    /// The records of the requests in the audit log.
     records: &'a [Record],
 }
 
-/// What the bearer of one token gets.
+/// The answer for the bearer of one token.
 #[derive(Serialize)]
 struct Answer {
     who: &'static str,
-    /// What the token says beside its issuer, its id and its times.
+    /// The token's claims, without its issuer, its id and its times.
     claims: Value,
     completion: String,
     chunks: Vec<Found>,
@@ -58,7 +58,7 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let (stop, stopped) = oneshot::channel();
     let asking = async {
         let answers = ask_with_each(&server, tokens).await;
-        // The server seals its log when it ends, which must be before its directory goes.
+        // The server seals its log when it ends, which must happen before its directory is deleted.
         stop.send(()).unwrap_or_default();
         answers
     };
@@ -89,7 +89,7 @@ fn config(data: DataConfig, issuer: &str) -> Config {
     Config { data, identity, ..Config::default() }
 }
 
-/// Each token with who bears it.
+/// Returns each token with its bearer.
 fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure> {
     let of_anne = json!({"sub": "anne", "aud": AUDIENCE, "client_id": "desk", "scope": "ragward:retrieve"});
     let with = |more: Value| {
@@ -117,7 +117,7 @@ fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure
     bearers.into_iter().map(sign).collect()
 }
 
-/// What the audit log holds of the requests. Each record is kept before its answer leaves.
+/// Returns the records of the requests. Each record is kept before its answer leaves.
 fn records(config: &Config) -> Result<Vec<Record>, Failure> {
     let audit = audit_config(config);
     let mut records = Vec::new();

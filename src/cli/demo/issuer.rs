@@ -1,5 +1,5 @@
-//! An issuer of tokens for the demo. Its key lives as long as the process; its metadata and its key set are on loopback,
-//! where the server reads them as it would read anybody's.
+//! An issuer of tokens for the demo. Its key lives as long as the process. It serves its metadata and its key set on
+//! loopback, where the server reads them like any other issuer's.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,7 @@ use crate::cli::Failure;
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "/keys";
 const KEY_ID: &str = "demo";
-/// How long a token is good, in seconds: longer than the demo takes.
+/// The lifetime of a token, in seconds, which is longer than the demo takes.
 const LIFETIME_SECONDS: u64 = 300;
 
 /// Signs tokens with one key.
@@ -33,7 +33,7 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// An issuer with a new key and an address of its own. It answers nobody yet.
+    /// Creates an issuer with a new key and an address of its own. It does not answer yet.
     pub(super) async fn new() -> Result<Self, Failure> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
@@ -43,12 +43,12 @@ impl Issuer {
         Ok(Self { listener, url, key: key.map_err(key_failure)?, random })
     }
 
-    /// What its tokens say in `iss`.
+    /// Returns the value of `iss` in its tokens.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
 
-    /// An access token (RFC 9068) with these claims beside those that every token has.
+    /// Makes an access token (RFC 9068) with these claims, beside those that every token has.
     pub(super) fn token(&self, token_id: &str, claims: &Value) -> Result<String, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut all =
@@ -63,10 +63,10 @@ impl Issuer {
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
-    /// Answers whoever asks for the metadata (RFC 8414) or the keys (RFC 7517).
+    /// Serves the metadata (RFC 8414) and the keys (RFC 7517).
     pub(super) fn serve(self) -> impl Future<Output = Result<(), tonic::transport::Error>> {
         let metadata = json!({"issuer": self.url, "jwks_uri": format!("{}{KEYS}", self.url)});
-        // An uncompressed point: a byte that says so, and both coordinates (SEC 1, section 2.3.3).
+        // An uncompressed point has a byte that says so, and both coordinates (SEC 1, section 2.3.3).
         let point = self.key.public_key().as_ref().get(1..).unwrap_or_default();
         let (x, y) = point.split_at_checked(32).unwrap_or_default();
         let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));

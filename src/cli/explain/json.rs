@@ -1,4 +1,4 @@
-//! An explanation as JSON: the message, with the names of its enums.
+//! Shows an explanation as JSON: the message, with the names of its enums.
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +17,7 @@ pub(super) fn response(explained: &ExplainResponse) -> Value {
     })
 }
 
-/// The decoder bounds the nesting of a message, so this may call itself.
+/// Shows one step. The recursion is bounded because the decoder bounds the nesting of a message.
 fn step(step_: &ExplanationStep) -> Value {
     let mut shown = Map::new();
     let outcome = step_.outcome().as_str_name().trim_start_matches("EXPLANATION_OUTCOME_");

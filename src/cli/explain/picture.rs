@@ -1,4 +1,4 @@
-//! An explanation as a tree on the terminal. What decides comes first; what had no say is one line.
+//! Draws an explanation as a tree on the terminal. What decides comes first; what had no say is one line.
 
 use std::fmt::Write;
 
@@ -8,10 +8,10 @@ use crate::proto::retrieval::{
     InputSource, NoTupleStep, RelationStep, SetOperator,
 };
 
-/// Longest definition in a line, in characters.
+/// The length of the longest definition on a line, in characters.
 const DEFINITION_CHARACTERS_MAX: usize = 72;
 
-/// The whole picture, the answer first.
+/// Draws the whole picture, with the answer first.
 pub(super) fn draw(explained: &ExplainResponse) -> String {
     let ExplainResponse { user, relation, object, undecided, .. } = explained;
     let question = format!("{user} {relation} {object}");
@@ -34,29 +34,29 @@ struct Pen<'a> {
     lines: &'a mut String,
 }
 
-/// Where a step is drawn.
+/// The position of a step in the tree.
 #[derive(Clone, Copy)]
 struct Place<'a> {
-    /// The lines of the branches around it.
+    /// The lines of the branches around the step.
     before: &'a str,
-    /// Its own branch, and what goes on below it.
+    /// The step's own branch, and its continuation on the lines below.
     branch: &'a str,
     below: &'a str,
-    /// The object that the step above is about; it need not be named again.
+    /// The object of the step above, which need not be named again.
     object: &'a str,
-    /// Whether it is what `but not` takes out.
+    /// Whether the step is what `but not` takes out.
     taken_out: bool,
 }
 
 impl Pen<'_> {
-    /// The decoder bounds the nesting of a message, so this may call itself.
+    /// Draws one step. The recursion is bounded because the decoder bounds the nesting of a message.
     fn step(&mut self, step: &ExplanationStep, at: Place<'_>) {
         let outcome = step.outcome();
         let line = match (at.taken_out, outcome) {
             (false, _) => format!("{} {}", mark(outcome), text(step, at.object)),
             (true, Outcome::Holds) => format!("✗ but not {}: it holds, and takes the user out", text(step, at.object)),
             (true, Outcome::DoesNotHold) => {
-                // Why somebody is not taken out would be a long story of nothing.
+                // The reasons why somebody is not taken out would be long and of no interest.
                 self.line(at.before, at.branch, &format!("✓ but not {}: it does not hold", name(step, at.object)));
                 return;
             }
@@ -106,17 +106,18 @@ impl Pen<'_> {
     }
 }
 
-/// What is drawn below a step.
+/// The parts of a step that are drawn below it.
 #[derive(Default)]
 struct Below<'a> {
-    /// Steps that have a say, each with its position.
+    /// The steps that have a say, each with its position.
     drawn: Vec<(usize, &'a ExplanationStep)>,
     aside: Vec<String>,
     omitted: u64,
 }
 
 impl<'a> Below<'a> {
-    /// The tuples and parents of a union stand for themselves: a line of its own would say nothing more.
+    /// Collects the steps to draw. The tuples and parents of a union are drawn directly, since a line for the union
+    /// would add nothing.
     fn collect(&mut self, step: &'a ExplanationStep, object: &str) {
         let operator = operator(step);
         self.omitted += step.omitted;
@@ -163,7 +164,7 @@ fn mark(outcome: Outcome) -> char {
     }
 }
 
-/// The mark of what is taken out.
+/// Returns the mark of a step that is taken out.
 fn negated(outcome: Outcome) -> char {
     match outcome {
         Outcome::Holds => mark(Outcome::DoesNotHold),
@@ -184,7 +185,7 @@ fn operator(step: &ExplanationStep) -> SetOperator {
     }
 }
 
-/// What a step is called within the definition above it.
+/// Returns the name of a step within the definition above it.
 fn name(step: &ExplanationStep, object: &str) -> String {
     match &step.kind {
         Some(Kind::Relation(relation)) => relation_name(relation, object),
@@ -220,7 +221,7 @@ fn text(step: &ExplanationStep, object: &str) -> String {
     }
 }
 
-/// What is none shows in the steps.
+/// Returns whether the definition is a set operation. Any other definition shows in the steps.
 fn is_set_operation(definition: &str) -> bool {
     [" or ", " and ", " but not "].iter().any(|operator| definition.contains(operator))
 }
@@ -235,7 +236,7 @@ fn relation_name(relation: &RelationStep, object: &str) -> String {
 
 fn no_tuple(none: &NoTupleStep) -> String {
     let NoTupleStep { relation, object, looked_for } = none;
-    // One user has an id; the rest is a kind of users.
+    // A user has an id; anything else is a kind of users.
     let who = |user: &String| if user.contains(':') { user.clone() } else { format!("any {user}") };
     let who: Vec<String> = looked_for.iter().map(who).collect();
     let who = if who.is_empty() { "any such user".to_owned() } else { who.join(" or ") };
