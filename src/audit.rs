@@ -1,13 +1,13 @@
-//! The audit log: one record for every answer and every refusal, so that it can be said afterwards who was given what,
-//! through whom and why.
+//! The audit log: one record for every answer and every refusal, which says afterwards who was given what, through whom
+//! and why.
 //!
-//! INVARIANT (no text): a record holds names, counts and digests; never a text, a query or a token.
+//! INVARIANT (no text): a record holds names, counts and digests, but never a text, a query or a token.
 //!
 //! INVARIANT (record first): an answer leaves only after its record was kept as `audit.fsync` asks.
 //!
-//! The log is made of segments, files of JSON lines. Each line carries a MAC of itself, and inside of it the MAC of the
-//! line before, so whoever can write the files but has not the key can neither change, drop, add nor move a line unseen.
-//! `schema/audit.md` is the contract of the files.
+//! The log consists of segments, which are files of JSON lines. Each line carries a MAC of itself, which covers the MAC
+//! of the line before. So somebody who can write the files but lacks the key cannot change, drop, add or move a line
+//! unseen. `schema/audit.md` is the contract of the files.
 
 mod chain;
 mod file_sink;
@@ -33,13 +33,14 @@ use futures::future::BoxFuture;
 
 use crate::error_code::ErrorCode;
 
-/// Whether a record was kept: when this is `Ok`, the answer may leave; otherwise the record is not, or not certainly, kept.
+/// Resolves to `Ok` once the record is kept and its answer may leave. After an error, the record may or may not be
+/// there.
 pub type Kept = BoxFuture<'static, Result<(), AuditError>>;
 
 /// Keeps records.
 pub trait AuditSink: Send + Sync {
-    /// Takes a record in before it returns. From then on the record is kept whether or not anybody waits for the outcome, so
-    /// a caller that goes away takes none along.
+    /// Takes a record in before this returns. The record is then kept whether or not anybody waits for the outcome, so
+    /// a caller that goes away loses none.
     #[must_use = "the answer may leave only after the record was kept"]
     fn record(&self, record: Record) -> Kept;
 
@@ -47,72 +48,72 @@ pub trait AuditSink: Send + Sync {
     #[must_use = "what is not kept is to be told"]
     fn verified(&self, verification: Verification) -> Kept;
 
-    /// A digest of what must not be kept itself. Keyed, so that guesses cannot be tried without the key; with the same
-    /// key, the same bytes for the same purpose have the same digest.
+    /// Returns a digest of something that must not be kept itself. It is keyed, so that guesses cannot be tried without
+    /// the key. With one key, equal bytes have equal digests for the same purpose.
     fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String;
 
-    /// Whether a record could be kept now. It may block for as long as a small write to the disk takes.
+    /// Checks whether a record could be kept now. This may block for as long as a small write to the disk takes.
     ///
     /// # Errors
-    /// Why it could not.
+    /// If a record could not be kept.
     fn check_writable(&self) -> Result<(), AuditError> {
         Ok(())
     }
 }
 
-/// What a digest stands for. One value has different digests for different purposes.
+/// The kind of value that a digest stands for. One value has different digests for different purposes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DigestPurpose {
-    /// A query.
+    /// The digest of a query.
     Query,
-    /// The `jti` of a token.
+    /// The digest of a token's `jti`.
     TokenId,
-    /// User, relation and object.
+    /// The digest of a user, a relation and an object.
     Question,
 }
 
-/// Why a record is not kept, or the log cannot be used.
+/// The reason why a record is not kept, or why the log cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuditError {
-    /// Another process writes it.
+    /// Another process writes the log.
     #[error("the audit log in `{0}` is in use by another process; stop that process, or set `audit.directory`")]
     InUse(PathBuf),
-    /// The log is not as it was left.
+    /// The log was changed since it was last written.
     #[error(
         "the audit log in `{path}` is not as it was left ({detail}); run `ragward audit verify`, and move the directory away to begin a new log"
     )]
     Tampered {
-        /// Its directory.
+        /// The directory of the log.
         path: PathBuf,
-        /// What was seen.
+        /// The difference that was found.
         detail: String,
     },
     /// The key cannot be used.
     #[error("the audit key `{path}` cannot be used: {detail}")]
     Key {
-        /// Its file.
+        /// The file of the key.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem with the key.
         detail: String,
     },
-    /// Reading or writing failed: no space, no permission, gone.
+    /// Reading or writing failed: no space, no permission, or the file is gone.
     #[error("cannot use `{path}`: {detail}")]
     Io {
-        /// The file.
+        /// The file that was read or written.
         path: PathBuf,
-        /// What the system said.
+        /// The message of the operating system.
         detail: String,
     },
-    /// The disk does not keep up.
+    /// The disk does not keep up with the records.
     #[error("more audit records wait to be written than there is room for")]
     Full,
-    /// An earlier failure left it unknown what is kept.
+    /// After an earlier failure, it is unknown which records are kept.
     #[error("the audit log stopped after a failure ({0}); start again once the cause is gone")]
     Stopped(String),
 }
 
 impl AuditError {
-    /// What the caller can do.
+    /// Returns the code that tells a caller what to do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

@@ -1,5 +1,5 @@
-//! What is measured and traced, in one place: names and labels are a contract, labels come from fixed sets, and nothing
-//! here ever sees a user, an object, an id or a text.
+//! Metrics and traces, in one place. Their names and labels are a contract, labels come from fixed sets, and this
+//! module never gets a user, an object, an id or a text.
 
 mod log_limit;
 mod span_export;
@@ -34,11 +34,11 @@ const AUDIT_BATCH: &str = "ragward_audit_batch_size";
 const AUDIT_WAITING: &str = "ragward_audit_queue_records";
 const AUDIT_FAILED: &str = "ragward_audit_failed_records_total";
 
-/// From what a remembered decision takes to what a request may take at most.
+/// Bounds from the time of a remembered decision to the longest time that a request may take.
 const BUCKETS_SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
 const BUCKETS_SIZE: [f64; 8] = [1.0, 5.0, 20.0, 50.0, 200.0, 1_000.0, 10_000.0, 100_000.0];
 
-/// Why nothing is measured or traced.
+/// The reason why metrics or traces cannot be exported.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The address cannot be listened on.
@@ -46,24 +46,24 @@ pub enum TelemetryError {
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The message of the operating system.
         detail: String,
     },
-    /// The address of the collector is not one.
+    /// The address of the collector is malformed.
     #[error("cannot send spans to `{endpoint}` (`telemetry.otlp_endpoint`): {detail}")]
     Endpoint {
-        /// The address.
+        /// The address as configured.
         endpoint: String,
-        /// What is wrong.
+        /// The problem with the address.
         detail: String,
     },
 }
 
-/// Serves the measures in Prometheus' format at `/metrics`, for as long as the runtime runs. Once in a process; without it
-/// nothing is measured.
+/// Serves the metrics in Prometheus' format at `/metrics`, for as long as the runtime runs. Call it once in a process;
+/// without it, nothing is measured.
 ///
 /// # Errors
-/// When the address cannot be listened on.
+/// If the address cannot be listened on.
 pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
     let failed = |e: BuildError| TelemetryError::Listen { address, detail: e.to_string() };
     let builder = PrometheusBuilder::new().with_http_listener(address).set_buckets(&BUCKETS_SECONDS).map_err(failed)?;
@@ -73,7 +73,7 @@ pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-/// Says what each measure is.
+/// Registers a description for each metric.
 fn describe() {
     describe_counter!(REQUESTS, Unit::Count, "Answers and refusals, by RPC and gRPC status code.");
     describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From the arrival of a request to its answer, by RPC.");
@@ -92,14 +92,14 @@ fn describe() {
     describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");
 }
 
-/// A call was answered or refused.
+/// Counts a call that was answered or refused.
 pub fn answered(rpc: &'static str, code: &'static str, took: Duration) {
     tracing::debug!(?took, "answered");
     counter!(REQUESTS, "rpc" => rpc, "code" => code).increment(1);
     histogram!(REQUEST_SECONDS, "rpc" => rpc).record(took);
 }
 
-/// Runs one stage of a request in its span, and measures it.
+/// Runs one stage of a request in its span, and measures its time.
 pub async fn stage<T>(stage: &'static str, work: impl Future<Output = T>) -> (T, Duration) {
     let started = Instant::now();
     let done = work.instrument(tracing::info_span!("stage", stage)).await;
@@ -109,40 +109,40 @@ pub async fn stage<T>(stage: &'static str, work: impl Future<Output = T>) -> (T,
     (done, took)
 }
 
-/// The gate refused a call. The label is one of a fixed set.
+/// Counts a call that the gate refused. The label is one of a fixed set.
 pub fn token_refused(check: &'static str) {
     counter!(TOKENS_REFUSED, "check" => check).increment(1);
 }
 
-/// Checks were decided, all for one request.
+/// Counts the checks that were decided for one request.
 pub fn checked(allowed: usize, denied: usize) {
     counter!(CHECKS, "outcome" => "allowed").increment(allowed as u64);
     counter!(CHECKS, "outcome" => "denied").increment(denied as u64);
     histogram!(CHECK_BATCH).record(size(allowed.saturating_add(denied)));
 }
 
-/// How far the replica is behind; `None` while it is no copy yet, which is told as infinity.
+/// Sets the lag of the replica. `None` means that it is not a copy yet, which is reported as infinity.
 pub fn replica_lag(lag: Option<Duration>) {
     gauge!(REPLICA_LAG).set(lag.map_or(f64::INFINITY, |lag| lag.as_secs_f64()));
 }
 
-/// A sweep found changes that the server's log did not tell.
+/// Counts changes that a sweep found although the server's log did not report them.
 pub fn replica_untold_changes(changes: usize) {
     counter!(REPLICA_UNTOLD).increment(changes as u64);
 }
 
-/// Whether the replica is used, and for how many kinds of questions it is not.
+/// Sets whether the replica is used, and for how many kinds of questions it is not.
 pub fn replica_trusted(trusted: bool, routed: usize) {
     gauge!(REPLICA_TRUSTED).set(if trusted { 1.0 } else { 0.0 });
     gauge!(REPLICA_ROUTED).set(size(routed));
 }
 
-/// A difference between replica and server was confirmed; the replica `allowed` or `denied` wrongly.
+/// Counts a confirmed difference between replica and server: the replica `allowed` or `denied` wrongly.
 pub fn replica_difference(wrongly: &'static str) {
     counter!(REPLICA_DIFFERENCES, "wrongly" => wrongly).increment(1);
 }
 
-/// A decision of the replica was asked of the server too. The outcome is one of a fixed set.
+/// Counts a decision of the replica that was checked with the server. The outcome is one of a fixed set.
 pub fn verified(outcome: &'static str) {
     counter!(VERIFIED, "outcome" => outcome).increment(1);
 }
@@ -151,23 +151,23 @@ tokio::task_local! {
     static CALL_TRACE: Arc<str>;
 }
 
-/// Answers a call of this trace, so that what is done for it later can name it.
+/// Runs the answering of a call within its trace, so that later work for it can name the trace.
 pub async fn in_call<T>(trace_id: Arc<str>, answering: impl Future<Output = T>) -> T {
     CALL_TRACE.scope(trace_id, answering).await
 }
 
-/// The trace of the call that is being answered here, if one is.
+/// Returns the trace of the call that is being answered here, if there is one.
 #[must_use]
 pub fn call_trace() -> Option<Arc<str>> {
     CALL_TRACE.try_with(Arc::clone).ok()
 }
 
-/// An audit record is on its way.
+/// Counts an audit record that is on its way.
 pub fn audit_queued() {
     gauge!(AUDIT_WAITING).increment(1.0);
 }
 
-/// Audit records have arrived, and were written at once or could not be kept.
+/// Counts audit records that were written or could not be kept.
 pub fn audit_written(records: usize, kept: bool) {
     gauge!(AUDIT_WAITING).decrement(size(records));
     histogram!(AUDIT_BATCH).record(size(records));

@@ -1,7 +1,7 @@
-//! Entries and lines. Pure: no I/O, no clock.
+//! Entries and lines. This code does no I/O and reads no clock.
 //!
-//! A line is `{"mac":"…","entry":…}`. The MAC is of the entry's bytes as they stand there; nothing is parsed before it is
-//! known to be ours, and there is one way only to write a line, so any changed byte is seen.
+//! A line is `{"mac":"…","entry":…}`. The MAC covers the entry's bytes as they stand there. Nothing is parsed before
+//! its MAC was verified, and each line has exactly one spelling, so any changed byte is found.
 
 use std::fmt;
 
@@ -13,49 +13,49 @@ use super::key::AuditKey;
 use super::record::Record;
 use super::verification::Verification;
 
-/// Bytes of a MAC.
+/// The length of a MAC, in bytes.
 const MAC_BYTES: usize = 32;
 const BEFORE_MAC: &[u8] = b"{\"mac\":\"";
 const BEFORE_ENTRY: &[u8] = b"\",\"entry\":";
 const AFTER_ENTRY: &[u8] = b"}";
 
-/// HMAC-SHA256.
+/// A MAC, made with HMAC-SHA256.
 #[derive(Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[schemars(transparent)]
 pub struct Mac(#[schemars(with = "String")] [u8; MAC_BYTES]);
 
-/// One line's content.
+/// The content of one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
-    /// Counts the entries of the log from 1, without gaps.
+    /// The entry's number. The entries of a log are counted from 1, without gaps.
     pub seq: u64,
     /// The MAC of the entry before; zeros for the first.
     pub prev: Mac,
-    /// When it was written (RFC 3339, UTC).
+    /// The time at which the entry was written (RFC 3339, UTC).
     pub time: String,
-    /// What happened.
+    /// The event that the entry records.
     pub event: Event,
 }
 
-/// What an entry tells.
+/// The kinds of events that an entry records.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// The first entry of each segment. Its `prev` is the seal of the segment before.
+    /// A segment begins. This is the first entry of each segment, and its `prev` is the seal of the segment before.
     Begin {
         /// The id of the log, the same in all of its segments.
         log: String,
-        /// The segment's number; they count from 1.
+        /// The segment's number, counted from 1.
         segment: u64,
     },
     /// A call was answered or refused.
     Record(Box<Record>),
-    /// A decision of the replica was asked of the server as well.
+    /// A decision of the replica was checked with the server.
     Verification(Box<Verification>),
-    /// The process before did not end cleanly, and this one goes on from its last whole entry.
+    /// The process before did not end cleanly, and this one continues from its last whole entry.
     Resume {
-        /// Bytes of an incomplete line that were removed. Nobody was given an answer for it.
+        /// The length in bytes of an incomplete line that was removed. Nobody was given an answer for it.
         incomplete_bytes: u64,
     },
     /// The oldest segments are removed, as `audit.segments_max` asks.
@@ -63,58 +63,58 @@ pub enum Event {
         /// The oldest segment that stays.
         oldest_segment: u64,
     },
-    /// The last entry of a segment.
+    /// A segment ends. This is its last entry.
     Seal {
-        /// Entries of the segment, without this one.
+        /// The number of entries in the segment, without this one.
         entries: u64,
     },
 }
 
-/// Where an entry is: what it has beside its event.
+/// The position of an entry: its fields beside the event.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) seq: u64,
     pub(super) prev: Mac,
-    /// Of digits, letters and signs that JSON has no other way to write.
+    /// The time. It consists of digits, letters and signs that JSON writes in one way only.
     pub(super) time: &'a str,
 }
 
-/// A line, taken apart.
+/// The parts of a line.
 #[derive(Debug)]
 pub(super) struct Line<'a> {
-    /// The MAC that it states.
+    /// The MAC that the line states.
     pub(super) mac: Mac,
-    /// The MAC that its entry has.
+    /// The MAC that was computed from its entry.
     pub(super) computed: Mac,
     entry: &'a [u8],
 }
 
-/// Why bytes are not a line of this log.
+/// The reason why bytes are not a line of this log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LineError {
-    /// Its frame is not one.
+    /// The bytes do not have the form of a line.
     #[error("it does not have the form of a line")]
     Form,
-    /// The MAC does not fit.
+    /// The stated MAC is not that of the entry.
     #[error("its bytes do not fit its MAC")]
     Mac,
-    /// The MAC fits, but this version cannot read the entry.
+    /// The MAC is right, but this version cannot read the entry.
     #[error("it was written by a newer ragward")]
     Content,
 }
 
 impl Mac {
-    /// What the first entry names as the one before it.
+    /// The `prev` of a log's first entry.
     pub const NONE: Self = Self([0; MAC_BYTES]);
 
     pub(super) fn of(tag: &hmac::Tag) -> Self {
         let mut bytes = [0; MAC_BYTES];
-        // A tag of HMAC-SHA256 has as many bytes.
+        // A tag of HMAC-SHA256 has exactly this many bytes.
         bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         Self(bytes)
     }
 
-    /// Reads what `Display` writes.
+    /// Parses the text that `Display` writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         unhex(text).map(Self)
@@ -147,18 +147,19 @@ impl<'de> Deserialize<'de> for Mac {
 }
 
 impl Event {
-    /// The bytes that stand in an entry. They do not depend on the entry's place, so they can be made before it is known.
+    /// Returns the bytes of the event within an entry. They do not depend on the entry's position, so they can be made
+    /// before it is known.
     ///
     /// # Errors
-    /// When it cannot be written as JSON, which no event made of these types does.
+    /// If the event cannot be written as JSON, which never happens with these types.
     pub(super) fn encode(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(self)
     }
 }
 
 impl Place<'_> {
-    /// Appends the line of an event in this place, with its end, to `lines`, and gives the entry's MAC. What stands there is
-    /// an [`Entry`] as serde writes it.
+    /// Appends the line of an event at this position to `lines`, including the line's end, and returns the entry's MAC.
+    /// The line holds an [`Entry`] as serde writes it.
     pub(super) fn append_line(self, event: &[u8], key: &AuditKey, lines: &mut Vec<u8>) -> Mac {
         let Self { seq, prev, time } = self;
         let before_event = format!("{{\"seq\":{seq},\"prev\":\"{prev}\",\"time\":\"{time}\",\"event\":");
@@ -172,7 +173,7 @@ impl Place<'_> {
 }
 
 impl<'a> Line<'a> {
-    /// Takes a line, without its end, apart.
+    /// Splits a line, given without its end, into its parts.
     pub(super) fn split(line: &'a [u8], key: &AuditKey) -> Result<Self, LineError> {
         let rest = line.strip_prefix(BEFORE_MAC).ok_or(LineError::Form)?;
         let (mac, rest) = rest.split_at_checked(MAC_BYTES * 2).ok_or(LineError::Form)?;
@@ -191,7 +192,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// Bytes as lower-case hexadecimal digits.
+/// Writes bytes as lower-case hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
     const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
     let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
@@ -200,7 +201,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     digits
 }
 
-/// The bytes of exactly as many lower-case hexadecimal digits; one text for each value, so that no digit can change unseen.
+/// Reads bytes from exactly twice as many lower-case hexadecimal digits. Each value has one spelling, so no digit can
+/// change unseen.
 pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),

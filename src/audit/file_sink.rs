@@ -1,9 +1,10 @@
-//! Writes the log: group commit, led by whoever comes first.
+//! Writes the log by group commit, led by the first caller.
 //!
-//! A caller encodes its record and puts it into the queue. If nobody writes, it leads: it gives what waits to the system in one
-//! `write(2)`, which takes microseconds, and acknowledges it; so nothing waits for another thread to wake up. Whoever comes
-//! meanwhile follows, and is acknowledged by the leader. What waits for the disk (`fdatasync`, sealing and beginning segments),
-//! and what is still there after a caller's turn, is led by a thread. The more calls there are, the more of them share a write.
+//! A caller encodes its record and puts it into the queue. If nobody else writes, the caller leads: it passes the queue
+//! to the system in one `write(2)`, which takes microseconds, and acknowledges it. So no caller waits for another
+//! thread to wake up. Callers that come in the meantime follow, and the leader acknowledges them. A thread leads all
+//! work that waits for the disk (`fdatasync`, sealing and beginning segments), and whatever is left after a caller's
+//! turn. The more calls there are, the more of them share a write.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,60 +27,61 @@ use super::writer::Writer;
 use super::{AuditError, AuditSink, DigestPurpose, Kept};
 use crate::telemetry;
 
-/// Bytes of records that may wait to be written.
+/// The size of the records that may wait to be written, in bytes.
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Most records of one write.
+/// The number of records in one write.
 const BATCH_RECORDS_MAX: usize = 1_024;
-/// The largest record that a caller writes itself; the MAC of a larger one keeps others from running for too long.
+/// The size of the largest record that a caller writes itself, in bytes. The MAC of a larger one would keep others from
+/// running for too long.
 const BY_CALLER_BYTES_MAX: usize = 64 * 1024;
 
-/// The file that is written to see whether the log could be.
+/// The file that is written to check whether the log could be.
 const PROBE: &str = "probe";
-/// As much as a large record.
+/// The size of the probe, that of a large record.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// Tells the time.
+/// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// What an operator sets.
+/// The operator's settings for the log.
 #[derive(Clone, Debug)]
 pub struct AuditConfig {
-    /// Where the segments are.
+    /// The directory of the segments.
     pub directory: PathBuf,
-    /// Where the key is; made when it is not there.
+    /// The file of the key, which is created if it does not exist.
     pub key_file: PathBuf,
     /// When records are made durable.
     pub fsync: FsyncPolicy,
-    /// A segment that is as large as this is sealed and the next one begun.
+    /// The size in bytes at which a segment is sealed and the next one begins.
     pub segment_bytes_max: u64,
-    /// Segments that are kept; all of them when 0.
+    /// The number of segments that are kept; 0 keeps all.
     pub segments_max: u64,
 }
 
-/// When records are made durable. A crash of the process loses no acknowledged record under any of them; a crash of the
-/// machine does under all but the first.
+/// When records are made durable. A crash of the process never loses an acknowledged record. A crash of the machine
+/// loses none only under [`Self::EachBatch`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsyncPolicy {
-    /// Before they are acknowledged.
+    /// Each record is durable before it is acknowledged.
     EachBatch,
-    /// At this interval.
+    /// Records are made durable at this interval.
     Interval(Duration),
-    /// When the system likes to.
+    /// The operating system decides when.
     Never,
 }
 
-/// The audit log in files.
+/// An audit log in files.
 pub struct FileAuditSink {
     log: Arc<Log>,
     key: AuditKey,
     directory: PathBuf,
-    /// To the thread, for it to lead. Gone once it was told to end.
+    /// Sends turns to the thread, for it to lead. `None` once the thread was told to end.
     turns: Option<mpsc::Sender<Turn>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What callers and the thread share. The queue is locked for a moment only; the writer is locked by who leads, and by the
-/// thread for the moments before and after an `fdatasync`.
+/// The state that callers and the thread share. The queue is locked only for a moment. The leader locks the writer, and
+/// so does the thread, just before and after an `fdatasync`.
 struct Log {
     queue: Mutex<Queue>,
     writer: Mutex<Writer>,
@@ -89,31 +91,31 @@ struct Log {
 struct Queue {
     waiting: Vec<Waiting>,
     bytes: usize,
-    /// Whether there is a [`Turn`].
+    /// Whether somebody has the [`Turn`].
     is_led: bool,
 }
 
-/// The right and the duty to write what waits. There is one at most, and whoever has it leads. If it is lost, by a panic or with
-/// the thread, those who wait are told, and the next caller leads.
+/// The right and the duty to write the queue. There is one at most, and its owner leads. If it is lost, by a panic or
+/// with the thread, the waiting callers get an error, and the next caller leads.
 struct Turn {
     log: Arc<Log>,
     is_over: bool,
 }
 
-/// Tells who waits whether the record was kept.
+/// Tells a waiting caller whether its record was kept.
 type Acknowledge = oneshot::Sender<Result<(), AuditError>>;
 
-/// A record on its way.
+/// A record in the queue.
 struct Waiting {
     event: Vec<u8>,
     acknowledge: Acknowledge,
 }
 
 impl FileAuditSink {
-    /// Opens or begins the log. Blocks on files.
+    /// Opens a log, or begins one. This blocks on files.
     ///
     /// # Errors
-    /// When another process writes it, its end is not as it was left, or it cannot be written.
+    /// If another process writes the log, if its end was changed, or if it cannot be written.
     pub fn open(config: AuditConfig, clock: Clock) -> Result<Self, AuditError> {
         let recovered = recover(&config.directory, &config.key_file)?;
         let key = recovered.key.clone();
@@ -128,7 +130,7 @@ impl FileAuditSink {
         Ok(Self { log, key, directory, turns: Some(turns), thread: Some(thread) })
     }
 
-    /// Takes a record in, and writes it here if nobody else does and nothing waits for the disk.
+    /// Puts a record into the queue, and writes the queue if nobody else does and no write has to wait for the disk.
     fn take_in(&self, event: &Event) -> Result<oneshot::Receiver<Result<(), AuditError>>, AuditError> {
         let event = event.encode();
         let event = event.map_err(|e| AuditError::Stopped(format!("a record cannot be written as JSON: {e}")))?;
@@ -138,7 +140,7 @@ impl FileAuditSink {
         let by_thread = is_large || self.log.lock_writer().is_ok_and(|writer| writer.needs_disk());
         let turn = if by_thread { Some(turn) } else { turn.write_batch() };
         if let (Some(turn), Some(turns)) = (turn, &self.turns) {
-            // A thread that has ended gives the turn back, and here it is lost.
+            // A thread that has ended returns the turn, which is dropped here.
             turns.send(turn).unwrap_or_default();
         }
         Ok(acknowledged)
@@ -158,13 +160,13 @@ impl AuditSink for FileAuditSink {
         self.key.digest(purpose, bytes)
     }
 
-    /// Writes and removes a file beside the segments: the log itself is not touched, and a full disk, a lost directory and
-    /// a file system that became read-only show.
+    /// Writes and removes a file beside the segments, without touching the log. This finds a full disk, a lost
+    /// directory and a file system that became read-only.
     fn check_writable(&self) -> Result<(), AuditError> {
         self.log.lock_writer()?.mend()?;
         let path = self.directory.join(PROBE);
         let written = File::create(&path).and_then(|mut file| file.write_all(&vec![0; PROBE_BYTES]));
-        // Also after a failure: what was written of it takes room.
+        // The file is removed even after a failed write, since the part that was written takes room.
         let removed = std::fs::remove_file(&path);
         written.and(removed).map_err(|e| AuditError::io(&path, &e))
     }
@@ -185,7 +187,7 @@ impl FileAuditSink {
 }
 
 impl Drop for FileAuditSink {
-    /// Writes what waits and seals the segment.
+    /// Writes the queue and seals the segment.
     fn drop(&mut self) {
         drop(self.turns.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
@@ -200,11 +202,11 @@ impl Log {
     }
 
     fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, AuditError> {
-        // What a panic left half done must not be gone on from.
+        // A panic may have left a write half done, and nothing may follow it.
         self.writer.lock().map_err(|_poisoned| AuditError::Stopped("an earlier write panicked".to_owned()))
     }
 
-    /// Puts a record into the queue. Nobody wrote before if there is a turn.
+    /// Puts a record into the queue. Returns the turn if nobody had it.
     fn put_in(self: &Arc<Self>, waiting: Waiting) -> Result<Option<Turn>, AuditError> {
         let mut queue = self.lock_queue();
         if queue.bytes.saturating_add(waiting.event.len()) > WAITING_BYTES_MAX {
@@ -217,7 +219,7 @@ impl Log {
         Ok((!was_led).then(|| Turn { log: Arc::clone(self), is_over: false }))
     }
 
-    /// Makes durable what is written. Others write meanwhile.
+    /// Makes the written entries durable, while others go on writing.
     fn sync(&self) -> Result<(), AuditError> {
         let Some(syncing) = self.lock_writer()?.start_sync() else { return Ok(()) };
         let synced = syncing.wait();
@@ -236,7 +238,7 @@ impl Queue {
 }
 
 impl Turn {
-    /// Writes one batch and acknowledges it. The turn goes on if more waits.
+    /// Writes one batch and acknowledges it. Returns the turn if more records wait.
     fn write_batch(mut self) -> Option<Self> {
         let (events, acknowledgements) = self.log.lock_queue().take(BATCH_RECORDS_MAX);
         let kept = self.log.lock_writer().and_then(|mut writer| writer.write(&events));
@@ -245,7 +247,7 @@ impl Turn {
             tracing::error!(%error, records = events.len(), "the audit log was not written");
         }
         for acknowledge in acknowledgements {
-            // Nobody waits any more when the caller went away.
+            // The caller may have gone; then nobody waits for this.
             acknowledge.send(kept.clone()).unwrap_or_default();
         }
         let log = Arc::clone(&self.log);
@@ -268,7 +270,8 @@ impl Drop for Turn {
     }
 }
 
-/// The thread: until the sink is dropped. Only here is the disk waited for, so no segment ends while it is made durable.
+/// Runs the thread until the sink is dropped. Only this thread waits for the disk, so no segment ends while it is made
+/// durable.
 fn run(log: &Log, turns: &mpsc::Receiver<Turn>, fsync: FsyncPolicy) {
     let interval = match fsync {
         FsyncPolicy::Interval(interval) => Some(interval),

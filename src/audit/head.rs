@@ -1,7 +1,8 @@
-//! The head: up to where the log was certainly written. Without it, cutting off the last entries could not be seen.
+//! The head names the last entry that was certainly written. Without it, nobody could notice that the last entries were
+//! cut off.
 //!
-//! It is one block that is written in place, after the entries that it names. So it is never ahead of them, and a process
-//! that is killed leaves the one before or this one.
+//! It is one block, written in place, after the entries that it covers. So it is never ahead of them, and a process
+//! that is killed leaves either the old head or the new one.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,33 +16,33 @@ use super::chain::Mac;
 use super::key::AuditKey;
 use super::segment::HEAD;
 
-/// Bytes of the file: one sector, which a disk writes whole or not at all.
+/// The size of the file in bytes: one sector, which a disk writes whole or not at all.
 const HEAD_BYTES: usize = 512;
 
 /// The last entry that is certainly there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Head {
-    /// The segment that it is in.
+    /// The segment of the entry.
     pub(super) segment: u64,
-    /// Its number.
+    /// The number of the entry.
     pub(super) seq: u64,
-    /// Its MAC.
+    /// The MAC of the entry.
     pub(super) mac: Mac,
 }
 
-/// What stands in the file.
+/// The content of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     /// There is no file.
     Missing,
-    /// Its bytes are not what was written.
+    /// The bytes are not those of a head.
     Damaged,
-    /// A head.
+    /// The file holds a head.
     Head(Head),
 }
 
-/// The file, opened when it is first written.
+/// The file, which is opened at its first write.
 #[derive(Debug)]
 pub(super) struct HeadFile {
     path: PathBuf,
@@ -49,7 +50,7 @@ pub(super) struct HeadFile {
 }
 
 impl Head {
-    /// The bytes of the file: the head, its MAC, and spaces up to the length.
+    /// Returns the bytes of the file: the head, its MAC, and spaces up to the length.
     fn encode(&self, key: &AuditKey) -> Option<Vec<u8>> {
         let head = serde_json::to_string(self).ok()?;
         let line = format!("{{\"mac\":\"{}\",\"head\":{head}}}", key.head(head.as_bytes()));
@@ -63,14 +64,14 @@ impl Head {
             head: Head,
         }
         let parts: Parts = serde_json::from_slice(bytes).ok()?;
-        // There is one way to write each head, so any other bytes are not ours.
+        // Each head has one spelling, so any other bytes are not ours.
         (parts.head.encode(key)? == bytes).then_some(parts.head)
     }
 
     /// Reads the head of a log.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub(super) fn read(directory: &Path, key: &AuditKey) -> Result<Found, AuditError> {
         let path = directory.join(HEAD);
         match std::fs::read(&path) {
@@ -98,7 +99,7 @@ impl HeadFile {
         written.map_err(|e| AuditError::io(&self.path, &e))
     }
 
-    /// A new file in the place of the old one, whole or not at all.
+    /// Replaces the old file by a new one, wholly or not at all.
     fn replace(&self, bytes: &[u8]) -> std::io::Result<File> {
         let new = self.path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

@@ -1,8 +1,8 @@
-//! The key of the log: made at the first start, readable by its owner alone. Chain, head and digests each have a key of
-//! their own, derived from it.
+//! The key of the log. It is made at the first start, and only its owner can read it. The chain, the head and digests
+//! each have a key of their own, derived from it.
 //!
-//! Once the log has a head, a second line of the file says that it has begun: without segments or head it is then not a new
-//! one, but one that was taken away.
+//! Once the log has a head, a second line of the file says that the log has begun. A log without segments or head is
+//! then one that was removed, not a new one.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -16,11 +16,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use super::chain::{Mac, hex, unhex};
 use super::{AuditError, DigestPurpose};
 
-/// Bytes of the key: as many as SHA-256 gives.
+/// The length of the key in bytes, the output size of SHA-256.
 const KEY_BYTES: usize = 32;
-/// The line that says that the log has begun.
+/// The line which says that the log has begun.
 const BEGUN: &str = "begun";
-/// Others must not read it.
+/// The permission bits of other users, who must not read the key.
 const OTHERS: u32 = 0o077;
 
 /// The key of one log.
@@ -44,7 +44,7 @@ impl AuditKey {
     /// Reads the key from its file.
     ///
     /// # Errors
-    /// When there is none, others may read it, or it is not a key.
+    /// If there is no file, if others may read it, or if it does not hold a key.
     pub fn read(path: &Path) -> Result<Self, AuditError> {
         let unusable = |detail: String| AuditError::Key { path: path.to_owned(), detail };
         let mode = fs::metadata(path).map_err(|e| unusable(e.to_string()))?.permissions().mode();
@@ -62,15 +62,15 @@ impl AuditKey {
         Ok(Self { has_begun, ..key })
     }
 
-    /// Whether a log of this key has had a head.
+    /// Returns whether a log with this key has had a head.
     pub(super) fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Says in the key's file that the log has begun; once, whether that can be written or not.
+    /// Notes in the key's file that the log has begun. It tries only once.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// If the file cannot be written.
     pub(super) fn note_begun(&mut self, path: &Path) -> Result<(), AuditError> {
         self.has_begun = true;
         let write = || {
@@ -85,7 +85,7 @@ impl AuditKey {
     /// Makes a key and its file.
     ///
     /// # Errors
-    /// When the file is there already or cannot be written.
+    /// If the file exists already or cannot be written.
     pub fn create(path: &Path) -> Result<Self, AuditError> {
         let unusable = |detail: String| AuditError::Key { path: path.to_owned(), detail };
         let mut bytes = [0; KEY_BYTES];
@@ -101,7 +101,7 @@ impl AuditKey {
         Ok(Self::from_bytes(&bytes))
     }
 
-    /// A key from its bytes.
+    /// Makes a key from its bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         let master = hmac::Key::new(hmac::HMAC_SHA256, bytes);
@@ -121,17 +121,17 @@ impl AuditKey {
         }
     }
 
-    /// The MAC of an entry's bytes.
+    /// Returns the MAC of an entry's bytes.
     pub(super) fn chain(&self, entry: &[u8]) -> Mac {
         Mac::of(&hmac::sign(&self.chain, entry))
     }
 
-    /// The MAC of the head's bytes.
+    /// Returns the MAC of the head's bytes.
     pub(super) fn head(&self, head: &[u8]) -> Mac {
         Mac::of(&hmac::sign(&self.head, head))
     }
 
-    /// The digest of something that is not kept.
+    /// Returns the digest of something that is not kept itself.
     #[must_use]
     pub fn digest(&self, purpose: DigestPurpose, bytes: &[u8]) -> String {
         let key = match purpose {

@@ -1,82 +1,83 @@
-//! What is remembered of one call. A contract: `schema/audit-entry.schema.json` is made from these types.
+//! The record of one call. `schema/audit-entry.schema.json` is generated from these types, and is a contract.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One call and how it was answered.
+/// One call, and how it was answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// What was called, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`; `unknown` for a path that is
+    /// The call, as gRPC names it: `ragward.retrieval.v1.RetrievalService/Retrieve`, or `unknown` for a path that is
     /// not served.
     pub call: String,
-    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` when the caller was gone first.
+    /// The gRPC status code of the answer, such as `OK` or `PERMISSION_DENIED`; `CANCELLED` if the caller had gone.
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
     pub trace_id: String,
-    /// Which check the token did not pass, a fixed word. The caller was not told.
+    /// The check that the token failed, one of a fixed set of words. The caller was not told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// For whom. Missing when the caller was refused before it was known, or was believed and named nobody.
+    /// The principal. Missing if the caller was refused before it was known, or was believed and named nobody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<AuditedPrincipal>,
-    /// What was asked for. Missing when the request was refused before it was read.
+    /// What the caller asked for. Missing if the request was refused before it was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<AuditedRequest>,
-    /// How it was decided. Missing when nothing was.
+    /// How the call was decided. Missing if nothing was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<Decision>,
-    /// What left. Missing when nothing did.
+    /// What left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
-    /// How long it took.
+    /// How long the call took.
     pub latency_us: Latencies,
 }
 
-/// Who was answered, and everybody who had a part in asking.
+/// The user who was answered, and everybody who took part in asking.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedPrincipal {
-    /// The user whose rights bound the answer, `user:anne`. Missing when a client speaks for itself and is no user.
+    /// The user whose rights bound the answer, such as `user:anne`. Missing if a client acts for itself and is not a
+    /// user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// Those that act for the subject, the outermost first (RFC 8693, section 4.1).
+    /// The actors who act for the subject, the outermost first (RFC 8693, section 4.1).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub actors: Vec<String>,
     /// The OAuth client that the token was issued to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_id: Option<String>,
-    /// Who issued the token.
+    /// The issuer of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub issuer: Option<String>,
-    /// Keyed digest of the token's `jti`.
+    /// The keyed digest of the token's `jti`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_digest: Option<String>,
-    /// Who named the subject, when the token itself does not.
+    /// The bearer who named the subject, if the token itself does not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asserted_by: Option<String>,
-    /// What the token was given for (`authorization_details`).
+    /// The purposes that the token states (`authorization_details`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub purposes: Vec<String>,
 }
 
-/// What was asked for.
+/// What a caller asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedRequest {
-    /// Where.
+    /// The collection.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub collection: String,
     /// `text`, `vector` or `hybrid`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_kind: Option<String>,
-    /// Keyed digest of the query: the same for the same query, and no help to whoever has not the key.
+    /// The keyed digest of the query: equal for equal queries, and of no use without the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_digest: Option<String>,
-    /// What was explained: user, relation and object.
+    /// The question that was explained: user, relation and object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub about: Option<String>,
-    /// How many chunks, documents or ids were asked for or sent.
+    /// The number of chunks, documents or ids that were asked for or sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub count: Option<u64>,
     /// Whether the caller set a filter.
@@ -87,25 +88,25 @@ pub struct AuditedRequest {
     pub consistency: Option<String>,
 }
 
-/// How it was decided.
+/// How a call was decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decision {
     /// The authorization model that was decided under; where nothing was decided, the one that was known right after.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
-    /// How far the relationships were behind their authority, in milliseconds; 0: not at all. Missing when an `OpenFGA`
-    /// server decided and may have used its own or our cache.
+    /// How far the relationships were behind their authority, in milliseconds; 0 means not at all. Missing if an
+    /// `OpenFGA` server decided and may have used its own cache or ours.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
-    /// How it was searched; the last plan, where it changed.
+    /// The plan of the search, or the last one if it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
-    /// Searches that were made.
+    /// The number of searches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
-    /// Chunks that were found and then withheld, at least. What a search over the visible set never looked at is not
-    /// counted.
+    /// The number of chunks that were found and then withheld, at least. Chunks that a search over the visible set
+    /// never looked at are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld: Option<u64>,
     /// `complete`, `exhausted` or `limited`.
@@ -113,31 +114,31 @@ pub struct Decision {
     pub completion: Option<String>,
 }
 
-/// What left.
+/// What left with an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Released {
-    /// The chunks, by id, in the order of the answer.
+    /// The ids of the chunks, in the order of the answer.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub chunk_ids: Vec<String>,
-    /// Documents that were written, deleted or counted.
+    /// The number of documents that were written, deleted or counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub documents: Option<u64>,
 }
 
-/// Microseconds of the stages, each summed over the rounds.
+/// The time of each stage in microseconds, summed over the rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Latencies {
-    /// From the arrival to the record.
+    /// The time from the arrival of the call to its record.
     pub total: u64,
-    /// Decisions.
+    /// The time for decisions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorize: Option<u64>,
-    /// Searches.
+    /// The time for searches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub search: Option<u64>,
-    /// Reading what is permitted.
+    /// The time for reading permitted chunks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hydrate: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The start of a writer: takes the log for itself, looks at its end, and removes an incomplete last line.
+//! The start of a writer: it locks the log, reads its end, and removes an incomplete last line.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,21 +10,21 @@ use super::key::AuditKey;
 use super::segment::{HEAD, LOCK, Segment};
 use super::verify::{Verified, read_last};
 
-/// What a writer goes on from.
+/// The state that a writer continues from.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    /// Held for as long as the writer lives.
+    /// The lock, held for as long as the writer lives.
     pub(super) lock: File,
     pub(super) key: AuditKey,
-    /// The last entry; none in a new log.
+    /// The last entry, or `None` in a new log.
     pub(super) last: Option<Verified>,
-    /// Bytes of the incomplete line that was removed.
+    /// The length in bytes of the incomplete line that was removed.
     pub(super) incomplete_bytes: u64,
-    /// Segments that are there.
+    /// The segments that exist.
     pub(super) segments: Vec<Segment>,
 }
 
-/// Opens or begins a log. Only the last segment is read; the older ones are `ragward audit verify`'s.
+/// Opens a log, or begins one. It reads the last segment only; `ragward audit verify` reads the older ones.
 pub(super) fn recover(directory: &Path, key_file: &Path) -> Result<Recovered, AuditError> {
     let lock = lock(directory)?;
     let mut segments = Segment::list(directory)?;
@@ -62,7 +62,7 @@ pub(super) fn recover(directory: &Path, key_file: &Path) -> Result<Recovered, Au
     Ok(Recovered { lock, key, last: Some(last), incomplete_bytes, segments })
 }
 
-/// One process at a time.
+/// Locks the log, so that only one process writes it.
 fn lock(directory: &Path) -> Result<File, AuditError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(directory);
     made.map_err(|e| AuditError::io(directory, &e))?;
@@ -76,14 +76,15 @@ fn lock(directory: &Path) -> Result<File, AuditError> {
     }
 }
 
-/// A key is made for a log that has not begun. A log without its key can be neither checked nor continued.
+/// Opens the key, or creates it for a log that has not begun. Without its key, a log can be neither verified nor
+/// continued.
 fn open_key(directory: &Path, key_file: &Path, segments: &[Segment]) -> Result<AuditKey, AuditError> {
     let begun = !segments.is_empty() || directory.join(HEAD).exists();
     if begun || key_file.exists() { AuditKey::read(key_file) } else { AuditKey::create(key_file) }
 }
 
-/// A process that was killed while it began a segment leaves one without a whole line. If it was the last and nothing was
-/// certainly written to it, it goes.
+/// Removes a segment without a whole line, which a process leaves that is killed while it begins one. The segment must
+/// be the last one, and nothing in it may be certainly written.
 fn remove_unbegun(directory: &Path, key: &AuditKey, segments: &mut Vec<Segment>) -> Result<(), AuditError> {
     let Some(newest) = segments.last() else { return Ok(()) };
     let failed = |e: std::io::Error| AuditError::io(&newest.path, &e);

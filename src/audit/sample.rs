@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::*;
 
-/// A log that is ended cleanly has a seal in each segment.
+/// How a log ends. A log that ends cleanly has a seal in each segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     Clean,
@@ -24,7 +24,7 @@ pub(super) fn config(directory: &Path) -> AuditConfig {
     }
 }
 
-/// Ticks a millisecond at each look.
+/// Returns a clock that advances by a millisecond at each reading.
 pub(super) fn clock() -> Clock {
     let ticks = AtomicU64::new(1_000_000);
     Arc::new(move || SystemTime::UNIX_EPOCH + Duration::from_millis(ticks.fetch_add(1, Ordering::Relaxed)))
@@ -44,7 +44,7 @@ pub(super) fn record(number: usize) -> Record {
     }
 }
 
-/// Appends records, each in a batch of its own, and gives the key.
+/// Appends records, each in a batch of its own, and returns the key.
 pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: End) -> AuditKey {
     let recovered = recovery::recover(&config.directory, &config.key_file).expect("opened");
     let key = recovered.key.clone();

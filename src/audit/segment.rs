@@ -6,34 +6,34 @@ use std::path::{Path, PathBuf};
 
 use super::AuditError;
 
-/// The lock of the one process that writes.
+/// The lock file of the one process that writes.
 pub(super) const LOCK: &str = "lock";
-/// Up to where the log was certainly written.
+/// The file of the head.
 pub(super) const HEAD: &str = "head";
 const PREFIX: &str = "audit-";
 const SUFFIX: &str = ".jsonl";
-/// Digits of the number in a name, so that names sort as their numbers do.
+/// The number of digits in a name. Names sort as their numbers do.
 const DIGITS: usize = 8;
 
-/// One file of the log.
+/// A segment, which is one file of the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Segment {
-    /// As in its name.
+    /// The segment's number, which its name holds.
     pub(super) number: u64,
-    /// Its file.
+    /// The segment's file.
     pub(super) path: PathBuf,
 }
 
 impl Segment {
-    /// The segment of a number.
+    /// Returns the segment with this number.
     pub(super) fn new(directory: &Path, number: u64) -> Self {
         Self { number, path: directory.join(format!("{PREFIX}{number:0DIGITS$}{SUFFIX}")) }
     }
 
-    /// Those of a directory, the oldest first; none when there is no directory.
+    /// Returns the segments in a directory, the oldest first, or none if there is no directory.
     ///
     /// # Errors
-    /// When the directory cannot be read.
+    /// If the directory cannot be read.
     pub(super) fn list(directory: &Path) -> Result<Vec<Self>, AuditError> {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries,
@@ -44,7 +44,7 @@ impl Segment {
         for entry in entries {
             let name = entry.map_err(|e| AuditError::io(directory, &e))?.file_name();
             let number = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?.parse().ok());
-            // The one name of its number: `audit-1.jsonl` is none of ours.
+            // A number has one name: `audit-1.jsonl` is not ours.
             segments.extend(
                 number
                     .map(|number| Self::new(directory, number))

@@ -1,4 +1,4 @@
-//! What is remembered of one verification of a decision. A contract, as [`super::record`].
+//! The record of one verification of a decision. Like [`super::record`], it is a contract.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -7,27 +7,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Verification {
-    /// The trace of the call that was answered by the copy: that of its record.
+    /// The trace of the call that the copy answered, which its record has too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// Who was asked about.
+    /// The user of the question.
     pub user: String,
-    /// The relation.
+    /// The relation of the question.
     pub relation: String,
-    /// The object.
+    /// The object of the question.
     pub object: String,
-    /// What kind of question it is, beside its types and relation.
+    /// The kind of the question, beside its types and relation.
     pub kind: VerifiedKind,
-    /// Keyed digest of user, relation and object, by which the log of the process names the question.
+    /// The keyed digest of user, relation and object, by which the log of the process names the question.
     pub question_digest: String,
     /// The authorization model.
     pub model_id: String,
-    /// `agreed`; `copy_allowed` or `copy_denied` where the server answered otherwise, which lag may explain; `undecided` where the
-    /// server did not answer.
+    /// `agreed`; `copy_allowed` or `copy_denied` if the server answered otherwise, which lag may explain; `undecided`
+    /// if the server did not answer.
     pub outcome: String,
 }
 
-/// What a question is decided by.
+/// The facts that a question is decided by.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifiedKind {

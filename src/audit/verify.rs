@@ -1,5 +1,4 @@
-//! Reads a log and tells whether it is as it was written. The same reading serves `verify`, `show`, `export` and the
-//! start of a writer.
+//! Reads a log and says whether it was changed. `verify`, `show`, `export` and the start of a writer share this code.
 
 use std::fmt;
 use std::fs::File;
@@ -13,90 +12,90 @@ use super::head::{Found, Head};
 use super::key::AuditKey;
 use super::segment::{HEAD, Segment};
 
-/// Most findings that are kept; the rest is counted.
+/// The number of findings that are kept. Further ones are counted.
 pub const FINDINGS_MAX: usize = 100;
 
 /// One thing that is wrong with a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file.
+    /// The file that is wrong.
     pub file: PathBuf,
-    /// The line in it, counted from 1; none when the whole file is meant.
+    /// The line in it, counted from 1; `None` if the whole file is meant.
     pub line: Option<u64>,
-    /// What is wrong.
+    /// What is wrong with it.
     pub problem: Problem,
 }
 
-/// What can be wrong.
+/// The kinds of damage that a log can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The line is not what was written.
+    /// The line was changed.
     Edited,
-    /// The line was written under this key, but by a version that has more to tell.
+    /// The line was written with this key, but by a newer version.
     Newer,
-    /// Entries that were before this line are not there.
+    /// Entries before this line are missing.
     Deleted(RangeInclusive<u64>),
-    /// The entry was written earlier than one that stands before it.
+    /// The entry was written before one that precedes it here.
     Moved(u64),
-    /// The entry was written after another one than stands before it.
+    /// The entry was written after another entry than the one that precedes it here.
     Branched(u64),
-    /// The entry does not belong in this place of a segment.
+    /// The entry does not belong at this position of a segment.
     Misplaced(u64),
-    /// The last entries are gone.
+    /// The last entries are missing.
     Truncated(RangeInclusive<u64>),
-    /// Segments are gone.
+    /// Segments are missing.
     MissingSegments(RangeInclusive<u64>),
     /// The file is another segment than its name says.
     OtherSegment(u64),
-    /// The segment is of another log.
+    /// The segment belongs to another log.
     OtherLog,
-    /// The head is gone.
+    /// The head is missing.
     NoHead,
-    /// The head is not what was written.
+    /// The head was changed.
     HeadEdited,
 }
 
-/// What was read.
+/// The result of reading a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// What is wrong, the first [`FINDINGS_MAX`].
+    /// The findings, up to [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
-    /// How many things are wrong.
+    /// The number of all findings.
     pub findings_total: u64,
-    /// Bytes of an incomplete last line. That is no tampering: a process that is killed leaves one, and nobody was given
-    /// an answer for it.
+    /// The length in bytes of an incomplete last line. That is not damage: a process that is killed leaves one, and
+    /// nobody was given an answer for it.
     pub incomplete_bytes: Option<u64>,
-    /// Segments that are there.
+    /// The number of segments.
     pub segments: u64,
-    /// Entries that are intact.
+    /// The number of intact entries.
     pub entries: u64,
-    /// Records among them.
+    /// The number of records among them.
     pub records: u64,
     /// The last intact entry.
     pub last: Option<Verified>,
 }
 
-/// The end of what is intact.
+/// The end of the intact part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verified {
     /// The number of the last entry.
     pub seq: u64,
-    /// Its MAC. Kept elsewhere, it tells later whether the log still has its past.
+    /// The MAC of the last entry. Kept elsewhere, it shows later whether the log still has its past.
     pub mac: Mac,
-    /// The log's id.
+    /// The id of the log.
     pub log: String,
-    /// The segment that it is in.
+    /// The segment of the last entry.
     pub segment: u64,
     /// Whether that segment is sealed.
     pub sealed: bool,
-    /// Bytes of that segment up to here.
+    /// The length in bytes of that segment up to here.
     pub(super) segment_bytes: u64,
-    /// Entries of that segment.
+    /// The number of entries in that segment.
     pub(super) segment_entries: u64,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Returns whether the log is intact.
     #[must_use]
     pub fn is_intact(&self) -> bool {
         self.findings_total == 0
@@ -141,16 +140,16 @@ fn entries(seqs: &RangeInclusive<u64>) -> String {
     }
 }
 
-/// Reads a whole log and gives each intact entry to `visit`, with its file and line.
+/// Reads a whole log and passes each intact entry to `visit`, with its file and line.
 ///
 /// # Errors
-/// When files cannot be read. What is wrong with their content is in the report.
+/// If files cannot be read. Damage is in the report instead.
 pub fn read_log(
     directory: &Path,
     key: &AuditKey,
     mut visit: impl FnMut(&Path, u64, &Entry),
 ) -> Result<Report, AuditError> {
-    // The head first: the log of a running server only grows, so it is never behind this head.
+    // The head is read first: the log of a running server only grows, so it is never behind this head.
     let head = Head::read(directory, key)?;
     let segments = Segment::list(directory)?;
     let mut reader = Reader::new(key, &head);
@@ -161,7 +160,7 @@ pub fn read_log(
     Ok(reader.finish(directory, &segments))
 }
 
-/// Reads the last segment only, as a writer that goes on from there.
+/// Reads the last segment only, for a writer that continues from there.
 pub(super) fn read_last(directory: &Path, key: &AuditKey, last: &Segment) -> Result<Report, AuditError> {
     let head = Head::read(directory, key)?;
     let mut reader = Reader::new(key, &head);
@@ -174,15 +173,15 @@ struct Reader<'a> {
     key: &'a AuditKey,
     head: &'a Found,
     report: Report,
-    /// Lines since the last intact entry that were not intact: entries may have been in them.
+    /// The number of lines since the last intact entry that were not intact. They may have held entries.
     unreadable: u64,
-    /// Whether the next entry may follow anything, because what is before it is known to be missing.
+    /// Whether the next entry may follow anything, because a gap before it has been reported.
     gap_known: bool,
     /// The oldest segment that the log says it kept.
     oldest_kept: u64,
     /// The file and line of the incomplete end.
     incomplete: Option<(PathBuf, u64)>,
-    /// The number of the segment before, by its name.
+    /// The number in the name of the previous segment.
     segment_before: Option<u64>,
     /// Whether that segment was another than its name says.
     displaced: bool,
@@ -190,12 +189,12 @@ struct Reader<'a> {
     seq_max: u64,
 }
 
-/// Where a line is.
+/// The position of a line.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     segment: &'a Segment,
     line: u64,
-    /// Bytes of the segment up to its end.
+    /// The length in bytes of the segment up to the line's end.
     bytes: u64,
 }
 
@@ -253,7 +252,7 @@ impl<'a> Reader<'a> {
             if let Some(line) = line.strip_suffix(b"\n") {
                 self.line(place, line, visit);
             } else if self.report.last.as_ref().is_some_and(|last| last.sealed && last.segment == segment.number) {
-                // Nothing is ever begun behind a seal, so no killed process left this.
+                // Nothing ever follows a seal, so no killed process left this.
                 self.find(&segment.path, Some(place.line), Problem::Edited);
                 self.unreadable += 1;
             } else {
@@ -301,14 +300,14 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The first line of a segment begins it; nothing follows its seal.
+    /// Checks that the first line of a segment begins it, and that nothing follows its seal.
     fn check_place(&mut self, place: Place<'_>, entry: &Entry) {
         let path = &place.segment.path;
         match &entry.event {
             Event::Begin { log, segment } if place.line == 1 => {
                 if *segment != place.segment.number {
                     self.find(path, None, Problem::OtherSegment(*segment));
-                    // What stands before and after is of elsewhere as well; this one finding says it.
+                    // The entries before and after also come from elsewhere; this one finding says it.
                     self.gap_known = true;
                     self.displaced = true;
                 }
@@ -331,11 +330,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether the entry comes after all that were read; what is wrong with its order is found.
+    /// Returns whether the entry comes after all that were read, and reports what is wrong with its order.
     fn check_order(&mut self, place: Place<'_>, entry: &Entry) -> bool {
         let path = &place.segment.path;
         let Some(last) = &self.report.last else {
-            // The first of a log, or of what is kept of it.
+            // The first entry of a log, or of what is kept of it, has no entry before it.
             let whole = place.segment.number == 1 && self.unreadable == 0;
             if whole && !self.gap_known && entry.seq != 1 {
                 self.find(path, Some(place.line), Problem::Deleted(1..=entry.seq - 1));
@@ -344,7 +343,7 @@ impl<'a> Reader<'a> {
         };
         let (last_seq, last_mac) = (last.seq, last.mac);
         if self.gap_known {
-            // Where segments are swapped or missing, only their own order is left to be checked.
+            // If segments are swapped or missing, only the order within each can be checked.
             return true;
         }
         if entry.seq <= last_seq {
@@ -376,7 +375,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    /// The oldest segment must be the first one, or the one that the log says it kept.
+    /// Checks that the oldest segment is the first one, or the one that the log says it kept.
     fn check_beginning(&mut self, segments: &[Segment]) {
         let Some(oldest) = segments.first() else { return };
         let missing = self.oldest_kept..=oldest.number.saturating_sub(1);

@@ -1,4 +1,4 @@
-//! Appends entries to segments: begins, seals and drops them, and keeps the head.
+//! Appends entries to segments: begins, seals and drops segments, and updates the head.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -19,60 +19,60 @@ use super::key::AuditKey;
 use super::recovery::Recovered;
 use super::segment::Segment;
 
-/// Fewest segments that a limit leaves: the one that is written, and one before it.
+/// The least number of segments that a limit leaves: the current one, and the one before it.
 const SEGMENTS_MIN: usize = 2;
 
-/// Between two tries to go on after a failure of the disk.
+/// The pause between two attempts to continue after a failure of the disk.
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The one writer of a log.
+/// The only writer of a log.
 pub(super) struct Writer {
     config: AuditConfig,
     clock: Clock,
     key: AuditKey,
     head: HeadFile,
     log: String,
-    /// The last entry.
+    /// The number of the last entry.
     seq: u64,
     mac: Mac,
     segments: Vec<Segment>,
-    /// The segment that is written; none until the first entry after a seal.
+    /// The current segment; `None` after a seal, until the next entry.
     tail: Option<Tail>,
-    /// The last entry that is durable.
+    /// The number of the last durable entry.
     synced_seq: u64,
-    /// Why nothing is written until what is there is certain again.
+    /// The failure after which nothing is written until it is certain what is on the disk.
     stopped: Option<Stop>,
     _lock: File,
 }
 
-/// An open segment.
+/// The segment that is being written.
 struct Tail {
-    /// Shared with a [`Syncing`] under way.
+    /// The file, which a running [`Syncing`] shares.
     file: Arc<File>,
     segment: Segment,
     bytes: u64,
     entries: u64,
-    /// Bytes up to the last entry that is durable.
+    /// The length in bytes up to the last durable entry.
     synced_bytes: u64,
-    /// Whether its last entry is its seal. It may not be durable yet, and nothing follows it.
+    /// Whether the last entry is the seal, which may not be durable yet. Nothing follows it.
     is_sealed: bool,
 }
 
-/// A failure after which it is unknown what of the segment is on the disk.
+/// A failure after which it is unknown which part of the segment is on the disk.
 struct Stop {
     why: String,
-    /// The entries behind the last durable one, once they were read back: later the system may not have them any more.
+    /// The entries after the last durable one, once they were read back. Later, the system may not have them any more.
     entries: Option<Vec<u8>>,
     tried: Option<Instant>,
 }
 
-/// Entries on their way to the disk: so that others are written meanwhile, it holds no writer.
+/// Entries on their way to the disk. It does not lock the writer, so that others can write meanwhile.
 pub(super) struct Syncing {
     file: Arc<File>,
     path: PathBuf,
-    /// The last of them.
+    /// The head that names the last of them.
     head: Head,
-    /// Bytes of the segment up to its end.
+    /// The length in bytes of the segment up to their end.
     bytes: u64,
 }
 
@@ -118,7 +118,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Whether [`Writer::write`] will wait for the disk.
+    /// Returns whether [`Writer::write`] will wait for the disk.
     pub(super) fn needs_disk(&self) -> bool {
         let each_waits = match self.config.fsync {
             FsyncPolicy::EachBatch => true,
@@ -131,9 +131,9 @@ impl Writer {
         self.stopped = Some(Stop { why: why.to_string(), entries: None, tried: None });
     }
 
-    /// After a failure, writes the entries that may not be on the disk once more, so that a successful flush is true of them.
-    /// They are written over themselves and never taken out of the file: callers were answered for them, and this process may
-    /// be killed at any moment. Tried once in [`TRY_INTERVAL`].
+    /// After a failure, writes the entries that may not be on the disk once more, so that a successful flush covers
+    /// them. It overwrites them in place and never removes them from the file: callers were given answers for them, and
+    /// this process may be killed at any moment. It tries at most once in [`TRY_INTERVAL`].
     pub(super) fn mend(&mut self) -> Result<(), AuditError> {
         let Some(stop) = &mut self.stopped else { return Ok(()) };
         let is_due = stop.tried.is_none_or(|tried| tried.elapsed() >= TRY_INTERVAL);
@@ -161,8 +161,8 @@ impl Writer {
         self.put_head(&head)
     }
 
-    /// Keeps encoded events, all or none of them, as `audit.fsync` asks. At an interval, [`Writer::start_sync`] is for the
-    /// caller to ask.
+    /// Keeps encoded events as `audit.fsync` asks: all of them, or none. If that is at an interval, the caller must
+    /// also call [`Writer::start_sync`].
     pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         self.mend()?;
         if self.has_no_room() {
@@ -176,17 +176,17 @@ impl Writer {
         }
     }
 
-    /// What is not durable yet; none where all is.
+    /// Returns the entries that are not durable yet, or `None` if all are.
     pub(super) fn start_sync(&self) -> Option<Syncing> {
         let tail = self.tail.as_ref().filter(|_| self.stopped.is_none() && self.synced_seq < self.seq)?;
         let head = Head { segment: tail.segment.number, seq: self.seq, mac: self.mac };
         Some(Syncing { file: Arc::clone(&tail.file), path: tail.segment.path.clone(), head, bytes: tail.bytes })
     }
 
-    /// Lets the head name what is durable now. No segment may have begun meanwhile.
+    /// Updates the head to the entries that are durable now. No segment may have begun meanwhile.
     pub(super) fn end_sync(&mut self, sync: &Syncing, synced: std::io::Result<()>) -> Result<(), AuditError> {
         if let Err(error) = synced {
-            // Whether the pages are on the disk cannot be learned any more: a second try would succeed without them.
+            // It cannot be learned whether the pages are on the disk: a second attempt would succeed without them.
             self.stop(&error);
             return Err(AuditError::io(&sync.path, &error));
         }
@@ -199,7 +199,7 @@ impl Writer {
 
     fn put_head(&mut self, head: &Head) -> Result<(), AuditError> {
         self.head.write(head, &self.key)?;
-        // After the head, so that a process that is killed in between leaves no log that seems to be gone.
+        // This comes after the head, so that a process killed in between leaves no log that seems to have been removed.
         if !self.key.has_begun()
             && let Err(error) = self.key.note_begun(&self.config.key_file)
         {
@@ -208,7 +208,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Seals what is written, at a clean end.
+    /// Seals the segment at a clean end.
     pub(super) fn end(&mut self) -> Result<(), AuditError> {
         if self.stopped.is_some() { Ok(()) } else { self.seal() }
     }
@@ -217,7 +217,7 @@ impl Writer {
         self.tail.as_ref().is_none_or(|tail| tail.is_sealed || tail.bytes >= self.config.segment_bytes_max)
     }
 
-    /// An open segment that is not full.
+    /// Makes sure that there is a segment with room.
     fn make_room(&mut self) -> Result<(), AuditError> {
         self.seal()?;
         self.begin()?;
@@ -230,7 +230,7 @@ impl Writer {
         let failed = |e: &std::io::Error| AuditError::io(&segment.path, e);
         let file = OpenOptions::new().append(true).create_new(true).mode(0o600).open(&segment.path);
         let file = file.map_err(|e| failed(&e))?;
-        // The name must be as durable as what is written under it.
+        // The file's name must be as durable as its content.
         let directory = File::open(&self.config.directory).and_then(|directory| directory.sync_all());
         if let Err(error) = directory {
             fs::remove_file(&segment.path).map_err(|e| failed(&e))?;
@@ -244,7 +244,7 @@ impl Writer {
         let begin = Event::Begin { log: self.log.clone(), segment: number };
         let told = self.tell(&begin).and_then(|()| self.sync());
         if told.is_err() {
-            // Nothing may follow in a segment that has not begun, and nothing of it is missed.
+            // Nothing may follow in a segment that has not begun, and no entry in it is missed.
             self.tail = None;
             self.stopped = None;
             self.segments.pop();
@@ -256,7 +256,7 @@ impl Writer {
 
     fn seal(&mut self) -> Result<(), AuditError> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        // One that is there already had to be made durable by [`Writer::mend`].
+        // If the seal was there already, [`Writer::mend`] made it durable.
         if !tail.is_sealed {
             self.tell(&Event::Seal { entries: tail.entries })?;
         }
@@ -265,7 +265,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Keeps to `segments_max`. The log says so first, so that `verify` can tell this from a deletion.
+    /// Removes segments beyond `segments_max`. The log says so first, so that `verify` can distinguish this from
+    /// tampering.
     fn drop_oldest(&mut self) -> Result<(), AuditError> {
         let segments_max = usize::try_from(self.config.segments_max).unwrap_or(usize::MAX);
         let surplus = match segments_max {
@@ -296,7 +297,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes entries behind the last one, all or none of them.
+    /// Appends entries: all of them, or none.
     fn append(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         let Some(tail) = &mut self.tail else {
             return Err(AuditError::Stopped("there is no open segment".to_owned()));
@@ -311,7 +312,7 @@ impl Writer {
         }
         check_still_there(tail)?;
         if let Err(error) = tail.file.as_ref().write_all(&lines) {
-            // A part may have been written. Without it the next batch can still be.
+            // A part may have been written. It is removed, so that the next batch can still be written.
             let failed = AuditError::io(path, &error);
             if let Err(stuck) = tail.file.set_len(tail.bytes) {
                 self.stop(&stuck);
@@ -324,7 +325,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes durable what is written, then lets the head name it.
+    /// Makes the written entries durable, then updates the head.
     fn sync(&mut self) -> Result<(), AuditError> {
         let Some(sync) = self.start_sync() else { return Ok(()) };
         let synced = sync.wait();
@@ -338,17 +339,17 @@ impl Writer {
     }
 }
 
-/// Writes the entries behind the last durable one over themselves, and takes out what stands behind them, which is a part of a
-/// write that failed. Then waits for the disk.
+/// Overwrites the entries after the last durable one with themselves, and removes the part of a failed write that
+/// follows them. Then it waits for the disk.
 fn write_again(tail: &Tail, entries: &[u8]) -> std::io::Result<()> {
-    // The tail's own file only appends, wherever it is told to write.
+    // The segment's own file is open for appending, and would ignore the position.
     let file = OpenOptions::new().write(true).open(&tail.segment.path)?;
     file.set_len(tail.bytes)?;
     file.write_all_at(entries, tail.synced_bytes)?;
     file.sync_data()
 }
 
-/// The entries of a segment behind the last durable one, as they were written: the last of them has this MAC.
+/// Reads the entries of a segment after the last durable one. The last of them must have this MAC.
 fn read_back(tail: &Tail, key: &AuditKey, last: Option<Mac>) -> Result<Vec<u8>, AuditError> {
     let path = &tail.segment.path;
     let failed = |e: &std::io::Error| AuditError::io(path, e);
@@ -369,7 +370,8 @@ fn read_back(tail: &Tail, key: &AuditKey, last: Option<Mac>) -> Result<Vec<u8>, 
     if found == last { Ok(entries) } else { Err(AuditError::tampered(path, "its end is not what was written")) }
 }
 
-/// A file that was removed or moved away still takes what is written, and nobody would find it.
+/// Checks that the file is still at its path. A file that was removed or moved still takes writes, but nobody would
+/// find them.
 fn check_still_there(tail: &Tail) -> Result<(), AuditError> {
     let path = &tail.segment.path;
     let (open, named) = (tail.file.metadata(), fs::metadata(path));

@@ -1,5 +1,5 @@
-//! Keeps the log readable while something fails again and again: of the warnings and errors of one place in the code, the first
-//! few of each minute are told, and with the next one how many were left out.
+//! Keeps the log readable while something fails again and again. Of the warnings and errors from one place in the code,
+//! the first few of each minute are logged. The next one says how many were left out.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,15 +13,15 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-/// Lines of one place in the code that are told in one [`WINDOW`].
+/// The number of lines from one place in the code that are logged in one [`WINDOW`].
 const LINES_MAX: u32 = 5;
 const WINDOW: Duration = Duration::from_mins(1);
 
-/// Writes events as another format does, and leaves out those that are too many.
+/// A log format that leaves out events beyond the limit.
 #[derive(Debug)]
 pub struct LogLimit<F> {
     format: F,
-    /// As many entries as there are places in the code that warn.
+    /// One entry for each place in the code that warns.
     windows: Mutex<HashMap<Identifier, Window>>,
 }
 
@@ -33,12 +33,12 @@ struct Window {
 }
 
 impl<F> LogLimit<F> {
-    /// Limits what a format writes.
+    /// Limits the events that a format writes.
     pub fn new(format: F) -> Self {
         Self { format, windows: Mutex::default() }
     }
 
-    /// Whether an event is told: with how many before it that were not.
+    /// Returns `None` if an event is left out, and otherwise the number of events before it that were left out.
     fn admit(&self, metadata: &Metadata<'_>) -> Option<u64> {
         if *metadata.level() > Level::WARN {
             return Some(0);

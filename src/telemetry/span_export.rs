@@ -1,4 +1,4 @@
-//! Sends spans to a collector (OTLP over gRPC), where one is configured.
+//! Sends spans to a collector (OTLP over gRPC), if one is configured.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ use super::{TelemetryError, TraceParent};
 /// The name of this service and of its spans' library.
 const SERVICE: &str = "ragward";
 
-/// Spans on their way to a collector. What waits is sent when this is dropped.
+/// An exporter of spans. Waiting spans are sent when it is dropped.
 pub struct SpanExport {
     provider: SdkTracerProvider,
 }
@@ -31,10 +31,10 @@ impl fmt::Debug for SpanExport {
 }
 
 impl SpanExport {
-    /// Prepares the way; the collector is contacted later, and nothing waits for it. Must run inside tokio.
+    /// Opens an exporter. It contacts the collector later, and nothing waits for that. Call this inside tokio.
     ///
     /// # Errors
-    /// When the address is not one.
+    /// If the address is malformed.
     pub fn open(endpoint: &str) -> Result<Self, TelemetryError> {
         let exporter = exporter(endpoint)?;
         let resource = Resource::builder().with_service_name(SERVICE).build();
@@ -42,15 +42,16 @@ impl SpanExport {
         Ok(Self { provider })
     }
 
-    /// Checks that spans can be sent to an address, without sending any. Must run inside tokio.
+    /// Checks that an address is well-formed, without sending any spans. Call this inside tokio.
     ///
     /// # Errors
-    /// When the address is not one.
+    /// If the address is malformed.
     pub fn check(endpoint: &str) -> Result<(), TelemetryError> {
         exporter(endpoint).map(drop)
     }
 
-    /// What takes the spans. Of this crate only, and never what is told at debug, which may name ids.
+    /// Returns a layer that collects the spans of this crate. It leaves out everything at the level debug, which may
+    /// name ids.
     #[must_use]
     pub fn layer<S: Subscriber + for<'a> LookupSpan<'a>>(&self) -> impl Layer<S> {
         let layer = tracing_opentelemetry::layer().with_tracer(self.provider.tracer(SERVICE));
@@ -72,14 +73,15 @@ impl Drop for SpanExport {
     }
 }
 
-/// The trace of a call whose span has just been made: the caller's, the exporter's, or a new one. 32 hexadecimal digits.
+/// Returns the trace of a call whose span was just made: the caller's, the exporter's, or a new one. It has 32
+/// hexadecimal digits.
 #[must_use]
 pub fn trace_id(span: &Span, parent: Option<TraceParent>) -> String {
     if let Some(TraceParent { trace_id, span_id, sampled }) = parent {
         let flags = if sampled { TraceFlags::SAMPLED } else { TraceFlags::NOT_SAMPLED };
         let (trace_id, span_id) = (TraceId::from(trace_id), SpanId::from(span_id));
         let remote = SpanContext::new(trace_id, span_id, flags, true, TraceState::NONE);
-        // Nothing takes it where spans are not exported.
+        // This fails if spans are not exported, which does not matter.
         span.set_parent(Context::new().with_remote_span_context(remote)).unwrap_or_default();
     }
     let context = span.context();

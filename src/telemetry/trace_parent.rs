@@ -9,14 +9,14 @@ pub struct TraceParent {
 }
 
 impl TraceParent {
-    /// Reads the header's value; `None` when it is not one, which starts a new trace (section 4.3).
+    /// Parses the header's value. Returns `None` if it is malformed; then a new trace begins (section 4.3).
     #[must_use]
     pub fn parse(header: &str) -> Option<Self> {
         let mut parts = header.splitn(4, '-');
         let (version, trace_id, span_id, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let flags = rest.split('-').next()?;
         let version = hex(version, 2)?;
-        // The first version has nothing behind the flags; later ones may.
+        // The first version has nothing after the flags; later versions may.
         if version == 0xff || (version == 0 && rest.len() != 2) {
             return None;
         }
@@ -26,7 +26,7 @@ impl TraceParent {
     }
 }
 
-/// Exactly so many hexadecimal digits in lower case.
+/// Parses exactly this many lower-case hexadecimal digits.
 fn hex(text: &str, digits: usize) -> Option<u128> {
     let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     if is_hex && text.len() == digits { u128::from_str_radix(text, 16).ok() } else { None }

@@ -34,7 +34,7 @@ async fn records_of_many_callers_are_all_there_once() {
     }
 }
 
-/// Over many segments, so that callers and the thread take turns.
+/// Writes over many segments, so that callers and the thread take turns.
 async fn many_callers(fsync: FsyncPolicy) {
     let directory = tempfile::tempdir().unwrap();
     let config = AuditConfig { fsync, ..config(directory.path()) };
@@ -46,7 +46,7 @@ async fn many_callers(fsync: FsyncPolicy) {
     for call in calls.collect::<Vec<_>>() {
         call.await.unwrap().unwrap();
     }
-    // Nobody waits for this one.
+    // Nobody waits for this record.
     drop(sink.record(record(200)));
     let key = sink.key.clone();
     drop(sink);
@@ -74,7 +74,7 @@ async fn what_is_acknowledged_was_given_to_the_system() {
     }
 }
 
-/// A turn that the test has, with a record of its own.
+/// Returns a turn that the test owns, with a record of its own.
 fn turn(sink: &FileAuditSink) -> (Turn, oneshot::Receiver<Result<(), AuditError>>) {
     let event = Event::Record(Box::new(record(0))).encode().unwrap();
     let (acknowledge, acknowledged) = oneshot::channel();
@@ -118,7 +118,7 @@ async fn a_lost_turn_acknowledges_nothing_and_the_next_caller_leads() {
     assert!(matches!(following.await, Err(AuditError::Stopped(_))));
     sink.record(record(2)).await.unwrap();
     assert_eq!(read(&config, &sink.key).records, 1);
-    // Nothing is written behind a write that a panic left half done.
+    // Nothing is written after a write that a panic left half done.
     let log = Arc::clone(&sink.log);
     let panicking = std::thread::spawn(move || {
         let _held = log.writer.lock();
@@ -281,7 +281,7 @@ async fn a_log_goes_on_after_a_failure_of_the_disk() {
             assert!(report.is_intact(), "{fsync:?}: {report:?}");
             assert_eq!((report.records, report.incomplete_bytes), (2 * round as u64 + 2, None), "{fsync:?}");
         }
-        // The log does not go on from a segment that somebody else changed.
+        // The log does not continue from a segment that somebody else changed.
         sink.log.lock_writer().unwrap().stop(&std::io::Error::other("on purpose"));
         fs::write(&segment, b"another\n").unwrap();
         sink.record(record(9)).await.unwrap_err();

@@ -10,7 +10,7 @@ use super::super::chain::Place;
 use super::super::sample::{End, config, read, write};
 use super::*;
 
-/// A log in a directory of its own, with copies of its files, so that each change starts from the same.
+/// A log in a directory of its own, with copies of its files, so that each change starts from the same state.
 struct Log {
     _directory: tempfile::TempDir,
     config: AuditConfig,
@@ -45,7 +45,7 @@ impl Log {
         self.segments[segment].1.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
     }
 
-    /// Changes one byte, and expects that its line is named.
+    /// Changes one byte, and expects a finding for its line.
     fn flip(&self, segment: usize, position: usize, bit: u32) {
         let (path, bytes) = &self.segments[segment];
         let line = 1 + bytes[..position].split(|byte| *byte == b'\n').count() as u64 - 1;
@@ -75,7 +75,7 @@ fn an_untouched_log_is_intact() {
 fn any_flipped_byte_of_a_small_log_is_named() {
     for (end, unsealed) in [(End::Clean, false), (End::Killed, true)] {
         let log = Log::new(3, 1_500, end);
-        // The end of a log is what differs.
+        // Only the end of a log differs between the two.
         let first = if unsealed { log.segments.len() - 1 } else { 0 };
         for segment in first..log.segments.len() {
             for position in 0..log.segments[segment].1.len() {
@@ -199,7 +199,7 @@ fn segments_that_are_gone_swapped_or_foreign_are_found() {
 
 #[test]
 fn a_past_that_was_written_anew_is_found() {
-    // Whoever has an old copy of the files, and makes a writer go on from it, still has another future than the head names.
+    // A writer that continues from an old copy of the files makes another future than the head names.
     let log = Log::new(3, 100_000, End::Killed);
     write(&log.config, 3..6, End::Killed);
     let newer_head = fs::read(&log.head.0).unwrap();
@@ -247,7 +247,7 @@ fn half_a_line_is_no_tampering_only_where_a_killed_process_leaves_it() {
             assert_eq!((&report.findings[0].file, &report.findings[0].problem), (path, &Problem::Edited));
         }
         log.restore();
-        // In an older segment it always is.
+        // In an older segment, an incomplete line is always damage.
         let (path, bytes) = &log.segments[0];
         fs::write(path, [bytes, half].concat()).unwrap();
         let report = log.report();

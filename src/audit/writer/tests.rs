@@ -1,4 +1,4 @@
-//! These tests let the disk fail and show that the log keeps what it has and goes on from there.
+//! These tests let the disk fail and show that the log keeps its entries and continues after them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -8,7 +8,7 @@ use super::super::sample::{clock, config, read, record};
 use super::super::{Record, Released};
 use super::*;
 
-/// How often a failure is gone on from while somebody looks.
+/// The number of failures that are overcome while somebody reads the log.
 const FAILURES: usize = 50;
 
 fn writer(config: &AuditConfig) -> Writer {
@@ -31,7 +31,7 @@ fn a_seal_that_was_not_flushed_is_the_one_seal_of_its_segment() {
         let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
         let mut writer = writer(&config);
         writer.write(&[event(record(0))]).unwrap();
-        // `seal` leaves the log like this when the disk fails while it writes.
+        // `seal` leaves the log in this state if the disk fails while it writes.
         writer.tell(&Event::Seal { entries: 2 }).unwrap();
         writer.stop(&failure());
         writer.write(&[event(record(1))]).unwrap();
@@ -60,7 +60,7 @@ fn what_was_acknowledged_is_never_out_of_the_file() {
             shortest
         });
         for _ in 0..FAILURES {
-            // As after a flush that failed: none of it is known to be on the disk.
+            // After a failed flush, nothing of this is known to be on the disk.
             writer.synced_seq = 1;
             writer.tail.as_mut().unwrap().synced_bytes = 0;
             writer.stop(&failure());
