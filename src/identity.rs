@@ -4,7 +4,7 @@
 //! INVARIANT (pure decisions): the code between a token's bytes and a principal does no I/O and reads no clock; its
 //! callers hand in the time. Only `issuer` talks to the network.
 
-pub mod claims;
+mod claims;
 pub mod details;
 pub mod issuer;
 pub mod mapping;
@@ -12,6 +12,7 @@ pub mod names;
 pub mod old_names;
 pub mod people;
 pub mod principal;
+pub mod rules;
 pub mod scope;
 pub mod step_up;
 
@@ -22,15 +23,17 @@ mod key_set;
 mod remembered;
 #[cfg(test)]
 pub(crate) mod sample;
+mod token;
 mod verifier;
 
-pub use caller::{Caller, CallerError, VerifiedToken};
+pub use caller::{Caller, CallerError};
 pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
-pub use principal::{Actor, ChunkLedger, Delegation, DelegationOn, Principal, TokenFacts};
+pub use principal::{ChunkLedger, Principal};
 pub use remembered::Use;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
+pub use token::{Actor, Delegation, DelegationOn, TokenFacts, VerifiedToken};
 pub use verifier::{AuthenticationError, TokenVerifier};
 
 /// The check that a token failed. It goes to the log and a metric; the caller learns only that the token is not valid.

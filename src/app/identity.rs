@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use super::AppError;
 use crate::config::{AbsentClaim, Config, DelegationObject, IdentityConfig, IssuerConfig};
-use crate::identity::claims::{DelegationRule, IssuerRules, Rules};
 use crate::identity::details::{Classification, DetailsRules};
 use crate::identity::issuer::{HttpClient, Issuer};
-use crate::identity::mapping::{Absent, ClaimContext, ClaimTuple};
 use crate::identity::names::{NameRules, ShortName};
 use crate::identity::old_names::OldNames;
 use crate::identity::people::PeopleRule;
+use crate::identity::rules::{Absent, ClaimContext, ClaimTuple};
+use crate::identity::rules::{DelegationRule, IssuerRules, Rules};
 use crate::identity::{Algorithm, DelegationOn, StepUp, StepUpRules, TokenVerifier};
 use crate::language::{ParseError, Relation, TypeName};
 use crate::server::{Authentication, TokenAuthentication};

@@ -2,33 +2,12 @@
 
 use std::sync::Arc;
 
-use super::details::AuthorizationDetails;
-use super::mapping::Untold;
-use super::names::{self, NameRules};
-use super::principal::{Delegation, Principal, TokenFacts};
-use super::{Scope, StepUp};
+use super::names;
+use super::principal::Principal;
+use super::scope::Scope;
+use super::token::VerifiedToken;
 use crate::engine::Contextual;
-use crate::language::{Object, ParseError, TypeName};
-
-/// A token that was verified, and everything that Ragward believes of its bearer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct VerifiedToken {
-    pub(super) facts: Arc<TokenFacts>,
-    /// The subject as an `OpenFGA` user. `None` for a machine, if machines have no type.
-    pub(super) user: Option<Object>,
-    pub(super) user_type: TypeName,
-    /// The rules by which the issuer's names become users.
-    pub(super) names: NameRules,
-    pub(super) contextual: Arc<Contextual>,
-    pub(super) untold: Vec<Untold>,
-    pub(super) untold_of_others: Vec<Untold>,
-    pub(super) delegation: Option<Arc<Delegation>>,
-    pub(super) details: Option<Arc<AuthorizationDetails>>,
-    /// The time at which the user logged in (`auth_time`), in seconds since 1970.
-    pub(super) authenticated_at: Option<u64>,
-    /// The way in which the user logged in (`acr`).
-    pub(super) authentication_class: Option<String>,
-}
+use crate::language::ParseError;
 
 /// The caller of a request.
 #[derive(Clone, Debug)]
@@ -60,78 +39,6 @@ pub enum CallerError {
     NoUser,
 }
 
-impl VerifiedToken {
-    /// Returns the facts that the audit record takes from the token.
-    #[must_use]
-    pub fn facts(&self) -> &TokenFacts {
-        &self.facts
-    }
-
-    /// Returns the token's subject, or `None` for a machine that is not a user.
-    #[must_use]
-    pub fn user(&self) -> Option<&Object> {
-        self.user.as_ref()
-    }
-
-    /// Returns whether details narrow the token, or its bearer acts for somebody. Such a token may retrieve but not
-    /// administer.
-    #[must_use]
-    pub fn is_narrowed(&self) -> bool {
-        self.details.is_some()
-    }
-
-    /// Returns whether somebody else acts for the subject.
-    #[must_use]
-    pub fn is_delegated(&self) -> bool {
-        self.delegation.is_some()
-    }
-
-    /// Returns whether the token is good for one request only.
-    #[must_use]
-    pub fn is_single_use(&self) -> bool {
-        self.details.as_ref().is_some_and(|details| details.is_single_use())
-    }
-
-    /// Returns the facts about its subject that the token leaves out. The token is refused if this may let somebody in
-    /// whom the model keeps out.
-    #[must_use]
-    pub fn untold(&self) -> &[Untold] {
-        &self.untold
-    }
-
-    /// Returns the facts that the token cannot tell about another user whom its bearer names.
-    #[must_use]
-    pub fn untold_of_others(&self) -> &[Untold] {
-        &self.untold_of_others
-    }
-
-    /// Returns whether the bearer may name another user. The bearer of a delegated or narrowed token may not, whatever
-    /// its scopes.
-    #[must_use]
-    pub fn may_assert(&self) -> bool {
-        self.facts.scopes.contains(Scope::AssertUser) && !self.is_delegated() && !self.is_narrowed()
-    }
-
-    /// Returns whether the login behind the token meets a requirement. `now` is in seconds since 1970, and clocks may
-    /// differ by `leeway` seconds. A login that lies further in the future does not count.
-    #[must_use]
-    pub fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
-        let class = self.authentication_class.as_ref();
-        let class_fits =
-            required.acr_values.is_empty() || class.is_some_and(|class| required.acr_values.contains(class));
-        let recent = |max_age: u64| {
-            let fits = |at: u64| at <= now.saturating_add(leeway) && now <= at.saturating_add(max_age);
-            self.authenticated_at.is_some_and(fits)
-        };
-        class_fits && required.max_age.is_none_or(recent)
-    }
-
-    fn itself(self: &Arc<Self>) -> Result<Principal, CallerError> {
-        let subject = self.user.clone().ok_or(CallerError::NoUser)?;
-        Ok(Principal::of_token(subject, Arc::clone(&self.contextual), self))
-    }
-}
-
 impl Caller {
     /// Returns whether the caller may administer. The bearer of a delegated or narrowed token may not, whatever its
     /// scopes, since nothing would bound what it learns.
@@ -156,7 +63,7 @@ impl Caller {
         };
         let own = token.user.as_ref().is_some_and(|own| own.as_str() == user);
         if user.is_empty() || own {
-            return token.itself();
+            return itself(token);
         }
         if !may_assert || !token.may_assert() {
             return Err(CallerError::OtherUser);
@@ -179,7 +86,13 @@ impl Caller {
     pub fn writer(&self) -> Result<Option<Principal>, CallerError> {
         match self {
             Self::Believed => Ok(None),
-            Self::Verified { token, .. } => token.itself().map(Some),
+            Self::Verified { token, .. } => itself(token).map(Some),
         }
     }
+}
+
+/// Returns the principal of the token's own subject.
+fn itself(token: &VerifiedToken) -> Result<Principal, CallerError> {
+    let subject = token.user.clone().ok_or(CallerError::NoUser)?;
+    Ok(Principal::of_token(subject, Arc::clone(&token.contextual), token))
 }

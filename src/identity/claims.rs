@@ -8,66 +8,17 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::details::{AuthorizationDetails, DetailsRules};
-use super::key_set::Algorithm;
-use super::mapping::{self, ClaimContext, ClaimTuple};
-use super::names::NameRules;
-use super::people::PeopleRule;
-use super::principal::{Delegation, DelegationOn};
-use super::{Actor, Refusal, Scopes, TokenFacts, VerifiedToken};
-use crate::language::{Relation, TypeName};
+use super::details::AuthorizationDetails;
+use super::rules::{DelegationRule, IssuerRules, Rules};
+use super::scope::Scopes;
+use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
+use super::{Refusal, mapping};
+use crate::language::TypeName;
 
 /// The longest name in a claim (a client, a token's id, an actor), in bytes.
 const NAME_BYTES_MAX: usize = 1_024;
 /// The number of audiences that a token may have.
 const AUDIENCES_MAX: usize = 64;
-
-/// The operator's rules for the tokens of all issuers.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// The audience that a token must name (`aud`).
-    pub audience: String,
-    /// The difference between clocks that is tolerated, in seconds.
-    pub leeway_seconds: u64,
-    /// The `OpenFGA` type of people.
-    pub user_type: TypeName,
-    /// The `OpenFGA` type of machines: clients that act for themselves. Without it, a machine is not a user.
-    pub machine_type: Option<TypeName>,
-    /// The `OpenFGA` type of those who act for others.
-    pub actor_type: TypeName,
-    /// The relation that an actor must hold. Without it, a token with an actor is refused.
-    pub delegation: Option<DelegationRule>,
-    /// The number of actors that a token may have, including the outermost.
-    pub actors_max: usize,
-    /// The claims that become contextual tuples.
-    pub claim_tuples: Vec<ClaimTuple>,
-    /// The claims that become values for conditions.
-    pub claim_context: Vec<ClaimContext>,
-    /// The rules by which `authorization_details` are read.
-    pub details: DetailsRules,
-}
-
-/// The relation that an actor must hold to act for a user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DelegationRule {
-    /// The name of the relation.
-    pub relation: Relation,
-    /// The object that the actor must hold it on.
-    pub on: DelegationOn,
-}
-
-/// The operator's rules for the tokens of one issuer.
-#[derive(Clone, Debug)]
-pub struct IssuerRules {
-    /// The issuer (`iss`), which is compared byte by byte.
-    pub issuer: Arc<str>,
-    /// The rules by which the issuer's names become objects.
-    pub names: NameRules,
-    /// The rule that tells people's tokens from machines'.
-    pub people: PeopleRule,
-    /// The algorithms that the issuer signs with.
-    pub algorithms: Vec<Algorithm>,
-}
 
 /// Checks the claims of a token and returns what Ragward believes of its bearer.
 pub(super) fn check(

@@ -15,8 +15,8 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::claims::IssuerRules;
 use super::key_set::{Algorithm, KeySet, PublicKey};
+use super::rules::IssuerRules;
 pub use fetch::{HttpClient, IssuerConfigError};
 
 /// The least time between the beginnings of two fetches.

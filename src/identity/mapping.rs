@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::Refusal;
-use super::claims::Rules;
 use super::names::NameRules;
+use super::rules::{Absent, ClaimContext, ClaimTuple, Rules};
 use crate::engine::Contextual;
 use crate::engine::snapshot::CONTEXTUAL_TUPLES_MAX;
 use crate::language::subtracted::Subtracted;
@@ -23,39 +23,6 @@ const NARROWING: [&str; 9] =
 const HAS_GROUPS: &str = "hasgroups";
 /// The claim that [`HAS_GROUPS`] refers to.
 const GROUPS: &str = "groups";
-
-/// A mapping: the subject holds `relation` on an object for each text under `claim`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimTuple {
-    /// The name of the claim.
-    pub claim: String,
-    /// The relation that the subject holds.
-    pub relation: Relation,
-    /// The type of the objects.
-    pub object_type: TypeName,
-    /// What a token without the claim means. When it is unset, the model decides.
-    pub absent: Option<Absent>,
-}
-
-/// A mapping: the value of a claim becomes the value of a condition's parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClaimContext {
-    /// The name of the claim.
-    pub claim: String,
-    /// The name of the parameter.
-    pub parameter: String,
-    /// What a token without the claim means. When it is unset, the model decides.
-    pub absent: Option<Absent>,
-}
-
-/// What a token without a mapped claim means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absent {
-    /// The subject may hold anything, so the token is refused.
-    Refuse,
-    /// The subject holds nothing.
-    None,
-}
 
 /// A fact about its subject that a token leaves out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use super::claims::{IssuerRules, Rules};
 use super::names::{NameError, NameRules};
+use super::rules::{IssuerRules, Rules};
 use crate::language::{Object, ParseError, RelationshipTuple, TypeName, User};
 
 /// The ASCII characters that the old encoding encoded. It encoded everything outside of ASCII as well.

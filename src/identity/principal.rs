@@ -4,10 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::details::{AuthorizationDetails, Budget, OneOf, RequestFacts};
-use super::{Scopes, VerifiedToken, names};
+use super::names;
+use super::token::{Actor, Delegation, TokenFacts, VerifiedToken};
 use crate::chunk::Metadata;
 use crate::engine::Contextual;
-use crate::language::{Object, ParseError, Relation};
+use crate::language::{Object, ParseError};
 
 /// The user whose rights bound the answer. It is always a single object such as `user:anne`, never a wildcard or a
 /// userset.
@@ -19,53 +20,6 @@ pub struct Principal {
     asserted: bool,
     delegation: Option<Arc<Delegation>>,
     details: Details,
-}
-
-/// The facts that a verified token states beside the subject, for the audit record and for delegation.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TokenFacts {
-    /// The issuer, exactly as configured (`iss`).
-    pub issuer: Arc<str>,
-    /// The subject as the issuer spells it (`sub`).
-    pub subject: String,
-    /// The client that the token was issued to (`client_id`).
-    pub client_id: String,
-    /// The token's id (`jti`). Only its digest is recorded.
-    pub token_id: String,
-    /// The token's scopes, as far as they are Ragward's.
-    pub scopes: Scopes,
-    /// The actors who act for the subject, outermost first (`act`, RFC 8693). The first one is checked, the others are
-    /// history.
-    pub actors: Vec<Actor>,
-    /// The time at which the token expires (`exp`), in seconds since 1970.
-    pub expires_at: u64,
-}
-
-/// Somebody who acts for another.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Actor {
-    /// The actor as an `OpenFGA` object, such as `agent:assistant`.
-    pub object: Object,
-}
-
-/// The relation that an actor must hold, beside the subject's own right.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Delegation {
-    /// The outermost actor.
-    pub actor: Object,
-    /// The relation that the actor must hold.
-    pub relation: Relation,
-    /// The object that the actor must hold it on.
-    pub on: DelegationOn,
-}
-
-/// The object that an actor must hold its relation on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DelegationOn {
-    /// The user whom it acts for.
-    User,
-    /// The guard of each chunk.
-    Guard,
 }
 
 /// The part of the principal's rights that a token's details leave.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::claims::{self, IssuerRules, Rules};
+use super::claims;
 use super::details::DetailsRules;
 use super::names::NameRules;
 use super::people::PeopleRule;
+use super::rules::{IssuerRules, Rules};
 use super::{Algorithm, TokenVerifier, VerifiedToken};
 use crate::language::TypeName;
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::VerifiedToken;
 use super::details::{Classification, OneOf};
+use super::token::VerifiedToken;
 
 /// The requirements on a login.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,22 @@ pub enum LoginError<'r> {
     StepUp(&'r StepUp),
     /// The request names an unknown classification.
     UnknownClassification,
+}
+
+impl VerifiedToken {
+    /// Returns whether the login behind the token meets a requirement. `now` is in seconds since 1970, and clocks may
+    /// differ by `leeway` seconds. A login that lies further in the future does not count.
+    #[must_use]
+    pub fn satisfies(&self, required: &StepUp, now: u64, leeway: u64) -> bool {
+        let class = self.authentication_class.as_ref();
+        let class_fits =
+            required.acr_values.is_empty() || class.is_some_and(|class| required.acr_values.contains(class));
+        let recent = |max_age: u64| {
+            let fits = |at: u64| at <= now.saturating_add(leeway) && now <= at.saturating_add(max_age);
+            self.authenticated_at.is_some_and(fits)
+        };
+        class_fits && required.max_age.is_none_or(recent)
+    }
 }
 
 impl StepUpRules {

@@ -8,12 +8,13 @@ use proptest::prelude::*;
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde_json::{Map, Value, json};
 
-use super::claims::{self, DelegationRule, IssuerRules, Rules};
+use super::claims;
 use super::details::{Action, Classification, DetailsRules, RequestFacts};
 use super::jws::Jws;
 use super::key_set::{KeySet, PublicKey};
 use super::names::NameRules;
 use super::people::PeopleRule;
+use super::rules::{DelegationRule, IssuerRules, Rules};
 use super::{Algorithm, Caller, DelegationOn, LoginError, Refusal, StepUp, StepUpRules, VerifiedToken};
 use crate::chunk;
 use crate::language::{Object, Relation, TypeName};

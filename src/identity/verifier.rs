@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::claims::{self, Rules};
+use super::claims;
 use super::issuer::{Issuer, NoKey};
 use super::jws::{Jws, TOKEN_BYTES_MAX};
 use super::remembered::{RememberedTokens, Use, UsedTokens};
+use super::rules::Rules;
 use super::{Refusal, VerifiedToken};
 
 /// Verifies the tokens of the configured issuers.

@@ -8,6 +8,7 @@
 //! As in `OpenFGA`, a parameter without a value is an error that names it, even if the expression would not have used
 //! it. It is never *met* and never *not met*.
 
+mod comparison;
 mod context;
 mod evaluate;
 mod functions;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::moment::{self, Part, Timestamp};
 use super::pattern::Pattern;
 use super::value::{self, List, Value};
-use super::{Failure, Stop, ip_address, meter::Meter, number};
+use super::{Failure, Stop, comparison, ip_address, meter::Meter, number};
 
 /// An operator or a function that is applied after all of its arguments were evaluated.
 #[derive(Clone, Debug)]
@@ -191,12 +191,12 @@ impl Function {
 
     fn apply_to_two(&self, left: &Value, right: &Value, meter: &mut Meter) -> Result<Value, Failure> {
         let ordered = |meter: &mut Meter, fits: fn(Ordering) -> bool| {
-            value::compare(left, right, meter).map(|order| Value::Bool(order.is_some_and(fits)))
+            comparison::compare(left, right, meter).map(|order| Value::Bool(order.is_some_and(fits)))
         };
         match self {
-            Self::Equal => value::equal(left, right, meter).map(Value::Bool),
+            Self::Equal => comparison::equal(left, right, meter).map(Value::Bool),
             // Values that cannot be compared are unequal.
-            Self::Unequal => match value::equal(left, right, meter) {
+            Self::Unequal => match comparison::equal(left, right, meter) {
                 Ok(equal) => Ok(Value::Bool(!equal)),
                 Err(Failure::Error(_)) => Ok(Value::Bool(true)),
                 Err(stop @ Failure::Stop(_)) => Err(stop),
@@ -295,7 +295,7 @@ impl Function {
         match whole {
             Value::List(list) => {
                 for item in list.items.iter() {
-                    match value::equal(element, item, meter) {
+                    match comparison::equal(element, item, meter) {
                         Ok(true) => return Ok(Value::Bool(true)),
                         Ok(false) | Err(Failure::Error(_)) => {}
                         Err(stop @ Failure::Stop(_)) => return Err(stop),

@@ -1,0 +1,90 @@
+//! The operator's rules: which tokens count, and what their claims mean.
+
+use std::sync::Arc;
+
+use super::details::DetailsRules;
+use super::key_set::Algorithm;
+use super::names::NameRules;
+use super::people::PeopleRule;
+use super::token::DelegationOn;
+use crate::language::{Relation, TypeName};
+
+/// The operator's rules for the tokens of all issuers.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The audience that a token must name (`aud`).
+    pub audience: String,
+    /// The difference between clocks that is tolerated, in seconds.
+    pub leeway_seconds: u64,
+    /// The `OpenFGA` type of people.
+    pub user_type: TypeName,
+    /// The `OpenFGA` type of machines: clients that act for themselves. Without it, a machine is not a user.
+    pub machine_type: Option<TypeName>,
+    /// The `OpenFGA` type of those who act for others.
+    pub actor_type: TypeName,
+    /// The relation that an actor must hold. Without it, a token with an actor is refused.
+    pub delegation: Option<DelegationRule>,
+    /// The number of actors that a token may have, including the outermost.
+    pub actors_max: usize,
+    /// The claims that become contextual tuples.
+    pub claim_tuples: Vec<ClaimTuple>,
+    /// The claims that become values for conditions.
+    pub claim_context: Vec<ClaimContext>,
+    /// The rules by which `authorization_details` are read.
+    pub details: DetailsRules,
+}
+
+/// The relation that an actor must hold to act for a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelegationRule {
+    /// The name of the relation.
+    pub relation: Relation,
+    /// The object that the actor must hold it on.
+    pub on: DelegationOn,
+}
+
+/// The operator's rules for the tokens of one issuer.
+#[derive(Clone, Debug)]
+pub struct IssuerRules {
+    /// The issuer (`iss`), which is compared byte by byte.
+    pub issuer: Arc<str>,
+    /// The rules by which the issuer's names become objects.
+    pub names: NameRules,
+    /// The rule that tells people's tokens from machines'.
+    pub people: PeopleRule,
+    /// The algorithms that the issuer signs with.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// A mapping: the subject holds `relation` on an object for each text under `claim`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimTuple {
+    /// The name of the claim.
+    pub claim: String,
+    /// The relation that the subject holds.
+    pub relation: Relation,
+    /// The type of the objects.
+    pub object_type: TypeName,
+    /// What a token without the claim means. When it is unset, the model decides.
+    pub absent: Option<Absent>,
+}
+
+/// A mapping: the value of a claim becomes the value of a condition's parameter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimContext {
+    /// The name of the claim.
+    pub claim: String,
+    /// The name of the parameter.
+    pub parameter: String,
+    /// What a token without the claim means. When it is unset, the model decides.
+    pub absent: Option<Absent>,
+}
+
+/// What a token without a mapped claim means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// The subject may hold anything, so the token is refused.
+    Refuse,
+    /// The subject holds nothing.
+    None,
+}

@@ -1,0 +1,130 @@
+//! A verified token, and the facts that it states about its bearer.
+
+use std::sync::Arc;
+
+use super::details::AuthorizationDetails;
+use super::mapping::Untold;
+use super::names::NameRules;
+use super::scope::{Scope, Scopes};
+use crate::engine::Contextual;
+use crate::language::{Object, Relation, TypeName};
+
+/// A token that was verified, and everything that Ragward believes of its bearer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VerifiedToken {
+    pub(super) facts: Arc<TokenFacts>,
+    /// The subject as an `OpenFGA` user. `None` for a machine, if machines have no type.
+    pub(super) user: Option<Object>,
+    pub(super) user_type: TypeName,
+    /// The rules by which the issuer's names become users.
+    pub(super) names: NameRules,
+    pub(super) contextual: Arc<Contextual>,
+    pub(super) untold: Vec<Untold>,
+    pub(super) untold_of_others: Vec<Untold>,
+    pub(super) delegation: Option<Arc<Delegation>>,
+    pub(super) details: Option<Arc<AuthorizationDetails>>,
+    /// The time at which the user logged in (`auth_time`), in seconds since 1970.
+    pub(super) authenticated_at: Option<u64>,
+    /// The way in which the user logged in (`acr`).
+    pub(super) authentication_class: Option<String>,
+}
+
+/// The facts that a verified token states beside the subject, for the audit record and for delegation.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TokenFacts {
+    /// The issuer, exactly as configured (`iss`).
+    pub issuer: Arc<str>,
+    /// The subject as the issuer spells it (`sub`).
+    pub subject: String,
+    /// The client that the token was issued to (`client_id`).
+    pub client_id: String,
+    /// The token's id (`jti`). Only its digest is recorded.
+    pub token_id: String,
+    /// The token's scopes, as far as they are Ragward's.
+    pub scopes: Scopes,
+    /// The actors who act for the subject, outermost first (`act`, RFC 8693). The first one is checked, the others are
+    /// history.
+    pub actors: Vec<Actor>,
+    /// The time at which the token expires (`exp`), in seconds since 1970.
+    pub expires_at: u64,
+}
+
+/// Somebody who acts for another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Actor {
+    /// The actor as an `OpenFGA` object, such as `agent:assistant`.
+    pub object: Object,
+}
+
+/// The relation that an actor must hold, beside the subject's own right.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delegation {
+    /// The outermost actor.
+    pub actor: Object,
+    /// The relation that the actor must hold.
+    pub relation: Relation,
+    /// The object that the actor must hold it on.
+    pub on: DelegationOn,
+}
+
+/// The object that an actor must hold its relation on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DelegationOn {
+    /// The user whom it acts for.
+    User,
+    /// The guard of each chunk.
+    Guard,
+}
+
+impl VerifiedToken {
+    /// Returns the facts that the audit record takes from the token.
+    #[must_use]
+    pub fn facts(&self) -> &TokenFacts {
+        &self.facts
+    }
+
+    /// Returns the token's subject, or `None` for a machine that is not a user.
+    #[must_use]
+    pub fn user(&self) -> Option<&Object> {
+        self.user.as_ref()
+    }
+
+    /// Returns whether details narrow the token, or its bearer acts for somebody. Such a token may retrieve but not
+    /// administer.
+    #[must_use]
+    pub fn is_narrowed(&self) -> bool {
+        self.details.is_some()
+    }
+
+    /// Returns whether somebody else acts for the subject.
+    #[must_use]
+    pub fn is_delegated(&self) -> bool {
+        self.delegation.is_some()
+    }
+
+    /// Returns whether the token is good for one request only.
+    #[must_use]
+    pub fn is_single_use(&self) -> bool {
+        self.details.as_ref().is_some_and(|details| details.is_single_use())
+    }
+
+    /// Returns the facts about its subject that the token leaves out. The token is refused if this may let somebody in
+    /// whom the model keeps out.
+    #[must_use]
+    pub fn untold(&self) -> &[Untold] {
+        &self.untold
+    }
+
+    /// Returns the facts that the token cannot tell about another user whom its bearer names.
+    #[must_use]
+    pub fn untold_of_others(&self) -> &[Untold] {
+        &self.untold_of_others
+    }
+
+    /// Returns whether the bearer may name another user. The bearer of a delegated or narrowed token may not, whatever
+    /// its scopes.
+    #[must_use]
+    pub fn may_assert(&self) -> bool {
+        self.facts.scopes.contains(Scope::AssertUser) && !self.is_delegated() && !self.is_narrowed()
+    }
+}
