@@ -1,8 +1,8 @@
-//! `OpenFGA`'s own check cases, and what the oracle once found, against everybody who answers such questions: the
+//! Runs `OpenFGA`'s own check cases, and cases that the oracle once found, against all who answer such questions: the
 //! evaluator, Ragward over `OpenFGA`'s API, and a real `OpenFGA`, which proves this runner.
 //!
-//! Each case is run as stored tuples, in the order of the file and in other orders, and as contextual tuples.
-//! `RAGWARD_OPENFGA_TESTS` names another folder with files of that form.
+//! Each case runs with its tuples stored, in the order of the file and in other orders, and with its tuples sent as
+//! contextual ones. `RAGWARD_OPENFGA_TESTS` names another folder with files of the same form.
 #![cfg(test)]
 
 mod conformance {
@@ -38,7 +38,7 @@ use self::support::shared_data::shared;
 /// Cases that cannot hold: the name of the case, who answers (`evaluator`, `ragward`, `openfga`), and the reason.
 const EXCEPTIONS: [(&str, &str, &str); 0] = [];
 
-/// What was asked, so that nothing is left out without notice.
+/// The number of questions that were asked, so that nothing is left out without notice.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Asked {
     cases: usize,
@@ -48,22 +48,22 @@ struct Asked {
     user_lists: usize,
 }
 
-/// How the tuples of a case are given.
+/// The way in which the tuples of a case are given.
 #[derive(Clone, Copy, Debug)]
 enum Given {
-    /// Written to the store. Seed 0 keeps their order.
+    /// The tuples are written to the store. Seed 0 keeps their order.
     Stored { seed: u64 },
-    /// With every request, where they are not too many.
+    /// The tuples come with every request, if there are not too many.
     Contextual,
 }
 
-/// One file.
+/// A file of cases.
 struct File {
     name: String,
     cases: Cases,
 }
 
-/// Who answers.
+/// The engine that answers.
 enum Who {
     Evaluator,
     Server(&'static str, String),
@@ -103,7 +103,7 @@ async fn openfga_holds() {
     conform(&Who::Server("openfga", server.config("any").address), 2).await;
 }
 
-/// Runs every file in so many orders, and as contextual tuples.
+/// Runs every file in this many orders, and as contextual tuples.
 async fn conform(who: &Who, orders: u64) {
     let mut failures = Vec::new();
     for file in files() {
@@ -120,7 +120,7 @@ async fn conform(who: &Who, orders: u64) {
     assert!(failures.is_empty(), "{} answers are wrong\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Those of the folder, and what the oracle once found.
+/// Returns the files of the folder, and the cases that the oracle once found.
 fn files() -> Vec<File> {
     let mut paths = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/oracle_failures.yaml")];
     if let Some(folder) = folder() {
@@ -152,7 +152,7 @@ fn folder() -> Option<PathBuf> {
     }
 }
 
-/// How much there is to ask of a known file.
+/// Returns the number of questions in a known file.
 fn expected(file: &str, contextual: bool) -> Option<Asked> {
     Some(match (file, contextual) {
         ("consolidated_part.yaml", false) => {
@@ -203,7 +203,7 @@ async fn run(who: &Who, case: &Case, given: Given, asked: &mut Asked, failures: 
     }
 }
 
-/// Where the questions of a stage are asked.
+/// A stage of a case, and the store on which its questions are asked.
 struct Asking<'a> {
     at: String,
     answers: &'a mut Answers,
@@ -237,7 +237,7 @@ impl Asking<'_> {
         }
     }
 
-    /// The contextual tuples of the case and of the assertion; the assertion's take the place of equal ones.
+    /// Returns the contextual tuples of the case and of the assertion. The assertion's replace equal ones of the case.
     fn extra(&self, contextual: Option<&Vec<Tuple>>, context: Option<&Map<String, serde_json::Value>>) -> Extra {
         let mut tuples = self.contextual.clone();
         for tuple in contextual.into_iter().flatten() {
@@ -255,7 +255,7 @@ impl Asking<'_> {
         self.check_by_lists(assertion, &extra, &question).await;
     }
 
-    /// The same checks in batches.
+    /// Asks the same checks in batches.
     async fn batch(&mut self, checks: &[CheckAssertion]) {
         let extra =
             |assertion: &CheckAssertion| self.extra(assertion.contextual_tuples.as_ref(), assertion.context.as_ref());
@@ -267,8 +267,8 @@ impl Asking<'_> {
         }
     }
 
-    /// Whoever holds a relation on an object is in the list of its users, and it in the list of their objects. A list may
-    /// fail where a check does not: it looks at more tuples.
+    /// Checks the lists: whoever holds a relation on an object is in the list of its users, and the object is in the
+    /// list of theirs. A list may fail where a check does not, since it reads more tuples.
     async fn check_by_lists(&mut self, assertion: &CheckAssertion, extra: &Extra, question: &str) {
         let Tuple { user, relation, object, .. } = &assertion.tuple;
         let (Some((type_name, _)), Some((user_type, id))) = (object.split_once(':'), user.split_once(':')) else {
@@ -292,18 +292,18 @@ impl Asking<'_> {
         let found = self.answers.list_users(&request, extra).await;
         let everybody = format!("{user_type}:*");
         let mut names = vec![user];
-        // Everybody stands for each of them.
+        // The wildcard stands for each user.
         if !id.contains('#') && assertion.expectation == Some(true) {
             names.push(&everybody);
         }
         self.judge_list(&format!("as users, {question}"), &found, assertion, assertion.list_users_error_code, &names);
     }
 
-    /// Whether a list holds one of the names, as the assertion says.
+    /// Checks that a list holds one of the names exactly if the assertion says so.
     fn judge_list(&mut self, question: &str, found: &Reply, assertion: &CheckAssertion, code: u32, names: &[&String]) {
         let right = match found {
             Reply::Refused(number, _) if code != 0 => number.is_none_or(|number| number == code),
-            // Another object's or user's condition.
+            // The condition of another object or another user may have failed.
             Reply::Refused(..) => true,
             Reply::Listed(listed) if code == 0 => {
                 let holds = names.iter().any(|name| listed.contains(*name));

@@ -1,14 +1,20 @@
-//! Classes of authorization bugs that relationship engines had in production (from the public advisories of `OpenFGA` and
-//! `SpiceDB`), each with the test that it cannot happen here. Where a class has its test elsewhere already:
+//! Classes of authorization bugs that relationship engines had in production (from the public advisories of `OpenFGA`
+//! and `SpiceDB`), each with the test that it cannot happen here. Some classes have their tests elsewhere:
 //!
 //! | class | test |
 //! |---|---|
-//! | a list skipped a check that check makes (CVE-2023-40579, CVE-2022-21646) | `relationship/evaluator_oracle.rs`: lists of random worlds; `conformance`: every check is asked as lists, too |
-//! | `and`, `but not` wrong, also in fast paths (CVE-2024-31452, CVE-2024-42473) | `relationship/evaluator_oracle.rs`: set algebra to depth 5 |
-//! | a short circuit under exclusion denied wrongly (CVE-2024-38361) | `relationship/evaluator_oracle.rs`: equality both ways |
-//! | an answer cut off by a cycle was kept (CVE-2025-46331) | `relationship/evaluator_oracle.rs`: questions together and alone, in a random order; below |
-//! | ids compared without case by a store of documents (CVE-2026-55170) | below for tuples; `vector_store_suite` for guards |
-//! | an endpoint without the auth check, audience not checked, keys in pages and logs | not of an evaluator or a store |
+//! | a list skipped a check that check makes (CVE-2023-40579, CVE-2022-21646) | `relationship/evaluator_oracle.rs`:
+//! lists of random worlds; `conformance`: every check is asked as lists, too |
+//! | `and`, `but not` wrong, also in fast paths (CVE-2024-31452, CVE-2024-42473) | `relationship/evaluator_oracle.rs`:
+//! set algebra to depth 5 |
+//! | a short circuit under exclusion denied wrongly (CVE-2024-38361) | `relationship/evaluator_oracle.rs`: equality
+//! both ways |
+//! | an answer cut off by a cycle was kept (CVE-2025-46331) | `relationship/evaluator_oracle.rs`: questions together
+//! and alone, in a random order; below |
+//! | ids compared without case by a store of documents (CVE-2026-55170) | below for tuples; `vector_store_suite` for
+//! guards |
+//! | an endpoint without the auth check, audience not checked, keys in pages and logs | not a matter of an evaluator or
+//! a store |
 #![cfg(test)]
 
 mod support {
@@ -47,7 +53,7 @@ fn model(types: &str) -> ValidModel {
     dsl::load(&text).unwrap_or_else(|errors| panic!("{}", errors.picture(&text)))
 }
 
-/// `user relation object`, and `with` the name of a condition.
+/// Parses `user relation object`, and `with` a condition's name if it follows.
 fn tuple(text: &str) -> RelationshipTuple {
     let words: Vec<&str> = text.split(' ').collect();
     let parsed =
@@ -98,7 +104,7 @@ fn a_tupleset_takes_objects_only() {
         );
         assert!(dsl::load(&text).is_err(), "{parent}");
     }
-    // Such a tuple from an older model says nothing.
+    // A tuple of this form from an older model says nothing.
     let (_directory, store) = store();
     store
         .write_model(model(
@@ -166,7 +172,7 @@ condition even(x: int) {
 }
 ";
 
-/// CVE-2024-56323, CVE-2026-55866: what one request brings along is not seen by another, not even at the same time.
+/// CVE-2024-56323, CVE-2026-55866: one request's tuples and context are invisible to all others, even at the same time.
 #[test]
 fn every_request_has_its_own_context_and_tuples() {
     let state = snapshot(CONDITIONED, &["user:anne viewer doc:1 with small"]);
@@ -205,7 +211,7 @@ fn the_order_of_questions_changes_no_answer() {
         "group:b#member member group:a",
         "group:c#member member group:b",
         "group:a#member member group:c",
-        // Looked at after the ring: what was cut off in the ring before is not kept.
+        // This is asked after the ring, since an answer that the ring cut off must not be kept.
         "group:d#member member group:a",
         "user:anne member group:d",
     ];
@@ -264,7 +270,7 @@ type doc
     define editor: [user]
 ";
     let usersets = ["team:t#member", "group:g#member", "group:g#guest", "doc:d#editor"];
-    // Each order of writing, and each one alone.
+    // This goes through many orders of writing, and through each userset alone.
     for seed in 0..20 {
         let mut order = usersets;
         Dice::new(seed).shuffle(&mut order);
@@ -283,7 +289,7 @@ type doc
     }
 }
 
-/// CVE-2025-64751: the condition of a tuple is exactly that of one restriction.
+/// CVE-2025-64751: a tuple's condition must be exactly that of one restriction.
 #[test]
 fn a_tuple_names_the_condition_that_the_model_asks_for() {
     let fits = |line: &str| model(CONDITIONED).admits(&tuple(line)).is_ok();
@@ -301,7 +307,7 @@ fn a_tuple_names_the_condition_that_the_model_asks_for() {
     for (line, expected) in rows {
         assert_eq!(fits(line), expected, "{line}");
     }
-    // Written while no condition was asked for: it says nothing any more.
+    // This tuple was written while no condition was required, so it says nothing any more.
     let (_directory, store) = store();
     store
         .write_model(model("\ntype user\ntype doc\n  relations\n    define viewer: [user, user:*]\n"))
@@ -333,7 +339,7 @@ fn answers_do_not_depend_on_names_or_order() {
         let mut dice = Dice::new(seed);
         let mut ids = ["0", "zz", "A", "\u{10FFFD}", "~", "-1", "é", "00"];
         dice.shuffle(&mut ids);
-        // Each id gets another one, everywhere.
+        // Each id is replaced by another one, everywhere.
         let renamed = |text: &str| {
             let word = |word: &str| match word.split_once(':') {
                 Some((of, "*")) => format!("{of}:*"),
@@ -360,7 +366,7 @@ fn answers_do_not_depend_on_names_or_order() {
     }
 }
 
-/// CVE-2026-33729, CVE-2026-41131, CVE-2026-48096: what differs is kept apart.
+/// CVE-2026-33729, CVE-2026-41131, CVE-2026-48096: different values stay apart, however alike they look.
 #[test]
 fn values_that_look_alike_are_different() {
     let condition = |context: &str| TupleCondition::parse("c", context).expect(context);
@@ -379,7 +385,7 @@ fn values_that_look_alike_are_different() {
         assert_ne!(condition(one), condition(other), "{one} {other}");
     }
     assert_eq!(condition(r#"{"a": 1}"#), condition(r#"{"a": 1.0}"#), "numbers are doubles");
-    // Ids that together have the same letters.
+    // These ids have the same letters when they are joined.
     let types = "\ntype a\ntype aa\ntype doc\n  relations\n    define r: [a, aa]\n    define rr: [a, aa]\n";
     let state = snapshot(types, &["a:ab r doc:1"]);
     for question in ["aa:b r doc:1", "a:a r doc:b1", "a:ab rr doc:1", "a:ab r doc:11", "a:abr rr doc:1"] {
@@ -420,7 +426,7 @@ fn ids_are_compared_byte_by_byte() {
     }
 }
 
-/// CVE-2023-35933, CVE-2024-23820: the work is bounded, and ends when it is told to.
+/// CVE-2023-35933, CVE-2024-23820: the work is bounded, and stops at its deadline.
 #[test]
 fn a_wide_fan_out_ends_when_it_is_told_to() {
     const WIDTH: u64 = 100_000;
@@ -459,7 +465,7 @@ fn a_wide_fan_out_ends_when_it_is_told_to() {
     assert_eq!(stopped, Err(CheckError::Interrupted));
 }
 
-/// Over the API, as any client has it.
+/// Opens a conversation over the API that every client uses.
 async fn conversation(types: &str) -> (tempfile::TempDir, Conversation) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let mut conversation = Conversation::with(&ragward_server::serve(directory.path()).await);
@@ -515,7 +521,7 @@ async fn equal_items_of_a_batch_with_other_contexts_are_independent() {
     assert_eq!(results, [Some(true), Some(false), None, Some(true), None, Some(true)], "{answer}");
 }
 
-/// CVE-2024-27101, CVE-2025-64529: at the limits, everything or nothing, and an error says so.
+/// CVE-2024-27101, CVE-2025-64529: at the limits, a call does everything, or does nothing and fails.
 #[tokio::test]
 async fn a_write_or_batch_that_is_too_large_does_nothing() {
     let (_directory, mut conversation) = conversation(GROUPS).await;
@@ -548,7 +554,7 @@ async fn a_write_or_batch_that_is_too_large_does_nothing() {
     }
 }
 
-/// CVE-2025-64529: one bad tuple, and none is written.
+/// CVE-2025-64529: with one bad tuple in a write, no tuple is written.
 #[tokio::test]
 async fn a_write_with_one_bad_tuple_does_nothing() {
     let (_directory, mut conversation) = conversation(GROUPS).await;
@@ -580,7 +586,7 @@ async fn a_write_with_one_bad_tuple_does_nothing() {
     conversation.call("Write", json!({ "writes": { "tuple_keys": [other] } })).await;
     let before = stored(&mut conversation).await;
     assert_eq!(before.len(), 2);
-    // The delete alone would be done.
+    // The delete alone would succeed.
     rows.push((json!({ "writes": { "tuple_keys": [other] }, "deletes": { "tuple_keys": [first] } }), 2017));
     for (request, expected) in rows {
         let answer = conversation.call("Write", request.clone()).await;

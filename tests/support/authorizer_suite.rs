@@ -31,7 +31,7 @@ use ragward::language::{Object, Relation, RelationshipTuple, TupleCondition};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// Long enough for a busy machine; no test waits for it.
+/// A deadline that is long enough for a busy machine. No test waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// User, relation, object, and whether it is allowed.
@@ -43,7 +43,7 @@ const TUPLES: [(&str, &str, &str); 31] = [
     ("group:leads#member", "member", "group:eng"),
     ("user:lea", "member", "group:leads"),
     ("user:*", "member", "group:all"),
-    // Each contains the other.
+    // Each group contains the other.
     ("group:left#member", "member", "group:right"),
     ("group:right#member", "member", "group:left"),
     ("user:zed", "member", "group:left"),
@@ -72,7 +72,8 @@ const TUPLES: [(&str, &str, &str); 31] = [
     ("group:shift#member", "viewer", "document:rota"),
 ];
 
-/// User, relation, object, condition and its stored context. Where that leaves the hour open, nobody tells it.
+/// User, relation, object, condition and its stored context. If the context has no hour, the request brings none
+/// either.
 const TUPLES_WITH_CONDITIONS: [(&str, &str, &str, &str, &str); 8] = [
     ("user:cora", "viewer", "document:day", "at_work", r#"{"hour": 10}"#),
     ("user:cora", "viewer", "document:night", "at_work", r#"{"hour": 20}"#),
@@ -85,7 +86,7 @@ const TUPLES_WITH_CONDITIONS: [(&str, &str, &str, &str, &str); 8] = [
 ];
 
 const ROWS: [Row; 64] = [
-    // Direct.
+    // Direct relations.
     ("user:anne", "member", "group:eng", true),
     ("user:carl", "member", "group:eng", false),
     ("user:carl", "owner", "document:own", true),
@@ -114,26 +115,26 @@ const ROWS: [Row; 64] = [
     ("user:fay", "can_read", "document:plan", true),
     ("user:fay", "viewer", "folder:sub", false),
     ("user:carl", "can_read", "document:plan", false),
-    // But not.
+    // `but not`.
     ("user:bob", "viewer", "document:plan", true),
     ("user:bob", "can_read", "document:plan", false),
     ("user:lea", "viewer", "document:public", true),
     ("user:lea", "can_read", "document:public", false),
     ("user:anne", "can_read", "document:public", true),
-    // And.
+    // `and`.
     ("user:carl", "can_publish", "document:own", true),
     ("user:carl", "can_publish", "document:draft", false),
     ("user:dan", "can_publish", "document:own", false),
     ("user:lea", "can_publish", "document:open", true),
     ("user:anne", "can_publish", "document:open", false),
-    // Wildcards: for users, not for other types.
+    // Wildcards stand for users, not for other types.
     ("user:nobody-knows", "viewer", "document:public", true),
     ("user:nobody-knows", "member", "group:all", true),
     ("user:nobody-knows", "can_read", "document:all", true),
     ("user:nobody-knows", "approved", "document:open", true),
     ("group:eng", "viewer", "document:public", false),
     ("group:eng", "viewer", "folder:root", false),
-    // Conditions: met, not met, and not to be evaluated, which lets nobody in and fails nobody's request.
+    // Conditions that are met, that are not met, and that fail, which lets nobody in and fails nobody's request.
     ("user:cora", "can_read", "document:day", true),
     ("user:cora", "can_read", "document:night", false),
     ("user:cora", "can_read", "document:someday", false),
@@ -151,7 +152,7 @@ const ROWS: [Row; 64] = [
     ("user:case", "can_read", "document:Case", true),
     ("user:case", "can_read", "document:case", false),
     ("user:Case", "can_read", "document:Case", false),
-    // What nobody wrote, or the model does not have.
+    // Names that nobody wrote, or that the model does not have.
     ("user:anne", "can_read", "document:absent", false),
     ("user:absent", "can_read", "document:plan", false),
     ("user:anne", "can_fly", "document:plan", false),
@@ -162,7 +163,7 @@ const ROWS: [Row; 64] = [
     ("user:anne", "can_read", "docu'ment:plan", false),
 ];
 
-/// The model in `OpenFGA`'s JSON form.
+/// Returns the model in `OpenFGA`'s JSON form.
 pub(crate) fn model() -> Value {
     let this = || json!({ "this": {} });
     let computed = |relation: &str| json!({ "computedUserset": { "relation": relation } });
@@ -233,7 +234,7 @@ pub(crate) fn model() -> Value {
     })
 }
 
-/// The tuples.
+/// Returns the tuples that every adapter loads.
 pub(crate) fn tuples() -> Vec<RelationshipTuple> {
     let parse = |(user, relation, object)| RelationshipTuple::parse(user, relation, object).expect("a tuple");
     let with_condition = |(user, relation, object, condition, context)| {
@@ -259,7 +260,7 @@ async fn each_row_alone(authorizer: &dyn Authorizer) {
     }
 }
 
-/// Around one call's maximum, and many calls. Larger batches ask the same questions several times.
+/// Asks batches of sizes around one call's maximum, and batches of many calls. Larger ones repeat the questions.
 async fn batches_of_any_size(authorizer: &dyn Authorizer) {
     for size in [0, 1, 2, 49, 50, 51, 99, 100, 101, 1_025] {
         let rows: Vec<Row> = ROWS.into_iter().cycle().take(size).collect();
@@ -280,7 +281,7 @@ async fn batches_in_any_order(authorizer: &dyn Authorizer) {
     hold(authorizer, &alternating, "two questions, sixty times each").await;
 }
 
-/// What a user sees at once is what checks allow, or not known: what cannot be decided fails no list either.
+/// A visible set holds the objects that checks allow, or is not known. What cannot be decided fails no list either.
 async fn visible_sets(authorizer: &dyn Authorizer) {
     for user in ["user:cora", "user:dora"] {
         let rows: Vec<&Row> = ROWS.iter().filter(|row| (row.0, row.1) == (user, "can_read")).collect();
@@ -301,7 +302,7 @@ async fn visible_sets(authorizer: &dyn Authorizer) {
     }
 }
 
-/// As much as a request may add, in long names, to more checks than go into one call.
+/// Sends as many tuples as a request may add, with long names, with more checks than fit into one call.
 async fn long_claims(authorizer: &dyn Authorizer) {
     let claimed = |number| match number {
         0 => "group:eng".to_owned(),
@@ -333,7 +334,7 @@ async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {
     }
 }
 
-/// The decisions in the order asked; panics unless each check has exactly one.
+/// Returns the decisions in the order of the questions. Panics unless each check has exactly one.
 async fn decide(authorizer: &dyn Authorizer, rows: &[Row], consistency: Consistency) -> Vec<bool> {
     let checks = rows.iter().map(|(user, relation, object, _)| Check {
         user: Object::parse(user).expect("a user"),

@@ -1,4 +1,4 @@
-//! `BatchCheckResponse` as a list, so that it can hold what its map cannot: one id twice.
+//! `BatchCheckResponse` as a list, so that it can hold one id twice, which its map cannot.
 
 use openfga_client::client::CheckError;
 use openfga_client::client::check_error::Code::{InputError, InternalError};
@@ -31,7 +31,7 @@ impl Decision {
         Self { allowed: Some(allowed), error: None }
     }
 
-    /// An error of one check: below 4,000 the caller's, else the server's.
+    /// Returns the error of one check. Codes below 4,000 are the caller's, all others the server's.
     pub(crate) fn failed(code: i32, message: &str) -> Self {
         let code = if code < 4_000 { InputError(code) } else { InternalError(code) };
         Self { allowed: None, error: Some(CheckError { message: message.to_owned(), code: Some(code) }) }

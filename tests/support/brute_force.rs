@@ -1,15 +1,15 @@
-//! A slow, obvious vector store: it keeps documents in a map and looks at every chunk for every question. Nobody optimises
-//! it; the engine is compared with it.
+//! A slow, obvious vector store: it keeps documents in a map and examines every chunk for every question. It stays
+//! unoptimised, and the engine is compared with it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ragward::chunk::{Candidate, Chunk, Document};
 use ragward::vector_store::{Filter, HYBRID_DEPTH, Query, Search};
 
-/// How far a cosine in f32 may be from the exact one.
+/// The error that a cosine in f32 may have.
 const TOLERANCE: f64 = 1e-6;
 
-/// What is stored.
+/// The documents that are stored.
 #[derive(Default)]
 pub(crate) struct World {
     documents: BTreeMap<String, Document>,
@@ -28,17 +28,17 @@ impl World {
         ids.iter().filter(|id| self.documents.remove(*id).is_some()).count() as u64
     }
 
-    /// Documents and chunks.
+    /// Returns the number of documents and of chunks.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.documents.len() as u64, self.documents.values().map(|document| document.chunks.len() as u64).sum())
     }
 
-    /// Every chunk.
+    /// Iterates over all chunks.
     pub(crate) fn chunks(&self) -> impl Iterator<Item = &Chunk> {
         self.documents.values().flat_map(|document| &document.chunks)
     }
 
-    /// Whether an answer is right. `guards`: the space, if there is one; that of `search` is not looked at.
+    /// Checks an answer. `guards` is the space, if there is one; the space in `search` is ignored.
     #[track_caller]
     pub(crate) fn check(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let expected = self.expected(search, guards);
@@ -53,8 +53,8 @@ impl World {
         assert_eq!(found, expected, "{search:?}");
     }
 
-    /// As `check`, for an engine that sums in an order of its own: scores within the tolerance are equal, in which order their
-    /// chunks come and which of them are cut off.
+    /// Like `check`, for an engine that sums in an order of its own. Scores within the tolerance count as equal, so
+    /// their chunks may come in any order, and any of them may be cut off.
     #[track_caller]
     pub(crate) fn check_about(&self, search: &Search, guards: Option<&BTreeSet<&str>>, answer: &[Candidate]) {
         let tolerance = 1e-5;
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// What is to be found, without the limit.
+    /// Returns all chunks that should be found, without a limit.
     fn expected(&self, search: &Search, guards: Option<&BTreeSet<&str>>) -> Vec<(&Chunk, f32)> {
         let is_visible = |chunk: &&Chunk| guards.is_none_or(|guards| guards.contains(chunk.guard.as_str()));
         let visible: Vec<&Chunk> = self.chunks().filter(is_visible).collect();
@@ -107,14 +107,14 @@ impl World {
     }
 }
 
-/// Those that pass, best first.
+/// Returns the chunks that pass the filter, best first.
 fn ranked<'a>(filter: Option<&Filter>, mut scores: Vec<(&'a Chunk, f32)>) -> Vec<(&'a Chunk, f32)> {
     scores.retain(|(chunk, _)| filter.is_none_or(|filter| filter.matches(&chunk.metadata)));
     scores.sort_by(|(a, x), (b, y)| y.total_cmp(x).then_with(|| a.id.cmp(&b.id)));
     scores
 }
 
-/// The product of the two directions, each rounded to f32, summed in order.
+/// Returns the product of the two directions, each rounded to f32, summed in order.
 fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     let length = |vector: &[f32]| dot(vector, vector).sqrt();
@@ -127,13 +127,13 @@ fn cosines<'a>(query: &[f32], chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
         let product: f32 = direction(query).iter().zip(direction(&chunk.vector)).map(|(x, y)| x * y).sum();
         let exact = dot(query, &chunk.vector) / (length(query) * length(&chunk.vector));
         assert!((f64::from(product) - exact).abs() < TOLERANCE, "{query:?} and {:?}", chunk.vector);
-        // Zero has one sign.
+        // Adding 0.0 makes both zeros the same.
         product + 0.0
     };
     chunks.iter().filter(|chunk| !chunk.vector.is_empty()).map(|chunk| (*chunk, cosine(chunk))).collect()
 }
 
-/// Reciprocal ranks of two rankings, none of them longer than is looked at.
+/// Returns the reciprocal ranks of two rankings, cut at the length that the engine considers.
 fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
     let mut scores: BTreeMap<&str, (&Chunk, f64)> = BTreeMap::new();
     for ranking in rankings {
@@ -146,7 +146,8 @@ fn fused<'a>(rankings: &[Vec<(&'a Chunk, f32)>; 2]) -> Vec<(&'a Chunk, f32)> {
     scores.into_values().map(|(chunk, score)| (chunk, score as f32)).collect()
 }
 
-/// Words are those between spaces: the texts of these tests hold only lower-case words that are their own stems.
+/// Returns BM25 scores. Words are separated by spaces: the texts of these tests have only lower-case words that are
+/// their own stems.
 fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
     let words = |text: &str| -> Vec<String> {
         text.split(' ').filter(|word| word.chars().any(char::is_alphanumeric)).map(str::to_owned).collect()
@@ -176,7 +177,7 @@ fn bm25<'a>(query: &str, chunks: &[&'a Chunk]) -> Vec<(&'a Chunk, f32)> {
             }
         }
         if distinct.iter().any(|word| words.contains(word)) {
-            // Scores that round to one f32 are a tie.
+            // Scores that round to the same f32 are a tie.
             #[expect(clippy::cast_possible_truncation, reason = "scores are f32")]
             scores.push((*chunk, score as f32));
         }

@@ -1,5 +1,5 @@
-//! The form of `OpenFGA`'s own test cases: tests → stages → model, tuples and assertions. An unknown name is an error, so
-//! that nothing in a file is left out without notice.
+//! The form of `OpenFGA`'s own test cases: tests, their stages, and in each stage a model, tuples and assertions. An
+//! unknown name is an error, so that nothing in a file is left out without notice.
 
 use ragward::language::{RelationshipTuple, TupleCondition};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ pub(crate) struct Cases {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// They share one store: tuples accumulate, models follow each other.
+    /// The stages share one store: tuples accumulate, and models follow each other.
     pub(crate) stages: Vec<Stage>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) struct Condition {
     pub(crate) context: Option<Map<String, Value>>,
 }
 
-/// An error code of zero is none.
+/// A case about one check. An error code of zero means no error.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct CheckAssertion {
@@ -68,7 +68,7 @@ pub(crate) struct CheckAssertion {
     pub(crate) expectation: Option<bool>,
     #[serde(default)]
     pub(crate) error_code: u32,
-    /// Of the same question asked as a list.
+    /// The error code if the same question is asked as a list.
     #[serde(default)]
     pub(crate) list_objects_error_code: u32,
     #[serde(default)]
@@ -89,7 +89,7 @@ pub(crate) struct ListAssertion<R> {
     pub(crate) expectation: Option<Vec<String>>,
     #[serde(default)]
     pub(crate) error_code: u32,
-    /// A file may say that `OpenFGA` itself does not hold to it.
+    /// The reason why `OpenFGA` itself does not pass this case.
     #[serde(default)]
     pub(crate) temporarily_skip_reason: Option<String>,
 }
@@ -106,7 +106,7 @@ pub(crate) struct ListObjectsRequest {
 #[derive(Deserialize, Clone, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListUsersRequest {
-    /// `user` or `group#member`.
+    /// Filters such as `user` or `group#member`.
     pub(crate) filters: Vec<String>,
     pub(crate) object: String,
     pub(crate) relation: String,
@@ -114,7 +114,7 @@ pub(crate) struct ListUsersRequest {
 
 impl Cases {
     pub(crate) fn read(text: &str) -> Result<Self, String> {
-        // A number that is no double is no number; as a string, it is refused where a number is expected.
+        // A number that is not a double becomes a string, which is refused where a number is expected.
         let options =
             serde_saphyr::options! { non_finite_float_policy: serde_saphyr::options::NonFiniteFloatPolicy::AsString };
         serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
@@ -126,7 +126,7 @@ impl Tuple {
         (&self.user, &self.relation, &self.object)
     }
 
-    /// As a message of the API.
+    /// Returns the tuple as a message of the API.
     pub(crate) fn json(&self) -> Value {
         let mut message = json!({ "user": self.user, "relation": self.relation, "object": self.object });
         if let Some(Condition { name, context }) = &self.condition {
@@ -135,7 +135,7 @@ impl Tuple {
         message
     }
 
-    /// As the library has it, or why it is malformed.
+    /// Parses the tuple, or says why it is malformed.
     pub(crate) fn parsed(&self) -> Result<RelationshipTuple, String> {
         let parsed =
             RelationshipTuple::parse(&self.user, &self.relation, &self.object).map_err(|error| error.to_string())?;

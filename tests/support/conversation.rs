@@ -1,5 +1,5 @@
-//! Calls to one server in a row, with what earlier answers gave: requests and answers are JSON, numbers of errors are
-//! those on the wire.
+//! A row of calls to one server, which can use values from earlier answers. Requests and answers are JSON, and error
+//! numbers are those on the wire.
 
 use std::fmt;
 
@@ -19,22 +19,22 @@ use tower::util::{BoxCloneService, MapResponse};
 
 use ragward::language::{dsl, json as model_json};
 
-/// tonic forgets a `grpc-status` that it does not know; a copy stays in the metadata.
+/// tonic drops a `grpc-status` that it does not know, so a copy is kept in the metadata.
 const NUMBER_COPY: &str = "number-on-the-wire";
 
-/// An answer, or the number of the error with its text.
+/// An answer, or the number and the text of an error.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Answer {
     Message(Value),
     Refused(u32, String),
 }
 
-/// Most results of a list.
+/// The number of results that a list may have.
 const LISTED_MAX: usize = 1_000;
 
 type Wire = BoxCloneService<http::Request<Body>, http::Response<Body>, tonic::transport::Error>;
 
-/// See the module.
+/// A client with the values of earlier answers.
 pub(crate) struct Conversation {
     client: OpenFgaServiceClient<Wire>,
     store: String,
@@ -51,11 +51,11 @@ impl Conversation {
         Self { client, store: String::new(), models: Vec::new(), token: String::new(), earlier_token: String::new() }
     }
 
-    /// Calls a method. `$model` is the latest model, `$first_model` the first, `$store` the latest store, `$token` the token
-    /// of the last answer, `$earlier_token` the one before; the store is the latest one, unless the request names one.
-    /// `Model` writes a model from its text; `Expression` writes one with a condition, and asks whether it is met.
-    /// `{$repeat: [n, {…}]}` is a list, `{$entries: [n, "name#k", {…}]}` an object, `{$nest: [n, {… $inner …}, {…}]}` so
-    /// many levels of one form around another.
+    /// Calls a method. `$model` is the latest model, `$first_model` the first, `$store` the latest store, `$token` the
+    /// token of the last answer, `$earlier_token` the one before. The latest store is used, unless the request names
+    /// another. `Model` writes a model from its text. `Expression` writes a model with a condition, and asks whether
+    /// the condition is met. `{$repeat: [n, {…}]}` makes a list, `{$entries: [n, "name#k", {…}]}` an object, and
+    /// `{$nest: [n, {… $inner …}, {…}]}` nests a form n levels deep.
     pub(crate) async fn call(&mut self, method: &str, request: Value) -> Answer {
         if method == "Expression" {
             return self.expression(&request).await;
@@ -80,7 +80,8 @@ impl Conversation {
         answer
     }
 
-    /// Writes a model with an expression over [`parameters`], and asks for its value with [`context`] or another one.
+    /// Writes a model with an expression over [`parameters`], and evaluates it with [`context`] or with another
+    /// context.
     async fn expression(&mut self, request: &Value) -> Answer {
         let text = request.get("is").unwrap_or(request);
         let condition = json!({ "cc": {
@@ -193,7 +194,7 @@ impl Conversation {
 }
 
 impl Answer {
-    /// Without what differs by nature.
+    /// Returns the answer without the values that always differ, such as ids and times.
     pub(crate) fn masked(&self) -> Value {
         match self {
             Self::Message(message) => masked("", message),
@@ -218,14 +219,14 @@ fn masked(key: &str, value: &Value) -> Value {
             json!("<time>")
         }
         Value::String(text) if key == "continuation_token" && !text.is_empty() => json!("<token>"),
-        // The text of the error of one check of a batch.
+        // This is the text of the error of one check in a batch.
         Value::String(_) if key == "message" => json!("<text>"),
         Value::Array(items) => {
             let mut items: Vec<Value> = items.iter().map(|item| masked("", item)).collect();
-            // Lists of what was found have no order.
+            // Lists of results have no order.
             if matches!(key, "objects" | "users") {
                 items.sort_by_key(Value::to_string);
-                // Of more than a list may have, any are as good as others.
+                // If there are more results than a list may have, any of them will do.
                 if items.len() >= LISTED_MAX {
                     return json!({ "listed": items.len() });
                 }
@@ -244,7 +245,7 @@ fn is_id(text: &str) -> bool {
     text.len() == 26 && text.starts_with('0') && text.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase())
 }
 
-/// `a*600` is 600 times `a`, after a prefix: `user:a*600`.
+/// Repeats the letter before `*`: `user:a*600` stands for `user:` and 600 times `a`.
 fn repeated(text: String) -> String {
     let Some((head, times)) = text.rsplit_once('*') else { return text };
     match (times.parse::<usize>(), head.chars().last()) {
@@ -253,7 +254,7 @@ fn repeated(text: String) -> String {
     }
 }
 
-/// `{$repeat: [n, {…}]}`: so many of an object, with `#n` replaced by its number.
+/// Makes a list of `{$repeat: [n, {…}]}`: n copies of an object, with `#n` replaced by the number of each.
 fn many(repeat: &[Value]) -> Value {
     let [count, template] = repeat else { panic!("`$repeat` takes a number and a template") };
     let template = template.to_string();
@@ -261,7 +262,7 @@ fn many(repeat: &[Value]) -> Value {
     Value::Array((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-/// `{$entries: [n, "name#k", {…}]}`: so many entries of an object, with `#k` replaced by their numbers.
+/// Makes an object of `{$entries: [n, "name#k", {…}]}`: n entries, with `#k` replaced by the number of each.
 fn named(entries: &[Value]) -> Value {
     let [count, name, template] = entries else { panic!("`$entries` takes a number, a name and a template") };
     let (name, template) = (name.as_str().expect("a name"), template.to_string());
@@ -272,7 +273,7 @@ fn named(entries: &[Value]) -> Value {
     Value::Object((0..count.as_u64().expect("a number")).map(one).collect())
 }
 
-/// `{$nest: [n, {… $inner …}, {…}]}`: the second form, so many times inside the first one, where that says `$inner`.
+/// Nests `{$nest: [n, {… $inner …}, {…}]}`: puts the second form inside the first, n times, in the place of `$inner`.
 fn nested(nest: &[Value]) -> Value {
     let [count, around, innermost] = nest else { panic!("`$nest` takes a number and two templates") };
     (0..count.as_u64().expect("a number")).fold(innermost.clone(), |inner, _| with_inner(around, inner))
@@ -293,7 +294,7 @@ fn put(value: &Value, inner: &mut Option<Value>) -> Value {
     }
 }
 
-/// The parameters that expressions are about.
+/// Returns the parameters that expressions may use.
 fn parameters() -> Value {
     let plain = |name: &str| json!({ "type_name": format!("TYPE_NAME_{name}") });
     let of =
@@ -307,7 +308,7 @@ fn parameters() -> Value {
     })
 }
 
-/// Their values, unless a row has others.
+/// Returns the parameters' values, for rows that have no others.
 fn context() -> Value {
     json!({
         "b": true, "s": "abc", "x": 1, "u": 2, "f": 0.5,
@@ -323,7 +324,8 @@ fn model_request(text: &str) -> Value {
     serde_json::from_str(&model_json::print(&document.model).expect("JSON")).expect("JSON")
 }
 
-/// `$number: [field, value]` sets a field to a number that JSON cannot say, as one that is none of an enum.
+/// Parses a request. `$number: [field, value]` sets a field to a number that JSON cannot express, such as an unknown
+/// value of an enum.
 fn parsed<T: DeserializeOwned + Message + Default>(request: &Value) -> Request<T> {
     let mut request = request.clone();
     let number = request.as_object_mut().and_then(|fields| fields.remove("$number"));

@@ -1,6 +1,6 @@
 //! Random numbers that follow from a seed alone, on every machine.
 
-/// `SplitMix64` (Steele, Lea and Flood, 2014): small, and good enough to choose test cases.
+/// `SplitMix64` (Steele, Lea and Flood, 2014), which is small, and good enough to choose test cases.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -17,7 +17,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number from 0 up to, not including, the bound.
+    /// Returns a number from 0 up to the bound, exclusive.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let bound = u64::try_from(bound.max(1)).expect("64 bits");
         usize::try_from(self.next() % bound).expect("below a usize")

@@ -1,5 +1,5 @@
 //! A gRPC server whose methods answer whatever a test wants, right or wrong. Each method is served by hand, because a
-//! generated server could not send what must never be sent.
+//! generated server cannot send messages that must never be sent.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -27,14 +27,14 @@ type Method = Arc<dyn Fn(http::Request<Body>) -> Answer<http::Response<Body>> + 
 #[derive(Clone, Default)]
 pub(crate) struct Methods(HashMap<&'static str, Method>);
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it ends it.
 pub(crate) struct FaultyServer {
     pub(crate) address: String,
     task: JoinHandle<()>,
 }
 
 impl Methods {
-    /// Answers a method with what `behaviour` makes of each request.
+    /// Answers a method with the result of `behaviour` for each request.
     pub(crate) fn on<Q, A, F>(mut self, path: &'static str, behaviour: impl Fn(Q) -> F + Send + Sync + 'static) -> Self
     where
         Q: Message + Default + 'static,
@@ -87,7 +87,7 @@ where
     }
 }
 
-/// The router wants each service's name as a constant; the methods are found by their whole path.
+/// A service of this name. The router needs the name as a constant; the methods are found by their whole path.
 struct Service<N>(Methods, PhantomData<fn() -> N>);
 
 #[derive(Clone)]

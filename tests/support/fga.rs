@@ -4,25 +4,25 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What a run of `fga model test`, or of `ragward test`, comes to.
+/// The outcome of `fga model test` or of `ragward test`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Verdict {
     /// All assertions hold.
     Pass,
-    /// One does not hold, or cannot be decided.
+    /// An assertion does not hold, or cannot be decided.
     Fail,
-    /// The file is not run.
+    /// The file is refused, so no assertion runs.
     Refused,
 }
 
-/// The program.
+/// The program `fga`.
 pub(crate) struct Fga {
     binary: PathBuf,
 }
 
 impl Fga {
-    /// Finds it; `None`, with a word about it, when there is none on this machine. With `CI` set that is a failure.
+    /// Finds the program. If it is not on this machine, this says so and returns `None`; with `CI` set, it panics.
     pub(crate) fn find() -> Option<Self> {
         let named = std::env::var_os("FGA_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
         let on_path = || {
@@ -37,12 +37,12 @@ impl Fga {
         Some(Self { binary })
     }
 
-    /// What it makes of a store file.
+    /// Runs a store file and returns the outcome.
     pub(crate) fn test(&self, store_file: &Path) -> Verdict {
         let run = Command::new(&self.binary)
             .args(["model", "test", "--tests"])
             .arg(store_file)
-            // A configuration of the machine's user must not count.
+            // This keeps the configuration of the machine's user out.
             .env("HOME", store_file.parent().expect("a folder"))
             .output()
             .expect("fga runs");

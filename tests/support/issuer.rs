@@ -1,5 +1,5 @@
-//! An issuer of tokens for a test: signs what it is told, and serves its metadata and keys on a port of loopback, well or
-//! badly.
+//! An issuer of tokens. It signs whatever a test asks for, and serves its metadata and keys, well or badly, on a port
+//! of loopback.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,13 +18,13 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the servers of these tests are called in tokens.
+/// The audience that tokens of these tests name.
 pub(crate) const AUDIENCE: &str = "https://ragward.example/api";
 const METADATA: &str = "/.well-known/oauth-authorization-server";
 const KEYS: &str = "/keys";
 const RSA_BITS: usize = 2_048;
 
-/// A key that tokens are signed with.
+/// A key that signs tokens.
 pub(crate) struct SigningKey {
     pub(crate) id: String,
     kind: Kind,
@@ -67,7 +67,7 @@ impl SigningKey {
         }
     }
 
-    /// The public half as it stands in a key set.
+    /// Returns the public half, as it stands in a key set.
     pub(crate) fn jwk(&self) -> Value {
         let encode = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         match &self.kind {
@@ -93,7 +93,7 @@ impl SigningKey {
         self.sign_text(&self.header().to_string(), &claims.to_string())
     }
 
-    /// Signs whatever the header and the claims are.
+    /// Signs a token, whatever its header and claims are.
     pub(crate) fn sign_text(&self, header: &str, claims: &str) -> String {
         let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
         let signature = self.signature(signed.as_bytes());
@@ -120,7 +120,7 @@ impl SigningKey {
     }
 }
 
-/// One key for all tests of a process: ring makes no RSA keys, and making one takes a while.
+/// Returns the one RSA key of this process: ring cannot make RSA keys, and making one takes a while.
 fn rsa_pair() -> RsaKeyPair {
     static PKCS8: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
         let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, RSA_BITS).unwrap();
@@ -129,11 +129,11 @@ fn rsa_pair() -> RsaKeyPair {
     RsaKeyPair::from_pkcs8(&PKCS8).unwrap()
 }
 
-/// What an address answers.
+/// The answer at an address.
 #[derive(Clone)]
 pub(crate) enum Page {
     Json(Value),
-    /// JSON as it is spelt here.
+    /// JSON, exactly as it is written here.
     Text(String),
     Html,
     Redirect(String),
@@ -142,7 +142,7 @@ pub(crate) enum Page {
     Hang,
 }
 
-/// A running issuer; its task ends with the test's runtime.
+/// A running issuer. Its task ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct TestIssuer {
     pub(crate) url: String,
@@ -151,7 +151,7 @@ pub(crate) struct TestIssuer {
 }
 
 impl TestIssuer {
-    /// An issuer with these keys.
+    /// Starts an issuer with these keys.
     pub(crate) async fn start(keys: &[&SigningKey]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -181,12 +181,12 @@ impl TestIssuer {
         self.set(KEYS, Page::Json(json!({"keys": keys})));
     }
 
-    /// How often the keys were read.
+    /// Returns how often the keys were read.
     pub(crate) fn key_reads(&self) -> usize {
         self.asked.lock().unwrap().iter().filter(|path| *path == KEYS).count()
     }
 
-    /// The claims of a good token for somebody.
+    /// Returns the claims of a good token for this subject.
     pub(crate) fn claims(&self, subject: &str, scope: &str) -> Value {
         let now = now();
         json!({

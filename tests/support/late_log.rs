@@ -1,5 +1,6 @@
-//! An `OpenFGA` server whose log of changes is told late. Whoever reads it is told all changes up to the moment of asking, and
-//! learns only after a while that these were all. So a copy that follows it, and a cache that forgets by it, are late.
+//! A proxy for an `OpenFGA` server that tells its log of changes late. A reader gets all changes up to the moment of
+//! asking, but learns only after a while that there are no more. So a copy that follows the log is late, and so is a
+//! cache that forgets by it.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,19 +24,19 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tower::ServiceExt;
 
 const READ_CHANGES: &str = "/openfga.v1.OpenFGAService/ReadChanges";
-/// The bytes before a message: whether it is compressed, and its length.
+/// The number of bytes before a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
 
-/// In front of a server; dropping it ends it.
+/// A running proxy. Dropping it ends it.
 pub(crate) struct LateLog {
     pub(crate) address: String,
-    /// How often the log was read to its end.
+    /// The number of times that the log was read to its end.
     pub(crate) looks: watch::Receiver<u64>,
     serving: JoinHandle<()>,
 }
 
 impl LateLog {
-    /// Holds the end of the log back for so long. All else is passed on as it is.
+    /// Starts a proxy that holds the end of the log back for this long. It passes everything else on as it is.
     pub(crate) async fn in_front_of(address: &str, held_for: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let own_address = format!("http://{}", listener.local_addr().expect("its address"));
@@ -49,8 +50,8 @@ impl LateLog {
         Self { address: own_address, looks, serving }
     }
 
-    /// Waits until the log was read to its end so many times more. Readings follow each other, so the first may have begun
-    /// before this was called.
+    /// Waits until the log was read to its end this many times more. Readings follow each other, so the first may have
+    /// begun before this call.
     pub(crate) async fn wait_for_looks(&self, more: u64) {
         let mut looks = self.looks.clone();
         let enough = *looks.borrow() + more;

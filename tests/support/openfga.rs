@@ -1,4 +1,4 @@
-//! A real `OpenFGA` server for a test: in memory, on a free port of loopback, ended with the value.
+//! A real `OpenFGA` server for a test: in memory, on a free port of loopback, ended when the value is dropped.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -11,26 +11,25 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-/// A port that was free may be taken by somebody else before the server binds it.
+/// The number of attempts to start. Another process may take a free port before the server binds it.
 const START_ATTEMPTS: usize = 3;
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// What the server logs once it listens.
+/// The line that the server logs once it listens.
 const LISTENING: &str = "starting gRPC server on";
 
-/// A running server; dropping it kills the process.
+/// A running server. Dropping it kills the process.
 pub(crate) struct OpenFga {
     port: u16,
     _process: Child,
 }
 
 impl OpenFga {
-    /// Starts a server; `None`, with a word about it, when there is none on this machine. With `CI` set that is a
-    /// failure.
+    /// Starts a server. If there is none on this machine, this says so and returns `None`; with `CI` set, it panics.
     pub(crate) async fn start() -> Option<Self> {
         Self::start_with(&[]).await
     }
 
-    /// As [`Self::start`], with more flags.
+    /// Like [`Self::start`], with more flags.
     pub(crate) async fn start_with(flags: &[&str]) -> Option<Self> {
         let Some(binary) = binary() else {
             assert!(!set("CI"), "CI must run the live tests: put `openfga` on the PATH or its path into OPENFGA_BIN");
@@ -45,7 +44,7 @@ impl OpenFga {
         panic!("`{}` did not start", binary.display());
     }
 
-    /// The configuration that reaches a store of it.
+    /// Returns the configuration that reaches a store of this server.
     pub(crate) fn config(&self, store_name: &str) -> OpenFgaConfig {
         let store = StoreSelector::Name(store_name.to_owned());
         OpenFgaConfig::new(format!("http://127.0.0.1:{}", self.port), store)

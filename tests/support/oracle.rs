@@ -1,10 +1,12 @@
-//! A slow, obvious evaluator that nobody optimises, to compare the fast one with. It shares the structure of a parsed
-//! model with the library and nothing else.
+//! A slow, obvious evaluator that stays unoptimised, to compare the fast one with. It shares the structure of a parsed
+//! model with the library, and nothing else.
 //!
-//! For one user, every relation of every object starts as unknown, and the definitions are applied until nothing changes
-//! any more. What is unknown at the end depends on itself, and is denied, or depends on a condition that failed.
+//! For one user, every relation of every object starts as unknown, and the definitions are applied until nothing
+//! changes any more. A relation that is unknown at the end depends on itself, and is denied, or depends on a condition
+//! that failed.
 //!
-//! `OpenFGA` comes to checks, lists of users and lists of objects in different ways, and so does this: see [`Purpose`].
+//! `OpenFGA` finds checks, lists of users and lists of objects in different ways, and so does this evaluator: see
+//! [`Purpose`].
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "a rewrite that is not named leads nowhere")]
 
@@ -27,13 +29,13 @@ use self::weights::Weights;
 pub(crate) struct Oracle {
     model: AuthorizationModel,
     weights: Option<Weights>,
-    /// By object and relation; only those that the model allows.
+    /// The tuples that the model allows, by object and relation.
     tuples: BTreeMap<(String, String), Vec<Named>>,
-    /// Those that tuples name.
+    /// The objects that tuples name.
     objects: BTreeSet<String>,
-    /// Others that are asked about.
+    /// Other objects that questions name.
     unnamed: BTreeSet<String>,
-    /// By user and what for: a list of users asks for the same again and again.
+    /// The answers so far, by user and purpose, since a list of users asks the same questions again and again.
     known: RefCell<BTreeMap<(String, Purpose), Rc<Holdings>>>,
 }
 
@@ -41,38 +43,39 @@ pub(crate) struct Oracle {
 struct Named {
     user: String,
     counts: Truth,
-    /// It came with the request.
+    /// Whether the tuple came with the request.
     of_request: bool,
 }
 
-/// What an answer is for.
+/// The kind of question that an answer is for.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
-    /// The request's tuple that names the user hides the stored one.
+    /// A check. A tuple of the request that names the user hides the stored one.
     Check,
     Users,
-    /// A failed condition is not met, and what depends on itself is not held, even under `but not`.
+    /// A list of objects. A failed condition is not met, and a relation that depends on itself is not held, even under
+    /// `but not`.
     Sets,
 }
 
-/// What one user holds.
+/// The relations that one user holds.
 pub(crate) struct Holdings(BTreeMap<(String, String), Truth>);
 
-/// In this order, the last of several is what they come to together (`or`): see [`any`].
+/// The truth of a statement. Under `or`, the last of several in this order is the truth of all together: see [`any`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Truth {
     No,
-    /// No, but a failed condition was passed over: `but not` makes it a failure.
+    /// False, but a failed condition was passed over. `but not` turns this into a failure.
     Doubted,
-    /// It depends on itself.
+    /// The statement depends on itself.
     Unknown,
-    /// It depends on a condition that failed.
+    /// The statement depends on a condition that failed.
     Failed,
     Yes,
 }
 
 impl Holdings {
-    /// Whether the user holds the relation on the object; `None` where that depends on a condition that failed.
+    /// Returns whether the user holds the relation on the object, or `None` if that depends on a condition that failed.
     pub(crate) fn check(&self, relation: &str, object: &str) -> Option<bool> {
         match self.0.get(&(object.to_owned(), relation.to_owned())) {
             Some(Truth::Yes) => Some(true),
@@ -100,7 +103,7 @@ impl Oracle {
         oracle
     }
 
-    /// The same with the tuples of a request.
+    /// Adds the tuples of a request.
     pub(crate) fn with_request(mut self, tuples: &[RelationshipTuple], context: &Map<String, Value>) -> Self {
         self.put(tuples.iter().cloned(), context, true);
         self
@@ -115,7 +118,7 @@ impl Oracle {
         for tuple in tuples {
             let (user, relation) = (tuple.user.to_string(), tuple.relation.to_string());
             let (object, condition) = (tuple.object.to_string(), tuple.condition.as_ref());
-            // A userset in itself says nothing and cannot be written.
+            // A userset within itself says nothing and cannot be written.
             let says_nothing = user == format!("{object}#{relation}");
             if says_nothing
                 || !self.allows(&user, &relation, &object, condition.map(ragward::language::TupleCondition::name))
@@ -138,12 +141,13 @@ impl Oracle {
         }
     }
 
-    /// The same, asked about objects that no tuple may name, too.
+    /// Adds objects that questions may name although no tuple does.
     pub(crate) fn asked_about(self, objects: &[&str]) -> Self {
         Self { unnamed: objects.iter().map(|object| (*object).to_owned()).collect(), ..self }
     }
 
-    /// Reads the model and the tuples of a store file: only its plain form, `model: |` and `- user: / relation: / object:`.
+    /// Reads the model and the tuples of a store file, in its plain form only: `model: |` and `- user: / relation: /
+    /// object:`.
     pub(crate) fn load(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).expect("a store file");
         let (mut model, mut tuples, mut in_model) = (String::new(), Vec::new(), false);
@@ -167,7 +171,7 @@ impl Oracle {
         Self::new(dsl::parse(&model).expect("a model").model, tuples, &Map::new())
     }
 
-    /// Everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.
+    /// Returns everything that a user (`user:anne`, `user:*` or `group:eng#member`) holds.
     pub(crate) fn holdings(&self, user: &str) -> Rc<Holdings> {
         self.holdings_for(user, Purpose::Check)
     }
@@ -182,7 +186,7 @@ impl Oracle {
         })
     }
 
-    /// The objects of a type that a user holds a relation on; `None` where a condition fails that matters.
+    /// Returns the objects of a type that a user holds a relation on, or `None` if a condition that matters fails.
     pub(crate) fn list_objects(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
         let is_single = !user.contains('#') && !user.ends_with(":*");
         if is_single && self.weights.is_some() {
@@ -202,8 +206,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// The same as `OpenFGA` does it for a single user: from sets. A condition matters where its tuple names the user, or a
-    /// userset or parent that the user holds.
+    /// Finds the list in `OpenFGA`'s way for a single user, which is from sets. A condition matters if its tuple names
+    /// the user, or a userset or parent that the user holds.
     fn objects_as_sets(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<String>> {
         let holdings = self.holdings_for(user, Purpose::Sets);
         let holds = |object: &str, relation: &str| holdings.check(relation, object) == Some(true);
@@ -231,7 +235,7 @@ impl Oracle {
         Some(all.filter(|object| holds(object, relation)).cloned().collect())
     }
 
-    /// The relations (with their types) that a target rests on, along those parts of the definitions.
+    /// Returns the relations (with their types) that a target depends on, along those parts of the definitions.
     fn needed(
         &self,
         relation: &str,
@@ -267,7 +271,7 @@ impl Oracle {
         }
     }
 
-    /// The relations of objects that the way from a user comes to, which goes only along what the target rests on.
+    /// Returns the relations of objects that can be reached from a user, along relations that the target depends on.
     fn reached(&self, user: &str, relation: &str, type_name: &str) -> Option<BTreeSet<(String, String)>> {
         let needed = self.needed(relation, type_name, followed)?;
         let mut reached: BTreeSet<(String, String)> = BTreeSet::new();
@@ -343,9 +347,8 @@ impl Oracle {
         (!nodes.any(fails)).then_some(reached)
     }
 
-    /// The users of a kind (`user`, or `group#member`, which objects and everybody of the type belong to) that hold a relation
-    /// on an object; `None` where a condition fails on
-    /// the way from the object to its users, whoever they are.
+    /// Returns the users of a kind (`user`, or `group#member`, which includes objects and the wildcard of the type)
+    /// that hold a relation on an object. Returns `None` if a condition fails between the object and any of its users.
     pub(crate) fn list_users(&self, object: &str, relation: &str, kind: &str) -> Option<BTreeSet<String>> {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
         if !self.leads_to(kind, object, relation) {
@@ -363,7 +366,7 @@ impl Oracle {
             for user in std::iter::once(named).chain(its_userset) {
                 let holdings = self.holdings_for(&user, Purpose::Users);
                 let asked = Asked { oracle: self, user: &user, purpose: Purpose::Users };
-                // Beside everybody, only whom tuples name.
+                // If the wildcard is listed, a user is listed only if tuples name the user.
                 let is_covered = open && !user.contains('#');
                 let listed_too = holdings.check(relation, object)?
                     && (!is_covered || asked.is_named_on_the_way(&holdings, object, relation, &mut BTreeSet::new()));
@@ -375,7 +378,8 @@ impl Oracle {
         Some(listed)
     }
 
-    /// Whether a list of users of such a kind is looked for at all, along the first operand of `and` and `but not`.
+    /// Returns whether a list searches for users of this kind at all, along the first operand of `and` and of `but
+    /// not`.
     pub(crate) fn leads_to(&self, kind: &str, object: &str, relation: &str) -> bool {
         let (type_name, userset) = kind.split_once('#').map_or((kind, None), |(of, relation)| (of, Some(relation)));
         let Some(needed) = self.needed(relation, type_of(object), followed) else { return false };
@@ -395,7 +399,7 @@ impl Oracle {
         }
     }
 
-    /// Whether a loop ends a list of users somewhere below a relation of an object.
+    /// Returns whether a loop ends a list of users somewhere below a relation of an object.
     pub(crate) fn has_loop(&self, object: &str, relation: &str) -> bool {
         let asked = Asked { oracle: self, user: "", purpose: Purpose::Users };
         let (mut seen, mut pending) = (BTreeSet::new(), vec![(object.to_owned(), relation.to_owned())]);
@@ -430,7 +434,7 @@ impl Oracle {
         self.objects.iter().filter(move |object| type_of(object) == type_name)
     }
 
-    /// Whether a condition fails among the tuples that lead from a relation of an object to its users.
+    /// Returns whether a condition fails among the tuples between a relation of an object and its users.
     fn fails(&self, object: &str, relation: &str, seen: &mut BTreeSet<(String, String)>) -> bool {
         if !seen.insert((object.to_owned(), relation.to_owned())) {
             return false;
@@ -454,7 +458,7 @@ impl Oracle {
         })
     }
 
-    /// The users of the tuples about an object's relation.
+    /// Returns the users of the tuples of an object's relation.
     fn users(&self, object: &str, relation: &str) -> &[Named] {
         self.tuples.get(&(object.to_owned(), relation.to_owned())).map_or(&[], Vec::as_slice)
     }
@@ -469,7 +473,7 @@ impl Oracle {
         })
     }
 
-    /// The relations (with their types) that such a user could hold if the right tuples were there.
+    /// Returns the relations (with their types) that such a user could hold if the right tuples were there.
     fn possible(&self, user: &str) -> BTreeSet<(String, String)> {
         let mut possible = BTreeSet::new();
         if let Some((object, relation)) = user.split_once('#') {
@@ -522,7 +526,7 @@ impl Oracle {
     }
 }
 
-/// Who asks.
+/// One user's question for one purpose.
 struct Asked<'a> {
     oracle: &'a Oracle,
     user: &'a str,
@@ -547,7 +551,7 @@ impl Asked<'_> {
                 truths.insert((object.clone(), relation.name.clone()), truth);
             }
         }
-        // First what is certain. Then, of what is not, what depends on a condition that failed.
+        // First settle what is certain. Then, of the rest, what depends on a condition that failed.
         self.settle(&mut truths, &[Truth::Yes, Truth::No]);
         if self.purpose == Purpose::Sets {
             while self.deny_unfounded(&mut truths) {
@@ -559,7 +563,8 @@ impl Asked<'_> {
         Holdings(truths)
     }
 
-    /// Denies what depends on itself through a relation's own usersets or parents alone: of those, each is looked at once.
+    /// Denies relations that depend on themselves through their own usersets or parents alone, since each of those is
+    /// read once.
     fn deny_own_cycles(&self, truths: &mut BTreeMap<(String, String), Truth>) {
         let oracle = self.oracle;
         let Some(weights) = oracle.weights.as_ref().filter(|_| !self.user.contains('#')) else { return };
@@ -574,7 +579,7 @@ impl Asked<'_> {
         self.settle(truths, &[Truth::Yes, Truth::No]);
     }
 
-    /// Applies the definitions to what is unknown until nothing becomes one of these any more.
+    /// Applies the definitions to unknown statements until none of them settles to one of these truths any more.
     fn settle(&self, truths: &mut BTreeMap<(String, String), Truth>, what: &[Truth]) {
         self.settle_where(truths, what, &|_| true);
     }
@@ -601,8 +606,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Denies what is unknown and would not come to be held even if nothing unknown were taken away from anything; whether
-    /// there was any.
+    /// Denies the unknown statements that would not hold even if nothing unknown were subtracted anywhere. Returns
+    /// whether there were any.
     fn deny_unfounded(&self, truths: &mut BTreeMap<(String, String), Truth>) -> bool {
         let all = unknown(truths);
         let mut hoped = truths.clone();
@@ -626,8 +631,8 @@ impl Asked<'_> {
         some
     }
 
-    /// What a definition comes to. `certain` is asked where something is taken away; where it differs from `truths`, only
-    /// what is certain there is taken away.
+    /// Evaluates a definition. `certain` holds the truths for what is subtracted: where it differs from `truths`, only
+    /// what is certain there is subtracted.
     fn evaluate(
         &self,
         object: &str,
@@ -671,7 +676,8 @@ impl Asked<'_> {
         }
     }
 
-    /// Whether tuples name the user on the way to what the user holds, along all operands but what is subtracted.
+    /// Returns whether tuples name the user between the user and what the user holds, along all operands except what is
+    /// subtracted.
     fn is_named_on_the_way(
         &self,
         holdings: &Holdings,
@@ -721,8 +727,8 @@ impl Asked<'_> {
         }
     }
 
-    /// In a list of users, nobody is left where what is subtracted comes back to itself through usersets and computed
-    /// relations alone.
+    /// Returns whether what is subtracted leads back to itself through usersets and computed relations alone. Then
+    /// nobody is left in a list of users.
     fn ends_list(&self, object: &str, definition: &RelationDefinition, subtract: &Rewrite) -> bool {
         self.purpose == Purpose::Users && self.comes_back(object, &definition.name, subtract, &[])
     }
@@ -759,8 +765,8 @@ impl Asked<'_> {
         first.is_some_and(|first| !std::ptr::eq(first, one))
     }
 
-    /// The usersets that a check reads together with this one; a condition that fails among them is passed over where
-    /// another one counts.
+    /// Returns the usersets that a check reads together with this one. Among them, a failed condition is passed over if
+    /// another one is met.
     fn read_apart(&self, object: &str, relation: &str, of: &str, userset: &str) -> Option<String> {
         let weights = self.oracle.weights.as_ref().filter(|_| !self.user.contains('#'))?;
         let name = |of: &str, relation: &str| (type_of(of).to_owned(), relation.to_owned());
@@ -777,7 +783,7 @@ fn type_of(object: &str) -> &str {
     object.split(':').next().unwrap_or_default()
 }
 
-/// The type restriction that a user needs: `user`, `user:*` or `group#member`.
+/// Returns the type restriction that a user needs: `user`, `user:*` or `group#member`.
 fn shape_of(user: &str) -> String {
     match user.split_once('#') {
         Some((object, relation)) => format!("{}#{relation}", type_of(object)),
@@ -786,8 +792,9 @@ fn shape_of(user: &str) -> String {
     }
 }
 
-/// Through usersets or parents: what is read together, whether the tuple counts, and what is behind it. As in `OpenFGA`, a
-/// failed condition does not matter where another tuple counts that is read together with it; but it leaves a doubt.
+/// Joins usersets or parents. Each item says which ones are read together, whether the tuple counts, and what stands
+/// behind it. As in `OpenFGA`, a failed condition does not matter if another tuple counts that is read together with
+/// it, but it leaves a doubt.
 fn through(tuples: impl Iterator<Item = (Option<String>, Truth, Truth)>) -> Truth {
     let (mut behind, mut failed) = (BTreeMap::<_, Vec<Truth>>::new(), BTreeSet::new());
     for (group, counts, truth) in tuples {
@@ -810,7 +817,7 @@ fn has_operator(rewrite: &Rewrite) -> bool {
         || rewrite.operands().into_iter().any(has_operator)
 }
 
-/// The parts of a definition that a list of objects goes along.
+/// Returns the parts of a definition that a list of objects follows.
 fn followed(rewrite: &Rewrite) -> Vec<&Rewrite> {
     match rewrite {
         Rewrite::Union(operands) => operands.iter().flat_map(followed).collect(),
@@ -824,7 +831,8 @@ fn any(truths: impl Iterator<Item = Truth>) -> Truth {
     truths.max().unwrap_or(Truth::No)
 }
 
-/// A failed condition weighs less here than what depends on itself: that alone is reason enough to deny.
+/// Joins truths under `and`. A statement that depends on itself outweighs a failed condition, since that alone is
+/// reason enough to deny.
 fn all(truths: impl Iterator<Item = Truth>) -> Truth {
     let weight = |truth: &Truth| match truth {
         Truth::No => 0,

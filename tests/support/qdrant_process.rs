@@ -1,5 +1,5 @@
-//! A real Qdrant for a test: one that runs already, or one that is started on free ports of loopback and ended with the
-//! value.
+//! A real Qdrant for a test: a server that runs already, or one that is started on free ports of loopback and ended
+//! when the value is dropped.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -14,19 +14,19 @@ use tokio::process::{Child, Command};
 use tokio::time::{interval, timeout};
 
 const START_TIMEOUT: Duration = Duration::from_mins(1);
-/// What the server logs just before it opens its gRPC port.
+/// The line that the server logs just before it opens its gRPC port.
 const LISTENING: &str = "gRPC listening on";
-/// How often a port is tried that is not open yet.
+/// The pause between attempts to reach a port that is not open yet.
 const TRY_EVERY: Duration = Duration::from_millis(10);
 
-/// A server that can be called; dropping it kills the process if the test started it.
+/// A server that can be called. Dropping it kills the process if the test started it.
 pub(crate) struct Qdrant {
     pub(crate) url: String,
     _process: Option<(Child, TempDir)>,
 }
 
 impl Qdrant {
-    /// Finds or starts a server; `None`, with a word about it, when there is none on this machine.
+    /// Finds or starts a server. If there is none on this machine, this says so and returns `None`.
     pub(crate) async fn find() -> Option<Self> {
         if let Some(url) = variable("QDRANT_URL") {
             return Some(Self { url, _process: None });
@@ -34,7 +34,7 @@ impl Qdrant {
         Self::start_own().await
     }
 
-    /// Starts a server for one test alone; `None`, with a word about it, when its program is not on this machine.
+    /// Starts a server for one test alone. If its program is not on this machine, this says so and returns `None`.
     pub(crate) async fn start_own() -> Option<Self> {
         let path = variable("PATH").unwrap_or_default();
         let on_path =

@@ -1,8 +1,8 @@
-//! A small Qdrant for tests: its gRPC API over points in memory, as far as the adapter uses it; everything else is refused
-//! as not implemented. With it the wire adapter is tested where there is no Qdrant.
+//! A small Qdrant for tests: the part of its gRPC API that the adapter uses, over points in memory. It refuses
+//! everything else as not implemented. It lets tests exercise the adapter on the wire where there is no Qdrant.
 //!
-//! It takes any point and evaluates filters on payloads as Qdrant's documentation says. What it does not share with Qdrant:
-//! searches are always exact, and nothing is kept on disk.
+//! It takes any point, and evaluates filters on payloads as Qdrant's documentation says. It differs from Qdrant in two
+//! ways: its searches are always exact, and it keeps nothing on disk.
 
 mod collections;
 mod filter;
@@ -22,21 +22,21 @@ use tonic::Status;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
-/// Documents come in one message.
+/// The size of a message. Documents come in one message.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// A running server; dropping it ends it.
+/// A running server. Dropping it ends it.
 pub(crate) struct QdrantServer {
     pub(crate) address: String,
     engine: Engine,
     task: JoinHandle<()>,
 }
 
-/// What the services share.
+/// The state that the services share.
 #[derive(Clone, Default)]
 struct Engine {
     collections: Arc<RwLock<BTreeMap<String, Collection>>>,
-    /// The collections that they stand for, as in Qdrant wherever a collection is named.
+    /// The collections that aliases stand for. As in Qdrant, an alias may stand wherever a collection is named.
     aliases: Arc<RwLock<BTreeMap<String, String>>>,
     facets: Arc<Mutex<Vec<String>>>,
     queries: Arc<Mutex<Vec<QueryPoints>>>,
@@ -45,14 +45,14 @@ struct Engine {
 #[derive(Default)]
 struct Collection {
     dimension: u64,
-    /// `None`: the unnamed vector.
+    /// The name of the vector; `None` for the unnamed one.
     vector_name: Option<String>,
     indexes: BTreeMap<String, FieldType>,
     strict_mode: Option<StrictModeConfig>,
     points: BTreeMap<Id, Point>,
 }
 
-/// A point id; numbers come before UUIDs.
+/// A point's id. Numbers come before UUIDs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Id {
     Number(u64),
@@ -66,7 +66,7 @@ struct Point {
 }
 
 impl QdrantServer {
-    /// Serves on a free port of loopback.
+    /// Starts a server on a free port of loopback.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = format!("http://{}", listener.local_addr().expect("its address"));
@@ -80,13 +80,13 @@ impl QdrantServer {
         Self { address, engine, task }
     }
 
-    /// How often the values of a field were counted.
+    /// Returns how often the values of a field were counted.
     pub(crate) fn facets(&self, field: &str) -> usize {
         let facets = self.engine.facets.lock().unwrap_or_else(PoisonError::into_inner);
         facets.iter().filter(|counted| *counted == field).count()
     }
 
-    /// The searches since it was asked last.
+    /// Returns the searches since the last call.
     pub(crate) fn take_queries(&self) -> Vec<QueryPoints> {
         std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -99,7 +99,7 @@ impl Drop for QdrantServer {
 }
 
 impl Engine {
-    /// Whether the name was free.
+    /// Adds a collection, and returns whether the name was free.
     fn add(&self, name: String, collection: Collection) -> bool {
         let mut collections = self.collections.write().unwrap_or_else(PoisonError::into_inner);
         let free = !collections.contains_key(&name);

@@ -1,5 +1,5 @@
-//! The servers that a test of the Qdrant adapter runs over: the small one in memory, and a real one where its program is at
-//! hand. What other programs do to a collection is done over the wire, alike for both.
+//! The servers that tests of the Qdrant adapter run over: the small one in memory, and a real one if its program is at
+//! hand. Changes that other programs make to a collection go over the wire, in the same way for both.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,7 +18,7 @@ use tonic::transport::Channel;
 use crate::support::qdrant_process::Qdrant;
 use crate::support::qdrant_server::QdrantServer;
 
-/// One of them; dropping it ends it.
+/// A server of either kind. Dropping it ends it.
 pub(crate) struct AnyQdrant {
     pub(crate) name: &'static str,
     pub(crate) url: String,
@@ -26,7 +26,7 @@ pub(crate) struct AnyQdrant {
     _real: Option<Qdrant>,
 }
 
-/// The small one and, with a word about it where there is none, a real one.
+/// Starts the small server and, if its program is at hand, a real one. If it is not, this says so.
 pub(crate) async fn servers() -> Vec<AnyQdrant> {
     let small = QdrantServer::start().await;
     let small = AnyQdrant { name: "small", url: small.address.clone(), small: Some(small), _real: None };
@@ -67,7 +67,7 @@ impl AnyQdrant {
         self.points().await.update_batch(request).await.expect("taken in");
     }
 
-    /// The payloads by point id, in text form; of ten thousand points at most.
+    /// Returns the payloads by point id, in text form, of ten thousand points at most.
     pub(crate) async fn payloads(&self, collection: &str) -> BTreeMap<String, HashMap<String, Value>> {
         let request = ScrollPointsBuilder::new(collection).limit(10_000).with_payload(true);
         let points = self.points().await.scroll(request.build()).await.expect("points").into_inner().result;
@@ -81,7 +81,7 @@ impl AnyQdrant {
         points.into_iter().map(with_id).collect()
     }
 
-    /// The indexes of a collection.
+    /// Returns the names of a collection's indexes.
     pub(crate) async fn indexes(&self, collection: &str) -> Vec<String> {
         let request = GetCollectionInfoRequest { collection_name: collection.to_owned() };
         let info = self.collections().await.get(request).await.expect("a collection").into_inner().result;
@@ -102,7 +102,7 @@ impl AnyQdrant {
         self.collections().await.delete(request).await.expect("deleted");
     }
 
-    /// Holds a collection to limits.
+    /// Sets the limits of a collection.
     pub(crate) async fn restrict(&self, collection: &str, strict_mode: StrictModeConfig) {
         let request = UpdateCollection {
             collection_name: collection.to_owned(),

@@ -1,4 +1,4 @@
-//! What people ask of the design documents.
+//! Questions that people ask of the design documents.
 
 pub(crate) const QUERIES: [&str; 20] = [
     "pod scheduling and node affinity",

@@ -1,4 +1,4 @@
-//! Ragward for a test: its server on a free port of loopback, in this process.
+//! A Ragward server for a test, on a free port of loopback, in this process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use ragward::app::App;
 use ragward::config::{Config, Overrides};
 use tokio::net::TcpListener;
 
-/// The address of a server over a data directory. It runs until the runtime of the test ends.
+/// Starts a server over a data directory and returns its address. It runs until the runtime of the test ends.
 pub(crate) async fn serve(data: &Path) -> String {
     let overrides = Overrides { data: Some(data.to_owned()), insecure_identity: true, ..Overrides::default() };
     let app = Arc::new(App::open(&Config::load(None, &overrides).expect("a configuration")).await.expect("opened"));

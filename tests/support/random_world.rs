@@ -1,7 +1,7 @@
 //! Random worlds: a model, stored tuples, and what a request adds to them. Everything follows from a seed.
 //!
-//! The universe is small, so that a few tuples already make cycles, wildcards meet usersets, and an object is reached in
-//! several ways; and so small that no chain in it is deeper than an evaluator goes.
+//! The universe is small, so that a few tuples already make cycles, wildcards meet usersets, and an object is reached
+//! in several ways. It is so small that no chain in it is deeper than an evaluator goes.
 
 pub(crate) mod shrink;
 
@@ -17,26 +17,27 @@ use serde_json::{Map, Value, json};
 
 use super::dice::Dice;
 
-/// See the module.
+/// A model, its tuples and a request.
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub(crate) model: AuthorizationModel,
-    /// Not all fit the model.
+    /// The stored tuples. Not all of them fit the model.
     pub(crate) tuples: Vec<RelationshipTuple>,
-    /// All fit the model; no two have the same names, but some those of a stored one.
+    /// The request's tuples. All of them fit the model, and no two have the same names, but some have those of a stored
+    /// one.
     pub(crate) contextual: Vec<RelationshipTuple>,
     pub(crate) context: Map<String, Value>,
 }
 
-/// How large a world may be.
+/// The size that a world may have.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) tuples_max: usize,
-    /// Deepest nesting of `or`, `and` and `but not`.
+    /// The deepest nesting of `or`, `and` and `but not`.
     pub(crate) rewrite_depth: usize,
 }
 
-/// Everybody who may ask: strangers, usersets and objects that no tuple names among them.
+/// Everybody who may ask, including strangers, and usersets and objects that no tuple names.
 pub(crate) const SUBJECTS: [&str; 17] = [
     "user:0",
     "user:1",
@@ -56,12 +57,12 @@ pub(crate) const SUBJECTS: [&str; 17] = [
     "group:0",
     "group:*",
 ];
-/// Everything that may be asked about.
+/// Everything that questions may name.
 pub(crate) const OBJECTS: [&str; 9] =
     ["group:0", "group:1", "group:unnamed", "folder:0", "folder:1", "doc:0", "doc:1", "doc:2", "doc:unnamed"];
-/// Types with relations.
+/// The types that have relations.
 pub(crate) const TYPES: [&str; 3] = ["group", "folder", "doc"];
-/// `type` or `type#relation`.
+/// The filters of lists of users: `type` or `type#relation`.
 pub(crate) const USER_FILTERS: [&str; 5] = ["user", "bot", "group#member", "doc#r0", "group"];
 
 /// The conditions of every model that has some. Each can be met, not met, and fail.
@@ -74,14 +75,15 @@ const CONDITIONS: [NamedCondition; 5] = [
     ("divides", "6 / x > 1", &[("x", "int")]),
 ];
 
-/// The relations whose definitions are random: they may look at each other.
+/// The relations with random definitions, which may refer to each other.
 const DOC_RELATIONS: [&str; 5] = ["r0", "r1", "r2", "r3", "r4"];
 const FOLDER_RELATIONS: [&str; 2] = ["r0", "r1"];
-/// A model may be impossible (a relation that nobody can ever hold); then another one is drawn.
+/// The number of models that are drawn. A model may be impossible (nobody can ever hold a relation); then another one
+/// is drawn.
 const ATTEMPTS_MAX: usize = 10_000;
 
 impl World {
-    /// The world of a seed. Even seeds have no conditions, so that set algebra alone gets its share.
+    /// Returns the world of a seed. Worlds of even seeds have no conditions, so that pure set algebra gets its share.
     pub(crate) fn random(seed: u64, size: Size) -> Self {
         let mut dice = Dice::new(seed);
         let conditions = seed % 2 == 1;
@@ -94,7 +96,7 @@ impl World {
         panic!("seed {seed}: no possible model in {ATTEMPTS_MAX} attempts");
     }
 
-    /// A world around a model.
+    /// Returns a world around a model.
     pub(crate) fn around(dice: &mut Dice, model: AuthorizationModel, valid: &ValidModel, tuples_max: usize) -> Self {
         let mut tuples: Vec<RelationshipTuple> = Vec::new();
         let mut contextual = Vec::new();
@@ -105,7 +107,7 @@ impl World {
             let Some(tuple) = tuple else { continue };
             let mut known = tuples.iter().chain(&contextual);
             if let Some(known) = known.find(|known: &&RelationshipTuple| known.key() == tuple.key()) {
-                // A tuple of the request beside a stored one, which may have another condition.
+                // This adds a tuple of the request beside a stored one, which may have another condition.
                 let is_of_request = contextual.iter().any(|tuple: &RelationshipTuple| tuple.key() == known.key());
                 if with_contextual && !is_of_request && valid.admits(&tuple).is_ok() {
                     contextual.push(tuple);
@@ -121,17 +123,17 @@ impl World {
         Self { model, tuples, contextual, context: context(dice) }
     }
 
-    /// The stored tuples that fit the model.
+    /// Returns the stored tuples that fit the model.
     pub(crate) fn fitting(&self, valid: &ValidModel) -> Vec<RelationshipTuple> {
         self.tuples.iter().filter(|tuple| valid.admits(tuple).is_ok()).cloned().collect()
     }
 }
 
-/// What a random world is made with.
+/// The random choices that make a world.
 trait Choose {
     fn chance(&mut self, percent: usize) -> bool;
     fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T;
-    /// Between so many of the items, each at most once, in their order.
+    /// Returns between `min` and `max` of the items, each at most once, in their order.
     fn some<T: Clone>(&mut self, from: &[T], min: usize, max: usize) -> Vec<T>;
 }
 
@@ -153,7 +155,7 @@ impl Choose for Dice {
     }
 }
 
-/// The relations of a type, those of tuplesets among them.
+/// Returns the relations of a type, including those of tuplesets.
 pub(crate) fn relations_of(type_name: &str) -> &'static [&'static str] {
     match type_name {
         "group" => &["member", "manager"],
@@ -212,7 +214,7 @@ fn model(dice: &mut Dice, conditions: bool, rewrite_depth: usize) -> Authorizati
     model
 }
 
-/// The definitions of exactly the conditions that the restrictions name: a model with an unused one is refused.
+/// Drops the conditions that no restriction names, since a model with an unused one is refused.
 pub(crate) fn drop_unused(model: &mut AuthorizationModel) {
     let restrictions = model.types.iter().flat_map(|t| &t.relations).flat_map(|r| &r.directly_related);
     let used: Vec<String> = restrictions.filter_map(|restriction| restriction.condition.clone()).collect();
@@ -241,7 +243,8 @@ fn computed(relation: &str) -> Rewrite {
     Rewrite::Computed(relation.to_owned())
 }
 
-/// Computed relations only look back, as a model may not define a relation by itself; parents and usersets look anywhere.
+/// Makes a random rewrite. Computed relations refer only to earlier ones, since a model may not define a relation by
+/// itself; parents and usersets refer to any.
 fn random_rewrite(dice: &mut Dice, siblings: &[&str], position: usize, depth: usize) -> Rewrite {
     if depth == 0 || dice.chance(20) {
         return match dice.below(4) {
@@ -291,7 +294,7 @@ fn object(dice: &mut Dice, type_name: &str) -> String {
     format!("{type_name}:{}", dice.below(count))
 }
 
-/// A tuple that the model takes, most of the time with a condition that can be evaluated.
+/// Returns a tuple that the model takes, most of the time with a condition that can be evaluated.
 fn fitting(dice: &mut Dice, model: &AuthorizationModel) -> Option<RelationshipTuple> {
     let direct = model.types.iter().flat_map(|of| of.relations.iter().map(move |relation| (of, relation)));
     let direct: Vec<_> = direct.filter(|(_, relation)| !relation.directly_related.is_empty()).collect();
@@ -315,7 +318,7 @@ fn fitting(dice: &mut Dice, model: &AuthorizationModel) -> Option<RelationshipTu
     Some(tuple.with_condition(TupleCondition::new(name, stored).ok()?))
 }
 
-/// A tuple that most models do not take.
+/// Returns a tuple that most models do not take.
 fn stray(dice: &mut Dice) -> Option<RelationshipTuple> {
     let type_name = *dice.pick(&TYPES);
     let relation = *dice.pick(relations_of(type_name));
@@ -337,7 +340,7 @@ fn value(dice: &mut Dice, parameter: &str) -> Value {
     }
 }
 
-/// Of the request: sometimes a value is missing, sometimes it has the wrong type.
+/// Returns the context of a request. Sometimes a value is missing, sometimes it has the wrong type.
 fn context(dice: &mut Dice) -> Map<String, Value> {
     let mut context = Map::new();
     for parameter in ["x", "s", "b", "l", "unknown"] {

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use ragward::client::Client;
 
-/// How often a server is started while its files are in use.
+/// The number of times that a server is started while its files are still in use.
 const ATTEMPTS_MAX: usize = 50;
 
-/// A `ragward serve` whose log is kept, killed with the test.
+/// A `ragward serve` whose log is kept. It is killed when the value is dropped.
 pub(crate) struct Served {
     pub(crate) process: Child,
     pub(crate) client: Client,
@@ -20,7 +20,7 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn start(mut command: Command) -> Self {
         let after = |read: &str, mark: &str| Some(read.split_once(mark)?.1.lines().next()?.trim().to_owned());
-        // A server of this process that has ended lets go of its files when its last call is gone.
+        // A server of this process that has ended releases its files when its last call is gone.
         let mut attempts = 0;
         let (process, mut stderr, read, address) = 'started: loop {
             let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
@@ -50,11 +50,11 @@ impl Served {
         Self { process, client, log, reading: Some(reading) }
     }
 
-    /// Ends the process, and gives all that it logged.
+    /// Ends the process, and returns everything that it logged.
     pub(crate) async fn stop(mut self) -> String {
         let terminate = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status().unwrap();
         assert!(terminate.success());
-        // Waited for elsewhere, so that the client can say goodbye meanwhile.
+        // Another thread waits for the process, so that the client can say goodbye meanwhile.
         let stopped = tokio::task::spawn_blocking(move || {
             assert!(self.process.wait().unwrap().success());
             self.reading.take().unwrap().join().unwrap();

@@ -1,8 +1,8 @@
-//! What every vector store must do, whichever adapter: the contract of the two ports, asserted with data.
+//! The contract of the two ports of a vector store, asserted with data, for every adapter.
 //!
-//! `run` takes a store and goes through all cases, each in a collection of its own. What a store can do is read from its
-//! [`CollectionInfo`]: without text queries, texts are only read back. Where a search was not exact, which of several equal
-//! scores is cut off at the limit is left open.
+//! `run` takes a store and goes through all cases, each in a collection of its own. It reads the store's abilities from
+//! its [`CollectionInfo`]: without text queries, texts are only read back. If a search was not exact, any of several
+//! equal scores may be cut off at the limit.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use ragward::vector_store::{
 };
 use roaring::RoaringBitmap;
 
-/// Cosines may differ by this much between engines.
+/// The difference that cosines of two engines may have.
 const TOLERANCE: f32 = 1e-5;
 
 /// Texts that are parts of each other, with white space of every kind.
@@ -46,15 +46,15 @@ pub(crate) const TEXTS: [&str; 18] = [
 /// A store under test.
 #[derive(Clone, Copy)]
 pub(crate) struct Store<'a> {
-    /// Finds and reads.
+    /// The port that finds and reads chunks.
     pub(crate) chunks: &'a dyn VectorStore,
-    /// Takes in.
+    /// The port that takes documents in.
     pub(crate) documents: &'a dyn DocumentStore,
-    /// Begins each collection's name, so that runs against one server do not meet.
+    /// The beginning of each collection's name, so that runs against one server do not meet.
     pub(crate) prefix: &'a str,
 }
 
-/// All cases.
+/// Runs all cases.
 pub(crate) async fn run(store: Store<'_>) {
     unknown_collections_are_refused(store).await;
     what_goes_in_is_there(store).await;
@@ -71,7 +71,7 @@ pub(crate) async fn run(store: Store<'_>) {
     what_is_read_is_what_was_found(store).await;
 }
 
-/// A chunk `<document id>#<place>` for each (guard, text, vector).
+/// Returns a document with a chunk `<document id>#<place>` for each (guard, text, vector).
 pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
     let title = format!("About {id}");
     let chunk = |(place, (guard, text, vector)): (usize, &(&str, &str, &[f32]))| Chunk {
@@ -86,7 +86,7 @@ pub(crate) fn document(id: &str, chunks: &[(&str, &str, &[f32])]) -> Document {
     Document { id: id.to_owned(), chunks: chunks.iter().enumerate().map(chunk).collect(), title: title.clone() }
 }
 
-/// The chunks of these ids as they are now, in the order asked.
+/// Reads the current versions of these chunks, in the order of the ids.
 pub(crate) async fn read_now(
     store: &dyn VectorStore,
     collection: &str,
@@ -96,13 +96,13 @@ pub(crate) async fn read_now(
     store.read(collection, None, &found).await
 }
 
-/// A candidate of which nothing more is known.
+/// Returns a candidate with an id and a guard, and nothing else.
 pub(crate) fn candidate(chunk_id: &str, guard: &str) -> Candidate {
     let (chunk_id, guard) = (chunk_id.to_owned(), object(guard));
     Candidate { chunk_id, guard, score: 0.0, version: None, written: Written::Unknown }
 }
 
-/// An object that is well-formed.
+/// Parses a well-formed object.
 pub(crate) fn object(name: &str) -> Object {
     Object::parse(name).expect("an object")
 }
@@ -112,7 +112,7 @@ impl Store<'_> {
         format!("{}{case}", self.prefix)
     }
 
-    /// Fills a new collection.
+    /// Makes a new collection and fills it.
     async fn filled(&self, case: &str, documents: Vec<Document>) -> String {
         let collection = self.name(case);
         self.documents.upsert(&collection, documents).await.expect("taken in");
@@ -186,7 +186,7 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
         let is_unknown = matches!(&error, Some(VectorStoreError::UnknownCollection(unknown)) if *unknown == name);
         assert!(is_unknown, "method {method}: {error:?}");
     }
-    // Nothing to put in makes no collection.
+    // An empty write makes no collection.
     store.documents.upsert(&name, Vec::new()).await.expect("nothing to do");
     assert!(store.chunks.collection(&name).await.is_err());
 }
@@ -235,7 +235,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     let other = document("b", &[("doc:b", "other", &[0.9, 0.5])]);
     let collection = store.filled("replacement", vec![first, other]).await;
 
-    // Shorter than before, under another guard, with a chunk id of before.
+    // The new version is shorter, has another guard, and reuses a chunk id.
     let second = document("a", &[("doc:b", "new", &[0.0, 1.0])]);
     store.documents.upsert(&collection, vec![second]).await.expect("replaced");
     assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0", "a#0"]);
@@ -249,7 +249,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     let space = store.space(&collection, &["doc:a"]).await;
     assert!(store.found(Search { space, ..near(&collection, &[1.0, 0.0]) }).await.is_empty());
 
-    // Of two with one id the last counts.
+    // Of two documents with one id, the last counts.
     let versions = ["third", "fourth"].map(|text| document("a", &[("doc:a", text, &[0.0, 1.0])]));
     store.documents.upsert(&collection, versions.to_vec()).await.expect("replaced");
     assert_eq!(store.read(&collection, &["a#0"]).await[0].text, "fourth");
@@ -259,7 +259,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
     assert_eq!(store.documents.delete(&collection, &ids).await.expect("nothing to do"), 0);
     assert!(store.chunks.find(&collection, &strings(&["a#0"])).await.expect("found").is_empty());
     assert_eq!(store.found_ids(near(&collection, &[1.0, 0.0])).await, ["b#0"]);
-    // The id of a deleted chunk is free; an empty collection is still one.
+    // The id of a deleted chunk is free, and an empty collection still exists.
     store.documents.delete(&collection, &["b".to_owned()].into()).await.expect("deleted");
     let info = store.info(&collection).await;
     assert_eq!((info.documents, info.chunks), (0, 0));
@@ -267,7 +267,7 @@ async fn a_document_is_replaced_whole(store: Store<'_>) {
 }
 
 async fn nearest_vectors_come_first(store: Store<'_>) {
-    // Length does not matter, only direction: `same` and `long` are as near as can be. `none` has no vector.
+    // Only the direction matters, not the length: `same` and `long` are as near as can be. `none` has no vector.
     let mut documents = vec![
         document("same", &[("doc:x", "text", &[1.0, 0.0, 0.0])]),
         document("long", &[("doc:x", "text", &[1e10, 0.0, 0.0])]),
@@ -360,7 +360,7 @@ async fn filters_select(store: Store<'_>) {
     }
 }
 
-/// INVARIANT (a value is matched whole): never a part of it, whatever white space it holds.
+/// INVARIANT (a value is matched whole): a filter never matches a part of a value, whatever white space it holds.
 async fn texts_are_matched_whole(store: Store<'_>) {
     let texts = TEXTS;
     let documents = texts.iter().enumerate().map(|(number, text)| {
@@ -398,7 +398,7 @@ async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     let spaced = document("doc:a ", &[("doc:spaced", "words", &[1.0, 0.0])]);
     let collection = store.filled("bytes", documents.chain([spaced]).collect()).await;
     assert_eq!(store.info(&collection).await.documents, 5);
-    // One is replaced and one deleted; what has its id as a part of its own stays.
+    // One document is replaced and one deleted. A document whose id contains theirs stays.
     let parts = ["s 85", "s 851", "a s 85", "s 85\u{a0}1", "s"];
     let named =
         parts.map(|id| document(id, &[("doc:parts", "words", &[1.0, 0.0]), ("doc:parts", "more", &[1.0, 0.0])]));
@@ -421,7 +421,7 @@ async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     assert_eq!((deleted, store.info(&collection).await.documents), (1, 4));
 }
 
-/// What a refusal should be.
+/// The kind of refusal that is expected.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Refusal {
     Invalid,
@@ -549,7 +549,7 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     }
     let rows: [(&str, &[&str]); 7] = [
         ("apple", &["apples#0"]),
-        // The shorter text first, equals by id.
+        // The shorter text comes first, equal ones are in the order of their ids.
         ("pears", &["pears#0", "pears-again#0", "apples#0"]),
         ("pear apple", &["apples#0", "pears#0", "pears-again#0"]),
         ("quince", &[]),
@@ -560,14 +560,14 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     for (query, expected) in rows {
         let found = store.found(about(&collection, query)).await;
         assert!(found.iter().all(|candidate| candidate.score > 0.0), "{found:?}");
-        // Where the visible set is what the row says, it is also what each smaller limit begins with.
+        // Each smaller limit returns the beginning of the same list.
         for limit in 0..=expected.len() {
             let found = store.found_ids(Search { limit, ..about(&collection, query) }).await;
             assert_eq!(found, expected[..limit], "{query}");
         }
         assert_eq!(found.len(), expected.len(), "{query}");
     }
-    // A word of every visible chunk weighs less than a rare one; who sees less has other weights.
+    // A word of every visible chunk weighs less than a rare one, so a user who sees less has other weights.
     let space = store.space(&collection, &["doc:b"]).await;
     let all = store.found(about(&collection, "pear")).await;
     let few = store.found(Search { space, ..about(&collection, "pear") }).await;
@@ -575,7 +575,7 @@ async fn texts_are_ranked_by_what_is_visible(store: Store<'_>) {
     assert_ne!(few[0].score.to_bits(), all[1].score.to_bits());
 }
 
-/// The bytes of an answer.
+/// Returns the bytes of an answer.
 fn bytes(candidates: &[Candidate]) -> Vec<(&str, u32)> {
     candidates.iter().map(|candidate| (candidate.chunk_id.as_str(), candidate.score.to_bits())).collect()
 }
@@ -610,7 +610,7 @@ async fn hidden_documents_change_nothing(store: Store<'_>) {
     }
 }
 
-/// INVARIANT (one version): what was replaced since it was found is not read, whatever it was replaced with.
+/// INVARIANT (one version): a chunk that was replaced since it was found is not read, whatever it was replaced with.
 async fn what_is_read_is_what_was_found(store: Store<'_>) {
     let version = |guard: &str, text: &str, vector: &[f32], area: &str| {
         let mut document = document("a", &[(guard, text, vector)]);

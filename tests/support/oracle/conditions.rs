@@ -1,8 +1,8 @@
-//! The conditions of random worlds, written down a second time, in Rust: no CEL here.
+//! The conditions of random worlds, written a second time in Rust, without CEL.
 
 use serde_json::{Map, Value};
 
-/// Whether a condition is met; `None` where it fails. A value of the tuple wins over one of the request.
+/// Evaluates a condition. Returns `None` if it fails. The tuple's value takes precedence over the request's.
 pub(crate) fn is_met(name: &str, stored: &Map<String, Value>, request: &Map<String, Value>) -> Option<bool> {
     let value = |parameter: &str| stored.get(parameter).or_else(|| request.get(parameter));
     let whole = |parameter| {

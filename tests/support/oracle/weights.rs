@@ -1,23 +1,23 @@
-//! By the model alone: how many levels of tuples are between a relation and the users of a type. `OpenFGA` goes by this
-//! where it chooses how to evaluate.
+//! Computes, from the model alone, the levels of tuples between a relation and the users of a type. `OpenFGA` chooses
+//! its way of evaluating by these numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use ragward::language::model::{AuthorizationModel, RestrictionKind, Rewrite};
 
-/// A relation of a type.
+/// A type and one of its relations.
 type Name = (String, String);
 
-/// See the module.
+/// The weights of all relations.
 pub(super) struct Weights {
-    /// By relation: all that it depends on.
+    /// For each relation, all relations that it depends on.
     rests_on: BTreeMap<Name, BTreeSet<Name>>,
-    /// By relation and type of users; nothing where no tuple could make such a user hold it.
+    /// The weight by relation and type of users. There is none if no tuple could make such a user hold the relation.
     weights: BTreeMap<(Name, String), u32>,
 }
 
 impl Weights {
-    /// `None` where `OpenFGA` has no such numbers.
+    /// Computes the weights. Returns `None` where `OpenFGA` has none.
     pub(super) fn of(model: &AuthorizationModel) -> Option<Self> {
         let all: Vec<(Name, &Rewrite)> = model
             .types
@@ -41,7 +41,8 @@ impl Weights {
         if all.iter().any(|(name, rewrite)| weights.turns_in_a_cycle(model, name, rewrite, false)) {
             return None;
         }
-        // Which types can reach a relation at all; then how far they are, as far as that grows without end.
+        // The first rounds find the types that can reach a relation. Later rounds find the distances, as far as they do
+        // not grow for ever.
         loop {
             let before = weights.weights.clone();
             for (name, rewrite) in &all {
@@ -60,13 +61,13 @@ impl Weights {
         (!all.iter().any(is_empty)).then_some(weights)
     }
 
-    /// Whether the usersets of a relation are read apart from its others.
+    /// Returns whether the usersets of a relation are read apart from its others.
     pub(super) fn is_apart(&self, relation: &Name, userset: &Name, type_name: &str) -> bool {
         !self.is_cyclic(relation) && self.weights.get(&(userset.clone(), type_name.to_owned())) == Some(&1)
     }
 
-    /// Whether it and what it rests on is gone along level by level: it comes back to itself in one way only, through its own
-    /// usersets or parents, and nothing else of it needs a level of tuples for users of the type.
+    /// Returns whether a check follows the relation level by level: it leads back to itself in one way only, through
+    /// its own usersets or parents, and nothing else of it needs a level of tuples for users of the type.
     pub(super) fn goes_along_its_own(&self, model: &AuthorizationModel, name: &Name, type_name: &str) -> bool {
         let mut operands = vec![rewrite_of(model, name).expect("a relation of the model")];
         let mut ways_back = BTreeSet::new();
@@ -95,7 +96,7 @@ impl Weights {
         ways_back.len() == 1
     }
 
-    /// The relation and all that it depends on.
+    /// Returns whether `below` is the relation itself or one that it depends on.
     pub(super) fn is_below(&self, name: &Name, below: &Name) -> bool {
         name == below || self.rests_on.get(name).is_some_and(|rests_on| rests_on.contains(below))
     }
@@ -104,7 +105,7 @@ impl Weights {
         self.rests_on.get(name).is_some_and(|rests_on| rests_on.contains(name))
     }
 
-    /// Whether `and` or `but not` stands between a relation and itself.
+    /// Returns whether `and` or `but not` stands between a relation and itself.
     fn turns_in_a_cycle(&self, model: &AuthorizationModel, name: &Name, rewrite: &Rewrite, below: bool) -> bool {
         let below = below || matches!(rewrite, Rewrite::Intersection(_) | Rewrite::Difference { .. });
         let comes_back = |found: &Name| found == name || self.rests_on.get(found).is_some_and(|all| all.contains(name));
@@ -148,7 +149,7 @@ fn rewrite_of<'a>(model: &'a AuthorizationModel, (type_name, relation): &Name) -
     Some(&model.type_definition(type_name)?.relation(relation)?.rewrite)
 }
 
-/// The types and usersets that the tuples of a relation may name.
+/// Returns the types and usersets that the tuples of a relation may name.
 fn restrictions(model: &AuthorizationModel, (type_name, relation): &Name) -> Vec<(String, Option<String>)> {
     let definition = model.type_definition(type_name).and_then(|of| of.relation(relation));
     let restrictions = definition.into_iter().flat_map(|definition| &definition.directly_related);
@@ -159,7 +160,7 @@ fn restrictions(model: &AuthorizationModel, (type_name, relation): &Name) -> Vec
     with_userset.collect()
 }
 
-/// The relations that a leaf looks at.
+/// Returns the relations that a leaf reads.
 fn behind(model: &AuthorizationModel, name: &Name, leaf: &Rewrite) -> Vec<Name> {
     match leaf {
         Rewrite::Direct => {
@@ -175,7 +176,7 @@ fn behind(model: &AuthorizationModel, name: &Name, leaf: &Rewrite) -> Vec<Name> 
     }
 }
 
-/// Whether every type that a tupleset may name has the relation that is asked of it.
+/// Returns whether every type that a tupleset may name has the relation that is asked of it.
 fn parents_are_complete(model: &AuthorizationModel, name: &Name, rewrite: &Rewrite) -> bool {
     rewrite.leaves().into_iter().all(|leaf| match leaf {
         Rewrite::TupleToUserset { tupleset, computed } => {

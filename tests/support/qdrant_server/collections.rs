@@ -54,14 +54,14 @@ impl Collections for Engine {
         Ok(Response::new(CollectionOperationResponse { result: true, time: 0.0 }))
     }
 
-    /// Without aliases.
+    /// Lists the collections, without aliases.
     async fn list(&self, _: Request<ListCollectionsRequest>) -> Result<Response<ListCollectionsResponse>, Status> {
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
         let described = collections.keys().map(|name| CollectionDescription { name: name.clone() }).collect();
         Ok(Response::new(ListCollectionsResponse { collections: described, time: 0.0 }))
     }
 
-    /// Of its strict mode.
+    /// Updates a collection's strict mode.
     async fn update(
         &self,
         request: Request<UpdateCollection>,

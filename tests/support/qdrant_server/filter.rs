@@ -1,4 +1,4 @@
-//! Filters, evaluated on a point.
+//! Evaluates filters on a point.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -9,7 +9,7 @@ use tonic::Status;
 use super::path::{names, values};
 use super::{Id, Point, not_implemented};
 
-/// Whether a point passes; without a filter every point does.
+/// Returns whether a point passes. Without a filter every point passes.
 pub(super) fn passes(filter: Option<&Filter>, id: &Id, point: &Point) -> Result<bool, Status> {
     let Some(filter) = filter else { return Ok(true) };
     if filter.min_should.is_some() {
@@ -25,7 +25,7 @@ pub(super) fn passes(filter: Option<&Filter>, id: &Id, point: &Point) -> Result<
             return Ok(false);
         }
     }
-    // No alternatives at all are no restriction.
+    // An empty list of alternatives is no restriction.
     let mut any = filter.should.is_empty();
     for condition in &filter.should {
         any |= holds(condition, id, point)?;
@@ -39,7 +39,7 @@ fn holds(condition: &Condition, id: &Id, point: &Point) -> Result<bool, Status> 
         Some(ConditionOneOf::Field(field)) => field_holds(field, point),
         Some(ConditionOneOf::IsEmpty(empty)) => Ok(count(&empty.key, point)? == 0),
         Some(ConditionOneOf::HasId(ids)) => {
-            // In the form in which ids are given out; parsing a thousand for each point takes seconds.
+            // The id is turned into a message once, since parsing a thousand ids for each point takes seconds.
             let own = id.to_message();
             Ok(ids.has_id.contains(&own))
         }
@@ -60,7 +60,7 @@ fn field_holds(field: &FieldCondition, point: &Point) -> Result<bool, Status> {
     }
 }
 
-/// How many values a field has; of nothing and of null there is none.
+/// Returns the number of values of a field. A missing field and null have none.
 fn count(key: &str, point: &Point) -> Result<u64, Status> {
     let found = values(&point.payload, &names(key)?);
     Ok(found.iter().filter(|value| !matches!(value.kind, None | Some(Kind::NullValue(_)))).count() as u64)
@@ -74,12 +74,13 @@ fn matches(wanted: &MatchValue, found: &[&Value]) -> Result<bool, Status> {
     Ok(match wanted {
         MatchValue::Keyword(keyword) => texts.clone().any(|text| text == keyword),
         MatchValue::Keywords(any) => texts.clone().any(|text| any.strings.contains(text)),
-        // `2.0` is no integer.
+        // `2.0` is not an integer.
         MatchValue::Integer(number) => found.iter().any(|value| value.kind == Some(Kind::IntegerValue(*number))),
         MatchValue::Integers(any) => found
             .iter()
             .any(|value| matches!(value.kind, Some(Kind::IntegerValue(number)) if any.integers.contains(&number))),
-        // As in Qdrant where a field has no full-text index, whatever other index it has: the text anywhere in the value.
+        // As in Qdrant, a field without a full-text index matches the text anywhere in the value, whatever other index
+        // it has.
         MatchValue::Text(part) => texts.clone().any(|text| text.contains(part)),
         MatchValue::Boolean(truth) => found.iter().any(|value| value.kind == Some(Kind::BoolValue(*truth))),
         MatchValue::ExceptIntegers(_)

@@ -7,7 +7,7 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use tonic::Status;
 
-/// The names of a path.
+/// Returns the names in a path.
 pub(super) fn names(path: &str) -> Result<Vec<String>, Status> {
     let malformed = || Status::invalid_argument(format!("Wrong input: Invalid json path: '{path}'"));
     let mut names = Vec::new();
@@ -30,18 +30,18 @@ pub(super) fn names(path: &str) -> Result<Vec<String>, Status> {
     }
 }
 
-/// The path of these names as Qdrant writes it.
+/// Returns the path of these names as Qdrant writes it.
 pub(super) fn path(names: &[String]) -> String {
     let quoted = |name: &String| if name.chars().all(is_plain) { name.clone() } else { format!("\"{name}\"") };
     names.iter().map(quoted).collect::<Vec<_>>().join(".")
 }
 
-/// Whether a name of such characters needs no quotes.
+/// Returns whether a name of such characters needs no quotes.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '-')
 }
 
-/// The values under a path: those of a list are each one.
+/// Returns the values under a path. Each item of a list is a value.
 pub(super) fn values<'a>(payload: &'a HashMap<String, Value>, names: &[String]) -> Vec<&'a Value> {
     let Some((first, rest)) = names.split_first() else { return Vec::new() };
     let Some(value) = payload.get(first) else { return Vec::new() };
@@ -53,7 +53,7 @@ pub(super) fn values<'a>(payload: &'a HashMap<String, Value>, names: &[String]) 
     }
 }
 
-/// The part of a payload that was asked for.
+/// Returns the part of a payload that was asked for.
 pub(super) fn selected(
     payload: &HashMap<String, Value>,
     selector: Option<&SelectorOptions>,

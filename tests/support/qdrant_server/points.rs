@@ -27,7 +27,7 @@ use super::filter::passes;
 use super::path::{names, path, selected, values};
 use super::{Collection, Engine, Id, Point, not_implemented};
 
-/// Qdrant's own default.
+/// Qdrant's own default limit.
 const LIMIT: u64 = 10;
 
 #[tonic::async_trait]
@@ -71,7 +71,7 @@ impl Points for Engine {
         Ok(Response::new(CountResponse { result: Some(CountResult { count }), time: 0.0, usage: None }))
     }
 
-    /// The most frequent values first. As in Qdrant, only an index can be counted.
+    /// Counts the values of a field, the most frequent first. As in Qdrant, only an indexed field can be counted.
     async fn facet(&self, request: Request<FacetCounts>) -> Result<Response<FacetResponse>, Status> {
         let request = request.into_inner();
         self.facets.lock().unwrap_or_else(PoisonError::into_inner).push(request.key.clone());
@@ -111,7 +111,7 @@ impl Points for Engine {
         Ok(Response::new(QueryResponse { result, time: 0.0, usage: None }))
     }
 
-    /// By point id; the offset is the first id of the page.
+    /// Returns points in the order of their ids. The offset is the first id of the page.
     async fn scroll(&self, request: Request<ScrollPoints>) -> Result<Response<ScrollResponse>, Status> {
         let request = request.into_inner();
         if request.order_by.is_some() {
@@ -241,7 +241,7 @@ impl Points for Engine {
         not_implemented()
     }
 
-    /// As in Qdrant: score, filter and payload of a point are of one version.
+    /// Searches. As in Qdrant, the score, the filter and the payload of a point are of one version.
     async fn search(&self, request: Request<SearchPoints>) -> Result<Response<SearchResponse>, Status> {
         let request = request.into_inner();
         let query = QueryPoints {
@@ -364,11 +364,11 @@ impl Collection {
         for (id, point) in &self.points {
             if passes(request.filter.as_ref(), id, point)? {
                 let product: f32 = wanted.iter().zip(direction(&point.vector)).map(|(x, y)| x * y).sum();
-                // Zero has one sign.
+                // Adding 0.0 makes both zeros the same.
                 scored.push((product + 0.0, id, point));
             }
         }
-        // As in Qdrant, a score must be above the threshold: what equals it is left out.
+        // As in Qdrant, a score must be above the threshold; an equal one is left out.
         scored.retain(|(score, ..)| request.score_threshold.is_none_or(|threshold| *score > threshold));
         // As in Qdrant, equal scores come in an order that tells nothing.
         scored.sort_by(|(x, a, _), (y, b, _)| y.total_cmp(x).then_with(|| b.cmp(a)));
@@ -382,8 +382,8 @@ impl Collection {
     }
 }
 
-/// A value as Qdrant has it once it was written to its disk: as JSON, from which it reads a number as a whole number times a
-/// power of ten, rounding twice.
+/// Returns a value as Qdrant has it after a write to its disk, which is as JSON. Qdrant reads a number from it as a
+/// whole number times a power of ten, rounding twice.
 fn kept(mut value: Value) -> Value {
     match &mut value.kind {
         Some(Kind::DoubleValue(number)) => {
@@ -424,7 +424,8 @@ fn nearest(query: Option<qdrant_client::qdrant::Query>) -> Result<Vec<f32>, Stat
     }
 }
 
-/// As in Qdrant: the vector divided by its length, both in f32, unless it is taken to have none or to have length 1.
+/// Divides the vector by its length, both in f32, as Qdrant does. A vector that is taken to have length 0 or 1 stays as
+/// it is.
 fn direction(vector: &[f32]) -> Vec<f32> {
     let square: f32 = vector.iter().map(|x| x * x).sum();
     if square < f32::EPSILON || (square - 1.0).abs() <= 1e-6 {

@@ -1,4 +1,4 @@
-//! What a collection in strict mode refuses, in Qdrant's words.
+//! The limits of a collection in strict mode, with Qdrant's own messages.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -8,7 +8,7 @@ use tonic::Status;
 use super::Collection;
 
 impl Collection {
-    /// Whether a reading request keeps to the limits.
+    /// Checks that a reading request keeps the limits.
     pub(super) fn admit(&self, filter: Option<&Filter>, limit: Option<u64>, exact: bool) -> Result<(), Status> {
         let Some(strict) = self.strict_mode.as_ref().filter(|strict| strict.enabled()) else { return Ok(()) };
         let refused = |text: String| Err(Status::invalid_argument(format!("Bad request: {text}")));
@@ -35,7 +35,7 @@ impl Collection {
     }
 }
 
-/// Those of a filter and of the filters in it.
+/// Iterates over the conditions of a filter and of the filters inside it.
 fn conditions(filter: &Filter) -> Box<dyn Iterator<Item = &Condition> + '_> {
     let own = filter.must.iter().chain(&filter.must_not).chain(&filter.should);
     Box::new(own.flat_map(|condition| match &condition.condition_one_of {

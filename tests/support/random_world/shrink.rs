@@ -1,4 +1,4 @@
-//! Makes a failing world small, and shows it as a row of the form that the conformance tests read.
+//! Makes a failing world small, and prints it in the form that the conformance tests read.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{World, drop_unused};
 
-/// The smallest world that is left when nothing more can be dropped without losing the failure.
+/// Returns the smallest failing world: nothing more can be dropped from it without losing the failure.
 pub(crate) async fn shrink(mut world: World, fails: impl AsyncFn(&World) -> bool) -> World {
     'smaller: loop {
         for candidate in candidates(&world) {
@@ -23,7 +23,8 @@ pub(crate) async fn shrink(mut world: World, fails: impl AsyncFn(&World) -> bool
     }
 }
 
-/// Stored tuples need not fit the model, contextual ones must. No two stored ones have the same names.
+/// Returns whether the world is well-formed. Stored tuples need not fit the model, contextual ones must. No two stored
+/// tuples have the same names.
 fn is_world(world: &World) -> bool {
     let is_repeated = |(number, tuple): (usize, &RelationshipTuple)| {
         world.tuples.iter().skip(number + 1).any(|other| other.key() == tuple.key())
@@ -34,7 +35,7 @@ fn is_world(world: &World) -> bool {
             .is_ok_and(|valid| world.contextual.iter().all(|tuple| valid.admits(tuple).is_ok()))
 }
 
-/// Every world that is one step smaller.
+/// Returns every world that is one step smaller.
 fn candidates(world: &World) -> Vec<World> {
     let mut smaller = Vec::new();
     let mut add = |change: &dyn Fn(&mut World)| {
@@ -79,7 +80,8 @@ fn candidates(world: &World) -> Vec<World> {
     smaller
 }
 
-/// The same rewrite with one operation replaced by one of its operands, or an operand left out.
+/// Returns every rewrite that is one step simpler: an operation is replaced by one of its operands, or an operand is
+/// left out.
 fn simpler(rewrite: &Rewrite) -> Vec<Rewrite> {
     let mut found: Vec<Rewrite> = rewrite.operands().into_iter().cloned().collect();
     let many = |operands: &[Rewrite], build: &dyn Fn(Vec<Rewrite>) -> Rewrite| {
@@ -114,7 +116,8 @@ fn simpler(rewrite: &Rewrite) -> Vec<Rewrite> {
     found
 }
 
-/// A row for `tests/data/oracle_failures.yaml`: the world with one assertion (`check`, `list_objects`, `list_users`).
+/// Returns a row for `tests/data/oracle_failures.yaml`: the world with one assertion (`check`, `list_objects`,
+/// `list_users`).
 pub(crate) fn row(name: &str, world: &World, kind: &str, assertion: &Value) -> String {
     let mut assertion = assertion.clone();
     assertion["contextualTuples"] = world.contextual.iter().map(tuple_json).collect();
