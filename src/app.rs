@@ -120,7 +120,7 @@ impl AppError {
             }
             Self::OldNames(_) => ErrorCode::FailedPrecondition,
             Self::Names(e) => e.code(),
-            Self::Relationships(e) => e.code(),
+            Self::Relationships(e) => e.into(),
             Self::Chunks(e) => e.code(),
             Self::Audit(e) => e.code(),
             Self::Server(_) => ErrorCode::Unavailable,

@@ -1,5 +1,11 @@
 //! What a caller can do about an error: the one vocabulary that every module's errors map to, and that the edges
 //! (gRPC, command line) map from.
+//!
+//! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`, `storage`) does not know this vocabulary, so that it
+//! stands without the proxy. What its errors mean to a caller is told here.
+
+use crate::storage::StorageError;
+use crate::tuple_store::StoreError;
 
 /// The kind of an error, named after the gRPC status code it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +50,51 @@ impl ErrorCode {
             Self::Internal => "INTERNAL",
             Self::Unauthenticated => "UNAUTHENTICATED",
             Self::PermissionDenied => "PERMISSION_DENIED",
+        }
+    }
+}
+
+impl From<&StorageError> for ErrorCode {
+    fn from(error: &StorageError) -> Self {
+        match error {
+            StorageError::InUse(_) | StorageError::Newer { .. } => Self::FailedPrecondition,
+            StorageError::Damaged { .. } => Self::DataLoss,
+            StorageError::Io { .. } => Self::Unavailable,
+        }
+    }
+}
+
+impl From<&StoreError> for ErrorCode {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::NoModel => Self::FailedPrecondition,
+            StoreError::Misfit(_) | StoreError::Repeated(_) | StoreError::Empty | StoreError::TooMany(_) => {
+                Self::InvalidArgument
+            }
+            StoreError::AlreadyThere(_) | StoreError::OtherCondition(_) => Self::AlreadyExists,
+            StoreError::NotThere(_) => Self::NotFound,
+            StoreError::Storage(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_data_directory_has_a_code_for_each_way_to_mend_it() {
+        let path = std::path::PathBuf::from("relationships.redb");
+        let detail = String::new();
+        let rows = [
+            ("another process has it", StorageError::InUse(path.clone()), ErrorCode::FailedPrecondition),
+            ("too new", StorageError::Newer { path: path.clone(), found: 2 }, ErrorCode::FailedPrecondition),
+            ("damaged", StorageError::damaged(&path, ""), ErrorCode::DataLoss),
+            ("the disk is full", StorageError::Io { path, detail }, ErrorCode::Unavailable),
+        ];
+        for (name, error, expected) in rows {
+            assert_eq!(ErrorCode::from(&error), expected, "{name}");
+            assert_eq!(ErrorCode::from(&StoreError::from(error)), expected, "{name}, of a store");
         }
     }
 }

@@ -10,7 +10,6 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
 
 pub use self::stored_file::StoredFile;
 use self::stored_file::{Disk, WatchedBackend};
-use crate::error_code::ErrorCode;
 
 /// The layout of the files. A file with a higher number was written by a newer Ragward and is refused.
 pub const FORMAT_VERSION: u64 = 1;
@@ -55,16 +54,6 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// What the caller can do.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::InUse(_) | Self::Newer { .. } => ErrorCode::FailedPrecondition,
-            Self::Damaged { .. } => ErrorCode::DataLoss,
-            Self::Io { .. } => ErrorCode::Unavailable,
-        }
-    }
-
     /// An error of redb on an open file.
     #[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are non-exhaustive, and each is an error here")]
     pub fn redb(path: &Path, error: impl Into<redb::Error>) -> Self {

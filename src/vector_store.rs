@@ -345,7 +345,7 @@ impl VectorStoreError {
             Self::DuplicateChunk { .. } => ErrorCode::AlreadyExists,
             Self::Unsupported(_) | Self::Refused(_) => ErrorCode::FailedPrecondition,
             Self::Unavailable(_) | Self::BadAnswer(_) => ErrorCode::Unavailable,
-            Self::Storage(e) => e.code(),
+            Self::Storage(e) => e.into(),
         }
     }
 }

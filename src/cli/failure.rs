@@ -100,13 +100,13 @@ impl From<AuthzError> for Failure {
 
 impl From<StorageError> for Failure {
     fn from(error: StorageError) -> Self {
-        Self::coded(error.code(), error.to_string())
+        Self::coded((&error).into(), error.to_string())
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        Self::coded(error.code(), error.to_string())
+        Self::coded((&error).into(), error.to_string())
     }
 }
 

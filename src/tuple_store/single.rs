@@ -11,7 +11,6 @@ use super::models::StoredModel;
 use super::tuples::{StoredTuple, TupleFilter};
 use super::{Shared, changelog, models, tables, tuples};
 use crate::engine::snapshot::Snapshot;
-use crate::error_code::ErrorCode;
 use crate::language::program::MisfitTuple;
 use crate::language::tuple::RelationshipTuple;
 use crate::language::validate::ValidModel;
@@ -81,20 +80,6 @@ pub enum StoreError {
     /// The data directory failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-}
-
-impl StoreError {
-    /// What the caller can do.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::NoModel => ErrorCode::FailedPrecondition,
-            Self::Misfit(_) | Self::Repeated(_) | Self::Empty | Self::TooMany(_) => ErrorCode::InvalidArgument,
-            Self::AlreadyThere(_) | Self::OtherCondition(_) => ErrorCode::AlreadyExists,
-            Self::NotThere(_) => ErrorCode::NotFound,
-            Self::Storage(e) => e.code(),
-        }
-    }
 }
 
 /// One store. A clone is the same store.
