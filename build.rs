@@ -1,75 +1,85 @@
 //! Generates the gRPC messages, clients and server traits from `proto/`, without a system `protoc`, and the server trait
-//! of `OpenFGA`'s API over the messages that `openfga-client` has.
-
-use std::path::PathBuf;
-
-use tonic_prost_build::manual::{Builder, Method, Service};
-
-const PROTOS: [&str; 2] = ["ragward/ingest/v1/ingest.proto", "ragward/retrieval/v1/retrieval.proto"];
-/// What the messages of `OpenFGA`'s API use.
-const WELL_KNOWN: [&str; 3] =
-    ["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"];
-
-/// The methods of `openfga.v1.OpenFGAService`. A request and a response are named after their method.
-const OPENFGA_METHODS: [(&str, &str); 19] = [
-    ("read", "Read"),
-    ("write", "Write"),
-    ("check", "Check"),
-    ("batch_check", "BatchCheck"),
-    ("expand", "Expand"),
-    ("read_authorization_models", "ReadAuthorizationModels"),
-    ("read_authorization_model", "ReadAuthorizationModel"),
-    ("write_authorization_model", "WriteAuthorizationModel"),
-    ("write_assertions", "WriteAssertions"),
-    ("read_assertions", "ReadAssertions"),
-    ("read_changes", "ReadChanges"),
-    ("create_store", "CreateStore"),
-    ("update_store", "UpdateStore"),
-    ("delete_store", "DeleteStore"),
-    ("get_store", "GetStore"),
-    ("list_stores", "ListStores"),
-    ("streamed_list_objects", "StreamedListObjects"),
-    ("list_objects", "ListObjects"),
-    ("list_users", "ListUsers"),
-];
-
-/// Messages that hold a model, of which the crate has its own form.
-const MODEL_MESSAGES: [&str; 3] =
-    ["WriteAuthorizationModelRequest", "ReadAuthorizationModelResponse", "ReadAuthorizationModelsResponse"];
+//! of `OpenFGA`'s API over the messages that `openfga-client` has. A library without the server has
+//! no use for them.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(PROTOS, ["proto"])?;
-    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for a build script")?);
-    std::fs::write(out.join("descriptors.bin"), protox::prost::Message::encode_to_vec(&descriptors))?;
-    let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
-    std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
-    tonic_prost_build::configure()
-        // The same type as in OpenFGA's API.
-        .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
-        // Ordered maps, so that one answer has one encoding.
-        .btree_map(".")
-        .include_file("services.rs")
-        .compile_fds(descriptors)?;
-    Builder::new().build_client(false).compile(&[openfga_service()]);
+    #[cfg(feature = "server")]
+    generate::all()?;
     Ok(())
 }
 
-fn openfga_service() -> Service {
-    let message = |name: String| {
-        let of_model = MODEL_MESSAGES.contains(&name.as_str());
-        let module = if of_model { "crate::proto::openfga_model" } else { "::openfga_client::client" };
-        format!("{module}::{name}")
-    };
-    let methods = OPENFGA_METHODS.map(|(name, route)| {
-        let method = Method::builder()
-            .name(name)
-            .route_name(route)
-            .input_type(message(format!("{route}Request")))
-            .output_type(message(format!("{route}Response")))
-            .codec_path("::tonic_prost::ProstCodec");
-        if name == "streamed_list_objects" { method.server_streaming().build() } else { method.build() }
-    });
-    let service = Service::builder().name("OpenFGAService").package("openfga.v1");
-    methods.into_iter().fold(service, tonic_prost_build::manual::ServiceBuilder::method).build()
+#[cfg(feature = "server")]
+mod generate {
+    use std::path::PathBuf;
+
+    use tonic_prost_build::manual::{Builder, Method, Service};
+
+    const PROTOS: [&str; 2] = ["ragward/ingest/v1/ingest.proto", "ragward/retrieval/v1/retrieval.proto"];
+    /// What the messages of `OpenFGA`'s API use.
+    const WELL_KNOWN: [&str; 3] =
+        ["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"];
+
+    /// The methods of `openfga.v1.OpenFGAService`. A request and a response are named after their method.
+    const OPENFGA_METHODS: [(&str, &str); 19] = [
+        ("read", "Read"),
+        ("write", "Write"),
+        ("check", "Check"),
+        ("batch_check", "BatchCheck"),
+        ("expand", "Expand"),
+        ("read_authorization_models", "ReadAuthorizationModels"),
+        ("read_authorization_model", "ReadAuthorizationModel"),
+        ("write_authorization_model", "WriteAuthorizationModel"),
+        ("write_assertions", "WriteAssertions"),
+        ("read_assertions", "ReadAssertions"),
+        ("read_changes", "ReadChanges"),
+        ("create_store", "CreateStore"),
+        ("update_store", "UpdateStore"),
+        ("delete_store", "DeleteStore"),
+        ("get_store", "GetStore"),
+        ("list_stores", "ListStores"),
+        ("streamed_list_objects", "StreamedListObjects"),
+        ("list_objects", "ListObjects"),
+        ("list_users", "ListUsers"),
+    ];
+
+    /// Messages that hold a model, of which the crate has its own form.
+    const MODEL_MESSAGES: [&str; 3] =
+        ["WriteAuthorizationModelRequest", "ReadAuthorizationModelResponse", "ReadAuthorizationModelsResponse"];
+
+    pub(crate) fn all() -> Result<(), Box<dyn std::error::Error>> {
+        let descriptors = protox::compile(PROTOS, ["proto"])?;
+        let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR for a build script")?);
+        std::fs::write(out.join("descriptors.bin"), protox::prost::Message::encode_to_vec(&descriptors))?;
+        let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
+        std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
+        tonic_prost_build::configure()
+            // The same type as in OpenFGA's API.
+            .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
+            // Ordered maps, so that one answer has one encoding.
+            .btree_map(".")
+            .include_file("services.rs")
+            .compile_fds(descriptors)?;
+        Builder::new().build_client(false).compile(&[openfga_service()]);
+        Ok(())
+    }
+
+    fn openfga_service() -> Service {
+        let message = |name: String| {
+            let of_model = MODEL_MESSAGES.contains(&name.as_str());
+            let module = if of_model { "crate::proto::openfga_model" } else { "::openfga_client::client" };
+            format!("{module}::{name}")
+        };
+        let methods = OPENFGA_METHODS.map(|(name, route)| {
+            let method = Method::builder()
+                .name(name)
+                .route_name(route)
+                .input_type(message(format!("{route}Request")))
+                .output_type(message(format!("{route}Response")))
+                .codec_path("::tonic_prost::ProstCodec");
+            if name == "streamed_list_objects" { method.server_streaming().build() } else { method.build() }
+        });
+        let service = Service::builder().name("OpenFGAService").package("openfga.v1");
+        methods.into_iter().fold(service, tonic_prost_build::manual::ServiceBuilder::method).build()
+    }
 }

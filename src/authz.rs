@@ -1,20 +1,30 @@
 //! Authorization: the port to whoever decides (`OpenFGA` or the embedded evaluator).
 
+#[cfg(feature = "openfga")]
 pub mod batched;
+#[cfg(feature = "openfga")]
 pub mod breaker;
+#[cfg(feature = "openfga")]
 pub mod cached;
+#[cfg(feature = "openfga")]
 pub mod coalesced;
 pub mod consistency_token;
 pub mod decider;
 pub mod decision_key;
 pub mod embedded;
 pub mod enforce;
+#[cfg(feature = "openfga")]
 pub mod openfga;
 pub mod provenance;
+#[cfg(feature = "openfga")]
 pub mod replica;
+#[cfg(feature = "openfga")]
 pub mod retried;
+#[cfg(feature = "openfga")]
 pub mod stacked;
+#[cfg(feature = "openfga")]
 pub mod validity;
+#[cfg(feature = "openfga")]
 pub mod verification;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -97,6 +107,7 @@ pub struct SubtractedBy {
 
 impl SubtractedBy {
     /// What one of two models takes out by, where either may decide.
+    #[cfg(feature = "openfga")]
     fn or(&self, other: &Self) -> Self {
         let model_id = format!("{} {}", self.model_id, other.model_id);
         Self { model_id, subtracted: Arc::new(self.subtracted.or(&other.subtracted)) }

@@ -38,6 +38,23 @@ pub struct Document {
     pub chunks: Vec<Chunk>,
 }
 
+impl Document {
+    /// Makes a document of one chunk, which has the document's id. It has no title, no metadata and no vector.
+    #[must_use]
+    pub fn of_text(id: &str, guard: Object, text: &str) -> Self {
+        let chunk = Chunk {
+            id: id.to_owned(),
+            document_id: id.to_owned(),
+            guard,
+            title: String::new(),
+            text: text.to_owned(),
+            metadata: Metadata::new(),
+            vector: Vec::new(),
+        };
+        Self { id: id.to_owned(), title: String::new(), chunks: vec![chunk] }
+    }
+}
+
 /// One piece of a document, text included. Only what `authz::enforce` permitted is ever read back as one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {

@@ -6,6 +6,7 @@
 
 mod claims;
 pub mod details;
+#[cfg(feature = "server")]
 pub mod issuer;
 pub mod mapping;
 pub mod names;
@@ -21,9 +22,10 @@ mod json;
 mod jws;
 mod key_set;
 mod remembered;
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 pub(crate) mod sample;
 mod token;
+#[cfg(feature = "server")]
 mod verifier;
 
 pub use caller::{Caller, CallerError};
@@ -34,6 +36,7 @@ pub use remembered::Use;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
 pub use token::{Actor, Delegation, DelegationOn, TokenFacts, VerifiedToken};
+#[cfg(feature = "server")]
 pub use verifier::{AuthenticationError, TokenVerifier};
 
 /// The check that a token failed. It goes to the log and a metric; the caller learns only that the token is not valid.
@@ -108,5 +111,5 @@ impl Refusal {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests;

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub use answer::{Completion, PlanReport, Rechecked, Retrieval, Retrieved, Round};
 pub use page::Pages;
-pub use request::{FieldViolation, RecheckRequest, RetrievalRequest};
+pub use request::{FieldViolation, RecheckRequest, RetrievalParts, RetrievalRequest};
 pub use retriever::Retriever;
 pub use stages::StageTimes;
 

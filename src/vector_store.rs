@@ -4,6 +4,7 @@
 mod direction;
 pub mod exact;
 mod filter;
+#[cfg(feature = "qdrant")]
 pub mod qdrant;
 pub mod validation;
 

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use super::{AppError, audit_config, identity, openfga_config, qdrant_config, retrieval_config};
+#[cfg(feature = "qdrant")]
+use super::qdrant;
+use super::{AppError, audit_config, identity, openfga_config, retrieval_config};
 use crate::audit::AuditKey;
 use crate::authz::openfga::OpenFgaAuthorizer;
 use crate::config::{AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
 use crate::telemetry::SpanExport;
-use crate::vector_store::qdrant::QdrantStore;
 
 /// Checks that a server can be started with a configuration, as far as that can be told without a network. Must run in tokio.
 ///
@@ -25,7 +26,10 @@ pub fn check(config: &Config) -> Result<(), AppError> {
         OpenFgaAuthorizer::new(&openfga_config(config)?)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {
-        QdrantStore::new(&qdrant_config(config)?)?;
+        #[cfg(feature = "qdrant")]
+        qdrant::open_configured(config)?;
+        #[cfg(not(feature = "qdrant"))]
+        return Err(AppError::LeftOut { setting: "vector_store.kind", feature: "qdrant" });
     }
     if uses_data_directory(config) {
         check_directory("data.directory", &config.data.directory)?;

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use self::reaches::Reaches;
 use self::visible_sets::VisibleSets;
+#[cfg(feature = "openfga")]
 use super::replica::EvaluatedCopy;
 use super::{
     Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Provenance, SubtractedBy, SubtractedByLast,
@@ -71,6 +72,7 @@ impl EmbeddedAuthorizer {
     }
 }
 
+#[cfg(feature = "openfga")]
 impl EvaluatedCopy for EmbeddedAuthorizer {
     fn conditions_on(&self, object: &Object) -> Vec<String> {
         let snapshot = self.stores.default_store().and_then(|store| store.snapshot_in_memory(None));

@@ -18,6 +18,9 @@ pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
 /// Most chunk ids of one re-check.
 pub const RECHECK_IDS_MAX: usize = 1_000;
 
+/// How many chunks [`RetrievalParts::new`] asks for.
+pub const TOP_K: u32 = 10;
+
 /// One wrong field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldViolation {
@@ -61,6 +64,26 @@ pub struct RetrievalParts {
     pub consistency: Consistency,
     /// The token of a page, empty for the first one; `None`: no pages.
     pub page_token: Option<String>,
+}
+
+impl RetrievalParts {
+    /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. All else is as it is when a request leaves it
+    /// out; set the fields of whatever should be otherwise.
+    #[must_use]
+    pub fn new(user: &str, collection: &str, query: Query) -> Self {
+        let principal = Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()));
+        Self {
+            principal,
+            collection: collection.to_owned(),
+            query: Some(query),
+            top_k: TOP_K,
+            filter: None,
+            min_score: None,
+            per_document_max: 0,
+            consistency: Consistency::default(),
+            page_token: None,
+        }
+    }
 }
 
 /// A retrieval that can be carried out.

@@ -19,7 +19,9 @@ use super::search_round::{SearchRound, first_search};
 use super::stages::{Stage, StageTimes};
 use super::visibility::{Lister, Visibility};
 use super::walk::Walk;
-use super::{FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalRequest, within};
+use super::{
+    FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalParts, RetrievalRequest, within,
+};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
 use crate::chunk::Candidate;
@@ -62,6 +64,15 @@ impl Retriever {
     #[must_use]
     pub fn config(&self) -> &RetrievalConfig {
         &self.config
+    }
+
+    /// Checks the parts of a request, and answers it like [`Self::retrieve`].
+    ///
+    /// # Errors
+    /// [`RetrievalError::Invalid`] when a part is wrong; otherwise as [`Self::retrieve`].
+    pub async fn retrieve_parts(&self, parts: RetrievalParts, deadline: Instant) -> Result<Retrieval, RetrievalError> {
+        let request = RetrievalRequest::new(parts, self.config.top_k_max).map_err(RetrievalError::Invalid)?;
+        self.retrieve(&request, deadline).await
     }
 
     /// The best chunks that the principal may see.

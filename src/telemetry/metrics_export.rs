@@ -1,0 +1,69 @@
+//! Serves the metrics in Prometheus' format.
+
+use std::net::SocketAddr;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+
+use super::{
+    AUDIT_BATCH, AUDIT_FAILED, AUDIT_WAITING, CHECK_BATCH, CHECKS, REPLICA_DIFFERENCES, REPLICA_LAG, REPLICA_ROUTED,
+    REPLICA_TRUSTED, REPLICA_UNTOLD, REQUEST_SECONDS, REQUESTS, STAGE_SECONDS, TOKENS_REFUSED, VERIFIED,
+};
+
+/// Bounds from the time of a remembered decision to the longest time that a request may take.
+const BUCKETS_SECONDS: [f64; 12] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
+const BUCKETS_SIZE: [f64; 8] = [1.0, 5.0, 20.0, 50.0, 200.0, 1_000.0, 10_000.0, 100_000.0];
+
+/// The reason why metrics or traces cannot be exported.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The address cannot be listened on.
+    #[error("cannot serve metrics on `{address}` (`telemetry.metrics_listen`): {detail}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The message of the operating system.
+        detail: String,
+    },
+    /// The address of the collector is malformed.
+    #[error("cannot send spans to `{endpoint}` (`telemetry.otlp_endpoint`): {detail}")]
+    Endpoint {
+        /// The address as configured.
+        endpoint: String,
+        /// The problem with the address.
+        detail: String,
+    },
+}
+
+/// Serves the metrics in Prometheus' format at `/metrics`, for as long as the runtime runs. Call it once in a process;
+/// without it, nothing is measured.
+///
+/// # Errors
+/// If the address cannot be listened on.
+pub fn serve_metrics(address: SocketAddr) -> Result<(), TelemetryError> {
+    let failed = |e: BuildError| TelemetryError::Listen { address, detail: e.to_string() };
+    let builder = PrometheusBuilder::new().with_http_listener(address).set_buckets(&BUCKETS_SECONDS).map_err(failed)?;
+    let builder = builder.set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &BUCKETS_SIZE).map_err(failed)?;
+    builder.install().map_err(failed)?;
+    describe();
+    Ok(())
+}
+
+/// Registers a description for each metric.
+fn describe() {
+    describe_counter!(REQUESTS, Unit::Count, "Answers and refusals, by RPC and gRPC status code.");
+    describe_histogram!(REQUEST_SECONDS, Unit::Seconds, "From the arrival of a request to its answer, by RPC.");
+    describe_histogram!(STAGE_SECONDS, Unit::Seconds, "One stage of a request, by stage.");
+    describe_counter!(TOKENS_REFUSED, Unit::Count, "Calls that the gate refused, by the check that was not passed.");
+    describe_counter!(CHECKS, Unit::Count, "Decisions, by outcome: allowed or denied.");
+    describe_histogram!(CHECK_BATCH, Unit::Count, "Checks that one request asks at once.");
+    describe_gauge!(REPLICA_LAG, Unit::Seconds, "How far the replica is behind its OpenFGA server.");
+    describe_counter!(REPLICA_UNTOLD, Unit::Count, "Changes that a sweep found and the server's log did not tell.");
+    describe_gauge!(REPLICA_TRUSTED, Unit::Count, "1 while the replica is used, 0 while it is distrusted.");
+    describe_gauge!(REPLICA_ROUTED, Unit::Count, "Kinds of questions that the replica may not decide.");
+    describe_counter!(REPLICA_DIFFERENCES, Unit::Count, "Confirmed differences, by what the replica answered wrongly.");
+    describe_counter!(VERIFIED, Unit::Count, "Decisions of the replica that the server was asked for too, by outcome.");
+    describe_histogram!(AUDIT_BATCH, Unit::Count, "Audit records that are written at once.");
+    describe_gauge!(AUDIT_WAITING, Unit::Count, "Audit records that are on their way.");
+    describe_counter!(AUDIT_FAILED, Unit::Count, "Audit records that could not be kept.");
+}
