@@ -1,11 +1,13 @@
-//! The durable relationships of the embedded engine: stores with their tuples, every version of their models, and the
-//! log of all changes, in one redb file, with the states that questions are asked of in memory beside it.
+//! Keeps models and tuples on disk, and the state that decides in memory.
 //!
-//! Ragward itself asks one store, the oldest that is named `ragward`; the others are there for clients of `OpenFGA`'s
-//! API. As with `OpenFGA`, only the directory of stores knows which stores there are: a store that is not in it is empty,
-//! not an error.
+//! One redb file holds every store: its tuples, all versions of its model, and the log of its changes. Questions are
+//! never asked of the file. They are asked of snapshots in memory, which this module builds from the file and updates
+//! after each commit.
 //!
-//! Reading and writing block: call from a blocking thread.
+//! As in `OpenFGA`, only the directory of stores says which stores exist. A store that is not in the directory is
+//! empty; asking it is not an error.
+//!
+//! Every call that reads or writes the file blocks, so call it from a thread that may block.
 
 mod apply;
 mod changelog;
@@ -36,15 +38,17 @@ pub use models::StoredModel;
 pub use single::{OnConflict, RelationshipStore, StoreError, TUPLES_PER_WRITE_MAX, TupleWrite, Written};
 pub use tuples::{StoredTuple, TupleFilter};
 
-/// The file in the data directory.
+/// The name of the file inside the data directory.
 pub const FILE_NAME: &str = "relationships.redb";
-/// The name of the store that Ragward's own questions are about.
+/// The name of the store that Ragward's own questions are about. If several stores have the name, the oldest one
+/// counts, as it does when Ragward looks for its store on an `OpenFGA` server.
 pub const DEFAULT_STORE_NAME: &str = "ragward";
 
-/// Pages of the file in memory. Questions are not asked of the file, so this serves writes and pages of `Read` only.
+/// How many bytes of the file's pages stay in memory. Questions are asked of snapshots, so this cache only serves
+/// writes and pages of `Read`; more would be of no use.
 const CACHE_BYTES: usize = 16 * 1024 * 1024;
 
-/// The stores of a data directory. A clone shares them.
+/// All stores of one data directory. Clones share them.
 #[derive(Clone, Debug)]
 pub struct RelationshipStores {
     shared: Arc<Shared>,
@@ -54,18 +58,19 @@ pub struct RelationshipStores {
 struct Shared {
     path: PathBuf,
     file: StoredFile,
-    /// Held for the length of a write: one at a time, so that memory is published in the order of the file.
+    /// Held for the whole of a write. Writes take turns, so snapshots are published in the order of the commits.
     writing: Mutex<()>,
     loaded: Loaded,
-    /// The oldest store with the default name.
+    /// The oldest store that is named [`DEFAULT_STORE_NAME`].
     default: RwLock<Option<StoreId>>,
 }
 
 impl RelationshipStores {
-    /// Opens the stores of a data directory; there is none in a new one. The default store is made ready for questions.
+    /// Opens the stores of a data directory, and makes the file if there is none. The default store's snapshot is built
+    /// at once, so that the first question need not wait for it.
     ///
     /// # Errors
-    /// See [`StorageError`].
+    /// When the file cannot be opened or read; see [`StorageError`].
     pub fn open(directory: &Path) -> Result<Self, StorageError> {
         let path = directory.join(FILE_NAME);
         let file = StoredFile::open(&path, CACHE_BYTES)?;
@@ -81,7 +86,7 @@ impl RelationshipStores {
         Ok(stores)
     }
 
-    /// Makes a store. Names need not be unique.
+    /// Creates a store. Several stores may have the same name.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -95,7 +100,7 @@ impl RelationshipStores {
         Ok(record)
     }
 
-    /// The entry of a store.
+    /// Looks a store up in the directory.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -103,7 +108,8 @@ impl RelationshipStores {
         directory::find(&self.shared.path, &*self.shared.database()?, id)
     }
 
-    /// The stores after an id, oldest first, at most `limit`; only those of a name when one is given.
+    /// Lists at most `limit` stores whose id is greater than `after`, oldest first. With a `name`, only stores of that
+    /// name are listed.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -116,7 +122,8 @@ impl RelationshipStores {
         directory::list(&self.shared.path, &*self.shared.database()?, name, after, limit)
     }
 
-    /// Removes a store with everything in it, if it is there.
+    /// Deletes a store and everything in it; does nothing if it does not exist. `OpenFGA` keeps the tuples of a deleted
+    /// store. Here they go, so that nothing in them can grant anything later.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -130,20 +137,20 @@ impl RelationshipStores {
         Ok(())
     }
 
-    /// The store of an id, which may be one that is not there: then it is empty.
+    /// Returns the store with this id. It need not exist: then it is empty.
     #[must_use]
     pub fn store(&self, id: StoreId) -> RelationshipStore {
         RelationshipStore::new(Arc::clone(&self.shared), id)
     }
 
-    /// The store that Ragward's own questions are about, if there is one.
+    /// Returns the store that Ragward's own questions are about, if it exists.
     #[must_use]
     pub fn default_store(&self) -> Option<RelationshipStore> {
         let default = *self.shared.default.read().unwrap_or_else(PoisonError::into_inner);
         default.map(|id| self.store(id))
     }
 
-    /// The store that Ragward's own questions are about; it is made when there is none.
+    /// Returns the store that Ragward's own questions are about, and creates it if it does not exist.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -156,14 +163,14 @@ impl RelationshipStores {
 }
 
 impl Shared {
-    /// The right to write. The file is open, again if need be.
+    /// Waits for the right to write, and opens the file again if the disk had failed.
     fn lock(&self) -> Result<MutexGuard<'_, ()>, StorageError> {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.mend(&writing)?;
         Ok(writing)
     }
 
-    /// The file, opened again if the disk failed, unless somebody is writing.
+    /// Returns the open file. If the disk had failed, opens the file again, unless a write is going on.
     fn database(&self) -> Result<Arc<Database>, StorageError> {
         if self.file.has_failed()
             && let Ok(writing) = self.writing.try_lock()
@@ -173,8 +180,8 @@ impl Shared {
         self.file.database()
     }
 
-    /// Opens the file again after a failure. Whether the write that failed is in it is unknown, so what is in memory is read
-    /// again.
+    /// Opens the file again after the disk failed. Nobody knows whether the last write reached the file, so everything
+    /// in memory is forgotten and read again.
     fn mend(&self, _writing: &MutexGuard<'_, ()>) -> Result<(), StorageError> {
         if !self.file.has_failed() {
             return Ok(());

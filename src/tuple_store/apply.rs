@@ -1,4 +1,4 @@
-//! The changes of one request, made within a transaction.
+//! Applies the changes of one request inside a transaction.
 
 use std::ops::Bound;
 
@@ -10,24 +10,25 @@ use super::tables::{self, ConditionColumns};
 use crate::language::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
-/// The keys of a request's tuples: of those to put in, then of those to take out.
+/// The keys of a request's tuples: first those of `writes`, then those of `deletes`.
 pub(super) struct Keys(Vec<String>);
 
-/// The keys in their order, in which neighbours are on one page of the file; each with its place in the request.
+/// The keys in ascending order, each with its position in the request. Neighbours in this order share a page of the
+/// file, and a tuple that is named twice is its own neighbour.
 pub(super) struct SortedKeys<'k>(Vec<(&'k str, usize)>);
 
-/// What a request changed.
+/// The tuples that a request changed.
 #[derive(Default)]
 pub(super) struct Changed<'a> {
-    /// In the order of their keys.
+    /// In ascending order of their keys.
     pub(super) added: Vec<&'a RelationshipTuple>,
-    /// With the conditions that they had.
+    /// With the conditions that they had in the store.
     pub(super) removed: Vec<RelationshipTuple>,
-    /// Whether the store holds what was added and nothing else.
+    /// Whether the store was empty, so that it now holds exactly `added`.
     pub(super) is_all: bool,
 }
 
-/// What is stored of a tuple that is to be written.
+/// What the store holds under the key of a tuple that is to be written.
 #[derive(Clone, Copy)]
 enum Found {
     Nothing,
@@ -50,7 +51,7 @@ impl Keys {
 }
 
 impl SortedKeys<'_> {
-    /// The first tuple of the request that it names a second time.
+    /// Returns the first tuple of the request that the request names a second time.
     pub(super) fn first_repeated<'a>(&self, request: &'a TupleWrite) -> Option<&'a RelationshipTuple> {
         let again = self.0.windows(2).filter_map(|pair| match pair {
             [(key, _), (again, place)] if key == again => Some(*place),
@@ -61,7 +62,7 @@ impl SortedKeys<'_> {
 }
 
 impl RelationshipStore {
-    /// Makes the changes within a transaction, which undoes them when it is dropped; those that were made.
+    /// Applies the request inside a transaction, and returns what changed. Dropping the transaction undoes it.
     pub(super) fn change<'a>(
         &self,
         transaction: &WriteTransaction,
@@ -87,7 +88,7 @@ impl RelationshipStore {
         }
         let is_empty = tuples.range(tables::by_key(self.id, "")).map_err(|e| failed(e.into()))?.next().is_none();
         let is_new = if is_empty { vec![true; request.writes.len()] } else { self.are_new(&tuples, request, sorted)? };
-        // Changes have the order of the request.
+        // The log keeps the order of the request, although the table is filled in the order of keys.
         let in_order = request.writes.iter().zip(&keys.0).zip(&is_new).filter(|(_, is_new)| **is_new);
         let first = log.append_writes(in_order.map(|(write, _)| write))?;
         let mut sequences = first..;
@@ -110,7 +111,7 @@ impl RelationshipStore {
         Ok(Changed { added, removed, is_all: is_empty })
     }
 
-    /// By place in the request: whether a tuple to put in is not there.
+    /// For each tuple of `writes`: whether the store does not hold it yet.
     fn are_new(
         &self,
         tuples: &TupleTable<'_>,
@@ -136,7 +137,8 @@ impl RelationshipStore {
     }
 }
 
-/// Puts in rows in the order of their keys, between two that are there: a page is filled in one go, not row by row.
+/// Inserts rows that are in ascending order and lie between two existing neighbours. The cursor fills a page in one go,
+/// not row by row.
 pub(super) fn append<'r, K: redb::Key, V: redb::Value>(
     table: &mut Table<'_, K, V>,
     rows: impl Iterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,

@@ -1,4 +1,4 @@
-//! The log of all changes: what `ReadChanges` answers from, and what caches and replicas follow.
+//! The log of a store's changes. `ReadChanges` reads it, and caches and replicas follow it.
 
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,12 +11,12 @@ use super::tables::{CHANGES, ChangeColumns, by_sequence, columns_of, tuple_of};
 use crate::language::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
-/// What happened to a tuple.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// It was put in.
+    /// The tuple was written.
     Write,
-    /// It was taken out.
+    /// The tuple was deleted.
     Delete,
 }
 
@@ -26,28 +26,29 @@ const DELETE: u8 = 1;
 /// One change of one tuple.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its position in the store's log, from 1, without gaps.
+    /// The change's position in the log of its store. Positions start at 1 and have no gaps.
     pub sequence: u64,
-    /// What happened.
+    /// Whether the tuple was written or deleted.
     pub operation: Operation,
-    /// To which tuple; one that was taken out has no condition here.
+    /// The tuple that changed. A deleted tuple has no condition here.
     pub tuple: RelationshipTuple,
-    /// When, in milliseconds since 1970 by the clock of this machine; never before the change ahead of it.
+    /// The time of the change in milliseconds since 1970, by this machine's clock. It never runs backwards within a
+    /// log: a clock that was set back counts as standing still.
     pub unix_ms: u64,
 }
 
-/// Which changes to read.
+/// Selects changes to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChangeFilter {
-    /// Only those after this sequence number.
+    /// Skip changes up to and including this sequence number.
     pub after: u64,
-    /// Only those of this time (milliseconds since 1970) and later.
+    /// Skip changes before this time, in milliseconds since 1970.
     pub since_unix_ms: u64,
-    /// Only those about objects of this type.
+    /// Keep only changes of tuples whose object has this type.
     pub type_name: Option<String>,
 }
 
-/// Appends to the log within a transaction.
+/// Appends changes to the log inside a transaction.
 pub(super) struct Writer<'a> {
     path: PathBuf,
     store: StoreId,
@@ -73,7 +74,7 @@ impl<'a> Writer<'a> {
         Ok(Self { path: path.to_owned(), store, table, next: last + 1, unix_ms: unix_ms_now().max(last_unix_ms) })
     }
 
-    /// Appends that a tuple was taken out.
+    /// Records that the tuple with this key was deleted.
     pub(super) fn append_delete(&mut self, key: &str) -> Result<(), StorageError> {
         let columns = (DELETE, self.unix_ms, key, columns_of(None));
         self.table.insert((self.store.key(), self.next), columns).map_err(|e| StorageError::redb(&self.path, e))?;
@@ -81,7 +82,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Appends that tuples were put in; gives the sequence number of the first, on which those of the others follow.
+    /// Records that these tuples were written, and returns the sequence number of the first. The others follow without
+    /// gaps.
     pub(super) fn append_writes<'t>(
         &mut self,
         tuples: impl Iterator<Item = (&'t RelationshipTuple, &'t String)>,

@@ -1,4 +1,4 @@
-//! The stores of a data directory.
+//! The directory of the stores that exist.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use super::ids::StoreId;
 use super::tables::{ASSERTIONS, CHANGES, MARKERS, MODELS, STORES, TUPLES, by_id, by_key, by_sequence};
 use crate::storage::StorageError;
 
-/// A store's entry.
+/// A store's entry in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreRecord {
-    /// Its id.
+    /// The store's id, which nothing else has.
     pub id: StoreId,
-    /// Its name, which several stores may share.
+    /// The store's name. Several stores may have the same one.
     pub name: String,
-    /// When it was made, in milliseconds since 1970.
+    /// The time when the store was created, in milliseconds since 1970.
     pub created_unix_ms: u64,
 }
 
@@ -46,7 +46,8 @@ pub(super) fn find(path: &Path, database: &Database, id: StoreId) -> Result<Opti
     }))
 }
 
-/// The stores after an id, oldest first, at most `limit`; only those of a name when one is given.
+/// Lists at most `limit` stores whose id is greater than `after`, oldest first; with a `name`, only stores of that
+/// name.
 pub(super) fn list(
     path: &Path,
     database: &Database,
@@ -73,7 +74,7 @@ pub(super) fn list(
     Ok(found)
 }
 
-/// Removes a store with everything in it, so that nothing of it can grant anything any more.
+/// Deletes a store with everything in it, so that nothing in it can grant anything later.
 pub(super) fn delete(path: &Path, database: &Database, id: StoreId) -> Result<(), StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let transaction = database.begin_write().map_err(|e| failed(e.into()))?;

@@ -1,33 +1,33 @@
-//! Ids of stores and models: ULIDs, which sort in the order in which they were given.
+//! The ids of stores and models. They are ULIDs, so they sort in the order in which they were given out.
 
 use std::fmt;
 
 use ulid::Ulid;
 
-/// Names a store.
+/// The id of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(Ulid);
 
-/// Names a version of a store's model.
+/// The id of one version of a store's model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModelId(Ulid);
 
-/// The id in its one written form: 26 upper-case characters.
+/// Parses an id in its only written form: 26 characters, letters in upper case.
 fn parse(text: &str) -> Option<Ulid> {
     Ulid::from_string(text).ok().filter(|id| id.to_string() == text)
 }
 
-/// An id that sorts after the latest one, even if the clock was set back.
+/// Returns a new id that sorts after `latest`, even if the clock was set back since.
 fn next(latest: Option<Ulid>) -> Ulid {
     let id = Ulid::new();
     latest.and_then(|latest| latest.increment()).map_or(id, |after_latest| id.max(after_latest))
 }
 
 impl StoreId {
-    /// The last id of all: no store gets it before the year 10889.
+    /// The greatest possible id. No store is given it before the year 10889.
     pub const NEVER_GIVEN: Self = Self(Ulid(u128::MAX));
 
-    /// Reads an id; `None` when the text is not one.
+    /// Parses an id; returns `None` if the text is not one in its only written form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse(text).map(Self)
@@ -47,7 +47,7 @@ impl StoreId {
 }
 
 impl ModelId {
-    /// Reads an id; `None` when the text is not one.
+    /// Parses an id; returns `None` if the text is not one in its only written form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         parse(text).map(Self)

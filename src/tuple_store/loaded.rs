@@ -1,4 +1,4 @@
-//! The states that questions are asked of, in memory: those of the stores and models that were asked about lately.
+//! The snapshots in memory: one for each store and model that was asked about lately.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,11 +7,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::ids::{ModelId, StoreId};
 use crate::engine::snapshot::Snapshot;
 
-/// Most states that are kept. One more pushes the one out that was asked least lately; it is built again when needed.
+/// The greatest number of snapshots in memory. One more drops the one that was used least recently. A question about a
+/// dropped one rebuilds it from the file once, so an old model costs a rebuild and not one at every question.
 const SNAPSHOTS_MAX: usize = 256;
 
-/// INVARIANT (durable first): a state is put in or replaced only after the commit that it shows, by whoever holds the
-/// lock for writing to the file; so it is always that of the file.
+/// The snapshots, and the latest model of each store.
+///
+/// INVARIANT (durable first): a snapshot is inserted or replaced only after the commit that it shows, and only by
+/// whoever holds the lock for writing. So memory always shows what the file holds.
 #[derive(Debug, Default)]
 pub(super) struct Loaded {
     snapshots: RwLock<HashMap<(StoreId, ModelId), Entry>>,
@@ -30,7 +33,7 @@ impl Loaded {
         self.latest.read().unwrap_or_else(PoisonError::into_inner).get(&store).copied()
     }
 
-    /// Notes a store's latest model. Ids only grow, so a slow reader cannot put an older one back.
+    /// Notes the latest model of a store. Ids only grow, so a slow reader cannot put an older one back.
     pub(super) fn set_latest(&self, store: StoreId, model: ModelId) {
         let mut latest = self.latest.write().unwrap_or_else(PoisonError::into_inner);
         let known = latest.entry(store).or_insert(model);
@@ -44,7 +47,7 @@ impl Loaded {
         Some(Arc::clone(&entry.snapshot))
     }
 
-    /// The states of one store.
+    /// Returns all snapshots of a store, each with its model.
     pub(super) fn of_store(&self, store: StoreId) -> Vec<(ModelId, Arc<Snapshot>)> {
         let snapshots = self.snapshots.read().unwrap_or_else(PoisonError::into_inner);
         let of_store = snapshots.iter().filter(|((of, _), _)| *of == store);
@@ -61,7 +64,7 @@ impl Loaded {
         } else {
             None
         };
-        // What is no longer used is freed after the lock, not under it.
+        // Freeing a large snapshot takes a while, so it happens after the lock is released.
         drop(snapshots);
         drop((before, pushed_out));
     }

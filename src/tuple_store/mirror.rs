@@ -1,5 +1,5 @@
-//! A copy of a store that another server decides about: its changes are taken as they are, with a marker that says how
-//! far the copy has come, in one transaction.
+//! Keeps a copy of a store whose changes another server decides. Each batch of changes is applied as it is, in one
+//! transaction with a marker that says how far the copy has come.
 
 use std::collections::BTreeMap;
 
@@ -14,18 +14,18 @@ use crate::storage::StorageError;
 /// Changes that the other server has made.
 #[derive(Clone, Debug, Default)]
 pub struct MirroredChanges {
-    /// Tuples that are there now, each once. They replace those of the same names and need not fit the model: the other
-    /// server may hold tuples from before its model changed.
+    /// Tuples that exist now. They replace tuples with the same user, relation and object. They need not fit the model:
+    /// the other server may hold tuples that are older than its model.
     pub present: Vec<RelationshipTuple>,
-    /// Tuples that are not there any more.
+    /// Tuples that do not exist any more.
     pub absent: Vec<RelationshipTuple>,
 }
 
 impl RelationshipStore {
-    /// Takes over changes, and the marker in place of the one before.
+    /// Applies the changes and replaces the marker.
     ///
     /// # Errors
-    /// When the data directory fails; then nothing was changed.
+    /// When the data directory fails; then nothing changed.
     pub fn mirror(&self, changes: MirroredChanges, marker: &[u8]) -> Result<Written, StoreError> {
         let MirroredChanges { present, absent } = changes;
         let _writing = self.shared.lock()?;
@@ -43,7 +43,7 @@ impl RelationshipStore {
                 let key = tables::key_of(tuple);
                 let there = tuples.get((self.id.key(), key.as_str())).map_err(|e| failed(e.into()))?;
                 if there.is_some_and(|there| there.value().1 != tables::columns_of(tuple.condition.as_ref())) {
-                    // It has another condition now.
+                    // The stored tuple has another condition, so it is deleted before it is written again.
                     request.deletes.push(tuple.clone());
                 }
             }
@@ -56,7 +56,7 @@ impl RelationshipStore {
         Ok(self.publish(&made))
     }
 
-    /// The marker of the last [`RelationshipStore::mirror`].
+    /// Returns the marker that the last [`RelationshipStore::mirror`] wrote.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -86,7 +86,7 @@ mod tests {
             let stores = RelationshipStores::open(directory.path()).expect("opened");
             let store = stores.default_store_or_new().expect("a store");
             assert_eq!(store.marker().expect("read"), None);
-            // There is no model at all, and yet they are kept.
+            // There is no model at all, and the tuples are kept nevertheless.
             let first = MirroredChanges { present: vec![tuple("1"), tuple("2"), tuple("1")], absent: vec![tuple("9")] };
             assert_eq!(store.mirror(first, b"one").expect("written"), Written { added: 2, removed: 0 });
             let again = MirroredChanges { present: vec![tuple("2")], absent: vec![tuple("1")] };

@@ -1,4 +1,4 @@
-//! Versions of the model and what is kept with them. A version is never changed.
+//! The versions of a store's model, with the assertions that belong to each. A stored version never changes.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ use crate::language::model::AuthorizationModel;
 use crate::language::validate::ValidModel;
 use crate::storage::StorageError;
 
-/// A version of the model as it is stored.
+/// One stored version of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredModel {
-    /// Its id.
+    /// The id of this version.
     pub id: ModelId,
-    /// The model.
+    /// The model as it was parsed from the file.
     pub model: AuthorizationModel,
-    /// What the client sent, as it was; empty when the model did not come from a client.
+    /// The bytes that a client sent, unchanged; empty if the model did not come from a client.
     pub original: Vec<u8>,
 }
 
-/// Adds a version: its id, which sorts after those of all earlier ones. The caller commits.
+/// Inserts a version and returns its id, which sorts after the ids of all earlier ones. The caller commits.
 pub(super) fn write(
     path: &Path,
     transaction: &WriteTransaction,
@@ -42,7 +42,7 @@ pub(super) fn write(
     Ok(id)
 }
 
-/// The versions from one on (the latest when `None`), newest first, at most `limit`.
+/// Lists at most `limit` versions up to and including `from` (the latest when `None`), newest first.
 pub(super) fn list(
     path: &Path,
     database: &Database,
@@ -75,7 +75,7 @@ pub(super) fn find(
     Ok(at_or_before.into_iter().next().filter(|found| found.id == id))
 }
 
-/// The id of the latest version.
+/// Returns the id of the latest version.
 pub(super) fn latest(path: &Path, database: &Database, store: StoreId) -> Result<Option<ModelId>, StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let transaction = database.begin_read().map_err(|e| failed(e.into()))?;
@@ -85,7 +85,7 @@ pub(super) fn latest(path: &Path, database: &Database, store: StoreId) -> Result
     Ok(last.map(|(key, _)| ModelId::from_key(key.value().1)))
 }
 
-/// A version ready to evaluate.
+/// Compiles a stored version, so that the evaluator can run it.
 pub(super) fn compile(path: &Path, stored: StoredModel) -> Result<ValidModel, StorageError> {
     let id = stored.id;
     ValidModel::stored(stored.model).map_err(|errors| {

@@ -1,4 +1,4 @@
-//! One store: its models, its tuples, and the state of both that questions are asked of.
+//! One store: its models, its tuples, and the snapshots that answer questions about them.
 
 use std::sync::Arc;
 
@@ -18,42 +18,43 @@ use crate::storage::StorageError;
 
 pub use crate::language::limits::TUPLES_PER_WRITE_MAX;
 
-/// What to do about a tuple that is already there, or is not there to delete.
+/// Says what a write does with a tuple that already exists, or with one that it cannot delete because it does not
+/// exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnConflict {
     /// Refuse the whole write.
     #[default]
     Refuse,
-    /// Leave that tuple as it is.
+    /// Leave this tuple as it is, and go on.
     Ignore,
 }
 
-/// Changes that are made together or not at all.
+/// The changes of one write. All of them are made, or none.
 #[derive(Clone, Debug, Default)]
 pub struct TupleWrite {
-    /// Tuples to put in; each must fit the model.
+    /// The tuples to insert. Each must fit the model.
     pub writes: Vec<RelationshipTuple>,
-    /// Tuples to take out; they need not fit the model, so that old ones can be removed.
+    /// The tuples to delete. They need not fit the model, so that tuples of an older model can be deleted.
     pub deletes: Vec<RelationshipTuple>,
-    /// For a tuple of `writes` that is there.
+    /// What to do with a tuple of `writes` that exists.
     pub on_duplicate: OnConflict,
-    /// For a tuple of `deletes` that is not there.
+    /// What to do with a tuple of `deletes` that does not exist.
     pub on_missing: OnConflict,
 }
 
-/// What a write changed.
+/// Counts the changes that a write made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// Tuples put in.
+    /// The number of tuples that were inserted.
     pub added: u64,
-    /// Tuples taken out.
+    /// The number of tuples that were deleted.
     pub removed: u64,
 }
 
-/// Why a write was refused. Nothing of it was applied.
+/// Says why a write was refused. A refused write changes nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// There is no model to hold the tuples against.
+    /// The store has no model that the tuples could be checked against.
     #[error("no authorization model is loaded; load one with `ragward model load`")]
     NoModel,
     /// A tuple does not fit the model.
@@ -62,19 +63,19 @@ pub enum StoreError {
     /// The request names a tuple twice.
     #[error("tuple `{0}` occurs more than once in the request")]
     Repeated(RelationshipTuple),
-    /// The tuple is already there.
+    /// The tuple already exists.
     #[error("tuple `{0}` is already there")]
     AlreadyThere(RelationshipTuple),
-    /// The tuple is already there with another condition, so it cannot be left as it is.
+    /// The tuple already exists with another condition, so [`OnConflict::Ignore`] cannot leave it as it is.
     #[error("tuple `{0}` is already there with another condition; delete it first")]
     OtherCondition(RelationshipTuple),
-    /// The tuple is not there.
+    /// The tuple to delete does not exist.
     #[error("tuple `{0}` is not there, so it cannot be deleted")]
     NotThere(RelationshipTuple),
-    /// Nothing to do.
+    /// The request names no tuple at all.
     #[error("the write has no tuples")]
     Empty,
-    /// Too much at once.
+    /// The request names more than [`TUPLES_PER_WRITE_MAX`] tuples.
     #[error("the write has {0} tuples, at most {TUPLES_PER_WRITE_MAX} are allowed")]
     TooMany(usize),
     /// The data directory failed.
@@ -82,7 +83,7 @@ pub enum StoreError {
     Storage(#[from] StorageError),
 }
 
-/// One store. A clone is the same store.
+/// A handle on one store. Clones refer to the same store.
 #[derive(Clone, Debug)]
 pub struct RelationshipStore {
     pub(super) shared: Arc<Shared>,
@@ -94,13 +95,13 @@ impl RelationshipStore {
         Self { shared, id }
     }
 
-    /// Its id.
+    /// Returns the id of this store.
     #[must_use]
     pub fn id(&self) -> StoreId {
         self.id
     }
 
-    /// The state as it is now, under the latest model; `None` while there is no model.
+    /// Returns the current state under the latest model, or `None` if the store has no model.
     ///
     /// # Errors
     /// When the state is not in memory and cannot be read.
@@ -111,7 +112,7 @@ impl RelationshipStore {
         }
     }
 
-    /// The state under a version of the model; `None` when there is no such version.
+    /// Returns the current state under one version of the model, or `None` if there is no such version.
     ///
     /// # Errors
     /// When the state is not in memory and cannot be read.
@@ -123,7 +124,8 @@ impl RelationshipStore {
         self.load(model)
     }
 
-    /// The state under a version of the model, or the latest, if that takes no reading: for callers that must not block.
+    /// Like [`Self::snapshot_under`] (the latest model when `None`), but only returns a state that is in memory
+    /// already. Callers that must not block use it.
     #[must_use]
     pub fn snapshot_in_memory(&self, model: Option<ModelId>) -> Option<(ModelId, Arc<Snapshot>)> {
         let loaded = &self.shared.loaded;
@@ -131,7 +133,7 @@ impl RelationshipStore {
         Some((model, loaded.get(self.id, model)?))
     }
 
-    /// The id of the latest version of the model.
+    /// Returns the id of the latest version of the model.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -146,7 +148,7 @@ impl RelationshipStore {
         Ok(latest)
     }
 
-    /// A version of the model.
+    /// Returns one version of the model.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -154,7 +156,7 @@ impl RelationshipStore {
         models::find(&self.shared.path, &*self.shared.database()?, self.id, id)
     }
 
-    /// The versions of the model from one on (the latest when `None`), newest first, at most `limit`.
+    /// Lists at most `limit` versions of the model up to and including `from` (the latest when `None`), newest first.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -162,8 +164,8 @@ impl RelationshipStore {
         models::list(&self.shared.path, &*self.shared.database()?, self.id, from, limit)
     }
 
-    /// Stores a new version of the model and uses it from now on: its id. Tuples that do not fit it stay stored, and
-    /// count again under a model that they fit.
+    /// Stores a new version of the model, makes it the latest, and returns its id. Tuples that do not fit it stay in
+    /// the store, and count again once a later model admits them.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -171,7 +173,7 @@ impl RelationshipStore {
         self.write_model_of_client(model, &[])
     }
 
-    /// As [`Self::write_model`], and keeps what the client sent, to give it back as it was.
+    /// Like [`Self::write_model`], and also keeps the bytes that the client sent, so that it gets them back unchanged.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -187,11 +189,12 @@ impl RelationshipStore {
         Ok(id)
     }
 
-    /// Stores a new version of the model and its tuples in one transaction, and uses it from now on: a model without some of
-    /// its tuples could grant what it is meant to deny. Tuples that are there already are left.
+    /// Stores a new version of the model together with tuples, in one transaction, and makes it the latest. Without
+    /// some of its tuples a model could grant what it is meant to deny, so there is no moment in between. Tuples that
+    /// exist already stay as they are.
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing was changed.
+    /// See [`StoreError`]; a write that fails changes nothing.
     pub fn write_model_with_tuples(
         &self,
         model: ValidModel,
@@ -220,18 +223,18 @@ impl RelationshipStore {
         Ok((id, written))
     }
 
-    /// Makes the changes of one request, which must fit the latest model.
+    /// Applies a request, whose writes must fit the latest model.
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing was changed.
+    /// See [`StoreError`]; a write that fails changes nothing.
     pub fn write(&self, request: &TupleWrite) -> Result<Written, StoreError> {
         self.write_under(None, request)
     }
 
-    /// As [`Self::write`], under a version of the model (the latest when `None`).
+    /// Like [`Self::write`], under one version of the model (the latest when `None`).
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing was changed.
+    /// See [`StoreError`]; a write that fails changes nothing.
     pub fn write_under(&self, model: Option<ModelId>, request: &TupleWrite) -> Result<Written, StoreError> {
         match request.writes.len() + request.deletes.len() {
             0 => Err(StoreError::Empty),
@@ -240,15 +243,16 @@ impl RelationshipStore {
         }
     }
 
-    /// Puts in any number of tuples, all or none.
+    /// Inserts any number of tuples, all of them or none.
     ///
     /// # Errors
-    /// See [`StoreError`]; nothing was changed.
+    /// See [`StoreError`]; a write that fails changes nothing.
     pub fn write_all(&self, writes: Vec<RelationshipTuple>, on_duplicate: OnConflict) -> Result<Written, StoreError> {
         self.apply(&TupleWrite { writes, on_duplicate, ..TupleWrite::default() }, None)
     }
 
-    /// The tuples of a filter after a place in the order of writing (0: from the beginning), at most `limit`.
+    /// Returns at most `limit` tuples that match the filter, in the order of writing, after the sequence number `after`
+    /// (0 for the beginning).
     ///
     /// # Errors
     /// When the data directory fails.
@@ -256,7 +260,7 @@ impl RelationshipStore {
         tuples::read(&self.shared.path, &*self.shared.database()?, self.id, filter, after, limit)
     }
 
-    /// Shows all stored tuples, also those that do not fit the model, in the order of their keys.
+    /// Calls `show` with every stored tuple in ascending order of keys, including tuples that do not fit the model.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -279,7 +283,7 @@ impl RelationshipStore {
         ended
     }
 
-    /// The changes of a filter, oldest first, at most `limit`.
+    /// Returns at most `limit` changes that match the filter, oldest first.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -287,7 +291,7 @@ impl RelationshipStore {
         changelog::read(&self.shared.path, &*self.shared.database()?, self.id, filter, limit)
     }
 
-    /// How many tuples are stored, also those that do not fit the model.
+    /// Counts the stored tuples, including those that do not fit the model.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -295,7 +299,7 @@ impl RelationshipStore {
         tuples::count(&self.shared.path, &*self.shared.database()?, self.id)
     }
 
-    /// Keeps a client's assertions about a version of the model, in place of earlier ones.
+    /// Stores a client's assertions about one version of the model, and replaces earlier ones.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -304,7 +308,7 @@ impl RelationshipStore {
         models::write_assertions(&self.shared.path, &*self.shared.database()?, self.id, model, assertions)
     }
 
-    /// A client's assertions about a version of the model; empty when there are none.
+    /// Returns a client's assertions about one version of the model; empty if it wrote none.
     ///
     /// # Errors
     /// When the data directory fails.
@@ -331,12 +335,12 @@ impl RelationshipStore {
         self.shared.database()?.begin_write().map_err(|e| StorageError::redb(&self.shared.path, e))
     }
 
-    /// Makes what the transaction did durable.
+    /// Commits the transaction. From here on its changes are durable.
     pub(super) fn finish(&self, transaction: WriteTransaction) -> Result<(), StorageError> {
         transaction.commit().map_err(|e| StorageError::redb(&self.shared.path, e))
     }
 
-    /// Shows durable changes in the states in memory.
+    /// Applies changes that are durable to the store's snapshots in memory.
     pub(super) fn publish(&self, Changed { added, removed, .. }: &Changed<'_>) -> Written {
         for (model, current) in self.shared.loaded.of_store(self.id) {
             let mut next = Snapshot::clone(&current);
@@ -347,7 +351,7 @@ impl RelationshipStore {
         Written { added: count(added.len()), removed: count(removed.len()) }
     }
 
-    /// The state under a version of the model, by whoever holds the lock for writing.
+    /// Like [`Self::snapshot_under`], for a caller that holds the lock for writing.
     fn load(&self, model: ModelId) -> Result<Option<Arc<Snapshot>>, StorageError> {
         if let Some(snapshot) = self.shared.loaded.get(self.id, model) {
             return Ok(Some(snapshot));
@@ -362,7 +366,8 @@ impl RelationshipStore {
         Ok(Some(snapshot))
     }
 
-    /// The state that a transaction will make, under a model.
+    /// Builds the state that a transaction will leave behind, before it is committed. If this fails, the transaction is
+    /// dropped, so memory and file never disagree.
     fn build_within(
         &self,
         transaction: &WriteTransaction,
@@ -374,7 +379,7 @@ impl RelationshipStore {
         self.build(&tuples, id, model)
     }
 
-    /// Reads all stored tuples under a model into memory.
+    /// Reads all stored tuples into a new snapshot under a model.
     fn build(
         &self,
         tuples: &impl ReadableTable<(u128, &'static str), (u64, tables::ConditionColumns<'static>)>,
@@ -394,7 +399,7 @@ impl RelationshipStore {
     }
 }
 
-/// What can be refused without looking at the stored tuples.
+/// Refuses what can be refused without reading the stored tuples.
 fn check_request(request: &TupleWrite, sorted: &SortedKeys<'_>, model: &ValidModel) -> Result<(), StoreError> {
     match sorted.first_repeated(request) {
         Some(repeated) => Err(StoreError::Repeated(repeated.clone())),

@@ -1,5 +1,5 @@
-//! The tables of the file and the form of their keys. Every key but a store's own begins with the store's id, so one
-//! store is one range of each table.
+//! The tables of the file and the form of their keys. The key of every table starts with a store's id, so one store is
+//! one range of each table.
 
 use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
@@ -10,26 +10,29 @@ use super::ids::StoreId;
 use crate::language::tuple::{ParseError, RelationshipTuple, TupleCondition, User};
 use crate::storage::StorageError;
 
-/// Stores by id: name, and when it was made in milliseconds since 1970.
+/// Stores by id. The value is the store's name and the time of its creation in milliseconds since 1970.
 pub(super) const STORES: TableDefinition<'_, u128, (&str, u64)> = TableDefinition::new("stores");
-/// Versions of a store's model by id, the last is the latest: the model as JSON, and what a client sent, as it was.
+/// Models by store and model id; the greatest id is the latest version. The value is the model as JSON, and the bytes
+/// that a client sent.
 pub(super) const MODELS: TableDefinition<'_, (u128, u128), (&str, &[u8])> =
     TableDefinition::new("authorization_models");
-/// Tuples by [`key_of`]: the sequence number of the change that wrote it, and its condition.
+/// Tuples by store and [`key_of`]. The value is the sequence number of the change that wrote the tuple, and its
+/// condition.
 pub(super) const TUPLES: TableDefinition<'_, (u128, &str), (u64, ConditionColumns<'_>)> =
     TableDefinition::new("tuples");
-/// Changes by sequence number, from 1: operation, milliseconds since 1970, tuple by [`key_of`], and its condition.
+/// Changes by store and sequence number, from 1. The value is the operation, the time in milliseconds since 1970, the
+/// tuple's [`key_of`] and its condition.
 pub(super) const CHANGES: TableDefinition<'_, (u128, u64), ChangeColumns<'_>> = TableDefinition::new("changes");
-/// What a client keeps with a version of the model, as it was sent.
+/// Assertions by store and model id, as the client sent them.
 pub(super) const ASSERTIONS: TableDefinition<'_, (u128, u128), &[u8]> = TableDefinition::new("assertions");
-/// How far a store that is a copy of another has come.
+/// For a store that copies another one: the marker that says how far the copy has come.
 pub(super) const MARKERS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("markers");
 
-/// The name of a tuple's condition and its context as JSON; both empty where there is none.
+/// The name of a tuple's condition, and its context as JSON. Both are empty for a tuple without a condition.
 pub(super) type ConditionColumns<'a> = (&'a str, &'a str);
 pub(super) type ChangeColumns<'a> = (u8, u64, &'a str, ConditionColumns<'a>);
 
-/// Makes the tables, so that reading need not ask whether they are there.
+/// Creates all tables, so that readers need not ask whether a table exists.
 pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageError> {
     let failed = |e: redb::Error| StorageError::redb(path, e);
     let transaction = database.begin_write().map_err(|e| failed(e.into()))?;
@@ -42,25 +45,26 @@ pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageErro
     transaction.commit().map_err(|e| failed(e.into()))
 }
 
-/// A store's part of a table that is keyed by a second id.
+/// The range of a store in a table whose second key is an id.
 pub(super) fn by_id(store: StoreId) -> RangeInclusive<(u128, u128)> {
     (store.key(), 0)..=(store.key(), u128::MAX)
 }
 
-/// A store's changes.
+/// The range of a store's changes.
 pub(super) fn by_sequence(store: StoreId) -> RangeInclusive<(u128, u64)> {
     (store.key(), 0)..=(store.key(), u64::MAX)
 }
 
 type TupleKey<'a> = (u128, &'a str);
 
-/// A store's tuples from a key on.
+/// The range of a store's tuples, from the key `first` on.
 pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound<TupleKey<'_>>) {
     let end = store.key().checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, "")));
     (Bound::Included((store.key(), first)), end)
 }
 
-/// `object#relation@user`, which is unique: an object has no `#`, a relation neither `#` nor `@`.
+/// Formats a tuple as `object#relation@user`. The key is unique, because an object has no `#` and a relation has
+/// neither `#` nor `@`.
 pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
     let (object, relation) = (tuple.object.as_str(), tuple.relation.as_str());
     match &tuple.user {
@@ -70,7 +74,7 @@ pub(super) fn key_of(tuple: &RelationshipTuple) -> String {
     }
 }
 
-/// Object, relation and user of a key.
+/// Splits a key into object, relation and user.
 pub(super) fn parts_of(key: &str) -> Option<(&str, &str, &str)> {
     let (object, rest) = key.split_once('#')?;
     let (relation, user) = rest.split_once('@')?;

@@ -33,7 +33,7 @@ fn open(directory: &Path) -> RelationshipStore {
     RelationshipStores::open(directory).expect("opened").default_store_or_new().expect("a store")
 }
 
-/// The state under the latest model.
+/// Returns the state under the latest model.
 fn now(store: &RelationshipStore) -> Arc<Snapshot> {
     store.snapshot().expect("read").expect("a model")
 }
@@ -48,7 +48,7 @@ fn reads(store: &RelationshipStore, user: &str, object: &str) -> bool {
     snapshot.check(&user, &Relation::parse("viewer").expect("a name"), &object).expect("decided")
 }
 
-/// Everything that can be seen of a store.
+/// Collects what a reader can tell about a store.
 fn seen(store: &RelationshipStore) -> (u64, usize, usize, bool) {
     let changes = store.changes(&ChangeFilter::default(), usize::MAX).expect("read");
     let counted = now(store).tuple_count();
@@ -143,7 +143,7 @@ fn a_new_model_decides_which_tuples_count() {
     assert!(!reads(&store, "user:anne", "doc:1"), "everybody is not admitted any more");
     assert!(reads(&store, "user:anne", "doc:2"));
     assert_eq!(old_snapshot.tuple_count(), 2, "a snapshot does not change");
-    // An old tuple that no longer fits can still be removed.
+    // A tuple that does not fit the model any more can still be deleted.
     drop(store);
     let store = open(directory.path());
     assert!(!reads(&store, "user:anne", "doc:1"));

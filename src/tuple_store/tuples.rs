@@ -1,4 +1,4 @@
-//! Reading of stored tuples: all of them, to build the index, and page by page in the order of writing.
+//! Reads stored tuples: all of them to build a snapshot, or page by page in the order of writing.
 
 use std::collections::BinaryHeap;
 use std::path::Path;
@@ -13,23 +13,23 @@ use crate::storage::StorageError;
 type Tuples = ReadOnlyTable<(u128, &'static str), (u64, ConditionColumns<'static>)>;
 type Changes = ReadOnlyTable<(u128, u64), ChangeColumns<'static>>;
 
-/// A tuple as it is stored.
+/// A tuple with the facts of its writing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredTuple {
-    /// The tuple.
+    /// The tuple itself, with its condition.
     pub tuple: RelationshipTuple,
-    /// When it was written, in milliseconds since 1970.
+    /// The time of the write, in milliseconds since 1970.
     pub unix_ms: u64,
-    /// The sequence number of the change that wrote it: its place in the order of writing.
+    /// The sequence number of the change that wrote the tuple. Pages are in this order.
     pub sequence: u64,
 }
 
-/// Which tuples to read; a part that is empty matches all.
+/// Selects tuples to read. An empty part matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TupleFilter {
-    /// `type:id`, or `type:` for all objects of a type.
+    /// An object, or `type:` for all objects of a type.
     pub object: String,
-    /// The relation.
+    /// The name of a relation.
     pub relation: String,
     /// A user in full, or `type:` for all users of a type.
     pub user: String,
@@ -43,7 +43,7 @@ impl TupleFilter {
             && matches_name(&self.user, user)
     }
 
-    /// The one object that is asked about, if it is one.
+    /// Returns the object, if the filter names one object and not a whole type.
     fn one_object(&self) -> Option<&str> {
         let is_one = !self.object.is_empty() && !self.object.ends_with(':');
         is_one.then_some(self.object.as_str())
@@ -54,11 +54,14 @@ fn matches_name(wanted: &str, name: &str) -> bool {
     wanted.is_empty() || wanted == name || (wanted.ends_with(':') && name.starts_with(wanted))
 }
 
-/// Changes that a page may walk past for nothing: of tuples that are gone, or that the filter does not mean.
+/// How many changes a page may skip: changes of tuples that are gone or were written again, and changes that the filter
+/// does not match. It bounds the cost of a page. A log with more of them is left aside, and the page is found among the
+/// tuples instead.
 const STRAY_CHANGES_MAX: usize = 10_000;
 
-/// The tuples of the filter after a place in the order of writing, at most `limit`. The log has them in this order; where
-/// it holds too much else, and for the tuples of one object, they are looked up by their keys and put in order.
+/// Returns at most `limit` tuples after a sequence number, in the order of writing. The log is in this order, so a page
+/// is usually read along the log. The tuples of one object, and a log with too many changes to skip, are read by key
+/// and sorted.
 pub(super) fn read(
     path: &Path,
     database: &Database,
@@ -81,7 +84,7 @@ pub(super) fn read(
     }
 }
 
-/// Where a page begins and ends.
+/// The part of the order of writing that a page covers.
 struct Place<'a> {
     path: &'a Path,
     store: StoreId,
@@ -89,7 +92,7 @@ struct Place<'a> {
     limit: usize,
 }
 
-/// `None` when the log holds too much else.
+/// Reads a page along the log. Returns `None` if there are more than [`STRAY_CHANGES_MAX`] changes to skip.
 fn along_the_log(
     place: &Place<'_>,
     tuples: &Tuples,
@@ -112,7 +115,7 @@ fn along_the_log(
         } else {
             None
         };
-        // A change that was undone, or done again later, is not the one that the tuple names.
+        // The tuple was deleted, or written again later: this change is not the one that wrote what is stored.
         if current == Some(sequence) {
             found.push(StoredTuple { tuple: tuple_of(place.path, key, condition)?, unix_ms, sequence });
             continue;
@@ -125,7 +128,7 @@ fn along_the_log(
     Ok(Some(found))
 }
 
-/// From all tuples whose keys begin with `prefix`. Only so many as are asked for are kept.
+/// Reads a page among all tuples whose key starts with `prefix`. At most `limit` of them are in memory at a time.
 fn among_keys(
     place: &Place<'_>,
     tuples: &Tuples,
@@ -171,7 +174,7 @@ pub(super) fn count(path: &Path, database: &Database, store: StoreId) -> Result<
     Ok(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
-/// Hands over all tuples of a store that a transaction sees, one at a time.
+/// Hands all tuples of a store, as the given transaction sees them, to `take` as one iterator.
 pub(super) fn for_all(
     path: &Path,
     tuples: &impl ReadableTable<(u128, &'static str), (u64, ConditionColumns<'static>)>,
