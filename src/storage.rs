@@ -1,5 +1,8 @@
-//! The data directory: one redb file per embedded engine, opened in one place so that a locked, newer or damaged file
-//! is told apart from an empty one.
+//! Opens the redb files of the data directory, one for each embedded engine. Every engine opens its file here, so a
+//! file that is locked, too new or damaged is never mistaken for an empty one.
+//!
+//! `OpenFGA`'s world rests on this module and stands without the rest of the crate, so this module uses nothing of the
+//! crate.
 
 mod stored_file;
 
@@ -11,50 +14,50 @@ use redb::{Builder, Database, DatabaseError, ReadableDatabase, TableDefinition};
 pub use self::stored_file::StoredFile;
 use self::stored_file::{Disk, WatchedBackend};
 
-/// The layout of the files. A file with a higher number was written by a newer Ragward and is refused.
+/// The version of the files' layout. A file with a greater version was written by a newer Ragward, and is refused.
 pub const FORMAT_VERSION: u64 = 1;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format_version";
 
-/// Why the data directory cannot be read or written.
+/// Says why the data directory cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error(
         "`{0}` is in use by another process; stop it, choose another directory, or use a command that asks a server (`--server`)"
     )]
     InUse(PathBuf),
-    /// A newer Ragward wrote it.
+    /// A newer Ragward wrote the file.
     #[error("`{path}` has format {found}, this version of ragward reads up to {FORMAT_VERSION}; use a newer ragward")]
     Newer {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its format.
+        /// The version of its layout.
         found: u64,
     },
-    /// The bytes are not what was written.
+    /// The bytes in the file are not the ones that were written.
     #[error(
         "`{path}` is damaged ({detail}); restore it from a copy; without one, delete it, then ingest the documents (`chunks.redb`) or load the model and write the tuples (`relationships.redb`) again"
     )]
     Damaged {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was seen.
+        /// What is wrong with the bytes.
         detail: String,
     },
-    /// Reading or writing failed: no space, no permission.
+    /// Reading or writing failed, for example because the disk is full or a permission is missing.
     #[error("cannot use `{path}`: {detail}")]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's own words.
         detail: String,
     },
 }
 
 impl StorageError {
-    /// An error of redb on an open file.
+    /// Turns an error of redb on an open file into one of these.
     #[expect(clippy::wildcard_enum_match_arm, reason = "redb's errors are non-exhaustive, and each is an error here")]
     pub fn redb(path: &Path, error: impl Into<redb::Error>) -> Self {
         match error.into() {
@@ -68,15 +71,15 @@ impl StorageError {
         Self::Io { path: path.to_owned(), detail: error.to_string() }
     }
 
-    /// A record that does not have the form in which it was written.
+    /// Makes an error about a record that does not have the form in which it was written.
     #[must_use]
     pub fn damaged(path: &Path, detail: impl Into<String>) -> Self {
         Self::Damaged { path: path.to_owned(), detail: detail.into() }
     }
 }
 
-/// Opens or creates a redb file, checks every page's checksum and the format version. Up to `cache_bytes` of its pages
-/// are kept in memory.
+/// Opens a redb file, or creates it, and checks the checksum of every page and the version of the layout. Up to
+/// `cache_bytes` of its pages stay in memory.
 ///
 /// # Errors
 /// See [`StorageError`].
@@ -91,14 +94,14 @@ fn open_database(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Da
     open_existing(path, cache_bytes, disk)
 }
 
-/// As [`open_database`], of a file that is there: where it is not, no empty one takes its place.
+/// Like [`open_database`], for a file that must exist: an empty file never takes the place of one that is missing.
 fn open_existing(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Database, StorageError> {
     let length = std::fs::metadata(path).map_err(|e| StorageError::io(path, &e))?.len();
-    // An empty file would be taken for a new database; a file cut to nothing is damage.
+    // redb takes an empty file for a new database. Here it is a file that lost its content.
     if length == 0 {
         return Err(StorageError::damaged(path, "the file is empty"));
     }
-    // redb asserts some facts of the file's structure while opening it; on damaged bytes such an assertion panics.
+    // While it opens a file, redb asserts facts about the file's structure. Such an assertion panics on damaged bytes.
     let opening = std::panic::AssertUnwindSafe(|| open_and_verify(path, cache_bytes, disk));
     let opened = std::panic::catch_unwind(opening);
     let database = opened.map_err(|panic| {
@@ -109,8 +112,9 @@ fn open_existing(path: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Da
     Ok(database)
 }
 
-/// Makes a new file, complete before it gets its name: whoever is killed meanwhile leaves nothing that looks like a
-/// damaged one. `None` when another process was faster.
+/// Creates a file under another name, and gives it its own name once it is complete. A process that is killed in
+/// between leaves a `.new-*.redb`, which may be deleted, and nothing that looks like a damaged file. Returns `None` if
+/// another process created the file first.
 fn create(path: &Path, parent: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> Result<Option<Database>, StorageError> {
     let unnamed = tempfile::Builder::new().prefix(".new-").suffix(".redb").tempfile_in(parent);
     let unnamed = unnamed.map_err(|e| StorageError::io(parent, &e))?;
@@ -121,7 +125,7 @@ fn create(path: &Path, parent: &Path, cache_bytes: usize, disk: &Arc<Disk>) -> R
         Err(e) if e.error.kind() == std::io::ErrorKind::AlreadyExists => return Ok(None),
         Err(e) => return Err(StorageError::io(path, &e.error)),
     }
-    // Without this the name may be lost with the power, and what was acknowledged with it.
+    // Otherwise a loss of power could take the name, and with it all that was acknowledged.
     let named = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
     named.map_err(|e| StorageError::io(parent, &e))?;
     Ok(Some(database))
@@ -223,7 +227,7 @@ mod tests {
     fn a_new_file_has_its_name_only_once_it_is_complete() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("chunks.redb");
-        // What a process leaves that was killed while it made the file.
+        // A process that was killed while it created the file leaves this behind.
         std::fs::write(directory.path().join(".new-abc.redb"), b"half").expect("written");
         let first = open_database(&path, CACHE_BYTES, &Arc::default()).expect("created");
         let again = create(&path, directory.path(), CACHE_BYTES, &Arc::default()).expect("no error");
@@ -272,12 +276,12 @@ mod tests {
             assert_eq!(count(&file).expect("read"), round - 1, "what was not acknowledged is not there");
             put(&file, round).expect("written again");
         }
-        // Whoever asks again and again does not read the whole file each time.
+        // Asking again and again does not read the whole file each time.
         file.fill_disk(true);
         assert!(put(&file, 9).is_err());
         assert!(file.reopen().is_err(), "it was tried a moment ago");
         file.fill_disk(false);
-        // Its place may be gone for a while, with the disk.
+        // The file may be out of reach for a while, like a disk that is not mounted.
         let (path, elsewhere) = (file.path().to_owned(), directory.path().join("elsewhere"));
         std::fs::rename(&path, &elsewhere).expect("moved");
         tokio::time::advance(std::time::Duration::from_secs(2)).await;

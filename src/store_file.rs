@@ -1,8 +1,10 @@
-//! `OpenFGA`'s store files (`.fga.yaml`), unchanged: a model, tuples, and tests of what they mean.
+//! Reads `OpenFGA`'s store files (`.fga.yaml`) and runs the tests in them. A store file holds a model, tuples, and
+//! tests of what the two mean.
 //!
-//! A file that `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has the rows, and
-//! where more is refused, with the reason. Every scalar but those of a context is read as text, because ids such as `1` or
-//! `true` occur.
+//! What `fga model test` refuses or fails does not pass here either. `tests/data/store_files.yaml` has a row for each
+//! such case, and for each case where more is refused, with the reason.
+//!
+//! Ids such as `1` or `true` occur, so every scalar is read as text, except in a context.
 
 mod csv;
 mod forms;
@@ -27,134 +29,135 @@ use crate::language::validate::ValidModel;
 
 pub use run::{AssertionKind, AssertionOutcome, StoreOutcome, TestOutcome, run};
 
-/// Longest store or tuple file, in bytes.
+/// The greatest size of a store file or tuple file, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// A store file with everything that it refers to.
+/// A store file, together with the content of all files that it names.
 #[derive(Debug)]
 pub struct StoreFile {
-    /// The name of the store; may be empty.
+    /// The name of the store; empty if the file gives none.
     pub name: String,
-    /// The model.
+    /// The model, which is valid.
     pub model: ValidModel,
-    /// The tuples of all tests.
+    /// The tuples that all tests share.
     pub tuples: Vec<RelationshipTuple>,
-    /// The tests.
+    /// The tests, in the order of the file.
     pub tests: Vec<StoreTest>,
 }
 
 /// One test of a store file.
 #[derive(Debug)]
 pub struct StoreTest {
-    /// Its name.
+    /// The name of the test; empty if the file gives none.
     pub name: String,
-    /// Tuples that only this test has.
+    /// The tuples that this test adds to the shared ones.
     pub tuples: Vec<RelationshipTuple>,
-    /// Who holds what.
+    /// Assertions about checks.
     pub checks: Vec<CheckTest>,
-    /// Which objects somebody holds a relation on.
+    /// Assertions about lists of objects.
     pub list_objects: Vec<ListObjectsTest>,
-    /// Who holds a relation on an object.
+    /// Assertions about lists of users.
     pub list_users: Vec<ListUsersTest>,
 }
 
-/// Every user of it is checked for every object and relation.
+/// Asserts the outcome of a check for every combination of user, object and relation.
 #[derive(Debug)]
 pub struct CheckTest {
-    /// The users.
+    /// The users to check.
     pub users: Vec<User>,
-    /// The objects.
+    /// The objects to check.
     pub objects: Vec<Object>,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,
-    /// By relation: whether it is held.
+    /// Whether the relation is expected to be held, for each relation.
     pub assertions: Vec<(Relation, bool)>,
 }
 
-/// The objects of a type, by relation.
+/// Asserts which objects of a type a user holds a relation on.
 #[derive(Debug)]
 pub struct ListObjectsTest {
-    /// The user.
+    /// The user whose objects are listed.
     pub user: User,
-    /// The type.
+    /// The type of the listed objects.
     pub type_name: TypeName,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,
-    /// By relation: the objects, sorted.
+    /// The expected objects for each relation, sorted.
     pub assertions: Vec<(Relation, Vec<Object>)>,
 }
 
-/// The users of an object, by relation.
+/// Asserts which users hold a relation on an object.
 #[derive(Debug)]
 pub struct ListUsersTest {
-    /// The object.
+    /// The object whose users are listed.
     pub object: Object,
-    /// Which users are meant.
+    /// The kind of users to list.
     pub filter: UserFilter,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,
-    /// By relation: the users, sorted.
+    /// The expected users for each relation, sorted.
     pub assertions: Vec<(Relation, Vec<User>)>,
 }
 
-/// Why a store file cannot be run.
+/// Says why a store file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreFileError {
     /// A file cannot be read.
     #[error("cannot read `{path}`: {detail}")]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's own words.
         detail: String,
     },
-    /// A file does not have the form of its kind; the detail names the line.
+    /// A file does not have the form that its kind demands. The detail names the line.
     #[error("`{path}`: {detail}")]
     Malformed {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong, and in which line.
         detail: String,
     },
     /// The modules of the model have mistakes.
     #[error("the model of `{path}` has mistakes:\n{errors}")]
     Modules {
-        /// The `fga.mod`.
+        /// The path of the `fga.mod`.
         path: PathBuf,
-        /// The mistakes.
+        /// The mistakes, by module.
         errors: ModelErrors,
     },
     /// The model has mistakes.
     #[error("the model of `{path}` has mistakes{}:\n{errors}", counting(*.is_excerpt))]
     Model {
-        /// The file with the model.
+        /// The path of the file that holds the model.
         path: PathBuf,
-        /// The text that the places refer to.
+        /// The text that the lines and columns of `errors` refer to.
         text: String,
-        /// Whether that is the model alone, and not the file.
+        /// Whether `text` is only the model, and not the whole file.
         is_excerpt: bool,
-        /// The mistakes.
+        /// The mistakes, each with its place in `text`.
         errors: SourceErrors,
     },
 }
 
-/// What is said of the places of mistakes where they are not those of the file.
+/// Explains how lines are counted where the places of mistakes are not places in the file.
 #[must_use]
 pub fn counting(is_excerpt: bool) -> &'static str {
     if is_excerpt { " (lines are counted from its first line)" } else { "" }
 }
 
-/// Which files a store file may name.
+/// Says which files a store file may name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum References {
-    /// Those in its own folder and below: whoever wrote the file need not be trusted with the reader's other files.
+    /// Only files in the store file's own folder and below. Whoever wrote the store file then cannot make the reader
+    /// open its other files.
     #[default]
     Beside,
-    /// Any.
+    /// Files in any folder.
     Anywhere,
 }
 
-/// Reads a store file and the files that it names, which are beside it.
+/// Reads a store file and the files that it names, which must be in its folder or below.
 ///
 /// # Errors
 /// See [`StoreFileError`].
@@ -162,7 +165,7 @@ pub fn read(path: &Path) -> Result<StoreFile, StoreFileError> {
     read_with(path, References::Beside)
 }
 
-/// Like [`read`], with a say in where the files may be that it names.
+/// Like [`read`], and lets the caller choose where the named files may be.
 ///
 /// # Errors
 /// See [`StoreFileError`].
@@ -175,7 +178,8 @@ pub fn read_with(path: &Path, references: References) -> Result<StoreFile, Store
     Reader { path, bounds: bounds.as_deref() }.store()
 }
 
-/// Reads a model: `fga.mod` with the modules that it names, OpenFGA's JSON (`.json`), or else its language.
+/// Reads a model: an `fga.mod` with the modules that it names, OpenFGA's JSON if the name ends in `.json`, and the
+/// modeling language otherwise.
 ///
 /// # Errors
 /// See [`StoreFileError`].
@@ -183,10 +187,10 @@ pub fn read_model(path: &Path) -> Result<ValidModel, StoreFileError> {
     Reader { path, bounds: None }.model_file()
 }
 
-/// Reads one file.
+/// Reads one file, and through [`Reader::other`] the files that it names.
 struct Reader<'a> {
     path: &'a Path,
-    /// The folder that the files must be in which it names.
+    /// The folder that all named files must be in; `None` allows every folder.
     bounds: Option<&'a Path>,
 }
 
@@ -237,7 +241,8 @@ impl Reader<'_> {
         dsl::load(&text).map_err(|errors| self.model_error(text, errors, false))
     }
 
-    /// A model that stands in a store file. Mistakes are told with the lines of that, where it stands there as it is.
+    /// Parses a model that stands inside a store file. If its lines stand in the file unchanged, mistakes are reported
+    /// with their places in the file.
     fn inline_model(&self, store: &str, text: String) -> Result<ValidModel, StoreFileError> {
         dsl::load(&text).map_err(|errors| match place_of_model(store, &text) {
             Some((lines, columns)) => self.model_error(store.to_owned(), errors.moved(lines, columns), false),
@@ -272,7 +277,7 @@ impl Reader<'_> {
         Ok(tuples)
     }
 
-    /// `.yaml`, `.json`, `.jsonl` or `.csv`, as `OpenFGA`'s tools write them.
+    /// Reads a tuple file in one of the forms of `OpenFGA`'s tools: `.yaml`, `.json`, `.jsonl` or `.csv`.
     fn tuple_file(&self) -> Result<Vec<RelationshipTuple>, StoreFileError> {
         let text = self.text()?;
         let forms = match self.extension().as_str() {
@@ -286,7 +291,7 @@ impl Reader<'_> {
                 }
                 forms
             }
-            // A table may be empty but for its columns.
+            // Unlike the other forms, a table may have no rows.
             "csv" => return self.parse_tuples(csv::tuples(&text).map_err(|detail| self.malformed(detail))?),
             _ => return Err(self.malformed("a tuple file must end in `.yaml`, `.json`, `.jsonl` or `.csv`")),
         };
@@ -327,7 +332,7 @@ impl Reader<'_> {
         Ok(StoreTest { name, tuples, checks, list_objects, list_users })
     }
 
-    /// `OpenFGA` writes no tuple twice, so a test with such a tuple could not be run there.
+    /// `OpenFGA` refuses to write a tuple twice, so a test with such a tuple could not run there.
     fn refuse_repeated<'t>(&self, tuples: impl Iterator<Item = &'t RelationshipTuple>) -> Result<(), StoreFileError> {
         let mut seen = HashSet::new();
         for tuple in tuples {
@@ -345,7 +350,7 @@ impl Reader<'_> {
             return Err(io(format!("it has {bytes} bytes, at most {FILE_BYTES_MAX} are allowed")));
         }
         let text = std::fs::read_to_string(self.path).map_err(|e| io(e.to_string()))?;
-        // Editors and spreadsheets of some systems begin a file with a mark of the byte order.
+        // Some editors and spreadsheets begin a file with a byte order mark.
         Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
     }
 
@@ -357,12 +362,12 @@ impl Reader<'_> {
         self.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase()
     }
 
-    /// A reader of a file that this one names.
+    /// Returns a reader for a file that this one names.
     fn other<'p>(&'p self, path: &'p Path) -> Reader<'p> {
         Reader { path, bounds: self.bounds }
     }
 
-    /// The path of a file that this one names.
+    /// Returns the path of a file that this one names.
     fn beside(&self, name: &str) -> Result<PathBuf, StoreFileError> {
         let path = folder_of(self.path).join(name);
         let target = path.canonicalize();
@@ -371,7 +376,7 @@ impl Reader<'_> {
             let detail = "is not in the folder of the store file or below it; `--allow-external-files` allows that";
             return Err(self.malformed(format!("`{name}` {detail}")));
         }
-        // To read a pipe or a device might never end.
+        // Reading a pipe or a device might never end.
         if !target.is_file() {
             return Err(self.malformed(format!("`{name}` is not a file")));
         }
@@ -383,8 +388,9 @@ impl Reader<'_> {
     }
 }
 
-/// How many lines of a store file are ahead of its model, and by how many columns that is indented. `None` unless every line of
-/// the model is one of the file, as in a block that begins with `|`.
+/// Finds the model in the text of a store file: how many lines stand before it, and by how many columns it is indented.
+/// Returns `None` unless every line of the model stands in the file as it is, as it does in a block that begins with
+/// `|`.
 fn place_of_model(store: &str, model: &str) -> Option<(usize, usize)> {
     let first = model.lines().position(|line| !line.trim().is_empty())?;
     let lines_ahead = yaml::line_of(store, "model")?.checked_sub(first.saturating_add(1))?;
@@ -405,7 +411,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether a file names the modules of a model.
+/// Returns whether a file lists the modules of a model.
 fn is_manifest(path: &Path) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with("fga.mod"))
 }

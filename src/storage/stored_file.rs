@@ -1,7 +1,8 @@
 //! A redb file that is opened again after the disk failed.
 //!
-//! redb refuses everything after the first failed access, reads as well, until the file is closed and opened: what was on its
-//! way is unknown then. So a full disk would make a server useless until its restart, however soon there is room again.
+//! After the first failed access redb refuses everything, even reads, until the file is closed and opened: it cannot
+//! know how much of the last write arrived. Without this module a full disk would make a server useless until its
+//! restart, however soon there is room again.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,10 +18,10 @@ use tokio::time::Instant;
 
 use super::{StorageError, open_database, open_existing};
 
-/// Between two tries to open the file again: each reads all of it.
+/// The shortest time between two attempts to open the file again. Each attempt reads the whole file.
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// A redb file that can be opened again while others hold on to this value.
 #[derive(Debug)]
 pub struct StoredFile {
     path: PathBuf,
@@ -31,13 +32,14 @@ pub struct StoredFile {
 
 #[derive(Debug)]
 struct Opened {
-    /// `None` while the file cannot be opened again.
+    /// `None` after an attempt to open the file again has failed.
     database: Option<Arc<Database>>,
     tried: Option<Instant>,
 }
 
 impl StoredFile {
-    /// Opens or creates a file, and checks its format and the checksum of every page.
+    /// Opens a file or creates it, and checks the version of its layout and the checksum of every page. Up to
+    /// `cache_bytes` of its pages stay in memory.
     ///
     /// # Errors
     /// See [`StorageError`].
@@ -48,31 +50,32 @@ impl StoredFile {
         Ok(Self { path: path.to_owned(), cache_bytes, disk, opened })
     }
 
-    /// The file's path.
+    /// Returns the path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether an access failed since the file was opened.
+    /// Returns whether an access has failed since the file was opened.
     #[must_use]
     pub fn has_failed(&self) -> bool {
         self.disk.has_failed.load(Ordering::Relaxed)
     }
 
-    /// The file as it is open now. It must not be held for longer than one transaction.
+    /// Returns the database. Hold it for one transaction only: [`Self::reopen`] has to wait until nobody holds it.
     ///
     /// # Errors
-    /// While it cannot be opened again.
+    /// When the last attempt to open the file again failed.
     pub fn database(&self) -> Result<Arc<Database>, StorageError> {
         let opened = self.opened.read().unwrap_or_else(PoisonError::into_inner);
         opened.database.clone().ok_or_else(|| self.waits_for_the_disk())
     }
 
-    /// Closes the file and opens it again, no more often than once a second. Transactions that read from it come to nothing.
+    /// Closes the file and opens it again, at most once a second.
     ///
     /// # Errors
-    /// When it cannot be opened, which the next call tries again.
+    /// When somebody still holds the database, when the last attempt is less than a second ago, or when the file cannot
+    /// be opened. The next call tries again.
     pub fn reopen(&self) -> Result<(), StorageError> {
         let mut opened = self.opened.write().unwrap_or_else(PoisonError::into_inner);
         if opened.tried.is_some_and(|tried| tried.elapsed() < TRY_INTERVAL) {
@@ -81,9 +84,9 @@ impl StoredFile {
         opened.tried = Some(Instant::now());
         if let Some(database) = opened.database.take() {
             match Arc::try_unwrap(database) {
-                // Whatever it says: it failed before.
+                // The file failed before, so what closing it says is of no interest.
                 Ok(database) => drop(database.close()),
-                // Somebody is in the middle of a transaction, which will fail soon.
+                // Somebody is in the middle of a transaction. It will fail soon.
                 Err(in_use) => {
                     opened.database = Some(in_use);
                     return Err(self.waits_for_the_disk());
@@ -104,7 +107,7 @@ impl StoredFile {
         }
     }
 
-    /// From now on the file counts as failed: it was opened again, and is not the one that it was.
+    /// Treats the file as failed from now on. A caller that finds other content than it left calls this.
     pub fn distrust(&self) {
         self.disk.has_failed.store(true, Ordering::Relaxed);
     }
@@ -121,7 +124,7 @@ impl StoredFile {
     }
 }
 
-/// What is known of the disk beneath a file.
+/// What the accesses so far tell about the disk.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     has_failed: AtomicBool,
@@ -129,7 +132,7 @@ pub(super) struct Disk {
     is_full: AtomicBool,
 }
 
-/// A file whose failures are noted.
+/// Passes every access on to the file, and notes when one fails.
 #[derive(Debug)]
 pub(super) struct WatchedBackend {
     file: FileBackend,

@@ -1,4 +1,5 @@
-//! Tuple files in the CSV form of `OpenFGA`'s tools: one column for each part of a tuple, named in the first line.
+//! Reads tuple files in the CSV form of `OpenFGA`'s tools. Each part of a tuple has a column, and the first line names
+//! the columns.
 
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ use super::forms::{ConditionForm, TupleForm};
 const REQUIRED: [&str; 5] = ["user_type", "user_id", "relation", "object_type", "object_id"];
 const OPTIONAL: [&str; 3] = ["user_relation", "condition_name", "condition_context"];
 
-/// The tuples, or what is wrong in which line.
+/// Parses all tuples of a table. The error names the line and the mistake.
 pub(super) fn tuples(text: &str) -> Result<Vec<TupleForm>, String> {
     let mut rows = rows(text)?.into_iter();
     let Some((_, header)) = rows.next() else {
@@ -66,9 +67,9 @@ fn condition(name: &str, context: &str) -> Result<Option<ConditionForm>, String>
     Ok(Some(ConditionForm { name: Some(name.to_owned()), context }))
 }
 
-/// The rows with their line numbers; empty lines are left out. A cell that begins with a quote ends with one, and may hold
-/// commas, line ends and doubled quotes between them. Any other quote is refused, as in Go: there is no saying where such a
-/// cell ends.
+/// Splits the text into rows, each with its line number, and leaves out empty lines. A cell that begins with a quote
+/// ends with one; between them it may hold commas, line ends and doubled quotes. Any other quote is refused, as in Go,
+/// because nobody could say where such a cell ends.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let text = text.replace("\r\n", "\n");
     let mut rows = Vec::new();
@@ -105,7 +106,7 @@ fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     Ok(rows)
 }
 
-/// The cell, and what follows its closing quote.
+/// Returns the cell, and the text after its closing quote.
 fn quoted_cell(text: &str) -> Option<(String, &str)> {
     let mut cell = String::new();
     let mut rest = text;
@@ -118,13 +119,13 @@ fn quoted_cell(text: &str) -> Option<(String, &str)> {
     }
 }
 
-/// The cell, and what follows it from the comma or the line's end on.
+/// Returns the cell, and the text from the next comma or line end on.
 fn plain_cell(text: &str) -> (String, &str) {
     let (cell, after) = text.split_at(text.find([',', '\n']).unwrap_or(text.len()));
     (cell.to_owned(), after)
 }
 
-/// A line without anything is no row.
+/// Ends a row. A line without any text is not a row.
 fn end_row(rows: &mut Vec<(usize, Vec<String>)>, line: usize, row: &mut Vec<String>) {
     let row = std::mem::take(row);
     let is_empty = row.is_empty() || matches!(row.as_slice(), [only] if only.is_empty());

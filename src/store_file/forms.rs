@@ -1,4 +1,4 @@
-//! What is written in a store file, and what it means. As in Go, a field that is not there is empty, and so is a null.
+//! The fields of a store file, and what they mean. As in Go, a field that is missing or null counts as empty.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::{CheckTest, ListObjectsTest, ListUsersTest};
 use crate::engine::snapshot::UserFilter;
 use crate::language::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
 
-/// Fewest characters of a condition's name in a tuple: `OpenFGA` writes no tuple with a shorter one.
+/// `OpenFGA` writes no tuple whose condition has a shorter name, in characters.
 const CONDITION_CHARS_MIN: usize = 2;
 
 #[derive(Default, Deserialize)]
@@ -97,7 +97,7 @@ struct UsersForm {
     users: Option<Vec<String>>,
 }
 
-/// Why a question cannot be asked.
+/// Says why a question cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FormError {
     #[error(transparent)]
@@ -185,7 +185,8 @@ impl ListUsersForm {
     }
 }
 
-/// What stands in one of two fields, and must stand in one: a check of nobody would pass whatever the model says.
+/// Returns the values of the one field that is set, out of a field for one value and a field for many. One of them must
+/// be set: a check of nobody would pass under any model.
 fn one_or_many(field: &'static str, one: Option<String>, many: Option<Vec<String>>) -> Result<Vec<String>, FormError> {
     let (one, many) = (one.unwrap_or_default(), many.unwrap_or_default());
     match (one.is_empty(), many.is_empty()) {

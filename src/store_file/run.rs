@@ -8,54 +8,54 @@ use crate::engine::evaluator::CheckError;
 use crate::engine::snapshot::Snapshot;
 use crate::language::program::MisfitTuple;
 
-/// What came out of a store file's tests.
+/// The outcome of all tests of a store file.
 #[derive(Clone, Debug)]
 pub struct StoreOutcome {
-    /// In the order of the file.
+    /// One outcome for each test, in the order of the file.
     pub tests: Vec<TestOutcome>,
 }
 
-/// What came out of one test.
+/// The outcome of one test.
 #[derive(Clone, Debug)]
 pub struct TestOutcome {
-    /// The test's name.
+    /// The name of the test.
     pub name: String,
-    /// In the order of the file; checks first.
+    /// One outcome for each assertion: checks first, each kind in the order of the file.
     pub assertions: Vec<AssertionOutcome>,
 }
 
-/// The kinds of questions.
+/// The kinds of questions that a test can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionKind {
-    /// Does this user hold the relation on this object?
+    /// Does this user hold this relation on this object?
     Check,
-    /// On which objects?
+    /// On which objects does this user hold this relation?
     ListObjects,
-    /// Who?
+    /// Who holds this relation on this object?
     ListUsers,
 }
 
-/// One question with the answer that was expected and the one that was given.
+/// A question, the answer that the file expects, and the answer that was given.
 #[derive(Clone, Debug)]
 pub struct AssertionOutcome {
-    /// What was asked for.
+    /// The kind of the question.
     pub kind: AssertionKind,
-    /// The question, for people.
+    /// The question as a person would read it.
     pub question: String,
-    /// The answer that the file states.
+    /// The answer that the file expects.
     pub expected: String,
-    /// The answer, or why there is none.
+    /// The answer that was given, or why there is none.
     pub got: Result<String, CheckError>,
 }
 
 impl StoreOutcome {
-    /// Whether all assertions of all tests hold.
+    /// Returns whether all assertions of all tests hold.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.tests.iter().all(TestOutcome::passed)
     }
 
-    /// How many assertions of a kind hold, and how many there are.
+    /// Returns how many assertions of a kind hold, and how many there are.
     #[must_use]
     pub fn count(&self, kind: AssertionKind) -> (usize, usize) {
         let of_kind = || self.tests.iter().flat_map(|test| &test.assertions).filter(|a| a.kind == kind);
@@ -64,7 +64,7 @@ impl StoreOutcome {
 }
 
 impl TestOutcome {
-    /// Whether all assertions hold.
+    /// Returns whether all assertions of this test hold.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.assertions.iter().all(AssertionOutcome::passed)
@@ -72,7 +72,7 @@ impl TestOutcome {
 }
 
 impl AssertionOutcome {
-    /// Whether the answer is the expected one.
+    /// Returns whether the answer is the expected one.
     #[must_use]
     pub fn passed(&self) -> bool {
         self.got.as_ref().is_ok_and(|got| *got == self.expected)
@@ -89,10 +89,10 @@ impl Display for AssertionKind {
     }
 }
 
-/// Runs all tests.
+/// Runs all tests of a store file.
 ///
 /// # Errors
-/// A tuple that does not fit the model.
+/// When a tuple does not fit the model.
 pub fn run(store: StoreFile) -> Result<StoreOutcome, Box<MisfitTuple>> {
     let common = Snapshot::new("", Arc::new(store.model)).with_tuples(&store.tuples)?;
     let tests: Result<Vec<TestOutcome>, Box<MisfitTuple>> =

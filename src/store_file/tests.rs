@@ -9,7 +9,7 @@ const MODEL: &str = "model: |
       define viewer: [user]
 ";
 
-/// Reads `store.fga.yaml` from a folder with these files.
+/// Writes these files into a folder, and reads its `store.fga.yaml`.
 fn store(files: &[(&str, &str)]) -> Result<StoreFile, String> {
     let folder = tempfile::tempdir().expect("a temporary directory");
     for (name, text) in files {
@@ -35,7 +35,7 @@ fn tuples_come_from_every_kind_of_file() {
     assert_eq!(users, ["user:0", "user:1", "user:2", "user:3", "user:4", "user:5"]);
 }
 
-/// Lines and columns are those of the file wherever the model stands in it as it is.
+/// Lines and columns refer to the file wherever the model stands in it unchanged.
 #[test]
 fn a_mistake_in_an_inline_model_has_the_place_of_the_file() {
     let wrong = MODEL.replace("define viewer", "defne viewer");

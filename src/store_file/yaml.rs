@@ -1,6 +1,8 @@
-//! Reads YAML as `OpenFGA`'s tools do, which use Go's `yaml.v3`. The two versions of YAML differ in what a scalar without
-//! quotes is: `yes` is a text to YAML 1.2 and true to YAML 1.1, and Go takes it for either, as the field asks for it. A
-//! reader for YAML 1.2 hides whether there were quotes, so the events of the parser are read here.
+//! Reads YAML the way `OpenFGA`'s tools do, which use Go's `yaml.v3`.
+//!
+//! The versions of YAML disagree about scalars without quotes: `yes` is a text in YAML 1.2 and true in YAML 1.1. Go
+//! takes it for either, depending on the field's type. A reader for YAML 1.2 hides whether a scalar had quotes, so this
+//! module reads the parser's events itself.
 
 mod node;
 mod scalar;
@@ -16,7 +18,7 @@ use serde::forward_to_deserialize_any;
 use node::{Content, Node};
 use scalar::Resolved;
 
-/// What is wrong with a text, and in which line.
+/// A mistake in a text, with its line if that is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct YamlError {
     line: Option<usize>,
@@ -28,7 +30,7 @@ impl YamlError {
         Self { line: Some(line), detail: detail.into() }
     }
 
-    /// Adds the line to an error of `serde`, which knows none.
+    /// Adds the line to an error that `serde` made without one.
     fn within(self, line: usize) -> Self {
         Self { line: self.line.or(Some(line)), ..self }
     }
@@ -51,17 +53,17 @@ impl serde::de::Error for YamlError {
     }
 }
 
-/// Reads the one document of a text.
+/// Parses a text that holds one document.
 ///
 /// # Errors
-/// When the text is no YAML, holds no document or several, or does not fit the type.
+/// When the text is not YAML, holds no document or several, or does not fit the type.
 pub(super) fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     let root = node::document(text)?;
     T::deserialize(Value(&root))
 }
 
-/// The line in which the value of a name begins, in the mapping that a text is. Of a block after a `|` it is the
-/// first that is not blank.
+/// Returns the line in which the value of `name` begins, in a text that is a mapping. For a block after a `|`, that is
+/// its first line that is not blank.
 pub(super) fn line_of(text: &str, name: &str) -> Option<usize> {
     let root = node::document(text).ok()?;
     let Content::Mapping(entries) = &root.content else { return None };
@@ -70,7 +72,7 @@ pub(super) fn line_of(text: &str, name: &str) -> Option<usize> {
     entries.into_iter().find(|(key, _)| is_named(key)).map(|(_, value)| value.line)
 }
 
-/// A node that is asked for as a type.
+/// Deserializes a node.
 #[derive(Clone, Copy)]
 struct Value<'n, 't>(&'n Node<'t>);
 
@@ -95,7 +97,7 @@ impl Value<'_, '_> {
         Err(YamlError::at(self.0.line, format!("{found} is not {wanted}")))
     }
 
-    /// The text of a scalar as it is written; what is null is the empty text, as in Go.
+    /// Returns the text of a scalar as it is written. As in Go, null is the empty text.
     fn text(self) -> Result<String, YamlError> {
         match (&self.0.content, self.resolved()?) {
             (_, Some(Resolved::Null)) => Ok(String::new()),
@@ -109,7 +111,7 @@ impl Value<'_, '_> {
 impl<'de> Deserializer<'de> for Value<'_, '_> {
     type Error = YamlError;
 
-    /// A value of a context.
+    /// Deserializes a value of a context, which is the only place without a fixed type.
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let line = self.0.line;
         match &self.0.content {
@@ -162,7 +164,7 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
         if self.is_null()? { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    /// A list of one type, out of which Go leaves nulls.
+    /// Deserializes a list of one type. As in Go, nulls in it are left out.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         match &self.0.content {
             Content::Sequence(items) => visitor.visit_seq(Items { rest: items.iter(), nulls: Nulls::LeftOut }),
@@ -170,7 +172,8 @@ impl<'de> Deserializer<'de> for Value<'_, '_> {
         }
     }
 
-    /// A mapping with any names: a scalar is the text as it is written, and an entry without a name is left out.
+    /// Deserializes a mapping with any names. Scalars are texts as they are written, and an entry whose name is null is
+    /// left out.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, YamlError> {
         let Content::Mapping(entries) = &self.0.content else { return self.unexpected("a mapping") };
         let mut pairs = Vec::new();
@@ -226,7 +229,7 @@ impl<'de> SeqAccess<'de> for Items<'_, '_> {
     }
 }
 
-/// The entries of a mapping; a name is deserialized ahead of its value.
+/// The entries of a mapping. `serde` asks for each name before its value.
 struct Entries<'n, 't> {
     rest: std::vec::IntoIter<(&'n Node<'t>, &'n Node<'t>)>,
     value: Option<&'n Node<'t>>,

@@ -1,4 +1,4 @@
-//! The tree of a document.
+//! Builds the tree of a document from the parser's events.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -8,16 +8,17 @@ use granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::YamlError;
 use super::scalar::{Resolved, Scalar};
 
-/// How deep lists and mappings may be in each other: they are read, and dropped, by calls within calls.
+/// The deepest nesting of lists and mappings. The tree is read and dropped recursively, so this bounds the stack.
 const DEPTH_MAX: usize = 100;
-/// Most nodes that aliases may repeat, all together: a few lines can stand for any number.
+/// The greatest number of nodes that all aliases together may repeat. Without a limit, a few lines can stand for any
+/// number of nodes.
 const REPEATED_MAX: usize = 1_000_000;
 
-/// A node with the line that it begins in.
+/// A node of the tree, with the line that it begins in.
 pub(super) struct Node<'t> {
     pub(super) line: usize,
     pub(super) content: Content<'t>,
-    /// How many nodes it stands for, aliases followed.
+    /// The number of nodes in this subtree, counting what aliases stand for.
     size: usize,
 }
 
@@ -30,7 +31,7 @@ pub(super) enum Content<'t> {
 /// A name and its value.
 pub(super) type Entry<'t> = (Rc<Node<'t>>, Rc<Node<'t>>);
 
-/// The one document of a text. An empty one may follow, as after a `---` at the end.
+/// Parses a text that holds one document. An empty document may follow it, as after a `---` at the end.
 pub(super) fn document(text: &str) -> Result<Rc<Node<'_>>, YamlError> {
     let mut tree = Tree::default();
     let mut roots: Vec<Rc<Node<'_>>> = Vec::new();
@@ -49,7 +50,8 @@ pub(super) fn document(text: &str) -> Result<Rc<Node<'_>>, YamlError> {
     roots.pop().ok_or_else(|| YamlError::at(1, "the file is empty"))
 }
 
-/// The entries of a mapping with those that `<<` merges in: the mapping's own count, then those of the first one.
+/// Returns the entries of a mapping, including those that `<<` merges in. The mapping's own entries come first and win;
+/// then those of the first merged mapping, and so on.
 pub(super) fn merged<'n, 't>(
     entries: &'n [Entry<'t>],
     line: usize,
@@ -58,7 +60,7 @@ pub(super) fn merged<'n, 't>(
     let mut names: HashSet<&str> = HashSet::new();
     let mut sources: Vec<&[Entry<'t>]> = vec![entries];
     let mut index = 0;
-    // What merges what is a tree, whose size `REPEATED_MAX` bounds.
+    // Merged mappings form a tree, whose size [`REPEATED_MAX`] bounds.
     while let Some(source) = sources.get(index).copied() {
         index += 1;
         for (key, value) in source {
@@ -91,7 +93,7 @@ fn is_merge(key: &Node<'_>) -> bool {
     matches!(&key.content, Content::Scalar(scalar) if scalar.text == "<<" && !scalar.quoted && scalar.tag.is_none())
 }
 
-/// A list or mapping that is not closed yet.
+/// A list or mapping that has begun and not ended.
 struct Open<'t> {
     line: usize,
     anchor: usize,
@@ -103,7 +105,7 @@ enum OpenKind<'t> {
     Mapping { entries: Vec<Entry<'t>>, key: Option<Rc<Node<'t>>>, names: HashSet<String> },
 }
 
-/// Puts the events of a parser together.
+/// Builds nodes from the events of a parser.
 #[derive(Default)]
 struct Tree<'t> {
     open: Vec<Open<'t>>,
@@ -112,7 +114,7 @@ struct Tree<'t> {
 }
 
 impl<'t> Tree<'t> {
-    /// Takes the next event; gives the root once a document is whole.
+    /// Takes the next event, and returns the root once a document is complete.
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "all other events are about the presentation, and more may come"
@@ -167,14 +169,15 @@ impl<'t> Tree<'t> {
 
     fn finished(&mut self, node: Node<'t>, anchor: usize) -> Result<Option<Rc<Node<'t>>>, YamlError> {
         let node = Rc::new(node);
-        // 0 is no anchor.
+        // The parser numbers anchors from 1; 0 means that there is none.
         if anchor != 0 {
             self.anchors.insert(anchor, Rc::clone(&node));
         }
         self.place(node)
     }
 
-    /// Puts a node where it belongs; it is the root where nothing is open.
+    /// Inserts a node into the innermost open list or mapping. Returns it if nothing is open, because then it is the
+    /// root.
     fn place(&mut self, node: Rc<Node<'t>>) -> Result<Option<Rc<Node<'t>>>, YamlError> {
         let Some(open) = self.open.last_mut() else { return Ok(Some(node)) };
         match &mut open.kind {
@@ -196,7 +199,7 @@ impl<'t> Tree<'t> {
     }
 }
 
-/// `str` for `!!str`; a tag that is not YAML's own as it is written.
+/// Returns `str` for `!!str`, and a tag outside of YAML's own namespace as it is written.
 fn tag_name(tag: &Tag) -> String {
     match tag.suffix_in_namespace("tag:yaml.org,2002:") {
         Some(name) => name.into_owned(),

@@ -1,4 +1,4 @@
-//! What a scalar is, by the rules of Go's `yaml.v3`: those of YAML 1.2 with the numbers and times of YAML 1.1.
+//! Decides what a scalar is, by the rules of Go's `yaml.v3`: those of YAML 1.2, with the numbers and times of YAML 1.1.
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use chrono::{NaiveDate, NaiveDateTime};
 /// A scalar as it is written.
 pub(super) struct Scalar<'t> {
     pub(super) text: Cow<'t, str>,
-    /// In quotes, or a block.
+    /// Whether it has quotes or is a block.
     pub(super) quoted: bool,
-    /// The tag without the prefix of YAML's own (`str`); with it, if it is somebody else's.
+    /// The tag: `str` for YAML's own `!!str`, and the whole tag otherwise.
     pub(super) tag: Option<String>,
 }
 
-/// What a scalar is taken for where no type is asked for.
+/// The type and value of a scalar, where the field asks for no type.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Resolved {
     Null,
@@ -25,12 +25,12 @@ pub(super) enum Resolved {
     Float(f64),
     Timestamp,
     Text(String),
-    /// The text of `!!binary`, decoded.
+    /// The decoded text of a `!!binary`.
     Binary(String),
 }
 
 impl Scalar<'_> {
-    /// Fails where the tag is of another type than the text.
+    /// Finds type and value. Fails if the tag names another type than the text has.
     pub(super) fn resolve(&self) -> Result<Resolved, String> {
         let text = || Resolved::Text(self.text.to_string());
         let plain = || resolve_plain(&self.text);
@@ -51,7 +51,7 @@ impl Scalar<'_> {
         let name = match resolved {
             Resolved::Null => "null",
             Resolved::Bool(_) => "bool",
-            // A whole number is a number with a fraction, too, where that is asked for.
+            // A whole number is a float, too, if the tag asks for one.
             Resolved::Integer(_) | Resolved::Unsigned(_) if tag == "float" => "float",
             Resolved::Integer(_) | Resolved::Unsigned(_) => "int",
             Resolved::Float(_) => "float",
@@ -62,7 +62,7 @@ impl Scalar<'_> {
     }
 }
 
-/// The words that Go takes for truth values where one is asked for.
+/// The words that Go takes for a truth value if the field asks for one.
 pub(super) fn old_bool(text: &str) -> Option<bool> {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
@@ -97,7 +97,7 @@ fn resolve_plain(text: &str) -> Resolved {
 fn number(text: &str) -> Option<Resolved> {
     let digits = text.replace('_', "");
     if text.starts_with('.') {
-        // Go removes no underscores here.
+        // Go does not remove underscores from these.
         return decimal(text);
     }
     let (sign, magnitude) = match digits.as_bytes().first() {
@@ -108,7 +108,7 @@ fn number(text: &str) -> Option<Resolved> {
     integer(sign, magnitude).or_else(|| decimal(&digits))
 }
 
-/// `0x`, `0o`, `0b` and a leading zero tell the base.
+/// Parses an integer whose base is told by `0x`, `0o`, `0b` or a leading zero.
 fn integer(sign: i128, magnitude: &str) -> Option<Resolved> {
     let lower = magnitude.to_ascii_lowercase();
     let (radix, digits) = if let Some(digits) = lower.strip_prefix("0x") {
@@ -122,7 +122,7 @@ fn integer(sign: i128, magnitude: &str) -> Option<Resolved> {
     } else {
         (10, lower.as_str())
     };
-    // `from_str_radix` would take another sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.starts_with(|c: char| c.is_ascii_hexdigit()) {
         return None;
     }
@@ -140,7 +140,7 @@ fn decimal(text: &str) -> Option<Resolved> {
     Some(Resolved::Float(value))
 }
 
-/// The four forms that Go knows: a date, and a date with a time after `T`, `t` or a space.
+/// Recognizes the four forms that Go knows: a date, and a date with a time after `T`, `t` or a space.
 fn is_timestamp(text: &str) -> bool {
     let year_digits = text.bytes().take_while(u8::is_ascii_digit).count();
     if year_digits != 4 || text.as_bytes().get(year_digits) != Some(&b'-') {

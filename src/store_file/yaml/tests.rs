@@ -5,7 +5,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::from_str;
 
-/// What a scalar of a context is; `None`: it is refused.
+/// Each row has a scalar and its value in a context; `None` means that it is refused.
 #[test]
 fn a_scalar_is_what_it_is_for_go() {
     let rows: Vec<(&str, Option<Json>)> = vec![
