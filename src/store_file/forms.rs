@@ -7,10 +7,8 @@ use serde_json::{Map, Value};
 
 use super::{CheckTest, ListObjectsTest, ListUsersTest};
 use crate::engine::snapshot::UserFilter;
+use crate::language::limits::TUPLE_CONDITION_CHARS_MIN;
 use crate::language::tuple::{Object, ParseError, Relation, RelationshipTuple, TupleCondition, TypeName, User};
-
-/// `OpenFGA` writes no tuple whose condition has a shorter name, in characters.
-const CONDITION_CHARS_MIN: usize = 2;
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -109,7 +107,7 @@ pub(super) enum FormError {
     #[error("`user_filter` must be a list of one filter, as it is for OpenFGA; it has {0}")]
     Filters(usize),
     #[error(
-        "the name of the condition `{0}` must have at least {CONDITION_CHARS_MIN} characters, as it must for OpenFGA"
+        "the name of the condition `{0}` must have at least {TUPLE_CONDITION_CHARS_MIN} characters, as it must for OpenFGA"
     )]
     ConditionName(String),
 }
@@ -120,7 +118,7 @@ impl TupleForm {
         let parsed = RelationshipTuple::parse(&user, &relation, &object)?;
         let Some(ConditionForm { name, context }) = self.condition else { return Ok(parsed) };
         let name = name.unwrap_or_default();
-        if name.chars().count() < CONDITION_CHARS_MIN {
+        if name.chars().count() < TUPLE_CONDITION_CHARS_MIN {
             return Err(FormError::ConditionName(name));
         }
         Ok(parsed.with_condition(TupleCondition::new(&name, context.unwrap_or_default())?))
