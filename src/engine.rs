@@ -1,5 +1,7 @@
-//! The engine decides from an authorization model and its tuples, as `OpenFGA` does: checks, lists of objects and of users,
-//! and explanations. It does no I/O and reads no clock.
+//! Answers questions about an authorization model and its tuples, as `OpenFGA` would: checks, lists of objects, lists
+//! of users, and explanations. The engine does no I/O and reads no clock.
+//!
+//! [`snapshot::Snapshot`] is where to start: it holds a model with its tuples, and every question is a method of it.
 
 mod contextual;
 pub mod evaluator;

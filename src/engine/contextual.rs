@@ -1,27 +1,29 @@
-//! What one request adds to the stored relationships.
+//! Tuples and values that hold for one request.
 
 use serde_json::{Map, Value};
 
 use crate::language::tuple::{RelationshipTuple, delimited, fields_wire_bytes};
 
-/// Tuples and values that hold for one request only (`OpenFGA`'s contextual tuples and context). No other request sees
-/// them. At most [`super::snapshot::CONTEXTUAL_TUPLES_MAX`] tuples.
+/// `OpenFGA`'s contextual tuples and context: what one request adds to the stored relationships. No other request sees
+/// it. A request may add at most [`super::snapshot::CONTEXTUAL_TUPLES_MAX`] tuples.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contextual {
-    /// The tuples.
+    /// The contextual tuples. They stand beside stored tuples with the same names: both count, except that a check
+    /// which looks for the very object that asks only takes the request's tuple, and the first one of several.
+    /// `OpenFGA` does the same.
     pub tuples: Vec<RelationshipTuple>,
     /// Values for the parameters of conditions.
     pub context: Map<String, Value>,
 }
 
 impl Contextual {
-    /// Whether the request adds nothing.
+    /// Returns whether the request adds nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tuples.is_empty() && self.context.is_empty()
     }
 
-    /// How many bytes it adds to a check, as `OpenFGA`'s API sends it.
+    /// Returns how many bytes this adds to a check in the encoding of `OpenFGA`'s API.
     #[must_use]
     pub fn wire_bytes(&self) -> usize {
         let tuples: usize = self.tuples.iter().map(|tuple| delimited(tuple.wire_bytes())).sum();

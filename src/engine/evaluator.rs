@@ -1,14 +1,24 @@
-//! Decides checks. No I/O, no clock; the only state is what this evaluation has already found out.
+//! Decides checks. The evaluator does no I/O and reads no clock; its only state is what this evaluation has found out
+//! so far.
 //!
-//! A question is a relation of an object; the asker is fixed. Beside allowed and denied, an answer may be unknown (it
-//! depends on itself; it is too deep; a condition failed). Where an operand is unknown, the others may still decide: one
-//! allowed operand decides `or`, one denied operand decides `and`. What stays unknown at the end is never allowed: a
-//! cycle is denied, as `OpenFGA` does it, and the others are errors.
+//! A question is about a *node*: one relation of one object. The asker stays the same. An answer is allowed, denied or
+//! unknown. It is unknown if it depends on itself, is too deep, or rests on a condition that failed. The other operands
+//! can still decide: one allowed operand decides `or`, and one denied operand decides `and`. An answer that is unknown
+//! in the end is never allowed. A cycle is denied, as in `OpenFGA`; the other kinds are errors.
 //!
-//! INVARIANT (doubt): where `OpenFGA` passes over a failed condition because another userset or parent of the object
-//! counts, the answer is *doubted*: denied as there, but an error, and not allowed, once `but not` turns it around.
+//! The model decides how `OpenFGA` evaluates, and some answers show it. `levels` has the details; the numbers are in
+//! `language::program::weights`.
 //!
-//! The work is a list of frames, not recursion, so no model and no tuples can exhaust the stack.
+//! INVARIANT (cycles before failures): under `and` and `but not`, an operand that depends on itself weighs more than
+//! one that failed, so the answer is denied as in `OpenFGA`. An error inside a cycle is never remembered as a cycle, so
+//! the order of questions does not change the answers.
+//!
+//! INVARIANT (doubt): `OpenFGA` reads the usersets or parents of an object together, and passes over a failed condition
+//! if another of them counts. The evaluator does so, too, but marks the answer as *doubted*. A doubted answer is
+//! denied. `but not` turns it into an error, where `OpenFGA` would allow somebody whom the failed condition may
+//! exclude.
+//!
+//! The work is a list of frames and not a recursion, so no model and no tuples can exhaust the stack.
 
 pub(super) mod candidates;
 pub(super) mod expansion;
@@ -37,34 +47,35 @@ use crate::language::condition::ConditionError;
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use crate::language::tuple::{Object, Relation, User};
 
-/// How many usersets and `from` steps an answer may be away from its question in any case (`OpenFGA` resolves 25 levels,
-/// the question's own among them).
+/// How many usersets and `from` steps may lie between a question and its answer in any case. `OpenFGA` resolves 25
+/// levels, and counts the question's own as one.
 pub const LEVELS_MAX: u32 = 24;
-/// The last level is gone down only where `OpenFGA` looks at the usersets or parents of an object together with what
-/// makes somebody hold them (see `levels`).
+/// One level more than [`LEVELS_MAX`]. The evaluator descends to this last level only where `OpenFGA` reads the
+/// usersets or parents of an object together with what makes somebody hold them (see `levels`).
 pub(super) const LEVELS_WITH_LAST: u32 = LEVELS_MAX + 1;
-/// For lists that no limit of levels ends.
+/// The number of levels for lists, which `OpenFGA` does not limit by levels.
 pub(super) const LEVELS_UNBOUNDED: u32 = u32::MAX;
-/// Most steps for one question. A step takes some tens of nanoseconds.
+/// The greatest number of steps for one question. A step takes some tens of nanoseconds, so the longest question ends
+/// within a second.
 pub const STEPS_MAX: u64 = 10_000_000;
-/// A condition counts as so many steps.
+/// The number of steps that evaluating a condition counts as.
 pub(super) const STEPS_PER_CONDITION: u64 = 64;
-/// After so many steps the caller is asked whether to go on.
+/// How many steps pass until the caller is asked whether to go on.
 pub const STEPS_BETWEEN_INTERRUPTS: u64 = 4_096;
 
-/// Why a check was not decided.
+/// Says why a check has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckError {
     /// The model has no such type or relation.
     #[error(transparent)]
     Unknown(#[from] TupleMisfit),
-    /// It depends on a condition that cannot be decided.
+    /// The answer depends on a condition that cannot be evaluated.
     #[error(transparent)]
     Condition(#[from] ConditionError),
-    /// The answer is too many levels away.
+    /// The answer lies more than [`LEVELS_MAX`] levels away.
     #[error("the answer is more than {LEVELS_MAX} usersets or parents away")]
     TooDeep,
-    /// There is too much to look at.
+    /// The answer takes more than [`STEPS_MAX`] steps.
     #[error("the answer takes more than {STEPS_MAX} steps")]
     TooMuchWork,
     /// The caller said to stop.
@@ -72,47 +83,48 @@ pub enum CheckError {
     Interrupted,
 }
 
-/// The checks of one user against one state of the relationships. What one check finds out is used by the next.
+/// Decides checks of one user against one state of the relationships. Each check reuses what earlier ones found out.
 pub struct Evaluation<'a> {
     program: &'a Program,
     index: &'a Index,
     /// The request's values for the parameters of conditions.
     context: &'a Map<String, Value>,
-    /// What went wrong with conditions; an outcome names its error by position.
+    /// The conditions that failed so far. A [`Verdict`] refers to one by its position.
     condition_errors: Vec<ConditionError>,
     asker: Asker,
     asker_object: Option<&'a Object>,
     purpose: Purpose,
-    /// For a list of users.
+    /// The loops below the object whose users are listed; `None` for other purposes.
     loops: Option<&'a Loops>,
-    /// By relation: whether the asker could hold it at all.
+    /// For each relation: whether any tuple could make the asker hold it.
     reachable: Vec<bool>,
     memo: Memo,
     frames: Vec<Frame<'a>>,
-    /// Those that are being worked on, each below the one before.
+    /// The recursions in progress. Each one lies inside the one before it.
     recursions: Vec<Recursion>,
-    /// By relation, what [`Evaluation::is_named_in`] found.
+    /// What [`Evaluation::is_named_in`] has found, by relation.
     named_in: Vec<(RelationId, bool)>,
-    /// How many relations are being worked on.
+    /// How many relations of objects are in progress.
     path_length: u32,
-    /// Of all questions.
+    /// The steps of all questions together.
     steps: u64,
-    /// When the caller is asked next whether to go on.
+    /// The number of steps at which the caller is asked again whether to go on.
     next_interrupt: u64,
-    /// The caller said to stop.
+    /// Whether the caller said to stop.
     stopped: bool,
 }
 
-/// What the answers are for. `OpenFGA` comes to them in different ways.
+/// Says what the answers are for. `OpenFGA` finds answers for these purposes in different ways, and the answers can
+/// differ.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A tuple of the request that names the asker counts in place of a stored one.
+    /// A check. A tuple of the request that names the asker replaces a stored one.
     Check,
-    /// A list of users: all tuples count, and loops end it.
+    /// A list of users. All tuples count, and a loop can end the list.
     Users,
-    /// A list of objects that is found as sets: all tuples count. A failed condition is passed over: the walk to the
-    /// objects comes to every tuple that matters, and fails there. What depends on itself is not held, also under
-    /// `but not`.
+    /// A list of objects that is found as sets. All tuples count. A failed condition is passed over, because the walk
+    /// to the objects comes to every tuple that matters, and fails there. What depends on itself is not held, even
+    /// under `but not`.
     Sets,
 }
 
@@ -160,21 +172,22 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The same for a list of users, with the loops below what the list is about.
+    /// Prepares the evaluation for a list of users, given the loops below the object that the list is about.
     pub(super) fn for_users(self, loops: &'a Loops) -> Self {
         Self { purpose: Purpose::Users, loops: Some(loops), ..self }
     }
 
-    /// The same for another purpose.
+    /// Sets the purpose of the answers.
     pub(super) fn with_purpose(mut self, purpose: Purpose) -> Self {
         self.purpose = purpose;
         self
     }
 
-    /// Whether the user holds the relation on the object. `go_on` is asked now and then.
+    /// Returns whether the user holds the relation on the object. `go_on` is called every [`STEPS_BETWEEN_INTERRUPTS`]
+    /// steps; `false` ends the check.
     ///
     /// # Errors
-    /// See [`CheckError`]; an error is never an answer, and leaves the evaluation usable.
+    /// See [`CheckError`]. An error is never an answer. The evaluation can be used further.
     pub fn check(
         &mut self,
         relation: &Relation,
@@ -185,7 +198,7 @@ impl<'a> Evaluation<'a> {
         self.check_node(question, LEVELS_WITH_LAST, go_on)
     }
 
-    /// The same by numbers.
+    /// Like [`Self::check`], for names that are already resolved.
     pub(super) fn check_number(
         &mut self,
         relation: RelationId,
@@ -195,7 +208,7 @@ impl<'a> Evaluation<'a> {
         self.check_node(Node { relation, object }, LEVELS_WITH_LAST, go_on)
     }
 
-    /// The same for so many levels.
+    /// Like [`Self::check`], for a resolved node and a number of levels to descend.
     pub(super) fn check_node(
         &mut self,
         question: Node,
@@ -213,7 +226,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The node that a question is about.
+    /// Resolves the names of a question.
     pub(super) fn question(&self, relation: &Relation, object: &Object) -> Result<Node, CheckError> {
         let relation = self.program.relation_id(object.type_name(), relation.as_str())?;
         let object = self.index.object(object).unwrap_or_else(|| {
@@ -222,7 +235,7 @@ impl<'a> Evaluation<'a> {
         Ok(Node { relation, object })
     }
 
-    /// How the question about a node comes out where so many levels may be gone down.
+    /// Returns the verdict about a node, descending at most `levels` levels.
     pub(super) fn verdict(
         &mut self,
         question: Node,
@@ -236,12 +249,13 @@ impl<'a> Evaluation<'a> {
         Ok(outcome?.verdict)
     }
 
-    /// Whether the node is the userset that asks: whoever is in it holds its relation.
+    /// Returns whether the node is the userset that asks. Everybody in a userset holds its relation, so such a node is
+    /// allowed.
     pub(super) fn is_asker(&self, node: Node) -> bool {
         matches!(self.asker, Asker::Userset(asker) if asker == node)
     }
 
-    /// Whether some tuple could make the asker hold the relation.
+    /// Returns whether any tuple could make the asker hold the relation.
     pub(super) fn can_hold(&self, relation: RelationId) -> bool {
         self.reachable.get(relation.index()).copied().unwrap_or(false)
     }
@@ -260,7 +274,7 @@ impl<'a> Evaluation<'a> {
             }
             answer = answer.map(|answer| self.at_end_of_own(answer));
             let Some(frame) = self.frames.last_mut() else {
-                // No frame is left only when there is an answer; without one, nothing is allowed.
+                // The frames only run out when there is an answer. Should that ever fail, nothing is allowed.
                 return Ok(answer.unwrap_or(Outcome::TOO_DEEP));
             };
             let decided = answer.take().is_some_and(|answer| frame.take(answer));
@@ -285,7 +299,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Counts steps and asks the caller now and then: over all questions, so that many short ones are interrupted too.
+    /// Counts steps, and asks the caller now and then whether to go on. The count spans all questions, so that many
+    /// short ones can be interrupted, too.
     fn count(&mut self, steps: u64, go_on: &mut dyn FnMut() -> bool) {
         if self.stopped {
             return;
@@ -297,7 +312,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The answer about a relation of an object, or a frame that will find it.
+    /// Answers a question about a node, or pushes a frame that will.
     fn relation(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
         if self.is_asker(node) {
             return Some(Outcome::ALLOWED);
@@ -306,7 +321,7 @@ impl<'a> Evaluation<'a> {
             return Some(Outcome::DENIED);
         }
         let Some(expression) = self.program.expression(node.relation) else {
-            // Numbers come from the program itself, so this cannot happen; unknown is the one safe answer.
+            // Relation ids come from this very program, so this cannot happen. Unknown is the one safe answer.
             return Some(Outcome::TOO_DEEP);
         };
         if let Expression::Direct = expression
@@ -330,7 +345,7 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// The answer about a part of a relation's definition, or a frame that will find it.
+    /// Answers a question about a part of a relation's definition, or pushes a frame that will.
     fn expression(
         &mut self,
         expression: &'a Expression,
@@ -365,7 +380,7 @@ impl<'a> Evaluation<'a> {
             Expression::Difference(operands) => {
                 let [base, subtract] = &**operands;
                 if self.is_loop(subtract, node, go_on) {
-                    // Nobody is left, also where this is itself subtracted: no list has whom a check denies.
+                    // Nobody is left, even if this is itself subtracted: no list contains anybody whom a check denies.
                     (Task::Intersection { left: std::slice::from_ref(base), subtract_last: false }, Outcome::CYCLIC)
                 } else {
                     (Task::Intersection { left: &**operands, subtract_last: true }, Outcome::ALLOWED)
@@ -376,8 +391,8 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// What the tuples of a relation say by themselves; if they do not decide, the usersets among them: those without a
-    /// condition, those whose condition is met, and what is known already.
+    /// Decides a relation by its tuples alone, if they decide. Otherwise returns the usersets to ask next: those
+    /// without a condition, those whose condition is met, and what is known so far.
     fn direct(
         &mut self,
         node: Node,
@@ -412,7 +427,7 @@ impl<'a> Evaluation<'a> {
         Err((usersets, met, so_far.or(failed)))
     }
 
-    /// Whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
+    /// Returns whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
     fn is_loop(&mut self, part: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> bool {
         let Some(loops) = self.loops else { return false };
         let is_loop = |subject: Subject| matches!(subject, Subject::Userset(userset) if loops.contains(userset));
@@ -432,7 +447,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether a tuple with such a user means the asker by name or as one of everybody.
+    /// Returns whether a tuple with this user means the asker, by name or as one of everybody.
     pub(super) fn names_asker(&self, subject: Subject) -> bool {
         match self.asker {
             Asker::Object(type_id, object) => {
@@ -443,12 +458,12 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether it is the very object that asks.
+    /// Returns whether this is the very object that asks.
     fn is_asker_itself(&self, subject: Subject) -> bool {
         matches!(self.asker, Asker::Object(type_id, object) if subject == Subject::Object(type_id, object))
     }
 
-    /// Whether a tuple about a node, with such a user and condition, means the asker.
+    /// Returns whether a tuple about this node, with this user and condition, means the asker.
     pub(super) fn counts_for_asker(
         &self,
         node: Node,
@@ -466,8 +481,9 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Those whose condition is met, of the usersets of a relation or of parents. As in `OpenFGA`, a failed condition only
-    /// counts where no other of those is left that are read together; else it leaves a doubt.
+    /// Returns the usersets or parents whose condition is met, and what the failed conditions come to. As in `OpenFGA`,
+    /// a failed condition only counts if nothing else is left of those that are read together. Otherwise it leaves a
+    /// doubt.
     fn met(
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
@@ -495,7 +511,7 @@ impl<'a> Evaluation<'a> {
     }
 
     fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
-        // A condition takes the time of many steps, and one object may have many.
+        // Evaluating a condition takes as long as many steps, and one object may have many conditions.
         self.count(STEPS_PER_CONDITION, go_on);
         if self.stopped {
             return Err(Outcome::TOO_DEEP);
@@ -517,7 +533,7 @@ impl<'a> Evaluation<'a> {
         })
     }
 
-    /// The same for the tuples without a condition alone.
+    /// Decides a relation by its tuples without a condition, or returns the usersets among them.
     fn plain(&self, node: Node) -> Result<Outcome, Subjects<'a>> {
         let subjects = self.index.subjects(node);
         let holds = |subject: Subject| subjects.contains(subject);
@@ -537,7 +553,7 @@ impl<'a> Evaluation<'a> {
         if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
     }
 
-    /// Takes the last frame off and gives its answer, if it is one.
+    /// Pops the last frame, and returns its answer if it is final.
     fn finish(&mut self) -> Option<Outcome> {
         let frame = self.frames.pop()?;
         match frame.task {

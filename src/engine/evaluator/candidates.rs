@@ -1,10 +1,14 @@
-//! The way from a user to the objects of a list.
+//! Finds the objects of a list, starting from the user.
 //!
-//! `OpenFGA` has two ways of listing objects, and both are gone here. For a single user, where the model allows it, it
-//! finds the objects on which the user holds each relation as *sets*, without a limit of levels; a condition fails the
-//! list where a tuple names the user or a userset or parent that the user holds. Else it goes along the first operand of
-//! `and` and the base of `but not` (the *old* way), and checks what it came to; a condition that fails on the way fails
-//! the list, and one that the way does not come to fails nothing.
+//! `OpenFGA` has two ways of listing objects, and this module follows both.
+//!
+//! 1. *As sets*, for a single user, if the model has weights. For each relation on the way it finds the set of objects
+//!    on which the user holds it. All operands count, and there is no limit of levels. A condition fails the list if
+//!    its tuple names the user, or a userset or parent that the user holds.
+//! 2. *The old way*, for usersets, for everybody, and for models without weights: where a parent's type lacks the
+//!    relation, or a cycle goes through `and` or `but not`. It goes outwards along the first operand of `and` and the
+//!    base of `but not`, at most 25 hops, and then checks each object that it came to. A condition that fails on the
+//!    way fails the list. A condition that the way does not come to fails nothing.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -14,10 +18,10 @@ use super::{CheckError, Evaluation, LEVELS_UNBOUNDED, Purpose, STEPS_BETWEEN_INT
 use crate::engine::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
 
-/// The old way ends after so many tuples and computed relations.
+/// The old way ends after this many tuples and computed relations. `OpenFGA` has the same limit.
 const HOPS_MAX: u32 = 25;
 
-/// What is listed.
+/// A question for a list of objects.
 pub(in crate::engine) struct List<'a> {
     pub(in crate::engine) program: &'a Program,
     pub(in crate::engine) index: &'a Index,
@@ -27,11 +31,11 @@ pub(in crate::engine) struct List<'a> {
 }
 
 impl List<'_> {
-    /// Hands over the objects on which the user holds the relation, each once, until `take` says to stop; the user's own
-    /// may be one that no tuple names. `evaluation` is one of the user's.
+    /// Calls `take` with each object on which the user holds the relation, once each and in no order, until `take`
+    /// returns `false`. The user's own object may be one that no tuple names. `evaluation` must be one of this user.
     ///
     /// # Errors
-    /// The first condition that fails on the way, what a check fails with, and when `go_on` said to stop.
+    /// When a condition on the way fails, when a check fails, or when `go_on` returns `false`.
     pub(in crate::engine) fn for_objects(
         self,
         evaluation: Evaluation<'_>,
@@ -42,8 +46,8 @@ impl List<'_> {
         if as_sets { self.find(evaluation, go_on, take) } else { self.find_and_check(evaluation, go_on, take) }
     }
 
-    /// As sets. Where `and` or `but not` and conditions have a part, nothing is handed over before the end of the way: one
-    /// may still fail that decides what is in.
+    /// Lists objects as sets. If the model combines conditions with `and` or `but not` on the way, nothing is handed
+    /// over until the way has ended: a condition may still fail that decides who is in the list.
     fn find(
         self,
         evaluation: Evaluation<'_>,
@@ -78,7 +82,7 @@ impl List<'_> {
         Ok(())
     }
 
-    /// The old way.
+    /// Lists objects in the old way.
     fn find_and_check(
         self,
         mut evaluation: Evaluation<'_>,
@@ -105,8 +109,8 @@ impl List<'_> {
     }
 }
 
-/// Whether the way from such users leads to the relation: from objects of a type, or from usersets of a relation. As in
-/// `OpenFGA`, from usersets there is also one where everybody of their type may be named.
+/// Returns whether there is a way from such users to the relation: from objects of a type, or from usersets of a
+/// relation. As in `OpenFGA`, there is also a way from usersets if everybody of their type may be named.
 pub(in crate::engine) fn leads_to(
     program: &Program,
     type_id: TypeId,
@@ -123,26 +127,27 @@ pub(in crate::engine) fn leads_to(
     }
 }
 
-/// Which operands of `and` and `but not` are followed.
+/// Says which operands of `and` and `but not` are followed.
 #[derive(Clone, Copy)]
 enum Operands {
     First,
     All,
 }
 
-/// How the relations that matter for the target follow from others.
+/// The relations that matter for a target, and how each of them leads to others.
 #[derive(Default)]
 struct Links {
-    /// All of them, and the target.
+    /// All relations that matter, including the target.
     all: HashSet<RelationId>,
-    /// Those of which any operand is enough.
+    /// The relations that are held as soon as any operand is held.
     unions: HashSet<RelationId>,
     has_operators: bool,
-    /// Those that tuples are written to directly.
+    /// The relations that tuples are written to directly.
     direct: HashSet<RelationId>,
-    /// By a relation: those of the same object that are computed from it.
+    /// For each relation: the relations of the same object that are computed from it.
     computed: HashMap<RelationId, Vec<RelationId>>,
-    /// By a relation: its type, and for those that ask a parent for it the tupleset and the relation.
+    /// For each relation: the relations that ask a parent for it. An entry holds the parent's type, the tupleset and
+    /// the asking relation.
     from_parent: HashMap<RelationId, Vec<(TypeId, RelationId, RelationId)>>,
 }
 
@@ -182,14 +187,14 @@ impl Links {
         links
     }
 
-    /// Whether a tuple on the way may have a condition.
+    /// Returns whether a tuple on the way may have a condition.
     fn take_conditions(&self, program: &Program) -> bool {
         let tuplesets = self.from_parent.values().flatten().map(|(_, tupleset, _)| tupleset);
         self.all.iter().chain(tuplesets).any(|relation| program.takes_conditions(*relation))
     }
 }
 
-/// The leaves that are followed, and whether any of them is enough.
+/// Returns the leaves of a definition that are followed, and whether holding any one of them is enough.
 fn followed(expression: &Expression, operands: Operands) -> (Vec<&Expression>, bool) {
     let (mut leaves, mut pending, mut is_union) = (Vec::new(), vec![expression], true);
     while let Some(expression) = pending.pop() {
@@ -220,7 +225,7 @@ struct Walk<'a> {
     context: &'a Map<String, Value>,
     links: Links,
     reached: HashSet<Node>,
-    /// What was reached and not gone on from, with how many hops it is away.
+    /// The nodes that were reached and still have to be followed, each with its number of hops.
     pending: VecDeque<(Node, u32)>,
     hops_max: u32,
     steps: u64,
@@ -242,7 +247,7 @@ impl<'a> Walk<'a> {
             }
             ResolvedUser::Wildcard(type_id) => self.follow(Subject::Wildcard(*type_id), 1, go_on),
             ResolvedUser::Userset(relation, object) => {
-                // A userset holds its own relation, whether or not a tuple names its object.
+                // A userset holds its own relation, even if no tuple names its object.
                 let object = self.index.object(object).unwrap_or(ObjectId::UNKNOWN_ASKER);
                 self.reach(Node { relation: *relation, object }, 0)
             }
@@ -275,7 +280,7 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Along the tuples that name a user.
+    /// Follows the tuples that name a user.
     fn follow(&mut self, subject: Subject, hops: u32, go_on: &mut dyn FnMut() -> bool) -> Result<(), CheckError> {
         let direct = std::mem::take(&mut self.links.direct);
         let found = self.named_by(subject, &|relation| direct.contains(&relation), go_on);
@@ -283,7 +288,7 @@ impl<'a> Walk<'a> {
         found?.into_iter().try_for_each(|node| self.reach(node, hops))
     }
 
-    /// What the tuples are about that name a user and count.
+    /// Returns the nodes of the tuples that name a user and count.
     fn named_by(
         &mut self,
         subject: Subject,

@@ -1,11 +1,12 @@
-//! What a relation of an object rests on, looked at for the sake of what makes a list of users fail.
+//! Looks at everything that a relation of an object rests on, to find what makes a list of users fail.
 //!
-//! `OpenFGA` lists users outwards from the object. The list fails where a condition on the way fails, also when the tuple
-//! would name nobody else, and where any way is too long; a computed relation counts as a step there. Checks of every
-//! user do not see that, so it is looked for once.
+//! `OpenFGA` lists users outwards from the object. The list fails if a condition on the way fails, even if its tuple
+//! would name nobody else, and if any way is too long; a computed relation counts as a step there. Checks of single
+//! users do not notice these, so this module looks for them once for each list.
 //!
-//! It also leaves nobody under `but not` where what is subtracted comes back to itself through usersets of tuples and
-//! computed relations alone: an `or`, an `and` or a `from` on the way makes it forget the cycle. See [`Loops`].
+//! `OpenFGA` also leaves nobody under `but not` if the subtracted part comes back to itself through usersets and
+//! computed relations alone. An `or`, an `and` or a `from` on the way makes it forget the cycle. [`Loops`] holds such
+//! nodes. A list may thus lack somebody whom a check allows; otherwise it holds exactly those whom a check allows.
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,13 +16,14 @@ use super::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS};
 use crate::engine::index::{Index, Node, Subject};
 use crate::language::program::{Expression, Program, RelationId, TypeId};
 
-/// After so many conditions of one object the caller is asked whether to go on.
+/// How many conditions of one object are evaluated until the caller is asked whether to go on.
 const CONDITIONS_BETWEEN_INTERRUPTS: usize = 64;
-/// Through cycles there may be very many ways. After so many visits only what was not seen yet is looked at.
+/// How many nodes are visited before known ones are passed over. Through cycles there can be very many ways to the same
+/// node; after this many visits only nodes that are new are looked at.
 const VISITS_MAX: u64 = 100_000;
 
-/// The nodes from which usersets of tuples and computed relations alone lead into a cycle. In a list of users, a `but not`
-/// that subtracts one of them leaves nobody.
+/// The nodes from which usersets and computed relations alone lead into a cycle. In a list of users, a `but not` that
+/// subtracts one of these nodes leaves nobody.
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Loops(HashSet<Node>);
 
@@ -31,25 +33,25 @@ impl Loops {
     }
 }
 
-/// See the module.
+/// One look at everything that a node rests on.
 pub(in crate::engine) struct Expansion<'a> {
     program: &'a Program,
     index: &'a Index,
     context: &'a Map<String, Value>,
     go_on: &'a mut dyn FnMut() -> bool,
-    /// What each node rests on, one step further.
+    /// The nodes that each node rests on directly.
     next: HashMap<Node, Vec<Node>>,
-    /// How many steps it goes on from a node, where no cycle is on the way.
+    /// How many steps lie below each node that leads into no cycle.
     heights: HashMap<Node, u32>,
     path: Vec<Node>,
     visits: u64,
 }
 
-/// How far it goes on.
+/// How far the ways below a node go.
 #[derive(Clone, Copy)]
 struct Height {
     steps: u32,
-    /// It came back to a node of the path.
+    /// Whether a way came back to a node of the path.
     is_cut: bool,
 }
 
@@ -64,14 +66,14 @@ impl<'a> Expansion<'a> {
         Self { program, index, context, go_on, next, heights, path: Vec::new(), visits: 0 }
     }
 
-    /// Finds the loops among the nodes that the answer about a node can rest on. Fails with a condition that fails among the
-    /// tuples on the way, or when these are too far away.
+    /// Visits every node that the answer about this node can rest on, and returns the loops among them. Fails if a
+    /// condition fails on the way, or if a way is too long.
     pub(in crate::engine) fn look_through(mut self, node: Node) -> Result<Loops, CheckError> {
         self.visit(node)?;
         Ok(self.loops())
     }
 
-    /// Takes out the nodes that lead nowhere, again and again: what is left leads into a cycle.
+    /// Removes nodes that lead nowhere until none is left. Each remaining node leads into a cycle.
     fn loops(mut self) -> Loops {
         let program = self.program;
         let keeps_loops = |node: &Node| {
@@ -102,7 +104,7 @@ impl<'a> Expansion<'a> {
         Loops(left.into_keys().collect())
     }
 
-    /// The path is at most as long as the levels, so this may call itself.
+    /// The path is at most as long as there are levels, so this function may call itself.
     fn visit(&mut self, node: Node) -> Result<Height, CheckError> {
         let remaining = usize::try_from(LEVELS_MAX).unwrap_or(usize::MAX).checked_sub(self.path.len());
         let remaining = remaining.ok_or(CheckError::TooDeep)?;
@@ -153,7 +155,7 @@ impl<'a> Expansion<'a> {
         Ok(found)
     }
 
-    /// The users of the tuples about a node that count.
+    /// Returns the users of the tuples about a node that count.
     fn met(&mut self, node: Node) -> Result<Vec<Subject>, CheckError> {
         if !(self.go_on)() {
             return Err(CheckError::Interrupted);
@@ -194,7 +196,7 @@ pub(super) fn userset(subject: Subject) -> Option<Node> {
     }
 }
 
-/// What is asked of a parent.
+/// Returns the node to ask about for a parent, unless the parent's type lacks the relation.
 pub(super) fn asked(parent: Subject, computed: &[(TypeId, RelationId)]) -> Option<Node> {
     let Subject::Object(type_id, object) = parent else { return None };
     let (_, relation) = computed.iter().find(|(of, _)| *of == type_id)?;

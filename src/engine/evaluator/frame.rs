@@ -1,43 +1,43 @@
-//! The work list of an evaluation: what waits for answers about its parts, and what it asks for next.
+//! The work list of an evaluation: frames that wait for answers about their parts, and what each asks next.
 
 use super::levels::{OWN_END, ToLast, below};
 use super::outcome::{Outcome, Verdict};
 use crate::engine::index::{Node, Subject, Subjects};
 use crate::language::program::{Expression, RelationId, TypeId};
 
-/// Something that waits for answers about its parts.
+/// A question, or a part of one, that waits for answers about its parts.
 pub(super) struct Frame<'a> {
     pub(super) task: Task<'a>,
     pub(super) node: Node,
-    /// How many levels may still be gone down.
+    /// How many levels the evaluator may still descend from here.
     pub(super) remaining: u32,
     pub(super) so_far: Outcome,
 }
 
 pub(super) enum Task<'a> {
-    /// A relation of an object, which is on the path.
+    /// A relation of an object. It is on the path.
     Relation { expression: Option<&'a Expression>, position: u32, mark: usize },
-    /// The nodes that are left of a search, of which the one at hand is so many levels below the first.
+    /// A search. The node that it looks at is `down` levels below the first one.
     Search { down: u32 },
-    /// The operands that are left of `or`.
+    /// The remaining operands of `or`.
     Union(&'a [Expression]),
-    /// The operands that are left of `and`, and of `but not`, whose second counts negated.
+    /// The remaining operands of `and`, or of `but not`, whose second operand counts negated.
     Intersection { left: &'a [Expression], subtract_last: bool },
-    /// The usersets or parents that are left, one level down: those without a condition, and those whose condition is
-    /// met. `computed` says what to ask of a parent.
+    /// The remaining usersets or parents, one level down: those without a condition, and those whose condition is met.
+    /// `computed` says which relation to ask of a parent.
     Level {
         left: Subjects<'a>,
         met: Vec<Subject>,
         computed: &'a [(TypeId, RelationId)],
         to_last: ToLast<'a>,
-        /// These are the relation's own usersets or parents, which `OpenFGA` goes along level by level.
+        /// Whether these are the relation's own usersets or parents, which `OpenFGA` follows level by level.
         own: bool,
         /// Whether the one that was asked last may be on the last level.
         may_be_last: bool,
     },
 }
 
-/// What a frame asks for next.
+/// What a frame asks next.
 pub(super) enum Part<'a> {
     Expression(&'a Expression, Node, u32),
     Relation(Node, u32),
@@ -45,7 +45,7 @@ pub(super) enum Part<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Takes the answer about a part; whether it decides.
+    /// Takes the answer about a part, and returns whether it decides the frame.
     pub(super) fn take(&mut self, answer: Outcome) -> bool {
         let (answer, deciding) = match &self.task {
             Task::Relation { .. } => {
@@ -60,7 +60,7 @@ impl<'a> Frame<'a> {
                 let height = answer.height.saturating_add(1);
                 let height = match (own, answer.verdict) {
                     (true, Verdict::Allowed) => height,
-                    // See [`Evaluation::at_end_of_own`].
+                    // See `Evaluation::at_end_of_own`.
                     (true, _) => height.max(OWN_END + 1),
                     (false, _) => height.max(if *may_be_last { 1 } else { 2 }),
                 };
@@ -87,7 +87,7 @@ impl<'a> Frame<'a> {
         let part = |expression| Part::Expression(expression, node, remaining);
         match &mut self.task {
             Task::Relation { expression, .. } => expression.take().map(part),
-            // What is left of it is known to the evaluation.
+            // The evaluation itself knows the remaining nodes of a search.
             Task::Search { .. } => None,
             Task::Union(left) | Task::Intersection { left, .. } => left.split_off_first().map(part),
             Task::Level { left, met, computed, to_last, may_be_last, .. } => {
@@ -95,7 +95,7 @@ impl<'a> Frame<'a> {
                 *may_be_last = remaining == 1 && to_last.includes(node.relation, next.relation);
                 let Some(below) = below(remaining, *may_be_last) else {
                     if remaining == 0 || matches!(to_last, ToLast::Never) {
-                        // The others are as deep as this one.
+                        // The remaining ones are as deep as this one.
                         *left = Subjects::default();
                         met.clear();
                     }
@@ -107,7 +107,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// What to ask of the next userset or parent.
+/// Returns the next node to ask, out of the remaining usersets or parents.
 fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeId, RelationId)]) -> Option<Node> {
     while let Some(subject) = left.split_off_first().or_else(|| met.pop()) {
         match subject {
@@ -118,7 +118,7 @@ fn next_node(left: &mut Subjects<'_>, met: &mut Vec<Subject>, computed: &[(TypeI
                     return Some(Node { relation: *relation, object });
                 }
             }
-            // No relation after `from` takes wildcards (valid model).
+            // In a valid model no relation after `from` takes wildcards.
             Subject::Wildcard(_) => {}
         }
     }

@@ -1,23 +1,26 @@
-//! Where `OpenFGA` goes along usersets and parents in a way of its own, and how far.
+//! How far the evaluator descends through usersets and parents, and where `OpenFGA` follows them in ways of its own.
 //!
-//! Its default is one question for each userset or parent, as here. By the weights of a model ([`Weights`]) it also reads
-//! together what one level of tuples decides, and goes level by level along a relation's own usersets or parents. Both ways
-//! see one level more. It chooses between them and its default by how fast they were, and nearly always takes its own.
+//! `OpenFGA`'s default is one question for each userset or parent; the evaluator does the same. The [`Weights`] of a
+//! model allow two other ways. `OpenFGA` can read apart, and together, those usersets that one level of tuples decides,
+//! so that a failed condition is not passed over for a userset of another kind. And it can go level by level along a
+//! relation's own usersets or parents. Both ways reach one level more, look at no node twice, and deny a stranger to
+//! all of them however deep they are. `OpenFGA` picks between these and its default by how fast they were, and nearly
+//! always takes its own ways, so the evaluator takes these.
 
 use super::{Asker, Evaluation, Frame, Outcome, Task, Verdict};
 use crate::engine::index::{Node, Subject};
 use crate::language::program::weights::Weights;
 use crate::language::program::{Expression, RelationId, TypeId};
 
-/// Where so many levels remain, a relation's own usersets or parents are not gone along to their end.
+/// With this many levels left, a relation's own usersets or parents are not followed to their end.
 pub(in crate::engine) const OWN_END: u32 = 2;
 
-/// Whether the last level is gone down to.
+/// Says whether the evaluator descends to the last level.
 #[derive(Clone, Copy)]
 pub(in crate::engine) enum ToLast<'a> {
     Never,
     Always,
-    /// To usersets that are read apart for users of the type.
+    /// Only to usersets that are read apart for users of this type.
     Apart(&'a Weights, TypeId),
 }
 
@@ -31,7 +34,7 @@ impl ToLast<'_> {
     }
 }
 
-/// How many levels remain one level down; `None` where it is not gone down.
+/// Returns how many levels are left one level down, or `None` if the evaluator does not descend there.
 pub(in crate::engine) fn below(remaining: u32, may_be_last: bool) -> Option<u32> {
     match remaining {
         0 => None,
@@ -41,7 +44,8 @@ pub(in crate::engine) fn below(remaining: u32, may_be_last: bool) -> Option<u32>
 }
 
 impl<'a> Evaluation<'a> {
-    /// The relation whose usersets are read apart from the others of a relation, if this is such a userset.
+    /// Returns the userset's relation if `OpenFGA` reads usersets of that relation apart from the other usersets of
+    /// `relation`.
     pub(in crate::engine) fn read_apart(&self, relation: Option<RelationId>, subject: Subject) -> Option<RelationId> {
         let (weights, type_id) = self.weights()?;
         match subject {
@@ -52,7 +56,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The numbers by which `OpenFGA` goes, and the asker's type; a userset that asks goes one way only.
+    /// Returns the model's weights and the asker's type. There are none for a userset that asks: `OpenFGA` answers it
+    /// in the default way.
     fn weights(&self) -> Option<(&'a Weights, TypeId)> {
         match self.asker {
             Asker::Object(type_id, _) | Asker::Wildcard(type_id) => Some((self.program.weights()?, type_id)),
@@ -60,7 +65,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether the last level is gone down to from a relation to its usersets.
+    /// Returns whether the evaluator descends to the last level from a relation to its usersets.
     pub(in crate::engine) fn usersets_to_last(&self, relation: RelationId, remaining: u32) -> ToLast<'a> {
         match self.weights() {
             Some((weights, type_id)) if remaining == 1 => {
@@ -71,7 +76,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The same to parents.
+    /// Returns whether the evaluator descends to the last level from a relation to its parents.
     pub(in crate::engine) fn parents_to_last(
         &self,
         relation: RelationId,
@@ -85,15 +90,15 @@ impl<'a> Evaluation<'a> {
         if is_gone { ToLast::Always } else { ToLast::Never }
     }
 
-    /// The answer where it is not gone further down from a relation. As in `OpenFGA`, nobody is looked for among a
-    /// relation's own usersets or parents whom no tuple could make hold any of them.
+    /// Returns the verdict where the evaluator does not descend further. As in `OpenFGA`, a relation's own usersets or
+    /// parents are not searched for somebody who no tuple could make hold any of them.
     pub(in crate::engine) fn beyond_levels(&mut self, relation: RelationId) -> Verdict {
         let has_own = self.has_own_usersets(relation) || self.has_own_parents(relation);
         if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }
     }
 
-    /// An answer about one of a relation's own usersets or parents near the last level. `OpenFGA` finds out that there are
-    /// no more of them only where it may still go on. (A search counts the levels itself.)
+    /// Corrects an answer about one of a relation's own usersets or parents near the last level. `OpenFGA` only finds
+    /// out that there are no more of them if it may still descend. A search counts the levels itself.
     pub(super) fn at_end_of_own(&self, answer: Outcome) -> Outcome {
         let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
             return answer;
@@ -113,7 +118,8 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Whether cycles among a relation's own usersets or parents are none: `OpenFGA` looks at each of them once there.
+    /// Returns whether a cycle among a relation's own usersets or parents counts as nothing: `OpenFGA` looks at each of
+    /// them once.
     pub(in crate::engine) fn passes_cycles(&self, relation: RelationId) -> bool {
         self.has_own_usersets(relation) || self.has_own_parents(relation)
     }
@@ -126,7 +132,8 @@ impl<'a> Evaluation<'a> {
         self.weights().is_some_and(|(weights, type_id)| weights.has_own_parents(relation, type_id))
     }
 
-    /// Whether a tuple about some object names the asker that could make it hold the relation without usersets or parents.
+    /// Returns whether any tuple names the asker in a way that could make it hold the relation, without usersets or
+    /// parents.
     fn is_named_in(&mut self, relation: RelationId) -> bool {
         if let Some((_, known)) = self.named_in.iter().find(|(of, _)| *of == relation) {
             return *known;

@@ -1,10 +1,10 @@
-//! What one evaluation has found out so far, so that no question about a relation of an object is worked on twice, and
-//! the path that it is on, so that no question is asked inside itself.
+//! What an evaluation has found out so far. It ensures that no node is worked on twice. It also holds the path from the
+//! question to the node in progress, so that no question is asked inside itself.
 //!
-//! INVARIANT (final answers): an answer that was cut off by a cycle is kept only while the relation that cut it is still
-//! being worked on, and is forgotten as soon as something between the two is decided. What is kept longer is what a
-//! fresh evaluation would find too, whatever was asked before. (The method is tabling as in logic programming: "unknown"
-//! inside a cycle is the least fixed point of Kripke and Fitting.)
+//! INVARIANT (final answers): an answer that a cycle cut off is kept only while the node that cut it is in progress,
+//! and it is forgotten as soon as a node between the two is decided. So whatever is kept for longer is what a fresh
+//! evaluation would find, in whatever order questions were asked. (The method is tabling, as in logic programming:
+//! "unknown" inside a cycle is the least fixed point of Kripke and Fitting.)
 
 use super::{Outcome, Verdict};
 use crate::engine::index::{Node, NumberMap};
@@ -12,25 +12,25 @@ use crate::engine::index::{Node, NumberMap};
 #[derive(Default)]
 pub(super) struct Memo {
     slots: NumberMap<Node, Slot>,
-    /// The nodes whose unknown answer holds only for the moment, in the order in which they were found.
+    /// The nodes whose unknown answer is only provisional, in the order in which they were found.
     provisional: Vec<Node>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Slot {
-    /// Allowed or denied. It counts where at least its height remains.
+    /// An answer that is allowed or denied. It counts if at least its height is left.
     decided: Option<Outcome>,
     unknown: Option<Unknown>,
-    /// The position on the path, while it is being worked on.
+    /// The position on the path while the node is in progress.
     on_path: Option<u32>,
-    /// It is not allowed, however many levels may be gone down.
+    /// Whether the node is known not to be allowed, however far the evaluator descends.
     is_hopeless: bool,
 }
 
 #[derive(Clone, Copy)]
 struct Unknown {
     outcome: Outcome,
-    /// How many levels remained when it was found.
+    /// How many levels were left when the answer was found.
     remaining: u32,
 }
 
@@ -47,12 +47,12 @@ impl Slot {
 }
 
 impl Memo {
-    /// Whether a node is allowed or denied where `remaining` levels may still be gone down, if that is known.
+    /// Returns the answer about a node with `remaining` levels left, if it is known to be allowed or denied.
     pub(super) fn decided(&self, node: Node, remaining: u32) -> Option<Outcome> {
         self.slots.get(&node)?.decided(remaining)
     }
 
-    /// The answer about a node where `remaining` levels may still be gone down, if it is known.
+    /// Returns the answer about a node with `remaining` levels left, if it is known.
     pub(super) fn recall(&self, node: Node, remaining: u32) -> Option<Outcome> {
         let slot = self.slots.get(&node)?;
         if let Some(outcome) = slot.decided(remaining) {
@@ -60,7 +60,7 @@ impl Memo {
         }
         if let Some(unknown) = slot.unknown {
             let holds = match unknown.outcome.verdict {
-                // With fewer levels it is still too deep; with more it may be decided.
+                // With fewer levels left it is still too deep. With more it may be decided.
                 Verdict::TooDeep => remaining <= unknown.remaining,
                 Verdict::Doubted(_) | Verdict::Cyclic | Verdict::Failed(_) | Verdict::Allowed | Verdict::Denied => {
                     unknown.outcome.height <= remaining
@@ -73,13 +73,13 @@ impl Memo {
         slot.on_path.map(Outcome::cut_off)
     }
 
-    /// Notes that a node is being worked on, at a position of the path; gives the mark for [`Memo::settle`].
+    /// Notes that a node is in progress at a position of the path. Returns the mark for [`Memo::settle`].
     pub(super) fn enter(&mut self, node: Node, position: u32) -> usize {
         self.slots.entry(node).or_default().on_path = Some(position);
         self.provisional.len()
     }
 
-    /// Notes the answer about a node that was entered, and gives it as its asker may use it.
+    /// Notes the answer about a node that was entered, and returns it in the form that its asker may use.
     pub(super) fn settle(
         &mut self,
         node: Node,
@@ -115,12 +115,12 @@ impl Memo {
         outcome
     }
 
-    /// Notes that a node is allowed or denied for certain.
+    /// Notes a final answer about a node: allowed or denied.
     pub(super) fn decide(&mut self, node: Node, outcome: Outcome) {
         self.slots.entry(node).or_default().decide(outcome);
     }
 
-    /// Notes that nodes are not allowed, however many levels may be gone down.
+    /// Notes that these nodes are not allowed, however far the evaluator descends.
     pub(super) fn give_up_hope(&mut self, nodes: impl Iterator<Item = Node>) {
         for node in nodes {
             self.slots.entry(node).or_default().is_hopeless = true;
@@ -131,14 +131,14 @@ impl Memo {
         self.slots.get(&node).is_some_and(|slot| slot.is_hopeless)
     }
 
-    /// Undoes [`Memo::enter`] where there is no answer.
+    /// Undoes [`Memo::enter`] when there will be no answer.
     pub(super) fn leave(&mut self, node: Node) {
         if let Some(slot) = self.slots.get_mut(&node) {
             slot.on_path = None;
         }
     }
 
-    /// Forgets what was provisional since the mark.
+    /// Forgets all provisional answers since the mark.
     pub(super) fn forget(&mut self, mark: usize) {
         for node in self.provisional.drain(mark..) {
             if let Some(slot) = self.slots.get_mut(&node) {
@@ -147,8 +147,9 @@ impl Memo {
         }
     }
 
-    /// Notes that what was provisional since the mark rests on nothing higher than the position: it may have been cut off
-    /// by a node that is itself unknown for now. (A note is lowered once for each node of the path, and the path is short.)
+    /// Notes that all provisional answers since the mark rest on a node at `position` at the latest. They may have been
+    /// cut off by a node that is itself unknown for now. (An answer is lowered once for each node of the path, and the
+    /// path is short.)
     fn lower(&mut self, mark: usize, position: u32) {
         for node in self.provisional.iter().skip(mark) {
             if let Some(unknown) = self.slots.get_mut(node).and_then(|slot| slot.unknown.as_mut()) {
@@ -157,8 +158,8 @@ impl Memo {
         }
     }
 
-    /// Forgets what depends on itself since the mark: it was found while the node of the mark was taken to depend on itself,
-    /// and that node failed.
+    /// Forgets the answers since the mark that depend on themselves. They were found while the mark's node was assumed
+    /// to depend on itself, and it turned out to have failed.
     fn forget_cyclic(&mut self, mark: usize) {
         let found = self.provisional.split_off(mark);
         for node in found {
@@ -170,8 +171,8 @@ impl Memo {
         }
     }
 
-    /// Makes final what was provisional since the mark and was cut at the position or below: all of that is one cycle,
-    /// and none of it could be decided.
+    /// Makes those provisional answers since the mark final that nothing above `position` cut off. Together they are
+    /// one cycle, and none of them could be decided.
     fn keep(&mut self, mark: usize, position: u32) {
         let found = self.provisional.split_off(mark);
         for node in found {

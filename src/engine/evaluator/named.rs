@@ -1,7 +1,7 @@
-//! Whether tuples name a user on the way to a relation, beside everybody of the type.
+//! Finds out whether tuples name a user on the way to a relation, beside everybody of the type.
 //!
-//! A list of users that has the wildcard has those beside it whom `OpenFGA` comes to by name: along every operand of `or`
-//! and `and` and the first of `but not`, wherever the user holds what these are part of.
+//! A list of users with a wildcard also contains the users whom `OpenFGA` comes to by name. It goes along every operand
+//! of `or` and `and` and along the base of `but not`, wherever the user holds the expression around it.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use crate::engine::index::{Node, Subject};
 use crate::language::program::Expression;
 
 impl<'a> Evaluation<'a> {
-    /// Whether the asker, who holds the node, is named on the way to it. No condition may fail on the way.
+    /// Returns whether the asker, who holds the node, is named on the way to it. Fails if a check on the way fails.
     pub(in crate::engine) fn is_named_below(
         &mut self,
         node: Node,
@@ -40,8 +40,8 @@ impl<'a> Evaluation<'a> {
         Ok(false)
     }
 
-    /// The leaves of a relation's definition along which somebody is come to by name: what is subtracted is none of them, nor
-    /// is a part of what the asker does not hold.
+    /// Returns the leaves of a relation's definition along which somebody can be found by name. Subtracted parts are
+    /// left out, and so are the operands of an `and` or `but not` that the asker does not hold.
     fn held_leaves(&mut self, node: Node, go_on: &mut dyn FnMut() -> bool) -> Result<Vec<&'a Expression>, CheckError> {
         let (mut leaves, mut pending) = (Vec::new(), Vec::from_iter(self.program.expression(node.relation)));
         while let Some(part) = pending.pop() {
@@ -60,8 +60,8 @@ impl<'a> Evaluation<'a> {
         Ok(leaves)
     }
 
-    /// Whether the asker holds a part of a relation's definition. Definitions are nested within a bound, so this may call
-    /// itself.
+    /// Returns whether the asker holds a part of a relation's definition. The nesting of definitions is bounded, so
+    /// this function may call itself.
     fn holds_part(
         &mut self,
         part: &Expression,
@@ -106,7 +106,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// What a leaf of a node's definition asks for.
+    /// Returns the nodes that a leaf of a definition asks about.
     fn behind(&mut self, leaf: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> Vec<Node> {
         let object = node.object;
         match leaf {
@@ -120,7 +120,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The users of the tuples about a node that count.
+    /// Returns the users of the tuples about a node that count.
     fn users_of(&mut self, node: Node, go_on: &mut dyn FnMut() -> bool) -> Vec<Subject> {
         let mut users: Vec<Subject> = self.index.subjects(node).iter().collect();
         for (subject, stored) in self.index.conditioned(node) {

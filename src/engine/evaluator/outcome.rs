@@ -1,26 +1,26 @@
-//! How questions come out, and what `or`, `and` and `but not` make of that.
+//! The answers of the evaluator, and how `or`, `and` and `but not` combine them.
 
-/// How a question came out.
+/// An answer, in the order of certainty: later ones are less certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::engine) enum Verdict {
     Allowed,
     Denied,
-    /// Denied, but a failed condition was passed over: the position of the error.
+    /// Denied, although a failed condition was passed over. Holds the position of its error.
     Doubted(u32),
-    /// It depends on itself.
+    /// The answer depends on itself.
     Cyclic,
-    /// It depends on a condition that failed: the position of the error.
+    /// The answer depends on a condition that failed. Holds the position of its error.
     Failed(u32),
-    /// It is further away than the levels that remained.
+    /// The answer lies further away than the levels that were left.
     TooDeep,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
-    /// How many levels were gone down for it.
+    /// How many levels the evaluator descended to find this answer.
     pub(super) height: u32,
-    /// The first position of the path that cut it off.
+    /// The lowest position of the path that cut this answer off.
     pub(super) cut_at: u32,
 }
 
@@ -28,7 +28,7 @@ impl Outcome {
     pub(super) const NOT_CUT: u32 = u32::MAX;
     pub(super) const ALLOWED: Self = Self { verdict: Verdict::Allowed, height: 0, cut_at: Self::NOT_CUT };
     pub(super) const DENIED: Self = Self { verdict: Verdict::Denied, height: 0, cut_at: Self::NOT_CUT };
-    /// Whatever the path.
+    /// A cycle that does not depend on the path.
     pub(super) const CYCLIC: Self = Self { verdict: Verdict::Cyclic, height: 0, cut_at: Self::NOT_CUT };
     pub(super) const TOO_DEEP: Self = Self { verdict: Verdict::TooDeep, height: 0, cut_at: Self::NOT_CUT };
 
@@ -46,13 +46,14 @@ impl Outcome {
         Self { verdict, ..self }
     }
 
-    /// Operands of `or` of which none decided: the less certain verdict, everything that it rests on.
+    /// Combines operands of `or` if none of them is allowed. The less certain verdict wins, and the result rests on
+    /// both.
     pub(super) fn or(self, other: Self) -> Self {
         self.with(other, self.verdict.max(other.verdict))
     }
 
-    /// Operands of `and` of which none decided. One that is denied in the end, as what depends on itself, weighs more than
-    /// one that failed, as in `OpenFGA`.
+    /// Combines operands of `and` if none of them is denied. A verdict that is denied in the end, such as a cycle, wins
+    /// over a failure, as in `OpenFGA`.
     pub(super) fn and(self, other: Self) -> Self {
         let verdict = match (self.verdict, other.verdict) {
             (doubted @ Verdict::Doubted(_), _) | (_, doubted @ Verdict::Doubted(_)) => doubted,

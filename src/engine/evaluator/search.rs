@@ -1,14 +1,17 @@
-//! Relations that depend on each other through `or` alone, looked through breadth-first.
+//! Searches relations that depend on each other through `or` alone, breadth-first.
 //!
-//! Where usersets or parents are all in each other, the ways through them are more than anybody can go, and most are too
-//! long. So the evaluator goes down them one after another only until that shows: until a way is too long, or comes back
-//! to itself where that decides nothing. Then it starts anew where it came in, and goes to every node once, those first
-//! that are fewest levels away. What is allowed is allowed by a shortest way, so nothing is missed; and the work is that
-//! of the tuples, not of the ways.
+//! If many groups or folders contain each other, there are more ways through them than anybody can follow, and most are
+//! too long. So the evaluator follows one way after another only until that shows: until a way is too long, or comes
+//! back to itself in a place where a cycle decides nothing. Then it starts again at the node where it entered, and
+//! visits every node once, nearest first. Whoever is allowed is allowed by a shortest way, so nothing is missed. The
+//! work grows with the tuples and not with the ways, and the answer does not depend on earlier questions.
 //!
-//! Along a relation's own usersets or parents `OpenFGA` searches in this way, too, and the answer is what its search says
-//! (see `levels`). Elsewhere it goes all the ways, until one is too long or the time is up; so there the answer is *too
-//! deep*, unless somebody is allowed.
+//! `OpenFGA` searches like this along a relation's own usersets or parents, and there the answer is what its search
+//! says (see `levels`). Elsewhere, with several relations or with usersets beside parents, it follows every way until
+//! one is too long or its time is up. It does not end in time where hundreds of groups contain each other. There the
+//! answer here is *too deep*, unless the user is allowed.
+//!
+//! Cycles through `and` and `but not` are not searched. They are followed way by way, within [`super::STEPS_MAX`].
 
 use std::collections::VecDeque;
 
@@ -17,25 +20,26 @@ use super::{Evaluation, Outcome, Purpose, Verdict};
 use crate::engine::index::{Node, NumberMap};
 use crate::language::program::{Program, RelationId};
 
-/// Relations that depend on each other, while one of them is being worked on.
+/// A set of relations that depend on each other, while one of them is in progress.
 pub(super) struct Recursion {
-    /// See [`Program::recursion`].
+    /// The number of the set (see [`Program::recursion`]).
     number: u32,
-    /// The position of the frame that came in.
+    /// The position of the frame that entered the set.
     entry: usize,
-    /// `None` while it is gone down one way after another.
+    /// The search; `None` while the evaluator follows one way after another.
     search: Option<Search>,
 }
 
 struct Search {
     first: Node,
-    /// The one at hand, and how many levels remain there.
+    /// The node that is being looked at, and how many levels are left there.
     at: (Node, u32),
-    /// INVARIANT (shortest ways): where most levels remain comes first.
+    /// INVARIANT (shortest ways): nodes with more levels left come first.
     pending: VecDeque<(Node, u32)>,
-    /// With the most levels that remained. As in `OpenFGA`, the first one counts only once it is come back to.
+    /// The nodes that were reached, each with the most levels that were left there. As in `OpenFGA`, the first node
+    /// only counts once a way comes back to it.
     reached: NumberMap<Node, u32>,
-    /// Those from which the first one is come back to.
+    /// The nodes from which a way comes back to the first node.
     before_first: Vec<Node>,
 }
 
@@ -63,7 +67,7 @@ impl Search {
 
     fn next(&mut self) -> Option<(Node, u32)> {
         while let Some((node, remaining)) = self.pending.pop_front() {
-            // It may have been reached by a shorter way since.
+            // A shorter way to it may have been found since.
             if self.reached.get(&node).is_none_or(|most| *most == remaining) {
                 self.at = (node, remaining);
                 return Some(self.at);
@@ -73,8 +77,8 @@ impl Search {
     }
 }
 
-/// The definition of the node that comes next in the innermost search, and its levels; notes how many levels it is down
-/// from the first, where `first` remain.
+/// Takes the next node of the innermost search, and returns its definition and the levels that are left. Sets `down` to
+/// the node's distance from the first node, where `first` levels were left.
 pub(super) fn next<'a>(
     recursions: &mut [Recursion],
     program: &'a Program,
@@ -87,7 +91,7 @@ pub(super) fn next<'a>(
 }
 
 impl Evaluation<'_> {
-    /// Notes that a relation is going to be worked on, by a frame that is going to be the last.
+    /// Notes that the frame that is about to be pushed works on this relation.
     pub(super) fn enter_recursion(&mut self, relation: RelationId) {
         let Some(number) = self.program.recursion(relation) else { return };
         if self.recursions.last().is_none_or(|innermost| innermost.number != number) {
@@ -95,12 +99,12 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Notes that the frame of a relation is gone, which was the last.
+    /// Notes that the frame of a relation, which was the last one, has been popped.
     pub(super) fn leave_recursion(&mut self) {
         self.recursions.pop_if(|innermost| innermost.entry == self.frames.len());
     }
 
-    /// What a search says at once about a node that belongs to it: it looks at the node later.
+    /// Returns what a search answers at once about one of its nodes. The search looks at the node itself later.
     pub(super) fn found_by_search(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
         let number = self.program.recursion(node.relation)?;
         let innermost = self.recursions.last_mut().filter(|innermost| innermost.number == number)?;
@@ -116,7 +120,7 @@ impl Evaluation<'_> {
         self.recursions.last().is_some_and(|innermost| innermost.search.is_some())
     }
 
-    /// Whether the answer about a relation shows that going down one way after another is no good.
+    /// Returns whether this answer about a relation shows that following one way after another does not work.
     pub(super) fn is_to_be_searched(&self, relation: RelationId, answer: Outcome) -> bool {
         if self.program.recursion(relation).is_none() || self.is_searching() {
             return false;
@@ -130,12 +134,12 @@ impl Evaluation<'_> {
         }
     }
 
-    /// Whether what depends on itself alone is not held: cycles decide nothing.
+    /// Returns whether a node that depends on itself alone is denied, so that a cycle decides nothing.
     fn is_least(&self, relation: RelationId) -> bool {
         self.purpose == Purpose::Sets || self.passes_cycles(relation)
     }
 
-    /// Starts anew at the frame that came into the innermost recursion.
+    /// Starts again, as a search, at the frame that entered the innermost recursion.
     pub(super) fn begin_search(&mut self) {
         let Some(entry) = self.recursions.last().map(|innermost| innermost.entry) else { return };
         self.drop_frames(entry + 1);
@@ -147,7 +151,7 @@ impl Evaluation<'_> {
         self.memo.forget(mark);
         self.path_length = position + 1;
         let mut search = Search::new(node, remaining);
-        // How many levels there are matters where cycles are none, and there is a limit.
+        // Where cycles decide nothing, an answer can still depend on the number of levels if that is limited.
         let levels_matter = self.is_least(node.relation) && self.purpose == Purpose::Check;
         if levels_matter || !self.memo.is_hopeless(node) {
             search.pending.push_back((node, remaining));
@@ -158,7 +162,7 @@ impl Evaluation<'_> {
         self.frames.push(Frame { task: Task::Search { down: 0 }, node, remaining, so_far: Outcome::DENIED });
     }
 
-    /// The answer of a search whose frame was taken off.
+    /// Returns the answer of a search whose frame was popped.
     pub(super) fn end_search(&mut self, Frame { node, remaining, so_far, .. }: &Frame<'_>) -> Outcome {
         let (relation, mut outcome) = (node.relation, *so_far);
         let has_own = self.has_own_usersets(relation) || self.has_own_parents(relation);
@@ -168,10 +172,11 @@ impl Evaluation<'_> {
         }
         let search = self.recursions.last_mut().and_then(|innermost| innermost.search.as_mut());
         if let (Verdict::Denied, Some(search)) = (outcome.verdict, search) {
-            // There is nobody at all: nothing was too deep.
+            // The search found nobody at all, so no number of levels would help.
             self.memo.give_up_hope(search.reached.keys().copied());
             if has_own && outcome.height <= *remaining {
-                // The first one is one level away from these, and whatever they come to, it comes to.
+                // The first node is one level below each of these, so each of them comes to what the first node came
+                // to.
                 let height = outcome.height.saturating_add(1);
                 for node in std::mem::take(&mut search.before_first) {
                     self.memo.decide(node, Outcome { height, ..outcome });

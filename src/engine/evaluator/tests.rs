@@ -11,7 +11,7 @@ fn tuple(text: &str) -> RelationshipTuple {
     RelationshipTuple::parse(words[0], words[1], words[2]).expect("a tuple")
 }
 
-/// A model of types `user`, `bot` and those given, with tuples `user relation object`, one a line.
+/// Builds a snapshot from the types `user`, `bot` and those given, and from tuples `user relation object`, one a line.
 fn snapshot(types: &str, tuples: &str) -> Snapshot {
     let text = format!("model\n  schema 1.1\ntype user\ntype bot\n{types}");
     let model = dsl::load(&text).unwrap_or_else(|e| panic!("{}", e.picture(&text)));
@@ -110,7 +110,7 @@ user:anne member group:a";
     check(&snapshot, "user:anne either group:a", true);
     check(&snapshot, "user:bob either group:a", false);
     check(&snapshot, "user:anne both group:a", false);
-    // Groups in each other are looked at once each, so anne is not blocked.
+    // Groups that contain each other are looked at once each, so anne is not blocked.
     check(&snapshot, "user:anne active group:a", true);
 }
 
@@ -129,10 +129,10 @@ type group
     check(&snapshot(types, tuples), "user:anne active group:a", false);
 }
 
-/// Found by the comparison with the oracle: what was cut off inside `r0` of `doc:1` was kept as final.
+/// A comparison with the oracle found this: an answer that was cut off inside `r0` of `doc:1` was kept as final.
 #[test]
 fn an_answer_cut_off_by_a_cycle_is_not_kept() {
-    // On the way to x of doc:1, x of doc:2 comes back to it: `no` there is no answer of its own.
+    // On the way to x of doc:1, x of doc:2 comes back to doc:1. A `no` there is not an answer of its own.
     let models = [
         "define x: y or t\n    define y: x from parent",
         "define x: t or y\n    define y: x from parent",
@@ -155,7 +155,7 @@ fn an_answer_cut_off_by_a_cycle_is_not_kept() {
     }
 }
 
-/// A chain of groups `group:0` ← `group:1` ← …, with anne in the last.
+/// Builds a chain of groups `group:0` ← `group:1` ← …, with anne in the last one.
 fn chain(length: usize) -> Snapshot {
     let links = (1..length).map(|n| format!("group:{n}#member member group:{}\n", n - 1));
     let last = format!("user:anne member group:{}\n", length - 1);
@@ -165,7 +165,7 @@ fn chain(length: usize) -> Snapshot {
 #[test]
 fn too_deep_is_an_error_whatever_was_asked_before() {
     let snapshot = chain(40);
-    // A group's own usersets are gone down to the last level.
+    // A group's own usersets are followed to the last level.
     let levels = usize::try_from(LEVELS_WITH_LAST).expect("few");
     let user = User::parse("user:anne").expect("a user");
     let member = Relation::parse("member").expect("a name");
@@ -188,7 +188,7 @@ fn an_allowed_operand_decides_although_another_is_too_deep() {
     let snapshot = snapshot(GROUPS, &format!("{links}{named}"));
     check(&snapshot, "user:anne member group:0", true);
     assert_eq!(answer(&snapshot, "user:bob member group:0"), Err(CheckError::TooDeep));
-    // As in OpenFGA, who is in no group at all is not looked for so far.
+    // As in OpenFGA, somebody who is in no group at all is not searched for that far.
     check(&snapshot, "user:stranger member group:0", false);
 }
 
@@ -201,10 +201,10 @@ fn a_long_chain_of_computed_relations_needs_no_stack() {
     check(&snapshot, "user:bob r4999 doc:1", false);
 }
 
-/// Every one of 300 in every other one: more ways than anybody can go.
+/// Each of 300 contains every other one, so there are more ways than anybody can follow.
 const ALL_IN_EACH_OTHER: u64 = 300;
 
-/// The asker's answers about `relation` of all of them, by one evaluation, and how many steps that took.
+/// Returns the asker's distinct answers about `relation` of all of them, by one evaluation, and its steps.
 fn answers_about_all(
     snapshot: &Snapshot,
     asker: &str,
@@ -259,7 +259,7 @@ type folder
     let rows = [
         (groups, within("group:{n}#member", "member", "group"), "group", "member", Ok(false)),
         (folders, within("folder:{n}", "parent", "folder"), "folder", "viewer", Ok(false)),
-        // Here OpenFGA goes all the ways, until its time is up.
+        // Here OpenFGA follows every way until its time is up.
         (folders_and_groups, within("folder:{n}", "parent", "folder"), "folder", "viewer", too_deep()),
     ];
     for (types, tuples, of, relation, denied) in rows {
