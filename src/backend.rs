@@ -75,11 +75,13 @@ impl Secret {
 
 impl Credential {
     /// `Authorization: Bearer …`.
+    #[cfg(feature = "openfga")]
     pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
         Self::header("authorization", "token", token.map(|token| format!("Bearer {}", token.expose())))
     }
 
     /// `api-key: …`.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn api_key(key: Option<&Secret>) -> Result<Self, BackendError> {
         Self::header("api-key", "API key", key.map(|key| key.expose().to_owned()))
     }
