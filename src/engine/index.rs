@@ -1,12 +1,19 @@
-//! The tuples that count under the current model, in memory, in the order in which the evaluator asks for them, and in
-//! the other direction, from users to what names them.
+//! The tuples that count under a model, in memory: by node, in the order in which the evaluator asks for them, and by
+//! user, to find the nodes that tuples give to a user.
 //!
-//! A clone is cheap and shares its parts: a writer changes a clone and publishes it, so a reader's clone is a snapshot
-//! that no write can change. The parts are a *base*, compact arrays that are made in one go, and above it a few
-//! *layers*, each the changes of some writes. A write adds a layer; [`Index::compact`] keeps layers few and small beside
-//! the base, as in a log-structured merge tree (O'Neil et al., 1996). The contextual tuples of a request are one more
-//! layer, in a clone that only the request sees. They do not take the place of stored ones with the same names: both
-//! are there ([`Index::of_request`] says where that matters).
+//! Cloning an index is cheap, because clones share their parts. A writer changes a clone and publishes it, so a
+//! reader's clone is a snapshot that no write changes.
+//!
+//! The parts are a *base*, flat arrays that are made in one go, and a few *layers* above it. Each layer holds the
+//! changes of some writes, and a look-up takes the newest layer that has the node. [`Index::compact`] keeps the layers
+//! few, and small beside the base, as in a log-structured merge tree (O'Neil et al., 1996). So the cost of a write
+//! grows with the longest list that it touches: 8 MB to copy for a group of a million members. The writer makes a new
+//! base now and then; a reader never does.
+//!
+//! The contextual tuples of a request are one more layer, in a clone that only this request sees. They do not replace
+//! stored tuples with the same names: both are there ([`Index::of_request`] says where that matters).
+//!
+//! Names and their numbers stay as long as the index lives, even those of deleted tuples. A restart forgets these.
 
 mod base;
 mod entry;
@@ -33,36 +40,37 @@ use crate::language::tuple::{Object, RelationshipTuple};
 
 pub(super) use subjects::Subjects;
 
-/// Changes beyond these are not a layer but a new base: a layer's cost grows with the lists that it touches, a base's
-/// only with what there is.
+/// A write with more changes than this makes a new base instead of a layer. The cost of a layer grows with the lists
+/// that it touches, and the cost of a base only with the number of tuples.
 const LAYER_CHANGES_MAX: usize = 1_000;
-/// A layer is joined with the one below it unless that is so many times larger: an entry is copied some tens of times
-/// before it gets into the base, and a look-up asks few layers.
+/// A layer is merged with the one below it unless that one is at least this many times as large. So an entry is copied
+/// some tens of times before it reaches the base, and a look-up asks few layers.
 const LAYER_GROWTH: usize = 8;
-/// Layers together hold up to this, and one part in [`BASE_SHARE`] of the base; then they become a new base. A name, node
-/// or user in a layer takes about 100 bytes.
+/// The layers become a new base once they hold more entries than this plus one [`BASE_SHARE`]th of the tuples. An entry
+/// is a name, a node or a user, and takes about 100 bytes.
 const LAYERS_MIN: usize = 4_096;
 const BASE_SHARE: usize = 16;
 
-/// An object by number. Numbers are given in the order of first sight and are not given up while the index lives.
+/// The number of an object. Numbers are given in the order in which objects are first seen, and stay as long as the
+/// index lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ObjectId(pub(super) u32);
 
 impl ObjectId {
-    /// An object that no tuple names, when it is the one who asks.
+    /// Stands for the asker, if no tuple names it.
     pub(super) const UNKNOWN_ASKER: Self = Self(u32::MAX);
-    /// Any other object that no tuple names.
+    /// Stands for any other object that no tuple names.
     pub(super) const UNKNOWN: Self = Self(u32::MAX - 1);
 }
 
-/// A relation of an object: what tuples are about, and what a userset is.
+/// One relation of one object. Tuples are about a node, and a userset is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Node {
     pub(super) relation: RelationId,
     pub(super) object: ObjectId,
 }
 
-/// The user of a tuple. The order puts usersets first, so that they are one slice of a sorted list.
+/// The user of a tuple. Usersets sort first, so they are one slice of a sorted list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Subject {
     Userset(Node),
@@ -70,7 +78,7 @@ pub(super) enum Subject {
     Object(TypeId, ObjectId),
 }
 
-/// Hashes the numbers of this module. They are given in order, so nobody can choose them to collide.
+/// Hashes the numbers of this module. Numbers are given in order, so nobody can choose them to collide.
 #[derive(Clone, Copy, Default)]
 pub(super) struct NumberHasher(u64);
 
@@ -87,57 +95,57 @@ impl Hasher for NumberHasher {
         }
     }
 
-    /// The variant of an enum.
+    /// Hashes the variant of an enum.
     fn write_isize(&mut self, number: isize) {
         self.write_u32(u32::try_from(number).unwrap_or(u32::MAX));
     }
 
     fn write_u32(&mut self, number: u32) {
-        // The multiplier is 2^64 divided by the golden ratio: it spreads consecutive numbers.
+        // The multiplier is 2^64 divided by the golden ratio. It spreads consecutive numbers.
         self.0 = (self.0.rotate_left(5) ^ u64::from(number)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 
-/// The condition of a tuple, with what it brings along for the parameters; the error, where that does not fit them (any
-/// more).
+/// The condition of a tuple, and the values that the tuple brings for its parameters. The values are an error if they
+/// do not fit the parameters, for example because the model changed.
 #[derive(Debug)]
 pub(super) struct StoredCondition {
     pub(super) condition: ConditionId,
     pub(super) context: Result<TypedContext, ConditionError>,
 }
 
-/// See the module.
+/// The tuples that count under one model, in memory.
 #[derive(Clone, Debug)]
 pub(super) struct Index {
     base: Arc<Base>,
-    /// Oldest first.
+    /// The oldest layer comes first.
     layers: Vec<Arc<Layer>>,
-    /// Of names. Its keys are secret, so nobody can choose names that collide.
+    /// Hashes names. Its keys are secret, so nobody can choose names that collide.
     hasher: RandomState,
     count: usize,
-    /// Whether a tuple of the request has the names of another one.
+    /// Whether a tuple of the request has the same names as another tuple.
     has_doubles: bool,
 }
 
-/// A tuple of the request.
+/// A tuple of the request that has the same names as another tuple.
 pub(super) struct OfRequest<'a> {
     condition: Option<&'a Arc<StoredCondition>>,
 }
 
 impl OfRequest<'_> {
-    /// Whether it is the one with this condition, of those in the index.
+    /// Returns whether this is the tuple with the given condition, out of those with the same names.
     pub(super) fn is(&self, condition: Option<&Arc<StoredCondition>>) -> bool {
         self.condition.map(Arc::as_ptr) == condition.map(Arc::as_ptr)
     }
 }
 
-/// What is between a user and a node.
+/// Which tuples there are between a user and a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Held {
     Not,
     Plain,
     Conditioned,
-    /// A tuple of the request is beside a stored one.
+    /// One with and one without a condition; the request brought one of them.
     Both,
 }
 
@@ -147,7 +155,7 @@ impl Held {
     }
 }
 
-/// A base in the making.
+/// A base that is being built.
 struct Bulk {
     names: Names,
     entries: Vec<Entry>,
@@ -173,8 +181,8 @@ impl Index {
         Self { base: Arc::new(base), layers: Vec::new(), hasher: RandomState::new(), count: 0, has_doubles: false }
     }
 
-    /// Takes tuples out that are in, and puts tuples in that the model admits. One that is in is replaced: it may have had
-    /// another condition. Of several with the same names the last one counts.
+    /// Removes tuples, and inserts those that the model admits. A tuple that exists is replaced, since its condition
+    /// may differ. If several tuples have the same names, the last one counts.
     pub(super) fn change<T: Borrow<RelationshipTuple>>(
         &mut self,
         program: &Program,
@@ -201,14 +209,14 @@ impl Index {
         self.add_layer(Layer::new(self, names, changes, &conditions));
     }
 
-    /// Puts the tuples of a request that the model admits beside those that are in.
+    /// Inserts those of the request's tuples that the model admits, beside the tuples that exist.
     pub(super) fn put_beside(&mut self, program: &Program, of_request: &[RelationshipTuple]) {
         let (mut conditions, mut names) = (Conditions::default(), Names::from(ObjectId(self.object_count())));
         let mut added: Vec<Entry> = Vec::with_capacity(of_request.len());
         for tuple in of_request {
             added.extend(self.entry(program, tuple, &mut conditions, &mut names));
         }
-        // Stable: those about one node stay in the order of the request.
+        // The sort is stable, so the tuples about one node stay in the order of the request.
         added.sort_by_key(|entry| (entry.node.object, entry.node.relation));
         if !added.is_empty() {
             self.add_layer(Layer::of_request(self, names, &added, &conditions));
@@ -239,7 +247,7 @@ impl Index {
         self.layers.push(Arc::new(layer));
     }
 
-    /// Puts in any number of tuples that the model admits.
+    /// Inserts any number of tuples that the model admits, as a new base.
     pub(super) fn load<T: Borrow<RelationshipTuple>>(
         &mut self,
         program: &Program,
@@ -248,7 +256,7 @@ impl Index {
         self.rebuild(|bulk| bulk.put_in(program, tuples));
     }
 
-    /// Bounds what the layers take and cost, for whoever keeps this state.
+    /// Bounds the memory and the cost of the layers. Whoever keeps an index calls this after each change.
     pub(super) fn compact(&mut self) {
         while let [.., below, top] = self.layers.as_slice()
             && below.len() < LAYER_GROWTH * top.len()
@@ -264,7 +272,7 @@ impl Index {
         }
     }
 
-    /// Makes a new base of everything that is in, with more changes.
+    /// Makes a new base of all tuples and of further changes.
     fn rebuild(&mut self, change: impl FnOnce(&mut Bulk)) {
         let mut names = self.base.names.clone();
         for layer in &self.layers {
@@ -283,7 +291,7 @@ impl Index {
         self.base = Arc::new(Base::new(names, &entries, &conditions));
     }
 
-    /// All tuples.
+    /// Collects all tuples.
     fn entries(&self, conditions: &mut Conditions) -> Vec<Entry> {
         let mut entries = Vec::with_capacity(self.count);
         self.base.entries(|node| self.layered(node).is_none(), conditions, &mut entries);
@@ -301,7 +309,7 @@ impl Index {
         entries
     }
 
-    /// The users of the tuples about a node that have no condition.
+    /// Returns the users of the tuples about a node that have no condition.
     pub(super) fn subjects(&self, node: Node) -> Subjects<'_> {
         Subjects(self.plain(node))
     }
@@ -310,13 +318,12 @@ impl Index {
         self.layered(node).map_or_else(|| self.base.plain(node), |tuples| &tuples.plain)
     }
 
-    /// The users of the tuples about a node that have a condition, sorted.
+    /// Returns the users of the tuples about a node that have a condition, sorted.
     pub(super) fn conditioned(&self, node: Node) -> &[(Subject, Arc<StoredCondition>)] {
         self.layered(node).map_or_else(|| self.base.conditioned(node), |tuples| &tuples.conditioned)
     }
 
-    /// The request's tuple, where it stands beside another one about the same node and user. `None` where there is one
-    /// tuple at most.
+    /// Returns the request's tuple about this node and user, if another tuple has the same names.
     pub(super) fn of_request(&self, node: Node, subject: Subject) -> Option<OfRequest<'_>> {
         if !self.has_doubles {
             return None;
@@ -326,32 +333,32 @@ impl Index {
         Some(OfRequest { condition: condition.as_ref() })
     }
 
-    /// Whether [`Index::of_request`] has anything to say.
+    /// Returns whether [`Index::of_request`] can return anything at all.
     pub(super) fn has_doubles(&self) -> bool {
         self.has_doubles
     }
 
-    /// The tuples about a node, if they changed since the base was made.
+    /// Returns the tuples about a node if they changed since the base was made.
     fn layered(&self, node: Node) -> Option<&layer::NodeTuples> {
         self.layers.iter().rev().find_map(|layer| layer.tuples(node))
     }
 
-    /// The nodes of the tuples without a condition that name a user, in no order.
+    /// Returns the nodes of the tuples without a condition that name a user, in no order.
     pub(super) fn nodes(&self, subject: Subject) -> impl Iterator<Item = Node> {
         self.holdings(subject, Held::Plain, None)
     }
 
-    /// The nodes of the tuples with a condition that name a user, in no order.
+    /// Returns the nodes of the tuples with a condition that name a user, in no order.
     pub(super) fn conditioned_nodes(&self, subject: Subject) -> impl Iterator<Item = (Node, &StoredCondition)> {
         self.with_conditions(self.holdings(subject, Held::Conditioned, None), subject)
     }
 
-    /// As [`Index::nodes`], of one relation alone.
+    /// Like [`Index::nodes`], for one relation only.
     pub(super) fn nodes_of(&self, subject: Subject, relation: RelationId) -> impl Iterator<Item = Node> {
         self.holdings(subject, Held::Plain, Some(relation))
     }
 
-    /// As [`Index::conditioned_nodes`], of one relation alone.
+    /// Like [`Index::conditioned_nodes`], for one relation only.
     pub(super) fn conditioned_nodes_of(
         &self,
         subject: Subject,
@@ -376,7 +383,7 @@ impl Index {
         })
     }
 
-    /// What a user is named by, of one relation or of all.
+    /// Returns the nodes of the wanted tuples that name a user, of one relation or of all.
     fn holdings(&self, subject: Subject, wanted: Held, relation: Option<RelationId>) -> impl Iterator<Item = Node> {
         let mut changes: Vec<(Node, Held)> = Vec::new();
         for layer in &self.layers {
@@ -391,12 +398,12 @@ impl Index {
         older.filter(move |node| changes.binary_search_by_key(node, |(known, _)| *known).is_err()).chain(newer)
     }
 
-    /// The number of an object that a tuple names.
+    /// Returns the number of an object, if a tuple names it.
     pub(super) fn object(&self, object: &Object) -> Option<ObjectId> {
         self.find(object).ok()
     }
 
-    /// The numbers of many objects, of each that a tuple names.
+    /// Like [`Index::object`], for many objects at once, which is faster than one at a time.
     pub(super) fn objects_of<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> Vec<Option<ObjectId>> {
         let wanted: Vec<(u64, &str)> =
             objects.map(|object| (self.hasher.hash_one(object.as_str()), object.as_str())).collect();
@@ -407,29 +414,29 @@ impl Index {
         found
     }
 
-    /// The number of an object, or the hash of its name.
+    /// Returns the number of an object, or the hash of its name if it has none.
     fn find(&self, object: &Object) -> Result<ObjectId, u64> {
         let (name, hash) = (object.as_str(), self.hasher.hash_one(object.as_str()));
         let found = self.all_names().find_map(|names| names.find(hash, name));
         found.ok_or(hash)
     }
 
-    /// The name of an object.
+    /// Returns the name of an object.
     pub(super) fn name(&self, object: ObjectId) -> Option<&str> {
         self.all_names().find_map(|names| names.name(object))
     }
 
-    /// The name of every object that a tuple names or once named.
+    /// Returns the name of every object that a tuple names or once named.
     pub(super) fn objects(&self) -> impl Iterator<Item = &str> {
         self.all_names().flat_map(Names::iter)
     }
 
-    /// So many objects have a number, from 0 on.
+    /// Returns how many objects have a number. The numbers start at 0.
     pub(super) fn object_count(&self) -> u32 {
         self.layers.last().map_or_else(|| self.base.names.next(), |layer| layer.names.next()).0
     }
 
-    /// How many tuples count.
+    /// Returns how many tuples count.
     pub(super) fn len(&self) -> usize {
         self.count
     }
@@ -439,7 +446,8 @@ impl Index {
     }
 }
 
-/// The part of a list, sorted by relation, that is of one relation; all of it when `None`.
+/// Returns the part of a list that belongs to a relation, or the whole list when `None`. The list must be sorted by
+/// relation.
 fn part_of<T>(sorted: &[T], relation: Option<RelationId>, of: impl Fn(&T) -> RelationId) -> &[T] {
     let Some(relation) = relation else { return sorted };
     let start = sorted.partition_point(|item| of(item) < relation);
@@ -447,7 +455,7 @@ fn part_of<T>(sorted: &[T], relation: Option<RelationId>, of: impl Fn(&T) -> Rel
     rest.get(..rest.partition_point(|item| of(item) == relation)).unwrap_or_default()
 }
 
-/// A number as a position.
+/// Converts a number to a position.
 fn at(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }

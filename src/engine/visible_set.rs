@@ -1,17 +1,21 @@
-//! The visible set: on which objects of a type a user holds a relation, found from the user outwards, so that its cost
-//! follows what the user may see and not how much there is.
+//! The visible set: all objects of a type on which a user holds a relation. It is found from the user outwards, so its
+//! cost grows with what the user may see and not with how much there is.
 //!
-//! Two sets are found by following tuples from their users to their objects (`spread`). *Possible* leaves out what
-//! `but not` takes away, and counts tuples whose condition fails: whatever a check allows is in it. *Certain* goes no
-//! deeper than a check does and takes in nothing of which that is not sure: whatever is in it, a check allows. The
-//! objects between the two are asked of the evaluator one by one. So the set is exactly what checks allow; where one
-//! set is all that is needed, as without `but not`, nothing is asked.
+//! `spread` follows tuples from their users to their objects, twice:
 //!
-//! Where only some objects are asked about, such as the candidates of a search, the relations that count for nothing else
-//! are not followed to every object: the tuples about each candidate are held against what was found of the rest
-//! (`among`).
+//! - *Possible* ignores what `but not` subtracts, counts tuples whose condition fails, and has no limit of levels.
+//!   Whatever a check allows is in it.
+//! - *Certain* descends no deeper than a check does, and leaves out whatever is not sure. Whatever is in it, a check
+//!   allows.
 //!
-//! One difference remains, and it grants nothing that is not held: a check that gives up after
+//! The evaluator then checks the objects that are only possible, one by one. So the set is exactly what checks allow.
+//! Without `but not`, deep nesting and failing conditions, the first set is already the answer and nothing is checked.
+//!
+//! If only some objects are asked about, such as the candidates of a search, the outermost relations are not followed
+//! to every object. Instead `among` compares the tuples about each candidate with what was found for the other
+//! relations.
+//!
+//! One difference to checks remains. It grants nothing that is not held: a check that gives up after
 //! [`STEPS_MAX`](super::evaluator::STEPS_MAX) steps is not repeated for an object that is certain.
 
 mod among;
@@ -32,10 +36,11 @@ use super::index::{Index, Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{Program, RelationId, ResolvedUser};
 use crate::language::tuple::User;
 
-/// So many steps for each candidate cost about what a check of it does.
+/// About as many steps as a check of one candidate takes. A user who holds more than this for each candidate is left to
+/// single checks.
 const STEPS_PER_CANDIDATE: u64 = 64;
 
-/// What is asked, and of what.
+/// A question about a visible set, and the state that it is asked of.
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) program: &'a Program,
@@ -46,40 +51,41 @@ pub(super) struct Question<'a> {
     pub(super) relation: RelationId,
 }
 
-/// Two bounds of a visible set, as numbers of objects. They have nothing in common.
+/// The lower bound of a visible set, and what lies between its bounds, as numbers of objects.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Bounds {
-    /// What a check allows.
+    /// The objects that a check allows.
     pub(super) certain: RoaringBitmap,
-    /// What a check has to decide. It allows nothing that is in neither.
+    /// The objects that a check has to decide. It denies all objects that are in neither part.
     pub(super) undecided: RoaringBitmap,
 }
 
-/// A visible set.
+/// The objects on which a user holds a relation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct VisibleSet {
-    /// The numbers of the objects: [`Snapshot::object_number`](super::snapshot::Snapshot::object_number).
+    /// The numbers of the objects, as [`Snapshot::object_number`](super::snapshot::Snapshot::object_number) gives them.
     pub objects: RoaringBitmap,
-    /// An object that could not be decided, and why; it is not in the set. There may be more of them.
+    /// An object that could not be decided, with the reason. It is not in the set. There may be more such objects.
     pub failure: Option<(u32, CheckError)>,
 }
 
-/// What a user holds of the relations that are not outermost: of groups and folders, where documents are asked about.
+/// What a user holds of the relations that are not outermost. When documents are asked about, these are typically
+/// groups and folders.
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     possible: Spread,
-    /// `None` where it is the same.
+    /// `None` if everything that is possible is also certain.
     certain: Option<Spread>,
 }
 
 impl Inner {
-    /// How many bytes it takes, about.
+    /// Returns roughly how many bytes this takes.
     pub(super) fn size(&self) -> usize {
         self.possible.size() + self.certain.as_ref().map_or(0, Spread::size)
     }
 }
 
-/// The user who asks, by number.
+/// The user who asks, in numbers.
 #[derive(Clone, Copy)]
 enum Asker {
     Individual(Subject, Subject),
@@ -88,10 +94,10 @@ enum Asker {
 }
 
 impl<'a> Question<'a> {
-    /// The bounds of the set. `go_on` is asked now and then.
+    /// Returns the bounds of the set. `go_on` is called now and then; `false` ends the work.
     ///
     /// # Errors
-    /// When the model does not know the user's type or relation, or `go_on` said to stop.
+    /// When the model does not know the user's type or relation, or `go_on` returns `false`.
     pub(super) fn bounds(self, go_on: &mut dyn FnMut() -> bool) -> Result<Bounds, CheckError> {
         let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Bounds::default()) };
         let named_for_asker = graph.named_for(self.program, &self.program.user(self.user)?);
@@ -105,13 +111,14 @@ impl<'a> Question<'a> {
         Ok(Bounds { certain, undecided })
     }
 
-    /// What the user holds apart from so many objects that are asked about; `None` where a check of each is cheaper.
+    /// Returns what the user holds apart from the objects that are asked about. Returns `None` if checking each of
+    /// these `objects` is cheaper.
     ///
     /// # Errors
-    /// As [`Question::bounds`].
+    /// Those of [`Question::bounds`].
     pub(super) fn inner(self, objects: u64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Inner>, CheckError> {
         if self.index.has_doubles() {
-            // Of a request's tuple and a stored one with its names, a check knows which one counts.
+            // If a request's tuple has the names of a stored one, only a check knows which of the two counts.
             return Ok(None);
         }
         let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Some(Inner::default())) };
@@ -131,7 +138,7 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// `None` where nothing is held.
+    /// Returns `None` if the user can hold nothing.
     fn asker_and_graph(self) -> Result<Option<(Asker, Graph<'a>)>, CheckError> {
         let resolved = self.program.user(self.user)?;
         let Some(asker) = self.asker(&resolved) else { return Ok(None) };
@@ -139,19 +146,19 @@ impl<'a> Question<'a> {
         Ok(graph.map(|graph| (asker, graph)))
     }
 
-    /// The whole set.
+    /// Returns the whole set.
     ///
     /// # Errors
-    /// As [`Question::bounds`].
+    /// Those of [`Question::bounds`].
     pub(super) fn visible_set(self, go_on: &mut dyn FnMut() -> bool) -> Result<VisibleSet, CheckError> {
         self.decided(self.bounds(go_on)?, go_on)
     }
 
-    /// The part of the set that is among some objects, by what the user holds apart from them; `None` where a check of each
-    /// is cheaper.
+    /// Returns those of the given objects that are in the set, given what the user holds apart from them. Returns
+    /// `None` if checking each object is cheaper.
     ///
     /// # Errors
-    /// As [`Question::bounds`].
+    /// Those of [`Question::bounds`].
     pub(super) fn visible_among(
         self,
         inner: &Inner,
@@ -167,13 +174,13 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Whether the condition of a tuple is met; `None` where that cannot be told.
+    /// Returns whether the condition of a tuple is met, or `None` if it cannot be evaluated.
     fn is_met(self, stored: &StoredCondition) -> Option<bool> {
         let condition = self.program.condition(stored.condition)?;
         condition.is_met(stored.context.as_ref().ok()?, self.context).ok()
     }
 
-    /// Asks what the bounds leave open.
+    /// Checks what the bounds leave open.
     fn decided(
         self,
         Bounds { certain, undecided }: Bounds,
@@ -201,8 +208,9 @@ impl<'a> Question<'a> {
         Ok(visible)
     }
 
-    /// At least and at most so many objects are in the set, from a look at the tuples that name the user: an exact number
-    /// where nothing else can count, no upper bound where that takes following them.
+    /// Returns the least and the greatest number of objects that can be in the set, from a look at the tuples that name
+    /// the user. The number is exact if no other tuples can count. There is no greatest number if only following tuples
+    /// would tell.
     ///
     /// # Errors
     /// When the model does not know the user's type or relation.
@@ -236,7 +244,7 @@ impl<'a> Question<'a> {
         Evaluation::new(self.program, self.index, self.context, self.user)
     }
 
-    /// `None` when no tuple names the user, nor everybody of the user's type: then nothing is held.
+    /// Returns `None` if no tuple can name the asker, so that it holds nothing.
     fn asker(&self, user: &ResolvedUser<'_>) -> Option<Asker> {
         match user {
             ResolvedUser::Object(type_id, object) => {
@@ -251,14 +259,15 @@ impl<'a> Question<'a> {
     }
 }
 
-/// So many steps cost about what checks of so many objects do.
+/// Returns about as many steps as checking so many objects takes.
 fn steps_max(objects: u64) -> u64 {
     STEPS_PER_CANDIDATE.saturating_mul(objects)
 }
 
 impl Asker {
-    /// The users of tuples that mean this one. INVARIANT (no wildcard for usersets): `user:*` means users, never a userset
-    /// that asks.
+    /// Returns the users of tuples that mean this asker.
+    ///
+    /// INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
     fn subjects(self) -> impl Iterator<Item = Subject> {
         let (first, second) = match self {
             Self::Individual(object, wildcard) => (object, Some(wildcard)),

@@ -1,4 +1,4 @@
-//! The bulk of an index: made in one go, never changed, compact, shared by every state that grew from it.
+//! The bulk of an index. It is compact, made in one go and never changed, and every state that grew from it shares it.
 
 use std::sync::Arc;
 
@@ -12,27 +12,27 @@ use crate::language::program::RelationId;
 #[derive(Debug)]
 pub(super) struct Base {
     pub(super) names: Names,
-    /// By object and relation: the users of tuples without a condition, sorted.
+    /// The users of tuples without a condition, sorted, by object and relation.
     plain: Lists<Packed>,
-    /// The same of tuples with one.
+    /// The users of tuples with a condition, sorted, by object and relation.
     conditioned: Lists<(Subject, Arc<StoredCondition>)>,
     plain_nodes: Nodes,
     conditioned_nodes: Nodes,
 }
 
-/// The other direction: by user, the nodes of the tuples that name it.
+/// The other direction: the nodes of the tuples that name a user.
 #[derive(Debug, Default)]
 struct Nodes {
-    /// By object, and what of it: [`ITSELF`] or one more than the number of the relation.
+    /// By object, and by how a tuple names it: [`ITSELF`], or a relation's number plus one for a userset.
     of_objects: Lists<Node>,
-    /// By type.
+    /// By the type of a wildcard.
     of_wildcards: Lists<Node>,
 }
 
 const ITSELF: u32 = 0;
 
 impl Base {
-    /// From entries that are settled.
+    /// Builds a base from entries that [`settle`](super::entry::settle) has sorted.
     pub(super) fn new(names: Names, entries: &[Entry], conditions: &Conditions) -> Self {
         let is_plain = |entry: &&Entry| entry.state == State::Plain;
         let count = entries.iter().filter(is_plain).count();
@@ -60,7 +60,7 @@ impl Base {
         self.conditioned.get(node.object.0, node.relation.0)
     }
 
-    /// The nodes of the tuples that name a user.
+    /// Returns the nodes of the tuples that name a user.
     pub(super) fn nodes(&self, subject: Subject, held: Held) -> &[Node] {
         match held {
             Held::Plain => self.plain_nodes.get(subject),
@@ -69,7 +69,7 @@ impl Base {
         }
     }
 
-    /// Appends the entries about nodes that are wanted, in order.
+    /// Appends the entries about the wanted nodes, in order.
     pub(super) fn entries(&self, wanted: impl Fn(Node) -> bool, conditions: &mut Conditions, entries: &mut Vec<Entry>) {
         for (node, subject) in self.plain.iter().map(|(object, relation, subject)| (node(object, relation), *subject)) {
             if wanted(node) {

@@ -1,4 +1,4 @@
-//! Tuples with their names resolved, on the way into the index.
+//! Tuples whose names are resolved, on their way into the index.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{AdmittedTuple, ConditionId, Program, ResolvedUser};
 use crate::language::tuple::{Object, RelationshipTuple, TupleCondition};
 
-/// What is, or is to be, between a node and a user.
+/// What there is, or shall be, between a node and a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) node: Node,
@@ -18,11 +18,11 @@ pub(super) struct Entry {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// No tuple.
+    /// There is no tuple.
     Absent,
-    /// A tuple without a condition.
+    /// There is a tuple without a condition.
     Plain,
-    /// A tuple with this one of the [`Conditions`].
+    /// There is a tuple with this one of the [`Conditions`].
     Conditioned(u32),
 }
 
@@ -54,7 +54,7 @@ impl Conditions {
     }
 }
 
-/// A tuple that is to be put in; `None` when the model does not admit it.
+/// Resolves a tuple that is to be inserted. Returns `None` if the model does not admit it.
 pub(super) fn written(
     program: &Program,
     tuple: &RelationshipTuple,
@@ -70,8 +70,8 @@ pub(super) fn written(
     Some(Entry { node, subject: subject(&user, |object| Some(number(object)))?.into(), state })
 }
 
-/// A tuple that is to be taken out. The names alone identify it: what is in may have another condition than the model
-/// wants of this one. `None` when no tuple names them.
+/// Resolves a tuple that is to be removed. Its names alone identify it: the tuple in the index may have another
+/// condition than the model demands now. Returns `None` if no tuple has these names.
 pub(super) fn removed(
     program: &Program,
     tuple: &RelationshipTuple,
@@ -93,9 +93,9 @@ fn subject(user: &ResolvedUser<'_>, mut number: impl FnMut(&Object) -> Option<Ob
     })
 }
 
-/// Sorts by node and user. Of several entries about the same tuple the last one stays.
+/// Sorts entries by node and user, and keeps the last of several entries about the same tuple.
 pub(super) fn settle(entries: &mut Vec<Entry>) {
-    // A stable sort, and one that is fast where sorted parts follow one another, as they do here.
+    // The sort has to be stable. It is fast where sorted parts follow each other, as they do here.
     entries.sort_by_key(|entry| (entry.node.object, entry.node.relation, entry.subject));
     entries.dedup_by(|later, kept| {
         let same = later.node == kept.node && later.subject == kept.subject;

@@ -1,7 +1,7 @@
-//! What changed since the base was made, or since the layer below.
+//! The changes since the base, or the layer below, was made.
 //!
-//! A layer holds the whole list of users of every node that it touches, so that the newest layer with a node answers for
-//! it alone. In the other direction it holds changes only: `user:*` may be named by a million tuples.
+//! A layer holds the whole list of users for each node that it touches, so the newest layer with a node is the only one
+//! to ask. In the other direction it holds changes only, because a million tuples may name `user:*`.
 
 use std::sync::Arc;
 
@@ -12,25 +12,25 @@ use super::{Held, Index, Node, NumberMap, StoredCondition, Subject};
 
 #[derive(Clone, Debug)]
 pub(super) struct Layer {
-    /// The names that were new.
+    /// The names that are new in this layer.
     pub(super) names: Names,
     tuples: NumberMap<Node, Arc<NodeTuples>>,
-    /// By user: what each node that changed for it came to, sorted.
+    /// For each user: the nodes that changed for it, sorted, each with what there is between the two now.
     holdings: NumberMap<Packed, Arc<[(Node, Held)]>>,
 }
 
-/// The tuples about one node.
+/// All tuples about one node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct NodeTuples {
     pub(super) plain: Vec<Packed>,
     pub(super) conditioned: Vec<(Subject, Arc<StoredCondition>)>,
-    /// The objects that several tuples name, because the request brought some of them, with the condition of the tuple
-    /// that counts alone for such an object when it asks.
+    /// The objects that several tuples name, one of which the request brought. Each has the condition of the tuple that
+    /// counts alone when this object is the asker.
     pub(super) of_request: Vec<(Subject, Option<Arc<StoredCondition>>)>,
 }
 
 impl Layer {
-    /// The layer that puts the tuples of a request beside those of an index. The entries are sorted by node.
+    /// Makes the layer that puts a request's tuples beside those of an index. The entries must be sorted by node.
     pub(super) fn of_request(index: &Index, names: Names, added: &[Entry], conditions: &Conditions) -> Self {
         let mut tuples = NumberMap::default();
         for about_node in added.chunk_by(|a, b| a.node == b.node) {
@@ -51,7 +51,7 @@ impl Layer {
         Self { names, tuples, holdings }
     }
 
-    /// The layer that makes these changes to an index. The entries are settled.
+    /// Makes the layer that applies changes to an index. The entries must be settled.
     pub(super) fn new(index: &Index, names: Names, mut changes: Vec<Entry>, conditions: &Conditions) -> Self {
         let mut tuples = NumberMap::default();
         for about_node in changes.chunk_by(|a, b| a.node == b.node) {
@@ -69,7 +69,7 @@ impl Layer {
         Self { names, tuples, holdings }
     }
 
-    /// About how much it holds: names, nodes and users.
+    /// Returns roughly how much the layer holds: its names, nodes and users together.
     pub(super) fn len(&self) -> usize {
         self.names.len() + self.tuples.len() + self.holdings.len()
     }
@@ -86,7 +86,7 @@ impl Layer {
         self.holdings.get(&subject.into()).map_or(&[], |holdings| &**holdings)
     }
 
-    /// Puts the changes of the layer above in.
+    /// Applies the changes of the layer above to this one.
     pub(super) fn absorb(&mut self, hasher: &std::hash::RandomState, above: &Self) {
         self.names.append(hasher, &above.names);
         self.tuples.extend(above.tuples.iter().map(|(node, tuples)| (*node, Arc::clone(tuples))));
@@ -100,10 +100,10 @@ impl Layer {
     }
 }
 
-/// Two sorted lists as one; of two entries about a node the newer one stays.
+/// Merges two sorted lists. Of two entries about the same node, the newer one stays.
 pub(super) fn overlaid(older: &[(Node, Held)], newer: &[(Node, Held)]) -> Vec<(Node, Held)> {
     let mut both = [newer, older].concat();
-    // The sort is stable, so the newer entry is the first of its node.
+    // The sort is stable, so the newer entry is the first one of its node.
     both.sort_by_key(|(node, _)| *node);
     both.dedup_by_key(|(node, _)| *node);
     both
@@ -119,7 +119,7 @@ impl State {
     }
 }
 
-/// The tuples about a node after changes, in one pass: the list may be long.
+/// Returns the tuples about a node after some changes. It takes one pass, because the list may be long.
 fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions) -> NodeTuples {
     let untouched = |subject: Packed| changes.binary_search_by_key(&subject, |change| change.subject).is_err();
     let mut plain: Vec<Packed> = index.plain(node).iter().copied().filter(|subject| untouched(*subject)).collect();
@@ -136,13 +136,14 @@ fn changed(index: &Index, node: Node, changes: &[Entry], conditions: &Conditions
             }
         }
     }
-    // Two sorted parts, which this sort merges.
+    // These are two sorted parts, and this sort merges them.
     plain.sort();
     conditioned.sort_by_key(|(subject, _)| *subject);
     NodeTuples { plain, conditioned, of_request: Vec::new() }
 }
 
-/// The tuples about a node with those of a request, which may have the names of others. They are in the request's order.
+/// Returns the tuples about a node together with those of a request. `added` is in the request's order, and may repeat
+/// the names of other tuples.
 fn beside(index: &Index, node: Node, added: &[Entry], conditions: &Conditions) -> NodeTuples {
     let mut tuples = NodeTuples {
         plain: index.plain(node).to_vec(),
@@ -179,7 +180,7 @@ fn beside(index: &Index, node: Node, added: &[Entry], conditions: &Conditions) -
     tuples
 }
 
-/// What is between a user and a node after the tuples of a request came in.
+/// Returns what there is between a user and a node once a request's tuples are inserted.
 fn held(tuples: Option<&Arc<NodeTuples>>, subject: Packed) -> Held {
     let Some(tuples) = tuples else { return Held::Not };
     let plain = tuples.plain.binary_search(&subject).is_ok();

@@ -1,15 +1,15 @@
-//! Many short lists in three arrays ("compressed sparse rows"): found by number, without a hash table and without an
-//! allocation for each list.
+//! Stores many short lists in three arrays ("compressed sparse rows"). A list is found by number, without a hash table,
+//! and no list needs an allocation of its own.
 
 use super::at;
 
-/// Lists by a pair of numbers. The first should be dense: each one up to the greatest takes four bytes. A list takes
-/// eight bytes beside its values.
+/// Lists, each found by a pair of numbers. First numbers should be dense: each one up to the greatest takes four bytes.
+/// A list takes eight bytes in addition to its values.
 #[derive(Clone, Debug)]
 pub(super) struct Lists<T> {
-    /// By first number: where its lists begin in `heads`.
+    /// For each first number: where its lists begin in `heads`.
     starts: Vec<u32>,
-    /// The second number, and where the list begins in `values`.
+    /// For each list: the second number, and where the list begins in `values`.
     heads: Vec<(u32, u32)>,
     values: Vec<T>,
 }
@@ -21,7 +21,8 @@ impl<T> Default for Lists<T> {
 }
 
 impl<T> Lists<T> {
-    /// From values with their pairs of numbers, sorted by the pair. They are at most four billion, as names are.
+    /// Builds lists from values that are sorted by their pair of numbers. There can be at most four billion values, as
+    /// of names.
     pub(super) fn from_sorted(count: usize, sorted: impl Iterator<Item = (u32, u32, T)>) -> Self {
         let mut made = Self { values: Vec::with_capacity(count), ..Self::default() };
         let mut last = None;
@@ -29,7 +30,7 @@ impl<T> Lists<T> {
             if last != Some((first, second)) {
                 debug_assert!(last < Some((first, second)), "not sorted");
                 last = Some((first, second));
-                // Numbers without lists in between begin here too, and so are empty.
+                // First numbers in between, which have no lists, begin here too, so their range is empty.
                 made.starts.resize(at(first) + 1, position(made.heads.len()));
                 made.heads.push((second, position(made.values.len())));
             }
@@ -45,7 +46,7 @@ impl<T> Lists<T> {
         self.find(first, second).unwrap_or_default()
     }
 
-    /// All values with their pairs of numbers, in order.
+    /// Returns all values with their pairs of numbers, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32, &T)> {
         let lists = (0..self.starts.len()).filter_map(|first| {
             let first = position(first);

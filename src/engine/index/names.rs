@@ -1,8 +1,8 @@
-//! The names of objects by number, and back, without an allocation for each name.
+//! Maps objects' names to numbers and back, without an allocation for each name.
 //!
-//! Names lie one after another in pages; a hash table holds numbers alone and compares with the names in the pages. Per
-//! name that is its text, four bytes for where it ends, and 6 to 11 bytes of the table. Full pages are shared between
-//! the states that have them.
+//! Names lie one after another in pages. A hash table holds only numbers, and compares with the names in the pages. A
+//! name takes its text, four bytes for its end, and 6 to 11 bytes in the table. States share the full pages that they
+//! have in common.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -12,10 +12,10 @@ use hashbrown::HashTable;
 
 use super::{ObjectId, at};
 
-/// Names of one page. At 512 bytes for the longest name a page stays far below what its 32-bit ends can say.
+/// The number of names in a page. The longest name has 512 bytes, so the end of a page always fits 32 bits.
 const PAGE: u32 = 4096;
 
-/// Consecutive numbers and their names.
+/// Names with consecutive numbers.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     first: u32,
@@ -27,7 +27,7 @@ pub(super) struct Names {
 #[derive(Clone, Debug, Default)]
 struct Page {
     text: String,
-    /// Where in the text each name ends.
+    /// Where each name ends in the text.
     ends: Vec<u32>,
 }
 
@@ -36,7 +36,7 @@ impl Page {
         self.text.get(self.range(slot)?)
     }
 
-    /// Where a name is in the text.
+    /// Returns where a name is in the text.
     fn range(&self, slot: usize) -> Option<Range<usize>> {
         let start = slot.checked_sub(1).map_or(Some(0), |before| self.ends.get(before).copied())?;
         let end = self.ends.get(slot)?;
@@ -45,7 +45,7 @@ impl Page {
 }
 
 impl Names {
-    /// No names; the first one will have this number.
+    /// Makes an empty table, whose first name will get this number.
     pub(super) fn from(first: ObjectId) -> Self {
         Self { first: first.0, count: 0, pages: Vec::new(), numbers: HashTable::new() }
     }
@@ -54,7 +54,7 @@ impl Names {
         at(self.count)
     }
 
-    /// The number that the next new name gets.
+    /// Returns the number that the next new name will get.
     pub(super) fn next(&self) -> ObjectId {
         ObjectId(self.first.saturating_add(self.count))
     }
@@ -63,15 +63,15 @@ impl Names {
         name_of(&self.pages, number.0.checked_sub(self.first)?)
     }
 
-    /// The number of a name whose hash is this.
+    /// Returns the number of a name, given the name's hash.
     pub(super) fn find(&self, hash: u64, name: &str) -> Option<ObjectId> {
         self.numbers.find(hash, |number| self.name(ObjectId(*number)) == Some(name)).copied().map(ObjectId)
     }
 
-    /// As [`Self::find`], for many names with their hashes. A look-up waits for memory in three places, one after the other;
-    /// here those of all names wait together in each.
+    /// Like [`Self::find`], for many names and their hashes. A look-up waits for memory in three places, one after
+    /// another. Here all look-ups wait together in each place.
     pub(super) fn find_all(&self, wanted: &[(u64, &str)]) -> Vec<Option<ObjectId>> {
-        // Nearly always it is the first one with a fitting hash.
+        // The first number with a fitting hash is nearly always the right one.
         let likely = wanted.iter().map(|(hash, _)| self.numbers.find(*hash, |_| true).copied());
         let likely: Vec<Option<u32>> = likely.collect();
         let place = |number: &Option<u32>| {
@@ -86,7 +86,7 @@ impl Names {
         found.collect()
     }
 
-    /// Puts a name in that is not in.
+    /// Appends a name that is not in the table yet.
     pub(super) fn push(&mut self, hasher: &RandomState, hash: u64, name: &str) -> ObjectId {
         let number = self.next();
         debug_assert!(number.0 < ObjectId::UNKNOWN.0, "four billion names do not fit into memory");
@@ -106,7 +106,7 @@ impl Names {
         number
     }
 
-    /// Puts in the names that follow on these.
+    /// Appends the names whose numbers follow on these.
     pub(super) fn append(&mut self, hasher: &RandomState, later: &Self) {
         debug_assert_eq!(self.next().0, later.first, "numbers are given one after another");
         for name in later.iter() {
@@ -114,12 +114,12 @@ impl Names {
         }
     }
 
-    /// In the order of their numbers.
+    /// Returns the names in the order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = &str> {
         self.pages.iter().flat_map(|page| (0..page.ends.len()).filter_map(|slot| page.name(slot)))
     }
 
-    /// Gives back what the last page and the list of pages hold more than they need.
+    /// Frees the spare room of the last page.
     pub(super) fn close_page(&mut self) {
         if let Some(page) = self.pages.last_mut().and_then(Arc::get_mut) {
             page.text.shrink_to_fit();

@@ -1,13 +1,13 @@
-//! The users of tuples, eight bytes each.
+//! The users of tuples, in eight bytes each.
 
 use super::{Node, ObjectId, Subject};
 use crate::language::program::{RelationId, TypeId};
 
-/// A [`Subject`] in eight bytes. The order is the same.
+/// A [`Subject`] in eight bytes, with the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Packed {
-    /// The kind in the two upper bits, the number of the relation or type in the others. A model of 2^30 relations would
-    /// be longer than any that is taken.
+    /// The kind in the two upper bits, and the number of the relation or type in the others. A model with 2^30
+    /// relations would be far too large to be accepted.
     kind: u32,
     object: u32,
 }
@@ -38,7 +38,7 @@ impl From<Packed> for Subject {
     }
 }
 
-/// The users of the tuples about one node, each once, sorted: usersets first.
+/// The users of the tuples about one node. Each is there once, and usersets come first.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::engine) struct Subjects<'a>(pub(super) &'a [Packed]);
 
@@ -51,7 +51,7 @@ impl<'a> Subjects<'a> {
         self.0.binary_search(&subject.into()).is_ok()
     }
 
-    /// The usersets among them.
+    /// Returns the usersets among them.
     pub(in crate::engine) fn usersets(self) -> Self {
         let count = self.0.partition_point(|packed| packed.kind & KINDS == USERSET);
         Self(self.0.get(..count).unwrap_or_default())
@@ -61,7 +61,7 @@ impl<'a> Subjects<'a> {
         self.0.iter().map(|packed| (*packed).into())
     }
 
-    /// Takes the first one off.
+    /// Removes and returns the first one.
     pub(in crate::engine) fn split_off_first(&mut self) -> Option<Subject> {
         self.0.split_off_first().map(|packed| (*packed).into())
     }

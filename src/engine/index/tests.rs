@@ -1,5 +1,5 @@
-//! The index against a plain map of tuples, under random changes, through every one of its forms: layers, joined layers,
-//! a new base, a request's own layer.
+//! Compares the index with a plain map of tuples under random changes, in all of its forms: layers, merged layers, a
+//! new base, and a request's own layer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,9 +26,9 @@ condition recent(day: int) {
 }
 ";
 
-/// Object, relation and user.
+/// Object, relation and user of a tuple.
 type Key = (String, String, String);
-/// A tuple; with the day of the condition, if there is one.
+/// A tuple, with the day of its condition if it has one.
 type Dated = (Key, Option<u32>);
 type Plain = BTreeMap<Key, Option<u32>>;
 
@@ -111,12 +111,12 @@ fn day(stored: &StoredCondition) -> u32 {
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Takes out and puts in, as a layer.
+    /// Removes and inserts tuples, as a layer.
     Change(Vec<Key>, Vec<Dated>),
-    /// Puts in, as a new base.
+    /// Inserts tuples, as a new base.
     Load(Vec<Dated>),
     Compact,
-    /// Makes a new base without a change.
+    /// Makes a new base without any change.
     Rebuild,
 }
 
@@ -208,7 +208,8 @@ fn layers_stay_few_and_small() {
         assert!(held <= LAYERS_MIN + index.len() / BASE_SHARE);
     }
     assert_eq!(index.len(), changes);
-    // Each is at least eight times as large as the next, so they are about the logarithm of their sum to the base 8.
+    // Each layer is at least eight times as large as the next, so their number is about the logarithm to the base 8 of
+    // their sum.
     assert!(layers_max <= 6, "{layers_max} layers");
     let everything: Vec<RelationshipTuple> = (0..changes).map(|n| user(n).expect("a tuple")).collect();
     index.change(program, &everything, &[user(0).expect("a tuple")]);

@@ -1,8 +1,9 @@
-//! Which of some objects are in a visible set, by a look at the tuples about each.
+//! Finds out which of some objects are in a visible set, by the tuples about each object.
 //!
-//! What the user holds apart from them, of groups and folders, was found from the user outwards ([`Inner`]). The relations
-//! that are left count for nothing but the target on the same object, so each object is decided by itself: possible or
-//! not, certain or not, as in [`super::spread`]. A part of a definition is looked at only where it can still matter.
+//! What the user holds apart from them, such as groups and folders, has been found before, from the user outwards
+//! ([`Inner`]). The remaining relations only count for the target on the same object, so each object is decided by
+//! itself: possible or not, certain or not, as in [`super::spread`]. A part of a definition is looked at only as long
+//! as it can matter.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use crate::engine::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS,
 use crate::engine::index::{Node, ObjectId, StoredCondition, Subject, Subjects};
 use crate::language::program::{Expression, RelationId};
 
-/// So many parts of definitions may be in each other.
+/// The deepest nesting of parts of definitions. It bounds the recursion.
 const DEPTH_MAX: usize = 100;
 
 /// The objects that are asked about, and what is known for all of them.
@@ -25,36 +26,36 @@ pub(super) struct Among<'a, 'g> {
     graph: &'g Graph<'a>,
     asker: Asker,
     inner: &'g Inner,
-    /// Nothing that is possible may yet turn out not to be certain, but by a condition that fails.
+    /// Whether everything that is possible is also certain, unless a condition fails.
     is_plain: bool,
-    /// It is given up after so many steps.
+    /// The number of steps after which the work is given up.
     steps_max: u64,
     go_on: &'g mut dyn FnMut() -> bool,
     steps: u64,
-    /// How many parts of definitions are being looked at.
+    /// How many parts of definitions are being looked at, each inside the one before.
     depth: usize,
-    /// Whether conditions are met, by their place in the index; `None`: it failed.
+    /// Whether conditions are met, by their address in the index; `None` if one could not be evaluated.
     conditions: HashMap<usize, Option<bool>>,
-    /// The one at hand.
+    /// The object that is being looked at.
     object: ObjectId,
     possible: Answers,
     certain: Answers,
-    /// A condition of the one at hand failed.
+    /// Whether a condition failed for this object.
     has_failed: bool,
 }
 
-/// Which of the two bounds is asked for.
+/// Says which of the two bounds a question is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bound {
     Possible,
     Certain,
 }
 
-/// What was found out about one object.
+/// What has been found out about one object.
 struct Answers {
-    /// By place of the relation.
+    /// For each relation, by its place.
     relations: Vec<Option<bool>>,
-    /// By place and leaf.
+    /// For each leaf, by the place of its relation and its own.
     leaves: Vec<Vec<Option<bool>>>,
 }
 
@@ -99,10 +100,10 @@ impl<'a, 'g> Among<'a, 'g> {
         }
     }
 
-    /// The bounds of the set among the objects.
+    /// Returns the bounds of the set among the objects.
     ///
     /// # Errors
-    /// When it was told to stop.
+    /// When `go_on` returns `false`, or when the work takes too many steps.
     pub(super) fn bounds(mut self, objects: &RoaringBitmap) -> Result<Bounds, CheckError> {
         let mut bounds = Bounds::default();
         for object in objects {
@@ -116,7 +117,7 @@ impl<'a, 'g> Among<'a, 'g> {
                 self.certain.forget();
                 self.relation(Bound::Certain, Graph::TARGET)?
             };
-            // They come in order, so this appends.
+            // The objects come in order, so this appends.
             if is_certain {
                 bounds.certain.insert(object);
             } else {
@@ -126,7 +127,7 @@ impl<'a, 'g> Among<'a, 'g> {
         Ok(bounds)
     }
 
-    /// Whether a relation is held on the object at hand.
+    /// Returns whether the relation is held on the object.
     fn relation(&mut self, bound: Bound, place: usize) -> Result<bool, CheckError> {
         let graph = self.graph;
         let Some(relation) = graph.relations.get(place) else { return Ok(false) };
@@ -147,7 +148,8 @@ impl<'a, 'g> Among<'a, 'g> {
         Ok(held)
     }
 
-    /// Whether a part of a relation's formula holds. It calls itself; what is too deep for that is left to checks.
+    /// Returns whether a part of a relation's formula holds. It calls itself; formulas that are nested too deeply are
+    /// left to checks.
     fn holds(
         &mut self,
         bound: Bound,
@@ -218,7 +220,7 @@ impl<'a, 'g> Among<'a, 'g> {
         })
     }
 
-    /// Whether a leaf of a relation is true of the object at hand.
+    /// Returns whether a leaf of a relation is true for the object.
     fn leaf(
         &mut self,
         bound: Bound,
@@ -237,7 +239,7 @@ impl<'a, 'g> Among<'a, 'g> {
         }
         let possible = self.possible.leaves.get(place).and_then(|leaves| leaves.get(leaf)).copied().flatten();
         let counts = match possible {
-            // What is not possible is not certain, and where nothing failed it is both.
+            // What is not possible is not certain. If nothing failed, what is possible is also certain.
             Some(possible) if !possible || (self.inner.certain.is_none() && !self.has_failed) => possible,
             Some(_) | None => self.counts(bound, relation.id, *dependency)?,
         };
@@ -247,7 +249,7 @@ impl<'a, 'g> Among<'a, 'g> {
         Ok(counts)
     }
 
-    /// Whether a tuple about the object at hand makes a leaf true.
+    /// Returns whether a tuple about the object makes a leaf true.
     fn counts(&mut self, bound: Bound, relation: RelationId, dependency: Dependency<'a>) -> Result<bool, CheckError> {
         self.step(1)?;
         let node = match dependency {
@@ -267,7 +269,7 @@ impl<'a, 'g> Among<'a, 'g> {
         Ok(false)
     }
 
-    /// Whether one of the users of tuples is the asker, or one that the asker holds what the leaf asks of.
+    /// Returns whether one of the users is the asker, or holds for the asker what the leaf asks about.
     fn is_named(
         &mut self,
         bound: Bound,
@@ -308,7 +310,7 @@ impl<'a, 'g> Among<'a, 'g> {
         }
     }
 
-    /// Whether a tuple with a condition counts for a bound.
+    /// Returns whether a tuple with a condition counts for this bound.
     fn may_count(&mut self, bound: Bound, stored: &StoredCondition) -> Result<bool, CheckError> {
         let place = std::ptr::from_ref(stored).addr();
         let known = self.conditions.get(&place).copied();
@@ -357,7 +359,7 @@ impl Inner {
     }
 }
 
-/// Whether what is one level further on is more than a check goes down.
+/// Returns whether one level further on is more than a check descends.
 fn is_beyond(spread: &Spread) -> bool {
     spread.level >= LEVELS_MAX
 }

@@ -1,4 +1,4 @@
-//! Whether a check of what the user does not possibly hold would say *denied*, and not fail.
+//! Finds out whether a check of something that is not possible would be denied for certain, and could not fail.
 
 use super::Question;
 use super::graph::{Formula, Graph};
@@ -6,16 +6,17 @@ use crate::engine::evaluator::CheckError;
 use crate::engine::index::{Node, ObjectId};
 use crate::language::program::{Expression, RelationId};
 
-/// So many computed relations are looked through for a sure denial.
+/// How many computed relations are looked through to find a certain denial. Beyond that the question is left to a
+/// check.
 const LOOKS_MAX: u8 = 8;
 
-/// A place in the graph, and the object it is about.
+/// A relation's place in the graph, and the object that it is about.
 #[derive(Clone, Copy)]
 pub(super) struct At {
     place: usize,
     relation: RelationId,
     object: ObjectId,
-    /// So many computed relations may still be looked through.
+    /// How many computed relations may still be looked through.
     looks: u8,
 }
 
@@ -25,9 +26,9 @@ impl At {
     }
 }
 
-/// Whether a check of a part of a definition, which is not possible, would say *denied*, and not fail on a condition, a
-/// cycle or too many levels: where there are no usersets or parents that it would have to follow. `is_possible` says so
-/// of a part of the relation at a place, on the same object.
+/// Returns whether a check of a part of a definition that is not possible would be denied for certain: it could not
+/// fail on a condition, a cycle or too many levels, because there are no usersets or parents for it to follow.
+/// `is_possible` tells whether a part of the relation at a place is possible on the same object.
 pub(super) fn is_surely_denied<'f, 'a>(
     question: &Question<'a>,
     graph: &'f Graph<'a>,
@@ -48,7 +49,7 @@ pub(super) fn is_surely_denied<'f, 'a>(
         }
         (_, Expression::Computed(computed)) => {
             let Some(place) = graph.place(*computed) else {
-                // The graph has everything that the user could hold at all.
+                // The graph has every relation that the user could hold at all.
                 return Ok(true);
             };
             match (graph.relations.get(place), program.expression(*computed), at.looks.checked_sub(1)) {
@@ -60,7 +61,7 @@ pub(super) fn is_surely_denied<'f, 'a>(
             }
         }
         (Formula::Any(formulas), Expression::Union(definitions)) => {
-            // What is not possible has no operand that is.
+            // If a union is not possible, none of its operands is.
             for part in formulas.iter().zip(definitions) {
                 if !is_surely_denied(question, graph, at, part, is_possible)? {
                     return Ok(false);
@@ -80,7 +81,7 @@ pub(super) fn is_surely_denied<'f, 'a>(
             let ((base, _), [definition, _]) = (&**formulas, &**definitions);
             is_surely_denied(question, graph, at, (base, definition), is_possible)?
         }
-        // A formula has the shape of its definition.
+        // A formula has the shape of its definition, so this does not happen.
         (_, Expression::Union(_) | Expression::Intersection(_) | Expression::Difference(_)) => false,
     })
 }

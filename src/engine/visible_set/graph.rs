@@ -1,60 +1,61 @@
-//! The part of a model that a visible set depends on, turned around: from a relation to where it counts.
+//! The part of a model that a visible set depends on, turned around: for each relation, where it counts.
 
 use crate::engine::index::NumberMap;
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TypeId};
 
-/// The relations that the target depends on and that the user could hold at all.
+/// The relations that the target depends on and that the user could hold.
 pub(super) struct Graph<'a> {
     pub(super) relations: Vec<Relation<'a>>,
     places: NumberMap<RelationId, usize>,
     /// Whether `but not` takes part in the answer.
     pub(super) subtracts: bool,
-    /// Whether it does so in a relation that is not outermost.
+    /// Whether `but not` takes part in a relation that is not outermost.
     pub(super) inner_subtracts: bool,
 }
 
-/// One of them.
+/// One relation of the graph.
 pub(super) struct Relation<'a> {
     pub(super) id: RelationId,
     pub(super) formula: Formula<'a>,
-    /// By leaf of the formula: what it depends on.
+    /// For each leaf of the formula: what the leaf depends on.
     pub(super) leaves: Vec<Dependency<'a>>,
-    /// Any leaf is enough: which of them holds need not be kept.
+    /// Whether any one leaf is enough, so that nobody has to know which one holds.
     pub(super) is_union: bool,
-    /// Whether the target depends on it other than by what is taken away.
+    /// Whether the target depends on this relation in another way than by subtracting it.
     pub(super) adds: bool,
-    /// Where it counts for the same object.
+    /// The leaves that this relation makes true for the same object.
     pub(super) computed: Vec<Leaf>,
-    /// Where it counts for the objects whose tupleset names the object.
+    /// The leaves that this relation makes true for objects whose tupleset names the object. Each has the tupleset and
+    /// the type of the named object.
     pub(super) from_parent: Vec<(RelationId, TypeId, Leaf)>,
-    /// The relations whose own tuples may name it as a userset.
+    /// The relations whose own tuples may name this relation as a userset.
     pub(super) named_by: Vec<usize>,
-    /// The leaves for the relation's own tuples.
+    /// The leaves that stand for the relation's own tuples.
     pub(super) direct: Vec<usize>,
-    /// Whether it counts for nothing but the target on the same object. Then it may be looked at object by object, from the
-    /// tuples about each.
+    /// Whether this relation counts for nothing but the target on the same object. Then each object can be decided by
+    /// the tuples about it.
     pub(super) is_outermost: bool,
 }
 
-/// A leaf of a relation's formula: the places of both.
+/// A leaf of a formula: the place of its relation, and its own.
 #[derive(Clone, Copy)]
 pub(super) struct Leaf {
     pub(super) relation: usize,
     pub(super) leaf: usize,
 }
 
-/// A relation's definition, with its leaves by number.
+/// A relation's definition, whose leaves are numbers.
 pub(super) enum Formula<'a> {
     Leaf(usize),
     Any(Vec<Formula<'a>>),
     All(Vec<Formula<'a>>),
-    /// The base, what is taken away, and the definition of that.
+    /// The base and the subtracted part, and the definition of the subtracted part.
     Minus(Box<(Formula<'a>, Formula<'a>)>, &'a Expression),
 }
 
 impl Formula<'_> {
-    /// Whether it holds, by what its leaves say. `is_left` says of what `but not` takes away, and of its definition,
-    /// whether a base that holds is left.
+    /// Returns whether the formula holds if `leaf` tells whether a leaf does. `is_left` gets the subtracted part of a
+    /// `but not` and its definition, and tells whether a base that holds is left.
     pub(super) fn holds(
         &self,
         leaf: &dyn Fn(usize) -> bool,
@@ -100,7 +101,7 @@ impl<'a> Graph<'a> {
     /// The place of the relation that is asked about.
     pub(super) const TARGET: usize = 0;
 
-    /// `None` when no tuple about the user could give the user the target.
+    /// Builds the graph. Returns `None` if no tuple could make the user hold the target.
     pub(super) fn new(program: &'a Program, target: RelationId, reachable: &[bool]) -> Option<Self> {
         let is_reachable = |relation: RelationId| reachable.get(relation.index()).copied().unwrap_or(false);
         if !is_reachable(target) {
@@ -121,14 +122,14 @@ impl<'a> Graph<'a> {
         self.places.get(&relation).copied()
     }
 
-    /// Whether the target is what its own tuples about users say, and nothing else.
+    /// Returns whether the target depends on its own tuples about users, and on nothing else.
     pub(super) fn is_direct(&self) -> bool {
         let [target] = self.relations.as_slice() else { return false };
         let own_tuples_only = matches!(target.formula, Formula::Leaf(_)) && !target.direct.is_empty();
         own_tuples_only && target.named_by.is_empty()
     }
 
-    /// The relations whose own tuples may name the user.
+    /// Returns the relations whose own tuples may name the user.
     pub(super) fn named_for(&self, program: &Program, user: &ResolvedUser<'_>) -> Vec<usize> {
         let takes = |relation: &Relation<'_>| match user {
             ResolvedUser::Object(type_id, _) | ResolvedUser::Wildcard(type_id) => program.takes(relation.id, *type_id),
@@ -138,7 +139,7 @@ impl<'a> Graph<'a> {
         places.filter(|(_, relation)| !relation.direct.is_empty() && takes(relation)).map(|(place, _)| place).collect()
     }
 
-    /// Finds the relations, and compiles them.
+    /// Finds and compiles the relations.
     fn find(&mut self, program: &'a Program, target: RelationId, is_reachable: &dyn Fn(RelationId) -> bool) {
         let mut pending = vec![(target, true)];
         while let Some((id, adds)) = pending.pop() {
@@ -179,7 +180,7 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Notes at every relation where it counts.
+    /// Notes, at each relation, where it counts.
     fn link(&mut self, program: &'a Program) {
         let all: Vec<(RelationId, Vec<Dependency<'a>>)> =
             self.relations.iter().map(|relation| (relation.id, relation.leaves.clone())).collect();
@@ -208,7 +209,8 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Finds the relations that are not outermost: those that count for other objects, and what they are computed from.
+    /// Finds the relations that are not outermost: those that count for other objects, and those that these are
+    /// computed from.
     fn find_inner(&mut self) {
         let counts_elsewhere =
             |relation: &Relation<'_>| !relation.named_by.is_empty() || !relation.from_parent.is_empty();
@@ -234,7 +236,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// Numbers the leaves in the order of [`for_leaves`].
+/// Compiles a definition. Leaves are numbered in the order of [`for_leaves`].
 fn compile<'a>(expression: &'a Expression, leaves: &mut std::ops::RangeFrom<usize>) -> Formula<'a> {
     match expression {
         Expression::Direct | Expression::Computed(_) | Expression::TupleToUserset { .. } => {
@@ -251,7 +253,8 @@ fn compile<'a>(expression: &'a Expression, leaves: &mut std::ops::RangeFrom<usiz
     }
 }
 
-/// Hands over the leaves from left to right, and whether each belongs to what `but not` takes away.
+/// Calls `take` with each leaf from left to right, and with whether the leaf belongs to a part that `but not`
+/// subtracts.
 fn for_leaves<'a>(expression: &'a Expression, take: &mut dyn FnMut(Dependency<'a>, bool)) {
     fn walk<'a>(expression: &'a Expression, taken_away: bool, take: &mut dyn FnMut(Dependency<'a>, bool)) {
         match expression {

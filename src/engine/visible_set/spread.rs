@@ -1,4 +1,4 @@
-//! Follows tuples from a user outwards, level by level, and notes which objects each relation is held on.
+//! Follows tuples from a user outwards, level by level, and collects the objects on which each relation is held.
 
 use std::collections::HashMap;
 
@@ -11,33 +11,34 @@ use crate::engine::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS,
 use crate::engine::index::{Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::RelationId;
 
-/// What counts.
+/// Says what counts as held.
 #[derive(Clone, Copy)]
 pub(super) enum Rule<'p> {
-    /// Whatever might: tuples whose condition fails, bases without what is taken away from them, any number of levels.
+    /// Everything that may be held: tuples whose condition fails, bases without what is subtracted from them, and any
+    /// number of levels.
     Possible,
-    /// What a check is sure to allow, by what is possible.
+    /// Only what a check allows for certain, given what is possible.
     Certain(&'p Spread),
 }
 
-/// What one run found.
+/// What one run has found.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     relations: Vec<Sets>,
-    /// So many usersets or parents are between the user and what is held furthest away.
+    /// How many usersets or parents lie between the user and the object that is furthest away.
     pub(super) level: u32,
-    /// A condition failed, or a check may leave out a tuple that was followed.
+    /// Whether a condition failed, or a check may ignore a tuple that was followed.
     pub(super) has_failed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Sets {
     held: RoaringBitmap,
-    /// What each leaf of the formula says, where that is kept.
+    /// For each leaf of the formula: the objects that it is true for. It is empty if any one leaf is enough.
     leaves: Vec<RoaringBitmap>,
 }
 
-/// What several runs share.
+/// What the runs for one question share.
 pub(super) struct Spreading<'a, 'g> {
     question: &'g Question<'a>,
     graph: &'g Graph<'a>,
@@ -47,16 +48,16 @@ pub(super) struct Spreading<'a, 'g> {
     extent: Extent,
     go_on: &'g mut dyn FnMut() -> bool,
     steps: u64,
-    /// Whether conditions are met, by their place in the index; `None`: it failed.
+    /// Whether conditions are met, by their address in the index; `None` if one could not be evaluated.
     conditions: HashMap<usize, Option<bool>>,
 }
 
-/// How far it is followed.
+/// Says how far tuples are followed.
 #[derive(Clone, Copy)]
 pub(super) enum Extent {
     /// To all objects.
     All,
-    /// To all but the outermost relations, and it is given up after so many steps.
+    /// To all objects of the relations that are not outermost. The work is given up after this many steps.
     Inner { steps_max: u64 },
 }
 
@@ -64,9 +65,9 @@ pub(super) enum Extent {
 struct Run<'p> {
     rule: Rule<'p>,
     spread: Spread,
-    /// What was found to be held at this level and not followed yet.
+    /// What is held at this level and has not been followed yet.
     held: Vec<(usize, ObjectId)>,
-    /// What tuples say one level further on.
+    /// The leaves that tuples make true one level further on.
     next: Vec<(Leaf, ObjectId)>,
 }
 
@@ -79,12 +80,12 @@ impl Spread {
         self.relations.get(place).is_some_and(|sets| sets.held.contains(object.0))
     }
 
-    /// Whether it goes further than a check does.
+    /// Returns whether this goes further than a check does.
     pub(super) fn is_deep(&self) -> bool {
         self.level > LEVELS_MAX
     }
 
-    /// How many bytes it takes, about.
+    /// Returns roughly how many bytes this takes.
     pub(super) fn size(&self) -> usize {
         let sets = self.relations.iter().flat_map(|sets| std::iter::once(&sets.held).chain(&sets.leaves));
         sets.map(|set| size_of::<RoaringBitmap>() + set.serialized_size()).sum()
@@ -107,10 +108,10 @@ impl<'a, 'g> Spreading<'a, 'g> {
         Self { question, graph, asker, named_for_asker, extent, go_on, steps: 0, conditions: HashMap::new() }
     }
 
-    /// Follows everything that counts by a rule.
+    /// Follows everything that counts under a rule.
     ///
     /// # Errors
-    /// When it was told to stop.
+    /// When `go_on` returns `false`, or when the work takes too many steps.
     pub(super) fn run(&mut self, rule: Rule<'_>) -> Result<Spread, CheckError> {
         let relations = self.graph.relations.iter().map(|relation| Sets {
             held: RoaringBitmap::new(),
@@ -126,14 +127,14 @@ impl<'a, 'g> Spreading<'a, 'g> {
         if let Asker::Userset(node) = self.asker
             && let Some(place) = self.graph.place(node.relation).filter(|place| self.is_followed(*place))
         {
-            // Whoever is in the userset holds the userset's relation.
+            // Everybody in the userset holds its relation.
             hold(&mut run, place, node.object);
         }
         self.follow_all(&mut run)?;
         Ok(run.spread)
     }
 
-    /// Follows, level by level, until nothing is left.
+    /// Follows tuples level by level until nothing is left.
     fn follow_all(&mut self, run: &mut Run<'_>) -> Result<(), CheckError> {
         loop {
             if run.spread.is_deep() && matches!(run.rule, Rule::Certain(_)) {
@@ -171,7 +172,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         Ok(())
     }
 
-    /// Follows the tuples that name a user, to the relations that they are about.
+    /// Follows the tuples that name a user to the relations that they are about.
     fn follow_named(&mut self, run: &mut Run<'_>, subject: Subject, named_by: &[usize]) -> Result<(), CheckError> {
         let graph = self.graph;
         for place in named_by.iter().copied() {
@@ -182,7 +183,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         Ok(())
     }
 
-    /// Follows a relation's tuples that name a user, to leaves that look at them.
+    /// Follows a relation's tuples that name a user, and notes the leaves that look at them.
     fn follow_tuples(
         &mut self,
         run: &mut Run<'_>,
@@ -191,7 +192,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         leaves: &[Leaf],
     ) -> Result<(), CheckError> {
         let index = self.question.index;
-        // A check of the asker may leave out a tuple that has the names of one of the request's.
+        // A check of the asker ignores a stored tuple if a tuple of the request has the same names.
         let may_be_left_out = index.has_doubles()
             && matches!(subject, Subject::Object(..))
             && self.asker.subjects().any(|asker| asker == subject);
@@ -214,7 +215,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         Ok(())
     }
 
-    /// Whether a tuple with a condition counts by the rule.
+    /// Returns whether a tuple with a condition counts under the rule.
     fn may_count(&mut self, run: &mut Run<'_>, condition: &StoredCondition) -> Result<bool, CheckError> {
         Ok(match (self.is_met(condition)?, run.rule) {
             (Some(is_met), _) => is_met,
@@ -233,7 +234,7 @@ impl<'a, 'g> Spreading<'a, 'g> {
         }
     }
 
-    /// Counts a leaf as true for an object, and the relation as held when that makes its formula true.
+    /// Makes a leaf true for an object, and notes the relation as held if its formula is true now.
     fn count(&self, run: &mut Run<'_>, Leaf { relation: place, leaf }: Leaf, object: ObjectId) {
         let Some(relation) = self.graph.relations.get(place) else { return };
         if matches!(run.rule, Rule::Certain(_)) && !relation.adds {

@@ -10,7 +10,8 @@ use crate::engine::snapshot::Snapshot;
 use crate::language::dsl;
 use crate::language::tuple::{Object, Relation, RelationshipTuple, TupleCondition, TypeName};
 
-/// Tuples are `user relation object`, one a line, with the name of a condition at the end if there is one.
+/// Builds a snapshot from a model and tuples. A line of `tuples` is `user relation object`, with the name of a
+/// condition at the end if there is one.
 fn snapshot(model: &str, tuples: &str) -> Snapshot {
     let text = format!("model\n  schema 1.1\ntype user\n{model}");
     let model = dsl::load(&text).unwrap_or_else(|e| panic!("{}", e.picture(&text)));
@@ -30,7 +31,8 @@ fn parsed(user: &str, relation: &str, type_name: &str) -> (User, Relation, TypeN
     (user, Relation::parse(relation).expect("a name"), TypeName::parse(type_name).expect("a type"))
 }
 
-/// What is visible to `user:anne`, and how many objects had to be asked. It is compared with a check of every object.
+/// Returns what `user:anne` sees and how many objects had to be checked. The set is compared with a check of every
+/// object.
 #[track_caller]
 fn visible(snapshot: &Snapshot, relation: &str, type_name: &str) -> (BTreeSet<String>, u64) {
     let (user, relation, type_name) = parsed("user:anne", relation, type_name);
@@ -103,7 +105,7 @@ fn what_but_not_takes_away_is_asked_only_where_a_check_might_fail() {
     check(&less, &format!("{granted}group:a#member blocked doc:1"), &["doc:1", "doc:2"], 1);
     let in_group = "user:anne member group:a\ngroup:a#member blocked doc:1";
     check(&less, &format!("{granted}{in_group}"), &["doc:2"], 1);
-    // Groups in each other are looked at once each: anne is in none. That is for a check to say.
+    // Groups that contain each other are looked at once each, so anne is in none. A check has to say so.
     check(
         &less,
         &format!("{granted}group:a#member member group:b\ngroup:b#member member group:a\ngroup:a#member blocked doc:1"),
@@ -119,7 +121,7 @@ fn what_but_not_takes_away_is_asked_only_where_a_check_might_fail() {
         "[user] but not blocked",
         "    define blocked: marked and suspect\n    define marked: [user]\n    define suspect: [group#member]\n",
     );
-    // She is marked, and not suspect.
+    // Anne is marked, and not suspect.
     let marked = "user:anne viewer doc:1\nuser:anne marked doc:1\ngroup:a#member suspect doc:1\n";
     check(&both, marked, &["doc:1"], 1);
     check(&both, &format!("{marked}group:a#member member group:b\ngroup:b#member member group:a"), &["doc:1"], 1);
@@ -143,7 +145,7 @@ condition small(x: int) {{
     let both = BTreeSet::from(["doc:1".to_owned(), "doc:2".to_owned()]);
     assert_eq!(visible(&with(1), "viewer", "doc"), (both, 0));
     assert_eq!(visible(&with(5), "viewer", "doc"), (BTreeSet::new(), 0));
-    // Without a value it fails, which allows nothing; a list says so.
+    // Without a value the condition fails. That allows nothing, and the set reports the failure.
     assert_eq!(visible(&unknown, "viewer", "doc"), (BTreeSet::new(), 2));
     let (user, relation, type_name) = parsed("user:anne", "viewer", "doc");
     assert!(matches!(unknown.list_objects(&user, &relation, &type_name), Err(CheckError::Condition(_))));
@@ -152,12 +154,12 @@ condition small(x: int) {{
 #[test]
 fn what_is_too_deep_is_not_visible() {
     for levels in [LEVELS_MAX - 1, LEVELS_MAX, LEVELS_MAX + 1, LEVELS_MAX + 10] {
-        // The document is one level away from the last folder, and a folder one from its parent.
+        // The document is one level away from the last folder, and each folder one from its parent.
         let mut tuples = format!("user:anne viewer folder:1\nfolder:{levels} parent doc:1\n");
         for folder in 1..levels {
             writeln!(tuples, "folder:{folder} parent folder:{}", folder + 1).expect("written");
         }
-        // Folders in each other are gone down one level more, by a check.
+        // A check follows folders that contain each other one level further.
         let is_visible = levels <= LEVELS_MAX + 1;
         check(FOLDERS, &tuples, if is_visible { &["doc:1"] } else { &[] }, u64::from(levels > LEVELS_MAX));
     }
