@@ -1,11 +1,16 @@
-//! Why a user holds a relation on an object, or why not: the tree of what was looked at, with the deciding tuples.
+//! Explains why a user holds a relation on an object, or why not: a tree of what was looked at, with the tuples that
+//! decide.
 //!
-//! The decision is the evaluator's. The tree is found by a walk of its own over the same program, so that it can look at
-//! every way and not only at the first that decides; tests hold that both come out alike. An operand that had no say in
-//! the outcome is named and not unfolded. The walk is bounded, and what it leaves out is counted: there the tree takes
-//! the evaluator's word.
+//! The decision is the evaluator's. A walk of its own over the same model and index finds the tree, because the
+//! evaluator stops at the first operand that decides, remembers answers instead of asking again, and searches where
+//! ways are long; the tree has to show every way. At each userset or parent the walk asks the evaluator first, so that
+//! those that decide are unfolded first. Tests (`agreement`) hold that the tree and the decision come out alike on
+//! random models.
 //!
-//! It tells of what is hidden, so it is for administrators.
+//! An operand that had no say in the outcome is named and not unfolded. The walk is bounded. What it leaves out is
+//! counted, and there the tree takes the evaluator's word.
+//!
+//! An explanation tells of hidden things, so only administrators may see it.
 
 #[cfg(test)]
 mod agreement;
@@ -21,107 +26,108 @@ use crate::language::tuple::{Object, Relation, User};
 
 pub(super) use walk::State;
 
-/// Most relations of objects that one explanation unfolds.
+/// The greatest number of relations of objects that an explanation unfolds.
 pub const UNFOLDED_MAX: usize = 250;
-/// Most usersets or parents of one object that are unfolded, unless none of them decides.
+/// The greatest number of usersets or parents of one object that are unfolded, unless none of them decides.
 pub const SIBLINGS_MAX: usize = 8;
-/// Most operands of one set operation that are shown.
+/// The greatest number of operands of one set operation that are shown.
 pub const OPERANDS_MAX: usize = 32;
-/// Longest text of a definition or condition, in characters.
+/// The greatest length of a definition or condition, in characters. The rest is cut off.
 pub const TEXT_CHARACTERS_MAX: usize = 200;
-/// Deepest nesting of steps. As a message, each takes one level, and decoders take 100.
+/// The deepest nesting of steps. A step takes one level of a message, and decoders take 100 levels.
 pub const DEPTH_MAX: usize = 80;
 
-/// See the module.
+/// The decision about one question, and the tree of steps that leads to it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Explanation {
-    /// Who was asked about.
+    /// The user who was asked about.
     pub user: User,
-    /// The relation.
+    /// The relation that was asked about.
     pub relation: Relation,
-    /// The object.
+    /// The object that was asked about.
     pub object: Object,
-    /// The evaluator's decision; an error where there is none, which counts as a denial.
+    /// The evaluator's decision. An error means that there is none, which counts as denied.
     pub decision: Result<bool, CheckError>,
     /// The step about the question itself.
     pub root: Step,
 }
 
-/// How a step came out, ordered by how little is certain.
+/// The outcome of a step, in the order of certainty: later ones are less certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// It holds.
+    /// The step holds.
     Holds,
-    /// It does not.
+    /// The step does not hold.
     DoesNotHold,
-    /// It does not, but a failed condition was passed over beside tuples that count: under `but not` it is
+    /// The step does not hold, but a failed condition was passed over beside tuples that count. Under `but not` it is
     /// [`Outcome::ConditionFailed`].
     Doubtful,
-    /// It depends on itself, which decides nothing: denied.
+    /// The step depends on itself, which decides nothing: denied.
     Cycle,
-    /// It depends on a condition that cannot be evaluated: no decision.
+    /// The step depends on a condition that cannot be evaluated, so there is no decision.
     ConditionFailed,
-    /// The answer is further away, or takes more work, than is looked: no decision.
+    /// The answer is further away, or takes more work, than the evaluator looks: no decision.
     TooDeep,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// How it came out.
+    /// Whether it holds.
     pub outcome: Outcome,
-    /// Whether the outcome of the step above rests on it. One that has no say is not unfolded.
+    /// Whether the outcome of the step above rests on this one. A step that has no say is not unfolded.
     pub has_say: bool,
-    /// What it is.
+    /// The thing that was looked at.
     pub kind: StepKind,
-    /// What it rests on. Of `but not`, the base and then what is taken out; of all others, those first that decide.
+    /// The steps that this one rests on. For `but not` these are the base and then the subtracted part. Otherwise those
+    /// that decide come first.
     pub steps: Vec<Step>,
-    /// How many more of such steps were looked at and are not here; they would not change the outcome.
+    /// How many more such steps were looked at and are not here. They would not change the outcome.
     pub omitted: usize,
 }
 
-/// What a step is about.
+/// The kinds of things that a step can be about.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StepKind {
     /// A relation of an object. Its steps are the operands of its definition.
     Relation {
-        /// The relation.
+        /// The name of the relation.
         relation: String,
-        /// The object.
+        /// The object as text.
         object: String,
-        /// How the model defines it, in the modeling language.
+        /// The relation's definition in the modeling language.
         definition: String,
-        /// How the definition puts the steps together.
+        /// How the definition combines the steps.
         operator: Operator,
         /// The tuple that led here, from a userset or a parent.
         through: Option<Found>,
-        /// Why it has no steps.
+        /// Why there are no steps, if there are none.
         closed: Option<Closed>,
     },
     /// A set operation within a definition.
     Operation {
-        /// Which one.
+        /// How the operation combines the steps.
         operator: Operator,
-        /// In the modeling language.
+        /// The operation in the modeling language.
         definition: String,
     },
-    /// `[…]` within a set operation: the tuples of the relation.
+    /// The tuples of the relation: `[…]` within a set operation.
     Tuples {
-        /// In the modeling language.
+        /// The type restrictions in the modeling language.
         definition: String,
     },
-    /// `… from …`: a relation of other objects, which tuples of this one name.
+    /// A relation of other objects, which tuples of this one name: `… from …`.
     Parents {
-        /// In the modeling language.
+        /// This part of the definition in the modeling language.
         definition: String,
     },
     /// A tuple that names the user, or one whose condition keeps it from counting.
     Tuple(Found),
     /// There is no tuple to go on with.
     NoTuple {
-        /// The relation.
+        /// The relation that has no tuples.
         relation: String,
-        /// The object.
+        /// The object that has no tuples.
         object: String,
         /// The users that would have counted, as the type restrictions say: `user:anne`, `user:*`, `group#member`.
         looked_for: Vec<String>,
@@ -130,60 +136,60 @@ pub enum StepKind {
     NotAsked {
         /// The tuple that names the parent.
         tuple: Found,
-        /// The relation that it does not have.
+        /// The relation that the parent's type does not have.
         relation: String,
     },
 }
 
-/// How steps make an outcome.
+/// How a step combines the steps below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// One that holds is enough. Also where there is one step only.
+    /// One step that holds is enough. It is also used for a single step.
     Union,
-    /// All must hold.
+    /// All steps must hold.
     Intersection,
-    /// The first must hold, and the second must not.
+    /// The first step must hold, and the second must not.
     Difference,
 }
 
-/// Why a relation of an object has no steps.
+/// Says why a relation of an object has no steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Closed {
-    /// It is the userset that asks.
+    /// The relation of the object is the very userset that asks.
     Itself,
-    /// The model has no way for such a user to hold it.
+    /// The model gives such users no way to hold it.
     OutOfReach,
     /// The same question is being asked further up.
     Cycle,
-    /// It is more than the evaluator's levels away.
+    /// It is further away than the evaluator descends.
     TooDeep,
-    /// The explanation is long enough; the outcome is the evaluator's.
+    /// The explanation is long enough. The outcome is the evaluator's.
     Limit,
 }
 
 /// A tuple that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// The user.
+    /// The user as text.
     pub user: String,
-    /// The relation.
+    /// The name of the relation.
     pub relation: String,
-    /// The object.
+    /// The object as text.
     pub object: String,
-    /// Its condition, if it has one.
+    /// The tuple's condition, if it has one.
     pub condition: Option<FoundCondition>,
 }
 
-/// The condition of a tuple with what it was evaluated with.
+/// A tuple's condition, with the values that it was evaluated with.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FoundCondition {
-    /// The name.
+    /// The name of the condition.
     pub name: String,
-    /// The CEL expression.
+    /// The condition's CEL expression.
     pub expression: String,
-    /// By parameter.
+    /// The values of the parameters.
     pub inputs: Vec<ConditionInput>,
-    /// Whether it is met, or why that cannot be told.
+    /// Whether the condition is met, or why it cannot be evaluated.
     pub met: Result<bool, String>,
 }
 
@@ -201,7 +207,7 @@ impl Step {
 }
 
 impl Outcome {
-    /// How a set operation comes out.
+    /// Returns the outcome of a set operation, given those of its operands.
     #[must_use]
     pub fn of(operator: Operator, operands: &[Self]) -> Self {
         let deciding = match operator {
@@ -220,7 +226,7 @@ impl Outcome {
         if outcomes.contains(&deciding) {
             return deciding;
         }
-        // As in the evaluator: what is denied in the end weighs more than what failed.
+        // As in the evaluator, an outcome that is denied in the end wins over one that failed.
         let denied = [Self::Doubtful, Self::Cycle].into_iter().find(|denied| outcomes.contains(denied));
         if let Some(denied) = denied.filter(|_| operator != Operator::Union) {
             return denied;
@@ -257,10 +263,10 @@ impl fmt::Display for Found {
     }
 }
 
-/// Explains one question. `go_on` is asked now and then.
+/// Explains one question. `go_on` is called now and then; `false` ends the work.
 ///
 /// # Errors
-/// When the model does not know the names, or the caller said to stop. What cannot be decided is explained, too.
+/// When the model does not know the names, or `go_on` returns `false`. A question that has no answer is explained, too.
 pub(super) fn explain(
     state: &State<'_>,
     mut evaluation: Evaluation<'_>,

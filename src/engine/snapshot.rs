@@ -1,5 +1,5 @@
-//! One state of the relationships: a model and the tuples that count under it. It never changes, so all questions of a
-//! request see the same state.
+//! One state of the relationships: a model, and the tuples that count under it. A snapshot never changes, so all
+//! questions of a request see the same state.
 
 use std::borrow::Borrow;
 use std::collections::BTreeSet;
@@ -19,12 +19,13 @@ use crate::language::program::{MisfitTuple, RelationId};
 use crate::language::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use crate::language::validate::ValidModel;
 
-/// Which users a list is about: the objects of a type and, with a relation, its usersets beside them, as in `OpenFGA`.
+/// Selects the users of a list: the objects of a type. With a relation, the usersets of that type are selected, too;
+/// the objects are still listed beside them, as in `OpenFGA`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserFilter {
-    /// The type.
+    /// The type of the users.
     pub type_name: TypeName,
-    /// The relation of the usersets.
+    /// The relation of the usersets, if they are wanted.
     pub relation: Option<Relation>,
 }
 
@@ -39,18 +40,18 @@ impl fmt::Display for UserFilter {
 
 pub use crate::language::limits::CONTEXTUAL_TUPLES_MAX;
 
-/// Why a request's contextual tuples were refused.
+/// Says why a request's contextual tuples are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ContextualTuplesError {
-    /// There are too many.
+    /// There are more than [`CONTEXTUAL_TUPLES_MAX`].
     #[error("the request has {0} contextual tuples, at most {CONTEXTUAL_TUPLES_MAX} are allowed")]
     TooMany(usize),
-    /// One does not fit the model.
+    /// A tuple does not fit the model.
     #[error(transparent)]
     Misfit(#[from] Box<MisfitTuple>),
 }
 
-/// See the module. A clone is cheap.
+/// A model with its tuples, ready to answer questions. Clones share their content, so they are cheap.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     model_id: Arc<str>,
@@ -61,34 +62,35 @@ pub struct Snapshot {
     context: Arc<Map<String, Value>>,
 }
 
-/// How far two states number objects alike. All that come from one by writes do; one with contextual tuples has numbers of
-/// its own for what only they name.
+/// Tells how far two states number objects alike. States that grew from one state by writes do. A state with contextual
+/// tuples has numbers of its own for objects that only these name.
 #[derive(Clone, Debug)]
 pub struct Numbering {
-    /// Of the state that all came from.
+    /// Identifies the state that all of them grew from.
     origin: Arc<()>,
     common: Option<u32>,
 }
 
 impl Numbering {
-    /// Whether two states came from one.
+    /// Returns whether both states grew from the same state.
     #[must_use]
     pub fn is_of(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.origin, &other.origin)
     }
 
-    /// The numbers below this mean the same in every state that came from one and has them; all of them when `None`.
+    /// The number below which all numbers mean the same object in every state that grew from the same one; `None` if
+    /// that is so for all numbers.
     #[must_use]
     pub fn common(&self) -> Option<u32> {
         self.common
     }
 }
 
-/// What a user holds in one state, apart from the objects that a relation is asked of: of groups and folders. It holds for
-/// that state alone.
+/// What a user holds in one state, apart from the objects that a relation is asked about: typically groups and folders.
+/// It is only valid for that state.
 #[derive(Debug)]
 pub struct Reach {
-    /// Whose allocation no other state gets meanwhile.
+    /// Identifies the state. As long as this exists, no other state gets the same allocation.
     index: Weak<Index>,
     context: Arc<Map<String, Value>>,
     user: User,
@@ -97,7 +99,7 @@ pub struct Reach {
 }
 
 impl Reach {
-    /// How many bytes it takes, about.
+    /// Returns roughly how many bytes this takes.
     #[must_use]
     pub fn size(&self) -> usize {
         size_of::<Self>() + self.inner.size()
@@ -105,32 +107,32 @@ impl Reach {
 }
 
 impl Snapshot {
-    /// A model without tuples.
+    /// Makes a snapshot of a model without tuples. `model_id` is only handed out again, by [`Self::model_id`].
     #[must_use]
     pub fn new(model_id: &str, model: Arc<ValidModel>) -> Self {
         let numbering = Numbering { origin: Arc::default(), common: None };
         Self { model_id: model_id.into(), model, index: Arc::new(Index::new()), numbering, context: Arc::default() }
     }
 
-    /// The id of the model.
+    /// Returns the id of the model.
     #[must_use]
     pub fn model_id(&self) -> &str {
         &self.model_id
     }
 
-    /// The model.
+    /// Returns the model that decides.
     #[must_use]
     pub fn model(&self) -> &ValidModel {
         &self.model
     }
 
-    /// How many tuples count under the model.
+    /// Returns how many tuples count under the model.
     #[must_use]
     pub fn tuple_count(&self) -> usize {
         self.index.len()
     }
 
-    /// The same state with more tuples. A tuple takes the place of one with the same names.
+    /// Returns this state with more tuples. A tuple replaces one with the same user, relation and object.
     ///
     /// # Errors
     /// The first tuple that does not fit the model, and why.
@@ -142,9 +144,10 @@ impl Snapshot {
         Ok(with)
     }
 
-    /// The state that one request is decided from: with its contextual tuples and its context, which no other request sees.
-    /// A contextual tuple stands beside a stored one with the same names, as in `OpenFGA`: both count, but for a check of
-    /// the very object that they name as the user, which asks the contextual one alone.
+    /// Returns the state that decides one request: this one with the request's contextual tuples and its context, which
+    /// no other request sees. As in `OpenFGA`, a contextual tuple stands beside a stored one with the same names, and
+    /// both count. Only a check of the very object that they name as the user takes the contextual one alone. So a
+    /// check and a list may differ, here as there.
     ///
     /// # Errors
     /// See [`ContextualTuplesError`].
@@ -166,13 +169,13 @@ impl Snapshot {
         Ok(with)
     }
 
-    /// The same state with values for the parameters of conditions, such as a request's context.
+    /// Returns this state with values for the parameters of conditions, such as a request's context.
     #[must_use]
     pub fn with_context(&self, context: Map<String, Value>) -> Self {
         Self { context: Arc::new(context), ..self.clone() }
     }
 
-    /// A place to check many relations and objects for one user.
+    /// Prepares many checks of one user. They share what they find out.
     ///
     /// # Errors
     /// When the model does not know the user's type or relation.
@@ -180,7 +183,7 @@ impl Snapshot {
         Evaluation::new(self.model.program(), &self.index, &self.context, user)
     }
 
-    /// One check.
+    /// Returns whether the user holds the relation on the object.
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -188,10 +191,11 @@ impl Snapshot {
         self.evaluation(user)?.check(relation, object, &mut || true)
     }
 
-    /// Why a check comes out as it does. `go_on` is asked now and then.
+    /// Explains why a check comes out as it does. `go_on` is called now and then; `false` ends the work.
     ///
     /// # Errors
-    /// When the model does not know the names, or the caller said to stop. What cannot be decided is explained, too.
+    /// When the model does not know the names, or `go_on` returns `false`. A check that has no answer is explained,
+    /// too.
     pub fn explain(
         &self,
         user: &User,
@@ -208,10 +212,10 @@ impl Snapshot {
         explain::explain(&state, self.evaluation(user)?, (user, relation, object), go_on)
     }
 
-    /// The objects of a type that the user holds the relation on, sorted.
+    /// Lists the objects of a type on which the user holds the relation, sorted.
     ///
     /// # Errors
-    /// As [`Self::for_listed`].
+    /// See [`CheckError`] and [`Self::for_listed`].
     pub fn list_objects(
         &self,
         user: &User,
@@ -227,9 +231,10 @@ impl Snapshot {
         Ok(objects)
     }
 
-    /// Hands over the same objects, in no order, until `take` or `go_on` says to stop. As in `OpenFGA`, it fails where a
-    /// condition fails on the way from the user to the objects; a condition that the way does not come to fails nothing.
-    /// What is further away than a check goes is listed, too, where that is so in `OpenFGA` (see `evaluator::candidates`).
+    /// Calls `take` with each object that [`Self::list_objects`] would list, in no order, until `take` or `go_on`
+    /// returns `false`. As in `OpenFGA`, the list fails if a condition fails on the way from the user to the objects; a
+    /// condition that the way does not come to fails nothing. Objects that are further away than a check descends are
+    /// listed if `OpenFGA` lists them (see `evaluator::candidates`).
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -255,11 +260,12 @@ impl Snapshot {
         })
     }
 
-    /// The objects of a type that the user holds the relation on, by number. Its cost follows what the user holds. What
-    /// cannot be decided is not in the set, and is told beside it. `go_on` is asked now and then.
+    /// Returns the numbers of all objects of a type on which the user holds the relation. The cost grows with what the
+    /// user holds. An object that cannot be decided is not in the set, and is reported beside it. `go_on` is called now
+    /// and then; `false` ends the work.
     ///
     /// # Errors
-    /// When the model does not know the type or relation, or `go_on` said to stop.
+    /// When the model does not know the type or relation, or `go_on` returns `false`.
     pub fn visible_set(
         &self,
         user: &User,
@@ -270,11 +276,12 @@ impl Snapshot {
         self.question(user, relation, type_name)?.visible_set(go_on)
     }
 
-    /// The part of the visible set that is among some objects: what a check of each allows. Its cost follows how many they
-    /// are and what the user holds apart from them (groups, folders); `None` where a check of each is likely to cost less.
+    /// Returns those of the given objects on which a check would allow the relation. The cost grows with the number of
+    /// objects and with what the user holds apart from them, such as groups and folders. Returns `None` if checking
+    /// each object is likely to cost less.
     ///
     /// # Errors
-    /// As [`Self::visible_set`].
+    /// Those of [`Self::visible_set`].
     pub fn visible_among(
         &self,
         user: &User,
@@ -289,11 +296,11 @@ impl Snapshot {
         }
     }
 
-    /// What the user holds apart from so many objects that are asked about, for [`Self::visible_by_reach`]; `None` where a
-    /// check of each is likely to cost less.
+    /// Finds out what the user holds apart from the objects that are asked about, for [`Self::visible_by_reach`].
+    /// `objects` is their number. Returns `None` if checking each object is likely to cost less.
     ///
     /// # Errors
-    /// As [`Self::visible_set`].
+    /// Those of [`Self::visible_set`].
     pub fn reach(
         &self,
         user: &User,
@@ -309,11 +316,11 @@ impl Snapshot {
         Ok(inner.map(|inner| Reach { index, context, user, relation, inner }))
     }
 
-    /// As [`Self::visible_among`], about the user and relation of a reach that was found before. `None` also where that was
-    /// found in another state.
+    /// Like [`Self::visible_among`], for the user and relation of a reach that was found before. Returns `None` also if
+    /// the reach belongs to another state.
     ///
     /// # Errors
-    /// As [`Self::visible_set`].
+    /// Those of [`Self::visible_set`].
     pub fn visible_by_reach(
         &self,
         reach: &Reach,
@@ -329,8 +336,9 @@ impl Snapshot {
         question.visible_among(inner, objects, go_on)
     }
 
-    /// At least and at most so many objects are in the visible set, without following tuples: exact where only direct ones
-    /// count; no upper bound where only following them would tell.
+    /// Returns the least and the greatest number of objects that can be in the visible set, without following tuples.
+    /// The number is exact if only direct tuples count. There is no greatest number if only following tuples would
+    /// tell.
     ///
     /// # Errors
     /// When the model does not know the type or relation.
@@ -343,31 +351,31 @@ impl Snapshot {
         self.question(user, relation, type_name)?.size_hint()
     }
 
-    /// How the objects are numbered.
+    /// Returns the numbering of this state's objects.
     #[must_use]
     pub fn numbering(&self) -> &Numbering {
         &self.numbering
     }
 
-    /// So many objects have a number, from 0 on.
+    /// Returns how many objects have a number. The numbers start at 0.
     #[must_use]
     pub fn object_count(&self) -> u32 {
         self.index.object_count()
     }
 
-    /// The number of an object that tuples name.
+    /// Returns the number of an object, if a tuple names it.
     #[must_use]
     pub fn object_number(&self, object: &Object) -> Option<u32> {
         self.index.object(object).map(|number| number.0)
     }
 
-    /// The same for many objects, in less time than one by one.
+    /// Like [`Self::object_number`], for many objects at once, which is faster than one at a time.
     #[must_use]
     pub fn object_numbers<'o>(&self, objects: impl Iterator<Item = &'o Object>) -> Vec<Option<u32>> {
         self.index.objects_of(objects).into_iter().map(|found| found.map(|number| number.0)).collect()
     }
 
-    /// The object of a number.
+    /// Returns the object with this number.
     #[must_use]
     pub fn object(&self, number: u32) -> Option<Object> {
         self.index.name(ObjectId(number)).and_then(named)
@@ -387,9 +395,9 @@ impl Snapshot {
         Question { program: self.model.program(), index: &self.index, context: &self.context, user, relation }
     }
 
-    /// The users of a kind that hold the relation on the object, sorted: those that tuples name and, where everybody of the
-    /// type holds it, the wildcard. Whether one is in the list, a check says; only the `Loops` of `OpenFGA`'s lists leave
-    /// out whom a check allows. Asks about every one of them, so its cost is that of the type.
+    /// Lists the users of a kind that hold the relation on the object, sorted: those that tuples name and, if everybody
+    /// of the type holds it, the wildcard. A check decides about each user, so the cost grows with the number of users
+    /// of the type. Only the `Loops` of `OpenFGA`'s lists leave out somebody whom a check allows.
     ///
     /// # Errors
     /// See [`CheckError`].
@@ -408,10 +416,11 @@ impl Snapshot {
         Ok(users)
     }
 
-    /// Hands over the same users as they are found, in no order, until `take` or `go_on` says to stop.
+    /// Calls `take` with each user that [`Self::list_users`] would list, in no order, until `take` or `go_on` returns
+    /// `false`.
     ///
     /// # Errors
-    /// See [`CheckError`]; what was handed over before it holds all the same.
+    /// See [`CheckError`]. Users that were handed over before are right nevertheless.
     pub fn for_users(
         &self,
         object: &Object,
@@ -428,7 +437,7 @@ impl Snapshot {
         if open_to_all && !take(everybody) {
             return Ok(());
         }
-        // The object itself is asked, too: it may hold its own relation where no tuple names it.
+        // The object itself is asked as well: it may hold its own relation although no tuple names it.
         let itself = (object.type_name() == filter.type_name.as_str()).then(|| object.clone());
         let others = self.objects_of(&filter.type_name).filter(|named| named != object);
         for named in itself.into_iter().chain(others) {
@@ -439,7 +448,8 @@ impl Snapshot {
                 }
                 let mut evaluation = self.evaluation(&user)?.for_users(&loops);
                 let question = evaluation.question(relation, object)?;
-                // Beside the wildcard only those are listed whom tuples name. It means no userset.
+                // A wildcard means everybody of the type, so beside it only those are listed whom tuples name. It does
+                // not mean usersets.
                 let is_covered = open_to_all && matches!(user, User::Object(_));
                 let listed = evaluation.check_node(question, LEVELS_UNBOUNDED, go_on)?
                     && (!is_covered || evaluation.is_named_below(question, go_on)?);
@@ -451,8 +461,9 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The loops below the object, if such users can be on it at all. Fails where a condition fails on the way from the
-    /// object to them, and where a way is too long.
+    /// Returns the loops below the object, or `None` if the way from such users does not lead to the relation at all:
+    /// then the list is empty, whatever conditions say. Fails if a condition fails on any way from the object, or if a
+    /// way is too long.
     fn can_list_users(
         &self,
         object: &Object,
@@ -472,7 +483,7 @@ impl Snapshot {
         expansion.look_through(Node { relation: target, object }).map(Some)
     }
 
-    /// The names of the conditions on tuples that name the object, sorted.
+    /// Returns the names of the conditions on tuples about the object, sorted.
     #[must_use]
     pub fn conditions_on(&self, object: &Object) -> Vec<&str> {
         let program = self.model.program();
@@ -488,30 +499,31 @@ impl Snapshot {
         names.into_iter().collect()
     }
 
-    /// The objects of a type that tuples name, in no order.
+    /// Returns the objects of a type that tuples name, in no order.
     pub fn objects_of(&self, type_name: &TypeName) -> impl Iterator<Item = Object> {
         let is_of = |name: &&str| name.split_once(':').is_some_and(|(of, _)| of == type_name.as_str());
         self.index.objects().filter(is_of).filter_map(named)
     }
 
-    /// Puts in any number of tuples that fit the model.
+    /// Inserts any number of tuples that fit the model.
     pub(crate) fn load<T: Borrow<RelationshipTuple>>(&mut self, tuples: impl IntoIterator<Item = T>) {
         Arc::make_mut(&mut self.index).load(self.model.program(), tuples);
     }
 
-    /// Takes tuples out and puts those in that fit the model.
+    /// Removes tuples, and inserts those that fit the model.
     pub(crate) fn change<T: Borrow<RelationshipTuple>>(&mut self, removed: &[RelationshipTuple], added: &[T]) {
         Arc::make_mut(&mut self.index).change(self.model.program(), removed, added);
     }
 
-    /// Bounds what the changes since the last time take and cost; for states that are kept.
+    /// Bounds the memory and the cost of the changes since the last call. Whoever keeps a state calls this after each
+    /// change.
     pub(crate) fn compact(&mut self) {
         Arc::make_mut(&mut self.index).compact();
     }
 }
 
-/// An object by its name in the index.
+/// Parses the name of an object in the index.
 fn named(name: &str) -> Option<Object> {
-    // Some are known as users only, and those may have longer names.
+    // The index also knows objects that only occur as users, and those may have longer names.
     Object::parse_any_length(name).ok()
 }

@@ -1,5 +1,5 @@
-//! The walk's own verdict is the evaluator's, on random models: set algebra, cycles, parents, usersets, conditions that
-//! are met, not met and cannot be evaluated.
+//! Compares the root of the tree with the evaluator's decision on random models: set algebra, cycles, parents,
+//! usersets, and conditions that are met, are not met, or cannot be evaluated.
 
 use std::sync::Arc;
 

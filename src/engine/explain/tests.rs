@@ -7,7 +7,7 @@ use crate::language::condition::InputSource;
 use crate::language::dsl;
 use crate::language::tuple::{RelationshipTuple, TupleCondition};
 
-/// Tuples `user relation object`, one a line, with the condition after `with`.
+/// Builds a snapshot. A line of `tuples` is `user relation object`, with a condition after `with` if there is one.
 fn snapshot(types: &str, tuples: &str) -> Snapshot {
     let text = format!("model\n  schema 1.1\ntype user\ntype bot\n{types}");
     let model = dsl::load(&text).unwrap_or_else(|e| panic!("{}", e.picture(&text)));
@@ -31,7 +31,7 @@ fn explained(snapshot: &Snapshot, question: &str) -> Explanation {
     explanation
 }
 
-/// One line a step, indented; `-` has no say.
+/// Prints one line for each step, indented by its depth. A `-` marks a step that has no say.
 fn outline(step: &Step, depth: usize, lines: &mut String) {
     let mark = match step.outcome {
         Outcome::Holds => "yes",
@@ -193,7 +193,8 @@ condition under(x: int, limit: int) {
 }
 ";
 
-/// The user and the context; whether the condition is met, and the values in the order of the parameters' names.
+/// The user and the context of a question, whether the condition is met, and the values in the order of the parameters'
+/// names.
 type ConditionRow<'a> = (&'a str, &'a str, Option<bool>, &'a [(&'a str, InputSource)]);
 
 #[test]
@@ -271,7 +272,7 @@ fn measure(step: &Step) -> (usize, usize) {
 
 #[test]
 fn size_and_depth_are_bounded() {
-    // Groups that are all in each other: without a bound, as many paths as there are orders of them.
+    // Each of these groups contains every other one. Without a bound there are as many paths as orders of the groups.
     let pairs = (0..12).flat_map(|outer| (0..12).map(move |inner| (outer, inner))).filter(|(a, b)| a != b);
     let links = pairs.map(|(a, b)| format!("group:{b}#member member group:{a}\n")).collect::<Vec<_>>().concat();
     let dense = snapshot(DOCUMENTS, &links);

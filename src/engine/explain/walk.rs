@@ -1,6 +1,6 @@
 //! The walk that finds the steps of an explanation.
 //!
-//! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the top: what
+//! A question that is met inside itself is cut off there, as in the evaluator. That changes nothing at the root: what
 //! holds, holds by a chain in which no question comes twice, and the walk looks at all chains.
 
 use std::collections::HashSet;
@@ -28,46 +28,46 @@ pub(in crate::engine) struct State<'a> {
     pub(in crate::engine) context: &'a Map<String, Value>,
 }
 
-/// One explanation on its way.
+/// One explanation in progress.
 pub(super) struct Walk<'a, 'e> {
     state: &'a State<'a>,
-    /// By number.
+    /// Types and relations by the number of the relation.
     relations: Vec<(&'a TypeDefinition, &'a RelationDefinition)>,
     user: &'a User,
-    /// The object of the question, which no tuple need name.
+    /// The object of the question. No tuple need name it.
     object: &'a Object,
     evaluation: Evaluation<'e>,
     go_on: &'a mut dyn FnMut() -> bool,
-    /// The questions that are being asked, from the first on.
+    /// The questions in progress, each inside the one before.
     path: Vec<Node>,
-    /// How many steps the path is long.
+    /// How many steps lie between the root and the current step.
     depth: usize,
     unfolded: usize,
 }
 
-/// The relation of an object that is looked at.
+/// The relation of an object that is being looked at.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     of_type: &'a TypeDefinition,
     definition: &'a RelationDefinition,
     node: Node,
-    /// How many may still be gone down.
+    /// How many levels the evaluator would still descend.
     levels: u32,
 }
 
-/// What was found.
+/// What was found below a step.
 struct Looked {
     outcome: Outcome,
     steps: Vec<Step>,
     omitted: usize,
 }
 
-/// Which tuples of a node are followed.
+/// Says which tuples of a node are followed.
 #[derive(Clone, Copy)]
 enum Follow<'p> {
-    /// Those that name usersets.
+    /// Tuples that name usersets.
     Usersets,
-    /// Those that name parents, each asked for this relation, if its type has it.
+    /// Tuples that name parents. Each parent is asked for this relation if its type has it.
     Parents(&'p str),
 }
 
@@ -76,7 +76,7 @@ struct Asked<'i> {
     node: Node,
     subject: Subject,
     condition: Option<&'i StoredCondition>,
-    /// The evaluator's word.
+    /// The evaluator's answer.
     outcome: Outcome,
 }
 
@@ -95,10 +95,10 @@ impl<'a> State<'a> {
 }
 
 impl<'a, 'e> Walk<'a, 'e> {
-    /// The step about a relation of an object.
+    /// Makes the step about a relation of an object.
     pub(super) fn relation(&mut self, node: Node, levels: u32, through: Option<&Found>) -> Result<Step, CheckError> {
         let Some((of_type, definition)) = self.relations.get(node.relation.index()).copied() else {
-            // Numbers come from this very model; what cannot be told is never told as allowed.
+            // Relation ids come from this very model, so this cannot happen. An error is never taken for allowed.
             return Err(CheckError::TooMuchWork);
         };
         let (operator, operands) = match &definition.rewrite {
@@ -141,13 +141,13 @@ impl<'a, 'e> Walk<'a, 'e> {
         self.depth -= 1;
         let mut looked = looked?;
         if looked.outcome == Outcome::TooDeep && self.evaluation.passes_cycles(node.relation) {
-            // The evaluator goes to each of a relation's own usersets or parents once, by the shortest way.
+            // The evaluator looks at each of a relation's own usersets or parents once, by the shortest way.
             looked.outcome = self.verdict(node, levels)?;
         }
         Ok(looked.into_step(kind))
     }
 
-    /// What needs no look at the definition.
+    /// Returns the outcome of a node whose definition need not be looked at.
     fn closed(&self, node: Node) -> Option<(Outcome, Closed)> {
         if self.evaluation.is_asker(node) {
             Some((Outcome::Holds, Closed::Itself))
@@ -190,14 +190,14 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(Looked { outcome, steps, omitted })
     }
 
-    /// The step about a part of a definition. A valid model bounds the nesting, so this may call itself.
+    /// Makes the step about a part of a definition. A valid model bounds the nesting, so this function may call itself.
     fn operand(&mut self, at: Place<'a>, operand: &'a Rewrite) -> Result<Step, CheckError> {
         let definition = cut(dsl::print_rewrite(operand, &at.definition.directly_related));
         self.depth += 1;
         let step = match operand {
             Rewrite::Direct => self.tuples(at).map(|looked| looked.into_step(StepKind::Tuples { definition })),
             Rewrite::Computed(computed) => {
-                // It stands on the level of this step, not below it.
+                // The computed relation is on the level of this step, not below it.
                 self.depth -= 1;
                 let step = self.computed(at, computed);
                 self.depth += 1;
@@ -235,7 +235,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         self.relation(Node { relation, object: at.node.object }, at.levels, None)
     }
 
-    /// What the tuples of a relation say: those that name the user, then the usersets that they name.
+    /// Looks at the tuples of a relation: those that name the user, then the usersets that they name.
     fn tuples(&mut self, at: Place<'a>) -> Result<Looked, CheckError> {
         let index = self.state.index;
         let mut named = Vec::new();
@@ -261,7 +261,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(looked.leading_to_outcome())
     }
 
-    /// The step that says which users no tuple names; none where the relation takes no such user by name.
+    /// Makes the step that says which users no tuple names. Returns `None` if the relation takes no such user by name.
     fn nobody_named(&self, at: Place<'_>, no_usersets: bool) -> Option<Step> {
         let looked_for = |restriction: &TypeRestriction| {
             let of_type = restriction.type_name == self.user.type_name();
@@ -291,7 +291,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Step::new(Outcome::DoesNotHold, kind, Vec::new())
     }
 
-    /// What the objects say that a tupleset names.
+    /// Looks at the objects that a tupleset names.
     fn parents(&mut self, at: Place<'a>, tupleset: &str, computed: &str) -> Result<Looked, CheckError> {
         let relation = self.state.program.relation_id(&at.of_type.name, tupleset)?;
         let node = Node { relation, object: at.node.object };
@@ -304,11 +304,11 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(looked.leading_to_outcome())
     }
 
-    /// What the usersets or parents say that the tuples of a node name.
+    /// Looks at the usersets or parents that the tuples of a node name.
     fn followed(&mut self, at: Place<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
         let mut asked = Vec::new();
         let mut aside = Vec::new();
-        // By what is read together.
+        // The evaluator reads some usersets apart, so conditions are counted by group.
         let (mut counted, mut failed) = (HashSet::new(), Vec::new());
         let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
         let index = self.state.index;
@@ -334,7 +334,7 @@ impl<'a, 'e> Walk<'a, 'e> {
             }
         }
         let mut outcomes = Vec::new();
-        // As in the evaluator: a failed condition counts only where no other of them is left.
+        // As in the evaluator, a failed condition only counts if nothing else is left of those that are read together.
         for group in failed {
             outcomes.push(if counted.contains(&group) { Outcome::Doubtful } else { Outcome::ConditionFailed });
         }
@@ -347,7 +347,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(looked)
     }
 
-    /// Puts a userset or parent among those that are asked, or aside where its type does not have the relation.
+    /// Adds a userset or parent to those that are asked, or sets it aside if its type does not have the relation.
     fn ask<'i>(
         &self,
         node: Node,
@@ -372,12 +372,12 @@ impl<'a, 'e> Walk<'a, 'e> {
         asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
     }
 
-    /// Whether a tuple has its step already, as one that names the user.
+    /// Returns whether the tuple already has a step, as one that names the user.
     fn has_step(&self, subject: Subject, follow: Follow<'_>) -> bool {
         matches!(follow, Follow::Usersets) && self.evaluation.names_asker(subject)
     }
 
-    /// Unfolds those that are asked, those that decide before the others.
+    /// Unfolds the usersets or parents that are asked, those that decide first.
     fn unfold(
         &mut self,
         at: Place<'_>,
@@ -407,7 +407,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         if own && at.levels <= OWN_END && !asked.is_empty() {
             outcomes.push(self.evaluation.beyond_levels(at.node.relation).into());
         }
-        // What is undecided tells more than what does not hold.
+        // An undecided step says more than one that does not hold.
         asked.sort_by_key(|one| match one.outcome {
             Outcome::Holds => 0,
             Outcome::TooDeep | Outcome::ConditionFailed | Outcome::Cycle | Outcome::Doubtful => 1,
@@ -428,7 +428,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(())
     }
 
-    /// Whether the last level is gone down to.
+    /// Returns whether the evaluator descends to the last level.
     fn to_last(&self, at: Place<'_>, node: Node, follow: Follow<'_>) -> ToLast<'e> {
         let Follow::Parents(computed) = follow else {
             return self.evaluation.usersets_to_last(at.node.relation, at.levels);
@@ -455,7 +455,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Step::new(outcome, kind, Vec::new())
     }
 
-    /// The step about a tuple with a condition.
+    /// Makes the step about a tuple with a condition.
     fn conditioned(&mut self, node: Node, subject: Subject, stored: &StoredCondition) -> Result<Step, CheckError> {
         if !(self.go_on)() {
             return Err(CheckError::Interrupted);
@@ -469,7 +469,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         Ok(Step::new(outcome, StepKind::Tuple(found), Vec::new()))
     }
 
-    /// The evaluator's word.
+    /// Asks the evaluator.
     fn verdict(&mut self, node: Node, levels: u32) -> Result<Outcome, CheckError> {
         match self.evaluation.verdict(node, levels, &mut *self.go_on) {
             Ok(verdict) => Ok(verdict.into()),
@@ -510,7 +510,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         }
     }
 
-    /// Objects of tuples have names; one without is that of the question.
+    /// All objects of tuples have names. The one without is the object of the question.
     fn name(&self, object: ObjectId) -> String {
         self.state.index.name(object).map_or_else(|| self.object.to_string(), ToString::to_string)
     }
@@ -529,7 +529,8 @@ impl Looked {
         Step { outcome: self.outcome, has_say: true, kind, steps: self.steps, omitted: self.omitted }
     }
 
-    /// Where something holds, what does not is counted only. (A failed condition has no say unless it leaves a doubt.)
+    /// If something holds, steps that do not hold are only counted. A failed condition has no say unless it leaves a
+    /// doubt.
     fn leading_to_outcome(mut self) -> Self {
         if self.outcome == Outcome::Holds {
             let before = self.steps.len();
@@ -555,7 +556,7 @@ impl Follow<'_> {
     }
 }
 
-/// How many steps a definition is deep, with the tuples at its bottom.
+/// Returns how many steps a definition is deep, including the tuples at its bottom.
 fn steps_deep(rewrite: &Rewrite) -> usize {
     let mut deepest = 0;
     let mut pending = vec![(rewrite, 3)];
