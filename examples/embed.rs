@@ -39,5 +39,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for found in &answer.chunks {
         println!("{:.2} {}", found.score, found.chunk.item().text);
     }
+    assert_eq!(answer.chunks.len(), 1, "anne may not read about salaries");
     Ok(())
 }

@@ -22,7 +22,8 @@ mod json;
 mod jws;
 mod key_set;
 mod remembered;
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 pub(crate) mod sample;
 mod token;
 #[cfg(feature = "server")]
@@ -111,5 +112,6 @@ impl Refusal {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;
