@@ -2,8 +2,19 @@
 //! gets. `ARCHITECTURE.md` gives the reasons.
 #![cfg(test)]
 
+mod support {
+    pub(crate) mod module_graph;
+}
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
+use self::support::module_graph::circles::circles;
+use self::support::module_graph::picture::picture;
+use self::support::module_graph::{ModuleGraph, ModulePath};
 
 /// The modules from top to bottom. A module uses only modules of lower layers, never one above or beside it.
 const LAYERS: [&[&str]; 16] = [
@@ -84,6 +95,9 @@ const WALL_CLOCK: [&str; 10] = [
     "server/authentication",
     "server/openfga/rules",
 ];
+
+/// A top-level module with this share of all lines, or more, is a crate in itself.
+const ROOM_SHARE_MAX: f64 = 0.2;
 
 /// Past this a file holds a second idea.
 const FILE_LINES_MAX: usize = 600;
@@ -333,6 +347,180 @@ fn modules_lie_where_rust_looks_for_them() {
         }
     }
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+/// The graph of the library's modules.
+fn module_graph(sources: &[Source]) -> ModuleGraph {
+    let mut graph = ModuleGraph::default();
+    for source in sources.iter().filter(|source| source.path != "main") {
+        let path: ModulePath = source.path.split('/').filter(|name| *name != "lib").map(str::to_owned).collect();
+        graph.add(path, &source.text);
+    }
+    graph
+}
+
+/// The lines of each top-level module.
+fn lines_of_rooms(sources: &[Source]) -> BTreeMap<&str, usize> {
+    let mut lines = BTreeMap::new();
+    for source in sources.iter().filter(|source| !matches!(source.path.as_str(), "lib" | "main")) {
+        *lines.entry(source.module()).or_default() += source.text.lines().count();
+    }
+    lines
+}
+
+#[test]
+#[expect(clippy::cast_precision_loss, reason = "lines are far fewer than 2^52")]
+fn no_room_holds_a_fifth_of_the_house() {
+    let sources = sources();
+    let rooms = lines_of_rooms(&sources);
+    let total: usize = rooms.values().sum();
+    for (room, lines) in rooms {
+        let share = lines as f64 / total as f64;
+        assert!(share < ROOM_SHARE_MAX, "`{room}` has {lines} lines of {total}; give its second subject a room");
+    }
+}
+
+/// Writes `target/tmp/modules.mmd` for whoever wants to see the house from above.
+#[test]
+fn the_picture_of_the_modules_shows_every_room() {
+    let sources = sources();
+    let rooms = lines_of_rooms(&sources);
+    let picture = picture(&module_graph(&sources).references(), &rooms);
+    fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("modules.mmd"), &picture).expect("written");
+    for room in rooms.keys() {
+        assert!(picture.contains(&format!("    {room}[")), "`{room}` is missing in\n{picture}");
+    }
+}
+
+/// What stands above a `pub` item.
+#[derive(Debug, PartialEq)]
+struct Doc {
+    line: usize,
+    text: String,
+}
+
+/// The docs of all items, fields and methods that are `pub` without limits.
+fn docs_of_public_items(tokens: TokenStream) -> Vec<Doc> {
+    let mut docs = Vec::new();
+    let mut doc: Option<Doc> = None;
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            TokenTree::Punct(punct) if punct.as_char() == '#' => {
+                if let Some(TokenTree::Group(attribute)) = tokens.next_if(|token| matches!(token, TokenTree::Group(_)))
+                    && let Some(text) = doc_text(&attribute.stream().to_string())
+                {
+                    let doc = doc.get_or_insert_with(|| Doc { line: punct.span().start().line, text: String::new() });
+                    doc.text.push_str(&text);
+                }
+            }
+            TokenTree::Ident(word) if word == "pub" => {
+                let is_limited = matches!(
+                    tokens.peek(),
+                    Some(TokenTree::Group(group)) if group.delimiter() == Delimiter::Parenthesis
+                );
+                docs.extend(doc.take().filter(|_| !is_limited));
+            }
+            TokenTree::Group(group) => {
+                doc = None;
+                docs.extend(docs_of_public_items(group.stream()));
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) | TokenTree::Literal(_) => doc = None,
+        }
+    }
+    docs
+}
+
+/// The text of `doc = "…"`, as which the tokens of a file show a doc comment.
+fn doc_text(attribute: &str) -> Option<String> {
+    let literal = attribute.strip_prefix("doc = ")?;
+    Some(format!("{} ", literal.trim_start_matches('r').trim_matches('"')))
+}
+
+#[test]
+fn docs_are_found_above_public_items() {
+    let rows: [(&str, &str, &[&str]); 6] = [
+        ("an item", "/// One.\npub struct A;", &["One."]),
+        ("two lines and an attribute", "/// One\n/// two.\n#[derive(Debug)]\npub struct A;", &["One  two."]),
+        ("a field and a method", "struct A { /// F.\n pub f: u8 } impl A { /// M.\n pub fn m() {} }", &["F.", "M."]),
+        ("limited", "/// One.\npub(crate) struct A;", &[]),
+        ("private before public", "/// One.\nstruct A;\npub struct B;", &[]),
+        ("a module's own doc", "//! One.\n\n/// Two.\npub struct A;", &["Two."]),
+    ];
+    for (name, code, expected) in rows {
+        let docs = docs_of_public_items(code.parse().expect("Rust"));
+        let texts: Vec<&str> = docs.iter().map(|doc| doc.text.trim()).collect();
+        assert_eq!(texts, expected, "{name}");
+    }
+}
+
+/// A made-up crate: the path and the text of each file.
+type Files<'a> = &'a [(&'a str, &'a str)];
+
+#[test]
+fn circles_are_found() {
+    let rows: [(&str, Files, &[&str]); 9] = [
+        ("nobody uses anybody", &[("a", ""), ("b", "")], &[]),
+        ("one way", &[("a", "use crate::b::B;"), ("b", "pub struct B;")], &[]),
+        (
+            "both ways",
+            &[("a", "use crate::b::B; pub struct A;"), ("b", "use super::a::A; pub struct B;")],
+            &["a -> b -> a"],
+        ),
+        (
+            "three, one of them in a function's body",
+            &[("a", "use crate::b;"), ("b", "use crate::c;"), ("c", "fn f() { let _ = vec![crate::a::A]; }")],
+            &["a -> b -> c -> a"],
+        ),
+        (
+            "through what the parent exports",
+            &[("", "pub use a::A;"), ("a", "use crate::b::B; pub struct A;"), ("b", "use super::A; pub struct B;")],
+            &["a -> b -> a"],
+        ),
+        (
+            "through a name that the other file brings in",
+            &[
+                ("a", "use crate::{b, c}; pub struct A;"),
+                ("b", "use crate::a as other; fn f() -> other::A {}"),
+                ("c", ""),
+            ],
+            &["a -> b -> a"],
+        ),
+        (
+            "a module and its child",
+            &[("a", "mod b; use self::b::B; pub struct A;"), ("a/b", "use super::A; pub struct B;")],
+            &[],
+        ),
+        (
+            "below children of different rooms",
+            &[
+                ("a", "mod x;"),
+                ("a/x", "use crate::b::B;"),
+                ("b", "mod y; pub struct B;"),
+                ("b/y", "use crate::a::x::X;"),
+            ],
+            &["a -> b -> a"],
+        ),
+        (
+            "in tests only",
+            &[
+                ("a", "use crate::b::B; pub struct A;"),
+                ("b", "pub struct B; #[cfg(test)] mod tests { use crate::a::A; }"),
+            ],
+            &[],
+        ),
+    ];
+    for (name, files, expected) in rows {
+        let mut graph = ModuleGraph::default();
+        for (path, text) in files {
+            graph.add(path.split('/').filter(|name| !name.is_empty()).map(str::to_owned).collect(), text);
+        }
+        let found = circles(&graph.references());
+        assert_eq!(found.len(), expected.len(), "{name}: {found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.contains(expected), "{name}: {found}");
+        }
+    }
 }
 
 #[test]
