@@ -1,7 +1,54 @@
 //! Ragward is a retrieval proxy for RAG: it searches a vector store, checks every candidate chunk against `OpenFGA`
 //! relationship tuples, and answers with only the chunks that this user may see.
 //!
-//! `ARCHITECTURE.md` is the map; each module's own page says why it exists.
+//! Most people run the `ragward` command. This library is for programs that want a part of it without a server.
+//!
+//! # An `OpenFGA` evaluator
+//!
+//! [`language`], [`engine`], [`tuple_store`] and [`store_file`] use nothing else of the crate (beside [`storage`], which opens
+//! files), so they are an `OpenFGA` evaluator for Rust. Its answers are those of an `OpenFGA` server ([`engine`] lists the
+//! differences).
+//!
+//! ```
+//! use ragward::engine::snapshot::Snapshot;
+//! use ragward::language::{Object, Relation, RelationshipTuple, TypeName, User, dsl};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = dsl::load(
+//!     "model
+//!   schema 1.1
+//! type user
+//! type document
+//!   relations
+//!     define viewer: [user]
+//! ",
+//! )?;
+//! let tuple = RelationshipTuple::parse("user:anne", "viewer", "document:roadmap")?;
+//! let relationships = Snapshot::new("example", model.into()).with_tuples(&[tuple])?;
+//! let (anne, viewer) = (User::parse("user:anne")?, Relation::parse("viewer")?);
+//! assert!(relationships.check(&anne, &viewer, &Object::parse("document:roadmap")?)?);
+//! assert_eq!(relationships.list_objects(&anne, &viewer, &TypeName::parse("document")?)?.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Permitted retrieval in a program
+//!
+//! [`app::App`] opens the backends that a [`config::Config`] names. With the default configuration these are embedded: a data
+//! directory and nothing else. [`app::App::retriever`] answers from them, and `examples/embed.rs` shows the whole way.
+//!
+//! # Features
+//!
+//! All are on by default. Without any of them the library has the evaluator, and retrieval over the embedded engines.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `openfga` | decisions by an `OpenFGA` server |
+//! | `qdrant` | search in a Qdrant server |
+//! | `server` | the gRPC server and its client; brings `openfga`, whose messages its `OpenFGA` API has |
+//! | `cli` | the `ragward` command; brings all others |
+//!
+//! `ARCHITECTURE.md` is the map of the code. Each module's own page says why it exists.
 
 pub mod app;
 pub mod audit;

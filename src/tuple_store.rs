@@ -21,6 +21,7 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod tuples;
+mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -35,8 +36,9 @@ pub use directory::StoreRecord;
 pub use ids::{ModelId, StoreId};
 pub use mirror::MirroredChanges;
 pub use models::StoredModel;
-pub use single::{OnConflict, RelationshipStore, StoreError, TUPLES_PER_WRITE_MAX, TupleWrite, Written};
+pub use single::RelationshipStore;
 pub use tuples::{StoredTuple, TupleFilter};
+pub use write::{OnConflict, StoreError, TUPLES_PER_WRITE_MAX, TupleWrite, Written};
 
 /// The name of the file inside the data directory.
 pub const FILE_NAME: &str = "relationships.redb";

@@ -207,39 +207,43 @@ impl Step {
 }
 
 impl Outcome {
-    /// Returns the outcome of a set operation, given those of its operands.
+    /// Returns the outcome of a set operation, given those of its operands. The evaluator's own rules combine them.
     #[must_use]
     pub fn of(operator: Operator, operands: &[Self]) -> Self {
+        let verdicts = operands.iter().enumerate().map(|(position, outcome)| {
+            let is_subtracted = operator == Operator::Difference && position > 0;
+            if is_subtracted { outcome.verdict().negated() } else { outcome.verdict() }
+        });
         let deciding = match operator {
-            Operator::Union => Self::Holds,
-            Operator::Intersection | Operator::Difference => Self::DoesNotHold,
+            Operator::Union => Verdict::Allowed,
+            Operator::Intersection | Operator::Difference => Verdict::Denied,
         };
-        let neutral = match operator {
-            Operator::Union => Self::DoesNotHold,
-            Operator::Intersection | Operator::Difference => Self::Holds,
-        };
-        let counted = |(position, outcome): (usize, &Self)| match (operator, position) {
-            (Operator::Difference, 1..) => outcome.negated(),
-            (Operator::Union | Operator::Intersection | Operator::Difference, _) => *outcome,
-        };
-        let outcomes: Vec<Self> = operands.iter().enumerate().map(counted).collect();
-        if outcomes.contains(&deciding) {
-            return deciding;
+        let mut so_far = deciding.negated();
+        for verdict in verdicts {
+            if verdict == deciding {
+                return deciding.into();
+            }
+            so_far = match operator {
+                Operator::Union => so_far.or(verdict),
+                Operator::Intersection | Operator::Difference => so_far.and(verdict),
+            };
         }
-        // As in the evaluator, an outcome that is denied in the end wins over one that failed.
-        let denied = [Self::Doubtful, Self::Cycle].into_iter().find(|denied| outcomes.contains(denied));
-        if let Some(denied) = denied.filter(|_| operator != Operator::Union) {
-            return denied;
-        }
-        outcomes.into_iter().fold(neutral, Self::max)
+        so_far.into()
     }
 
     fn negated(self) -> Self {
+        self.verdict().negated().into()
+    }
+
+    /// Returns the evaluator's word for this outcome. It names no failed condition: a step shows its own.
+    fn verdict(self) -> Verdict {
         match self {
-            Self::Holds => Self::DoesNotHold,
-            Self::DoesNotHold => Self::Holds,
-            Self::Doubtful => Self::ConditionFailed,
-            unknown @ (Self::Cycle | Self::ConditionFailed | Self::TooDeep) => unknown,
+            Self::Holds => Verdict::Allowed,
+            Self::DoesNotHold => Verdict::Denied,
+            Self::Doubtful => Verdict::Doubted(0),
+            Self::Cycle => Verdict::Cyclic,
+            Self::ConditionFailed => Verdict::Failed(0),
+            Self::TooDeep => Verdict::TooDeep,
         }
     }
 }
@@ -270,7 +274,9 @@ impl fmt::Display for Found {
 pub(super) fn explain(
     state: &State<'_>,
     mut evaluation: Evaluation<'_>,
-    (user, relation, object): (&User, &Relation, &Object),
+    user: &User,
+    relation: &Relation,
+    object: &Object,
     go_on: &mut dyn FnMut() -> bool,
 ) -> Result<Explanation, CheckError> {
     let decision = match evaluation.check(relation, object, go_on) {

@@ -19,8 +19,8 @@ use crate::language::program::{MisfitTuple, RelationId};
 use crate::language::tuple::{Object, Relation, RelationshipTuple, TypeName, User};
 use crate::language::validate::ValidModel;
 
-/// Selects the users of a list: the objects of a type. With a relation, the usersets of that type are selected, too;
-/// the objects are still listed beside them, as in `OpenFGA`.
+/// Selects the users of a list: the objects of a type. With a relation, the usersets of that type are selected, too. The
+/// objects and the type's wildcard are still listed beside them, as in `OpenFGA`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserFilter {
     /// The type of the users.
@@ -209,7 +209,7 @@ impl Snapshot {
             index: &self.index,
             context: &self.context,
         };
-        explain::explain(&state, self.evaluation(user)?, (user, relation, object), go_on)
+        explain::explain(&state, self.evaluation(user)?, user, relation, object, go_on)
     }
 
     /// Lists the objects of a type on which the user holds the relation, sorted.

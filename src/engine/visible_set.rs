@@ -101,7 +101,7 @@ impl<'a> Question<'a> {
     pub(super) fn bounds(self, go_on: &mut dyn FnMut() -> bool) -> Result<Bounds, CheckError> {
         let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Bounds::default()) };
         let named_for_asker = graph.named_for(self.program, &self.program.user(self.user)?);
-        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), Extent::All, go_on);
+        let mut spreading = Spreading::new(&self, &graph, asker, named_for_asker, Extent::All, go_on);
         let possible = spreading.run(Rule::Possible)?;
         if !graph.subtracts && !possible.is_deep() && !possible.has_failed {
             return Ok(Bounds { certain: possible.into_held(Graph::TARGET), undecided: RoaringBitmap::new() });
@@ -124,7 +124,7 @@ impl<'a> Question<'a> {
         let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Some(Inner::default())) };
         let named_for_asker = graph.named_for(self.program, &self.program.user(self.user)?);
         let extent = Extent::Inner { steps_max: steps_max(objects) };
-        let mut spreading = Spreading::new(&self, &graph, (asker, named_for_asker), extent, go_on);
+        let mut spreading = Spreading::new(&self, &graph, asker, named_for_asker, extent, go_on);
         let mut inner = || -> Result<Inner, CheckError> {
             let possible = spreading.run(Rule::Possible)?;
             let is_certain = !graph.inner_subtracts && !possible.is_deep() && !possible.has_failed;
@@ -166,7 +166,7 @@ impl<'a> Question<'a> {
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<VisibleSet>, CheckError> {
         let Some((asker, graph)) = self.asker_and_graph()? else { return Ok(Some(VisibleSet::default())) };
-        let among = Among::new(self, &graph, (asker, inner), steps_max(objects.len()), go_on);
+        let among = Among::new(self, &graph, asker, inner, steps_max(objects.len()), go_on);
         match among.bounds(objects) {
             Ok(bounds) => self.decided(bounds, go_on).map(Some),
             Err(CheckError::TooMuchWork) => Ok(None),

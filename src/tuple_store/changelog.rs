@@ -5,9 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, ReadableTable, Table, WriteTransaction};
 
-use super::apply;
 use super::ids::StoreId;
-use super::tables::{CHANGES, ChangeColumns, by_sequence, columns_of, tuple_of};
+use super::tables::{CHANGES, ChangeColumns, append, by_sequence, columns_of, tuple_of};
 use crate::language::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -94,7 +93,7 @@ impl<'a> Writer<'a> {
             self.next += 1;
             ((self.store.key(), sequence), (WRITE, self.unix_ms, key.as_str(), columns_of(tuple.condition.as_ref())))
         });
-        apply::append(&mut self.table, rows).map_err(|e| StorageError::redb(&self.path, e))?;
+        append(&mut self.table, rows).map_err(|e| StorageError::redb(&self.path, e))?;
         Ok(first)
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 
 use redb::{ReadableDatabase, ReadableTable};
 
-use super::apply::Keys;
-use super::single::{OnConflict, RelationshipStore, TupleWrite, Written};
-use super::{StoreError, tables};
+use super::apply::{self, Keys};
+use super::single::RelationshipStore;
+use super::tables;
+use super::write::{OnConflict, StoreError, TupleWrite, Written};
 use crate::language::tuple::RelationshipTuple;
 use crate::storage::StorageError;
 
@@ -51,7 +52,7 @@ impl RelationshipStore {
             markers.insert(self.id.key(), marker).map_err(|e| failed(e.into()))?;
         }
         let keys = Keys::of(&request);
-        let made = self.change(&transaction, &request, (&keys, &keys.sorted()))?;
+        let made = apply::change(&self.shared.path, self.id, &transaction, &request, &keys)?;
         self.finish(transaction)?;
         Ok(self.publish(&made))
     }

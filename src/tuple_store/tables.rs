@@ -4,7 +4,7 @@
 use std::ops::{Bound, RangeInclusive};
 use std::path::Path;
 
-use redb::{Database, TableDefinition};
+use redb::{Database, Table, TableDefinition};
 
 use super::ids::StoreId;
 use crate::language::tuple::{ParseError, RelationshipTuple, TupleCondition, User};
@@ -107,4 +107,19 @@ pub(super) fn condition_of(
     }
     let condition = TupleCondition::parse(name, context);
     condition.map(Some).map_err(|e| StorageError::damaged(path, format!("a stored condition is malformed: {e}")))
+}
+
+/// Inserts rows that are in ascending order and lie between two existing neighbours. The cursor fills a page in one go,
+/// not row by row.
+pub(super) fn append<'r, K: redb::Key, V: redb::Value>(
+    table: &mut Table<'_, K, V>,
+    rows: impl Iterator<Item = (K::SelfType<'r>, V::SelfType<'r>)>,
+) -> Result<(), redb::Error> {
+    let mut rows = rows.peekable();
+    let Some((first, _)) = rows.peek() else { return Ok(()) };
+    let mut cursor = table.lower_bound_mut(Bound::Included(first))?;
+    for (key, value) in rows {
+        cursor.insert_before(key, value)?;
+    }
+    Ok(cursor.close()?)
 }

@@ -15,6 +15,33 @@ pub(in crate::engine) enum Verdict {
     TooDeep,
 }
 
+impl Verdict {
+    /// Returns what `but not` makes of a subtracted operand.
+    pub(in crate::engine) fn negated(self) -> Self {
+        match self {
+            Self::Allowed => Self::Denied,
+            Self::Denied => Self::Allowed,
+            Self::Doubted(position) => Self::Failed(position),
+            unknown @ (Self::Cyclic | Self::Failed(_) | Self::TooDeep) => unknown,
+        }
+    }
+
+    /// Combines operands of `or` if none of them is allowed: the less certain verdict wins.
+    pub(in crate::engine) fn or(self, other: Self) -> Self {
+        self.max(other)
+    }
+
+    /// Combines operands of `and` if none of them is denied. A verdict that is denied in the end, such as a cycle, wins over
+    /// a failure, as in `OpenFGA`.
+    pub(in crate::engine) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (doubted @ Self::Doubted(_), _) | (_, doubted @ Self::Doubted(_)) => doubted,
+            (Self::Cyclic, _) | (_, Self::Cyclic) => Self::Cyclic,
+            (one, another) => one.max(another),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outcome {
     pub(super) verdict: Verdict,
@@ -37,30 +64,17 @@ impl Outcome {
     }
 
     pub(super) fn negated(self) -> Self {
-        let verdict = match self.verdict {
-            Verdict::Allowed => Verdict::Denied,
-            Verdict::Denied => Verdict::Allowed,
-            Verdict::Doubted(position) => Verdict::Failed(position),
-            unknown @ (Verdict::Cyclic | Verdict::Failed(_) | Verdict::TooDeep) => unknown,
-        };
-        Self { verdict, ..self }
+        Self { verdict: self.verdict.negated(), ..self }
     }
 
-    /// Combines operands of `or` if none of them is allowed. The less certain verdict wins, and the result rests on
-    /// both.
+    /// Combines operands of `or` if none of them is allowed. The result rests on both.
     pub(super) fn or(self, other: Self) -> Self {
-        self.with(other, self.verdict.max(other.verdict))
+        self.with(other, self.verdict.or(other.verdict))
     }
 
-    /// Combines operands of `and` if none of them is denied. A verdict that is denied in the end, such as a cycle, wins
-    /// over a failure, as in `OpenFGA`.
+    /// Combines operands of `and` if none of them is denied. The result rests on both.
     pub(super) fn and(self, other: Self) -> Self {
-        let verdict = match (self.verdict, other.verdict) {
-            (doubted @ Verdict::Doubted(_), _) | (_, doubted @ Verdict::Doubted(_)) => doubted,
-            (Verdict::Cyclic, _) | (_, Verdict::Cyclic) => Verdict::Cyclic,
-            (one, another) => one.max(another),
-        };
-        self.with(other, verdict)
+        self.with(other, self.verdict.and(other.verdict))
     }
 
     fn with(self, other: Self, verdict: Verdict) -> Self {

@@ -71,6 +71,14 @@ enum Follow<'p> {
     Parents(&'p str),
 }
 
+/// The usersets or parents of a node.
+#[derive(Default)]
+struct Siblings<'i> {
+    asked: Vec<Asked<'i>>,
+    /// Steps about those that are not asked, because their condition is not met or their type lacks the relation.
+    aside: Vec<Step>,
+}
+
 /// A userset or parent whose tuple counts.
 struct Asked<'i> {
     node: Node,
@@ -306,8 +314,7 @@ impl<'a, 'e> Walk<'a, 'e> {
 
     /// Looks at the usersets or parents that the tuples of a node name.
     fn followed(&mut self, at: Place<'_>, node: Node, follow: Follow<'_>) -> Result<Looked, CheckError> {
-        let mut asked = Vec::new();
-        let mut aside = Vec::new();
+        let mut siblings = Siblings::default();
         // The evaluator reads some usersets apart, so conditions are counted by group.
         let (mut counted, mut failed) = (HashSet::new(), Vec::new());
         let relation = matches!(follow, Follow::Usersets).then_some(node.relation);
@@ -315,7 +322,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         for subject in index.subjects(node).iter().filter(|subject| follow.takes(*subject)) {
             counted.insert(self.evaluation.read_apart(relation, subject));
             if !self.has_step(subject, follow) {
-                self.ask(node, subject, None, follow, (&mut asked, &mut aside));
+                self.ask(node, subject, None, follow, &mut siblings);
             }
         }
         for (subject, stored) in index.conditioned(node).iter().filter(|(subject, _)| follow.takes(*subject)) {
@@ -329,8 +336,8 @@ impl<'a, 'e> Walk<'a, 'e> {
             }
             match (self.has_step(*subject, follow), counts) {
                 (true, _) => {}
-                (false, true) => self.ask(node, *subject, Some(stored), follow, (&mut asked, &mut aside)),
-                (false, false) => aside.push(step),
+                (false, true) => self.ask(node, *subject, Some(stored), follow, &mut siblings),
+                (false, false) => siblings.aside.push(step),
             }
         }
         let mut outcomes = Vec::new();
@@ -339,7 +346,8 @@ impl<'a, 'e> Walk<'a, 'e> {
             outcomes.push(if counted.contains(&group) { Outcome::Doubtful } else { Outcome::ConditionFailed });
         }
         let mut looked = Looked { outcome: Outcome::DoesNotHold, steps: Vec::new(), omitted: 0 };
-        self.unfold(at, (node, follow), asked, &mut looked, &mut outcomes)?;
+        let Siblings { asked, aside } = siblings;
+        self.unfold(at, node, follow, asked, &mut looked, &mut outcomes)?;
         looked.outcome = Outcome::of(Operator::Union, &outcomes);
         let room = SIBLINGS_MAX.saturating_sub(looked.steps.len());
         looked.omitted += aside.len().saturating_sub(room);
@@ -354,7 +362,7 @@ impl<'a, 'e> Walk<'a, 'e> {
         subject: Subject,
         condition: Option<&'i StoredCondition>,
         follow: Follow<'_>,
-        (asked, aside): (&mut Vec<Asked<'i>>, &mut Vec<Step>),
+        siblings: &mut Siblings<'i>,
     ) {
         let next = match (follow, subject) {
             (_, Subject::Userset(next)) => next,
@@ -362,14 +370,14 @@ impl<'a, 'e> Walk<'a, 'e> {
                 let Ok(relation) = self.state.program.relation_id(self.type_name(type_id), computed) else {
                     let tuple = self.found(node, subject, condition);
                     let kind = StepKind::NotAsked { tuple, relation: computed.to_owned() };
-                    aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
+                    siblings.aside.push(Step::new(Outcome::DoesNotHold, kind, Vec::new()));
                     return;
                 };
                 Node { relation, object }
             }
             (Follow::Usersets, Subject::Object(..)) | (_, Subject::Wildcard(_)) => return,
         };
-        asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
+        siblings.asked.push(Asked { node: next, subject, condition, outcome: Outcome::DoesNotHold });
     }
 
     /// Returns whether the tuple already has a step, as one that names the user.
@@ -381,7 +389,8 @@ impl<'a, 'e> Walk<'a, 'e> {
     fn unfold(
         &mut self,
         at: Place<'_>,
-        (node, follow): (Node, Follow<'_>),
+        node: Node,
+        follow: Follow<'_>,
         asked: Vec<Asked<'_>>,
         looked: &mut Looked,
         outcomes: &mut Vec<Outcome>,

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::denial::{At, is_surely_denied};
+use super::denial::{At, Part, is_surely_denied};
 use super::graph::{Dependency, Formula, Graph, Relation};
 use super::spread::Spread;
 use super::{Asker, Bounds, Inner, Question};
@@ -77,7 +77,8 @@ impl<'a, 'g> Among<'a, 'g> {
     pub(super) fn new(
         question: Question<'a>,
         graph: &'g Graph<'a>,
-        (asker, inner): (Asker, &'g Inner),
+        asker: Asker,
+        inner: &'g Inner,
         steps_max: u64,
         go_on: &'g mut dyn FnMut() -> bool,
     ) -> Self {
@@ -214,7 +215,7 @@ impl<'a, 'g> Among<'a, 'g> {
     ) -> Result<bool, CheckError> {
         let (question, graph) = (self.question, self.graph);
         let at = At::new(place, relation, self.object);
-        is_surely_denied(&question, graph, at, (formula, definition), &mut |place, formula| {
+        is_surely_denied(&question, graph, at, Part { formula, definition }, &mut |place, formula| {
             let relation = graph.relations.get(place);
             relation.map_or(Ok(false), |relation| self.holds(Bound::Possible, place, relation, formula))
         })

@@ -26,6 +26,13 @@ impl At {
     }
 }
 
+/// A part of a relation's formula, with the same part of its definition.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'f, 'a, 'd> {
+    pub(super) formula: &'f Formula<'a>,
+    pub(super) definition: &'d Expression,
+}
+
 /// Returns whether a check of a part of a definition that is not possible would be denied for certain: it could not
 /// fail on a condition, a cycle or too many levels, because there are no usersets or parents for it to follow.
 /// `is_possible` tells whether a part of the relation at a place is possible on the same object.
@@ -33,11 +40,12 @@ pub(super) fn is_surely_denied<'f, 'a>(
     question: &Question<'a>,
     graph: &'f Graph<'a>,
     at: At,
-    (formula, definition): (&'f Formula<'a>, &Expression),
+    part: Part<'f, 'a, '_>,
     is_possible: &mut dyn FnMut(usize, &'f Formula<'a>) -> Result<bool, CheckError>,
 ) -> Result<bool, CheckError> {
     let Question { index, program, .. } = question;
-    Ok(match (formula, definition) {
+    let part_of = |(formula, definition)| Part { formula, definition };
+    Ok(match (part.formula, part.definition) {
         (_, Expression::Direct) => {
             let node = Node { relation: at.relation, object: at.object };
             // Usersets come first in the order of subjects.
@@ -55,14 +63,14 @@ pub(super) fn is_surely_denied<'f, 'a>(
             match (graph.relations.get(place), program.expression(*computed), at.looks.checked_sub(1)) {
                 (Some(relation), Some(definition), Some(looks)) => {
                     let at = At { place, relation: *computed, looks, ..at };
-                    is_surely_denied(question, graph, at, (&relation.formula, definition), is_possible)?
+                    is_surely_denied(question, graph, at, part_of((&relation.formula, definition)), is_possible)?
                 }
                 _ => false,
             }
         }
         (Formula::Any(formulas), Expression::Union(definitions)) => {
             // If a union is not possible, none of its operands is.
-            for part in formulas.iter().zip(definitions) {
+            for part in formulas.iter().zip(definitions).map(part_of) {
                 if !is_surely_denied(question, graph, at, part, is_possible)? {
                     return Ok(false);
                 }
@@ -70,8 +78,8 @@ pub(super) fn is_surely_denied<'f, 'a>(
             true
         }
         (Formula::All(formulas), Expression::Intersection(definitions)) => {
-            for part in formulas.iter().zip(definitions) {
-                if !is_possible(at.place, part.0)? && is_surely_denied(question, graph, at, part, is_possible)? {
+            for part in formulas.iter().zip(definitions).map(part_of) {
+                if !is_possible(at.place, part.formula)? && is_surely_denied(question, graph, at, part, is_possible)? {
                     return Ok(true);
                 }
             }
@@ -79,7 +87,7 @@ pub(super) fn is_surely_denied<'f, 'a>(
         }
         (Formula::Minus(formulas, _), Expression::Difference(definitions)) => {
             let ((base, _), [definition, _]) = (&**formulas, &**definitions);
-            is_surely_denied(question, graph, at, (base, definition), is_possible)?
+            is_surely_denied(question, graph, at, part_of((base, definition)), is_possible)?
         }
         // A formula has the shape of its definition, so this does not happen.
         (_, Expression::Union(_) | Expression::Intersection(_) | Expression::Difference(_)) => false,

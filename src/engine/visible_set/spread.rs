@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::denial::{At, is_surely_denied};
+use super::denial::{At, Part, is_surely_denied};
 use super::graph::{Formula, Graph, Leaf, Relation};
 use super::{Asker, Question};
 use crate::engine::evaluator::{CheckError, LEVELS_MAX, STEPS_BETWEEN_INTERRUPTS, STEPS_PER_CONDITION};
@@ -101,7 +101,8 @@ impl<'a, 'g> Spreading<'a, 'g> {
     pub(super) fn new(
         question: &'g Question<'a>,
         graph: &'g Graph<'a>,
-        (asker, named_for_asker): (Asker, Vec<usize>),
+        asker: Asker,
+        named_for_asker: Vec<usize>,
         extent: Extent,
         go_on: &'g mut dyn FnMut() -> bool,
     ) -> Self {
@@ -256,12 +257,12 @@ impl<'a, 'g> Spreading<'a, 'g> {
             Rule::Possible => relation.formula.holds(&leaf, &|_, _| true),
             Rule::Certain(possible) => relation.formula.holds(&leaf, &|taken_away, definition| {
                 let at = At::new(place, relation.id, object);
+                let part = Part { formula: taken_away, definition };
                 let mut is_possible = |place: usize, formula: &Formula<'_>| {
                     Ok(formula.holds(&|leaf| possible.leaf_holds(place, leaf, object), &|_, _| true))
                 };
                 is_possible(place, taken_away).is_ok_and(|is_possible| !is_possible)
-                    && is_surely_denied(self.question, self.graph, at, (taken_away, definition), &mut is_possible)
-                        .unwrap_or(false)
+                    && is_surely_denied(self.question, self.graph, at, part, &mut is_possible).unwrap_or(false)
             }),
         }
     }
