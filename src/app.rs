@@ -1,4 +1,5 @@
-//! The composition root: from a configuration to backends, and from backends to a retriever or a running server.
+//! The composition root: it opens the backends that a configuration names, and makes a retriever or a running server of
+//! them.
 
 #[cfg(feature = "server")]
 mod audit;
@@ -53,7 +54,7 @@ use crate::tuple_store::RelationshipStores;
 use crate::vector_store::exact::ExactStore;
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
-/// The backends that a configuration names, opened, with a retriever over them.
+/// The opened backends of a configuration, with a retriever over them.
 pub struct App {
     retriever: Retriever,
     authorizer: Arc<dyn Authorizer>,
@@ -65,27 +66,27 @@ pub struct App {
     config: Config,
     #[cfg(feature = "server")]
     replica: Option<Arc<ReplicaAuthorizer>>,
-    /// One for all servers of these backends, so that each takes the tokens that another gave.
+    /// All servers of these backends share this, so each takes the tokens that another one gave.
     #[cfg(feature = "server")]
     consistency_tokens: Arc<ConsistencyTokens>,
 }
 
-/// Why the backends cannot be opened or served.
+/// Says why the backends cannot be opened or served.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Who is let in is not said, or said wrongly.
+    /// The configuration does not say who is let in, or says it wrongly.
     #[error("{0}")]
     Identity(String),
-    /// Stored names are not those that tokens give.
+    /// Stored names differ from those that tokens give.
     #[error("{0}")]
     OldNames(String),
     /// Stored names cannot be read.
     #[error("stored names cannot be checked: {0}")]
     Names(AuthzError),
-    /// The configured relation is not one.
+    /// The configured relation is malformed.
     #[error("`retrieval.relation`: {0}")]
     Relation(#[from] ParseError),
     /// The relationships cannot be opened.
@@ -101,10 +102,10 @@ pub enum AppError {
     LeftOut {
         /// The setting that names the backend.
         setting: &'static str,
-        /// The cargo feature that brings it.
+        /// The cargo feature that brings the backend.
         feature: &'static str,
     },
-    /// The address of a server is not one.
+    /// The address of a server is malformed, or its credential cannot be sent.
     #[cfg(any(feature = "openfga", feature = "qdrant"))]
     #[error(transparent)]
     Backend(#[from] BackendError),
@@ -121,13 +122,13 @@ pub enum AppError {
     #[cfg(feature = "server")]
     #[error(transparent)]
     Server(#[from] ServerError),
-    /// A thread ended early.
+    /// A thread ended before its work was done.
     #[error("opening the data directory failed: {0}")]
     Task(#[from] tokio::task::JoinError),
 }
 
 impl AppError {
-    /// What the caller can do.
+    /// Returns what the caller can do about this error.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -147,10 +148,10 @@ impl AppError {
 }
 
 impl App {
-    /// Opens what the configuration names. Servers are not contacted yet: they may come up later.
+    /// Opens the backends that the configuration names. Servers are not contacted yet, so they may come up later.
     ///
     /// # Errors
-    /// When the configuration makes no sense or the data directory cannot be opened.
+    /// When the configuration makes no sense, or the data directory cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, AppError> {
         let retrieval = retrieval_config(config)?;
         #[cfg(feature = "openfga")]
@@ -159,11 +160,11 @@ impl App {
         let replicated = replica.as_ref().map(|replica| Arc::clone(replica) as Arc<dyn Authorizer>);
         #[cfg(not(feature = "openfga"))]
         let replicated: Option<Arc<dyn Authorizer>> = None;
-        let (authorizer, relationships) = match replicated {
-            Some(authorizer) => (authorizer, None),
-            None => open_authorizer(config).await?,
+        let Deciding { authorizer, relationships } = match replicated {
+            Some(authorizer) => Deciding { authorizer, relationships: None },
+            None => open_deciding(config).await?,
         };
-        let (vector_store, documents) = open_vector_store(config).await?;
+        let Chunks { vector_store, documents } = open_chunks(config).await?;
         Ok(Self {
             retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
             authorizer,
@@ -205,23 +206,38 @@ impl App {
     }
 }
 
-/// Who decides, and the relationships where they are embedded.
-pub type OpenedAuthorizer = (Arc<dyn Authorizer>, Option<RelationshipStores>);
+/// Whoever decides, and the relationships if they are embedded.
+struct Deciding {
+    authorizer: Arc<dyn Authorizer>,
+    relationships: Option<RelationshipStores>,
+}
 
-/// Opens the authorizer alone: the data directory is not needed when an `OpenFGA` server decides.
+/// One vector store, as what is searched and as what takes documents in.
+struct Chunks {
+    vector_store: Arc<dyn VectorStore>,
+    documents: Arc<dyn DocumentStore>,
+}
+
+/// Opens the authorizer alone. The data directory is not needed if an `OpenFGA` server decides.
 ///
 /// # Errors
-/// As [`App::open`].
-pub async fn open_authorizer(config: &Config) -> Result<OpenedAuthorizer, AppError> {
+/// Those of [`App::open`].
+pub async fn open_authorizer(config: &Config) -> Result<Arc<dyn Authorizer>, AppError> {
+    Ok(open_deciding(config).await?.authorizer)
+}
+
+async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let directory = config.data.directory.clone();
             let stores = tokio::task::spawn_blocking(move || RelationshipStores::open(&directory)).await??;
-            Ok((Arc::new(EmbeddedAuthorizer::new(stores.clone())), Some(stores)))
+            let authorizer = Arc::new(EmbeddedAuthorizer::new(stores.clone()));
+            Ok(Deciding { authorizer, relationships: Some(stores) })
         }
         #[cfg(feature = "openfga")]
         AuthorizerKind::Openfga => {
-            Ok((Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?), None))
+            let authorizer = Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?);
+            Ok(Deciding { authorizer, relationships: None })
         }
         #[cfg(not(feature = "openfga"))]
         AuthorizerKind::Openfga => Err(AppError::LeftOut { setting: "authorizer.kind", feature: "openfga" }),
@@ -248,20 +264,18 @@ fn pages(config: &Config) -> Result<Pages, AppError> {
     })
 }
 
-type OpenedVectorStore = (Arc<dyn VectorStore>, Arc<dyn DocumentStore>);
-
-async fn open_vector_store(config: &Config) -> Result<OpenedVectorStore, AppError> {
+async fn open_chunks(config: &Config) -> Result<Chunks, AppError> {
     match config.vector_store.kind {
         VectorStoreKind::Embedded => {
             let directory = config.data.directory.clone();
             let store = tokio::task::spawn_blocking(move || ExactStore::open(&directory)).await??;
             let store = Arc::new(store);
-            Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
+            Ok(Chunks { vector_store: Arc::clone(&store) as Arc<dyn VectorStore>, documents: store })
         }
         #[cfg(feature = "qdrant")]
         VectorStoreKind::Qdrant => {
             let store = Arc::new(qdrant::open_configured(config)?);
-            Ok((Arc::clone(&store) as Arc<dyn VectorStore>, store))
+            Ok(Chunks { vector_store: Arc::clone(&store) as Arc<dyn VectorStore>, documents: store })
         }
         #[cfg(not(feature = "qdrant"))]
         VectorStoreKind::Qdrant => Err(AppError::LeftOut { setting: "vector_store.kind", feature: "qdrant" }),

@@ -1,4 +1,4 @@
-//! From the section `[authorizer]` to an `OpenFGA` server behind a stack of checks, or behind a replica of it.
+//! Builds the checks of an `OpenFGA` server, and the replica of it, from the section `[authorizer]`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::authz::validity::Validity;
 use crate::backend::{BackendError, Secret};
 use crate::config::{self, AuthorizerKind, Config, ConfigError, ReplicaMode};
 
-/// Where the replica is, within the data directory.
+/// The replica's directory inside the data directory.
 const REPLICA_DIRECTORY: &str = "replica";
 
 /// Opens the replica that the configuration asks for, if it asks for one.
@@ -31,11 +31,11 @@ pub(super) async fn open_configured_replica(config: &Config) -> Result<Option<Ar
     open_replica(config, used_for).await.map(Some)
 }
 
-/// An `OpenFGA` server behind a replica of it in the data directory. The replica reads the server's changelog for the cache
-/// of checks too.
+/// Opens the replica of an `OpenFGA` server in the data directory. The replica also reads the server's changelog for
+/// the cache of checks.
 ///
 /// # Errors
-/// As [`super::App::open`].
+/// Those of [`super::App::open`].
 pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<ReplicaAuthorizer>, AppError> {
     let replica = replica_config(&config.authorizer.replica, used_for);
     let openfga = openfga_config(config)?;
@@ -44,14 +44,14 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     let authority = stack(&openfga, &config.authorizer.checks, ChangesFrom::Replica)?;
     let validity = Arc::clone(authority.validity());
     let clock = replica::unix_clock();
-    // Its own way to the server: verification shares no call, queue or breaker with requests.
+    // Verification has its own way to the server. It shares no call, queue or breaker with requests.
     let verified_at = Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>;
     let verification = (replica::verification_config(&config.authorizer.replica), verified_at);
     let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, verification };
     Ok(Arc::new(ReplicaAuthorizer::open(&directory, parts, replica).await?))
 }
 
-/// Where the replica is.
+/// Returns the directory of the replica.
 #[must_use]
 pub fn replica_directory(config: &Config) -> PathBuf {
     config.data.directory.join(REPLICA_DIRECTORY)
@@ -67,8 +67,8 @@ fn replica_config(replica: &config::ReplicaConfig, used_for: ReplicaUse) -> Repl
     }
 }
 
-/// The stack of checks in front of an `OpenFGA` server. A request's checks enter it at the last line, each guard once
-/// (`authz::enforce`), and leave it at the first. Must run inside tokio.
+/// Builds the stack of checks in front of an `OpenFGA` server. A request's checks enter it at its last line, each guard
+/// once (`authz::enforce`), and leave it at the first. Call it inside tokio.
 ///
 /// # Errors
 /// When the configuration cannot be used.
@@ -79,12 +79,12 @@ pub fn stack_checks(
     stack(openfga_config, checks, ChangesFrom::Changelog)
 }
 
-/// Who tells the cache of checks that the relationships changed.
+/// Says who tells the cache of checks that relationships changed.
 #[derive(Clone, Copy)]
 enum ChangesFrom {
-    /// A reader of its own.
+    /// A reader of the server's changelog, which the stack starts.
     Changelog,
-    /// The replica that is put before the stack.
+    /// The replica in front of the stack.
     Replica,
 }
 
@@ -125,10 +125,10 @@ fn stack(
     Ok(StackedAuthorizer::new(openfga, decider, validity, changelog))
 }
 
-/// What the `OpenFGA` adapter needs of the configuration.
+/// Builds the settings of the `OpenFGA` adapter.
 ///
 /// # Errors
-/// When the file of the token cannot be read.
+/// When the file with the API token cannot be read.
 pub fn openfga_config(config: &Config) -> Result<OpenFgaConfig, ConfigError> {
     let openfga = &config.authorizer.openfga;
     let unless_empty = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());

@@ -1,4 +1,4 @@
-//! From the section `[vector_store.qdrant]` to a Qdrant store.
+//! Builds the Qdrant store from the section `[vector_store.qdrant]`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::backend::Secret;
 use crate::config::{self, Config, ConfigError};
 use crate::vector_store::qdrant::{ForeignLayout, Layout, QdrantConfig, QdrantStore, ReadConsistency};
 
-/// What the Qdrant adapter needs of the configuration.
+/// Builds the settings of the Qdrant adapter.
 fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     let qdrant = &config.vector_store.qdrant;
     let layout = |(name, paths): (&String, &config::PayloadConfig)| {
@@ -38,15 +38,15 @@ fn qdrant_config(config: &Config) -> Result<QdrantConfig, AppError> {
     })
 }
 
-/// Opens the store that the configuration names. Must run in tokio.
+/// Opens the store that the configuration names. Call it inside tokio.
 pub(super) fn open_configured(config: &Config) -> Result<QdrantStore, AppError> {
     Ok(QdrantStore::new(&qdrant_config(config)?)?)
 }
 
-/// The Qdrant store alone, for what only it can do. Must run in tokio.
+/// Opens the Qdrant store by itself, for what only it can do. Call it inside tokio.
 ///
 /// # Errors
-/// When its part of the configuration cannot be used.
+/// When its section of the configuration cannot be used.
 pub fn open_qdrant(config: &Config, call_timeout: Duration) -> Result<QdrantStore, AppError> {
     Ok(QdrantStore::new(&QdrantConfig { timeout: call_timeout, ..qdrant_config(config)? })?)
 }

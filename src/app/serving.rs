@@ -1,4 +1,4 @@
-//! From opened backends to a running server, and to a client that talks to the same services in process.
+//! Turns opened backends into a running server, and into a client that calls the same services in process.
 
 use std::io;
 use std::pin::Pin;
@@ -15,12 +15,15 @@ use crate::authz::verification::Recording;
 use crate::client::Client;
 use crate::server::{self, Arrived, Authentication, Services};
 
-/// Connections of an in-process client that may wait to be accepted.
+/// The number of connections of an in-process client that may wait to be accepted.
 const IN_PROCESS_CONNECTIONS: usize = 4;
-/// How long a start waits for a server's stored names before it serves without taking tokens.
+/// How long a start waits for the stored names of a server that is out of reach. After that the server runs, but takes
+/// no tokens until the names are checked.
 const NAMES_WAIT_MAX: Duration = Duration::from_secs(2);
+
 impl App {
-    /// The services as whoever holds the data directory is served: every caller is believed, and nothing is recorded.
+    /// Builds the services for somebody who holds the data directory: every caller is believed, and nothing is
+    /// recorded.
     fn local_services(&self) -> Services {
         Services {
             retriever: self.retriever.clone(),
@@ -37,19 +40,20 @@ impl App {
         }
     }
 
-    /// Makes everything ready that a server needs beside the backends: the identity of callers, and the audit log. So whatever
-    /// refuses a start does it before a port takes connections.
+    /// Prepares whatever a server needs beside the backends: the identity of callers, and the audit log. So everything
+    /// that refuses a start does so before a port takes connections.
     ///
     /// # Errors
-    /// When nobody says who is asking (see [`check`]), the audit log cannot be written, or stored names are not as
-    /// tokens make them.
+    /// When nobody says who is asking (see [`check`](super::check)), the audit log cannot be written, or stored names
+    /// differ from those that tokens give.
     pub async fn prepare(&self) -> Result<PreparedServer<'_>, AppError> {
         let authentication = identity::authentication(&self.config)?;
         let tokens = match &authentication {
             Authentication::Tokens(tokens) => Some(Arc::clone(tokens)),
             Authentication::Believed => None,
         };
-        // Until stored names are checked no token is taken. A server that is out of reach does not hold the start up for long.
+        // No token is taken until stored names are checked. A server that is out of reach does not hold the start up
+        // for long.
         let mut checking = Box::pin(async move {
             match tokens {
                 Some(tokens) => names::check(&self.config, self.relationships.as_ref(), &tokens).await,
@@ -83,21 +87,22 @@ impl App {
         Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
     }
 
-    /// As [`PreparedServer::serve`], on a listener that is there already.
+    /// Like [`PreparedServer::serve`], and prepares the server first.
     ///
     /// # Errors
-    /// As [`App::prepare`].
+    /// Those of [`App::prepare`] and of [`PreparedServer::serve`].
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         self.prepare().await?.serve(listener, stop).await
     }
 
-    /// A client of the same services without a network, for commands that work on a data directory. Whoever can open that
-    /// may do anything to it and be told everything in it, so no token is asked for, and nothing is recorded.
+    /// Returns a client of the same services that needs no network, for commands that work on a data directory. Whoever
+    /// can open the directory may do anything to it and learn everything in it, so the client needs no token and
+    /// nothing is recorded.
     #[must_use]
     pub fn in_process(&self) -> Client {
         let (connections, incoming) = tokio::sync::mpsc::channel(IN_PROCESS_CONNECTIONS);
         let services = Services { explain: true, ..self.local_services() };
-        // The task ends when the client, which owns the other end of the channel, is dropped.
+        // The task ends when the client is dropped, because the client owns the other end of the channel.
         tokio::spawn(async move {
             let incoming = ReceiverStream::new(incoming)
                 .map(|pipe: io::Result<DuplexStream>| pipe.map(|io| Arrived { io, peer: None }));
@@ -114,17 +119,17 @@ impl App {
 pub struct PreparedServer<'a> {
     services: Services,
     shutdown_timeout: Duration,
-    /// Ready once stored names turn out not to be as tokens make them.
+    /// Becomes ready if stored names turn out to differ from those that tokens give.
     old_names: Pin<Box<dyn Future<Output = AppError> + Send + 'a>>,
-    /// Ends with the service, as the audit log does.
+    /// Ends with the service, like the audit log.
     _recording: Option<Recording>,
 }
 
 impl PreparedServer<'_> {
-    /// Serves on a listener until `stop`; then lets running requests end, as long as `server.shutdown_timeout_ms`.
+    /// Serves a listener until `stop` is ready. Running requests may then go on for `server.shutdown_timeout_ms`.
     ///
     /// # Errors
-    /// When the services cannot be described, or stored names are not as tokens make them.
+    /// When the services cannot be described, or stored names differ from those that tokens give.
     pub async fn serve(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         let Self { services, shutdown_timeout, old_names, _recording } = self;
         if let Ok(address) = listener.local_addr() {
@@ -132,7 +137,7 @@ impl PreparedServer<'_> {
         }
         let connections = TcpListenerStream::new(listener).map(|connection: io::Result<TcpStream>| {
             let stream = connection?;
-            // Answers are small: waiting to fill a packet would only add latency.
+            // Answers are small. Waiting to fill a packet would only add latency.
             stream.set_nodelay(true)?;
             let peer = stream.peer_addr()?.ip();
             io::Result::Ok(Arrived { io: stream, peer: Some(peer) })
@@ -140,8 +145,9 @@ impl PreparedServer<'_> {
         let (stopping, stopped) = tokio::sync::oneshot::channel();
         let stop = async move {
             stop.await;
-            // Nobody listens any more when the server has failed already.
-            stopping.send(()).unwrap_or_default();
+            if stopping.send(()).is_err() {
+                tracing::debug!("the server ended before it was told to stop");
+            }
         };
         let serving = server::serve(services, connections, stop);
         let too_long = async {

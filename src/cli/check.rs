@@ -48,7 +48,7 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     let contextual = Arc::new(args.contextual.read()?);
     let config = Config::load(config.as_deref(), &Overrides { data: args.data, ..Overrides::default() })?;
     data_is_there(&config, Uses::Relationships)?;
-    let (authorizer, _relationships) = open_authorizer(&config).await?;
+    let authorizer = open_authorizer(&config).await?;
     let Check { user, relation, object } = &check;
     let of_user = authorizer.lack(Some(user.type_name()), None).await?;
     if let Some(lack) = of_user.or(authorizer.lack(Some(object.type_name()), Some(relation)).await?) {

@@ -190,7 +190,7 @@ fn share<T>(time: Duration, items: &[T]) -> Duration {
 
 async fn authorizer(config: &Config, scratch: &Path) -> Result<Arc<dyn Authorizer>, Failure> {
     if config.authorizer.replica.mode != ReplicaMode::Decide {
-        return Ok(open_authorizer(config).await?.0);
+        return Ok(open_authorizer(config).await?);
     }
     let mut config = config.clone();
     config.data.directory = scratch.to_owned();
