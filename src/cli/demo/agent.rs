@@ -27,7 +27,7 @@ The four requests are the same and name nobody. A chunk is released when Anne ma
 Anne, and the details of the token fit. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
 inbox-sorter act for nobody. Details give nothing: Anne may not read the pay bands.
 
-The README says under \"Who is asking\" how a server takes the tokens of your issuer.";
+docs/src/identity.md says how a server takes the tokens of your issuer.";
 
 #[derive(Serialize)]
 struct Shown<'a> {
