@@ -4,8 +4,15 @@
 mod direction;
 pub mod exact;
 mod filter;
+mod guard_counts;
+mod hits;
+mod limits;
+mod overview;
+mod own_writes;
 #[cfg(feature = "qdrant")]
 pub mod qdrant;
+mod server_search;
+mod space_parts;
 pub mod validation;
 
 use std::collections::BTreeSet;
@@ -140,6 +147,11 @@ pub struct Searched {
     pub exact: bool,
     /// What a wider search would find.
     pub rest: Rest,
+}
+
+impl Searched {
+    /// The answer of a search whose space or filter leaves no chunk.
+    const NOTHING: Self = Self { candidates: Vec::new(), exact: true, rest: Rest::Nothing };
 }
 
 /// What a search for more candidates would find.

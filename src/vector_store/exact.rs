@@ -4,8 +4,9 @@
 //! A write is prepared without a lock, committed to the file, then applied in memory under the write lock; searches hold
 //! the read lock, so they see each write wholly or not at all. Good for about a million chunks; past that, use Qdrant.
 
-mod caller;
+mod cancellation;
 mod change;
+mod chunk_number;
 mod chunk_set;
 mod durable;
 mod guards;
@@ -27,10 +28,11 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use async_trait::async_trait;
 
-use self::caller::{Caller, Waiting};
+use self::cancellation::{CancelOnDrop, CancelSignal};
 use self::change::Change;
+use self::chunk_number::ChunkNumber;
 use self::durable::{Durable, Snapshot};
-use self::index::{ChunkNumber, Index, Write};
+use self::index::{Index, Write};
 use self::search::Eligible;
 use self::terms::{Analyzer, TermCount};
 use self::top_k::Selection;
@@ -62,7 +64,7 @@ pub struct ExactStore {
 struct Engine {
     state: RwLock<State>,
     /// Held from the decision about a change until it is applied.
-    writer: Mutex<Writer>,
+    writer: Mutex<WriteState>,
 }
 
 struct State {
@@ -73,7 +75,7 @@ struct State {
     write: Write,
 }
 
-struct Writer {
+struct WriteState {
     durable: Durable,
     unsettled: Option<Unsettled>,
 }
@@ -96,7 +98,7 @@ impl ExactStore {
         let snapshot = durable.snapshot()?;
         let write = Write::before_start();
         let state = State { collections: snapshot.load(write)?, snapshot: Arc::new(snapshot), write };
-        let writer = Writer { durable, unsettled: None };
+        let writer = WriteState { durable, unsettled: None };
         let engine = Arc::new(Engine { state: RwLock::new(state), writer: Mutex::new(writer) });
         Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
     }
@@ -105,19 +107,19 @@ impl ExactStore {
     async fn blocking<T: Send + 'static>(
         &self,
         lane: &Lane,
-        work: impl FnOnce(&Engine, &Caller) -> Result<T, VectorStoreError> + Send + 'static,
+        work: impl FnOnce(&Engine, &CancelSignal) -> Result<T, VectorStoreError> + Send + 'static,
     ) -> Result<T, VectorStoreError> {
         let engine = Arc::clone(&self.engine);
-        let waiting = Waiting::default();
-        let caller = waiting.caller();
+        let cancel_on_drop = CancelOnDrop::default();
+        let cancel = cancel_on_drop.signal();
         let finished = lane.run(move || {
-            if caller.is_gone() {
+            if cancel.is_cancelled() {
                 return Err(VectorStoreError::Unavailable("nobody waits for the answer any more".to_owned()));
             }
-            work(&engine, &caller)
+            work(&engine, &cancel)
         });
         let finished = finished.await;
-        drop(waiting);
+        drop(cancel_on_drop);
         finished.map_err(|e| VectorStoreError::Unavailable(e.to_string()))?
     }
 }
@@ -137,7 +139,7 @@ impl VectorStore for ExactStore {
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         let search = search.clone();
         let limit = search.limit;
-        let candidates = self.blocking(&self.reads, move |engine, caller| engine.search(&search, caller)).await?;
+        let candidates = self.blocking(&self.reads, move |engine, cancel| engine.search(&search, cancel)).await?;
         let rest = if candidates.len() < limit { Rest::Nothing } else { Rest::Further };
         Ok(Searched { candidates, exact: true, rest })
     }
@@ -225,12 +227,12 @@ impl Engine {
         self.state.read().map_err(|poisoned| broken(&poisoned))
     }
 
-    fn search(&self, search: &Search, caller: &Caller) -> Result<Vec<Candidate>, VectorStoreError> {
+    fn search(&self, search: &Search, cancel: &CancelSignal) -> Result<Vec<Candidate>, VectorStoreError> {
         validation::check_query(&search.query)?;
         let state = self.read()?;
         let index = state.index(&search.collection)?;
         let selection = Selection::of(search);
-        let eligible = Eligible::new(index, search, caller);
+        let eligible = Eligible::new(index, search, cancel);
         let by_text =
             |text: &str, selection| query_terms(text).map(|terms| text_search::search(&eligible, &terms, selection));
         let by_vector = |vector: &[f32], selection| match index.dimension {
@@ -295,7 +297,7 @@ impl Engine {
     }
 
     /// The right to write. What an earlier write left unsettled is settled first.
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>, VectorStoreError> {
+    fn writer(&self) -> Result<MutexGuard<'_, WriteState>, VectorStoreError> {
         let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
         let has_failed = writer.durable.has_failed();
         let came_in = has_failed && writer.durable.reopen()?;
@@ -308,7 +310,7 @@ impl Engine {
         Ok(writer)
     }
 
-    fn perform(&self, writer: &mut Writer, change: Change) -> Result<(), VectorStoreError> {
+    fn perform(&self, writer: &mut WriteState, change: Change) -> Result<(), VectorStoreError> {
         if let Err(error) = writer.durable.commit(&change) {
             writer.unsettled = writer.durable.has_failed().then_some(Unsettled::OnItsWay(change));
             return Err(error.into());
@@ -317,7 +319,7 @@ impl Engine {
     }
 
     /// Lets searches see what is in the file: a change that is, and the texts of now.
-    fn show(&self, writer: &mut Writer, change: Option<Change>) -> Result<(), VectorStoreError> {
+    fn show(&self, writer: &mut WriteState, change: Option<Change>) -> Result<(), VectorStoreError> {
         let snapshot = match writer.durable.snapshot() {
             Ok(snapshot) => Arc::new(snapshot),
             Err(error) => {

@@ -15,6 +15,8 @@ use roaring::RoaringBitmap;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
+use super::overview::Overviews;
+use super::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, Document};
@@ -23,6 +25,7 @@ use crate::language::Object;
 
 mod attach;
 mod collection;
+mod fields;
 mod filter;
 mod guard_template;
 mod ingest;
@@ -37,8 +40,6 @@ mod search;
 mod version;
 
 use names::Names;
-use overview::Overviews;
-use version::Writes;
 
 pub use attach::{Attach, Attached};
 pub use guard_template::{GuardTemplate, TemplateError};
@@ -98,7 +99,7 @@ pub struct QdrantStore {
     names: Names,
     overviews: Overviews,
     reach: Reach,
-    writes: Writes,
+    writes: OwnWrites,
     /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
     writing: tokio::sync::Mutex<()>,
 }
@@ -135,9 +136,9 @@ impl QdrantStore {
             config: config.clone(),
             own: Layout::default(),
             names: Names::default(),
-            overviews: Overviews::default(),
+            overviews: Overviews::new(config.overview_age_max, config.timeout),
             reach: Reach::new("qdrant"),
-            writes: Writes::default(),
+            writes: OwnWrites::default(),
             writing: tokio::sync::Mutex::new(()),
         })
     }
@@ -228,11 +229,11 @@ impl VectorStore for QdrantStore {
 
     /// See [`QdrantConfig::overview_age_max`]; `None` as well where the guards have no index or do not come in time.
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
-        Ok(self.overview(collection).await?.table.clone())
+        Ok(self.overview(collection).await?.guards.as_ref().map(|guards| guards.table().clone()))
     }
 
     fn chunks_under(&self, collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
-        self.overviews.last_known(collection)?.chunks_of(table, positions)
+        self.overviews.last_known(collection)?.guards.as_ref()?.chunks_under(table, positions)
     }
 
     /// A space of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
@@ -269,14 +270,14 @@ impl DocumentStore for QdrantStore {
         if written.is_ok() {
             self.writes.end();
         }
-        self.overviews.changed(collection);
+        self.overviews.note_change(collection);
         written
     }
 
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError> {
         let _alone = self.writing.lock().await;
         let removed = self.remove(collection, document_ids).await;
-        self.overviews.changed(collection);
+        self.overviews.note_change(collection);
         removed
     }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::index::{Index, IndexedChunk, IndexedDocument, NONE, Write};
+use super::chunk_number::NONE;
+use super::index::{Index, IndexedChunk, IndexedDocument, Write};
 use super::postings::TermId;
 use super::terms::{Analyzer, TermCount};
-use super::vector_search::normalized;
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::vector_store::VectorStoreError;
+use crate::vector_store::direction::normalized;
 
 /// A document whose texts were analyzed and whose vectors were normalized.
 pub(super) struct PreparedDocument {

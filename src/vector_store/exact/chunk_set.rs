@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::index::ChunkNumber;
+use super::chunk_number::ChunkNumber;
 
 /// Chunks of one word.
 pub(super) const WORD: u32 = u64::BITS;

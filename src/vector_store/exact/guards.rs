@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
+use super::chunk_number::ChunkNumber;
 use super::chunk_set::ChunkSet;
-use super::index::ChunkNumber;
 use crate::language::Object;
 use crate::vector_store::{GuardTable, SearchSpace};
 
@@ -157,28 +157,28 @@ impl Guards {
     }
 
     /// The guards of a space. Positions that do not exist stand for no guard.
-    pub(super) fn within<'a>(&'a self, space: &'a SearchSpace) -> ScopedGuards<'a> {
+    pub(super) fn within<'a>(&'a self, space: &'a SearchSpace) -> SpaceGuards<'a> {
         match space {
-            SearchSpace::Everything => ScopedGuards { guards: self, positions: None },
+            SearchSpace::Everything => SpaceGuards { guards: self, positions: None },
             SearchSpace::Guards { table, positions } => {
                 debug_assert!(
                     self.table.starts_with(&table.guards) || table.guards.starts_with(&self.table),
                     "the space's table is of another collection or process"
                 );
-                ScopedGuards { guards: self, positions: Some(positions) }
+                SpaceGuards { guards: self, positions: Some(positions) }
             }
         }
     }
 }
 
 /// The guards of one space.
-pub(super) struct ScopedGuards<'a> {
+pub(super) struct SpaceGuards<'a> {
     guards: &'a Guards,
     /// `None`: all of them.
     positions: Option<&'a RoaringBitmap>,
 }
 
-impl<'a> ScopedGuards<'a> {
+impl<'a> SpaceGuards<'a> {
     pub(super) fn is_everything(&self) -> bool {
         self.positions.is_none()
     }

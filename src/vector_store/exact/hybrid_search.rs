@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::index::ChunkNumber;
+use super::chunk_number::ChunkNumber;
 use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
 use crate::vector_store::HYBRID_DEPTH;

@@ -6,18 +6,13 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::chunk_number::{ChunkNumber, NONE};
 use super::chunk_set::ChunkSet;
 use super::guards::Guards;
 use super::postings::{Posting, Postings, TermId};
 use super::vectors::Vectors;
 use crate::chunk::Metadata;
 use crate::language::Object;
-
-/// A chunk's place in the columns.
-pub(super) type ChunkNumber = u32;
-
-/// In a column: nothing. For a chunk's guard: the chunk was deleted.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// A document as it is indexed and stored, without its texts.
 #[derive(Clone, Debug)]

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::index::ChunkNumber;
+use super::chunk_number::ChunkNumber;
 
 /// A term's position in the collection's dictionary. Once no chunk holds the term, it is given to another.
 pub(super) type TermId = u32;

@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rayon::prelude::*;
 
-use super::caller::Caller;
+use super::cancellation::CancelSignal;
+use super::chunk_number::ChunkNumber;
 use super::chunk_set::{ChunkSet, WORD, chunks_of};
 pub(super) use super::guards::Statistics;
-use super::guards::{ChunkNumbers, ScopedGuards};
-use super::index::{ChunkNumber, Index};
+use super::guards::{ChunkNumbers, SpaceGuards};
+use super::index::Index;
 use crate::vector_store::{Filter, Narrowing, Search};
 
 /// What one thread looks at in a stretch; less than this is not worth a second thread.
@@ -21,17 +22,17 @@ const LISTED_FACTOR: usize = 64;
 /// The living chunks of the space that pass the caller's filter.
 pub(super) struct Eligible<'a> {
     pub(super) index: &'a Index,
-    guards: ScopedGuards<'a>,
+    guards: SpaceGuards<'a>,
     /// The chunks that the narrowing leaves; `None`: there is no narrowing.
     left: Option<ChunkSet>,
     filter: FilterTest<'a>,
-    caller: &'a Caller,
+    cancel: &'a CancelSignal,
 }
 
 impl<'a> Eligible<'a> {
-    pub(super) fn new(index: &'a Index, search: &'a Search, caller: &'a Caller) -> Self {
+    pub(super) fn new(index: &'a Index, search: &'a Search, cancel: &'a CancelSignal) -> Self {
         let filter = FilterTest::new(index, search.filter.as_ref());
-        let mut eligible = Self { index, guards: index.guards.within(&search.space), left: None, filter, caller };
+        let mut eligible = Self { index, guards: index.guards.within(&search.space), left: None, filter, cancel };
         eligible.left = search.narrowing.as_deref().map(|narrowing| eligible.narrowed(narrowing));
         eligible
     }
@@ -66,7 +67,7 @@ impl<'a> Eligible<'a> {
 
     /// Whether a search of many chunks should go on.
     pub(super) fn is_wanted(&self) -> bool {
-        !self.caller.is_gone()
+        !self.cancel.is_cancelled()
     }
 
     /// Whether a visible chunk passes the filter.

@@ -11,8 +11,8 @@
 
 use rayon::prelude::*;
 
+use super::chunk_number::ChunkNumber;
 use super::chunk_set::ChunkSet;
-use super::index::ChunkNumber;
 use super::postings::Posting;
 use super::search::{BLOCK_CHUNKS, Eligible, Statistics};
 use super::terms::TermCount;
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
     use crate::chunk::Metadata;
     use crate::language::Object;
-    use crate::vector_store::exact::caller::Waiting;
+    use crate::vector_store::exact::cancellation::CancelOnDrop;
     use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, Write};
     use crate::vector_store::{Query, Search, SearchSpace};
 
@@ -250,9 +250,9 @@ mod tests {
             limit: 10,
             enough: 10,
         };
-        let (waiting, selection) = (Waiting::default(), Selection::of(&search));
-        let caller = waiting.caller();
-        let eligible = Eligible::new(&index, &search, &caller);
+        let (cancel_on_drop, selection) = (CancelOnDrop::default(), Selection::of(&search));
+        let cancel = cancel_on_drop.signal();
+        let eligible = Eligible::new(&index, &search, &cancel);
         let statistics = eligible.statistics();
         let norms = Norms::new(statistics);
         let scoring = Scoring { eligible: &eligible, selection, bar: Bar::new(selection), norms, statistics };

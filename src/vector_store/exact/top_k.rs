@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{self, AtomicU32};
 
-use super::index::{ChunkNumber, Columns};
+use super::chunk_number::ChunkNumber;
+use super::index::Columns;
 use crate::vector_store::Search;
 
 /// Hits are collected up to this many, or twice the limit, before the best of them are picked: sorting many at once is

@@ -3,11 +3,11 @@
 //! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function, so it
 //! does not depend on the space, on the other chunks, or on how the scan is divided among threads.
 
-use super::index::ChunkNumber;
+use super::chunk_number::ChunkNumber;
 use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
 use super::vectors::Probe;
-pub(super) use crate::vector_store::direction::normalized;
+use crate::vector_store::direction::normalized;
 
 /// Vectors whose memory is asked for together: enough to keep it busy, few enough to stay in the first cache.
 const FETCHED: usize = 32;

@@ -292,8 +292,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::vector_search::normalized;
     use super::*;
+    use crate::vector_store::direction::normalized;
 
     /// Numbers of very different sizes, many of them equal.
     fn numbers() -> impl Strategy<Value = f32> {

@@ -18,9 +18,10 @@ use qdrant_client::qdrant::{
     RetrievedPoint, ScrollPoints, Value as Payload, point_id::PointIdOptions,
 };
 
-use super::collection::{Limits, has_keyword_index};
+use super::collection::{Counting, has_keyword_index, limits_of};
 use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
+use super::read::ids_per_call;
 use super::{QdrantStore, filter};
 use crate::language::Object;
 use crate::vector_store::VectorStoreError;
@@ -76,9 +77,9 @@ pub struct Attached {
     pub unguarded_examples: Vec<String>,
 }
 
-/// A point's place in the order of a scroll.
+/// The position of a point in the order of a scroll.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum ScrollPosition {
     Number(u64),
     Uuid(String),
 }
@@ -139,9 +140,9 @@ impl QdrantStore {
             }
             attached.indexes.push(field);
         }
-        let limits = Limits::of(&info);
-        let page = u32::try_from(limits.ids_max()).map_or(PAGE, |max| max.min(PAGE));
-        let there = self.count_points(collection, None, limits.scans).await?;
+        let limits = limits_of(&info);
+        let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
+        let there = self.count_points(collection, None, Counting::within(limits)).await?;
         let mut from = None;
         // As many lists as hold the points that are there. The second of a large collection holds also what came meanwhile, so
         // what it has no room for counts as later.
@@ -156,8 +157,9 @@ impl QdrantStore {
                 break;
             }
         }
-        attached.later = self.count_points(collection, None, limits.scans).await?.saturating_sub(attached.points);
-        self.overviews.changed(collection);
+        attached.later =
+            self.count_points(collection, None, Counting::within(limits)).await?.saturating_sub(attached.points);
+        self.overviews.note_change(collection);
         Ok(attached)
     }
 
@@ -187,12 +189,12 @@ impl QdrantStore {
                 return Err(VectorStoreError::BadAnswer(format!("a page of {} points", answer.result.len())));
             }
             for point in answer.result {
-                let place = place(point.id.as_ref());
+                let position = scroll_position(point.id.as_ref());
                 // So no point comes twice, and a page is never asked for again.
-                if place.is_none() || place <= reached {
+                if position.is_none() || position <= reached {
                     return Err(VectorStoreError::BadAnswer("points out of order".to_owned()));
                 }
-                reached = place;
+                reached = position;
                 ids.extend(point.id);
             }
             from = answer.next_page_offset;
@@ -375,10 +377,10 @@ fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
     PointsSelector { points_selector_one_of: Some(points) }
 }
 
-fn place(id: Option<&PointId>) -> Option<Place> {
+fn scroll_position(id: Option<&PointId>) -> Option<ScrollPosition> {
     match id?.point_id_options.as_ref()? {
-        PointIdOptions::Num(number) => Some(Place::Number(*number)),
-        PointIdOptions::Uuid(uuid) => Some(Place::Uuid(uuid.clone())),
+        PointIdOptions::Num(number) => Some(ScrollPosition::Number(*number)),
+        PointIdOptions::Uuid(uuid) => Some(ScrollPosition::Uuid(uuid.clone())),
     }
 }
 

@@ -6,71 +6,72 @@ use qdrant_client::qdrant::{
     VectorParamsMap, VectorsConfig, vectors_config,
 };
 
-use super::payload::{DOCUMENT_ID, GUARD, POSITION};
-use super::read::IDS_PER_CALL_MAX;
+use super::fields::{DOCUMENT_ID, GUARD, POSITION};
 use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
+use crate::vector_store::limits::CallLimits;
 
 /// The payload fields that are filtered on.
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
-/// What a collection takes at most, by the strict mode that its server holds it to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// Points or values of one answer.
-    pub(super) answer_max: usize,
-    /// Values of one condition.
-    pub(super) values_max: usize,
-    /// Whether a search may be a scan, and a count exact.
-    pub(super) scans: bool,
+/// The limits of a collection's strict mode.
+pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
+    let strict = info.config.as_ref().and_then(|config| config.strict_mode_config.as_ref());
+    let Some(strict) = strict.filter(|strict| strict.enabled()) else { return CallLimits::NONE };
+    let max = |max: u64| usize::try_from(max).unwrap_or(usize::MAX).max(1);
+    CallLimits {
+        answer_max: strict.max_query_limit.map_or(usize::MAX, |limit| max(limit.into())),
+        values_max: strict.condition_max_size.map_or(usize::MAX, max),
+        allows_scans: strict.search_allow_exact.unwrap_or(true),
+    }
 }
 
-impl Limits {
-    pub(super) const NONE: Self = Self { answer_max: usize::MAX, values_max: usize::MAX, scans: true };
+/// How points are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Counting {
+    Exact,
+    /// From statistics, which is fast and may be wrong while points are moved.
+    Approximate,
+}
 
-    pub(super) fn of(info: &QdrantCollectionInfo) -> Self {
-        let strict = info.config.as_ref().and_then(|config| config.strict_mode_config.as_ref());
-        let Some(strict) = strict.filter(|strict| strict.enabled()) else { return Self::NONE };
-        let max = |max: u64| usize::try_from(max).unwrap_or(usize::MAX).max(1);
-        Self {
-            answer_max: strict.max_query_limit.map_or(usize::MAX, |limit| max(limit.into())),
-            values_max: strict.condition_max_size.map_or(usize::MAX, max),
-            scans: strict.search_allow_exact.unwrap_or(true),
-        }
+impl Counting {
+    /// Exactly, where the collection's limits allow that.
+    pub(super) fn within(limits: CallLimits) -> Self {
+        if limits.allows_scans { Self::Exact } else { Self::Approximate }
     }
 
-    /// Ids that one condition names and one answer tells of.
-    pub(super) fn ids_max(&self) -> usize {
-        IDS_PER_CALL_MAX.min(self.answer_max).min(self.values_max)
+    pub(super) fn is_exact(self) -> bool {
+        self == Self::Exact
     }
 }
 
 impl QdrantStore {
-    /// Those of the last overview. Before the first one a request may be refused that would have been made smaller.
-    pub(super) fn limits(&self, name: &str) -> Limits {
-        self.overviews.last_known(name).map_or(Limits::NONE, |overview| overview.limits)
+    /// The limits that the last overview tells. Before the first overview Qdrant may refuse a request that would have been made
+    /// smaller.
+    pub(super) fn limits(&self, name: &str) -> CallLimits {
+        self.overviews.last_known(name).map_or(CallLimits::NONE, |overview| overview.limits)
     }
 
-    /// How many documents a collection has, about where exact counts are not taken. The points of other programs have no
-    /// positions to count them by.
-    pub(super) async fn count_documents(&self, name: &str, limits: Limits) -> Result<u64, VectorStoreError> {
+    /// How many documents a collection has, or roughly how many where exact counts are not allowed. The points of other
+    /// programs have no positions to count documents by; then it is 0.
+    pub(super) async fn count_documents(&self, name: &str, limits: CallLimits) -> Result<u64, VectorStoreError> {
         if !self.layout(name).is_own() {
             return Ok(0);
         }
-        self.count_points(name, Some(Filter::must([filter::first_of_document()])), limits.scans).await
+        self.count_points(name, Some(Filter::must([filter::first_of_document()])), Counting::within(limits)).await
     }
 
     pub(super) async fn count_points(
         &self,
         name: &str,
         filter: Option<Filter>,
-        exact: bool,
+        counting: Counting,
     ) -> Result<u64, VectorStoreError> {
         let request = CountPoints {
             collection_name: name.to_owned(),
             filter,
-            exact: Some(exact),
+            exact: Some(counting.is_exact()),
             read_consistency: self.read_consistency(),
             ..CountPoints::default()
         };
@@ -84,7 +85,7 @@ impl QdrantStore {
     }
 
     /// Makes the collection if it is not there and the indexes that it lacks; the length of its vectors, and its limits.
-    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, Limits), VectorStoreError> {
+    pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, CallLimits), VectorStoreError> {
         let info = match self.info(name).await {
             Err(VectorStoreError::UnknownCollection(_)) => {
                 self.create(name, dimension).await?;
@@ -99,7 +100,7 @@ impl QdrantStore {
             let text = format!("collection `{name}` has no vector of the configured name");
             return Err(VectorStoreError::Unsupported(text));
         };
-        Ok((dimension, Limits::of(&info)))
+        Ok((dimension, limits_of(&info)))
     }
 
     pub(super) async fn create_index(

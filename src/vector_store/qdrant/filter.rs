@@ -10,8 +10,8 @@ use qdrant_client::qdrant::{
     Condition, FieldCondition, Filter as QdrantFilter, Match, Range, RepeatedIntegers, RepeatedStrings,
 };
 
+use super::fields::POSITION;
 use super::layout::Layout;
-use super::payload::POSITION;
 use crate::chunk::Value;
 use crate::vector_store::Filter;
 

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use qdrant_client::qdrant::Condition;
 use qdrant_client::qdrant::value::Kind;
 
+use super::fields::{Fields, scalar};
 use super::filter;
-use super::layout::Fields;
-use super::path::{Path, PathError, scalar};
+use super::path::{Path, PathError};
 use crate::language::tuple::{encoded_id, shown};
 use crate::language::{Object, ParseError};
 

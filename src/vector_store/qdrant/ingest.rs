@@ -20,8 +20,10 @@ use qdrant_client::qdrant::{
     UpdateBatchPoints, UpdateStatus, WriteOrdering, WriteOrderingType,
 };
 
+use super::fields::{CHUNK_ID, DOCUMENT_ID, string};
 use super::layout::Layout;
-use super::payload::{CHUNK_ID, DOCUMENT_ID, point_id, string, to_point};
+use super::payload::{point_id, to_point};
+use super::read::ids_per_call;
 use super::{QdrantStore, filter};
 use crate::chunk::Document;
 use crate::vector_store::{VectorStoreError, validation};
@@ -84,7 +86,7 @@ impl QdrantStore {
         let document_ids: Vec<String> = document_ids.iter().cloned().collect();
         let there: Vec<String> =
             self.count_chunks(collection, &document_ids).await?.into_iter().map(|(id, _)| id).collect();
-        let ids_max = self.limits(collection).ids_max();
+        let ids_max = ids_per_call(self.limits(collection));
         for part in there.chunks(ids_max) {
             let points = Filter::must([filter::document_in(&Layout::default(), part.to_vec())]);
             self.update(collection, vec![delete(points)]).await?;

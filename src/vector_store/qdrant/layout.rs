@@ -2,19 +2,16 @@
 //! programs, which it reads as they are. `schema/qdrant-payload.md` is the contract.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{PointId, Struct, Value as Payload, point_id::PointIdOptions};
 
+use super::fields::{CHUNK_ID, DOCUMENT_ID, Fields, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, string};
 use super::path::{Path, PathError};
-use super::payload::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, point_id, point_of};
+use super::payload::{point_id, point_of};
 use super::version;
 use crate::chunk::{Candidate, Chunk, Metadata, Value, Version, Written};
 use crate::language::Object;
-
-/// A payload, or an object in one.
-pub(super) type Fields = HashMap<String, Payload>;
 
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,7 +127,7 @@ impl Layout {
         let chunk_id = match self.chunk_ids {
             ChunkIds::PointIds => point_id_text,
             ChunkIds::Named => {
-                let chunk_id = super::payload::string(payload, CHUNK_ID)?;
+                let chunk_id = string(payload, CHUNK_ID)?;
                 (point_id_text == point_id(chunk_id)).then(|| chunk_id.to_owned())?
             }
         };

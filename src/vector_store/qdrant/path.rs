@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{Struct, Value as Payload};
 
-use super::layout::Fields;
+use super::fields::{Fields, scalar};
 use crate::language::tuple::shown;
 
 /// Names of nested objects, the outermost first; never empty.
@@ -110,17 +110,6 @@ impl Path {
 
     fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.first.as_str()).chain(self.rest.iter().map(String::as_str))
-    }
-}
-
-/// A text, or a whole number as text.
-pub(super) fn scalar(value: &Payload) -> Option<Cow<'_, str>> {
-    match value.kind.as_ref()? {
-        Kind::StringValue(text) => Some(Cow::Borrowed(text)),
-        Kind::IntegerValue(number) => Some(Cow::Owned(number.to_string())),
-        Kind::NullValue(_) | Kind::DoubleValue(_) | Kind::BoolValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => {
-            None
-        }
     }
 }
 

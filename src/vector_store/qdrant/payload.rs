@@ -6,49 +6,37 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::{PointId, PointStruct, Struct, Value as Payload, Vectors};
 use ring::digest::{SHA256, digest};
 
-use super::layout::Fields;
-use super::version::{self, Stamp};
+use super::fields::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, POSITION, TEXT, TITLE, VERSION, WRITTEN_AT};
+use super::version;
 use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
+use crate::vector_store::own_writes::Stamp;
 
-pub(super) const CHUNK_ID: &str = "chunk_id";
-pub(super) const DOCUMENT_ID: &str = "document_id";
-pub(super) const GUARD: &str = "guard";
-/// The place of a chunk in its document, from 0. Each document has one chunk at 0, so counting those counts documents.
-pub(super) const POSITION: &str = "position";
-pub(super) const TITLE: &str = "title";
-pub(super) const TEXT: &str = "text";
-pub(super) const METADATA: &str = "metadata";
-pub(super) const VERSION: &str = "version";
-pub(super) const WRITTEN_AT: &str = "written_at";
-
-/// The id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id. Two chunk ids with one
-/// point id are told apart by the payload, so a collision is an error and never another chunk's text.
+/// The id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id.
+///
+/// Two chunk ids with one point id are told apart by the payload, so a collision is an error and never another chunk's text.
 #[must_use]
 pub fn point_id(chunk_id: &str) -> String {
     let hash = digest(&SHA256, chunk_id.as_bytes());
-    let mut uuid = String::with_capacity(36);
-    for (index, byte) in hash.as_ref().iter().take(16).enumerate() {
-        let byte = match index {
-            6 => byte & 0x0f | 0x80,
-            8 => byte & 0x3f | 0x80,
-            _ => *byte,
-        };
-        if matches!(index, 4 | 6 | 8 | 10) {
-            uuid.push('-');
+    let first = hash.as_ref().first_chunk().copied().unwrap_or_default();
+    let version_and_variant = 0x8_u128 << 76 | 0b10_u128 << 62;
+    let uuid = u128::from_be_bytes(first) & !(0xf_u128 << 76 | 0b11_u128 << 62) | version_and_variant;
+    let digits = format!("{uuid:032x}");
+    let mut text = String::with_capacity(36);
+    for (index, digit) in digits.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            text.push('-');
         }
-        for digit in [byte >> 4, byte & 0x0f] {
-            uuid.extend(char::from_digit(u32::from(digit), 16));
-        }
+        text.push(digit);
     }
-    uuid
+    text
 }
 
 pub(super) fn point_of(chunk_id: &str) -> PointId {
     PointId::from(point_id(chunk_id))
 }
 
-/// The point of a document's chunk; the chunk must have a vector.
+/// A chunk as a point, at a position of its document. The chunk must have a vector.
 pub(super) fn to_point(
     title: &str,
     stamp: Stamp,
@@ -69,39 +57,13 @@ pub(super) fn to_point(
         (VERSION.to_owned(), text(version::to_text(stamp.version))),
         (WRITTEN_AT.to_owned(), Payload::from(stamp.written_at)),
     ]);
-    // Qdrant takes a vector that is shorter than about 0.0003 as it is, and one whose square is no f32 for nothing.
+    // Qdrant would keep a vector shorter than about 0.0003 as it is, and lose one whose squares do not fit an f32.
     let direction = normalized(&chunk.vector);
     let vectors = match vector_name {
         Some(name) => Vectors::from(HashMap::from([(name.to_owned(), direction)])),
         None => Vectors::from(direction),
     };
     PointStruct { id: Some(point_of(&chunk.id)), payload, vectors: Some(vectors) }
-}
-
-/// A text field of a payload.
-pub(super) fn string<'a>(payload: &'a Fields, field: &str) -> Option<&'a str> {
-    match payload.get(field)?.kind.as_ref()? {
-        Kind::StringValue(text) => Some(text),
-        Kind::NullValue(_)
-        | Kind::DoubleValue(_)
-        | Kind::IntegerValue(_)
-        | Kind::BoolValue(_)
-        | Kind::StructValue(_)
-        | Kind::ListValue(_) => None,
-    }
-}
-
-/// A field of a payload that is a whole number.
-pub(super) fn integer(payload: &Fields, field: &str) -> Option<i64> {
-    match payload.get(field)?.kind.as_ref()? {
-        Kind::IntegerValue(number) => Some(*number),
-        Kind::NullValue(_)
-        | Kind::DoubleValue(_)
-        | Kind::StringValue(_)
-        | Kind::BoolValue(_)
-        | Kind::StructValue(_)
-        | Kind::ListValue(_) => None,
-    }
 }
 
 fn to_payload(value: Value) -> Payload {

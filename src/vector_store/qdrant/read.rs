@@ -7,14 +7,16 @@ use qdrant_client::qdrant::{
     facet_value::Variant, with_payload_selector::SelectorOptions,
 };
 
+use super::collection::Counting;
 use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk};
 use crate::language::Object;
+use crate::vector_store::limits::CallLimits;
 use crate::vector_store::{Search, VectorStoreError};
 
-/// Ids in one call.
-pub(super) const IDS_PER_CALL_MAX: usize = 1_000;
+/// How many ids one condition names and one answer tells of.
+const IDS_PER_CALL_MAX: usize = 1_000;
 /// Chunks of one call whose texts are read: the answer must fit a message.
 pub(super) const TEXTS_PER_CALL_MAX: usize = 500;
 /// Most guards of the documents of one call.
@@ -105,7 +107,7 @@ impl QdrantStore {
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError> {
         let layout = self.layout(collection);
-        let ids_max = self.limits(collection).ids_max();
+        let ids_max = ids_per_call(self.limits(collection));
         let mut counts: HashMap<String, u32> = HashMap::new();
         for part in document_ids.chunks(ids_max) {
             let limit = u64::try_from(part.len()).unwrap_or(u64::MAX);
@@ -134,9 +136,9 @@ impl QdrantStore {
         let limits = self.limits(collection);
         let guards_max = GUARDS_MAX.min(limits.answer_max);
         let mut guards = BTreeSet::new();
-        for part in document_ids.chunks(limits.ids_max()) {
+        for part in document_ids.chunks(ids_per_call(limits)) {
             let filter = documents(layout, part);
-            let points = self.count_points(collection, Some(filter.clone()), true).await?;
+            let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
             let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
             // A list would be counted once for each of its values, and so stand for points that have none.
             let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
@@ -170,7 +172,7 @@ impl QdrantStore {
         filter: Option<Filter>,
         limit: u64,
     ) -> Result<Vec<FacetHit>, VectorStoreError> {
-        let request = self.facet_request(collection, key, filter, limit, true);
+        let request = self.facet_request(collection, key, filter, limit, Counting::Exact);
         let mut points = self.points();
         Ok(self.call(collection, points.facet(request)).await?.hits)
     }
@@ -181,18 +183,23 @@ impl QdrantStore {
         key: &str,
         filter: Option<Filter>,
         limit: u64,
-        exact: bool,
+        counting: Counting,
     ) -> FacetCounts {
         FacetCounts {
             collection_name: collection.to_owned(),
             key: key.to_owned(),
             filter,
             limit: Some(limit),
-            exact: Some(exact),
+            exact: Some(counting.is_exact()),
             read_consistency: self.read_consistency(),
             ..FacetCounts::default()
         }
     }
+}
+
+/// How many ids one call may name, within the collection's limits.
+pub(super) fn ids_per_call(limits: CallLimits) -> usize {
+    IDS_PER_CALL_MAX.min(limits.answer_max).min(limits.values_max)
 }
 
 fn documents(layout: &Layout, document_ids: &[String]) -> Filter {

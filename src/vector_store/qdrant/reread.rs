@@ -12,16 +12,17 @@
 use std::collections::HashMap;
 
 use qdrant_client::qdrant::{
-    Condition, Filter as QdrantFilter, PointId, ScoredPoint, SearchParams, SearchPoints,
-    with_payload_selector::SelectorOptions,
+    Condition, Filter as QdrantFilter, PointId, ScoredPoint, SearchPoints, with_payload_selector::SelectorOptions,
 };
 
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::id_text;
-use super::read::TEXTS_PER_CALL_MAX;
+use super::read::{TEXTS_PER_CALL_MAX, ids_per_call};
+use super::search::search_params;
 use crate::chunk::{Candidate, Chunk};
 use crate::vector_store::direction::normalized;
+use crate::vector_store::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
 
 /// Two replicas may add up one cosine in another order. A score that differs by more is of another vector.
@@ -49,14 +50,15 @@ impl QdrantStore {
         // Each once, however often it is named.
         let named: HashMap<String, (PointId, &'f Candidate)> = found.iter().filter_map(named).collect();
         let ids: Vec<&String> = named.keys().collect();
-        for part in ids.chunks(TEXTS_PER_CALL_MAX.min(limits.ids_max())) {
+        for part in ids.chunks(TEXTS_PER_CALL_MAX.min(ids_per_call(limits))) {
             let part: HashMap<&str, &(PointId, &'f Candidate)> =
                 part.iter().filter_map(|id| Some((id.as_str(), named.get(*id)?))).collect();
             let mut asked: Vec<PointId> = part.values().map(|(point, _)| point.clone()).collect();
             // A quantized vector may have another score in a scan than in a search through the index.
-            let ways: &[bool] = if limits.scans { &[true, false] } else { &[false] };
-            for exact in ways {
-                let points = self.search_among(search, wanted.as_ref(), std::mem::take(&mut asked), *exact).await?;
+            let methods: &[Method] =
+                if limits.allows_scans { &[Method::Scan, Method::Index] } else { &[Method::Index] };
+            for method in methods {
+                let points = self.search_among(search, wanted.as_ref(), std::mem::take(&mut asked), *method).await?;
                 for point in points {
                     let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str())) else {
                         return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
@@ -87,7 +89,7 @@ impl QdrantStore {
         search: &Search,
         wanted: Option<&Condition>,
         points: Vec<PointId>,
-        exact: bool,
+        method: Method,
     ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
         let Query::Vector(vector) = &search.query else {
             return Err(VectorStoreError::Unsupported("the Qdrant store takes vector queries only".to_owned()));
@@ -99,7 +101,7 @@ impl QdrantStore {
             vector: normalized(vector),
             vector_name: self.config.vector_name.clone(),
             filter: Some(QdrantFilter::must(must)),
-            params: Some(SearchParams { exact: Some(exact), ..SearchParams::default() }),
+            params: Some(search_params(method)),
             limit,
             with_payload: Some(SelectorOptions::Enable(true).into()),
             with_vectors: Some(false.into()),

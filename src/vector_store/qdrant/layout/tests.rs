@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::payload::to_point;
-use super::super::version::Stamp;
 use super::*;
+use crate::vector_store::own_writes::Stamp;
 
 fn text(text: &str) -> Payload {
     Payload::from(text)

@@ -1,0 +1,147 @@
+//! What is known of the collections of a server: asked for once and shared for a short time.
+//!
+//! Every request is planned by the size and the guards of its collection, and a server goes through an index to count
+//! them. An overview that is a little old misses what other programs have written since. It shows nothing that is not
+//! checked afterwards.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::guard_counts::GuardCounts;
+use super::limits::CallLimits;
+use super::{CollectionInfo, VectorStoreError};
+
+/// How many collections are remembered. A name is only counted once the server has answered for it.
+const COLLECTIONS_MAX: usize = 1_000;
+/// How many times as long as it took to make is an overview used at least, so that asking takes no more than a tenth of
+/// the time.
+const USED_PER_ASKED: u32 = 10;
+
+/// What was known of a collection at one moment.
+#[derive(Debug)]
+pub(super) struct Overview {
+    pub(super) info: CollectionInfo,
+    pub(super) limits: CallLimits,
+    /// The guards, if the server could list all of them.
+    pub(super) guards: Option<GuardCounts>,
+    /// When it is worth asking for the guards again, if they could not be listed.
+    pub(super) guards_unlisted_until: Option<Instant>,
+}
+
+/// The overviews of a server's collections.
+#[derive(Debug)]
+pub(super) struct Overviews {
+    entries: Mutex<HashMap<String, Arc<Entry>>>,
+    age_max: Duration,
+    /// For how much longer an old overview serves while one request asks for the next.
+    grace: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    known: RwLock<Option<Known>>,
+    /// Held by the request that asks.
+    asking: tokio::sync::Mutex<()>,
+    /// Counts the calls of this process that changed the collection.
+    changes: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    overview: Arc<Overview>,
+    /// The changes that the overview has seen.
+    changes: u64,
+    until: Instant,
+}
+
+impl Overviews {
+    pub(super) fn new(age_max: Duration, grace: Duration) -> Self {
+        Self { entries: Mutex::default(), age_max, grace }
+    }
+
+    /// The overview of a collection. It is made by `ask`, which is given the one before, unless a fresh one is known.
+    ///
+    /// While one request asks, the others go on with what was known, unless this process has written since.
+    pub(super) async fn get<F>(
+        &self,
+        collection: &str,
+        ask: impl FnOnce(Option<Arc<Overview>>) -> F,
+    ) -> Result<Arc<Overview>, VectorStoreError>
+    where
+        F: Future<Output = Result<Overview, VectorStoreError>>,
+    {
+        let entry = self.entry(collection);
+        if let Some(overview) = entry.fresh(Duration::ZERO) {
+            return Ok(overview);
+        }
+        let _asking = match (entry.asking.try_lock(), entry.fresh(self.grace)) {
+            (Ok(asking), _) => asking,
+            (Err(_), Some(overview)) => return Ok(overview),
+            (Err(_), None) => entry.asking.lock().await,
+        };
+        // Another request may have asked while this one waited.
+        if let Some(overview) = entry.fresh(Duration::ZERO) {
+            return Ok(overview);
+        }
+        // Both are read before the server is asked: its answer may lack a change that comes later.
+        let (changes, started) = (entry.changes.load(Ordering::SeqCst), Instant::now());
+        match ask(entry.last_known().map(|known| known.overview)).await {
+            Ok(overview) => {
+                let overview = Arc::new(overview);
+                let used_for = started.elapsed().saturating_mul(USED_PER_ASKED).max(self.age_max);
+                let known = Known { overview: Arc::clone(&overview), changes, until: started + used_for };
+                *entry.known.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
+                Ok(overview)
+            }
+            Err(error) => {
+                // Names of collections that do not exist must not fill the memory.
+                if matches!(error, VectorStoreError::UnknownCollection(_)) {
+                    self.entries().remove(collection);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Notes that this process changed the collection: the next overview is one that is asked for after this moment.
+    pub(super) fn note_change(&self, collection: &str) {
+        if let Some(entry) = self.entries().get(collection) {
+            entry.changes.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// What was last known of a collection, however old. Nobody is asked.
+    pub(super) fn last_known(&self, collection: &str) -> Option<Arc<Overview>> {
+        let entry = self.entries().get(collection).map(Arc::clone)?;
+        entry.last_known().map(|known| known.overview)
+    }
+
+    fn entry(&self, collection: &str) -> Arc<Entry> {
+        let mut entries = self.entries();
+        if entries.len() >= COLLECTIONS_MAX && !entries.contains_key(collection) {
+            entries.clear();
+        }
+        Arc::clone(entries.entry(collection.to_owned()).or_default())
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn last_known(&self) -> Option<Known> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The overview, unless it is more than `grace` too old or this process has changed the collection since.
+    fn fresh(&self, grace: Duration) -> Option<Arc<Overview>> {
+        let known = self.last_known()?;
+        let is_fresh = known.changes == self.changes.load(Ordering::SeqCst) && Instant::now() < known.until + grace;
+        is_fresh.then_some(known.overview)
+    }
+}

@@ -1,0 +1,106 @@
+//! Splits a search space into parts that one filter of a server can express.
+
+use super::{GuardTable, SearchSpace};
+use crate::language::Object;
+
+/// The longest list of guard names in one filter, in bytes. A gRPC server takes messages of 4 MiB unless configured
+/// otherwise, and names may be long.
+const NAME_BYTES_PER_FILTER_MAX: usize = 1 << 20;
+
+/// A part of a search space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SpacePart {
+    /// Every chunk of the collection.
+    Everything,
+    /// The chunks of these guards.
+    Guards(Vec<String>),
+    /// The chunks of all other guards, also of those that are newer than the table. Enforcement decides about these.
+    AllBut(Vec<String>),
+}
+
+impl SpacePart {
+    /// The parts that cover a search space, each with at most `guards_max` guards.
+    ///
+    /// One part is enough where either the guards of the space fit one list, or the guards that are left out do.
+    ///
+    /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search over
+    /// everything.
+    pub(super) fn of(space: &SearchSpace, guards_max: usize) -> Vec<Self> {
+        let SearchSpace::Guards { table, positions } = space else { return vec![Self::Everything] };
+        let guards_max = guards_max.max(1);
+        let visible = lists(names(table, positions.iter()), guards_max);
+        if visible.len() > 1 {
+            let hidden = &*table.in_use - positions;
+            let mut hidden = lists(names(table, hidden.iter()), guards_max);
+            if hidden.len() <= 1 {
+                return vec![hidden.pop().map_or(Self::Everything, Self::AllBut)];
+            }
+        }
+        visible.into_iter().map(Self::Guards).collect()
+    }
+}
+
+fn names(table: &GuardTable, positions: impl Iterator<Item = u32>) -> impl Iterator<Item = &Object> {
+    positions.filter_map(|position| table.guards.get(usize::try_from(position).ok()?))
+}
+
+/// The guards in lists that each fit one filter.
+fn lists<'a>(guards: impl Iterator<Item = &'a Object>, guards_max: usize) -> Vec<Vec<String>> {
+    let mut lists: Vec<Vec<String>> = Vec::new();
+    let mut bytes = 0;
+    for guard in guards.map(ToString::to_string) {
+        bytes += guard.len();
+        match lists.last_mut() {
+            Some(list) if list.len() < guards_max && bytes <= NAME_BYTES_PER_FILTER_MAX => list.push(guard),
+            Some(_) | None => {
+                bytes = guard.len();
+                lists.push(vec![guard]);
+            }
+        }
+    }
+    lists
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_are_listed_in_parts_that_fit_a_message() {
+        let rows = [(0, 10), (1, 10), (10_000, 10), (10_001, 10), (25_000, 40), (5_000, 240)];
+        for (count, length) in rows {
+            let guard = |number: usize| Object::parse(&format!("document:{number:0length$}")).expect("an object");
+            let guards: Vec<Object> = (0..count).map(guard).collect();
+            let lists = lists(guards.iter(), 10_000);
+            let expected: Vec<String> = guards.iter().map(ToString::to_string).collect();
+            assert_eq!(lists.concat(), expected, "{count} of {length}");
+            for list in &lists {
+                assert!((1..=10_000).contains(&list.len()), "{count} of {length}");
+                assert!(list.concat().len() <= NAME_BYTES_PER_FILTER_MAX, "{count} of {length}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_space_is_listed_turned_round_or_split_and_never_widened() {
+        let names = ["doc:a", "doc:b", "doc:c", "doc:d", "doc:e"];
+        let guards = names.map(|name| Object::parse(name).expect("an object"));
+        let table = GuardTable::new(guards.to_vec());
+        let list = |places: &[usize]| places.iter().map(|place| names[*place].to_owned()).collect::<Vec<String>>();
+        let rows: [(&str, &[u32], Vec<SpacePart>); 6] = [
+            ("nothing visible", &[], vec![]),
+            ("as many as fit", &[0, 3], vec![SpacePart::Guards(list(&[0, 3]))]),
+            ("few hidden", &[0, 1, 2, 3], vec![SpacePart::AllBut(list(&[4]))]),
+            ("nothing hidden", &[0, 1, 2, 3, 4], vec![SpacePart::Everything]),
+            ("a guard that the table does not have", &[1, 9], vec![SpacePart::Guards(list(&[1]))]),
+            ("two lists of visible guards and one of hidden ones", &[0, 1, 2], vec![SpacePart::AllBut(list(&[3, 4]))]),
+        ];
+        for (name, positions, expected) in rows {
+            let positions = positions.iter().copied().collect();
+            let space = SearchSpace::Guards { table: table.clone(), positions };
+            assert_eq!(SpacePart::of(&space, 2), expected, "{name}");
+        }
+        let one_at_a_time = SpacePart::of(&SearchSpace::Guards { table, positions: [0, 2].into() }, 1);
+        assert_eq!(one_at_a_time, [SpacePart::Guards(list(&[0])), SpacePart::Guards(list(&[2]))]);
+    }
+}
