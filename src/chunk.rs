@@ -74,6 +74,19 @@ pub struct Chunk {
     pub vector: Vec<f32>,
 }
 
+/// A chunk without its text: enough to decide whether the text may be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChunkMetadata {
+    /// The id of the chunk, unique in its collection.
+    pub chunk_id: String,
+    /// The id of the document that the chunk belongs to.
+    pub document_id: String,
+    /// The object that the chunk is checked against.
+    pub guard: Object,
+    /// The values that filters and the details of a token look at.
+    pub metadata: Metadata,
+}
+
 /// One write of a document. All chunks that it put in have its version, and the next write of the document has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub u128);

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
-use crate::chunk::{Candidate, Chunk, Document, Metadata, Value};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Value};
 use crate::error_code::ErrorCode;
 use crate::language::Object;
 
@@ -236,6 +236,23 @@ pub trait VectorStore: Send + Sync {
     /// # Errors
     /// As [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
+
+    /// Reads the metadata of the candidates that are still what `search` found, or [`VectorStore::find`] if `search` is
+    /// `None`. The answers are in the order of the candidates; one that is named twice is answered twice.
+    ///
+    /// INVARIANT (no text): no text leaves the store. So a caller may ask about a candidate before it is decided whether its
+    /// text may be read.
+    ///
+    /// INVARIANT (one version): as for [`VectorStore::read`].
+    ///
+    /// # Errors
+    /// As [`VectorStore::collection`].
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError>;
 
     /// Reads the chunks of these candidates that are still what was found, vectors left empty: by this search, or by
     /// [`VectorStore::find`] where there is none. Only for candidates that were permitted. In their order; one that is named

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
-use crate::chunk::{Candidate, Chunk, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Written};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::language::{Object, Relation};
 use crate::telemetry;
@@ -66,6 +66,38 @@ impl Permitted<Candidate> {
     pub(crate) fn hydrate(self, chunk: Chunk, ledger: &mut ChunkLedger<'_>) -> Option<Permitted<Chunk>> {
         let unchanged = chunk.id == self.item.chunk_id && chunk.guard == self.item.guard;
         (unchanged && ledger.admit(&chunk.guard, &chunk.metadata)).then_some(Permitted { item: chunk })
+    }
+}
+
+impl Permitted<Candidate> {
+    /// Compares the details of the principal's token with the metadata of the candidate's chunk. `None` when they do not
+    /// permit the chunk, and when the metadata is another chunk's or the chunk has another guard by now.
+    #[must_use]
+    pub(crate) fn admit(self, chunk: ChunkMetadata, ledger: &mut ChunkLedger<'_>) -> Option<Admitted> {
+        let unchanged = chunk.chunk_id == self.item.chunk_id && chunk.guard == self.item.guard;
+        let admits = unchanged && ledger.admit(&chunk.guard, &chunk.metadata);
+        admits.then_some(Admitted { candidate: self, metadata: chunk.metadata })
+    }
+}
+
+/// A permitted candidate whose metadata the details of the principal's token permit, too. Its text was not read yet.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    candidate: Permitted<Candidate>,
+    metadata: Metadata,
+}
+
+impl Admitted {
+    pub(crate) fn candidate(&self) -> &Candidate {
+        self.candidate.item()
+    }
+
+    /// The chunk behind the candidate, if its guard and its metadata are still those that were permitted.
+    #[must_use]
+    pub(crate) fn hydrate(self, chunk: Chunk) -> Option<Permitted<Chunk>> {
+        let Candidate { chunk_id, guard, .. } = self.candidate.item();
+        let unchanged = chunk.id == *chunk_id && chunk.guard == *guard && chunk.metadata == self.metadata;
+        unchanged.then_some(Permitted { item: chunk })
     }
 }
 

@@ -1,6 +1,9 @@
 //! Reads the texts of permitted chunks, and of no others.
+//!
+//! Where the details of a token speak of more than guards, the metadata of a chunk is read first, and its text only if they
+//! permit the chunk.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
 use tokio::time::Instant;
@@ -9,9 +12,9 @@ use super::answer::Retrieved;
 use super::stages::{Stage, StageTimes};
 use super::walk::Walk;
 use super::{RetrievalError, within};
-use crate::authz::enforce::{Enforcer, Permitted};
-use crate::chunk::{Candidate, Chunk};
-use crate::identity::Principal;
+use crate::authz::enforce::{Admitted, Enforcer, Permitted};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata};
+use crate::identity::{ChunkLedger, Principal};
 use crate::vector_store::{Search, VectorStore};
 
 /// How many chunks of an answer.
@@ -50,46 +53,162 @@ impl Hydration<'_> {
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,
     ) -> Result<Hydrated, RetrievalError> {
-        let mut ledger = self.principal.ledger();
-        let mut of_document: HashMap<String, usize> = HashMap::new();
-        let mut hydrated: Vec<Retrieved> = Vec::with_capacity(top_k);
-        let mut changed = 0;
-        while hydrated.len() < top_k {
+        let mut answer = Answer {
+            top_k,
+            per_document_max,
+            ledger: self.principal.ledger(),
+            of_document: HashMap::new(),
+            chunks: Vec::with_capacity(top_k),
+            changed: 0,
+        };
+        while answer.missing() > 0 {
+            let missing = answer.missing();
             // Where many may fall out for their document, they are not read one at a time.
-            let reads = if per_document_max.is_some() { top_k } else { top_k - hydrated.len() };
-            let next = stages.measure(Stage::Authorize, walk.take(reads, top_k - hydrated.len(), enforcer)).await?;
+            let reads = if per_document_max.is_some() { top_k } else { missing };
+            let next = stages.measure(Stage::Authorize, walk.take(reads, missing, enforcer)).await?;
             if next.is_empty() {
                 break;
             }
-            let mut by_id = stages.measure(Stage::Hydrate, self.read(&next)).await?;
-            for candidate in next {
-                if hydrated.len() == top_k {
-                    break;
-                }
-                let score = candidate.item().score;
-                let chunk = by_id.remove(&candidate.item().chunk_id);
-                let Some(chunk) = chunk.filter(|chunk| chunk.guard == candidate.item().guard) else {
-                    changed += 1;
-                    continue;
-                };
-                let of_its_document = of_document.get(&chunk.document_id).copied().unwrap_or_default();
-                if per_document_max.is_some_and(|max| of_its_document >= max.get()) {
+            if self.principal.details_ask_for_chunks() {
+                let metadata = stages.measure(Stage::Hydrate, self.read_metadata(&next)).await?;
+                let admitted = answer.admit(next, metadata);
+                if admitted.is_empty() {
                     continue;
                 }
-                if let Some(chunk) = candidate.hydrate(chunk, &mut ledger) {
-                    *of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
-                    hydrated.push(Retrieved { chunk, score });
-                }
+                let candidates = admitted.iter().map(|admitted| admitted.candidate().clone()).collect();
+                let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
+                answer.add_admitted(admitted, chunks);
+            } else {
+                let candidates = next.iter().map(|candidate| candidate.item().clone()).collect();
+                let chunks = stages.measure(Stage::Hydrate, self.read(candidates)).await?;
+                answer.add(next, chunks);
             }
         }
-        Ok(Hydrated { chunks: hydrated, changed })
+        Ok(Hydrated { chunks: answer.chunks, changed: answer.changed })
     }
 
-    /// What the store still has of them, by id.
-    async fn read(self, candidates: &[Permitted<Candidate>]) -> Result<HashMap<String, Chunk>, RetrievalError> {
+    /// Those of the permitted candidates that the details of the principal's token permit, too. No text is read.
+    pub(super) async fn admit(
+        self,
+        mut candidates: Vec<Permitted<Candidate>>,
+        stages: &mut StageTimes,
+    ) -> Result<Vec<Permitted<Candidate>>, RetrievalError> {
+        let mut by_id = stages.measure(Stage::Hydrate, self.read_metadata(&candidates)).await?;
+        let mut ledger = self.principal.ledger();
+        // Each chunk counts once, however often it is named.
+        let mut admitted: HashSet<String> = HashSet::new();
+        for candidate in &candidates {
+            let chunk = by_id.remove(&candidate.item().chunk_id);
+            let chunk = chunk.filter(|chunk| chunk.guard == candidate.item().guard);
+            if let Some(chunk) = chunk.filter(|chunk| ledger.admit(&chunk.guard, &chunk.metadata)) {
+                admitted.insert(chunk.chunk_id);
+            }
+        }
+        candidates.retain(|candidate| admitted.contains(&candidate.item().chunk_id));
+        Ok(candidates)
+    }
+
+    /// The metadata of the candidates that are still what was found, by chunk id.
+    async fn read_metadata(
+        self,
+        candidates: &[Permitted<Candidate>],
+    ) -> Result<HashMap<String, ChunkMetadata>, RetrievalError> {
         let found: Vec<Candidate> = candidates.iter().map(|candidate| candidate.item().clone()).collect();
+        let reading = self.vector_store.read_metadata(self.collection, self.search, &found);
+        let chunks = within(self.deadline, reading).await?;
+        Ok(chunks.into_iter().map(|chunk| (chunk.chunk_id.clone(), chunk)).collect())
+    }
+
+    /// The chunks of the candidates that are still what was found, by chunk id.
+    async fn read(self, found: Vec<Candidate>) -> Result<HashMap<String, Chunk>, RetrievalError> {
         let reading = self.vector_store.read(self.collection, self.search, &found);
         let chunks = within(self.deadline, reading).await?;
         Ok(chunks.into_iter().map(|chunk| (chunk.id.clone(), chunk)).collect())
+    }
+}
+
+/// An answer while it is filled.
+struct Answer<'p> {
+    top_k: usize,
+    per_document_max: Option<NonZeroUsize>,
+    ledger: ChunkLedger<'p>,
+    /// How many chunks of each document are in the answer.
+    of_document: HashMap<String, usize>,
+    chunks: Vec<Retrieved>,
+    /// How many candidates were passed over because they are no longer what was found.
+    changed: usize,
+}
+
+impl Answer<'_> {
+    fn missing(&self) -> usize {
+        self.top_k.saturating_sub(self.chunks.len())
+    }
+
+    /// Whether the answer has as many chunks of the document as are wanted.
+    fn is_full_of(&self, document_id: &str) -> bool {
+        let chunks = self.of_document.get(document_id).copied().unwrap_or_default();
+        self.per_document_max.is_some_and(|max| chunks >= max.get())
+    }
+
+    /// Adds chunks until the answer is full. `read` holds what was read of the candidates, by chunk id.
+    fn add(&mut self, candidates: Vec<Permitted<Candidate>>, mut read: HashMap<String, Chunk>) {
+        for candidate in candidates {
+            if self.missing() == 0 {
+                break;
+            }
+            let score = candidate.item().score;
+            let chunk = read.remove(&candidate.item().chunk_id);
+            let Some(chunk) = chunk.filter(|chunk| chunk.guard == candidate.item().guard) else {
+                self.changed += 1;
+                continue;
+            };
+            if self.is_full_of(&chunk.document_id) {
+                continue;
+            }
+            if let Some(chunk) = candidate.hydrate(chunk, &mut self.ledger) {
+                *self.of_document.entry(chunk.item().document_id.clone()).or_default() += 1;
+                self.chunks.push(Retrieved { chunk, score });
+            }
+        }
+    }
+
+    /// The candidates whose text is read next, at most as many as are missing. `read` holds their metadata, by chunk id.
+    fn admit(
+        &mut self,
+        candidates: Vec<Permitted<Candidate>>,
+        mut read: HashMap<String, ChunkMetadata>,
+    ) -> Vec<Admitted> {
+        let mut admitted: Vec<Admitted> = Vec::new();
+        for candidate in candidates {
+            if admitted.len() == self.missing() {
+                break;
+            }
+            let chunk = read.remove(&candidate.item().chunk_id);
+            let Some(chunk) = chunk.filter(|chunk| chunk.guard == candidate.item().guard) else {
+                self.changed += 1;
+                continue;
+            };
+            let document_id = chunk.document_id.clone();
+            if self.is_full_of(&document_id) {
+                continue;
+            }
+            if let Some(candidate) = candidate.admit(chunk, &mut self.ledger) {
+                *self.of_document.entry(document_id).or_default() += 1;
+                admitted.push(candidate);
+            }
+        }
+        admitted
+    }
+
+    /// Adds the chunks of admitted candidates. `read` holds what was read of them, by chunk id.
+    fn add_admitted(&mut self, admitted: Vec<Admitted>, mut read: HashMap<String, Chunk>) {
+        for admitted in admitted {
+            let score = admitted.candidate().score;
+            let chunk = read.remove(&admitted.candidate().chunk_id);
+            match chunk.and_then(|chunk| admitted.hydrate(chunk)) {
+                Some(chunk) => self.chunks.push(Retrieved { chunk, score }),
+                None => self.changed += 1,
+            }
+        }
     }
 }

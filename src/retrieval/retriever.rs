@@ -1,6 +1,6 @@
 //! Carries a request out: plan, search, enforce, refill, hydrate.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,6 @@ use super::plan::{self, NoPlan, Situation};
 use super::search_round::{SearchRound, first_search};
 use super::stages::{Stage, StageTimes};
 use super::visibility::{Lister, Visibility};
-use super::walk::Walk;
 use super::{
     FieldViolation, RecheckRequest, RetrievalConfig, RetrievalError, RetrievalParts, RetrievalRequest, within,
 };
@@ -218,17 +217,11 @@ impl Retriever {
         };
         let mut enforcer = self.enforcer(principal, request.consistency, deadline);
         let decoys = self.decoys.beside(request, &found, table.as_ref(), &enforcer);
-        // Copied only where it is needed: what is found and hidden should take no more time than what is absent.
-        let found_again = principal.details_ask_for_chunks().then(|| found.clone());
-        let permitted = stages.measure(Stage::Authorize, enforcer.enforce_beside(found, &decoys)).await?;
-        let Some(found) = found_again else { return Ok(rechecked(permitted, enforcer.model_id(), stages)) };
-        let wanted = Wanted { top_k: permitted.len(), per_document_max: None };
-        let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
-        let walk = &mut Walk::permitted(permitted);
-        let read = hydration.hydrate(walk, &mut enforcer, wanted, &mut stages).await?.chunks;
-        let left: HashSet<&str> = read.iter().map(|retrieved| retrieved.chunk.item().id.as_str()).collect();
-        let found: Vec<Candidate> = found.into_iter().filter(|c| left.contains(c.chunk_id.as_str())).collect();
-        let permitted = enforcer.enforce(found).await?;
+        let mut permitted = stages.measure(Stage::Authorize, enforcer.enforce_beside(found, &decoys)).await?;
+        if principal.details_ask_for_chunks() {
+            let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
+            permitted = hydration.admit(permitted, &mut stages).await?;
+        }
         Ok(rechecked(permitted, enforcer.model_id(), stages))
     }
 

@@ -65,12 +65,6 @@ impl<'h> Walk<'h> {
         Self { ahead: candidates.into(), ready: VecDeque::new(), foreknown, asked, looked_at }
     }
 
-    /// A walk over what was permitted already.
-    pub(super) fn permitted(permitted: Vec<Permitted<Candidate>>) -> Self {
-        let foreknown = Foreknown { hidden: None, expected: Expected::Known };
-        Self { ready: permitted.into(), ..Self::new(Vec::new(), foreknown) }
-    }
-
     /// How many candidates it has looked at.
     pub(super) fn looked_at(&self) -> usize {
         self.looked_at.candidates

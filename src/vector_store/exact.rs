@@ -41,7 +41,7 @@ use super::{
     CollectionInfo, DocumentStore, GuardTable, Query, Rest, Search, SearchCosts, Searched, VectorStore,
     VectorStoreError,
 };
-use crate::chunk::{Candidate, Chunk, Document, Version, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Version, Written};
 use crate::lanes::Lane;
 use crate::language::Object;
 use crate::storage::StorageError;
@@ -155,6 +155,22 @@ impl VectorStore for ExactStore {
         .await
     }
 
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        _search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        let (name, found) = (collection.to_owned(), found.to_vec());
+        self.blocking(&self.reads, move |engine, _| {
+            let state = engine.read()?;
+            let index = state.index(&name)?;
+            let located = found.iter().filter_map(|found| index.locate(found));
+            Ok(located.filter_map(|located| index.metadata(located)).collect())
+        })
+        .await
+    }
+
     /// A version stands for all that a search looked at but the statistics, which are those of the search.
     async fn read(
         &self,
@@ -260,12 +276,13 @@ impl Engine {
         let (snapshot, number, mut found) = {
             let state = self.read()?;
             let index = state.index(collection)?;
-            let found: Vec<(Chunk, u32)> = found.iter().filter_map(|found| index.chunk(found)).collect();
+            let located = found.iter().filter_map(|found| index.locate(found));
+            let found: Vec<(Chunk, u32)> = located.filter_map(|located| index.chunk_without_text(located)).collect();
             (Arc::clone(&state.snapshot), index.number, found)
         };
         // The lock is released: reading from the file may take long.
-        for (chunk, place) in &mut found {
-            chunk.text = snapshot.text(number, &chunk.document_id, *place)?;
+        for (chunk, position) in &mut found {
+            chunk.text = snapshot.text(number, &chunk.document_id, *position)?;
         }
         Ok(found.into_iter().map(|(chunk, _)| chunk).collect())
     }
@@ -374,25 +391,27 @@ impl Index {
         Some(Candidate { chunk_id, guard, score, version, written: Written::By(at) })
     }
 
-    /// The chunk of a candidate, if its document was not written since, without its text; and its place in its document.
-    fn chunk(&self, found: &Candidate) -> Option<(Chunk, u32)> {
-        let number = *self.numbers.get(found.chunk_id.as_str())?;
-        let Candidate { chunk_id, guard, version, .. } = self.candidate(number, 0.0)?;
-        if version != found.version {
-            return None;
-        }
-        let document_id = self.columns.documents.get(number as usize)?;
-        let document = self.documents.get(document_id)?;
-        let chunk = Chunk {
-            id: chunk_id,
-            document_id: document_id.to_string(),
-            guard,
-            title: document.title.to_string(),
-            text: String::new(),
-            metadata: (**self.columns.metadata_values.get(self.columns.metadata_place(number))?).clone(),
-            vector: Vec::new(),
-        };
-        Some((chunk, number - document.first))
+    /// The number of a candidate's chunk, if its document was not written since it was found.
+    fn locate(&self, found: &Candidate) -> Option<ChunkNumber> {
+        let chunk = *self.numbers.get(found.chunk_id.as_str())?;
+        let version = self.candidate(chunk, 0.0)?.version;
+        (version == found.version).then_some(chunk)
+    }
+
+    fn metadata(&self, chunk: ChunkNumber) -> Option<ChunkMetadata> {
+        let Candidate { chunk_id, guard, .. } = self.candidate(chunk, 0.0)?;
+        let document_id = self.columns.document(chunk).to_owned();
+        let metadata = self.columns.metadata(chunk)?.clone();
+        Some(ChunkMetadata { chunk_id, document_id, guard, metadata })
+    }
+
+    /// A chunk without its text, and its position in its document.
+    fn chunk_without_text(&self, chunk: ChunkNumber) -> Option<(Chunk, u32)> {
+        let ChunkMetadata { chunk_id, document_id, guard, metadata } = self.metadata(chunk)?;
+        let document = self.documents.get(document_id.as_str())?;
+        let (title, position) = (document.title.to_string(), chunk - document.first);
+        let (text, vector) = (String::new(), Vec::new());
+        Some((Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector }, position))
     }
 }
 

@@ -19,7 +19,7 @@ use super::overview::Overviews;
 use super::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
-use crate::chunk::{Candidate, Chunk, Document};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
 use crate::config;
 use crate::language::Object;
 
@@ -244,6 +244,15 @@ impl VectorStore for QdrantStore {
 
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         self.read_candidates(collection, chunk_ids).await
+    }
+
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        self.read_metadata_of(collection, search, found).await
     }
 
     async fn read(

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, VisibleSetQuery};
-use ragward::chunk::{Candidate, Chunk, Document, Metadata, Written};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Written};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Pages, RetrievalConfig, RetrievalRequest, Retriever};
@@ -116,6 +116,15 @@ impl VectorStore for OfAnother {
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         let found = self.store.find(collection, chunk_ids).await?;
         Ok(found.into_iter().map(|candidate| self.dated(candidate)).collect())
+    }
+
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        self.store.read_metadata(collection, search, found).await
     }
 
     async fn read(

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::chunk::{Candidate, Chunk, Document, Metadata};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
@@ -236,6 +236,15 @@ impl VectorStore for Remote {
 
     async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         self.0.find(collection, ids).await
+    }
+
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        self.0.read_metadata(collection, search, found).await
     }
 
     async fn read(

@@ -10,7 +10,7 @@ mod path;
 mod points;
 mod strict_mode;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use qdrant_client::qdrant::collections_server::CollectionsServer;
@@ -40,6 +40,8 @@ struct Engine {
     aliases: Arc<RwLock<BTreeMap<String, String>>>,
     facets: Arc<Mutex<Vec<String>>>,
     queries: Arc<Mutex<Vec<QueryPoints>>>,
+    /// The fields of all payloads that were sent.
+    sent_fields: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[derive(Default)]
@@ -90,6 +92,11 @@ impl QdrantServer {
     pub(crate) fn take_queries(&self) -> Vec<QueryPoints> {
         std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The fields of the payloads that were sent since it was asked last.
+    pub(crate) fn take_sent_fields(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.engine.sent_fields.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Drop for QdrantServer {
@@ -107,6 +114,11 @@ impl Engine {
             collections.insert(name, collection);
         }
         free
+    }
+
+    fn note_sent<'p>(&self, payloads: impl Iterator<Item = &'p HashMap<String, Value>>) {
+        let mut sent = self.sent_fields.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.extend(payloads.flat_map(HashMap::keys).cloned());
     }
 
     fn resolved(&self, name: &str) -> String {

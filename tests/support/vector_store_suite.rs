@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use ragward::chunk::{Candidate, Chunk, Document, ID_BYTES_MAX, Metadata, Value, Written};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, ID_BYTES_MAX, Metadata, Value, Written};
 use ragward::language::Object;
 use ragward::vector_store::validation::{
     CHUNK_TEXT_BYTES_MAX, CHUNKS_PER_DOCUMENT_MAX, METADATA_BYTES_MAX, METADATA_KEYS_MAX, QUERY_BYTES_MAX,
@@ -96,6 +96,15 @@ pub(crate) async fn read_now(
     store.read(collection, None, &found).await
 }
 
+fn metadata_of(chunk: &Chunk) -> ChunkMetadata {
+    ChunkMetadata {
+        chunk_id: chunk.id.clone(),
+        document_id: chunk.document_id.clone(),
+        guard: chunk.guard.clone(),
+        metadata: chunk.metadata.clone(),
+    }
+}
+
 /// Returns a candidate with an id and a guard, and nothing else.
 pub(crate) fn candidate(chunk_id: &str, guard: &str) -> Candidate {
     let (chunk_id, guard) = (chunk_id.to_owned(), object(guard));
@@ -179,6 +188,7 @@ async fn unknown_collections_are_refused(store: Store<'_>) {
         store.chunks.search(&near(&name, &[1.0])).await.err(),
         store.chunks.find(&name, &strings(&["a"])).await.err(),
         store.chunks.read(&name, None, &[candidate("a", "doc:a")]).await.err(),
+        store.chunks.read_metadata(&name, None, &[candidate("a", "doc:a")]).await.err(),
         store.documents.delete(&name, &BTreeSet::from(["a".to_owned()])).await.err(),
         store.documents.documents(&name, &strings(&["a"])).await.err(),
     ];
@@ -224,6 +234,8 @@ async fn what_goes_in_is_there(store: Store<'_>) {
     assert_eq!(ids, expected.map(|(id, _)| id));
     assert_eq!(read[0], Chunk { vector: Vec::new(), ..plan.chunks[1].clone() });
     assert_eq!((read[1].text.as_str(), &read[1].metadata), ("", &Metadata::new()));
+    let without_text = store.chunks.read_metadata(&collection, None, &found).await.expect("read");
+    assert_eq!(without_text, read.iter().map(metadata_of).collect::<Vec<_>>());
     let asked = strings(&["notes", "absent", "plan"]);
     let documents = store.documents.documents(&collection, &asked).await.expect("documents");
     assert_eq!(documents, [("notes".to_owned(), 1), ("plan".to_owned(), 2)]);
@@ -645,12 +657,18 @@ async fn what_is_read_is_what_was_found(store: Store<'_>) {
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
             assert_eq!(read.len(), found.len(), "{what}, before");
             assert_eq!(read.iter().map(|chunk| &chunk.id).collect::<Vec<_>>(), ids(&found), "{what}, before");
+            let metadata = store.chunks.read_metadata(&collection, Some(search), &found).await.expect("read");
+            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{what}, before");
 
             store.documents.upsert(&collection, vec![second.clone()]).await.expect("taken in");
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
             assert!(read.iter().all(|chunk| chunk.id == "b#0"), "{what}: {read:?}");
             assert_eq!(read.len(), found.len() - 1, "{what}");
             assert!(store.chunks.read(&collection, None, &listed).await.expect("read").is_empty(), "{what}");
+            let metadata = store.chunks.read_metadata(&collection, Some(search), &found).await.expect("read");
+            assert_eq!(metadata, read.iter().map(metadata_of).collect::<Vec<_>>(), "{what}");
+            let listed_again = store.chunks.read_metadata(&collection, None, &listed).await.expect("read");
+            assert!(listed_again.is_empty(), "{what}");
             store.documents.delete(&collection, &["a".to_owned()].into()).await.expect("deleted");
             let read = store.chunks.read(&collection, Some(search), &found).await.expect("read");
             assert_eq!(read.len(), found.len() - 1, "{what}, deleted");

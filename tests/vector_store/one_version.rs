@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
-use ragward::chunk::{Candidate, Chunk, Document, Value};
+use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Value};
 use ragward::identity::Principal;
 use ragward::language::Relation;
 use ragward::retrieval::request::RetrievalParts;
@@ -68,6 +68,15 @@ impl VectorStore for Busy {
 
     async fn find(&self, collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         self.store.find(collection, ids).await
+    }
+
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        self.store.read_metadata(collection, search, found).await
     }
 
     async fn read(

@@ -132,6 +132,25 @@ async fn what_others_write_is_seen_after_the_interval() {
     assert_eq!(table(&patient).await.guards.len(), 1);
 }
 
+/// INVARIANT (no text): Qdrant does not send the text of a chunk whose metadata alone is read.
+#[tokio::test]
+async fn metadata_is_read_without_the_text() {
+    let server = QdrantServer::start().await;
+    let store = store(&server.address, |_| {});
+    store.upsert("docs", documents(&["doc:a"])).await.expect("taken in");
+    let search = nearest(SearchSpace::Everything, 10);
+    let found = store.search(&search).await.expect("a search").candidates;
+    for (name, search) in [("by id", None), ("after a search", Some(&search))] {
+        server.take_sent_fields();
+        let metadata = store.read_metadata("docs", search, &found).await.expect("read");
+        assert_eq!(metadata.len(), 1, "{name}");
+        let sent = server.take_sent_fields();
+        assert!(sent.contains("metadata") && !sent.contains("text"), "{name}: {sent:?}");
+        store.read("docs", search, &found).await.expect("read");
+        assert!(server.take_sent_fields().contains("text"), "{name}");
+    }
+}
+
 /// INVARIANT (no alias): rules are written for a collection's own name, so every call refuses another name of it.
 #[tokio::test]
 async fn an_alias_is_refused_by_every_call() {

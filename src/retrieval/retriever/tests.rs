@@ -3,6 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call; to the others it is as none")]
 
 mod hints;
+mod narrowed;
 mod pages;
 
 use std::sync::Mutex;
@@ -14,7 +15,7 @@ use roaring::RoaringBitmap;
 
 use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
-use crate::chunk::{Chunk, Metadata, Written};
+use crate::chunk::{Chunk, ChunkMetadata, Metadata, Value, Written};
 use crate::language::{Object, Relation};
 use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
@@ -222,6 +223,23 @@ impl VectorStore for Shelf {
     async fn find(&self, _collection: &str, ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         let chunks = self.chunks.lock().unwrap();
         Ok(ids.iter().filter_map(|id| chunks.iter().find(|chunk| chunk.id == *id)).map(|c| candidate(c, 0.0)).collect())
+    }
+
+    async fn read_metadata(
+        &self,
+        _collection: &str,
+        _search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        let chunks = self.chunks.lock().unwrap();
+        let asked = |chunk: &&Chunk| found.iter().any(|candidate| candidate.chunk_id == chunk.id);
+        let metadata = |chunk: &Chunk| ChunkMetadata {
+            chunk_id: chunk.id.clone(),
+            document_id: chunk.document_id.clone(),
+            guard: chunk.guard.clone(),
+            metadata: chunk.metadata.clone(),
+        };
+        Ok(chunks.iter().filter(asked).map(metadata).collect())
     }
 
     async fn read(

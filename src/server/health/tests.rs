@@ -10,7 +10,7 @@ use tokio::time::advance;
 use super::*;
 use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
 use crate::authz::{Answer, AuthzError, CheckBatch};
-use crate::chunk::{Candidate, Chunk};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorStoreError};
 
 /// Plays all three parts, and fails in one of them when it is told to.
@@ -82,6 +82,15 @@ impl VectorStore for Parts {
 
     async fn find(&self, _collection: &str, _ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError> {
         panic!("nothing is searched")
+    }
+
+    async fn read_metadata(
+        &self,
+        _collection: &str,
+        _search: Option<&Search>,
+        _found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        panic!("nothing is read")
     }
 
     async fn read(

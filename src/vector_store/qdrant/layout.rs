@@ -4,13 +4,14 @@
 use std::borrow::Cow;
 
 use qdrant_client::qdrant::value::Kind;
-use qdrant_client::qdrant::{PointId, Struct, Value as Payload, point_id::PointIdOptions};
+use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
+use qdrant_client::qdrant::{PayloadExcludeSelector, PointId, Struct, Value as Payload, point_id::PointIdOptions};
 
 use super::fields::{CHUNK_ID, DOCUMENT_ID, Fields, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, string};
 use super::path::{Path, PathError};
 use super::payload::{point_id, point_of};
 use super::version;
-use crate::chunk::{Candidate, Chunk, Metadata, Value, Version, Written};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Value, Version, Written};
 use crate::language::Object;
 
 /// See the module.
@@ -100,6 +101,20 @@ impl Layout {
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
     }
 
+    /// Selects all of a payload but the text.
+    ///
+    /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That is left out as a whole, unless it
+    /// holds what metadata is read from; then only the text in it is left out. Qdrant does not look into a JSON text, so one
+    /// that holds the document's id too is sent, and its text is dropped here.
+    pub(super) fn all_but_text(&self) -> SelectorOptions {
+        let is_shared = [Some(&self.guard), Some(&self.document_id), self.metadata.as_ref()]
+            .into_iter()
+            .flatten()
+            .any(|path| path.first() == self.text.first());
+        let field = if is_shared { self.text.key() } else { Path::of_key(self.text.first()).key() };
+        SelectorOptions::Exclude(PayloadExcludeSelector { fields: vec![field] })
+    }
+
     /// The path of a metadata key in a filter; `None` for one that Qdrant cannot name, or that is no metadata.
     pub(super) fn metadata_key(&self, key: &str) -> Option<String> {
         match &self.metadata {
@@ -141,11 +156,21 @@ impl Layout {
         if self.is_own() { (version::of(payload), version::written_of(payload)) } else { (None, Written::Unknown) }
     }
 
+    /// The metadata of a point's chunk, if the chunk still has the guard and the version that were found.
+    pub(super) fn metadata_as_found(
+        &self,
+        found: &Candidate,
+        id: Option<&PointId>,
+        payload: &Fields,
+    ) -> Option<ChunkMetadata> {
+        let chunk = self.chunk_metadata(id, payload)?;
+        let is_same = chunk.chunk_id == found.chunk_id && chunk.guard == found.guard;
+        (is_same && self.write_of(payload).0 == found.version).then_some(chunk)
+    }
+
     /// The chunk of a point, if it still has the guard and the version that were found.
     pub(super) fn chunk_as_found(&self, found: &Candidate, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
-        let chunk = self.chunk(id, payload)?;
-        let is_same = chunk.id == found.chunk_id && chunk.guard == found.guard;
-        (is_same && self.write_of(payload).0 == found.version).then_some(chunk)
+        self.metadata_as_found(found, id, payload).map(|chunk| self.with_text(chunk, payload))
     }
 
     /// The document that a point belongs to.
@@ -153,18 +178,23 @@ impl Layout {
         self.document_id.text(payload).map(Cow::into_owned)
     }
 
-    /// The chunk of a point, if it is one. A chunk of another program that names no document is one of its own.
-    pub(super) fn chunk(&self, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
+    /// The metadata of a point's chunk, if the point is one. A chunk of another program that names no document is a document
+    /// of its own.
+    fn chunk_metadata(&self, id: Option<&PointId>, payload: &Fields) -> Option<ChunkMetadata> {
         let Candidate { chunk_id, guard, .. } = self.candidate(id, payload, 0.0)?;
         let document_id = match (self.document_of(payload), self.chunk_ids) {
             (Some(document_id), _) => document_id,
             (None, ChunkIds::PointIds) => chunk_id.clone(),
             (None, ChunkIds::Named) => return None,
         };
+        Some(ChunkMetadata { chunk_id, document_id, guard, metadata: self.metadata_of(payload) })
+    }
+
+    fn with_text(&self, chunk: ChunkMetadata, payload: &Fields) -> Chunk {
+        let ChunkMetadata { chunk_id, document_id, guard, metadata } = chunk;
         let text = |path: &Path| path.text(payload).map(Cow::into_owned).unwrap_or_default();
         let (title, text) = (text(&self.title), text(&self.text));
-        let metadata = self.metadata_of(payload);
-        Some(Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() })
+        Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
     }
 
     /// Values that somebody else wrote and that we have no form for are left out.

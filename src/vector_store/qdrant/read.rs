@@ -8,19 +8,26 @@ use qdrant_client::qdrant::{
 };
 
 use super::collection::Counting;
+use super::fields::Fields;
 use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
-use crate::chunk::{Candidate, Chunk};
+use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::language::Object;
 use crate::vector_store::limits::CallLimits;
 use crate::vector_store::{Search, VectorStoreError};
 
 /// How many ids one condition names and one answer tells of.
 const IDS_PER_CALL_MAX: usize = 1_000;
-/// Chunks of one call whose texts are read: the answer must fit a message.
-pub(super) const TEXTS_PER_CALL_MAX: usize = 500;
+/// How many points one call reads with text or metadata: the answer must fit a message.
+pub(super) const PAYLOADS_PER_CALL_MAX: usize = 500;
 /// Most guards of the documents of one call.
 const GUARDS_MAX: usize = 10_000;
+
+/// A point that was read.
+struct ReadPoint {
+    id: Option<PointId>,
+    payload: Fields,
+}
 
 impl QdrantStore {
     pub(super) async fn read_candidates(
@@ -39,25 +46,56 @@ impl QdrantStore {
         Ok(chunk_ids.iter().filter_map(candidate).collect())
     }
 
-    /// Where nothing was searched for, a chunk is what was found if it still has the guard and version.
+    pub(super) async fn read_metadata_of(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        let layout = self.layout(collection);
+        let points = self.read_found(collection, search, found, layout.all_but_text()).await?;
+        let metadata = |found: &Candidate| {
+            let point = points.get(found.chunk_id.as_str())?;
+            layout.metadata_as_found(found, point.id.as_ref(), &point.payload)
+        };
+        Ok(found.iter().filter_map(metadata).collect())
+    }
+
     pub(super) async fn read_chunks(
         &self,
         collection: &str,
         search: Option<&Search>,
         found: &[Candidate],
     ) -> Result<Vec<Chunk>, VectorStoreError> {
-        if let Some(search) = search {
-            let chunks = self.reread(search, found).await?;
-            return Ok(found.iter().filter_map(|found| chunks.get(found.chunk_id.as_str()).cloned()).collect());
-        }
         let layout = self.layout(collection);
-        let chunk_ids: Vec<String> = found.iter().map(|found| found.chunk_id.clone()).collect();
-        let points = self.get(collection, &chunk_ids, SelectorOptions::Enable(true)).await?;
+        let points = self.read_found(collection, search, found, SelectorOptions::Enable(true)).await?;
         let chunk = |found: &Candidate| {
             let point = points.get(found.chunk_id.as_str())?;
             layout.chunk_as_found(found, point.id.as_ref(), &point.payload)
         };
         Ok(found.iter().filter_map(chunk).collect())
+    }
+
+    /// The points of these candidates by chunk id. After a search they are those that still pass its filter with the same
+    /// score. In both cases the layout compares guard and version with what was found.
+    async fn read_found(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+        payload: SelectorOptions,
+    ) -> Result<HashMap<String, ReadPoint>, VectorStoreError> {
+        if let Some(search) = search {
+            let points = self.reread(search, found, payload).await?.into_iter();
+            return Ok(points
+                .map(|(chunk_id, point)| (chunk_id.to_owned(), ReadPoint { id: point.id, payload: point.payload }))
+                .collect());
+        }
+        let chunk_ids: Vec<String> = found.iter().map(|found| found.chunk_id.clone()).collect();
+        let points = self.get(collection, &chunk_ids, payload).await?.into_iter();
+        Ok(points
+            .map(|(chunk_id, point)| (chunk_id.to_owned(), ReadPoint { id: point.id, payload: point.payload }))
+            .collect())
     }
 
     /// The points of these chunks that are there, by chunk id. What they hold may still be another chunk.
@@ -76,8 +114,10 @@ impl QdrantStore {
         if points_of.is_empty() && !chunk_ids.is_empty() {
             self.expected_dimension(collection).await?;
         }
-        let per_call =
-            if matches!(payload, SelectorOptions::Enable(true)) { TEXTS_PER_CALL_MAX } else { IDS_PER_CALL_MAX };
+        let per_call = match payload {
+            SelectorOptions::Include(_) => IDS_PER_CALL_MAX,
+            SelectorOptions::Enable(_) | SelectorOptions::Exclude(_) => PAYLOADS_PER_CALL_MAX,
+        };
         for part in points_of.chunks(per_call) {
             let mut asked: HashMap<String, &str> =
                 part.iter().filter_map(|(id, point)| Some((id_text(Some(point))?, *id))).collect();

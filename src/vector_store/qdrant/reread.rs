@@ -18,9 +18,9 @@ use qdrant_client::qdrant::{
 use super::QdrantStore;
 use super::filter::{self, Clause};
 use super::layout::id_text;
-use super::read::{TEXTS_PER_CALL_MAX, ids_per_call};
+use super::read::{PAYLOADS_PER_CALL_MAX, ids_per_call};
 use super::search::search_params;
-use crate::chunk::{Candidate, Chunk};
+use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
 use crate::vector_store::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
@@ -28,18 +28,27 @@ use crate::vector_store::{Query, Search, VectorStoreError};
 /// Two replicas may add up one cosine in another order. A score that differs by more is of another vector.
 const SCORE_TOLERANCE: f32 = 1e-5;
 
+/// A search among some points.
+struct AmongPoints<'a> {
+    /// The caller's filter.
+    wanted: Option<&'a Condition>,
+    points: Vec<PointId>,
+    method: Method,
+}
+
 impl QdrantStore {
-    /// The chunks of these candidates that are still what the search found, by chunk id.
+    /// The points of these candidates that still pass the search's filter with the same score, by chunk id.
     pub(super) async fn reread<'f>(
         &self,
         search: &Search,
         found: &'f [Candidate],
-    ) -> Result<HashMap<&'f str, Chunk>, VectorStoreError> {
+        payload: SelectorOptions,
+    ) -> Result<HashMap<&'f str, ScoredPoint>, VectorStoreError> {
         let layout = self.layout(&search.collection);
-        let mut chunks = HashMap::with_capacity(found.len());
+        let mut read: HashMap<&'f str, ScoredPoint> = HashMap::with_capacity(found.len());
         let wanted = match search.filter.as_ref().map(|filter| filter::translate(filter, layout)) {
             None | Some(Clause::Always) => None,
-            Some(Clause::Never) => return Ok(chunks),
+            Some(Clause::Never) => return Ok(read),
             Some(Clause::When(condition)) => Some(*condition),
         };
         let limits = self.limits(&search.collection);
@@ -50,7 +59,7 @@ impl QdrantStore {
         // Each once, however often it is named.
         let named: HashMap<String, (PointId, &'f Candidate)> = found.iter().filter_map(named).collect();
         let ids: Vec<&String> = named.keys().collect();
-        for part in ids.chunks(TEXTS_PER_CALL_MAX.min(ids_per_call(limits))) {
+        for part in ids.chunks(PAYLOADS_PER_CALL_MAX.min(ids_per_call(limits))) {
             let part: HashMap<&str, &(PointId, &'f Candidate)> =
                 part.iter().filter_map(|id| Some((id.as_str(), named.get(*id)?))).collect();
             let mut asked: Vec<PointId> = part.values().map(|(point, _)| point.clone()).collect();
@@ -58,7 +67,9 @@ impl QdrantStore {
             let methods: &[Method] =
                 if limits.allows_scans { &[Method::Scan, Method::Index] } else { &[Method::Index] };
             for method in methods {
-                let points = self.search_among(search, wanted.as_ref(), std::mem::take(&mut asked), *method).await?;
+                let asked_now =
+                    AmongPoints { wanted: wanted.as_ref(), points: std::mem::take(&mut asked), method: *method };
+                let points = self.search_among(search, asked_now, payload.clone()).await?;
                 for point in points {
                     let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str())) else {
                         return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
@@ -69,9 +80,7 @@ impl QdrantStore {
                         asked.push(id.clone());
                         continue;
                     }
-                    let chunk = layout.chunk_as_found(candidate, point.id.as_ref(), &point.payload);
-                    let again = chunk.and_then(|chunk| chunks.insert(candidate.chunk_id.as_str(), chunk));
-                    if again.is_some() {
+                    if read.insert(candidate.chunk_id.as_str(), point).is_some() {
                         return Err(VectorStoreError::BadAnswer("a point twice".to_owned()));
                     }
                 }
@@ -80,16 +89,15 @@ impl QdrantStore {
                 }
             }
         }
-        Ok(chunks)
+        Ok(read)
     }
 
     /// Those of the points that pass the filter, with their scores and payloads.
     async fn search_among(
         &self,
         search: &Search,
-        wanted: Option<&Condition>,
-        points: Vec<PointId>,
-        method: Method,
+        AmongPoints { wanted, points, method }: AmongPoints<'_>,
+        payload: SelectorOptions,
     ) -> Result<Vec<ScoredPoint>, VectorStoreError> {
         let Query::Vector(vector) = &search.query else {
             return Err(VectorStoreError::Unsupported("the Qdrant store takes vector queries only".to_owned()));
@@ -103,7 +111,7 @@ impl QdrantStore {
             filter: Some(QdrantFilter::must(must)),
             params: Some(search_params(method)),
             limit,
-            with_payload: Some(SelectorOptions::Enable(true).into()),
+            with_payload: Some(payload.into()),
             with_vectors: Some(false.into()),
             read_consistency: self.read_consistency(),
             ..SearchPoints::default()

@@ -68,7 +68,25 @@ pub(super) fn selected(
             }
             Ok(selected)
         }
-        Some(SelectorOptions::Exclude(_)) => super::not_implemented(),
+        Some(SelectorOptions::Exclude(exclude)) => {
+            let mut left = payload.clone();
+            for path in &exclude.fields {
+                remove(&mut left, &names(path)?);
+            }
+            Ok(left)
+        }
+    }
+}
+
+fn remove(from: &mut HashMap<String, Value>, names: &[String]) {
+    match names {
+        [] => {}
+        [name] => drop(from.remove(name)),
+        [first, rest @ ..] => {
+            if let Some(Value { kind: Some(Kind::StructValue(fields)) }) = from.get_mut(first) {
+                remove(&mut fields.fields, rest);
+            }
+        }
     }
 }
 

@@ -55,6 +55,7 @@ impl Points for Engine {
             }
             Ok(found)
         })?;
+        self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(GetResponse { result, time: 0.0, usage: None }))
     }
 
@@ -255,6 +256,7 @@ impl Points for Engine {
             ..QueryPoints::default()
         };
         let result = self.read(&query.collection_name.clone(), |known| known.query(query))?;
+        self.note_sent(result.iter().map(|point| &point.payload));
         Ok(Response::new(SearchResponse { result, time: 0.0, usage: None }))
     }
 

@@ -116,6 +116,16 @@ impl VectorStore for Revoking {
         self.shelf.find(collection, ids).await
     }
 
+    async fn read_metadata(
+        &self,
+        collection: &str,
+        search: Option<&Search>,
+        found: &[Candidate],
+    ) -> Result<Vec<ChunkMetadata>, VectorStoreError> {
+        self.call();
+        self.shelf.read_metadata(collection, search, found).await
+    }
+
     async fn read(
         &self,
         collection: &str,

@@ -1,5 +1,7 @@
 //! Pages over a corpus that stays, and over one that changes.
 
+use std::collections::HashSet;
+
 use super::*;
 
 #[tokio::test]

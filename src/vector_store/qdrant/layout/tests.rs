@@ -18,6 +18,11 @@ fn guard(name: &str) -> Object {
     Object::parse(name).expect("an object")
 }
 
+/// Reads the chunk of a point, if it is one.
+fn read_chunk(layout: &Layout, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
+    layout.chunk_metadata(id, payload).map(|chunk| layout.with_text(chunk, payload))
+}
+
 #[test]
 fn a_chunk_survives_the_way_there_and_back() {
     let metadata = Metadata::from([
@@ -37,7 +42,7 @@ fn a_chunk_survives_the_way_there_and_back() {
     };
     let stamp = Stamp { version: Version(7), written_at: 1_700_000_000_000 };
     let point = to_point("Handbook", stamp, 3, chunk.clone(), None);
-    let read = Layout::default().chunk(point.id.as_ref(), &point.payload);
+    let read = read_chunk(&Layout::default(), point.id.as_ref(), &point.payload);
     assert_eq!(read, Some(Chunk { vector: Vec::new(), ..chunk }));
     let found = Layout::default().candidate(point.id.as_ref(), &point.payload, 1.0).expect("a candidate");
     let written = Written::AtWallTime(Duration::from_secs(1_700_000_000));
@@ -118,7 +123,7 @@ fn chunks_of_other_programs_are_read_as_they_are() {
         [(langchain(), of_langchain, metadata("source")), (llama_index(), of_llama_index, metadata("ref_doc_id"))];
     for (layout, payload, metadata) in rows {
         for id in [PointId::from(uuid), PointId::from(42_u64)] {
-            let chunk = layout.chunk(Some(&id), &payload).expect("a chunk");
+            let chunk = read_chunk(&layout, Some(&id), &payload).expect("a chunk");
             let expected = Chunk {
                 id: id_text(Some(&id)).expect("an id"),
                 document_id: "docs/a.md".to_owned(),
@@ -132,7 +137,28 @@ fn chunks_of_other_programs_are_read_as_they_are() {
             assert_eq!(layout.point_of(&chunk.id), Some(id));
         }
         let without: Fields = payload.into_iter().filter(|(key, _)| key != "guard").collect();
-        assert_eq!(layout.chunk(Some(&PointId::from(42_u64)), &without), None);
+        assert_eq!(read_chunk(&layout, Some(&PointId::from(42_u64)), &without), None);
+    }
+}
+
+/// Where only metadata is read, Qdrant leaves out the text and nothing that the metadata is read from.
+#[test]
+fn a_text_is_left_out_and_nothing_that_metadata_is_read_from() {
+    let layout = |document_id, text, metadata| {
+        Layout::foreign(&ForeignLayout { guard: "guard", document_id, title: "title", text, metadata })
+            .expect("a layout")
+    };
+    let rows = [
+        ("our own", Layout::default(), "text"),
+        ("LangChain's", langchain(), "page_content"),
+        ("a JSON text", llama_index(), "_node_content"),
+        ("an object that holds the metadata too", layout("source", "chunk.text", "chunk.metadata"), "chunk.text"),
+        ("an object that holds the document's id too", layout("node.source", "node.text", ""), "node.text"),
+        ("a name that needs quotes", layout("source", "page content", "metadata"), "\"page content\""),
+    ];
+    for (name, layout, expected) in rows {
+        let SelectorOptions::Exclude(selector) = layout.all_but_text() else { panic!("{name}") };
+        assert_eq!(selector.fields, [expected], "{name}");
     }
 }
 
