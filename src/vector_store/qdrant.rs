@@ -1,8 +1,12 @@
 //! Qdrant as the vector store, over gRPC.
 //!
-//! A search brings ids, scores and guards; text is read by id, afterwards. What a point holds is written down in
-//! `schema/qdrant-payload.md`. Answers are checked: a duplicate, a surplus or an unknown point fails the call, and a point
-//! without a well-formed guard is never returned.
+//! A search returns ids, scores and guards, and text is read by id afterwards. `schema/qdrant-payload.md` says what a point
+//! holds. Answers are checked: a duplicate, a surplus or an unknown point fails the call, and a point without a well-formed
+//! guard is never returned.
+//!
+//! There are no filters by containers, such as folders of which a user sees everything. A payload field for them would have to
+//! follow every move of a document in the relationships, and a stale one would lose chunks silently, since what a filter hides
+//! is not looked for. Lists of guards that are turned round or split serve the same need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,7 +24,6 @@ use super::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
-use crate::config;
 use crate::language::Object;
 
 mod attach;
@@ -41,56 +44,59 @@ mod version;
 
 use names::Names;
 
-pub use attach::{Attach, Attached};
+pub use attach::{Attach, AttachError, Attached};
 pub use guard_template::{GuardTemplate, TemplateError};
 pub use layout::{ForeignLayout, Layout};
 pub use path::{Path, PathError};
 pub use payload::point_id;
 
-/// An answer holds at most some thousand chunks with their text.
+/// The largest message that is taken. An answer holds at most some thousand chunks with their text.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
-/// Where Qdrant is and how to search it.
+/// The settings of a [`QdrantStore`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QdrantConfig {
     /// The gRPC address, such as `http://127.0.0.1:6334`.
     pub url: String,
-    /// The API key.
+    /// The API key, if the server asks for one.
     pub api_key: Option<Secret>,
     /// The longest wait for one call.
     pub timeout: Duration,
-    /// The name of the vector in each point; the unnamed vector when unset.
+    /// The name of the vector in each point; `None` for the unnamed vector.
     pub vector_name: Option<String>,
-    /// Search by a full scan instead of the approximate index: exact, and slow on large collections.
+    /// Whether every search scans all vectors instead of using the approximate index. A scan is exact, and slow on large
+    /// collections.
     pub exact: bool,
-    /// Scan, whatever `exact` says, where a space is known to hold at most so many chunks: there the approximate index is slow
-    /// as well, and loses most of what it should find.
+    /// The size up to which the chunks of some guards are scanned even if `exact` is not set. There the approximate index is
+    /// slow as well, and misses most of what it should find.
     pub scanned_chunks_max: u64,
-    /// How many replicas of a shard must agree on what is read; the server's own rule when unset.
+    /// How many replicas of a shard must agree on what is read; `None` for the server's own rule.
     pub read_consistency: Option<ReadConsistency>,
-    /// For how long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for
-    /// them, if that is longer. What others wrote meanwhile is found after it; what this process wrote, at once.
+    /// How long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for them if
+    /// that is longer. What other programs write meanwhile is found afterwards, and what this process writes at once.
     pub overview_age_max: Duration,
-    /// A collection with more distinct guards than this is not listed; then everything is searched and checked after.
+    /// The largest number of distinct guards that are listed. A collection with more is searched as a whole, and its
+    /// candidates are checked afterwards.
     pub guards_max: usize,
-    /// Guards named in one filter; a longer list is turned round or sent in parts.
+    /// The largest number of guards in one filter. A longer list is turned round or sent in parts.
     pub guards_per_filter_max: usize,
-    /// The collections of other programs, by name.
+    /// The layouts of collections that other programs fill, by name. They are configuration and not data in Qdrant: whoever can
+    /// write a point must not be able to say which field guards it.
     pub layouts: BTreeMap<String, Layout>,
 }
 
 /// How many replicas of a shard must agree on what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadConsistency {
-    /// Points that the majority of all replicas has.
+    /// A point counts if the majority of all replicas has it.
     Majority,
-    /// Points that all of half the replicas and one more have.
+    /// A point counts if all replicas that were asked have it, which are half of them and one more.
     Quorum,
-    /// Points that every replica has.
+    /// A point counts if every replica has it.
     All,
 }
 
-/// Searches and fills Qdrant collections.
+/// A Qdrant server as a store.
 #[derive(Debug)]
 pub struct QdrantStore {
     channel: BackendChannel,
@@ -100,36 +106,36 @@ pub struct QdrantStore {
     overviews: Overviews,
     reach: Reach,
     writes: OwnWrites,
-    /// One writer at a time: replacing a document is two operations on the server, and those of two writers must not mix.
+    /// Held while documents are written. Replacing a document is two operations on the server, and those of two writes must
+    /// not mix.
     writing: tokio::sync::Mutex<()>,
 }
 
 impl QdrantConfig {
-    /// A server at this address, with the numbers of a configuration that sets none.
+    /// Returns the default settings for a server at this address.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
-        let defaults = config::QdrantConfig::default();
         Self {
             url: url.into(),
             api_key: None,
-            timeout: Duration::from_millis(defaults.timeout_ms),
+            timeout: Duration::from_secs(5),
             vector_name: None,
-            exact: defaults.exact,
-            scanned_chunks_max: defaults.scanned_chunks_max,
+            exact: false,
+            scanned_chunks_max: 100_000,
             read_consistency: None,
-            overview_age_max: Duration::from_millis(defaults.overview_age_max_ms),
-            guards_max: defaults.guards_max,
-            guards_per_filter_max: defaults.guards_per_filter_max,
+            overview_age_max: Duration::from_secs(2),
+            guards_max: 200_000,
+            guards_per_filter_max: 10_000,
             layouts: BTreeMap::new(),
         }
     }
 }
 
 impl QdrantStore {
-    /// Prepares the calls; the server is contacted at the first one. Must run inside tokio.
+    /// Opens a store. The server is contacted at the first call. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// When the configuration cannot be used.
+    /// When the settings cannot be used.
     pub fn new(config: &QdrantConfig) -> Result<Self, BackendError> {
         Ok(Self {
             channel: channel("`vector_store.qdrant.url`", &config.url, Credential::api_key(config.api_key.as_ref())?)?,
@@ -151,7 +157,7 @@ impl QdrantStore {
         CollectionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// Where the parts of a chunk are in a collection's points.
+    /// The layout of a collection's points.
     fn layout(&self, collection: &str) -> &Layout {
         self.config.layouts.get(collection).unwrap_or(&self.own)
     }
@@ -165,7 +171,7 @@ impl QdrantStore {
         Some(qdrant::ReadConsistency { value: Some(read_consistency::Value::Type(consistency.into())) })
     }
 
-    /// The answer to one call on a collection that is there under its own name.
+    /// Waits for one call on a collection, after checking that the collection exists under this name.
     async fn call<T>(
         &self,
         collection: &str,
@@ -196,7 +202,7 @@ impl QdrantStore {
     }
 }
 
-/// Why a call failed, by what can be done about it.
+/// Sorts a failed call by what can be done about it.
 fn failed(collection: &str, status: &Status) -> VectorStoreError {
     let message = status.message().to_owned();
     if is_of_the_connection(status) {
@@ -205,7 +211,7 @@ fn failed(collection: &str, status: &Status) -> VectorStoreError {
     match status.code() {
         Code::NotFound => VectorStoreError::UnknownCollection(collection.to_owned()),
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => VectorStoreError::Refused(message),
-        // The answer is larger than any that was asked for.
+        // Tonic says so when an answer is larger than any that was asked for.
         Code::OutOfRange | Code::Ok => VectorStoreError::BadAnswer(message),
         Code::Cancelled
         | Code::Unknown
@@ -227,7 +233,8 @@ impl VectorStore for QdrantStore {
         Ok(self.overview(name).await?.info.clone())
     }
 
-    /// See [`QdrantConfig::overview_age_max`]; `None` as well where the guards have no index or do not come in time.
+    /// `None` also where the guards have no index or do not come in time. [`QdrantConfig::overview_age_max`] says how old the
+    /// list may be.
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError> {
         Ok(self.overview(collection).await?.guards.as_ref().map(|guards| guards.table().clone()))
     }
@@ -236,8 +243,8 @@ impl VectorStore for QdrantStore {
         self.overviews.last_known(collection)?.guards.as_ref()?.chunks_under(table, positions)
     }
 
-    /// A space of nearly all guards may find chunks whose guards are newer than its table. Which of several equal scores
-    /// at the end of an answer are in it is Qdrant's choice, unless the search is a scan and few are equal.
+    /// A search among nearly all guards may find chunks whose guards are newer than the table. Qdrant chooses which of several
+    /// equal scores are at the end of an answer, unless the search is a scan and few are equal.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError> {
         Box::pin(self.find_nearest(search)).await
     }
@@ -264,7 +271,7 @@ impl VectorStore for QdrantStore {
         self.read_chunks(collection, search, found).await
     }
 
-    /// Asks for what needs the key: Qdrant's own health check answers without.
+    /// Makes a call that needs the API key, which Qdrant's own health check does not.
     async fn ready(&self) -> Result<(), VectorStoreError> {
         self.answer("", self.collections().list(qdrant::ListCollectionsRequest {})).await.map(drop)
     }
@@ -275,7 +282,7 @@ impl DocumentStore for QdrantStore {
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError> {
         let _alone = self.writing.lock().await;
         let written = self.replace(collection, documents).await;
-        // A write that failed may still take effect: it counts as under way until the next one begins.
+        // A write that failed may still take effect, so it counts as under way until the next one begins.
         if written.is_ok() {
             self.writes.end();
         }
@@ -304,5 +311,21 @@ impl DocumentStore for QdrantStore {
         document_ids: &[String],
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         self.guards_of_documents(collection, document_ids).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_a_file_that_sets_nothing() {
+        let file = crate::config::QdrantConfig::default();
+        let defaults = QdrantConfig::new(file.url);
+        assert_eq!(defaults.timeout, Duration::from_millis(file.timeout_ms));
+        assert_eq!(defaults.overview_age_max, Duration::from_millis(file.overview_age_max_ms));
+        assert_eq!((defaults.exact, defaults.scanned_chunks_max), (file.exact, file.scanned_chunks_max));
+        let guards = (defaults.guards_max, defaults.guards_per_filter_max);
+        assert_eq!(guards, (file.guards_max, file.guards_per_filter_max));
     }
 }

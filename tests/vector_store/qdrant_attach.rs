@@ -15,7 +15,7 @@ use ragward::chunk::Value;
 use ragward::config::{PayloadConfig, WrittenBy};
 use ragward::language::Object;
 use ragward::vector_store::qdrant::{
-    Attach, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
+    Attach, AttachError, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
 };
 use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore, VectorStoreError};
 
@@ -449,7 +449,10 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
         let template = attach("document:{metadata.source}");
         let own = QdrantStore::new(&QdrantConfig::new(&server.url)).expect("a store");
         let unnamed = own.attach(COLLECTION, &template, |_, _| {}).await;
-        assert!(matches!(&unnamed, Err(VectorStoreError::Invalid(text)) if text.contains("written_by")), "{unnamed:?}");
+        assert!(
+            matches!(&unnamed, Err(error @ AttachError::NoLayout(_)) if error.to_string().contains("written_by")),
+            "{unnamed:?}"
+        );
         let names = ForeignLayout {
             guard: "metadata.guard",
             document_id: "metadata.source",
@@ -459,12 +462,12 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
         };
         let nested = store(&server.url, Layout::foreign(&names).expect("a layout"));
         let refused = nested.attach(COLLECTION, &template, |_, _| {}).await;
-        assert!(matches!(refused, Err(VectorStoreError::Invalid(_))), "{refused:?}");
+        assert!(matches!(refused, Err(AttachError::NestedGuard)), "{refused:?}");
         let store = store(&server.url, langchain());
         let config =
             QdrantConfig { layouts: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.url) };
         let absent = QdrantStore::new(&config).expect("a store").attach("absent", &template, |_, _| {}).await;
-        assert!(matches!(absent, Err(VectorStoreError::UnknownCollection(_))), "{absent:?}");
+        assert!(matches!(absent, Err(AttachError::Store(VectorStoreError::UnknownCollection(_)))), "{absent:?}");
         assert!(server.indexes(COLLECTION).await.is_empty());
         assert!(!server.payloads(COLLECTION).await["1"].contains_key("guard"));
         // Ragward does not write documents that another program keeps.

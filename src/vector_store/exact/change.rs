@@ -1,5 +1,5 @@
-//! One call that changes a collection: prepared without any lock, then decided against what is there, then stored, then
-//! applied in memory.
+//! A call that changes a collection. It is prepared without a lock, then checked against what is stored, then made durable, and
+//! then applied in memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::chunk_number::NONE;
-use super::index::{Index, IndexedChunk, IndexedDocument, Write};
+use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm, Write};
 use super::postings::TermId;
 use super::terms::{Analyzer, TermCount};
 use crate::chunk::{Chunk, Document, Metadata};
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::direction::normalized;
 
-/// A document whose texts were analyzed and whose vectors were normalized.
+/// A document whose texts are analyzed and whose vectors are normalized.
 pub(super) struct PreparedDocument {
     id: Arc<str>,
     title: Box<str>,
@@ -27,28 +27,42 @@ struct PreparedChunk {
     terms: Vec<TermCount>,
 }
 
-/// What a call does to its collection; all of it or nothing.
+/// What a call does to its collection. All of it happens, or nothing.
 pub(super) struct Change {
     pub(super) collection: String,
-    /// The collection's number and dimension afterwards.
+    /// The number of the collection.
     pub(super) number: u32,
+    /// The dimension of the collection after the change.
     pub(super) dimension: Option<usize>,
-    /// Documents that go, or are replaced, with their numbers of chunks.
-    pub(super) removed: Vec<(Arc<str>, u32)>,
+    /// The documents that are deleted or replaced.
+    pub(super) removed: Vec<RemovedDocument>,
     pub(super) added: Vec<AddedDocument>,
-    /// New in the dictionary, with their ids: in the order of [`Postings::next_ids`](super::postings::Postings::next_ids).
-    pub(super) terms: Vec<(TermId, Arc<str>)>,
+    /// The terms that are new in the dictionary, in the order of [`Postings::next_ids`](super::postings::Postings::next_ids).
+    pub(super) terms: Vec<NewTerm>,
 }
 
-/// A document that comes.
+/// A document that is deleted or replaced.
+pub(super) struct RemovedDocument {
+    pub(super) id: Arc<str>,
+    /// The number of its chunks.
+    pub(super) chunks: u32,
+}
+
+/// A term that is new in the dictionary.
+pub(super) struct NewTerm {
+    pub(super) id: TermId,
+    pub(super) term: Arc<str>,
+}
+
+/// A document that is put in.
 pub(super) struct AddedDocument {
     pub(super) document: IndexedDocument,
-    /// By chunk; empty when it has none.
+    /// The texts of its chunks in their order; empty for a chunk without text.
     pub(super) texts: Vec<String>,
 }
 
-/// Does the work of ingesting that needs no look at the collection, on all cores. Of several documents with one id the last
-/// stays.
+/// Does the part of ingesting that needs no look at the collection, on all cores. Of several documents with one id it keeps the
+/// last.
 pub(super) fn prepare(documents: Vec<Document>) -> Vec<PreparedDocument> {
     let mut seen = HashSet::new();
     let mut last: Vec<Document> =
@@ -73,7 +87,7 @@ fn prepare_document(analyzer: &mut Analyzer, document: Document) -> PreparedDocu
 }
 
 impl Change {
-    /// Puts documents in. `number` is the collection's if it is new.
+    /// Checks a call that puts documents in. `number` is for the collection if it is new.
     pub(super) fn upsert(
         collection: &str,
         index: Option<&Index>,
@@ -98,7 +112,7 @@ impl Change {
         })
     }
 
-    /// Takes documents out.
+    /// Makes the change that deletes these documents.
     pub(super) fn delete(collection: &str, index: &Index, document_ids: &BTreeSet<String>) -> Self {
         let removed = present(index, document_ids.iter().map(String::as_str));
         Self {
@@ -111,14 +125,14 @@ impl Change {
         }
     }
 
-    /// Applies it in memory; cannot fail, because it is durable already.
+    /// Applies the change in memory. It cannot fail, because it is durable already.
     pub(super) fn apply(self, index: &mut Index, write: Write) {
-        for (id, _) in &self.removed {
-            index.remove(id);
+        for removed in &self.removed {
+            index.remove(&removed.id);
         }
         index.set_dimension(self.dimension);
-        for (_, term) in self.terms {
-            index.postings.add_term(term);
+        for new in self.terms {
+            index.postings.add_term(new.term);
         }
         for added in self.added {
             index.insert(added.document, write);
@@ -127,19 +141,20 @@ impl Change {
     }
 }
 
-/// Those of the documents that are there, with their numbers of chunks.
-fn present<'a>(index: &Index, ids: impl Iterator<Item = &'a str>) -> Vec<(Arc<str>, u32)> {
+/// Finds the documents among these that exist.
+fn present<'a>(index: &Index, ids: impl Iterator<Item = &'a str>) -> Vec<RemovedDocument> {
     let found = ids.filter_map(|id| index.documents.get_key_value(id));
-    found.map(|(id, entry)| (Arc::clone(id), entry.chunks)).collect()
+    found.map(|(id, entry)| RemovedDocument { id: Arc::clone(id), chunks: entry.chunks }).collect()
 }
 
-/// The dimension once these documents are gone: the last vector takes it along.
-fn dimension_without(index: &Index, removed: &[(Arc<str>, u32)]) -> Option<usize> {
-    let vectors: usize = removed.iter().map(|(id, _)| index.vectors_of(id)).sum();
+/// The dimension once these documents are gone. It goes with the last vector, so that one wrong document does not fix it for
+/// good.
+fn dimension_without(index: &Index, removed: &[RemovedDocument]) -> Option<usize> {
+    let vectors: usize = removed.iter().map(|removed| index.vectors_of(&removed.id)).sum();
     index.dimension.filter(|_| vectors < index.living_vectors)
 }
 
-/// Chunk numbers must fit, deleted ones included.
+/// Checks that there are numbers for all chunks. Deleted chunks keep theirs for a while.
 fn check_room(collection: &str, index: &Index, documents: &[PreparedDocument]) -> Result<(), VectorStoreError> {
     let added: usize = documents.iter().map(|document| document.chunks.len()).sum();
     if index.columns.ids.len() + added < NONE as usize {
@@ -148,7 +163,7 @@ fn check_room(collection: &str, index: &Index, documents: &[PreparedDocument]) -
     Err(VectorStoreError::Unsupported(format!("collection `{collection}` is full")))
 }
 
-/// A chunk id belongs to one document: among those that stay and those that come.
+/// Checks that each chunk id belongs to one document, among those that stay and those that are put in.
 fn check_owners(index: &Index, documents: &[PreparedDocument]) -> Result<(), VectorStoreError> {
     let coming: HashSet<&str> = documents.iter().map(|document| &*document.id).collect();
     let mut owners: HashMap<&str, &str> = HashMap::new();
@@ -185,12 +200,12 @@ fn common_dimension(
     Ok(dimension)
 }
 
-/// Gives terms their ids; new ones get the next.
+/// Gives terms their ids. A new term gets the next free one.
 struct Numbering<'a, I> {
     index: &'a Index,
     ids: I,
     fresh: HashMap<Arc<str>, TermId>,
-    terms: Vec<(TermId, Arc<str>)>,
+    terms: Vec<NewTerm>,
 }
 
 impl<I: Iterator<Item = TermId>> Numbering<'_, I> {
@@ -198,8 +213,8 @@ impl<I: Iterator<Item = TermId>> Numbering<'_, I> {
         let mut chunks = Vec::with_capacity(document.chunks.len());
         let mut texts = Vec::with_capacity(document.chunks.len());
         for PreparedChunk { chunk, metadata, terms } in document.chunks {
-            let mut terms: Vec<(TermId, u32)> =
-                terms.into_iter().map(|(term, count)| (self.term_id(term), count)).collect();
+            let with_id = |TermCount { term, count }| IndexedTerm { id: self.term_id(term), count };
+            let mut terms: Vec<IndexedTerm> = terms.into_iter().map(with_id).collect();
             terms.sort_unstable();
             let Chunk { id, guard, text, vector, .. } = chunk;
             texts.push(text);
@@ -214,7 +229,7 @@ impl<I: Iterator<Item = TermId>> Numbering<'_, I> {
         }
         // A dictionary of 2^32 terms would be larger than the chunks that it is made from.
         let id = self.ids.next().unwrap_or(TermId::MAX);
-        self.terms.push((id, Arc::clone(&term)));
+        self.terms.push(NewTerm { id, term: Arc::clone(&term) });
         self.fresh.insert(term, id);
         id
     }

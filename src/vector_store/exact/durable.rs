@@ -1,7 +1,8 @@
-//! The engine's tables in `chunks.redb`. A call is one transaction, so a crash leaves what was before or what is after.
+//! The engine's tables in `chunks.redb`. A call is one transaction, so a crash leaves the state before the call or after it.
 //!
-//! What a search needs is read whole when the store is opened: a record per document (ids, guards, metadata, postings), the
-//! vectors of a document end to end, the dictionary. Texts have a table of their own and are read one by one.
+//! Everything that a search needs is read when the store is opened: a record for each document (ids, guards, metadata,
+//! postings), the vectors of each document end to end, and the dictionary. Texts have a table of their own and are read one by
+//! one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,28 +15,28 @@ use super::index::{Index, Write};
 use super::record;
 use crate::storage::{StorageError, StoredFile};
 
-/// Pages of the file in memory. Texts of chunks are read from it for every answer.
+/// The size of the cache of pages. The texts of every answer are read through it.
 const CACHE_BYTES: usize = 1 << 30;
 
-/// Collection → its number and dimension (0: none yet).
+/// Collection → its number and dimension, where 0 stands for no dimension.
 const COLLECTIONS: TableDefinition<'_, &str, (u32, u32)> = TableDefinition::new("collections");
-/// Collection number, term id → term. An id that is free keeps its last term until it is given to another.
+/// Collection number, term id → term. A free id keeps its last term until it is given to another one.
 const TERMS: TableDefinition<'_, (u32, u32), &str> = TableDefinition::new("terms");
 /// Collection number, document id → record.
 const DOCUMENTS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("documents");
-/// Collection number, document id → the vectors of its chunks that have one: little-endian f32, end to end.
+/// Collection number, document id → the vectors of those chunks that have one, as little-endian f32 end to end.
 const VECTORS: TableDefinition<'_, (u32, &str), &[u8]> = TableDefinition::new("vectors");
 /// Collection number, document id, position of the chunk in the document → text.
 const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new("texts");
 
-/// The number of the last change, under the one key that there is. A file of an earlier version has none.
+/// The number of the last change, under the only key. A file of an earlier version has none.
 const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
 
 /// The open file.
 pub(super) struct Durable {
     path: PathBuf,
     file: StoredFile,
-    /// The number of the last change that is known to be in it.
+    /// The number of the last change that is known to be in the file.
     change: u64,
 }
 
@@ -61,15 +62,15 @@ impl Durable {
         Ok(durable)
     }
 
-    /// Whether an access failed, so that the file is of no use until it is opened again.
+    /// Returns whether an access failed, so that the file cannot be used until it is opened again.
     pub(super) fn has_failed(&self) -> bool {
         self.file.has_failed()
     }
 
-    /// Opens the file again after a failure: whether the change that was on its way is in it.
+    /// Opens the file again after a failure. Returns whether it has the change that was on its way.
     pub(super) fn reopen(&mut self) -> Result<bool, StorageError> {
         self.file.reopen()?;
-        // Without this the next change would go into whatever file stands there now.
+        // If another file is there now, nothing may be written into it.
         self.caught_up().inspect_err(|_other_file| self.file.distrust())
     }
 
@@ -95,7 +96,7 @@ impl Durable {
         Ok(Snapshot { path: self.path.clone(), transaction })
     }
 
-    /// Stores a change; durable when it returns.
+    /// Stores a change. It is durable when this returns.
     pub(super) fn commit(&mut self, change: &Change) -> Result<(), StorageError> {
         let next = self.change + 1;
         self.in_transaction(|transaction| {
@@ -103,8 +104,8 @@ impl Durable {
             let dimension = u32::try_from(change.dimension.unwrap_or_default()).unwrap_or_default();
             transaction.open_table(COLLECTIONS)?.insert(change.collection.as_str(), (change.number, dimension))?;
             let mut terms = transaction.open_table(TERMS)?;
-            for (id, term) in &change.terms {
-                terms.insert((change.number, *id), &**term)?;
+            for new in &change.terms {
+                terms.insert((change.number, new.id), &*new.term)?;
             }
             replace_documents(transaction, change)
         })?;
@@ -112,7 +113,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Makes the disk full for a test, or gives it room again.
+    /// Makes the disk full, or gives it room again.
     #[cfg(test)]
     pub(super) fn fill_disk(&self, is_full: bool) {
         self.file.fill_disk(is_full);
@@ -133,11 +134,12 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
     let mut documents = transaction.open_table(DOCUMENTS)?;
     let mut vectors = transaction.open_table(VECTORS)?;
     let mut texts = transaction.open_table(TEXTS)?;
-    for (id, chunks) in &change.removed {
-        documents.remove((change.number, &**id))?;
-        vectors.remove((change.number, &**id))?;
-        for place in 0..*chunks {
-            texts.remove((change.number, &**id, place))?;
+    for removed in &change.removed {
+        let id = &*removed.id;
+        documents.remove((change.number, id))?;
+        vectors.remove((change.number, id))?;
+        for position in 0..removed.chunks {
+            texts.remove((change.number, id, position))?;
         }
     }
     for added in &change.added {
@@ -147,15 +149,15 @@ fn replace_documents(transaction: &WriteTransaction, change: &Change) -> Result<
         if !bytes.is_empty() {
             vectors.insert((change.number, id), bytes.as_slice())?;
         }
-        for (place, text) in (0..).zip(&added.texts).filter(|(_, text)| !text.is_empty()) {
-            texts.insert((change.number, id, place), text.as_str())?;
+        for (position, text) in (0..).zip(&added.texts).filter(|(_, text)| !text.is_empty()) {
+            texts.insert((change.number, id, position), text.as_str())?;
         }
     }
     Ok(())
 }
 
 impl Snapshot {
-    /// Every collection, as of one write.
+    /// Reads all collections, as of one write.
     pub(super) fn load(&self, write: Write) -> Result<BTreeMap<String, Index>, StorageError> {
         self.read(|transaction| {
             let mut indexes = BTreeMap::new();
@@ -168,7 +170,7 @@ impl Snapshot {
                 index.postings.reserve(terms.len());
                 load_documents(transaction, &mut index, write)?;
                 index.postings.name(terms);
-                // A file may have a dimension and no vector any more.
+                // The last vector may be gone, and with it the dimension.
                 let dimension = index.dimension.filter(|_| index.living_vectors > 0);
                 index.set_dimension(dimension);
                 indexes.insert(name.value().to_owned(), index);
@@ -177,10 +179,10 @@ impl Snapshot {
         })
     }
 
-    /// The text of a chunk; empty when it has none.
-    pub(super) fn text(&self, collection: u32, document_id: &str, place: u32) -> Result<String, StorageError> {
+    /// Reads the text of the chunk at a position of a document; empty if it has none.
+    pub(super) fn text(&self, collection: u32, document_id: &str, position: u32) -> Result<String, StorageError> {
         self.read(|transaction| {
-            let text = transaction.open_table(TEXTS)?.get((collection, document_id, place))?;
+            let text = transaction.open_table(TEXTS)?.get((collection, document_id, position))?;
             Ok(text.map(|text| text.value().to_owned()).unwrap_or_default())
         })
     }
@@ -190,7 +192,7 @@ impl Snapshot {
     }
 }
 
-/// By id, from 0 on.
+/// Reads the dictionary of a collection, in the order of ids from 0 on.
 fn load_terms(transaction: &ReadTransaction, index: &Index) -> Result<Vec<Arc<str>>, redb::Error> {
     let mut terms: Vec<Arc<str>> = Vec::new();
     for entry in transaction.open_table(TERMS)?.range((index.number, 0)..=(index.number, u32::MAX))? {

@@ -1,5 +1,7 @@
-//! One collection in memory: what a search looks at. Chunks are numbered in the order of their arrival and kept as
-//! columns; a deleted chunk keeps its number, without a guard, until the deleted outnumber the living.
+//! The index of one collection in memory, which searches look at.
+//!
+//! Chunks are numbered in the order of their arrival and kept as columns. A deleted chunk keeps its number, without a guard,
+//! until the deleted outnumber the living.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,30 +29,38 @@ pub(super) struct IndexedDocument {
 pub(super) struct IndexedChunk {
     pub(super) id: Arc<str>,
     pub(super) guard: Object,
-    /// Shared with the chunk before when it is the same.
+    /// Shared with the chunk before if that has the same.
     pub(super) metadata: Arc<Metadata>,
-    /// Of length 1; empty when there is none.
+    /// The vector, scaled to length 1; empty if there is none.
     pub(super) vector: Vec<f32>,
-    /// Ascending by term id.
-    pub(super) terms: Vec<(TermId, u32)>,
+    /// The terms of the text, ascending by id.
+    pub(super) terms: Vec<IndexedTerm>,
 }
 
-/// A call that changed the store, as memory counts it.
+/// A term of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct IndexedTerm {
+    pub(super) id: TermId,
+    /// How often the chunk has the term.
+    pub(super) count: u32,
+}
+
+/// A call that changed the store.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Write {
-    /// Later ones have greater numbers, for as long as the process runs.
+    /// The number of the write. Later writes have greater numbers, for as long as the process runs.
     pub(super) number: u64,
-    /// Nothing that it wrote was to be found before.
+    /// When the write was applied. Nothing of it could be found before.
     pub(super) at: Instant,
 }
 
 impl Write {
-    /// Of everything that was in the file when it was opened.
+    /// The write that stands for everything that was in the file when it was opened.
     pub(super) fn before_start() -> Self {
         Self { number: 0, at: Instant::now() }
     }
 
-    /// The one after it.
+    /// The write after this one.
     pub(super) fn next(self) -> Self {
         Self { number: self.number + 1, at: Instant::now() }
     }
@@ -59,26 +69,26 @@ impl Write {
 /// Where the chunks of a document are.
 pub(super) struct DocumentEntry {
     pub(super) title: Box<str>,
-    /// The write that put it in.
+    /// The write that put the document in.
     pub(super) write: Write,
     pub(super) first: ChunkNumber,
     pub(super) chunks: u32,
 }
 
-/// One collection.
+/// The index of one collection.
 pub(super) struct Index {
-    /// Its number in the data directory.
+    /// The number of the collection in the data directory.
     pub(super) number: u32,
-    /// The length of its vectors; fixed by the first one, for as long as there is one.
+    /// The dimension of the vectors. The first vector fixes it, for as long as there is a vector.
     pub(super) dimension: Option<usize>,
     /// How many living chunks have a vector.
     pub(super) living_vectors: usize,
-    /// Words of living chunks, and of deleted ones whose postings are still there.
+    /// Counts the words of living chunks, and of deleted ones whose postings are still there.
     words: Words,
     pub(super) guards: Guards,
     pub(super) postings: Postings,
     pub(super) documents: HashMap<Arc<str>, DocumentEntry>,
-    /// Living chunks by id.
+    /// The numbers of living chunks by id.
     pub(super) numbers: HashMap<Arc<str>, ChunkNumber>,
     pub(super) columns: Columns,
 }
@@ -89,20 +99,20 @@ struct Words {
     deleted: u64,
 }
 
-/// By chunk number.
+/// What is known of each chunk, by its number.
 #[derive(Default)]
 pub(super) struct Columns {
     pub(super) ids: Vec<Arc<str>>,
     pub(super) documents: Vec<Arc<str>>,
-    /// Positions in the guard table; [`NONE`] when deleted.
+    /// The positions of guards in the guard table; [`NONE`] for a deleted chunk.
     pub(super) guards: Vec<u32>,
-    /// Those that are not deleted.
+    /// The chunks that are not deleted.
     pub(super) living: ChunkSet,
-    /// Words of the text.
+    /// The numbers of words of the texts.
     pub(super) lengths: Vec<u32>,
-    /// Positions in `metadata_values`.
+    /// Positions in `metadata_values`, which documents share among their chunks.
     pub(super) metadata: Vec<u32>,
-    /// Positions in `vectors`; [`NONE`] when there is none.
+    /// Positions in `vectors`; [`NONE`] for a chunk without a vector.
     pub(super) vector_slots: Vec<u32>,
     /// The distinct metadata of each document, one document after the other.
     pub(super) metadata_values: Vec<Arc<Metadata>>,
@@ -124,19 +134,19 @@ impl Index {
         }
     }
 
-    /// Puts a document in; none with its id or the ids of its chunks is there.
+    /// Puts a document in. Neither its id nor the ids of its chunks may be in use.
     pub(super) fn insert(&mut self, document: IndexedDocument, write: Write) {
         let first = self.columns.next_number();
         let entry = DocumentEntry { title: document.title, write, first, chunks: length(&document.chunks) };
         for chunk in document.chunks {
             let number = self.columns.next_number();
-            let words = chunk.terms.iter().map(|(_, count)| count).sum();
+            let words = chunk.terms.iter().map(|term| term.count).sum();
             let guard = self.guards.position(&chunk.guard);
             self.guards.add(guard, number, words);
             self.words.living += u64::from(words);
             self.living_vectors += usize::from(!chunk.vector.is_empty());
-            for (term, count) in &chunk.terms {
-                self.postings.add(*term, Posting { chunk: number, count: *count });
+            for term in &chunk.terms {
+                self.postings.add(term.id, Posting { chunk: number, count: term.count });
             }
             self.numbers.insert(Arc::clone(&chunk.id), number);
             self.columns.push(Row { chunk, document: Arc::clone(&document.id), guard, words }, number == first);
@@ -144,7 +154,7 @@ impl Index {
         self.documents.insert(document.id, entry);
     }
 
-    /// Takes a document out, if it is there.
+    /// Deletes a document, if it exists.
     pub(super) fn remove(&mut self, document_id: &str) {
         let Some(entry) = self.documents.remove(document_id) else { return };
         for number in entry.first..entry.first + entry.chunks {
@@ -167,14 +177,14 @@ impl Index {
         }
     }
 
-    /// How many chunks of a document have a vector.
+    /// Counts the chunks of a document that have a vector.
     pub(super) fn vectors_of(&self, document_id: &str) -> usize {
         let Some(entry) = self.documents.get(document_id) else { return 0 };
         let chunks = entry.first..entry.first + entry.chunks;
         chunks.filter(|chunk| self.columns.vector_slot(*chunk).is_some()).count()
     }
 
-    /// Takes what the next vectors are as long as. Another one than before only while there are no vectors.
+    /// Sets the dimension of the vectors that come next. It may change only while there are no vectors.
     pub(super) fn set_dimension(&mut self, dimension: Option<usize>) {
         debug_assert!(self.dimension == dimension || self.living_vectors == 0, "vectors of two dimensions");
         if self.dimension != dimension {
@@ -183,16 +193,16 @@ impl Index {
         self.dimension = dimension;
     }
 
-    /// Gives up what the deleted left behind: their numbers when they outnumber the living, and their words' postings when
-    /// these do. One document that is replaced over and over is few chunks and may be many words.
+    /// Frees what deleted chunks left behind: their numbers once they outnumber the living, and their postings once those are
+    /// the majority. A document that is replaced over and over has few chunks and may have many words.
     pub(super) fn compact(&mut self) {
         let deleted = self.columns.ids.len() - self.numbers.len();
         if deleted > self.numbers.len() {
             self.renumber();
         } else if self.words.deleted > self.words.living.max(u64::from(self.postings.terms_len()) / 2) {
-            // INVARIANT (bounded dictionary): ids are added only when all are in use, so there are never more than twice the
-            // words that the collection held at one time, and those of one call. The other bound keeps the cost of going
-            // through the dictionary in proportion to the words that were deleted.
+            // INVARIANT (bounded dictionary): an id is added only while all others are in use. So there are never more ids than
+            // twice the words that the collection held at one time, plus those of one call. The bound of half the dictionary
+            // keeps the cost of going through it in proportion to the words that were deleted.
             let columns = &self.columns;
             self.postings.renumber(|chunk| columns.is_living(chunk).then_some(chunk));
         } else {
@@ -201,7 +211,7 @@ impl Index {
         self.words.deleted = 0;
     }
 
-    /// Numbers the living anew.
+    /// Numbers the living chunks anew.
     fn renumber(&mut self) {
         let new_numbers = self.columns.compact();
         let new_number = |old: ChunkNumber| new_numbers.get(old as usize).copied().filter(|number| *number != NONE);
@@ -233,7 +243,7 @@ impl Columns {
         self.guard(chunk) != NONE
     }
 
-    /// The position of the guard; [`NONE`] when the chunk was deleted.
+    /// The position of the guard; [`NONE`] for a deleted chunk.
     pub(super) fn guard(&self, chunk: ChunkNumber) -> u32 {
         self.guards.get(chunk as usize).copied().unwrap_or(NONE)
     }
@@ -242,7 +252,7 @@ impl Columns {
         self.ids.get(chunk as usize).map(|id| &**id).unwrap_or_default()
     }
 
-    /// The id of the document.
+    /// The id of the chunk's document.
     pub(super) fn document(&self, chunk: ChunkNumber) -> &str {
         self.documents.get(chunk as usize).map(|id| &**id).unwrap_or_default()
     }
@@ -252,15 +262,15 @@ impl Columns {
     }
 
     /// The position of the metadata in `metadata_values`.
-    pub(super) fn metadata_place(&self, chunk: ChunkNumber) -> usize {
-        self.metadata.get(chunk as usize).map_or(usize::MAX, |place| *place as usize)
+    pub(super) fn metadata_position(&self, chunk: ChunkNumber) -> usize {
+        self.metadata.get(chunk as usize).map_or(usize::MAX, |position| *position as usize)
     }
 
     pub(super) fn metadata(&self, chunk: ChunkNumber) -> Option<&Metadata> {
-        self.metadata_values.get(self.metadata_place(chunk)).map(|metadata| &**metadata)
+        self.metadata_values.get(self.metadata_position(chunk)).map(|metadata| &**metadata)
     }
 
-    /// Where its vector is, if it has one.
+    /// The position of the vector, if the chunk has one.
     pub(super) fn vector_slot(&self, chunk: ChunkNumber) -> Option<usize> {
         self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE).map(|slot| *slot as usize)
     }
@@ -284,11 +294,11 @@ impl Columns {
         self.vector_slots.push(slot);
     }
 
-    /// Moves the living down over the deleted; gives the new number of each old one, or [`NONE`].
+    /// Moves the living chunks down over the deleted ones. Returns the new number of each old one, or [`NONE`].
     fn compact(&mut self) -> Vec<ChunkNumber> {
         let mut old = std::mem::take(self);
         let mut new_numbers = Vec::with_capacity(old.ids.len());
-        // The vectors are most of the memory: they are moved in place.
+        // The vectors are most of the memory, so they are moved in place.
         self.vectors = std::mem::take(&mut old.vectors);
         let mut vectors_kept = 0;
         let mut last_metadata = NONE;
@@ -334,7 +344,7 @@ fn length<T>(items: &[T]) -> u32 {
     position(items.len())
 }
 
-/// A place in a column. `change` refuses what would not fit, so the largest number never occurs.
+/// An index as a position in a column. `change` refuses what would not fit, so the largest number never occurs.
 fn position(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NONE)
 }

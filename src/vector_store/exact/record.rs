@@ -1,11 +1,11 @@
-//! The stored form of a document: what the index needs, without texts. Integers are variable-length (postcard), term ids of
-//! a chunk ascend and are stored as differences.
+//! The stored form of a document: everything that the index needs, without texts. Integers have variable length (postcard). The
+//! term ids of a chunk ascend and are stored as differences.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{Index, IndexedChunk, IndexedDocument};
+use super::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm};
 use super::postings::TermId;
 use crate::chunk::{Metadata, Value};
 use crate::language::Object;
@@ -21,15 +21,22 @@ struct DocumentRecord<'a> {
 struct ChunkRecord<'a> {
     id: &'a str,
     guard: &'a str,
-    /// `None`: that of the chunk before.
+    /// `None` if the chunk before has the same.
     #[serde(borrow)]
     metadata: Option<Vec<(&'a str, ValueRecord<'a>)>>,
     has_vector: bool,
-    /// Differences of term ids, and counts.
-    terms: Vec<(u32, u32)>,
+    terms: Vec<TermRecord>,
 }
 
-/// [`Value`] with its kind, which its own serialization leaves out.
+/// A term of a chunk. Postcard writes it as two integers, one after the other.
+#[derive(Serialize, Deserialize)]
+struct TermRecord {
+    /// The id of the term, less the id of the term before.
+    difference: u32,
+    count: u32,
+}
+
+/// A [`Value`] with its kind, which its own serialization leaves out.
 #[derive(Serialize, Deserialize)]
 enum ValueRecord<'a> {
     Bool(bool),
@@ -49,19 +56,19 @@ pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error>
             guard: chunk.guard.as_str(),
             metadata: (!is_shared).then(|| encode_metadata(&chunk.metadata)),
             has_vector: !chunk.vector.is_empty(),
-            terms: differences(&chunk.terms),
+            terms: encode_terms(&chunk.terms),
         });
     }
     let record = DocumentRecord { title: &document.title, chunks };
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }
 
-/// The vectors of its chunks, end to end.
+/// Encodes the vectors of a document's chunks, end to end.
 pub(super) fn encode_vectors(document: &IndexedDocument) -> Vec<u8> {
     document.chunks.iter().flat_map(|chunk| &chunk.vector).flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Reads a record back. The detail of an error is for whoever looks into a damaged file.
+/// Decodes a document. The text of an error helps to find what is damaged in a file.
 pub(super) fn decode(id: &str, record: &[u8], vectors: &[u8], index: &Index) -> Result<IndexedDocument, String> {
     let record: DocumentRecord<'_> = postcard::from_bytes(record).map_err(|e| e.to_string())?;
     let mut vectors = vectors.chunks_exact(index.dimension.unwrap_or(1) * size_of::<f32>());
@@ -77,7 +84,7 @@ pub(super) fn decode(id: &str, record: &[u8], vectors: &[u8], index: &Index) -> 
             guard: Object::parse(chunk.guard).map_err(|e| e.to_string())?,
             metadata: metadata.clone().ok_or("the metadata is missing")?,
             vector: decode_vector(vector),
-            terms: sums(chunk.terms, index.postings.terms_len())?,
+            terms: decode_terms(chunk.terms, index.postings.terms_len())?,
         });
     }
     Ok(IndexedDocument { id: id.into(), title: record.title.into(), chunks })
@@ -108,16 +115,21 @@ fn decode_vector(bytes: &[u8]) -> Vec<f32> {
     numbers.iter().map(|number| f32::from_le_bytes(*number)).collect()
 }
 
-fn differences(terms: &[(TermId, u32)]) -> Vec<(u32, u32)> {
-    let before = std::iter::once(0).chain(terms.iter().map(|(id, _)| *id));
-    terms.iter().zip(before).map(|((id, count), before)| (id - before, *count)).collect()
+fn encode_terms(terms: &[IndexedTerm]) -> Vec<TermRecord> {
+    let before = std::iter::once(0).chain(terms.iter().map(|term| term.id));
+    terms
+        .iter()
+        .zip(before)
+        .map(|(term, before)| TermRecord { difference: term.id - before, count: term.count })
+        .collect()
 }
 
-fn sums(mut terms: Vec<(u32, u32)>, terms_len: TermId) -> Result<Vec<(TermId, u32)>, String> {
+fn decode_terms(records: Vec<TermRecord>, terms_len: TermId) -> Result<Vec<IndexedTerm>, String> {
     let mut last: TermId = 0;
-    for (id, _) in &mut terms {
-        last = last.checked_add(*id).filter(|id| *id < terms_len).ok_or("a term is not in the dictionary")?;
-        *id = last;
+    let mut terms = Vec::with_capacity(records.len());
+    for TermRecord { difference, count } in records {
+        last = last.checked_add(difference).filter(|id| *id < terms_len).ok_or("a term is not in the dictionary")?;
+        terms.push(IndexedTerm { id: last, count });
     }
     Ok(terms)
 }

@@ -1,4 +1,7 @@
-//! What all kinds of search share: the chunks that a search may find.
+//! The chunks that a search may find, which is the same for all kinds of query.
+//!
+//! A small search space is listed guard by guard. A large one becomes a set of chunks that is gone through a word at a time, so
+//! nothing is looked up for a single chunk, and a search of nearly everything costs what a search of everything costs.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -13,17 +16,17 @@ use super::guards::{ChunkNumbers, SpaceGuards};
 use super::index::Index;
 use crate::vector_store::{Filter, Narrowing, Search};
 
-/// What one thread looks at in a stretch; less than this is not worth a second thread.
+/// How many chunks one thread looks at in one go. Fewer than this are not worth a second thread.
 pub(super) const BLOCK_CHUNKS: u32 = 4_096;
 const BLOCK_WORDS: usize = (BLOCK_CHUNKS / WORD) as usize;
-/// A space with no more than one guard and chunk in so many is listed; of another one, a set is made.
+/// A search space is listed if it has at most one in this many guards and chunks.
 const LISTED_FACTOR: usize = 64;
 
-/// The living chunks of the space that pass the caller's filter.
+/// The living chunks of the search space that pass the caller's filter.
 pub(super) struct Eligible<'a> {
     pub(super) index: &'a Index,
     guards: SpaceGuards<'a>,
-    /// The chunks that the narrowing leaves; `None`: there is no narrowing.
+    /// The chunks that the narrowing leaves; `None` if there is no narrowing.
     left: Option<ChunkSet>,
     filter: FilterTest<'a>,
     cancel: &'a CancelSignal,
@@ -37,7 +40,7 @@ impl<'a> Eligible<'a> {
         eligible
     }
 
-    /// The visible chunks that are left.
+    /// The visible chunks that the narrowing leaves.
     fn narrowed(&self, narrowing: &dyn Narrowing) -> ChunkSet {
         let mut left = ChunkSet::none_of(self.index.columns.next_number());
         for chunk in self.listed() {
@@ -50,7 +53,7 @@ impl<'a> Eligible<'a> {
         left
     }
 
-    /// Of the visible chunks, whatever the filter.
+    /// The statistics of the visible chunks. The filter has no part in them.
     pub(super) fn statistics(&self) -> Statistics {
         if self.left.is_none() {
             return self.guards.statistics().sum();
@@ -60,17 +63,17 @@ impl<'a> Eligible<'a> {
         with_text.map(|words| Statistics { chunks: 1, words }).sum()
     }
 
-    /// How many chunks are visible at most; deleted ones may be counted.
+    /// An upper bound on the number of visible chunks. Deleted ones may be counted.
     pub(super) fn chunks_max(&self) -> usize {
         self.guards.chunks().map(ChunkNumbers::len).sum()
     }
 
-    /// Whether a search of many chunks should go on.
+    /// Returns whether a search of many chunks should go on.
     pub(super) fn is_wanted(&self) -> bool {
         !self.cancel.is_cancelled()
     }
 
-    /// Whether a visible chunk passes the filter.
+    /// Returns whether a visible chunk passes the filter.
     pub(super) fn passes(&self, chunk: ChunkNumber) -> bool {
         self.filter.passes(chunk)
     }
@@ -82,7 +85,7 @@ impl<'a> Eligible<'a> {
         chunks
     }
 
-    /// The visible chunks as a set; making it costs a step for each guard that is visible, or for each that is not.
+    /// The visible chunks as a set. Making it takes a step for each visible guard or for each hidden one, whichever are fewer.
     pub(super) fn visible_set(&self) -> Cow<'a, ChunkSet> {
         let columns = &self.index.columns;
         if self.guards.is_everything() && self.left.is_none() {
@@ -95,14 +98,14 @@ impl<'a> Eligible<'a> {
         Cow::Owned(visible)
     }
 
-    /// Whether more than one guard or chunk in so many is visible.
+    /// Returns whether more than one in `factor` guards or chunks is visible.
     pub(super) fn is_dense(&self, factor: usize) -> bool {
-        // So many guards are not gone through only to count their chunks.
+        // The number of guards comes first: many guards should not be gone through only to count their chunks.
         self.guards.len() > self.index.guards.len() / factor
             || self.chunks_max() > self.index.columns.ids.len() / factor
     }
 
-    /// Visits every eligible chunk once, some thousands at a time, on all cores; each thread collects into its own `T`.
+    /// Visits every eligible chunk once, some thousands at a time, on all cores. Each thread collects into a `T` of its own.
     pub(super) fn collect<T: Send>(
         &self,
         new: impl Fn() -> T + Sync + Send,
@@ -137,14 +140,14 @@ impl<'a> Eligible<'a> {
     }
 }
 
-/// Applies a filter, once for each distinct metadata: the chunks of a document mostly share theirs.
+/// Applies a filter once to each distinct metadata. The chunks of a document mostly share theirs.
 struct FilterTest<'a> {
     index: &'a Index,
     filter: Option<&'a Filter>,
     verdicts: Vec<AtomicU8>,
 }
 
-/// The states of a verdict.
+/// A verdict before the filter was applied.
 const UNKNOWN: u8 = 0;
 const PASSES: u8 = 1;
 const FAILS: u8 = 2;
@@ -161,9 +164,9 @@ impl<'a> FilterTest<'a> {
 
     fn passes(&self, chunk: ChunkNumber) -> bool {
         let Some(filter) = self.filter else { return true };
-        let place = self.index.columns.metadata_place(chunk);
-        let (Some(verdict), Some(metadata)) = (self.verdicts.get(place), self.index.columns.metadata_values.get(place))
-        else {
+        let position = self.index.columns.metadata_position(chunk);
+        let values = &self.index.columns.metadata_values;
+        let (Some(verdict), Some(metadata)) = (self.verdicts.get(position), values.get(position)) else {
             return false;
         };
         match verdict.load(Ordering::Relaxed) {

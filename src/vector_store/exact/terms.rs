@@ -1,5 +1,5 @@
-//! From text to terms: the words of a text (UAX #29), folded (NFKC, lower case) and stemmed (English). Queries and chunks
-//! go the same way, so it need not be linguistically right to be consistent.
+//! Turns texts into terms: the words of a text (UAX #29), folded (NFKC, lower case) and stemmed (English). Queries and chunks are
+//! treated alike, so stems need not be linguistically right to match.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,15 +9,19 @@ use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// Longer words are data (hashes, base64), not language; they are passed over.
+/// The longest word that counts, in bytes. Longer ones are data (hashes, base64), not language.
 const WORD_BYTES_MAX: usize = 128;
-/// How many stems are remembered before the memory is emptied. Stemming is most of the cost of ingesting.
+/// How many stems are remembered before all are forgotten. Stemming is most of the cost of ingesting.
 const STEMS_REMEMBERED_MAX: usize = 65_536;
 
-/// A term and how often it occurs.
-pub(super) type TermCount = (Arc<str>, u32);
+/// A term and how often it occurs in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TermCount {
+    pub(super) term: Arc<str>,
+    pub(super) count: u32,
+}
 
-/// Turns texts into terms. It remembers stems, so one is made per thread and kept for a batch.
+/// Turns texts into terms. It remembers stems, so each thread makes one and keeps it for a batch.
 pub(super) struct Analyzer {
     stemmer: Stemmer,
     stems: HashMap<String, Arc<str>>,
@@ -28,22 +32,22 @@ impl Analyzer {
         Self { stemmer: Stemmer::create(Algorithm::English), stems: HashMap::new() }
     }
 
-    /// The distinct terms in the order of their first occurrence, each with its number of occurrences.
+    /// Finds the distinct terms of a text, in the order of their first occurrence.
     pub(super) fn terms(&mut self, text: &str) -> Vec<TermCount> {
         let folded = fold(text);
         let mut terms: Vec<TermCount> = Vec::new();
-        let mut places: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut positions: HashMap<Arc<str>, usize> = HashMap::new();
         for word in folded.unicode_words().filter(|word| word.len() <= WORD_BYTES_MAX) {
             let term = self.stem(word);
-            match places.entry(term) {
-                Entry::Occupied(place) => {
-                    if let Some((_, count)) = terms.get_mut(*place.get()) {
-                        *count += 1;
+            match positions.entry(term) {
+                Entry::Occupied(position) => {
+                    if let Some(known) = terms.get_mut(*position.get()) {
+                        known.count += 1;
                     }
                 }
-                Entry::Vacant(place) => {
-                    terms.push((Arc::clone(place.key()), 1));
-                    place.insert(terms.len() - 1);
+                Entry::Vacant(position) => {
+                    terms.push(TermCount { term: Arc::clone(position.key()), count: 1 });
+                    position.insert(terms.len() - 1);
                 }
             }
         }
@@ -89,7 +93,7 @@ mod tests {
         ];
         for (text, expected) in rows {
             let terms = Analyzer::new().terms(text);
-            let found: Vec<(&str, u32)> = terms.iter().map(|(term, count)| (&**term, *count)).collect();
+            let found: Vec<(&str, u32)> = terms.iter().map(|found| (&*found.term, found.count)).collect();
             assert_eq!(found, expected, "{text}");
         }
     }

@@ -1,13 +1,16 @@
-//! BM25 over the visible set: Lucene's formula with k1 = 1.2 and b = 0.75, where the number of chunks, the document
-//! frequencies and the average length are those of the visible chunks with text. The caller's filter selects among them and
-//! changes no statistic.
+//! Text queries: BM25 over the visible set, by Lucene's formula with k1 = 1.2 and b = 0.75.
 //!
-//! A chunk's score is the sum over the query's distinct terms, in the order of their first occurrence in the query, of
-//! `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))` with
-//! `idf = ln(1 + (N − df + 0.5) / (df + 0.5))`; summed as f64, rounded once to f32.
+//! The number of chunks N, the document frequency df and the average length are those of the visible chunks with text. The
+//! caller's filter selects among these and changes no statistic. The score of a chunk is the sum, over the distinct terms of
+//! the query, of `occurrences in the query · idf · tf / (tf + k1 · (1 − b + b · length / average length))` with
+//! `idf = ln(1 + (N − df + 0.5) / (df + 0.5))`. It is added up as f64 in the order of the query, and rounded once to f32. So it
+//! does not depend on when or beside what a chunk was stored.
 //!
-//! INVARIANT (visible set alone): nothing else enters a score, and ties go by chunk id, so what is hidden cannot change a
-//! byte of the answer.
+//! For a large visible set the posting lists are read through, in blocks of chunks. For a small one its chunks are looked up in
+//! the lists. Both ways add in the order of the query, so they give the same bits.
+//!
+//! INVARIANT (visible set alone): nothing else enters a score, and ties are broken by chunk id. So what is hidden cannot change
+//! a byte of the answer.
 
 use rayon::prelude::*;
 
@@ -21,26 +24,43 @@ use super::top_k::{Bar, Hit, Selection, TopK};
 const K1: f64 = 1.2;
 const B: f64 = 0.75;
 
-/// Where no more than one guard and chunk in so many is visible, the lists are not read through.
+/// Chunks are looked up in the lists where at most one in this many guards and chunks is visible.
 const LOOKED_UP_FACTOR: usize = 8;
 
-/// Norms are kept for lengths below this.
+/// Norms are computed ahead for lengths below this.
 const LENGTHS: u32 = 2_048;
 
-/// The selected chunks that hold at least one of the terms, best first.
+/// Finds the selected chunks that have at least one of the terms, best first.
 ///
-/// INVARIANT (hidden as absent): a term that no visible chunk holds is left out before anything is scored, and nothing ends
-/// earlier for a term that is not in the dictionary. So the time of an answer tells of a word of hidden chunks no more than
-/// it takes to go through the list of these chunks once.
+/// INVARIANT (hidden as absent): a term that no visible chunk has is left out before anything is scored, and nothing ends earlier
+/// for a term that is not in the dictionary. So the time of an answer tells no more about a word of hidden chunks than it takes
+/// to go through the list of these chunks once.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
     if statistics.chunks == 0 {
         return Vec::new();
     }
-    let lists = terms.iter().map(|(term, occurrences)| (eligible.index.postings.list(term), *occurrences));
-    let lists: Vec<(&[Posting], u32)> = lists.collect();
+    let list =
+        |term: &TermCount| QueryTerm { postings: eligible.index.postings.list(&term.term), occurrences: term.count };
+    let lists: Vec<QueryTerm<'_>> = terms.iter().map(list).collect();
     let scoring = Scoring { eligible, selection, bar: Bar::new(selection), norms: Norms::new(statistics), statistics };
     if eligible.is_dense(LOOKED_UP_FACTOR) { scoring.scan_lists(&lists) } else { scoring.look_up(&lists) }
+}
+
+/// A term of the query.
+#[derive(Clone, Copy)]
+struct QueryTerm<'l> {
+    /// The chunks that have the term, deleted ones included.
+    postings: &'l [Posting],
+    /// How often the query has the term.
+    occurrences: u32,
+}
+
+/// A term of the query that some visible chunk has.
+#[derive(Clone, Copy)]
+struct WeighedTerm<'l> {
+    postings: &'l [Posting],
+    weight: f64,
 }
 
 struct Scoring<'a> {
@@ -52,8 +72,8 @@ struct Scoring<'a> {
 }
 
 impl Scoring<'_> {
-    /// For many visible chunks: reads each list through, a block of chunks at a time, each thread its own blocks.
-    fn scan_lists(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
+    /// Reads each list through, for many visible chunks. Each thread takes blocks of chunks of its own.
+    fn scan_lists(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible_set();
         let weighed = self.weighed(lists, &visible);
         if weighed.is_empty() {
@@ -67,9 +87,9 @@ impl Scoring<'_> {
             |(mut best, mut sums), block| {
                 sums.clear();
                 sums.resize(block.len(), 0.0);
-                for (list, weight) in &weighed {
-                    let from = list.partition_point(|posting| posting.chunk < block.start);
-                    let postings = list.iter().skip(from).take_while(|posting| posting.chunk < block.end);
+                for WeighedTerm { postings, weight } in &weighed {
+                    let from = postings.partition_point(|posting| posting.chunk < block.start);
+                    let postings = postings.iter().skip(from).take_while(|posting| posting.chunk < block.end);
                     for posting in postings.filter(|posting| visible.contains(posting.chunk)) {
                         if let Some(sum) = sums.get_mut((posting.chunk - block.start) as usize) {
                             *sum += weight * self.share(*posting);
@@ -83,27 +103,27 @@ impl Scoring<'_> {
         best.map(|(best, _)| best).reduce(|| self.best(), TopK::merge).into_hits()
     }
 
-    /// The lists that hold a visible chunk, each with the weight of its term.
-    fn weighed<'l>(&self, lists: &[(&'l [Posting], u32)], visible: &ChunkSet) -> Vec<(&'l [Posting], f64)> {
-        let weighed = lists.par_iter().filter_map(|(list, occurrences)| {
-            let frequency = count_visible(list, visible);
-            (frequency > 0).then(|| (*list, self.weight(frequency, *occurrences)))
+    /// Weighs the terms that some visible chunk has.
+    fn weighed<'l>(&self, lists: &[QueryTerm<'l>], visible: &ChunkSet) -> Vec<WeighedTerm<'l>> {
+        let weighed = lists.par_iter().filter_map(|QueryTerm { postings, occurrences }| {
+            let frequency = count_visible(postings, visible);
+            (frequency > 0).then(|| WeighedTerm { postings, weight: self.weight(frequency, *occurrences) })
         });
         weighed.collect()
     }
 
-    /// For few visible chunks: looks for them in each list.
-    fn look_up(&self, lists: &[(&[Posting], u32)]) -> Vec<Hit> {
+    /// Looks for the visible chunks in each list, for few of them.
+    fn look_up(&self, lists: &[QueryTerm<'_>]) -> Vec<Hit> {
         let visible = self.eligible.visible();
         let mut sums = vec![0.0; visible.len()];
-        for (list, occurrences) in lists {
+        for QueryTerm { postings, occurrences } in lists {
             if !self.eligible.is_wanted() {
                 break;
             }
-            let found = intersection(&visible, list);
+            let found = intersection(&visible, postings);
             let weight = self.weight(found.len(), *occurrences);
-            for (place, posting) in found {
-                if let Some(sum) = sums.get_mut(place) {
+            for (position, posting) in found {
+                if let Some(sum) = sums.get_mut(position) {
                     *sum += weight * self.share(posting);
                 }
             }
@@ -117,7 +137,7 @@ impl Scoring<'_> {
         TopK::new(self.selection, &self.eligible.index.columns, &self.bar)
     }
 
-    /// A chunk that holds a term has a sum above zero, for every weight is.
+    /// Offers the chunks that have a term. Their sums are above zero, because every weight is.
     fn push_all(&self, best: &mut TopK<'_>, sums: impl Iterator<Item = (ChunkNumber, f64)>) {
         for (chunk, sum) in sums.filter(|(_, sum)| *sum > 0.0) {
             #[expect(clippy::cast_possible_truncation, reason = "the score's type is f32; rounded here, once")]
@@ -128,21 +148,21 @@ impl Scoring<'_> {
         }
     }
 
-    /// Of a term that `frequency` visible chunks hold.
+    /// The weight of a term that `frequency` visible chunks have.
     fn weight(&self, frequency: usize, occurrences: u32) -> f64 {
         let (total, frequency) = (exact(self.statistics.chunks), exact(frequency as u64));
         let idf = (1.0 + (total - frequency + 0.5) / (frequency + 0.5)).ln();
         f64::from(occurrences) * idf
     }
 
-    /// Which share of the weight a chunk gets.
+    /// The share of the weight that a chunk gets.
     fn share(&self, posting: Posting) -> f64 {
         let count = f64::from(posting.count);
         count / (count + self.norms.of(self.eligible.index.columns.length(posting.chunk)))
     }
 }
 
-/// What stands beside the term frequency, by the length of the chunk.
+/// The summands beside the term frequency, by the length of the chunk.
 struct Norms {
     average_length: f64,
     short: Vec<f64>,
@@ -168,17 +188,17 @@ fn count_visible(list: &[Posting], visible: &ChunkSet) -> usize {
     list.par_iter().with_min_len(BLOCK_CHUNKS as usize).filter(|posting| visible.contains(posting.chunk)).count()
 }
 
-/// The postings of the chunks, each with the place of its chunk; both ascend. Costs what the shorter of both costs, but
-/// for a logarithm.
+/// Finds the postings of these chunks, each with the position of its chunk. Both lists ascend. The cost is that of the shorter
+/// list, times a logarithm.
 fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<(usize, Posting)> {
     let mut found = Vec::new();
-    let (mut place, mut rest) = (0, list);
-    while let (Some(chunk), Some(posting)) = (chunks.get(place), rest.first()) {
+    let (mut position, mut rest) = (0, list);
+    while let (Some(chunk), Some(posting)) = (chunks.get(position), rest.first()) {
         if chunk == &posting.chunk {
-            found.push((place, *posting));
-            place += 1;
+            found.push((position, *posting));
+            position += 1;
         } else if *chunk < posting.chunk {
-            place += leap(chunks.get(place..).unwrap_or_default(), |chunk| *chunk < posting.chunk);
+            position += leap(chunks.get(position..).unwrap_or_default(), |chunk| *chunk < posting.chunk);
         } else {
             rest = rest.get(leap(rest, |posting| posting.chunk < *chunk)..).unwrap_or_default();
         }
@@ -186,7 +206,7 @@ fn intersection(chunks: &[ChunkNumber], list: &[Posting]) -> Vec<(usize, Posting
     found
 }
 
-/// How many of the first items are below a mark: in ever longer strides, then by halving the last one.
+/// Counts the first items that are below a mark: in strides that double, and then by halving the last stride.
 fn leap<T>(items: &[T], is_below: impl Fn(&T) -> bool) -> usize {
     let mut stride = 1;
     while items.get(stride).is_some_and(&is_below) {
@@ -196,8 +216,7 @@ fn leap<T>(items: &[T], is_below: impl Fn(&T) -> bool) -> usize {
     stride / 2 + within.partition_point(is_below)
 }
 
-/// Counts here are far below 2^53, so each has an exact float.
-#[expect(clippy::cast_precision_loss, reason = "see above")]
+#[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53, so each has an exact float")]
 fn exact(count: u64) -> f64 {
     count as f64
 }
@@ -210,12 +229,12 @@ mod tests {
     use crate::chunk::Metadata;
     use crate::language::Object;
     use crate::vector_store::exact::cancellation::CancelOnDrop;
-    use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, Write};
+    use crate::vector_store::exact::index::{Index, IndexedChunk, IndexedDocument, IndexedTerm, Write};
     use crate::vector_store::{Query, Search, SearchSpace};
 
     const VISIBLE: u32 = 8;
 
-    /// Chunks that all hold `every`, of which the first are visible and hold `visible`, and the others hold `hidden`.
+    /// An index of chunks that all have the word `every`. The first half are visible and have `visible`; the others have `hidden`.
     fn index() -> Index {
         let mut index = Index::new(0);
         for term in ["every", "visible", "hidden"] {
@@ -227,7 +246,7 @@ mod tests {
                 guard: Object::parse(&format!("document:{number}")).unwrap(),
                 metadata: Arc::new(Metadata::new()),
                 vector: Vec::new(),
-                terms: vec![(0, 1), (if number < VISIBLE { 1 } else { 2 }, 1)],
+                terms: [0, if number < VISIBLE { 1 } else { 2 }].map(|id| IndexedTerm { id, count: 1 }).to_vec(),
             };
             let document = IndexedDocument { id: number.to_string().into(), title: "".into(), chunks: vec![chunk] };
             index.insert(document, Write::before_start());
@@ -235,7 +254,7 @@ mod tests {
         index
     }
 
-    /// What is scored is the same for a word of hidden chunks alone as for a word of none, so the time is, too.
+    /// A word of hidden chunks alone is scored no more than a word of no chunk, so it takes no more time.
     #[test]
     fn words_of_hidden_chunks_alone_are_scored_no_more_than_words_of_none() {
         let index = index();
@@ -264,12 +283,13 @@ mod tests {
             ("one of none beside others", &["every", "none", "visible"], &["every", "visible"]),
         ];
         for (row, terms, scored) in rows {
-            let lists: Vec<(&[Posting], u32)> = terms.iter().map(|term| (index.postings.list(term), 1)).collect();
+            let list = |term: &&str| QueryTerm { postings: index.postings.list(term), occurrences: 1 };
+            let lists: Vec<QueryTerm<'_>> = terms.iter().map(list).collect();
             let weighed = scoring.weighed(&lists, &eligible.visible_set());
-            let weighed: Vec<&[Posting]> = weighed.into_iter().map(|(list, _)| list).collect();
+            let weighed: Vec<&[Posting]> = weighed.into_iter().map(|term| term.postings).collect();
             let expected: Vec<&[Posting]> = scored.iter().map(|term| index.postings.list(term)).collect();
             assert_eq!(weighed, expected, "{row}");
-            let terms: Vec<TermCount> = terms.iter().map(|term| ((*term).into(), 1)).collect();
+            let terms: Vec<TermCount> = terms.iter().map(|term| TermCount { term: (*term).into(), count: 1 }).collect();
             let found = super::search(&eligible, &terms, selection).len();
             assert_eq!(found, if scored.is_empty() { 0 } else { VISIBLE as usize }, "{row}");
         }

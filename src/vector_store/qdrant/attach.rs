@@ -1,12 +1,16 @@
-//! Making a collection of another program one that Ragward can search: indexes on the guard and the document, and a guard
-//! for each point, from a template over its payload.
+//! Attaches the collection of another program, so that Ragward can search it: makes indexes on the guard and the document, and
+//! gives each point a guard, from a template over its payload.
 //!
-//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds points;
-//! what came after is counted. A run that was broken off is repeated: what is written already is passed over.
+//! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds points. It
+//! counts the points that came later. A run that was interrupted can be repeated: it passes over what is written already.
 //!
-//! INVARIANT (the guard of what is there): a guard is written only while the point has the value that it was made of, and
-//! taken away only while it is the one that was seen. Each point that was to be changed is read once more, and one that
-//! the other program changed meanwhile is changed again.
+//! Only the guard is written; text is not copied. What a later change of the other program makes wrong is reported, and
+//! mended by a run that replaces guards. No mark of ours tells our guards from those that an operator set by hand, so nothing
+//! is replaced unless that is asked for.
+//!
+//! INVARIANT (the guard of what is there): a guard is written only while the point has the value that the guard was made of,
+//! and removed only while it is the guard that was seen. Every point that was to be changed is read once more, and a point
+//! that the other program changed meanwhile is changed again.
 
 use std::collections::BTreeMap;
 
@@ -23,58 +27,99 @@ use super::guard_template::{GuardTemplate, Source};
 use super::layout::{Layout, id_text};
 use super::read::ids_per_call;
 use super::{QdrantStore, filter};
+use crate::error_code::ErrorCode;
 use crate::language::Object;
 use crate::vector_store::VectorStoreError;
 
-/// Points of one page, which is also what one request writes.
+/// How many points one page lists and one request writes.
 const PAGE: u32 = 1_000;
-/// Ids that are listed at a time: about 200 MB.
+/// How many ids are listed at a time. They take about 200 MB.
 const IDS_MAX: u64 = 2_000_000;
-/// How often a point that changes meanwhile is changed again.
+/// How often a point is looked at before it counts as unsettled, because the other program changes it again and again.
 const ROUNDS_MAX: usize = 4;
-/// Examples of each kind that a report names.
+/// How many examples of each kind a report names.
 const EXAMPLES_MAX: usize = 5;
 
-/// How to attach.
+/// The options of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attach {
-    /// Makes the guards; without it they must be there.
+    /// The template that guards are made from. Without it the points must have their guards already.
     pub template: Option<GuardTemplate>,
-    /// Whether a guard that is there and differs is replaced, and one that the template does not make is taken away.
+    /// Whether a guard that differs from the template's is replaced, and removed where the template makes none.
     pub replace: bool,
-    /// Whether nothing is written.
+    /// Whether the run only reports what it would do.
     pub dry_run: bool,
 }
 
-/// What was found, and done unless it was a dry run.
+/// The report of a run: what it found and, unless it was a dry run, did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Attached {
-    /// Points that were looked at.
+    /// The number of points that were looked at.
     pub points: u64,
-    /// Those that had their guard already.
+    /// How many of them had their guard already.
     pub guarded: u64,
-    /// Those that got a guard.
+    /// How many got a guard.
     pub written: u64,
-    /// Those that have another guard than the template makes, or one where it makes none, and keep it.
+    /// How many keep a guard that the template does not make for them.
     pub kept: u64,
-    /// Those that lost their guard, because the template makes none for them: nobody is shown them.
+    /// How many lost their guard, because the template makes none for them. Nobody is shown these.
     pub cleared: u64,
-    /// Those without a guard: nobody is shown them.
+    /// How many have no guard. Nobody is shown these.
     pub unguarded: u64,
-    /// Those that changed again and again while their guard was written: the next run looks at them.
+    /// How many changed again and again while their guard was written. The next run looks at them.
     pub unsettled: u64,
-    /// Points that are there and were not looked at, since they were added after the run had begun: the next run looks at them.
+    /// How many points were added after the run had begun and were not looked at. The next run looks at them.
     pub later: u64,
-    /// Fields that got an index.
+    /// The fields that got an index.
     pub indexes: Vec<String>,
-    /// Some points that got a guard, and which.
+    /// The guards that some points got, by the point's id.
     pub examples: BTreeMap<String, String>,
-    /// Some points that keep a guard that the template does not make, and which.
+    /// The guards that some points keep although the template does not make them, by the point's id.
     pub kept_examples: BTreeMap<String, String>,
-    /// Some points that lost their guard, and which.
+    /// The guards that some points lost, by the point's id.
     pub cleared_examples: BTreeMap<String, String>,
-    /// Some points without one.
+    /// The ids of some points without a guard.
     pub unguarded_examples: Vec<String>,
+}
+
+/// The reason why a collection could not be attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The settings do not say which program fills the collection.
+    #[error(
+        "say who fills collection `{0}`: `[vector_store.qdrant.collections.{0}]` with `written_by = \"langchain\"`, \
+         `\"llama_index\"` or `\"other\"`"
+    )]
+    NoLayout(String),
+    /// The guard is configured to be within an object of the payload, where none can be written.
+    #[error("a guard can be written at the top of a payload only; configure a `guard` without dots")]
+    NestedGuard,
+    /// The points have no vector of the configured name.
+    #[error("collection `{0}` has no vector of the configured name")]
+    NoVector(String),
+    /// A field has an index that cannot serve filters on texts.
+    #[error("`{field}` has an index of type {kind}; it must be `keyword`, so delete that one")]
+    OtherIndex {
+        /// The field of the payload.
+        field: String,
+        /// The type of its index, as Qdrant calls it.
+        kind: &'static str,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] VectorStoreError),
+}
+
+impl AttachError {
+    /// Returns the code that tells a caller what to do.
+    #[must_use]
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::NoLayout(_) | Self::NestedGuard => ErrorCode::InvalidArgument,
+            Self::NoVector(_) | Self::OtherIndex { .. } => ErrorCode::FailedPrecondition,
+            Self::Store(e) => e.code(),
+        }
+    }
 }
 
 /// The position of a point in the order of a scroll.
@@ -87,53 +132,47 @@ enum ScrollPosition {
 /// What is to become of a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
+    /// It has its guard.
     Guarded,
+    /// It gets this guard, made of this value.
     Write(Object, Source),
-    /// The guard that it loses.
+    /// It loses this guard.
     Clear(Object),
-    /// The guard that it keeps.
+    /// It keeps this guard, which the template does not make.
     Kept(Object),
+    /// It has no guard and gets none.
     Unguarded,
 }
 
 impl QdrantStore {
-    /// Attaches a collection; `progress` is told after each page, with how many points there were at the start.
+    /// Attaches a collection. After each page `progress` is told the report so far and how many points there were at the start.
     ///
     /// # Errors
-    /// When the collection is not another program's by configuration, cannot be searched, or Qdrant fails. What was written
-    /// before stays.
+    /// When no layout is configured for the collection, when it cannot be searched, and when Qdrant fails. What was written
+    /// before that stays.
     pub async fn attach(
         &self,
         collection: &str,
         attach: &Attach,
         progress: impl Fn(&Attached, u64),
-    ) -> Result<Attached, VectorStoreError> {
+    ) -> Result<Attached, AttachError> {
         let layout = self.layout(collection);
         if layout.is_own() {
-            let text = format!(
-                "say who fills collection `{collection}`: `[vector_store.qdrant.collections.{collection}]` with \
-                 `written_by = \"langchain\"`, `\"llama_index\"` or `\"other\"`"
-            );
-            return Err(VectorStoreError::Invalid(text));
+            return Err(AttachError::NoLayout(collection.to_owned()));
         }
         if attach.template.is_some() && !layout.guard.is_top() {
-            let text = "a guard can be written at the top of a payload only; configure a `guard` without dots";
-            return Err(VectorStoreError::Invalid(text.to_owned()));
+            return Err(AttachError::NestedGuard);
         }
         let info = self.info(collection).await?;
         if self.dimension(collection, &info)?.is_none() {
-            let text = format!("collection `{collection}` has no vector of the configured name");
-            return Err(VectorStoreError::Unsupported(text));
+            return Err(AttachError::NoVector(collection.to_owned()));
         }
         let mut attached = Attached::default();
         for field in [layout.guard.key(), layout.document_id.key()] {
             match info.payload_schema.get(&field) {
                 Some(_) if has_keyword_index(&info, &field) => continue,
                 Some(index) => {
-                    let kind = index.data_type().as_str_name();
-                    let text =
-                        format!("`{field}` has an index of type {kind}; it must be `keyword`, so delete that one");
-                    return Err(VectorStoreError::Unsupported(text));
+                    return Err(AttachError::OtherIndex { field, kind: index.data_type().as_str_name() });
                 }
                 None if !attach.dry_run => self.create_index(collection, &field, FieldType::Keyword).await?,
                 None => {}
@@ -144,8 +183,8 @@ impl QdrantStore {
         let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
         let there = self.count_points(collection, None, Counting::within(limits)).await?;
         let mut from = None;
-        // As many lists as hold the points that are there. The second of a large collection holds also what came meanwhile, so
-        // what it has no room for counts as later.
+        // This many lists hold the points of the start. The second list of a large collection also holds points that came
+        // meanwhile, so those that it has no room for count as later.
         for _ in 0..=there / IDS_MAX {
             let (ids, next) = self.list_ids(collection, from, page).await?;
             for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
@@ -163,7 +202,7 @@ impl QdrantStore {
         Ok(attached)
     }
 
-    /// The ids of the points from one on, ascending, and where the next list begins if this is not all.
+    /// Lists ids in ascending order, beginning at `from`. Also returns where the next list begins, if this is not all.
     async fn list_ids(
         &self,
         collection: &str,
@@ -190,7 +229,7 @@ impl QdrantStore {
             }
             for point in answer.result {
                 let position = scroll_position(point.id.as_ref());
-                // So no point comes twice, and a page is never asked for again.
+                // Each id is greater than the one before, so no point comes twice and no page is asked for again.
                 if position.is_none() || position <= reached {
                     return Err(VectorStoreError::BadAnswer("points out of order".to_owned()));
                 }
@@ -204,7 +243,7 @@ impl QdrantStore {
         }
     }
 
-    /// Sees to it that each of these points has the guard that it should have.
+    /// Gives each of these points the guard that it should have, and counts what became of it.
     async fn attach_points(
         &self,
         collection: &str,
@@ -252,7 +291,7 @@ impl QdrantStore {
         Ok(())
     }
 
-    /// The points as far as their guard and what it is made of.
+    /// Reads the guards of these points and the values that guards are made of.
     async fn guards_and_sources(
         &self,
         collection: &str,
@@ -279,7 +318,7 @@ impl QdrantStore {
     }
 }
 
-/// What one request changes.
+/// The changes of one request.
 #[derive(Default)]
 struct Changes {
     written: BTreeMap<(Object, Source), Vec<PointId>>,
@@ -318,7 +357,7 @@ impl Changes {
 }
 
 impl Attached {
-    /// Counts a point whose fate is known.
+    /// Counts a point by its fate.
     fn note(&mut self, id: String, fate: &Fate) {
         let (count, examples, guard) = match fate {
             Fate::Guarded => {
@@ -343,7 +382,8 @@ impl Attached {
     }
 }
 
-/// What to do with a point. `last` is what this run did with it before: the guard that it wrote it may replace.
+/// Decides what to do with a point. `last` is what this run did with it before: a guard that the run wrote itself may be
+/// replaced.
 fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&Fate>) -> Fate {
     let found = layout.candidate(point.id.as_ref(), &point.payload, 0.0).map(|candidate| candidate.guard);
     let made = attach.template.as_ref().and_then(|template| {
@@ -362,7 +402,7 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&
     }
 }
 
-/// What a point counts as that needs no change any more: what was done with it, if that is how it is now.
+/// How a point is counted that needs no further change: by what this run did with it, if it still is as the run left it.
 fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     match (fate, last) {
         (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),
@@ -371,7 +411,8 @@ fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     }
 }
 
-/// Those of the points for which the condition holds. A point that is deleted meanwhile is no error then, as it would be by its id.
+/// Selects those of the points for which the condition holds. A filter is no error for a point that is deleted meanwhile, which
+/// an id would be.
 fn among(ids: Vec<PointId>, condition: Condition) -> PointsSelector {
     let points = PointsSelectorOneOf::Filter(Filter::must([Condition::has_id(ids), condition]));
     PointsSelector { points_selector_one_of: Some(points) }
@@ -391,7 +432,7 @@ mod tests {
     use super::*;
     use crate::vector_store::qdrant::layout::ForeignLayout;
 
-    /// What must hold of the points that an operation changes: how many ids they are among, and a condition.
+    /// What must hold of the points that an operation changes: it names this many ids, and this condition.
     fn conditions(operation: &PointsUpdateOperation) -> (usize, Condition) {
         let selector = if let Some(Operation::SetPayload(set)) = &operation.operation {
             set.points_selector.as_ref()
@@ -410,7 +451,7 @@ mod tests {
         (ids.has_id.len(), unchanged)
     }
 
-    /// INVARIANT (the guard of what is there): whatever is changed is changed only where it is as it was seen.
+    /// INVARIANT (the guard of what is there): a point is changed only while it is as it was seen.
     #[test]
     fn a_point_is_changed_only_while_it_is_what_was_seen() {
         let names = ForeignLayout { guard: "guard", document_id: "d", title: "t", text: "x", metadata: "metadata" };
@@ -419,7 +460,7 @@ mod tests {
         let attach = Attach { template: Some(template), replace: true, dry_run: false };
         let guard = |id: &str| Object::parse(&format!("document:{id}")).expect("an object");
         let source = |text: &str| filter::text("metadata.source", text.to_owned());
-        // The fate of a point, and what must still hold of it.
+        // The fate of a point, and the condition that must still hold for it.
         let rows = [
             (Fate::Write(guard("a"), Source::Text("team a".to_owned())), source("team a")),
             (Fate::Write(guard("7"), Source::Text("7".to_owned())), source("7")),
