@@ -1,4 +1,5 @@
-//! Chunks: the pieces of documents that a search finds, each with the guard that it is checked against.
+//! Documents and their chunks. A chunk is the piece of a document that a search finds, and it has a guard: the object whose
+//! relations decide who may see it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,34 +8,34 @@ use tokio::time::Instant;
 
 use crate::language::Object;
 
-/// Longest chunk or document id, in bytes.
+/// The longest id of a chunk or a document, in bytes.
 pub const ID_BYTES_MAX: usize = 512;
 
 /// A value of a chunk's metadata, and of a filter.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// True or false.
+    /// A boolean.
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A number; never NaN or infinite.
+    /// A floating-point number, which is never NaN or infinite.
     Float(f64),
-    /// A text, compared byte by byte.
+    /// A text, which is compared byte by byte.
     Text(String),
 }
 
-/// Metadata by key.
+/// The metadata of a chunk, by key.
 pub type Metadata = BTreeMap<String, Value>;
 
-/// A document as it is ingested: it replaces all chunks of the same id, or nothing happens.
+/// A document as it is ingested. It replaces all chunks of the document with the same id, or nothing changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
-    /// The document's id, unique in its collection.
+    /// The id of the document, unique in its collection.
     pub id: String,
     /// A title for people; may be empty.
     pub title: String,
-    /// In the document's order; at least one.
+    /// The chunks in the order of the document; at least one.
     pub chunks: Vec<Chunk>,
 }
 
@@ -55,22 +56,22 @@ impl Document {
     }
 }
 
-/// One piece of a document, text included. Only what `authz::enforce` permitted is ever read back as one.
+/// A piece of a document, with its text. Only a chunk that `authz::enforce` permitted is read back as one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// Unique in the collection.
+    /// The id of the chunk, unique in its collection.
     pub id: String,
-    /// The document that it belongs to.
+    /// The id of the document that the chunk belongs to.
     pub document_id: String,
-    /// The object that it is checked against.
+    /// The object that the chunk is checked against.
     pub guard: Object,
-    /// The title of its document; may be empty.
+    /// The title of the document; may be empty.
     pub title: String,
-    /// The text; may be empty when there is a vector.
+    /// The text; may be empty if there is a vector.
     pub text: String,
-    /// What filters look at.
+    /// The values that filters and the details of a token look at.
     pub metadata: Metadata,
-    /// The embedding; empty when there is none. Not read back.
+    /// The embedding; empty if there is none, and in a chunk that was read back.
     pub vector: Vec<f32>,
 }
 
@@ -87,33 +88,35 @@ pub struct ChunkMetadata {
     pub metadata: Metadata,
 }
 
-/// One write of a document. All chunks that it put in have its version, and the next write of the document has another.
+/// The version of a document. All chunks of one write have the same version, and the next write of the document has another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Version(pub u128);
 
-/// When a chunk's document was written, as far as that is known. A decision that is older than the document does not release
-/// the chunk: whoever may read a document's old text need not be allowed to read the new one.
+/// When the document of a chunk was written, as far as that is known.
+///
+/// A decision that is older than the document does not release its chunks: a user who may read the old text of a document
+/// may not be allowed to read the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// At this moment of this process's monotonic clock, or before it.
+    /// It was written by this moment of this process's monotonic clock.
     By(Instant),
-    /// By another process, at this time since 1970 of that process's clock.
+    /// Another process wrote it at this time since 1970 by its own clock.
     AtWallTime(Duration),
-    /// By a program that does not note it.
+    /// A program wrote it that does not note when.
     Unknown,
 }
 
-/// What a search finds: enough to check and rank a chunk, without its text.
+/// A chunk as a search finds it: enough to check and rank it, without its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// The chunk's id.
+    /// The id of the chunk, unique in its collection.
     pub chunk_id: String,
-    /// The object that it is checked against.
+    /// The object that the chunk is checked against.
     pub guard: Object,
-    /// Higher is better; the scale is the query kind's own (BM25, cosine, reciprocal ranks).
+    /// The score, where higher is better. Its scale depends on the kind of query (BM25, cosine, reciprocal ranks).
     pub score: f32,
-    /// The write that put it in; `None` where another program did.
+    /// The version of its document; `None` if another program wrote it.
     pub version: Option<Version>,
-    /// When that was.
+    /// When its document was written.
     pub written: Written,
 }

@@ -1,5 +1,10 @@
-//! The port to a vector store, and its adapters. A search gives ids, scores and guards; text is read by id, afterwards,
-//! and only `retrieval` asks for it, for chunks that were permitted.
+//! The port to a vector store, and its adapters.
+//!
+//! A search finds ids, scores and guards. Text is read by id afterwards. Only `retrieval` reads text, and only the text of
+//! chunks that were permitted.
+//!
+//! The adapters are the embedded [`exact`] engine and [`qdrant`]. The private modules beside them are shared by adapters for
+//! servers: they know how to cover a set of guards with several calls and how to remember what a server holds.
 
 mod direction;
 pub mod exact;
@@ -27,87 +32,95 @@ use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Value};
 use crate::error_code::ErrorCode;
 use crate::language::Object;
 
-/// What is searched for.
+/// The question of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Query {
-    /// BM25 over the chunk texts. At most [`validation::QUERY_BYTES_MAX`] long; a text without any word finds nothing.
+    /// Ranks chunks by the BM25 score of their texts. The text has at most [`validation::QUERY_BYTES_MAX`] bytes. A text
+    /// without a word finds nothing.
     Text(String),
-    /// Cosine similarity to the chunk vectors. Finite and not all zero.
+    /// Ranks chunks by the cosine similarity of their vectors to this one, which is finite and not all zero.
     Vector(Vec<f32>),
-    /// Both, merged by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009): a chunk scores the sum of 1 / (60 + its
-    /// rank) over the rankings of the space that have it among their first [`HYBRID_DEPTH`].
+    /// Merges both rankings by reciprocal rank fusion (Cormack, Clarke and Büttcher 2009). The score of a chunk is the sum
+    /// of 1 / (60 + rank) over the rankings that have it among their first [`HYBRID_DEPTH`].
     Hybrid {
-        /// As in [`Query::Text`].
+        /// The text, as in [`Query::Text`].
         text: String,
-        /// As in [`Query::Vector`].
+        /// The vector, as in [`Query::Vector`].
         vector: Vec<f32>,
     },
 }
 
-/// How deep each of the two rankings of a hybrid query is looked at. It bounds the answer, so it is the same whatever the
-/// limit: more chunks of one answer never change the order of the first.
+/// How many chunks of each ranking a hybrid query merges.
+///
+/// The number does not depend on the limit of the search, so asking for more chunks never changes the order of the first.
 pub const HYBRID_DEPTH: usize = 1_000;
 
-/// The caller's own restriction; it is AND-ed below ours, so it can only shrink the answer.
+/// A restriction that the caller adds. It must hold in addition to the visible set, so it can only shrink the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Filter {
-    /// Every one holds. Empty: always.
+    /// Passes a chunk that passes all of these. An empty list passes every chunk.
     All(Vec<Filter>),
-    /// At least one holds. Empty: never.
+    /// Passes a chunk that passes at least one of these. An empty list passes no chunk.
     Any(Vec<Filter>),
-    /// It does not hold.
+    /// Passes a chunk that the inner filter does not pass.
     Not(Box<Filter>),
-    /// The metadata value under the key is one of these. Int and Float compare as numbers. A missing key never matches.
+    /// Passes a chunk whose metadata has one of these values under the key. Whole numbers and floats compare as numbers. A
+    /// chunk without the key does not pass.
     OneOf {
-        /// The metadata key.
+        /// The key of the metadata.
         key: String,
         /// The accepted values.
         values: Vec<Value>,
     },
-    /// The metadata value under the key is a number within the bounds, both inclusive.
+    /// Passes a chunk whose metadata has a number from `low` to `high` under the key, both included.
     Between {
-        /// The metadata key.
+        /// The key of the metadata.
         key: String,
-        /// Lowest accepted value.
+        /// The lowest accepted number.
         low: f64,
-        /// Highest accepted value.
+        /// The highest accepted number.
         high: f64,
     },
 }
 
-/// What a principal may see at most, whatever its relations show: the details of its token, say. Unlike a filter it
-/// belongs to the visible set, so it takes part in the statistics of a text query.
+/// A limit on the visible set of a principal, beside its relations: the details of its token, for example.
+///
+/// A filter selects among the chunks of the visible set. A narrowing makes the set itself smaller, chunk by chunk, so what it
+/// leaves out counts in no statistic of a text query. Otherwise the scores that an agent sees would tell of chunks that only
+/// its user may see.
 pub trait Narrowing: Debug + Send + Sync {
-    /// Whether a chunk of this guard and with this metadata may be in the visible set.
+    /// Returns whether a chunk with this guard and this metadata may be in the visible set.
     fn admits(&self, guard: &Object, metadata: &Metadata) -> bool;
 }
 
-/// Which chunks a search may look at. A hint for speed and, for BM25, the set whose statistics count; never the
-/// boundary: `authz::enforce` is.
+/// The chunks that a search may look at.
+///
+/// For BM25 it is also the set whose statistics count: counted over everything, hidden documents would move the scores of
+/// visible ones. It is never the boundary of what a caller sees; `authz::enforce` is.
 #[derive(Clone, Debug)]
 pub enum SearchSpace {
     /// Every chunk of the collection.
     Everything,
-    /// The chunks of these guards: positions in [`GuardTable::guards`]. An empty bitmap finds nothing.
+    /// The chunks of some guards. Without positions nothing is found.
     Guards {
         /// The table that the positions refer to.
         table: GuardTable,
-        /// The positions.
+        /// The positions of the guards in [`GuardTable::guards`].
         positions: RoaringBitmap,
     },
 }
 
-/// The distinct guards of a collection, each at a stable position; later guards are appended.
+/// The distinct guards of a collection. Each keeps its position, and new ones are appended.
 #[derive(Clone, Debug)]
 pub struct GuardTable {
-    /// By position. A guard whose chunks are all gone may still be here.
+    /// The guards by position. A guard whose chunks are all gone may still be here.
     pub guards: Arc<Vec<Object>>,
     /// The positions of the guards that have chunks.
     pub in_use: Arc<RoaringBitmap>,
 }
 
 impl GuardTable {
-    /// A table of guards that all have chunks.
+    /// Makes a table of guards that all have chunks.
     #[must_use]
     pub fn new(guards: Vec<Object>) -> Self {
         let in_use = (0..).zip(&guards).map(|(position, _)| position).collect();
@@ -115,37 +128,38 @@ impl GuardTable {
     }
 }
 
-/// One search.
+/// A search of one collection.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// The collection; it must exist.
+    /// The name of the collection, which must exist.
     pub collection: String,
-    /// What for.
+    /// The question.
     pub query: Query,
-    /// The caller's filter.
+    /// The caller's filter, if there is one.
     pub filter: Option<Filter>,
-    /// Where to look.
+    /// The chunks that the search may look at.
     pub space: SearchSpace,
-    /// What takes away from the space, chunk by chunk. A store whose scores rest on no statistics may leave it aside.
+    /// A limit that leaves chunks out of the search space. A store whose scores rest on no statistics may ignore it.
     pub narrowing: Option<Arc<dyn Narrowing>>,
-    /// Only candidates with this score or a better one.
+    /// The lowest score that a candidate may have.
     pub min_score: Option<f64>,
-    /// At most so many candidates of one document, the best. A store that cannot count by document gives more.
+    /// How many candidates of one document are returned at most: the best ones. A store that cannot count by document
+    /// returns more.
     pub per_document_max: Option<NonZeroUsize>,
-    /// How many candidates at most.
+    /// How many candidates are returned at most.
     pub limit: usize,
-    /// How many are enough, where the others would cost the store a second search. At most `limit`.
+    /// How many candidates are enough where more would cost the store another search. At most `limit`.
     pub enough: usize,
 }
 
-/// What a search found.
+/// The answer to a search.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Searched {
-    /// Best score first, ties by chunk id (bytes ascending).
+    /// The candidates, best score first. Equal scores are in the order of the bytes of their chunk ids.
     pub candidates: Vec<Candidate>,
-    /// Whether certainly none of the space scores better than these; otherwise they are the engine's own approximation.
+    /// Whether no other chunk of the search space scores better than these. Otherwise they are the store's approximation.
     pub exact: bool,
-    /// What a wider search would find.
+    /// What a search for more candidates would find.
     pub rest: Rest,
 }
 
@@ -157,84 +171,87 @@ impl Searched {
 /// What a search for more candidates would find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
-    /// More, unless these happened to be all.
+    /// It would find more, unless these happened to be all.
     Further,
-    /// Nothing more, though there may be more: the engine gave no more.
+    /// It would find no more, although there may be more: the store gave up.
     Unknown,
-    /// Nothing more.
+    /// It would find no more, because there is no more.
     Nothing,
 }
 
-/// The cost of a search within a [`SearchSpace`], which a plan compares with a search of the whole collection.
+/// The costs of a search among the chunks of some guards. A plan compares them with a search of the whole collection.
 ///
 /// The unit is the cost of one more candidate in a search of the whole collection.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SearchCosts {
-    /// The cost of each guard in the space.
+    /// The cost of each guard in the search space.
     pub per_guard: f64,
-    /// The cost of each chunk in the space, on top of what a search of the whole collection pays for that chunk.
+    /// The cost of each chunk in the search space, on top of what a search of the whole collection pays for that chunk.
     pub per_chunk: f64,
 }
 
 impl SearchCosts {
-    /// The costs of a store that never searches a space slower than the whole collection.
+    /// The costs of a store that searches the chunks of some guards never slower than the whole collection.
     pub const FREE: Self = Self { per_guard: 0.0, per_chunk: 0.0 };
 }
 
-/// What a collection can do, so that a plan can be chosen and a query be refused before any work.
+/// What a collection can do. By it a plan is chosen, and a query is refused before any work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectionInfo {
-    /// The length of its vectors; `None` while it has none.
+    /// The number of dimensions of its vectors; `None` while it has no vectors.
     pub dimension: Option<usize>,
-    /// Whether it takes text queries. Their scores depend on corpus statistics, so they need a known visible set.
+    /// Whether it takes text queries. Their scores depend on statistics, so they need a known visible set.
     pub text_queries: bool,
-    /// What a search among some guards costs.
+    /// The costs of a search among some guards.
     pub search_costs: SearchCosts,
-    /// Most candidates of one search, where the store's server sets a limit.
+    /// How many candidates one search returns at most, if the store's server sets a limit.
     pub candidates_max: Option<usize>,
-    /// Chunks in it.
+    /// The number of its chunks.
     pub chunks: u64,
-    /// Documents in it.
+    /// The number of its documents.
     pub documents: u64,
 }
 
-/// Finds candidates and reads chunks.
+/// A store that finds candidates and reads chunks.
 #[async_trait]
 pub trait VectorStore: Send + Sync {
-    /// What the collection can do.
+    /// Describes a collection.
     ///
     /// # Errors
-    /// [`VectorStoreError::UnknownCollection`], or the store is out of reach.
+    /// [`VectorStoreError::UnknownCollection`] when there is none of this name, and another error when the store does not
+    /// answer.
     async fn collection(&self, name: &str) -> Result<CollectionInfo, VectorStoreError>;
 
-    /// The distinct guards of a collection; `None` when the store cannot list them.
+    /// Lists the distinct guards of a collection; `None` when the store cannot list all of them.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn guards(&self, collection: &str) -> Result<Option<GuardTable>, VectorStoreError>;
 
-    /// How many chunks are under these guards, as far as it is known without asking anybody. An estimate.
+    /// Estimates how many chunks are under these guards. `None` when that is not known without asking a server.
     fn chunks_under(&self, collection: &str, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
         let _ = (collection, table, positions);
         None
     }
 
-    /// At most `limit` candidates. Fewer than `limit` means that
-    /// there are no more. Every item that matches the space, filter and query kind counts: for vectors, every chunk with a vector;
-    /// for text, every chunk that holds at least one of the query's terms; for both, every chunk in the depth of either. A search sees each `upsert` and `delete` call
-    /// wholly or not at all, where the store has transactions.
+    /// Finds the best candidates, at most [`Search::limit`] of them. [`Searched::rest`] tells whether there are more.
+    ///
+    /// A vector query matches every chunk with a vector, a text query every chunk that holds at least one of its words, and a
+    /// hybrid query every chunk within [`HYBRID_DEPTH`] of either ranking. Where the store has transactions, a search sees
+    /// each call of [`DocumentStore::upsert`] and [`DocumentStore::delete`] wholly or not at all.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`]; [`VectorStoreError::Dimension`] (a collection without vectors has none to differ
-    /// from: it finds nothing); [`VectorStoreError::Invalid`] for a query that [`validation::check_query`] refuses;
-    /// [`VectorStoreError::Unsupported`].
+    /// As for [`VectorStore::collection`]; [`VectorStoreError::Dimension`] when the vector has another dimension than the
+    /// collection (one without vectors finds nothing); [`VectorStoreError::Invalid`] for a query that
+    /// [`validation::check_query`] refuses; [`VectorStoreError::Unsupported`] for a kind of query that the store cannot
+    /// answer.
     async fn search(&self, search: &Search) -> Result<Searched, VectorStoreError>;
 
-    /// The chunks that exist among these ids as they are now, without text: for a re-check. In the order asked, score 0.
-    /// An id that is asked twice is answered twice.
+    /// Looks up chunks by id, without text, for a re-check. Ids that do not exist are left out. The answers are in the order
+    /// of the ids and have a score of 0; an id that is named twice is answered twice.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn find(&self, collection: &str, chunk_ids: &[String]) -> Result<Vec<Candidate>, VectorStoreError>;
 
     /// Reads the metadata of the candidates that are still what `search` found, or [`VectorStore::find`] if `search` is
@@ -246,7 +263,7 @@ pub trait VectorStore: Send + Sync {
     /// INVARIANT (one version): as for [`VectorStore::read`].
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn read_metadata(
         &self,
         collection: &str,
@@ -254,15 +271,16 @@ pub trait VectorStore: Send + Sync {
         found: &[Candidate],
     ) -> Result<Vec<ChunkMetadata>, VectorStoreError>;
 
-    /// Reads the chunks of these candidates that are still what was found, vectors left empty: by this search, or by
-    /// [`VectorStore::find`] where there is none. Only for candidates that were permitted. In their order; one that is named
-    /// twice is answered twice.
+    /// Reads the chunks of the candidates that are still what `search` found, or [`VectorStore::find`] if `search` is `None`.
+    /// Their vectors are left empty. The answers are in the order of the candidates; one that is named twice is answered
+    /// twice. A caller reads permitted candidates only.
     ///
-    /// INVARIANT (one version): guard, metadata and text of a chunk are of one version, which passes the search's filter and
-    /// has the candidate's guard, version and score. What was replaced since it was found is left out.
+    /// INVARIANT (one version): guard, metadata and text of a chunk are of one version. That version passes the filter of the
+    /// search and has the guard, the version and the score of the candidate. A chunk that was replaced since it was found is
+    /// left out.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn read(
         &self,
         collection: &str,
@@ -270,48 +288,52 @@ pub trait VectorStore: Send + Sync {
         found: &[Candidate],
     ) -> Result<Vec<Chunk>, VectorStoreError>;
 
-    /// Whether a search would be answered now, found out with no more than one call to a backend.
+    /// Checks with at most one call to a server that a search would be answered now.
     ///
     /// # Errors
-    /// Why it would not.
+    /// The reason why a search would not be answered.
     async fn ready(&self) -> Result<(), VectorStoreError> {
         Ok(())
     }
 }
 
-/// Takes documents in. Each is replaced whole or not at all, and what was answered `Ok` is durable.
+/// A store that takes documents in. A document is replaced whole or not at all, and a change is durable once it is answered
+/// with `Ok`.
 #[async_trait]
 pub trait DocumentStore: Send + Sync {
-    /// Puts the documents in, in one transaction where the store has them (the embedded engine); each replaces all chunks
-    /// of its id. Of several with one id the last counts. Makes the collection if it is not there; without documents
-    /// nothing happens. The title of a chunk is its document's.
+    /// Puts documents in. Each one replaces all chunks of the document with its id; of several with one id the last counts.
+    /// The title of a chunk is its document's.
+    ///
+    /// The documents of one call are one transaction where the store has transactions, as the embedded engine does. The
+    /// collection is made if it does not exist. Without documents nothing happens.
     ///
     /// # Errors
-    /// On a document that [`validation::check_document`] refuses, a wrong dimension (the first vector fixes it: for good, or
-    /// in the embedded engine for as long as there is a vector that stays), a chunk id that belongs to another document; then nothing of the call was applied.
+    /// When [`validation::check_document`] refuses a document, when a vector has another dimension than the collection, and
+    /// when a chunk id belongs to another document. Then nothing of the call was applied. The first vector fixes the
+    /// dimension: for good, or in the embedded engine for as long as any vector stays.
     async fn upsert(&self, collection: &str, documents: Vec<Document>) -> Result<(), VectorStoreError>;
 
-    /// Takes documents out; the number of those that were there.
+    /// Deletes documents and returns how many of them existed.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn delete(&self, collection: &str, document_ids: &BTreeSet<String>) -> Result<u64, VectorStoreError>;
 
-    /// The documents that exist among these ids, each with how many chunks it has. In the order asked.
+    /// Looks up documents by id and returns each one that exists with its number of chunks, in the order of the ids.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn documents(
         &self,
         collection: &str,
         document_ids: &[String],
     ) -> Result<Vec<(String, u32)>, VectorStoreError>;
 
-    /// The guards of all chunks of the documents that exist among these ids: for the check of who may replace them. `None` when
-    /// a chunk of them has no usable guard, so that nobody can be checked.
+    /// Returns the guards of all chunks of these documents, so that it can be checked who may replace them. `None` when a chunk
+    /// has no well-formed guard, because then nobody can be checked.
     ///
     /// # Errors
-    /// As [`VectorStore::collection`].
+    /// As for [`VectorStore::collection`].
     async fn guards_of(
         &self,
         collection: &str,
@@ -319,54 +341,54 @@ pub trait DocumentStore: Send + Sync {
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError>;
 }
 
-/// Why a store did not answer.
+/// The reason why a store did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum VectorStoreError {
-    /// There is no such collection.
+    /// There is no collection of this name.
     #[error("there is no collection `{0}`; check its name, or put documents into it first")]
     UnknownCollection(String),
-    /// The vector does not have the collection's dimension.
+    /// A vector has another dimension than the collection.
     #[error("the vector has {found} dimensions, collection `{collection}` has {expected}")]
     Dimension {
-        /// The collection.
+        /// The name of the collection.
         collection: String,
-        /// Its dimension.
+        /// The dimension of the collection.
         expected: usize,
-        /// The vector's.
+        /// The dimension of the vector.
         found: usize,
     },
-    /// Two chunks with one id.
+    /// Two chunks have one id.
     #[error("chunk id `{chunk_id}` of document `{document_id}` is already used{}", .owner.as_ref().map(|o| format!(" by document `{o}`")).unwrap_or_default())]
     DuplicateChunk {
-        /// The id.
+        /// The id of both chunks.
         chunk_id: String,
-        /// The document that was refused.
+        /// The id of the document that was refused.
         document_id: String,
-        /// The document that has it; `None`: the same document names it twice.
+        /// The id of the document that has the chunk; `None` when the refused document names it twice.
         owner: Option<String>,
     },
-    /// A document or query that this store cannot take.
+    /// The store does not take the document or the query.
     #[error("{0}")]
     Invalid(String),
-    /// The store cannot do this.
+    /// The store cannot do what was asked.
     #[error("{0}")]
     Unsupported(String),
-    /// The server behind the store refused what it was asked; the text is its own.
+    /// The store's server refused the request. The text is the server's own.
     #[error("the vector store refused the request: {0}")]
     Refused(String),
-    /// The store is out of reach or did not answer in time.
+    /// The store could not be reached, or did not answer in time.
     #[error("the vector store is out of reach: {0}")]
     Unavailable(String),
-    /// The store answered something that cannot be.
+    /// The store gave an answer that cannot be right.
     #[error("the vector store answered wrongly: {0}")]
     BadAnswer(String),
-    /// The data directory failed.
+    /// The files of the data directory could not be read or written.
     #[error(transparent)]
     Storage(#[from] crate::storage::StorageError),
 }
 
 impl VectorStoreError {
-    /// What the caller can do.
+    /// Returns the code that tells a caller what to do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

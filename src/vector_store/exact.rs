@@ -1,8 +1,12 @@
-//! The embedded engine: chunks kept durably in one redb file, searched in memory by a full scan of what is visible (cosine)
-//! or over an inverted index (BM25). Results are exact, and a function of the query and the visible set alone.
+//! The embedded engine. It keeps chunks in one redb file and searches them in memory: by a full scan of what is visible
+//! (cosine) or with an inverted index (BM25). Results are exact, and depend on the query and the visible set alone.
 //!
-//! A write is prepared without a lock, committed to the file, then applied in memory under the write lock; searches hold
-//! the read lock, so they see each write wholly or not at all. Good for about a million chunks; past that, use Qdrant.
+//! The index is our own because the statistics of the visible set are the point of this engine, and no search library computes
+//! them for an arbitrary set at query time.
+//!
+//! A write is prepared without a lock, committed to the file, and then applied in memory under the write lock. Searches hold
+//! the read lock, so they see each write wholly or not at all. The engine is made for up to about a million chunks; with more,
+//! use Qdrant.
 
 mod cancellation;
 mod change;
@@ -46,32 +50,32 @@ use crate::lanes::Lane;
 use crate::language::Object;
 use crate::storage::StorageError;
 
-/// The file of the engine in the data directory.
+/// The name of the engine's file in the data directory.
 pub const FILE_NAME: &str = "chunks.redb";
 
-/// Writes that are prepared or wait for their turn; one at a time is made durable.
+/// How many writes are prepared or wait for their turn at the same time. They are made durable one at a time.
 const WRITES_MAX: usize = 4;
 
-/// The embedded exact engine.
+/// The embedded engine as a store.
 #[derive(Clone)]
 pub struct ExactStore {
     engine: Arc<Engine>,
     reads: Lane,
-    /// Apart from the reads, which no writer that waits for the disk or another writer may hold up.
+    /// A lane of its own, because a write waits for the disk and for other writes, and must not hold up reads.
     writes: Lane,
 }
 
 struct Engine {
     state: RwLock<State>,
-    /// Held from the decision about a change until it is applied.
+    /// Held from the decision about a change until the change is applied.
     writer: Mutex<WriteState>,
 }
 
 struct State {
     collections: BTreeMap<String, Index>,
-    /// The file as it was when `collections` was last changed, so that both always tell the same.
+    /// The file as it was when `collections` was last changed, so that both always agree.
     snapshot: Arc<Snapshot>,
-    /// The last change.
+    /// The last write that `collections` has.
     write: Write,
 }
 
@@ -80,19 +84,20 @@ struct WriteState {
     unsettled: Option<Unsettled>,
 }
 
-/// A change that is not in memory.
+/// A change that is not in memory yet.
 enum Unsettled {
-    /// Whether it is in the file is unknown until that is opened again.
+    /// The change may be in the file or not. That is known once the file is opened again.
     OnItsWay(Change),
-    /// It is in the file.
+    /// The change is in the file.
     InFile(Change),
 }
 
 impl ExactStore {
-    /// Opens or creates the store in a data directory and reads the index into memory. Blocking: call it at the start.
+    /// Opens or creates the store in a data directory, and reads the index into memory. This blocks the thread; call it at the
+    /// start.
     ///
     /// # Errors
-    /// See [`crate::storage::StorageError`].
+    /// When the file is in use, newer than this program, or damaged, and when the disk fails.
     pub fn open(directory: &Path) -> Result<Self, VectorStoreError> {
         let durable = Durable::open(&directory.join(FILE_NAME))?;
         let snapshot = durable.snapshot()?;
@@ -103,7 +108,7 @@ impl ExactStore {
         Ok(Self { engine, reads: Lane::computing(), writes: Lane::of(WRITES_MAX) })
     }
 
-    /// Runs work that may take long or wait for a lock off the async threads.
+    /// Runs work that may take long or wait for a lock, on a thread of its own.
     async fn blocking<T: Send + 'static>(
         &self,
         lane: &Lane,
@@ -171,7 +176,7 @@ impl VectorStore for ExactStore {
         .await
     }
 
-    /// A version stands for all that a search looked at but the statistics, which are those of the search.
+    /// The search is not needed here: the version of a candidate stands for everything that it looked at in the chunk.
     async fn read(
         &self,
         collection: &str,
@@ -270,8 +275,8 @@ impl Engine {
         Ok(hits.into_iter().filter_map(|hit| index.candidate(hit.chunk, hit.score)).collect())
     }
 
-    /// INVARIANT (one version): index and file are looked at as of one write, and a chunk of another version than the one that
-    /// was found is not read.
+    /// INVARIANT (one version): index and file are read as of one write, and a chunk is left out if its version is not the one
+    /// that was found.
     fn read_chunks(&self, collection: &str, found: &[Candidate]) -> Result<Vec<Chunk>, VectorStoreError> {
         let (snapshot, number, mut found) = {
             let state = self.read()?;
@@ -280,7 +285,7 @@ impl Engine {
             let found: Vec<(Chunk, u32)> = located.filter_map(|located| index.chunk_without_text(located)).collect();
             (Arc::clone(&state.snapshot), index.number, found)
         };
-        // The lock is released: reading from the file may take long.
+        // The lock is released here, because reading from the file may take long.
         for (chunk, position) in &mut found {
             chunk.text = snapshot.text(number, &chunk.document_id, *position)?;
         }
@@ -313,7 +318,7 @@ impl Engine {
         Ok(removed)
     }
 
-    /// The right to write. What an earlier write left unsettled is settled first.
+    /// Takes the lock for writing, and first settles what an earlier write left unsettled.
     fn writer(&self) -> Result<MutexGuard<'_, WriteState>, VectorStoreError> {
         let mut writer = self.writer.lock().map_err(|poisoned| broken(&poisoned))?;
         let has_failed = writer.durable.has_failed();
@@ -335,7 +340,7 @@ impl Engine {
         self.show(writer, Some(change))
     }
 
-    /// Lets searches see what is in the file: a change that is, and the texts of now.
+    /// Makes searches see the file as it is now, with this change.
     fn show(&self, writer: &mut WriteState, change: Option<Change>) -> Result<(), VectorStoreError> {
         let snapshot = match writer.durable.snapshot() {
             Ok(snapshot) => Arc::new(snapshot),
@@ -347,7 +352,7 @@ impl Engine {
         let mut state = self.state.write().map_err(|poisoned| broken(&poisoned))?;
         state.snapshot = snapshot;
         if let Some(change) = change {
-            // Under the lock: nobody has found anything of it yet.
+            // The write gets its time under the lock, so nobody has found anything of it before.
             let write = state.write.next();
             state.write = write;
             let new_index = || Index::new(change.number);
@@ -357,7 +362,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The texts of chunks are read from the file, so a file that failed is opened again for a read as well.
+    /// Opens a file again that failed. Reads need that as well, because texts are read from the file.
     fn mend(&self) -> Result<(), VectorStoreError> {
         self.writer().map(drop)
     }
@@ -415,7 +420,7 @@ impl Index {
     }
 }
 
-/// The terms of a text query, in order.
+/// The terms of a text query, in the order of the query.
 fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
     let terms = Analyzer::new().terms(text);
     if terms.len() > QUERY_TERMS_MAX {
@@ -426,8 +431,7 @@ fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
     Ok(terms)
 }
 
-/// After a panic in the middle of a change, or a change that is in the file but not in memory: nothing is answered from
-/// what may be half.
+/// The error after a panic in the middle of a change. Nothing is answered from a state that may be half changed.
 fn broken(detail: &dyn Display) -> VectorStoreError {
     VectorStoreError::Unavailable(format!("an earlier write ended half-way, so restart ({detail})"))
 }

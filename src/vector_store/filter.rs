@@ -1,4 +1,4 @@
-//! What a filter means: the one definition that the embedded engine follows and that every adapter is tested against.
+//! The meaning of a filter. The embedded engine follows this definition, and every other adapter is tested against it.
 
 use std::cmp::Ordering;
 
@@ -6,7 +6,7 @@ use super::Filter;
 use crate::chunk::{Metadata, Value};
 
 impl Filter {
-    /// Whether a chunk with this metadata passes.
+    /// Returns whether a chunk with this metadata passes.
     #[must_use]
     pub fn matches(&self, metadata: &Metadata) -> bool {
         match self {
@@ -44,7 +44,7 @@ fn within(found: &Value, low: f64, high: f64) -> bool {
     }
 }
 
-/// Compares as numbers, without rounding the whole number to a float; `None` for NaN.
+/// Compares a whole number with a float without rounding it to a float first. `None` for NaN.
 fn compare(int: i64, float: f64) -> Option<Ordering> {
     const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
     if float.is_nan() {

@@ -1,5 +1,6 @@
-//! What a store takes in: one named limit per size, and the rules that need no look at what is already stored. Every
-//! adapter applies them before it does any work, so that a refused call has done nothing.
+//! Limits and rules for what a store takes in. They need no look at what is already stored.
+//!
+//! Every adapter applies them before it does any work, so a call that is refused has done nothing.
 
 use std::collections::HashSet;
 
@@ -7,37 +8,37 @@ use super::{Query, VectorStoreError};
 use crate::chunk::{Chunk, Document, ID_BYTES_MAX, Metadata, Value};
 use crate::language::tuple::shown;
 
-/// Longest collection name, in bytes. Qdrant would take 255.
+/// The longest name of a collection, in bytes. Qdrant would take 255.
 pub const COLLECTION_BYTES_MAX: usize = 128;
-/// Most chunks of one document: it is replaced in one transaction.
+/// The largest number of chunks of one document, which is replaced in one transaction.
 pub const CHUNKS_PER_DOCUMENT_MAX: usize = 10_000;
-/// Longest text of one chunk, in bytes: a chunk goes into a prompt whole.
+/// The longest text of one chunk, in bytes. A chunk goes into a prompt whole.
 pub const CHUNK_TEXT_BYTES_MAX: usize = 65_536;
-/// Longest title, in bytes.
+/// The longest title of a document, in bytes.
 pub const TITLE_BYTES_MAX: usize = 1_024;
-/// Most metadata keys of one chunk.
+/// The largest number of metadata keys of one chunk.
 pub const METADATA_KEYS_MAX: usize = 64;
-/// All metadata keys and values of one chunk together, in bytes; a number counts 8.
+/// The largest size of the metadata of one chunk, keys and values together, in bytes. A number counts as 8.
 pub const METADATA_BYTES_MAX: usize = 16_384;
-/// Longest vector. The widest embeddings in common use have 4,096.
+/// The largest number of dimensions of a vector. The widest embeddings in common use have 4,096.
 pub const VECTOR_DIMENSION_MAX: usize = 4_096;
-/// Longest text query, in bytes: a long paragraph.
+/// The longest text query, in bytes: a long paragraph.
 pub const QUERY_BYTES_MAX: usize = 8_192;
-/// Most different words of a text query: each costs a walk over its occurrences.
+/// The largest number of different words of a text query. Each word costs a walk over its occurrences.
 pub const QUERY_TERMS_MAX: usize = 256;
 
-/// Refuses a collection name that some store could not hold.
+/// Checks that every store can hold a collection of this name.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`].
+/// [`VectorStoreError::Invalid`] when one could not.
 pub fn check_collection_name(name: &str) -> Result<(), VectorStoreError> {
     check_name(name, COLLECTION_BYTES_MAX).map_err(|rule| invalid(format!("collection `{}` {rule}", shown(name))))
 }
 
-/// Refuses a document by what is known before its chunks are looked at.
+/// Checks what is known of a document before its chunks are looked at.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`].
+/// [`VectorStoreError::Invalid`] when the id, the title or the number of chunks breaks a rule.
 pub fn check_document_size(id: &str, title: &str, chunks: usize) -> Result<(), VectorStoreError> {
     let refused = |rule: String| invalid(format!("document `{}` {rule}", shown(id)));
     check_name(id, ID_BYTES_MAX).map_err(refused)?;
@@ -54,10 +55,11 @@ pub fn check_document_size(id: &str, title: &str, chunks: usize) -> Result<(), V
     Ok(())
 }
 
-/// Refuses a document that no store takes: see the limits of this module.
+/// Checks a document against the limits of this module.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`]; [`VectorStoreError::DuplicateChunk`] when it names a chunk id twice.
+/// [`VectorStoreError::Invalid`] when it breaks a rule, and [`VectorStoreError::DuplicateChunk`] when two of its chunks have
+/// one id.
 pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
     check_document_size(&document.id, &document.title, document.chunks.len())?;
     let mut ids = HashSet::with_capacity(document.chunks.len());
@@ -79,10 +81,10 @@ pub fn check_document(document: &Document) -> Result<(), VectorStoreError> {
     Ok(())
 }
 
-/// Refuses a chunk that no store takes.
+/// Checks a chunk against the limits of this module.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`].
+/// [`VectorStoreError::Invalid`] when it breaks a rule.
 pub fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
     let rules = || -> Result<(), String> {
         check_name(&chunk.id, ID_BYTES_MAX)?;
@@ -104,10 +106,10 @@ pub fn check_chunk(chunk: &Chunk) -> Result<(), VectorStoreError> {
     })
 }
 
-/// Refuses a query that no store answers.
+/// Checks a query against the limits of this module.
 ///
 /// # Errors
-/// [`VectorStoreError::Invalid`].
+/// [`VectorStoreError::Invalid`] when it breaks a rule.
 pub fn check_query(query: &Query) -> Result<(), VectorStoreError> {
     let (text, vector) = match query {
         Query::Text(text) => (Some(text), None),

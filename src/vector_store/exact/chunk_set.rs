@@ -1,20 +1,21 @@
-//! A set of chunks as one bit for each number: small enough to be made for every search, and gone through a word at a time.
+//! Sets of chunks, with one bit for each chunk number. They are small enough to be made for every search, and are gone through
+//! a word at a time.
 
 use std::ops::Range;
 
 use super::chunk_number::ChunkNumber;
 
-/// Chunks of one word.
+/// The number of chunks in one word.
 pub(super) const WORD: u32 = u64::BITS;
 
-/// See the module. Numbers past the end are in no set.
+/// A set of chunks. A number past the end is in no set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ChunkSet {
     words: Vec<u64>,
 }
 
 impl ChunkSet {
-    /// None of so many chunks.
+    /// The empty set, with room for the numbers below `chunks`.
     pub(super) fn none_of(chunks: u32) -> Self {
         Self { words: vec![0; chunks.div_ceil(WORD) as usize] }
     }
@@ -27,7 +28,7 @@ impl ChunkSet {
         self.words.get((chunk / WORD) as usize).is_some_and(|word| word >> (chunk % WORD) & 1 == 1)
     }
 
-    /// Appends a chunk that follows all others, as a member or not.
+    /// Makes room for a chunk that follows all others, and adds it if it is a member.
     pub(super) fn push(&mut self, chunk: ChunkNumber, is_member: bool) {
         if self.words.len() <= (chunk / WORD) as usize {
             self.words.push(0);
@@ -45,14 +46,14 @@ impl ChunkSet {
         self.for_each_word(chunks, |word, mask| *word &= !mask);
     }
 
-    /// Leaves what is in both.
+    /// Removes the chunks that are not in `other`.
     pub(super) fn intersect(&mut self, other: &Self) {
         for (place, word) in self.words.iter_mut().enumerate() {
             *word &= other.words.get(place).copied().unwrap_or(0);
         }
     }
 
-    /// Changes the words of a range, each with the mask of its part.
+    /// Calls `change` with each word of a range and the mask of its bits in the range.
     fn for_each_word(&mut self, chunks: Range<ChunkNumber>, change: impl Fn(&mut u64, u64)) {
         let mut start = chunks.start;
         while start < chunks.end {
@@ -66,7 +67,7 @@ impl ChunkSet {
     }
 }
 
-/// The chunks of some words of a set, ascending; `first` is the number of the first bit.
+/// The chunks in some words of a set, ascending. `first` is the number of the first bit.
 pub(super) fn chunks_of(words: &[u64], first: ChunkNumber) -> Vec<ChunkNumber> {
     let count: u32 = words.iter().map(|word| word.count_ones()).sum();
     let mut chunks = Vec::with_capacity(count as usize);

@@ -1,5 +1,5 @@
-//! The guards of a collection: their positions, and per guard the chunks and the sums that BM25 needs, so that the
-//! statistics of a visible set cost what is visible.
+//! The guards of a collection. For each guard there are its chunks and the sums that BM25 needs, so the statistics of a visible
+//! set cost as much as is visible.
 
 use std::collections::HashMap;
 use std::iter::Sum;
@@ -13,12 +13,12 @@ use super::chunk_set::ChunkSet;
 use crate::language::Object;
 use crate::vector_store::{GuardTable, SearchSpace};
 
-/// Sums over the living chunks that have text.
+/// Sums over living chunks that have text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Statistics {
-    /// How many.
+    /// The number of chunks.
     pub(super) chunks: u64,
-    /// How many words together.
+    /// The number of words of all of them.
     pub(super) words: u64,
 }
 
@@ -28,15 +28,17 @@ impl Sum for Statistics {
     }
 }
 
-/// What is counted for one guard.
+/// The counts of one guard.
 #[derive(Default)]
 struct Counts {
     living: u64,
     statistics: Statistics,
 }
 
-/// Numbers of chunks, ascending. Those of one document follow each other, and most guards have one document, so the first
-/// that do so are kept as a range, and the rest apart: a search goes through the guards, and this is all that it reads of them.
+/// The numbers of a guard's chunks, ascending.
+///
+/// The chunks of one document have consecutive numbers, and most guards have one document. So the first consecutive numbers
+/// are kept as a range, and the others apart. A search goes through the guards and reads nothing else of them.
 #[derive(Default)]
 pub(super) struct ChunkNumbers {
     first: Range<ChunkNumber>,
@@ -80,14 +82,14 @@ impl FromIterator<ChunkNumber> for ChunkNumbers {
     }
 }
 
-/// Every guard that the collection has had since the store was opened.
+/// All guards that the collection has had since the store was opened.
 ///
 /// INVARIANT (stable positions): a guard keeps its position for as long as the process runs; new ones are appended.
 #[derive(Default)]
 pub(super) struct Guards {
     table: Arc<Vec<Object>>,
     positions: HashMap<Object, u32>,
-    /// What each stands before; deleted ones stay until the next compaction.
+    /// The chunks of each guard. Deleted ones stay until the next compaction.
     chunks: Vec<ChunkNumbers>,
     counts: Vec<Counts>,
     /// The positions of the guards that have living chunks.
@@ -107,12 +109,12 @@ impl Guards {
         self.table.get(position as usize)
     }
 
-    /// The position of a guard; appended when it is new.
+    /// The position of a guard. A new guard is appended.
     pub(super) fn position(&mut self, guard: &Object) -> u32 {
         if let Some(position) = self.positions.get(guard) {
             return *position;
         }
-        // There are never more guards than chunk numbers, and those fit.
+        // There are never more guards than chunks, and the number of a chunk fits.
         let position = u32::try_from(self.chunks.len()).unwrap_or(u32::MAX);
         Arc::make_mut(&mut self.table).push(guard.clone());
         self.positions.insert(guard.clone(), position);
@@ -136,7 +138,7 @@ impl Guards {
         }
     }
 
-    /// Takes a chunk out of the sums; its number stays in the list until [`Guards::renumber`].
+    /// Subtracts a chunk from the sums. Its number stays in the list until [`Guards::renumber`].
     pub(super) fn remove(&mut self, position: u32, words: u32) {
         if let Some(counts) = self.counts.get_mut(position as usize) {
             counts.living -= 1;
@@ -156,14 +158,14 @@ impl Guards {
         }
     }
 
-    /// The guards of a space. Positions that do not exist stand for no guard.
+    /// The guards of a search space. Positions that do not exist stand for no guard.
     pub(super) fn within<'a>(&'a self, space: &'a SearchSpace) -> SpaceGuards<'a> {
         match space {
             SearchSpace::Everything => SpaceGuards { guards: self, positions: None },
             SearchSpace::Guards { table, positions } => {
                 debug_assert!(
                     self.table.starts_with(&table.guards) || table.guards.starts_with(&self.table),
-                    "the space's table is of another collection or process"
+                    "the table of the search space is of another collection or process"
                 );
                 SpaceGuards { guards: self, positions: Some(positions) }
             }
@@ -171,10 +173,10 @@ impl Guards {
     }
 }
 
-/// The guards of one space.
+/// The guards of one search space.
 pub(super) struct SpaceGuards<'a> {
     guards: &'a Guards,
-    /// `None`: all of them.
+    /// `None` for all of them.
     positions: Option<&'a RoaringBitmap>,
 }
 
@@ -183,13 +185,13 @@ impl<'a> SpaceGuards<'a> {
         self.positions.is_none()
     }
 
-    /// How many guards there are; some may have no chunks.
+    /// The number of guards. Some may have no chunks.
     pub(super) fn len(&self) -> usize {
         let listed = self.positions.map(|positions| usize::try_from(positions.len()).unwrap_or(usize::MAX));
         listed.unwrap_or_else(|| self.guards.len())
     }
 
-    /// What each stands before; deleted ones may be among them.
+    /// The chunks of each guard. Deleted ones may be among them.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &'a ChunkNumbers> + use<'a> {
         self.of_each(&self.guards.chunks)
     }
@@ -204,8 +206,8 @@ impl<'a> SpaceGuards<'a> {
         everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
-    /// Those of the living chunks that the guards stand before. The fewer of the guards that are in the space and those that
-    /// are not are gone through.
+    /// The living chunks of these guards. The set is made from the guards in the search space or by taking out all others,
+    /// whichever are fewer.
     pub(super) fn visible_of(&self, living: &ChunkSet, chunks: u32) -> ChunkSet {
         let Some(positions) = self.positions else { return living.clone() };
         if self.len() <= self.guards.len() / 2 {
@@ -223,7 +225,7 @@ impl<'a> SpaceGuards<'a> {
     }
 }
 
-/// Passes on the chunks of some guards, in ranges.
+/// Calls `change` with the chunks of some guards, in ranges.
 fn change_each(chunks: &[ChunkNumbers], positions: &RoaringBitmap, mut change: impl FnMut(Range<ChunkNumber>)) {
     for chunks in positions.iter().filter_map(|position| chunks.get(position as usize)) {
         change(chunks.first.clone());

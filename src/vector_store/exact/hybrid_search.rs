@@ -1,5 +1,5 @@
-//! Text and vector at once: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of the two exact rankings of
-//! the eligible chunks, each to [`HYBRID_DEPTH`].
+//! Hybrid queries: reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009) of the first [`HYBRID_DEPTH`] chunks of both
+//! exact rankings. A chunk beyond that in both does not match.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,11 @@ use super::search::Eligible;
 use super::top_k::{Bar, Hit, Selection, TopK};
 use crate::vector_store::HYBRID_DEPTH;
 
-/// The constant of the paper: how little the first ranks stand out.
+/// The constant of the paper. The greater it is, the less do the first ranks stand out.
 const K: f64 = 60.0;
 
-/// How deep each ranking is needed, whatever the selection: who asks for more must not change the order of the first.
+/// Selects the part of each ranking that is merged. It does not depend on the limit, so asking for more chunks never changes the
+/// order of the first.
 pub(super) fn depth() -> Selection {
     Selection::best(HYBRID_DEPTH)
 }

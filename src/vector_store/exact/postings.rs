@@ -1,31 +1,34 @@
-//! The inverted index: for each term the chunks that hold it.
+//! The inverted index: the chunks that have each term.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::chunk_number::ChunkNumber;
 
-/// A term's position in the collection's dictionary. Once no chunk holds the term, it is given to another.
+/// The id of a term: its position in the dictionary of the collection.
+///
+/// Ids are in the records of stored documents, so they are never made dense. Once no chunk has a term, its id is free and goes to
+/// a new term, the lowest free id first; the row of the id in the file is overwritten then.
 pub(super) type TermId = u32;
 
-/// One chunk that holds a term.
+/// A chunk that has a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Posting {
     pub(super) chunk: ChunkNumber,
-    /// How often it holds it.
+    /// How often the chunk has the term.
     pub(super) count: u32,
 }
 
-/// The dictionary and the lists.
+/// The dictionary, and the list of postings of each term.
 ///
-/// INVARIANT (sorted postings): every list ascends by chunk number, for numbers are given in ascending order.
+/// INVARIANT (sorted postings): every list ascends by chunk number, because numbers are given in ascending order.
 ///
-/// INVARIANT (no dead names): an id either belongs to one term or is free, and a free one has an empty list.
+/// INVARIANT (no dead terms): an id either belongs to one term or is free, and a free id has an empty list.
 #[derive(Default)]
 pub(super) struct Postings {
     terms: HashMap<Arc<str>, TermId>,
     lists: Vec<Vec<Posting>>,
-    /// Descending, so that the lowest is given first.
+    /// The free ids, descending, so that the lowest is given first.
     free: Vec<TermId>,
 }
 
@@ -38,13 +41,13 @@ impl Postings {
         TermId::try_from(self.lists.len()).unwrap_or(TermId::MAX)
     }
 
-    /// The ids that new terms get, in this order.
+    /// The ids that new terms get, in their order.
     pub(super) fn next_ids(&self) -> impl Iterator<Item = TermId> + use<> {
         let free: Vec<TermId> = self.free.iter().rev().copied().collect();
         free.into_iter().chain(self.terms_len()..)
     }
 
-    /// Gives a term the next of [`Postings::next_ids`].
+    /// Gives a new term the next of [`Postings::next_ids`].
     pub(super) fn add_term(&mut self, term: Arc<str>) {
         let id = self.free.pop().unwrap_or_else(|| {
             self.lists.push(Vec::new());
@@ -53,13 +56,13 @@ impl Postings {
         self.terms.insert(term, id);
     }
 
-    /// Makes room for a dictionary of so many ids. None has a term before [`Postings::name`].
+    /// Makes room for a dictionary with this many ids. They get their terms by [`Postings::name`].
     pub(super) fn reserve(&mut self, terms_len: usize) {
         self.lists.resize_with(terms_len, Vec::new);
     }
 
-    /// Gives the ids, from 0 on, their terms, once all postings are there. A file still has the terms of ids that are free, and
-    /// such a term may have got another id since.
+    /// Gives the ids, from 0 on, their terms, after all postings were added. The file still has a term for each free id, and that
+    /// term may have another id by now, so an id without postings stays free.
     pub(super) fn name(&mut self, terms: Vec<Arc<str>>) {
         for (id, term) in (0..).zip(terms) {
             if self.lists.get(id as usize).is_some_and(|list| !list.is_empty()) {
@@ -77,13 +80,13 @@ impl Postings {
         }
     }
 
-    /// The list of a term, deleted chunks included.
+    /// The postings of a term, with those of deleted chunks.
     pub(super) fn list(&self, term: &str) -> &[Posting] {
         let list = self.term_id(term).and_then(|id| self.lists.get(id as usize));
         list.map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Numbers chunks anew; those that get no number leave the lists, and terms that no chunk holds leave the dictionary.
+    /// Numbers chunks anew. Chunks that get no number leave the lists, and terms that no chunk has leave the dictionary.
     pub(super) fn renumber(&mut self, new_number: impl Fn(ChunkNumber) -> Option<ChunkNumber>) {
         for list in &mut self.lists {
             list.retain_mut(|posting| match new_number(posting.chunk) {

@@ -1,4 +1,4 @@
-//! The best k of many: best score first, ties by chunk id, of each document no more than wanted.
+//! Keeps the best k of many hits: best score first, ties by chunk id, and of each document no more than wanted.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -9,8 +9,8 @@ use super::chunk_number::ChunkNumber;
 use super::index::Columns;
 use crate::vector_store::Search;
 
-/// Hits are collected up to this many, or twice the limit, before the best of them are picked: sorting many at once is
-/// cheaper than keeping each in its place. Few, since until then a search looks at what is no better than the last of them.
+/// How many hits are collected before the best of them are picked, or twice the limit if that is more. Sorting many at once is
+/// cheaper than keeping each in order. The number is small, because until then nothing rules out hits that are worse.
 const ROOM_MIN: usize = 16;
 
 /// The sign bit of a float.
@@ -23,17 +23,17 @@ pub(super) struct Hit {
     pub(super) chunk: ChunkNumber,
 }
 
-/// Which of the hits are wanted.
+/// The hits that are wanted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Selection {
     pub(super) limit: usize,
     pub(super) per_document_max: Option<NonZeroUsize>,
-    /// The lowest score that is wanted.
+    /// The lowest score of a hit that is wanted.
     pub(super) score_min: f32,
 }
 
 impl Selection {
-    /// The best so many of all.
+    /// Selects the best `limit` hits of all.
     pub(super) fn best(limit: usize) -> Self {
         Self { limit, per_document_max: None, score_min: f32::NEG_INFINITY }
     }
@@ -44,18 +44,18 @@ impl Selection {
     }
 }
 
-/// The lowest f32 that is not below a number.
+/// The lowest f32 that is not below `number`.
 fn lowest_at_least(number: f64) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "rounded up below where it was rounded down here")]
     let nearest = number as f32;
     if f64::from(nearest) < number { nearest.next_up() } else { nearest }
 }
 
-/// A score that rises while a search goes on: whoever scores less is not among the best. Shared by the threads of one
-/// search, so that what one has found saves the others work.
+/// A score that rises during a search. A hit that scores less is not among the best. The threads of one search share the bar, so
+/// a good hit of one saves the others work.
 ///
-/// INVARIANT (bars change no answer): the bar is never above the score of the last of the best of all, and what scores the
-/// same is kept, so how threads take turns decides what is skipped and never what is found.
+/// INVARIANT (bars change no answer): the bar is never above the score of the k-th best hit of all, and hits with the same score
+/// are kept. So how threads take turns decides what is skipped, and never what is found.
 pub(super) struct Bar(AtomicU32);
 
 impl Bar {
@@ -73,16 +73,16 @@ impl Bar {
     }
 }
 
-/// Bits that order as the floats do.
+/// Maps a float to bits that have the same order.
 fn ordered(score: f32) -> u32 {
     let bits = score.to_bits();
     if bits & SIGN == 0 { bits | SIGN } else { !bits }
 }
 
-/// Keeps the best of the hits that are pushed, whatever their order.
+/// Keeps the best of the hits that are pushed, in whatever order they come.
 ///
-/// INVARIANT (visible set alone): the order of hits is by score and chunk id, never by chunk number, which depends on what
-/// else was ingested and when.
+/// INVARIANT (visible set alone): hits are ordered by score and chunk id. They are never ordered by chunk number, which depends on
+/// what else was ingested and when.
 pub(super) struct TopK<'a> {
     selection: Selection,
     columns: &'a Columns,
@@ -112,13 +112,13 @@ impl<'a> TopK<'a> {
         self
     }
 
-    /// Best first.
+    /// Returns the best hits, best first.
     pub(super) fn into_hits(mut self) -> Vec<Hit> {
         self.condense();
         self.hits
     }
 
-    /// Leaves the best, best first.
+    /// Drops all but the best hits, and sorts them, best first.
     fn condense(&mut self) {
         let columns = self.columns;
         self.hits.sort_unstable_by(|a, b| compare(columns, *a, *b));
@@ -137,7 +137,7 @@ impl<'a> TopK<'a> {
     }
 }
 
-/// Less is better.
+/// Compares two hits; the lesser one is the better one.
 fn compare(columns: &Columns, a: Hit, b: Hit) -> Ordering {
     b.score.total_cmp(&a.score).then_with(|| columns.id(a.chunk).cmp(columns.id(b.chunk)))
 }

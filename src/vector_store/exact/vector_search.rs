@@ -1,7 +1,7 @@
-//! Cosine similarity by a full scan of what is eligible.
+//! Vector queries: a full scan of the eligible chunks by cosine similarity.
 //!
-//! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function, so it
-//! does not depend on the space, on the other chunks, or on how the scan is divided among threads.
+//! INVARIANT (same bits): the score of a chunk is computed from the two vectors alone, always by the same function. So it does
+//! not depend on the search space, on the other chunks, or on how the scan is divided among threads.
 
 use super::chunk_number::ChunkNumber;
 use super::search::Eligible;
@@ -9,10 +9,10 @@ use super::top_k::{Bar, Hit, Selection, TopK};
 use super::vectors::Probe;
 use crate::vector_store::direction::normalized;
 
-/// Vectors whose memory is asked for together: enough to keep it busy, few enough to stay in the first cache.
+/// How many vectors are fetched from memory together: enough to keep the memory busy, and few enough for the first cache.
 const FETCHED: usize = 32;
 
-/// The selected chunks that have a vector, best first. The query has the dimension of the collection.
+/// Finds the selected chunks that have a vector, best first. The query has the dimension of the collection.
 pub(super) fn search(eligible: &Eligible<'_>, query: &[f32], selection: Selection) -> Vec<Hit> {
     let query = normalized(query);
     let columns = &eligible.index.columns;

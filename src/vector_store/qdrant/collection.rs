@@ -1,4 +1,4 @@
-//! What a collection is, and making one.
+//! Describes collections, counts their points, and makes new ones.
 
 use qdrant_client::qdrant::{
     CollectionInfo as QdrantCollectionInfo, CountPoints, CreateCollectionBuilder, CreateFieldIndexCollectionBuilder,
@@ -11,7 +11,7 @@ use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
 use crate::vector_store::limits::CallLimits;
 
-/// The payload fields that are filtered on.
+/// The payload fields that filters name, with the types of their indexes.
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
@@ -31,7 +31,7 @@ pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counting {
     Exact,
-    /// From statistics, which is fast and may be wrong while points are moved.
+    /// From statistics. That is fast, and may be wrong while points are moved.
     Approximate,
 }
 
@@ -79,12 +79,13 @@ impl QdrantStore {
         Ok(self.call(name, points.count(request)).await?.result.unwrap_or_default().count)
     }
 
-    /// The length of the vectors that are searched.
+    /// The dimension of the vectors that are searched.
     pub(super) async fn expected_dimension(&self, name: &str) -> Result<Option<usize>, VectorStoreError> {
         self.dimension(name, &self.info(name).await?)
     }
 
-    /// Makes the collection if it is not there and the indexes that it lacks; the length of its vectors, and its limits.
+    /// Makes the collection if it does not exist, and the indexes that it lacks. Returns the dimension of its vectors and its
+    /// limits.
     pub(super) async fn prepare(&self, name: &str, dimension: usize) -> Result<(usize, CallLimits), VectorStoreError> {
         let info = match self.info(name).await {
             Err(VectorStoreError::UnknownCollection(_)) => {
@@ -132,10 +133,10 @@ impl QdrantStore {
         };
         let request = CreateCollectionBuilder::new(name).vectors_config(VectorsConfig { config: Some(config) });
         let mut collections = self.collections();
-        // It is not there yet, so its name cannot be checked; Qdrant takes none that is an alias.
+        // The collection does not exist yet, so its name cannot be checked. Qdrant refuses a name that is an alias.
         let created = self.answer(name, collections.create(request.build())).await;
         match (created, self.info(name).await) {
-            // Somebody else made it at the same time.
+            // Another process made it at the same time.
             (Ok(_) | Err(_), Ok(_)) => Ok(()),
             (Ok(_), Err(e)) | (Err(e), Err(_)) => Err(e),
         }
@@ -152,7 +153,7 @@ impl QdrantStore {
             | (None, _) => None,
         };
         let Some(vector) = vector else { return Ok(None) };
-        // Other distances have other scales, some with the best score lowest.
+        // Other distances have other scales, and with some of them the best score is the lowest.
         if vector.distance() != Distance::Cosine || vector.multivector_config.is_some() {
             let text = format!("collection `{name}` must have one vector per point, compared by cosine similarity");
             return Err(VectorStoreError::Unsupported(text));
@@ -164,7 +165,7 @@ impl QdrantStore {
     }
 }
 
-/// Whether a field has the index that filters and facets on texts need.
+/// Returns whether a field has the index that filters and facets on texts need.
 pub(super) fn has_keyword_index(info: &QdrantCollectionInfo, field: &str) -> bool {
     info.payload_schema.get(field).is_some_and(|index| index.data_type() == PayloadSchemaType::Keyword)
 }

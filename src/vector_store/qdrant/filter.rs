@@ -1,8 +1,8 @@
-//! Our filters in Qdrant's terms. All conditions of the adapter are made here.
+//! Translates filters into Qdrant's conditions. All conditions of the adapter are made here.
 //!
-//! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. `qdrant-client` makes a *text* match of a text
-//! that holds white space, and Qdrant finds every value that contains it where there is no full-text index: `team a` would
-//! match `team a b`. So no value goes through the client's conversions (`tests/tidy.rs`).
+//! INVARIANT (a value is matched whole): a text is always sent as a *keyword*. `qdrant-client` would make a *text* match of a
+//! text with white space, and where there is no full-text index, Qdrant then finds every value that contains the text: `team a`
+//! would match `team a b`. So no value goes through the client's conversions, and `tests/tidy.rs` holds that.
 
 use qdrant_client::qdrant::condition::ConditionOneOf;
 use qdrant_client::qdrant::r#match::MatchValue;
@@ -15,11 +15,11 @@ use super::layout::Layout;
 use crate::chunk::Value;
 use crate::vector_store::Filter;
 
-/// Up to here every whole number is one `f64`, so that comparing as `f64` compares exactly.
+/// Every whole number below this is exactly one `f64`, so comparing as `f64` is exact.
 const EXACT_INTEGERS: u64 = 1 << 53;
 
-/// A translated filter. *Never* and *always* are kept apart from conditions because an empty list of alternatives means
-/// *always* to Qdrant.
+/// A translated filter. *Never* and *always* are kept apart from conditions, because to Qdrant an empty list of alternatives
+/// means *always*.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Clause {
     Always,
@@ -27,7 +27,7 @@ pub(super) enum Clause {
     When(Box<Condition>),
 }
 
-/// Translates a caller's filter.
+/// Translates the filter of a caller.
 pub(super) fn translate(filter: &Filter, layout: &Layout) -> Clause {
     match filter {
         Filter::All(parts) => all(parts, layout),
@@ -48,17 +48,18 @@ pub(super) fn translate(filter: &Filter, layout: &Layout) -> Clause {
     }
 }
 
-/// The chunks of these guards.
+/// Matches the chunks of these guards.
 pub(super) fn guard_in(layout: &Layout, guards: Vec<String>) -> Condition {
     any_text(layout.guard.key(), guards)
 }
 
-/// The chunks of these documents.
+/// Matches the chunks of these documents.
 pub(super) fn document_in(layout: &Layout, document_ids: Vec<String>) -> Condition {
     any_text(layout.document_id.key(), document_ids)
 }
 
-/// The same, in any of these conditions, where another program may have written the ids as whole numbers.
+/// Matches the chunks of these documents by several conditions of which any may hold: another program may have written ids as
+/// whole numbers.
 pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Condition> {
     let as_number = |id: &String| id.parse::<i64>().ok().filter(|number| number.to_string() == *id);
     let numbers: Vec<i64> = document_ids.iter().filter_map(as_number).collect();
@@ -67,22 +68,22 @@ pub(super) fn of_documents(layout: &Layout, document_ids: &[String]) -> Vec<Cond
     texts.into_iter().chain(numbers).collect()
 }
 
-/// What the condition does not hold for.
+/// Matches what the condition does not match.
 pub(super) fn not(condition: Condition) -> Condition {
     QdrantFilter::must_not([condition]).into()
 }
 
-/// One chunk of each document.
+/// Matches one chunk of each document.
 pub(super) fn first_of_document() -> Condition {
     number(POSITION, 0)
 }
 
-/// The points whose field is this text, or holds it as one of its values.
+/// Matches the points whose field is this text or a list with this text.
 pub(super) fn text(key: impl Into<String>, text: String) -> Condition {
     matches(key, MatchValue::Keyword(text))
 }
 
-/// The points whose field is this whole number.
+/// Matches the points whose field is this whole number.
 pub(super) fn number(key: impl Into<String>, number: i64) -> Condition {
     matches(key, MatchValue::Integer(number))
 }
@@ -129,7 +130,7 @@ fn any(clauses: impl Iterator<Item = Clause>) -> Clause {
     if conditions.is_empty() { Clause::Never } else { when(QdrantFilter::should(conditions).into()) }
 }
 
-/// Qdrant's *match* takes `2` and `2.0` for different values and its *range* for the same number, so numbers are ranges.
+/// Numbers are sent as ranges: to Qdrant's *match* `2` and `2.0` are different values, and to its *range* the same number.
 fn equals(path: &str, value: &Value) -> Clause {
     match value {
         Value::Bool(value) => when(matches(path, MatchValue::Boolean(*value))),
@@ -144,19 +145,19 @@ fn equals(path: &str, value: &Value) -> Clause {
     }
 }
 
-/// Qdrant keeps payloads as JSON, and what it reads of a number with many digits is up to two units in the last place off. So
-/// the neighbours of such a bound count as the bound.
+/// Qdrant keeps payloads as JSON. When it reads a number with many digits back, it may be off by up to two units in the last
+/// place, so the neighbours of such a bound are taken in.
 fn between(path: &str, low: f64, high: f64) -> Condition {
     let low = if is_kept_exactly(low) { low } else { low.next_down().next_down() };
     let high = if is_kept_exactly(high) { high } else { high.next_up().next_up() };
     Condition::range(path, Range { gte: Some(low), lte: Some(high), lt: None, gt: None })
 }
 
-/// Whether a number comes back from JSON as it was: it has so few digits that reading it rounds once.
+/// Returns whether a number comes back from JSON unchanged, because it has so few digits that reading it rounds only once.
 fn is_kept_exactly(number: f64) -> bool {
-    /// All whole numbers of so many digits are an `f64`.
+    /// Every whole number with this many digits is exactly one `f64`.
     const DIGITS_MAX: usize = 15;
-    /// And so are all powers of ten up to this one.
+    /// Every power of ten up to this one is exactly one `f64`.
     const POWER_MAX: i64 = 22;
     let text = format!("{number:e}");
     let Some((digits, exponent)) = text.split_once('e') else { return true };
@@ -205,7 +206,7 @@ mod tests {
         }
     }
 
-    /// INVARIANT (a filter only shrinks): what cannot hold never becomes a filter that Qdrant takes for *always*.
+    /// INVARIANT (a filter only shrinks): a filter that cannot hold never becomes one that Qdrant takes for *always*.
     #[test]
     fn nothing_to_match_is_never() {
         let none = || Filter::OneOf { key: "a".to_owned(), values: vec![] };

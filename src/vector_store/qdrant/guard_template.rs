@@ -1,4 +1,4 @@
-//! From a value of a payload to the guard that it stands for, `document:{metadata.source}`.
+//! Makes guards from values of a payload, by a template such as `document:{metadata.source}`.
 
 use std::borrow::Cow;
 
@@ -11,8 +11,10 @@ use super::path::{Path, PathError};
 use crate::language::tuple::{encoded_id, shown};
 use crate::language::{Object, ParseError};
 
-/// A type and an id with one value in it. Two values never give one guard: what an id cannot hold is written as `%` and
-/// hexadecimal digits, and so is `%`.
+/// A template of guards: a type, and an id with one field of the payload in it.
+///
+/// The type is a literal, so no value chooses it. There is one field only, and what an id cannot hold is written as `%` and
+/// hexadecimal digits, as is `%` itself. So two values never give the same guard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuardTemplate {
     before: String,
@@ -20,16 +22,16 @@ pub struct GuardTemplate {
     after: String,
 }
 
-/// Why a text is no template.
+/// The reason why a text is no template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// Not one pair of braces after a type.
+    /// The text is not a type followed by an id with one pair of braces.
     #[error("`{}` must be a type, a colon and an id with one field in braces: `document:{{metadata.source}}`", shown(.0))]
     Form(String),
-    /// No field.
+    /// The braces do not name a field.
     #[error(transparent)]
     Path(#[from] PathError),
-    /// No value would make an object of it.
+    /// The guard would be no object, whatever the value is.
     #[error(transparent)]
     Object(#[from] ParseError),
 }
@@ -42,15 +44,15 @@ pub(super) enum Source {
 }
 
 impl GuardTemplate {
-    /// Takes a template apart.
+    /// Parses a template.
     ///
     /// # Errors
-    /// When it has not the form, or no value would make an object of it.
+    /// When the text does not have the form, or no value would make an object of it.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
         let form = || TemplateError::Form(text.to_owned());
         let (before, rest) = text.split_once('{').ok_or_else(form)?;
         let (path, after) = rest.split_once('}').ok_or_else(form)?;
-        // The type is a literal: no value may choose it.
+        // The braces must come after the colon, so that the type is a literal.
         if !before.contains(':') || after.contains(['{', '}']) || before.contains('}') || path.contains('{') {
             return Err(form());
         }
@@ -58,12 +60,12 @@ impl GuardTemplate {
         Ok(Self { before: before.to_owned(), path: Path::parse(path)?, after: after.to_owned() })
     }
 
-    /// The field that it takes.
+    /// The field whose value is taken.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The guard of a point; `None` when the field has no text or whole number, or the guard would be too long.
+    /// Makes the guard of a point. `None` when the field has no text or whole number, or the guard would be too long.
     pub(super) fn guard(&self, payload: &Fields) -> Option<Object> {
         let value = scalar(self.path.find(payload)?).filter(|value| !value.is_empty())?;
         let Self { before, after, .. } = self;
@@ -71,8 +73,8 @@ impl GuardTemplate {
         Object::parse(&format!("{before}{id}{after}")).ok()
     }
 
-    /// That a point still has the value that its guard was made of; `None` when no guard can be made of it. A text and a number
-    /// make one guard, and are two values.
+    /// The value that the guard of a point is made of; `None` when no guard can be made. A text and a number may make the same
+    /// guard, and are two values.
     pub(super) fn source(&self, payload: &Fields) -> Option<Source> {
         match self.path.find(payload)?.kind.as_ref()? {
             Kind::StringValue(text) => Some(Source::Text(text.clone())),
@@ -84,7 +86,8 @@ impl GuardTemplate {
             | Kind::ListValue(_) => None,
         }
     }
-    /// The points that have this value.
+
+    /// Matches the points that have this value.
     pub(super) fn with_source(&self, source: Source) -> Condition {
         match source {
             Source::Text(text) => filter::text(self.path.key(), text),

@@ -1,13 +1,13 @@
-//! Replacing and deleting documents.
+//! Replaces and deletes documents.
 //!
-//! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the
-//! server runs in order: write the new chunks, then delete those chunks of the document that are not among them. A server
-//! that dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is checked
-//! against its own guard, and it is not acknowledged, so whoever ingests repeats the request, which ends in the right state
-//! whatever was left. A client that dies leaves nothing half-done, because the request is one.
+//! Qdrant has no transactions over several points. A document is replaced by one request with two operations that the server
+//! runs in order: it writes the new chunks, then deletes those chunks of the document that are not among them. A server that
+//! dies between the two leaves the new chunks and some old ones. That is not a leak, because every chunk is checked against its
+//! own guard. It is not acknowledged either, so the client repeats the request, which ends in the right state whatever was
+//! left. A client that dies leaves nothing half-done, because it sent one request.
 //!
-//! The operations of two writers could mix, so a document must have one writer at a time: within this process a lock sees
-//! to it; several processes must not ingest the same document at once.
+//! The operations of two writes to one document could mix. Within this process a lock prevents that; several processes must not
+//! ingest the same document at the same time.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -28,9 +28,9 @@ use super::{QdrantStore, filter};
 use crate::chunk::Document;
 use crate::vector_store::{VectorStoreError, validation};
 
-/// One request replaces a document, so this bounds the memory that a request takes here and there.
+/// The largest document, in bytes. One request replaces it, so this bounds the memory of a request here and in the server.
 const DOCUMENT_BYTES_MAX: usize = 32 << 20;
-/// Documents are sent together up to this size.
+/// The size up to which documents are sent in one request, in bytes.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 
 /// A document as the points that take its place.
@@ -52,7 +52,8 @@ impl QdrantStore {
             let collection = collection.to_owned();
             return Err(VectorStoreError::Dimension { collection, expected, found: dimension });
         }
-        // The new chunks would be written, and the condition that spares them when the old ones go refused.
+        // Qdrant would write the new chunks, and then refuse the condition that spares them when the old ones are deleted. The
+        // second half of the replacement would fail for ever, so nothing is written.
         let is_too_long = |replacement: &&Replacement| replacement.chunk_ids.len() > limits.values_max;
         if let Some(Replacement { document_id, chunk_ids, .. }) = replacements.iter().find(is_too_long) {
             let text = format!(
@@ -94,7 +95,7 @@ impl QdrantStore {
         Ok(u64::try_from(there.len()).unwrap_or(u64::MAX))
     }
 
-    /// What another program keeps is its own to change.
+    /// Refuses to write into the collection of another program.
     fn check_own(&self, collection: &str) -> Result<(), VectorStoreError> {
         if self.layout(collection).is_own() {
             return Ok(());
@@ -104,7 +105,7 @@ impl QdrantStore {
         Err(VectorStoreError::Unsupported(text))
     }
 
-    /// The documents as points of one write that begins now; the caller holds the lock of writers.
+    /// Begins a write and turns the documents into its points. The caller holds the lock for writing.
     fn replacements(&self, documents: Vec<Document>) -> Result<Vec<Replacement>, VectorStoreError> {
         let stamp = self.writes.begin();
         let mut replacements = Vec::with_capacity(documents.len());
@@ -124,7 +125,7 @@ impl QdrantStore {
         Ok(replacements)
     }
 
-    /// No chunk may take the place of another document's, unless that is replaced in the same call.
+    /// Checks that no chunk takes the place of another document's chunk, unless that document is replaced in the same call.
     async fn check_owners(&self, collection: &str, replacements: &[Replacement]) -> Result<(), VectorStoreError> {
         let fields = PayloadIncludeSelector { fields: vec![CHUNK_ID.to_owned(), DOCUMENT_ID.to_owned()] };
         let chunk_ids: Vec<String> = replacements.iter().flat_map(|r| r.chunk_ids.iter().cloned()).collect();
@@ -149,7 +150,7 @@ impl QdrantStore {
         Ok(())
     }
 
-    /// Runs the operations in order; they are applied and durable when it returns.
+    /// Runs the operations in order. They are applied and durable when it returns.
     pub(super) async fn update(
         &self,
         collection: &str,
@@ -198,7 +199,7 @@ fn delete(points: Filter) -> PointsUpdateOperation {
     PointsUpdateOperation { operation: Some(Operation::DeletePoints(delete)) }
 }
 
-/// Of several documents with one id the last stays, as if they had come one after the other.
+/// Keeps the last of several documents with one id, as if they had come one after the other.
 fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
     let mut seen = HashSet::new();
     let mut last: Vec<Document> =
@@ -207,7 +208,8 @@ fn last_of_each(documents: Vec<Document>) -> Vec<Document> {
     last
 }
 
-/// Checks everything that can be known before the server is asked; the dimension of the vectors, `None` without documents.
+/// Checks everything that can be known before the server is asked. Returns the dimension of the vectors; `None` without
+/// documents.
 fn check(collection: &str, documents: &[Document]) -> Result<Option<usize>, VectorStoreError> {
     validation::check_collection_name(collection)?;
     let layout = Layout::default();

@@ -1,5 +1,5 @@
-//! Where the parts of a chunk are in the payload of a point: in the collections that Ragward fills, and in those of other
-//! programs, which it reads as they are. `schema/qdrant-payload.md` is the contract.
+//! Reads chunks from the payloads of points: in the collections that Ragward fills, and in those of other programs, which are
+//! read as they are. `schema/qdrant-payload.md` is the contract.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ use super::version;
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Value, Version, Written};
 use crate::language::Object;
 
-/// See the module.
+/// Where the parts of a chunk are in the payload of a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     pub(super) chunk_ids: ChunkIds,
@@ -22,36 +22,36 @@ pub struct Layout {
     pub(super) document_id: Path,
     pub(super) title: Path,
     pub(super) text: Path,
-    /// `None`: the payload itself.
+    /// `None` if the payload itself is the metadata.
     pub(super) metadata: Option<Path>,
 }
 
-/// What a chunk is called.
+/// How the chunks of a collection are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChunkIds {
-    /// Its own id, in the payload; the point's is made from it.
+    /// A chunk has an id of its own in the payload, and the id of its point is made from that.
     Named,
-    /// The point's id, as text.
+    /// A chunk is named by the id of its point, as text.
     PointIds,
 }
 
-/// The names of a layout's parts as an operator writes them.
+/// The layout of another program's collection, as an operator writes it: paths with dots between names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignLayout<'a> {
-    /// The object that a user's access is checked on.
+    /// The path of the guard.
     pub guard: &'a str,
-    /// The document of a chunk.
+    /// The path of the id of the document.
     pub document_id: &'a str,
-    /// The document's title.
+    /// The path of the title of the document.
     pub title: &'a str,
-    /// The chunk's text.
+    /// The path of the text of the chunk.
     pub text: &'a str,
-    /// The object that callers filter on; empty: the payload itself.
+    /// The path of the object that callers filter on; empty if that is the payload itself.
     pub metadata: &'a str,
 }
 
 impl Default for Layout {
-    /// What `ragward ingest` writes.
+    /// The layout that `ragward ingest` writes.
     fn default() -> Self {
         let path = Path::of_key;
         Self {
@@ -66,10 +66,10 @@ impl Default for Layout {
 }
 
 impl Layout {
-    /// The layout of another program's collection: chunks are called as their points are.
+    /// Makes the layout of another program's collection. Its chunks are named by the ids of their points.
     ///
     /// # Errors
-    /// On a path that is none.
+    /// When a text is not a path.
     pub fn foreign(names: &ForeignLayout<'_>) -> Result<Self, PathError> {
         let metadata = Some(names.metadata).filter(|path| !path.is_empty());
         Ok(Self {
@@ -82,12 +82,12 @@ impl Layout {
         })
     }
 
-    /// Whether Ragward fills the collection.
+    /// Returns whether Ragward fills the collection.
     pub(super) fn is_own(&self) -> bool {
         self.chunk_ids == ChunkIds::Named
     }
 
-    /// The point of a chunk; `None` when no point can have this id.
+    /// The id of a chunk's point; `None` for a chunk id that no point can have.
     pub(super) fn point_of(&self, chunk_id: &str) -> Option<PointId> {
         match self.chunk_ids {
             ChunkIds::Named => Some(point_of(chunk_id)),
@@ -95,7 +95,7 @@ impl Layout {
         }
     }
 
-    /// What is read of a point to check a chunk: no text.
+    /// The fields that are read of a point to check its chunk. The text is not among them.
     pub(super) fn candidate_keys(&self) -> Vec<String> {
         let own: &[&str] = if self.is_own() { &[CHUNK_ID, VERSION, WRITTEN_AT] } else { &[] };
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
@@ -115,7 +115,7 @@ impl Layout {
         SelectorOptions::Exclude(PayloadExcludeSelector { fields: vec![field] })
     }
 
-    /// The path of a metadata key in a filter; `None` for one that Qdrant cannot name, or that is no metadata.
+    /// The path of a metadata key in a filter; `None` for a key that Qdrant cannot name, or that is not metadata.
     pub(super) fn metadata_key(&self, key: &str) -> Option<String> {
         match &self.metadata {
             Some(path) => path.child(key),
@@ -123,11 +123,11 @@ impl Layout {
         }
     }
 
-    /// What a point's payload says about the chunk, if it is one: under the id that belongs to it and with a well-formed
-    /// guard.
+    /// Reads the candidate of a point. `None` unless the payload names the chunk that belongs to the point's id and has a
+    /// well-formed guard.
     ///
-    /// INVARIANT (no guard, no chunk): everything that is read from Qdrant passes here, so that a chunk without a
-    /// well-formed guard does not exist.
+    /// INVARIANT (no guard, no chunk): everything that is read from Qdrant passes here, so a chunk without a well-formed guard
+    /// does not exist.
     pub(super) fn candidate(&self, id: Option<&PointId>, payload: &Fields, score: f32) -> Option<Candidate> {
         let guard = match self.guard.find(payload)?.kind.as_ref()? {
             Kind::StringValue(text) => Object::parse(text).ok()?,
@@ -150,8 +150,8 @@ impl Layout {
         Some(Candidate { chunk_id, guard, score, version, written })
     }
 
-    /// Which write put a point in, and when, as far as its payload tells. What another program keeps in fields of these names
-    /// is something else.
+    /// The version of a point and when it was written, as far as its payload tells. Another program may keep something else in
+    /// fields of these names, so they are read in our own collections alone.
     fn write_of(&self, payload: &Fields) -> (Option<Version>, Written) {
         if self.is_own() { (version::of(payload), version::written_of(payload)) } else { (None, Written::Unknown) }
     }
@@ -173,7 +173,7 @@ impl Layout {
         self.metadata_as_found(found, id, payload).map(|chunk| self.with_text(chunk, payload))
     }
 
-    /// The document that a point belongs to.
+    /// Reads the id of the document that a point belongs to.
     pub(super) fn document_of(&self, payload: &Fields) -> Option<String> {
         self.document_id.text(payload).map(Cow::into_owned)
     }
@@ -197,7 +197,7 @@ impl Layout {
         Chunk { id: chunk_id, document_id, guard, title, text, metadata, vector: Vec::new() }
     }
 
-    /// Values that somebody else wrote and that we have no form for are left out.
+    /// Reads the metadata. Values of other programs that have no form here are left out.
     fn metadata_of(&self, payload: &Fields) -> Metadata {
         let fields = match &self.metadata {
             None => payload,
@@ -211,7 +211,7 @@ impl Layout {
         fields.iter().filter_map(|(key, field)| Some((key.clone(), value(key, field)?))).collect()
     }
 
-    /// Where the payload itself is the metadata, the text, the guard and what begins with `_` are none.
+    /// Where the payload itself is the metadata, the text and the guard are not part of it, nor is a name that begins with `_`.
     fn is_metadata(&self, key: &str) -> bool {
         !key.starts_with('_') && key != self.guard.first() && key != self.text.first()
     }
@@ -227,7 +227,7 @@ fn metadata_value(value: &Payload) -> Option<Value> {
     }
 }
 
-/// The text form of a point's id.
+/// The id of a point as text.
 pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
     match id?.point_id_options.as_ref()? {
         PointIdOptions::Uuid(uuid) => Some(uuid.clone()),
@@ -235,8 +235,8 @@ pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
     }
 }
 
-/// The point id of this text. One id has one text, so that a chunk has one name: numbers without leading zeros, UUIDs in
-/// lower case with hyphens.
+/// Parses the id of a point. An id has one text only, so that a chunk has one name: numbers have no leading zeros, and UUIDs
+/// are in lower case with hyphens.
 fn parse_point_id(text: &str) -> Option<PointId> {
     if let Ok(number) = text.parse::<u64>() {
         return (number.to_string() == text).then(|| PointId::from(number));

@@ -1,5 +1,9 @@
-//! Which names are collections. Qdrant takes an alias wherever it takes a collection, but rules (logins, layouts, the details
-//! of a token) are written for a collection's own name, so an alias would pass them.
+//! Knows which names are collections, and not aliases.
+//!
+//! Qdrant takes an alias wherever it takes a collection. Rules for logins, layouts and the details of a token are written for
+//! the collection's own name, so an alias would get past them. To resolve aliases, a call to Qdrant would have to come before
+//! the rules are looked at. So the list of collections, which holds no aliases, is asked for now and then, and a name that is
+//! not in it is refused. To switch to a new collection, change the name that callers use.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,11 +14,11 @@ use tokio::time::Instant;
 use super::QdrantStore;
 use crate::vector_store::VectorStoreError;
 
-/// The collections of the server, asked for once and shared for a short time.
+/// The names of the server's collections, asked for once and shared for a short time.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     known: RwLock<Option<Arc<Known>>>,
-    /// Held by whoever asks; the others wait for what it learns.
+    /// Held by the request that asks. The others wait for the answer.
     asking: tokio::sync::Mutex<()>,
 }
 
@@ -32,21 +36,23 @@ impl Names {
 }
 
 impl QdrantStore {
-    /// INVARIANT (no alias): every call on a collection comes after this. A name that has become an alias since it was a
-    /// collection is refused once [`super::QdrantConfig::overview_age_max`] is over.
+    /// Checks that a name is a collection's own.
+    ///
+    /// INVARIANT (no alias): every call on a collection comes after this check. A name that was a collection and becomes an
+    /// alias is refused once the list is older than [`super::QdrantConfig::overview_age_max`].
     pub(super) async fn check_name(&self, name: &str) -> Result<(), VectorStoreError> {
         if self.names.hold(name) {
             return Ok(());
         }
         let _asking = self.names.asking.lock().await;
-        // Somebody else may have asked meanwhile.
+        // Another request may have asked while this one waited.
         if self.names.hold(name) {
             return Ok(());
         }
         let until = Instant::now() + self.config.overview_age_max;
         let listed = self.answer(name, self.collections().list(ListCollectionsRequest {})).await?.collections;
         let names: HashSet<String> = listed.into_iter().map(|collection| collection.name).collect();
-        // What the list does not name is no collection, whatever else it may be.
+        // A name that is not in the list is no collection, whatever else it is.
         let is_collection = names.contains(name);
         *self.names.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(Known { names, until }));
         if is_collection { Ok(()) } else { Err(self.why_no_collection(name).await) }

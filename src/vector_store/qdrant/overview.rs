@@ -16,7 +16,7 @@ use crate::vector_store::limits::CallLimits;
 use crate::vector_store::overview::Overview;
 use crate::vector_store::{CollectionInfo, SearchCosts, VectorStoreError};
 
-/// For how long guards that were too many, or did not come in time, are not asked for again.
+/// How long guards are not asked for again if they were too many or did not come in time.
 const UNLISTED_FOR: Duration = Duration::from_mins(1);
 
 impl QdrantStore {
@@ -64,7 +64,9 @@ impl QdrantStore {
         SearchCosts { per_guard: 1.0 / 16.0, per_chunk }
     }
 
-    /// INVARIANT (cut is not known): a list of guards that may lack some is no list.
+    /// Lists the guards with their numbers of chunks.
+    ///
+    /// INVARIANT (cut is not known): a list that may lack guards counts as no list.
     async fn list_guards(
         &self,
         collection: &str,
@@ -86,7 +88,7 @@ impl QdrantStore {
         let later = Listed::NotUntil(Instant::now() + UNLISTED_FOR);
         let hits = match timeout(self.config.timeout, points.facet(request)).await {
             Ok(Ok(answer)) => answer.into_inner().hits,
-            // Too many for a message, too slow, or asked of a server that knows no facets.
+            // The guards do not fit a message, take too long, or the server does not know facets.
             Ok(Err(status)) if is_for_good(status.code()) => {
                 tracing::warn!(collection, %status, "the guards cannot be listed");
                 return Ok(later);
@@ -108,7 +110,7 @@ impl QdrantStore {
     }
 }
 
-/// Whether asking once more would most likely end the same way, while a search may still be answered.
+/// Returns whether asking once more would most likely end the same way. A search may still be answered.
 fn is_for_good(code: Code) -> bool {
     matches!(
         code,
@@ -120,17 +122,17 @@ fn is_for_good(code: Code) -> bool {
     )
 }
 
-/// What came of listing the guards.
+/// The outcome of listing the guards.
 enum Listed {
-    /// All of them, each with its number of chunks.
+    /// All guards, each with its number of chunks. The numbers are estimates: Qdrant may count a point twice while it moves it.
     Guards(HashMap<Object, u64>),
-    /// They are not known and not worth asking for before this moment.
+    /// The guards are not known, and not worth asking for before this moment.
     NotUntil(Instant),
-    /// They are not known.
+    /// The guards are not known.
     Unknown,
 }
 
-/// The well-formed guards of a facet. Others are on points that are never returned.
+/// Takes the well-formed guards of a facet. The points of others are never returned.
 fn count(hits: Vec<FacetHit>) -> Result<HashMap<Object, u64>, VectorStoreError> {
     let mut counted = HashMap::with_capacity(hits.len());
     for hit in hits {

@@ -1,4 +1,4 @@
-//! The place of a value in a payload, `metadata.source`.
+//! Paths to values in a payload, such as `metadata.source`.
 
 use std::borrow::Cow;
 
@@ -8,23 +8,23 @@ use qdrant_client::qdrant::{Struct, Value as Payload};
 use super::fields::{Fields, scalar};
 use crate::language::tuple::shown;
 
-/// Names of nested objects, the outermost first; never empty.
+/// The path to a value in a payload: the names of nested objects, the outermost first. There is at least one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Path {
     first: String,
     rest: Vec<String>,
 }
 
-/// A path that is none.
+/// The error for a text that is no path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` must be names with dots between them, without quotes, brackets or backslashes", shown(.0))]
 pub struct PathError(String);
 
 impl Path {
-    /// Takes names with dots between them.
+    /// Parses names with dots between them.
     ///
     /// # Errors
-    /// On an empty name and on characters that Qdrant's paths give a meaning to.
+    /// When a name is empty or has a character that means something in Qdrant's paths.
     pub fn parse(text: &str) -> Result<Self, PathError> {
         let reserved = ['"', '\\', '[', ']'];
         let is_name = |name: &str| !name.is_empty() && !name.contains(reserved) && !name.contains(char::is_control);
@@ -37,7 +37,7 @@ impl Path {
         Ok(Self { first, rest })
     }
 
-    /// The path of one name, whatever its characters.
+    /// The path that is one name, whatever its characters are.
     pub(super) fn of_key(key: &str) -> Self {
         Self { first: key.to_owned(), rest: Vec::new() }
     }
@@ -46,28 +46,28 @@ impl Path {
         &self.first
     }
 
-    /// Whether it is a name at the top of the payload.
+    /// Returns whether the value is at the top of the payload.
     pub(super) fn is_top(&self) -> bool {
         self.rest.is_empty()
     }
 
-    /// As Qdrant writes it in filters, selectors and indexes.
+    /// The path as Qdrant writes it in filters, selectors and indexes.
     pub(super) fn key(&self) -> String {
         let names: Vec<Cow<'_, str>> = self.names().map(|name| quoted_if_needed(name)).collect();
         names.join(".")
     }
 
-    /// The same with the name in quotes; `None` for a name that cannot be quoted.
+    /// The first name in quotes; `None` for a name that cannot be quoted.
     pub(super) fn quoted(&self) -> Option<String> {
         quote(&self.first)
     }
 
-    /// A name within the object at this path; `None` for a name that Qdrant cannot take.
+    /// The path to a name within the object at this path; `None` for a name that cannot be quoted.
     pub(super) fn child(&self, name: &str) -> Option<String> {
         Some(format!("{}.{}", self.key(), quote(name)?))
     }
 
-    /// The value there.
+    /// Finds the value in a payload.
     pub(super) fn find<'a>(&self, payload: &'a Fields) -> Option<&'a Payload> {
         let mut value = payload.get(&self.first)?;
         for name in &self.rest {
@@ -84,7 +84,8 @@ impl Path {
         Some(value)
     }
 
-    /// The text there, or the number as text. A name within a text reads that as JSON: `LlamaIndex` keeps a node so.
+    /// Reads the text, or the whole number as text. A path that goes on within a text reads that text as JSON, which is how
+    /// `LlamaIndex` keeps a node.
     pub(super) fn text<'a>(&self, payload: &'a Fields) -> Option<Cow<'a, str>> {
         if let Some(value) = self.find(payload) {
             return scalar(value);
@@ -119,7 +120,7 @@ fn quote(name: &str) -> Option<String> {
 }
 
 fn quoted_if_needed(name: &str) -> Cow<'_, str> {
-    // Quoted where Qdrant quotes it, since indexes are looked up by what it calls them.
+    // A name is quoted where Qdrant quotes it, because an index is looked up by the name that Qdrant gives it.
     let is_plain = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-'));
     if is_plain { Cow::Borrowed(name) } else { Cow::Owned(format!("\"{name}\"")) }
 }

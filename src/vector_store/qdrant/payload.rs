@@ -1,4 +1,4 @@
-//! A chunk as a point of a collection that Ragward fills. `schema/qdrant-payload.md` is the contract.
+//! Writes a chunk as a point of a collection that Ragward fills. `schema/qdrant-payload.md` is the contract.
 
 use std::collections::HashMap;
 

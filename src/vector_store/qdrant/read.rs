@@ -1,4 +1,4 @@
-//! Reading by id.
+//! Reads points by id, and counts chunks and guards by document.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,7 +20,7 @@ use crate::vector_store::{Search, VectorStoreError};
 const IDS_PER_CALL_MAX: usize = 1_000;
 /// How many points one call reads with text or metadata: the answer must fit a message.
 pub(super) const PAYLOADS_PER_CALL_MAX: usize = 500;
-/// Most guards of the documents of one call.
+/// The largest number of guards of the documents of one call.
 const GUARDS_MAX: usize = 10_000;
 
 /// A point that was read.
@@ -76,8 +76,8 @@ impl QdrantStore {
         Ok(found.iter().filter_map(chunk).collect())
     }
 
-    /// The points of these candidates by chunk id. After a search they are those that still pass its filter with the same
-    /// score. In both cases the layout compares guard and version with what was found.
+    /// Reads the points of these candidates, by chunk id. After a search these are the points that still pass its filter with
+    /// the same score. The caller compares guard and version with what was found.
     async fn read_found(
         &self,
         collection: &str,
@@ -98,7 +98,7 @@ impl QdrantStore {
             .collect())
     }
 
-    /// The points of these chunks that are there, by chunk id. What they hold may still be another chunk.
+    /// Reads the points of these chunks that exist, by chunk id. A point may still hold another chunk.
     pub(super) async fn get<'i>(
         &self,
         collection: &str,
@@ -110,7 +110,7 @@ impl QdrantStore {
         let named = |id: &'i str| Some((id, layout.point_of(id)?));
         let points_of: Vec<(&str, PointId)> = distinct.into_iter().filter_map(named).collect();
         let mut found = HashMap::with_capacity(points_of.len());
-        // A collection that does not exist is told also where there is nothing to read.
+        // An unknown collection is an error even if there is nothing to read.
         if points_of.is_empty() && !chunk_ids.is_empty() {
             self.expected_dimension(collection).await?;
         }
@@ -130,7 +130,7 @@ impl QdrantStore {
             };
             let mut points = self.points();
             for point in self.call(collection, points.get(request)).await?.result {
-                // Taken out once it was answered, so that a second answer is one that was not asked for.
+                // An id is removed once it was answered, so a second answer is one that was not asked for.
                 match id_text(point.id.as_ref()).and_then(|id| asked.remove(&id)) {
                     Some(id) => found.insert(id, point),
                     None => return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned())),
@@ -140,7 +140,7 @@ impl QdrantStore {
         Ok(found)
     }
 
-    /// How many chunks each of these documents has, for those that are there.
+    /// Counts the chunks of these documents, for those that exist.
     pub(super) async fn count_chunks(
         &self,
         collection: &str,
@@ -166,7 +166,7 @@ impl QdrantStore {
 }
 
 impl QdrantStore {
-    /// The guards of the chunks of these documents; `None` when one of their points has no usable guard.
+    /// Lists the guards of the chunks of these documents; `None` when one of their points has no well-formed guard.
     pub(super) async fn guards_of_documents(
         &self,
         collection: &str,
@@ -180,11 +180,11 @@ impl QdrantStore {
             let filter = documents(layout, part);
             let points = self.count_points(collection, Some(filter.clone()), Counting::Exact).await?;
             let limit = u64::try_from(guards_max).unwrap_or(u64::MAX);
-            // A list would be counted once for each of its values, and so stand for points that have none.
+            // A list would be counted once for each of its values, and so make up for points that have no guard.
             let one = ValuesCount { gte: Some(1), lte: Some(1), ..ValuesCount::default() };
             let of_one = Filter::must([filter.into(), Condition::values_count(layout.guard.key(), one)]);
             let hits = self.facet(collection, &layout.guard.key(), Some(of_one), limit).await?;
-            // There may be more, and one that is left out is one that nobody checks.
+            // There may be more guards, and nobody would check one that is missing here.
             if hits.len() >= guards_max {
                 return Err(VectorStoreError::Unsupported("the documents have too many guards; name fewer".to_owned()));
             }
@@ -204,7 +204,7 @@ impl QdrantStore {
         Ok(Some(guards))
     }
 
-    /// The values of an indexed field, each with how many points have it.
+    /// Counts how many points have each value of an indexed field.
     async fn facet(
         &self,
         collection: &str,

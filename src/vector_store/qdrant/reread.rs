@@ -1,13 +1,17 @@
-//! Reading what a search found, text included.
+//! Reads what a search found, by a second search.
 //!
-//! Another program may replace a point between the search and the reading. So the points are read by a search of their own,
+//! Another program may replace a point between the search and the reading. So the points are read by a search of their own:
 //! by id, with the same vector and the same filter. Qdrant's `Search` takes score, filter and payload of a point from one
-//! version of it, which its `Query` does not: that reads payloads after it has scored. In a collection of more than ten
-//! shards `Search` does so as well. There a version that Ragward wrote tells all the same: it was read after the first
-//! search had scored, it is read again after this one, and no point comes back to a version that it had.
+//! version of it, under one lock. Its `Query` and `Scroll` read payloads afterwards, so they would not tell what belongs
+//! together. Reading by id and comparing a version would not do either: it would leave the score and the filter of the first
+//! search, whose payload was read afterwards as well.
 //!
-//! INVARIANT (one version): a chunk is given only where guard, version, filter and score are still those that were found, and
-//! its text and metadata are read along with them.
+//! In a collection of more than ten shards `Search` reads payloads afterwards, too. There the version that Ragward wrote tells
+//! all the same: it was read after the first search had scored, it is read again after this one, and no point returns to a
+//! version that it had before.
+//!
+//! INVARIANT (one version): a point is returned only if its score is still the one that was found and it still passes the
+//! filter. Its payload is read along with them, and the layout compares guard and version.
 
 use std::collections::HashMap;
 
@@ -25,7 +29,7 @@ use crate::vector_store::direction::normalized;
 use crate::vector_store::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
 
-/// Two replicas may add up one cosine in another order. A score that differs by more is of another vector.
+/// How much two scores of the same vector may differ, because two replicas may add up one cosine in different orders.
 const SCORE_TOLERANCE: f32 = 1e-5;
 
 /// A search among some points.
@@ -56,14 +60,14 @@ impl QdrantStore {
             let point = layout.point_of(&candidate.chunk_id)?;
             Some((id_text(Some(&point))?, (point, candidate)))
         };
-        // Each once, however often it is named.
+        // Each point is read once, however often it is named.
         let named: HashMap<String, (PointId, &'f Candidate)> = found.iter().filter_map(named).collect();
         let ids: Vec<&String> = named.keys().collect();
         for part in ids.chunks(PAYLOADS_PER_CALL_MAX.min(ids_per_call(limits))) {
             let part: HashMap<&str, &(PointId, &'f Candidate)> =
                 part.iter().filter_map(|id| Some((id.as_str(), named.get(*id)?))).collect();
             let mut asked: Vec<PointId> = part.values().map(|(point, _)| point.clone()).collect();
-            // A quantized vector may have another score in a scan than in a search through the index.
+            // A quantized vector may score differently in a scan than in a search through the index, so both are tried.
             let methods: &[Method] =
                 if limits.allows_scans { &[Method::Scan, Method::Index] } else { &[Method::Index] };
             for method in methods {
@@ -74,7 +78,7 @@ impl QdrantStore {
                     let Some((id, candidate)) = id_text(point.id.as_ref()).and_then(|id| part.get(id.as_str())) else {
                         return Err(VectorStoreError::BadAnswer("a point that was not asked for".to_owned()));
                     };
-                    // A score that is no number is another one.
+                    // NaN is never the same score.
                     let is_same_score = (point.score - candidate.score).abs() <= SCORE_TOLERANCE;
                     if !is_same_score {
                         asked.push(id.clone());
@@ -92,7 +96,7 @@ impl QdrantStore {
         Ok(read)
     }
 
-    /// Those of the points that pass the filter, with their scores and payloads.
+    /// The points among these that pass the filter, with their scores and payloads.
     async fn search_among(
         &self,
         search: &Search,
