@@ -1,4 +1,4 @@
-//! What stays of what is gone.
+//! Deleted documents leave nothing behind, and a disk that fails loses nothing.
 
 use super::*;
 use crate::chunk::Metadata;
@@ -20,7 +20,7 @@ fn document(id: &str, text: &str, vector: &[f32]) -> Document {
     Document { id: id.to_owned(), title: String::new(), chunks: vec![chunk] }
 }
 
-/// Words that only this version of a document has.
+/// Makes words that only this version of a document has.
 fn words(version: usize, count: usize) -> String {
     (0..count).map(|word| format!("w{version}x{word}")).collect::<Vec<String>>().join(" ")
 }
@@ -53,7 +53,7 @@ async fn a_dictionary_is_bounded_by_the_words_that_there_are() {
     const WORDS: usize = 50;
     let directory = tempfile::tempdir().unwrap();
     let mut store = ExactStore::open(directory.path()).unwrap();
-    // Many chunks that stay, so that no chunk is numbered anew.
+    // Many chunks stay, so no chunk is numbered anew.
     let stay = (0..400).map(|number| document(&format!("stays{number}"), "it stays", &[]));
     store.upsert(COLLECTION, stay.collect()).await.unwrap();
     let living = 2 * 400 + WORDS;
@@ -74,14 +74,14 @@ async fn a_dictionary_is_bounded_by_the_words_that_there_are() {
     }
 }
 
-/// A term that went and came back has another id than the file had for it.
+/// A term that disappears and comes back gets another id than the file has for it.
 #[tokio::test]
 async fn a_term_that_comes_back_is_found_after_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let store = ExactStore::open(directory.path()).unwrap();
     let put = async |id: &str, text: &str| store.upsert(COLLECTION, vec![document(id, text, &[])]).await.unwrap();
     put("a", "red fox hen").await;
-    // Everything goes, so all ids are free; then the words come back the other way round.
+    // All documents go, so all ids are free. Then the words come back in another order.
     store.delete(COLLECTION, &["a".to_owned()].into()).await.unwrap();
     put("b", "hen").await;
     put("c", "fox").await;
@@ -108,7 +108,7 @@ async fn a_dimension_goes_with_the_last_vector() {
     let long = document("long", "", &[0.6, 0.8, 0.0]);
     let refused = store.upsert(COLLECTION, vec![long.clone()]).await;
     assert!(matches!(refused, Err(VectorStoreError::Dimension { expected: 1, found: 3, .. })), "{refused:?}");
-    // Replaced in the same call, by one that has none, and deleted.
+    // The last vector goes in three ways: replaced in the same call, by a document without one, and deleted.
     let goes: [(Vec<Document>, &[&str]); 3] = [
         (vec![document("short", "", &[0.0, 1.0, 0.0]), long.clone()], &[]),
         (vec![document("short", "words", &[])], &[]),
@@ -128,7 +128,7 @@ async fn a_dimension_goes_with_the_last_vector() {
             let near = Search { query: Query::Vector(vec![0.6, 0.8, 0.0]), ..search() };
             assert_eq!(store.search(&near).await.unwrap().candidates[0].chunk_id, "long#0");
         }
-        // Back to where it began.
+        // The next row begins where this one did.
         let ids = ["short", "long"].map(str::to_owned).into();
         store.delete(COLLECTION, &ids).await.unwrap();
         assert_eq!(dimension(&store).await, None);
@@ -186,14 +186,14 @@ async fn a_full_disk_that_has_room_again_is_written_and_read_again() {
         assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
         fill_disk(false);
         tokio::time::advance(std::time::Duration::from_secs(2)).await;
-        // A read alone mends it, and what was refused changed nothing.
+        // A read alone opens the file again, and the writes that were refused changed nothing.
         let before = if round == 0 { "the first text".to_owned() } else { format!("text of round {}", round - 1) };
         assert_eq!(text_of("old").await.unwrap(), [before], "round {round}");
         store.upsert(COLLECTION, vec![document("old", &text, &[])]).await.unwrap();
         assert_eq!(text_of("old").await.unwrap(), [text.as_str()], "round {round}");
         assert_eq!(found(&store, &format!("{round}")).await, ["old#0"], "round {round}");
     }
-    // Whatever is in memory is in the file.
+    // The file has what was in memory.
     let held = store.documents(COLLECTION, &["old".to_owned()]).await.unwrap();
     drop(store);
     let again = ExactStore::open(directory.path()).unwrap();

@@ -1,12 +1,16 @@
-//! The vectors of a collection, each twice: as it is, and in one byte a dimension. A scan looks at the bytes first, which
-//! are a quarter of the memory, and at the vector itself only where the bytes leave open whether it is among the best.
+//! The vectors of a collection.
 //!
-//! With a vector x as `scale · codes` plus a rest of length `error`, and a query y as `step · codes` plus a rest of length
-//! f, Cauchy–Schwarz gives x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. What the score loses to the
-//! rounding of f32 comes on top (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
+//! Each vector is kept twice: as f32, and as codes of one byte for each dimension, which take a quarter of the memory. A scan
+//! computes an upper bound on the score from the codes. It computes the score itself only where the bound reaches the worst of
+//! the best hits so far, so the answer has the same bytes as if every vector were scored.
 //!
-//! The two loops over numbers are compiled for each set of vector instructions, and the best that the machine has is taken
-//! when it runs. No set multiplies and adds in one rounding, so all give the same bits.
+//! A vector x is `scale · codes` plus a rest of length `error`, and a query y is `step · codes` plus a rest of length f. By
+//! Cauchy–Schwarz, x·y ≤ scale · step · (codes · codes) + error · (|y| + f) + |x| · f. The bound also adds what the score may
+//! lose to the rounding of f32 (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1).
+//!
+//! `fearless_simd` compiles the two loops over numbers for each set of vector instructions and chooses the best set at run
+//! time, without `unsafe` here; `roaring` brings the crate along anyway. No set rounds a multiplication and an addition
+//! together, so all of them give the same bits.
 
 use std::hint::black_box;
 use std::ops::Range;
@@ -14,48 +18,49 @@ use std::ops::Range;
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, i8x32, i16x16, i32x8, u8x32};
 
-/// Sums that are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and still
-/// the compiler can use vector instructions.
+/// How many sums are kept side by side. The order of additions is fixed, so the bits are the same on every machine, and the
+/// compiler can still use vector instructions.
 const LANES: usize = 16;
 
-/// The largest code of a vector.
+/// The largest absolute value of a vector's code.
 const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
-/// A vector of length 1 whose numbers were rounded is no longer than this.
+/// The largest length of a vector that was scaled to length 1 and rounded.
 const LENGTH_MAX: f64 = 1.000_001;
-/// More than all roundings of the bound itself, which is computed in f64, and all underflows of a score.
+/// An amount that exceeds all rounding errors of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
-/// In a run, one vector that is not asked for comes on so many that are, at most.
+/// A run has at most one vector that nobody asked for to this many that were asked for.
 const RUN_GAPS_PER: usize = 4;
-/// What memory is fetched in.
+/// The unit in which memory is fetched.
 const CACHE_LINE_BYTES: usize = 64;
 
-/// The vectors, by slot.
+/// The vectors of a collection, by slot.
 #[derive(Default)]
 pub(super) struct Vectors {
     dimension: usize,
     len: usize,
-    /// End to end.
+    /// The vectors as they are, end to end.
     exact: Vec<f32>,
-    /// For each vector the two numbers of its [`Rest`] and its codes, end to end: one run of memory for a vector that is looked at alone.
+    /// For each vector the two numbers of its [`Rest`] and its codes, end to end, so that a vector that is looked at alone is one
+    /// run of memory.
     rows: Vec<u8>,
 }
 
-/// What the codes of a vector leave out.
+/// How the codes of a vector relate to the vector: their scale, and the length of what they leave out.
 struct Rest {
     scale: f32,
     error: f32,
 }
 
-/// Of a [`Rest`] in a row.
+/// The size of a [`Rest`] in a row.
 const REST_BYTES: usize = 2 * size_of::<f32>();
 
 impl Vectors {
-    /// How many there are.
+    /// The number of vectors.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Appends one. All have the same dimension.
+    /// Appends a vector. All vectors have the same dimension.
     pub(super) fn push(&mut self, vector: &[f32]) {
         self.dimension = vector.len();
         self.len += 1;
@@ -70,7 +75,7 @@ impl Vectors {
         self.rows.copy_within(range(from, row_bytes), to * row_bytes);
     }
 
-    /// Leaves the first so many.
+    /// Drops all but the first `len` vectors.
     pub(super) fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
         self.exact.truncate(len * self.dimension);
@@ -88,26 +93,26 @@ impl Vectors {
     }
 }
 
-/// Where an item is among items of one size.
+/// The range of one item among items of the same size.
 fn range(slot: usize, size: usize) -> Range<usize> {
     slot * size..(slot + 1) * size
 }
 
-/// A query on its way through the vectors.
+/// A query that is compared with vectors.
 pub(super) struct Probe<'a> {
     vectors: &'a Vectors,
     query: &'a [f32],
     codes: Vec<i16>,
     step: f64,
-    /// What `error` is multiplied with.
+    /// The factor of `error` in a bound.
     error_weight: f64,
-    /// What is the same for all vectors.
+    /// The part of a bound that is the same for all vectors.
     margin: f64,
     level: Level,
 }
 
 impl<'a> Probe<'a> {
-    /// For a query of length 1 with the dimension of the vectors.
+    /// Prepares a query, which has length 1 and the dimension of the vectors.
     pub(super) fn new(vectors: &'a Vectors, query: &'a [f32]) -> Self {
         let largest = query.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let step = f64::from(largest) / f64::from(query_code_max(query.len()));
@@ -121,16 +126,17 @@ impl<'a> Probe<'a> {
         Self { vectors, query, codes, step, error_weight: query_length + rest, margin, level: Level::new() }
     }
 
-    /// The score of a vector.
+    /// The score of the vector in a slot.
     pub(super) fn score(&self, slot: usize) -> Option<f32> {
         let vector = self.vectors.exact.get(range(slot, self.vectors.dimension))?;
         Some(similarity(self.level, self.query, vector))
     }
 
-    /// For each of some vectors a number that its score is not above, in place of what is there.
+    /// Replaces `bounds` with an upper bound on the score of each vector in `slots`.
     pub(super) fn bound(&self, slots: &[usize], bounds: &mut Vec<f64>) {
         bounds.clear();
-        // Loops, and no adapters of iterators: what they call is compiled by itself, without the vector instructions.
+        // These are plain loops, because an iterator adapter around them would be compiled by itself, without the vector
+        // instructions. Each of those would become a call, which was six times as slow (`cargo bench --bench search`).
         if let Some(run) = run(slots) {
             let start = run.start;
             dispatch!(self.level, simd => simd.vectorize(
@@ -139,7 +145,7 @@ impl<'a> Probe<'a> {
                     bounds.push(self.bound_of(simd, slot));
                 }
             ));
-            // They ascend, so none is taken after it was written over.
+            // The slots ascend, so no bound is read after it was overwritten.
             for (place, slot) in slots.iter().enumerate() {
                 let bound = bounds.get(slot - start).copied().unwrap_or(f64::INFINITY);
                 if let Some(place) = bounds.get_mut(place) {
@@ -165,7 +171,7 @@ impl<'a> Probe<'a> {
     fn bound_of<S: Simd>(&self, simd: S, slot: usize) -> f64 {
         match self.vectors.row(slot).and_then(split) {
             Some((rest, codes)) => self.of_product(rest, product(simd, &self.codes, codes)),
-            // What is not there has no score either.
+            // A vector that does not exist has no score either.
             None => f64::INFINITY,
         }
     }
@@ -175,8 +181,8 @@ impl<'a> Probe<'a> {
         f64::from(scale) * self.step * f64::from(product) + f64::from(error) * self.error_weight + self.margin
     }
 
-    /// Reads a byte of every line of memory that these vectors' bounds are made of. Each of the bounds would wait for its
-    /// memory alone; so they wait together.
+    /// Reads a byte of every cache line that the bounds of these vectors need. Otherwise each bound would wait for its own memory;
+    /// like this they wait together.
     fn fetch(&self, slots: &[usize]) {
         let of_row = |row: &[u8]| row.iter().step_by(CACHE_LINE_BYTES).fold(0, |all, byte| all ^ byte);
         let rows = slots.iter().filter_map(|slot| self.vectors.row(*slot));
@@ -184,8 +190,8 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// All vectors from the first to the last of some, if they ascend and few lie between them: memory that is read in a row
-/// comes sooner than memory that is left out here and there.
+/// The slots from the first to the last of `slots`, if these ascend and leave few out. At a million vectors it is faster to read
+/// memory in a row than to skip parts of it, since the memory reads ahead.
 fn run(slots: &[usize]) -> Option<Range<usize>> {
     let (first, last) = slots.first().zip(slots.last())?;
     let run = *first..last + 1;
@@ -193,20 +199,20 @@ fn run(slots: &[usize]) -> Option<Range<usize>> {
     (run.len() <= slots.len() + few_between && slots.is_sorted_by(|a, b| a < b)).then_some(run)
 }
 
-/// Whether vectors are so far apart that the memory does not bring one when the one before is read. They ascend, mostly.
+/// Returns whether vectors are so far apart that the memory does not read the next one ahead. Slots mostly ascend.
 fn is_scattered(slots: &[usize]) -> bool {
     let span = slots.first().zip(slots.last()).map(|(first, last)| first.abs_diff(*last));
     span.is_some_and(|span| span > 2 * slots.len())
 }
 
-/// The parts of a row.
+/// Splits a row into its parts.
 fn split(row: &[u8]) -> Option<(Rest, &[u8])> {
     let (scale, row) = row.split_first_chunk()?;
     let (error, codes) = row.split_first_chunk()?;
     Some((Rest { scale: f32::from_le_bytes(*scale), error: f32::from_le_bytes(*error) }, codes))
 }
 
-/// Cosine similarity: both have length 1.
+/// The cosine similarity of two vectors of length 1.
 fn similarity(level: Level, query: &[f32], vector: &[f32]) -> f32 {
     dispatch!(level, simd => simd.vectorize(
         #[inline(always)]
@@ -220,26 +226,26 @@ fn similarity(level: Level, query: &[f32], vector: &[f32]) -> f32 {
                 }
             }
             let rest: f32 = query_rest.iter().zip(vector_rest).map(|(x, y)| x * y).sum();
-            // Adding zero turns -0.0 into 0.0: equal scores must be equal bytes, or they would not tie.
+            // Adding zero turns -0.0 into 0.0. Equal scores must have equal bits, or they would not tie.
             sums.iter().sum::<f32>() + rest + 0.0
         }
     ))
 }
 
-/// The relative error of [`similarity`]: each product passes through no more roundings than this counts.
+/// The largest relative error of [`similarity`]. Each product is rounded at most `roundings` times.
 fn rounding_max(dimension: usize) -> f64 {
     let roundings = u32::try_from(dimension / LANES + 2 * LANES + 4).unwrap_or(u32::MAX);
     let all = f64::from(roundings) * f64::from(f32::EPSILON) / 2.0;
     all / (1.0 - all)
 }
 
-/// The largest code of a query: no sum of products overflows an i32.
+/// The largest absolute value of a query's code, so that no sum of products overflows an i32.
 fn query_code_max(dimension: usize) -> i16 {
     let room = i32::MAX.unsigned_abs() / u32::from(CODE_MAX) / u32::try_from(dimension).unwrap_or(u32::MAX).max(1);
     i16::try_from(room).unwrap_or(i16::MAX)
 }
 
-/// Of the codes of a query and of a vector; a sum of whole numbers has the same value in any order.
+/// The dot product of the codes of a query and of a vector. They are whole numbers, so the order of additions does not matter.
 #[expect(clippy::inline_always, reason = "compiled for the instructions of its caller")]
 #[inline(always)]
 fn product<S: Simd>(simd: S, query: &[i16], vector: &[u8]) -> i32 {
@@ -258,7 +264,7 @@ fn product<S: Simd>(simd: S, query: &[i16], vector: &[u8]) -> i32 {
     sums.into_iter().chain(rest).sum()
 }
 
-/// Appends the row of a vector.
+/// Appends the row of a vector to `rows`.
 fn encode(vector: &[f32], rows: &mut Vec<u8>) {
     let largest = vector.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let code_max = f32::from(CODE_MAX);
@@ -268,20 +274,20 @@ fn encode(vector: &[f32], rows: &mut Vec<u8>) {
     let rest = |(x, code): (&f32, &i8)| f64::from(*x) - f64::from(scale) * f64::from(*code);
     let rest = length(vector.iter().zip(&codes).map(rest));
     let is_long = length(vector.iter().map(|x| f64::from(*x))) > LENGTH_MAX;
-    // What the bound does not hold for is always looked at. So is what is not a number, which no comparison holds for.
+    // The bound does not hold for a vector that is too long, nor for NaN, so such a vector is always scored.
     let error = if is_long || rest.is_nan() { f32::INFINITY } else { above(rest) };
     rows.extend(scale.to_le_bytes());
     rows.extend(error.to_le_bytes());
     rows.extend(codes.iter().map(|code| code.cast_unsigned()));
 }
 
-/// An f32 that is not below a number.
+/// Rounds up to an f32.
 fn above(number: f64) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "rounded up")]
     (number as f32).next_up()
 }
 
-/// The length of a vector; a little more, so that no rounding makes it less.
+/// The length of a vector, made a little greater than any rounding error.
 fn length(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.map(|x| x * x).sum::<f64>().sqrt() * (1.0 + SLACK)
 }
@@ -295,7 +301,7 @@ mod tests {
     use super::*;
     use crate::vector_store::direction::normalized;
 
-    /// Numbers of very different sizes, many of them equal.
+    /// Makes numbers of very different sizes, many of them equal.
     fn numbers() -> impl Strategy<Value = f32> {
         prop_oneof![
             4 => -1.0_f32..1.0,
@@ -322,7 +328,7 @@ mod tests {
         for ((slot, vector), bound) in slots.into_iter().zip(stored).zip(bounds) {
             let score = probe.score(slot).unwrap();
             assert!(f64::from(score) <= bound, "{score} is above {bound}: {query:?} and {vector:?}");
-            // A bound that excludes nothing would be right too.
+            // A bound that excludes nothing would be correct as well, but useless.
             let loose = 0.02 * (f64::from(u32::try_from(query.len()).unwrap())).sqrt();
             assert!(bound - f64::from(score) < loose, "{bound} is far above {score}");
         }
@@ -334,7 +340,7 @@ mod tests {
             (query, stored) in prop::sample::select([1_usize, 2, 15, 16, 33, 384, 4_096].as_slice())
                 .prop_flat_map(|dimension| (vectors(dimension), prop::collection::vec(vectors(dimension), 1..6)))
         ) {
-            // The query itself, and one that is as far off as can be.
+            // Also store the query itself, and the vector that is farthest from it.
             let opposite: Vec<f32> = query.iter().map(|x| -x).collect();
             let stored: Vec<Vec<f32>> = stored.into_iter().chain([query.clone(), opposite]).collect();
             check(&query, &stored);
@@ -349,7 +355,7 @@ mod tests {
         }
         let probe = Probe::new(&vectors, &[1.0, 0.0, 0.0]);
         let bounds_of = |slots: &[usize]| {
-            // What is left of an earlier call is no bound of this one.
+            // The bounds of an earlier call must not remain.
             let mut bounds = vec![0.0; 3];
             probe.bound(slots, &mut bounds);
             bounds
@@ -360,7 +366,7 @@ mod tests {
         let ascending = |step: usize| (0..40).filter(|slot| slot % step != 2).collect::<Vec<usize>>();
         let descending = (0..40).rev().collect();
         let out_of_order = vec![0, 2, 1, 3, 4, 5, 6, 7];
-        // The last one is not there.
+        // The last slot does not exist.
         let past_the_end = (30..41).collect();
         let doubled = vec![0, 1, 2, 2, 3, 4, 5];
         let all = [ascending(3), ascending(6), ascending(100), descending, out_of_order, past_the_end, doubled, vec![]];
