@@ -95,8 +95,8 @@ pub trait Narrowing: Debug + Send + Sync {
 
 /// The chunks that a search may look at.
 ///
-/// For BM25 it is also the set whose statistics count: counted over everything, hidden documents would move the scores of
-/// visible ones. It is never the boundary of what a caller sees; `authz::enforce` is.
+/// BM25 counts its statistics over this set. Counted over everything, hidden documents would move the scores of visible ones.
+/// The set is never the boundary of what a caller sees; `authz::enforce` is.
 #[derive(Clone, Debug)]
 pub enum SearchSpace {
     /// Every chunk of the collection.
@@ -159,7 +159,7 @@ pub struct Searched {
     pub candidates: Vec<Candidate>,
     /// Whether no other chunk of the search space scores better than these. Otherwise they are the store's approximation.
     pub exact: bool,
-    /// What a search for more candidates would find.
+    /// The outlook for a search for more candidates.
     pub rest: Rest,
 }
 
@@ -168,7 +168,7 @@ impl Searched {
     const NOTHING: Self = Self { candidates: Vec::new(), exact: true, rest: Rest::Nothing };
 }
 
-/// What a search for more candidates would find.
+/// The outlook for a search for more candidates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rest {
     /// It would find more, unless these happened to be all.
@@ -195,7 +195,7 @@ impl SearchCosts {
     pub const FREE: Self = Self { per_guard: 0.0, per_chunk: 0.0 };
 }
 
-/// What a collection can do. By it a plan is chosen, and a query is refused before any work.
+/// The abilities of a collection. They decide which plan is chosen, and whether a query is refused before any work.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CollectionInfo {
     /// The number of dimensions of its vectors; `None` while it has no vectors.

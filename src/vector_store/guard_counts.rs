@@ -15,7 +15,7 @@ const UNUSED_GUARDS_MAX: usize = 1_000;
 #[derive(Clone, Debug)]
 pub(super) struct GuardCounts {
     table: GuardTable,
-    /// By position in the table.
+    /// The number of chunks of each guard, by position in the table.
     chunks: Vec<u64>,
 }
 

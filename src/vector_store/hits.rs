@@ -1,4 +1,4 @@
-//! What several calls of a server found, counted by document and merged into one ranking.
+//! Merges the hits of several calls to a server into one ranking, and counts them by document.
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
@@ -74,8 +74,8 @@ impl CompleteDocuments {
 
 /// The best of what all parts of a search space found.
 ///
-/// The best of all are among the best of each part, also with a maximum per document. A chunk that changes its guard between
-/// two calls may be in two parts; it is named once.
+/// The best of all are among the best of each part, also with a maximum per document. A chunk whose guard changes between two
+/// calls may be found in two parts, and is named once. It may also be found in none; then this one request misses it.
 pub(super) fn merge(mut hits: Vec<Hit>, search: &Search, per_document_max: Option<NonZeroUsize>) -> Vec<Candidate> {
     hits.retain(|hit| search.min_score.is_none_or(|score| f64::from(hit.candidate.score) >= score));
     rank(&mut hits);

@@ -1,4 +1,4 @@
-//! What a server accepts in one call.
+//! The limits of a server for one call.
 
 /// The limits that the server of a collection sets for one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

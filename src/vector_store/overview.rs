@@ -1,8 +1,8 @@
-//! What is known of the collections of a server: asked for once and shared for a short time.
+//! Remembers what the collections of a server hold. The server is asked once, and the answer is shared for a short time.
 //!
-//! Every request is planned by the size and the guards of its collection, and a server goes through an index to count
-//! them. An overview that is a little old misses what other programs have written since. It shows nothing that is not
-//! checked afterwards.
+//! Every request is planned by the size and the guards of its collection, and a server goes through an index to count them. An
+//! overview that is a little old misses what other programs have written since. Nothing is shown by it that is not checked
+//! afterwards.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ const COLLECTIONS_MAX: usize = 1_000;
 /// the time.
 const USED_PER_ASKED: u32 = 10;
 
-/// What was known of a collection at one moment.
+/// The state of a collection at one moment.
 #[derive(Debug)]
 pub(super) struct Overview {
     pub(super) info: CollectionInfo,
@@ -114,7 +114,7 @@ impl Overviews {
         }
     }
 
-    /// What was last known of a collection, however old. Nobody is asked.
+    /// The last overview of a collection, however old. The server is not asked.
     pub(super) fn last_known(&self, collection: &str) -> Option<Arc<Overview>> {
         let entry = self.entries().get(collection).map(Arc::clone)?;
         entry.last_known().map(|known| known.overview)

@@ -40,7 +40,7 @@ struct EndedWrite {
     ended: u64,
 }
 
-/// What a write notes beside each chunk.
+/// The note that a write leaves beside each chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub(super) version: Version,
@@ -92,8 +92,8 @@ impl OwnWrites {
         Candidate { written: written.unwrap_or(candidate.written), ..candidate }
     }
 
-    /// When a write of this process ended. For one that is under way that is now, and for one that is no longer remembered
-    /// it is when it began.
+    /// When a write of this process ended. A write that is under way counts as ending now, and one that is no longer remembered
+    /// as having ended when it began.
     fn moment(&self, Version(version): Version) -> Option<Instant> {
         if version >> u64::BITS != u128::from(self.process) {
             return None;
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What is found of a write that has not ended was written just now, and later on when it ended.
+    /// A chunk that is found while its write is under way counts as written just now, and later as written when the write ended.
     #[test]
     fn a_write_counts_from_its_end() {
         let writes = OwnWrites::default();

@@ -1,6 +1,6 @@
 //! Finds the best chunks of a search space on a server that answers one nearest-neighbour call at a time.
 //!
-//! One call is enough as a rule. More are made when points are in the way that must not be returned, when a document has more
+//! One call is usually enough. More calls are made when there are points that must not be returned, when a document has more
 //! chunks than are wanted of it, when the guards of a space do not fit one filter, and when an answer is shorter than it
 //! should be.
 
@@ -24,12 +24,12 @@ const POINTS_PER_CALL_MAX: usize = 20_000;
 /// How many parts of one space are searched at a time.
 const PARTS_AT_ONCE: usize = 4;
 
-/// How a server looks for the nearest chunks.
+/// The way in which a server looks for the nearest chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Through its index, which may miss some.
+    /// It walks through its index, which may miss some.
     Index,
-    /// By comparing every vector.
+    /// It compares every vector.
     Scan,
 }
 
@@ -53,12 +53,12 @@ pub(super) struct NearestCall<'a> {
     pub(super) by_document: bool,
 }
 
-/// What a server does with points that have no guard.
+/// The treatment of points that have no guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unguarded {
-    /// It returns them, and they are dropped here. This is the shorter way, unless there are many.
+    /// The server returns them, and they are dropped here. This takes less time, unless there are many.
     Returned,
-    /// It leaves them out itself.
+    /// The server leaves them out.
     LeftOut,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct Point {
     pub(super) hit: Option<Hit>,
 }
 
-/// What one call found.
+/// The answer to one call.
 #[derive(Debug)]
 pub(super) struct NearestAnswer {
     /// Best first, ties by chunk id.
@@ -121,7 +121,7 @@ impl NearestAnswer {
     }
 }
 
-/// A search on a server, and what is known ahead of it.
+/// A search on a server, with the facts that are known before it.
 #[derive(Clone, Copy)]
 pub(super) struct ServerSearch<'a> {
     pub(super) search: &'a Search,
@@ -132,7 +132,7 @@ pub(super) struct ServerSearch<'a> {
     pub(super) chunks: Option<u64>,
     /// A space of at most so many chunks is scanned: there an index is slow as well, and loses most of what it should find.
     pub(super) scanned_chunks_max: u64,
-    /// How everything else is searched.
+    /// How larger spaces are searched, and the whole collection.
     pub(super) method: Method,
     /// Whether the caller's filter may leave out chunks of the space.
     pub(super) is_filtered: bool,
@@ -195,7 +195,7 @@ struct PartFound {
     hits: Vec<Hit>,
     /// Whether all of it comes from scans.
     exact: bool,
-    /// What a wider search of the part would find.
+    /// The outlook for a wider search of the part.
     rest: Rest,
 }
 
@@ -239,7 +239,8 @@ impl Rounds<'_> {
     ) -> Result<Option<PartFound>, VectorStoreError> {
         let (limit, per_document_max) = (self.search.limit, self.per_document_max);
         let CallLimits { answer_max, values_max, allows_scans } = self.limits;
-        // One point more than is wanted shows whether equal scores were cut off at the end.
+        // One point more than is wanted shows whether equal scores were cut off at the end. If they were, more are asked for, so
+        // that pages have every one of them.
         let least = if limit < answer_max { limit.saturating_add(1) } else { limit };
         let most = least.max(POINTS_PER_CALL_MAX.min(answer_max));
         let mut asked = least;

@@ -27,7 +27,7 @@ struct PreparedChunk {
     terms: Vec<TermCount>,
 }
 
-/// What a call does to its collection. All of it happens, or nothing.
+/// The effect of a call on its collection. All of it happens, or nothing.
 pub(super) struct Change {
     pub(super) collection: String,
     /// The number of the collection.

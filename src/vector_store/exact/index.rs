@@ -66,7 +66,7 @@ impl Write {
     }
 }
 
-/// Where the chunks of a document are.
+/// A document and the numbers of its chunks.
 pub(super) struct DocumentEntry {
     pub(super) title: Box<str>,
     /// The write that put the document in.
@@ -99,7 +99,7 @@ struct Words {
     deleted: u64,
 }
 
-/// What is known of each chunk, by its number.
+/// The facts about each chunk, by its number.
 #[derive(Default)]
 pub(super) struct Columns {
     pub(super) ids: Vec<Arc<str>>,

@@ -4,9 +4,9 @@
 //! A run lists the ids of the points first and goes through these, so it ends however fast the other program adds points. It
 //! counts the points that came later. A run that was interrupted can be repeated: it passes over what is written already.
 //!
-//! Only the guard is written; text is not copied. What a later change of the other program makes wrong is reported, and
-//! mended by a run that replaces guards. No mark of ours tells our guards from those that an operator set by hand, so nothing
-//! is replaced unless that is asked for.
+//! Only the guard is written; text is not copied. A guard that is wrong after a later change of the other program is reported,
+//! and mended by a run that replaces guards. No mark of ours tells our guards from those that an operator set by hand, so
+//! nothing is replaced unless that is asked for.
 //!
 //! INVARIANT (the guard of what is there): a guard is written only while the point has the value that the guard was made of,
 //! and removed only while it is the guard that was seen. Every point that was to be changed is read once more, and a point
@@ -129,7 +129,7 @@ enum ScrollPosition {
     Uuid(String),
 }
 
-/// What is to become of a point.
+/// The decision about a point.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fate {
     /// It has its guard.
@@ -183,8 +183,8 @@ impl QdrantStore {
         let page = u32::try_from(ids_per_call(limits)).map_or(PAGE, |max| max.min(PAGE));
         let there = self.count_points(collection, None, Counting::within(limits)).await?;
         let mut from = None;
-        // This many lists hold the points of the start. The second list of a large collection also holds points that came
-        // meanwhile, so those that it has no room for count as later.
+        // There are as many lists as the points of the start need. The second list of a large collection also holds points
+        // that came meanwhile. Points that find no room in it count as later.
         for _ in 0..=there / IDS_MAX {
             let (ids, next) = self.list_ids(collection, from, page).await?;
             for ids in ids.chunks(usize::try_from(page).unwrap_or(usize::MAX)) {
@@ -402,7 +402,8 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&
     }
 }
 
-/// How a point is counted that needs no further change: by what this run did with it, if it still is as the run left it.
+/// The fate that is counted for a point that needs no further change: the change that this run made, if the point still is as
+/// the run left it.
 fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     match (fate, last) {
         (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),
@@ -432,7 +433,7 @@ mod tests {
     use super::*;
     use crate::vector_store::qdrant::layout::ForeignLayout;
 
-    /// What must hold of the points that an operation changes: it names this many ids, and this condition.
+    /// Returns how many ids an operation names, and the condition that it puts on their points.
     fn conditions(operation: &PointsUpdateOperation) -> (usize, Condition) {
         let selector = if let Some(Operation::SetPayload(set)) = &operation.operation {
             set.points_selector.as_ref()

@@ -15,7 +15,8 @@ use crate::vector_store::limits::CallLimits;
 const INDEXES: [(&str, FieldType); 3] =
     [(GUARD, FieldType::Keyword), (DOCUMENT_ID, FieldType::Keyword), (POSITION, FieldType::Integer)];
 
-/// The limits of a collection's strict mode.
+/// Reads the limits of a collection's strict mode. Requests that Qdrant would refuse for them are not made; a search that may
+/// have too few candidates because of them says so.
 pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
     let strict = info.config.as_ref().and_then(|config| config.strict_mode_config.as_ref());
     let Some(strict) = strict.filter(|strict| strict.enabled()) else { return CallLimits::NONE };
@@ -30,8 +31,9 @@ pub(super) fn limits_of(info: &QdrantCollectionInfo) -> CallLimits {
 /// How points are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Counting {
+    /// Counts every point.
     Exact,
-    /// From statistics. That is fast, and may be wrong while points are moved.
+    /// Counts from statistics, which is fast and may be wrong while points are moved.
     Approximate,
 }
 

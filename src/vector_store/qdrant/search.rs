@@ -1,4 +1,8 @@
-//! One search as calls of Qdrant. How many calls it takes is decided by `vector_store::server_search`.
+//! Makes the calls of a search. `vector_store::server_search` decides how many calls there are.
+//!
+//! Qdrant's own groups are not used for a maximum per document. Its group search ends after a fixed number of inner requests, so
+//! too few groups would not mean that there are no more. The chunks of a document are counted here, and the calls that follow
+//! leave out documents that are complete.
 
 use qdrant_client::qdrant::{
     Condition, Filter as QdrantFilter, PayloadIncludeSelector, Query as QdrantQuery, QueryPoints, ScoredPoint,
@@ -17,7 +21,7 @@ use crate::vector_store::server_search::{
 use crate::vector_store::space_parts::SpacePart;
 use crate::vector_store::{Query, Search, SearchSpace, Searched, VectorStoreError, validation};
 
-/// What is the same in all calls of one search.
+/// The part of a search that is the same in all its calls.
 struct SearchCalls<'a> {
     store: &'a QdrantStore,
     collection: &'a str,

@@ -19,7 +19,7 @@ pub(super) fn of(payload: &Fields) -> Option<Version> {
     u128::from_str_radix(text, 16).ok().filter(|_| is_version).map(Version)
 }
 
-/// When the payload says that it was written.
+/// Reads when the payload was written, as far as it tells.
 pub(super) fn written_of(payload: &Fields) -> Written {
     match integer(payload, WRITTEN_AT).and_then(|milliseconds| u64::try_from(milliseconds).ok()) {
         Some(milliseconds) => Written::AtWallTime(Duration::from_millis(milliseconds)),
