@@ -28,14 +28,12 @@ impl ChunkSet {
         self.words.get((chunk / WORD) as usize).is_some_and(|word| word >> (chunk % WORD) & 1 == 1)
     }
 
-    /// Makes room for a chunk that follows all others, and adds it if it is a member.
-    pub(super) fn push(&mut self, chunk: ChunkNumber, is_member: bool) {
+    /// Adds a chunk that follows all others, and makes room for it.
+    pub(super) fn push(&mut self, chunk: ChunkNumber) {
         if self.words.len() <= (chunk / WORD) as usize {
             self.words.push(0);
         }
-        if is_member {
-            self.insert(chunk..chunk + 1);
-        }
+        self.insert(chunk..chunk + 1);
     }
 
     pub(super) fn insert(&mut self, chunks: Range<ChunkNumber>) {
@@ -113,8 +111,10 @@ mod tests {
             let listed = |set: &ChunkSet| chunks_of(set.words(), 0);
             prop_assert_eq!(listed(&set), expected.iter().copied().collect::<Vec<_>>());
             prop_assert!((0..400).all(|chunk| set.contains(chunk) == expected.contains(&chunk)));
-            let mut others = ChunkSet::default();
-            (0..200).for_each(|chunk| others.push(chunk, other.contains(&chunk)));
+            let (mut others, mut pushed) = (ChunkSet::none_of(200), ChunkSet::default());
+            other.iter().filter(|chunk| **chunk < 200).for_each(|chunk| others.insert(*chunk..*chunk + 1));
+            (0..200).for_each(|chunk| pushed.push(chunk));
+            prop_assert_eq!(listed(&pushed), (0..200).collect::<Vec<_>>());
             set.intersect(&others);
             expected.retain(|chunk| *chunk < 200 && other.contains(chunk));
             prop_assert_eq!(listed(&set), expected.into_iter().collect::<Vec<_>>());

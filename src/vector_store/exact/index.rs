@@ -149,7 +149,8 @@ impl Index {
                 self.postings.add(term.id, Posting { chunk: number, count: term.count });
             }
             self.numbers.insert(Arc::clone(&chunk.id), number);
-            self.columns.push(Row { chunk, document: Arc::clone(&document.id), guard, words }, number == first);
+            let is_first = number == first;
+            self.columns.push(Row { chunk, document: Arc::clone(&document.id), is_first, guard, words });
         }
         self.documents.insert(document.id, entry);
     }
@@ -230,6 +231,8 @@ impl Index {
 struct Row {
     chunk: IndexedChunk,
     document: Arc<str>,
+    /// Whether it is the first chunk of its document.
+    is_first: bool,
     guard: u32,
     words: u32,
 }
@@ -275,8 +278,8 @@ impl Columns {
         self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE).map(|slot| *slot as usize)
     }
 
-    fn push(&mut self, row: Row, is_first: bool) {
-        let Row { chunk, document, guard, words } = row;
+    fn push(&mut self, row: Row) {
+        let Row { chunk, document, is_first, guard, words } = row;
         let slot = if chunk.vector.is_empty() { NONE } else { position(self.vectors.len()) };
         if slot != NONE {
             self.vectors.push(&chunk.vector);
@@ -286,7 +289,7 @@ impl Columns {
             self.metadata_values.push(chunk.metadata);
         }
         self.metadata.push(position(self.metadata_values.len() - 1));
-        self.living.push(self.next_number(), true);
+        self.living.push(self.next_number());
         self.ids.push(chunk.id);
         self.documents.push(document);
         self.guards.push(guard);
@@ -329,7 +332,7 @@ impl Columns {
                 vectors_kept += 1;
             }
             self.metadata.push(position(self.metadata_values.len() - 1));
-            self.living.push(self.next_number(), true);
+            self.living.push(self.next_number());
             self.ids.push(std::mem::take(id));
             self.documents.push(std::mem::take(document));
             self.guards.push(old.guard(number));
