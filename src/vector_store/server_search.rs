@@ -200,6 +200,7 @@ struct PartFound {
 }
 
 /// The calls for each part of a space.
+#[derive(Clone, Copy)]
 struct Rounds<'a> {
     search: &'a Search,
     limits: CallLimits,
@@ -226,81 +227,318 @@ impl Rounds<'_> {
     }
 
     /// The best of one part, at least as many as are wanted unless there are fewer; `None` when too much is in the way.
+    async fn search_part(
+        &self,
+        server: &impl NearestPoints,
+        part: &SpacePart,
+    ) -> Result<Option<PartFound>, VectorStoreError> {
+        let mut progress = Progress {
+            calls: 0,
+            asked: self.least(),
+            method: self.method,
+            short: None,
+            all_scanned: true,
+            complete: CompleteDocuments::default(),
+        };
+        while progress.calls < CALLS_PER_PART_MAX {
+            progress.calls += 1;
+            let call = NearestCall {
+                part,
+                without_documents: &progress.complete.document_ids,
+                limit: progress.asked,
+                method: progress.method,
+                unguarded: self.unguarded,
+                by_document: self.per_document_max.is_some(),
+            };
+            let mut answer = server.nearest(call).await?;
+            // A document whose id the server's filter does not match is found again.
+            let new = hits::without(answer.hits, &progress.complete.hits);
+            answer.hits = hits::first_of_documents(new, self.per_document_max);
+            match self.next_step(&progress, &answer) {
+                Step::End(ending) => return Ok(Some(self.ended(progress, answer, ending))),
+                Step::AskAgain => self.ask_again(&mut progress, answer.points),
+                Step::Widen => self.widen(&mut progress, answer),
+                Step::GiveUp => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Decides what follows from the last answer.
     ///
     /// An answer with fewer points than were asked for need not be all. A walk through an index may end early, replicas of
     /// which several are read give only what they agree on, and points that are deleted meanwhile leave a gap. So a short
     /// answer is asked for again, as a scan where the collection allows one. It is all once a scan finds no more than the
     /// answer before it, or as many points as the overview counted. `min_score` is not sent to the server, since it would
     /// hide why an answer is short.
-    async fn search_part(
-        &self,
-        server: &impl NearestPoints,
-        part: &SpacePart,
-    ) -> Result<Option<PartFound>, VectorStoreError> {
-        let (limit, per_document_max) = (self.search.limit, self.per_document_max);
-        let CallLimits { answer_max, values_max, allows_scans } = self.limits;
-        // One point more than is wanted shows whether equal scores were cut off at the end. If they were, more are asked for, so
-        // that pages have every one of them.
-        let least = if limit < answer_max { limit.saturating_add(1) } else { limit };
-        let most = least.max(POINTS_PER_CALL_MAX.min(answer_max));
-        let mut asked = least;
-        let mut method = self.method;
-        // The number of points of the last answer, if that was short.
-        let mut short: Option<usize> = None;
-        let mut complete = CompleteDocuments::default();
-        let mut all_scanned = true;
-        for round in 1..=CALLS_PER_PART_MAX {
-            let call = NearestCall {
-                part,
-                without_documents: &complete.document_ids,
-                limit: asked,
-                method,
-                unguarded: self.unguarded,
-                by_document: per_document_max.is_some(),
-            };
-            let NearestAnswer { hits, worst, points } = server.nearest(call).await?;
-            // A document whose id the server's filter does not match is found again.
-            let hits = hits::first_of_documents(hits::without(hits, &complete.hits), per_document_max);
-            let below_min_score = self.search.min_score.is_some_and(|min| f64::from(worst) < min);
-            if points < asked && !below_min_score {
-                let is_known = complete.document_ids.is_empty() && self.points.is_some_and(|all| all <= points);
-                let is_again = method.is_scan() && short.is_some_and(|before| points <= before);
-                let is_all = is_again || (is_known && (method.is_scan() || !allows_scans));
-                if is_all || round == CALLS_PER_PART_MAX || (short.is_some() && !method.is_scan()) {
-                    complete.hits.extend(hits);
-                    let exact = all_scanned && method.is_scan() && is_all;
-                    let rest = if is_all { Rest::Nothing } else { Rest::Unknown };
-                    return Ok(Some(PartFound { hits: complete.hits, exact, rest }));
-                }
-                short = Some(points);
-                if allows_scans {
-                    method = Method::Scan;
-                }
-                asked = asked.saturating_mul(2).min(most);
-                continue;
-            }
-            all_scanned &= method.is_scan();
-            let is_certain = |hit: &Hit| below_min_score || hit.candidate.score > worst;
-            let all = complete.hits.len() + hits.len();
-            let certain = complete.hits.len() + hits.iter().filter(|hit| is_certain(hit)).count();
-            let is_last = round == CALLS_PER_PART_MAX || asked == most;
-            if below_min_score || certain >= limit || (is_last && all >= limit) {
-                complete.hits.extend(hits);
-                let rest = if below_min_score { Rest::Nothing } else { Rest::Further };
-                return Ok(Some(PartFound { hits: complete.hits, exact: all_scanned, rest }));
-            }
-            if certain >= self.enough {
-                complete.hits.extend(hits.into_iter().filter(is_certain));
-                return Ok(Some(PartFound { hits: complete.hits, exact: all_scanned, rest: Rest::Further }));
-            }
-            if is_last {
-                return Ok(None);
-            }
-            let documents_max = DOCUMENTS_LEFT_OUT_MAX.min(values_max);
-            complete.take(hits.into_iter().filter(is_certain), per_document_max, documents_max);
-            asked = asked.saturating_mul(2).min(most);
-            short = None;
+    fn next_step(&self, progress: &Progress, answer: &NearestAnswer) -> Step {
+        let is_scan = progress.method.is_scan();
+        let is_last_call = progress.calls == CALLS_PER_PART_MAX;
+        let exact = progress.all_scanned && is_scan;
+        let end = |hits: Ended, exact: bool, rest: Rest| Step::End(Ending { hits, exact, rest });
+        if self.is_below_min_score(answer) {
+            return end(Ended::WithAll, exact, Rest::Nothing);
         }
-        Ok(None)
+        if answer.points < progress.asked {
+            let are_as_counted = progress.complete.document_ids.is_empty()
+                && self.points.is_some_and(|counted| counted <= answer.points);
+            let are_as_before = is_scan && progress.short.is_some_and(|before| answer.points <= before);
+            let is_all = are_as_before || (are_as_counted && (is_scan || !self.limits.allows_scans));
+            let was_asked_again = progress.short.is_some() && !is_scan;
+            if is_all {
+                return end(Ended::WithAll, exact, Rest::Nothing);
+            }
+            let gives_up = is_last_call || was_asked_again;
+            return if gives_up { end(Ended::WithAll, false, Rest::Unknown) } else { Step::AskAgain };
+        }
+        let limit = self.search.limit;
+        let is_widest = is_last_call || progress.asked == self.most();
+        let complete = progress.complete.hits.len();
+        let all = complete + answer.hits.len();
+        let certain = complete + answer.hits.iter().filter(|hit| self.is_certain(hit, answer)).count();
+        if certain >= limit || (is_widest && all >= limit) {
+            return end(Ended::WithAll, exact, Rest::Further);
+        }
+        if certain >= self.enough {
+            return end(Ended::WithCertain, exact, Rest::Further);
+        }
+        if is_widest { Step::GiveUp } else { Step::Widen }
+    }
+
+    fn ended(&self, progress: Progress, answer: NearestAnswer, ending: Ending) -> PartFound {
+        let mut hits = progress.complete.hits;
+        match ending.hits {
+            Ended::WithAll => hits.extend(answer.hits),
+            Ended::WithCertain => hits.extend(self.certain(answer)),
+        }
+        PartFound { hits, exact: ending.exact, rest: ending.rest }
+    }
+
+    fn ask_again(&self, progress: &mut Progress, points: usize) {
+        progress.short = Some(points);
+        if self.limits.allows_scans {
+            progress.method = Method::Scan;
+        }
+        progress.asked = progress.asked.saturating_mul(2).min(self.most());
+    }
+
+    fn widen(&self, progress: &mut Progress, answer: NearestAnswer) {
+        progress.short = None;
+        progress.all_scanned &= progress.method.is_scan();
+        let documents_max = DOCUMENTS_LEFT_OUT_MAX.min(self.limits.values_max);
+        progress.complete.take(self.certain(answer).into_iter(), self.per_document_max, documents_max);
+        progress.asked = progress.asked.saturating_mul(2).min(self.most());
+    }
+
+    /// How many points the first call asks for. One more than is wanted shows whether equal scores were cut off at the end. If
+    /// they were, more are asked for, so that pages have every one of them.
+    fn least(&self) -> usize {
+        let limit = self.search.limit;
+        if limit < self.limits.answer_max { limit.saturating_add(1) } else { limit }
+    }
+
+    /// How many points a call asks for at most.
+    fn most(&self) -> usize {
+        self.least().max(POINTS_PER_CALL_MAX.min(self.limits.answer_max))
+    }
+
+    fn is_below_min_score(&self, answer: &NearestAnswer) -> bool {
+        self.search.min_score.is_some_and(|min| f64::from(answer.worst) < min)
+    }
+
+    /// Returns whether no hit that scores as well can have been cut off.
+    fn is_certain(&self, hit: &Hit, answer: &NearestAnswer) -> bool {
+        self.is_below_min_score(answer) || hit.candidate.score > answer.worst
+    }
+
+    fn certain(&self, mut answer: NearestAnswer) -> Vec<Hit> {
+        let mut hits = std::mem::take(&mut answer.hits);
+        hits.retain(|hit| self.is_certain(hit, &answer));
+        hits
+    }
+}
+
+/// How far the calls for one part have come.
+struct Progress {
+    /// How many calls were made.
+    calls: usize,
+    /// How many points the last call asked for.
+    asked: usize,
+    /// How the last call searched.
+    method: Method,
+    /// The number of points of the answer before, if that was short.
+    short: Option<usize>,
+    /// Whether all calls that were widened were scans.
+    all_scanned: bool,
+    complete: CompleteDocuments,
+}
+
+/// The consequence of an answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Step {
+    /// The part is searched.
+    End(Ending),
+    /// The answer is short. A second one tells whether it is all.
+    AskAgain,
+    /// Too little of the answer is of use, so more points are asked for.
+    Widen,
+    /// No call asks for more points than this one did.
+    GiveUp,
+}
+
+/// The outcome of the calls for one part.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Ending {
+    hits: Ended,
+    /// Whether all of it comes from scans.
+    exact: bool,
+    rest: Rest,
+}
+
+/// The hits of the last answer that count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// All hits count.
+    WithAll,
+    /// Only hits that score better than the last point count.
+    WithCertain,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chunk::{Candidate, Written};
+    use crate::language::Object;
+    use crate::vector_store::Query;
+
+    /// An answer of this many points, all of them hits. Each scores less than the one before, but for the last two.
+    fn answer(points: u8) -> NearestAnswer {
+        let score = |number: u8| 1.0 - f32::from(number.min(points - 2)) / 100.0;
+        let point = |number: u8| {
+            let candidate = Candidate {
+                chunk_id: format!("{number:03}"),
+                guard: Object::parse("document:a").unwrap(),
+                score: score(number),
+                version: None,
+                written: Written::Unknown,
+            };
+            Point { score: score(number), hit: Some(Hit { candidate, document_id: None }) }
+        };
+        NearestAnswer::checked((0..points).map(point).collect(), usize::from(points)).unwrap()
+    }
+
+    fn search() -> Search {
+        Search {
+            collection: "c".to_owned(),
+            query: Query::Vector(vec![1.0]),
+            filter: None,
+            space: SearchSpace::Everything,
+            narrowing: None,
+            min_score: None,
+            per_document_max: None,
+            limit: 10,
+            enough: 5,
+        }
+    }
+
+    #[test]
+    fn a_step_follows_from_the_answer() {
+        let search = search();
+        let near = Search { min_score: Some(0.95), ..search.clone() };
+        let rounds = Rounds {
+            search: &search,
+            limits: CallLimits::NONE,
+            method: Method::Index,
+            per_document_max: None,
+            unguarded: Unguarded::Returned,
+            points: None,
+            enough: 10,
+        };
+        let no_scans = CallLimits { allows_scans: false, ..CallLimits::NONE };
+        let narrow = CallLimits { answer_max: 10, ..CallLimits::NONE };
+        let first = |method| Progress {
+            calls: 1,
+            asked: 11,
+            method,
+            short: None,
+            all_scanned: true,
+            complete: CompleteDocuments::default(),
+        };
+        let again = |method| Progress { calls: 2, asked: 22, short: Some(6), ..first(method) };
+        let end = |hits, exact, rest| Step::End(Ending { hits, exact, rest });
+        let all = |exact, rest| end(Ended::WithAll, exact, rest);
+        let (index, scan) = (Method::Index, Method::Scan);
+        let rows = [
+            ("short, by the index", rounds, first(index), 6, Step::AskAgain),
+            ("short, by a scan", rounds, first(scan), 6, Step::AskAgain),
+            ("short again, by a scan", rounds, again(scan), 6, all(true, Rest::Nothing)),
+            ("a scan that finds more", rounds, again(scan), 7, Step::AskAgain),
+            (
+                "short again, without scans",
+                Rounds { limits: no_scans, ..rounds },
+                again(index),
+                6,
+                all(false, Rest::Unknown),
+            ),
+            ("as counted, by a scan", Rounds { points: Some(6), ..rounds }, first(scan), 6, all(true, Rest::Nothing)),
+            ("as counted, by the index", Rounds { points: Some(6), ..rounds }, first(index), 6, Step::AskAgain),
+            (
+                "as counted, without scans",
+                Rounds { points: Some(6), limits: no_scans, ..rounds },
+                first(index),
+                6,
+                all(false, Rest::Nothing),
+            ),
+            (
+                "short to the last call",
+                rounds,
+                Progress { calls: CALLS_PER_PART_MAX, ..again(scan) },
+                7,
+                all(false, Rest::Unknown),
+            ),
+            (
+                "full, and nothing equal was cut off",
+                rounds,
+                Progress { asked: 12, ..first(index) },
+                12,
+                all(false, Rest::Further),
+            ),
+            ("full, and equal scores at the end", rounds, first(index), 11, Step::Widen),
+            (
+                "full, with enough",
+                Rounds { enough: 9, ..rounds },
+                first(scan),
+                11,
+                end(Ended::WithCertain, true, Rest::Further),
+            ),
+            (
+                "full, and below the lowest score",
+                Rounds { search: &near, ..rounds },
+                first(scan),
+                11,
+                all(true, Rest::Nothing),
+            ),
+            (
+                "short, and below the lowest score",
+                Rounds { search: &near, ..rounds },
+                first(index),
+                8,
+                all(false, Rest::Nothing),
+            ),
+            (
+                "as many as one answer has",
+                Rounds { limits: narrow, ..rounds },
+                Progress { asked: 10, ..first(index) },
+                10,
+                all(false, Rest::Further),
+            ),
+        ];
+        for (name, rounds, progress, points, expected) in rows {
+            assert_eq!(rounds.next_step(&progress, &answer(points)), expected, "{name}");
+        }
+        let in_the_way = NearestAnswer { hits: answer(4).hits, worst: 0.5, points: 10 };
+        let rounds = Rounds { limits: narrow, ..rounds };
+        let progress = Progress { asked: 10, ..first(index) };
+        assert_eq!(rounds.next_step(&progress, &in_the_way), Step::GiveUp, "too many points in the way");
     }
 }
