@@ -3,21 +3,16 @@
 //! A search finds ids, scores and guards. Text is read by id afterwards. Only `retrieval` reads text, and only the text of
 //! chunks that were permitted.
 //!
-//! The adapters are the embedded [`exact`] engine and [`qdrant`]. The private modules beside them are shared by adapters for
-//! servers: they know how to cover a set of guards with several calls and how to remember what a server holds.
+//! The adapters are the embedded [`exact`] engine and `qdrant`. `remote` is shared by adapters for servers: it knows how to cover
+//! a set of guards with several calls, and remembers what a server holds.
 
 mod direction;
 pub mod exact;
 mod filter;
-mod guard_counts;
-mod hits;
-mod limits;
-mod overview;
-mod own_writes;
 #[cfg(feature = "qdrant")]
 pub mod qdrant;
-mod server_search;
-mod space_parts;
+#[cfg(feature = "qdrant")]
+mod remote;
 pub mod validation;
 
 use std::collections::BTreeSet;
@@ -161,11 +156,6 @@ pub struct Searched {
     pub exact: bool,
     /// The outlook for a search for more candidates.
     pub rest: Rest,
-}
-
-impl Searched {
-    /// The answer of a search whose space or filter leaves no chunk.
-    const NOTHING: Self = Self { candidates: Vec::new(), exact: true, rest: Rest::Nothing };
 }
 
 /// The outlook for a search for more candidates.

@@ -90,7 +90,7 @@ const WALL_CLOCK: [&str; 10] = [
     // When page tokens expire.
     "retrieval/retriever",
     // When a document was written, for other processes.
-    "vector_store/own_writes",
+    "vector_store/remote/own_writes",
     // When access tokens expire.
     "server/authentication",
     "server/openfga/rules",

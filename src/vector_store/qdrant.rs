@@ -19,8 +19,8 @@ use roaring::RoaringBitmap;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
 
-use super::overview::Overviews;
-use super::own_writes::OwnWrites;
+use super::remote::overview::Overviews;
+use super::remote::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};

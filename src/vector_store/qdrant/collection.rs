@@ -9,7 +9,7 @@ use qdrant_client::qdrant::{
 use super::fields::{DOCUMENT_ID, GUARD, POSITION};
 use super::{QdrantStore, filter};
 use crate::vector_store::VectorStoreError;
-use crate::vector_store::limits::CallLimits;
+use crate::vector_store::remote::limits::CallLimits;
 
 /// The payload fields that filters name, with the types of their indexes.
 const INDEXES: [(&str, FieldType); 3] =

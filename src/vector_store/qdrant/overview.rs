@@ -11,9 +11,9 @@ use tonic::Code;
 use super::collection::{Counting, has_keyword_index, limits_of};
 use super::{QdrantStore, failed};
 use crate::language::Object;
-use crate::vector_store::guard_counts::GuardCounts;
-use crate::vector_store::limits::CallLimits;
-use crate::vector_store::overview::Overview;
+use crate::vector_store::remote::guard_counts::GuardCounts;
+use crate::vector_store::remote::limits::CallLimits;
+use crate::vector_store::remote::overview::Overview;
 use crate::vector_store::{CollectionInfo, SearchCosts, VectorStoreError};
 
 /// How long guards are not asked for again if they were too many or did not come in time.

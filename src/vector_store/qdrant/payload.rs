@@ -10,7 +10,7 @@ use super::fields::{CHUNK_ID, DOCUMENT_ID, GUARD, METADATA, POSITION, TEXT, TITL
 use super::version;
 use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
-use crate::vector_store::own_writes::Stamp;
+use crate::vector_store::remote::own_writes::Stamp;
 
 /// The id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id.
 ///

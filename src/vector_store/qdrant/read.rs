@@ -13,7 +13,7 @@ use super::layout::{Layout, id_text};
 use super::{QdrantStore, filter};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::language::Object;
-use crate::vector_store::limits::CallLimits;
+use crate::vector_store::remote::limits::CallLimits;
 use crate::vector_store::{Search, VectorStoreError};
 
 /// How many ids one condition names and one answer tells of.

@@ -26,7 +26,7 @@ use super::read::{PAYLOADS_PER_CALL_MAX, ids_per_call};
 use super::search::search_params;
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
-use crate::vector_store::server_search::Method;
+use crate::vector_store::remote::server_search::Method;
 use crate::vector_store::{Query, Search, VectorStoreError};
 
 /// How much two scores of the same vector may differ, because two replicas may add up one cosine in different orders.

@@ -1,4 +1,4 @@
-//! Makes the calls of a search. `vector_store::server_search` decides how many calls there are.
+//! Makes the calls of a search. `vector_store::remote::server_search` decides how many calls there are.
 //!
 //! Qdrant's own groups are not used for a maximum per document. Its group search ends after a fixed number of inner requests, so
 //! too few groups would not mean that there are no more. The chunks of a document are counted here, and the calls that follow
@@ -14,11 +14,11 @@ use super::filter::{self, Clause};
 use super::layout::Layout;
 use crate::chunk::Candidate;
 use crate::vector_store::direction::normalized;
-use crate::vector_store::hits::Hit;
-use crate::vector_store::server_search::{
-    Method, NearestAnswer, NearestCall, NearestPoints, Point, ServerSearch, Unguarded,
+use crate::vector_store::remote::Hit;
+use crate::vector_store::remote::server_search::{
+    Method, NOTHING, NearestAnswer, NearestCall, NearestPoints, Point, ServerSearch, Unguarded,
 };
-use crate::vector_store::space_parts::SpacePart;
+use crate::vector_store::remote::space_parts::SpacePart;
 use crate::vector_store::{Query, Search, SearchSpace, Searched, VectorStoreError, validation};
 
 /// The part of a search that is the same in all its calls.
@@ -46,7 +46,7 @@ impl QdrantStore {
         let wanted = search.filter.as_ref().map_or(Clause::Always, |filter| filter::translate(filter, layout));
         let wanted = match wanted {
             Clause::Always => None,
-            Clause::Never => return Ok(Searched::NOTHING),
+            Clause::Never => return Ok(NOTHING),
             Clause::When(condition) => Some(*condition),
         };
         let server_search = ServerSearch {

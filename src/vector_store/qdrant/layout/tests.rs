@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::super::payload::to_point;
 use super::*;
-use crate::vector_store::own_writes::Stamp;
+use crate::vector_store::remote::own_writes::Stamp;
 
 fn text(text: &str) -> Payload {
     Payload::from(text)

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::guard_counts::GuardCounts;
 use super::limits::CallLimits;
-use super::{CollectionInfo, VectorStoreError};
+use crate::vector_store::{CollectionInfo, VectorStoreError};
 
 /// How many collections are remembered. A name is only counted once the server has answered for it.
 const COLLECTIONS_MAX: usize = 1_000;
@@ -23,18 +23,18 @@ const USED_PER_ASKED: u32 = 10;
 
 /// The state of a collection at one moment.
 #[derive(Debug)]
-pub(super) struct Overview {
-    pub(super) info: CollectionInfo,
-    pub(super) limits: CallLimits,
+pub(crate) struct Overview {
+    pub(crate) info: CollectionInfo,
+    pub(crate) limits: CallLimits,
     /// The guards, if the server could list all of them.
-    pub(super) guards: Option<GuardCounts>,
+    pub(crate) guards: Option<GuardCounts>,
     /// When it is worth asking for the guards again, if they could not be listed.
-    pub(super) guards_unlisted_until: Option<Instant>,
+    pub(crate) guards_unlisted_until: Option<Instant>,
 }
 
 /// The overviews of a server's collections.
 #[derive(Debug)]
-pub(super) struct Overviews {
+pub(crate) struct Overviews {
     entries: Mutex<HashMap<String, Arc<Entry>>>,
     age_max: Duration,
     /// For how much longer an old overview serves while one request asks for the next.
@@ -59,14 +59,14 @@ struct Known {
 }
 
 impl Overviews {
-    pub(super) fn new(age_max: Duration, grace: Duration) -> Self {
+    pub(crate) fn new(age_max: Duration, grace: Duration) -> Self {
         Self { entries: Mutex::default(), age_max, grace }
     }
 
     /// The overview of a collection. It is made by `ask`, which is given the one before, unless a fresh one is known.
     ///
     /// While one request asks, the others go on with what was known, unless this process has written since.
-    pub(super) async fn get<F>(
+    pub(crate) async fn get<F>(
         &self,
         collection: &str,
         ask: impl FnOnce(Option<Arc<Overview>>) -> F,
@@ -108,14 +108,14 @@ impl Overviews {
     }
 
     /// Notes that this process changed the collection: the next overview is one that is asked for after this moment.
-    pub(super) fn note_change(&self, collection: &str) {
+    pub(crate) fn note_change(&self, collection: &str) {
         if let Some(entry) = self.entries().get(collection) {
             entry.changes.fetch_add(1, Ordering::SeqCst);
         }
     }
 
     /// The last overview of a collection, however old. The server is not asked.
-    pub(super) fn last_known(&self, collection: &str) -> Option<Arc<Overview>> {
+    pub(crate) fn last_known(&self, collection: &str) -> Option<Arc<Overview>> {
         let entry = self.entries().get(collection).map(Arc::clone)?;
         entry.last_known().map(|known| known.overview)
     }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
-use super::GuardTable;
 use crate::language::Object;
+use crate::vector_store::GuardTable;
 
 /// How many guards without chunks a table keeps, besides as many as it has with chunks.
 const UNUSED_GUARDS_MAX: usize = 1_000;
 
 /// A table of guards with the number of chunks of each.
 #[derive(Clone, Debug)]
-pub(super) struct GuardCounts {
+pub(crate) struct GuardCounts {
     table: GuardTable,
     /// The number of chunks of each guard, by position in the table.
     chunks: Vec<u64>,
@@ -24,7 +24,7 @@ impl GuardCounts {
     ///
     /// Guards that were in `before` keep their positions, and new ones are appended. A guard whose chunks are gone stays in
     /// the table; once such guards are the majority, a new table begins.
-    pub(super) fn following(before: Option<&Self>, mut counted: HashMap<Object, u64>) -> Self {
+    pub(crate) fn following(before: Option<&Self>, mut counted: HashMap<Object, u64>) -> Self {
         counted.retain(|_, chunks| *chunks > 0);
         let is_worth_keeping =
             |table: &&GuardTable| table.guards.len() / 2 <= counted.len().saturating_add(UNUSED_GUARDS_MAX);
@@ -50,12 +50,12 @@ impl GuardCounts {
         Self { table: GuardTable { guards, in_use }, chunks }
     }
 
-    pub(super) fn table(&self) -> &GuardTable {
+    pub(crate) fn table(&self) -> &GuardTable {
         &self.table
     }
 
     /// Adds up the chunks of the guards at `positions`; `None` when these refer to another table than this one.
-    pub(super) fn chunks_under(&self, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
+    pub(crate) fn chunks_under(&self, table: &GuardTable, positions: &RoaringBitmap) -> Option<u64> {
         let chunks_at = |position: u32| {
             let index = usize::try_from(position).unwrap_or(usize::MAX);
             self.chunks.get(index).copied().unwrap_or_default()

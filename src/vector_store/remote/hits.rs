@@ -3,15 +3,15 @@
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 
-use super::Search;
 use crate::chunk::Candidate;
+use crate::vector_store::Search;
 
 /// A candidate and its document.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Hit {
-    pub(super) candidate: Candidate,
+pub(crate) struct Hit {
+    pub(crate) candidate: Candidate,
     /// The document, where chunks are counted by document and the chunk names one.
-    pub(super) document_id: Option<String>,
+    pub(crate) document_id: Option<String>,
 }
 
 /// Sorts by score, best first, and equal scores by chunk id.

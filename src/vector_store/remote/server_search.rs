@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::hits::{self, CompleteDocuments, Hit};
 use super::limits::CallLimits;
 use super::space_parts::SpacePart;
-use super::{Rest, Search, SearchSpace, Searched, VectorStoreError};
+use crate::vector_store::{Rest, Search, SearchSpace, Searched, VectorStoreError};
 
 /// How many documents one filter leaves out at most.
 const DOCUMENTS_LEFT_OUT_MAX: usize = 1_000;
@@ -24,9 +24,12 @@ const POINTS_PER_CALL_MAX: usize = 20_000;
 /// How many parts of one space are searched at a time.
 const PARTS_AT_ONCE: usize = 4;
 
+/// The answer of a search whose space or filter leaves no chunk.
+pub(crate) const NOTHING: Searched = Searched { candidates: Vec::new(), exact: true, rest: Rest::Nothing };
+
 /// The way in which a server looks for the nearest chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     /// It walks through its index, which may miss some.
     Index,
     /// It compares every vector.
@@ -41,21 +44,21 @@ impl Method {
 
 /// One call to a server.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct NearestCall<'a> {
-    pub(super) part: &'a SpacePart,
+pub(crate) struct NearestCall<'a> {
+    pub(crate) part: &'a SpacePart,
     /// The documents that the server leaves out.
-    pub(super) without_documents: &'a [String],
+    pub(crate) without_documents: &'a [String],
     /// The largest number of points in the answer.
-    pub(super) limit: usize,
-    pub(super) method: Method,
-    pub(super) unguarded: Unguarded,
+    pub(crate) limit: usize,
+    pub(crate) method: Method,
+    pub(crate) unguarded: Unguarded,
     /// Whether hits name their documents.
-    pub(super) by_document: bool,
+    pub(crate) by_document: bool,
 }
 
 /// The treatment of points that have no guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unguarded {
+pub(crate) enum Unguarded {
     /// The server returns them, and they are dropped here. This takes less time, unless there are many.
     Returned,
     /// The server leaves them out.
@@ -63,22 +66,22 @@ pub(super) enum Unguarded {
 }
 
 /// A server that finds the points nearest to a vector. The vector and the caller's filter are the implementor's.
-pub(super) trait NearestPoints: Sync {
+pub(crate) trait NearestPoints: Sync {
     /// The nearest points, best first.
     fn nearest(&self, call: NearestCall<'_>) -> impl Future<Output = Result<NearestAnswer, VectorStoreError>> + Send;
 }
 
 /// A point of an answer.
 #[derive(Debug)]
-pub(super) struct Point {
-    pub(super) score: f32,
+pub(crate) struct Point {
+    pub(crate) score: f32,
     /// The chunk, if the point is one with a well-formed guard.
-    pub(super) hit: Option<Hit>,
+    pub(crate) hit: Option<Hit>,
 }
 
 /// The answer to one call.
 #[derive(Debug)]
-pub(super) struct NearestAnswer {
+pub(crate) struct NearestAnswer {
     /// Best first, ties by chunk id.
     hits: Vec<Hit>,
     /// The score of the last point. Hits of the same score may have been cut off.
@@ -93,7 +96,7 @@ impl NearestAnswer {
     /// # Errors
     /// [`VectorStoreError::BadAnswer`] when there are more points than that, when a score is not finite or better than the
     /// one before it, and when a chunk comes twice.
-    pub(super) fn checked(points: Vec<Point>, asked: usize) -> Result<Self, VectorStoreError> {
+    pub(crate) fn checked(points: Vec<Point>, asked: usize) -> Result<Self, VectorStoreError> {
         let bad = |text: String| Err(VectorStoreError::BadAnswer(text));
         if points.len() > asked {
             return bad(format!("{} points, {asked} were asked for", points.len()));
@@ -123,19 +126,19 @@ impl NearestAnswer {
 
 /// A search on a server, with the facts that are known before it.
 #[derive(Clone, Copy)]
-pub(super) struct ServerSearch<'a> {
-    pub(super) search: &'a Search,
-    pub(super) limits: CallLimits,
+pub(crate) struct ServerSearch<'a> {
+    pub(crate) search: &'a Search,
+    pub(crate) limits: CallLimits,
     /// How many guards one filter names at most.
-    pub(super) guards_per_filter_max: usize,
+    pub(crate) guards_per_filter_max: usize,
     /// How many chunks the search space holds, as far as that is known.
-    pub(super) chunks: Option<u64>,
+    pub(crate) chunks: Option<u64>,
     /// A space of at most so many chunks is scanned: there an index is slow as well, and loses most of what it should find.
-    pub(super) scanned_chunks_max: u64,
+    pub(crate) scanned_chunks_max: u64,
     /// How larger spaces are searched, and the whole collection.
-    pub(super) method: Method,
+    pub(crate) method: Method,
     /// Whether the caller's filter may leave out chunks of the space.
-    pub(super) is_filtered: bool,
+    pub(crate) is_filtered: bool,
 }
 
 impl ServerSearch<'_> {
@@ -143,10 +146,10 @@ impl ServerSearch<'_> {
     ///
     /// # Errors
     /// When the server fails, answers wrongly, or has too many points with a malformed guard.
-    pub(super) async fn run(&self, server: &impl NearestPoints) -> Result<Searched, VectorStoreError> {
+    pub(crate) async fn run(&self, server: &impl NearestPoints) -> Result<Searched, VectorStoreError> {
         let search = self.search;
         if search.limit == 0 {
-            return Ok(Searched { rest: Rest::Further, ..Searched::NOTHING });
+            return Ok(Searched { rest: Rest::Further, ..NOTHING });
         }
         let parts = SpacePart::of(&search.space, self.guards_per_filter_max.min(self.limits.values_max));
         let mut rounds = self.rounds(parts.len());

@@ -2,16 +2,16 @@
 
 /// The limits that the server of a collection sets for one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct CallLimits {
+pub(crate) struct CallLimits {
     /// The largest number of points or values in one answer.
-    pub(super) answer_max: usize,
+    pub(crate) answer_max: usize,
     /// The largest number of values in one condition of a filter.
-    pub(super) values_max: usize,
+    pub(crate) values_max: usize,
     /// Whether the server may scan all vectors for a search and count exactly.
-    pub(super) allows_scans: bool,
+    pub(crate) allows_scans: bool,
 }
 
 impl CallLimits {
     /// The limits of a server that sets none.
-    pub(super) const NONE: Self = Self { answer_max: usize::MAX, values_max: usize::MAX, allows_scans: true };
+    pub(crate) const NONE: Self = Self { answer_max: usize::MAX, values_max: usize::MAX, allows_scans: true };
 }

@@ -17,7 +17,7 @@ const RECENT_MAX: usize = 20_000;
 
 /// The writes of this process to one server.
 #[derive(Debug)]
-pub(super) struct OwnWrites {
+pub(crate) struct OwnWrites {
     /// A random number that no other process has.
     process: u64,
     started: Instant,
@@ -42,10 +42,10 @@ struct EndedWrite {
 
 /// The note that a write leaves beside each chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    pub(super) version: Version,
+pub(crate) struct Stamp {
+    pub(crate) version: Version,
     /// The date, in milliseconds since 1970.
-    pub(super) written_at: i64,
+    pub(crate) written_at: i64,
 }
 
 impl Default for OwnWrites {
@@ -57,7 +57,7 @@ impl Default for OwnWrites {
 
 impl OwnWrites {
     /// Begins a write, after all others have ended. No other write has its version.
-    pub(super) fn begin(&self) -> Stamp {
+    pub(crate) fn begin(&self) -> Stamp {
         // A write that was given up ends here at the latest.
         self.end();
         let moment = {
@@ -74,7 +74,7 @@ impl OwnWrites {
     }
 
     /// Ends the write that is under way, if there is one. What it wrote may be found from now on.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         let now = self.now();
         let mut recent = self.recent();
         if std::mem::take(&mut recent.is_under_way) {
@@ -87,7 +87,7 @@ impl OwnWrites {
     }
 
     /// Notes in a candidate when its document was written, if this process wrote it.
-    pub(super) fn dated(&self, candidate: Candidate) -> Candidate {
+    pub(crate) fn dated(&self, candidate: Candidate) -> Candidate {
         let written = candidate.version.and_then(|version| self.moment(version)).map(Written::By);
         Candidate { written: written.unwrap_or(candidate.written), ..candidate }
     }

@@ -1,7 +1,7 @@
 //! Splits a search space into parts that one filter of a server can express.
 
-use super::{GuardTable, SearchSpace};
 use crate::language::Object;
+use crate::vector_store::{GuardTable, SearchSpace};
 
 /// The longest list of guard names in one filter, in bytes. A gRPC server takes messages of 4 MiB unless configured
 /// otherwise, and names may be long.
@@ -9,7 +9,7 @@ const NAME_BYTES_PER_FILTER_MAX: usize = 1 << 20;
 
 /// A part of a search space.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum SpacePart {
+pub(crate) enum SpacePart {
     /// Every chunk of the collection.
     Everything,
     /// The chunks of these guards.
@@ -25,7 +25,7 @@ impl SpacePart {
     ///
     /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search over
     /// everything.
-    pub(super) fn of(space: &SearchSpace, guards_max: usize) -> Vec<Self> {
+    pub(crate) fn of(space: &SearchSpace, guards_max: usize) -> Vec<Self> {
         let SearchSpace::Guards { table, positions } = space else { return vec![Self::Everything] };
         let guards_max = guards_max.max(1);
         let visible = lists(names(table, positions.iter()), guards_max);
