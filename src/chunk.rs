@@ -15,9 +15,9 @@ pub const ID_BYTES_MAX: usize = 512;
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// A boolean.
+    /// A truth value, `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// A whole number of 64 bits.
     Int(i64),
     /// A floating-point number, which is never NaN or infinite.
     Float(f64),

@@ -64,7 +64,7 @@ pub enum Filter {
     OneOf {
         /// The key of the metadata.
         key: String,
-        /// The accepted values.
+        /// The values that pass.
         values: Vec<Value>,
     },
     /// Passes a chunk whose metadata has a number from `low` to `high` under the key, both included.
@@ -128,7 +128,7 @@ impl GuardTable {
 pub struct Search {
     /// The name of the collection, which must exist.
     pub collection: String,
-    /// The question.
+    /// The question by which candidates are ranked.
     pub query: Query,
     /// The caller's filter, if there is one.
     pub filter: Option<Filter>,

@@ -105,7 +105,7 @@ pub enum AttachError {
         /// The type of its index, as Qdrant calls it.
         kind: &'static str,
     },
-    /// The store failed.
+    /// The store failed, or refused a call.
     #[error(transparent)]
     Store(#[from] VectorStoreError),
 }
