@@ -52,7 +52,7 @@ pub struct StoreTest {
     pub name: String,
     /// The tuples that this test adds to the shared ones.
     pub tuples: Vec<RelationshipTuple>,
-    /// Assertions about checks.
+    /// Assertions about the outcomes of checks.
     pub checks: Vec<CheckTest>,
     /// Assertions about lists of objects.
     pub list_objects: Vec<ListObjectsTest>,

@@ -55,7 +55,7 @@ pub struct Explanation {
 /// The outcome of a step, in the order of certainty: later ones are less certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
-    /// The step holds.
+    /// The step holds for this user.
     Holds,
     /// The step does not hold.
     DoesNotHold,
@@ -73,7 +73,7 @@ pub enum Outcome {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// Whether it holds.
+    /// Says whether the step holds.
     pub outcome: Outcome,
     /// Whether the outcome of the step above rests on this one. A step that has no say is not unfolded.
     pub has_say: bool,

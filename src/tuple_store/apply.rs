@@ -23,9 +23,9 @@ pub(super) struct Keys {
 /// The tuples that a request changed.
 #[derive(Default)]
 pub(super) struct Changed<'a> {
-    /// In ascending order of their keys.
+    /// The inserted tuples, in ascending order of their keys.
     pub(super) added: Vec<&'a RelationshipTuple>,
-    /// With the conditions that they had in the store.
+    /// The deleted tuples, with the conditions that they had.
     pub(super) removed: Vec<RelationshipTuple>,
     /// Whether the store was empty, so that it now holds exactly `added`.
     pub(super) is_all: bool,

@@ -55,9 +55,10 @@ pub(super) struct Spreading<'a, 'g> {
 /// Says how far tuples are followed.
 #[derive(Clone, Copy)]
 pub(super) enum Extent {
-    /// To all objects.
+    /// Tuples are followed to all objects.
     All,
-    /// To all objects of the relations that are not outermost. The work is given up after this many steps.
+    /// Tuples are followed to all objects of the relations that are not outermost. The work is given up after this many
+    /// steps.
     Inner { steps_max: u64 },
 }
 
