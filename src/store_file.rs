@@ -118,6 +118,14 @@ pub enum StoreFileError {
         /// What is wrong, and in which line.
         detail: String,
     },
+    /// The file names another one that [`References::Beside`] does not allow.
+    #[error("`{path}`: `{name}` is not in the folder of the store file or below it")]
+    Elsewhere {
+        /// The path of the file that names the other one.
+        path: PathBuf,
+        /// The other file, as it is named.
+        name: String,
+    },
     /// The modules of the model have mistakes.
     #[error("the model of `{path}` has mistakes:\n{errors}")]
     Modules {
@@ -373,8 +381,7 @@ impl Reader<'_> {
         let target = path.canonicalize();
         let target = target.map_err(|e| StoreFileError::Io { path: path.clone(), detail: e.to_string() })?;
         if self.bounds.is_some_and(|bounds| Path::new(name).is_absolute() || !target.starts_with(bounds)) {
-            let detail = "is not in the folder of the store file or below it; `--allow-external-files` allows that";
-            return Err(self.malformed(format!("`{name}` {detail}")));
+            return Err(StoreFileError::Elsewhere { path: self.path.to_owned(), name: name.to_owned() });
         }
         // Reading a pipe or a device might never end.
         if !target.is_file() {

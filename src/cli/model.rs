@@ -277,7 +277,18 @@ pub(super) fn store_file_failure(error: &StoreFileError) -> Failure {
         StoreFileError::Modules { path, errors } => {
             Failure::failed(format!("{}: the model has mistakes\n\n{}", path.display(), errors.picture()))
         }
-        StoreFileError::Malformed { .. } => Failure::failed(error.to_string()),
+        StoreFileError::Malformed { .. } | StoreFileError::Elsewhere { .. } => Failure::failed(store_file_text(error)),
+    }
+}
+
+/// Returns the text of an error of a store file, with the option that may help.
+pub(super) fn store_file_text(error: &StoreFileError) -> String {
+    match error {
+        StoreFileError::Elsewhere { .. } => format!("{error}; `--allow-external-files` allows that"),
+        StoreFileError::Io { .. }
+        | StoreFileError::Malformed { .. }
+        | StoreFileError::Modules { .. }
+        | StoreFileError::Model { .. } => error.to_string(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::model::StoreFileArgs;
+use super::model::{StoreFileArgs, store_file_text};
 use super::{Failure, Output};
 use crate::store_file::{self, StoreFileError};
 use crate::store_file::{AssertionKind, AssertionOutcome, References, StoreOutcome};
@@ -92,7 +92,7 @@ fn test_file(path: &Path, references: References, summary: &mut Summary) -> Resu
     let store = match store_file::read_with(path, references) {
         Ok(store) => store,
         Err(error @ StoreFileError::Io { .. }) => return Err(Failure::usage(error.to_string())),
-        Err(error) => return Ok(not_run(error.to_string())),
+        Err(error) => return Ok(not_run(store_file_text(&error))),
     };
     let outcome = match store_file::run(store) {
         Ok(outcome) => outcome,
