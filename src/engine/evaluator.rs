@@ -30,8 +30,7 @@ mod outcome;
 mod search;
 #[cfg(test)]
 mod tests;
-
-use std::sync::Arc;
+mod tuples;
 
 use serde_json::{Map, Value};
 
@@ -42,7 +41,8 @@ use self::memo::Memo;
 use self::outcome::Outcome;
 pub(super) use self::outcome::Verdict;
 use self::search::Recursion;
-use super::index::{Index, Node, ObjectId, StoredCondition, Subject, Subjects};
+use self::tuples::{Direct, Plain};
+use super::index::{Index, Node, ObjectId, Subject};
 use crate::language::condition::ConditionError;
 use crate::language::program::{Expression, Program, RelationId, ResolvedUser, TupleMisfit, TypeId};
 use crate::language::tuple::{Object, Relation, User};
@@ -326,7 +326,7 @@ impl<'a> Evaluation<'a> {
         };
         if let Expression::Direct = expression
             && self.index.conditioned(node).is_empty()
-            && let Ok(outcome) = self.plain(node)
+            && let Plain::Decided(outcome) = self.plain(node)
         {
             return Some(outcome);
         }
@@ -355,8 +355,8 @@ impl<'a> Evaluation<'a> {
     ) -> Option<Outcome> {
         let (task, so_far) = match expression {
             Expression::Direct => match self.direct(node, go_on) {
-                Ok(outcome) => return Some(outcome),
-                Err((left, met, so_far)) => {
+                Direct::Decided(outcome) => return Some(outcome),
+                Direct::Undecided { usersets: left, met, so_far } => {
                     let to_last = self.usersets_to_last(node.relation, remaining);
                     let own = self.has_own_usersets(node.relation);
                     (Task::Level { left, met, computed: &[], to_last, own, may_be_last: false }, so_far)
@@ -391,42 +391,6 @@ impl<'a> Evaluation<'a> {
         None
     }
 
-    /// Decides a relation by its tuples alone, if they decide. Otherwise returns the usersets to ask next: those
-    /// without a condition, those whose condition is met, and what is known so far.
-    fn direct(
-        &mut self,
-        node: Node,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Outcome, (Subjects<'a>, Vec<Subject>, Outcome)> {
-        let plain = self.plain(node);
-        if let Ok(Outcome { verdict: Verdict::Allowed, .. }) = plain {
-            return Ok(Outcome::ALLOWED);
-        }
-        let usersets = plain.err().unwrap_or_default();
-        let conditioned = self.index.conditioned(node);
-        if conditioned.is_empty() {
-            return if usersets.is_empty() {
-                Ok(Outcome::DENIED)
-            } else {
-                Err((usersets, Vec::new(), Outcome::DENIED))
-            };
-        }
-        let mut so_far = Outcome::DENIED;
-        for (subject, condition) in conditioned {
-            if !self.counts_for_asker(node, *subject, Some(condition)) {
-                continue;
-            }
-            match self.is_met(condition, go_on) {
-                Ok(true) => return Ok(Outcome::ALLOWED),
-                Ok(false) => {}
-                Err(failed) => so_far = so_far.or(failed),
-            }
-        }
-        let asked = conditioned.iter().filter(|(subject, _)| matches!(subject, Subject::Userset(_)));
-        let (met, failed) = self.met(asked, usersets, Some(node.relation), go_on);
-        Err((usersets, met, so_far.or(failed)))
-    }
-
     /// Returns whether a part of a relation's definition leads into a cycle that ends a list of users (see [`Loops`]).
     fn is_loop(&mut self, part: &Expression, node: Node, go_on: &mut dyn FnMut() -> bool) -> bool {
         let Some(loops) = self.loops else { return false };
@@ -445,112 +409,6 @@ impl<'a> Evaluation<'a> {
             | Expression::Intersection(_)
             | Expression::Difference(_) => false,
         }
-    }
-
-    /// Returns whether a tuple with this user means the asker, by name or as one of everybody.
-    pub(super) fn names_asker(&self, subject: Subject) -> bool {
-        match self.asker {
-            Asker::Object(type_id, object) => {
-                subject == Subject::Object(type_id, object) || subject == Subject::Wildcard(type_id)
-            }
-            Asker::Wildcard(type_id) => subject == Subject::Wildcard(type_id),
-            Asker::Userset(asker) => subject == Subject::Userset(asker),
-        }
-    }
-
-    /// Returns whether this is the very object that asks.
-    fn is_asker_itself(&self, subject: Subject) -> bool {
-        matches!(self.asker, Asker::Object(type_id, object) if subject == Subject::Object(type_id, object))
-    }
-
-    /// Returns whether a tuple about this node, with this user and condition, means the asker.
-    pub(super) fn counts_for_asker(
-        &self,
-        node: Node,
-        subject: Subject,
-        condition: Option<&Arc<StoredCondition>>,
-    ) -> bool {
-        if !self.names_asker(subject) {
-            return false;
-        }
-        match (subject, self.purpose) {
-            (Subject::Object(..), Purpose::Check) => {
-                self.index.of_request(node, subject).is_none_or(|of_request| of_request.is(condition))
-            }
-            (Subject::Object(..) | Subject::Userset(_) | Subject::Wildcard(_), _) => true,
-        }
-    }
-
-    /// Returns the usersets or parents whose condition is met, and what the failed conditions come to. As in `OpenFGA`,
-    /// a failed condition only counts if nothing else is left of those that are read together. Otherwise it leaves a
-    /// doubt.
-    fn met(
-        &mut self,
-        conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,
-        others: Subjects<'a>,
-        relation: Option<RelationId>,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> (Vec<Subject>, Outcome) {
-        let (mut met, mut failed, mut so_far) = (Vec::new(), Vec::new(), Outcome::DENIED);
-        for (subject, condition) in conditioned {
-            match self.is_met(condition, go_on) {
-                Ok(true) => met.push(*subject),
-                Ok(false) => {}
-                Err(Outcome { verdict: Verdict::Failed(position), .. }) => failed.push((*subject, position)),
-                Err(unknown) => so_far = so_far.or(unknown),
-            }
-        }
-        for (subject, position) in failed {
-            let group = self.read_apart(relation, subject);
-            let mut others = others.iter().chain(met.iter().copied());
-            let is_passed_over = others.any(|other| self.read_apart(relation, other) == group);
-            let verdict = if is_passed_over { Verdict::Doubted(position) } else { Verdict::Failed(position) };
-            so_far = so_far.or(Outcome { verdict, ..Outcome::DENIED });
-        }
-        (met, so_far)
-    }
-
-    fn is_met(&mut self, stored: &StoredCondition, go_on: &mut dyn FnMut() -> bool) -> Result<bool, Outcome> {
-        // Evaluating a condition takes as long as many steps, and one object may have many conditions.
-        self.count(STEPS_PER_CONDITION, go_on);
-        if self.stopped {
-            return Err(Outcome::TOO_DEEP);
-        }
-        let Some(condition) = self.program.condition(stored.condition) else {
-            return Err(Outcome::TOO_DEEP);
-        };
-        let met = match &stored.context {
-            Ok(context) => condition.is_met(context, self.context),
-            Err(error) => Err(error.clone()),
-        };
-        if met.is_err() && self.purpose == Purpose::Sets {
-            return Ok(false);
-        }
-        met.map_err(|error| {
-            let position = u32::try_from(self.condition_errors.len()).unwrap_or(u32::MAX);
-            self.condition_errors.push(error);
-            Outcome { verdict: Verdict::Failed(position), ..Outcome::DENIED }
-        })
-    }
-
-    /// Decides a relation by its tuples without a condition, or returns the usersets among them.
-    fn plain(&self, node: Node) -> Result<Outcome, Subjects<'a>> {
-        let subjects = self.index.subjects(node);
-        let holds = |subject: Subject| subjects.contains(subject);
-        let named = match self.asker {
-            Asker::Object(type_id, object) => {
-                let own = Subject::Object(type_id, object);
-                (holds(own) && self.counts_for_asker(node, own, None)) || holds(Subject::Wildcard(type_id))
-            }
-            Asker::Wildcard(type_id) => holds(Subject::Wildcard(type_id)),
-            // INVARIANT (no wildcard for usersets): `user:*` means users, never a userset that asks.
-            Asker::Userset(asker) => holds(Subject::Userset(asker)),
-        };
-        if named {
-            return Ok(Outcome::ALLOWED);
-        }
-        let usersets = subjects.usersets();
-        if usersets.is_empty() { Ok(Outcome::DENIED) } else { Err(usersets) }
     }
 
     /// Pops the last frame, and returns its answer if it is final.

@@ -155,6 +155,12 @@ impl Held {
     }
 }
 
+/// The number of an object, or the hash of a name that has no number yet.
+enum Lookup {
+    Found(ObjectId),
+    New { hash: u64 },
+}
+
 /// A base that is being built.
 struct Bulk {
     names: Names,
@@ -231,10 +237,12 @@ impl Index {
         names: &mut Names,
     ) -> Option<Entry> {
         entry::written(program, tuple, conditions, |object| {
-            self.find(object).unwrap_or_else(|hash| {
-                let name = object.as_str();
-                names.find(hash, name).unwrap_or_else(|| names.push(&self.hasher, hash, name))
-            })
+            let hash = match self.find(object) {
+                Lookup::Found(number) => return number,
+                Lookup::New { hash } => hash,
+            };
+            let name = object.as_str();
+            names.find(hash, name).unwrap_or_else(|| names.push(&self.hasher, hash, name))
         })
     }
 
@@ -400,7 +408,10 @@ impl Index {
 
     /// Returns the number of an object, if a tuple names it.
     pub(super) fn object(&self, object: &Object) -> Option<ObjectId> {
-        self.find(object).ok()
+        match self.find(object) {
+            Lookup::Found(number) => Some(number),
+            Lookup::New { .. } => None,
+        }
     }
 
     /// Like [`Index::object`], for many objects at once, which is faster than one at a time.
@@ -414,11 +425,10 @@ impl Index {
         found
     }
 
-    /// Returns the number of an object, or the hash of its name if it has none.
-    fn find(&self, object: &Object) -> Result<ObjectId, u64> {
+    fn find(&self, object: &Object) -> Lookup {
         let (name, hash) = (object.as_str(), self.hasher.hash_one(object.as_str()));
         let found = self.all_names().find_map(|names| names.find(hash, name));
-        found.ok_or(hash)
+        found.map_or(Lookup::New { hash }, Lookup::Found)
     }
 
     /// Returns the name of an object.
