@@ -336,21 +336,6 @@ impl Snapshot {
         question.visible_among(inner, objects, go_on)
     }
 
-    /// Returns the least and the greatest number of objects that can be in the visible set, without following tuples.
-    /// The number is exact if only direct tuples count. There is no greatest number if only following tuples would
-    /// tell.
-    ///
-    /// # Errors
-    /// When the model does not know the type or relation.
-    pub fn visible_size_hint(
-        &self,
-        user: &User,
-        relation: &Relation,
-        type_name: &TypeName,
-    ) -> Result<(usize, Option<usize>), CheckError> {
-        self.question(user, relation, type_name)?.size_hint()
-    }
-
     /// Returns the numbering of this state's objects.
     #[must_use]
     pub fn numbering(&self) -> &Numbering {

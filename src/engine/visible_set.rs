@@ -208,38 +208,6 @@ impl<'a> Question<'a> {
         Ok(visible)
     }
 
-    /// Returns the least and the greatest number of objects that can be in the set, from a look at the tuples that name
-    /// the user. The number is exact if no other tuples can count. There is no greatest number if only following tuples
-    /// would tell.
-    ///
-    /// # Errors
-    /// When the model does not know the user's type or relation.
-    pub(super) fn size_hint(self) -> Result<(usize, Option<usize>), CheckError> {
-        let resolved = self.program.user(self.user)?;
-        let none = (0, Some(0));
-        let Some(asker) = self.asker(&resolved) else { return Ok(none) };
-        let reachable = self.program.reachable_from(&resolved);
-        let Some(graph) = Graph::new(self.program, self.relation, &reachable) else { return Ok(none) };
-        let Asker::Individual(..) = asker else { return Ok((0, None)) };
-        let is_named = |subject| {
-            self.index.nodes(subject).next().is_some() || self.index.conditioned_nodes(subject).next().is_some()
-        };
-        if !asker.subjects().any(is_named) {
-            return Ok(none);
-        }
-        if !graph.is_direct() || self.index.has_doubles() {
-            return Ok((0, None));
-        }
-        let about_target = |node: &Node| node.relation == self.relation;
-        let (mut plain, mut conditioned) = (RoaringBitmap::new(), 0);
-        for subject in asker.subjects() {
-            plain.extend(self.index.nodes(subject).filter(about_target).map(|node| node.object.0));
-            conditioned += self.index.conditioned_nodes(subject).filter(|(node, _)| about_target(node)).count();
-        }
-        let plain = usize::try_from(plain.len()).unwrap_or(usize::MAX);
-        Ok((plain, Some(plain.saturating_add(conditioned))))
-    }
-
     pub(super) fn evaluation(self) -> Result<Evaluation<'a>, CheckError> {
         Evaluation::new(self.program, self.index, self.context, self.user)
     }

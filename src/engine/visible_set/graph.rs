@@ -122,13 +122,6 @@ impl<'a> Graph<'a> {
         self.places.get(&relation).copied()
     }
 
-    /// Returns whether the target depends on its own tuples about users, and on nothing else.
-    pub(super) fn is_direct(&self) -> bool {
-        let [target] = self.relations.as_slice() else { return false };
-        let own_tuples_only = matches!(target.formula, Formula::Leaf(_)) && !target.direct.is_empty();
-        own_tuples_only && target.named_by.is_empty()
-    }
-
     /// Returns the relations whose own tuples may name the user.
     pub(super) fn named_for(&self, program: &Program, user: &ResolvedUser<'_>) -> Vec<usize> {
         let takes = |relation: &Relation<'_>| match user {

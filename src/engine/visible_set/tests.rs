@@ -181,21 +181,6 @@ fn a_userset_sees_its_own_objects_and_is_no_wildcard() {
 }
 
 #[test]
-fn the_size_is_known_before_the_set_in_simple_cases() {
-    let size = |model: &str, tuples: &str| {
-        let (user, relation, type_name) = parsed("user:anne", "viewer", "doc");
-        snapshot(model, tuples).visible_size_hint(&user, &relation, &type_name).expect("a hint")
-    };
-    let direct = "type doc\n  relations\n    define viewer: [user, user:*]\n";
-    let grouped = doc("[user, group#member]", "");
-    assert_eq!(size(direct, "user:bob viewer doc:1"), (0, Some(0)));
-    assert_eq!(size(direct, "user:anne viewer doc:1\nuser:* viewer doc:1\nuser:* viewer doc:2"), (2, Some(2)));
-    assert_eq!(size(&grouped, "user:bob viewer doc:1"), (0, Some(0)));
-    assert_eq!(size(&grouped, "user:anne viewer doc:1"), (0, None));
-    assert_eq!(size("type bot\ntype doc\n  relations\n    define viewer: [bot]\n", "bot:b viewer doc:1"), (0, Some(0)));
-}
-
-#[test]
 fn candidates_are_not_decided_together_where_that_takes_more_than_a_check_of_each() {
     let among = |groups: usize| {
         let mut tuples = "user:anne viewer doc:1\nuser:bob viewer doc:2\n".to_owned();
