@@ -1,8 +1,8 @@
-//! What a caller can do about an error: the one vocabulary that every module's errors map to, and that the edges
-//! (gRPC, command line) map from.
+//! The vocabulary for what a caller can do about an error. Every module's errors map to it, and the edges (gRPC, command
+//! line) map from it.
 //!
 //! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`, `storage`) does not know this vocabulary, so that it
-//! stands without the proxy. What its errors mean to a caller is told here.
+//! stands without the proxy. This module says what its errors mean to a caller.
 
 use crate::storage::StorageError;
 use crate::tuple_store::StoreError;

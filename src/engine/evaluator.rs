@@ -299,6 +299,27 @@ impl<'a> Evaluation<'a> {
         }
     }
 
+    /// Corrects an answer about one of a relation's own usersets or parents near the last level. `OpenFGA` only finds
+    /// out that there are no more of them if it may still descend. A search counts the levels itself.
+    fn at_end_of_own(&self, answer: Outcome) -> Outcome {
+        let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
+            return answer;
+        };
+        match answer.verdict {
+            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic
+                if *remaining <= OWN_END && !self.is_searching() =>
+            {
+                Outcome { verdict: Verdict::TooDeep, ..answer }
+            }
+            Verdict::Allowed
+            | Verdict::Denied
+            | Verdict::Doubted(_)
+            | Verdict::Cyclic
+            | Verdict::Failed(_)
+            | Verdict::TooDeep => answer,
+        }
+    }
+
     /// Counts steps, and asks the caller now and then whether to go on. The count spans all questions, so that many
     /// short ones can be interrupted, too.
     fn count(&mut self, steps: u64, go_on: &mut dyn FnMut() -> bool) {

@@ -7,7 +7,7 @@
 //! all of them however deep they are. `OpenFGA` picks between these and its default by how fast they were, and nearly
 //! always takes its own ways, so the evaluator takes these.
 
-use super::{Asker, Evaluation, Frame, Outcome, Task, Verdict};
+use super::{Asker, Evaluation, Verdict};
 use crate::engine::index::{Node, Subject};
 use crate::language::program::weights::Weights;
 use crate::language::program::{Expression, RelationId, TypeId};
@@ -95,27 +95,6 @@ impl<'a> Evaluation<'a> {
     pub(in crate::engine) fn beyond_levels(&mut self, relation: RelationId) -> Verdict {
         let has_own = self.has_own_usersets(relation) || self.has_own_parents(relation);
         if has_own && !self.is_named_in(relation) { Verdict::Denied } else { Verdict::TooDeep }
-    }
-
-    /// Corrects an answer about one of a relation's own usersets or parents near the last level. `OpenFGA` only finds
-    /// out that there are no more of them if it may still descend. A search counts the levels itself.
-    pub(super) fn at_end_of_own(&self, answer: Outcome) -> Outcome {
-        let Some(Frame { task: Task::Level { own: true, .. }, remaining, .. }) = self.frames.last() else {
-            return answer;
-        };
-        match answer.verdict {
-            Verdict::Denied | Verdict::Doubted(_) | Verdict::Cyclic
-                if *remaining <= OWN_END && !self.is_searching() =>
-            {
-                Outcome { verdict: Verdict::TooDeep, ..answer }
-            }
-            Verdict::Allowed
-            | Verdict::Denied
-            | Verdict::Doubted(_)
-            | Verdict::Cyclic
-            | Verdict::Failed(_)
-            | Verdict::TooDeep => answer,
-        }
     }
 
     /// Returns whether a cycle among a relation's own usersets or parents counts as nothing: `OpenFGA` looks at each of
