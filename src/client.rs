@@ -1,4 +1,7 @@
-//! A gRPC client of Ragward's services: to a server, or to the same services within this process.
+//! A gRPC client of Ragward's services, on a server or within this process.
+//!
+//! The command line uses it for both: with a data directory it starts the same services within the process, so there is one
+//! way to ask.
 
 use std::io;
 use std::net::IpAddr;
@@ -22,31 +25,31 @@ use crate::proto::ingest::ingest_service_client::IngestServiceClient;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
 use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, LIVENESS, metadata_message};
 
-/// How long a connection may take to be made.
+/// The longest that making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes that one side of an in-process connection may be ahead of the other.
+/// The number of bytes by which one side of an in-process connection may be ahead of the other.
 const PIPE_BYTES: usize = 256 * 1024;
 
-/// A connection to the services, made when it is first used.
+/// A client, which connects when it is first used. Clones share the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
     channel: BackendChannel,
 }
 
 impl Client {
-    /// A client of the server at an address such as `http://127.0.0.1:8980`.
+    /// Makes a client of the server at an address such as `http://127.0.0.1:8980`.
     ///
     /// # Errors
-    /// When the address is not one.
+    /// When `address` is not an address.
     pub fn at(address: &str) -> Result<Self, BackendError> {
         Self::calling(endpoint("the address", address)?, None)
     }
 
-    /// The same, whose calls carry an access token.
+    /// Makes a client whose calls carry an access token.
     ///
     /// # Errors
-    /// When the address is not one, or is on another machine and without TLS: what is sent there can be read on the way, and
-    /// whoever holds the token is its subject (RFC 6750, section 5.3).
+    /// When `address` is not an address, or names another machine without TLS. A token that is sent there can be read on the
+    /// way, and whoever holds it is its subject (RFC 6750, section 5.3).
     pub fn with_token(address: &str, token: &Secret) -> Result<Self, BackendError> {
         let endpoint = endpoint("the address", address)?;
         if endpoint.uri().scheme_str() != Some("https") && !is_loopback(endpoint.uri()) {
@@ -64,7 +67,7 @@ impl Client {
         Ok(Self { channel: InterceptedService::new(endpoint.connect_lazy(), credential) })
     }
 
-    /// A client whose connections are handed to a server in this process.
+    /// Makes a client that hands its connections to a server in this process.
     #[must_use]
     pub fn in_process(connections: Sender<io::Result<DuplexStream>>) -> Self {
         let connector = tower::service_fn(move |_address| {
@@ -75,27 +78,27 @@ impl Client {
                 Ok::<_, io::Error>(TokioIo::new(ours))
             }
         });
-        // Nothing resolves this address: the connector ignores it.
+        // The connector ignores this address, so nothing resolves it.
         let channel = Endpoint::from_static("http://in-process").connect_with_connector_lazy(connector);
         Self { channel: InterceptedService::new(channel, Credential::default()) }
     }
 
-    /// Retrieval.
+    /// The client of the retrieval service.
     #[must_use]
     pub fn retrieval(&self) -> RetrievalServiceClient<BackendChannel> {
         RetrievalServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    /// Ingest.
+    /// The client of the ingest service.
     #[must_use]
     pub fn ingest(&self) -> IngestServiceClient<BackendChannel> {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
     }
 
-    /// Whether the server is as asked, and a consistency token of now.
+    /// Asks for the health of the server. The answer comes with a consistency token of this moment.
     ///
     /// # Errors
-    /// When it is out of reach.
+    /// When the server is out of reach.
     pub async fn health(&self, asked: Probe) -> Result<Health, Status> {
         let service = match asked {
             Probe::Readiness => String::new(),
@@ -108,7 +111,7 @@ impl Client {
     }
 }
 
-/// What is asked of a server's health.
+/// A question about the health of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Probe {
     /// Whether a retrieval would be answered now.
@@ -117,17 +120,17 @@ pub enum Probe {
     Liveness,
 }
 
-/// How a server is.
+/// The health of a server.
 #[derive(Clone, Debug)]
 pub struct Health {
-    /// Whether it is as was asked.
+    /// Whether the answer to the [`Probe`] is yes.
     pub serving: bool,
-    /// See [`consistency_token`].
+    /// The consistency token of the answer; empty when it has none.
     pub consistency_token: String,
 }
 
-/// The token that came with an answer: whoever sends it back is answered with all that was written before. Empty when there
-/// is none.
+/// The consistency token of an answer; empty when it has none. A request that carries it is answered from everything that
+/// was written before that answer was given.
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()
@@ -138,7 +141,7 @@ fn is_loopback(address: &Uri) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The message of a document.
+/// Turns a document into the message of an upload.
 #[must_use]
 pub fn document_message(document: Document) -> ingest::Document {
     let chunk_message = |chunk: Chunk| ingest::Chunk {

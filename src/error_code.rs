@@ -1,5 +1,5 @@
-//! The vocabulary for what a caller can do about an error. Every module's errors map to it, and the edges (gRPC, command
-//! line) map from it.
+//! The one vocabulary for what a caller can do about an error. Every module maps its errors to it, and gRPC and the command
+//! line map it to statuses and exit codes.
 //!
 //! `OpenFGA`'s world (`language`, `engine`, `tuple_store`, `store_file`, `storage`) does not know this vocabulary, so that it
 //! stands without the proxy. This module says what its errors mean to a caller.
@@ -7,28 +7,28 @@
 use crate::storage::StorageError;
 use crate::tuple_store::StoreError;
 
-/// The kind of an error, named after the gRPC status code it becomes.
+/// The kind of an error, named after the gRPC status code that it becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     /// The request can never succeed as it stands.
     InvalidArgument,
-    /// A thing that the request names does not exist.
+    /// The request names a thing that does not exist.
     NotFound,
-    /// A thing that the request would create belongs to someone else.
+    /// The request would create a thing that belongs to somebody else.
     AlreadyExists,
-    /// The system is not set up for this request.
+    /// The server is not set up for this request.
     FailedPrecondition,
-    /// A limit of the server was reached; try again later.
+    /// A limit of the server was reached. The caller can try again later.
     ResourceExhausted,
     /// The deadline passed before there was an answer.
     DeadlineExceeded,
-    /// A backend is out of reach or answered wrongly; try again later.
+    /// A backend is out of reach or answered wrongly. The caller can try again later.
     Unavailable,
     /// Stored data is damaged.
     DataLoss,
-    /// A defect of the server.
+    /// The server has a defect.
     Internal,
-    /// Nobody knows who is asking.
+    /// The caller did not prove who it is.
     Unauthenticated,
     /// The caller may not ask for this.
     PermissionDenied,

@@ -1,6 +1,7 @@
-//! The messages of `OpenFGA`'s API that hold an authorization model, as they are on the wire, but for one thing: how a
-//! relation is computed stays encoded. Such a definition may be nested thousands deep, and decoders that call themselves
-//! stop at a hundred; whoever needs it reads it step by step.
+//! The messages of `OpenFGA`'s API that hold an authorization model.
+//!
+//! They are the same on the wire as `OpenFGA`'s, but definitions of relations stay encoded. A definition may be nested
+//! thousands deep, and recursive decoders stop at a hundred levels. `server/openfga` reads definitions with a list instead.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +25,7 @@ pub struct AuthorizationModel {
 pub struct TypeDefinition {
     #[prost(string, tag = "1")]
     pub r#type: String,
-    /// By name: an encoded `openfga.v1.Userset`.
+    /// The encoded definition (`openfga.v1.Userset`) of each relation, by its name.
     #[prost(btree_map = "string, bytes", tag = "2")]
     pub relations: BTreeMap<String, Vec<u8>>,
     #[prost(message, optional, tag = "3")]
