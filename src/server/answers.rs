@@ -1,6 +1,8 @@
-//! Bytes that answers may hold, of one connection and of all. They are taken before a request is handed to its handler, for an
-//! answer as large as it may become, and given back as its size becomes known and when the client has read it. So clients that
-//! do not read, or ask for much at once, make their own requests wait, and memory stays bounded.
+//! Bounds the memory of answers, for each connection and for all connections together.
+//!
+//! A request takes room for the largest answer it may get, before its handler runs. It gives room back when the size of its
+//! answer is known, and the rest when the client has read the answer. So clients that do not read, or that ask for much at
+//! once, make their own requests wait, and memory stays bounded. A request that waits for room holds no answer yet.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,33 +16,33 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 
-use super::status;
+use super::refusal::Refusal;
 
-/// What is counted as one.
+/// The bytes of one unit of room.
 const UNIT_BYTES: usize = 1_024;
-/// Answers of all connections: a small part of what a machine has that serves such.
+/// The room of all connections: 256 MiB, a small part of the memory of a machine that serves that many answers.
 const ALL_UNITS: u32 = 256 * 1_024;
-/// Of one connection: seven of the largest answers, or about eighty of ten chunks.
+/// The room of one connection: 64 MiB, which is seven of the largest answers, or about eighty answers of ten chunks.
 const CONNECTION_UNITS: u32 = 64 * 1_024;
-/// When to come back.
+/// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The room of a connection, and that of all.
+/// The room of one connection, and the room of all.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     all: Arc<Semaphore>,
     of_connection: Arc<Semaphore>,
 }
 
-/// Room that is taken.
+/// Room that an answer takes up.
 #[derive(Debug)]
 pub(super) struct Reserved {
-    /// Both of the same size.
+    /// As large as `all`.
     of_connection: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
 
-/// The room of one answer. Its copies are one.
+/// The room of one answer. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct AnswerSlot {
     answers: Answers,
@@ -53,7 +55,7 @@ impl Answers {
         Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS) }
     }
 
-    /// The room of one more connection.
+    /// The room for one more connection.
     pub(super) fn for_connection(&self) -> Self {
         Self { all: Arc::clone(&self.all), of_connection: semaphore(CONNECTION_UNITS) }
     }
@@ -64,24 +66,24 @@ fn semaphore(units: u32) -> Arc<Semaphore> {
 }
 
 impl AnswerSlot {
-    /// Room is waited for until a moment.
+    /// A slot without room, which waits for room until the moment `until`.
     pub(super) fn new(answers: &Answers, until: Instant) -> Self {
         Self { answers: answers.clone(), until, reserved: Arc::default() }
     }
 
-    /// That of a request.
+    /// Takes the slot of a request.
     ///
     /// # Errors
-    /// When there is none: a service was put beside the connections.
-    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
-        request.extensions().get::<Self>().cloned().ok_or_else(status::lost)
+    /// When there is none: the request did not come by a connection or by an in-process call.
+    pub(super) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Refusal> {
+        request.extensions().get::<Self>().cloned().ok_or_else(Refusal::lost)
     }
 
-    /// Makes the room as large as an answer of so many bytes needs. What is larger than a connection's room takes all of that.
+    /// Makes the room as large as an answer of `bytes` needs. An answer that is larger than a connection's room takes all of it.
     ///
     /// # Errors
     /// When there is no room in time.
-    pub(super) async fn reserve(&self, bytes: usize) -> Result<(), Status> {
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<(), Refusal> {
         let wanted = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX).min(CONNECTION_UNITS);
         let held = self.take();
         let held_units = held.as_ref().map_or(0, Reserved::units);
@@ -89,7 +91,7 @@ impl AnswerSlot {
             Some(held) if wanted <= held_units => Some(held.shrunk_to(wanted)),
             None if wanted == 0 => None,
             held => {
-                // Nobody waits for room while holding some: several who grow would wait for each other.
+                // Nobody waits for room while holding some: several answers that grow would wait for each other.
                 drop(held);
                 Some(timeout_at(self.until, self.acquire(wanted)).await.map_err(|_elapsed| no_room())??)
             }
@@ -98,13 +100,14 @@ impl AnswerSlot {
         Ok(())
     }
 
-    /// What is reserved, for whoever holds the answer from now on.
+    /// Takes the room out, for whoever holds the answer from now on.
     pub(super) fn take(&self) -> Option<Reserved> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    async fn acquire(&self, units: u32) -> Result<Reserved, Status> {
-        // First the connection's own, so that who waits for that keeps nobody else waiting. Neither is ever closed.
+    async fn acquire(&self, units: u32) -> Result<Reserved, Refusal> {
+        // The connection's own room first, so that a request that waits for it keeps no other connection waiting. Neither
+        // semaphore is ever closed.
         let of_connection = Arc::clone(&self.answers.of_connection).acquire_many_owned(units).await;
         let of_connection = of_connection.map_err(|_closed| no_room())?;
         let all = Arc::clone(&self.answers.all).acquire_many_owned(units).await.map_err(|_closed| no_room())?;
@@ -112,8 +115,8 @@ impl AnswerSlot {
     }
 }
 
-fn no_room() -> Status {
-    status::busy("too many answers wait to be read; read them, or try again later", RETRY_AFTER)
+fn no_room() -> Refusal {
+    Refusal::busy("too many answers wait to be read; read them, or try again later", RETRY_AFTER)
 }
 
 impl Reserved {
@@ -128,7 +131,7 @@ impl Reserved {
     }
 }
 
-/// The body of an answer, with what is to be kept until the client has read it or gives it up.
+/// The body of an answer, with a value that is kept until the client has read the answer or given it up.
 pub(super) struct Held<T> {
     body: Body,
     _kept: T,
@@ -172,10 +175,10 @@ mod tests {
     fn answers_that_need_no_token_leave_room_for_others() {
         let connections = Config::default().server.connections_max;
         for operation in OPERATIONS.iter().filter(|operation| operation.access == Access::Open) {
-            // One without a bound takes no room at all.
+            // A stream without a bound takes no room at all.
             let units = operation.answer_bytes_max.unwrap_or_default().div_ceil(UNIT_BYTES);
             let all = units * STREAMS_MAX as usize * connections;
-            assert!(all < ALL_UNITS as usize, "{}: {all} of {ALL_UNITS}", operation.name);
+            assert!(all < ALL_UNITS as usize, "{}: {all} of {ALL_UNITS}", operation.path);
         }
     }
 
@@ -201,7 +204,7 @@ mod tests {
         }
         let held = slot.take();
         drop(slot);
-        assert_eq!(free(&answers), less(5), "who has taken it holds it");
+        assert_eq!(free(&answers), less(5), "whoever took the room holds it");
         drop(held);
         assert_eq!(free(&answers), all);
     }
@@ -235,7 +238,7 @@ mod tests {
         let (refused, ()) = futures::join!(late.reserve(1), advance(Duration::from_secs(2)));
         assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
         drop(holder);
-        // Four full connections are all there is room for.
+        // Four full connections take all the room.
         let full: Vec<(Answers, AnswerSlot)> = (0..4)
             .map(|_| {
                 let connection = mine.for_connection();

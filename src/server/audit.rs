@@ -1,40 +1,39 @@
-//! Records each call around its handler, so that no answer and no refusal can be forgotten: whatever becomes of the
-//! request, and whoever refuses it, the response passes here.
+//! The record: a layer around the gate and all services, so that nobody can forget an answer or a refusal.
 //!
-//! The gate and the handlers add what they learn to the [`Draft`] that travels with the request. The response waits until
-//! the record is kept. What is open to everybody (health, the resource's metadata) is not recorded.
+//! Whoever refuses a request, and whatever becomes of it, the response passes here and waits until its record is kept. A
+//! handler could forget a record; a layer cannot. The gate and the handlers add what they learn to the [`Draft`] that
+//! travels with the request, and a handler that finds no draft refuses. A call whose caller goes away is recorded as
+//! `CANCELLED`. The operations that are open to everybody (health, the resource's metadata) are not recorded.
 
 mod draft;
-mod lasting;
+mod open_record;
 #[cfg(test)]
 pub(super) mod sample;
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use tokio::time::Instant;
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http;
-use tonic::{Code, Status};
 use tower::{Layer, Service};
 use tracing::Instrument;
 use tracing::field::Empty;
 
 pub(super) use self::draft::{Draft, decided_by, searched};
-pub(super) use self::lasting::Lasting;
+pub(super) use self::open_record::{OngoingWork, OpenRecord};
 use super::operations::Route;
-use super::status;
+use super::refusal::Refusal;
 use crate::audit::{AuditSink, Kept};
 use crate::identity::Use;
 use crate::telemetry::{self, TraceParent};
 
-const STATUS_HEADER: &str = "grpc-status";
 const TRACE_HEADER: &str = "traceparent";
 
-/// Whether and where calls are recorded.
+/// Where calls are recorded, and what happens when that fails.
 #[derive(Clone)]
 pub struct Audit {
     /// Keeps the records.
@@ -45,42 +44,48 @@ pub struct Audit {
 
 /// Puts [`Audited`] around a service.
 #[derive(Clone)]
-pub(super) struct AuditLayer(pub(super) Option<Audit>);
+pub(super) struct AuditLayer {
+    /// Nothing is recorded when `None`.
+    pub(super) audit: Option<Audit>,
+    /// The tasks that may outlive their callers.
+    pub(super) work: OngoingWork,
+}
 
 /// A service whose calls are recorded.
 #[derive(Clone)]
 pub(super) struct Audited<S> {
     inner: S,
-    audit: Option<Audit>,
+    layer: AuditLayer,
 }
 
-/// A call under way. One whose caller goes away before there is an answer is recorded when this is dropped: by the last who
-/// holds it, which may be work that goes on ([`Lasting`]).
+/// A call under way. If its caller goes away before there is an answer, the call is recorded when the last holder drops
+/// this; that may be work that goes on ([`OpenRecord`]).
 struct Running {
     draft: Draft,
     started: Instant,
     audit: Option<Audit>,
-    ended: AtomicBool,
+    work: OngoingWork,
+    is_handed_in: AtomicBool,
 }
 
 impl<S> Layer<S> for AuditLayer {
     type Service = Audited<S>;
 
     fn layer(&self, inner: S) -> Audited<S> {
-        Audited { inner, audit: self.0.clone() }
+        Audited { inner, layer: self.clone() }
     }
 }
 
 impl<S> Service<http::Request<Body>> for Audited<S>
 where
-    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal>,
     S::Future: Send + 'static,
 {
     type Response = http::Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Self::Response, Refusal>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
         self.inner.poll_ready(context)
     }
 
@@ -95,49 +100,56 @@ where
         let trace_id = telemetry::trace_id(&span, parent);
         span.record("trace_id", &trace_id);
         let of_call: Arc<str> = trace_id.as_str().into();
-        let draft = Draft::new(rpc, trace_id, self.audit.as_ref());
+        let AuditLayer { audit, work } = self.layer.clone();
+        let draft = Draft::new(rpc, trace_id, audit.as_ref().map(|audit| Arc::clone(&audit.sink)));
         request.extensions_mut().insert(draft.clone());
-        let audit = self.audit.clone();
-        let running = Arc::new(Running { draft, started: Instant::now(), audit, ended: AtomicBool::new(false) });
-        request.extensions_mut().insert(Lasting::new(&running));
+        let is_handed_in = AtomicBool::new(false);
+        let running = Arc::new(Running { draft, started: Instant::now(), audit, work, is_handed_in });
+        request.extensions_mut().insert(OpenRecord::new(&running));
         let answering = span.in_scope(|| self.inner.call(request));
         let recorded = async move {
-            let response = telemetry::in_call(of_call, answering).await?;
-            let code = code_name(code_of(&response));
-            let (kept, _) = telemetry::stage("audit", running.end(code)).await;
-            let (code, response) = match kept {
-                Ok(()) => (code, response),
+            let answered = telemetry::in_call(of_call, answering).await;
+            let (kept, _) = telemetry::stage("audit", running.end(code_of(route, &answered))).await;
+            let given = match kept {
+                Ok(()) => answered,
                 Err(refusal) => {
-                    if let Some(one_use) = response.extensions().get::<Arc<Use>>() {
+                    let withheld = answered.ok();
+                    if let Some(one_use) = withheld.and_then(|mut answer| answer.extensions_mut().remove::<Arc<Use>>())
+                    {
                         one_use.withheld();
                     }
-                    (code_name(refusal.code()), refusal.into_http())
+                    Err(refusal)
                 }
             };
+            let code = code_name(code_of(route, &given));
             tracing::Span::current().record("code", code);
             telemetry::answered(rpc, code, running.started.elapsed());
-            Ok(response)
+            given
         };
         Box::pin(recorded.instrument(span))
     }
 }
 
 impl Running {
-    /// Hands in the record. It is taken in before anything is waited for, so from then on a caller may go.
-    fn hand_in(&self, code: &str) -> Option<Kept> {
-        self.ended.store(true, Ordering::Relaxed);
+    /// Hands in the record. The sink takes it before anybody waits for anything, so from then on a caller may go.
+    fn hand_in(&self, code: Code) -> Option<Kept> {
+        self.is_handed_in.store(true, Ordering::Relaxed);
         let audit = self.audit.as_ref()?;
-        Some(audit.sink.record(self.draft.finish(code, self.started.elapsed())))
+        Some(audit.sink.record(self.draft.finish(code_name(code), self.started.elapsed())))
     }
 
-    /// INVARIANT (record first): gives a refusal to send in place of the answer when the record is required and not kept.
-    async fn end(&self, code: &str) -> Result<(), Status> {
+    /// Hands in the record and waits until it is kept.
+    ///
+    /// # Errors
+    /// INVARIANT (record first): when the record is required and was not kept, gives the refusal to send in place of the
+    /// answer.
+    async fn end(&self, code: Code) -> Result<(), Refusal> {
         let Some(kept) = self.hand_in(code) else { return Ok(()) };
         match kept.await {
             Ok(()) => Ok(()),
             Err(error) if self.audit.as_ref().is_some_and(|audit| audit.required) => {
                 tracing::error!(%error, "an answer was withheld because its record was not kept");
-                Err(status::unrecorded())
+                Err(Refusal::unrecorded())
             }
             Err(error) => {
                 tracing::error!(%error, "an answer went out without a record");
@@ -149,24 +161,19 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !*self.ended.get_mut() {
+        if !*self.is_handed_in.get_mut() {
             // Nobody is there to wait for it.
-            drop(self.hand_in(code_name(self.draft.outcome().unwrap_or(Code::Cancelled))));
+            drop(self.hand_in(self.draft.outcome().unwrap_or(Code::Cancelled)));
         }
     }
 }
 
-/// The status of an answer. A unary answer that is one has its `OK` behind the message.
-fn code_of(response: &http::Response<Body>) -> Code {
-    response.headers().get(STATUS_HEADER).map_or(Code::Ok, |value| Code::from_bytes(value.as_bytes()))
+/// The code of a call: that of its refusal, or what its route knows of an answer.
+fn code_of(route: Route, answered: &Result<http::Response<Body>, Refusal>) -> Code {
+    answered.as_ref().map_or_else(Refusal::code, |_| route.answered_code())
 }
 
-/// Whether a response is an answer.
-pub(super) fn is_ok(response: &http::Response<Body>) -> bool {
-    code_of(response) == Code::Ok
-}
-
-/// A code as gRPC spells it.
+/// Spells a code as gRPC does.
 pub(super) fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

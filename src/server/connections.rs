@@ -1,6 +1,9 @@
 //! Takes connections and serves them, with a bound on everything that a peer can make the server keep: the number of
 //! connections, the streams of each, how long a request may take to arrive, what answers hold until they are read
 //! ([`answers`](super::answers)), and how long a connection may be silent.
+//!
+//! The port is served by hyper-util and not by tonic's server, which bounds neither the bytes of answers nor the time in which
+//! a request arrives nor the silence of a connection, and which answers HTTP/1.1 with an empty success.
 
 mod activity;
 mod arriving;
@@ -20,7 +23,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{HeaderName, HeaderValue, Request, Response, header};
@@ -28,53 +31,53 @@ use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tower::Service;
 use tower::util::BoxCloneSyncService;
 
-use self::activity::{Activity, Verdict};
+use self::activity::{Activity, AnswerEnd, Verdict};
 use self::arriving::Arriving;
 use super::answers::{AnswerSlot, Answers, Held};
 use super::deadline;
 use super::health::Watches;
-use super::operations::{Access, RequestShape, Route};
+use super::operations::{Access, Messages, Route};
 
-/// Streams of one connection that are open at a time, announced to the client; a client of gRPC lets more calls wait. A
-/// proxy's one connection carries as many calls.
+/// The largest number of open streams of one connection. It is announced, so a gRPC client lets further calls wait. It is
+/// large because a proxy sends the calls of many clients over one connection.
 pub(super) const STREAMS_MAX: u32 = 256;
-/// Streams that a client cancelled before the server looked at them. Past it the connection ends with all that runs on it, so
-/// it is more than a client that follows [`STREAMS_MAX`] can cancel at once; it bounds what a flood of them makes us keep.
+/// The largest number of streams that a client cancelled before the server looked at them. Past it the connection ends with
+/// all that runs on it. A client that heeds [`STREAMS_MAX`] cannot cancel as many at once; a flood of cancellations can.
 const CANCELLED_UNSEEN_MAX: usize = 4 * STREAMS_MAX as usize;
-/// Streams of one connection that break the protocol, over its whole life; then it ends.
+/// The largest number of streams that break the protocol over the life of one connection. Past it the connection ends.
 const BROKEN_STREAMS_MAX: usize = 4_096;
-/// Largest headers of a request. A token that is too long is refused as every wrong one is; headers that are larger still
-/// end at the connection.
+/// The largest headers of a request. A token may be too long and still fit, and is then refused like any wrong token; larger
+/// headers end their connection.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
-/// Bytes of one stream that wait in the connection's buffer for the client to take them.
+/// The largest part of one answer that waits in the connection's buffer for the client to take it.
 const SEND_BUFFER_BYTES_MAX: usize = 256 * 1024;
-/// How often a silent connection is asked whether it is still there, and how long it has to answer.
+/// A silent connection is asked this often whether it is still there, and has [`KEEPALIVE_TIMEOUT`] to answer.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the head of an HTTP/1.1 request may take to arrive.
 const HEAD_MAX: Duration = Duration::from_secs(10);
 /// How long the one message of a request may take to arrive.
 const MESSAGE_MAX: Duration = Duration::from_secs(30);
-/// How long a stream of messages may be silent. Ingest ends an upload earlier, and says why.
+/// How long a stream of messages may be silent. Ingest ends a silent upload before that, and says why.
 const SILENCE_MAX: Duration = Duration::from_secs(75);
-/// Between two tries to accept a connection when the system has no room for one: the first wait and the longest.
+/// The first and the longest wait between two tries to accept a connection, when the system has no room for one.
 const ACCEPT_WAIT_MIN: Duration = Duration::from_millis(50);
 const ACCEPT_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Between two lines of the log about the same trouble with connections.
+/// The shortest time between two lines of the log about the same trouble with connections.
 const TOLD_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
-/// The services behind all layers.
+/// The door of the port, with the stack behind it.
 pub(super) type Served = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
-/// A connection that was taken.
+/// A connection that was accepted.
 pub struct Arrived<IO> {
-    /// Where bytes come and go.
+    /// The bytes of both directions.
     pub io: IO,
-    /// Who is at the other end; `None` within the process.
+    /// The address of the other end; `None` for a connection within the process.
     pub peer: Option<IpAddr>,
 }
 
-/// Who is at the other end of a request's connection.
+/// The address of the other end of a request's connection; `None` within the process.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) Option<IpAddr>);
 
@@ -92,7 +95,7 @@ pub(super) async fn serve<I, IO>(
     let stopping = watch::Sender::new(false);
     let mut connections = JoinSet::new();
     {
-        // Dropped when no more are taken, so that the port is closed while the last requests end.
+        // Dropped after the last connection is accepted, so the port is closed while the last requests end.
         let mut incoming = pin!(incoming);
         let mut stop = pin!(stop);
         let mut accepting = Accepting::new(connections_max);
@@ -118,7 +121,7 @@ pub(super) async fn serve<I, IO>(
     while connections.join_next().await.is_some() {}
 }
 
-/// The places for connections, and what the log was told of them.
+/// The places for connections, and when the log was last told of trouble with them.
 struct Accepting {
     places: Arc<Semaphore>,
     connections_max: usize,
@@ -133,7 +136,7 @@ impl Accepting {
         Self { places, connections_max, answers: Answers::new(), wait: ACCEPT_WAIT_MIN, told: None }
     }
 
-    /// The next connection, once there is a place for it; `None` at the end of all.
+    /// The next connection, once there is a place for it; `None` when no more come.
     async fn next<I, IO>(&mut self, mut incoming: Pin<&mut I>) -> Option<(Arrived<IO>, OwnedSemaphorePermit)>
     where
         I: Stream<Item = io::Result<Arrived<IO>>>,
@@ -160,7 +163,7 @@ impl Accepting {
                 }
                 Err(error) if is_of_the_peer(&error) => {}
                 Err(error) => {
-                    // No descriptor or no memory is left: the next try fails as well, at once, until something ends.
+                    // No descriptor or no memory is left, so the next try fails at once, until something ends.
                     if self.may_tell() {
                         tracing::error!(%error, "connections cannot be taken; trying again");
                     }
@@ -205,7 +208,7 @@ where
                 }
                 return;
             }
-            // The sender is gone when the server was dropped.
+            // An error means that the sender is gone: the server was dropped.
             told = stopping.wait_for(|stopping| *stopping), if !is_stopping => {
                 is_stopping = true;
                 drop(told);
@@ -242,12 +245,14 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
-/// The head of a request that needs no token, with what its service reads, in memory of its own. Nobody refuses such a request
-/// before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`].
+/// Copies the parts of a request's head that a service reads when the request needs no token.
+///
+/// Nobody refuses such a request before its message has arrived, and its headers may be as large as [`HEADER_BYTES_MAX`]. The
+/// copy lets go of their memory.
 fn without_ballast(parts: &Parts) -> Parts {
     let (mut light, ()) = Request::new(()).into_parts();
     (light.method, light.version) = (parts.method.clone(), parts.version);
-    // A path is a URI.
+    // Cannot fail: a path alone is a URI.
     light.uri = parts.uri.path().parse().unwrap_or_default();
     for name in [header::CONTENT_TYPE, HeaderName::from_static("grpc-encoding")] {
         let values =
@@ -259,7 +264,7 @@ fn without_ballast(parts: &Parts) -> Parts {
     light
 }
 
-/// The services as one connection sees them.
+/// The port as one connection sees it.
 #[derive(Clone)]
 struct Connection {
     service: Served,
@@ -287,13 +292,12 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let route = Route::of(&request);
-        let asked = deadline::asked(request.headers());
-        let now = Instant::now();
-        let until = now + asked.map_or(self.request_timeout, |asked| asked.min(self.request_timeout));
+        let asked = deadline::asked(request.headers()).unwrap_or(self.request_timeout);
+        let until = Instant::now() + asked.min(self.request_timeout);
         let answer_bytes_max = route.operation().map_or(Some(0), |operation| operation.answer_bytes_max);
-        let running = self.activity.begin(answer_bytes_max.is_some());
+        let running = self.activity.begin(AnswerEnd::of(answer_bytes_max));
         let slot = AnswerSlot::new(&self.answers, until);
-        let is_upload = route.operation().is_some_and(|operation| operation.request == RequestShape::Streaming);
+        let is_upload = route.operation().is_some_and(|operation| operation.request == Messages::Many);
         let (parts, body) = request.into_parts();
         let parts = if route.access() == Access::Open { without_ballast(&parts) } else { parts };
         let body = if is_upload {
@@ -309,14 +313,7 @@ where
         request.extensions_mut().insert(slot.clone());
         let answering = self.service.call(request);
         Box::pin(async move {
-            // What a client allows is kept for every call, whether or not its handler looks at it.
-            let answer = if let Some(asked) = asked {
-                let answered = timeout_at(now + asked, answering).await;
-                answered.map_or_else(|_elapsed| deadline::exceeded().into_http(), |Ok(answer)| answer)
-            } else {
-                let Ok(answer) = answering.await;
-                answer
-            };
+            let Ok(answer) = answering.await;
             running.answered();
             let reserved = slot.take();
             Ok(answer.map(|body| Body::new(Held::new(body, (reserved, running)))))

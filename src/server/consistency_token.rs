@@ -1,24 +1,34 @@
-//! The consistency token of every answer.
+//! The consistency token of every answer and every refusal.
 //!
-//! It travels as metadata and not in the messages: `OpenFGA`'s have no place for it, and equal answers stay equal bytes.
+//! It travels as metadata and not in the messages: `OpenFGA`'s messages have no place for it, and equal answers stay equal
+//! bytes.
 
 use std::sync::Arc;
 
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Response};
 
+use super::refusal::Refusal;
 use crate::authz::consistency_token::ConsistencyTokens;
 
 /// The name of the metadata.
 pub(crate) const HEADER: &str = "ragward-consistency-token";
 
-/// Puts the token of the moment on an answer, once it is ready: whatever was written for it was written before.
-pub(super) fn adding(tokens: Arc<ConsistencyTokens>) -> impl Fn(Response<Body>) -> Response<Body> + Clone + Send {
-    move |mut response| {
-        // Letters, digits, `-` and `_` are always a header's value.
-        if let Ok(token) = HeaderValue::from_str(&tokens.issue()) {
-            response.headers_mut().insert(HEADER, token);
+/// Puts the token of the moment on an answer or a refusal once it is ready: whatever was written for it was written before.
+pub(super) fn stamp(
+    tokens: Arc<ConsistencyTokens>,
+) -> impl Fn(Result<Response<Body>, Refusal>) -> Result<Response<Body>, Refusal> + Clone + Send + Sync {
+    move |answered| {
+        // A token is made of letters, digits, `-` and `_`, which are always a header's value.
+        let token = HeaderValue::from_str(&tokens.issue()).ok();
+        match answered {
+            Ok(mut answer) => {
+                if let Some(token) = token {
+                    answer.headers_mut().insert(HEADER, token);
+                }
+                Ok(answer)
+            }
+            Err(refusal) => Err(refusal.with_consistency_token(token)),
         }
-        response
     }
 }

@@ -1,9 +1,8 @@
-//! When a request must be answered.
+//! The moment by which a request must be answered.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
@@ -18,12 +17,7 @@ pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
     headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout)
 }
 
-/// The status of a call that took longer than its caller waits.
-pub(super) fn exceeded() -> Status {
-    Status::deadline_exceeded("there was no answer before the deadline")
-}
-
-/// A `grpc-timeout` header: up to 8 digits and a unit (gRPC over HTTP/2, "Requests").
+/// Reads a `grpc-timeout` header: up to 8 digits and a unit (gRPC over HTTP/2, section "Requests").
 fn grpc_timeout(value: &str) -> Option<Duration> {
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 {

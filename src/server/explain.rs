@@ -1,4 +1,4 @@
-//! Messages of `Explain`: a question from its message, an explanation to its message.
+//! `Explain`: reads a question from its message, answers it with the evaluator, and writes the explanation as a message.
 
 use tokio::time::Instant;
 
@@ -20,15 +20,15 @@ use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::VectorStore;
 
-/// What is asked about.
+/// The thing that a question is about.
 enum Subject {
-    /// Named by the caller, so a name that the model does not have is a mistake.
+    /// An object that the caller named. A name that the model lacks is the caller's mistake.
     Object(Object),
-    /// Stored with a chunk, so such a name is the reason why nobody sees it.
+    /// The guard of a chunk. A name that the model lacks is the reason why nobody sees the chunk, and is explained.
     Guard(Object),
 }
 
-/// A question that can be explained.
+/// A well-formed question: why does a user hold a relation, or not?
 pub(super) struct Question {
     user: User,
     relation: Relation,
@@ -37,7 +37,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Reads the request; the guard of a chunk is looked up.
+    /// Reads a request. Where it names a chunk, the chunk's guard is looked up.
     pub(super) async fn read(
         request: message::ExplainRequest,
         default_relation: &Relation,
@@ -80,7 +80,7 @@ impl Question {
         }
     }
 
-    /// Answers it. Blocks for as long as the evaluation takes, at most until the deadline.
+    /// Answers the question. Blocks its thread while the evaluation runs, at most until the deadline.
     pub(super) fn answer(
         self,
         stores: &RelationshipStores,
@@ -120,7 +120,7 @@ fn misplaced(error: &ContextualTuplesError) -> RetrievalError {
     RetrievalError::Invalid(vec![FieldViolation::new("contextual_tuples", error.to_string())])
 }
 
-/// The field with the name that the model does not have.
+/// The violation that names the field whose name the model lacks.
 fn unknown(error: &CheckError, object: &Object) -> FieldViolation {
     let field = match error {
         CheckError::Unknown(TupleMisfit::UnknownType(name)) if name == object.type_name() => "object",
@@ -150,7 +150,7 @@ async fn guard_of(chunk: message::ChunkReference, vector_store: &dyn VectorStore
     }
 }
 
-/// The walk bounds how deep steps are nested, so this may call itself.
+/// Recursive: the explanation bounds how deep its steps are nested.
 fn step_message(step: Step) -> message::ExplanationStep {
     let outcome = match step.outcome {
         Outcome::Holds => message::ExplanationOutcome::Holds,

@@ -1,7 +1,8 @@
-//! `grpc.health.v1.Health`: whether a retrieval would be answered now (readiness), and whether the process serves (liveness).
+//! The health service (`grpc.health.v1.Health`). It tells whether a retrieval would be answered now (readiness), and whether
+//! the process serves at all (liveness).
 //!
-//! A caller learns one word. Which part fails, and why, stands in the log. Probes share one look at the backends for
-//! [`REUSED_FOR`], so whoever may ask, and everybody may, causes no more than two calls a second to them.
+//! A caller learns one word; the log says which part fails, and why. Everybody may ask, so all probes share one look at the
+//! backends for [`REUSED_FOR`]: however many ask, each backend gets one call a second.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,47 +21,49 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::audit::Audit;
 use super::authentication::Authentication;
-use super::{Services, status};
+use super::operations::{Access, OPERATIONS};
+use super::refusal::Refusal;
+use super::services::Services;
 use crate::audit::AuditError;
 use crate::authz::Authorizer;
 use crate::vector_store::VectorStore;
 
-/// How long the outcome of a look is told to others who ask.
+/// How long the outcome of a look is told to further callers.
 const REUSED_FOR: Duration = Duration::from_secs(1);
-/// How long one look may take. A backend that needs longer would not answer a retrieval in good time either.
+/// The longest that one look may take. A backend that needs longer would not answer a retrieval in good time either.
 const LOOK_MAX: Duration = Duration::from_secs(2);
-/// Between two looks for a caller that watches.
+/// The time between two looks for a caller that watches.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Most streams of one connection that watch. A client needs one, and a proxy's connection carries several clients; each is
-/// looked at every [`WATCH_INTERVAL`] for as long as it likes, and whoever reaches the port may watch.
+/// The largest number of watching streams of one connection. A client needs one, and a proxy's connection carries several
+/// clients. Everybody may watch for as long as they like, and every stream costs a look each [`WATCH_INTERVAL`].
 const WATCHES_MAX: usize = 32;
-/// When to come back.
+/// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The name under which liveness is asked for. Every other name that is known asks for readiness.
+/// The service name that stands for liveness.
 pub(crate) const LIVENESS: &str = "liveness";
-const READINESS: [&str; 4] =
-    ["", "readiness", "ragward.retrieval.v1.RetrievalService", "ragward.ingest.v1.IngestService"];
+/// The service names that stand for readiness, beside those of the services themselves.
+const READINESS: [&str; 2] = ["", "readiness"];
 
-/// The name under which is asked whether the copy of an `OpenFGA` server's relationships is trusted. Where it is not, the server
-/// decides, and retrievals are answered all the same.
+/// The service name that stands for the copy of an `OpenFGA` server's relationships: it serves while the copy is trusted. Where
+/// the copy is not trusted the server decides, and retrievals are answered all the same.
 const REPLICA: &str = "replica";
 
-/// Whether a retrieval would be answered.
+/// Finds out whether a retrieval would be answered.
 pub(super) struct Readiness {
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
     vector_store: Arc<dyn VectorStore>,
-    /// Where an answer needs its record.
+    /// The audit log, where an answer needs its record.
     audit: Option<Audit>,
     latest: Mutex<Option<Look>>,
-    /// What the log was told last.
+    /// The outcome that the log was told last.
     is_ready: AtomicBool,
     stopping: watch::Sender<bool>,
 }
 
-/// A look under way or done; shared by all who ask meanwhile.
+/// A look that is under way or done, shared by all who ask meanwhile.
 type Look = Shared<BoxFuture<'static, Looked>>;
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +79,7 @@ impl Looked {
     }
 }
 
-/// Which part would not answer.
+/// The part that would not answer.
 #[derive(Debug)]
 struct NotReady {
     part: &'static str,
@@ -96,7 +99,7 @@ impl Readiness {
         })
     }
 
-    /// From now on the server is not ready, so that load balancers go elsewhere while the last requests end.
+    /// Tells from now on that the server is not ready, so that load balancers go elsewhere while the last requests end.
     pub(super) fn stop(&self) {
         self.stopping.send_replace(true);
     }
@@ -116,8 +119,8 @@ impl Readiness {
             return known.clone();
         }
         let this = Arc::clone(self);
-        // In a task of its own, which ends within `LOOK_MAX`: who asks may go away, and a look that nobody drives would find its
-        // time over when the next one asks, and tell them that nothing is ready.
+        // A task of its own drives the look, and ends within `LOOK_MAX`. Callers may go away, and a look that nobody drives would
+        // be out of time when the next caller asks, who would then be told that nothing is ready.
         let looking = tokio::spawn(async move { this.look().await });
         let look = async move { looking.await.unwrap_or_else(|lost| Looked::lost(&lost)) }.boxed().shared();
         *latest = Some(look.clone());
@@ -141,7 +144,7 @@ impl Readiness {
         Looked { is_ready, ended: Instant::now() }
     }
 
-    /// One after the other: where one part fails, the others are spared.
+    /// Asks one part after the other. When one fails, the rest are spared.
     async fn parts(&self) -> Result<(), NotReady> {
         let failed = |part| move |error: &dyn std::fmt::Display| NotReady { part, detail: error.to_string() };
         if !self.authentication.takes_callers() {
@@ -159,7 +162,7 @@ impl Readiness {
     }
 }
 
-/// The places of one connection for streams that watch.
+/// The places of one connection for watching streams.
 #[derive(Clone, Debug)]
 pub(super) struct Watches(Arc<Semaphore>);
 
@@ -168,21 +171,21 @@ impl Watches {
         Self(Arc::new(Semaphore::new(WATCHES_MAX)))
     }
 
-    /// A place of the connection that a request came by.
-    fn place<T>(request: &Request<T>) -> Result<OwnedSemaphorePermit, Status> {
-        let Self(places) = request.extensions().get::<Self>().ok_or_else(status::lost)?;
-        let taken = |_none_free| status::busy("too many streams of this connection watch", RETRY_AFTER);
+    /// Takes a place of the connection that a request came by.
+    fn place<T>(request: &Request<T>) -> Result<OwnedSemaphorePermit, Refusal> {
+        let Self(places) = request.extensions().get::<Self>().ok_or_else(Refusal::lost)?;
+        let taken = |_none_free| Refusal::busy("too many streams of this connection watch", RETRY_AFTER);
         Arc::clone(places).try_acquire_owned().map_err(taken)
     }
 }
 
-/// See the module.
+/// Serves health checks.
 pub(super) struct HealthApi {
     readiness: Arc<Readiness>,
-    serves_openfga: bool,
+    has_embedded_relationships: bool,
 }
 
-/// What is asked about.
+/// The question that a service name stands for.
 #[derive(Clone, Copy)]
 enum Asked {
     Liveness,
@@ -191,8 +194,8 @@ enum Asked {
 }
 
 impl HealthApi {
-    pub(super) fn new(readiness: Arc<Readiness>, serves_openfga: bool) -> Self {
-        Self { readiness, serves_openfga }
+    pub(super) fn new(readiness: Arc<Readiness>, has_embedded_relationships: bool) -> Self {
+        Self { readiness, has_embedded_relationships }
     }
 
     fn asked(&self, service: &str) -> Option<Asked> {
@@ -202,14 +205,21 @@ impl HealthApi {
         if service == REPLICA {
             return self.readiness.authorizer.copy_is_trusted().map(|_is_trusted| Asked::Replica);
         }
-        let is_known = READINESS.contains(&service) || self.serves_openfga && service == "openfga.v1.OpenFGAService";
-        is_known.then_some(Asked::Readiness)
+        (READINESS.contains(&service) || self.serves(service)).then_some(Asked::Readiness)
+    }
+
+    /// Whether a name is that of a service that does work. Health and reflection answer whatever the backends do, so they are
+    /// not asked about.
+    fn serves(&self, service: &str) -> bool {
+        let works = |access| matches!(access, Access::Needs(_));
+        let served = OPERATIONS.iter().filter(|operation| operation.is_served(self.has_embedded_relationships));
+        served.filter(|operation| works(operation.access)).any(|operation| operation.service() == service)
     }
 }
 
 async fn serving(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
     match asked {
-        // Whoever is answered at all is answered by a live process.
+        // A process that answers is alive.
         Asked::Liveness => ServingStatus::Serving,
         Asked::Readiness if readiness.is_ready().await => ServingStatus::Serving,
         Asked::Replica if readiness.authorizer.copy_is_trusted() == Some(true) => ServingStatus::Serving,
@@ -232,10 +242,10 @@ impl Health for HealthApi {
         Ok(Response::new(answer(serving(&self.readiness, asked).await)))
     }
 
-    /// Tells the status now and whenever it changes, until the server stops.
+    /// Tells the status at once, and then whenever it changes, until the server stops.
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let Some(asked) = self.asked(&request.get_ref().service) else {
-            // The protocol keeps such a stream open, for the service may come; here none does.
+            // The protocol keeps such a stream open because the service may come. Here none comes.
             let unknown = stream::iter([Ok(answer(ServingStatus::ServiceUnknown))]);
             return Ok(Response::new(Box::pin(unknown)));
         };
@@ -245,7 +255,7 @@ impl Health for HealthApi {
     }
 }
 
-/// A caller that watches.
+/// A stream to a caller that watches.
 struct Watched {
     readiness: Arc<Readiness>,
     asked: Asked,
@@ -265,7 +275,7 @@ impl Watched {
             }
             tokio::select! {
                 () = sleep(WATCH_INTERVAL) => {}
-                // The sender lives as long as what is watched.
+                // Never an error: the sender lives as long as `readiness`.
                 _ = stopping.changed() => {}
             }
         }

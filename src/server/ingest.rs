@@ -1,4 +1,4 @@
-//! `ragward.ingest.v1.IngestService`.
+//! `ragward.ingest.v1.IngestService`: documents in, documents out, and what a collection holds.
 
 mod batch;
 mod turns;
@@ -14,10 +14,11 @@ use tonic::{Code, Request, Response, Status, Streaming};
 
 use self::batch::Batch;
 use self::turns::{Turns, Uploader};
-use super::audit::{Draft, Lasting};
+use super::audit::{Draft, OpenRecord};
 use super::authentication::{self, Authentication};
 use super::connections::Peer;
-use super::{Services, status};
+use super::refusal::Refusal;
+use super::services::Services;
 use crate::audit::{AuditedRequest, Released};
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::authz::{Authorizer, Consistency};
@@ -30,39 +31,41 @@ use crate::retrieval::request::check_collection;
 use crate::retrieval::{FieldViolation, RetrievalError};
 use crate::vector_store::{DocumentStore, VectorStore, VectorStoreError};
 
-/// Most document ids of one request.
+/// The largest number of document ids in one request.
 const DOCUMENT_IDS_MAX: usize = 10_000;
-/// Most types of guards of one upload that are looked up in the authorization model. Models have 100 types, documents a few.
+/// The largest number of guard types of one upload that are looked up in the authorization model. A model has up to 100
+/// types, and documents use a few of them.
 const GUARD_TYPES_MAX: usize = 16;
-/// Documents whose guards are read at a time, where each is looked at alone.
+/// The number of documents whose guards are read at a time, where each document is looked at alone.
 const LOOKS_MAX: usize = 16;
-/// How long a stream may stay silent.
+/// The longest silence of an upload.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// One text, whichever guard it is: it tells nothing of documents that the writer may not see.
+/// One text for every guard, so that it tells nothing of documents that the writer may not see.
 const MAY_NOT_WRITE: &str = "the bearer of the token may not write one of these documents";
 
-/// Who writes, and what it must hold on each guard.
+/// A writer with a token, and the relation that it must hold on each guard.
 struct Writer {
     principal: Principal,
     relation: Relation,
 }
 
-/// Who calls, for as long as the call goes on.
+/// The caller of a call that writes.
 struct Call {
     caller: Caller,
-    /// `None` for somebody who is believed.
+    /// `None` for a caller who is believed.
     writer: Option<Writer>,
     uploader: Uploader,
-    lasting: Lasting,
+    record: OpenRecord,
 }
 
-/// The id of a document, and how many chunks it has.
-type Found = (String, u32);
+/// The id of a stored document, and the number of its chunks.
+type StoredDocument = (String, u32);
 
-/// Seconds since 1970.
+/// Tells the seconds since 1970.
 type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Serves uploads, deletions and their status.
 pub(super) struct IngestApi {
     vector_store: Arc<dyn VectorStore>,
     documents: Arc<dyn DocumentStore>,
@@ -71,7 +74,7 @@ pub(super) struct IngestApi {
     clock: Clock,
     authentication: Authentication,
     authorizer: Arc<dyn Authorizer>,
-    /// What a reader must hold on a guard.
+    /// The relation that a reader must hold on a guard.
     read_relation: Relation,
 }
 
@@ -89,8 +92,9 @@ impl IngestApi {
         }
     }
 
-    async fn within<T, E: Into<Status>>(&self, call: impl Future<Output = Result<T, E>>) -> Result<T, Status> {
-        match timeout(self.request_timeout, call).await {
+    /// Gives `work` no longer than a request may take.
+    async fn within<T, E: Into<Refusal>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, Refusal> {
+        match timeout(self.request_timeout, work).await {
             Ok(answer) => answer.map_err(Into::into),
             Err(_elapsed) => Err(RetrievalError::DeadlineExceeded.into()),
         }
@@ -104,7 +108,7 @@ impl IngestService for IngestApi {
         request: Request<Streaming<message::UpsertDocumentsRequest>>,
     ) -> Result<Response<message::UpsertDocumentsResponse>, Status> {
         let call = self.call(&request)?;
-        self.take_in(&call, request.into_inner()).await.map(Response::new)
+        Ok(Response::new(self.take_in(&call, request.into_inner()).await?))
     }
 
     async fn delete_documents(
@@ -112,24 +116,7 @@ impl IngestService for IngestApi {
         request: Request<message::DeleteDocumentsRequest>,
     ) -> Result<Response<message::DeleteDocumentsResponse>, Status> {
         let call = self.call(&request)?;
-        let message = request.into_inner();
-        check_request(&message.collection, &message.document_ids)?;
-        self.authentication.admit_login(&call.caller, &message.collection)?;
-        call.lasting.draft().request(asked(&message.collection, Some(message.document_ids.len())));
-        let _open = self.turns.open(&call.uploader).await?;
-        let turn = self.turns.turn().await?;
-        self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
-        self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
-        let (store, draft) = (Arc::clone(&self.documents), call.lasting.draft().clone());
-        // Not given up at a deadline: then nobody could tell what is gone.
-        let deleting = async move {
-            let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
-            let documents = store.delete(&message.collection, &ids).await?;
-            draft.released(documents_of(documents));
-            drop(turn);
-            Ok::<_, Status>(message::DeleteDocumentsResponse { documents })
-        };
-        call.lasting.whole(deleting).await.map(Response::new)
+        Ok(Response::new(self.delete(&call, request.into_inner()).await?))
     }
 
     async fn get_ingest_status(
@@ -138,68 +125,101 @@ impl IngestService for IngestApi {
     ) -> Result<Response<message::GetIngestStatusResponse>, Status> {
         let draft = Draft::of(&request)?;
         let caller = authentication::caller(&request)?;
-        let writer = self.writer(&caller)?;
-        let may_count = caller.may_administer();
-        let message = request.into_inner();
-        check_request(&message.collection, &message.document_ids)?;
-        self.authentication.admit_login(&caller, &message.collection)?;
-        draft.request(asked(&message.collection, Some(message.document_ids.len())));
-        let mut seen = BTreeSet::new();
-        let ids: Vec<String> = message.document_ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
-        // However many documents are asked about, there is one deadline.
-        let deadline = Instant::now() + self.request_timeout;
-        let looking = async {
-            let info = self.vector_store.collection(&message.collection).await?;
-            let found = self.documents.documents(&message.collection, &ids).await?;
-            let found = self.writable(writer.as_ref(), &message.collection, found, deadline).await?;
-            Ok::<_, Status>((info, found))
-        };
-        let (info, found) = self.within(looking).await?;
-        // How much there is that nobody asked about by name is not every writer's to know.
-        let total = |count| if may_count { count } else { 0 };
-        draft.released(documents_of(found.len() as u64));
-        let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
-        Ok(Response::new(message::GetIngestStatusResponse {
-            documents: total(info.documents),
-            chunks: total(info.chunks),
-            dimension: info.dimension.and_then(|dimension| u32::try_from(dimension).ok()).unwrap_or_default(),
-            found: found.collect(),
-        }))
+        Ok(Response::new(self.status(&draft, &caller, request.into_inner()).await?))
     }
 }
 
 impl IngestApi {
     fn call<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
-        self.call_of(authentication::caller(request)?, peer, Lasting::of(request)?)
+        let record = OpenRecord::of(request)?;
+        Ok(self.call_by(authentication::caller(request)?, peer, record)?)
     }
 
     /// `peer` is the machine that calls; `None` for this process.
-    fn call_of(&self, caller: Caller, peer: Option<IpAddr>, lasting: Lasting) -> Result<Call, Status> {
+    fn call_by(&self, caller: Caller, peer: Option<IpAddr>, record: OpenRecord) -> Result<Call, Refusal> {
         let writer = self.writer(&caller)?;
         let uploader = match &writer {
-            Some(writer) => Uploader::Writer(writer.principal.subject().clone()),
+            Some(writer) => Uploader::Subject(writer.principal.subject().clone()),
             None => peer.map_or(Uploader::Local, Uploader::Machine),
         };
-        Ok(Call { caller, writer, uploader, lasting })
+        Ok(Call { caller, writer, uploader, record })
     }
 
-    /// Who writes; `None` for somebody who is believed.
-    fn writer(&self, caller: &Caller) -> Result<Option<Writer>, Status> {
-        let principal = caller.writer().map_err(|error| authentication::caller_status(&error))?;
+    /// The writer behind a caller; `None` for a caller who is believed.
+    fn writer(&self, caller: &Caller) -> Result<Option<Writer>, Refusal> {
+        let principal = caller.writer().map_err(|error| authentication::wrong_caller(&error))?;
         match (principal, self.authentication.write_relation()) {
             (None, _) => Ok(None),
             (Some(principal), Some(relation)) => Ok(Some(Writer { principal, relation: relation.clone() })),
-            (Some(_), None) => Err(status::denied(MAY_NOT_WRITE)),
+            (Some(_), None) => Err(Refusal::denied(MAY_NOT_WRITE)),
         }
     }
 
-    /// Takes documents in as they come. What a stream sent is written soon, however slowly it goes on.
+    async fn delete(
+        &self,
+        call: &Call,
+        message: message::DeleteDocumentsRequest,
+    ) -> Result<message::DeleteDocumentsResponse, Refusal> {
+        check_request(&message.collection, &message.document_ids)?;
+        self.authentication.admit_login(&call.caller, &message.collection)?;
+        call.record.draft().request(asked(&message.collection, Some(message.document_ids.len())));
+        let _open = self.turns.open(&call.uploader).await?;
+        let turn = self.turns.turn().await?;
+        self.authentication.admit_still(&call.caller, &message.collection, (self.clock)())?;
+        self.check_writes(call.writer.as_ref(), &message.collection, &message.document_ids, &[]).await?;
+        let (store, draft) = (Arc::clone(&self.documents), call.record.draft().clone());
+        // Runs to its end even past the deadline: otherwise nobody could tell what is gone.
+        let deleting = async move {
+            let ids: BTreeSet<String> = message.document_ids.into_iter().collect();
+            let documents = store.delete(&message.collection, &ids).await?;
+            draft.released(documents_of(documents));
+            drop(turn);
+            Ok(message::DeleteDocumentsResponse { documents })
+        };
+        call.record.run_whole(deleting).await
+    }
+
+    async fn status(
+        &self,
+        draft: &Draft,
+        caller: &Caller,
+        message: message::GetIngestStatusRequest,
+    ) -> Result<message::GetIngestStatusResponse, Refusal> {
+        let writer = self.writer(caller)?;
+        check_request(&message.collection, &message.document_ids)?;
+        self.authentication.admit_login(caller, &message.collection)?;
+        draft.request(asked(&message.collection, Some(message.document_ids.len())));
+        let mut seen = BTreeSet::new();
+        let ids: Vec<String> = message.document_ids.into_iter().filter(|id| seen.insert(id.clone())).collect();
+        // One deadline for all documents, however many there are.
+        let deadline = Instant::now() + self.request_timeout;
+        let looking = async {
+            let info = self.vector_store.collection(&message.collection).await?;
+            let found = self.documents.documents(&message.collection, &ids).await?;
+            let found = self.writable(writer.as_ref(), &message.collection, found, deadline).await?;
+            Ok::<_, Refusal>((info, found))
+        };
+        let (info, found) = self.within(looking).await?;
+        // Not every writer may know how much there is that nobody asked about by name.
+        let may_count = caller.may_administer();
+        let total = |count| if may_count { count } else { 0 };
+        draft.released(documents_of(found.len() as u64));
+        let found = found.into_iter().map(|(document_id, chunks)| message::DocumentStatus { document_id, chunks });
+        Ok(message::GetIngestStatusResponse {
+            documents: total(info.documents),
+            chunks: total(info.chunks),
+            dimension: info.dimension.and_then(|dimension| u32::try_from(dimension).ok()).unwrap_or_default(),
+            found: found.collect(),
+        })
+    }
+
+    /// Takes documents in as they come. A document is written soon after it came, however slowly the stream goes on.
     async fn take_in(
         &self,
         call: &Call,
         mut messages: impl Stream<Item = Result<message::UpsertDocumentsRequest, Status>> + Unpin + Send,
-    ) -> Result<message::UpsertDocumentsResponse, Status> {
+    ) -> Result<message::UpsertDocumentsResponse, Refusal> {
         let _open = self.turns.open(&call.uploader).await?;
         let mut collection: Option<String> = None;
         let mut batch: Option<Batch> = None;
@@ -210,7 +230,7 @@ impl IngestApi {
             let next = match (timeout_at(wake, messages.next()).await, batch.take()) {
                 (Ok(Some(next)), gathered) => {
                     batch = gathered;
-                    next?
+                    next.map_err(|status| Refusal::from(&status))?
                 }
                 (Ok(None), Some(last)) => {
                     self.write(call, &mut written, last).await?;
@@ -226,11 +246,11 @@ impl IngestApi {
             if collection.is_none() {
                 check_request(&next.collection, &[])?;
                 self.authentication.admit_login(&call.caller, &next.collection)?;
-                call.lasting.draft().request(asked(&next.collection, None));
+                call.record.draft().request(asked(&next.collection, None));
             }
             let collection = stream_collection(&mut collection, &next.collection)?;
             let Some(document) = next.document else {
-                return Err(status::invalid(vec![FieldViolation::new("document", "is missing")]));
+                return Err(FieldViolation::new("document", "is missing").into());
             };
             let mut gathered = match batch.take() {
                 Some(gathered) => gathered,
@@ -253,7 +273,8 @@ impl IngestApi {
         Ok(written)
     }
 
-    /// Why nobody can see what these types guard. The documents are in, so that nothing is said where it is not known.
+    /// Says why nobody can see what some of these types guard. The documents are in by now, so a type about which nothing is
+    /// known gets no warning.
     async fn lacks(&self, guard_types: &BTreeSet<String>) -> Vec<String> {
         let mut lacks = Vec::new();
         for type_name in guard_types {
@@ -262,7 +283,7 @@ impl IngestApi {
                 Ok(Ok(Some(lack))) => lacks.push(format!("nobody will see what a `{type_name}` guards: {lack}")),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => {
-                    // Whoever decides says so itself where somebody asks for chunks.
+                    // The authorizer fails in the same way, and louder, when somebody asks for chunks.
                     tracing::debug!(%error, "the types of guards cannot be looked up in the authorization model");
                     break;
                 }
@@ -272,46 +293,46 @@ impl IngestApi {
         lacks
     }
 
-    /// Refuses unless the writer may write under every guard: those of the new chunks, and those that the documents have
-    /// now, whose chunks would be gone.
+    /// Refuses unless the writer may write under every guard: those of the new chunks, and those of the chunks that the
+    /// documents have now, which would be gone.
     async fn check_writes(
         &self,
         writer: Option<&Writer>,
         collection: &str,
         document_ids: &[String],
         new_guards: &[Object],
-    ) -> Result<(), Status> {
+    ) -> Result<(), Refusal> {
         let Some(writer) = writer else { return Ok(()) };
         let stored = match self.within(self.documents.guards_of(collection, document_ids)).await {
             Ok(Some(stored)) => stored,
-            // A chunk without a usable guard is nobody's.
-            Ok(None) => return Err(status::denied(MAY_NOT_WRITE)),
-            Err(status) if status.code() == Code::NotFound => BTreeSet::new(),
-            Err(status) => return Err(status),
+            // Nobody may write a document one of whose chunks has no usable guard.
+            Ok(None) => return Err(Refusal::denied(MAY_NOT_WRITE)),
+            Err(refusal) if refusal.code() == Code::NotFound => BTreeSet::new(),
+            Err(refusal) => return Err(refusal),
         };
         let guards: BTreeSet<Object> = stored.into_iter().chain(new_guards.iter().cloned()).collect();
         let mut enforcer = self.enforcer(writer, Instant::now() + self.request_timeout);
         if writable_guards(&mut enforcer, &guards).await? == guards {
             Ok(())
         } else {
-            Err(status::denied(MAY_NOT_WRITE))
+            Err(Refusal::denied(MAY_NOT_WRITE))
         }
     }
 
-    /// What decides about writes. A decision that was made is not asked for again.
+    /// Decides about the writes of one call. It asks about each guard once.
     fn enforcer<'a>(&'a self, writer: &'a Writer, deadline: Instant) -> Enforcer<'a> {
         let Writer { principal, relation } = writer;
         Enforcer::new(self.authorizer.as_ref(), principal, relation, Consistency::HigherConsistency, deadline)
     }
 
-    /// Those of the documents whose guards the writer may write under: others look absent. Each guard is asked for once.
+    /// Keeps the documents under whose guards the writer may write; the others look absent. Each guard is asked about once.
     async fn writable(
         &self,
         writer: Option<&Writer>,
         collection: &str,
-        found: Vec<Found>,
+        found: Vec<StoredDocument>,
         deadline: Instant,
-    ) -> Result<Vec<Found>, Status> {
+    ) -> Result<Vec<StoredDocument>, Refusal> {
         let Some(writer) = writer else { return Ok(found) };
         let mut enforcer = self.enforcer(writer, deadline);
         let ids: Vec<String> = found.iter().map(|(id, _)| id.clone()).collect();
@@ -323,9 +344,9 @@ impl IngestApi {
         }
         let looks = found.into_iter().map(|document| async move {
             let guards = self.documents.guards_of(collection, std::slice::from_ref(&document.0)).await?;
-            Ok::<_, Status>((document, guards))
+            Ok::<_, Refusal>((document, guards))
         });
-        let looks: Vec<(Found, Option<BTreeSet<Object>>)> =
+        let looks: Vec<(StoredDocument, Option<BTreeSet<Object>>)> =
             stream::iter(looks).buffered(LOOKS_MAX).try_collect().await?;
         let asked: BTreeSet<Object> =
             looks.iter().filter_map(|(_, guards)| guards.as_ref()).flatten().cloned().collect();
@@ -335,14 +356,14 @@ impl IngestApi {
         Ok(looks.into_iter().filter(|(_, guards)| is_writable(guards)).map(|(document, _)| document).collect())
     }
 
-    /// Makes a batch durable and counts it. It is not given up, at a deadline or when the caller goes away: then nobody could
-    /// tell what is in.
+    /// Makes a batch durable and counts it. The write runs to its end, past a deadline and without its caller: otherwise nobody
+    /// could tell what is in.
     async fn write(
         &self,
         call: &Call,
         written: &mut message::UpsertDocumentsResponse,
         batch: Batch,
-    ) -> Result<(), Status> {
+    ) -> Result<(), Refusal> {
         self.authentication.admit_still(&call.caller, batch.collection(), (self.clock)())?;
         if call.writer.is_some() {
             let (ids, guards) = (batch.document_ids(), batch.guards());
@@ -354,40 +375,40 @@ impl IngestApi {
             warnings: Vec::new(),
         };
         let (store, draft, is_believed) =
-            (Arc::clone(&self.documents), call.lasting.draft().clone(), call.writer.is_none());
+            (Arc::clone(&self.documents), call.record.draft().clone(), call.writer.is_none());
         let writing = async move {
             let (collection, documents, turn) = batch.into_parts();
             let upserted = store.upsert(&collection, documents).await;
             upserted.map_err(|error| refused_write(is_believed, error))?;
             draft.released(documents_of(after.documents));
             drop(turn);
-            Ok::<_, Status>(after)
+            Ok(after)
         };
-        *written = call.lasting.part(writing).await?;
+        *written = call.record.run_part(writing).await?;
         Ok(())
     }
 }
 
-/// Those of the guards that the writer may write under.
-async fn writable_guards(enforcer: &mut Enforcer<'_>, guards: &BTreeSet<Object>) -> Result<BTreeSet<Object>, Status> {
+/// Keeps the guards under which the writer may write.
+async fn writable_guards(enforcer: &mut Enforcer<'_>, guards: &BTreeSet<Object>) -> Result<BTreeSet<Object>, Refusal> {
     let permitted = enforcer.enforce(guards.iter().cloned().collect::<Vec<Object>>()).await;
-    let permitted = permitted.map_err(|error| Status::from(RetrievalError::Authz(error)))?;
+    let permitted = permitted.map_err(RetrievalError::Authz)?;
     Ok(permitted.into_iter().map(Permitted::into_item).collect())
 }
 
-/// What is asked for, in the record.
+/// The part of the record that says what was asked for.
 fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
     let count = count.map(|count| count as u64);
     AuditedRequest { collection: collection.to_owned(), count, ..AuditedRequest::default() }
 }
 
-/// What was written, deleted or told, in the record.
+/// The part of the record that says how many documents were written, deleted or told of.
 fn documents_of(documents: u64) -> Released {
     Released { documents: Some(documents), ..Released::default() }
 }
 
-/// A writer that needs a relation is not told which document has an id that it wants.
-fn refused_write(is_believed: bool, error: VectorStoreError) -> Status {
+/// The refusal of a write. A writer with a token is not told which document has the id that it wants.
+fn refused_write(is_believed: bool, error: VectorStoreError) -> Refusal {
     match (is_believed, error) {
         (false, VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
             VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: None }.into()
@@ -396,25 +417,25 @@ fn refused_write(is_believed: bool, error: VectorStoreError) -> Status {
     }
 }
 
-/// The collection of a stream: the first message's; the others must say the same.
-fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Result<&'c str, Status> {
+/// The collection of a stream. Its first message names it, and the others must name the same.
+fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Result<&'c str, Refusal> {
     let first = collection.get_or_insert_with(|| named.to_owned());
     if *first != named {
         let named = shown(named);
         let description = format!("is `{named}`, but the stream began with `{first}`; use one stream for each");
-        return Err(status::invalid(vec![FieldViolation::new("collection", description)]));
+        return Err(FieldViolation::new("collection", description).into());
     }
     Ok(first)
 }
 
-fn check_request(collection: &str, document_ids: &[String]) -> Result<(), Status> {
+fn check_request(collection: &str, document_ids: &[String]) -> Result<(), Refusal> {
     let mut violations = Vec::new();
     check_collection(collection, &mut violations);
     if document_ids.len() > DOCUMENT_IDS_MAX {
         let description = format!("has {} ids, at most {DOCUMENT_IDS_MAX} are allowed", document_ids.len());
         violations.push(FieldViolation::new("document_ids", description));
     }
-    if violations.is_empty() { Ok(()) } else { Err(status::invalid(violations)) }
+    if violations.is_empty() { Ok(()) } else { Err(Refusal::invalid(violations)) }
 }
 
 #[cfg(test)]

@@ -1,13 +1,25 @@
-//! `OpenFGA`'s own API (`openfga.v1.OpenFGAService`) over the embedded engine, so that any `OpenFGA` client loads models
-//! and tuples and asks questions. It answers as a default `OpenFGA` does, with `OpenFGA`'s error numbers.
+//! `OpenFGA`'s own API (`openfga.v1.OpenFGAService`) over the embedded engine. Any `OpenFGA` client can load models and
+//! tuples through it and ask questions. It answers as an `OpenFGA` with default settings does, with `OpenFGA`'s error
+//! numbers.
 //!
-//! A request passes three steps: its form (`rules`), its store and model ([`Resolved`]), and what it asks for.
+//! A request passes three steps: the rules for its form (`rules`), its store and model ([`Resolved`]), and what it asks for.
+//!
+//! The API differs from `OpenFGA` on purpose in these points:
+//! - A deleted store loses what it held: it must not grant anything any more. (As in `OpenFGA`, a store that was never made is
+//!   empty and no error.)
+//! - A delete that names no relation or no object deletes nothing (2017). `OpenFGA`'s default datastore takes the empty name
+//!   for "any".
+//! - A number is refused as a token of `ListStores` or `ReadAuthorizationModels`. `OpenFGA` takes it for an offset.
+//! - `on_duplicate: ignore` takes a missing context and an empty one for the same.
+//! - An operator without operands is refused wherever it stands.
+//! - CEL expressions must not construct `google.protobuf` messages, and a context may be nested about 45 levels.
 
 mod checks;
+mod error;
 mod expand;
+mod form;
 mod lists;
 mod model;
-mod refusal;
 mod relationships;
 mod rules;
 mod stores;
@@ -19,7 +31,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt, future, stream};
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Struct;
 use tokio::time::{Instant, timeout_at};
@@ -27,10 +39,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
-use self::refusal::{Number, Refusal};
-use super::audit::Lasting;
-use super::deadline::{self, deadline};
-use super::status;
+use self::error::{ErrorNumber, OpenFgaError};
+use super::audit::OpenRecord;
+use super::deadline::deadline;
+use super::refusal::Refusal;
 use crate::engine::snapshot::Snapshot;
 use crate::lanes::Lane;
 use crate::language::RelationshipTuple;
@@ -38,37 +50,37 @@ use crate::proto::openfga::open_f_g_a_service_server::OpenFGAService;
 use crate::proto::openfga_model as wire;
 use crate::tuple_store::{ModelId, RelationshipStore, RelationshipStores, StoreId};
 
-pub(super) use self::refusal::restore_number;
 pub(super) use self::tuples::context_map;
 
-/// Largest message (`OpenFGA`'s default limit).
-pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204;
-/// Entries of a page, unless the request says otherwise.
+/// The largest message in bytes.
+pub(super) const MESSAGE_BYTES_MAX: usize = 512 * 1_204; // `OpenFGA`'s own default, its typo included.
+/// The number of entries of a page, unless the request names another.
 const PAGE_SIZE: usize = 50;
-/// How long checks may take before they are handed to a thread that may be held up.
+/// How long a check may hold up the thread that its request arrived on. Handing a check to another thread and back takes
+/// longer than most checks.
 const TIME_IN_PLACE: Duration = Duration::from_micros(500);
-/// Objects of a stream that wait for a slow client. A list that has more waits for it no longer than its deadline.
+/// The number of objects of a stream that wait for a slow client. A list with more waits for its client until its deadline.
 const STREAM_BUFFER: usize = 128;
-/// Streamed lists at a time. Each holds a thread until its deadline, at most.
+/// The largest number of streamed lists at a time. Each holds a thread, until its deadline at most.
 const STREAMS_MAX: usize = 4;
-/// Writes that wait for their turn on a thread; one at a time is made durable.
+/// The number of writes that may hold a thread. One at a time is made durable, and the next one is prepared meanwhile.
 const WRITES_MAX: usize = 2;
-/// The header of an answer that names the model that it was made under.
+/// The header of an answer that names the model which decided.
 const MODEL_HEADER: &str = "openfga-authorization-model-id";
 
-/// See the module.
+/// Serves `OpenFGA`'s API over the embedded stores.
 #[derive(Clone, Debug)]
 pub(super) struct OpenFgaApi {
     stores: RelationshipStores,
     request_timeout: Duration,
     reads: Lane,
-    /// Apart from the reads, which no writer that waits for the disk or another writer may hold up.
+    /// Apart from the reads: a writer that waits for the disk or for another writer must not hold them up.
     writes: Lane,
-    /// Lists whose clients may be slow to take them.
+    /// The lane of lists whose clients may be slow to take them.
     streams: Lane,
 }
 
-/// The store and the version of its model that a request is about.
+/// The store that a request is about, and the version of its model.
 #[derive(Clone, Debug)]
 struct Resolved {
     store: RelationshipStore,
@@ -77,11 +89,11 @@ struct Resolved {
 }
 
 impl Resolved {
-    /// The state that one request is decided from: with its contextual tuples and its context.
-    fn for_request(&self, tuples: &[RelationshipTuple], context: Option<&Struct>) -> Result<Snapshot, Refusal> {
+    /// The state that one request is decided from, with its contextual tuples and its context.
+    fn for_request(&self, tuples: &[RelationshipTuple], context: Option<&Struct>) -> Result<Snapshot, OpenFgaError> {
         let context = context.map(tuples::context_map).unwrap_or_default();
         let state = self.snapshot.for_request(tuples, context);
-        state.map_err(|error| Refusal::new(Number::InvalidTuple, error.to_string()))
+        state.map_err(|error| OpenFgaError::new(ErrorNumber::InvalidTuple, error.to_string()))
     }
 }
 
@@ -96,40 +108,40 @@ impl OpenFgaApi {
         }
     }
 
-    /// Runs what reads the data directory.
+    /// Runs work that reads the data directory.
     async fn run<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        work: impl FnOnce(&RelationshipStores) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         self.run_in(&self.reads, work).await
     }
 
     async fn run_in<T: Send + 'static>(
         &self,
         lane: &Lane,
-        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        work: impl FnOnce(&RelationshipStores) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         let stores = self.stores.clone();
         Ok(Response::new(blocking(lane, move || work(&stores)).await?))
     }
 
-    /// The same for what writes it, which is not given up.
+    /// Runs work that writes the data directory, to its end even if the caller goes away.
     async fn change<T: Send + 'static>(
         &self,
-        lasting: &Lasting,
-        work: impl FnOnce(&RelationshipStores) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        record: &OpenRecord,
+        work: impl FnOnce(&RelationshipStores) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         let api = self.clone();
-        lasting.whole(async move { api.run_in(&api.writes, work).await }).await
+        record.run_whole(async move { api.run_in(&api.writes, work).await }).await
     }
 
-    /// Runs what is about a version of a store's model, and names it in the answer.
+    /// Runs work under a version of a store's model, and names that version in the answer.
     async fn run_under<T: Send + 'static>(
         &self,
         store_id: &str,
         model_id: &str,
-        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        work: impl FnOnce(&Resolved) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         self.run_under_in(&self.reads, store_id, model_id, work).await
     }
 
@@ -138,8 +150,8 @@ impl OpenFgaApi {
         lane: &Lane,
         store_id: &str,
         model_id: &str,
-        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        work: impl FnOnce(&Resolved) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         let (stores, store_id, model_id) = (self.stores.clone(), store_id.to_owned(), model_id.to_owned());
         let work = move || {
             let resolved = resolve(&stores, &store_id, &model_id)?;
@@ -149,15 +161,17 @@ impl OpenFgaApi {
         Ok(under(model_id, answer))
     }
 
-    /// The same for what is decided until `deadline`. Most is decided from memory in less time than handing it to another
-    /// thread and back takes, so it is begun here; what takes longer is begun again where it holds nobody up.
+    /// Decides under a version of a store's model, until `deadline`.
+    ///
+    /// Most checks are decided from memory in less time than it takes to hand them to another thread, so a check begins on the
+    /// thread of its request. One that takes longer than [`TIME_IN_PLACE`] begins again on a thread that it may hold up.
     async fn decide_under<T: Send + 'static>(
         &self,
         store_id: &str,
         model_id: &str,
         deadline: Instant,
-        decide: impl Fn(&Resolved, &mut dyn FnMut() -> bool) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        decide: impl Fn(&Resolved, &mut dyn FnMut() -> bool) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         if let Some(resolved) = resolve_in_memory(&self.stores, store_id, model_id) {
             let soon = deadline.min(Instant::now() + TIME_IN_PLACE);
             let mut interrupted = false;
@@ -173,37 +187,38 @@ impl OpenFgaApi {
         self.run_under(store_id, model_id, work).await
     }
 
-    /// The same for what writes, which is not given up.
+    /// Runs work that writes under a version of a store's model, to its end even if the caller goes away.
     async fn change_under<T: Send + 'static>(
         &self,
-        lasting: &Lasting,
+        record: &OpenRecord,
         store_id: String,
         model_id: String,
-        work: impl FnOnce(&Resolved) -> Result<T, Refusal> + Send + 'static,
-    ) -> Result<Response<T>, Status> {
+        work: impl FnOnce(&Resolved) -> Result<T, OpenFgaError> + Send + 'static,
+    ) -> Result<Response<T>, Refusal> {
         let api = self.clone();
-        lasting.whole(async move { api.run_under_in(&api.writes, &store_id, &model_id, work).await }).await
+        let work = async move { api.run_under_in(&api.writes, &store_id, &model_id, work).await };
+        record.run_whole(work).await
     }
 }
 
 async fn blocking<T: Send + 'static>(
     lane: &Lane,
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+    work: impl FnOnce() -> Result<T, OpenFgaError> + Send + 'static,
+) -> Result<T, OpenFgaError> {
     let done = lane.run(work).await;
     done.unwrap_or_else(|error| {
         tracing::error!(%error, "a request was lost");
-        Err(Refusal::internal())
+        Err(OpenFgaError::internal())
     })
 }
 
-/// The store of an id whose form was checked; one that was never made is empty. So is one whose id is a number too large
-/// to be given to any.
+/// The store of an id whose form was checked. A store that was never made is empty, as in `OpenFGA`; so is one whose id is too
+/// large a number to be given to any store.
 fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
     stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
 }
 
-/// An answer that names the model that it was made under.
+/// An answer that names the model which decided.
 fn under<T>(model_id: String, answer: T) -> Response<T> {
     let mut response = Response::new(answer);
     if let Ok(model_id) = MetadataValue::try_from(model_id) {
@@ -212,7 +227,7 @@ fn under<T>(model_id: String, answer: T) -> Response<T> {
     response
 }
 
-/// As [`resolve`], if that takes no reading.
+/// Like [`resolve`], if store and model are in memory.
 fn resolve_in_memory(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Option<Resolved> {
     let store = store_of(stores, store_id);
     let named = if model_id.is_empty() { None } else { Some(ModelId::parse(model_id)?) };
@@ -221,7 +236,7 @@ fn resolve_in_memory(stores: &RelationshipStores, store_id: &str, model_id: &str
 }
 
 /// The version of the model that a request names, or the latest.
-fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, Refusal> {
+fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, OpenFgaError> {
     let store = store_of(stores, store_id);
     let found = if model_id.is_empty() { store.latest_model_id()? } else { ModelId::parse(model_id) };
     let snapshot = found.map(|id| store.snapshot_under(id)).transpose()?.flatten();
@@ -229,11 +244,11 @@ fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Resul
         (Some(model_id), Some(snapshot)) => Ok(Resolved { store, model_id, snapshot }),
         _ if model_id.is_empty() => {
             let message = format!("No authorization models found for store '{store_id}'");
-            Err(Refusal::new(Number::LatestAuthorizationModelNotFound, message))
+            Err(OpenFgaError::new(ErrorNumber::LatestAuthorizationModelNotFound, message))
         }
         _ => {
             let message = format!("Authorization Model '{model_id}' not found");
-            Err(Refusal::new(Number::AuthorizationModelNotFound, message))
+            Err(OpenFgaError::new(ErrorNumber::AuthorizationModelNotFound, message))
         }
     }
 }
@@ -248,13 +263,13 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::CreateStoreRequest>,
     ) -> Result<Response<api::CreateStoreResponse>, Status> {
-        let lasting = Lasting::of(&request)?;
+        let record = OpenRecord::of(&request)?;
         let request = request.into_inner();
         rules::create_store(&request)?;
-        self.change(&lasting, move |stores| stores::create(stores, &request)).await
+        Ok(self.change(&record, move |stores| stores::create(stores, &request)).await?)
     }
 
-    /// `OpenFGA` has the method in its API and does not implement it.
+    // `OpenFGA` has this method in its API and does not implement it.
     async fn update_store(
         &self,
         request: Request<api::UpdateStoreRequest>,
@@ -267,10 +282,10 @@ impl OpenFGAService for OpenFgaApi {
         &self,
         request: Request<api::DeleteStoreRequest>,
     ) -> Result<Response<api::DeleteStoreResponse>, Status> {
-        let lasting = Lasting::of(&request)?;
+        let record = OpenRecord::of(&request)?;
         let request = request.into_inner();
         rules::delete_store(&request)?;
-        self.change(&lasting, move |stores| stores::delete(stores, &request)).await
+        Ok(self.change(&record, move |stores| stores::delete(stores, &request)).await?)
     }
 
     async fn get_store(
@@ -279,7 +294,7 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<api::GetStoreResponse>, Status> {
         let request = request.into_inner();
         rules::get_store(&request)?;
-        self.run(move |stores| stores::get(stores, &request)).await
+        Ok(self.run(move |stores| stores::get(stores, &request)).await?)
     }
 
     async fn list_stores(
@@ -288,17 +303,17 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<api::ListStoresResponse>, Status> {
         let request = request.into_inner();
         rules::list_stores(&request)?;
-        self.run(move |stores| stores::list(stores, &request)).await
+        Ok(self.run(move |stores| stores::list(stores, &request)).await?)
     }
 
     async fn write_authorization_model(
         &self,
         request: Request<wire::WriteAuthorizationModelRequest>,
     ) -> Result<Response<api::WriteAuthorizationModelResponse>, Status> {
-        let lasting = Lasting::of(&request)?;
+        let record = OpenRecord::of(&request)?;
         let request = request.into_inner();
         rules::write_authorization_model(&request)?;
-        self.change(&lasting, move |stores| stores::write_model(stores, request)).await
+        Ok(self.change(&record, move |stores| stores::write_model(stores, request)).await?)
     }
 
     async fn read_authorization_model(
@@ -307,7 +322,7 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<wire::ReadAuthorizationModelResponse>, Status> {
         let request = request.into_inner();
         rules::read_authorization_model(&request)?;
-        self.run(move |stores| stores::read_model(stores, &request)).await
+        Ok(self.run(move |stores| stores::read_model(stores, &request)).await?)
     }
 
     async fn read_authorization_models(
@@ -316,19 +331,19 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<wire::ReadAuthorizationModelsResponse>, Status> {
         let request = request.into_inner();
         rules::read_authorization_models(&request)?;
-        self.run(move |stores| stores::read_models(stores, &request)).await
+        Ok(self.run(move |stores| stores::read_models(stores, &request)).await?)
     }
 
     async fn write_assertions(
         &self,
         request: Request<api::WriteAssertionsRequest>,
     ) -> Result<Response<api::WriteAssertionsResponse>, Status> {
-        let lasting = Lasting::of(&request)?;
+        let record = OpenRecord::of(&request)?;
         let request = request.into_inner();
         rules::write_assertions(&request)?;
         let api::WriteAssertionsRequest { store_id, authorization_model_id, assertions } = request;
         let work = move |resolved: &Resolved| stores::write_assertions(resolved, assertions);
-        self.change_under(&lasting, store_id, authorization_model_id, work).await
+        Ok(self.change_under(&record, store_id, authorization_model_id, work).await?)
     }
 
     async fn read_assertions(
@@ -337,21 +352,23 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<api::ReadAssertionsResponse>, Status> {
         let request = request.into_inner();
         rules::read_assertions(&request)?;
-        self.run_under(&request.store_id, &request.authorization_model_id, stores::read_assertions).await
+        Ok(self.run_under(&request.store_id, &request.authorization_model_id, stores::read_assertions).await?)
     }
 
     async fn write(&self, request: Request<api::WriteRequest>) -> Result<Response<api::WriteResponse>, Status> {
-        let lasting = Lasting::of(&request)?;
+        let record = OpenRecord::of(&request)?;
         let request = request.into_inner();
         rules::write(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        self.change_under(&lasting, store_id, model_id, move |resolved| relationships::write(resolved, &request)).await
+        Ok(self
+            .change_under(&record, store_id, model_id, move |resolved| relationships::write(resolved, &request))
+            .await?)
     }
 
     async fn read(&self, request: Request<api::ReadRequest>) -> Result<Response<api::ReadResponse>, Status> {
         let request = request.into_inner();
         rules::read(&request)?;
-        self.run(move |stores| relationships::read(stores, &request)).await
+        Ok(self.run(move |stores| relationships::read(stores, &request)).await?)
     }
 
     async fn read_changes(
@@ -360,7 +377,7 @@ impl OpenFGAService for OpenFgaApi {
     ) -> Result<Response<api::ReadChangesResponse>, Status> {
         let request = request.into_inner();
         rules::read_changes(&request)?;
-        self.run(move |stores| relationships::read_changes(stores, &request)).await
+        Ok(self.run(move |stores| relationships::read_changes(stores, &request)).await?)
     }
 
     async fn check(&self, request: Request<api::CheckRequest>) -> Result<Response<api::CheckResponse>, Status> {
@@ -374,7 +391,7 @@ impl OpenFGAService for OpenFgaApi {
             let allowed = checks::check(resolved, &key, tuples, context, go_on)?;
             Ok(api::CheckResponse { allowed, resolution: String::new() })
         };
-        self.decide_under(&store_id, &model_id, deadline, decide).await
+        Ok(self.decide_under(&store_id, &model_id, deadline, decide).await?)
     }
 
     async fn batch_check(
@@ -387,7 +404,7 @@ impl OpenFGAService for OpenFgaApi {
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
         let decide =
             move |resolved: &Resolved, go_on: &mut dyn FnMut() -> bool| checks::batch_check(resolved, &request, go_on);
-        self.decide_under(&store_id, &model_id, deadline, decide).await
+        Ok(self.decide_under(&store_id, &model_id, deadline, decide).await?)
     }
 
     async fn expand(&self, request: Request<api::ExpandRequest>) -> Result<Response<api::ExpandResponse>, Status> {
@@ -398,7 +415,7 @@ impl OpenFGAService for OpenFgaApi {
             let key = request.tuple_key.unwrap_or_default();
             expand::expand(resolved, &key, request.contextual_tuples.as_ref())
         };
-        self.run_under(&store_id, &model_id, work).await
+        Ok(self.run_under(&store_id, &model_id, work).await?)
     }
 
     async fn list_objects(
@@ -417,7 +434,7 @@ impl OpenFGAService for OpenFgaApi {
             })?;
             Ok(api::ListObjectsResponse { objects })
         };
-        self.run_under(&store_id, &model_id, work).await
+        Ok(self.run_under(&store_id, &model_id, work).await?)
     }
 
     type StreamedListObjectsStream =
@@ -441,7 +458,7 @@ impl OpenFGAService for OpenFgaApi {
         };
         rules::list_objects(&request)?;
         let stores = self.stores.clone();
-        let (found, stream) = tokio::sync::mpsc::channel(STREAM_BUFFER);
+        let (found, objects) = tokio::sync::mpsc::channel(STREAM_BUFFER);
         let runtime = tokio::runtime::Handle::current();
         let listing = move || {
             let send =
@@ -451,16 +468,23 @@ impl OpenFGAService for OpenFgaApi {
                     send(Ok(api::StreamedListObjectsResponse { object: object.to_string() }))
                 })
             });
-            if let Err(refusal) = listed {
+            if let Err(error) = listed {
                 // A client that is gone needs no error, and one that takes nothing gets none.
-                send(Err(refusal.into()));
+                send(Err(error.into()));
             }
         };
-        let Ok(place) = timeout_at(deadline, self.streams.place()).await else { return Err(deadline::exceeded()) };
-        let place = place.map_err(|_closed| status::lost())?;
+        let place = timeout_at(deadline, self.streams.place()).await.map_err(|_elapsed| Refusal::late())?;
+        let place = place.map_err(|_closed| Refusal::lost())?;
         // The task ends with the list, at the deadline (also when the client takes nothing), or when the client is gone.
-        tokio::spawn(place.run(listing));
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let listing = tokio::spawn(place.run(listing));
+        // A list that ended in a panic is no whole list, so the stream ends with an error.
+        let ended = stream::once(listing).filter_map(|ended| {
+            future::ready(match ended {
+                Ok(Ok(())) => None,
+                Ok(Err(_)) | Err(_) => Some(Err(Refusal::lost().into())),
+            })
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(objects).chain(ended))))
     }
 
     async fn list_users(
@@ -471,7 +495,9 @@ impl OpenFGAService for OpenFgaApi {
         let request = request.into_inner();
         rules::list_users(&request)?;
         let (store_id, model_id) = (request.store_id.clone(), request.authorization_model_id.clone());
-        self.run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request, deadline)).await
+        Ok(self
+            .run_under(&store_id, &model_id, move |resolved| lists::list_users(resolved, &request, deadline))
+            .await?)
     }
 }
 

@@ -1,22 +1,28 @@
-//! Every call that the server knows, in one table: what it needs, whether it is recorded, and how its request comes. The gate,
-//! the record and the limits on requests read it, so a new RPC cannot be forgotten by one of them.
+//! The one table of operations: every RPC that the server knows, who may call it, whether it is recorded, and what its
+//! request and answer look like.
 //!
-//! INVARIANT (no success without a service): a request that is not gRPC to an RPC of this table, nor a public document, is
-//! refused at the gate. No service behind it is asked, so none can answer what it does not understand with an empty success.
+//! The gate, the record, the health service, the limits on requests and the dispatcher all read this table, so nobody can
+//! add an RPC and forget one of them. A test compares the table with the descriptors of all services.
+//!
+//! INVARIANT (no success without a service): the gate refuses every request that is neither a gRPC call of an RPC in this
+//! table nor a request for a public document. So no service ever answers a request that it does not understand with an empty
+//! success.
 
+use tonic::Code;
 use tonic::codegen::http::{self, HeaderMap, Method, Version, header};
-use tonic::{Code, Status};
 
-use super::resource_metadata;
+use super::refusal::{HttpFault, Refusal};
 use crate::identity::Scope;
 
-/// The name in the record of a path that is not in the table: the caller chose its text, so that is not kept.
+/// The name that the record has for a path outside the table. The caller chose the text of that path, so it is not kept.
 const UNKNOWN_CALL: &str = "unknown";
+/// The folder of well-known addresses (RFC 8615).
+const WELL_KNOWN: &str = "/.well-known/";
 
-/// What a call needs.
+/// What a caller needs for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Nothing: it tells nothing that is not public.
+    /// Nothing. The call tells nothing that is not public.
     Open,
     /// A valid token, whatever its scopes.
     AnyToken,
@@ -26,136 +32,177 @@ pub(super) enum Access {
     Needs(Scope),
 }
 
-/// How many messages a request has.
+/// How many messages a request or an answer has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RequestShape {
-    /// One.
-    Unary,
-    /// As many as the client sends, for as long as it likes.
-    Streaming,
+pub(super) enum Messages {
+    One,
+    /// As many as the sender likes, for as long as it likes.
+    Many,
+}
+
+/// Which servers have an RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServedBy {
+    Every,
+    /// Servers whose relationships are embedded. Where an `OpenFGA` server decides, callers ask that server itself.
+    Embedded,
 }
 
 /// One RPC.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Operation {
-    /// Service and method, as gRPC names them.
-    pub(super) name: &'static str,
+    /// The path of its requests: `/package.Service/Method`.
+    pub(super) path: &'static str,
     pub(super) access: Access,
     pub(super) is_recorded: bool,
-    pub(super) request: RequestShape,
-    /// How large its answer may become, in bytes; `None` for a stream that may go on for as long as the client likes.
+    pub(super) served_by: ServedBy,
+    pub(super) request: Messages,
+    pub(super) answer: Messages,
+    /// The largest size of its answer in bytes; `None` for a stream that may go on for as long as the client likes.
     pub(super) answer_bytes_max: Option<usize>,
 }
 
-/// One word. Who needs no token may leave so many of these unread that more would be all the room there is for answers.
+/// One word. Callers without a token may leave as many of these unread as connections and streams allow, and they must not
+/// fill the room that all answers share.
 const WORD: Option<usize> = Some(64);
-/// An answer of a few numbers or names.
+/// A few numbers or names.
 const SMALL: Option<usize> = Some(16 * 1_024);
 /// A list of names, as many as one answer may have.
 const NAMES: Option<usize> = Some(1 << 20);
-/// A page of tuples with their contexts or of models, or a picture of an explanation.
+/// A page of models or of tuples with their contexts, or the steps of an explanation.
 const PAGE: Option<usize> = Some(4 << 20);
-/// Chunks with their texts, as many as a retrieval may bring by default.
+/// Chunks with their texts, as many as a retrieval returns by default.
 const CHUNKS: Option<usize> = Some(9 << 20);
 
-const fn unary(name: &'static str, scope: Scope, answer_bytes_max: Option<usize>) -> Operation {
-    let access = Access::Needs(scope);
-    Operation { name, access, is_recorded: true, request: RequestShape::Unary, answer_bytes_max }
+const fn unary(path: &'static str, scope: Scope, answer_bytes_max: Option<usize>) -> Operation {
+    Operation {
+        path,
+        access: Access::Needs(scope),
+        is_recorded: true,
+        served_by: ServedBy::Every,
+        request: Messages::One,
+        answer: Messages::One,
+        answer_bytes_max,
+    }
 }
 
-const fn openfga(name: &'static str, answer_bytes_max: Option<usize>) -> Operation {
-    unary(name, Scope::Administer, answer_bytes_max)
+const fn openfga(path: &'static str, answer_bytes_max: Option<usize>) -> Operation {
+    Operation { served_by: ServedBy::Embedded, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 
-const fn reflection(name: &'static str) -> Operation {
-    let (access, request) = (Access::AnyScope, RequestShape::Streaming);
-    Operation { name, access, is_recorded: true, request, answer_bytes_max: None }
+const fn reflection(path: &'static str) -> Operation {
+    let (request, answer) = (Messages::Many, Messages::Many);
+    Operation { access: Access::AnyScope, request, answer, ..unary(path, Scope::Administer, None) }
 }
 
-const fn health(name: &'static str, answer_bytes_max: Option<usize>) -> Operation {
-    let (access, request) = (Access::Open, RequestShape::Unary);
-    Operation { name, access, is_recorded: false, request, answer_bytes_max }
+const fn health(path: &'static str, answer: Messages, answer_bytes_max: Option<usize>) -> Operation {
+    let access = Access::Open;
+    Operation { access, is_recorded: false, answer, ..unary(path, Scope::Administer, answer_bytes_max) }
 }
 
 pub(super) static OPERATIONS: [Operation; 29] = [
-    unary("ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
-    unary("ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
-    unary("ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
+    unary("/ragward.retrieval.v1.RetrievalService/Retrieve", Scope::Retrieve, CHUNKS),
+    unary("/ragward.retrieval.v1.RetrievalService/Recheck", Scope::Retrieve, NAMES),
+    unary("/ragward.retrieval.v1.RetrievalService/Explain", Scope::Explain, PAGE),
     Operation {
-        request: RequestShape::Streaming,
-        ..unary("ragward.ingest.v1.IngestService/UpsertDocuments", Scope::Ingest, SMALL)
+        request: Messages::Many,
+        ..unary("/ragward.ingest.v1.IngestService/UpsertDocuments", Scope::Ingest, SMALL)
     },
-    unary("ragward.ingest.v1.IngestService/DeleteDocuments", Scope::Ingest, SMALL),
-    unary("ragward.ingest.v1.IngestService/GetIngestStatus", Scope::Ingest, PAGE),
-    openfga("openfga.v1.OpenFGAService/Read", PAGE),
-    openfga("openfga.v1.OpenFGAService/Write", SMALL),
-    openfga("openfga.v1.OpenFGAService/Check", SMALL),
-    openfga("openfga.v1.OpenFGAService/BatchCheck", NAMES),
-    openfga("openfga.v1.OpenFGAService/Expand", PAGE),
-    openfga("openfga.v1.OpenFGAService/ReadAuthorizationModels", PAGE),
-    openfga("openfga.v1.OpenFGAService/ReadAuthorizationModel", NAMES),
-    openfga("openfga.v1.OpenFGAService/WriteAuthorizationModel", SMALL),
-    openfga("openfga.v1.OpenFGAService/WriteAssertions", SMALL),
-    openfga("openfga.v1.OpenFGAService/ReadAssertions", NAMES),
-    openfga("openfga.v1.OpenFGAService/ReadChanges", PAGE),
-    openfga("openfga.v1.OpenFGAService/CreateStore", SMALL),
-    openfga("openfga.v1.OpenFGAService/UpdateStore", SMALL),
-    openfga("openfga.v1.OpenFGAService/DeleteStore", SMALL),
-    openfga("openfga.v1.OpenFGAService/GetStore", SMALL),
-    openfga("openfga.v1.OpenFGAService/ListStores", SMALL),
-    openfga("openfga.v1.OpenFGAService/StreamedListObjects", NAMES),
-    openfga("openfga.v1.OpenFGAService/ListObjects", NAMES),
-    openfga("openfga.v1.OpenFGAService/ListUsers", NAMES),
-    reflection("grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
-    reflection("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
-    health("grpc.health.v1.Health/Check", WORD),
-    health("grpc.health.v1.Health/Watch", None),
+    unary("/ragward.ingest.v1.IngestService/DeleteDocuments", Scope::Ingest, SMALL),
+    unary("/ragward.ingest.v1.IngestService/GetIngestStatus", Scope::Ingest, PAGE),
+    openfga("/openfga.v1.OpenFGAService/Read", PAGE),
+    openfga("/openfga.v1.OpenFGAService/Write", SMALL),
+    openfga("/openfga.v1.OpenFGAService/Check", SMALL),
+    openfga("/openfga.v1.OpenFGAService/BatchCheck", NAMES),
+    openfga("/openfga.v1.OpenFGAService/Expand", PAGE),
+    openfga("/openfga.v1.OpenFGAService/ReadAuthorizationModels", PAGE),
+    openfga("/openfga.v1.OpenFGAService/ReadAuthorizationModel", NAMES),
+    openfga("/openfga.v1.OpenFGAService/WriteAuthorizationModel", SMALL),
+    openfga("/openfga.v1.OpenFGAService/WriteAssertions", SMALL),
+    openfga("/openfga.v1.OpenFGAService/ReadAssertions", NAMES),
+    openfga("/openfga.v1.OpenFGAService/ReadChanges", PAGE),
+    openfga("/openfga.v1.OpenFGAService/CreateStore", SMALL),
+    openfga("/openfga.v1.OpenFGAService/UpdateStore", SMALL),
+    openfga("/openfga.v1.OpenFGAService/DeleteStore", SMALL),
+    openfga("/openfga.v1.OpenFGAService/GetStore", SMALL),
+    openfga("/openfga.v1.OpenFGAService/ListStores", SMALL),
+    Operation { answer: Messages::Many, ..openfga("/openfga.v1.OpenFGAService/StreamedListObjects", NAMES) },
+    openfga("/openfga.v1.OpenFGAService/ListObjects", NAMES),
+    openfga("/openfga.v1.OpenFGAService/ListUsers", NAMES),
+    reflection("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"),
+    reflection("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"),
+    health("/grpc.health.v1.Health/Check", Messages::One, WORD),
+    health("/grpc.health.v1.Health/Watch", Messages::Many, None),
 ];
 
-/// What a request is for, told from its method, path, version and content type.
+impl Operation {
+    /// The RPC of a path.
+    pub(super) fn at(path: &str) -> Option<&'static Self> {
+        OPERATIONS.iter().find(|operation| operation.path == path)
+    }
+
+    /// Service and method, as gRPC names them: `package.Service/Method`.
+    pub(super) fn name(&self) -> &'static str {
+        self.path.strip_prefix('/').unwrap_or(self.path)
+    }
+
+    /// The service that it belongs to: `package.Service`.
+    pub(super) fn service(&self) -> &'static str {
+        self.name().split_once('/').map_or(self.name(), |(service, _method)| service)
+    }
+
+    /// Whether a server has it.
+    pub(super) const fn is_served(&self, has_embedded_relationships: bool) -> bool {
+        match self.served_by {
+            ServedBy::Every => true,
+            ServedBy::Embedded => has_embedded_relationships,
+        }
+    }
+}
+
+/// What a request is for, as its method, path, version and content type say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
-    /// An RPC of the table.
+    /// A gRPC call of an RPC in the table.
     Rpc(&'static Operation),
-    /// gRPC, but no RPC of the table.
+    /// A gRPC call of an RPC that the table lacks.
     UnknownRpc,
-    /// A public document over plain HTTP (RFC 8615), whether or not there is one under this name.
+    /// A request for a public document over plain HTTP (RFC 8615), whether or not there is one under this name.
     WellKnown,
     /// Plain HTTP that nothing here answers.
-    Refused(HttpRefusal),
+    Refused(NotGrpc),
 }
 
 /// Why plain HTTP is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HttpRefusal {
+pub(super) enum NotGrpc {
     /// Nothing has this path.
     Path,
     /// An RPC has this path, and is called with POST.
     Method(&'static Operation),
     /// An RPC has this path, and takes gRPC only.
     ContentType(&'static Operation),
-    /// An RPC has this path, and gRPC needs HTTP/2: an answer of HTTP/1.1 would come without its status.
+    /// An RPC has this path, and gRPC needs HTTP/2: over HTTP/1.1 the answer would arrive without its status.
     Version(&'static Operation),
 }
 
 impl Route {
     pub(super) fn of<B>(request: &http::Request<B>) -> Self {
         let path = request.uri().path();
-        let operation = OPERATIONS.iter().find(|operation| path.strip_prefix('/') == Some(operation.name));
         let (is_post, is_http2) = (request.method() == Method::POST, request.version() == Version::HTTP_2);
         let has_grpc_type = is_grpc_type(request.headers());
-        match operation {
-            Some(operation) if !is_post => Self::Refused(HttpRefusal::Method(operation)),
-            Some(operation) if !has_grpc_type => Self::Refused(HttpRefusal::ContentType(operation)),
-            Some(operation) if !is_http2 => Self::Refused(HttpRefusal::Version(operation)),
+        match Operation::at(path) {
+            Some(operation) if !is_post => Self::Refused(NotGrpc::Method(operation)),
+            Some(operation) if !has_grpc_type => Self::Refused(NotGrpc::ContentType(operation)),
+            Some(operation) if !is_http2 => Self::Refused(NotGrpc::Version(operation)),
             Some(operation) => Self::Rpc(operation),
             None if is_post && has_grpc_type && is_http2 => Self::UnknownRpc,
-            None if resource_metadata::is_well_known(path) => Self::WellKnown,
-            None => Self::Refused(HttpRefusal::Path),
+            None if path.starts_with(WELL_KNOWN) => Self::WellKnown,
+            None => Self::Refused(NotGrpc::Path),
         }
     }
 
-    /// What the caller needs, to be answered or to be told why not. An RPC that is not known needs the most that there is.
+    /// What the caller needs, to be answered or to be told why not. An unknown RPC needs the most that there is.
     pub(super) const fn access(self) -> Access {
         match self {
             Self::Rpc(operation) => operation.access,
@@ -165,12 +212,12 @@ impl Route {
         }
     }
 
-    /// What is answered in place of a service.
-    pub(super) fn refusal(self) -> Option<Status> {
+    /// The refusal of a request that no service may see; `None` for one that a service answers.
+    pub(super) fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Rpc(_) | Self::WellKnown => None,
-            Self::UnknownRpc => Some(Status::unimplemented("there is no such RPC")),
-            Self::Refused(refusal) => Some(Status::new(refusal.code(), refusal.text())),
+            Self::UnknownRpc => Some(Refusal::new(Code::Unimplemented, "there is no such RPC")),
+            Self::Refused(not_grpc) => Some(not_grpc.refusal()),
         }
     }
 
@@ -179,15 +226,15 @@ impl Route {
         match self {
             Self::Rpc(operation)
             | Self::Refused(
-                HttpRefusal::Method(operation) | HttpRefusal::ContentType(operation) | HttpRefusal::Version(operation),
+                NotGrpc::Method(operation) | NotGrpc::ContentType(operation) | NotGrpc::Version(operation),
             ) => Some(operation),
-            Self::UnknownRpc | Self::WellKnown | Self::Refused(HttpRefusal::Path) => None,
+            Self::UnknownRpc | Self::WellKnown | Self::Refused(NotGrpc::Path) => None,
         }
     }
 
-    /// The call's name in the record and the measures.
+    /// The name of the call in the record and in measures.
     pub(super) fn call_name(self) -> &'static str {
-        self.operation().map_or(UNKNOWN_CALL, |operation| operation.name)
+        self.operation().map_or(UNKNOWN_CALL, Operation::name)
     }
 
     pub(super) const fn is_recorded(self) -> bool {
@@ -201,37 +248,39 @@ impl Route {
     pub(super) const fn is_grpc(self) -> bool {
         matches!(self, Self::Rpc(_) | Self::UnknownRpc)
     }
-}
 
-impl HttpRefusal {
-    /// What the record and the JSON body say.
-    pub(super) const fn code(self) -> Code {
+    /// The code of an answer that this route's service began to give.
+    ///
+    /// INVARIANT (no unseen success): only an RPC of the table whose answer is one message ends before it is recorded, so
+    /// only such an answer is known to be OK. A stream may still fail, long after its record was kept.
+    pub(super) fn answered_code(self) -> Code {
         match self {
-            Self::Path => Code::NotFound,
-            Self::Method(_) => Code::Unimplemented,
-            Self::ContentType(_) | Self::Version(_) => Code::InvalidArgument,
-        }
-    }
-
-    pub(super) const fn http_status(self) -> http::StatusCode {
-        match self {
-            Self::Path => http::StatusCode::NOT_FOUND,
-            Self::Method(_) => http::StatusCode::METHOD_NOT_ALLOWED,
-            Self::ContentType(_) | Self::Version(_) => http::StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        }
-    }
-
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Path => "nothing is served at this path; this port speaks gRPC over HTTP/2",
-            Self::Method(_) => "this path is called with POST, as gRPC over HTTP/2",
-            Self::ContentType(_) => "this path takes gRPC over HTTP/2 (`content-type: application/grpc`)",
-            Self::Version(_) => "gRPC needs HTTP/2",
+            Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,
+            Self::Rpc(_) | Self::UnknownRpc | Self::WellKnown | Self::Refused(_) => Code::Unknown,
         }
     }
 }
 
-/// Whether the body is gRPC with the one encoding that is served: protocol buffers.
+impl NotGrpc {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Path => {
+                Refusal::new(Code::NotFound, "nothing is served at this path; this port speaks gRPC over HTTP/2")
+            }
+            Self::Method(_) => Refusal::new(Code::Unimplemented, "this path is called with POST, as gRPC over HTTP/2")
+                .with_http_fault(HttpFault::Method { allowed: "POST" }),
+            Self::ContentType(_) => {
+                let text = "this path takes gRPC over HTTP/2 (`content-type: application/grpc`)";
+                Refusal::new(Code::InvalidArgument, text).with_http_fault(HttpFault::MediaType)
+            }
+            Self::Version(_) => {
+                Refusal::new(Code::InvalidArgument, "gRPC needs HTTP/2").with_http_fault(HttpFault::MediaType)
+            }
+        }
+    }
+}
+
+/// Whether the body is gRPC in the one encoding that is served: protocol buffers.
 fn is_grpc_type(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };

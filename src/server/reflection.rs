@@ -1,13 +1,15 @@
-//! The descriptors that the server shows to clients such as grpcurl.
+//! The reflection services, which show the descriptors of all services to clients such as grpcurl.
 
 use openfga_client::client::FILE_DESCRIPTOR_SET as OPENFGA;
 use openfga_client::prost_types::FileDescriptorSet;
 use prost::{DecodeError, Message};
 use tonic_reflection::server::Builder;
 
+#[cfg(test)]
+use super::operations::Messages;
 use crate::proto::{DESCRIPTORS, WELL_KNOWN_DESCRIPTORS};
 
-/// One builder for each version of the reflection service.
+/// A builder for each version of the reflection service.
 pub(super) struct Builders {
     pub(super) v1: Builder<'static>,
     pub(super) v1alpha: Builder<'static>,
@@ -29,13 +31,14 @@ pub(super) fn builders(with_openfga: bool) -> Result<Builders, DecodeError> {
     Ok(Builders { v1: builder(), v1alpha: builder() })
 }
 
-/// `OpenFGA`'s files without what annotates them: those files are not part of the set, and a client would ask for them.
+/// `OpenFGA`'s descriptors without the imports of annotation files. Those files are not in the set, so a client that follows
+/// an import would not find them.
 fn openfga() -> Result<FileDescriptorSet, DecodeError> {
     let mut set = FileDescriptorSet::decode(OPENFGA)?;
     let names: Vec<String> = set.file.iter().filter_map(|file| file.name.clone()).collect();
     for file in &mut set.file {
         file.dependency.retain(|used| used.starts_with("google/protobuf/") || names.contains(used));
-        // They are positions in the list of what is used.
+        // Both hold positions in `dependency`, which has just changed.
         file.public_dependency.clear();
         file.weak_dependency.clear();
         file.source_code_info = None;
@@ -43,9 +46,9 @@ fn openfga() -> Result<FileDescriptorSet, DecodeError> {
     Ok(set)
 }
 
-/// The RPCs of the services, and whether the client of each may send many messages: `package.Service/Method`.
+/// All RPCs of the services by name (`package.Service/Method`), with the numbers of messages of a request and an answer.
 #[cfg(test)]
-pub(super) fn rpcs() -> std::collections::BTreeSet<(String, bool)> {
+pub(super) fn rpcs() -> std::collections::BTreeMap<String, (Messages, Messages)> {
     let sets = [
         DESCRIPTORS,
         OPENFGA,
@@ -53,12 +56,13 @@ pub(super) fn rpcs() -> std::collections::BTreeSet<(String, bool)> {
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    let mut rpcs = std::collections::BTreeSet::new();
+    let messages = |streams: bool| if streams { Messages::Many } else { Messages::One };
+    let mut rpcs = std::collections::BTreeMap::new();
     for file in sets.into_iter().flat_map(|set| FileDescriptorSet::decode(set).unwrap().file) {
         for service in &file.service {
             for method in &service.method {
                 let name = format!("{}.{}/{}", file.package(), service.name(), method.name());
-                rpcs.insert((name, method.client_streaming()));
+                rpcs.insert(name, (messages(method.client_streaming()), messages(method.server_streaming())));
             }
         }
     }

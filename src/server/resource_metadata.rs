@@ -1,22 +1,20 @@
-//! What clients learn of this server as a protected resource (RFC 9728): whose tokens it takes, and with which scopes.
-//! Served over HTTP on the port of the gRPC services, to everybody.
+//! The public document that says what this server is as a protected resource (RFC 9728): whose tokens it takes, and which
+//! scopes there are. Everybody may read it over plain HTTP, on the port of the gRPC services.
 
-use axum::Router;
-use axum::http::{Uri, header};
-use axum::routing::get;
+use http_body_util::Full;
 use serde_json::json;
-use tonic::Status;
+use tonic::Code;
 use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderValue, Method, Uri, header};
 
-use super::TokenAuthentication;
-use crate::identity::Scope;
+use super::plain_http::{self, BodyAllowed};
+use super::refusal::{HttpFault, Refusal};
+use crate::identity::{Scope, TokenVerifier};
 
-/// The folder of well-known addresses (RFC 8615).
-const WELL_KNOWN: &str = "/.well-known/";
 /// The path of the metadata; that of the audience follows (RFC 9728, section 3.1).
 const PATH: &str = "/.well-known/oauth-protected-resource";
 
-/// Where the metadata of an audience is: `None` for one that is no URL.
+/// Where the metadata of an audience is: `None` for an audience that is no URL.
 ///
 /// # Errors
 /// For a URL whose path cannot be served.
@@ -30,11 +28,6 @@ pub(super) fn url(audience: &str) -> Result<Option<String>, String> {
     Ok(Some(format!("{scheme}://{authority}{}", path(audience))))
 }
 
-/// Whether a path is in the folder of well-known addresses.
-pub(super) fn is_well_known(path: &str) -> bool {
-    path.starts_with(WELL_KNOWN)
-}
-
 fn path(audience: &str) -> String {
     let uri: Uri = audience.parse().unwrap_or_default();
     let has_authority = uri.authority().is_some();
@@ -42,21 +35,52 @@ fn path(audience: &str) -> String {
     if has_authority { format!("{PATH}{suffix}") } else { PATH.to_owned() }
 }
 
-/// Serves the metadata. Any other path has no service, and is answered as gRPC answers that.
-pub(super) fn router(tokens: &TokenAuthentication) -> Router {
-    let verifier = tokens.verifier();
-    let document = json!({
-        "resource": verifier.audience(),
-        "authorization_servers": verifier.issuers().collect::<Vec<&str>>(),
-        "scopes_supported": Scope::ALL.map(Scope::as_str),
-        "bearer_methods_supported": ["header"],
-        "resource_name": "Ragward",
-    })
-    .to_string();
-    let answer = move || std::future::ready(([(header::CONTENT_TYPE, "application/json")], document.clone()));
-    Router::new()
-        .route(&path(verifier.audience()), get(answer))
-        .fallback(|| std::future::ready(Status::unimplemented("").into_http::<Body>()))
+/// The document, with the path that it is served at.
+#[derive(Clone, Debug)]
+pub(super) struct ResourceMetadata {
+    path: String,
+    json: String,
+}
+
+impl ResourceMetadata {
+    pub(super) fn of(verifier: &TokenVerifier) -> Self {
+        let json = json!({
+            "resource": verifier.audience(),
+            "authorization_servers": verifier.issuers().collect::<Vec<&str>>(),
+            "scopes_supported": Scope::ALL.map(Scope::as_str),
+            "bearer_methods_supported": ["header"],
+            "resource_name": "Ragward",
+        });
+        Self { path: path(verifier.audience()), json: json.to_string() }
+    }
+
+    /// Answers a request for a public document.
+    ///
+    /// # Errors
+    /// When the request is for another document, or does not read it.
+    pub(super) fn answer<B>(&self, request: &http::Request<B>) -> Result<http::Response<Body>, Refusal> {
+        if request.uri().path() != self.path {
+            return Err(no_document());
+        }
+        if ![Method::GET, Method::HEAD].contains(request.method()) {
+            return Err(Refusal::new(Code::Unimplemented, "this document is only read")
+                .with_http_fault(HttpFault::Method { allowed: "GET,HEAD" }));
+        }
+        let mut response = http::Response::new(match BodyAllowed::by(request.method()) {
+            BodyAllowed::Yes => Body::new(Full::from(self.json.clone())),
+            BodyAllowed::No => Body::empty(),
+        });
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_LENGTH, self.json.len().into());
+        plain_http::harden(headers);
+        Ok(response)
+    }
+}
+
+/// The refusal of a request for a public document that there is not.
+pub(super) fn no_document() -> Refusal {
+    Refusal::new(Code::Unimplemented, "nothing is served at this path")
 }
 
 #[cfg(test)]
@@ -64,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_of_the_audience_follows() {
+    fn the_path_of_the_audience_follows_the_path_of_the_metadata() {
         let rows = [
             ("https://rag.example", Some("https://rag.example/.well-known/oauth-protected-resource")),
             ("https://rag.example/", Some("https://rag.example/.well-known/oauth-protected-resource")),

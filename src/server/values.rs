@@ -1,10 +1,9 @@
-//! Messages to domain values and back; `client` has the way of a document to its message. Everything that a message may leave open is a violation that names its field.
+//! Turns messages into domain values and back. A value that a message leaves open is a violation that names its field.
+//! (`client` turns a document into its message.)
 
 use std::collections::BTreeMap;
 
-use tonic::Status;
-
-use super::status::{self, VIOLATIONS_MAX};
+use super::refusal::{Refusal, VIOLATIONS_MAX};
 use crate::chunk::{Chunk, Document, Metadata, Value};
 use crate::language::Object;
 use crate::language::tuple::shown;
@@ -12,8 +11,9 @@ use crate::proto::{ingest, metadata, retrieval};
 use crate::retrieval::FieldViolation;
 use crate::vector_store::{Filter, validation};
 
-/// The document of a message. Its sizes are checked before it is expanded: each chunk gets its document's id and title.
-pub(super) fn document(message: ingest::Document) -> Result<Document, Status> {
+/// The document of a message. Its sizes are checked before it is expanded, because each chunk gets a copy of the document's id
+/// and title.
+pub(super) fn document(message: ingest::Document) -> Result<Document, Refusal> {
     validation::check_document_size(&message.id, &message.title, message.chunks.len())?;
     let mut violations = Vec::new();
     let mut chunks = Vec::with_capacity(message.chunks.len());
@@ -42,14 +42,14 @@ pub(super) fn document(message: ingest::Document) -> Result<Document, Status> {
         }
     }
     if !violations.is_empty() {
-        return Err(status::invalid(violations));
+        return Err(Refusal::invalid(violations));
     }
     let document = Document { id: message.id, title: message.title, chunks };
     validation::check_document(&document)?;
     Ok(document)
 }
 
-/// The messages of a chunk's metadata.
+/// The messages of the metadata of a chunk.
 pub(crate) fn metadata_message(values: Metadata) -> BTreeMap<String, metadata::Value> {
     let message = |value: Value| {
         let kind = match value {
@@ -83,7 +83,7 @@ fn value(message: metadata::Value) -> Result<Value, &'static str> {
     }
 }
 
-/// The filter of a message. The decoder bounds the nesting of a message, so this recursion is bounded too.
+/// The filter of a message. The decoder bounds how deep a message is nested, and so bounds this recursion.
 pub(super) fn filter(message: retrieval::Filter) -> Result<Filter, FieldViolation> {
     let violation = |rule: &str| FieldViolation::new("filter", rule);
     match message.kind {

@@ -152,7 +152,7 @@ async fn every_answer_and_refusal_leaves_one_record() {
         ("Retrieve", "OK"),
         ("Retrieve", "INVALID_ARGUMENT"),
         ("Retrieve", "NOT_FOUND"),
-        ("Retrieve", "OUT_OF_RANGE"),
+        ("Retrieve", "RESOURCE_EXHAUSTED"),
         ("GetIngestStatus", "OK"),
     ];
     assert_eq!(told, expected);

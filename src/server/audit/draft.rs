@@ -1,20 +1,19 @@
-//! The record of a call while it runs.
+//! The record of a call while the call runs.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use super::Audit;
 use crate::audit::{AuditSink, AuditedPrincipal, AuditedRequest, Decision, DigestPurpose, Latencies, Record, Released};
 use crate::authz::{Authorizer, Consistency};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
 use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
-use crate::server::status;
+use crate::server::refusal::Refusal;
 use crate::telemetry;
 use crate::vector_store::Query;
 
-/// What is known of a call so far. Its copies are one draft.
+/// Collects what is known of a call. Clones share one draft.
 #[derive(Clone)]
 pub(in crate::server) struct Draft {
     record: Arc<Mutex<Record>>,
@@ -23,7 +22,7 @@ pub(in crate::server) struct Draft {
 }
 
 impl Draft {
-    pub(super) fn new(rpc: &'static str, trace_id: String, audit: Option<&Audit>) -> Self {
+    pub(super) fn new(rpc: &'static str, trace_id: String, sink: Option<Arc<dyn AuditSink>>) -> Self {
         let record = Record {
             call: rpc.to_owned(),
             code: String::new(),
@@ -36,18 +35,18 @@ impl Draft {
             latency_us: Latencies::default(),
         };
         let outcome = Arc::default();
-        Self { record: Arc::new(Mutex::new(record)), outcome, sink: audit.map(|audit| Arc::clone(&audit.sink)) }
+        Self { record: Arc::new(Mutex::new(record)), outcome, sink }
     }
 
-    /// The draft that came with a request.
+    /// Takes the draft of a request.
     ///
     /// # Errors
     /// When there is none: a service was put beside the layer, and must not answer unrecorded.
     pub(in crate::server) fn of<T>(request: &tonic::Request<T>) -> Result<Self, Status> {
-        request.extensions().get::<Self>().cloned().ok_or_else(status::unrecorded)
+        request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::unrecorded().into())
     }
 
-    /// The record of the call as it ended.
+    /// The finished record: `code` is how the call ended, `took` how long it ran.
     pub(super) fn finish(&self, code: &str, took: Duration) -> Record {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
         code.clone_into(&mut record.code);
@@ -55,14 +54,14 @@ impl Draft {
         record
     }
 
-    /// What became of the call while its caller went away; `None` while that is not known.
+    /// How the work of the call ended, for a caller who went away; `None` while that is not known.
     pub(super) fn outcome(&self) -> Option<Code> {
         self.outcome.get().copied()
     }
 
-    /// What became of the call, whoever still waits for the answer.
+    /// Notes how the work of the call ended, whether or not anybody still waits for the answer.
     pub(super) fn ended(&self, code: Code) {
-        // The first one counts: a call ends once.
+        // A call ends once, so the first code counts.
         self.outcome.get_or_init(|| code);
     }
 
@@ -74,20 +73,20 @@ impl Draft {
         self.sink.as_ref().map(|sink| sink.digest(purpose, bytes))
     }
 
-    /// Why the gate refuses the call: a fixed label.
-    pub(in crate::server) fn refusal(&self, label: &'static str) {
+    /// Notes why the gate refuses the token: a label from a fixed set.
+    pub(in crate::server) fn token_refused(&self, label: &'static str) {
         telemetry::token_refused(label);
         self.edit(|record| record.refusal = Some(label.to_owned()));
     }
 
-    /// Whose token came with the call.
+    /// Notes whose token came with the call.
     pub(in crate::server) fn bearer(&self, token: &VerifiedToken) {
         let audited =
             AuditedPrincipal { subject: token.user().map(ToString::to_string), ..self.of_token(Some(token.facts())) };
         self.edit(|record| record.principal = Some(audited));
     }
 
-    /// For whom the answer is.
+    /// Notes the principal whom the answer is for.
     pub(in crate::server) fn principal(&self, principal: &Principal) {
         let audited = AuditedPrincipal {
             subject: Some(principal.subject().to_string()),
@@ -109,12 +108,12 @@ impl Draft {
         }
     }
 
-    /// What is asked for.
+    /// Notes what the caller asks for.
     pub(in crate::server) fn request(&self, request: AuditedRequest) {
         self.edit(|record| record.request = Some(request));
     }
 
-    /// What is asked for, in a retrieval.
+    /// Notes what a retrieval asks for.
     pub(in crate::server) fn retrieval(&self, request: &RetrievalRequest) {
         let (kind, bytes) = query_bytes(request.query());
         self.request(AuditedRequest {
@@ -128,7 +127,7 @@ impl Draft {
         });
     }
 
-    /// What is asked for, in a re-check.
+    /// Notes what a re-check asks for.
     pub(in crate::server) fn recheck(&self, request: &RecheckRequest) {
         self.request(AuditedRequest {
             collection: request.collection().to_owned(),
@@ -138,12 +137,12 @@ impl Draft {
         });
     }
 
-    /// How it was decided.
+    /// Notes how the answer was decided.
     pub(in crate::server) fn decision(&self, decision: Decision) {
         self.edit(|record| record.decision = Some(decision));
     }
 
-    /// How long the stages took.
+    /// Notes how long each stage took.
     pub(in crate::server) fn stages(&self, stages: &StageTimes) {
         let latencies = Latencies {
             total: 0,
@@ -154,17 +153,17 @@ impl Draft {
         self.edit(|record| record.latency_us = latencies);
     }
 
-    /// What will leave, or was written.
+    /// Notes what will leave the server, or what was written.
     pub(in crate::server) fn released(&self, released: Released) {
         self.edit(|record| record.released = Some(released));
     }
 }
 
-/// Who decided, and by relationships of what age.
+/// Describes which model decided, and how old the relationships may be that the decision rests on.
 pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consistency: Consistency) -> Decision {
     let staleness = match consistency {
         Consistency::HigherConsistency => Some(Duration::ZERO),
-        // What decides here is the authority, or a copy that knows how far behind it is. A server does not tell.
+        // The authority itself has no lag, and a copy knows its own. An `OpenFGA` server does not tell how old its caches are.
         Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
             authorizer.is_local(consistency).then(|| authorizer.lag(consistency).unwrap_or_default())
         }
@@ -176,8 +175,8 @@ pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consisten
     }
 }
 
-/// How a retrieval was searched. A round looks again at what the one before found, so the largest number that was withheld
-/// is the number of chunks.
+/// Describes how a retrieval was searched. Each round sees the candidates of the round before again, so the largest number
+/// that a round withheld is the number of withheld chunks.
 pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
     let withheld = report.rounds.iter().map(|round| round.withheld).max();
     Decision {
@@ -188,8 +187,8 @@ pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
     }
 }
 
-/// The kind of a query and the bytes that its digest is made of. Two queries never have the same bytes: the length of the
-/// text is a part of them.
+/// Gives the kind of a query, and the bytes that its digest is made of. The bytes hold the length of the text, so two
+/// different queries never have the same bytes.
 fn query_bytes(query: &Query) -> (&'static str, Vec<u8>) {
     let of_vector = |vector: &[f32]| vector.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let (kind, text, vector) = match query {
@@ -210,7 +209,7 @@ fn consistency_name(consistency: Consistency) -> String {
     name.to_owned()
 }
 
-/// Whole microseconds.
+/// The whole microseconds of a duration.
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,5 @@
-//! Calls for tests of handlers, as the layer around the services sees them.
+//! Calls and logs for the tests of handlers.
 
-use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -10,22 +9,23 @@ use tonic::body::Body;
 use tonic::codegen::http;
 use tower::{Layer, Service};
 
-use super::{Audit, AuditLayer, Lasting};
+use super::{Audit, AuditLayer, OngoingWork, OpenRecord};
 use crate::audit::{AuditConfig, AuditKey, Event, FileAuditSink, FsyncPolicy, Record, read_log};
+use crate::server::refusal::Refusal;
 
-/// A call under way: what its caller waits for, for ever, and what its handler gets.
-pub(in crate::server) fn call(audit: Option<Audit>, path: &str) -> (impl Future + Send + use<>, Lasting) {
+/// Begins a call that never ends. Gives the future that its caller waits on, and the open record that its handler gets.
+pub(in crate::server) fn call(audit: Option<Audit>, path: &str) -> (impl Future + Send + use<>, OpenRecord) {
     let (give, given) = channel();
     let handler = tower::service_fn(move |request: http::Request<Body>| {
-        give.send(request.extensions().get::<Lasting>().unwrap().clone()).unwrap();
-        std::future::pending::<Result<http::Response<Body>, Infallible>>()
+        give.send(request.extensions().get::<OpenRecord>().unwrap().clone()).unwrap();
+        std::future::pending::<Result<http::Response<Body>, Refusal>>()
     });
     let request = http::Request::post(path).body(Body::empty()).unwrap();
-    let running = AuditLayer(audit).layer(handler).call(request);
+    let running = AuditLayer { audit, work: OngoingWork::default() }.layer(handler).call(request);
     (running, given.recv().unwrap())
 }
 
-/// A log in a directory.
+/// Opens an audit log in a directory.
 pub(in crate::server) fn open_log(directory: &Path) -> Audit {
     let config = AuditConfig {
         directory: directory.join("audit"),
@@ -38,7 +38,7 @@ pub(in crate::server) fn open_log(directory: &Path) -> Audit {
     Audit { sink: Arc::new(sink), required: true }
 }
 
-/// What it holds so far.
+/// Reads the records that the log of a directory holds so far.
 pub(in crate::server) fn records(directory: &Path) -> Vec<Record> {
     let key = AuditKey::read(&directory.join("audit.key")).unwrap();
     let mut records = Vec::new();
@@ -51,7 +51,7 @@ pub(in crate::server) fn records(directory: &Path) -> Vec<Record> {
     records
 }
 
-/// The same once there are any.
+/// Waits until the log holds a record, then reads all records.
 pub(in crate::server) async fn first_records(directory: &Path) -> Vec<Record> {
     loop {
         let records = records(directory);

@@ -1,4 +1,4 @@
-//! Callers that go away, and records that are not kept.
+//! The record of a call when its caller goes away, or when the record cannot be kept.
 
 use std::sync::Mutex;
 
@@ -9,7 +9,7 @@ use tower::{ServiceExt, service_fn};
 use super::*;
 use crate::audit::{AuditError, DigestPurpose, Record, Verification};
 
-/// Takes records in, and tells of all of them the same.
+/// Takes records in, and gives the same outcome for all of them.
 struct Sink {
     records: Mutex<Vec<Record>>,
     outcome: fn() -> Kept,
@@ -30,37 +30,72 @@ impl AuditSink for Sink {
     }
 }
 
-type Answering = BoxFuture<'static, Result<http::Response<Body>, Infallible>>;
+type Answering = BoxFuture<'static, Result<http::Response<Body>, Refusal>>;
 
-/// Polls a call once and lets it go. What was answered, and what was recorded.
-fn call(answering: fn() -> Answering, outcome: fn() -> Kept, required: bool) -> (Option<Code>, Vec<String>) {
+const UNARY: &str = "/openfga.v1.OpenFGAService/Check";
+const STREAMED: &str = "/openfga.v1.OpenFGAService/StreamedListObjects";
+const UNKNOWN: &str = "/a.Service/Call";
+
+/// Polls a call once and then drops it. Gives the code that its caller saw, and the codes that were recorded.
+fn call(
+    path: &str,
+    answering: fn() -> Answering,
+    outcome: fn() -> Kept,
+    required: bool,
+) -> (Option<Code>, Vec<String>) {
     let sink = Arc::new(Sink { records: Mutex::default(), outcome });
     let audit = Audit { sink: Arc::clone(&sink) as _, required };
-    let service = AuditLayer(Some(audit)).layer(service_fn(move |_request| answering()));
-    let request = http::Request::post("http://any/a.Service/Call").body(Body::empty()).unwrap();
-    let response = service.oneshot(request).now_or_never();
+    let layer = AuditLayer { audit: Some(audit), work: OngoingWork::default() };
+    let service = layer.layer(service_fn(move |_request| answering()));
+    let request = http::Request::post(path).version(http::Version::HTTP_2).header("content-type", "application/grpc");
+    let request = request.body(Body::empty()).unwrap();
+    let route = Route::of(&request);
+    let given = service.oneshot(request).now_or_never();
     let records = sink.records.lock().unwrap().iter().map(|record| record.code.clone()).collect();
-    (response.map(|Ok(response)| code_of(&response)), records)
+    (given.map(|given| code_of(route, &given)), records)
 }
 
 #[test]
 fn a_call_leaves_one_record_whatever_becomes_of_its_caller() {
     let given: fn() -> Answering = || future::ready(Ok(http::Response::new(Body::empty()))).boxed();
-    let refused: fn() -> Answering = || future::ready(Ok(Status::not_found("nothing").into_http())).boxed();
+    let refused: fn() -> Answering = || future::ready(Err(Refusal::new(Code::NotFound, "nothing"))).boxed();
     let under_way: fn() -> Answering = || future::pending().boxed();
     let kept: fn() -> Kept = || future::ready(Ok(())).boxed();
     let failed: fn() -> Kept = || future::ready(Err(AuditError::Full)).boxed();
     let being_kept: fn() -> Kept = || future::pending().boxed();
     let rows = [
-        ("answered", given, kept, true, Some(Code::Ok), "OK"),
-        ("refused", refused, kept, true, Some(Code::NotFound), "NOT_FOUND"),
-        ("gone before the answer", under_way, kept, true, None, "CANCELLED"),
-        ("gone while the record is kept", given, being_kept, true, None, "OK"),
-        ("not kept", given, failed, true, Some(Code::Unavailable), "OK"),
-        ("a refusal that is not kept", refused, failed, true, Some(Code::Unavailable), "NOT_FOUND"),
-        ("not kept, which is allowed", given, failed, false, Some(Code::Ok), "OK"),
+        ("answered", UNARY, given, kept, true, Some(Code::Ok), "OK"),
+        ("a stream, whose end nobody knows", STREAMED, given, kept, true, Some(Code::Unknown), "UNKNOWN"),
+        ("an answer by nobody knows whom", UNKNOWN, given, kept, true, Some(Code::Unknown), "UNKNOWN"),
+        ("refused", UNARY, refused, kept, true, Some(Code::NotFound), "NOT_FOUND"),
+        ("gone before the answer", UNARY, under_way, kept, true, None, "CANCELLED"),
+        ("gone while the record is kept", UNARY, given, being_kept, true, None, "OK"),
+        ("not kept", UNARY, given, failed, true, Some(Code::Unavailable), "OK"),
+        ("a refusal that is not kept", UNARY, refused, failed, true, Some(Code::Unavailable), "NOT_FOUND"),
+        ("not kept, which is allowed", UNARY, given, failed, false, Some(Code::Ok), "OK"),
     ];
-    for (what, answering, outcome, required, expected, code) in rows {
-        assert_eq!(call(answering, outcome, required), (expected, vec![code.to_owned()]), "{what}");
+    for (what, path, answering, outcome, required, expected, code) in rows {
+        assert_eq!(call(path, answering, outcome, required), (expected, vec![code.to_owned()]), "{what}");
     }
+}
+
+#[tokio::test]
+async fn work_that_outlives_its_caller_is_waited_for_when_the_server_stops() {
+    let work = OngoingWork::default();
+    let (give, given) = std::sync::mpsc::channel();
+    let layer = AuditLayer { audit: None, work: work.clone() };
+    let service = layer.layer(service_fn(move |request: http::Request<Body>| {
+        give.send(request.extensions().get::<OpenRecord>().unwrap().clone()).unwrap();
+        future::pending::<Result<http::Response<Body>, Refusal>>()
+    }));
+    let running = service.oneshot(http::Request::post(UNARY).body(Body::empty()).unwrap());
+    assert!(running.now_or_never().is_none(), "the caller goes away");
+    let record = given.recv().unwrap();
+    let (let_on, held) = tokio::sync::oneshot::channel::<()>();
+    let part = record.run_part(async move { held.await.map_err(|_gone| Refusal::lost()) });
+    assert!(part.now_or_never().is_none());
+    let mut stopping = Box::pin(work.ended());
+    assert!(stopping.as_mut().now_or_never().is_none());
+    let_on.send(()).unwrap();
+    stopping.await;
 }

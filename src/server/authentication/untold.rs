@@ -1,46 +1,48 @@
-//! Tokens that do not tell all that `[identity.claim_tuples]` and `[identity.claim_context]` read. Such a token is refused where
-//! the model takes people out by what is missing: it would let in whom that keeps out.
+//! Tokens that lack a claim which `[identity.claim_tuples]` or `[identity.claim_context]` reads.
+//!
+//! Where the authorization model excludes people by such a claim, a token without it would let in somebody whom the model
+//! keeps out. There the token is refused.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Access;
 use crate::authz::{Authorizer, AuthzError, SubtractedBy};
 use crate::identity::mapping::Untold;
 use crate::identity::{Scope, VerifiedToken};
+use crate::server::operations::Access;
 
-/// How often the remedy is told at most: one misconfigured provider refuses everybody.
+/// The shortest time between two tellings of the remedy: one misconfigured provider makes every call fail.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What was found out for a call.
+/// What was found out about the token of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     /// Whether the bearer may name another user.
     pub(super) may_assert: bool,
-    /// Whether it depends on the model.
+    /// Whether another model could change the outcome.
     by_model: bool,
 }
 
 /// Why a call does not go on.
 #[derive(Debug)]
 pub(super) enum Unsettled {
-    /// The token does not tell what the model takes people out by.
+    /// The token lacks a claim by which the model excludes people.
     Refused,
-    /// The model is not known.
+    /// The authorizer cannot tell its model.
     Unknown(AuthzError),
 }
 
-/// Tells operators now and then what to do about tokens that are refused.
+/// Tells operators now and then how to mend a provider whose tokens are refused.
 #[derive(Debug, Default)]
 pub(super) struct Remedy(Mutex<Option<Instant>>);
 
 impl Settled {
-    /// Whether tokens tell enough for what they are used for. Pure but for what the authorizer tells of its model.
+    /// Finds out whether a token tells enough for its call. Only the model comes from outside.
     ///
     /// # Errors
-    /// When a token does not, or when that cannot be told.
+    /// When the token does not tell enough, or when the model is not known.
     pub(super) async fn of(
         token: &VerifiedToken,
         access: Access,
@@ -48,7 +50,7 @@ impl Settled {
         remedy: &Remedy,
     ) -> Result<Self, Unsettled> {
         let may_assert = token.may_assert();
-        // Elsewhere nothing is decided by what a token tells of its subject.
+        // Only these calls are decided by what a token tells of its subject.
         let decides = matches!(access, Access::Needs(Scope::Retrieve | Scope::Ingest));
         let of_others = if may_assert { token.untold_of_others() } else { &[] };
         if !decides || (token.untold().is_empty() && of_others.is_empty()) {
@@ -56,7 +58,7 @@ impl Settled {
         }
         let by = match authorizer.subtracted().await {
             Ok(by) => by,
-            // Without a model nothing is decided; [`Self::still_holds`] finds one that came meanwhile.
+            // Without a model nothing is decided. [`Self::still_holds`] notices one that came meanwhile.
             Err(AuthzError::NoModel) => return Ok(Self { may_assert, by_model: true }),
             Err(error) => return Err(Unsettled::Unknown(error)),
         };
@@ -68,13 +70,13 @@ impl Settled {
         if let Some(claim) = named {
             tracing::debug!(
                 claim,
-                "the bearer may name no user: the model takes people out by a claim of their own tokens"
+                "the bearer may name no user: the model excludes people by a claim of their own tokens"
             );
         }
         Ok(Self { may_assert: may_assert && named.is_none(), by_model: true })
     }
 
-    /// Whether the same holds after the call, in which another model may have come into force.
+    /// Whether the same is found after the call, during which another model may have come into force.
     pub(super) async fn still_holds(
         self,
         token: &VerifiedToken,
@@ -86,13 +88,13 @@ impl Settled {
     }
 }
 
-/// The first claim without which somebody might be let in who is to be kept out.
+/// The first missing claim whose absence might let in somebody whom the model keeps out.
 fn first_that_counts<'u>(untold: &'u [Untold], by: &SubtractedBy) -> Option<&'u str> {
     untold.iter().find(|untold| untold.may_let_in(&by.subtracted)).map(|untold| untold.claim.as_str())
 }
 
 impl Remedy {
-    /// Tells what to do, unless that was told lately.
+    /// Logs how to mend the provider, unless that was logged lately.
     pub(super) fn tell(&self, claim: &str) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_some_and(|told| told.elapsed() < TELL_INTERVAL) {
@@ -101,7 +103,7 @@ impl Remedy {
         *told = Some(Instant::now());
         tracing::warn!(
             claim,
-            "tokens are refused: a mapped claim is not in them, and the model takes people out by it. Have the provider put it \
+            "tokens are refused: a mapped claim is not in them, and the model excludes people by it. Have the provider put it \
              into every access token (for groups: assign groups to the application, and emit only those), or set `absent = \
              \"none\"` for this mapping where a token without the claim means that its subject holds nothing"
         );

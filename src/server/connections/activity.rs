@@ -1,4 +1,4 @@
-//! What a connection does, and when it has to end for what it does not do.
+//! Watches a connection, and says when it has to end because it does nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,50 +8,64 @@ use tokio::time::Instant;
 
 /// How long a connection may take to make its first request.
 const GREETING_MAX: Duration = Duration::from_secs(20);
-/// How long a connection may be without a request after that. A client connects again when it has one.
+/// How long a connection may be without a request after its first. Its client connects again when it has one.
 const IDLE_MAX: Duration = Duration::from_mins(5);
-/// How long an answer may wait to be read: 16 MiB in a minute is less than a slow line carries.
+/// How long an answer may wait to be read. The largest has 16 MiB, which even a slow line carries in a minute.
 const ANSWER_UNREAD_MAX: Duration = Duration::from_mins(1);
-/// How long a connection that takes no more requests has to end, before it is cut with whatever is on it.
+/// How long a connection that takes no more requests may take to end. Then it is cut, with whatever runs on it.
 const DRAIN_MAX: Duration = Duration::from_mins(1);
-/// Between two looks while requests run.
+/// The time between two looks at a connection on which requests run.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-/// As [`DRAIN_MAX`], where nothing is on it.
+/// Like [`DRAIN_MAX`], for a connection on which nothing runs.
 const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
-/// What becomes of a connection.
+/// What has to happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
-    /// It takes no more requests; what is on it ends in peace.
+    /// It takes no more requests, and those that run may end. The text says why.
     Drain(&'static str),
-    /// It is cut.
+    /// It is cut. The text says why.
     End(&'static str),
 }
 
-/// Shared by a connection and its requests.
+/// What is known of a connection, shared by it and its requests.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// When there was something last: the connection itself, or the end of a request.
+    /// The moment when the connection began or a request last ended.
     last: Instant,
     has_greeted: bool,
     running: usize,
-    /// Answers that are given and not read yet, by their numbers, which rise with time.
+    /// The moments at which answers were given that are not read yet, by the numbers of their requests, which rise.
     unread: BTreeMap<u64, Instant>,
     next_number: u64,
     draining_since: Option<Instant>,
 }
 
-/// A request, until its answer is read or given up.
+/// A request until its answer is read or given up.
 #[derive(Debug)]
 pub(super) struct Running {
     activity: Arc<Activity>,
     number: u64,
-    /// Whether its answer is to be read in good time. A stream that tells of changes is not.
-    ends: bool,
+    answer_end: AnswerEnd,
+}
+
+/// Whether an answer has an end by which it has to be read in good time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerEnd {
+    Sure,
+    /// A stream that tells of changes may go on for as long as its client likes.
+    Open,
+}
+
+impl AnswerEnd {
+    /// Only an answer with a bound on its size is sure to end.
+    pub(super) fn of(answer_bytes_max: Option<usize>) -> Self {
+        if answer_bytes_max.is_some() { Self::Sure } else { Self::Open }
+    }
 }
 
 impl Activity {
@@ -70,15 +84,15 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn begin(self: &Arc<Self>, ends: bool) -> Running {
+    pub(super) fn begin(self: &Arc<Self>, answer_end: AnswerEnd) -> Running {
         let mut state = self.lock();
         state.has_greeted = true;
         state.running += 1;
         state.next_number += 1;
-        Running { activity: Arc::clone(self), number: state.next_number, ends }
+        Running { activity: Arc::clone(self), number: state.next_number, answer_end }
     }
 
-    /// When the connection is to be looked at again.
+    /// The moment at which to look at the connection again.
     pub(super) fn due(&self) -> Instant {
         self.lock().due().0
     }
@@ -98,7 +112,7 @@ impl Activity {
 }
 
 impl State {
-    /// The earliest moment at which something is overdue, and what.
+    /// The earliest moment at which something is overdue, and what that is.
     fn due(&self) -> (Instant, &'static str) {
         let oldest = self.unread.first_key_value().map(|(_, since)| *since);
         if let Some(since) = self.draining_since {
@@ -107,7 +121,7 @@ impl State {
         }
         match (oldest, self.running, self.has_greeted) {
             (Some(since), _, _) => (since + ANSWER_UNREAD_MAX, "an answer was not read in time"),
-            // Each of these has a bound of its own; what becomes of it is seen when this is looked at again.
+            // Each request has bounds of its own. The next look sees what became of it.
             (None, 1.., _) => (Instant::now() + LOOK_INTERVAL, "a request runs"),
             (None, 0, true) => (self.last + IDLE_MAX, "it had no request for a long time"),
             (None, 0, false) => (self.last + GREETING_MAX, "it made no request"),
@@ -116,9 +130,9 @@ impl State {
 }
 
 impl Running {
-    /// The answer is given, and waits to be read.
+    /// Notes that the answer is given and waits to be read.
     pub(super) fn answered(&self) {
-        if self.ends {
+        if self.answer_end == AnswerEnd::Sure {
             self.activity.lock().unread.insert(self.number, Instant::now());
         }
     }
@@ -153,13 +167,13 @@ mod tests {
         assert_eq!(verdict(&activity), Verdict::End("it did not end in time"));
 
         let activity = Arc::new(Activity::new());
-        let running = activity.begin(true);
+        let running = activity.begin(AnswerEnd::Sure);
         advance(10 * IDLE_MAX).await;
         assert_eq!(verdict(&activity), Verdict::GoOn, "a request under way has bounds of its own");
         drop(running);
         advance(IDLE_MAX / 2).await;
         assert_eq!(verdict(&activity), Verdict::GoOn);
-        drop(activity.begin(true));
+        drop(activity.begin(AnswerEnd::Sure));
         advance(IDLE_MAX / 2).await;
         assert_eq!(verdict(&activity), Verdict::GoOn);
         advance(IDLE_MAX / 2).await;
@@ -169,13 +183,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_nobody_reads_ends_its_connection() {
         let activity = Arc::new(Activity::new());
-        let (read, unread, watching) = (activity.begin(true), activity.begin(true), activity.begin(false));
+        let (read, unread, watching) =
+            (activity.begin(AnswerEnd::Sure), activity.begin(AnswerEnd::Sure), activity.begin(AnswerEnd::Open));
         [&read, &unread, &watching].into_iter().for_each(Running::answered);
         advance(ANSWER_UNREAD_MAX / 2).await;
         drop(read);
         assert_eq!(verdict(&activity), Verdict::GoOn);
-        // Other answers that are read do not excuse it.
-        let later = activity.begin(true);
+        // Other answers that are read are no excuse.
+        let later = activity.begin(AnswerEnd::Sure);
         later.answered();
         drop(later);
         advance(ANSWER_UNREAD_MAX / 2).await;
@@ -187,9 +202,9 @@ mod tests {
         drop(unread);
 
         let activity = Arc::new(Activity::new());
-        let watching = activity.begin(false);
+        let watching = activity.begin(AnswerEnd::Open);
         watching.answered();
         advance(10 * IDLE_MAX).await;
-        assert_eq!(verdict(&activity), Verdict::GoOn, "who watches may");
+        assert_eq!(verdict(&activity), Verdict::GoOn, "a stream of changes may stay unread");
     }
 }

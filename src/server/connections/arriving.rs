@@ -1,5 +1,5 @@
-//! The body of a request on its way in: it has to come in good time, and a request that is whole waits until there is room for
-//! its answer.
+//! The body of a request on its way in. It has to arrive in good time, and a request that has arrived whole waits until there
+//! is room for its answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,27 +10,29 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::Status;
 use tonic::codegen::{Bytes, StdError};
 
-type Reserving = Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+use crate::server::refusal::Refusal;
 
-/// See the module.
+type Reserving = Pin<Box<dyn Future<Output = Result<(), Refusal>> + Send>>;
+
+/// A body that is refused when it is late.
 pub(super) struct Arriving<B> {
     body: Pin<Box<B>>,
     is_whole: bool,
     overdue: Pin<Box<Sleep>>,
-    /// For a stream of messages, how long it may be silent; what is one message is to be whole when it is overdue.
+    /// The longest silence of a stream of messages; `None` for one message, which has to be whole when it is overdue.
     silence_max: Option<Duration>,
-    /// Waits for room, once the request is whole.
+    /// Waits for room once the request is whole.
     reserving: Option<Reserving>,
 }
 
 impl<B> Arriving<B> {
-    /// One message, whole within `arrives_within`.
+    /// One message, which has to be whole within `arrives_within`. Then it waits for `reserving`.
     pub(super) fn message(body: B, arrives_within: Duration, reserving: Reserving) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(arrives_within)));
         Self { body, is_whole: false, overdue, silence_max: None, reserving: Some(reserving) }
     }
 
-    /// Messages that come when they come, after no longer silence than `silence_max`.
+    /// A stream of messages with no longer silence between them than `silence_max`.
     pub(super) fn stream(body: B, silence_max: Duration) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(silence_max)));
         Self { body, is_whole: false, overdue, silence_max: Some(silence_max), reserving: None }
@@ -67,7 +69,7 @@ where
             let reserved = ready!(reserving.as_mut().poll(context));
             self.reserving = None;
             if let Err(no_room) = reserved {
-                return Poll::Ready(Some(Err(no_room)));
+                return Poll::Ready(Some(Err(no_room.into())));
             }
         }
         Poll::Ready(None)
@@ -88,7 +90,7 @@ mod tests {
 
     type Row = (&'static str, bool, Vec<u64>, bool, Result<usize, Code>);
 
-    /// A body whose frames come after so many seconds each, and that ends or goes on in silence.
+    /// A body with a frame after each of so many seconds, which then ends or goes on in silence.
     fn body(after: &[u64], ends: bool) -> impl Body<Data = Bytes, Error = Status> + Send + 'static {
         let frames = stream::unfold(after.iter().copied().collect::<VecDeque<u64>>(), move |mut after| async move {
             match after.pop_front() {
@@ -138,7 +140,7 @@ mod tests {
         let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(waiting));
         assert_eq!(arriving.collect().await.unwrap().to_bytes().len(), 2);
         assert_eq!(began.elapsed(), Duration::from_secs(3));
-        let none = ready(Err(Status::resource_exhausted("no room")));
+        let none = ready(Err(Refusal::new(Code::ResourceExhausted, "no room")));
         let arriving = Arriving::message(body(&[0], true), Duration::from_secs(1), Box::pin(none));
         assert_eq!(arriving.collect().await.unwrap_err().code(), Code::ResourceExhausted);
     }

@@ -1,4 +1,4 @@
-//! Peers that are silent, too many or in a hurry, over pipes and in the time of the test.
+//! Peers that are silent, too many or in a hurry. They come over pipes, and the clock is the test's.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,12 +11,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower::service_fn;
 
 use super::*;
+use crate::server::door::PortDoor;
+use crate::server::refusal::Refusal;
 
 const CONNECTIONS_MAX: usize = 3;
 const UPLOAD: &str = "http://any/ragward.ingest.v1.IngestService/UpsertDocuments";
 const CHECK: &str = "http://any/openfga.v1.OpenFGAService/Check";
 
-/// A server whose every call reads its request and is then answered with nothing.
+/// A server that reads the request of every call and then gives an empty answer.
 struct World {
     connections: mpsc::Sender<io::Result<Arrived<DuplexStream>>>,
     calls: Arc<AtomicUsize>,
@@ -31,14 +33,11 @@ impl World {
             called.fetch_add(1, Ordering::Relaxed);
             async move {
                 let read = http_body_util::BodyExt::collect(request.into_body()).await;
-                Ok::<_, Infallible>(match read {
-                    Ok(_) => Response::new(Body::empty()),
-                    Err(status) => status.into_http(),
-                })
+                read.map(|_| Response::new(Body::empty())).map_err(|status| Refusal::from(&status))
             }
         });
         let (connections, incoming) = mpsc::channel(16);
-        let service = BoxCloneSyncService::new(service);
+        let service = BoxCloneSyncService::new(PortDoor::new(service));
         let timeout = Duration::from_secs(10);
         let incoming = ReceiverStream::new(incoming);
         let serving = tokio::spawn(serve(service, incoming, CONNECTIONS_MAX, timeout, std::future::pending()));
@@ -87,7 +86,7 @@ async fn who_says_nothing_is_not_kept() {
         let mut peer = world.connect().await;
         peer.write_all(says).await.unwrap();
         let mut told = Vec::new();
-        // Whether it ends well or with an error, it ends.
+        // The connection ends; whether with an error does not matter.
         drop(peer.read_to_end(&mut told).await);
         assert!(began.elapsed() <= Duration::from_mins(7), "{what}: {:?}", began.elapsed());
         if !what.starts_with("HTTP/2's") && !what.starts_with("an HTTP/1.1") {
@@ -140,7 +139,7 @@ async fn cancelled_calls_leave_the_upload_beside_them() {
     let mut uploader = client.clone().ready().await.unwrap();
     let (outcome, mut upload) = uploader.send_request(post(UPLOAD), false).unwrap();
     for round in 0..20 {
-        // All of a round are cancelled before the server can look at one of them.
+        // All calls of a round are cancelled before the server looks at any of them.
         let mut cancelled = Vec::new();
         for _ in 0..STREAMS_MAX - 1 {
             let mut client = client.clone().ready().await.unwrap();
@@ -151,7 +150,7 @@ async fn cancelled_calls_leave_the_upload_beside_them() {
         }
         drop(cancelled);
         upload.send_data(Bytes::from_static(b"more"), false).unwrap();
-        // A client of gRPC repeats by itself what was refused before it was looked at.
+        // A gRPC client repeats by itself a call that was refused before anybody looked at it.
         let mut answered = call(&client).await;
         while answered.as_ref().is_err_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM)) {
             tokio::task::yield_now().await;
@@ -181,7 +180,7 @@ async fn past_the_limit_connections_wait_for_their_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_system_without_room_is_asked_now_and_then() {
-    // What accept says when no file can be opened.
+    // The error of `accept` when no file can be opened.
     const EMFILE: i32 = 24;
     let tries = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&tries);

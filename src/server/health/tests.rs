@@ -1,4 +1,4 @@
-//! How often backends are asked, and what is told of them.
+//! How often the backends are asked, and what callers are told.
 
 use std::sync::atomic::AtomicUsize;
 
@@ -13,7 +13,7 @@ use crate::authz::{Answer, AuthzError, CheckBatch};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorStoreError};
 
-/// Plays all three parts, and fails in one of them when it is told to.
+/// Plays all three backends, and fails as one of them when a test says so.
 #[derive(Default)]
 struct Parts {
     looks: AtomicUsize,
@@ -145,7 +145,7 @@ fn about(service: &str) -> Request<HealthCheckRequest> {
     by(&Watches::of_connection(), service)
 }
 
-/// A request by a connection.
+/// A request that came by this connection.
 fn by(connection: &Watches, service: &str) -> Request<HealthCheckRequest> {
     let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
     request.extensions_mut().insert(connection.clone());
@@ -171,7 +171,8 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
     for (what, failing, required, expected) in rows {
         let (parts, api) = health(required);
         parts.fail(failing);
-        for service in READINESS {
+        let services = ["ragward.retrieval.v1.RetrievalService", "ragward.ingest.v1.IngestService"];
+        for service in READINESS.into_iter().chain(services) {
             assert_eq!(told(&api, service).await, expected, "{what}: `{service}`");
         }
         assert_eq!(told(&api, LIVENESS).await, Serving, "{what}");
@@ -182,7 +183,10 @@ async fn ready_means_that_a_retrieval_would_be_answered() {
         assert_eq!((told(&api, "").await, told(&api, LIVENESS).await), (NotServing, Serving), "{what}: stopping");
     }
     let (_, api) = health(true);
-    for unknown in ["a.Service", "openfga.v1.OpenFGAService", "Liveness", " "] {
+    let health_itself = "grpc.health.v1.Health";
+    let over_embedded = HealthApi::new(Arc::clone(&api.readiness), true);
+    assert!(over_embedded.check(about("openfga.v1.OpenFGAService")).await.is_ok());
+    for unknown in ["a.Service", "openfga.v1.OpenFGAService", health_itself, "Liveness", " "] {
         assert_eq!(api.check(about(unknown)).await.unwrap_err().code(), tonic::Code::NotFound, "{unknown}");
     }
 }

@@ -1,25 +1,26 @@
-//! Documents that are written in one go.
+//! Documents that are gathered to be written in one go.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prost::Message;
 use tokio::time::Instant;
-use tonic::Status;
 
 use super::turns::Turn;
 use crate::chunk::Document;
 use crate::language::Object;
 use crate::proto::ingest as message;
+use crate::server::refusal::Refusal;
 use crate::server::values;
 
-/// Chunks, or bytes of messages, that are gathered before they are written: enough that a commit's cost is shared.
+/// A batch is full with this many chunks, or with [`BYTES_MAX`] bytes of messages: enough to share the cost of a commit.
 const CHUNKS_MAX: usize = 2_048;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
-/// How long documents are gathered. A stream that is slow does not keep others from their turn, and what it sent is in.
+/// How long documents are gathered at most. So a slow stream keeps neither its turn from others nor its documents from being
+/// written.
 const GATHERED_MAX: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Documents of one collection, and the turn that they are written in.
 pub(super) struct Batch {
     collection: String,
     documents: Vec<Document>,
@@ -30,13 +31,13 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// Of a collection; its turn ends with it.
+    /// An empty batch. The turn ends when the batch is dropped or written.
     pub(super) fn new(collection: &str, turn: Turn) -> Self {
         let due = Instant::now() + GATHERED_MAX;
         Self { collection: collection.to_owned(), documents: Vec::new(), chunks: 0, bytes: 0, due, turn }
     }
 
-    pub(super) fn push(&mut self, document: message::Document) -> Result<(), Status> {
+    pub(super) fn push(&mut self, document: message::Document) -> Result<(), Refusal> {
         self.bytes += document.encoded_len();
         self.chunks += document.chunks.len();
         self.documents.push(values::document(document)?);
@@ -47,7 +48,7 @@ impl Batch {
         self.chunks >= CHUNKS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// When it is written, full or not.
+    /// The moment at which it is written, full or not.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
@@ -60,7 +61,7 @@ impl Batch {
         self.documents.iter().map(|document| document.id.clone()).collect()
     }
 
-    /// Distinct, of all chunks.
+    /// The distinct guards of all chunks.
     pub(super) fn guards(&self) -> Vec<Object> {
         let chunks = self.documents.iter().flat_map(|document| &document.chunks);
         let guards: BTreeSet<Object> = chunks.map(|chunk| chunk.guard.clone()).collect();
@@ -75,7 +76,7 @@ impl Batch {
         self.chunks as u64
     }
 
-    /// The collection, the documents, and the turn to hold until they are written.
+    /// Gives the collection, the documents, and the turn to hold until they are written.
     pub(super) fn into_parts(self) -> (String, Vec<Document>, Turn) {
         (self.collection, self.documents, self.turn)
     }

@@ -1,4 +1,4 @@
-//! Writers that are slow, many, gone, or no longer let in. The clock is paused, so a minute is no time.
+//! Writers that are slow or many, that go away, or whose tokens expire. The clock is paused, so a minute takes no time.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -34,7 +34,7 @@ type note
     define can_edit: [user, user:*]
 ";
 
-/// The embedded authorizer, counted.
+/// The embedded authorizer. It counts its calls.
 struct Counted {
     inner: EmbeddedAuthorizer,
     calls: AtomicUsize,
@@ -56,7 +56,7 @@ impl Authorizer for Counted {
     }
 }
 
-/// The embedded store, which tells of the documents that are in.
+/// The embedded store. It tells the test which documents are in.
 struct Told {
     inner: ExactStore,
     written: mpsc::UnboundedSender<Vec<String>>,
@@ -68,7 +68,7 @@ impl DocumentStore for Told {
         let ids = documents.iter().map(|document| document.id.clone()).collect();
         self.inner.upsert(collection, documents).await?;
         // Not every test listens.
-        self.written.send(ids).unwrap_or_default();
+        drop(self.written.send(ids));
         Ok(())
     }
 
@@ -85,7 +85,7 @@ impl DocumentStore for Told {
     }
 }
 
-/// The embedded store, whose changes wait until they are let go on.
+/// The embedded store. A change waits until the test lets it go on.
 struct Held {
     inner: ExactStore,
     begun: Semaphore,
@@ -125,12 +125,12 @@ struct World {
     store: ExactStore,
     authorizer: Arc<Counted>,
     now: Arc<AtomicU64>,
-    /// The documents of each batch that is in.
+    /// Receives the documents of each batch that is in.
     written: mpsc::UnboundedReceiver<Vec<String>>,
     directory: TempDir,
 }
 
-/// Everybody may edit the notes whose names begin with `open`.
+/// A world in which everybody may edit the notes whose names begin with `open`.
 fn world(authorizer_answers: bool) -> World {
     let directory = tempfile::tempdir().unwrap();
     let stores = RelationshipStores::open(directory.path()).unwrap();
@@ -175,19 +175,19 @@ fn token(subject: &str) -> Caller {
     Caller::Verified { token: sample::token(subject, "ragward:ingest", NOW + 600), may_assert: false }
 }
 
-/// A request as the gate lets it through.
-fn request<T>(message: T, caller: Caller, lasting: Lasting) -> Request<T> {
+/// A request as it leaves the gate.
+fn request<T>(message: T, caller: Caller, record: OpenRecord) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);
-    request.extensions_mut().insert(lasting.draft().clone());
-    request.extensions_mut().insert(lasting);
+    request.extensions_mut().insert(record.draft().clone());
+    request.extensions_mut().insert(record);
     request
 }
 
-type Upload = JoinHandle<Result<message::UpsertDocumentsResponse, Status>>;
+type Upload = JoinHandle<Result<message::UpsertDocumentsResponse, Refusal>>;
 
 impl World {
-    /// An open stream of the bearer of a token.
+    /// Opens an upload for a caller.
     fn upload(
         &self,
         caller: Caller,
@@ -203,15 +203,15 @@ impl World {
         let (send, messages) = mpsc::unbounded_channel();
         let api = Arc::clone(&self.api);
         let uploading = tokio::spawn(async move {
-            let (_running, lasting) = call(None, UPSERT);
-            let call = api.call_of(caller, peer, lasting)?;
+            let (_running, record) = call(None, UPSERT);
+            let call = api.call_by(caller, peer, record)?;
             api.take_in(&call, UnboundedReceiverStream::new(messages)).await
         });
         (send, uploading)
     }
 
     async fn has(&self, id: &str) -> bool {
-        // Before the first document there is no collection.
+        // There is no collection before the first document.
         self.store.documents(COLLECTION, &[id.to_owned()]).await.is_ok_and(|found| !found.is_empty())
     }
 
@@ -240,7 +240,7 @@ async fn a_stream_ends_with_its_token() {
     send.send(Ok(message("open2"))).unwrap();
     let refused = uploading.await.unwrap().unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated, "{refused:?}");
-    assert!(refused.metadata().get("www-authenticate").is_some());
+    assert!(refused.challenge().is_some());
     assert!(!world.has("open2").await);
 }
 
@@ -258,7 +258,7 @@ async fn a_slow_upload_is_in_as_it_comes() {
     let written = uploading.await.unwrap().unwrap();
     assert_eq!((written.documents, written.chunks), (20, 20));
 
-    // One that falls silent is ended, and what it sent stays.
+    // An upload that falls silent is ended, and the documents that it sent stay.
     let (send, uploading) = world.upload(token("anne"));
     send.send(Ok(message("open20"))).unwrap();
     assert_eq!(uploading.await.unwrap().unwrap_err().code(), Code::DeadlineExceeded);
@@ -281,7 +281,7 @@ async fn quiet_streams_keep_nobody_out() {
     drop(send);
     assert_eq!(uploading.await.unwrap().unwrap().documents, 200);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    // Those that are too many for one writer wait for a minute.
+    // The uploads that are too many for one writer wait for a minute.
     let mut refused = 0;
     for (_send, uploading) in quiet {
         let code = uploading.await.unwrap().unwrap_err().code();
@@ -342,8 +342,8 @@ fn status_request(world: &World, ids: Vec<String>) -> impl Future<Output = Resul
     let api = Arc::clone(&world.api);
     async move {
         let asked = message::GetIngestStatusRequest { collection: COLLECTION.to_owned(), document_ids: ids };
-        let (_running, lasting) = call(None, "/ragward.ingest.v1.IngestService/GetIngestStatus");
-        let answer = api.get_ingest_status(request(asked, token("anne"), lasting)).await?;
+        let (_running, record) = call(None, "/ragward.ingest.v1.IngestService/GetIngestStatus");
+        let answer = api.get_ingest_status(request(asked, token("anne"), record)).await?;
         Ok(answer.into_inner().found.into_iter().map(|found| found.document_id).collect())
     }
 }
@@ -362,7 +362,7 @@ async fn a_question_about_many_documents_is_asked_at_once() {
     };
     let world = world(true);
     let ids = documents(&world).await;
-    // Each is asked for twice and told of once.
+    // The request names each document twice, and the answer names it once.
     let found = status_request(&world, ids.iter().chain(&ids).cloned().collect()).await.unwrap();
     let expected: Vec<&String> = ids.iter().filter(|id| id.starts_with("open")).collect();
     assert_eq!(found.iter().collect::<Vec<_>>(), expected);
@@ -388,19 +388,19 @@ async fn what_nobody_waits_for_is_done_and_recorded() {
         let documents = Arc::clone(&held);
         api.documents = documents;
         let audit = open_log(directory.path());
-        let (running, lasting) = call(Some(audit.clone()), rpc);
+        let (running, record) = call(Some(audit.clone()), rpc);
         let answering = async {
             if rpc == DELETE {
                 let document_ids = vec!["open0".to_owned()];
                 let asked = message::DeleteDocumentsRequest { collection: COLLECTION.to_owned(), document_ids };
-                api.delete_documents(request(asked, token("anne"), lasting)).await.map(drop)
+                api.delete_documents(request(asked, token("anne"), record)).await.map(drop)
             } else {
-                let call = api.call(&request((), token("anne"), lasting)).unwrap();
+                let call = api.call(&request((), token("anne"), record)).unwrap();
                 let messages = ["open1", "open2"].map(message).map(Ok);
-                api.take_in(&call, tokio_stream::iter(messages)).await.map(drop)
+                api.take_in(&call, tokio_stream::iter(messages)).await.map(drop).map_err(Status::from)
             }
         };
-        // The change is under way when the caller goes.
+        // The caller goes away while the change is under way.
         tokio::select! {
             answer = answering => panic!("{answer:?}"),
             begun = held.begun.acquire() => begun.unwrap().forget(),

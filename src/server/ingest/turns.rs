@@ -1,5 +1,7 @@
-//! Who writes when. A stream may be open for hours and send a document now and then, so what it takes from others is
-//! counted by what it holds: one of many places while it is open, and one of few while a batch of it is in memory.
+//! Decides who writes when.
+//!
+//! A stream may be open for hours and send a document now and then, so it holds two kinds of places: one of many while it is
+//! open, and one of few while a batch of it is in memory. Turns go to whoever has waited longest, and every wait ends.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,41 +10,40 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use tonic::Status;
 
 use crate::language::Object;
-use crate::server::status;
+use crate::server::refusal::Refusal;
 
-/// Streams and deletions that are open at a time, of all connections. Each may hold a message in memory.
+/// The largest number of uploads and deletions that are open at a time. Each may hold a message in memory.
 const OPEN_MAX: usize = 64;
-/// Of one caller, so that none takes all the places.
+/// The largest number of them for one caller, so that nobody takes all the places.
 const OPEN_PER_CALLER_MAX: usize = 8;
-/// Batches that are in memory or being written at a time. Whoever waited longest is next, so that all go on.
+/// The largest number of batches that are in memory or being written at a time.
 const BATCHES_MAX: usize = 8;
-/// How long one waits for a turn.
+/// The longest wait for a place or a turn.
 const WAIT_MAX: Duration = Duration::from_mins(1);
-/// When to come back.
+/// The wait after which a refused client should try again.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// The places.
+/// The places of uploads and deletions.
 pub(super) struct Turns {
     open: Arc<Semaphore>,
     by_caller: Mutex<HashMap<Uploader, Weak<Semaphore>>>,
     batches: Arc<Semaphore>,
 }
 
-/// Whose places an upload takes.
+/// The caller whose places an upload takes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Uploader {
     /// The subject of a token.
-    Writer(Object),
+    Subject(Object),
     /// A machine whose callers are believed.
     Machine(IpAddr),
-    /// This process.
+    /// This process itself.
     Local,
 }
 
-/// A place among those that are open.
+/// A place among the open uploads and deletions.
 pub(super) struct Open {
     _of_caller: OwnedSemaphorePermit,
     _of_all: OwnedSemaphorePermit,
@@ -59,15 +60,15 @@ impl Turns {
         Self { open, by_caller: Mutex::default(), batches }
     }
 
-    /// A place for a call.
-    pub(super) async fn open(&self, uploader: &Uploader) -> Result<Open, Status> {
-        // First the caller's own, so that those who wait for it keep nobody else waiting.
+    /// Takes a place for a call, which ends when the value is dropped.
+    pub(super) async fn open(&self, uploader: &Uploader) -> Result<Open, Refusal> {
+        // The caller's own place first, so that calls that wait for it keep no other caller waiting.
         let of_caller = acquire(self.of_caller(uploader)).await?;
         Ok(Open { _of_caller: of_caller, _of_all: acquire(Arc::clone(&self.open)).await? })
     }
 
-    /// The turn of a batch; it ends when what is given here is dropped.
-    pub(super) async fn turn(&self) -> Result<Turn, Status> {
+    /// Takes the turn of a batch, which ends when the value is dropped.
+    pub(super) async fn turn(&self) -> Result<Turn, Refusal> {
         acquire(Arc::clone(&self.batches)).await.map(|place| Turn { _place: place })
     }
 
@@ -83,10 +84,10 @@ impl Turns {
     }
 }
 
-async fn acquire(places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
-    // The semaphore is never closed, so only time can run out.
+async fn acquire(places: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Refusal> {
+    // The semaphores are never closed, so only time can run out.
     match timeout(WAIT_MAX, places.acquire_owned()).await {
         Ok(Ok(place)) => Ok(place),
-        Ok(Err(_)) | Err(_) => Err(status::busy("too many uploads run at a time; try again later", RETRY_AFTER)),
+        Ok(Err(_)) | Err(_) => Err(Refusal::busy("too many uploads run at a time; try again later", RETRY_AFTER)),
     }
 }

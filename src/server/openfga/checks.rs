@@ -7,58 +7,68 @@ use openfga_client::client::batch_check_single_result::CheckResult;
 use openfga_client::client::check_error::Code;
 use openfga_client::prost_wkt_types::Struct;
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::{Resolved, tuples};
 use crate::engine::evaluator::CheckError;
 use crate::language::{Object, Relation, User};
 
-/// Most checks of one batch (`OpenFGA`'s default limit).
+/// The largest number of checks in one batch (`OpenFGA`'s default limit).
 const CHECKS_MAX: usize = 50;
 
+/// Decides one check.
 pub(super) fn check(
     resolved: &Resolved,
     key: &api::CheckRequestTupleKey,
     contextual_tuples: Option<&api::ContextualTupleKeys>,
     context: Option<&Struct>,
     go_on: &mut dyn FnMut() -> bool,
-) -> Result<bool, Refusal> {
+) -> Result<bool, OpenFgaError> {
     let user = User::parse(&key.user)?;
     let relation = Relation::parse(&key.relation)?;
     let object = Object::parse(&key.object)?;
     let model = resolved.snapshot.model();
     model.knows(&user, &relation, object.type_name())?;
     let contextual = contextual_tuples.map(|keys| keys.tuple_keys.as_slice()).unwrap_or_default();
-    let contextual = tuples::contextual(model, contextual, Number::InvalidTuple)?;
+    let contextual = tuples::contextual(model, contextual, ErrorNumber::InvalidTuple)?;
     tuples::check_context(context)?;
     let snapshot = resolved.for_request(&contextual, context)?;
     let mut evaluation = snapshot.evaluation(&user).map_err(undecided)?;
     evaluation.check(&relation, &object, go_on).map_err(undecided)
 }
 
-pub(super) fn undecided(error: CheckError) -> Refusal {
+/// The error of a check that has no decision.
+pub(super) fn undecided(error: CheckError) -> OpenFgaError {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),
-        // Clients tell it by this beginning from what is wrong with their request: the number is the same.
-        CheckError::Condition(_) => Refusal::validation(format!("failed to evaluate relationship condition: {error}")),
-        CheckError::TooDeep | CheckError::TooMuchWork => Refusal::new(Number::ResolutionTooComplex, error.to_string()),
-        CheckError::Interrupted => Refusal::late(),
+        // The number is that of a malformed request, so clients tell the two apart by the beginning of the text.
+        CheckError::Condition(_) => {
+            OpenFgaError::validation(format!("failed to evaluate relationship condition: {error}"))
+        }
+        CheckError::TooDeep | CheckError::TooMuchWork => {
+            OpenFgaError::new(ErrorNumber::ResolutionTooComplex, error.to_string())
+        }
+        CheckError::Interrupted => OpenFgaError::late(),
     }
 }
 
+/// Decides the checks of a batch one after the other. An error is the answer of its own check alone.
 pub(super) fn batch_check(
     resolved: &Resolved,
     request: &api::BatchCheckRequest,
     go_on: &mut dyn FnMut() -> bool,
-) -> Result<api::BatchCheckResponse, Refusal> {
+) -> Result<api::BatchCheckResponse, OpenFgaError> {
     let count = request.checks.len();
     if count > CHECKS_MAX {
         let message = format!("batchCheck received {count} checks, the maximum allowed is {CHECKS_MAX}");
-        return Err(Refusal::validation(message));
+        return Err(OpenFgaError::validation(message));
     }
     let mut seen = HashSet::new();
     for item in &request.checks {
         if !seen.insert(item.correlation_id.as_str()) {
-            return Err(Refusal::validation(format!("received duplicate correlation id: {}", item.correlation_id)));
+            return Err(OpenFgaError::validation(format!(
+                "received duplicate correlation id: {}",
+                item.correlation_id
+            )));
         }
     }
     let mut result = HashMap::new();
@@ -67,7 +77,7 @@ pub(super) fn batch_check(
         let decided = if go_on() {
             check(resolved, &key, item.contextual_tuples.as_ref(), item.context.as_ref(), go_on)
         } else {
-            Err(Refusal::late())
+            Err(OpenFgaError::late())
         };
         let check_result = match decided {
             Ok(allowed) => CheckResult::Allowed(allowed),
@@ -79,28 +89,28 @@ pub(super) fn batch_check(
     Ok(api::BatchCheckResponse { result })
 }
 
-fn item_error(refusal: Refusal) -> api::CheckError {
+fn item_error(refusal: OpenFgaError) -> api::CheckError {
     let number = refusal.number as i32;
     let code = match refusal.number {
-        Number::InternalError | Number::DeadlineExceeded => Code::InternalError(number),
-        Number::Aborted
-        | Number::ValidationError
-        | Number::AuthorizationModelNotFound
-        | Number::ResolutionTooComplex
-        | Number::InvalidWriteInput
-        | Number::DuplicateTuples
-        | Number::InvalidContinuationToken
-        | Number::InvalidExpandInput
-        | Number::WriteFailedDueToInvalidInput
-        | Number::LatestAuthorizationModelNotFound
-        | Number::TypeNotFound
-        | Number::RelationNotFound
-        | Number::InvalidTuple
-        | Number::ContinuationTokenMismatch
-        | Number::ExceededEntityLimit
-        | Number::InvalidAuthorizationModel
-        | Number::InvalidStartTime
-        | Number::StoreIdNotFound => Code::InputError(number),
+        ErrorNumber::InternalError | ErrorNumber::DeadlineExceeded => Code::InternalError(number),
+        ErrorNumber::Aborted
+        | ErrorNumber::ValidationError
+        | ErrorNumber::AuthorizationModelNotFound
+        | ErrorNumber::ResolutionTooComplex
+        | ErrorNumber::InvalidWriteInput
+        | ErrorNumber::DuplicateTuples
+        | ErrorNumber::InvalidContinuationToken
+        | ErrorNumber::InvalidExpandInput
+        | ErrorNumber::WriteFailedDueToInvalidInput
+        | ErrorNumber::LatestAuthorizationModelNotFound
+        | ErrorNumber::TypeNotFound
+        | ErrorNumber::RelationNotFound
+        | ErrorNumber::InvalidTuple
+        | ErrorNumber::ContinuationTokenMismatch
+        | ErrorNumber::ExceededEntityLimit
+        | ErrorNumber::InvalidAuthorizationModel
+        | ErrorNumber::InvalidStartTime
+        | ErrorNumber::StoreIdNotFound => Code::InputError(number),
     };
     api::CheckError { message: refusal.message, code: Some(code) }
 }

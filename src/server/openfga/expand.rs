@@ -1,11 +1,11 @@
-//! `Expand`: one level of a relation's definition, with the users that its tuples name.
+//! `Expand`: shows one level of a relation's definition, with the users that its tuples name.
 
 use openfga_client::client as api;
 use openfga_client::client::userset_tree::leaf::Value as Leaf;
 use openfga_client::client::userset_tree::node::Value as NodeValue;
 use openfga_client::client::userset_tree::{self as tree, Node};
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::{Resolved, tuples};
 use crate::language::model::Rewrite;
 use crate::language::validate::ValidModel;
@@ -16,20 +16,20 @@ pub(super) fn expand(
     resolved: &Resolved,
     key: &api::ExpandRequestTupleKey,
     contextual_tuples: Option<&api::ContextualTupleKeys>,
-) -> Result<api::ExpandResponse, Refusal> {
+) -> Result<api::ExpandResponse, OpenFgaError> {
     if key.object.is_empty() || key.relation.is_empty() {
         let message = "Invalid input. Make sure you provide an object and a relation";
-        return Err(Refusal::new(Number::InvalidExpandInput, message));
+        return Err(OpenFgaError::new(ErrorNumber::InvalidExpandInput, message));
     }
     let model = resolved.snapshot.model();
     let contextual = contextual_tuples.map(|keys| keys.tuple_keys.as_slice()).unwrap_or_default();
-    let contextual = tuples::contextual(model, contextual, Number::ValidationError)?;
+    let contextual = tuples::contextual(model, contextual, ErrorNumber::ValidationError)?;
     let object = Object::parse(&key.object)?;
     let relation = Relation::parse(&key.relation)?;
     let definition = model.source().type_definition(object.type_name());
     let Some(definition) = definition.and_then(|definition| definition.relation(relation.as_str())) else {
         let message = format!("relation '{}#{relation}' not found", object.type_name());
-        return Err(Refusal::validation(message));
+        return Err(OpenFgaError::validation(message));
     };
     let expansion = Expansion { resolved, model, contextual, object, relation };
     Ok(api::ExpandResponse { tree: Some(api::UsersetTree { root: Some(expansion.node(&definition.rewrite)?) }) })
@@ -44,8 +44,8 @@ struct Expansion<'a> {
 }
 
 impl Expansion<'_> {
-    /// A valid model bounds the nesting, so this may call itself.
-    fn node(&self, rewrite: &Rewrite) -> Result<Node, Refusal> {
+    /// Recursive: a valid model bounds how deep definitions are nested.
+    fn node(&self, rewrite: &Rewrite) -> Result<Node, OpenFgaError> {
         let leaf = |value| NodeValue::Leaf(tree::Leaf { value: Some(value) });
         let value = match rewrite {
             Rewrite::Direct => {
@@ -80,8 +80,8 @@ impl Expansion<'_> {
         Ok(Node { name: self.computed(self.relation.as_str()).userset, value: Some(value) })
     }
 
-    fn nodes(&self, operands: &[Rewrite]) -> Result<tree::Nodes, Refusal> {
-        let nodes: Result<Vec<Node>, Refusal> = operands.iter().map(|operand| self.node(operand)).collect();
+    fn nodes(&self, operands: &[Rewrite]) -> Result<tree::Nodes, OpenFgaError> {
+        let nodes: Result<Vec<Node>, OpenFgaError> = operands.iter().map(|operand| self.node(operand)).collect();
         Ok(tree::Nodes { nodes: nodes? })
     }
 
@@ -89,8 +89,8 @@ impl Expansion<'_> {
         tree::Computed { userset: format!("{}#{relation}", self.object) }
     }
 
-    /// The users of the tuples that count, those of the request first.
-    fn users(&self, relation: &str) -> Result<Vec<User>, Refusal> {
+    /// The users of the tuples that count. Those of the request come first.
+    fn users(&self, relation: &str) -> Result<Vec<User>, OpenFgaError> {
         let filter =
             TupleFilter { object: self.object.to_string(), relation: relation.to_owned(), user: String::new() };
         let stored = self.resolved.store.tuples(&filter, 0, usize::MAX)?;

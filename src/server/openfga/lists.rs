@@ -1,4 +1,4 @@
-//! `ListObjects`, `StreamedListObjects` and `ListUsers`.
+//! Lists of objects and of users (`ListObjects`, `StreamedListObjects`, `ListUsers`).
 
 use std::time::Duration;
 
@@ -7,35 +7,35 @@ use openfga_client::client::user::User as ApiUser;
 use tokio::time::Instant;
 
 use super::checks::undecided;
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::{Resolved, tuples};
 use crate::engine::evaluator::CheckError;
 use crate::engine::snapshot::UserFilter;
 use crate::language::validate::ValidModel;
 use crate::language::{Object, Relation, TypeName, User};
 
-/// Most objects and users of one answer (`OpenFGA`'s default limit).
+/// The largest number of objects or users in one answer (`OpenFGA`'s default limit).
 pub(super) const RESULTS_MAX: usize = 1_000;
 
-/// How long a list may take (`OpenFGA`'s default limit): then the answer is what was found.
+/// The longest that a list may take (`OpenFGA`'s default limit). The answer is then what was found.
 const LIST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// When a list ends: at its own limit, or before, where the request's deadline is earlier.
+/// The moment at which a list ends: at its own limit, or at the request's deadline if that is earlier.
 pub(super) fn list_deadline(deadline: Instant) -> Instant {
     deadline.min(Instant::now() + LIST_TIMEOUT)
 }
 
-/// Hands over the objects that the user holds the relation on, until `take` has enough or the deadline passes: as with
-/// `OpenFGA`, the answer is then what was found.
+/// Hands each object on which the user holds the relation to `take`, until `take` gives `false` or the deadline passes. As with
+/// `OpenFGA`, a list that the deadline ends is what was found until then, and no error.
 pub(super) fn list_objects(
     resolved: &Resolved,
     request: &api::ListObjectsRequest,
     deadline: Instant,
     take: &mut dyn FnMut(&Object) -> bool,
-) -> Result<(), Refusal> {
+) -> Result<(), OpenFgaError> {
     let model = resolved.snapshot.model();
     let contextual = request.contextual_tuples.as_ref().map(|keys| keys.tuple_keys.as_slice());
-    let contextual = tuples::contextual(model, contextual.unwrap_or_default(), Number::ValidationError)?;
+    let contextual = tuples::contextual(model, contextual.unwrap_or_default(), ErrorNumber::ValidationError)?;
     let relation = known_relation(model, &request.r#type, &request.relation)?;
     let type_name = TypeName::parse(&request.r#type)?;
     let user = User::parse(&request.user)?;
@@ -48,21 +48,21 @@ pub(super) fn list_objects(
     }
 }
 
-/// As [`list_objects`], for users.
+/// Lists the users who hold the relation on an object, with the limits of [`list_objects`].
 pub(super) fn list_users(
     resolved: &Resolved,
     request: &api::ListUsersRequest,
     deadline: Instant,
-) -> Result<api::ListUsersResponse, Refusal> {
+) -> Result<api::ListUsersResponse, OpenFgaError> {
     let model = resolved.snapshot.model();
-    let contextual = tuples::contextual(model, &request.contextual_tuples, Number::ValidationError)?;
+    let contextual = tuples::contextual(model, &request.contextual_tuples, ErrorNumber::ValidationError)?;
     let asked = request.user_filters.first().cloned().unwrap_or_default();
     known_type(model, &asked.r#type)?;
     let user_relation =
         if asked.relation.is_empty() { None } else { Some(known_relation(model, &asked.r#type, &asked.relation)?) };
     let object = request.object.clone().unwrap_or_default();
     let relation = known_relation(model, &object.r#type, &request.relation)?;
-    // No tuple can be about an object of another form.
+    // No tuple is about an object whose name is malformed.
     let Ok(object) = Object::parse(&format!("{}:{}", object.r#type, object.id)) else {
         return Ok(api::ListUsersResponse { users: Vec::new() });
     };
@@ -82,19 +82,19 @@ pub(super) fn list_users(
     Ok(api::ListUsersResponse { users: found.iter().map(user_message).collect() })
 }
 
-fn known_type(model: &ValidModel, type_name: &str) -> Result<(), Refusal> {
+fn known_type(model: &ValidModel, type_name: &str) -> Result<(), OpenFgaError> {
     match model.source().type_definition(type_name) {
         Some(_) => Ok(()),
-        None => Err(Refusal::new(Number::TypeNotFound, format!("type '{type_name}' not found"))),
+        None => Err(OpenFgaError::new(ErrorNumber::TypeNotFound, format!("type '{type_name}' not found"))),
     }
 }
 
-fn known_relation(model: &ValidModel, type_name: &str, relation: &str) -> Result<Relation, Refusal> {
+fn known_relation(model: &ValidModel, type_name: &str, relation: &str) -> Result<Relation, OpenFgaError> {
     known_type(model, type_name)?;
     let defined = model.source().type_definition(type_name).and_then(|definition| definition.relation(relation));
     if defined.is_none() {
         let message = format!("relation '{type_name}#{relation}' not found");
-        return Err(Refusal::new(Number::RelationNotFound, message));
+        return Err(OpenFgaError::new(ErrorNumber::RelationNotFound, message));
     }
     Ok(Relation::parse(relation)?)
 }

@@ -1,4 +1,4 @@
-//! Authorization models: the API's messages to the model, and back.
+//! Turns the API's messages of authorization models into models, and back.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use openfga_client::client::relation_reference::RelationOrWildcard;
 use openfga_client::client::userset::Userset;
 use prost::Message;
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::userset::{self, NoRewrite};
 use crate::language::model::{
     AuthorizationModel, Condition, ModuleSource, ParameterType, RelationDefinition, RestrictionKind, Rewrite,
@@ -21,8 +21,8 @@ use crate::tuple_store::StoredModel;
 const TYPE_NAME: &str = "TYPE_NAME_";
 
 /// The model of a message.
-pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationModel, Refusal> {
-    let types: Result<Vec<TypeDefinition>, Refusal> = message.type_definitions.iter().map(read_type).collect();
+pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationModel, OpenFgaError> {
+    let types: Result<Vec<TypeDefinition>, OpenFgaError> = message.type_definitions.iter().map(read_type).collect();
     let mut conditions = BTreeMap::new();
     for (name, condition) in &message.conditions {
         if *name != condition.name {
@@ -33,24 +33,24 @@ pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationMo
     Ok(AuthorizationModel { schema_version: message.schema_version.clone(), types: types?, conditions })
 }
 
-/// The message of a stored model: what the client sent, where a client sent it.
-pub(super) fn write(stored: &StoredModel) -> Result<wire::AuthorizationModel, Refusal> {
+/// The message of a stored model. A model that a client sent is given back as it was sent.
+pub(super) fn write(stored: &StoredModel) -> Result<wire::AuthorizationModel, OpenFgaError> {
     let message = if stored.original.is_empty() {
         write_model(&stored.model)
     } else {
         wire::AuthorizationModel::decode(stored.original.as_slice()).map_err(|error| {
             tracing::error!(%error, "the stored model cannot be read");
-            Refusal::internal()
+            OpenFgaError::internal()
         })?
     };
     Ok(wire::AuthorizationModel { id: stored.id.to_string(), ..message })
 }
 
-fn invalid(message: impl Into<String>) -> Refusal {
-    Refusal::new(Number::InvalidAuthorizationModel, message)
+fn invalid(message: impl Into<String>) -> OpenFgaError {
+    OpenFgaError::new(ErrorNumber::InvalidAuthorizationModel, message)
 }
 
-fn read_type(message: &wire::TypeDefinition) -> Result<TypeDefinition, Refusal> {
+fn read_type(message: &wire::TypeDefinition) -> Result<TypeDefinition, OpenFgaError> {
     let metadata = message.metadata.as_ref();
     let mut relations = Vec::new();
     for (name, rewrite) in &message.relations {
@@ -68,16 +68,19 @@ fn read_type(message: &wire::TypeDefinition) -> Result<TypeDefinition, Refusal> 
     Ok(TypeDefinition { name: message.r#type.clone(), relations, source })
 }
 
-fn read_rewrite(relation: &str, message: &[u8]) -> Result<Rewrite, Refusal> {
-    // Its form was found to be right before.
-    let tree = userset::read(message).map_err(|status| invalid(status.message()))?;
+fn read_rewrite(relation: &str, message: &[u8]) -> Result<Rewrite, OpenFgaError> {
+    // The rules have read it before, so this never fails.
+    let tree = userset::read(message).map_err(|refusal| invalid(refusal.text()))?;
     tree.into_rewrite().map_err(|no_rewrite| match no_rewrite {
         NoRewrite::Incomplete => invalid(format!("the definition of relation `{relation}` is incomplete")),
         NoRewrite::TooDeep => invalid(format!("relation `{relation}` is nested more than {NESTING_MAX} deep")),
     })
 }
 
-fn read_restrictions(relation: &str, messages: &[api::RelationReference]) -> Result<Vec<TypeRestriction>, Refusal> {
+fn read_restrictions(
+    relation: &str,
+    messages: &[api::RelationReference],
+) -> Result<Vec<TypeRestriction>, OpenFgaError> {
     let mut restrictions = Vec::with_capacity(messages.len());
     for message in messages {
         let type_name = message.r#type.clone();
@@ -95,7 +98,7 @@ fn read_restrictions(relation: &str, messages: &[api::RelationReference]) -> Res
     Ok(restrictions)
 }
 
-fn read_condition(message: &api::Condition) -> Result<Condition, Refusal> {
+fn read_condition(message: &api::Condition) -> Result<Condition, OpenFgaError> {
     let mut parameters = BTreeMap::new();
     for (name, kind) in &message.parameters {
         parameters.insert(name.clone(), read_parameter(name, kind)?);
@@ -105,7 +108,7 @@ fn read_condition(message: &api::Condition) -> Result<Condition, Refusal> {
     Ok(Condition { expression: message.expression.clone(), parameters, source })
 }
 
-fn read_parameter(name: &str, message: &api::ConditionParamTypeRef) -> Result<ParameterType, Refusal> {
+fn read_parameter(name: &str, message: &api::ConditionParamTypeRef) -> Result<ParameterType, OpenFgaError> {
     let kind = TypeName::try_from(message.type_name).unwrap_or(TypeName::Unspecified);
     if kind == TypeName::Unspecified {
         return Err(invalid(format!("parameter `{name}` has no type")));
@@ -223,7 +226,7 @@ mod tests {
     use crate::language::dsl;
     use crate::language::validate::{MODEL_ID_BYTES, model_wire_bytes};
 
-    /// The limit on a model holds for its message, of which the model alone is measured.
+    /// The limit on models counts the bytes of the message, which are computed from the model alone.
     #[test]
     fn a_model_is_measured_as_on_the_wire() {
         let whole = "model\n  schema 1.2\ntype user\ntype group\n  relations\n    define member: [user, group#member]\n\

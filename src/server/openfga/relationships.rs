@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Timestamp;
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::{Resolved, page_size, store_of, token, tuples};
 use crate::language::RelationshipTuple;
 use crate::language::tuple::shown;
@@ -13,9 +13,12 @@ use crate::tuple_store::{
     ChangeFilter, OnConflict, Operation, RelationshipStores, StoreError, TUPLES_PER_WRITE_MAX, TupleFilter, TupleWrite,
 };
 
-/// The order of the steps decides which of several mistakes is told: tuples to write, tuples to delete, duplicates, the
-/// number of tuples, options, and at last what is stored.
-pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<api::WriteResponse, Refusal> {
+/// The year 1 in seconds since 1970: 0001-01-01T00:00:00Z.
+const YEAR_ONE_SECONDS: i64 = -62_135_596_800;
+
+/// Writes and deletes tuples. Of several mistakes the first one is told, in `OpenFGA`'s order: tuples to write, tuples to
+/// delete, duplicates, the number of tuples, options, and at last conflicts with what is stored.
+pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<api::WriteResponse, OpenFgaError> {
     let writes = request.writes.as_ref().map(|writes| writes.tuple_keys.as_slice()).unwrap_or_default();
     let deletes = request.deletes.as_ref().map(|deletes| deletes.tuple_keys.as_slice()).unwrap_or_default();
     if writes.is_empty() && deletes.is_empty() {
@@ -27,7 +30,7 @@ pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<
         write.writes.push(tuples::to_write(model, key)?);
     }
     if let Some(key) = deletes.iter().find(|key| !tuples::is_user(&key.user)) {
-        return Err(Refusal::validation(format!("the 'user' field is malformed: `{}`", shown(&key.user))));
+        return Err(OpenFgaError::validation(format!("the 'user' field is malformed: `{}`", shown(&key.user))));
     }
     refuse_duplicates(writes, deletes)?;
     let count = writes.len() + deletes.len();
@@ -40,9 +43,9 @@ pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<
     for key in deletes {
         match (RelationshipTuple::parse(&key.user, &key.relation, &key.object), write.on_missing) {
             (Ok(tuple), _) => write.deletes.push(tuple),
-            // What has not the form of a tuple is not stored.
+            // A name that no tuple can have is not stored.
             (Err(_), OnConflict::Ignore) => {}
-            (Err(_), OnConflict::Refuse) => return Err(Refusal::not_there(&with_condition(key))),
+            (Err(_), OnConflict::Refuse) => return Err(OpenFgaError::not_there(key)),
         }
     }
     if !write.writes.is_empty() || !write.deletes.is_empty() {
@@ -51,12 +54,7 @@ pub(super) fn write(resolved: &Resolved, request: &api::WriteRequest) -> Result<
     Ok(api::WriteResponse {})
 }
 
-fn with_condition(key: &api::TupleKeyWithoutCondition) -> api::TupleKey {
-    let api::TupleKeyWithoutCondition { user, relation, object } = key.clone();
-    api::TupleKey { user, relation, object, condition: None }
-}
-
-fn refuse_duplicates(writes: &[api::TupleKey], deletes: &[api::TupleKeyWithoutCondition]) -> Result<(), Refusal> {
+fn refuse_duplicates(writes: &[api::TupleKey], deletes: &[api::TupleKeyWithoutCondition]) -> Result<(), OpenFgaError> {
     let deletes = deletes.iter().map(|key| (&key.user, &key.relation, &key.object));
     let writes = writes.iter().map(|key| (&key.user, &key.relation, &key.object));
     let mut seen = HashSet::new();
@@ -65,24 +63,22 @@ fn refuse_duplicates(writes: &[api::TupleKey], deletes: &[api::TupleKeyWithoutCo
             let (user, relation, object) = key;
             let message =
                 format!("duplicate tuple in write: user: '{user}', relation: '{relation}', object: '{object}'");
-            return Err(Refusal::new(Number::DuplicateTuples, message));
+            return Err(OpenFgaError::new(ErrorNumber::DuplicateTuples, message));
         }
     }
     Ok(())
 }
 
-fn on_conflict(name: &str, value: &str) -> Result<OnConflict, Refusal> {
+fn on_conflict(name: &str, value: &str) -> Result<OnConflict, OpenFgaError> {
     match value {
         "" | "error" => Ok(OnConflict::Refuse),
         "ignore" => Ok(OnConflict::Ignore),
-        other => Err(Refusal::validation(format!("invalid {name} option: {other}"))),
+        other => Err(OpenFgaError::validation(format!("invalid {name} option: {other}"))),
     }
 }
 
-/// 0001-01-01T00:00:00Z.
-const YEAR_ONE_SECONDS: i64 = -62_135_596_800;
-
-pub(super) fn read(stores: &RelationshipStores, request: &api::ReadRequest) -> Result<api::ReadResponse, Refusal> {
+/// A page of the stored tuples that a filter lets through, in the order of writing.
+pub(super) fn read(stores: &RelationshipStores, request: &api::ReadRequest) -> Result<api::ReadResponse, OpenFgaError> {
     let filter = request.tuple_key.as_ref().map(filter).transpose()?.unwrap_or_default();
     let after = token::read_tuples(&request.continuation_token)?;
     let size = page_size(request.page_size);
@@ -98,12 +94,12 @@ pub(super) fn read(stores: &RelationshipStores, request: &api::ReadRequest) -> R
     Ok(api::ReadResponse { tuples: messages.collect(), continuation_token: continuation_token.unwrap_or_default() })
 }
 
-fn filter(key: &api::ReadRequestTupleKey) -> Result<TupleFilter, Refusal> {
+fn filter(key: &api::ReadRequestTupleKey) -> Result<TupleFilter, OpenFgaError> {
     let names_type = key.object.split_once(':').filter(|(type_name, _)| !type_name.is_empty());
     match names_type {
         Some((_, id)) if !id.is_empty() || !key.user.is_empty() => {}
         Some(_) | None => {
-            return Err(Refusal::validation(
+            return Err(OpenFgaError::validation(
                 "the `tuple_key` must name the type of the object, and the object's id or a user",
             ));
         }
@@ -111,10 +107,11 @@ fn filter(key: &api::ReadRequestTupleKey) -> Result<TupleFilter, Refusal> {
     Ok(TupleFilter { object: key.object.clone(), relation: key.relation.clone(), user: key.user.clone() })
 }
 
+/// A page of the log of changes.
 pub(super) fn read_changes(
     stores: &RelationshipStores,
     request: &api::ReadChangesRequest,
-) -> Result<api::ReadChangesResponse, Refusal> {
+) -> Result<api::ReadChangesResponse, OpenFgaError> {
     let mut filter = ChangeFilter::default();
     filter.type_name = Some(request.r#type.clone()).filter(|type_name| !type_name.is_empty());
     match token::read_changes(&request.continuation_token)? {
@@ -123,7 +120,7 @@ pub(super) fn read_changes(
         }
         Some(_) => {
             let message = "The type in the querystring and the continuation token don't match";
-            return Err(Refusal::new(Number::ContinuationTokenMismatch, message));
+            return Err(OpenFgaError::new(ErrorNumber::ContinuationTokenMismatch, message));
         }
         None => filter.since_unix_ms = request.start_time.as_ref().map_or(Ok(0), unix_ms)?,
     }
@@ -143,12 +140,12 @@ pub(super) fn read_changes(
     Ok(api::ReadChangesResponse { changes: messages.collect(), continuation_token })
 }
 
-/// The year 1 is no time at all, as in Go; what else is before 1970 is refused.
-fn unix_ms(time: &Timestamp) -> Result<u64, Refusal> {
+/// The milliseconds since 1970 of a time. The year 1 is no time at all, as in Go; any other time before 1970 is refused.
+fn unix_ms(time: &Timestamp) -> Result<u64, OpenFgaError> {
     if (time.seconds, time.nanos) == (YEAR_ONE_SECONDS, 0) {
         return Ok(0);
     }
-    let early = |_negative| Refusal::new(Number::InvalidStartTime, "Invalid start time");
+    let early = |_negative| OpenFgaError::new(ErrorNumber::InvalidStartTime, "Invalid start time");
     let seconds = u64::try_from(time.seconds).map_err(early)?;
     let nanos = u64::try_from(time.nanos).map_err(early)?;
     Ok(seconds.saturating_mul(1_000).saturating_add(nanos / 1_000_000))

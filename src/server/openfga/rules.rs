@@ -1,5 +1,5 @@
-//! The form that every request must have, as `OpenFGA`'s API states it beside its messages: lengths, patterns, required
-//! fields. What breaks a rule is `INVALID_ARGUMENT`, before anything else is looked at.
+//! The form that every request must have, as `OpenFGA`'s API declares it beside its messages: lengths, patterns, required
+//! fields. A request that breaks a rule is refused as `INVALID_ARGUMENT` before anything else is looked at.
 
 mod models;
 
@@ -7,49 +7,29 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types::Timestamp;
-use tonic::Status;
 
+use super::form::{Checked, broken, is_name, is_space, is_text, require};
 use crate::language::limits::{
-    ASSERTIONS_MAX, CONTEXTUAL_TUPLES_MAX, CONTEXTUAL_TUPLES_OF_ASSERTION_MAX, OBJECT_CHARS_MAX,
-    RELATION_CHARS_MAX as NAME_CHARS_MAX, TUPLE_CONDITION_CHARS_MIN, TYPE_CHARS_MAX, USER_BYTES_MAX,
+    ASSERTIONS_MAX, CONTEXTUAL_TUPLES_MAX, CONTEXTUAL_TUPLES_OF_ASSERTION_MAX, OBJECT_CHARS_MAX, RELATION_CHARS_MAX,
+    TUPLE_CONDITION_CHARS_MIN, TYPE_CHARS_MAX, USER_BYTES_MAX,
 };
 
-pub(super) use models::{object_relation, write_authorization_model};
+pub(super) use models::write_authorization_model;
 
+/// The largest number of entries of a page that a request may ask for.
 const PAGE_SIZE_MAX: i32 = 100;
+/// The longest continuation token in bytes.
 const TOKEN_BYTES_MAX: usize = 5_120;
-/// Of a tuple. A model's conditions have shorter names, so what is longer is unknown.
+/// The longest condition name in a tuple, in characters. The conditions of models have shorter names
+/// ([`RELATION_CHARS_MAX`]), so a longer name passes here and is then unknown.
 const CONDITION_NAME_CHARS_MAX: usize = 256;
-
-type Checked = Result<(), Status>;
-
-/// A field that broke a rule.
-pub(super) fn broken(message: &str, field: &str, rule: &str) -> Status {
-    Status::invalid_argument(format!("invalid {message}.{field}: {rule}"))
-}
-
-fn require(holds: bool, message: &str, field: &str, rule: &str) -> Checked {
-    if holds { Ok(()) } else { Err(broken(message, field, rule)) }
-}
-
-/// White space as the patterns mean it.
-fn is_space(c: char) -> bool {
-    matches!(c, ' ' | '\t' | '\n' | '\u{c}' | '\r')
-}
-
-/// `[^:#@\s]`, between 1 and so many characters.
-fn is_name(text: &str, chars_max: usize) -> bool {
-    is_text(text, 1, chars_max) && !text.contains([':', '#', '@'])
-}
-
-/// `[^\s]`, between so many characters.
-fn is_text(text: &str, chars_min: usize, chars_max: usize) -> bool {
-    let count = text.chars().count();
-    (chars_min..=chars_max).contains(&count) && !text.contains(is_space)
-}
+/// The shortest object or user in characters: a type, a colon or `*`.
+const NAME_CHARS_MIN: usize = 2;
+/// The length of an id of a store or a model: a ULID.
+const ULID_CHARS: usize = 26;
 
 fn is_id(text: &str) -> bool {
-    text.len() == 26
+    text.len() == ULID_CHARS
         && text.chars().all(|c| c.is_ascii_digit() || (c.is_ascii_uppercase() && !matches!(c, 'I' | 'L' | 'O' | 'U')))
 }
 
@@ -61,7 +41,7 @@ fn is_store_name(text: &str) -> bool {
 
 fn is_past(time: &Timestamp) -> bool {
     let (Ok(seconds), Ok(nanos)) = (u64::try_from(time.seconds), u32::try_from(time.nanos)) else {
-        // Before 1970.
+        // The time is before 1970.
         return true;
     };
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -86,8 +66,13 @@ fn optional_model_id(message: &str, id: &str) -> Checked {
 
 fn page(message: &str, size: Option<i32>, token: &str) -> Checked {
     let in_range = size.is_none_or(|size| (1..=PAGE_SIZE_MAX).contains(&size));
-    require(in_range, message, "PageSize", "value must be inside range [1, 100]")?;
-    require(token.len() <= TOKEN_BYTES_MAX, message, "ContinuationToken", "value length must be at most 5120 bytes")?;
+    require(in_range, message, "PageSize", format_args!("value must be inside range [1, {PAGE_SIZE_MAX}]"))?;
+    require(
+        token.len() <= TOKEN_BYTES_MAX,
+        message,
+        "ContinuationToken",
+        format_args!("value length must be at most {TOKEN_BYTES_MAX} bytes"),
+    )?;
     let digits = token.trim_end_matches('=');
     let padding = token.len() - digits.len();
     let good = digits.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
@@ -102,15 +87,20 @@ fn consistency(message: &str, value: i32) -> Checked {
 
 fn relation(message: &str, name: &str) -> Checked {
     require(
-        is_name(name, NAME_CHARS_MAX),
+        is_name(name, RELATION_CHARS_MAX),
         message,
         "Relation",
-        "must have 1 to 50 characters without `:`, `#`, `@`, space",
+        format_args!("must have 1 to {RELATION_CHARS_MAX} characters without `:`, `#`, `@`, space"),
     )
 }
 
 fn object(message: &str, object: &str) -> Checked {
-    require(is_text(object, 2, OBJECT_CHARS_MAX), message, "Object", "must have 2 to 256 characters without space")
+    require(
+        is_text(object, NAME_CHARS_MIN, OBJECT_CHARS_MAX),
+        message,
+        "Object",
+        format_args!("must have {NAME_CHARS_MIN} to {OBJECT_CHARS_MAX} characters without space"),
+    )
 }
 
 fn type_name(message: &str, name: &str) -> Checked {
@@ -118,13 +108,18 @@ fn type_name(message: &str, name: &str) -> Checked {
         is_name(name, TYPE_CHARS_MAX),
         message,
         "Type",
-        "must have 1 to 254 characters without `:`, `#`, `@`, space",
+        format_args!("must have 1 to {TYPE_CHARS_MAX} characters without `:`, `#`, `@`, space"),
     )
 }
 
-/// Relation and object of a stored tuple may be left open here; then no tuple fits.
+/// Relation and object may be left open here. No stored tuple fits such a key.
 fn tuple_key(message: &str, user: &str, relation_name: &str, object_name: &str) -> Checked {
-    require(user.len() <= USER_BYTES_MAX, message, "User", "value length must be at most 512 bytes")?;
+    require(
+        user.len() <= USER_BYTES_MAX,
+        message,
+        "User",
+        format_args!("value length must be at most {USER_BYTES_MAX} bytes"),
+    )?;
     if !relation_name.is_empty() {
         relation(message, relation_name)?;
     }
@@ -139,7 +134,9 @@ fn tuple_keys(keys: &[api::TupleKey]) -> Checked {
         tuple_key("TupleKey", &key.user, &key.relation, &key.object)?;
         if let Some(condition) = &key.condition {
             let good = is_text(&condition.name, TUPLE_CONDITION_CHARS_MIN, CONDITION_NAME_CHARS_MAX);
-            require(good, "RelationshipCondition", "Name", "must have 2 to 256 characters without space")?;
+            let (min, max) = (TUPLE_CONDITION_CHARS_MIN, CONDITION_NAME_CHARS_MAX);
+            let rule = format_args!("must have {min} to {max} characters without space");
+            require(good, "RelationshipCondition", "Name", rule)?;
         }
     }
     Ok(())
@@ -148,14 +145,24 @@ fn tuple_keys(keys: &[api::TupleKey]) -> Checked {
 fn contextual_tuples(tuples: Option<&api::ContextualTupleKeys>) -> Checked {
     let Some(tuples) = tuples else { return Ok(()) };
     let few = tuples.tuple_keys.len() <= CONTEXTUAL_TUPLES_MAX;
-    require(few, "ContextualTupleKeys", "TupleKeys", "value must contain no more than 100 item(s)")?;
+    require(
+        few,
+        "ContextualTupleKeys",
+        "TupleKeys",
+        format_args!("value must contain no more than {CONTEXTUAL_TUPLES_MAX} item(s)"),
+    )?;
     tuple_keys(&tuples.tuple_keys)
 }
 
 fn check_tuple_key(message: &str, key: Option<&api::CheckRequestTupleKey>) -> Checked {
     const KEY: &str = "CheckRequestTupleKey";
     let Some(key) = key else { return Err(broken(message, "TupleKey", "value is required")) };
-    require(is_text(&key.user, 2, USER_BYTES_MAX), KEY, "User", "must have 2 to 512 characters without space")?;
+    require(
+        is_text(&key.user, NAME_CHARS_MIN, USER_BYTES_MAX),
+        KEY,
+        "User",
+        format_args!("must have {NAME_CHARS_MIN} to {USER_BYTES_MAX} characters without space"),
+    )?;
     relation(KEY, &key.relation)?;
     object(KEY, &key.object)
 }
@@ -222,7 +229,12 @@ pub(super) fn read(request: &api::ReadRequest) -> Checked {
         let user = key.user.as_str();
         let two_parts = user.split_once(':').is_some_and(|(before, after)| !before.is_empty() && !after.is_empty());
         let good = user.is_empty() || (user.len() <= USER_BYTES_MAX && two_parts && is_text(user, 1, USER_BYTES_MAX));
-        require(good, KEY, "User", "must have the form `type:id`, at most 512 bytes without space")?;
+        require(
+            good,
+            KEY,
+            "User",
+            format_args!("must have the form `type:id`, at most {USER_BYTES_MAX} bytes without space"),
+        )?;
         tuple_key(KEY, user, &key.relation, &key.object)?;
     }
     page(MESSAGE, request.page_size, &request.continuation_token)?;
@@ -234,7 +246,7 @@ pub(super) fn read_changes(request: &api::ReadChangesRequest) -> Checked {
     store_id(MESSAGE, &request.store_id)?;
     let type_name = request.r#type.as_str();
     let good = type_name.is_empty() || (is_text(type_name, 1, TYPE_CHARS_MAX) && !type_name.contains([':', '#']));
-    require(good, MESSAGE, "Type", "must have 1 to 254 characters without `:`, `#`, space")?;
+    require(good, MESSAGE, "Type", format_args!("must have 1 to {TYPE_CHARS_MAX} characters without `:`, `#`, space"))?;
     if let Some(start) = &request.start_time {
         let past = is_past(start);
         require(past, MESSAGE, "StartTime", "value must be less than now")?;
@@ -282,7 +294,12 @@ pub(super) fn list_objects(request: &api::ListObjectsRequest) -> Checked {
     type_name(MESSAGE, &request.r#type)?;
     relation(MESSAGE, &request.relation)?;
     let good = (1..=USER_BYTES_MAX).contains(&request.user.len());
-    require(good, MESSAGE, "User", "value length must be between 1 and 512 bytes, inclusive")?;
+    require(
+        good,
+        MESSAGE,
+        "User",
+        format_args!("value length must be between 1 and {USER_BYTES_MAX} bytes, inclusive"),
+    )?;
     contextual_tuples(request.contextual_tuples.as_ref())?;
     consistency(MESSAGE, request.consistency)
 }
@@ -304,7 +321,12 @@ pub(super) fn list_users(request: &api::ListUsersRequest) -> Checked {
         }
     }
     let few = request.contextual_tuples.len() <= CONTEXTUAL_TUPLES_MAX;
-    require(few, MESSAGE, "ContextualTuples", "value must contain no more than 100 item(s)")?;
+    require(
+        few,
+        MESSAGE,
+        "ContextualTuples",
+        format_args!("value must contain no more than {CONTEXTUAL_TUPLES_MAX} item(s)"),
+    )?;
     tuple_keys(&request.contextual_tuples)?;
     consistency(MESSAGE, request.consistency)
 }
@@ -315,16 +337,26 @@ pub(super) fn write_assertions(request: &api::WriteAssertionsRequest) -> Checked
     store_id(MESSAGE, &request.store_id)?;
     model_id(MESSAGE, &request.authorization_model_id)?;
     let few = request.assertions.len() <= ASSERTIONS_MAX;
-    require(few, MESSAGE, "Assertions", "value must contain no more than 100 item(s)")?;
+    require(few, MESSAGE, "Assertions", format_args!("value must contain no more than {ASSERTIONS_MAX} item(s)"))?;
     for assertion in &request.assertions {
         let Some(key) = &assertion.tuple_key else {
             return Err(broken("Assertion", "TupleKey", "value is required"));
         };
         object(KEY, &key.object)?;
         relation(KEY, &key.relation)?;
-        require(is_text(&key.user, 2, USER_BYTES_MAX), KEY, "User", "must have 2 to 512 characters without space")?;
+        require(
+            is_text(&key.user, NAME_CHARS_MIN, USER_BYTES_MAX),
+            KEY,
+            "User",
+            format_args!("must have {NAME_CHARS_MIN} to {USER_BYTES_MAX} characters without space"),
+        )?;
         let few = assertion.contextual_tuples.len() <= CONTEXTUAL_TUPLES_OF_ASSERTION_MAX;
-        require(few, "Assertion", "ContextualTuples", "value must contain no more than 20 item(s)")?;
+        require(
+            few,
+            "Assertion",
+            "ContextualTuples",
+            format_args!("value must contain no more than {CONTEXTUAL_TUPLES_OF_ASSERTION_MAX} item(s)"),
+        )?;
         tuple_keys(&assertion.contextual_tuples)?;
     }
     Ok(())

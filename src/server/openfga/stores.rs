@@ -1,9 +1,9 @@
-//! `CreateStore`, `GetStore`, `ListStores`, `DeleteStore`, and the versions of a store's model with their assertions.
+//! Stores, the versions of their models, and the assertions of each version.
 
 use openfga_client::client as api;
 use prost::Message;
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 use super::{Resolved, model, page_size, store_of, token, tuples};
 use crate::language::limits::{ASSERTIONS_BYTES_MAX, MODEL_BYTES_MAX, TYPES_MAX};
 use crate::language::validate::{MODEL_ID_BYTES, ValidModel};
@@ -14,7 +14,7 @@ use crate::tuple_store::{ModelId, RelationshipStores, StoreId, StoreRecord, Stor
 pub(super) fn create(
     stores: &RelationshipStores,
     request: &api::CreateStoreRequest,
-) -> Result<api::CreateStoreResponse, Refusal> {
+) -> Result<api::CreateStoreResponse, OpenFgaError> {
     let created = stores.create(&request.name)?;
     let time = Some(tuples::timestamp(created.created_unix_ms));
     Ok(api::CreateStoreResponse { id: created.id.to_string(), name: created.name, created_at: time, updated_at: time })
@@ -23,9 +23,9 @@ pub(super) fn create(
 pub(super) fn get(
     stores: &RelationshipStores,
     request: &api::GetStoreRequest,
-) -> Result<api::GetStoreResponse, Refusal> {
+) -> Result<api::GetStoreResponse, OpenFgaError> {
     let found = StoreId::parse(&request.store_id).map(|id| stores.find(id)).transpose()?.flatten();
-    let Some(found) = found else { return Err(Refusal::new(Number::StoreIdNotFound, "Store ID not found")) };
+    let Some(found) = found else { return Err(OpenFgaError::new(ErrorNumber::StoreIdNotFound, "Store ID not found")) };
     let time = Some(tuples::timestamp(found.created_unix_ms));
     Ok(api::GetStoreResponse {
         id: found.id.to_string(),
@@ -39,7 +39,7 @@ pub(super) fn get(
 pub(super) fn list(
     stores: &RelationshipStores,
     request: &api::ListStoresRequest,
-) -> Result<api::ListStoresResponse, Refusal> {
+) -> Result<api::ListStoresResponse, OpenFgaError> {
     let after = token::read_id(&request.continuation_token, StoreId::parse)?;
     let name = Some(request.name.as_str()).filter(|name| !name.is_empty());
     let size = page_size(request.page_size);
@@ -66,7 +66,7 @@ pub(super) fn list(
 pub(super) fn delete(
     stores: &RelationshipStores,
     request: &api::DeleteStoreRequest,
-) -> Result<api::DeleteStoreResponse, Refusal> {
+) -> Result<api::DeleteStoreResponse, OpenFgaError> {
     if let Some(id) = StoreId::parse(&request.store_id) {
         stores.delete(id)?;
     }
@@ -76,15 +76,15 @@ pub(super) fn delete(
 pub(super) fn write_model(
     stores: &RelationshipStores,
     request: wire::WriteAuthorizationModelRequest,
-) -> Result<api::WriteAuthorizationModelResponse, Refusal> {
+) -> Result<api::WriteAuthorizationModelResponse, OpenFgaError> {
     let id = StoreId::parse(&request.store_id);
-    let id = id.ok_or_else(|| Refusal::new(Number::StoreIdNotFound, "Store ID not found"))?;
+    let id = id.ok_or_else(|| OpenFgaError::new(ErrorNumber::StoreIdNotFound, "Store ID not found"))?;
     let types = request.type_definitions.len();
     if types > TYPES_MAX {
         let message = format!(
             "The number of type definitions in an authorization model exceeds the allowed limit of {TYPES_MAX}"
         );
-        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+        return Err(OpenFgaError::new(ErrorNumber::ExceededEntityLimit, message));
     }
     let message = wire::AuthorizationModel {
         id: String::new(),
@@ -93,15 +93,15 @@ pub(super) fn write_model(
         conditions: request.conditions,
     };
     let original = message.encode_to_vec();
-    // The message of a stored model has an id, too.
+    // The message of a stored model has an id as well.
     let bytes = original.len() + MODEL_ID_BYTES;
     if bytes > MODEL_BYTES_MAX {
         let message = format!("model exceeds size limit: {bytes} bytes vs {MODEL_BYTES_MAX} bytes");
-        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+        return Err(OpenFgaError::new(ErrorNumber::ExceededEntityLimit, message));
     }
     let valid = ValidModel::with_slips(model::read(&message)?).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Refusal::new(Number::InvalidAuthorizationModel, lines.join("\n"))
+        OpenFgaError::new(ErrorNumber::InvalidAuthorizationModel, lines.join("\n"))
     })?;
     let store_id = id;
     let id = stores.store(store_id).write_model_of_client(valid, &original)?;
@@ -112,12 +112,12 @@ pub(super) fn write_model(
 pub(super) fn read_model(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelRequest,
-) -> Result<wire::ReadAuthorizationModelResponse, Refusal> {
+) -> Result<wire::ReadAuthorizationModelResponse, OpenFgaError> {
     let store = store_of(stores, &request.store_id);
     let found = ModelId::parse(&request.id).map(|id| store.model(id)).transpose()?.flatten();
     let Some(found) = found else {
         let message = format!("Authorization Model '{}' not found", request.id);
-        return Err(Refusal::new(Number::AuthorizationModelNotFound, message));
+        return Err(OpenFgaError::new(ErrorNumber::AuthorizationModelNotFound, message));
     };
     Ok(wire::ReadAuthorizationModelResponse { authorization_model: Some(model::write(&found)?) })
 }
@@ -125,14 +125,14 @@ pub(super) fn read_model(
 pub(super) fn read_models(
     stores: &RelationshipStores,
     request: &api::ReadAuthorizationModelsRequest,
-) -> Result<wire::ReadAuthorizationModelsResponse, Refusal> {
+) -> Result<wire::ReadAuthorizationModelsResponse, OpenFgaError> {
     let store = store_of(stores, &request.store_id);
     let from = token::read_id(&request.continuation_token, ModelId::parse)?;
     let size = page_size(request.page_size);
     let mut found = store.models(from, size + 1)?;
     let next = found.get(size).map(|next| token::of_id(&next.id.to_string()));
     found.truncate(size);
-    let messages: Result<Vec<wire::AuthorizationModel>, Refusal> =
+    let messages: Result<Vec<wire::AuthorizationModel>, OpenFgaError> =
         found.iter().map(|stored: &StoredModel| model::write(stored)).collect();
     Ok(wire::ReadAuthorizationModelsResponse {
         authorization_models: messages?,
@@ -143,12 +143,12 @@ pub(super) fn read_models(
 pub(super) fn write_assertions(
     resolved: &Resolved,
     assertions: Vec<api::Assertion>,
-) -> Result<api::WriteAssertionsResponse, Refusal> {
+) -> Result<api::WriteAssertionsResponse, OpenFgaError> {
     let model = resolved.snapshot.model();
     let bytes: usize = assertions.iter().map(Message::encoded_len).sum();
     if bytes > ASSERTIONS_BYTES_MAX {
         let message = format!("The number of bytes exceeds the allowed limit of {ASSERTIONS_BYTES_MAX}");
-        return Err(Refusal::new(Number::ExceededEntityLimit, message));
+        return Err(OpenFgaError::new(ErrorNumber::ExceededEntityLimit, message));
     }
     for assertion in &assertions {
         let key = assertion.tuple_key.clone().unwrap_or_default();
@@ -156,19 +156,19 @@ pub(super) fn write_assertions(
         let relation = Relation::parse(&key.relation)?;
         let object = Object::parse(&key.object)?;
         model.knows(&user, &relation, object.type_name())?;
-        tuples::contextual(model, &assertion.contextual_tuples, Number::ValidationError)
-            .map_err(|refusal| Refusal::validation(refusal.message))?;
+        tuples::contextual(model, &assertion.contextual_tuples, ErrorNumber::ValidationError)
+            .map_err(|refusal| OpenFgaError::validation(refusal.message))?;
     }
     let message = api::Assertions { assertions };
     resolved.store.write_assertions(resolved.model_id, &message.encode_to_vec())?;
     Ok(api::WriteAssertionsResponse {})
 }
 
-pub(super) fn read_assertions(resolved: &Resolved) -> Result<api::ReadAssertionsResponse, Refusal> {
+pub(super) fn read_assertions(resolved: &Resolved) -> Result<api::ReadAssertionsResponse, OpenFgaError> {
     let stored = resolved.store.assertions(resolved.model_id)?;
     let message = api::Assertions::decode(stored.as_slice()).map_err(|error| {
         tracing::error!(%error, "the stored assertions cannot be read");
-        Refusal::internal()
+        OpenFgaError::internal()
     })?;
     Ok(api::ReadAssertionsResponse {
         authorization_model_id: resolved.model_id.to_string(),

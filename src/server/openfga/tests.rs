@@ -1,4 +1,4 @@
-//! Writes that nobody waits for any more.
+//! Writes whose callers are gone.
 
 use std::sync::mpsc::channel;
 
@@ -7,31 +7,31 @@ use crate::server::audit::sample::{call, first_records, open_log, records};
 
 #[test]
 fn a_write_that_nobody_waits_for_is_recorded_as_it_ended() {
-    // One thread for what blocks, so that it can be kept busy.
+    // A single thread for blocking work, so that the test can keep it busy.
     let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build().unwrap();
     for (is_taken, expected) in [(true, "OK"), (false, "INVALID_ARGUMENT")] {
         let directory = tempfile::tempdir().unwrap();
         let stores = RelationshipStores::open(directory.path()).unwrap();
         let api = OpenFgaApi::new(stores.clone(), Duration::from_secs(10));
         let audit = open_log(directory.path());
-        let (running, lasting) = call(Some(audit.clone()), "/openfga.v1.OpenFGAService/CreateStore");
+        let (running, record) = call(Some(audit.clone()), "/openfga.v1.OpenFGAService/CreateStore");
         runtime.block_on(async {
             let (let_on, held) = channel::<()>();
             let busy = tokio::task::spawn_blocking(move || held.recv());
             let work = move |stores: &RelationshipStores| {
                 if !is_taken {
-                    return Err(Refusal::new(Number::ValidationError, "no".to_owned()));
+                    return Err(OpenFgaError::new(ErrorNumber::ValidationError, "no".to_owned()));
                 }
                 stores::create(stores, &api::CreateStoreRequest { name: "store".to_owned() })
             };
-            let mut answering = Box::pin(api.change(&lasting, work));
-            // The write waits for its thread when the caller goes.
+            let mut answering = Box::pin(api.change(&record, work));
+            // The caller goes away while its write waits for the thread.
             for _ in 0..10 {
                 assert!(futures::poll!(&mut answering).is_pending());
                 tokio::task::yield_now().await;
             }
             drop(answering);
-            drop((running, lasting));
+            drop((running, record));
             assert!(records(directory.path()).is_empty());
             let_on.send(()).unwrap();
             busy.await.unwrap().unwrap();

@@ -1,16 +1,16 @@
-//! Continuation tokens: where a page ended, opaque to clients, and checked when it comes back.
+//! Continuation tokens. A token says where a page ended, is opaque to clients, and is checked when it comes back.
 //!
-//! They have the forms of those that `OpenFGA` gives with its default datastore, so that one of another list, or one that
-//! nobody gave, is refused with the same number: base64 of an id (stores, models), of `sequence|` (tuples), of
-//! `ULID|type` (changes; the ULID holds time and sequence).
+//! Tokens have the forms of those that `OpenFGA` gives with its default datastore: the base64 of an id (stores, models), of
+//! `sequence|` (tuples), or of `ULID|type` (changes; the ULID holds time and sequence). So a token of another list, or one
+//! that nobody gave, is refused with the number that `OpenFGA` refuses it with.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE;
 use ulid::Ulid;
 
-use super::refusal::{Number, Refusal};
+use super::error::{ErrorNumber, OpenFgaError};
 
-/// The last change of a page.
+/// The change at which a page of the log ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LastChange {
     pub(super) unix_ms: u64,
@@ -18,25 +18,26 @@ pub(super) struct LastChange {
     pub(super) type_name: String,
 }
 
-/// The token for the id of a store or of a model.
+/// The token of a page of stores or models that goes on at an id.
 pub(super) fn of_id(id: &str) -> String {
     URL_SAFE.encode(id)
 }
 
-/// The id in a token; `None` at the beginning of a list.
-pub(super) fn read_id<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, Refusal> {
+/// The id in a token; `None` for an empty token, which begins a list.
+pub(super) fn read_id<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, OpenFgaError> {
     if token.is_empty() {
         return Ok(None);
     }
     parse(&decoded(token)?).map(Some).ok_or_else(of_another_list)
 }
 
+/// The token of a page of tuples that ended at this place in the order of writing.
 pub(super) fn of_tuples(sequence: u64) -> String {
     URL_SAFE.encode(format!("{sequence}|"))
 }
 
-/// The place in the order of writing; 0 at the beginning.
-pub(super) fn read_tuples(token: &str) -> Result<u64, Refusal> {
+/// The place in the order of writing that a token names; 0 for an empty token.
+pub(super) fn read_tuples(token: &str) -> Result<u64, OpenFgaError> {
     if token.is_empty() {
         return Ok(0);
     }
@@ -45,12 +46,13 @@ pub(super) fn read_tuples(token: &str) -> Result<u64, Refusal> {
     sequence.parse().map_err(|_not_a_number| of_another_list())
 }
 
+/// The token of a page of changes.
 pub(super) fn of_changes(unix_ms: u64, sequence: u64, type_name: &str) -> String {
     URL_SAFE.encode(format!("{}|{type_name}", Ulid::from_parts(unix_ms, sequence.into())))
 }
 
-/// `None` at the beginning of the log.
-pub(super) fn read_changes(token: &str) -> Result<Option<LastChange>, Refusal> {
+/// The change that a token names; `None` for an empty token, which begins the log.
+pub(super) fn read_changes(token: &str) -> Result<Option<LastChange>, OpenFgaError> {
     if token.is_empty() {
         return Ok(None);
     }
@@ -58,22 +60,22 @@ pub(super) fn read_changes(token: &str) -> Result<Option<LastChange>, Refusal> {
     let (place, type_name) = text.split_once('|').ok_or_else(invalid)?;
     let place = Ulid::from_string(place).map_err(|_no_ulid| invalid())?;
     let unix_ms = place.timestamp_ms();
-    // An id that is not ours counts as a time.
+    // An id that is not ours still holds a time.
     let sequence = u64::try_from(place.random()).unwrap_or_default();
     Ok(Some(LastChange { unix_ms, sequence, type_name: type_name.to_owned() }))
 }
 
-fn invalid() -> Refusal {
-    Refusal::new(Number::InvalidContinuationToken, "Invalid continuation token")
+fn invalid() -> OpenFgaError {
+    OpenFgaError::new(ErrorNumber::InvalidContinuationToken, "Invalid continuation token")
 }
 
-/// `OpenFGA` fails on these.
-fn of_another_list() -> Refusal {
+/// The error of a token of another list. `OpenFGA` fails internally on these.
+fn of_another_list() -> OpenFgaError {
     tracing::warn!("a continuation token is of another list");
-    Refusal::internal()
+    OpenFgaError::internal()
 }
 
-fn decoded(token: &str) -> Result<String, Refusal> {
+fn decoded(token: &str) -> Result<String, OpenFgaError> {
     let bytes = URL_SAFE.decode(token).map_err(|_not_base64| invalid())?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

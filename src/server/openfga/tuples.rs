@@ -1,24 +1,24 @@
-//! Tuples, conditions and contexts: the API's messages to relationships, and back.
+//! Turns the API's messages of tuples, conditions and contexts into relationships, and back.
 
 use openfga_client::client as api;
 use openfga_client::prost_wkt_types as wkt;
-use serde_json::{Map, Number as JsonNumber, Value};
+use serde_json::{Map, Number, Value};
 
-use super::refusal::{Number, Refusal, misfit_text};
+use super::error::{ErrorNumber, OpenFgaError, misfit_text};
 use crate::language::tuple::{TupleCondition, is_clean};
 use crate::language::validate::ValidModel;
 use crate::language::{ParseError, RelationshipTuple, TupleMisfit};
 
-/// The tuples of a request that count beside the stored ones. Each must be one that could be written, but for those that
-/// say nothing. `OpenFGA` numbers a wrong condition by the method that is called.
+/// The contextual tuples of a request. Each must be one that could be written; a tuple that the model implies anyway is
+/// dropped. `wrong_condition` is the number of a refused condition, which `OpenFGA` chooses by method.
 pub(super) fn contextual(
     model: &ValidModel,
     keys: &[api::TupleKey],
-    wrong_condition: Number,
-) -> Result<Vec<RelationshipTuple>, Refusal> {
+    wrong_condition: ErrorNumber,
+) -> Result<Vec<RelationshipTuple>, OpenFgaError> {
     let mut tuples = Vec::with_capacity(keys.len());
     for key in keys {
-        let tuple = read(key).map_err(|e| invalid(key, Number::InvalidTuple, &e.to_string()))?;
+        let tuple = read(key).map_err(|e| invalid(key, ErrorNumber::InvalidTuple, &e.to_string()))?;
         match model.admits(&tuple) {
             Ok(()) => tuples.push(tuple),
             Err(TupleMisfit::Implicit(_)) => {}
@@ -34,7 +34,7 @@ pub(super) fn contextual(
                     | TupleMisfit::Implicit(_)
                     | TupleMisfit::TypeRestriction { .. } => false,
                 };
-                let number = if of_condition { wrong_condition } else { Number::InvalidTuple };
+                let number = if of_condition { wrong_condition } else { ErrorNumber::InvalidTuple };
                 return Err(invalid(key, number, &misfit_text(&misfit)));
             }
         }
@@ -42,21 +42,21 @@ pub(super) fn contextual(
     Ok(tuples)
 }
 
-/// The tuple of a message, which may be written.
-pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<RelationshipTuple, Refusal> {
-    let refused = |reason: String| invalid(key, Number::ValidationError, &reason);
+/// The tuple of a message that is to be written.
+pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<RelationshipTuple, OpenFgaError> {
+    let refused = |reason: String| invalid(key, ErrorNumber::ValidationError, &reason);
     let tuple = read(key).map_err(|e| refused(e.to_string()))?;
     model.stores(&tuple).map_err(|misfit| refused(misfit_text(&misfit)))?;
     Ok(tuple)
 }
 
-fn invalid(key: &api::TupleKey, number: Number, reason: &str) -> Refusal {
+fn invalid(key: &api::TupleKey, number: ErrorNumber, reason: &str) -> OpenFgaError {
     let tuple = format!("{}#{}@{}", key.object, key.relation, key.user);
-    Refusal::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
+    OpenFgaError::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
 }
 
-/// Whether a text has the form of a user in a tuple that is to be deleted, where `OpenFGA` asks for less than in others:
-/// a name without a type, and `*`, will do. The model need not know it.
+/// Whether a text has the form of a user in a tuple that is to be deleted. `OpenFGA` asks for less there than elsewhere: it
+/// takes a name without a type, and `*`. The model need not know the user.
 pub(super) fn is_user(text: &str) -> bool {
     if text.is_empty() || text.contains(|c: char| c == ' ' || c.is_control()) {
         return false;
@@ -73,10 +73,10 @@ pub(super) fn is_user(text: &str) -> bool {
     }
 }
 
-/// `OpenFGA` takes no control characters in the context of a question.
-pub(super) fn check_context(context: Option<&wkt::Struct>) -> Result<(), Refusal> {
+/// Refuses control characters in the context of a question, as `OpenFGA` does.
+pub(super) fn check_context(context: Option<&wkt::Struct>) -> Result<(), OpenFgaError> {
     let dirty = context.is_some_and(|context| !is_clean(&Value::Object(context_map(context))));
-    if dirty { Err(Refusal::validation("invalid context: it has control characters")) } else { Ok(()) }
+    if dirty { Err(OpenFgaError::validation("invalid context: it has control characters")) } else { Ok(()) }
 }
 
 /// The tuple of a message.
@@ -101,6 +101,7 @@ pub(super) fn write(tuple: &RelationshipTuple) -> api::TupleKey {
     }
 }
 
+/// The message of a moment, given in milliseconds since 1970.
 pub(super) fn timestamp(unix_ms: u64) -> wkt::Timestamp {
     let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(unix_ms % 1_000 * 1_000_000).unwrap_or_default();
@@ -116,13 +117,13 @@ fn context_message(context: Map<String, Value>) -> wkt::Struct {
     wkt::Struct { fields: context.into_iter().map(|(name, value)| (name, message_value(value))).collect() }
 }
 
-/// The decoder bounds the nesting, so this may call itself.
+/// Recursive: the decoder bounds how deep a value is nested.
 fn json_value(value: &wkt::Value) -> Value {
     use wkt::value::Kind;
     match &value.kind {
         None | Some(Kind::NullValue(_)) => Value::Null,
-        // What is not a number is no value of any parameter.
-        Some(Kind::NumberValue(number)) => JsonNumber::from_f64(*number).map_or(Value::Null, Value::Number),
+        // NaN and the infinities are no values of any parameter.
+        Some(Kind::NumberValue(number)) => Number::from_f64(*number).map_or(Value::Null, Value::Number),
         Some(Kind::StringValue(text)) => Value::String(text.clone()),
         Some(Kind::BoolValue(value)) => Value::Bool(*value),
         Some(Kind::StructValue(object)) => Value::Object(context_map(object)),

@@ -1,19 +1,22 @@
-//! Reads how a relation is computed (an encoded `openfga.v1.Userset`) with a list in place of recursion: a message may
-//! nest it thousands deep.
+//! Reads the definition of a relation (an encoded `openfga.v1.Userset`).
 //!
-//! The evaluator's own bound is [`NESTING_MAX`]. What is deeper is flattened: `or` within `or`, `and` within `and`, and
-//! `but not` of a `but not` say the same side by side. What is still too deep then is refused.
+//! A message may nest a definition thousands deep, so it is read with a list instead of recursion. The evaluator takes at most
+//! [`NESTING_MAX`] levels. A deeper definition is flattened: `or` within `or`, `and` within `and`, and `but not` of a
+//! `but not` mean the same side by side. A definition that is still too deep then is refused. `OpenFGA` takes some of these,
+//! such as 40 levels of `or` within `and` within `or`.
 
 use openfga_client::client as api;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use tonic::Status;
+use tonic::Code;
 
-use super::rules;
+use super::form::{Checked, broken, require};
+use crate::language::limits::{OBJECT_CHARS_MAX, RELATION_CHARS_MAX};
 use crate::language::model::Rewrite;
 use crate::language::validate::NESTING_MAX;
+use crate::server::refusal::Refusal;
 
-/// Fields of `openfga.v1.Userset`.
+// The fields of `openfga.v1.Userset`.
 const THIS: u32 = 1;
 const COMPUTED: u32 = 2;
 const TUPLE_TO_USERSET: u32 = 3;
@@ -21,7 +24,7 @@ const UNION: u32 = 4;
 const INTERSECTION: u32 = 5;
 const DIFFERENCE: u32 = 6;
 
-/// A definition. The parts of a node stand behind it.
+/// A definition as a list of nodes. The parts of a node stand behind it.
 #[derive(Debug)]
 pub(super) struct UsersetTree {
     nodes: Vec<Node>,
@@ -29,7 +32,7 @@ pub(super) struct UsersetTree {
 
 #[derive(Debug)]
 enum Node {
-    /// It says nothing.
+    /// A message without a kind.
     Empty,
     Direct,
     Computed(String),
@@ -45,15 +48,15 @@ enum Node {
     },
 }
 
-/// Why a tree is no definition.
+/// Why a tree is no definition that the evaluator takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRewrite {
     Incomplete,
     TooDeep,
 }
 
-/// What breaks a rule of the API's messages is refused, and what is no message at all.
-pub(super) fn read(bytes: &[u8]) -> Result<UsersetTree, Status> {
+/// Reads an encoded definition. Bytes that are no message are refused, and a message that breaks a rule of the API.
+pub(super) fn read(bytes: &[u8]) -> Result<UsersetTree, Refusal> {
     let mut nodes = vec![Node::Empty];
     let mut pending = vec![(0, bytes)];
     while let Some((at, bytes)) = pending.pop() {
@@ -97,6 +100,13 @@ pub(super) fn read(bytes: &[u8]) -> Result<UsersetTree, Status> {
     Ok(UsersetTree { nodes })
 }
 
+/// The operators whose nested operands may stand side by side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    Union,
+    Intersection,
+}
+
 impl UsersetTree {
     pub(super) fn into_rewrite(mut self) -> Result<Rewrite, NoRewrite> {
         if self.depth() > NESTING_MAX {
@@ -108,7 +118,7 @@ impl UsersetTree {
         self.rewrite(0)
     }
 
-    /// Levels of operators.
+    /// The number of levels of operators.
     fn depth(&self) -> usize {
         let (mut deepest, mut pending) = (0, vec![(0, 0)]);
         while let Some((at, depth)) = pending.pop() {
@@ -126,17 +136,17 @@ impl UsersetTree {
         deepest
     }
 
-    /// From the innermost part outwards: parts stand behind what they are parts of.
+    /// Flattens from the innermost part outwards, since parts stand behind what they are parts of.
     fn flatten(&mut self) {
         for at in (0..self.nodes.len()).rev() {
             let node = self.take(at);
             let flat = match node {
-                Node::Union(operands) => Node::Union(self.joined(operands, true)),
-                Node::Intersection(operands) => Node::Intersection(self.joined(operands, false)),
+                Node::Union(operands) => Node::Union(self.joined(operands, Joined::Union)),
+                Node::Intersection(operands) => Node::Intersection(self.joined(operands, Joined::Intersection)),
                 Node::Difference { base, subtract } => match self.take(base) {
                     // `(a but not b) but not c` is `a but not (b or c)`.
                     Node::Difference { base: inner, subtract: also } => {
-                        let both = self.joined(vec![also, subtract], true);
+                        let both = self.joined(vec![also, subtract], Joined::Union);
                         if let Some(slot) = self.nodes.get_mut(base) {
                             *slot = Node::Union(both);
                         }
@@ -162,13 +172,15 @@ impl UsersetTree {
         }
     }
 
-    /// The operands, with those of operands of the same kind in their places.
-    fn joined(&mut self, operands: Vec<usize>, union: bool) -> Vec<usize> {
+    /// The operands, where each operand of the same kind is replaced by its own operands.
+    fn joined(&mut self, operands: Vec<usize>, kind: Joined) -> Vec<usize> {
         let mut joined: Vec<usize> = Vec::new();
         for operand in operands {
             match self.nodes.get_mut(operand) {
-                Some(Node::Union(inner)) if union => append(&mut joined, std::mem::take(inner)),
-                Some(Node::Intersection(inner)) if !union => append(&mut joined, std::mem::take(inner)),
+                Some(Node::Union(inner)) if kind == Joined::Union => append(&mut joined, std::mem::take(inner)),
+                Some(Node::Intersection(inner)) if kind == Joined::Intersection => {
+                    append(&mut joined, std::mem::take(inner));
+                }
                 Some(_) | None => joined.push(operand),
             }
         }
@@ -179,7 +191,7 @@ impl UsersetTree {
         self.nodes.get_mut(at).map_or(Node::Empty, |node| std::mem::replace(node, Node::Empty))
     }
 
-    /// The depth was found to be small, so this may call itself.
+    /// Recursive: the depth is at most [`NESTING_MAX`] by now.
     fn rewrite(&mut self, at: usize) -> Result<Rewrite, NoRewrite> {
         Ok(match self.take(at) {
             Node::Empty => return Err(NoRewrite::Incomplete),
@@ -199,7 +211,7 @@ impl UsersetTree {
     }
 }
 
-/// The longer list is not copied where it is the first.
+/// Appends a list. The usual case, a long list first, copies nothing.
 fn append(to: &mut Vec<usize>, mut more: Vec<usize>) {
     if to.is_empty() {
         *to = more;
@@ -208,14 +220,23 @@ fn append(to: &mut Vec<usize>, mut more: Vec<usize>) {
     }
 }
 
-fn object_relation(value: &[u8]) -> Result<String, Status> {
+fn object_relation(value: &[u8]) -> Result<String, Refusal> {
     let reference = api::ObjectRelation::decode(value).map_err(|e| malformed(&e))?;
-    rules::object_relation(&reference)?;
+    check_object_relation(&reference)?;
     Ok(reference.relation)
 }
 
-/// The fields 1 and 2 of a message, which both must be there.
-fn two_parts<'a>(value: &'a [u8], message: &str, names: [&str; 2]) -> Result<[&'a [u8]; 2], Status> {
+/// `OpenFGA` limits these names in bytes, where it limits the names of tuples in characters.
+fn check_object_relation(reference: &api::ObjectRelation) -> Checked {
+    const MESSAGE: &str = "ObjectRelation";
+    let object_rule = format_args!("value length must be at most {OBJECT_CHARS_MAX} bytes");
+    require(reference.object.len() <= OBJECT_CHARS_MAX, MESSAGE, "Object", object_rule)?;
+    let relation_rule = format_args!("value length must be at most {RELATION_CHARS_MAX} bytes");
+    require(reference.relation.len() <= RELATION_CHARS_MAX, MESSAGE, "Relation", relation_rule)
+}
+
+/// The fields 1 and 2 of a message, both of which are required.
+fn two_parts<'a>(value: &'a [u8], message: &str, names: [&str; 2]) -> Result<[&'a [u8]; 2], Refusal> {
     let mut parts = [None, None];
     each_field(value, |field, value| match field {
         1 => parts[0] = Some(value),
@@ -224,14 +245,12 @@ fn two_parts<'a>(value: &'a [u8], message: &str, names: [&str; 2]) -> Result<[&'
     })?;
     match (parts, names) {
         ([Some(first), Some(second)], _) => Ok([first, second]),
-        ([None, _], [missing, _]) | ([_, None], [_, missing]) => {
-            Err(rules::broken(message, missing, "value is required"))
-        }
+        ([None, _], [missing, _]) | ([_, None], [_, missing]) => Err(broken(message, missing, "value is required")),
     }
 }
 
-/// Hands over the fields that hold messages.
-fn each_field<'a>(mut bytes: &'a [u8], mut take: impl FnMut(u32, &'a [u8])) -> Result<(), Status> {
+/// Hands each field that holds a message to `take`.
+fn each_field<'a>(mut bytes: &'a [u8], mut take: impl FnMut(u32, &'a [u8])) -> Result<(), Refusal> {
     while !bytes.is_empty() {
         let (field, wire_type) = decode_key(&mut bytes).map_err(|e| malformed(&e))?;
         if wire_type != WireType::LengthDelimited {
@@ -247,15 +266,15 @@ fn each_field<'a>(mut bytes: &'a [u8], mut take: impl FnMut(u32, &'a [u8])) -> R
     Ok(())
 }
 
-fn malformed(error: &dyn std::fmt::Display) -> Status {
-    Status::internal(format!("failed to decode Protobuf message: Userset: {error}"))
+fn malformed(error: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(Code::Internal, format!("failed to decode Protobuf message: Userset: {error}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A field of a message.
+    /// Encodes a field of a message.
     fn field(number: u8, value: &[u8]) -> Vec<u8> {
         let mut bytes = vec![number << 3 | 2];
         prost::encoding::encode_varint(value.len().try_into().expect("a length"), &mut bytes);
@@ -323,7 +342,7 @@ mod tests {
             (computed(&"r".repeat(51)), "at most 50 bytes"),
         ] {
             let refused = read(&bytes).expect_err(words);
-            assert!(refused.message().contains(words), "{refused}");
+            assert!(refused.text().contains(words), "{refused}");
         }
     }
 }

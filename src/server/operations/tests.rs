@@ -1,10 +1,10 @@
-//! Which request is for what, and that the table and the services agree.
+//! The table agrees with the services' descriptors, and requests are told apart by it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::*;
 
-/// What it is, its method, path, version and content types, and where it goes.
+/// A row's name; the request's method, path, version and content types; its route.
 type Row<'a> = (&'a str, &'a str, &'a str, Version, &'a [&'a str], Route);
 
 const RETRIEVE: &str = "/ragward.retrieval.v1.RetrievalService/Retrieve";
@@ -19,12 +19,25 @@ fn route(method: &str, path: &str, version: Version, content_types: &[&str]) -> 
 
 #[test]
 fn the_table_holds_exactly_the_rpcs_of_the_services() {
-    let listed: BTreeSet<(String, bool)> = OPERATIONS
+    let listed: BTreeMap<String, (Messages, Messages)> = OPERATIONS
         .iter()
-        .map(|operation| (operation.name.to_owned(), operation.request == RequestShape::Streaming))
+        .map(|operation| (operation.name().to_owned(), (operation.request, operation.answer)))
         .collect();
     assert_eq!(listed, crate::server::reflection::rpcs());
-    assert_eq!(listed.len(), OPERATIONS.len(), "none is listed twice");
+    assert_eq!(listed.len(), OPERATIONS.len(), "no RPC is listed twice");
+}
+
+#[test]
+fn only_an_answer_of_one_message_is_known_to_be_ok() {
+    for operation in &OPERATIONS {
+        let expected = if operation.answer == Messages::One { Code::Ok } else { Code::Unknown };
+        assert_eq!(Route::Rpc(operation).answered_code(), expected, "{}", operation.path);
+        let is_bounded = operation.answer_bytes_max.is_some();
+        assert!(is_bounded || operation.answer == Messages::Many, "{}: one message has a size", operation.path);
+    }
+    for route in [Route::UnknownRpc, Route::WellKnown, Route::Refused(NotGrpc::Path)] {
+        assert_eq!(route.answered_code(), Code::Unknown, "{route:?}");
+    }
 }
 
 #[test]
@@ -55,13 +68,13 @@ fn what_is_not_listed_needs_the_most() {
 fn only_grpc_reaches_a_service() {
     let (v1, v2) = (Version::HTTP_11, Version::HTTP_2);
     let grpc: &[&str] = &["application/grpc"];
-    let operation = OPERATIONS.iter().find(|operation| RETRIEVE.ends_with(operation.name)).unwrap();
+    let operation = Operation::at(RETRIEVE).unwrap();
     let (method, content_type, version) = (
-        Route::Refused(HttpRefusal::Method(operation)),
-        Route::Refused(HttpRefusal::ContentType(operation)),
-        Route::Refused(HttpRefusal::Version(operation)),
+        Route::Refused(NotGrpc::Method(operation)),
+        Route::Refused(NotGrpc::ContentType(operation)),
+        Route::Refused(NotGrpc::Version(operation)),
     );
-    let nothing = Route::Refused(HttpRefusal::Path);
+    let nothing = Route::Refused(NotGrpc::Path);
     let rows: [Row; 24] = [
         ("gRPC", "POST", RETRIEVE, v2, grpc, Route::Rpc(operation)),
         ("gRPC, its encoding said", "POST", RETRIEVE, v2, &["application/grpc+proto"], Route::Rpc(operation)),

@@ -1,19 +1,21 @@
-//! The form of a model's message. Whether the model makes sense is decided later.
+//! The form that the message of a model must have. Whether the model makes sense is decided later.
+
+use std::fmt::Display;
 
 use openfga_client::client as api;
 use openfga_client::client::relation_reference::RelationOrWildcard;
 
+use super::super::form::{Checked, is_name, require};
 use super::super::userset;
-use super::{Checked, NAME_CHARS_MAX, is_name, relation, require, store_id, type_name};
+use super::{relation, store_id, type_name};
 use crate::language::limits::{
     CONDITION_EXPRESSION_BYTES_MAX, CONDITIONS_MAX, MODULE_CHARS_MAX, MODULE_FILE_CHARS_MAX, PARAMETERS_MAX,
+    RELATION_CHARS_MAX,
 };
 use crate::proto::openfga_model as wire;
 
+/// The largest number of element types that a parameter's type may name.
 const GENERIC_TYPES_MAX: usize = 5;
-const REFERENCE_OBJECT_BYTES_MAX: usize = 256;
-const REFERENCE_RELATION_BYTES_MAX: usize = 50;
-const NAME_RULE: &str = "must have 1 to 50 characters without `:`, `#`, `@`, space";
 
 pub(in crate::server::openfga) fn write_authorization_model(request: &wire::WriteAuthorizationModelRequest) -> Checked {
     const MESSAGE: &str = "WriteAuthorizationModelRequest";
@@ -26,9 +28,9 @@ pub(in crate::server::openfga) fn write_authorization_model(request: &wire::Writ
     let known = matches!(request.schema_version.as_str(), "1.0" | "1.1" | "1.2");
     require(known, MESSAGE, "SchemaVersion", "value must be in list [1.0 1.1 1.2]")?;
     let few = request.conditions.len() <= CONDITIONS_MAX;
-    require(few, MESSAGE, "Conditions", "value must contain no more than 25 pair(s)")?;
+    require(few, MESSAGE, "Conditions", format_args!("value must contain no more than {CONDITIONS_MAX} pair(s)"))?;
     for (key, condition) in &request.conditions {
-        require(is_name(key, NAME_CHARS_MAX), MESSAGE, "Conditions", NAME_RULE)?;
+        require(is_name(key, RELATION_CHARS_MAX), MESSAGE, "Conditions", name_rule(RELATION_CHARS_MAX))?;
         self::condition(condition)?;
     }
     Ok(())
@@ -38,7 +40,7 @@ fn type_definition(definition: &wire::TypeDefinition) -> Checked {
     const MESSAGE: &str = "TypeDefinition";
     type_name(MESSAGE, &definition.r#type)?;
     for (name, rewrite) in &definition.relations {
-        require(is_name(name, NAME_CHARS_MAX), MESSAGE, "Relations", NAME_RULE)?;
+        require(is_name(name, RELATION_CHARS_MAX), MESSAGE, "Relations", name_rule(RELATION_CHARS_MAX))?;
         userset::read(rewrite)?;
     }
     let Some(metadata) = &definition.metadata else { return Ok(()) };
@@ -51,19 +53,11 @@ fn type_definition(definition: &wire::TypeDefinition) -> Checked {
     source("Metadata", &metadata.module, metadata.source_info.as_ref())
 }
 
-pub(in crate::server::openfga) fn object_relation(part: &api::ObjectRelation) -> Checked {
-    const MESSAGE: &str = "ObjectRelation";
-    let short = part.object.len() <= REFERENCE_OBJECT_BYTES_MAX;
-    require(short, MESSAGE, "Object", "value length must be at most 256 bytes")?;
-    let short = part.relation.len() <= REFERENCE_RELATION_BYTES_MAX;
-    require(short, MESSAGE, "Relation", "value length must be at most 50 bytes")
-}
-
 fn reference(reference: &api::RelationReference) -> Checked {
     const MESSAGE: &str = "RelationReference";
     type_name(MESSAGE, &reference.r#type)?;
-    let good = reference.condition.is_empty() || is_name(&reference.condition, NAME_CHARS_MAX);
-    require(good, MESSAGE, "Condition", NAME_RULE)?;
+    let good = reference.condition.is_empty() || is_name(&reference.condition, RELATION_CHARS_MAX);
+    require(good, MESSAGE, "Condition", name_rule(RELATION_CHARS_MAX))?;
     match &reference.relation_or_wildcard {
         Some(RelationOrWildcard::Relation(name)) if !name.is_empty() => relation(MESSAGE, name),
         Some(RelationOrWildcard::Relation(_) | RelationOrWildcard::Wildcard(_)) | None => Ok(()),
@@ -72,13 +66,18 @@ fn reference(reference: &api::RelationReference) -> Checked {
 
 fn condition(condition: &api::Condition) -> Checked {
     const MESSAGE: &str = "Condition";
-    require(is_name(&condition.name, NAME_CHARS_MAX), MESSAGE, "Name", NAME_RULE)?;
+    require(is_name(&condition.name, RELATION_CHARS_MAX), MESSAGE, "Name", name_rule(RELATION_CHARS_MAX))?;
     let short = condition.expression.len() <= CONDITION_EXPRESSION_BYTES_MAX;
-    require(short, MESSAGE, "Expression", "value length must be at most 512 bytes")?;
+    require(
+        short,
+        MESSAGE,
+        "Expression",
+        format_args!("value length must be at most {CONDITION_EXPRESSION_BYTES_MAX} bytes"),
+    )?;
     let few = condition.parameters.len() <= PARAMETERS_MAX;
-    require(few, MESSAGE, "Parameters", "value must contain no more than 25 pair(s)")?;
+    require(few, MESSAGE, "Parameters", format_args!("value must contain no more than {PARAMETERS_MAX} pair(s)"))?;
     for (name, kind) in &condition.parameters {
-        require(is_name(name, NAME_CHARS_MAX), MESSAGE, "Parameters", NAME_RULE)?;
+        require(is_name(name, RELATION_CHARS_MAX), MESSAGE, "Parameters", name_rule(RELATION_CHARS_MAX))?;
         parameter(kind)?;
     }
     let Some(metadata) = &condition.metadata else { return Ok(()) };
@@ -90,17 +89,23 @@ fn parameter(kind: &api::ConditionParamTypeRef) -> Checked {
     let known = api::condition_param_type_ref::TypeName::try_from(kind.type_name).is_ok();
     require(known, MESSAGE, "TypeName", "value must be one of the defined enum values")?;
     let few = kind.generic_types.len() <= GENERIC_TYPES_MAX;
-    require(few, MESSAGE, "GenericTypes", "value must contain no more than 5 item(s)")?;
+    require(few, MESSAGE, "GenericTypes", format_args!("value must contain no more than {GENERIC_TYPES_MAX} item(s)"))?;
     kind.generic_types.iter().try_for_each(parameter)
 }
 
 fn source(message: &str, module: &str, file: Option<&api::SourceInfo>) -> Checked {
-    require(module.is_empty() || is_name(module, MODULE_CHARS_MAX), message, "Module", NAME_RULE)?;
+    require(module.is_empty() || is_name(module, MODULE_CHARS_MAX), message, "Module", name_rule(MODULE_CHARS_MAX))?;
     let Some(api::SourceInfo { file }) = file else { return Ok(()) };
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
     let well_formed = file
         .strip_suffix(".fga")
         .is_some_and(|stem| (1..=MODULE_FILE_CHARS_MAX).contains(&stem.len()) && stem.chars().all(good));
-    let rule = "must be a path of at most 100 letters, digits, `_`, `-` and `/` that ends with `.fga`";
+    let rule = format_args!(
+        "must be a path of at most {MODULE_FILE_CHARS_MAX} letters, digits, `_`, `-` and `/` that ends with `.fga`"
+    );
     require(file.is_empty() || well_formed, "SourceInfo", "File", rule)
+}
+
+fn name_rule(chars_max: usize) -> impl Display {
+    format!("must have 1 to {chars_max} characters without `:`, `#`, `@`, space")
 }

@@ -1,0 +1,76 @@
+//! The refusals of tokens, with the challenge that tells a client what to bring (RFC 6750, RFC 9470, RFC 9728).
+
+use tonic::Code;
+
+use super::TokenAuthentication;
+use crate::identity::StepUp;
+use crate::server::operations::Access;
+use crate::server::refusal::Refusal;
+
+/// Why no token was verified, as far as the caller is told (RFC 6750, section 3.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TokenFault {
+    Absent,
+    /// The token is not valid here. The caller is not told which check it failed.
+    Invalid,
+}
+
+impl TokenFault {
+    /// The label in the record.
+    pub(super) const fn label(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+impl TokenAuthentication {
+    pub(super) fn unauthenticated(&self, fault: TokenFault) -> Refusal {
+        unauthenticated(self.challenge(match fault {
+            TokenFault::Absent => &[],
+            TokenFault::Invalid => &[("error", "invalid_token")],
+        }))
+    }
+
+    /// The refusal of a token that is valid and not meant for a call.
+    pub(super) fn insufficient_scope(&self, access: Access) -> Refusal {
+        let mut parameters = vec![("error", "insufficient_scope")];
+        if let Access::Needs(scope) = access {
+            parameters.push(("scope", scope.as_str()));
+        }
+        Refusal::new(Code::PermissionDenied, "the token is not meant for this call")
+            .with_reason("INSUFFICIENT_SCOPE")
+            .with_challenge(self.challenge(&parameters))
+    }
+
+    /// The refusal of a login that is too weak or too old (RFC 9470).
+    pub(super) fn insufficient_login(&self, required: &StepUp) -> Refusal {
+        let (classes, max_age) = (required.acr_values.join(" "), required.max_age.map(|seconds| seconds.to_string()));
+        let mut parameters = vec![("error", "insufficient_user_authentication")];
+        parameters.extend((!classes.is_empty()).then_some(("acr_values", classes.as_str())));
+        parameters.extend(max_age.as_deref().map(|seconds| ("max_age", seconds)));
+        Refusal::new(Code::Unauthenticated, "the request asks for a stronger or more recent login")
+            .with_reason("INSUFFICIENT_USER_AUTHENTICATION")
+            .with_challenge(self.challenge(&parameters))
+    }
+
+    /// The value of `www-authenticate` (RFC 6750, section 3; RFC 9728, section 5.1).
+    fn challenge(&self, parameters: &[(&str, &str)]) -> String {
+        let metadata = self.metadata_url.as_deref().map(|url| ("resource_metadata", url));
+        let parameters = parameters.iter().copied().chain(metadata);
+        let parameters: Vec<String> = parameters.map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+        format!("Bearer {}", parameters.join(", ")).trim_end().to_owned()
+    }
+}
+
+pub(super) fn unauthenticated(challenge: String) -> Refusal {
+    Refusal::new(Code::Unauthenticated, "the request needs a valid access token")
+        .with_reason("UNAUTHENTICATED")
+        .with_challenge(challenge)
+}
+
+/// The refusal of a caller who cannot be identified for now.
+pub(super) fn unavailable(text: &'static str, reason: &'static str) -> Refusal {
+    Refusal::new(Code::Unavailable, text).with_reason(reason)
+}

@@ -1,0 +1,243 @@
+//! The gate: one layer that every request passes before any service sees it. It finds out who calls, and whether the token
+//! is meant for this call.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderMap, header};
+use tower::{Layer, Service};
+
+use super::challenge::{self, TokenFault};
+use super::untold::{Settled, Unsettled};
+use super::{Authentication, TokenAuthentication, now};
+use crate::authz::Authorizer;
+use crate::identity::{self, AuthenticationError, Caller, Scope, Use, VerifiedToken};
+use crate::retrieval::RetrievalError;
+use crate::server::audit::Draft;
+use crate::server::operations::{Access, Route};
+use crate::server::refusal::Refusal;
+
+/// Puts the gate around services.
+#[derive(Clone)]
+pub(in crate::server) struct GateLayer {
+    pub(in crate::server) authentication: Authentication,
+    /// Knows the model, which says what a token must tell of its subject.
+    pub(in crate::server) authorizer: Arc<dyn Authorizer>,
+}
+
+/// Services behind the gate.
+#[derive(Clone)]
+pub(in crate::server) struct Gated<S> {
+    layer: GateLayer,
+    inner: S,
+}
+
+impl<S> Layer<S> for GateLayer {
+    type Service = Gated<S>;
+
+    fn layer(&self, inner: S) -> Gated<S> {
+        Gated { layer: self.clone(), inner }
+    }
+}
+
+impl<S> Service<http::Request<Body>> for Gated<S>
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Self::Response, Refusal>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        // The instance that was polled is the one that is ready.
+        let waiting = self.inner.clone();
+        let mut inner = std::mem::replace(&mut self.inner, waiting);
+        let GateLayer { authentication, authorizer } = self.layer.clone();
+        Box::pin(async move {
+            let route = Route::of(&request);
+            let access = route.access();
+            let tokens = match &authentication {
+                Authentication::Tokens(_) if access == Access::Open => return inner.call(request).await,
+                Authentication::Tokens(tokens) => tokens,
+                Authentication::Believed => {
+                    if let Some(refusal) = route.refusal() {
+                        return Err(refusal);
+                    }
+                    admit(&mut request, Caller::Believed);
+                    return inner.call(request).await;
+                }
+            };
+            // INVARIANT (record first): what is not recorded is not answered.
+            let draft = request.extensions().get::<Draft>().cloned().ok_or_else(Refusal::unrecorded)?;
+            let gate = Gate { tokens, authorizer: &*authorizer, draft: &draft };
+            let admitted = gate.authenticate(request.headers(), access).await?;
+            // Only callers with a token learn which paths there are.
+            if let Some(refusal) = route.refusal() {
+                return Err(refusal);
+            }
+            admit(&mut request, admitted.caller());
+            let answer = inner.call(request).await?;
+            gate.conclude(admitted, answer).await
+        })
+    }
+}
+
+/// Hands a request to its service. Nothing behind the gate needs the token, so it is taken off and nobody can pass it on.
+fn admit(request: &mut http::Request<Body>, caller: Caller) {
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(caller);
+}
+
+/// What the gate judges one call by, and where it notes what it finds.
+struct Gate<'a> {
+    tokens: &'a TokenAuthentication,
+    authorizer: &'a dyn Authorizer,
+    draft: &'a Draft,
+}
+
+/// A caller who was let in for one call, and what must still hold when the call ends.
+struct Admitted {
+    token: Arc<VerifiedToken>,
+    access: Access,
+    settled: Settled,
+    /// The one use of a token that serves a single request.
+    one_use: Option<Use>,
+}
+
+impl Gate<'_> {
+    async fn authenticate(&self, headers: &HeaderMap, access: Access) -> Result<Admitted, Refusal> {
+        let Self { tokens, authorizer, draft } = *self;
+        if !tokens.is_open() {
+            draft.token_refused("names_unchecked");
+            let text = "the server is not ready: it still compares stored names with those of tokens; try again later";
+            return Err(challenge::unavailable(text, "NOT_READY"));
+        }
+        let bearer = bearer(headers).map_err(|fault| {
+            draft.token_refused(fault.label());
+            tokens.unauthenticated(fault)
+        })?;
+        let token = tokens.verifier.verify(bearer, now()).await.map_err(|error| match error {
+            AuthenticationError::Refused(refusal) => {
+                if let identity::Refusal::Elsewhere | identity::Refusal::Absent = refusal {
+                    tokens.remedy.tell(refusal.label());
+                }
+                self.invalid(refusal)
+            }
+            AuthenticationError::Unavailable => {
+                draft.token_refused("issuer_unavailable");
+                let text = "the caller cannot be identified now; try again later";
+                challenge::unavailable(text, "ISSUER_UNAVAILABLE")
+            }
+        })?;
+        draft.bearer(&token);
+        if !permits(&token, access) {
+            draft.token_refused("scope");
+            return Err(tokens.insufficient_scope(access));
+        }
+        let settled = Settled::of(&token, access, authorizer, &tokens.remedy).await;
+        let settled = settled.map_err(|unsettled| match unsettled {
+            Unsettled::Refused => self.invalid(identity::Refusal::Absent),
+            Unsettled::Unknown(error) => {
+                draft.token_refused("model_unknown");
+                RetrievalError::Authz(error).into()
+            }
+        })?;
+        let one_use = tokens.verifier.begin_use(&token, now()).map_err(|refusal| self.invalid(refusal))?;
+        Ok(Admitted { token, access, settled, one_use })
+    }
+
+    /// Gives the answer, unless what it rests on changed meanwhile.
+    async fn conclude(
+        &self,
+        admitted: Admitted,
+        mut answer: http::Response<Body>,
+    ) -> Result<http::Response<Body>, Refusal> {
+        let Admitted { token, access, settled, one_use } = admitted;
+        if !settled.still_holds(&token, access, self.authorizer, &self.tokens.remedy).await {
+            return Err(self.invalid(identity::Refusal::Absent));
+        }
+        if let Some(one_use) = one_use {
+            one_use.answered();
+            // Whoever withholds the answer after all gives the use back.
+            answer.extensions_mut().insert(Arc::new(one_use));
+        }
+        Ok(answer)
+    }
+
+    /// Refuses a token that is not valid here. The record says why, and the caller is not told.
+    fn invalid(&self, why: identity::Refusal) -> Refusal {
+        tracing::debug!(refusal = why.label(), "a token was refused");
+        self.draft.token_refused(why.label());
+        self.tokens.unauthenticated(TokenFault::Invalid)
+    }
+}
+
+impl Admitted {
+    fn caller(&self) -> Caller {
+        Caller::Verified { token: Arc::clone(&self.token), may_assert: self.settled.may_assert }
+    }
+}
+
+/// Finds the bearer token of a request (RFC 6750, section 2.1): one header with one token. It is looked for nowhere else.
+fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (value, None) = (values.next().ok_or(TokenFault::Absent)?, values.next()) else {
+        return Err(TokenFault::Invalid);
+    };
+    let text = value.to_str().map_err(|_not_text| TokenFault::Invalid)?;
+    let (scheme, token) = text.split_once(' ').ok_or(TokenFault::Invalid)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
+}
+
+/// Whether a token may be used for a call.
+///
+/// Details and delegation bound what is read, chunk by chunk. An operation that checks no chunks would not heed them, so it
+/// takes no token that has them.
+fn permits(token: &VerifiedToken, access: Access) -> bool {
+    let scopes = token.facts().scopes;
+    match access {
+        Access::Open | Access::AnyToken => true,
+        Access::AnyScope => !scopes.is_empty(),
+        Access::Needs(scope) => {
+            let bounds_count = match scope {
+                Scope::Retrieve => true,
+                Scope::Ingest => !token.is_narrowed(),
+                Scope::Explain | Scope::Administer | Scope::AssertUser => !token.is_narrowed() && !token.is_delegated(),
+            };
+            scopes.contains(scope) && bounds_count
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_header_with_one_token_is_read() {
+        let rows: [(&str, &[&str], Result<&str, TokenFault>); 8] = [
+            ("no header", &[], Err(TokenFault::Absent)),
+            ("a token", &["Bearer abc"], Ok("abc")),
+            ("the scheme in small letters", &["bearer abc"], Ok("abc")),
+            ("a scheme without a token", &["Bearer"], Err(TokenFault::Invalid)),
+            ("a password", &["Basic YTpi"], Err(TokenFault::Invalid)),
+            ("a token of another kind", &["DPoP abc"], Err(TokenFault::Invalid)),
+            ("the same header twice", &["Bearer abc", "Bearer abc"], Err(TokenFault::Invalid)),
+            ("a token without a scheme", &["abc"], Err(TokenFault::Invalid)),
+        ];
+        for (row, values, expected) in rows {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().unwrap());
+            }
+            assert_eq!(bearer(&headers), expected, "{row}");
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The bottom of the stack: hands each request to its service.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use futures::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{Bytes, http};
+use tonic::service::Routes;
+use tonic_health::pb::health_server::HealthServer;
+use tower::Service;
+
+use super::authentication::Authentication;
+use super::health::{HealthApi, Readiness};
+use super::ingest::IngestApi;
+use super::openfga::OpenFgaApi;
+use super::operations::{Messages, Operation, Route};
+use super::refusal::Refusal;
+use super::resource_metadata::{self, ResourceMetadata};
+use super::retrieval::RetrievalApi;
+use super::services::Services;
+use super::{DOCUMENT_BYTES_MAX, ServerError, openfga, reflection};
+use crate::proto::ingest::ingest_service_server::IngestServiceServer;
+use crate::proto::openfga::open_f_g_a_service_server::OpenFGAServiceServer;
+use crate::proto::retrieval::retrieval_service_server::RetrievalServiceServer;
+
+/// The largest request for chunks in bytes: a vector and a filter, or the ids of a re-check.
+const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+
+/// Hands a request to the service that its path names, and settles how the answer ended.
+///
+/// tonic's services put a refusal into headers, or behind an answer whose message cannot be encoded. Here it becomes a
+/// [`Refusal`], so no layer above has to look for one: an answer of one message that comes out of here is whole.
+#[derive(Clone)]
+pub(super) struct Dispatcher {
+    routes: Routes,
+    resource_metadata: Option<ResourceMetadata>,
+}
+
+impl Dispatcher {
+    /// # Errors
+    /// When the services cannot be described.
+    pub(super) fn new(services: &Services, readiness: &Arc<Readiness>) -> Result<Self, ServerError> {
+        let has_embedded_relationships = services.relationships.is_some();
+        let health = HealthApi::new(Arc::clone(readiness), has_embedded_relationships);
+        let reflection = reflection::builders(has_embedded_relationships)?;
+        let retrieval = RetrievalServiceServer::new(RetrievalApi::new(services));
+        let ingest = IngestServiceServer::new(IngestApi::new(services));
+        let mut routes = Routes::new(HealthServer::new(health))
+            .add_service(reflection.v1.build_v1()?)
+            .add_service(reflection.v1alpha.build_v1alpha()?)
+            .add_service(retrieval.max_decoding_message_size(REQUEST_BYTES_MAX))
+            .add_service(ingest.max_decoding_message_size(DOCUMENT_BYTES_MAX));
+        if let Some(stores) = services.relationships.clone() {
+            let openfga = OpenFGAServiceServer::new(OpenFgaApi::new(stores, services.request_timeout));
+            routes = routes.add_service(openfga.max_decoding_message_size(openfga::MESSAGE_BYTES_MAX));
+        }
+        let resource_metadata = match &services.authentication {
+            Authentication::Tokens(tokens) => Some(ResourceMetadata::of(tokens.verifier())),
+            Authentication::Believed => None,
+        };
+        Ok(Self { routes: routes.prepare(), resource_metadata })
+    }
+
+    fn document(&self, request: &http::Request<Body>) -> Result<http::Response<Body>, Refusal> {
+        match &self.resource_metadata {
+            Some(document) => document.answer(request),
+            None => Err(resource_metadata::no_document()),
+        }
+    }
+}
+
+impl Service<http::Request<Body>> for Dispatcher {
+    type Response = http::Response<Body>;
+    type Error = Refusal;
+    type Future = BoxFuture<'static, Result<Self::Response, Refusal>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        // Routes are always ready: each call works on a clone of its service.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let operation: &'static Operation = match Route::of(&request) {
+            Route::Rpc(operation) => operation,
+            Route::WellKnown => return Box::pin(std::future::ready(self.document(&request))),
+            // The gate has refused these.
+            Route::UnknownRpc | Route::Refused(_) => return Box::pin(std::future::ready(Err(Refusal::lost()))),
+        };
+        let answering = self.routes.call(request);
+        Box::pin(async move {
+            let Ok(response) = answering.await;
+            match (Refusal::of_response(&response), operation.answer) {
+                (Some(refusal), _) => Err(refusal),
+                (None, Messages::One) => whole(response).await,
+                (None, Messages::Many) => Ok(response),
+            }
+        })
+    }
+}
+
+/// Reads an answer of one message to its end, where its status is.
+///
+/// tonic encodes the message when its body is read, so this costs no copy, and the message itself is gone by then.
+async fn whole(response: http::Response<Body>) -> Result<http::Response<Body>, Refusal> {
+    let (parts, mut body) = response.into_parts();
+    let mut frames: Vec<Result<Frame<Bytes>, Status>> = Vec::with_capacity(2);
+    while let Some(frame) = body.frame().await {
+        frames.push(Ok(frame.map_err(|status| Refusal::from(&status))?));
+    }
+    let trailers = frames.last().and_then(|frame| frame.as_ref().ok()?.trailers_ref());
+    match Refusal::of_trailers(trailers) {
+        Some(refusal) => Err(refusal),
+        None => Ok(http::Response::from_parts(parts, Body::new(StreamBody::new(stream::iter(frames))))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    fn response(frames: Vec<Frame<Bytes>>) -> http::Response<Body> {
+        let frames = frames.into_iter().map(Ok::<_, Status>);
+        http::Response::new(Body::new(StreamBody::new(stream::iter(frames))))
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_one_only_if_its_end_says_so() {
+        let message = || Frame::data(Bytes::from_static(b"message"));
+        let trailers = |status: &'static str| {
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("grpc-status", http::HeaderValue::from_static(status));
+            Frame::trailers(trailers)
+        };
+        let rows = [
+            ("a whole answer", vec![message(), trailers("0")], None),
+            ("an answer that failed at its end", vec![message(), trailers("13")], Some(Code::Internal)),
+            ("a message that could not be encoded", vec![trailers("8")], Some(Code::ResourceExhausted)),
+            ("an answer without an end", vec![message()], Some(Code::Internal)),
+            ("nothing at all", vec![], Some(Code::Internal)),
+        ];
+        for (row, frames, expected) in rows {
+            let answered = whole(response(frames)).await;
+            assert_eq!(answered.as_ref().err().map(Refusal::code), expected, "{row}");
+            if let Ok(answer) = answered {
+                let collected = answer.into_body().collect().await.unwrap();
+                assert_eq!(collected.trailers().unwrap()["grpc-status"], "0", "{row}");
+                assert_eq!(collected.to_bytes(), "message", "{row}");
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Renders refusals as gRPC statuses, in headers and in the trailers of streams.
+
+use std::collections::HashMap;
+
+use http_body_util::BodyExt;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::http;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use super::consistency_token;
+use super::refusal::{OPENFGA_NUMBER_HEADER, Refusal};
+
+/// `google.rpc.ErrorInfo.domain`.
+const DOMAIN: &str = "ragward";
+const CHALLENGE_HEADER: &str = "www-authenticate";
+const STATUS_HEADER: &str = "grpc-status";
+
+/// The response that refuses a gRPC call.
+pub(super) fn refused(refusal: &Refusal) -> http::Response<Body> {
+    let mut response = status(refusal).into_http::<Body>();
+    if let Some(number) = refusal.openfga_number() {
+        // `OpenFGA` sends its numbers (2000 and up) as the status itself; tonic's `Status` has room for gRPC's 17 codes only.
+        response.headers_mut().insert(STATUS_HEADER, number.into());
+    }
+    if let Some(token) = refusal.consistency_token() {
+        response.headers_mut().insert(consistency_token::HEADER, token.clone());
+    }
+    response
+}
+
+fn status(refusal: &Refusal) -> Status {
+    let mut metadata = MetadataMap::new();
+    if let Some(challenge) = refusal.challenge().and_then(|challenge| MetadataValue::try_from(challenge).ok()) {
+        metadata.insert(CHALLENGE_HEADER, challenge);
+    }
+    let Some(reason) = refusal.reason() else {
+        return Status::with_metadata(refusal.code(), refusal.text(), metadata);
+    };
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    for violation in refusal.violations() {
+        details.add_bad_request_violation(&violation.field, &violation.description);
+    }
+    if let Some(retry_after) = refusal.retry_after() {
+        details.set_retry_info(Some(retry_after));
+    }
+    Status::with_error_details_and_metadata(refusal.code(), refusal.text(), details, metadata)
+}
+
+/// A streamed answer whose trailers say `OpenFGA`'s number where the stream was refused with one.
+pub(super) fn streamed(response: http::Response<Body>) -> http::Response<Body> {
+    response.map(|body| {
+        Body::new(body.map_frame(|mut frame| {
+            if let Some(trailers) = frame.trailers_mut()
+                && let Some(number) = trailers.remove(OPENFGA_NUMBER_HEADER)
+            {
+                trailers.insert(STATUS_HEADER, number);
+            }
+            frame
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tonic::Code;
+
+    use super::*;
+    use crate::retrieval::FieldViolation;
+
+    #[test]
+    fn everything_that_a_refusal_says_is_in_its_status() {
+        let refusal = Refusal::invalid(vec![FieldViolation::new("user", "is missing")])
+            .with_retry_after(Duration::from_secs(7))
+            .with_challenge("Bearer error=\"invalid_token\"".to_owned());
+        let response = refused(&refusal);
+        assert_eq!(response.headers()[CHALLENGE_HEADER], "Bearer error=\"invalid_token\"");
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!((status.code(), status.message()), (Code::InvalidArgument, refusal.text()));
+        let details = status.get_error_details();
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_ARGUMENT");
+        assert_eq!(details.bad_request().unwrap().field_violations[0].field, "user");
+        assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn openfgas_number_stands_in_the_place_of_the_code() {
+        let response = refused(&Refusal::new(Code::InvalidArgument, "no").with_openfga_number(2017));
+        assert_eq!(response.headers()[STATUS_HEADER], "2017");
+        assert!(!response.headers().contains_key(OPENFGA_NUMBER_HEADER));
+    }
+}

@@ -1,0 +1,108 @@
+//! The messages of retrievals: requests in, answers out.
+
+use crate::authz::Consistency;
+use crate::authz::enforce::Permitted;
+use crate::chunk::Chunk;
+use crate::language::Relation;
+use crate::proto::retrieval as message;
+use crate::retrieval::request::RetrievalParts;
+use crate::retrieval::{Completion, FieldViolation, PlanReport, Retrieval, Retrieved};
+use crate::server::authentication::Asker;
+use crate::server::values;
+use crate::vector_store::Query;
+
+/// The longest recorded part of a question for an explanation, in characters. The question is recorded before it is validated.
+const ASKED_CHARACTERS_MAX: usize = 512;
+
+/// The parts of a retrieval, as its message states them.
+pub(super) fn retrieval_parts(
+    message: message::RetrieveRequest,
+    asker: Asker,
+    consistency: Consistency,
+) -> Result<RetrievalParts, FieldViolation> {
+    let query = message.query.map(|query| match query {
+        message::retrieve_request::Query::Text(text) => Query::Text(text),
+        message::retrieve_request::Query::Vector(vector) => Query::Vector(vector.values),
+        message::retrieve_request::Query::Hybrid(message::Hybrid { text, vector }) => {
+            Query::Hybrid { text, vector: vector.unwrap_or_default().values }
+        }
+    });
+    Ok(RetrievalParts {
+        principal: asker.into(),
+        collection: message.collection,
+        query,
+        top_k: message.top_k,
+        filter: message.filter.map(values::filter).transpose()?,
+        min_score: message.min_score,
+        per_document_max: message.per_document_max,
+        consistency,
+        page_token: message.page_token,
+    })
+}
+
+/// The question of an explanation, for the record. Nothing has been checked yet, so its parts are cut.
+pub(super) fn asked_about(request: &message::ExplainRequest, relation: &Relation) -> Option<String> {
+    let short = |text: &str| text.chars().take(ASKED_CHARACTERS_MAX).collect::<String>();
+    let target = match request.target.as_ref()? {
+        message::explain_request::Target::Chunk(chunk) => {
+            format!("{}/{}", short(&chunk.collection), short(&chunk.chunk_id))
+        }
+        message::explain_request::Target::Object(object) => short(object),
+    };
+    let relation = if request.relation.is_empty() { relation.as_str() } else { request.relation.as_str() };
+    Some(format!("{} {} {target}", short(&request.user), short(relation)))
+}
+
+/// The name of a completion in the record.
+pub(super) const fn completion_name(completion: Completion) -> &'static str {
+    match completion {
+        Completion::Complete => "complete",
+        Completion::Exhausted => "exhausted",
+        Completion::Limited => "limited",
+    }
+}
+
+/// The answer to a retrieval, without its plan.
+pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveResponse {
+    let completion = match retrieval.completion {
+        Completion::Complete => message::Completion::Complete,
+        Completion::Exhausted => message::Completion::Exhausted,
+        Completion::Limited => message::Completion::Limited,
+    };
+    let recall = if retrieval.exact { message::Recall::Exact } else { message::Recall::Approximate };
+    message::RetrieveResponse {
+        chunks: retrieval.chunks.into_iter().map(chunk_message).collect(),
+        completion: completion.into(),
+        recall: recall.into(),
+        next_page_token: retrieval.next_page_token.unwrap_or_default(),
+        plan: None,
+        replica_lag_milliseconds: retrieval.replica_lag.map(|lag| lag.as_secs_f64() * 1_000.0),
+    }
+}
+
+/// How a retrieval was searched. It counts what the caller may not see.
+pub(super) fn plan_report(report: &PlanReport) -> message::PlanReport {
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let rounds = report.rounds.iter().map(|round| message::PlanRound {
+        plan: round.plan.to_owned(),
+        limit: count(round.limit),
+        candidates: count(round.candidates),
+        permitted: count(round.permitted),
+        milliseconds: round.took.as_secs_f64() * 1_000.0,
+    });
+    message::PlanReport { estimated_share: report.estimate, rounds: rounds.collect() }
+}
+
+fn chunk_message(Retrieved { chunk, score }: Retrieved) -> message::Chunk {
+    let chunk: Permitted<Chunk> = chunk;
+    let chunk = chunk.into_item();
+    message::Chunk {
+        id: chunk.id,
+        document_id: chunk.document_id,
+        guard: chunk.guard.to_string(),
+        title: chunk.title,
+        text: chunk.text,
+        score: f64::from(score),
+        metadata: values::metadata_message(chunk.metadata),
+    }
+}

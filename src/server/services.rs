@@ -1,0 +1,40 @@
+//! What the services work on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::audit::Audit;
+use super::authentication::Authentication;
+use crate::authz::Authorizer;
+use crate::authz::consistency_token::ConsistencyTokens;
+use crate::retrieval::Retriever;
+use crate::tuple_store::RelationshipStores;
+use crate::vector_store::{DocumentStore, VectorStore};
+
+/// What the services work on, and the bounds of their work.
+#[derive(Clone)]
+pub struct Services {
+    /// Answers retrievals.
+    pub retriever: Retriever,
+    /// Tells what a collection holds.
+    pub vector_store: Arc<dyn VectorStore>,
+    /// Takes documents in.
+    pub documents: Arc<dyn DocumentStore>,
+    /// The embedded relationships, over which `OpenFGA`'s API is served. It is not served when an `OpenFGA` server decides.
+    pub relationships: Option<RelationshipStores>,
+    /// Whether callers that are believed may call `Explain`, which tells of hidden things.
+    pub explain: bool,
+    /// The longest that one request may take.
+    pub request_timeout: Duration,
+    /// The largest number of connections at a time.
+    pub connections_max: usize,
+    /// Decides whether the bearer of a token may write.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// Who is let in.
+    pub authentication: Authentication,
+    /// Where calls are recorded. `None` is for local administration: whoever opens the data directory can read its files
+    /// anyway, and a record that they could leave out would say nothing.
+    pub audit: Option<Audit>,
+    /// The tokens behind the consistency "at least as fresh as".
+    pub consistency_tokens: Arc<ConsistencyTokens>,
+}
