@@ -38,7 +38,7 @@ use async_trait::async_trait;
 use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
-use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{DocumentStore, Query};
 use roaring::RoaringBitmap;
@@ -125,6 +125,13 @@ impl Authorizer for Counting {
     }
 }
 
+/// How one round searched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct RoundOfWay {
+    plan: Plan,
+    limit: usize,
+}
+
 /// A retriever that goes its way through a cell of the grid, and the measurements of its retrievals.
 struct Way {
     name: &'static str,
@@ -137,8 +144,8 @@ struct Way {
     /// The chunks of each answer.
     answers: Vec<Vec<String>>,
     is_whole: bool,
-    /// The plan and the number of candidates of each round, for each retrieval.
-    rounds: Vec<Vec<(&'static str, usize)>>,
+    /// The rounds of each retrieval.
+    rounds: Vec<Vec<RoundOfWay>>,
     check_rounds_max: usize,
 }
 
@@ -269,7 +276,9 @@ impl Way {
             if self.local { checks * LOCAL_CHECK_MS } else { f64::from(rounds as u32) * ROUND_MS + checks * CHECK_MS };
         self.costs.last_mut().unwrap().push(took + of_checks);
         self.check_rounds_max = self.check_rounds_max.max(rounds);
-        self.rounds.push(retrieval.plan.rounds.iter().map(|round| (round.plan, round.limit)).collect());
+        self.rounds.push(
+            retrieval.plan.rounds.iter().map(|round| RoundOfWay { plan: round.plan, limit: round.limit }).collect(),
+        );
         self.is_whole &= retrieval.completion != Completion::Limited;
         self.answers.push(retrieval.chunks.iter().map(|chunk| chunk.chunk.item().id.clone()).collect());
     }
@@ -286,7 +295,7 @@ impl Way {
 
     /// Returns the names of the plans that were used.
     fn plans(&self) -> String {
-        let mut names: Vec<&str> = self.rounds.iter().flatten().map(|(plan, _)| *plan).collect();
+        let mut names: Vec<&str> = self.rounds.iter().flatten().map(|round| round.plan.name()).collect();
         names.sort_unstable();
         names.dedup();
         names.join(", ")

@@ -1,29 +1,29 @@
-//! What a retrieval and a re-check answer with.
+//! The answers to a retrieval and to a re-check.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{Found, Plan};
+use super::plan::{Completion, Plan, PlannedSearch, Tally};
 use super::stages::StageTimes;
 use crate::authz::enforce::Permitted;
 use crate::chunk::{Candidate, Chunk};
 
-/// An answer: nothing that was not permitted is in it.
+/// The answer to a retrieval. It holds nothing that was not permitted.
 #[derive(Debug)]
 pub struct Retrieval {
-    /// Best first, ties by id.
+    /// The chunks by descending score. Chunks of equal score are in the order of their ids.
     pub chunks: Vec<Retrieved>,
-    /// Why there are not more.
+    /// Why the answer has no more chunks.
     pub completion: Completion,
-    /// Whether these are certainly the best.
+    /// Whether no other chunk that the principal may see scores better. Otherwise the store approximated.
     pub exact: bool,
-    /// Where the next page begins, if pages were asked for and there may be one.
+    /// The token of the next page, if the caller asked for pages and there may be one.
     pub next_page_token: Option<String>,
-    /// The authorization model that was decided under, as far as it is known.
+    /// The authorization model of the last decision, if whoever decided told it.
     pub model_id: Option<Arc<str>>,
-    /// How it was searched. It counts what is withheld, so it is only for those who may know.
+    /// How the retrieval was searched. It counts what was withheld, so show it only to those who may know.
     pub plan: PlanReport,
-    /// How far behind the authority the copy of its relationships was that was used, if one was.
+    /// How far the local copy of the relationships was behind their authority, if a copy was used.
     pub replica_lag: Option<Duration>,
     /// How long the stages took.
     pub stages: StageTimes,
@@ -32,11 +32,11 @@ pub struct Retrieval {
 /// The answer to a re-check.
 #[derive(Debug)]
 pub struct Rechecked {
-    /// Those that exist and that the principal may still see, in the order asked.
+    /// The chunks that exist and that the principal may still see, in the order of the request.
     pub candidates: Vec<Permitted<Candidate>>,
-    /// How many exist that it may not see. Only for those who may know.
+    /// How many chunks exist that the principal may not see. Show it only to those who may know.
     pub withheld: usize,
-    /// The authorization model that was decided under, as far as it is known.
+    /// The authorization model of the last decision, if whoever decided told it.
     pub model_id: Option<Arc<str>>,
     /// How long the stages took.
     pub stages: StageTimes,
@@ -45,47 +45,37 @@ pub struct Rechecked {
 /// How a retrieval was searched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanReport {
-    /// The estimated share of candidates that are permitted, before the first round.
+    /// The share of candidates that was expected to be permitted, before the first round.
     pub estimate: Option<f64>,
-    /// In their order.
-    pub rounds: Vec<Round>,
+    /// The rounds in their order.
+    pub rounds: Vec<RoundReport>,
 }
 
-/// One step of search and enforcement.
+/// One round of search and enforcement. A round finds again what the rounds before it found.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Round {
-    /// The plan; it may change from round to round.
-    pub plan: &'static str,
-    /// How many candidates were asked for.
+pub struct RoundReport {
+    /// The plan of this round. It may change from round to round.
+    pub plan: Plan,
+    /// How many candidates the search could return at most.
     pub limit: usize,
-    /// How many were found.
+    /// How many candidates the search found.
     pub candidates: usize,
-    /// How many of these are permitted, as far as the answer needed to know.
+    /// How many of those that were looked at are permitted.
     pub permitted: usize,
-    /// How many are not.
+    /// How many of those that were looked at are not permitted. An answer that is full early looks no further, so this does
+    /// not count what would have come after.
     pub withheld: usize,
-    /// How long it took.
+    /// How long the round took.
     pub took: Duration,
 }
 
 /// One chunk of an answer.
 #[derive(Debug)]
 pub struct Retrieved {
-    /// The chunk.
+    /// The chunk with its text.
     pub chunk: Permitted<Chunk>,
-    /// Its score.
+    /// The score that the search gave it.
     pub score: f32,
-}
-
-/// How a retrieval ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Completion {
-    /// As many as were wanted.
-    Complete,
-    /// There are no more that the principal may see.
-    Exhausted,
-    /// A work limit was reached; there may be more.
-    Limited,
 }
 
 impl Retrieval {
@@ -102,18 +92,19 @@ impl Retrieval {
             stages,
         }
     }
-
-    /// As it is, for this reason.
-    pub(super) fn ended(self, completion: Completion) -> Self {
-        Self { completion, ..self }
-    }
 }
 
-impl Round {
-    /// A round whose search found so many candidates.
-    pub(super) fn new(plan: Plan, found: Found, candidates: usize, took: Duration) -> Self {
-        let Found { limit, candidates: looked_at, permitted } = found;
-        let withheld = looked_at.saturating_sub(permitted);
-        Self { plan: plan.name(), limit, candidates, permitted, withheld, took }
+impl RoundReport {
+    /// A report of a search that found this many candidates, none of which was looked at.
+    pub(super) fn begun(search: PlannedSearch, candidates: usize) -> Self {
+        let PlannedSearch { plan, limit, .. } = search;
+        Self { plan, limit, candidates, permitted: 0, withheld: 0, took: Duration::ZERO }
+    }
+
+    /// Notes how far the round has come.
+    pub(super) fn note(&mut self, tally: Tally, took: Duration) {
+        self.permitted = tally.permitted;
+        self.withheld = tally.candidates.saturating_sub(tally.permitted);
+        self.took = took;
     }
 }

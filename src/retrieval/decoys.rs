@@ -1,30 +1,35 @@
-//! Decoys: objects that no chunk is guarded by, checked in place of guards that are not there.
+//! Decoys are objects that guard no chunk. A re-check has them checked in place of guards that do not exist.
 //!
 //! A check takes time, up to some milliseconds where a server decides. If only chunks that exist were checked, the time of a
-//! re-check would tell which of the chunks that its caller may not see exist.
+//! re-check would tell its caller which hidden chunks exist.
+//!
+//! Real guards would make even better decoys, since their checks take more similar times. But then logs of checks would show
+//! objects that nobody asked about.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
-use super::RecheckRequest;
+use super::request::RecheckRequest;
 use crate::authz::enforce::Enforcer;
 use crate::chunk::Candidate;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// How the id of each decoy begins, so that whoever reads a log of checks knows it.
+/// The id of each decoy begins with this, so that whoever reads a log of checks recognizes it.
 const PREFIX: &str = "ragward-decoy-";
-/// The type of decoys where no guard of the collection is known: that of the reference models.
+/// The type of decoys where no guard of the collection is known: the one that the reference models use.
 const TYPE_OF_LAST_RESORT: &str = "document";
 
-/// Makes decoys. The same id has the same decoy for as long as the process runs, so a decision about it is remembered as
-/// one about a hidden chunk is. Nobody outside can foretell the names, so nobody can write tuples for them.
+/// Makes decoys.
+///
+/// The same id has the same decoy for as long as the process runs, so a cache remembers a decision about a decoy as it
+/// remembers one about a hidden chunk. The names are random, so nobody can write tuples for them ahead.
 #[derive(Debug, Default)]
 pub(super) struct Decoys(RandomState);
 
 impl Decoys {
-    /// One decoy for each distinct id of a re-check that brings no check of its own: its chunk is not there, or has the
-    /// guard of another one, or one that the token's details deny without a check.
+    /// Makes one decoy for each distinct id of a re-check that brings no check of its own: its chunk does not exist, or has
+    /// the same guard as another one, or has a guard that the token's details deny without a check.
     pub(super) fn beside(
         &self,
         request: &RecheckRequest,
@@ -44,7 +49,8 @@ impl Decoys {
         unchecked.filter_map(|id| self.decoy(&request.collection, id, found, table)).collect()
     }
 
-    /// Of the type of some guard, so that the check of it goes the way that theirs go.
+    /// Makes the decoy of one id. It has the type of some guard of the collection, so that its check takes the same way
+    /// through the model.
     fn decoy(
         &self,
         collection: &str,
@@ -94,7 +100,8 @@ mod tests {
         RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap()
     }
 
-    /// What is asked, what is there, and how many decoys that makes, also where details deny every guard.
+    /// The name of the row, the ids that are asked for, the chunks that exist, and the number of decoys: first for a user whose
+    /// guards are all checked, then for one whose details deny every guard.
     type Row = (&'static str, &'static [&'static str], Vec<Candidate>, usize, usize);
 
     #[tokio::test]

@@ -1,9 +1,10 @@
-//! A map that forgets: it holds two generations, and what is not touched for a generation is gone.
+//! A map of bounded size that forgets what is not used. It holds two generations. An entry that is not written for a whole
+//! generation is gone.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A map that forgets what nobody has asked for during a whole generation.
+/// A map that forgets entries which were not written during a whole generation.
 #[derive(Debug)]
 pub(super) struct Generations<K, V> {
     current: HashMap<K, V>,
@@ -25,7 +26,7 @@ impl<K: Eq + Hash, V> Generations<K, V> {
         self.current.get_mut(key).or_else(|| self.before.get_mut(key))
     }
 
-    /// Puts a value in. With `generation_max` of them, a new generation begins.
+    /// Puts a value in. When the current generation already has `generation_max` entries, a new one begins.
     pub(super) fn insert(&mut self, key: K, value: V, generation_max: usize) {
         if self.current.len() >= generation_max && !self.current.contains_key(&key) {
             self.before = std::mem::take(&mut self.current);

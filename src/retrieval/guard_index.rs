@@ -1,4 +1,4 @@
-//! Where each guard stands in the table of its collection, so that a candidate can be looked up in a visible set.
+//! Looks up where a guard stands in the table of its collection, so that a candidate can be compared with a visible set.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,13 +9,13 @@ use tokio::sync::OnceCell;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// Collections whose guards are indexed at a time. An index takes some fifty bytes a guard beside the names, which the
-/// table holds anyway.
+/// Most collections whose guards are indexed at a time; past it the indexes are made anew. An index takes about fifty bytes
+/// for each guard, beside the names, which the table holds anyway.
 const COLLECTIONS_MAX: usize = 100;
 
 type Positions = HashMap<Object, u32>;
 
-/// The latest index of each collection.
+/// Keeps the latest index of each collection.
 #[derive(Debug, Default)]
 pub(super) struct GuardIndexes {
     by_collection: Mutex<HashMap<String, Arc<Entry>>>,
@@ -23,33 +23,39 @@ pub(super) struct GuardIndexes {
 
 #[derive(Debug)]
 struct Entry {
-    /// Held, so that no other table can have its address.
+    /// Entries are compared by the address of their table. Holding the table keeps any other from getting its address.
     guards: Arc<Vec<Object>>,
     positions: OnceCell<Arc<Positions>>,
 }
 
-/// The guards that a known visible set hides.
+/// The guards of a collection that a known visible set hides.
 #[derive(Debug)]
-pub(super) struct Hidden {
+pub(super) struct HiddenGuards {
     positions: Arc<Positions>,
     hidden: RoaringBitmap,
 }
 
 impl GuardIndexes {
-    /// What a visible set hides of a collection's guards. `None` if the index could not be made: then nothing is hidden, and
-    /// every candidate is checked.
-    pub(super) async fn hidden(&self, collection: &str, table: &GuardTable, visible: &RoaringBitmap) -> Option<Hidden> {
+    /// Finds the guards of a collection that a visible set hides. Returns `None` if the index could not be made: then nothing
+    /// counts as hidden, and every candidate is checked.
+    pub(super) async fn hidden(
+        &self,
+        collection: &str,
+        table: &GuardTable,
+        visible: &RoaringBitmap,
+    ) -> Option<HiddenGuards> {
         let positions = self.positions(collection, &table.guards).await?;
-        Some(Hidden { positions, hidden: &*table.in_use - visible })
+        Some(HiddenGuards { positions, hidden: &*table.in_use - visible })
     }
 
     async fn positions(&self, collection: &str, guards: &Arc<Vec<Object>>) -> Option<Arc<Positions>> {
         let entry = self.entry(collection, guards);
         let indexing = || async {
             let guards = Arc::clone(guards);
-            // A million names take a fifth of a second.
+            // Indexing a million names takes a fifth of a second, so it leaves the reactor. If the request ends first, the
+            // index is thrown away.
             let indexed = tokio::task::spawn_blocking(move || Arc::new(indexed(&guards))).await;
-            indexed.inspect_err(|error| tracing::error!(%error, "the guards were not indexed"))
+            indexed.inspect_err(|error| tracing::error!(%error, "the guards of a collection could not be indexed"))
         };
         entry.positions.get_or_try_init(indexing).await.ok().map(Arc::clone)
     }
@@ -74,9 +80,10 @@ fn indexed(guards: &[Object]) -> Positions {
     guards.iter().cloned().zip(0..).collect()
 }
 
-impl Hidden {
-    /// Whether the visible set was made for this guard and lacks it. A guard that is newer than the table is not hidden.
-    pub(super) fn hides(&self, guard: &Object) -> bool {
+impl HiddenGuards {
+    /// Whether the guard is in the table that the visible set was made for, and not in the set. A guard that is newer than the
+    /// table is not hidden.
+    pub(super) fn contains(&self, guard: &Object) -> bool {
         self.positions.get(guard).is_some_and(|position| self.hidden.contains(*position))
     }
 }
@@ -90,19 +97,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_the_set_was_made_for_is_hidden() {
+    async fn only_guards_that_the_set_was_made_for_are_hidden() {
         let indexes = GuardIndexes::default();
         let mut table = GuardTable::new(["shut", "open", "unused"].map(guard).to_vec());
         table.in_use = Arc::new(RoaringBitmap::from([0, 1]));
         let hidden = indexes.hidden("handbook", &table, &RoaringBitmap::from([1])).await.expect("an index");
         let rows = [("shut", true), ("open", false), ("unused", false), ("newer", false)];
-        for (id, hides) in rows {
-            assert_eq!(hidden.hides(&guard(id)), hides, "{id}");
+        for (id, is_hidden) in rows {
+            assert_eq!(hidden.contains(&guard(id)), is_hidden, "{id}");
         }
-        // Another table of the same collection has its own positions.
+        // Another table of the same collection has positions of its own.
         let other = GuardTable::new(["newer", "shut"].map(guard).to_vec());
         let hidden = indexes.hidden("handbook", &other, &RoaringBitmap::from([1])).await.expect("an index");
-        assert!(hidden.hides(&guard("newer")) && !hidden.hides(&guard("shut")));
+        assert!(hidden.contains(&guard("newer")) && !hidden.contains(&guard("shut")));
     }
 
     #[tokio::test]

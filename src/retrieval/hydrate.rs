@@ -9,46 +9,48 @@ use std::num::NonZeroUsize;
 use tokio::time::Instant;
 
 use super::answer::Retrieved;
+use super::error::{RetrievalError, within};
 use super::stages::{Stage, StageTimes};
 use super::walk::Walk;
-use super::{RetrievalError, within};
 use crate::authz::enforce::{Admitted, Enforcer, Permitted};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::identity::{ChunkLedger, Principal};
 use crate::vector_store::{Search, VectorStore};
 
-/// How many chunks of an answer.
+/// How many chunks an answer may have.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) top_k: usize,
-    /// Of one document.
+    /// Most chunks of one document.
     pub(super) per_document_max: Option<NonZeroUsize>,
 }
 
-/// Where chunks are read, for whom, and until when.
+/// Reads chunks of one collection for one principal, until a deadline.
 #[derive(Clone, Copy)]
 pub(super) struct Hydration<'a> {
     pub(super) vector_store: &'a dyn VectorStore,
     pub(super) collection: &'a str,
-    /// What found them; `None`: they were looked up by id.
+    /// The search that found the chunks; `None` if they were looked up by id.
     pub(super) search: Option<&'a Search>,
     pub(super) principal: &'a Principal,
     pub(super) deadline: Instant,
 }
 
-/// The texts of an answer.
+/// The chunks of an answer, with their texts.
 pub(super) struct Hydrated {
     pub(super) chunks: Vec<Retrieved>,
-    /// How many candidates were passed over because they are no longer what was found.
+    /// How many candidates were passed over because their chunks are gone or were replaced since the search.
     pub(super) changed: usize,
 }
 
 impl Hydration<'_> {
-    /// The best of the permitted candidates with their texts, as many as are wanted. One that is gone or was replaced
-    /// since the search, or whose document has its number, is passed over, and the next one that is permitted takes its place.
+    /// Reads the best permitted candidates, as many as are wanted.
+    ///
+    /// It passes over a chunk that is gone or was replaced since the search, and one whose document has its number of chunks
+    /// already. The next permitted candidate takes its place.
     pub(super) async fn hydrate(
         self,
-        walk: &mut Walk<'_>,
+        walk: &mut Walk,
         enforcer: &mut Enforcer<'_>,
         Wanted { top_k, per_document_max }: Wanted,
         stages: &mut StageTimes,

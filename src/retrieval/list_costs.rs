@@ -1,9 +1,10 @@
-//! Whether it pays to ask a server for the list of what a user may see, ahead of a search. Pure: it is told how long lists and
-//! checks took, and reads no clock.
+//! Decides whether it pays to ask a server for the list of what a user may see, ahead of a search. Pure: it is told how long
+//! lists and checks took, and reads no clock.
 //!
-//! A list saves the checks of what is hidden. What it costs depends on the server, the model and the user: on one server a list
-//! costs as much as one check, on another as much as a thousand, and a list that is cut short saves nothing. So both are
-//! measured, for each collection (whose guards are of the same types) and consistency.
+//! A list saves the checks of what is hidden. What it costs depends on the server, the model and the user: on one server a
+//! list costs as much as one check, on another as much as a thousand, and a list that is cut short saves nothing. So both are
+//! measured. Lists of one collection are alike, because its guards are of the same types, as long as they ask for the same
+//! consistency.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,20 +13,21 @@ use std::time::Duration;
 use super::generations::Generations;
 use crate::language::Object;
 
-/// Kinds of lists that are known at a time; past it all are learned anew.
+/// Most kinds of lists whose costs are known at a time. Past it all of them are learned anew.
 const KINDS_MAX: usize = 1_000;
-/// Users of one generation whose last list is remembered.
+/// Most users of one generation whose last list is remembered.
 const USERS_MAX: usize = 10_000;
-/// Where lists do not pay, one of so many requests asks for one all the same: what they cost may have changed. A list that
-/// costs much more than it saves is tried as much more seldom.
+/// Where lists do not pay, one request in this many asks for a list all the same, because the costs may have changed. A list
+/// that costs n times as much as it saves is tried n times more rarely.
 const REQUESTS_PER_TRY: u32 = 64;
+/// However much a list costs, at least one request in this many asks for one.
 const REQUESTS_PER_TRY_MAX: u32 = 4_096;
-/// Requests that try a list at a time while nothing is known of its cost.
+/// Most requests that may try a list at a time while its cost is not known.
 const TRIES_AT_ONCE_MAX: u32 = 2;
-/// The newest of so many counts as much as all before it.
+/// Each new value makes up one part in this many of a moving average.
 const MEMORY: f64 = 8.0;
 
-/// Learns what lists and checks cost, and tells each request whether a list pays.
+/// Learns what lists and checks cost, and tells each request whether to ask for a list.
 #[derive(Debug, Default)]
 pub(super) struct ListCosts {
     state: Mutex<State>,
@@ -33,83 +35,83 @@ pub(super) struct ListCosts {
 
 #[derive(Debug, Default)]
 struct State {
-    kinds: HashMap<Kind, Costs>,
-    told: Generations<(Kind, Object), Told>,
+    kinds: HashMap<ListKind, Costs>,
+    last_lists: Generations<(ListKind, Object), LastList>,
 }
 
-/// Lists that are alike.
+/// Lists that cost about as much as each other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Kind {
+pub(super) struct ListKind {
     pub(super) collection: String,
-    /// Whether the server passes by its caches.
+    /// Whether the server must not answer from its caches.
     pub(super) is_fresh: bool,
 }
 
 #[derive(Debug, Default)]
 struct Costs {
-    /// Of a list, in seconds.
+    /// How long a list takes, in seconds.
     list: Average,
-    /// Of a check, in seconds.
+    /// How long a check takes, in seconds.
     check: Average,
-    /// The share of lists that were whole.
+    /// The share of lists that were not cut short.
     whole: Average,
-    /// The share of chunks that users see.
+    /// The share of guards that users see.
     share: Average,
-    /// Requests since a list was asked for.
+    /// Requests since the last one that asked for a list.
     since_list: u32,
-    /// Requests that are asking for one.
+    /// Requests that are asking for a list now.
     asking: u32,
 }
 
-/// A list that is being asked for, until dropped.
+/// Counts a request as one that asks for a list, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
     costs: &'a ListCosts,
-    key: (Kind, Object),
+    key: (ListKind, Object),
 }
 
-/// A user's last list.
+/// The last list of one user.
 #[derive(Clone, Copy, Debug)]
-struct Told {
+struct LastList {
     was_whole: bool,
-    /// Requests of this user since.
+    /// Requests of this user since that list.
     since: u32,
 }
 
-/// What a request knows when it has to choose.
+/// What a request knows when it has to decide whether to ask for a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
-    /// Chunks that are wanted.
+    /// How many chunks are wanted.
     pub(super) top_k: usize,
-    /// Distinct guards of the collection.
+    /// How many distinct guards the collection has.
     pub(super) guards: usize,
-    /// The share of candidates that this user was permitted lately.
+    /// The share of candidates that this user was permitted lately, if any were found.
     pub(super) share: Option<f64>,
 }
 
-/// A list that was asked for.
+/// What came of asking for a list.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Listed {
+pub(super) struct ListOutcome {
     pub(super) took: Duration,
-    /// The share of guards that it shows; `None` where it may have been cut short, or did not come.
+    /// The share of guards that the list shows; `None` where it may have been cut short, or did not come.
     pub(super) share: Option<f64>,
 }
 
 impl ListCosts {
-    /// Whether to ask for a list; if so, a handle to note what becomes of it.
-    pub(super) fn ask(&self, kind: &Kind, user: &Object, choice: Choice) -> Option<Asking<'_>> {
+    /// Decides whether this request asks for a list. If so, the caller notes with the returned handle what came of it.
+    pub(super) fn ask(&self, kind: &ListKind, user: &Object, choice: Choice) -> Option<Asking<'_>> {
         let mut state = self.lock();
         let key = (kind.clone(), user.clone());
-        let told = state.told.get_mut(&key).map(|told| {
-            told.since = told.since.saturating_add(1);
-            *told
+        let last_list = state.last_lists.get_mut(&key).map(|previous| {
+            previous.since = previous.since.saturating_add(1);
+            *previous
         });
         if state.kinds.len() >= KINDS_MAX && !state.kinds.contains_key(kind) {
             state.kinds.clear();
         }
         let costs = state.kinds.entry(kind.clone()).or_default();
         costs.since_list = costs.since_list.saturating_add(1);
-        if !costs.pays(told, choice) {
+        if !costs.pays(last_list, choice) {
             return None;
         }
         costs.since_list = 0;
@@ -118,7 +120,7 @@ impl ListCosts {
     }
 
     /// Notes how long the checks of one request took together.
-    pub(super) fn note_checks(&self, kind: &Kind, checks: usize, took: Duration) {
+    pub(super) fn note_checks(&self, kind: &ListKind, checks: usize, took: Duration) {
         if let Some(costs) = self.lock().kinds.get_mut(kind)
             && checks > 0
         {
@@ -132,8 +134,8 @@ impl ListCosts {
 }
 
 impl Asking<'_> {
-    /// Notes what came of it.
-    pub(super) fn note(&self, Listed { took, share }: Listed) {
+    /// Notes what came of asking for the list.
+    pub(super) fn note(&self, ListOutcome { took, share }: ListOutcome) {
         let mut state = self.costs.lock();
         let Some(costs) = state.kinds.get_mut(&self.key.0) else { return };
         costs.list.note(took.as_secs_f64());
@@ -141,7 +143,7 @@ impl Asking<'_> {
         if let Some(share) = share {
             costs.share.note(share);
         }
-        state.told.insert(self.key.clone(), Told { was_whole: share.is_some(), since: 0 }, USERS_MAX);
+        state.last_lists.insert(self.key.clone(), LastList { was_whole: share.is_some(), since: 0 }, USERS_MAX);
     }
 }
 
@@ -154,11 +156,11 @@ impl Drop for Asking<'_> {
 }
 
 impl Costs {
-    fn pays(&self, told: Option<Told>, choice: Choice) -> bool {
+    fn pays(&self, last_list: Option<LastList>, choice: Choice) -> bool {
         let Some(list) = self.list.value else { return self.asking < TRIES_AT_ONCE_MAX };
-        // Of a user whose last list was cut short the next one will be, too.
-        let whole = match told {
-            Some(told) if told.was_whole => 1.0,
+        // If the last list of this user was cut short, the next one will be, too.
+        let whole = match last_list {
+            Some(previous) if previous.was_whole => 1.0,
             Some(_) => 0.0,
             None => self.whole.value.unwrap_or(1.0),
         };
@@ -166,12 +168,12 @@ impl Costs {
         if list < saves {
             return true;
         }
-        let waited = told.map_or(self.since_list, |told| told.since);
+        let waited = last_list.map_or(self.since_list, |previous| previous.since);
         let too_dear = (list / saves.max(f64::MIN_POSITIVE)).min(f64::from(REQUESTS_PER_TRY_MAX / REQUESTS_PER_TRY));
         f64::from(waited) >= f64::from(REQUESTS_PER_TRY) * too_dear && self.asking < TRIES_AT_ONCE_MAX
     }
 
-    /// How many checks a whole list saves: those of what the search finds and the user may not see.
+    /// How many checks a whole list saves: those of candidates that the user may not see.
     fn checks_saved(&self, Choice { top_k, guards, share }: Choice) -> f64 {
         let share = share.or(self.share.value).unwrap_or(0.5).clamp(f64::EPSILON, 1.0);
         let without = (count(top_k) / share).min(count(guards));
@@ -180,7 +182,7 @@ impl Costs {
     }
 }
 
-/// A moving average.
+/// A moving average of the values that were noted.
 #[derive(Clone, Copy, Debug, Default)]
 struct Average {
     value: Option<f64>,
@@ -202,14 +204,14 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A server as it is, and a user of it.
+    /// One server and one of its users.
     struct Row {
         name: &'static str,
         list_ms: u32,
         check_ms: u32,
         share: f64,
         is_whole: bool,
-        /// How many of 1,000 requests may ask for a list.
+        /// How many of 1,000 requests are expected to ask for a list.
         lists: std::ops::RangeInclusive<usize>,
     }
 
@@ -266,7 +268,7 @@ mod tests {
                 let choice = Choice { top_k: 10, guards: 617, share: Some(share) };
                 if let Some(asking) = costs.ask(&kind, &user, choice) {
                     asked += 1;
-                    asking.note(Listed { took: list_ms * MS, share: is_whole.then_some(share) });
+                    asking.note(ListOutcome { took: list_ms * MS, share: is_whole.then_some(share) });
                 }
                 costs.note_checks(&kind, 10, 10 * check_ms * MS);
             }
@@ -284,7 +286,7 @@ mod tests {
             for _ in 0..requests {
                 if let Some(asking) = costs.ask(&kind, &user, choice) {
                     asked += 1;
-                    asking.note(Listed { took: list_ms * MS, share: Some(0.5) });
+                    asking.note(ListOutcome { took: list_ms * MS, share: Some(0.5) });
                 }
                 costs.note_checks(&kind, 10, 40 * MS);
             }
@@ -297,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn few_try_at_once_and_who_ends_early_lets_others_try() {
+    fn few_requests_try_at_once_and_one_that_ends_lets_another_try() {
         let costs = ListCosts::default();
         let choice = Choice { top_k: 10, guards: 617, share: None };
         let kind = kind("handbook");
@@ -309,20 +311,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn memory_is_bounded() {
         let costs = ListCosts::default();
         let choice = Choice { top_k: 10, guards: 617, share: None };
         for number in 0..3 * USERS_MAX {
             let (kind, user) = (kind(&number.to_string()), user(number));
-            costs.ask(&kind, &user, choice).expect("nothing is known").note(Listed { took: MS, share: None });
+            costs.ask(&kind, &user, choice).expect("nothing is known").note(ListOutcome { took: MS, share: None });
         }
         let state = costs.lock();
         assert!(state.kinds.len() <= KINDS_MAX);
-        assert!(state.told.len() <= 2 * USERS_MAX);
+        assert!(state.last_lists.len() <= 2 * USERS_MAX);
     }
 
-    fn kind(collection: &str) -> Kind {
-        Kind { collection: collection.to_owned(), is_fresh: false }
+    fn kind(collection: &str) -> ListKind {
+        ListKind { collection: collection.to_owned(), is_fresh: false }
     }
 
     fn user(number: usize) -> Object {

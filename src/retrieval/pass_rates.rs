@@ -1,28 +1,33 @@
-//! Which share of candidates was permitted lately, by who asked for what: an estimate for the next plan.
+//! Learns which share of candidates is permitted, for each subject, relation and collection. The share is an estimate for the
+//! next plan.
+//!
+//! It is learned only where the visible set is not known. A known set tells the share itself, and better: what one far query
+//! finds says little of the next one.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::generations::Generations;
+use super::plan::Tally;
 use crate::language::{Object, Relation};
 
-/// Rates of one generation. With the generation before it, twice as many are remembered, some megabytes.
+/// Most rates of one generation. With the generation before it twice as many are remembered, which takes some megabytes.
 const RATES_MAX: usize = 10_000;
-/// Earlier rounds weigh together as much as so many candidates, so that a change shows within a few requests.
+/// Earlier rounds together weigh as much as this many candidates, so that a change shows within a few requests.
 const MEMORY: f64 = 200.0;
 
-/// See the module. What is asked again is remembered; what is not asked for a generation is forgotten.
+/// Remembers which share of candidates was permitted lately.
 #[derive(Debug, Default)]
 pub(super) struct PassRates {
-    rates: Mutex<Generations<Key, Rate>>,
+    rates: Mutex<Generations<PassRateKey, Rate>>,
 }
 
-/// Whose rate it is.
+/// Names what a rate was learned for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub(super) struct PassRateKey {
     pub(super) subject: Object,
     pub(super) relation: Relation,
     pub(super) collection: String,
-    /// A filter may select what the subject sees more or less of.
+    /// Whether the request has a filter: it may select chunks of which the subject sees more or fewer than of others.
     pub(super) is_filtered: bool,
 }
 
@@ -33,32 +38,32 @@ struct Rate {
 }
 
 impl PassRates {
-    /// The share that was permitted, above 0; `None` where nothing is known.
-    pub(super) fn get(&self, key: &Key) -> Option<f64> {
+    /// The share of candidates that was permitted, above 0; `None` where nothing is known.
+    pub(super) fn get(&self, key: &PassRateKey) -> Option<f64> {
         let rates = self.lock();
         let rate = rates.get(key)?;
-        // One more of each: a rate of nothing would plan for ever wider searches, and never learn of a grant.
+        // One is added to both counts. A rate of 0 would plan for ever wider searches, and never learn of a grant.
         Some((rate.permitted + 1.0) / (rate.candidates + 1.0))
     }
 
-    /// Notes what a round of unfiltered search found.
-    pub(super) fn note(&self, key: Key, candidates: usize, permitted: usize) {
+    /// Notes what a search of everything found.
+    pub(super) fn note(&self, key: &PassRateKey, Tally { candidates, permitted }: Tally) {
         let count = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
         if candidates == 0 {
             return;
         }
         let mut rates = self.lock();
-        let before = rates.get(&key).copied();
+        let before = rates.get(key).copied();
         let before = before.unwrap_or(Rate { candidates: 0.0, permitted: 0.0 });
         let weight = if before.candidates > MEMORY { MEMORY / before.candidates } else { 1.0 };
         let rate = Rate {
             candidates: before.candidates * weight + count(candidates),
             permitted: before.permitted * weight + count(permitted),
         };
-        rates.insert(key, rate, RATES_MAX);
+        rates.insert(key.clone(), rate, RATES_MAX);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Generations<Key, Rate>> {
+    fn lock(&self) -> MutexGuard<'_, Generations<PassRateKey, Rate>> {
         self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -67,13 +72,17 @@ impl PassRates {
 mod tests {
     use super::*;
 
-    fn key(number: usize) -> Key {
-        Key {
+    fn key(number: usize) -> PassRateKey {
+        PassRateKey {
             subject: Object::parse(&format!("user:{number}")).expect("a user"),
             relation: Relation::parse("can_read").expect("a name"),
             collection: "handbook".to_owned(),
             is_filtered: false,
         }
+    }
+
+    fn tally(candidates: usize, permitted: usize) -> Tally {
+        Tally { candidates, permitted }
     }
 
     #[test]
@@ -84,28 +93,28 @@ mod tests {
             assert!((rate - expected).abs() < 0.05, "{rate} is not about {expected}");
         };
         assert_eq!(rates.get(&key(1)), None);
-        rates.note(key(1), 0, 0);
+        rates.note(&key(1), tally(0, 0));
         assert_eq!(rates.get(&key(1)), None);
-        rates.note(key(1), 100, 10);
+        rates.note(&key(1), tally(100, 10));
         near(0.1);
         assert_eq!(rates.get(&key(2)), None);
         // A grant shows within a few requests, and so does a revocation.
         for _ in 0..10 {
-            rates.note(key(1), 200, 200);
+            rates.note(&key(1), tally(200, 200));
         }
         near(1.0);
         for _ in 0..10 {
-            rates.note(key(1), 200, 0);
+            rates.note(&key(1), tally(200, 0));
         }
         near(0.0);
         assert!(rates.get(&key(1)).is_some_and(|rate| rate > 0.0));
     }
 
     #[test]
-    fn they_are_bounded_in_number() {
+    fn rates_are_bounded_in_number() {
         let rates = PassRates::default();
         for number in 0..3 * RATES_MAX {
-            rates.note(key(number), 10, 5);
+            rates.note(&key(number), tally(10, 5));
         }
         let known = rates.lock();
         assert!(known.len() <= 2 * RATES_MAX);

@@ -1,139 +1,275 @@
-//! How one request is searched. Pure: no I/O, no clock.
+//! Decides how a request is searched, step by step. Pure: it does no I/O and reads no clock.
 //!
-//! Every plan ends in enforcement, so a wrong estimate costs time and never shows anything. The first k permitted of a
-//! correct top n are the permitted top k, so searching wider keeps an answer exact.
+//! [`choose`] plans the first search. After each step [`next_step`] looks at what the round has come to and says what
+//! happens next, so every decision of a retrieval is here.
+//!
+//! Every plan ends in enforcement, so a wrong estimate costs time and never releases anything. Suppose that a search returns
+//! the n best candidates: the first k of them that are permitted are then the k best permitted chunks of all. So a wider
+//! search never changes what a narrower one has found, and an answer that is filled up this way stays exact.
 
 #[cfg(test)]
 mod tests;
 
-use crate::vector_store::SearchCosts;
+use crate::vector_store::{Rest, SearchCosts};
 
 /// What a plan is chosen from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Situation {
-    /// Chunks that are wanted, those of earlier pages among them.
-    pub top_k: usize,
-    /// Whether scores depend on corpus statistics (BM25), so that the visible set must be known before the search.
-    pub needs_visible_set: bool,
+pub(super) struct Situation {
+    /// Chunks of this answer.
+    pub(super) page_size: usize,
+    /// Chunks of this answer and of all pages before it: a search for a page finds the earlier pages again.
+    pub(super) top_k: usize,
+    /// Whether scores depend on corpus statistics (BM25) or on ranks, so that the visible set must be known before the search.
+    pub(super) needs_visible_set: bool,
     /// Distinct guards of the collection, if the store can list them.
-    pub guards: Option<usize>,
-    /// How many of them are visible, if the authorizer told them all at once.
-    pub visible: Option<usize>,
-    /// The share of chunks that are under visible guards, where these are known and the store tells; above 0, at most 1.
-    pub visible_share: Option<f64>,
-    /// The share of candidates that are permitted: as this request has found, or where the visible guards are not known as
-    /// earlier ones have; above 0, at most 1.
-    pub pass_rate: Option<f64>,
+    pub(super) guards: Option<usize>,
+    /// How many of these guards are visible, if the authorizer told them all at once.
+    pub(super) visible: Option<usize>,
+    /// The share of chunks that are under visible guards, above 0 and at most 1. `None` where the visible guards are not
+    /// known, or the store does not count chunks by guard.
+    pub(super) visible_share: Option<f64>,
+    /// The share of candidates that earlier searches found permitted, above 0 and at most 1. `None` where nothing was
+    /// learned, and where the visible guards are known: these say more.
+    pub(super) pass_rate: Option<f64>,
     /// Chunks of the collection.
-    pub chunks: u64,
+    pub(super) chunks: u64,
     /// What the store says that a search among some guards costs.
-    pub search_costs: SearchCosts,
+    pub(super) search_costs: SearchCosts,
     /// Whether a check costs no network call.
-    pub checks_are_local: bool,
-    /// Most guards that may be checked ahead.
-    pub guards_checked_max: usize,
+    pub(super) checks_are_local: bool,
+    /// Most guards that may be checked ahead of a search.
+    pub(super) guards_checked_max: usize,
     /// Most candidates of one search.
-    pub candidates_max: usize,
+    pub(super) candidates_max: usize,
 }
 
-/// How to search.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A way to search: what is known before it, and what it looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Plan {
-    /// The visible guards are known; the search looks at those only.
-    VisibleSetSearch(Widening),
-    /// Every guard is checked first; then as if they had been known.
-    ListThenSearch(Widening),
-    /// Everything is searched; what was found is checked; more is searched while too little of it is permitted.
-    SearchThenCheck(Widening),
+    /// The authorizer tells the visible guards all at once, and the search looks only at chunks under them.
+    VisibleSetSearch,
+    /// Every guard of the collection is checked first, and the search looks only at chunks under those that are visible.
+    ListThenSearch,
+    /// Everything is searched, and what is found is checked. A wider search follows while too little of it is permitted.
+    SearchThenCheck,
 }
 
-/// The number of candidates of each round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Widening {
-    first: usize,
-    candidates_max: usize,
+/// A search to carry out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PlannedSearch {
+    pub(super) plan: Plan,
+    /// Most candidates that the search may return.
+    pub(super) limit: usize,
+    /// The share of candidates that are expected to be permitted, by what searches before this one found.
+    pub(super) pass_rate: Option<f64>,
 }
 
-/// What one round of search and enforcement found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// How many candidates were asked for.
-    pub limit: usize,
-    /// How many candidates were looked at.
-    pub candidates: usize,
-    /// How many of these are permitted.
-    pub permitted: usize,
+/// A round of one search, as far as it has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Round {
+    pub(super) search: PlannedSearch,
+    /// How many candidates the search found. Those that an earlier page returned for good are left out.
+    pub(super) candidates: usize,
+    /// What a wider search would find.
+    pub(super) rest: Rest,
+    /// Whether the store left out chunks of documents that already have as many chunks as were asked for.
+    pub(super) is_counted_by_document: bool,
+    /// How many times the retrieval has repeated a search because a chunk was replaced before it was read.
+    pub(super) repeats: usize,
+    /// Whether nothing can be permitted, whatever a search finds: the actor may not act for the subject.
+    pub(super) permits_nothing: bool,
+    pub(super) progress: Progress,
 }
 
-/// Why no plan serves.
+/// What was done with the candidates of a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoPlan {
+pub(super) enum Progress {
+    /// Nothing was checked.
+    Searched {
+        /// The most that enforcement can permit: every candidate that is not known to be hidden counts as permitted. `None`
+        /// where it is not known what is hidden.
+        at_most: Option<Tally>,
+    },
+    /// Candidates were checked, best first, as far as the answer needs.
+    Enforced {
+        tally: Tally,
+        /// How many permitted candidates can be read for this answer.
+        ready: usize,
+    },
+    /// The texts of permitted candidates were read.
+    Read {
+        tally: Tally,
+        /// How many chunks the answer has.
+        chunks: usize,
+        /// How many candidates were passed over because their chunks are gone or were replaced since the search.
+        changed: usize,
+    },
+}
+
+/// How many candidates were looked at, and how many of them are permitted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) candidates: usize,
+    pub(super) permitted: usize,
+}
+
+/// What a retrieval does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Step {
+    /// Begin a new round.
+    Search(PlannedSearch),
+    /// Begin the same round anew: what a chunk was replaced with may belong into the answer.
+    SearchAgain,
+    /// Check the candidates, best first, as far as the answer needs.
+    Enforce,
+    /// Read the texts of the best permitted candidates.
+    Read,
+    /// Answer with what was read.
+    Answer(Completion),
+}
+
+/// Why an answer has no more chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Completion {
+    /// The answer has as many chunks as the caller asked for.
+    Complete,
+    /// There are no more chunks that match and that the principal may see.
+    Exhausted,
+    /// A work limit was reached. There may be more chunks.
+    ///
+    /// This is the one exception to the rule that nothing depends on what is hidden: where everything is searched and then
+    /// checked, many hidden chunks that match use the limit up sooner. The answer then says so, instead of claiming that
+    /// there is nothing more.
+    Limited,
+}
+
+/// Why a collection cannot be searched for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPlan {
     /// The visible set is needed, and the store cannot list its guards.
     GuardsUnknown,
-    /// The visible set is needed, and there are more guards than may be checked.
+    /// The visible set is needed, and the collection has this many guards: more than may be checked.
     TooManyGuards(usize),
 }
 
-/// A round asks for at least twice as many candidates as the one before it, so that there are few.
+/// How many times a search is repeated because a chunk was replaced before it was read. After that the answer leaves such
+/// chunks out and is not called exact: documents that are written all the time must not keep a request going.
+const REPEATS_MAX: usize = 2;
+/// A wider search asks for at least this many times as many candidates as the one before it, so that there are few rounds.
 const WIDENING_MIN: usize = 2;
-/// And for at most so many times as many, whatever the estimate: it may rest on one chunk.
+/// A wider search asks for at most this many times as many candidates, because the estimate may rest on a single chunk.
 const WIDENING_MAX: usize = 16;
 
-/// Chooses the plan of the first round.
+/// Plans the first search.
+///
+/// A text query needs the visible set first. BM25 weighs a term by how many chunks hold it; counted over everything, hidden
+/// documents would move the scores of visible ones. A vector query needs no statistics. Where it is not known what the
+/// principal may see, everything is searched and the candidates are checked.
 ///
 /// # Errors
 /// When the visible set is needed and cannot be had.
-pub fn choose(situation: &Situation) -> Result<Plan, NoPlan> {
-    let Situation { top_k, needs_visible_set, guards, visible, candidates_max, .. } = *situation;
-    if needs_visible_set && visible.is_none() {
-        return match guards {
-            Some(guards) if guards <= situation.guards_checked_max => Ok(Plan::ListThenSearch(situation.scoped())),
+pub(super) fn choose(situation: &Situation) -> Result<PlannedSearch, NoPlan> {
+    if situation.needs_visible_set && situation.visible.is_none() {
+        return match situation.guards {
+            Some(guards) if guards <= situation.guards_checked_max => {
+                Ok(situation.within_visible_set(Plan::ListThenSearch))
+            }
             Some(guards) => Err(NoPlan::TooManyGuards(guards)),
             None => Err(NoPlan::GuardsUnknown),
         };
     }
-    let first = estimate(situation).map_or_else(|| first_guess(top_k), |share| candidates_for(top_k, share));
-    let unscoped = Plan::SearchThenCheck(Widening { first, candidates_max });
-    Ok(scoped_instead_of(situation, first).unwrap_or(unscoped))
+    let top_k = situation.top_k;
+    let candidates = estimate(situation).map_or_else(|| first_guess(top_k), |share| candidates_for(top_k, share));
+    let everything = situation.search(Plan::SearchThenCheck, candidates);
+    Ok(visible_set_instead_of(situation, candidates).unwrap_or(everything))
 }
 
-/// The plan and the number of candidates of the round after one that found too little; `None` where a limit was reached.
-/// A search of everything gives way to one within the visible set where that costs less than the next, wider one.
-#[must_use]
-pub fn refill(plan: Plan, situation: &Situation, found: Found) -> Option<(Plan, usize)> {
-    let widening = plan.widening();
-    if !plan.is_scoped()
-        && let Some(better) = scoped_instead_of(situation, found.wider(situation.top_k))
-    {
-        return Some((better, better.widening().first()));
+/// Decides what follows a step.
+///
+/// A retrieval ends: each wider search asks for at least [`WIDENING_MIN`] times as many candidates up to
+/// [`Situation::candidates_max`], the plan changes once at most, and a search is repeated at most [`REPEATS_MAX`] times.
+pub(super) fn next_step(situation: &Situation, round: &Round) -> Step {
+    let may_find_more = round.rest == Rest::Further;
+    match round.progress {
+        // Known ahead to be too few: a wider search comes before any check.
+        Progress::Searched { at_most: Some(at_most) }
+            if may_find_more
+                && at_most.permitted < situation.page_size
+                && let Some(wider) = widen(situation, round.search, at_most) =>
+        {
+            Step::Search(wider)
+        }
+        Progress::Searched { .. } => Step::Enforce,
+        Progress::Enforced { .. } | Progress::Read { .. } if round.permits_nothing => {
+            Step::Answer(Completion::Exhausted)
+        }
+        Progress::Enforced { tally, ready }
+            if may_find_more
+                && ready < situation.page_size
+                && let Some(wider) = widen(situation, round.search, tally) =>
+        {
+            Step::Search(wider)
+        }
+        Progress::Enforced { .. } => Step::Read,
+        Progress::Read { changed, .. } if changed > 0 && round.repeats < REPEATS_MAX => Step::SearchAgain,
+        Progress::Read { chunks, .. } if chunks >= situation.page_size => Step::Answer(Completion::Complete),
+        Progress::Read { tally, chunks, .. } if may_find_more || has_hidden_siblings(round, chunks) => {
+            widen(situation, round.search, tally).map_or(Step::Answer(Completion::Limited), Step::Search)
+        }
+        // A chunk that was left out may have been replaced with one that belongs into the answer.
+        Progress::Read { changed, .. } if changed > 0 => Step::Answer(Completion::Limited),
+        Progress::Read { .. } => Step::Answer(match round.rest {
+            Rest::Nothing => Completion::Exhausted,
+            Rest::Unknown | Rest::Further => Completion::Limited,
+        }),
     }
-    widening.next(situation.top_k, found).map(|limit| (plan, limit))
 }
 
-/// A search within the visible set, where it costs less than one of everything for so many candidates.
-fn scoped_instead_of(situation: &Situation, candidates: usize) -> Option<Plan> {
+/// Whether the store may have left out chunks that belong into the answer: a candidate that fell out took a place of its
+/// document, so another chunk of the same document may stand in for it.
+fn has_hidden_siblings(round: &Round, chunks: usize) -> bool {
+    round.is_counted_by_document && chunks < round.candidates
+}
+
+/// Plans the search after one that found too little; `None` where the limit was reached.
+///
+/// A search of everything gives way to one within the visible set where that costs less than the wider search.
+fn widen(situation: &Situation, search: PlannedSearch, tally: Tally) -> Option<PlannedSearch> {
+    let situation = &Situation { pass_rate: tally.pass_rate().or(situation.pass_rate), ..*situation };
+    let candidates = candidates_after(search.limit, tally, situation.top_k);
+    if !search.plan.is_within_visible_set()
+        && let Some(narrower) = visible_set_instead_of(situation, candidates)
+    {
+        return Some(narrower);
+    }
+    let limit = candidates.min(search.limit.saturating_mul(WIDENING_MAX));
+    (search.limit < situation.candidates_max).then(|| situation.search(search.plan, limit))
+}
+
+/// Plans a search within the visible set, where it costs less than searching everything for this many candidates.
+fn visible_set_instead_of(situation: &Situation, candidates: usize) -> Option<PlannedSearch> {
     let is_too_wide = candidates > situation.candidates_max;
     if let Some(visible) = situation.visible {
-        // Finite, so that a chunk that costs nothing makes no cost of infinitely many.
+        // Finite: infinitely many chunks at no cost would come to a cost that is not a number.
         let chunks = (float_of(situation.chunks) * visible_share(situation).unwrap_or(1.0)).min(f64::MAX);
         let SearchCosts { per_guard, per_chunk } = situation.search_costs;
         let pays = is_too_wide || float(visible) * per_guard + chunks * per_chunk <= float(candidates);
-        return (situation.needs_visible_set || pays).then(|| Plan::VisibleSetSearch(situation.scoped()));
+        return (situation.needs_visible_set || pays).then(|| situation.within_visible_set(Plan::VisibleSetSearch));
     }
     let guards = situation.guards.filter(|guards| *guards <= situation.guards_checked_max)?;
     // Checking every guard once is no more work than checking as many candidates.
     let pays = situation.checks_are_local || is_too_wide || guards <= situation.likely_checked(candidates);
-    pays.then(|| Plan::ListThenSearch(situation.scoped()))
+    pays.then(|| situation.within_visible_set(Plan::ListThenSearch))
 }
 
-/// The share of candidates that are likely permitted, as far as the situation tells: what this request found, then what is
-/// visible.
-#[must_use]
-pub fn estimate(situation: &Situation) -> Option<f64> {
+/// The share of candidates that are likely permitted: by what searches found, or else by what is visible. `None` where
+/// nothing is known.
+pub(super) fn estimate(situation: &Situation) -> Option<f64> {
     situation.pass_rate.or_else(|| visible_share(situation))
 }
 
-/// The share of chunks under visible guards. Where the store does not count these, guards have equal numbers of chunks.
+/// The share of chunks under visible guards. Where the store does not count these, every guard is taken to have as many
+/// chunks as the others.
 fn visible_share(situation: &Situation) -> Option<f64> {
     let of_guards = match (situation.visible, situation.guards) {
         (Some(visible), Some(guards)) if guards > 0 => Some(float(visible) / float(guards)),
@@ -143,104 +279,88 @@ fn visible_share(situation: &Situation) -> Option<f64> {
 }
 
 impl Situation {
-    /// Every candidate is visible, so the first round is enough unless a chunk changes hands meanwhile.
-    const fn scoped(&self) -> Widening {
-        Widening { first: self.top_k, candidates_max: self.candidates_max }
+    /// How many candidates are enough for a search of this limit. A store may return the first of them and leave the others
+    /// to a wider search. The widest search has none after it, so it must return all.
+    pub(super) fn enough(&self, limit: usize) -> usize {
+        if limit < self.candidates_max { self.top_k.min(limit) } else { limit }
     }
 
-    /// Of so many candidates that a search asks for, those that are likely checked. The first of them are enough, unless the
-    /// estimate is wrong.
+    /// A search within the visible set. Every candidate is visible, so the first search is enough unless relationships
+    /// change meanwhile.
+    fn within_visible_set(&self, plan: Plan) -> PlannedSearch {
+        self.search(plan, self.top_k)
+    }
+
+    /// A search for this many candidates, within the limits.
+    fn search(&self, plan: Plan, candidates: usize) -> PlannedSearch {
+        PlannedSearch { plan, limit: candidates.clamp(1, self.candidates_max.max(1)), pass_rate: self.pass_rate }
+    }
+
+    /// How many of the candidates that a search asks for are likely checked. The first ones are enough, unless the estimate
+    /// is wrong.
     fn likely_checked(&self, candidates: usize) -> usize {
         let enough = self.pass_rate.map_or(self.top_k, |rate| rounded_up(float(self.top_k) / rate));
         candidates.min(enough.max(self.top_k))
     }
 }
 
-/// Of so many candidates k are permitted, most of the time: at this share k are expected of k / share, give or take two
-/// standard deviations of the binomial distribution.
+/// How many candidates a search must ask for after one that found too little.
+fn candidates_after(limit: usize, tally: Tally, top_k: usize) -> usize {
+    let least = limit.saturating_mul(WIDENING_MIN);
+    let most = limit.saturating_mul(WIDENING_MAX);
+    tally.pass_rate().map_or(most, |rate| candidates_for(top_k, rate)).max(least)
+}
+
+/// How many candidates hold k permitted ones most of the time. At this share, k are expected among `k / share`. Two standard
+/// deviations of the binomial distribution are added.
 fn candidates_for(top_k: usize, share: f64) -> usize {
     let share = share.clamp(f64::MIN_POSITIVE, 1.0);
     let deviation = (float(top_k) * (1.0 - share)).sqrt();
     rounded_up((float(top_k) + 2.0 * deviation) / share)
 }
 
-/// Where nothing is known of the share, most may be permitted.
+/// How many candidates to ask for where nothing is known of the share: most of them may be permitted.
 fn first_guess(top_k: usize) -> usize {
     top_k.saturating_add(top_k.isqrt().saturating_mul(2))
 }
 
 impl Plan {
-    /// Its name in reports.
+    /// The name of the plan in responses and audit records, such as `search_then_check`.
     #[must_use]
-    pub const fn name(&self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::VisibleSetSearch(_) => "visible_set_search",
-            Self::ListThenSearch(_) => "list_then_search",
-            Self::SearchThenCheck(_) => "search_then_check",
+            Self::VisibleSetSearch => "visible_set_search",
+            Self::ListThenSearch => "list_then_search",
+            Self::SearchThenCheck => "search_then_check",
         }
     }
 
-    /// Whether it searches within the visible set.
-    #[must_use]
-    pub const fn is_scoped(&self) -> bool {
+    /// Whether the search looks only at the visible set.
+    pub(super) const fn is_within_visible_set(self) -> bool {
         match self {
-            Self::VisibleSetSearch(_) | Self::ListThenSearch(_) => true,
-            Self::SearchThenCheck(_) => false,
-        }
-    }
-
-    /// Its rounds.
-    #[must_use]
-    pub const fn widening(&self) -> Widening {
-        match self {
-            Self::VisibleSetSearch(widening) | Self::ListThenSearch(widening) | Self::SearchThenCheck(widening) => {
-                *widening
-            }
+            Self::VisibleSetSearch | Self::ListThenSearch => true,
+            Self::SearchThenCheck => false,
         }
     }
 }
 
-impl Widening {
-    /// The candidates of the first round.
-    #[must_use]
-    pub fn first(&self) -> usize {
-        self.first.clamp(1, self.candidates_max.max(1))
-    }
-
-    /// How many of the candidates of a round are enough for it: a wider one brings the others where they are needed. The
-    /// widest round has none after it.
-    #[must_use]
-    pub fn enough(&self, top_k: usize, limit: usize) -> usize {
-        if limit < self.candidates_max { top_k.min(limit) } else { limit }
-    }
-
-    /// The candidates of the round after one that found too little; `None` when that one reached the limit.
-    #[must_use]
-    pub fn next(&self, top_k: usize, found: Found) -> Option<usize> {
-        let most = found.limit.saturating_mul(WIDENING_MAX);
-        let limit = found.wider(top_k).min(most).min(self.candidates_max);
-        (found.limit < self.candidates_max).then_some(limit)
-    }
-}
-
-impl Found {
-    /// The share of candidates that were permitted; `None` where none was.
-    #[must_use]
-    pub fn pass_rate(&self) -> Option<f64> {
+impl Tally {
+    /// The share of candidates that are permitted; `None` where none is.
+    pub(super) fn pass_rate(self) -> Option<f64> {
         (self.permitted > 0 && self.candidates > 0).then(|| float(self.permitted) / float(self.candidates))
     }
 
-    /// How many candidates a wider search has to ask for, going by what was found.
-    fn wider(&self, top_k: usize) -> usize {
-        let least = self.limit.saturating_mul(WIDENING_MIN);
-        let most = self.limit.saturating_mul(WIDENING_MAX);
-        self.pass_rate().map_or(most, |rate| candidates_for(top_k, rate)).max(least)
+    /// What was looked at since `before`.
+    pub(super) fn since(self, before: Self) -> Self {
+        Self {
+            candidates: self.candidates.saturating_sub(before.candidates),
+            permitted: self.permitted.saturating_sub(before.permitted),
+        }
     }
 }
 
-/// One count as a share of another, above 0; `None` where there is nothing.
-#[must_use]
-pub fn share(part: u64, whole: u64) -> Option<f64> {
+/// One count as a share of another, above 0 and at most 1; `None` where the whole is nothing.
+pub(super) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| (float_of(part.max(1)) / float_of(whole)).min(1.0))
 }
 
@@ -248,7 +368,7 @@ fn float(count: usize) -> f64 {
     u64::try_from(count).map_or(f64::INFINITY, float_of)
 }
 
-/// Counts of chunks fit; what does not is as good as infinite.
+/// Counts of chunks fit into 32 bits. A count that does not is as good as infinite.
 fn float_of(count: u64) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

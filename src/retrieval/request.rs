@@ -1,5 +1,7 @@
-//! Requests that are valid by construction: sizes, numbers and names are checked here, once, and all violations are
-//! told together.
+//! Requests that are valid by construction: sizes, numbers and names are checked here, and nowhere else.
+//!
+//! A refusal names the wrong fields that one pass over the request finds. A list of many wrong values names one of them, and
+//! a filter that is too deep or too large is not looked at further.
 
 use std::num::NonZeroUsize;
 
@@ -9,66 +11,66 @@ use crate::identity::Principal;
 use crate::vector_store::validation::{COLLECTION_BYTES_MAX, QUERY_BYTES_MAX, VECTOR_DIMENSION_MAX};
 use crate::vector_store::{Filter, Query};
 
-/// Deepest nesting of a filter.
+/// Most levels of a filter.
 pub const FILTER_DEPTH_MAX: usize = 8;
-/// Most nodes and values of a filter together.
+/// Most conditions and values that a filter may have together.
 pub const FILTER_NODES_MAX: usize = 256;
-/// Longest metadata key or text value of a filter, in bytes.
+/// Longest metadata key or text value that a filter may have, in bytes.
 pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
-/// Most chunk ids of one re-check.
+/// Most chunk ids that one re-check may ask about.
 pub const RECHECK_IDS_MAX: usize = 1_000;
 
 /// How many chunks [`RetrievalParts::new`] asks for.
 pub const TOP_K: u32 = 10;
 
-/// One wrong field.
+/// A field of a request that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldViolation {
     /// The path of the field in the request message.
     pub field: String,
-    /// What is wrong and what would be right.
+    /// What is wrong with the value, and what would be right. It reads on from the name of the field.
     pub description: String,
 }
 
 impl FieldViolation {
-    /// A violation.
+    /// Names a field and says what is wrong with it.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
         Self { field: field.into(), description: description.into() }
     }
 }
 
-/// One line of all violations.
+/// Writes violations as one line.
 pub(crate) fn join(violations: &[FieldViolation]) -> String {
     let lines: Vec<String> = violations.iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
     lines.join("; ")
 }
 
-/// The parts of a retrieval as they arrive.
+/// The parts of a retrieval as they arrive, not checked.
 #[derive(Clone, Debug)]
 pub struct RetrievalParts {
-    /// Who asks, or why the name is no user.
+    /// The principal that asks, or why the name that the caller gave is no user.
     pub principal: Result<Principal, FieldViolation>,
-    /// Where.
+    /// The collection to search.
     pub collection: String,
-    /// What for.
+    /// The text, the vector or both to search for.
     pub query: Option<Query>,
-    /// How many chunks.
+    /// How many chunks are wanted.
     pub top_k: u32,
-    /// The caller's filter.
+    /// The filter that chunks must pass.
     pub filter: Option<Filter>,
-    /// The lowest score.
+    /// The lowest score that a chunk may have.
     pub min_score: Option<f64>,
-    /// How many chunks of one document at most; 0: no limit.
+    /// Most chunks of one document; 0 for no limit.
     pub per_document_max: u32,
-    /// How fresh the tuples must be.
+    /// How fresh the tuples must be that decide.
     pub consistency: Consistency,
-    /// The token of a page, empty for the first one; `None`: no pages.
+    /// The token of the page that is wanted, empty for the first page. `None` if no pages are wanted.
     pub page_token: Option<String>,
 }
 
 impl RetrievalParts {
-    /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. All else is as it is when a request leaves it
-    /// out; set the fields of whatever should be otherwise.
+    /// Asks for the [`TOP_K`] best chunks of a collection that `user` may see. The other fields have the values that a request
+    /// gets when it leaves them out.
     #[must_use]
     pub fn new(user: &str, collection: &str, query: Query) -> Self {
         let principal = Principal::stated(user).map_err(|error| FieldViolation::new("user", error.to_string()));
@@ -97,15 +99,15 @@ pub struct RetrievalRequest {
     pub(super) min_score: Option<f64>,
     pub(super) per_document_max: Option<NonZeroUsize>,
     pub(super) consistency: Consistency,
-    /// The token of a page, empty for the first one.
+    /// The token of the page that is wanted, empty for the first page. `None` if no pages are wanted.
     pub(super) page: Option<String>,
 }
 
 impl RetrievalRequest {
-    /// Checks the parts.
+    /// Checks the parts of a retrieval.
     ///
     /// # Errors
-    /// Every wrong field.
+    /// The wrong fields that were found, at least one.
     pub fn new(parts: RetrievalParts, top_k_max: u32) -> Result<Self, Vec<FieldViolation>> {
         let mut violations = Vec::new();
         let principal = parts.principal.map_err(|violation| violations.push(violation)).ok();
@@ -131,7 +133,7 @@ impl RetrievalRequest {
             check_filter(filter, &mut violations);
         }
         if parts.page_token.is_some() && parts.per_document_max > 0 {
-            // What was counted on a page would have to be remembered on the next.
+            // A token would have to hold how many chunks of each document were returned.
             violations.push(FieldViolation::new("page_token", "cannot be combined with `per_document_max`"));
         }
         match (principal, parts.query, usize::try_from(parts.top_k)) {
@@ -150,31 +152,39 @@ impl RetrievalRequest {
         }
     }
 
-    /// Where.
+    /// The collection to search.
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
     }
 
-    /// What for.
+    /// The text, the vector or both to search for.
     #[must_use]
     pub fn query(&self) -> &Query {
         &self.query
     }
 
-    /// How many chunks.
+    /// How many chunks are wanted.
     #[must_use]
     pub fn top_k(&self) -> usize {
         self.top_k
     }
 
-    /// Whether the caller set a filter.
+    /// Whether scores depend on what else the principal may see: on the statistics of its chunks (BM25), or on their ranks.
+    pub(super) fn needs_visible_set(&self) -> bool {
+        match self.query {
+            Query::Text(_) | Query::Hybrid { .. } => true,
+            Query::Vector(_) => false,
+        }
+    }
+
+    /// Whether the request has a filter.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
         self.filter.is_some()
     }
 
-    /// How fresh the tuples must be.
+    /// How fresh the tuples must be that decide.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -191,10 +201,10 @@ pub struct RecheckRequest {
 }
 
 impl RecheckRequest {
-    /// Checks the parts.
+    /// Checks the parts of a re-check.
     ///
     /// # Errors
-    /// Every wrong field.
+    /// The wrong fields that were found, at least one.
     pub fn new(
         principal: Result<Principal, FieldViolation>,
         collection: String,
@@ -212,7 +222,7 @@ impl RecheckRequest {
             if id.is_empty() || id.len() > ID_BYTES_MAX {
                 let description = format!("must have 1 to {ID_BYTES_MAX} bytes");
                 violations.push(FieldViolation::new(format!("chunk_ids[{position}]"), description));
-                // One shows the rule.
+                // One wrong id shows the rule.
                 break;
             }
         }
@@ -222,34 +232,34 @@ impl RecheckRequest {
         }
     }
 
-    /// Where the chunks are.
+    /// The collection that has the chunks.
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
     }
 
-    /// The chunks.
+    /// The ids of the chunks, as they were sent.
     #[must_use]
     pub fn chunk_ids(&self) -> &[String] {
         &self.chunk_ids
     }
 
-    /// How fresh the tuples must be.
+    /// How fresh the tuples must be that decide.
     #[must_use]
     pub fn consistency(&self) -> Consistency {
         self.consistency
     }
 }
 
-/// Believes the name that a caller states.
+/// Takes the name that a caller states for the principal, without any proof.
 ///
 /// # Errors
-/// When it is no user.
+/// When the name is not one of a user.
 pub fn stated(user: &str) -> Result<Principal, FieldViolation> {
     Principal::stated(user).map_err(|e| FieldViolation::new("user", e.to_string()))
 }
 
-/// A collection's name: letters, digits, `_`, `-` and `.`, so that it is a name in every store.
+/// Checks the name of a collection. It may have letters, digits, `_`, `-` and `.`, so that every store takes it.
 pub(crate) fn check_collection(name: &str, violations: &mut Vec<FieldViolation>) {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     if name.is_empty() || name.len() > COLLECTION_BYTES_MAX || !name.chars().all(allowed) {
@@ -282,7 +292,7 @@ fn check_vector(field: &str, vector: &[f32], violations: &mut Vec<FieldViolation
 
 fn check_filter(filter: &Filter, violations: &mut Vec<FieldViolation>) {
     let mut nodes = 0usize;
-    // A stack, not recursion: the depth is the caller's.
+    // A stack instead of recursion, because the caller chooses the depth.
     let mut open: Vec<(&Filter, usize)> = vec![(filter, 1)];
     while let Some((filter, depth)) = open.pop() {
         nodes += 1;

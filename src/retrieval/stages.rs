@@ -1,21 +1,21 @@
-//! How long the stages of a request took: for the record and for measures, never for the caller.
+//! Measures how long the stages of a request take. The times go into the audit record and the metrics, never to the caller.
 
 use std::time::Duration;
 
 use crate::telemetry;
 
-/// The time of each stage, summed over the rounds.
+/// How long each stage of a request took, summed over its rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StageTimes {
-    /// Decisions.
+    /// The time that decisions took.
     pub authorize: Duration,
-    /// Searches.
+    /// The time that searches took.
     pub search: Duration,
-    /// Reading what is permitted.
+    /// The time that reading permitted chunks took.
     pub hydrate: Duration,
 }
 
-/// A step that takes time.
+/// A part of the work for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Authorize,
@@ -24,7 +24,7 @@ pub(super) enum Stage {
 }
 
 impl StageTimes {
-    /// Runs a step in its span and adds its time.
+    /// Does work within the span of its stage and adds the time it took.
     pub(super) async fn measure<T>(&mut self, stage: Stage, work: impl Future<Output = T>) -> T {
         let (name, total) = match stage {
             Stage::Authorize => ("authorize", &mut self.authorize),

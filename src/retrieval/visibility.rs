@@ -1,103 +1,116 @@
-//! What a request knows, ahead of its search, of what its principal may see. A hint: whatever it shows is checked.
+//! Knows, ahead of the search of one request, what its principal may see. This is a hint: whatever it shows is checked before
+//! it is released.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use super::RetrievalError;
-use super::guard_index::{GuardIndexes, Hidden};
-use super::list_costs::{Choice, Kind, ListCosts, Listed};
-use super::plan::{self, Plan};
+use super::error::RetrievalError;
+use super::guard_index::{GuardIndexes, HiddenGuards};
+use super::list_costs::{Choice, ListCosts, ListKind, ListOutcome};
+use super::plan::{self, Plan, PlannedSearch};
 use super::walk::{Expected, Foreknown};
 use crate::authz::AuthzError;
 use crate::authz::enforce::Enforcer;
 use crate::language::Object;
 use crate::vector_store::{CollectionInfo, GuardTable, SearchSpace, VectorStore};
 
-/// A list that is only worth its while if it is quick gets this part of the request's time, so that enough is left for doing
+/// A list that only saves checks gets this part of the time that is left for the request, so that enough is left to do
 /// without it.
 const LIST_PART_OF_TIME: u32 = 4;
 
-/// Knows which guards of a collection one request's principal may see, as far as the authorizer has told.
+/// Knows which guards of a collection the principal of one request may see, as far as the authorizer has told.
 pub(super) struct Visibility<'a> {
     /// The guards of the collection, if the store can list them.
     table: Option<GuardTable>,
-    /// Those of them that are visible, if the authorizer told them all at once.
+    /// The visible ones among these guards, if the authorizer told them all at once.
     visible: Option<RoaringBitmap>,
-    /// Whether it was asked.
+    /// Whether the authorizer was asked for the visible guards.
     is_asked: bool,
-    /// Those that are not visible, once that was asked for.
-    hidden: Option<Hidden>,
+    /// The hidden ones among these guards, once a search of everything needed them.
+    hidden: Option<Arc<HiddenGuards>>,
     lister: Lister<'a>,
 }
 
-/// Who tells what is visible, and at what cost.
+/// How the authorizer is asked for a list of what one user may see.
 pub(super) struct Lister<'a> {
     pub(super) costs: &'a ListCosts,
-    pub(super) kind: Kind,
+    pub(super) kind: ListKind,
     pub(super) user: Object,
-    /// Whether a server is asked for a list.
+    /// Whether a list is a call to a server.
     pub(super) by_call: bool,
     pub(super) deadline: Instant,
 }
 
+/// Why a request wants to know the visible set.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Need {
+    /// The search cannot be made without it.
+    Required,
+    /// It saves checks.
+    SavesChecks {
+        /// How many chunks are wanted.
+        top_k: usize,
+        /// The share of candidates that this user was permitted lately.
+        share: Option<f64>,
+    },
+}
+
 impl<'a> Visibility<'a> {
-    /// Of these guards; nothing is known yet.
-    pub(super) fn of(table: Option<GuardTable>, lister: Lister<'a>) -> Self {
+    /// Knows nothing yet of which guards are visible.
+    pub(super) fn new(table: Option<GuardTable>, lister: Lister<'a>) -> Self {
         Self { table, visible: None, is_asked: false, hidden: None, lister }
     }
 
-    /// Asks the authorizer for all of it at once, where the answer is cheap, `needed`, or likely to save more than it costs: so
-    /// many chunks are wanted, and such a share of candidates was permitted lately.
+    /// Asks the authorizer for the whole visible set, if it is required, or costs no call, or likely saves more than it costs.
     ///
     /// # Errors
-    /// When it is `needed` and the authorizer fails.
-    pub(super) async fn look_ahead(
-        &mut self,
-        enforcer: &Enforcer<'_>,
-        needed: bool,
-        top_k: usize,
-        share: Option<f64>,
-    ) -> Result<(), RetrievalError> {
+    /// When the set is required and the authorizer fails.
+    pub(super) async fn look_ahead(&mut self, enforcer: &Enforcer<'_>, need: Need) -> Result<(), RetrievalError> {
         let Some(table) = &self.table else { return Ok(()) };
         let Lister { costs, kind, user, by_call, deadline } = &self.lister;
-        let guards = count(&table.in_use);
-        let (asking, list_deadline) = if *by_call && !needed {
-            let Some(asking) = costs.ask(kind, user, Choice { top_k, guards, share }) else { return Ok(()) };
-            let now = Instant::now();
-            (Some(asking), now + deadline.saturating_duration_since(now) / LIST_PART_OF_TIME)
-        } else {
-            (None, *deadline)
+        let (asking, list_deadline) = match need {
+            Need::SavesChecks { top_k, share } if *by_call => {
+                let choice = Choice { top_k, guards: count(&table.in_use), share };
+                let Some(asking) = costs.ask(kind, user, choice) else { return Ok(()) };
+                let now = Instant::now();
+                (Some(asking), now + deadline.saturating_duration_since(now) / LIST_PART_OF_TIME)
+            }
+            Need::SavesChecks { .. } | Need::Required => (None, *deadline),
         };
         let asked = Instant::now();
         self.is_asked = true;
         let listed = enforcer.known_visible_set(&table.guards, &table.in_use, list_deadline).await;
-        // A server that cannot make the list may decide each check all the same. If it cannot do that either, the checks tell.
+        // A server that cannot make the list may decide each check all the same. If it cannot, the checks fail.
         let unknown = |error: AuthzError| {
-            tracing::debug!(%error, "not listed, so it is checked");
+            tracing::debug!(%error, "the visible set is not known, so guards are checked");
             None
         };
-        self.visible = if needed { listed? } else { listed.unwrap_or_else(unknown) };
+        self.visible = match need {
+            Need::Required => listed?,
+            Need::SavesChecks { .. } => listed.unwrap_or_else(unknown),
+        };
         if let Some(asking) = asking {
             let visible = self.visible.as_ref().map(RoaringBitmap::len);
             let share = visible.and_then(|visible| plan::share(visible, table.in_use.len()));
-            asking.note(Listed { took: asked.elapsed(), share });
+            asking.note(ListOutcome { took: asked.elapsed(), share });
         }
         Ok(())
     }
 
-    /// Notes what checks cost.
-    pub(super) fn note_checks(&self, (checks, took): (usize, Duration)) {
+    /// Notes how many checks were made, and how long they took together.
+    pub(super) fn note_checks(&self, checks: usize, took: Duration) {
         self.lister.costs.note_checks(&self.lister.kind, checks, took);
     }
 
-    /// How many distinct guards the collection has.
+    /// Counts the distinct guards of the collection; `None` where the store cannot list them.
     pub(super) fn guards(&self) -> Option<usize> {
         self.table.as_ref().map(|table| count(&table.in_use))
     }
 
-    /// How many of them are visible.
+    /// Counts the visible guards; `None` where they are not known.
     pub(super) fn visible(&self) -> Option<usize> {
         self.visible.as_ref().map(count)
     }
@@ -109,19 +122,18 @@ impl<'a> Visibility<'a> {
         plan::share(chunks, info.chunks.max(chunks))
     }
 
-    /// What a search within the visible set looks at; `None` where the guards are not known.
+    /// Finds the space of a search within the visible set. Returns `None` where the guards are not known.
     ///
     /// # Errors
     /// When a decision could not be made.
     pub(super) async fn space(
         &mut self,
-        plan: Plan,
+        search: PlannedSearch,
         enforcer: &mut Enforcer<'_>,
-        share: Option<f64>,
     ) -> Result<Option<SearchSpace>, RetrievalError> {
-        if let (Plan::ListThenSearch(_), false, Some(guards)) = (plan, self.is_asked, self.guards()) {
-            // It would save the checks of all guards.
-            self.look_ahead(enforcer, false, guards, share).await?;
+        if let (Plan::ListThenSearch, false, Some(guards)) = (search.plan, self.is_asked, self.guards()) {
+            // A list would save the checks of all guards.
+            self.look_ahead(enforcer, Need::SavesChecks { top_k: guards, share: search.pass_rate }).await?;
         }
         let Some(table) = &self.table else { return Ok(None) };
         let positions = match &self.visible {
@@ -131,20 +143,23 @@ impl<'a> Visibility<'a> {
         Ok(Some(SearchSpace::Guards { table: table.clone(), positions }))
     }
 
-    /// Finds out what a search of everything need not have checked, since it is known to be hidden.
-    pub(super) async fn find_hidden(&mut self, plan: Plan, indexes: &GuardIndexes, collection: &str) {
-        if let (false, None, Some(table), Some(visible)) = (plan.is_scoped(), &self.hidden, &self.table, &self.visible)
-        {
-            self.hidden = indexes.hidden(collection, table, visible).await;
+    /// Finds out what a search of everything finds in vain, because the visible set hides it, and what is to be expected of
+    /// the rest.
+    pub(super) async fn foreknow(
+        &mut self,
+        search: PlannedSearch,
+        indexes: &GuardIndexes,
+        collection: &str,
+    ) -> Foreknown {
+        if search.plan.is_within_visible_set() {
+            return Foreknown { hidden: None, expected: Expected::NearlyAll };
         }
-    }
-
-    /// What is known of what a plan finds, before it is checked; such a share is likely permitted if no visible set is known.
-    pub(super) fn foreknown(&self, plan: Plan, share: Option<f64>) -> Foreknown<'_> {
-        let hidden = self.hidden.as_ref().filter(|_| !plan.is_scoped());
-        let is_known = plan.is_scoped() || hidden.is_some();
-        let expected = if is_known { Expected::Known } else { Expected::Share(share.unwrap_or(1.0)) };
-        Foreknown { hidden, expected }
+        if let (None, Some(table), Some(visible)) = (&self.hidden, &self.table, &self.visible) {
+            self.hidden = indexes.hidden(collection, table, visible).await.map(Arc::new);
+        }
+        let expected =
+            if self.hidden.is_some() { Expected::NearlyAll } else { Expected::Share(search.pass_rate.unwrap_or(1.0)) };
+        Foreknown { hidden: self.hidden.clone(), expected }
     }
 }
 

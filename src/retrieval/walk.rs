@@ -1,82 +1,73 @@
 //! Checks the candidates of one search, best first, and no further than the answer needs.
 //!
-//! Where a server decides, its checks cost more than all else. So candidates are checked in stretches: each is as long as is
-//! likely to give what is still missing, and its checks are sent together. What a known visible set hides is passed over
-//! without a check. So where the set is right, the first stretch is the only one and asks about k chunks, and a denial costs
-//! one check more.
+//! Where a server decides, checks cost more than all else. So candidates are checked in stretches. A stretch is as long as it
+//! takes to likely give what is still missing, and its checks are sent as one batch. What a known visible set hides is passed
+//! over without a check. So where the set is right, the first stretch is the only one and asks about k chunks, and each denial
+//! costs one check more.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 
-use super::guard_index::Hidden;
+use super::guard_index::HiddenGuards;
+use super::plan::Tally;
 use crate::authz::AuthzError;
 use crate::authz::enforce::{Enforcer, Permitted};
 use crate::chunk::Candidate;
 use crate::language::Object;
 
-/// What is expected of candidates counts as much as so many that were checked. A wrong estimate makes the next stretch
-/// twice as long, so there are few of them.
+/// The expectation counts as much as this many candidates that were checked. So a wrong estimate makes the next stretch twice
+/// as long, and there are few stretches.
 const EXPECTATION_WEIGHT: f64 = 10.0;
-/// How many standard deviations of the binomial distribution a stretch after the first goes further than is expected to be
-/// enough. With it 19 of 20 retrievals end with the second stretch; each stretch is a round trip.
+/// A stretch after the first one goes this many standard deviations of the binomial distribution beyond what is expected to
+/// be enough. Each stretch is a round trip; with this margin, 19 of 20 retrievals end with the second one.
 const DEVIATIONS_LATER: f64 = 2.0;
-/// The same where the visible set is known: a denial is the exception there, and most likely the only one.
+/// Like [`DEVIATIONS_LATER`], where the visible set is known. There a denial is the exception, and most likely the only one.
 const DEVIATIONS_LATER_IF_KNOWN: f64 = 1.0;
 
-/// Goes through the candidates of one search, best first, and checks them as far as the answer needs.
-pub(super) struct Walk<'h> {
-    /// Not looked at, best first.
+/// Goes through the candidates of one search, best first.
+pub(super) struct Walk {
+    /// Candidates that were not looked at, best first.
     ahead: VecDeque<Candidate>,
-    /// Permitted and not taken, best first.
+    /// Candidates that are permitted and were not taken, best first.
     ready: VecDeque<Permitted<Candidate>>,
-    foreknown: Foreknown<'h>,
+    foreknown: Foreknown,
+    /// Candidates that nothing was known of before they were checked.
     asked: Tally,
     looked_at: Tally,
 }
 
 /// What is known of candidates before they are checked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Foreknown<'h> {
-    /// Which of them a known visible set hides, where the search did not leave these out.
-    pub(super) hidden: Option<&'h Hidden>,
-    /// What is expected of the others.
+#[derive(Clone, Debug)]
+pub(super) struct Foreknown {
+    /// The guards that a known visible set hides, where the search did not leave their chunks out.
+    pub(super) hidden: Option<Arc<HiddenGuards>>,
+    /// How many of the other candidates are expected to be permitted.
     pub(super) expected: Expected,
 }
 
-/// What is expected of candidates that are not known to be hidden.
+/// How many of the candidates that are not known to be hidden are expected to be permitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Expected {
-    /// The visible set is known: nearly all are permitted.
-    Known,
-    /// Such a share of them is.
+    /// Nearly all of them, because the visible set is known.
+    NearlyAll,
+    /// This share of them, above 0 and at most 1.
     Share(f64),
 }
 
-/// So many of so many.
-#[derive(Clone, Copy, Debug, Default)]
-struct Tally {
-    candidates: usize,
-    permitted: usize,
-}
-
-impl<'h> Walk<'h> {
+impl Walk {
     /// A walk over candidates, best first.
-    pub(super) fn new(candidates: Vec<Candidate>, foreknown: Foreknown<'h>) -> Self {
+    pub(super) fn new(candidates: Vec<Candidate>, foreknown: Foreknown) -> Self {
         let (asked, looked_at) = (Tally::default(), Tally::default());
         Self { ahead: candidates.into(), ready: VecDeque::new(), foreknown, asked, looked_at }
     }
 
-    /// How many candidates it has looked at.
-    pub(super) fn looked_at(&self) -> usize {
-        self.looked_at.candidates
+    /// Counts the candidates that were looked at, and those of them that are permitted.
+    pub(super) fn looked_at(&self) -> Tally {
+        self.looked_at
     }
 
-    /// How many of these are permitted.
-    pub(super) fn found(&self) -> usize {
-        self.looked_at.permitted
-    }
-
-    /// How many are permitted at most, as far as is known without a check.
-    pub(super) fn most(&self, enforcer: &Enforcer<'_>) -> usize {
+    /// Counts the candidates that can turn out to be permitted, as far as is known without a check.
+    pub(super) fn permitted_at_most(&self, enforcer: &Enforcer<'_>) -> usize {
         let may_be = |candidate: &&Candidate| match enforcer.known(&candidate.guard) {
             Some(permitted) => permitted,
             None => !self.hides(&candidate.guard),
@@ -84,11 +75,16 @@ impl<'h> Walk<'h> {
         self.ahead.iter().filter(may_be).count().saturating_add(self.ready.len())
     }
 
-    fn hides(&self, guard: &Object) -> bool {
-        self.foreknown.hidden.is_some_and(|hidden| hidden.hides(guard))
+    /// Whether it is known which guards are hidden, though the search did not leave them out.
+    pub(super) fn knows_hidden(&self) -> bool {
+        self.foreknown.hidden.is_some()
     }
 
-    /// Goes on until so many are permitted and not taken, or to the end. Returns how many there are.
+    fn hides(&self, guard: &Object) -> bool {
+        self.foreknown.hidden.as_ref().is_some_and(|hidden| hidden.contains(guard))
+    }
+
+    /// Checks candidates until `wanted` of them are ready, or to the end. Returns how many are ready.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -99,8 +95,10 @@ impl<'h> Walk<'h> {
         Ok(self.ready.len())
     }
 
-    /// The next permitted candidates, best first; none only if there are no more. They are at most `wanted`, under at most
-    /// `guards_max` guards that were not checked before, or as many as likely give so many that are permitted.
+    /// Takes the next permitted candidates, best first, `wanted` of them at most. Returns none only if there are no more.
+    ///
+    /// Each batch of checks has at most `guards_max` guards that were not checked before, or as many as likely give
+    /// `guards_max` permitted ones.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -118,6 +116,7 @@ impl<'h> Walk<'h> {
         Ok(self.ready.drain(..self.ready.len().min(wanted)).collect())
     }
 
+    /// Checks the next stretch, which likely gives `missing` permitted candidates.
     async fn check_next(
         &mut self,
         missing: usize,
@@ -133,14 +132,15 @@ impl<'h> Walk<'h> {
         Ok(())
     }
 
-    /// The next candidates that may be permitted, of which so many likely are. At least one is taken from those ahead.
+    /// Takes candidates from those ahead until `missing` of them are likely permitted. Takes at least one, and leaves out
+    /// those that are known to be denied or hidden.
     fn stretch(&mut self, missing: usize, guards_max: usize, enforcer: &Enforcer<'_>) -> Stretch {
         let share = self.share();
-        // The first stretch is rounded to the nearest: one more would more likely be in vain than not. Where it was not enough,
-        // the next ones go further, so that there are few of them.
+        // The first stretch has the length that is expected to be enough, rounded to the nearest: one candidate more would
+        // more likely be in vain than not. The next ones go further, so that there are few of them.
         let deviations = match (self.asked.candidates, self.foreknown.expected) {
             (0, _) => 0.0,
-            (_, Expected::Known) => DEVIATIONS_LATER_IF_KNOWN,
+            (_, Expected::NearlyAll) => DEVIATIONS_LATER_IF_KNOWN,
             (_, Expected::Share(_)) => DEVIATIONS_LATER,
         };
         let deviation = deviations * (count(missing) * (1.0 - share)).sqrt();
@@ -175,11 +175,12 @@ impl<'h> Walk<'h> {
         stretch
     }
 
-    /// The share that is expected, corrected by what was found so far. Above 0.
+    /// The share of the next candidates that is expected to be permitted: the expectation, corrected by what was found so
+    /// far. Above 0 and at most 1.
     fn share(&self) -> f64 {
         let Tally { candidates, permitted } = self.asked;
         let expected = match self.foreknown.expected {
-            Expected::Known => 1.0,
+            Expected::NearlyAll => 1.0,
             Expected::Share(share) => share,
         };
         let share = (count(permitted) + expected * EXPECTATION_WEIGHT) / (count(candidates) + EXPECTATION_WEIGHT);
@@ -187,14 +188,15 @@ impl<'h> Walk<'h> {
     }
 }
 
-/// Candidates that are checked together.
+/// Candidates that are checked as one batch.
 #[derive(Debug, Default)]
 struct Stretch {
     candidates: Vec<Candidate>,
-    /// How many of them are known to be permitted.
+    /// How many candidates are known to be permitted.
     known: usize,
-    /// How many of them nothing is known of, and their guards.
+    /// How many candidates nothing is known of.
     asked: usize,
+    /// The guards of the candidates that nothing is known of.
     guards: HashSet<Object>,
 }
 

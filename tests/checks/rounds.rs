@@ -13,7 +13,7 @@ use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Vi
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
-use ragward::retrieval::{Completion, Pages, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{Completion, Pages, Plan, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{
     CollectionInfo, DocumentStore, GuardTable, Query, Search, SearchCosts, Searched, VectorStore, VectorStoreError,
@@ -261,7 +261,7 @@ impl VectorStore for Remote {
 struct Asked {
     checks: Vec<usize>,
     batches: Vec<usize>,
-    plans: Vec<&'static str>,
+    plans: Vec<Plan>,
 }
 
 impl Asked {
@@ -312,7 +312,7 @@ async fn where_the_visible_set_is_known_no_more_is_asked_than_is_released() {
             for revoked in [0.0, 0.1, 0.5] {
                 let asked = Asked::of(&store, Counting { revoked, ..Counting::new(share, true) }, 10, 0).await;
                 let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
-                let everything = asked.plans.iter().filter(|plan| **plan == "search_then_check").count();
+                let everything = asked.plans.iter().filter(|plan| **plan == Plan::SearchThenCheck).count();
                 let (all, share) = (asked.plans.len(), share * 100.0);
                 assert!(batches <= if revoked < 0.5 { 2.5 } else { 5.5 }, "{share} %, {revoked}: {:?}", asked.batches);
                 println!("{share:>8} %{:>8} %{checks:>10.1}{batches:>10.2}{everything:>16} of {all}", revoked * 100.0);

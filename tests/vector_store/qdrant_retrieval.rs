@@ -13,7 +13,7 @@ use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::identity::Principal;
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::RetrievalParts;
-use ragward::retrieval::{Completion, Pages, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
+use ragward::retrieval::{Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
 use ragward::vector_store::qdrant::{QdrantConfig, QdrantStore, point_id};
 use ragward::vector_store::{DocumentStore, Query, Search, SearchSpace};
 use roaring::RoaringBitmap;
@@ -185,7 +185,7 @@ fn chosen(dice: &mut Dice, of_ten: usize) -> BTreeSet<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_plan_answers_as_the_private_corpus() {
     for server in servers().await {
-        let mut plans: BTreeSet<&str> = BTreeSet::new();
+        let mut plans: BTreeSet<Plan> = BTreeSet::new();
         for seed in 0..3 {
             let mut dice = Dice::new(seed);
             let mut world = World::default();
@@ -226,7 +226,7 @@ async fn every_plan_answers_as_the_private_corpus() {
                 }
             }
         }
-        assert_eq!(plans, BTreeSet::from(["list_then_search", "search_then_check", "visible_set_search"]));
+        assert_eq!(plans, BTreeSet::from([Plan::VisibleSetSearch, Plan::ListThenSearch, Plan::SearchThenCheck]));
     }
 }
 
@@ -284,7 +284,7 @@ async fn who_sees_nothing_gets_nothing_in_every_plan() {
                 let retrieval = ask(&retriever(&store, nobody), &[1.0, 0.0], 10, 0).await;
                 assert!(retrieval.chunks.is_empty());
                 assert_eq!(retrieval.completion, Completion::Exhausted);
-                let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == "search_then_check");
+                let is_searched = retrieval.plan.rounds.iter().any(|round| round.plan == Plan::SearchThenCheck);
                 let queries = server.small.as_ref().map(QdrantServer::take_queries);
                 assert!(queries.is_none_or(|queries| queries.is_empty() != is_searched), "{:?}", retrieval.plan);
             }

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use super::super::sample::{End, clock, config, read, record, write};
 use super::super::{Entry, Problem, Released, read_log};

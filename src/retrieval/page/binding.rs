@@ -1,9 +1,9 @@
-//! What a page token belongs to: the whole search, as bytes that its MAC covers.
+//! Binds a page token to the search that it belongs to: the MAC of a token covers a digest of the whole search.
 //!
-//! INVARIANT (injective): two searches have the same bytes only if they are the same search. Every part is typed by its place
-//! or by a tag, and every text and list carries its length. The tests read the bytes back.
+//! INVARIANT (injective): two searches have the same bytes only if they are the same search. Every part is typed by its
+//! position or by a tag, and every text and list carries its length. The tests read the bytes back.
 
-use ring::digest::{SHA256, digest};
+use ring::digest::{Digest, SHA256, digest};
 
 use crate::authz::Consistency;
 use crate::authz::decision_key::{write_contextual, write_count, write_text};
@@ -11,10 +11,12 @@ use crate::chunk::Value;
 use crate::engine::Contextual;
 use crate::identity::{Actor, Delegation, DelegationOn, Principal, Scope, TokenFacts};
 use crate::language::{Object, Relation};
-use crate::retrieval::RetrievalRequest;
+use crate::retrieval::request::RetrievalRequest;
 use crate::vector_store::{Filter, Query};
 
-/// The first byte, for whoever changes the form.
+/// The length of a digest, that of SHA-256.
+pub(super) const DIGEST_BYTES: usize = 32;
+/// The first byte. Whoever changes the form of the bytes changes it.
 const VERSION: u8 = 1;
 
 const NONE: u8 = 0;
@@ -42,11 +44,12 @@ const MINIMIZE_LATENCY: u8 = 0;
 const AT_LEAST_AS_FRESH: u8 = 1;
 const HIGHER_CONSISTENCY: u8 = 2;
 
-/// A digest of the bytes.
-pub(in crate::retrieval) struct Binding(pub(super) [u8; super::DIGEST_BYTES]);
+/// A digest of one search.
+pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 
 impl Binding {
-    /// `None` for a principal that its token's details, or its login, narrow: it gets no pages.
+    /// Binds to the search of a request. Returns `None` for a principal that the details of its token, or its login, narrow.
+    /// What details leave is counted for each answer, so such a principal gets no pages.
     pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Option<Self> {
         if request.principal.is_narrowed() {
             return None;
@@ -56,15 +59,18 @@ impl Binding {
         write_search(&mut bytes, request);
         write_text(&mut bytes, relation.as_str());
         write_text(&mut bytes, model_id);
-        let mut bound = [0; super::DIGEST_BYTES];
-        for (to, from) in bound.iter_mut().zip(digest(&SHA256, &bytes).as_ref()) {
-            *to = *from;
-        }
-        Some(Self(bound))
+        Some(Self(digest_bytes(&digest(&SHA256, &bytes))))
     }
 }
 
-/// All of a principal that is not narrowed.
+/// The bytes of a digest made with SHA-256.
+pub(super) fn digest_bytes(digest: &Digest) -> [u8; DIGEST_BYTES] {
+    let mut bytes = [0; DIGEST_BYTES];
+    bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    bytes
+}
+
+/// Everything that tells a principal from others, if it is not narrowed.
 struct BoundPrincipal<'p> {
     subject: &'p Object,
     contextual: &'p Contextual,
@@ -99,7 +105,7 @@ fn write_token(out: &mut Vec<u8>, token: &TokenFacts) {
     for text in [&**issuer, subject, client_id, token_id] {
         write_text(out, text);
     }
-    // Each scope at its place.
+    // One byte for each scope that exists, in a fixed order.
     out.extend(Scope::ALL.map(|scope| u8::from(scopes.contains(scope))));
     write_count(out, actors.len());
     for Actor { object } in actors {
@@ -136,7 +142,7 @@ fn write_search(out: &mut Vec<u8>, request: &RetrievalRequest) {
     write_option(out, filter.as_ref(), write_filter);
     write_option(out, min_score.as_ref(), |out, score| out.extend(score.to_bits().to_le_bytes()));
     write_option(out, per_document_max.as_ref(), |out, max| write_count(out, max.get()));
-    // A later page may ask for what is fresher than the page before was, so the moment is no part of it.
+    // A later page may ask for fresher tuples than the page before it, so the moment does not enter.
     out.push(match consistency {
         Consistency::MinimizeLatency => MINIMIZE_LATENCY,
         Consistency::AtLeastAsFresh(_) => AT_LEAST_AS_FRESH,
@@ -169,7 +175,7 @@ fn write_vector(out: &mut Vec<u8>, vector: &[f32]) {
     }
 }
 
-/// Calls itself: a request's filter is at most 8 deep (`FILTER_DEPTH_MAX`).
+/// Recursion is bounded: the filter of a request is at most `FILTER_DEPTH_MAX` deep.
 fn write_filter(out: &mut Vec<u8>, filter: &Filter) {
     match filter {
         Filter::All(filters) => write_filters(out, FILTER_ALL, filters),

@@ -1,6 +1,6 @@
-//! Retrieval over backends that fail in every way, and over a corpus that changes in mid-request. The embedded engines
-//! play the good case in `tests/`; what stands here makes faults.
-#![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call; to the others it is as none")]
+//! Tests retrieval over backends that fail in every way, and over a corpus that changes while a request runs. The tests in
+//! `tests/` use the embedded engines for the good case; the doubles here make faults.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a fault concerns one call, and the others ignore it")]
 
 mod hints;
 mod narrowed;
@@ -17,17 +17,19 @@ use super::*;
 use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
 use crate::chunk::{Chunk, ChunkMetadata, Metadata, Value, Written};
 use crate::language::{Object, Relation};
-use crate::retrieval::Pages;
 use crate::retrieval::request::{RetrievalParts, stated};
-use crate::vector_store::{GuardTable, Rest, Search, SearchCosts, Searched, VectorStoreError};
+use crate::retrieval::{Completion, Pages};
+use crate::vector_store::{
+    CollectionInfo, GuardTable, Query, Rest, Search, SearchCosts, SearchSpace, Searched, VectorStoreError,
+};
 
-/// Allows the guards whose id begins with `open`.
+/// Allows the guards whose id begins with `open`, and tells a visible set that may be a lie.
 struct OpenOnly {
     local: bool,
     hint: Option<Lie>,
 }
 
-/// What an authorizer says that the visible set is.
+/// The visible set that an authorizer tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lie {
     Truth,
@@ -35,7 +37,7 @@ enum Lie {
     Nothing,
     Inverted,
     EveryOther,
-    /// Positions that no guard has.
+    /// Only positions that no guard has.
     Elsewhere,
 }
 
@@ -81,7 +83,7 @@ impl Authorizer for OpenOnly {
     }
 }
 
-/// What goes wrong in the store.
+/// The fault of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
@@ -92,29 +94,29 @@ enum Fault {
     OneTooMany,
     OneTwice,
     NoNumber,
-    /// The pre-filter is not applied.
+    /// A search within some guards looks at everything.
     ScopeIgnored,
-    /// The best chunk gets a guard that is shut once it was found.
+    /// The best chunk gets a shut guard after a search has found it.
     GuardChanges,
-    /// Every guard that a search tells is wrong: of an open chunk a shut one, and the other way about.
+    /// A search tells a shut guard for each open chunk, and an open guard for each shut one.
     GuardsSwapped,
-    /// As before, but only in the first search.
+    /// Like [`Fault::GuardsSwapped`], in the first search only.
     GuardsSwappedOnce,
-    /// The best chunk is gone once it was found.
+    /// The best chunk is gone after a search has found it.
     ChunkGoes,
-    /// Read gives chunks that were not asked for.
+    /// Reading returns chunks that were not asked for.
     ReadForeign,
     /// The store cannot list its guards.
     NoTable,
     /// All chunks have one score.
     OneScore,
-    /// The store cannot tell whether what it found is all.
+    /// The store cannot tell whether it found everything that matches.
     MayBeMore,
-    /// The store gives no more than what is enough.
+    /// The store returns no more candidates than are enough.
     NoMoreThanEnough,
 }
 
-/// Chunks in the order of their score.
+/// A store of chunks in the order of their score.
 struct Shelf {
     chunks: Mutex<Vec<Chunk>>,
     fault: Fault,
@@ -269,7 +271,7 @@ struct Outcome {
 fn assert_no_shut_text_was_read(shelf: &Shelf) {
     let (read, chunks) = (shelf.reads.lock().unwrap(), shelf.chunks.lock().unwrap());
     let shut = chunks.iter().filter(|chunk| chunk.guard.id() == "shut");
-    // What changes hands after the search is asked for by its id, and dropped when it comes.
+    // A chunk whose guard changes after the search is read by its id, and dropped when it comes.
     let changes = [Fault::GuardChanges, Fault::GuardsSwapped, Fault::GuardsSwappedOnce].contains(&shelf.fault);
     let shut = shut.filter(|_| !changes);
     let shut: Vec<&str> = shut.map(|chunk| chunk.id.as_str()).collect();
@@ -320,7 +322,7 @@ fn strings(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
-/// Both plans: everything visible ahead, and search then check.
+/// A vector query with local checks, one with remote checks, and a text query.
 fn plans() -> [(bool, Query); 3] {
     let vector = || Query::Vector(vec![1.0, 0.0]);
     [(true, vector()), (false, vector()), (false, Query::Text("leave".to_owned()))]
@@ -341,11 +343,11 @@ async fn the_answer_is_filled_past_what_is_shut() {
         assert_eq!((short.guards.len(), short.completion), (3, Completion::Exhausted));
         let none = retrieve(&all_of(&["shut", "shut"]), local, query.clone(), 5).await.unwrap();
         assert_eq!((none.guards.len(), none.completion), (0, Completion::Exhausted));
-        // One visible chunk behind more hidden ones than may be looked at: then the guards are checked first.
+        // One visible chunk ranks behind more hidden ones than a search may return. Then all guards are checked first.
         let deep = retrieve(&all_of(&hidden), local, query.clone(), 1).await.unwrap();
         assert_eq!((deep.guards.len(), deep.completion), (1, Completion::Complete));
     }
-    // Where they cannot be listed, the answer says that there may be more.
+    // Where guards cannot be listed, the answer says that there may be more.
     let deep = retrieve(&shelf(&hidden, Fault::NoTable), false, Query::Vector(vec![1.0, 0.0]), 1).await.unwrap();
     assert_eq!((deep.guards.len(), deep.completion), (0, Completion::Limited));
 }
@@ -400,7 +402,7 @@ async fn a_plan_changes_when_the_first_round_finds_little() {
     let retrieval = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 10)).await.unwrap();
     assert_eq!((retrieval.chunks.len(), retrieval.completion), (10, Completion::Complete));
     let plans: Vec<(&str, usize, usize)> =
-        retrieval.plan.rounds.iter().map(|round| (round.plan, round.candidates, round.permitted)).collect();
+        retrieval.plan.rounds.iter().map(|round| (round.plan.name(), round.candidates, round.permitted)).collect();
     assert_eq!(plans, [("search_then_check", 16, 0), ("list_then_search", 10, 10)]);
     assert_eq!(retrieval.plan.estimate, None);
 }

@@ -180,7 +180,7 @@ pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consisten
 pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
     let withheld = report.rounds.iter().map(|round| round.withheld).max();
     Decision {
-        plan: report.rounds.last().map(|round| round.plan.to_owned()),
+        plan: report.rounds.last().map(|round| round.plan.name().to_owned()),
         rounds: u32::try_from(report.rounds.len()).ok(),
         withheld: withheld.map(|withheld| withheld as u64),
         ..Decision::default()

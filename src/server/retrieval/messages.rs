@@ -84,7 +84,7 @@ pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveRespon
 pub(super) fn plan_report(report: &PlanReport) -> message::PlanReport {
     let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let rounds = report.rounds.iter().map(|round| message::PlanRound {
-        plan: round.plan.to_owned(),
+        plan: round.plan.name().to_owned(),
         limit: count(round.limit),
         candidates: count(round.candidates),
         permitted: count(round.permitted),

@@ -1,4 +1,4 @@
-//! What is written is read back: what cannot be lost cannot be confused.
+//! Reads the bytes of a binding back. What can be read back cannot be confused with anything else.
 
 use std::num::NonZeroUsize;
 
@@ -10,7 +10,7 @@ use crate::authz::decision_key::decode::Reader;
 use crate::identity::{Scopes, sample};
 use crate::language::{RelationshipTuple, User};
 
-/// The parts of a principal, as they were read back.
+/// A principal as it was read back.
 #[derive(Debug, PartialEq)]
 struct Read {
     subject: String,
@@ -20,7 +20,7 @@ struct Read {
     delegation: Option<Delegation>,
 }
 
-/// A principal by its parts, with the name of the row.
+/// The name of the row and the parts of a principal.
 type Row<'r> = (&'static str, &'r Contextual, Option<&'r TokenFacts>, bool, Option<&'r Delegation>);
 
 fn object(text: &str) -> Object {
@@ -116,7 +116,7 @@ fn request(principal: Principal) -> RetrievalRequest {
     }
 }
 
-/// Requests of which each two differ in one part or more, by names.
+/// Requests with the names of their rows. Each two of them differ in at least one part.
 fn requests() -> Vec<(&'static str, RetrievalRequest)> {
     let plain = || request(Principal::stated("user:anne").unwrap());
     let filtered = |filter: Filter| RetrievalRequest { filter: Some(filter), ..plain() };

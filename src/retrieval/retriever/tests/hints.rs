@@ -1,5 +1,5 @@
-//! Hints are wrong in every way, and relationships change in mid-request: nothing leaks, and what a hint shows in vain is
-//! made good.
+//! Tests that nothing leaks when hints are wrong in every way and relationships change while a request runs, and that a hint
+//! which shows too much costs no chunk of the answer.
 
 use super::*;
 
@@ -15,7 +15,7 @@ async fn a_stale_pre_filter_leaks_nothing_and_is_refilled() {
             let retrieval = ask(&retriever, parts(query, 10)).await.unwrap();
             assert_no_shut_text_was_read(&shelf);
             assert!(retrieval.chunks.iter().all(|r| r.chunk.item().guard.id() != "shut"), "{lie:?}");
-            // What a hint hides is not looked for; what it shows in vain is made good.
+            // A chunk that a hint hides is not looked for. Where a hint shows too much, the answer is filled up.
             if matches!(lie, Lie::Truth | Lie::Everything) {
                 let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
                 assert_eq!(ids(&retrieval), all.take(10).collect::<Vec<_>>(), "{lie:?}");
@@ -46,11 +46,11 @@ async fn guards_that_all_changed_are_not_released_and_are_refilled() {
     }
 }
 
-/// Revokes `open1` between two calls of a request.
+/// Revokes `open1` between two calls that a request makes.
 struct Revoking {
     shelf: Arc<Shelf>,
     authorizer: OpenOnly,
-    /// Calls so far.
+    /// How many calls were made so far.
     calls: AtomicUsize,
     /// The first call that finds it revoked.
     revoked_from: usize,
@@ -165,7 +165,7 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
                     withheld += 1;
                 }
 
-                // Before the model is called: only what is still there is told.
+                // A re-check tells only what may still be seen.
                 let held = ["0000", "0002"].map(str::to_owned).to_vec();
                 let (anne, handbook) = (stated("user:anne"), "handbook".to_owned());
                 let request = RecheckRequest::new(anne, handbook, held, Consistency::default()).unwrap();
@@ -183,7 +183,7 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
     assert!(released > 6 && withheld > 6, "{released} released, {withheld} withheld");
 }
 
-/// Decides each check, and fails to list what is visible.
+/// Decides each check, and fails to tell a visible set.
 struct ListsFail {
     error: AuthzError,
     lists: AtomicUsize,
@@ -234,7 +234,7 @@ async fn a_list_that_fails_is_done_without_and_seldom_tried_again() {
     }
 }
 
-/// Decides by itself unless it is asked for higher consistency: then a server is asked about each check.
+/// Decides checks locally, but sends them to a server where higher consistency is asked for.
 struct CopyOfServer {
     asked: AtomicUsize,
 }
@@ -257,7 +257,7 @@ impl Authorizer for CopyOfServer {
     }
 }
 
-/// That a copy would decide does not make checks cheap that the server decides.
+/// A copy makes checks cheap only for the requests that it decides.
 #[tokio::test]
 async fn a_server_is_not_asked_about_every_guard_for_a_copy_beside_it() {
     let mixed = mixed();
@@ -304,7 +304,7 @@ async fn a_wrong_pass_rate_costs_rounds_and_changes_no_answer() {
         for _ in 0..5 {
             ask(&retriever, parts(vector(), 10)).await.unwrap();
         }
-        // Then everything changes.
+        // Now other chunks are open.
         let other = super::shelf(&guards, Fault::NoTable);
         *shelf.chunks.lock().unwrap() = other.chunks.lock().unwrap().clone();
         let retrieval = ask(&retriever, parts(vector(), 10)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Pages over a corpus that stays, and over one that changes.
+//! Tests pages over a corpus that stays the same, and over one that changes.
 
 use std::collections::HashSet;
 
@@ -44,7 +44,7 @@ async fn a_page_goes_on_after_a_chunk_that_is_gone() {
     assert_eq!(ids(&second), ["0003", "0004"]);
 }
 
-/// A chunk that was returned is not returned again when it was replaced between two pages, wherever it is then.
+/// A chunk that was returned and then replaced is not returned again, wherever it ranks now.
 #[tokio::test]
 async fn a_chunk_that_moves_behind_its_page_does_not_come_twice() {
     for hint in [None, Some(Lie::Truth)] {
@@ -68,7 +68,8 @@ async fn a_chunk_that_moves_behind_its_page_does_not_come_twice() {
     }
 }
 
-/// A text query's scores depend on everything that is visible, so its pages go on only as parts of one answer.
+/// The scores of a text query depend on everything that is visible, so there is a next page only while the pages before it
+/// would come out the same.
 #[tokio::test]
 async fn pages_of_a_text_query_are_pages_of_one_answer() {
     type Edit = fn(&mut Vec<Chunk>);
@@ -85,7 +86,7 @@ async fn pages_of_a_text_query_are_pages_of_one_answer() {
         .map(|(hint, text)| (hint, Query::Text(text.to_owned())))
     {
         for (what, edit, goes_on) in rows {
-            // All scores are equal: places are told apart by id, and only what is on the pages can differ.
+            // All scores are equal, so chunks rank by id, and only the chunks on the pages can differ.
             let shelf = shelf(&["open1", "shut", "open2", "open3", "open4", "open5"], Fault::OneScore);
             let authorizer = Arc::new(OpenOnly { local: true, hint });
             let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
@@ -116,7 +117,7 @@ async fn a_page_token_of_another_search_is_refused_with_one_error() {
         |token: &str| RetrievalParts { page_token: Some(token.to_owned()), ..parts(Query::Vector(vec![1.0, 0.0]), 1) };
     let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
     assert_eq!(ids(&ask(&retriever, of_page(&token)).await.unwrap()), ["0001"]);
-    // Without being asked for, there are no pages.
+    // A caller that does not ask for pages gets no token.
     let plain = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 1)).await.unwrap();
     assert_eq!(plain.next_page_token, None);
 
