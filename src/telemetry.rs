@@ -117,13 +117,20 @@ pub fn audit_queued() {
     gauge!(AUDIT_WAITING).increment(1.0);
 }
 
-/// Counts audit records that were written or could not be kept.
-pub fn audit_written(records: usize, kept: bool) {
+/// Counts audit records that were written with one write.
+pub fn audit_kept(records: usize) {
+    leave_audit_queue(records);
+}
+
+/// Counts audit records that could not be kept.
+pub fn audit_lost(records: usize) {
+    leave_audit_queue(records);
+    counter!(AUDIT_FAILED).increment(records as u64);
+}
+
+fn leave_audit_queue(records: usize) {
     gauge!(AUDIT_WAITING).decrement(size(records));
     histogram!(AUDIT_BATCH).record(size(records));
-    if !kept {
-        counter!(AUDIT_FAILED).increment(records as u64);
-    }
 }
 
 fn size(count: usize) -> f64 {

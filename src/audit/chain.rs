@@ -3,26 +3,17 @@
 //! A line is `{"mac":"…","entry":…}`. The MAC covers the entry's bytes as they stand there. Nothing is parsed before
 //! its MAC was verified, and each line has exactly one spelling, so any changed byte is found.
 
-use std::fmt;
-
-use ring::hmac;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::key::AuditKey;
+use super::mac::{MAC_BYTES, Mac};
 use super::record::Record;
 use super::verification::Verification;
 
-/// The length of a MAC, in bytes.
-const MAC_BYTES: usize = 32;
 const BEFORE_MAC: &[u8] = b"{\"mac\":\"";
 const BEFORE_ENTRY: &[u8] = b"\",\"entry\":";
 const AFTER_ENTRY: &[u8] = b"}";
-
-/// A MAC, made with HMAC-SHA256.
-#[derive(Clone, Copy, PartialEq, Eq, JsonSchema)]
-#[schemars(transparent)]
-pub struct Mac(#[schemars(with = "String")] [u8; MAC_BYTES]);
 
 /// The content of one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -72,7 +63,7 @@ pub enum Event {
 
 /// The position of an entry: its fields beside the event.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct EntryPosition<'a> {
     pub(super) seq: u64,
     pub(super) prev: Mac,
     /// The time. It consists of digits, letters and signs that JSON writes in one way only.
@@ -103,49 +94,6 @@ pub(super) enum LineError {
     Content,
 }
 
-impl Mac {
-    /// The `prev` of a log's first entry.
-    pub const NONE: Self = Self([0; MAC_BYTES]);
-
-    pub(super) fn of(tag: &hmac::Tag) -> Self {
-        let mut bytes = [0; MAC_BYTES];
-        // A tag of HMAC-SHA256 has exactly this many bytes.
-        bytes.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
-        Self(bytes)
-    }
-
-    /// Parses the text that `Display` writes.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        unhex(text).map(Self)
-    }
-}
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
-    }
-}
-
-impl fmt::Debug for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl Serialize for Mac {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex(&self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for Mac {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("not 64 hexadecimal digits in lower case"))
-    }
-}
-
 impl Event {
     /// Returns the bytes of the event within an entry. They do not depend on the entry's position, so they can be made
     /// before it is known.
@@ -157,7 +105,7 @@ impl Event {
     }
 }
 
-impl Place<'_> {
+impl EntryPosition<'_> {
     /// Appends the line of an event at this position to `lines`, including the line's end, and returns the entry's MAC.
     /// The line holds an [`Entry`] as serde writes it.
     pub(super) fn append_line(self, event: &[u8], key: &AuditKey, lines: &mut Vec<u8>) -> Mac {
@@ -165,7 +113,7 @@ impl Place<'_> {
         let before_event = format!("{{\"seq\":{seq},\"prev\":\"{prev}\",\"time\":\"{time}\",\"event\":");
         let entry = [before_event.as_bytes(), event, b"}"].concat();
         let mac = key.chain(&entry);
-        for part in [BEFORE_MAC, hex(&mac.0).as_bytes(), BEFORE_ENTRY, &entry, AFTER_ENTRY, b"\n"] {
+        for part in [BEFORE_MAC, mac.to_string().as_bytes(), BEFORE_ENTRY, &entry, AFTER_ENTRY, b"\n"] {
             lines.extend_from_slice(part);
         }
         mac
@@ -190,32 +138,4 @@ impl<'a> Line<'a> {
         }
         serde_json::from_slice(self.entry).map_err(|_newer| LineError::Content)
     }
-}
-
-/// Writes bytes as lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or_default();
-    let mut digits = String::with_capacity(bytes.len() * 2);
-    digits.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
-    digits
-}
-
-/// Reads bytes from exactly twice as many lower-case hexadecimal digits. Each value has one spelling, so no digit can
-/// change unseen.
-pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let value = |digit: u8| match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        _ => None,
-    };
-    if text.len() != N * 2 {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let [high, low] = pair else { return None };
-        *byte = value(*high)? << 4 | value(*low)?;
-    }
-    Some(bytes)
 }

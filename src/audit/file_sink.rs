@@ -12,19 +12,20 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
 
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::chain::Event;
-use super::key::AuditKey;
+use super::config::{AuditConfig, Clock, FsyncPolicy};
+use super::error::AuditError;
+use super::key::{AuditKey, DigestPurpose};
 use super::record::Record;
 use super::recovery::recover;
+use super::sink::{AuditSink, Kept};
 use super::verification::Verification;
-use super::writer::Writer;
-use super::{AuditError, AuditSink, DigestPurpose, Kept};
+use super::writer::LogWriter;
 use crate::telemetry;
 
 /// The size of the records that may wait to be written, in bytes.
@@ -40,36 +41,6 @@ const PROBE: &str = "probe";
 /// The size of the probe, that of a large record.
 const PROBE_BYTES: usize = 64 * 1024;
 
-/// Returns the current time.
-pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
-
-/// The operator's settings for the log.
-#[derive(Clone, Debug)]
-pub struct AuditConfig {
-    /// The directory of the segments.
-    pub directory: PathBuf,
-    /// The file of the key, which is created if it does not exist.
-    pub key_file: PathBuf,
-    /// When records are made durable.
-    pub fsync: FsyncPolicy,
-    /// The size in bytes at which a segment is sealed and the next one begins.
-    pub segment_bytes_max: u64,
-    /// The number of segments that are kept; 0 keeps all.
-    pub segments_max: u64,
-}
-
-/// When records are made durable. A crash of the process never loses an acknowledged record. A crash of the machine
-/// loses none only under [`Self::EachBatch`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FsyncPolicy {
-    /// Each record is durable before it is acknowledged.
-    EachBatch,
-    /// Records are made durable at this interval.
-    Interval(Duration),
-    /// The operating system decides when.
-    Never,
-}
-
 /// An audit log in files.
 pub struct FileAuditSink {
     log: Arc<Log>,
@@ -84,12 +55,12 @@ pub struct FileAuditSink {
 /// so does the thread, just before and after an `fdatasync`.
 struct Log {
     queue: Mutex<Queue>,
-    writer: Mutex<Writer>,
+    writer: Mutex<LogWriter>,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: Vec<Waiting>,
+    waiting: Vec<QueuedRecord>,
     bytes: usize,
     /// Whether somebody has the [`Turn`].
     is_led: bool,
@@ -106,7 +77,7 @@ struct Turn {
 type Acknowledge = oneshot::Sender<Result<(), AuditError>>;
 
 /// A record in the queue.
-struct Waiting {
+struct QueuedRecord {
     event: Vec<u8>,
     acknowledge: Acknowledge,
 }
@@ -121,7 +92,7 @@ impl FileAuditSink {
         let key = recovered.key.clone();
         let fsync = config.fsync;
         let directory = config.directory.clone();
-        let writer = Writer::new(config, clock, recovered)?;
+        let writer = LogWriter::new(config, clock, recovered)?;
         let log = Arc::new(Log { queue: Mutex::default(), writer: Mutex::new(writer) });
         let (turns, given) = mpsc::channel();
         let of_thread = Arc::clone(&log);
@@ -136,12 +107,14 @@ impl FileAuditSink {
         let event = event.map_err(|e| AuditError::Stopped(format!("a record cannot be written as JSON: {e}")))?;
         let is_large = event.len() > BY_CALLER_BYTES_MAX;
         let (acknowledge, acknowledged) = oneshot::channel();
-        let Some(turn) = self.log.put_in(Waiting { event, acknowledge })? else { return Ok(acknowledged) };
+        let Some(turn) = self.log.put_in(QueuedRecord { event, acknowledge })? else { return Ok(acknowledged) };
         let by_thread = is_large || self.log.lock_writer().is_ok_and(|writer| writer.needs_disk());
         let turn = if by_thread { Some(turn) } else { turn.write_batch() };
-        if let (Some(turn), Some(turns)) = (turn, &self.turns) {
-            // A thread that has ended returns the turn, which is dropped here.
-            turns.send(turn).unwrap_or_default();
+        if let (Some(turn), Some(turns)) = (turn, &self.turns)
+            && turns.send(turn).is_err()
+        {
+            // The turn came back and is dropped, which tells the waiting callers.
+            tracing::error!("the audit log's thread has ended");
         }
         Ok(acknowledged)
     }
@@ -201,13 +174,13 @@ impl Log {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_writer(&self) -> Result<MutexGuard<'_, Writer>, AuditError> {
+    fn lock_writer(&self) -> Result<MutexGuard<'_, LogWriter>, AuditError> {
         // A panic may have left a write half done, and nothing may follow it.
         self.writer.lock().map_err(|_poisoned| AuditError::Stopped("an earlier write panicked".to_owned()))
     }
 
     /// Puts a record into the queue. Returns the turn if nobody had it.
-    fn put_in(self: &Arc<Self>, waiting: Waiting) -> Result<Option<Turn>, AuditError> {
+    fn put_in(self: &Arc<Self>, waiting: QueuedRecord) -> Result<Option<Turn>, AuditError> {
         let mut queue = self.lock_queue();
         if queue.bytes.saturating_add(waiting.event.len()) > WAITING_BYTES_MAX {
             return Err(AuditError::Full);
@@ -230,7 +203,7 @@ impl Log {
 impl Queue {
     fn take(&mut self, records_max: usize) -> (Vec<Vec<u8>>, Vec<Acknowledge>) {
         let records = self.waiting.len().min(records_max);
-        let batch = self.waiting.drain(..records).map(|Waiting { event, acknowledge }| (event, acknowledge));
+        let batch = self.waiting.drain(..records).map(|QueuedRecord { event, acknowledge }| (event, acknowledge));
         let (events, acknowledgements): (Vec<Vec<u8>>, Vec<Acknowledge>) = batch.unzip();
         self.bytes -= events.iter().map(Vec::len).sum::<usize>();
         (events, acknowledgements)
@@ -242,13 +215,17 @@ impl Turn {
     fn write_batch(mut self) -> Option<Self> {
         let (events, acknowledgements) = self.log.lock_queue().take(BATCH_RECORDS_MAX);
         let kept = self.log.lock_writer().and_then(|mut writer| writer.write(&events));
-        telemetry::audit_written(events.len(), kept.is_ok());
-        if let Err(error) = &kept {
-            tracing::error!(%error, records = events.len(), "the audit log was not written");
+        match &kept {
+            Ok(()) => telemetry::audit_kept(events.len()),
+            Err(error) => {
+                telemetry::audit_lost(events.len());
+                tracing::error!(%error, records = events.len(), "the audit log was not written");
+            }
         }
         for acknowledge in acknowledgements {
-            // The caller may have gone; then nobody waits for this.
-            acknowledge.send(kept.clone()).unwrap_or_default();
+            if acknowledge.send(kept.clone()).is_err() {
+                tracing::debug!("a caller went away before its audit record was acknowledged");
+            }
         }
         let log = Arc::clone(&self.log);
         let mut queue = log.lock_queue();
@@ -266,7 +243,7 @@ impl Drop for Turn {
         let mut queue = self.log.lock_queue();
         queue.is_led = false;
         let (events, _told_by_the_drop) = queue.take(usize::MAX);
-        telemetry::audit_written(events.len(), false);
+        telemetry::audit_lost(events.len());
     }
 }
 

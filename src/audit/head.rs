@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::AuditError;
-use super::chain::Mac;
+use super::error::AuditError;
 use super::key::AuditKey;
+use super::mac::Mac;
 use super::segment::HEAD;
 
 /// The size of the file in bytes: one sector, which a disk writes whole or not at all.
@@ -33,7 +33,7 @@ pub(super) struct Head {
 
 /// The content of the file.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum HeadState {
     /// There is no file.
     Missing,
     /// The bytes are not those of a head.
@@ -72,11 +72,11 @@ impl Head {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub(super) fn read(directory: &Path, key: &AuditKey) -> Result<Found, AuditError> {
+    pub(super) fn read(directory: &Path, key: &AuditKey) -> Result<HeadState, AuditError> {
         let path = directory.join(HEAD);
         match std::fs::read(&path) {
-            Ok(bytes) => Ok(Self::decode(&bytes, key).map_or(Found::Damaged, Found::Head)),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Found::Missing),
+            Ok(bytes) => Ok(Self::decode(&bytes, key).map_or(HeadState::Damaged, HeadState::Head)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(HeadState::Missing),
             Err(e) => Err(AuditError::io(&path, &e)),
         }
     }

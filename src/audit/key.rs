@@ -13,8 +13,8 @@ use std::path::Path;
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::chain::{Mac, hex, unhex};
-use super::{AuditError, DigestPurpose};
+use super::error::AuditError;
+use super::mac::Mac;
 
 /// The length of the key in bytes, the output size of SHA-256.
 const KEY_BYTES: usize = 32;
@@ -32,6 +32,17 @@ pub struct AuditKey {
     token_id: hmac::Key,
     question: hmac::Key,
     has_begun: bool,
+}
+
+/// The kind of value that a digest stands for. One value has different digests for different purposes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DigestPurpose {
+    /// The digest of a query.
+    Query,
+    /// The digest of a token's `jti`.
+    TokenId,
+    /// The digest of a user, a relation and an object.
+    Question,
 }
 
 impl fmt::Debug for AuditKey {
@@ -58,7 +69,12 @@ impl AuditKey {
             Some((digits, BEGUN)) => (digits.trim_end(), true),
             Some(_) => return Err(malformed()),
         };
-        let key = unhex(digits).map(|bytes| Self::from_bytes(&bytes)).ok_or_else(malformed)?;
+        let mut bytes = [0; KEY_BYTES];
+        let decoded = base16ct::lower::decode(digits, &mut bytes).map_err(|_malformed| malformed())?;
+        if decoded.len() != KEY_BYTES {
+            return Err(malformed());
+        }
+        let key = Self::from_bytes(&bytes);
         Ok(Self { has_begun, ..key })
     }
 
@@ -94,7 +110,7 @@ impl AuditKey {
             .map_err(|_unspecified| unusable("the system gives no random numbers".to_owned()))?;
         let write = || {
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(format!("{}\n", hex(&bytes)).as_bytes())?;
+            file.write_all(format!("{}\n", base16ct::lower::encode_string(&bytes)).as_bytes())?;
             file.sync_all()
         };
         write().map_err(|e| unusable(e.to_string()))?;
@@ -139,6 +155,6 @@ impl AuditKey {
             DigestPurpose::TokenId => &self.token_id,
             DigestPurpose::Question => &self.question,
         };
-        hex(hmac::sign(key, bytes).as_ref())
+        base16ct::lower::encode_string(hmac::sign(key, bytes).as_ref())
     }
 }

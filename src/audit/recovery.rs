@@ -4,8 +4,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::AuditError;
-use super::head::{Found, Head};
+use super::error::AuditError;
+use super::head::{Head, HeadState};
 use super::key::AuditKey;
 use super::segment::{HEAD, LOCK, Segment};
 use super::verify::{Verified, read_last};
@@ -32,14 +32,14 @@ pub(super) fn recover(directory: &Path, key_file: &Path) -> Result<Recovered, Au
     remove_unbegun(directory, &key, &mut segments)?;
     let Some(newest) = segments.last() else {
         return match Head::read(directory, &key)? {
-            Found::Missing if !key.has_begun() => {
+            HeadState::Missing if !key.has_begun() => {
                 Ok(Recovered { lock, key, last: None, incomplete_bytes: 0, segments })
             }
-            Found::Missing => {
+            HeadState::Missing => {
                 let text = "it has begun, and its segments and its head are gone; a new log needs a new key";
                 Err(AuditError::tampered(directory, text))
             }
-            Found::Damaged | Found::Head(_) => Err(AuditError::tampered(directory, "its segments are gone")),
+            HeadState::Damaged | HeadState::Head(_) => Err(AuditError::tampered(directory, "its segments are gone")),
         };
     };
     let report = read_last(directory, &key, newest)?;
@@ -90,9 +90,9 @@ fn remove_unbegun(directory: &Path, key: &AuditKey, segments: &mut Vec<Segment>)
     let failed = |e: std::io::Error| AuditError::io(&newest.path, &e);
     let begun = fs::read(&newest.path).map_err(failed)?.contains(&b'\n');
     let written = match Head::read(directory, key)? {
-        Found::Missing => newest.number > 1,
-        Found::Damaged => true,
-        Found::Head(head) => head.segment >= newest.number,
+        HeadState::Missing => newest.number > 1,
+        HeadState::Damaged => true,
+        HeadState::Head(head) => head.segment >= newest.number,
     };
     if !begun && !written {
         fs::remove_file(&newest.path).map_err(failed)?;

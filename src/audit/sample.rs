@@ -48,7 +48,7 @@ pub(super) fn record(number: usize) -> Record {
 pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: End) -> AuditKey {
     let recovered = recovery::recover(&config.directory, &config.key_file).expect("opened");
     let key = recovered.key.clone();
-    let mut writer = writer::Writer::new(config.clone(), clock(), recovered).expect("opened");
+    let mut writer = writer::LogWriter::new(config.clone(), clock(), recovered).expect("opened");
     for number in records {
         let event = Event::Record(Box::new(record(number)));
         writer.write(&[event.encode().expect("encoded")]).expect("written");

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::AuditError;
+use super::error::AuditError;
 
 /// The lock file of the one process that writes.
 pub(super) const LOCK: &str = "lock";

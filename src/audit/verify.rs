@@ -6,10 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::AuditError;
-use super::chain::{Entry, Event, Line, LineError, Mac};
-use super::head::{Found, Head};
+use super::chain::{Entry, Event, Line, LineError};
+use super::error::AuditError;
+use super::head::{Head, HeadState};
 use super::key::AuditKey;
+use super::mac::Mac;
 use super::segment::{HEAD, Segment};
 
 /// The number of findings that are kept. Further ones are counted.
@@ -171,7 +172,7 @@ pub(super) fn read_last(directory: &Path, key: &AuditKey, last: &Segment) -> Res
 /// Follows the chain from segment to segment.
 struct Reader<'a> {
     key: &'a AuditKey,
-    head: &'a Found,
+    head: &'a HeadState,
     report: Report,
     /// The number of lines since the last intact entry that were not intact. They may have held entries.
     unreadable: u64,
@@ -191,7 +192,7 @@ struct Reader<'a> {
 
 /// The position of a line.
 #[derive(Clone, Copy)]
-struct Place<'a> {
+struct LinePosition<'a> {
     segment: &'a Segment,
     line: u64,
     /// The length in bytes of the segment up to the line's end.
@@ -199,7 +200,7 @@ struct Place<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(key: &'a AuditKey, head: &'a Found) -> Self {
+    fn new(key: &'a AuditKey, head: &'a HeadState) -> Self {
         Self {
             key,
             head,
@@ -239,7 +240,7 @@ impl<'a> Reader<'a> {
             self.unreadable += 1;
         }
         let mut file = BufReader::new(File::open(&segment.path).map_err(failed)?);
-        let mut place = Place { segment, line: 0, bytes: 0 };
+        let mut place = LinePosition { segment, line: 0, bytes: 0 };
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -262,7 +263,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn line(&mut self, place: Place<'_>, line: &[u8], visit: &mut impl FnMut(&Path, u64, &Entry)) {
+    fn line(&mut self, place: LinePosition<'_>, line: &[u8], visit: &mut impl FnMut(&Path, u64, &Entry)) {
         let path = &place.segment.path;
         let read = Line::split(line, self.key).and_then(|line| Ok((line.mac, line.entry()?)));
         let (mac, entry) = match read {
@@ -279,7 +280,7 @@ impl<'a> Reader<'a> {
         };
         self.check_place(place, &entry);
         let in_order = self.check_order(place, &entry);
-        if let Found::Head(head) = self.head
+        if let HeadState::Head(head) = self.head
             && head.seq == entry.seq
             && head.mac != mac
         {
@@ -301,7 +302,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Checks that the first line of a segment begins it, and that nothing follows its seal.
-    fn check_place(&mut self, place: Place<'_>, entry: &Entry) {
+    fn check_place(&mut self, place: LinePosition<'_>, entry: &Entry) {
         let path = &place.segment.path;
         match &entry.event {
             Event::Begin { log, segment } if place.line == 1 => {
@@ -331,7 +332,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns whether the entry comes after all that were read, and reports what is wrong with its order.
-    fn check_order(&mut self, place: Place<'_>, entry: &Entry) -> bool {
+    fn check_order(&mut self, place: LinePosition<'_>, entry: &Entry) -> bool {
         let path = &place.segment.path;
         let Some(last) = &self.report.last else {
             // The first entry of a log, or of what is kept of it, has no entry before it.
@@ -359,7 +360,7 @@ impl<'a> Reader<'a> {
         true
     }
 
-    fn advance(&mut self, place: Place<'_>, mac: Mac, entry: &Entry) {
+    fn advance(&mut self, place: LinePosition<'_>, mac: Mac, entry: &Entry) {
         let (log, sealed) = match (&entry.event, self.report.last.take()) {
             (Event::Begin { log, .. }, _) => (log.clone(), false),
             (event, last) => (last.map(|last| last.log).unwrap_or_default(), matches!(event, Event::Seal { .. })),
@@ -390,16 +391,16 @@ impl<'a> Reader<'a> {
         let newest = segments.last().map_or(&head_path, |segment| &segment.path);
         let end = self.seq_max + self.unreadable;
         match self.head {
-            Found::Head(head) if head.seq > end => {
+            HeadState::Head(head) if head.seq > end => {
                 let line = self.incomplete.take().map(|(_, line)| line);
                 self.find(newest, line, Problem::Truncated(end + 1..=head.seq));
                 self.report.incomplete_bytes = None;
             }
-            Found::Head(_) => {}
+            HeadState::Head(_) => {}
             // A log has no head before its first entry is durable.
-            Found::Missing if end <= 1 && !self.key.has_begun() => {}
-            Found::Missing => self.find(&head_path, None, Problem::NoHead),
-            Found::Damaged => self.find(&head_path, None, Problem::HeadEdited),
+            HeadState::Missing if end <= 1 && !self.key.has_begun() => {}
+            HeadState::Missing => self.find(&head_path, None, Problem::NoHead),
+            HeadState::Damaged => self.find(&head_path, None, Problem::HeadEdited),
         }
         self.report
     }

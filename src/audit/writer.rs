@@ -11,11 +11,12 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use tokio::time::Instant;
 use ulid::Ulid;
 
-use super::AuditError;
-use super::chain::{Event, Line, Mac, Place};
-use super::file_sink::{AuditConfig, Clock, FsyncPolicy};
+use super::chain::{EntryPosition, Event, Line};
+use super::config::{AuditConfig, Clock, FsyncPolicy};
+use super::error::AuditError;
 use super::head::{Head, HeadFile};
 use super::key::AuditKey;
+use super::mac::Mac;
 use super::recovery::Recovered;
 use super::segment::Segment;
 
@@ -26,7 +27,7 @@ const SEGMENTS_MIN: usize = 2;
 const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The only writer of a log.
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     config: AuditConfig,
     clock: Clock,
     key: AuditKey,
@@ -83,7 +84,7 @@ impl Syncing {
     }
 }
 
-impl Writer {
+impl LogWriter {
     pub(super) fn new(config: AuditConfig, clock: Clock, recovered: Recovered) -> Result<Self, AuditError> {
         let Recovered { lock, key, last, incomplete_bytes, segments } = recovered;
         let head = HeadFile::new(&config.directory);
@@ -118,7 +119,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Returns whether [`Writer::write`] will wait for the disk.
+    /// Returns whether [`LogWriter::write`] will wait for the disk.
     pub(super) fn needs_disk(&self) -> bool {
         let each_waits = match self.config.fsync {
             FsyncPolicy::EachBatch => true,
@@ -162,7 +163,7 @@ impl Writer {
     }
 
     /// Keeps encoded events as `audit.fsync` asks: all of them, or none. If that is at an interval, the caller must
-    /// also call [`Writer::start_sync`].
+    /// also call [`LogWriter::start_sync`].
     pub(super) fn write(&mut self, events: &[Vec<u8>]) -> Result<(), AuditError> {
         self.mend()?;
         if self.has_no_room() {
@@ -256,7 +257,7 @@ impl Writer {
 
     fn seal(&mut self) -> Result<(), AuditError> {
         let Some(tail) = &self.tail else { return Ok(()) };
-        // If the seal was there already, [`Writer::mend`] made it durable.
+        // If the seal was there already, [`LogWriter::mend`] made it durable.
         if !tail.is_sealed {
             self.tell(&Event::Seal { entries: tail.entries })?;
         }
@@ -308,7 +309,7 @@ impl Writer {
         let mut lines = Vec::new();
         for event in events {
             seq += 1;
-            mac = Place { seq, prev: mac, time: &time }.append_line(event, &self.key, &mut lines);
+            mac = EntryPosition { seq, prev: mac, time: &time }.append_line(event, &self.key, &mut lines);
         }
         check_still_there(tail)?;
         if let Err(error) = tail.file.as_ref().write_all(&lines) {

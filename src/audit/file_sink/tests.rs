@@ -79,7 +79,7 @@ async fn what_is_acknowledged_was_given_to_the_system() {
 fn turn(sink: &FileAuditSink) -> (Turn, oneshot::Receiver<Result<(), AuditError>>) {
     let event = Event::Record(Box::new(record(0))).encode().unwrap();
     let (acknowledge, acknowledged) = oneshot::channel();
-    (sink.log.put_in(Waiting { event, acknowledge }).unwrap().expect("nobody leads"), acknowledged)
+    (sink.log.put_in(QueuedRecord { event, acknowledge }).unwrap().expect("nobody leads"), acknowledged)
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
 use super::super::AuditConfig;
-use super::super::chain::Place;
+use super::super::chain::EntryPosition;
 use super::super::sample::{End, config, read, write};
 use super::*;
 
@@ -220,7 +220,7 @@ fn a_line_says_what_its_entry_said() {
         record.latency_us.total = total;
         record.code = texts.concat();
         let entry = Entry { seq, prev: Mac::NONE, time: String::new(), event: Event::Record(Box::new(record)) };
-        let (place, mut line) = (Place { seq, prev: Mac::NONE, time: "" }, Vec::new());
+        let (place, mut line) = (EntryPosition { seq, prev: Mac::NONE, time: "" }, Vec::new());
         let mac = place.append_line(&entry.event.encode().unwrap(), &key, &mut line);
         let by_serde = serde_json::to_string(&entry).unwrap();
         prop_assert_eq!(&line, &format!("{{\"mac\":\"{mac}\",\"entry\":{by_serde}}}\n").into_bytes());

@@ -11,9 +11,9 @@ use super::*;
 /// The number of failures that are overcome while somebody reads the log.
 const FAILURES: usize = 50;
 
-fn writer(config: &AuditConfig) -> Writer {
+fn writer(config: &AuditConfig) -> LogWriter {
     let recovered = recover(&config.directory, &config.key_file).unwrap();
-    Writer::new(config.clone(), clock(), recovered).unwrap()
+    LogWriter::new(config.clone(), clock(), recovered).unwrap()
 }
 
 fn event(record: Record) -> Vec<u8> {

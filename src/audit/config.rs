@@ -1,0 +1,35 @@
+//! The settings of the log.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+/// Returns the current time.
+pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+
+/// The operator's settings for the log.
+#[derive(Clone, Debug)]
+pub struct AuditConfig {
+    /// The directory of the segments.
+    pub directory: PathBuf,
+    /// The file of the key, which is created if it does not exist.
+    pub key_file: PathBuf,
+    /// When records are made durable.
+    pub fsync: FsyncPolicy,
+    /// The size in bytes at which a segment is sealed and the next one begins.
+    pub segment_bytes_max: u64,
+    /// The number of segments that are kept; 0 keeps all.
+    pub segments_max: u64,
+}
+
+/// When records are made durable. A crash of the process never loses an acknowledged record. A crash of the machine
+/// loses none only under [`Self::EachBatch`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FsyncPolicy {
+    /// Each record is durable before it is acknowledged.
+    EachBatch,
+    /// Records are made durable at this interval.
+    Interval(Duration),
+    /// The operating system decides when.
+    Never,
+}
