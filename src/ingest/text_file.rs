@@ -1,9 +1,10 @@
-//! A text file becomes a document: read, checked, cut into chunks.
+//! Turns a text file into a document: reads it, checks it and cuts it into chunks.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rayon::prelude::*;
@@ -15,25 +16,25 @@ use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
 
-/// Longest chunk, in characters: a few paragraphs, so that ten of them fit into any prompt.
+/// Longest chunk, in characters. These are a few paragraphs, so ten chunks fit into any prompt.
 const CHUNK_CHARACTERS: usize = 1_000;
-/// Largest file, in bytes. A book has about one million.
+/// Largest file, in bytes. A book has about one million bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
-/// Files that are read and cut at the same time; they are handed out in order.
+/// How many files are read and cut at the same time. They are returned in order.
 const FILES_AHEAD: usize = 16;
-/// Longest that a file may take to be read: on a network drive that hangs it never is. A server ends an upload that is silent
-/// for a minute.
+/// Longest time that reading a file may take. On a network drive that hangs, reading never ends. It is well below a minute,
+/// because a server ends an upload that is silent for that long.
 const READ_TIME_MAX: Duration = Duration::from_secs(20);
-/// Most files that are given up. Each leaves a thread behind that waits for the system.
+/// Most files that are given up in one run. Each leaves a thread behind that waits for the operating system.
 const GIVEN_UP_MAX: usize = 64;
 
-/// A file that was found, and what is known about it before it is read.
+/// A file that was found but not read yet.
 #[derive(Debug)]
 pub(super) struct TextFile {
     pub(super) path: PathBuf,
     pub(super) document_id: String,
     pub(super) guard: Object,
-    /// `None`: taken from the file.
+    /// The title; `None` if it is to be taken from the text.
     pub(super) title: Option<String>,
     pub(super) metadata: Metadata,
 }
@@ -44,7 +45,7 @@ impl TextFile {
         Ok(metadata.len())
     }
 
-    /// Cuts what was read into chunks.
+    /// Cuts the content of the file into chunks.
     fn entry(self, content: &str) -> Result<Entry, IngestError> {
         let text = content.strip_prefix('\u{feff}').unwrap_or(content);
         let bytes = content.len() as u64;
@@ -82,7 +83,7 @@ impl TextFile {
     }
 }
 
-/// Reads files a few at a time, cuts them on all cores, and gives them in order.
+/// Reads files a few at a time, cuts them on all cores, and returns them in order.
 pub(super) fn read_ahead(
     files: impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static,
 ) -> impl Iterator<Item = Result<Entry, IngestError>> + Send {
@@ -115,13 +116,18 @@ fn read_ahead_within(
     .flatten()
 }
 
-/// A file with what it holds.
+/// A file with its content.
 type Content = Result<(TextFile, String), IngestError>;
-/// A file that a thread reads.
-type Reading = (PathBuf, Receiver<Content>);
+/// A thread that reads a file.
+struct Reading {
+    path: PathBuf,
+    content: Receiver<Content>,
+    thread: JoinHandle<()>,
+}
 
-/// Reads files at the same time, each on a thread of its own: one that the system does not give in time must not hold up the
-/// others, and nothing can interrupt the thread that waits for it.
+/// Reads files at the same time, each on a thread of its own. Nothing can interrupt a thread that waits for the operating
+/// system, so one slow file must not hold up the others. The thread of a file that is given up is left to itself; all other
+/// threads are joined.
 fn contents(
     files: Vec<Result<TextFile, IngestError>>,
     time_max: Duration,
@@ -133,25 +139,33 @@ fn contents(
     for file in files {
         reading.push(file.and_then(|file| {
             let path = file.path.clone();
-            let (tell, told) = mpsc::channel();
+            let (sender, receiver) = mpsc::channel();
             let read = move || {
                 let content = content(&file).map(|content| (file, content));
-                // The file may have been given up.
-                drop(tell.send(content));
+                if sender.send(content).is_err() {
+                    tracing::debug!("a file was read after it was given up");
+                }
             };
             let thread = std::thread::Builder::new().name("read".to_owned()).spawn(read);
-            thread.map_err(|e| IngestError::unreadable(&path, &e))?;
-            Ok((path, told))
+            let thread = thread.map_err(|e| IngestError::unreadable(&path, &e))?;
+            Ok(Reading { path, content: receiver, thread })
         }));
     }
     let mut finished = Vec::new();
     for file in reading {
-        finished.push(file.and_then(|(path, told)| {
+        finished.push(file.and_then(|Reading { path, content, thread }| {
             let left = deadline.saturating_duration_since(Instant::now());
-            told.recv_timeout(left).unwrap_or_else(|_late| {
-                *given_up += 1;
-                Err(IngestError::file(&path, format!("was not read within {} seconds", time_max.as_secs())))
-            })
+            match content.recv_timeout(left) {
+                Ok(content) => {
+                    // The thread ends right after it has sent.
+                    thread.join().map_err(|_panicked| IngestError::file(&path, "could not be read"))?;
+                    content
+                }
+                Err(_late) => {
+                    *given_up += 1;
+                    Err(IngestError::file(&path, format!("was not read within {} seconds", time_max.as_secs())))
+                }
+            }
         }));
     }
     finished
@@ -164,7 +178,7 @@ fn split<'a>(path: &Path, text: &'a str) -> Vec<&'a str> {
     TextSplitter::new(CHUNK_CHARACTERS).chunks(text).collect()
 }
 
-/// The heading that a Markdown file begins with, or the file's name.
+/// Returns the heading that a Markdown file begins with, or the name of the file.
 fn title(path: &Path, text: &str) -> String {
     let first_line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let heading = first_line.strip_prefix("# ").filter(|_| is_markdown(path)).map(str::trim);
@@ -180,7 +194,7 @@ fn is_markdown(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    /// A file whose name begins with `slow` is never read; nobody waits for it but its thread.
+    /// The read of a file whose name begins with `slow` never ends.
     #[test]
     fn a_file_that_is_slow_to_read_is_passed_over_by_name() {
         let file = |name: String| TextFile {
