@@ -1,6 +1,10 @@
-//! Which settings answer the checks of a workload fastest, found by measuring. Reads only.
+//! Finds by measuring which settings answer the checks of a workload fastest. It changes nothing on the server.
 //!
-//! How long checks wait for company is nothing to tune: a call leaves as soon as a slot is free (`authz::batched`).
+//! It recommends only settings that keep the meaning of what is configured: it measures a cache and a copy that decides, but
+//! never recommends them to somebody who has none.
+//!
+//! There is no setting for how long checks wait for others to share their call: a call leaves as soon as a slot is free
+//! (`authz::batched`).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -13,84 +17,91 @@ use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::config::{Config, ReplicaMode};
 use crate::language::{Object, Relation, User};
 
-/// Tuples that a workload is made from, at most.
+/// Most tuples that a workload is made from, unless a page of the server brings more.
 const TUPLES_MAX: usize = 5_000;
-/// Users of a workload, at most.
+/// Most users of a workload that is made from tuples.
 const USERS_MAX: usize = 200;
-/// Objects that one request of a workload has checked: what a retrieval of ten chunks typically finds.
+/// Most objects that one request of a workload has checked, as many as a retrieval of ten chunks typically finds.
 pub const CHECKS_PER_REQUEST: usize = 32;
-/// Requests of a workload; they are asked again and again.
+/// Requests of a workload. Callers go through them again and again.
 const REQUESTS: usize = 2_000;
-/// A request of the workload that takes longer fails.
+/// A request of the workload that takes longer than this fails.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// After a request that failed.
+/// How long a caller waits after a request that failed.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A setting that is within this share of the fastest is as good as it.
+/// Settings that reach this share of the throughput of the fastest count as equally fast.
 const AS_GOOD: f64 = 0.95;
-/// What is not faster than the settings of now by this factor is no reason to change them.
+/// Settings that are not faster than the current ones by this factor are no reason to change.
 const CLEARLY_FASTER: f64 = 1.1;
-/// Settings that are measured a second time and longer, beside those of now.
+/// How many settings are measured a second time and longer, beside the current ones.
 const FINALISTS: usize = 4;
 
-/// What is asked while measuring.
+/// The requests that are made while measuring.
 #[derive(Clone, Debug)]
 pub struct Workload {
     relation: Relation,
-    requests: Vec<(Object, Vec<Object>)>,
+    requests: Vec<WorkloadRequest>,
+}
+
+/// One request: whether a user holds the relation on each of some objects.
+#[derive(Clone, Debug)]
+struct WorkloadRequest {
+    user: Object,
+    objects: Vec<Object>,
 }
 
 /// The settings of one measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// `authorizer.openfga.checks_per_call`.
+    /// The value of `authorizer.openfga.checks_per_call`.
     pub checks_per_call: usize,
-    /// `authorizer.checks.calls_in_flight_max`.
+    /// The value of `authorizer.checks.calls_in_flight_max`.
     pub calls_in_flight_max: u32,
     /// Whether decisions are remembered (`authorizer.checks.cache_ttl_ms` above 0).
     pub cache: bool,
-    /// `authorizer.replica.mode`, where `decide` is measured; `plan` and `off` are alike for checks.
+    /// The value of `authorizer.replica.mode`. For checks, `plan` and `off` are alike.
     pub mode: ReplicaMode,
 }
 
-/// What was measured under some settings.
+/// The result of measuring some settings.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measurement {
-    /// The settings.
+    /// The settings that were measured.
     pub settings: Settings,
-    /// Decided checks a second.
+    /// How many checks were decided each second.
     pub checks_per_second: f64,
-    /// Half of the requests took no longer.
+    /// Half of the requests took no longer than this.
     pub p50: Duration,
-    /// 99 of 100 requests took no longer.
+    /// 99 of 100 requests took no longer than this.
     pub p99: Duration,
-    /// Requests that were answered.
+    /// How many requests were answered.
     pub answered: usize,
-    /// Requests that were not.
+    /// How many requests failed.
     pub failed: usize,
 }
 
-/// The settings to choose, and why.
+/// The settings to choose, and the reason.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recommendation {
-    /// The position among the measurements.
+    /// The position of the settings among the measurements.
     pub position: usize,
-    /// Why this one.
+    /// The reason for the choice, as a sentence for the operator.
     pub reason: String,
 }
 
-/// Why there is no workload.
+/// The reason why a workload cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkloadError {
-    /// The server did not give tuples or model.
+    /// The server did not return its tuples or its model.
     #[error(transparent)]
     Authz(#[from] AuthzError),
-    /// Nothing to ask about.
+    /// The store has no model, or no users or objects to ask about.
     #[error("the store has no {0} to ask about; load tuples first")]
     Empty(&'static str),
 }
 
 impl Settings {
-    /// What is configured now.
+    /// Reads the settings from a configuration.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -101,7 +112,7 @@ impl Settings {
         }
     }
 
-    /// The configuration with these settings.
+    /// Returns the configuration with these settings put in.
     #[must_use]
     pub fn apply(self, config: &Config) -> Config {
         let mut config = config.clone();
@@ -117,8 +128,8 @@ impl Settings {
     }
 }
 
-/// The settings to measure: those of now first, then batch sizes by calls in flight, each with and without a cache, and a
-/// replica that decides.
+/// Lists the settings to measure: first the current ones, then sizes of calls by numbers of calls in flight, some sizes with a
+/// cache, and a replica that decides.
 #[must_use]
 pub fn grid(now: Settings) -> Vec<Settings> {
     let mode = if now.mode == ReplicaMode::Decide { ReplicaMode::Plan } else { now.mode };
@@ -141,11 +152,11 @@ pub fn grid(now: Settings) -> Vec<Settings> {
 }
 
 impl Workload {
-    /// Requests of the users of a type that the store's tuples name, each about some of the objects that the relation is defined for.
-    /// The choice is the same each time.
+    /// Makes a workload from the tuples of a store. The users are those of a type that tuples name. Each request asks about
+    /// some of the objects that the relation is defined for. The choice is the same each time.
     ///
     /// # Errors
-    /// See [`WorkloadError`].
+    /// If the server fails, or the store has no model, no such users or no such objects.
     pub async fn generated(
         source: &dyn RelationshipSource,
         relation: &Relation,
@@ -160,7 +171,7 @@ impl Workload {
             read += page.items.len();
             for tuple in page.items {
                 let defined = model.knows(&tuple.user, relation, tuple.object.type_name()).is_ok();
-                // An object that others are in, such as a folder, does not ask.
+                // Only users of the given type ask; a folder, which tuples also name as a user, does not.
                 if let User::Object(user) = tuple.user
                     && user.type_name() == user_type
                 {
@@ -178,10 +189,10 @@ impl Workload {
         Self::of(relation, &evenly(users, USERS_MAX), &objects.into_iter().collect::<Vec<_>>())
     }
 
-    /// Requests of users that were recorded, as often as each of them asked, about objects.
+    /// Makes a workload in which users ask about objects. A user that is named n times asks n times as often.
     ///
     /// # Errors
-    /// When there are no users or no objects.
+    /// If there are no users or no objects.
     pub fn of(relation: &Relation, users: &[Object], objects: &[Object]) -> Result<Self, WorkloadError> {
         if users.is_empty() {
             return Err(WorkloadError::Empty("users"));
@@ -191,39 +202,39 @@ impl Workload {
         }
         let per_request = CHECKS_PER_REQUEST.min(objects.len());
         let request = |(number, user): (usize, Object)| {
-            // A stride that visits all objects before one comes again.
+            // With a stride that has no common divisor with the number of objects, all objects come before one comes again.
             let stride = (7_920..=7_920 + objects.len()).find(|stride| gcd(*stride, objects.len()) == 1).unwrap_or(1);
             let first = number.wrapping_mul(31);
             let asked = (0..per_request).filter_map(|n| objects.get((first + n * stride) % objects.len()).cloned());
-            (user, asked.collect())
+            WorkloadRequest { user, objects: asked.collect() }
         };
         let requests = users.iter().cycle().take(REQUESTS.max(users.len())).cloned().enumerate().map(request);
         Ok(Self { relation: relation.clone(), requests: requests.collect() })
     }
 
-    /// The same objects, asked about by other users, as often as each of them is named.
+    /// Makes a workload about the same objects, in which other users ask. A user that is named n times asks n times as often.
     ///
     /// # Errors
-    /// When there are no users.
+    /// If there are no users.
     pub fn asked_by(&self, users: &[Object]) -> Result<Self, WorkloadError> {
-        let objects: BTreeSet<Object> = self.requests.iter().flat_map(|(_, objects)| objects).cloned().collect();
+        let objects: BTreeSet<Object> = self.requests.iter().flat_map(|request| &request.objects).cloned().collect();
         Self::of(&self.relation, users, &objects.into_iter().collect::<Vec<_>>())
     }
 
-    /// How many different users ask.
+    /// Counts the different users that ask.
     #[must_use]
     pub fn users(&self) -> usize {
-        self.requests.iter().map(|(user, _)| user).collect::<HashSet<_>>().len()
+        self.requests.iter().map(|request| &request.user).collect::<HashSet<_>>().len()
     }
 
-    /// How many different objects are asked about.
+    /// Counts the different objects that are asked about.
     #[must_use]
     pub fn objects(&self) -> usize {
-        self.requests.iter().flat_map(|(_, objects)| objects).collect::<HashSet<_>>().len()
+        self.requests.iter().flat_map(|request| &request.objects).collect::<HashSet<_>>().len()
     }
 
     fn batch(&self, number: usize) -> Option<CheckBatch> {
-        let (user, objects) = self.requests.get(number % self.requests.len())?;
+        let WorkloadRequest { user, objects } = self.requests.get(number % self.requests.len())?;
         let checks = objects.iter().map(|object| Check {
             user: user.clone(),
             relation: self.relation.clone(),
@@ -247,8 +258,20 @@ fn evenly(all: BTreeSet<Object>, most: usize) -> Vec<Object> {
     all.into_iter().step_by(step).collect()
 }
 
-/// Asks the workload for some time and no longer, by so many callers at once. What is not answered at the end does not count,
-/// unless it is all that a caller asked.
+/// The requests of one caller.
+#[derive(Debug, Default)]
+struct Experience {
+    /// How long each answered request took.
+    latencies: Vec<Duration>,
+    /// How many checks were decided.
+    decided: usize,
+    /// How many requests failed.
+    failed: usize,
+}
+
+/// Measures how fast an authorizer answers a workload of several callers at once, for `duration` and no longer.
+///
+/// A request that is not answered at the end does not count, unless its caller got no answer at all: then it counts as failed.
 pub async fn measure(
     authorizer: &Arc<dyn Authorizer>,
     settings: Settings,
@@ -261,43 +284,43 @@ pub async fn measure(
     let asking = (0..callers).map(|caller| {
         let (authorizer, workload) = (Arc::clone(authorizer), Arc::clone(workload));
         tokio::spawn(async move {
-            let (mut latencies, mut decided, mut failed) = (Vec::new(), 0_usize, 0_usize);
+            let mut experience = Experience::default();
             let mut number = caller;
             while Instant::now() < end {
                 let Some(batch) = workload.batch(number) else { break };
                 number += callers;
                 let asked = Instant::now();
                 let Ok(checked) = timeout_at(end, authorizer.check(&batch)).await else {
-                    failed += usize::from(latencies.is_empty() && failed == 0);
+                    experience.failed += usize::from(experience.latencies.is_empty() && experience.failed == 0);
                     break;
                 };
                 match checked {
                     Ok(answers) => {
-                        latencies.push(asked.elapsed());
-                        decided += answers.len();
+                        experience.latencies.push(asked.elapsed());
+                        experience.decided += answers.len();
                     }
                     Err(error) => {
-                        failed += 1;
+                        experience.failed += 1;
                         tracing::debug!(%error, "a measured request failed");
-                        // As a caller should, so that being turned away is not what is measured.
+                        // A good caller waits. Otherwise this would measure how fast callers are turned away.
                         let pause =
                             if let AuthzError::Overloaded { retry_after } = error { retry_after } else { PAUSE };
                         sleep_until(end.min(Instant::now() + pause)).await;
                     }
                 }
             }
-            (latencies, decided, failed)
+            experience
         })
     });
-    let (mut latencies, mut decided, mut failed) = (Vec::new(), 0, 0);
+    let Experience { mut latencies, mut decided, mut failed } = Experience::default();
     for caller in asking.collect::<Vec<_>>() {
         match caller.await {
-            Ok((of_caller, of_caller_decided, of_caller_failed)) => {
-                latencies.extend(of_caller);
-                decided += of_caller_decided;
-                failed += of_caller_failed;
+            Ok(of_caller) => {
+                latencies.extend(of_caller.latencies);
+                decided += of_caller.decided;
+                failed += of_caller.failed;
             }
-            Err(_lost) => failed += 1,
+            Err(_panicked) => failed += 1,
         }
     }
     latencies.sort_unstable();
@@ -307,8 +330,8 @@ pub async fn measure(
     Measurement { settings, checks_per_second, p50: at(50), p99: at(99), answered: latencies.len(), failed }
 }
 
-/// The positions of the measurements that are worth a longer one: that of now, the most promising of those that may be
-/// recommended, and the first replica that decides, which is shown beside them.
+/// Returns the positions of the measurements that are worth a longer one: the current settings, the most promising of those
+/// that may be recommended, and the first replica that decides, which is shown for comparison.
 #[must_use]
 pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
     let of = |wanted: &dyn Fn(&Measurement) -> bool| {
@@ -327,15 +350,17 @@ pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
     finalists
 }
 
-/// Whether who uses `now` may be recommended these: decisions by the authority stay with it, and nothing is remembered where
-/// nothing was.
+/// Whether these settings may be recommended to somebody who uses `now`: decisions of the server stay with the server, and
+/// where no decision was remembered, none will be.
 fn keeps_meaning(settings: Settings, now: Settings) -> bool {
     let decides = |mode| mode == ReplicaMode::Decide;
     decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
 }
 
-/// The best of the finalists that keeps the meaning of what is configured. Among those that are about as fast, the one with
-/// the lowest p99; what is configured, unless another is clearly faster; `None` when none was measured without a failure.
+/// Recommends the best of the finalists that keeps the meaning of what is configured. Among settings that are about equally
+/// fast, that is the one with the lowest p99. The current settings stay unless others are clearly faster.
+///
+/// Returns `None` if no finalist was measured without a failure.
 #[must_use]
 pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Settings) -> Option<Recommendation> {
     let sound = |m: &Measurement| m.failed == 0 && m.checks_per_second > 0.0 && keeps_meaning(m.settings, now);
@@ -426,7 +451,7 @@ mod tests {
         assert_eq!(finalists(&rows, NOW), [0, 1, 4, 5, 6, 7]);
     }
 
-    /// Answers the first so many requests.
+    /// Answers as many requests as it holds, and leaves all later ones without an answer.
     struct Stalling(AtomicUsize);
 
     #[async_trait]
