@@ -1,8 +1,8 @@
-//! Reading documents from files: a folder of Markdown and plain text, with or without a catalog, or JSON Lines of chunks that
+//! Reads documents from files: a folder of Markdown and plain text, with or without a catalog, or JSON Lines of chunks that
 //! already have vectors. `schema/payload.md` is the contract of the files.
 //!
-//! Documents are read one after the other, so a corpus need not fit into memory. What cannot be read is an error that names
-//! the file and line, and the reading goes on; every document that is given is whole.
+//! Documents are read one after the other, so a corpus need not fit into memory. A document that cannot be read becomes an
+//! error that names the file and line, and the reading goes on. Every document that is returned is whole.
 
 mod catalog;
 mod folder;
@@ -16,97 +16,98 @@ use crate::chunk::Document;
 use crate::error_code::ErrorCode;
 use crate::language::{Object, TypeName};
 
-/// Where documents come from.
+/// The place that documents are read from.
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Every `.md`, `.markdown`, `.txt` and `.text` file below a folder. Hidden files are left out, and so are symbolic links
-    /// within the folder; a link that leads out of the folder or nowhere is an error.
+    /// to files within the folder. A link that leads out of the folder or nowhere is an error.
     Folder {
-        /// The folder.
+        /// The folder to read.
         root: PathBuf,
-        /// How a file gets its guard.
+        /// The rule by which a file gets its guard.
         guard: GuardRule,
     },
     /// The files that a catalog (JSON Lines) names.
     Catalog {
-        /// The catalog.
+        /// The file of the catalog.
         path: PathBuf,
-        /// The folder that its paths are relative to.
+        /// The folder that the paths of the catalog are relative to.
         root: PathBuf,
     },
-    /// Chunks, one a line.
+    /// A file with one chunk in each line.
     JsonLines {
-        /// The file.
+        /// The file to read.
         path: PathBuf,
     },
 }
 
-/// How a file of a folder without a catalog gets its guard.
+/// The rule by which a file of a folder without a catalog gets its guard.
 #[derive(Clone, Debug)]
 pub enum GuardRule {
-    /// One object for all. The document id is the path within the folder.
+    /// All files have this object for their guard. The id of a document is its path within the folder.
     One(Object),
-    /// An object of this type whose id is the path within the folder without its extension; white space, control
-    /// characters, `:`, `#`, `*` and `%` are percent-encoded. It is the document id, too.
+    /// The guard of a file is an object of this type. Its id is the path of the file within the folder, without the extension.
+    /// White space, control characters, `:`, `#`, `*` and `%` are percent-encoded. The guard is the id of the document, too.
     Type(TypeName),
 }
 
-/// One document as it was read.
+/// A document, with the file that it was read from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The file that it was read from.
+    /// The file that the document was read from.
     pub path: PathBuf,
-    /// How many bytes were read for it.
+    /// How many bytes were read for the document.
     pub bytes: u64,
-    /// The document; `None` when the file holds no text.
+    /// The document; `None` if the file has no text.
     pub document: Option<Document>,
 }
 
-/// What there is to read.
+/// The amount that there is to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// `None` when only reading everything would tell.
+    /// The number of documents; `None` if only reading everything would tell.
     pub documents: Option<u64>,
-    /// Of the files that are read.
+    /// The size of the files, in bytes.
     pub bytes: u64,
 }
 
-/// Documents in the order of the catalog, of the lines, or of the paths, with an error in place of what is passed over.
+/// Documents in the order of the catalog, the lines or the paths. An error stands in the place of a document that is passed
+/// over.
 pub type Entries = Box<dyn Iterator<Item = Result<Entry, IngestError>> + Send>;
 
 /// Why a document was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
-    /// The system does not give the file.
+    /// The operating system does not let the file be read.
     #[error("cannot read `{}`: {detail}", .path.display())]
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         detail: String,
     },
-    /// A file is not what it should be.
+    /// A file breaks a rule.
     #[error("`{}` {detail}", .path.display())]
     File {
-        /// The file.
+        /// The file that breaks the rule.
         path: PathBuf,
-        /// The rule that it broke.
+        /// What is wrong with the file. It reads on from the name of the file.
         detail: String,
     },
-    /// A line is not what it should be.
+    /// A line breaks a rule.
     #[error("`{}`, line {line}: {detail}", .path.display())]
     Line {
-        /// The file.
+        /// The file of the line.
         path: PathBuf,
-        /// From 1.
+        /// The number of the line, counted from 1.
         line: u64,
-        /// What is wrong.
+        /// What is wrong with the line.
         detail: String,
     },
 }
 
 impl IngestError {
-    /// What the caller can do.
+    /// Returns the code that tells a caller what it can do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -129,11 +130,14 @@ impl IngestError {
 }
 
 impl Source {
-    /// Counts ahead, for a progress bar; reads the catalog and the names and sizes of files, not their contents.
+    /// Counts what there is to read, for a progress bar. It reads the catalog and the names and sizes of files, but not their
+    /// contents.
+    ///
+    /// The errors that show without reading contents, such as a bad line of the catalog, are returned beside the totals of
+    /// what is left.
     ///
     /// # Errors
-    /// When the folder, catalog or file cannot be opened. Else the errors that show without reading contents, such as a bad
-    /// line of the catalog, are given with the totals of what is left.
+    /// If the folder, catalog or file cannot be opened.
     pub fn totals(&self) -> Result<(Totals, Vec<IngestError>), IngestError> {
         let sizes: Box<dyn Iterator<Item = Result<u64, IngestError>>> = match self {
             Self::Folder { root, guard } => Box::new(folder::files(root, guard)?.map(|file| file?.size())),
@@ -157,10 +161,10 @@ impl Source {
         Ok((Totals { documents: Some(documents), bytes }, errors))
     }
 
-    /// Reads the documents.
+    /// Reads the documents one after the other. Each entry may be an error.
     ///
     /// # Errors
-    /// When the folder, catalog or file cannot be opened. Each entry may be an error, too.
+    /// If the folder, catalog or file cannot be opened.
     pub fn documents(&self) -> Result<Entries, IngestError> {
         Ok(match self {
             Self::Folder { root, guard } => Box::new(text_file::read_ahead(folder::files(root, guard)?)),

@@ -1,4 +1,4 @@
-//! The catalog of a folder: which files are documents, and which object guards each.
+//! Reads the catalog of a folder. It names the files that are documents, and the object that guards each of them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Component, Path};
@@ -11,7 +11,7 @@ use super::lines::{Line, Lines, metadata};
 use super::text_file::TextFile;
 use crate::language::Object;
 
-/// A line of the catalog.
+/// One line of the catalog.
 #[derive(Deserialize)]
 struct CatalogLine {
     id: String,
@@ -20,17 +20,17 @@ struct CatalogLine {
     title: Option<String>,
     #[serde(default, deserialize_with = "present")]
     guard: Option<String>,
-    /// Metadata.
+    /// All other fields are metadata.
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
 }
 
-/// A value that is not null where its key is.
+/// Refuses `null` for a field that is there.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
 
-/// The files in the order of the catalog.
+/// Finds the files that a catalog names, in its order.
 pub(super) fn files(
     catalog: &Path,
     root: &Path,
@@ -52,7 +52,7 @@ pub(super) fn files(
 
 fn text_file(root: &Path, line: &Line) -> Result<TextFile, String> {
     let CatalogLine { id, path, title, guard, rest } = line.parse()?;
-    // A misspelt guard would leave the document under another one.
+    // A misspelt `guard` would leave the document under the guard that its id names.
     if let Some(key) = rest.keys().find(|key| strsim::damerau_levenshtein(key, "guard") == 1) {
         return Err(format!("`{key}` looks like `guard` misspelt; rename it"));
     }

@@ -1,4 +1,4 @@
-//! The text files of a folder, and the guards made from their paths.
+//! Finds the text files of a folder, and makes their guards.
 
 use std::collections::HashSet;
 use std::fs::DirEntry;
@@ -12,13 +12,13 @@ use crate::language::tuple::encoded_id;
 
 const EXTENSIONS: [&str; 4] = ["markdown", "md", "text", "txt"];
 
-/// The files in the order of their paths.
+/// Finds the text files of a folder, in the order of their paths.
 pub(super) fn files(
     root: &Path,
     guard: &GuardRule,
 ) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static, IngestError> {
     let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
-    // Nothing is below a folder that cannot be opened itself.
+    // A folder that cannot be opened is an error of its own. Below it, an error only stands for the folder that it names.
     std::fs::read_dir(&root).map_err(|e| IngestError::unreadable(&root, &e))?;
     let mut paths = Vec::new();
     collect(&root, &root, &mut paths);
@@ -33,7 +33,7 @@ pub(super) fn files(
     }))
 }
 
-/// The text files below a folder, with an error in the place of each link, file or folder that cannot be taken.
+/// Finds the text files below a folder. An error stands in the place of each link, file or folder that cannot be read.
 fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestError>>) {
     let entries = std::fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<DirEntry>, std::io::Error>>);
     let mut entries = match entries {
@@ -48,7 +48,7 @@ fn collect(root: &Path, folder: &Path, paths: &mut Vec<Result<PathBuf, IngestErr
         }
         match entry.file_type() {
             Err(e) => paths.push(Err(IngestError::unreadable(&path, &e))),
-            // A link within the folder leads to a file that is read under its own path.
+            // The target of a link within the folder is read under its own path.
             Ok(kind) if kind.is_symlink() => paths.extend(inside(root, &path).err().map(Err)),
             Ok(kind) if kind.is_dir() => collect(root, &path, paths),
             Ok(kind) if kind.is_file() && is_text(&path) => paths.push(Ok(path)),
@@ -61,7 +61,7 @@ fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|extension| EXTENSIONS.iter().any(|known| extension == *known))
 }
 
-/// The file that a path leads to, links followed.
+/// Follows links, and returns the file that a path leads to. The file must be within the folder.
 pub(super) fn inside(root: &Path, path: &Path) -> Result<PathBuf, IngestError> {
     let target = path.canonicalize().map_err(|e| IngestError::unreadable(path, &e))?;
     if target.starts_with(root) {

@@ -1,7 +1,8 @@
-//! JSON Lines of chunks: the lines of a document stand together and become one document.
+//! Reads JSON Lines of chunks. The lines of a document stand together and become one document.
 //!
-//! A document is given only if all of its lines are right: otherwise it would replace a whole one by a part. A line that does
-//! not even say of which document it is may belong to the document before it or to the one after it, so both are passed over.
+//! A document is returned only if all of its lines are right; otherwise a part of it would replace the whole one in the store.
+//! A line that does not even name its document may belong to the document before it or to the one after it, so both are passed
+//! over.
 
 use std::collections::{BTreeMap, HashSet};
 use std::iter::Peekable;
@@ -15,7 +16,7 @@ use crate::chunk::{Chunk, Document};
 use crate::language::Object;
 use crate::vector_store::validation::{CHUNKS_PER_DOCUMENT_MAX, check_chunk, check_document};
 
-/// One chunk. An unknown field is most likely a misspelt one.
+/// The chunk of one line. An unknown field is refused, since it is most likely misspelt.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ChunkLine {
@@ -32,27 +33,27 @@ struct ChunkLine {
     metadata: BTreeMap<String, serde_json::Value>,
 }
 
-/// A chunk with the line that it stands on.
+/// A chunk with the number and the length of its line.
 struct Numbered {
     line: u64,
     bytes: u64,
     chunk: Chunk,
 }
 
-/// What a line that is wrong may still tell.
+/// The one field that is still read from a wrong line.
 #[derive(Deserialize)]
 struct DocumentOf {
     document_id: String,
 }
 
-/// A line that is wrong.
+/// A wrong line.
 struct Faulty {
-    /// Where the line says so.
+    /// The document of the line, if the line names it.
     document_id: Option<String>,
     error: IngestError,
 }
 
-/// The documents in the order of their lines.
+/// Reads the documents of a file, in the order of their lines.
 pub(super) fn documents(
     path: &Path,
 ) -> Result<impl Iterator<Item = Result<Entry, IngestError>> + Send + use<>, IngestError> {
@@ -76,15 +77,15 @@ pub(super) fn documents(
 struct Documents<I: Iterator> {
     path: PathBuf,
     chunks: Peekable<I>,
-    /// Ids of the documents so far.
+    /// The ids of the documents so far.
     seen: HashSet<String>,
-    /// The document whose further lines are left out.
+    /// The document whose other lines are passed over.
     passed_over: Option<String>,
-    /// The last line was one of nobody knows which document.
+    /// Whether the last line did not name its document.
     after_unknown: bool,
 }
 
-/// All vectors of a collection have one length. A file that mixes them is told the line.
+/// Checks that all vectors of a file have one length, as a collection demands, so that the error names the line.
 #[derive(Default)]
 struct Dimension(Option<(usize, u64)>);
 
@@ -117,7 +118,7 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
         }
     }
 
-    /// Leaves out the document of a wrong line.
+    /// Passes over the document of a wrong line.
     fn pass_over(&mut self, Faulty { document_id, error }: Faulty) -> IngestError {
         self.after_unknown = document_id.is_none();
         if let Some(document_id) = document_id {
@@ -127,11 +128,11 @@ impl<I: Iterator<Item = Result<Numbered, Faulty>>> Documents<I> {
         error
     }
 
-    /// The document that begins with a line.
+    /// Reads the rest of a document after its first line.
     fn document(&mut self, first: Numbered) -> Result<Entry, IngestError> {
         let document_id = first.chunk.document_id.clone();
         let refused = |path: &Path, line: u64, detail: String| Err(IngestError::line(path, line, detail));
-        // Only a document that is whole has no further lines to leave out.
+        // If the document is refused, its other lines are passed over. A whole document has no other lines.
         self.passed_over = Some(document_id.clone());
         if !self.seen.insert(document_id.clone()) {
             let detail = format!("document `{document_id}` comes back; its lines must stand together");

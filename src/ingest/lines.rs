@@ -1,4 +1,4 @@
-//! The lines of a JSON Lines file, bounded, each with its number.
+//! Reads a JSON Lines file line by line. Each line has a bounded length and knows its number.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -9,10 +9,11 @@ use serde::de::DeserializeOwned;
 use super::IngestError;
 use crate::chunk::{Metadata, Value};
 
-/// Longest line, in bytes: a chunk of the largest text, every byte of it escaped, with the longest vector.
+/// Longest line, in bytes. A chunk with the largest text fits, even if every byte of it is escaped, and so does the longest
+/// vector.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
-/// The lines of a file. Lines of nothing but white space are passed over.
+/// The lines of a file. Lines that hold only white space are passed over.
 pub(super) struct Lines {
     path: PathBuf,
     reader: BufReader<File>,
@@ -20,11 +21,11 @@ pub(super) struct Lines {
     has_ended: bool,
 }
 
-/// One line.
+/// One line of a file.
 pub(super) struct Line {
-    /// From 1.
+    /// Counted from 1.
     pub(super) number: u64,
-    /// With its line feed.
+    /// The length of the line with its line feed.
     pub(super) bytes: u64,
     text: String,
 }
@@ -49,7 +50,7 @@ impl Lines {
         self.number += 1;
         if bytes > LINE_BYTES_MAX {
             if line.last() != Some(&b'\n') {
-                // Its end is not a line of its own.
+                // The rest of a line that is too long is not a line of its own.
                 self.reader.skip_until(b'\n').map_err(|e| IngestError::unreadable(&self.path, &e))?;
             }
             let detail = format!("has more than {LINE_BYTES_MAX} bytes");
@@ -71,7 +72,7 @@ impl Iterator for Lines {
             match self.read() {
                 Ok(Some(line)) if line.text.trim().is_empty() => {}
                 other => {
-                    // A file that the system does not give will not be given at the next try either.
+                    // A file that could not be read will not be read at the next try either.
                     self.has_ended = matches!(other, Ok(None) | Err(IngestError::Unreadable { .. }));
                     return other.transpose();
                 }
@@ -82,11 +83,11 @@ impl Iterator for Lines {
 }
 
 impl Line {
-    /// Reads the line as JSON. The detail of an error says what was expected and at which column.
+    /// Parses the line as JSON. An error says what was expected, and at which column.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, String> {
         serde_json::from_str(self.text.trim_end()).map_err(|e| {
             let text = e.to_string();
-            // Its own place is within this one line; the caller names the line of the file.
+            // `serde_json` counts lines within this line. The caller names the line of the file.
             let what = text.split(" at line ").next().unwrap_or_default();
             if e.is_eof() {
                 return format!("is cut off: {what}");
@@ -96,7 +97,7 @@ impl Line {
     }
 }
 
-/// JSON values as metadata; `null` stands for nothing.
+/// Takes JSON values as metadata. A `null` counts as a value that is not there.
 pub(super) fn metadata(values: impl IntoIterator<Item = (String, serde_json::Value)>) -> Result<Metadata, String> {
     let mut metadata = Metadata::new();
     for (key, value) in values {

@@ -3,7 +3,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::chunk::{Chunk, Value};
 
-/// A folder with these files.
+/// Makes a folder with files, given by name and content.
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for (name, content) in files {
@@ -27,7 +27,7 @@ fn json_lines(directory: &TempDir) -> Source {
     Source::JsonLines { path: directory.path().join("chunks.jsonl") }
 }
 
-/// The documents up to the first error, and that error; its file without the folder.
+/// Reads the documents up to the first error, and returns that error, too.
 fn read(source: &Source) -> (Vec<Document>, Option<String>) {
     let mut documents = Vec::new();
     let entries = match source.documents() {
@@ -53,7 +53,7 @@ fn refused(source: &Source, read_before: usize, parts: &[&str]) {
     assert_eq!(documents.len(), read_before, "{error}");
 }
 
-/// Everything: the ids of the documents, and the errors.
+/// Reads everything, and returns the ids of the documents and the errors.
 fn all(source: &Source) -> (Vec<String>, Vec<String>) {
     let (mut ids, mut errors) = (Vec::new(), Vec::new());
     for entry in source.documents().expect("opened") {
@@ -66,7 +66,7 @@ fn all(source: &Source) -> (Vec<String>, Vec<String>) {
 }
 
 #[test]
-fn what_cannot_be_read_is_passed_over_and_named() {
+fn a_file_that_cannot_be_read_is_passed_over_and_named() {
     let directory = folder(&[("a.md", b"a"), ("latin1.md", b"caf\xe9"), ("below/c.md", b"c"), ("z.txt", b"z")]);
     std::os::unix::fs::symlink(directory.path().join("gone.md"), directory.path().join("dangling.md")).expect("linked");
     std::os::unix::fs::symlink("/", directory.path().join("out")).expect("linked");
@@ -85,8 +85,8 @@ fn what_cannot_be_read_is_passed_over_and_named() {
     assert_eq!(errors.len(), 3, "{errors:?}");
 }
 
-/// A document is given whole or not at all, whatever is wrong with one of its lines. A row is the document of each line, with
-/// `!` where the metadata is a list, and `?` for a line that is no JSON.
+/// A document is returned whole or not at all, whatever is wrong with one of its lines. A row names the document of each line,
+/// with a `!` if the metadata of the line is a list, and has a `?` for a line that is no JSON.
 #[test]
 fn a_document_with_a_wrong_line_is_passed_over_whole() {
     let rows: [(&str, &[&str], usize); 12] = [
@@ -239,7 +239,7 @@ fn a_folder_gives_guards_from_paths() {
     ];
     let directory = folder(&files);
     std::os::unix::fs::symlink(directory.path().join("b.md"), directory.path().join("link.md")).expect("linked");
-    // What is no file is not opened: a pipe of that name would be waited for.
+    // Only a regular file is opened: opening a pipe would wait for a writer.
     let _listener = std::os::unix::net::UnixListener::bind(directory.path().join("socket.md")).expect("bound");
     let (documents, error) = read(&by_type(&directory));
     assert_eq!(error, None);
@@ -255,7 +255,7 @@ fn a_folder_gives_guards_from_paths() {
     assert_eq!(found, expected);
     assert!(documents.iter().all(|document| document.chunks[0].guard.as_str() == document.id));
     assert_eq!(by_type(&directory).totals().expect("counted").0.documents, Some(7));
-    // The empty file is reported.
+    // The empty file has an entry without a document.
     let empty = |entry: Result<Entry, IngestError>| entry.ok().filter(|entry| entry.document.is_none());
     let paths: Vec<PathBuf> =
         by_type(&directory).documents().expect("opened").filter_map(empty).map(|e| e.path).collect();
@@ -344,7 +344,7 @@ fn chunk_line_errors_name_the_line() {
         ("\"\u{0}\"", &["column"]),
     ];
     for (bad, parts) in rows {
-        // Document `a` is whole before the bad line. `k` may be cut off by it unless it says that it is of another one.
+        // Document `a` is whole before the bad line. Document `k` may be cut off by it, unless the line names another document.
         let lines = [line("a1", "a"), line("k1", "k"), bad.to_owned(), line("z1", "z")].join("\n");
         let directory = folder(&[("chunks.jsonl", lines.as_bytes())]);
         let parts: Vec<&str> = ["chunks.jsonl`, line 3: "].iter().chain(parts).copied().collect();
