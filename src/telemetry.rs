@@ -1,5 +1,8 @@
 //! Metrics and traces, in one place. Their names and labels are a contract, labels come from fixed sets, and this
 //! module never gets a user, an object, an id or a text.
+//!
+//! The crates `metrics` and `tracing` have global state, and this module is its one door. It is set once, by `main`. It
+//! decides nothing, and spares every constructor a handle.
 
 #[cfg(feature = "server")]
 mod log_limit;

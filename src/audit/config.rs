@@ -22,8 +22,12 @@ pub struct AuditConfig {
     pub segments_max: u64,
 }
 
-/// When records are made durable. A crash of the process never loses an acknowledged record. A crash of the machine
-/// loses none only under [`Self::EachBatch`].
+/// When records are made durable. A crash of the process never loses an acknowledged record, because the operating
+/// system has it. A crash of the machine loses none only under [`Self::EachBatch`].
+///
+/// The default is an interval. It can lose the records of that interval when the machine loses power, though their
+/// answers were given. To flush the disk for each answer closes that gap, but on a slow disk it takes more time than
+/// deciding and searching together. Most who keep such logs do not want that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FsyncPolicy {
     /// Each record is durable before it is acknowledged.

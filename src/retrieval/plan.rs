@@ -163,8 +163,11 @@ const WIDENING_MAX: usize = 16;
 /// Plans the first search.
 ///
 /// A text query needs the visible set first. BM25 weighs a term by how many chunks hold it; counted over everything, hidden
-/// documents would move the scores of visible ones. A vector query needs no statistics. Where it is not known what the
-/// principal may see, everything is searched and the candidates are checked.
+/// documents would move the scores of visible ones. The embedded evaluator finds the set with one evaluation. Where a server
+/// decides and tells no set, every guard is checked ahead, up to a limit.
+///
+/// A vector query needs no statistics. Where it is not known what the principal may see, everything is searched and the
+/// candidates are checked.
 ///
 /// # Errors
 /// When the visible set is needed and cannot be had.

@@ -1,5 +1,7 @@
-//! Knows, ahead of the search of one request, what its principal may see. This is a hint: whatever it shows is checked before
-//! it is released.
+//! Knows, ahead of the search of one request, what its principal may see.
+//!
+//! This is a hint. What it shows is checked before it is released, and an answer that it made too short is filled up. What it
+//! hides is not looked for: it comes from the authority itself, or from a copy of it within its stated staleness.
 
 use std::sync::Arc;
 use std::time::Duration;
