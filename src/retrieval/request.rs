@@ -362,13 +362,6 @@ mod tests {
         }
     }
 
-    #[track_caller]
-    fn check(parts: RetrievalParts, expected_fields: &[&str]) {
-        let violations = RetrievalRequest::new(parts, 100).err().unwrap_or_default();
-        let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, expected_fields, "{violations:?}");
-    }
-
     fn nested(depth: usize) -> Filter {
         (1..depth).fold(Filter::All(Vec::new()), |filter, _| Filter::Not(Box::new(filter)))
     }
@@ -380,40 +373,74 @@ mod tests {
         let hybrid =
             |text: &str, vector: &[f32]| Some(Query::Hybrid { text: text.to_owned(), vector: vector.to_vec() });
         let one_of = |values: Vec<Value>| Some(Filter::OneOf { key: "year".to_owned(), values });
-        let rows: Vec<(RetrievalParts, &[&str])> = vec![
-            (parts(), &[]),
-            (RetrievalParts { principal: stated(""), ..parts() }, &["user"]),
-            (RetrievalParts { principal: stated("user:*"), ..parts() }, &["user"]),
-            (RetrievalParts { principal: stated("group:eng#member"), ..parts() }, &["user"]),
-            (RetrievalParts { principal: stated("user:an\nne"), ..parts() }, &["user"]),
-            (RetrievalParts { principal: stated(&format!("user:{}", "a".repeat(600))), ..parts() }, &["user"]),
-            (RetrievalParts { collection: String::new(), ..parts() }, &["collection"]),
-            (RetrievalParts { collection: "../etc".to_owned(), ..parts() }, &["collection"]),
-            (RetrievalParts { top_k: 0, ..parts() }, &["top_k"]),
-            (RetrievalParts { top_k: 101, ..parts() }, &["top_k"]),
-            (RetrievalParts { query: None, ..parts() }, &["query"]),
-            (RetrievalParts { query: text(" \t"), ..parts() }, &["text"]),
-            (RetrievalParts { query: text(&"a".repeat(8_193)), ..parts() }, &["text"]),
-            (RetrievalParts { query: vector(&[]), ..parts() }, &["vector.values"]),
-            (RetrievalParts { query: vector(&[0.0, 0.0]), ..parts() }, &["vector.values"]),
-            (RetrievalParts { query: vector(&[1.0, f32::NAN]), ..parts() }, &["vector.values"]),
-            (RetrievalParts { query: vector(&[1.0, f32::INFINITY]), ..parts() }, &["vector.values"]),
-            (RetrievalParts { query: vector(&vec![1.0; 4_097]), ..parts() }, &["vector.values"]),
-            (RetrievalParts { query: hybrid("leave", &[1.0]), ..parts() }, &[]),
-            (RetrievalParts { query: hybrid("", &[]), ..parts() }, &["hybrid.text", "hybrid.vector.values"]),
-            (RetrievalParts { min_score: Some(-0.5), ..parts() }, &[]),
-            (RetrievalParts { min_score: Some(f64::NAN), ..parts() }, &["min_score"]),
-            (RetrievalParts { page_token: Some(String::new()), ..parts() }, &[]),
-            (RetrievalParts { page_token: Some(String::new()), per_document_max: 1, ..parts() }, &["page_token"]),
-            (RetrievalParts { filter: Some(nested(8)), ..parts() }, &[]),
-            (RetrievalParts { filter: Some(nested(9)), ..parts() }, &["filter"]),
-            (RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),
-            (RetrievalParts { filter: one_of(vec![Value::Int(1); 256]), ..parts() }, &["filter"]),
-            (RetrievalParts { filter: one_of(vec![Value::Float(f64::NAN)]), ..parts() }, &["filter.one_of.values"]),
-            (RetrievalParts { principal: stated(""), top_k: 0, query: None, ..parts() }, &["user", "top_k", "query"]),
+        let rows: Vec<(&str, RetrievalParts, &[&str])> = vec![
+            ("everything is right", parts(), &[]),
+            ("no user", RetrievalParts { principal: stated(""), ..parts() }, &["user"]),
+            ("everybody", RetrievalParts { principal: stated("user:*"), ..parts() }, &["user"]),
+            ("a userset", RetrievalParts { principal: stated("group:eng#member"), ..parts() }, &["user"]),
+            ("a line break in the user", RetrievalParts { principal: stated("user:an\nne"), ..parts() }, &["user"]),
+            (
+                "a long user",
+                RetrievalParts { principal: stated(&format!("user:{}", "a".repeat(600))), ..parts() },
+                &["user"],
+            ),
+            ("no collection", RetrievalParts { collection: String::new(), ..parts() }, &["collection"]),
+            ("a path for a collection", RetrievalParts { collection: "../etc".to_owned(), ..parts() }, &["collection"]),
+            ("no chunks", RetrievalParts { top_k: 0, ..parts() }, &["top_k"]),
+            ("more chunks than are allowed", RetrievalParts { top_k: 101, ..parts() }, &["top_k"]),
+            ("no query", RetrievalParts { query: None, ..parts() }, &["query"]),
+            ("an empty text", RetrievalParts { query: text(" \t"), ..parts() }, &["text"]),
+            ("a long text", RetrievalParts { query: text(&"a".repeat(8_193)), ..parts() }, &["text"]),
+            ("no vector", RetrievalParts { query: vector(&[]), ..parts() }, &["vector.values"]),
+            (
+                "a vector without direction",
+                RetrievalParts { query: vector(&[0.0, 0.0]), ..parts() },
+                &["vector.values"],
+            ),
+            ("a vector with NaN", RetrievalParts { query: vector(&[1.0, f32::NAN]), ..parts() }, &["vector.values"]),
+            (
+                "an infinite vector",
+                RetrievalParts { query: vector(&[1.0, f32::INFINITY]), ..parts() },
+                &["vector.values"],
+            ),
+            ("a long vector", RetrievalParts { query: vector(&vec![1.0; 4_097]), ..parts() }, &["vector.values"]),
+            ("a hybrid query", RetrievalParts { query: hybrid("leave", &[1.0]), ..parts() }, &[]),
+            (
+                "a hybrid query without both parts",
+                RetrievalParts { query: hybrid("", &[]), ..parts() },
+                &["hybrid.text", "hybrid.vector.values"],
+            ),
+            ("a negative lowest score", RetrievalParts { min_score: Some(-0.5), ..parts() }, &[]),
+            ("a lowest score of NaN", RetrievalParts { min_score: Some(f64::NAN), ..parts() }, &["min_score"]),
+            ("a first page", RetrievalParts { page_token: Some(String::new()), ..parts() }, &[]),
+            (
+                "pages beside a limit for each document",
+                RetrievalParts { page_token: Some(String::new()), per_document_max: 1, ..parts() },
+                &["page_token"],
+            ),
+            ("a deep filter", RetrievalParts { filter: Some(nested(8)), ..parts() }, &[]),
+            ("a filter that is too deep", RetrievalParts { filter: Some(nested(9)), ..parts() }, &["filter"]),
+            ("a large filter", RetrievalParts { filter: one_of(vec![Value::Int(1); 255]), ..parts() }, &[]),
+            (
+                "a filter that is too large",
+                RetrievalParts { filter: one_of(vec![Value::Int(1); 256]), ..parts() },
+                &["filter"],
+            ),
+            (
+                "a filter with NaN",
+                RetrievalParts { filter: one_of(vec![Value::Float(f64::NAN)]), ..parts() },
+                &["filter.one_of.values"],
+            ),
+            (
+                "three wrong fields",
+                RetrievalParts { principal: stated(""), top_k: 0, query: None, ..parts() },
+                &["user", "top_k", "query"],
+            ),
         ];
-        for (parts, expected_fields) in rows {
-            check(parts, expected_fields);
+        for (row, parts, expected_fields) in rows {
+            let violations = RetrievalRequest::new(parts, 100).err().unwrap_or_default();
+            let fields: Vec<&str> = violations.iter().map(|v| v.field.as_str()).collect();
+            assert_eq!(fields, expected_fields, "{row}: {violations:?}");
         }
     }
 }

@@ -289,25 +289,8 @@ async fn retrieve_grouped(
     top_k: u32,
     per_document_max: u32,
 ) -> Result<Outcome, RetrievalError> {
-    let config = RetrievalConfig {
-        relation: Relation::parse("can_read").unwrap(),
-        top_k_max: 10,
-        candidates_max: 40,
-        guards_checked_max: 100,
-        pages: Pages::new(Duration::from_hours(1)).unwrap(),
-        explain_plan: false,
-    };
-    let parts = RetrievalParts {
-        principal: stated("user:anne"),
-        collection: "handbook".to_owned(),
-        query: Some(query),
-        top_k,
-        filter: None,
-        min_score: None,
-        per_document_max,
-        consistency: Consistency::default(),
-        page_token: None,
-    };
+    let config = RetrievalConfig { top_k_max: 10, candidates_max: 40, ..configured() };
+    let parts = RetrievalParts { per_document_max, ..parts(query, top_k) };
     let request = RetrievalRequest::new(parts, config.top_k_max).unwrap();
     let retriever =
         Retriever::new(Arc::new(OpenOnly { local, hint: None }), Arc::clone(shelf) as Arc<dyn VectorStore>, config);
@@ -485,7 +468,8 @@ async fn a_document_gives_no_more_chunks_than_wanted() {
         for (local, query) in plans() {
             let shelf = shelf(&guards, Fault::None);
             let outcome = retrieve_grouped(&shelf, local, query, top_k, per_document_max).await.unwrap();
-            assert_eq!((outcome.guards.as_slice(), outcome.completion), (strings(expected).as_slice(), completion));
+            let found = (outcome.guards, outcome.completion);
+            assert_eq!(found, (strings(expected), completion), "{per_document_max} of a document, {top_k} in all");
         }
     }
 }
@@ -493,15 +477,7 @@ async fn a_document_gives_no_more_chunks_than_wanted() {
 #[tokio::test]
 async fn a_recheck_gives_what_is_still_there_and_open() {
     let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
-    let config = RetrievalConfig {
-        relation: Relation::parse("can_read").unwrap(),
-        top_k_max: 10,
-        candidates_max: 40,
-        guards_checked_max: 100,
-        pages: Pages::new(Duration::from_hours(1)).unwrap(),
-        explain_plan: false,
-    };
-    let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, config);
+    let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, configured());
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
     let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
     let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap().candidates;
