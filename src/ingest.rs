@@ -20,7 +20,7 @@ use crate::language::{Object, TypeName};
 #[derive(Clone, Debug)]
 pub enum Source {
     /// Every `.md`, `.markdown`, `.txt` and `.text` file below a folder. Hidden files are left out, and so are symbolic links
-    /// to files within the folder. A link that leads out of the folder or nowhere is an error.
+    /// to what is within the folder. A link that leads out of the folder or nowhere is an error.
     Folder {
         /// The folder to read.
         root: PathBuf,

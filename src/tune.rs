@@ -1,7 +1,7 @@
 //! Finds by measuring which settings answer the checks of a workload fastest. It changes nothing on the server.
 //!
-//! It recommends only settings that keep the meaning of what is configured: it measures a cache and a copy that decides, but
-//! never recommends them to somebody who has none.
+//! It recommends only settings that keep the meaning of the current ones. It also measures a cache, and a copy of the tuples
+//! that decides, but never recommends these to an operator who has not configured them.
 //!
 //! There is no setting for how long checks wait for others to share their call: a call leaves as soon as a slot is free
 //! (`authz::batched`).

@@ -18,7 +18,7 @@ pub(super) fn files(
     guard: &GuardRule,
 ) -> Result<impl Iterator<Item = Result<TextFile, IngestError>> + Send + 'static, IngestError> {
     let root = root.canonicalize().map_err(|e| IngestError::unreadable(root, &e))?;
-    // A folder that cannot be opened is an error of its own. Below it, an error only stands for the folder that it names.
+    // If the root cannot be opened, the whole reading fails. A folder below it that cannot be opened is one error of many.
     std::fs::read_dir(&root).map_err(|e| IngestError::unreadable(&root, &e))?;
     let mut paths = Vec::new();
     collect(&root, &root, &mut paths);

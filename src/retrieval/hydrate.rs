@@ -46,8 +46,8 @@ pub(super) struct Hydrated {
 impl Hydration<'_> {
     /// Reads the best permitted candidates, as many as are wanted.
     ///
-    /// It passes over a chunk that is gone or was replaced since the search, and one whose document has its number of chunks
-    /// already. The next permitted candidate takes its place.
+    /// It passes over a chunk that is gone or was replaced since the search, and one whose document already has
+    /// `per_document_max` chunks. The next permitted candidate takes its place.
     pub(super) async fn hydrate(
         self,
         walk: &mut Walk,
@@ -65,7 +65,7 @@ impl Hydration<'_> {
         };
         while answer.missing() > 0 {
             let missing = answer.missing();
-            // Where many may fall out for their document, they are not read one at a time.
+            // Where documents have a limit, many candidates may fall out, and reading only what is missing takes many reads.
             let reads = if per_document_max.is_some() { top_k } else { missing };
             let next = stages.measure(Stage::Authorize, walk.take(reads, missing, enforcer)).await?;
             if next.is_empty() {
@@ -89,7 +89,7 @@ impl Hydration<'_> {
         Ok(Hydrated { chunks: answer.chunks, changed: answer.changed })
     }
 
-    /// Those of the permitted candidates that the details of the principal's token permit, too. No text is read.
+    /// Returns those of the permitted candidates that the details of the principal's token permit, too. It reads no text.
     pub(super) async fn admit(
         self,
         mut candidates: Vec<Permitted<Candidate>>,
@@ -110,7 +110,7 @@ impl Hydration<'_> {
         Ok(candidates)
     }
 
-    /// The metadata of the candidates that are still what was found, by chunk id.
+    /// Reads the metadata of the candidates that did not change since the search, by chunk id.
     async fn read_metadata(
         self,
         candidates: &[Permitted<Candidate>],
@@ -121,7 +121,7 @@ impl Hydration<'_> {
         Ok(chunks.into_iter().map(|chunk| (chunk.chunk_id.clone(), chunk)).collect())
     }
 
-    /// The chunks of the candidates that are still what was found, by chunk id.
+    /// Reads the chunks of the candidates that did not change since the search, by chunk id.
     async fn read(self, found: Vec<Candidate>) -> Result<HashMap<String, Chunk>, RetrievalError> {
         let reading = self.vector_store.read(self.collection, self.search, &found);
         let chunks = within(self.deadline, reading).await?;
@@ -129,7 +129,7 @@ impl Hydration<'_> {
     }
 }
 
-/// An answer while it is filled.
+/// An answer that is being filled.
 struct Answer<'p> {
     top_k: usize,
     per_document_max: Option<NonZeroUsize>,
@@ -146,7 +146,7 @@ impl Answer<'_> {
         self.top_k.saturating_sub(self.chunks.len())
     }
 
-    /// Whether the answer has as many chunks of the document as are wanted.
+    /// Returns whether the answer has as many chunks of the document as are wanted.
     fn is_full_of(&self, document_id: &str) -> bool {
         let chunks = self.of_document.get(document_id).copied().unwrap_or_default();
         self.per_document_max.is_some_and(|max| chunks >= max.get())
@@ -174,7 +174,7 @@ impl Answer<'_> {
         }
     }
 
-    /// The candidates whose text is read next, at most as many as are missing. `read` holds their metadata, by chunk id.
+    /// Returns the candidates whose text is read next, at most as many as are missing. `read` holds their metadata, by chunk id.
     fn admit(
         &mut self,
         candidates: Vec<Permitted<Candidate>>,

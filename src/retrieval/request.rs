@@ -1,7 +1,7 @@
 //! Requests that are valid by construction: sizes, numbers and names are checked here, and nowhere else.
 //!
-//! A refusal names the wrong fields that one pass over the request finds. A list of many wrong values names one of them, and
-//! a filter that is too deep or too large is not looked at further.
+//! A refusal names the wrong fields that one pass over the request finds. That need not be all: of the ids of a re-check only
+//! the first wrong one is named, and a filter that is too deep or too large is not looked at further.
 
 use std::num::NonZeroUsize;
 
