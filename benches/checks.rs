@@ -106,10 +106,10 @@ fn batch(checks: &[Check]) -> CheckBatch {
 }
 
 async fn decide(authorizer: &dyn Authorizer, checks: &[Check]) -> Vec<bool> {
-    let mut answers = authorizer.check(&batch(checks)).await.unwrap();
-    answers.sort_unstable_by_key(|answer| answer.position);
-    assert_eq!(answers.len(), checks.len());
-    answers.into_iter().map(|answer| answer.allowed).collect()
+    let mut list = authorizer.check(&batch(checks)).await.unwrap().list;
+    list.sort_unstable_by_key(|decision| decision.position);
+    assert_eq!(list.len(), checks.len());
+    list.into_iter().map(|decision| decision.allowed).collect()
 }
 
 /// The measurements of one way of asking.

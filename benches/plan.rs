@@ -35,7 +35,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::authz::{
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
+};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
 use ragward::retrieval::{Completion, Pages, Plan, Retrieval, RetrievalConfig, RetrievalRequest, Retriever};
@@ -103,25 +105,24 @@ impl Counting {
 
 #[async_trait]
 impl Authorizer for Counting {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.rounds.fetch_add(1, Ordering::Relaxed);
         self.checks.fetch_add(batch.checks.len(), Ordering::Relaxed);
-        let answers = batch.checks.iter().map(|check| self.allows(&check.object)).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
+        Ok(Decisions::now(batch.checks.iter().map(|check| self.allows(&check.object))))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let allows = |at: &u32| self.allows(&query.guards[*at as usize]);
         let find = || Arc::new(query.positions.iter().filter(allows).collect());
-        Ok(self.situation.knows.then(|| Arc::clone(self.visible.get_or_init(find))))
+        Ok(self.situation.knows.then(|| VisiblePositions::now(Arc::clone(self.visible.get_or_init(find)))))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        self.situation.local
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: self.situation.local, ..Abilities::default() }
     }
 }
 

@@ -33,7 +33,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
 use qdrant_client::qdrant::{CollectionStatus, GetCollectionInfoRequest};
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::authz::{
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
+};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::identity::Principal;
 use ragward::language::{Object, Relation};
@@ -78,30 +80,29 @@ type Told = (Arc<Vec<Object>>, Arc<RoaringBitmap>);
 
 #[async_trait]
 impl Authorizer for Known {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer::now(position, self.open.contains(&c.object))).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|c| self.open.contains(&c.object))))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let mut told = self.told.lock().unwrap();
         if let Some((guards, visible)) = told.as_ref()
             && Arc::ptr_eq(guards, &query.guards)
         {
-            return Ok(Some(Arc::clone(visible)));
+            return Ok(Some(VisiblePositions::now(Arc::clone(visible))));
         }
         let shown = (0..).zip(query.guards.iter()).filter(|(_, guard)| self.open.contains(*guard));
         let visible = Arc::new(shown.map(|(position, _)| position).collect());
         *told = Some((Arc::clone(&query.guards), Arc::clone(&visible)));
-        Ok(Some(visible))
+        Ok(Some(VisiblePositions::now(visible)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok(String::new())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok(Arc::default())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        true
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: true, ..Abilities::default() }
     }
 }
 

@@ -170,7 +170,7 @@ fn candidates(world: &World, snapshot: &Snapshot, authorizer: &EmbeddedAuthorize
             deadline: Instant::now() + Duration::from_mins(5),
         };
         let mut decided = Vec::new();
-        first.push(timed(|| decided = runtime.block_on(authorizer.check(&batch)).unwrap()));
+        first.push(timed(|| decided = runtime.block_on(authorizer.check(&batch)).unwrap().list));
         again.push(timed(|| runtime.block_on(authorizer.check(&batch)).unwrap()));
         decided.sort_unstable_by_key(|answer| answer.position);
         let user = User::Object(user);

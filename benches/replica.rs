@@ -182,7 +182,7 @@ async fn serve(config: &Config) -> Client {
     let app = open(config).await;
     let caught_up = async {
         while config.authorizer.replica.mode != ReplicaMode::Off
-            && app.authorizer().lag(Consistency::MinimizeLatency).is_none()
+            && app.authorizer().abilities(Consistency::MinimizeLatency).lag.is_none()
         {
             sleep(Duration::from_millis(20)).await;
         }
@@ -282,7 +282,7 @@ async fn client_retrieval(store: &ExactStore, openfga: &OpenFgaAuthorizer, user:
             candidates.iter().map(|c| &c.guard).filter(|guard| !decisions.contains_key(guard)).collect();
         let new: Vec<Check> = new.into_iter().map(|guard| check(user, "can_read", guard)).collect();
         for checks in new.chunks(50) {
-            for answer in openfga.check(&batch(checks)).await.unwrap() {
+            for answer in openfga.check(&batch(checks)).await.unwrap().list {
                 decisions.insert(checks[answer.position].object.clone(), answer.allowed);
             }
         }
@@ -317,7 +317,7 @@ async fn revocations(data: &Path, openfga: &OpenFgaConfig, user: &str) -> (Durat
         let decided = |expected: bool| {
             let (app, question) = (&app, CheckBatch { deadline: Instant::now() + PATIENCE, ..question.clone() });
             async move {
-                while app.authorizer().check(&question).await.unwrap()[0].allowed != expected {
+                while app.authorizer().check(&question).await.unwrap().list[0].allowed != expected {
                     sleep(Duration::from_millis(1)).await;
                 }
             }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ragward::app::App;
 use ragward::authz::consistency_token::ConsistencyTokens;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
+use ragward::authz::{Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions};
 use ragward::client::{Client, document_message};
 use ragward::config::{Config, Overrides};
 use ragward::ingest::Source;
@@ -53,16 +53,16 @@ struct AllowEverything;
 
 #[async_trait]
 impl Authorizer for AllowEverything {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        Ok((0..batch.checks.len()).map(|position| Answer::now(position, true)).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|_| true)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok(String::new())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok(Arc::default())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        true
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: true, ..Abilities::default() }
     }
 }
 

@@ -36,7 +36,7 @@ use ragward::app::stack_checks;
 use ragward::authz::consistency_token::ConsistencyTokens;
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::authz::openfga::OpenFgaStore;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch};
+use ragward::authz::{Authorizer, AuthzError, CheckBatch, Decisions};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::client::Client;
 use ragward::config::{ChecksConfig, Config, Overrides};
@@ -202,19 +202,18 @@ struct Slow;
 
 #[async_trait]
 impl Authorizer for Slow {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         let (started, checks) = (Instant::now(), u32::try_from(batch.checks.len()).unwrap());
         // A timer of the runtime is as coarse as a whole call, so this yields in a loop.
         while started.elapsed() < CALL + CHECK * checks {
             tokio::task::yield_now().await;
         }
         let is_allowed = |object: &Object| object.id().parse().is_ok_and(is_visible);
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, check)| Answer::now(position, is_allowed(&check.object))).collect())
+        Ok(Decisions::now(batch.checks.iter().map(|check| is_allowed(&check.object))))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok(String::new())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok(Arc::default())
     }
 }
 

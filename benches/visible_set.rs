@@ -79,7 +79,7 @@ fn measure(runtime: &Runtime, criterion: &mut Criterion, name: &str, model: &str
     };
     let queries: Vec<VisibleSetQuery> = (0..USERS).map(query).collect::<anyhow::Result<_>>()?;
     let first = query(USERS)?;
-    let found = runtime.block_on(authorizer.visible_set(&first))?.map(|set| set.len());
+    let found = runtime.block_on(authorizer.visible_set(&first))?.map(|set| set.positions.len());
     anyhow::ensure!(found == Some(VISIBLE), "{found:?} documents are visible, not {VISIBLE}");
 
     let mut group = criterion.benchmark_group(name);

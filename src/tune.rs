@@ -295,9 +295,9 @@ pub async fn measure(
                     break;
                 };
                 match checked {
-                    Ok(answers) => {
+                    Ok(decisions) => {
                         experience.latencies.push(asked.elapsed());
-                        experience.decided += answers.len();
+                        experience.decided += decisions.list.len();
                     }
                     Err(error) => {
                         experience.failed += 1;
@@ -401,7 +401,7 @@ mod tests {
     use tokio::time::sleep;
 
     use super::*;
-    use crate::authz::Answer;
+    use crate::authz::Decisions;
 
     const NOW: Settings =
         Settings { checks_per_call: 50, calls_in_flight_max: 32, cache: true, mode: ReplicaMode::Plan };
@@ -456,16 +456,16 @@ mod tests {
 
     #[async_trait]
     impl Authorizer for Stalling {
-        async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
             let answers = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
             if !answers {
                 return std::future::pending().await;
             }
             sleep(Duration::from_millis(10)).await;
-            Ok((0..batch.checks.len()).map(|position| Answer::now(position, false)).collect())
+            Ok(Decisions::now(batch.checks.iter().map(|_| false)))
         }
 
-        async fn model_id(&self) -> Result<String, AuthzError> {
+        async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
             Err(AuthzError::NoModel)
         }
     }

@@ -92,7 +92,7 @@ pub struct AuditedRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Decision {
-    /// The authorization model that was decided under; where nothing was decided, the one that was known right after.
+    /// The authorization model that decided; missing where nothing was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
     /// How far the relationships were behind their authority, in milliseconds; 0 means not at all. Missing if an

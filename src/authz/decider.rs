@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{Answer, AuthzError, Check, Consistency, Provenance, Source};
+use super::{AuthzError, Check, Consistency, Decision, Reached, Source};
 use crate::engine::Contextual;
 use crate::language::Object;
 
@@ -114,26 +114,34 @@ pub struct Answered {
     pub outcome: Outcome,
 }
 
+/// What turns outcomes into decisions at the port of the requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// The moment before the first of them was asked.
+    pub at: Instant,
+    /// Who was asked.
+    pub source: Source,
+    /// How much older than its question the relationships may be that decided.
+    pub behind_max: Duration,
+}
+
 impl Answered {
-    /// The same for the port of the requests, where a part of the decisions is no decision: one failure fails them all.
-    /// `behind_max` is how much older than the question the relationships may be that decided.
+    /// Returns the decision for the port of the requests. One failure fails the whole batch there, because a part of the
+    /// decisions is no decision.
     ///
     /// # Errors
-    /// When there is no decision.
-    pub fn into_answer(self, model_id: &Arc<str>, behind_max: Duration) -> Result<Answer, AuthzError> {
+    /// When there is no decision, or when somebody decided who was not asked.
+    pub fn into_decision(self, asked: &Asked) -> Result<Decision, AuthzError> {
         let Self { position, outcome } = self;
-        let model_id = Arc::clone(model_id);
         match outcome {
-            Outcome::Decided { allowed, as_of, source } => {
-                let as_of = as_of.checked_sub(behind_max);
-                let provenance = Provenance { source, model_id, as_of, decided: true, remembered: false };
-                Ok(Answer { position, allowed, provenance })
+            Outcome::Decided { source, .. } if source != asked.source => {
+                Err(AuthzError::BadAnswer("a check was decided by somebody who was not asked".to_owned()))
             }
-            Outcome::Undecidable => {
-                let provenance =
-                    Provenance { source: Source::Authority, model_id, as_of: None, decided: false, remembered: false };
-                Ok(Answer { position, allowed: false, provenance })
+            Outcome::Decided { allowed, as_of, .. } => {
+                let reached = if as_of < asked.at { Reached::Earlier } else { Reached::Now };
+                Ok(Decision { position, allowed, as_of: as_of.checked_sub(asked.behind_max), reached })
             }
+            Outcome::Undecidable => Ok(Decision { position, allowed: false, as_of: None, reached: Reached::Never }),
             Outcome::Failed(error) => Err(error),
         }
     }

@@ -14,13 +14,13 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-use self::reaches::Reaches;
+use self::reaches::{Held, Reaches};
 use self::visible_sets::VisibleSets;
 #[cfg(feature = "openfga")]
-use super::replica::EvaluatedCopy;
+use super::EvaluatedCopy;
 use super::{
-    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Provenance, SubtractedBy, SubtractedByLast,
-    VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decision, Decisions, Provenance,
+    Reached, SubtractedBy, SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
 use crate::engine::Contextual;
 use crate::engine::evaluator::{CheckError, Evaluation};
@@ -83,75 +83,77 @@ impl EvaluatedCopy for EmbeddedAuthorizer {
 
 #[async_trait]
 impl Authorizer for EmbeddedAuthorizer {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        // Taken before the state, which is at least as new.
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        // Taken before the state is, so that the state is at least as new.
         let as_of = Instant::now();
         let snapshot = self.snapshot().await?;
-        let provenance = Provenance::authority(&snapshot.model_id().into(), as_of);
-        let answers = |decided: Result<Vec<Verdict>, AuthzError>| {
-            let answers = decided?.into_iter().map(|verdict| verdict.answer(&provenance));
-            Ok(answers.collect::<Vec<Answer>>())
-        };
+        let by = Provenance::authority(snapshot.model_id().into(), as_of);
         let deadline = batch.deadline;
         if Instant::now() >= deadline {
             return Err(AuthzError::DeadlineExceeded);
         }
-        let snapshot = for_request(&snapshot, &batch.contextual)?;
-        // What rests on what one request adds is of no use to another.
+        // What rests on the additions of one request is of no use to another.
         let reaches = batch.contextual.is_empty().then(|| Arc::clone(&self.reaches));
+        let state = State { snapshot: for_request(&snapshot, &batch.contextual)?, reaches, as_of };
         if batch.checks.len() <= INLINE_CHECKS_MAX {
             let mut interrupts = 0;
             let mut may_go_on = || {
                 interrupts += 1;
                 interrupts <= INLINE_INTERRUPTS_MAX && Instant::now() < deadline
             };
-            match decide((&snapshot, reaches.as_deref()), &batch.checks, &mut may_go_on) {
+            match state.decide(&batch.checks, &mut may_go_on) {
                 Err(AuthzError::DeadlineExceeded) if Instant::now() < deadline => {}
-                decided => return answers(decided),
+                decided => return Ok(Decisions { list: decided?, by }),
             }
         }
         let checks = batch.checks.clone();
-        let deciding = move || decide((&snapshot, reaches.as_deref()), &checks, &mut || Instant::now() < deadline);
-        answers(self.lane.run(deciding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))))
+        let deciding = move || state.decide(&checks, &mut || Instant::now() < deadline);
+        let decided = self.lane.run(deciding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
+        Ok(Decisions { list: decided?, by })
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
+        let as_of = Instant::now();
         let snapshot = self.snapshot().await?;
+        let by = Provenance::authority(snapshot.model_id().into(), as_of);
         if Instant::now() >= query.deadline {
             return Err(AuthzError::DeadlineExceeded);
         }
-        if let Some(kept) = self.visible_sets.kept(&snapshot, query) {
-            return Ok(Some(kept));
+        if let Some(positions) = self.visible_sets.kept(&snapshot, query) {
+            return Ok(Some(VisiblePositions { positions, by }));
         }
         let (sets, query) = (Arc::clone(&self.visible_sets), query.clone());
         let finding = move || {
             let with = for_request(&snapshot, &query.contextual)?;
             sets.find(&snapshot, &with, &query)
         };
-        let found = self.lane.run(finding).await;
-        found.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string()))).map(Some)
+        let found = self.lane.run(finding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
+        Ok(Some(VisiblePositions { positions: found?, by }))
     }
 
-    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
-        Ok(self.snapshot().await?.model().source().lack(type_name, relation))
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok(self.snapshot().await?.model_id().into())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        true
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: true, ..Abilities::default() }
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok(self.snapshot().await?.model_id().to_owned())
+    fn model(&self) -> Option<&dyn DecidingModel> {
+        Some(self)
     }
+}
 
-    async fn deciding_model_id(&self) -> Option<String> {
-        self.model_id().await.ok()
-    }
-
+#[async_trait]
+impl DecidingModel for EmbeddedAuthorizer {
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         let snapshot = self.snapshot().await?;
         let known = self.subtracted.get(snapshot.model_id());
         Ok(known.unwrap_or_else(|| self.subtracted.put(snapshot.model_id(), snapshot.model().source())))
+    }
+
+    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
+        Ok(self.snapshot().await?.model().source().lack(type_name, relation))
     }
 }
 
@@ -164,110 +166,115 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
     Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
-/// What became of one check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Verdict {
-    position: usize,
-    allowed: bool,
-    /// Whether it was decided, or is denied because it cannot be.
-    decided: bool,
-}
-
-impl Verdict {
-    fn answer(self, of_state: &Provenance) -> Answer {
-        let Self { position, allowed, decided } = self;
-        Answer { position, allowed, provenance: Provenance { decided, ..of_state.clone() } }
-    }
-}
-
-/// Answers every check; users one after another, so that what is found out for one check serves the next.
-fn decide(
-    (snapshot, reaches): (&Arc<Snapshot>, Option<&Reaches>),
-    checks: &[Check],
-    may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<Vec<Verdict>, AuthzError> {
-    let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
-    let mut by_user: HashMap<&Object, Vec<&[Numbered<'_>]>> = HashMap::new();
-    for alike in numbered.chunk_by(|(_, a), (_, b)| are_alike(a, b)) {
-        if let Some((_, first)) = alike.first() {
-            by_user.entry(&first.user).or_default().push(alike);
-        }
-    }
-    let mut answers = Vec::with_capacity(checks.len());
-    for (user, checks) in by_user {
-        let user = User::Object(user.clone());
-        // Nobody of a type that the model does not have holds anything.
-        let Ok(mut evaluation) = snapshot.evaluation(&user) else {
-            let denied = checks.into_iter().flatten();
-            answers.extend(denied.map(|(position, _)| Verdict { position: *position, allowed: false, decided: true }));
-            continue;
-        };
-        for alike in checks {
-            if alike.len() >= TOGETHER_MIN
-                && let Some(decided) = decide_together((snapshot, reaches), &user, alike, may_go_on)?
-            {
-                answers.extend(decided);
-                continue;
-            }
-            for (position, check) in alike {
-                let allowed = decide_one(&mut evaluation, check, may_go_on)?;
-                let decided = allowed.is_some();
-                answers.push(Verdict { position: *position, allowed: allowed == Some(true), decided });
-            }
-        }
-    }
-    Ok(answers)
+/// What a batch of checks is decided from.
+struct State {
+    /// The relationships, with what the request adds to them.
+    snapshot: Arc<Snapshot>,
+    /// What is remembered of users; `None` for a request that adds relationships of its own.
+    reaches: Option<Arc<Reaches>>,
+    /// The state is at least as new as this moment.
+    as_of: Instant,
 }
 
 /// A check with its position in the batch.
 type Numbered<'a> = (usize, &'a Check);
+
+impl State {
+    /// Decides every check, one user after another, so that what is found out for one check serves the next.
+    fn decide(&self, checks: &[Check], may_go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Decision>, AuthzError> {
+        let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
+        let mut by_user: HashMap<&Object, Vec<&[Numbered<'_>]>> = HashMap::new();
+        for alike in numbered.chunk_by(|(_, a), (_, b)| are_alike(a, b)) {
+            if let Some((_, first)) = alike.first() {
+                by_user.entry(&first.user).or_default().push(alike);
+            }
+        }
+        let mut decisions = Vec::with_capacity(checks.len());
+        for (user, checks) in by_user {
+            let user = User::Object(user.clone());
+            // A user of a type that the model does not have holds nothing.
+            let Ok(mut evaluation) = self.snapshot.evaluation(&user) else {
+                let denied = checks.into_iter().flatten();
+                decisions.extend(denied.map(|(position, _)| self.decided(*position, false)));
+                continue;
+            };
+            for alike in checks {
+                if alike.len() >= TOGETHER_MIN
+                    && let Some(decided) = self.decide_together(&user, alike, may_go_on)?
+                {
+                    decisions.extend(decided);
+                    continue;
+                }
+                for (position, check) in alike {
+                    let allowed = decide_one(&mut evaluation, check, may_go_on)?;
+                    decisions.push(
+                        allowed.map_or_else(|| undecidable(*position), |allowed| self.decided(*position, allowed)),
+                    );
+                }
+            }
+        }
+        Ok(decisions)
+    }
+
+    /// Decides checks that are alike from the user outwards. Returns `None` where each is better decided by itself.
+    fn decide_together(
+        &self,
+        user: &User,
+        checks: &[Numbered<'_>],
+        may_go_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Vec<Decision>>, AuthzError> {
+        let snapshot = &self.snapshot;
+        let Some((_, Check { relation, object, .. })) = checks.first() else { return Ok(None) };
+        // The type of an object is always a type's name.
+        let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
+        let numbers = snapshot.object_numbers(checks.iter().map(|(_, check)| &check.object));
+        let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
+        let visible = match &self.reaches {
+            Some(reaches) => {
+                let held = Held { user: user.clone(), relation: relation.clone(), type_name };
+                reaches.visible_among(snapshot, held, &objects, may_go_on)
+            }
+            None => snapshot.visible_among(user, relation, &type_name, &objects, may_go_on),
+        };
+        let visible = match visible {
+            Ok(Some(visible)) => visible,
+            Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
+            // Decided by itself, each check says what is wrong with it.
+            Ok(None)
+            | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
+                return Ok(None);
+            }
+        };
+        if let Some((object, error)) = &visible.failure {
+            let object = snapshot.object(*object).map(|object| object.to_string());
+            tracing::debug!(object, %error, "not decided");
+            tracing::warn!(%relation, "not decided, so denied; object and reason are told at debug");
+        }
+        // An object without a number is named by no tuple, so nobody holds anything on it.
+        let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
+        // The set names one failure although there may be more: any object that is not visible may be one of them.
+        let decision = |((position, _), number): (&Numbered<'_>, Option<u32>)| {
+            let allowed = is_visible(number);
+            if allowed || visible.failure.is_none() { self.decided(*position, allowed) } else { undecidable(*position) }
+        };
+        Ok(Some(checks.iter().zip(numbers).map(decision).collect()))
+    }
+
+    fn decided(&self, position: usize, allowed: bool) -> Decision {
+        Decision { position, allowed, as_of: Some(self.as_of), reached: Reached::Now }
+    }
+}
+
+fn undecidable(position: usize) -> Decision {
+    Decision { position, allowed: false, as_of: None, reached: Reached::Never }
+}
 
 /// Whether two checks differ in the object's id alone.
 fn are_alike(a: &Check, b: &Check) -> bool {
     a.user == b.user && a.relation == b.relation && a.object.type_name() == b.object.type_name()
 }
 
-/// Answers checks that are alike from the user outwards; `None` where each is better decided by itself.
-fn decide_together(
-    (snapshot, reaches): (&Arc<Snapshot>, Option<&Reaches>),
-    user: &User,
-    checks: &[Numbered<'_>],
-    may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<Vec<Verdict>>, AuthzError> {
-    let Some((_, Check { relation, object, .. })) = checks.first() else { return Ok(None) };
-    // An object's type is the name of one.
-    let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
-    let numbers = snapshot.object_numbers(checks.iter().map(|(_, check)| &check.object));
-    let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
-    let visible = match reaches {
-        Some(reaches) => reaches.visible_among(snapshot, (user, relation, &type_name), &objects, may_go_on),
-        None => snapshot.visible_among(user, relation, &type_name, &objects, may_go_on),
-    };
-    let visible = match visible {
-        Ok(Some(visible)) => visible,
-        Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
-        // By itself, each says what is wrong with it.
-        Ok(None)
-        | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
-            return Ok(None);
-        }
-    };
-    if let Some((object, error)) = &visible.failure {
-        let object = snapshot.object(*object).map(|object| object.to_string());
-        tracing::debug!(object, %error, "not decided");
-        tracing::warn!(%relation, "not decided, so denied; object and reason are told at debug");
-    }
-    // Nobody holds anything on an object that no tuple names.
-    let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
-    // One failure is named, and there may be more: any object that is not visible may be one of them.
-    let verdict = |((position, _), number): (&Numbered<'_>, Option<u32>)| {
-        let allowed = is_visible(number);
-        Verdict { position: *position, allowed, decided: allowed || visible.failure.is_none() }
-    };
-    Ok(Some(checks.iter().zip(numbers).map(verdict).collect()))
-}
-
-/// The decision; `None` where there can be none, which denies.
+/// Decides one check. Returns `None` if there can be no decision, which denies.
 fn decide_one(
     evaluation: &mut Evaluation<'_>,
     check: &Check,

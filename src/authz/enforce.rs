@@ -5,6 +5,7 @@
 //! INVARIANT (not older): what a document's text is released by is not older than that text. A right that was taken away before
 //! the document was written anew shows the old text for a while, as late as revocations count, and never the new one.
 
+use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, VisibleSetQuery};
+use super::{Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidedBy, Provenance, Reached, VisibleSetQuery};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Metadata, Written};
 use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::language::{Object, Relation};
@@ -130,13 +131,13 @@ impl Guarded for Object {
 
 /// What was decided about a guard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Decision {
+struct Ruling {
     allowed: bool,
     /// The relationships that decided were at least as new as this moment; `None` when that is not known.
     as_of: Option<Instant>,
 }
 
-impl Decision {
+impl Ruling {
     /// What the principal is denied whatever the relationships say.
     const SHUT: Self = Self { allowed: false, as_of: None };
 
@@ -163,13 +164,13 @@ pub struct Enforcer<'a> {
     relation: &'a Relation,
     consistency: Consistency,
     deadline: Instant,
-    decisions: HashMap<Object, Decision>,
+    decisions: HashMap<Object, Ruling>,
     /// Whether the actor may act for the subject at all; `None` while it was not asked.
-    may_act: Option<Decision>,
+    may_act: Option<Ruling>,
     /// The time since 1970 of the wall's clock, and when it was that.
     wall_clock: Option<(Duration, Instant)>,
-    /// The authorization model of the last decision.
-    model_id: Option<Arc<str>>,
+    /// What the answers so far rest on.
+    decided_by: Option<DecidedBy>,
     /// Checks since they were last taken, and how long they took.
     asked: usize,
     asking: Duration,
@@ -193,7 +194,7 @@ impl<'a> Enforcer<'a> {
             deadline,
             decisions: HashMap::new(),
             may_act: None,
-            model_id: None,
+            decided_by: None,
             asked: 0,
             asking: Duration::ZERO,
             wall_clock: None,
@@ -229,7 +230,7 @@ impl<'a> Enforcer<'a> {
         // What was found was written by now, whatever its date says.
         let found = Instant::now();
         self.decide(items.iter().map(Guarded::guard), decoys).await?;
-        let written: Vec<Option<Instant>> = items.iter().map(|item| self.moment(item.written(), found)).collect();
+        let written = self.moments(&items, found);
         self.decide_anew(items.iter().map(Guarded::guard).zip(&written)).await?;
         let releases = |(item, written): &(T, Option<Instant>)| {
             self.decisions.get(item.guard()).is_some_and(|decision| decision.releases(*written))
@@ -238,9 +239,16 @@ impl<'a> Enforcer<'a> {
         Ok(allowed.map(|(item, _)| Permitted { item }).collect())
     }
 
+    /// For each item, the moment that [`Enforcer::moment`] returns.
+    fn moments<T: Guarded>(&self, items: &[T], found: Instant) -> Vec<Option<Instant>> {
+        // Asked at most once, and only if another process wrote one of the items.
+        let staleness_max = LazyCell::new(|| self.authorizer.abilities(self.consistency).staleness_max);
+        items.iter().map(|item| self.moment(item.written(), found, || *staleness_max)).collect()
+    }
+
     /// The moment from which on a decision is not older than what was written; `None` where nobody noted when that was. A date of
     /// another process counts as so much later as clocks and copies may be behind.
-    fn moment(&self, written: Written, found: Instant) -> Option<Instant> {
+    fn moment(&self, written: Written, found: Instant, staleness_max: impl Fn() -> Duration) -> Option<Instant> {
         match written {
             Written::Unknown => None,
             Written::By(moment) => Some(moment.min(found)),
@@ -248,7 +256,7 @@ impl<'a> Enforcer<'a> {
                 let of_date = || {
                     let (since_1970, now) = self.wall_clock?;
                     let age = since_1970.checked_sub(date)?;
-                    now.checked_sub(age)?.checked_add(self.authorizer.staleness_max())
+                    now.checked_sub(age)?.checked_add(staleness_max())
                 };
                 Some(of_date().map_or(found, |moment| moment.min(found)))
             }
@@ -312,30 +320,30 @@ impl<'a> Enforcer<'a> {
     /// # Errors
     /// When a decision could not be made.
     pub async fn known_visible_set(
-        &self,
+        &mut self,
         guards: &Arc<Vec<Object>>,
         positions: &Arc<RoaringBitmap>,
         list_deadline: Instant,
     ) -> Result<Option<RoaringBitmap>, AuthzError> {
         let at = |position: u32| Some((position, guards.get(usize::try_from(position).ok()?)?));
-        let positions = if self.principal.is_narrowed() {
-            let left = positions.iter().filter_map(at).filter(|(_, guard)| self.principal.details_fit_guard(guard));
+        let (principal, consistency, deadline) = (self.principal, self.consistency, list_deadline.min(self.deadline));
+        let positions = if principal.is_narrowed() {
+            let left = positions.iter().filter_map(at).filter(|(_, guard)| principal.details_fit_guard(guard));
             &Arc::new(left.map(|(position, _)| position).collect::<RoaringBitmap>())
         } else {
             positions
         };
-        let subject = self.principal.subject();
         let query = |user: &Object, relation: &Relation| VisibleSetQuery {
             user: user.clone(),
             relation: relation.clone(),
             guards: Arc::clone(guards),
             positions: Arc::clone(positions),
-            contextual: Arc::clone(self.principal.contextual()),
-            consistency: self.consistency,
-            deadline: list_deadline.min(self.deadline),
+            contextual: Arc::clone(principal.contextual()),
+            consistency,
+            deadline,
         };
-        let Some(visible) = self.known_set(query(subject, self.relation)).await? else { return Ok(None) };
-        match self.principal.delegation() {
+        let Some(visible) = self.known_set(query(principal.subject(), self.relation)).await? else { return Ok(None) };
+        match principal.delegation() {
             // Whether it may act for the subject is asked with the first batch of checks.
             None | Some(Delegation { on: DelegationOn::User, .. }) => Ok(Some(visible)),
             Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
@@ -353,10 +361,19 @@ impl<'a> Enforcer<'a> {
         decided.or_else(|| is_shut().then_some(false))
     }
 
-    /// The authorization model that the last decision was made under, if one was made and whoever decided told.
+    /// Returns what the answers so far rest on, visible sets included; `None` while there was none.
     #[must_use]
-    pub fn model_id(&self) -> Option<Arc<str>> {
-        self.model_id.clone()
+    pub fn decided_by(&self) -> Option<DecidedBy> {
+        self.decided_by.clone()
+    }
+
+    /// Takes in what one more answer rests on.
+    fn note(&mut self, by: &Provenance, asked: Instant) {
+        let later = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
+        self.decided_by = Some(match self.decided_by.take() {
+            Some(earlier) => earlier.and_then(later),
+            None => later,
+        });
     }
 
     /// How many checks were decided for it since this was taken last, and how long it waited for their answers. What was
@@ -372,10 +389,12 @@ impl<'a> Enforcer<'a> {
     }
 
     /// The positions at which the user holds the relation, if the authorizer can tell them all at once.
-    async fn known_set(&self, query: VisibleSetQuery) -> Result<Option<RoaringBitmap>, AuthzError> {
+    async fn known_set(&mut self, query: VisibleSetQuery) -> Result<Option<RoaringBitmap>, AuthzError> {
+        let asked = Instant::now();
         let known = timeout_at(self.deadline, self.authorizer.visible_set(&query)).await;
-        let known = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
-        Ok(known.map(|known| &*known & &*query.positions))
+        let Some(known) = known.map_err(|_elapsed| AuthzError::DeadlineExceeded)?? else { return Ok(None) };
+        self.note(&known.by, asked);
+        Ok(Some(&*known.positions & &*query.positions))
     }
 
     /// Asks for the guards that were not asked before: one batch for the subject and for who acts for it.
@@ -393,7 +412,7 @@ impl<'a> Enforcer<'a> {
         }
         let (open, shut): (Vec<&Object>, Vec<&Object>) =
             new.into_iter().partition(|guard| !self.permits_nothing() && self.principal.details_fit_guard(guard));
-        self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), Decision::SHUT)));
+        self.decisions.extend(shut.into_iter().map(|guard| (guard.clone(), Ruling::SHUT)));
         if open.is_empty() && decoys.is_empty() {
             return Ok(());
         }
@@ -438,40 +457,39 @@ impl<'a> Enforcer<'a> {
                 Some(DelegationOn::Guard) => of_actor.get(place).copied(),
             };
             let decision = of_subject.get(place).zip(of_actor).map(|(of_subject, of_actor)| of_subject.and(of_actor));
-            self.decisions.insert(guard.clone(), decision.unwrap_or(Decision::SHUT));
+            self.decisions.insert(guard.clone(), decision.unwrap_or(Ruling::SHUT));
         }
         Ok(())
     }
 
     /// The answers to the checks, in their order.
-    async fn ask(&mut self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Decision>, AuthzError> {
+    async fn ask(&mut self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Ruling>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
         let batch = CheckBatch { checks, contextual, consistency, deadline: self.deadline };
         let asked = Instant::now();
-        let answers = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
-        let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
-        let new = answers.iter().filter(|answer| !answer.provenance.remembered).count();
+        let decisions = timeout_at(self.deadline, self.authorizer.check(&batch)).await;
+        let decisions = decisions.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
+        let new = decisions.list.iter().filter(|decision| decision.reached != Reached::Earlier).count();
         if new > 0 {
             self.asked = self.asked.saturating_add(new);
             self.asking = self.asking.saturating_add(asked.elapsed());
         }
 
         // INVARIANT (fail closed): every question has exactly one answer, or nothing is decided.
-        let mut decided: Vec<Option<Decision>> = vec![None; batch.checks.len()];
-        for answer in &answers {
-            match decided.get_mut(answer.position) {
-                Some(decision @ None) => {
-                    *decision = Some(Decision { allowed: answer.allowed, as_of: answer.provenance.as_of });
+        let mut decided: Vec<Option<Ruling>> = vec![None; batch.checks.len()];
+        for decision in &decisions.list {
+            match decided.get_mut(decision.position) {
+                Some(ruling @ None) => {
+                    *ruling = Some(Ruling { allowed: decision.allowed, as_of: decision.as_of });
                 }
                 Some(Some(_)) => return Err(AuthzError::BadAnswer("one check was answered twice".to_owned())),
                 None => return Err(AuthzError::BadAnswer("a check was answered that nobody asked".to_owned())),
             }
         }
-        let decided: Option<Vec<Decision>> = decided.into_iter().collect();
+        let decided: Option<Vec<Ruling>> = decided.into_iter().collect();
         let decided = decided.ok_or_else(|| AuthzError::BadAnswer("a check was left unanswered".to_owned()))?;
-        let mut told = answers.iter().rev().map(|answer| &answer.provenance.model_id);
-        self.model_id = told.find(|model_id| !model_id.is_empty()).cloned().or(self.model_id.take());
-        let allowed = decided.iter().filter(|decision| decision.allowed).count();
+        self.note(&decisions.by, asked);
+        let allowed = decided.iter().filter(|ruling| ruling.allowed).count();
         telemetry::checked(allowed, decided.len().saturating_sub(allowed));
         Ok(decided)
     }

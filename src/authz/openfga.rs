@@ -11,14 +11,13 @@ use openfga_client::client::{
     BatchCheckItem, BatchCheckRequest, CheckRequestTupleKey, ConsistencyPreference, ListStoresRequest,
     OpenFgaServiceClient, ReadAuthorizationModelRequest, ReadAuthorizationModelsRequest,
 };
-use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
-use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope};
+use super::decider::{Answered, Asked, Decider, Outcome, Question, Questions, Recall, Scope};
 use super::{
-    Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, SubtractedBy, SubtractedByLast,
-    VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
+    SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
 use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel};
 use crate::config;
@@ -171,7 +170,7 @@ impl OpenFgaAuthorizer {
 
     /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
     /// store's latest model as it is now, who asks for a moment's as it was then or later.
-    pub(super) async fn model(&self, consistency: Consistency) -> Result<Model, AuthzError> {
+    pub(super) async fn model_for(&self, consistency: Consistency) -> Result<Model, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(Model { store_id: store_id.clone(), id: id.clone() });
         }
@@ -196,6 +195,25 @@ impl OpenFgaAuthorizer {
         Ok(model)
     }
 
+    /// Asks the server which model decides now. A known store costs one call. If it has no model any more, another store may
+    /// have taken its name, so the search begins again from the name.
+    async fn model_now(&self) -> Result<Model, AuthzError> {
+        let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(known) = known else { return self.look_up_model().await };
+        let looked_up = Instant::now();
+        match self.noting(self.server.find_model_of(known.model.store_id).await) {
+            Ok(model) => {
+                self.put_latest(&model, looked_up);
+                Ok(model)
+            }
+            Err(AuthzError::NoModel | AuthzError::NoStore(_) | AuthzError::Refused(_)) => {
+                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.look_up_model().await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn put_latest(&self, model: &Model, looked_up: Instant) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         // A slow look-up must not put an older model back.
@@ -218,8 +236,8 @@ impl OpenFgaAuthorizer {
         answer
     }
 
-    async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Vec<Answer>, AuthzError> {
-        let model = self.model(batch.consistency).await?;
+    async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Decisions, AuthzError> {
+        let model = self.model_for(batch.consistency).await?;
         // Nothing is remembered here, so the generation is of no account.
         let scope = Scope {
             store_id: model.store_id,
@@ -234,6 +252,7 @@ impl OpenFgaAuthorizer {
         // Every check carries what the request adds.
         let fitting = CONTEXTUAL_BYTES_PER_CALL / batch.contextual.wire_bytes().max(1);
         let checks_per_call = self.checks_per_call.min(fitting.max(1));
+        let asked = Asked { at: Instant::now(), source: scope.source, behind_max: self.behind_max(batch.consistency) };
         let calls = list.chunks(checks_per_call).enumerate().map(|(index, questions)| {
             let first = index * checks_per_call;
             self.ask(&scope, first, questions, deadline)
@@ -242,9 +261,8 @@ impl OpenFgaAuthorizer {
         // The first failure ends the batch: a part of the decisions is no decision.
         let answers: Vec<Vec<Answered>> =
             stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
-        let model_id: Arc<str> = scope.model_id.as_str().into();
-        let behind_max = self.behind_max(batch.consistency);
-        answers.into_iter().flatten().map(|answered| answered.into_answer(&model_id, behind_max)).collect()
+        let decisions = answers.into_iter().flatten().map(|answered| answered.into_decision(&asked));
+        Ok(Decisions::new(decisions.collect::<Result<_, _>>()?, scope.source, scope.model_id.as_str().into()))
     }
 
     /// One call. The correlation ids count up from `first`.
@@ -311,21 +329,21 @@ fn consistency(consistency: Consistency) -> ConsistencyPreference {
 
 #[async_trait]
 impl Authorizer for OpenFgaAuthorizer {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         if batch.checks.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Decisions::now([]));
         }
         let deadline = batch.deadline.min(self.server.deadline());
         if deadline <= Instant::now() {
             return Err(AuthzError::DeadlineExceeded);
         }
         match timeout_at(deadline, self.check_all(batch, deadline)).await {
-            Ok(answers) => answers,
+            Ok(decisions) => decisions,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let deadline = query.deadline.min(self.server.deadline());
         match timeout_at(deadline, self.list_visible(query)).await {
             Ok(visible) => visible,
@@ -333,20 +351,27 @@ impl Authorizer for OpenFgaAuthorizer {
         }
     }
 
-    fn lists_by_call(&self, _consistency: Consistency) -> bool {
-        true
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        let Ok(model) = timeout_at(self.server.deadline(), self.model_now()).await else {
+            return Err(AuthzError::DeadlineExceeded);
+        };
+        model.map(|model| model.id.into())
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        match timeout_at(self.server.deadline(), self.look_up_model()).await {
-            Ok(model) => Ok(model?.id),
-            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
-        }
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { lists_by_call: true, ..Abilities::default() }
     }
 
+    fn model(&self) -> Option<&dyn DecidingModel> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl DecidingModel for OpenFgaAuthorizer {
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         let reading = async {
-            let model = self.model(Consistency::MinimizeLatency).await?;
+            let model = self.model_for(Consistency::MinimizeLatency).await?;
             if let Some(known) = self.subtracted.get(&model.id) {
                 return Ok(known);
             }
@@ -359,27 +384,9 @@ impl Authorizer for OpenFgaAuthorizer {
         }
     }
 
-    /// Of a store that is known, only the model is asked for. What has changed so that this fails is looked up from the
-    /// store's name on next time.
-    async fn ready(&self) -> Result<(), AuthzError> {
-        let known = self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Some(known) = known else { return self.model_id().await.map(drop) };
-        let looked_up = Instant::now();
-        let found = timeout_at(self.server.deadline(), self.server.find_model_of(known.model.store_id)).await;
-        let model = self.noting(found.unwrap_or(Err(AuthzError::DeadlineExceeded)));
-        match &model {
-            Ok(model) => self.put_latest(model, looked_up),
-            Err(AuthzError::NoModel | AuthzError::NoStore(_) | AuthzError::Refused(_)) => {
-                *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            }
-            Err(_) => {}
-        }
-        model.map(drop)
-    }
-
     async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         let reading = async {
-            let model = self.model(Consistency::MinimizeLatency).await?;
+            let model = self.model_for(Consistency::MinimizeLatency).await?;
             self.server.read_model(&model).await
         };
         match timeout_at(self.server.deadline(), reading).await {
@@ -392,11 +399,6 @@ impl Authorizer for OpenFgaAuthorizer {
             Ok(Err(error)) => Err(error),
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
-    }
-
-    async fn deciding_model_id(&self) -> Option<String> {
-        let latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|l| l.model.id.clone());
-        self.server.model_id.clone().or(latest)
     }
 }
 

@@ -23,7 +23,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use roaring::RoaringBitmap;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
@@ -39,7 +38,8 @@ use super::embedded::EmbeddedAuthorizer;
 use super::validity::Validity;
 use super::verification::{VerificationConfig, Verifier};
 use super::{
-    Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decision, Decisions, EvaluatedCopy,
+    Provenance, Reached, Source, SubtractedBy, VisiblePositions, VisibleSetQuery,
 };
 use crate::language::{Object, Relation};
 use crate::storage::StorageError;
@@ -97,11 +97,9 @@ impl Progress {
     /// What an answer of the copy rests on; `None` while it is not complete.
     fn provenance(&self) -> Option<Provenance> {
         Some(Provenance {
-            source: Source::Copy(self.copy),
             model_id: self.version.model_id.as_str().into(),
             as_of: Some(self.fresh_as_of?),
-            decided: true,
-            remembered: false,
+            source: Source::Copy(self.copy),
         })
     }
 
@@ -109,12 +107,6 @@ impl Progress {
     pub(super) fn is_same_copy(&self, other: &Self) -> bool {
         self.version == other.version && self.copy == other.copy
     }
-}
-
-/// An evaluator over a copy.
-pub trait EvaluatedCopy: Authorizer {
-    /// The names of the conditions on tuples that name the object, as far as that is known at once.
-    fn conditions_on(&self, object: &Object) -> Vec<String>;
 }
 
 /// A copy and how far it is, for those who use it and those who verify it.
@@ -166,10 +158,13 @@ impl CopyView {
             consistency: Consistency::MinimizeLatency,
             deadline: Instant::now() + EVALUATION_MAX,
         };
-        let answers = self.copy.check(&batch).await.ok()?;
-        let [Answer { position: 0, allowed, provenance }] = answers.as_slice() else { return None };
+        let decisions = self.copy.check(&batch).await.ok()?;
+        let [Decision { position: 0, allowed, reached, .. }] = *decisions.list else { return None };
         let after = self.progress();
-        let evaluated = if provenance.decided { Evaluated::Decided(*allowed) } else { Evaluated::Undecidable };
+        let evaluated = match reached {
+            Reached::Now | Reached::Earlier => Evaluated::Decided(allowed),
+            Reached::Never => Evaluated::Undecidable,
+        };
         (before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(evaluated)
     }
 }
@@ -272,6 +267,11 @@ impl ReplicaAuthorizer {
         (is_fresh_enough && fresh_as_of.elapsed() <= self.config.staleness_max).then_some(progress)
     }
 
+    /// How far the copy is, if it decides a question of this consistency now.
+    fn deciding(&self, consistency: Consistency) -> Option<Progress> {
+        self.serving(consistency).filter(|_| self.config.used_for == ReplicaUse::Decide)
+    }
+
     /// Waits for the next look at the server's log where the copy decides and a question asks for something newer than it has
     /// seen. The log is read anyway; a server that had to decide whatever is asked like this could be kept busy by one caller.
     async fn catch_up(&self, consistency: Consistency, deadline: Instant) {
@@ -323,103 +323,95 @@ impl Drop for ReplicaAuthorizer {
 
 #[async_trait]
 impl Authorizer for ReplicaAuthorizer {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         let at = Instant::now();
         self.catch_up(batch.consistency, batch.deadline).await;
         let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes(batch));
         if self.config.used_for == ReplicaUse::Decide
             && !is_routed
-            && let Some((answers, progress)) = self.asked_of_copy(batch.consistency, self.view.copy.check(batch)).await
-            && let Some(of_copy) = progress.provenance()
+            && let Some((decisions, progress)) =
+                self.asked_of_copy(batch.consistency, self.view.copy.check(batch)).await
+            && let Some(by) = progress.provenance()
         {
-            let answers: Vec<Answer> = answers.iter().map(|answer| answer_of(&of_copy, answer)).collect();
+            let decisions = made_by(by, decisions);
             if let Some(verifier) = &self.verifier {
-                verifier.checked(batch, Some(&answers), at);
+                verifier.checked(batch, Some(&decisions), at);
             }
-            return Ok(answers);
+            return Ok(decisions);
         }
-        let answers = self.authority.check(batch).await;
+        let decisions = self.authority.check(batch).await;
         // What the copy is not trusted with is compared all the same, so that it can be trusted again.
         if let Some(verifier) = self.verifier.as_ref().filter(|verifier| is_routed || !verifier.is_trusted()) {
             verifier.checked(batch, None, at);
         }
-        answers
+        decisions
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let at = Instant::now();
         self.catch_up(query.consistency, query.deadline).await;
         let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes_visible_set(query));
         if !is_routed
             && let Some((visible, progress)) =
                 self.asked_of_copy(query.consistency, self.view.copy.visible_set(query)).await
+            && let Some(by) = progress.provenance()
         {
+            let visible = visible.map(|visible| VisiblePositions { by, ..visible });
             if let (Some(verifier), Some(visible)) = (&self.verifier, &visible) {
-                verifier.told(query, visible, &progress, at);
+                verifier.told(query, visible, at);
             }
             return Ok(visible);
         }
         self.authority.visible_set(query).await
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        if self.is_local(Consistency::MinimizeLatency) {
-            return Ok(self.view.progress().version.model_id);
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        match self.deciding(Consistency::MinimizeLatency) {
+            Some(progress) => Ok(progress.version.model_id.into()),
+            None => self.authority.readiness().await,
         }
-        self.authority.model_id().await
     }
 
+    fn abilities(&self, consistency: Consistency) -> Abilities {
+        let serving = self.serving(consistency);
+        let is_used = serving.is_some() || self.will_serve(consistency);
+        let lag = serving.as_ref().and_then(|progress| progress.fresh_as_of).map(|fresh_as_of| fresh_as_of.elapsed());
+        Abilities {
+            checks_are_local: serving.is_some() && self.config.used_for == ReplicaUse::Decide,
+            lists_by_call: !is_used && self.authority.abilities(consistency).lists_by_call,
+            lag,
+            staleness_max: self.config.staleness_max,
+            copy_is_trusted: Some(self.is_trusted()),
+        }
+    }
+
+    fn model(&self) -> Option<&dyn DecidingModel> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl DecidingModel for ReplicaAuthorizer {
     async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
         let of_server = self.authority.subtracted().await;
-        if !self.is_local(Consistency::MinimizeLatency) {
+        if self.deciding(Consistency::MinimizeLatency).is_none() {
             return of_server;
         }
-        // Either may decide, each by its model.
-        let of_copy = self.view.copy.subtracted().await?;
+        // Either of the two may decide, each by its own model.
+        let of_copy = (&*self.view.copy as &dyn Authorizer).subtracted().await?;
         Ok(of_server.map_or_else(|_out_of_reach| of_copy.clone(), |of_server| of_server.or(&of_copy)))
-    }
-
-    async fn ready(&self) -> Result<(), AuthzError> {
-        if self.is_local(Consistency::MinimizeLatency) { Ok(()) } else { self.authority.ready().await }
     }
 
     async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
         self.authority.lack(type_name, relation).await
     }
-
-    async fn deciding_model_id(&self) -> Option<String> {
-        if self.is_local(Consistency::MinimizeLatency) {
-            self.model_id().await.ok()
-        } else {
-            self.authority.deciding_model_id().await
-        }
-    }
-
-    fn lag(&self, consistency: Consistency) -> Option<Duration> {
-        self.serving(consistency)?.fresh_as_of.map(|fresh_as_of| fresh_as_of.elapsed())
-    }
-
-    fn staleness_max(&self) -> Duration {
-        self.config.staleness_max
-    }
-
-    fn copy_is_trusted(&self) -> Option<bool> {
-        Some(self.is_trusted())
-    }
-
-    fn lists_by_call(&self, consistency: Consistency) -> bool {
-        let by_copy = self.serving(consistency).is_some() || self.will_serve(consistency);
-        !by_copy && self.authority.lists_by_call(consistency)
-    }
-
-    fn is_local(&self, consistency: Consistency) -> bool {
-        self.config.used_for == ReplicaUse::Decide && self.serving(consistency).is_some()
-    }
 }
 
-/// An answer of the evaluator over the copy, as one of the copy.
-fn answer_of(of_copy: &Provenance, answer: &Answer) -> Answer {
-    let Answer { position, allowed, provenance } = answer;
-    let provenance = Provenance { decided: provenance.decided, ..of_copy.clone() };
-    Answer { position: *position, allowed: *allowed, provenance }
+/// Turns decisions of the evaluator over the copy into decisions of the copy, which is as new as it says.
+fn made_by(by: Provenance, decisions: Decisions) -> Decisions {
+    let mut list = decisions.list;
+    for decision in &mut list {
+        decision.as_of = decision.as_of.and(by.as_of);
+    }
+    Decisions { list, by }
 }

@@ -7,16 +7,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
-use roaring::RoaringBitmap;
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
+use super::decider::{Answered, Asked, Decider, Question, Questions, Recall, Scope, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
 use super::{
-    Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, SubtractedBy, VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decision, Decisions, Source,
+    VisiblePositions, VisibleSetQuery,
 };
-use crate::language::Relation;
 
 /// Checks that go down together: one call of a server with default settings.
 pub const CHECKS_PER_PORTION: usize = 50;
@@ -62,7 +61,7 @@ impl StackedAuthorizer {
                 (Consistency::HigherConsistency, Recall::Nothing)
             }
         };
-        let Ok(model) = timeout_at(batch.deadline, self.openfga.model(batch.consistency)).await else {
+        let Ok(model) = timeout_at(batch.deadline, self.openfga.model_for(batch.consistency)).await else {
             return Err(AuthzError::DeadlineExceeded);
         };
         let model = model?;
@@ -77,26 +76,23 @@ impl StackedAuthorizer {
         }))
     }
 
-    /// The answers to the checks from position `first` on.
-    async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Answer>, AuthzError> {
-        let asked = Instant::now();
-        let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
-        let model_id: Arc<str> = questions.scope.model_id.as_str().into();
-        let behind_max = self.openfga.behind_max(questions.scope.consistency);
-        let answer = |(outcome, position)| {
-            let remembered = matches!(outcome, Outcome::Decided { as_of, .. } if as_of < asked);
-            let Answer { allowed, provenance, .. } =
-                Answered { position, outcome }.into_answer(&model_id, behind_max)?;
-            Ok(Answer { position, allowed, provenance: Provenance { remembered, ..provenance } })
+    /// Decides one portion of a batch, the checks from position `first` on.
+    async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Decision>, AuthzError> {
+        let asked = Asked {
+            at: Instant::now(),
+            source: questions.scope.source,
+            behind_max: self.openfga.behind_max(questions.scope.consistency),
         };
-        outcomes.into_iter().zip(first..).map(answer).collect()
+        let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
+        let decision = |(outcome, position)| Answered { position, outcome }.into_decision(&asked);
+        outcomes.into_iter().zip(first..).map(decision).collect()
     }
 }
 
 #[async_trait]
 impl Authorizer for StackedAuthorizer {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let Some(principal) = batch.checks.first().map(|check| &check.user) else { return Ok(Vec::new()) };
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        let Some(principal) = batch.checks.first().map(|check| &check.user) else { return Ok(Decisions::now([])) };
         if batch.deadline <= Instant::now() {
             return Err(AuthzError::DeadlineExceeded);
         }
@@ -114,36 +110,25 @@ impl Authorizer for StackedAuthorizer {
         });
         let portions: Vec<_> = portions.collect();
         // The first failure ends the batch: a part of the decisions is no decision.
-        let answers: Vec<Vec<Answer>> =
+        let portions: Vec<Vec<Decision>> =
             stream::iter(portions).buffer_unordered(PORTIONS_IN_FLIGHT_MAX).try_collect().await?;
-        Ok(answers.into_iter().flatten().collect())
+        let list = portions.into_iter().flatten().collect();
+        Ok(Decisions::new(list, scope.source, scope.model_id.as_str().into()))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         self.openfga.visible_set(query).await
     }
 
-    fn lists_by_call(&self, consistency: Consistency) -> bool {
-        self.openfga.lists_by_call(consistency)
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        self.openfga.readiness().await
     }
 
-    async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
-        self.openfga.lack(type_name, relation).await
+    fn abilities(&self, consistency: Consistency) -> Abilities {
+        self.openfga.abilities(consistency)
     }
 
-    async fn deciding_model_id(&self) -> Option<String> {
-        self.openfga.deciding_model_id().await
-    }
-
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        self.openfga.model_id().await
-    }
-
-    async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
-        self.openfga.subtracted().await
-    }
-
-    async fn ready(&self) -> Result<(), AuthzError> {
-        self.openfga.ready().await
+    fn model(&self) -> Option<&dyn DecidingModel> {
+        self.openfga.model()
     }
 }

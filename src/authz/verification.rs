@@ -33,7 +33,7 @@ use self::standing::{Event, Standing, Trust};
 pub use self::stratum::Stratum;
 use super::decider::{Decider, Question};
 use super::replica::{CopyView, Progress};
-use super::{Answer, Check, CheckBatch, Source, VisibleSetQuery};
+use super::{Check, CheckBatch, Decisions, Provenance, Reached, Source, VisiblePositions, VisibleSetQuery};
 use crate::audit::AuditSink;
 use crate::telemetry;
 
@@ -150,8 +150,9 @@ impl Verifier {
         }
     }
 
-    /// Questions that the copy answered, or that the server answered in its place (`None`). `at` is a moment before that.
-    pub fn checked(&self, batch: &CheckBatch, answers: Option<&[Answer]>, at: Instant) {
+    /// Offers questions for verification that the copy decided, or that the server decided in its place (`None`). `at` is a
+    /// moment before that.
+    pub fn checked(&self, batch: &CheckBatch, decisions: Option<&Decisions>, at: Instant) {
         if !self.shared.config.is_on() {
             return;
         }
@@ -162,11 +163,12 @@ impl Verifier {
             sampler.some_of(batch.checks.len(), OFFERED_PER_REQUEST_MAX)
         };
         for place in chosen {
-            let (check, answered) = match answers {
+            let (check, answered) = match decisions {
                 None => (batch.checks.get(place), None),
-                Some(answers) => {
-                    let Some(answer) = answers.get(place).filter(|answer| answer.provenance.decided) else { continue };
-                    (batch.checks.get(answer.position), OfCopy::of(answer))
+                Some(Decisions { list, by }) => {
+                    let decision = list.get(place).filter(|decision| decision.reached != Reached::Never);
+                    let Some(decision) = decision else { continue };
+                    (batch.checks.get(decision.position), OfCopy::new(decision.allowed, by))
                 }
             };
             let Some(check) = check else { continue };
@@ -175,11 +177,13 @@ impl Verifier {
         }
     }
 
-    /// A visible set that the copy told, at this progress: what it shows and what it hides.
-    pub fn told(&self, query: &VisibleSetQuery, visible: &RoaringBitmap, progress: &Progress, at: Instant) {
+    /// Offers questions for verification about a visible set that the copy told: about what it shows and what it hides. `at`
+    /// is a moment before that.
+    pub fn told(&self, query: &VisibleSetQuery, visible: &VisiblePositions, at: Instant) {
         if !self.shared.config.is_on() {
             return;
         }
+        let VisiblePositions { positions: visible, by } = visible;
         let trace_id = telemetry::call_trace();
         let all = usize::try_from(query.positions.len()).unwrap_or(usize::MAX);
         let chosen = {
@@ -202,19 +206,16 @@ impl Verifier {
             let Some(guard) = guard.filter(|_| query.positions.contains(position)) else { continue };
             let check = Check { user: query.user.clone(), relation: query.relation.clone(), object: guard.clone() };
             let question = Question { check, contextual: Arc::clone(&query.contextual) };
-            let allowed = visible.contains(position);
-            let model_id = progress.version.model_id.as_str().into();
-            let answered = OfCopy { allowed, copy: progress.copy, model_id };
-            self.shared.offer(question, Some(answered), at, trace_id.clone());
+            self.shared.offer(question, OfCopy::new(visible.contains(position), by), at, trace_id.clone());
         }
     }
 }
 
 impl OfCopy {
-    /// `None` for an answer of the authority.
-    fn of(answer: &Answer) -> Option<Self> {
-        let Source::Copy(copy) = answer.provenance.source else { return None };
-        Some(Self { allowed: answer.allowed, copy, model_id: Arc::clone(&answer.provenance.model_id) })
+    /// Describes a decision of the copy; returns `None` for one of the authority.
+    fn new(allowed: bool, by: &Provenance) -> Option<Self> {
+        let Source::Copy(copy) = by.source else { return None };
+        Some(Self { allowed, copy, model_id: Arc::clone(&by.model_id) })
     }
 
     /// Whether the answer is one of the copy and model that are used now.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::contextual::ContextualArgs;
 use super::{Failure, Output, Uses, data_is_there};
 use crate::app::open_authorizer;
-use crate::authz::{Answer, Check, CheckBatch, Consistency};
+use crate::authz::{Check, CheckBatch, Consistency, Decision};
 use crate::config::{Config, Overrides};
 use crate::identity::Principal;
 use crate::language::{Object, Relation};
@@ -56,11 +56,10 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     }
     let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
     let batch = CheckBatch { checks: vec![check], contextual, consistency: Consistency::HigherConsistency, deadline };
-    let answers = authorizer.check(&batch).await?;
-    let [answer @ Answer { position: 0, .. }] = answers.as_slice() else {
+    let decisions = authorizer.check(&batch).await?;
+    let [Decision { position: 0, allowed, .. }] = *decisions.list else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));
     };
-    output
-        .result(&Shown { allowed: answer.allowed }, || if answer.allowed { "allowed" } else { "denied" }.to_owned())?;
-    if answer.allowed { Ok(()) } else { Err(Failure::failed("")) }
+    output.result(&Shown { allowed }, || if allowed { "allowed" } else { "denied" }.to_owned())?;
+    if allowed { Ok(()) } else { Err(Failure::failed("")) }
 }

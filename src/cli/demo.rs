@@ -172,8 +172,9 @@ async fn relations_held(app: &App, user: &str, object: &str) -> Result<Vec<Strin
     let deadline = Instant::now() + EXPLAIN_TIMEOUT;
     let batch =
         CheckBatch { checks, contextual: std::sync::Arc::default(), consistency: Consistency::default(), deadline };
-    let answers = app.authorizer().check(&batch).await?;
-    let held = answers.iter().filter(|answer| answer.allowed).filter_map(|answer| batch.checks.get(answer.position));
+    let decisions = app.authorizer().check(&batch).await?;
+    let held = decisions.list.iter().filter(|decision| decision.allowed);
+    let held = held.filter_map(|decision| batch.checks.get(decision.position));
     Ok(held.map(|check| check.relation.to_string()).collect())
 }
 

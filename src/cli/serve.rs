@@ -87,9 +87,9 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
 /// Logs which model decides, and warns if it lacks the relation that retrieval asks for. Without that relation,
 /// everything is denied, which is safe but not what anybody wants.
 async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<Option<String>, AuthzError> {
-    let model_id = authorizer.model_id().await?;
+    let model_id = authorizer.readiness().await?;
     let lack = authorizer.lack(None, Some(relation)).await?;
-    tracing::info!(model_id, "authorization model");
+    tracing::info!(%model_id, "authorization model");
     if let Some(lack) = &lack {
         tracing::warn!("`retrieval.relation`: {lack}: nobody will see anything");
     }
@@ -121,12 +121,13 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use async_trait::async_trait;
 
     use super::*;
-    use crate::authz::{Answer, CheckBatch};
+    use crate::authz::{CheckBatch, DecidingModel, Decisions, SubtractedBy};
     use crate::language::dsl;
 
     /// An authorizer that knows its model after this many looks.
@@ -134,13 +135,24 @@ mod tests {
 
     #[async_trait]
     impl Authorizer for Late {
-        async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        async fn check(&self, _batch: &CheckBatch) -> Result<Decisions, AuthzError> {
             Err(AuthzError::NoModel)
         }
 
-        async fn model_id(&self) -> Result<String, AuthzError> {
+        async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
             let left = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-            left.map_or_else(|_none_left| Ok("m".to_owned()), |_left| Err(AuthzError::NoModel))
+            left.map_or_else(|_none_left| Ok("m".into()), |_left| Err(AuthzError::NoModel))
+        }
+
+        fn model(&self) -> Option<&dyn DecidingModel> {
+            Some(self)
+        }
+    }
+
+    #[async_trait]
+    impl DecidingModel for Late {
+        async fn subtracted(&self) -> Result<SubtractedBy, AuthzError> {
+            Err(AuthzError::NoModel)
         }
 
         async fn lack(

@@ -196,7 +196,7 @@ async fn authorizer(config: &Config, scratch: &Path) -> Result<Arc<dyn Authorize
     config.data.directory = scratch.to_owned();
     let replica = open_replica(&config, ReplicaUse::Decide).await?;
     let ready = async {
-        while replica.lag(Consistency::MinimizeLatency).is_none() {
+        while replica.abilities(Consistency::MinimizeLatency).lag.is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

@@ -1,10 +1,10 @@
 //! The answers to a retrieval and to a re-check.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::plan::{Completion, Plan, PlannedSearch, Tally};
 use super::stages::StageTimes;
+use crate::authz::DecidedBy;
 use crate::authz::enforce::Permitted;
 use crate::chunk::{Candidate, Chunk};
 
@@ -19,8 +19,8 @@ pub struct Retrieval {
     pub exact: bool,
     /// The token of the next page, if the caller asked for pages and there may be one.
     pub next_page_token: Option<String>,
-    /// The authorization model of the last decision, if whoever decided told it.
-    pub model_id: Option<Arc<str>>,
+    /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
+    pub decided_by: Option<DecidedBy>,
     /// How the retrieval was searched. It counts what was withheld, so show it only to those who may know.
     pub plan: PlanReport,
     /// How far the local copy of the relationships was behind their authority, if a copy was used.
@@ -36,8 +36,8 @@ pub struct Rechecked {
     pub candidates: Vec<Permitted<Candidate>>,
     /// How many chunks exist that the principal may not see. Show it only to those who may know.
     pub withheld: usize,
-    /// The authorization model of the last decision, if whoever decided told it.
-    pub model_id: Option<Arc<str>>,
+    /// The model and the relationships that the decisions rest on; `None` if nothing was decided.
+    pub decided_by: Option<DecidedBy>,
     /// How long the stages took.
     pub stages: StageTimes,
 }
@@ -86,7 +86,7 @@ impl Retrieval {
             completion: Completion::Limited,
             exact: true,
             next_page_token: None,
-            model_id: None,
+            decided_by: None,
             plan: PlanReport { estimate, rounds: Vec::new() },
             replica_lag,
             stages,

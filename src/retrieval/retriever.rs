@@ -95,9 +95,9 @@ impl Retriever {
         // Guards that cannot be listed are no reason to fail: they only give decoys their type.
         let table = table.inspect_err(|error| tracing::debug!(%error, "decoys are made without guards")).ok().flatten();
         let found_total = found.len();
-        let rechecked = |candidates: Vec<Permitted<Candidate>>, model_id, stages| {
+        let rechecked = |candidates: Vec<Permitted<Candidate>>, decided_by, stages| {
             let withheld = found_total.saturating_sub(candidates.len());
-            Rechecked { candidates, withheld, model_id, stages }
+            Rechecked { candidates, withheld, decided_by, stages }
         };
         let mut enforcer = self.shared.enforcer(principal, request.consistency, deadline, since_1970());
         let decoys = self.shared.decoys.beside(request, &found, table.as_ref(), &enforcer);
@@ -106,7 +106,7 @@ impl Retriever {
             let hydration = Hydration { vector_store, collection, search: None, principal, deadline };
             permitted = hydration.admit(permitted, &mut stages).await?;
         }
-        Ok(rechecked(permitted, enforcer.model_id(), stages))
+        Ok(rechecked(permitted, enforcer.decided_by(), stages))
     }
 }
 

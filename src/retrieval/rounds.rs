@@ -99,8 +99,8 @@ impl<'r> Rounds<'r> {
             Need::SavesChecks { top_k, share: shared.pass_rates.get(&pass_rate_key) }
         };
         let mut stages = StageTimes::default();
-        stages.measure(Stage::Authorize, visibility.look_ahead(&enforcer, need)).await?;
-        let replica_lag = shared.authorizer.lag(request.consistency);
+        stages.measure(Stage::Authorize, visibility.look_ahead(&mut enforcer, need)).await?;
+        let replica_lag = shared.authorizer.abilities(request.consistency).lag;
         let learned_for = Some(pass_rate_key).filter(|_| visibility.visible().is_none());
         let candidates_max = shared.config.candidates_max;
         let situation = Situation {
@@ -113,7 +113,7 @@ impl<'r> Rounds<'r> {
             pass_rate: learned_for.as_ref().and_then(|key| shared.pass_rates.get(key)),
             chunks: info.chunks,
             search_costs: info.search_costs,
-            checks_are_local: shared.authorizer.is_local(request.consistency),
+            checks_are_local: shared.authorizer.abilities(request.consistency).checks_are_local,
             guards_checked_max: shared.config.guards_checked_max,
             candidates_max: info.candidates_max.map_or(candidates_max, |max| max.min(candidates_max)),
         };
@@ -222,7 +222,7 @@ impl<'r> Rounds<'r> {
     pub(super) fn answer(mut self, completion: Completion) -> Retrieval {
         self.end_round();
         let Self { request, enforcer, paging, found, changed, mut answer, .. } = self;
-        answer.model_id = enforcer.model_id();
+        answer.decided_by = enforcer.decided_by();
         answer.exact = found.exact && changed == 0;
         answer.completion = completion;
         if completion == Completion::Complete {
@@ -328,7 +328,7 @@ async fn binding(
     if request.page.is_none() {
         return Ok(None);
     }
-    let model_id = within(deadline, shared.authorizer.model_id()).await?;
+    let model_id = within(deadline, shared.authorizer.readiness()).await?;
     Ok(Binding::new(request, &shared.config.relation, &model_id))
 }
 

@@ -97,7 +97,7 @@ impl Shared {
             costs: &self.list_costs,
             kind: ListKind { collection: request.collection.clone(), is_fresh },
             user: request.principal.subject().clone(),
-            by_call: self.authorizer.lists_by_call(request.consistency),
+            by_call: self.authorizer.abilities(request.consistency).lists_by_call,
             deadline,
         }
     }

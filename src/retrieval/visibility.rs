@@ -70,7 +70,7 @@ impl<'a> Visibility<'a> {
     ///
     /// # Errors
     /// When the set is required and the authorizer fails.
-    pub(super) async fn look_ahead(&mut self, enforcer: &Enforcer<'_>, need: Need) -> Result<(), RetrievalError> {
+    pub(super) async fn look_ahead(&mut self, enforcer: &mut Enforcer<'_>, need: Need) -> Result<(), RetrievalError> {
         let Some(table) = &self.table else { return Ok(()) };
         let Lister { costs, kind, user, by_call, deadline } = &self.lister;
         let (asking, list_deadline) = match need {

@@ -25,7 +25,7 @@ use super::operations::{Access, OPERATIONS};
 use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::AuditError;
-use crate::authz::Authorizer;
+use crate::authz::{Authorizer, Consistency};
 use crate::vector_store::VectorStore;
 
 /// How long the outcome of a look is told to further callers.
@@ -151,7 +151,7 @@ impl Readiness {
             let detail = "stored names are not compared with those of tokens yet".to_owned();
             return Err(NotReady { part: "names", detail });
         }
-        self.authorizer.ready().await.map_err(|error| failed("authorizer")(&error))?;
+        self.authorizer.readiness().await.map_err(|error| failed("authorizer")(&error))?;
         self.vector_store.ready().await.map_err(|error| failed("vector store")(&error))?;
         if let Some(audit) = self.audit.clone() {
             let probed = tokio::task::spawn_blocking(move || audit.sink.check_writable()).await;
@@ -203,7 +203,7 @@ impl HealthApi {
             return Some(Asked::Liveness);
         }
         if service == REPLICA {
-            return self.readiness.authorizer.copy_is_trusted().map(|_is_trusted| Asked::Replica);
+            return copy_is_trusted(&self.readiness).map(|_is_trusted| Asked::Replica);
         }
         (READINESS.contains(&service) || self.serves(service)).then_some(Asked::Readiness)
     }
@@ -217,12 +217,16 @@ impl HealthApi {
     }
 }
 
+fn copy_is_trusted(readiness: &Readiness) -> Option<bool> {
+    readiness.authorizer.abilities(Consistency::MinimizeLatency).copy_is_trusted
+}
+
 async fn serving(readiness: &Arc<Readiness>, asked: Asked) -> ServingStatus {
     match asked {
         // A process that answers is alive.
         Asked::Liveness => ServingStatus::Serving,
         Asked::Readiness if readiness.is_ready().await => ServingStatus::Serving,
-        Asked::Replica if readiness.authorizer.copy_is_trusted() == Some(true) => ServingStatus::Serving,
+        Asked::Replica if copy_is_trusted(readiness) == Some(true) => ServingStatus::Serving,
         Asked::Readiness | Asked::Replica => ServingStatus::NotServing,
     }
 }

@@ -18,7 +18,7 @@ use super::refusal::Refusal;
 use super::services::Services;
 use crate::audit::{AuditedRequest, Decision, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
-use crate::authz::{Authorizer, AuthzError, Consistency};
+use crate::authz::{AuthzError, Consistency};
 use crate::chunk::ID_BYTES_MAX;
 use crate::identity::Caller;
 use crate::lanes::{Lane, Lost};
@@ -42,7 +42,6 @@ pub(super) struct RetrievalApi {
     explain: bool,
     request_timeout: Duration,
     authentication: Authentication,
-    authorizer: Arc<dyn Authorizer>,
     consistency_tokens: Arc<ConsistencyTokens>,
     explaining: Lane,
 }
@@ -63,7 +62,6 @@ impl RetrievalApi {
             explain: services.explain,
             request_timeout: services.request_timeout,
             authentication: services.authentication.clone(),
-            authorizer: Arc::clone(&services.authorizer),
             consistency_tokens: Arc::clone(&services.consistency_tokens),
             // Explanations are for administrators, now and then. They must not take the cores from retrievals.
             explaining: Lane::of(1),
@@ -122,7 +120,7 @@ impl RetrievalApi {
         call.draft.retrieval(&request);
         room.reserve(request.top_k() * CHUNK_BYTES_MAX).await?;
         let retrieval = self.retriever.retrieve(&request, call.deadline).await?;
-        self.record_retrieval(&call.draft, &request, &retrieval).await;
+        record_retrieval(&call.draft, &retrieval);
         // INVARIANT (no counts): the plan counts what is withheld, so it is told only where the operator allows that.
         let may_tell_plan = self.retriever.config().explain_plan;
         let plan = (wants_plan && may_tell_plan).then(|| messages::plan_report(&retrieval.plan));
@@ -143,7 +141,7 @@ impl RetrievalApi {
             .map_err(Refusal::invalid)?;
         call.draft.recheck(&request);
         let rechecked = self.retriever.recheck(&request, call.deadline).await?;
-        let decision = self.recheck_decision(&request, &rechecked).await;
+        let decision = recheck_decision(&rechecked);
         call.draft.stages(&rechecked.stages);
         call.draft.decision(decision);
         let permitted = rechecked.candidates.into_iter();
@@ -223,24 +221,24 @@ impl RetrievalApi {
                     decides, set `server.explain`, or stop the server and run `ragward explain --data`";
         Err(RetrievalError::Unsupported(text.to_owned()))
     }
+}
 
-    async fn record_retrieval(&self, draft: &Draft, request: &RetrievalRequest, retrieval: &Retrieval) {
-        draft.stages(&retrieval.stages);
-        let Decision { model_id, staleness_ms, .. } = decided_by(&*self.authorizer, request.consistency()).await;
-        let model_id = retrieval.model_id.as_deref().map(str::to_owned).or(model_id);
-        let completion = Some(messages::completion_name(retrieval.completion).to_owned());
-        draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
-        let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
-        draft.released(Released { chunk_ids, documents: None });
-    }
+fn record_retrieval(draft: &Draft, retrieval: &Retrieval) {
+    draft.stages(&retrieval.stages);
+    let Decision { model_id, staleness_ms, .. } = decided_by(retrieval.decided_by.as_ref());
+    let completion = Some(messages::completion_name(retrieval.completion).to_owned());
+    draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
+    let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
+    draft.released(Released { chunk_ids, documents: None });
+}
 
-    async fn recheck_decision(&self, request: &RecheckRequest, rechecked: &Rechecked) -> Decision {
-        let decision = decided_by(&*self.authorizer, request.consistency()).await;
-        let model_id = rechecked.model_id.as_deref().map(str::to_owned).or(decision.model_id);
-        Decision { model_id, withheld: Some(rechecked.withheld as u64), ..decision }
-    }
+fn recheck_decision(rechecked: &Rechecked) -> Decision {
+    Decision { withheld: Some(rechecked.withheld as u64), ..decided_by(rechecked.decided_by.as_ref()) }
 }
 
 fn about(about: Option<String>) -> AuditedRequest {
     AuditedRequest { about, ..AuditedRequest::default() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, Provenance, Source, VisibleSetQuery};
+use ragward::authz::{
+    Authorizer, AuthzError, CheckBatch, Consistency, Decision, Decisions, Reached, Source, VisiblePositions,
+    VisibleSetQuery,
+};
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Written};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
@@ -18,7 +21,6 @@ use ragward::vector_store::exact::ExactStore;
 use ragward::vector_store::{
     CollectionInfo, DocumentStore, GuardTable, Query, Search, Searched, VectorStore, VectorStoreError,
 };
-use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
 const COLLECTION: &str = "docs";
@@ -59,22 +61,20 @@ impl Late {
 
 #[async_trait]
 impl Authorizer for Late {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         let (allowed, as_of, source) = self.decide(batch.consistency);
-        let provenance =
-            Provenance { source, model_id: Arc::default(), as_of: Some(as_of), decided: true, remembered: false };
-        let answer = |position| Answer { position, allowed, provenance: provenance.clone() };
-        Ok((0..batch.checks.len()).map(answer).collect())
+        let decision = |position| Decision { position, allowed, as_of: Some(as_of), reached: Reached::Now };
+        Ok(Decisions::new((0..batch.checks.len()).map(decision).collect(), source, Arc::default()))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let (allowed, ..) = self.decide(query.consistency);
         let shown = if allowed { Arc::clone(&query.positions) } else { Arc::default() };
-        Ok(self.tells_visible_sets.then_some(shown))
+        Ok(self.tells_visible_sets.then(|| VisiblePositions::now(shown)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::authz::{Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery};
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata};
 use ragward::language::{Object, Relation};
 use ragward::retrieval::request::{RetrievalParts, stated};
@@ -93,25 +93,26 @@ impl Counting {
 
 #[async_trait]
 impl Authorizer for Counting {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.batches.fetch_add(1, Ordering::Relaxed);
         let allowed: Vec<bool> = batch.checks.iter().map(|check| self.decides(&check.user, &check.object)).collect();
         let denied = allowed.iter().filter(|allowed| !**allowed).count();
         self.asked.lock().unwrap().push([allowed.len(), denied]);
-        Ok(allowed.into_iter().enumerate().map(|(position, allowed)| Answer::now(position, allowed)).collect())
+        Ok(Decisions::now(allowed))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         if !self.knows {
             return Ok(None);
         }
         let sees = |at: &u32| self.sees(&query.user, &query.guards[*at as usize]);
         let find = || Arc::new(query.positions.iter().filter(sees).collect());
-        Ok(Some(Arc::clone(self.sets.lock().unwrap().entry(query.user.clone()).or_insert_with(find))))
+        let visible = Arc::clone(self.sets.lock().unwrap().entry(query.user.clone()).or_insert_with(find));
+        Ok(Some(VisiblePositions::now(visible)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 

@@ -19,7 +19,7 @@ use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Decider, Outcome, Question, Questions, Recall, Scope, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::retried::RetriedDecider;
-use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Source};
+use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Reached, Source};
 use ragward::config::{ChecksConfig, Config, Overrides};
 use ragward::engine::Contextual;
 use ragward::language::{Object, Relation, RelationshipTuple};
@@ -399,10 +399,10 @@ async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
         let long: Vec<CheckBatch> = long.collect();
         for answers in join_all(long.iter().map(|batch| stack.check(batch))).await {
             match answers {
-                Ok(answers) => {
-                    let mut allowed: Vec<_> = answers.iter().filter(|a| a.allowed).map(|a| a.position).collect();
+                Ok(Decisions { list, .. }) => {
+                    let mut allowed: Vec<_> = list.iter().filter(|a| a.allowed).map(|a| a.position).collect();
                     allowed.sort_unstable();
-                    assert_eq!((answered, answers.len(), allowed), (true, CHECKS, vec![1, 3]));
+                    assert_eq!((answered, list.len(), allowed), (true, CHECKS, vec![1, 3]));
                 }
                 Err(error) => assert!(!answered && matches!(error, AuthzError::MessageTooLarge(_)), "{error}"),
             }
@@ -470,9 +470,9 @@ async fn counting(right: &RightServer, changelog: Changelog) -> (FaultyServer, A
 }
 
 async fn decisions(stack: &dyn Authorizer, consistency: Consistency) -> Vec<bool> {
-    let mut answers = stack.check(&batch(consistency)).await.expect("decisions");
-    answers.sort_unstable_by_key(|answer| answer.position);
-    answers.into_iter().map(|answer| answer.allowed).collect()
+    let mut list = stack.check(&batch(consistency)).await.expect("decisions").list;
+    list.sort_unstable_by_key(|decision| decision.position);
+    list.into_iter().map(|decision| decision.allowed).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -484,7 +484,7 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
         let stack = stack_checks(&config, &checks).expect("a stack");
         let new = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
-        assert!(new.iter().all(|answer| !answer.provenance.remembered), "{new:?}");
+        assert!(new.list.iter().all(|decision| decision.reached == Reached::Now), "{new:?}");
         let before = decisions(&stack, Consistency::MinimizeLatency).await;
         assert!(before[0] && before[2]);
         let mut ticks = interval(Duration::from_millis(5));
@@ -500,7 +500,7 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
         };
         timeout(LONG, recalled).await.expect("decisions are recalled once the changelog was read");
         let recalled = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");
-        assert!(recalled.iter().all(|answer| answer.provenance.remembered), "{recalled:?}");
+        assert!(recalled.list.iter().all(|decision| decision.reached == Reached::Earlier), "{recalled:?}");
 
         let revoked = RelationshipTuple::parse("user:carl", "owner", "document:0").expect("a tuple");
         right.store.delete_tuples(&[revoked]).await.expect("deleted");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use openfga_client::client::{BatchCheckRequest, CheckError};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
-use ragward::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency};
+use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions};
 use ragward::language::{Object, Relation};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -72,14 +72,14 @@ fn all_allowed(ids: &[String]) -> Vec<Entry> {
     ids.iter().map(|id| entry(id, true)).collect()
 }
 
-async fn ask(server: &FaultyServer, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+async fn ask(server: &FaultyServer, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
     OpenFgaAuthorizer::new(&config(&server.address)).expect("an authorizer").check(batch).await
 }
 
 #[tokio::test]
 async fn a_right_answer_passes() {
     let server = serve(|ids| async move { Ok(Reply { results: all_allowed(&ids) }) }).await;
-    let answers = ask(&server, &batch(120, LONG)).await.expect("decisions");
+    let answers = ask(&server, &batch(120, LONG)).await.expect("decisions").list;
     assert_eq!(answers.len(), 120);
 }
 
@@ -164,8 +164,9 @@ async fn an_item_that_cannot_be_decided_is_denied_alone() {
             assert!(!denied, "{code} {message}: {answers:?}");
             continue;
         };
-        let not_allowed: Vec<usize> = answers.iter().filter(|a| !a.allowed).map(|a| a.position).collect();
-        assert_eq!((denied, answers.len(), not_allowed), (true, 120, vec![119]), "{code} {message}");
+        let list = answers.list;
+        let not_allowed: Vec<usize> = list.iter().filter(|a| !a.allowed).map(|a| a.position).collect();
+        assert_eq!((denied, list.len(), not_allowed), (true, 120, vec![119]), "{code} {message}");
     }
 }
 
@@ -226,7 +227,7 @@ async fn a_late_answer_is_nobodys() {
     let abandoned = authorizer.check(&batch(1, SHORT)).await;
     assert!(matches!(abandoned, Err(AuthzError::DeadlineExceeded)), "{abandoned:?}");
     release.notify_one();
-    let answers = authorizer.check(&batch(1, LONG)).await.expect("a decision");
+    let answers = authorizer.check(&batch(1, LONG)).await.expect("a decision").list;
     let decided: Vec<(usize, bool)> = answers.iter().map(|answer| (answer.position, answer.allowed)).collect();
     assert_eq!(decided, [(0, false)]);
 }
@@ -302,7 +303,7 @@ async fn a_connection_that_breaks_is_no_refusal() {
         let authorizer = OpenFgaAuthorizer::new(&config(&address)).expect("an authorizer");
         let error = authorizer.check(&batch(1, LONG)).await.expect_err(what);
         assert!(matches!(error, AuthzError::Unavailable(_)), "{what}: {error:?}");
-        let error = authorizer.ready().await.expect_err(what);
+        let error = authorizer.readiness().await.expect_err(what);
         assert!(matches!(error, AuthzError::Unavailable(_)), "{what}, readiness: {error:?}");
         serving.abort();
     }

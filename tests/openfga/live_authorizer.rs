@@ -26,7 +26,7 @@ fn batch(user: &str, relation: &str, object: &str) -> CheckBatch {
 }
 
 async fn allowed(authorizer: &OpenFgaAuthorizer, user: &str, relation: &str, object: &str) -> bool {
-    let answers = authorizer.check(&batch(user, relation, object)).await.expect("a decision");
+    let answers = authorizer.check(&batch(user, relation, object)).await.expect("a decision").list;
     assert_eq!(answers.len(), 1);
     answers[0].allowed
 }
@@ -46,17 +46,17 @@ async fn a_server_without_store_or_model_decides_nothing() {
     let Some(server) = OpenFga::start().await else { return };
     let config = server.config("empty");
     let authorizer = OpenFgaAuthorizer::new(&config).expect("an authorizer");
-    assert!(matches!(authorizer.model_id().await, Err(AuthzError::NoModel)));
+    assert!(matches!(authorizer.readiness().await, Err(AuthzError::NoModel)));
     let answers = authorizer.check(&batch("user:anne", "can_read", "document:plan")).await;
     assert!(matches!(answers, Err(AuthzError::NoModel)), "{answers:?}");
 
     let store = OpenFgaStore::open(&config).await.expect("a store");
-    assert!(matches!(authorizer.model_id().await, Err(AuthzError::NoModel)));
+    assert!(matches!(authorizer.readiness().await, Err(AuthzError::NoModel)));
 
     let again = OpenFgaStore::open(&config).await.expect("the same store");
     assert_eq!(store.store_id(), again.store_id());
     let model_id = store.write_model(crate::support::authorizer_suite::model()).await.expect("a model");
-    assert_eq!(authorizer.model_id().await.expect("a model"), model_id);
+    assert_eq!(*authorizer.readiness().await.expect("a model"), model_id);
 
     let absent = OpenFgaConfig { authorization_model_id: Some("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned()), ..config };
     let authorizer = OpenFgaAuthorizer::new(&absent).expect("an authorizer");

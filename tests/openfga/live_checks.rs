@@ -34,9 +34,9 @@ fn batch(count: usize, consistency: Consistency) -> CheckBatch {
 }
 
 async fn allowed(authorizer: &dyn Authorizer, count: usize, consistency: Consistency) -> Vec<usize> {
-    let answers = authorizer.check(&batch(count, consistency)).await.expect("decisions");
-    assert_eq!(answers.len(), count);
-    let mut allowed: Vec<usize> = answers.into_iter().filter(|a| a.allowed).map(|a| a.position).collect();
+    let list = authorizer.check(&batch(count, consistency)).await.expect("decisions").list;
+    assert_eq!(list.len(), count);
+    let mut allowed: Vec<usize> = list.into_iter().filter(|a| a.allowed).map(|a| a.position).collect();
     allowed.sort_unstable();
     allowed
 }
@@ -119,7 +119,10 @@ async fn a_list_is_the_visible_set_or_not_known() {
         consistency: Consistency::HigherConsistency,
         deadline: Instant::now() + LONG,
     };
-    let known = async |query: &VisibleSetQuery| stack.visible_set(query).await.expect("an answer");
+    let known = async |query: &VisibleSetQuery| {
+        let visible = stack.visible_set(query).await.expect("an answer");
+        visible.map(|visible| visible.positions)
+    };
     let visible = known(&query("user:carl", (0..1_200).chain([1_202]).collect())).await.expect("a whole list");
     let expected: RoaringBitmap = (0..990).step_by(2).chain([1_202]).collect();
     assert_eq!(*visible, expected);

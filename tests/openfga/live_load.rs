@@ -51,11 +51,11 @@ async fn readable(config: &OpenFgaConfig, relation: &str) -> usize {
         consistency: Consistency::HigherConsistency,
         deadline: Instant::now() + Duration::from_secs(20),
     };
-    authorizer.check(&batch).await.expect("decisions").iter().filter(|answer| answer.allowed).count()
+    authorizer.check(&batch).await.expect("decisions").list.iter().filter(|answer| answer.allowed).count()
 }
 
 async fn decides(config: &OpenFgaConfig) -> String {
-    OpenFgaAuthorizer::new(config).expect("an authorizer").model_id().await.expect("a model")
+    OpenFgaAuthorizer::new(config).expect("an authorizer").readiness().await.expect("a model").to_string()
 }
 
 #[tokio::test]

@@ -46,11 +46,11 @@ struct Nobody;
 
 #[async_trait::async_trait]
 impl Authorizer for Nobody {
-    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<ragward::authz::Answer>, AuthzError> {
+    async fn check(&self, _batch: &CheckBatch) -> Result<ragward::authz::Decisions, AuthzError> {
         Err(AuthzError::Unavailable("out of reach".to_owned()))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
         Err(AuthzError::Unavailable("out of reach".to_owned()))
     }
 }
@@ -94,9 +94,9 @@ async fn decide(
 ) -> Result<Vec<bool>, AuthzError> {
     let deadline = Instant::now() + PATIENCE;
     let batch = CheckBatch { checks: checks.to_vec(), contextual: Arc::default(), consistency, deadline };
-    let mut answers = authorizer.check(&batch).await?;
-    answers.sort_by_key(|answer| answer.position);
-    Ok(answers.into_iter().map(|answer| answer.allowed).collect())
+    let mut list = authorizer.check(&batch).await?.list;
+    list.sort_by_key(|decision| decision.position);
+    Ok(list.into_iter().map(|decision| decision.allowed).collect())
 }
 
 fn all_checks() -> Vec<Check> {
@@ -231,7 +231,8 @@ async fn a_moment_is_answered_by_what_is_as_new() {
         }
         caught_up(&alone).await;
         assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted]);
-        assert!(alone.lag(moment).is_some() && alone.lag(Consistency::HigherConsistency).is_none());
+        let lag = |consistency| alone.abilities(consistency).lag;
+        assert!(lag(moment).is_some() && lag(Consistency::HigherConsistency).is_none());
     }
     // A question about a moment waits for the next look at the log, within a limit.
     if let Ok(decided) = decide(&alone, &check, Consistency::AtLeastAsFresh(Instant::now())).await {

@@ -176,7 +176,7 @@ fn query(user: &str, relation: &Relation, guards: &Arc<Vec<Object>>, contextual:
 }
 
 async fn asked(authorizer: &EmbeddedAuthorizer, query: &VisibleSetQuery) -> BTreeSet<String> {
-    let set: Arc<RoaringBitmap> = authorizer.visible_set(query).await.expect("decided").expect("known");
+    let set = authorizer.visible_set(query).await.expect("decided").expect("known").positions;
     set.iter().map(|position| query.guards[usize::try_from(position).expect("few")].to_string()).collect()
 }
 
@@ -201,7 +201,7 @@ async fn checked(
         consistency: Consistency::default(),
         deadline: Instant::now() + Duration::from_mins(5),
     };
-    let answers = authorizer.check(&batch).await.expect("decided");
+    let answers = authorizer.check(&batch).await.expect("decided").list;
     let allowed = answers.into_iter().filter(|answer| answer.allowed);
     allowed.map(|answer| batch.checks[answer.position].object.to_string()).collect()
 }

@@ -245,7 +245,7 @@ pub(crate) fn tuples() -> Vec<RelationshipTuple> {
 
 /// Holds the authorizer to the port's contract.
 pub(crate) async fn run(authorizer: &dyn Authorizer) {
-    assert!(!authorizer.model_id().await.expect("a loaded model").is_empty());
+    assert!(!authorizer.readiness().await.expect("a loaded model").is_empty());
     each_row_alone(authorizer).await;
     batches_of_any_size(authorizer).await;
     batches_in_any_order(authorizer).await;
@@ -296,6 +296,7 @@ async fn visible_sets(authorizer: &dyn Authorizer) {
             deadline: Instant::now() + PATIENCE,
         };
         let Some(visible) = authorizer.visible_set(&query).await.expect("a hint") else { continue };
+        let visible = visible.positions;
         for (position, row) in (0..).zip(rows) {
             assert_eq!(visible.contains(position), row.3, "{row:?}");
         }
@@ -322,9 +323,10 @@ async fn long_claims(authorizer: &dyn Authorizer) {
         consistency: Consistency::MinimizeLatency,
         deadline: Instant::now() + PATIENCE,
     };
-    let answers = authorizer.check(&batch).await.expect("decisions");
-    let allowed: Vec<usize> = answers.iter().filter(|answer| answer.allowed).map(|answer| answer.position).collect();
-    assert_eq!((answers.len(), allowed), (60, vec![30]));
+    let list = authorizer.check(&batch).await.expect("decisions").list;
+    let allowed: Vec<usize> =
+        list.iter().filter(|decision| decision.allowed).map(|decision| decision.position).collect();
+    assert_eq!((list.len(), allowed), (60, vec![30]));
 }
 
 async fn hold(authorizer: &dyn Authorizer, rows: &[Row], name: &str) {
@@ -347,11 +349,10 @@ async fn decide(authorizer: &dyn Authorizer, rows: &[Row], consistency: Consiste
         consistency,
         deadline: Instant::now() + PATIENCE,
     };
-    let answers = authorizer.check(&batch).await.expect("decisions");
     let mut decisions = vec![None; rows.len()];
-    for answer in answers {
-        let earlier = decisions[answer.position].replace(answer.allowed);
-        assert_eq!(earlier, None, "position {} was answered twice", answer.position);
+    for decision in authorizer.check(&batch).await.expect("decisions").list {
+        let earlier = decisions[decision.position].replace(decision.allowed);
+        assert_eq!(earlier, None, "position {} was answered twice", decision.position);
     }
     decisions.into_iter().map(|decision| decision.expect("an answer to each check")).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency};
+use ragward::authz::{Authorizer, AuthzError, CheckBatch, Consistency, Decisions};
 use ragward::chunk::{Candidate, Chunk, ChunkMetadata, Document, Value};
 use ragward::identity::Principal;
 use ragward::language::Relation;
@@ -94,13 +94,12 @@ struct AllButHidden;
 
 #[async_trait]
 impl Authorizer for AllButHidden {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer::now(position, c.object.id() != "hidden")).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|c| c.object.id() != "hidden")))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::{PointStruct, StrictModeConfig, Value as Payload};
-use ragward::authz::{Answer, Authorizer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use ragward::authz::{
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery,
+};
 use ragward::chunk::{Candidate, Chunk, Document, Metadata};
 use ragward::identity::Principal;
 use ragward::language::{Object, Relation};
@@ -59,12 +61,11 @@ impl Lie {
 
 #[async_trait]
 impl Authorizer for Permissive {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer::now(position, self.open.contains(c.object.as_str()))).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|c| self.open.contains(c.object.as_str()))))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let Some(lie) = self.hint else { return Ok(None) };
         let is_told = |position: u32, guard: &Object| {
             let open = self.open.contains(guard.as_str());
@@ -81,15 +82,15 @@ impl Authorizer for Permissive {
         if lie == Lie::Elsewhere {
             shown.insert_range(1_000..2_000);
         }
-        Ok(Some(Arc::new(shown)))
+        Ok(Some(VisiblePositions::now(Arc::new(shown))))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        self.is_local
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: self.is_local, ..Abilities::default() }
     }
 }
 

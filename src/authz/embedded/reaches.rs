@@ -15,12 +15,18 @@ const REACHES_MAX: usize = 4_096;
 /// Most bytes of them.
 const BYTES_MAX: usize = 32 << 20;
 
-type Key = (User, Relation, TypeName);
+/// What a reach is about: the objects of one type on which one user holds one relation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Held {
+    pub(super) user: User,
+    pub(super) relation: Relation,
+    pub(super) type_name: TypeName,
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reaches {
-    kept: Mutex<Kept<Key, Arc<Reach>>>,
+    kept: Mutex<Kept<Held, Arc<Reach>>>,
 }
 
 impl Default for Reaches {
@@ -37,24 +43,24 @@ impl Reaches {
     pub(super) fn visible_among(
         &self,
         snapshot: &Arc<Snapshot>,
-        (user, relation, type_name): (&User, &Relation, &TypeName),
+        held: Held,
         objects: &RoaringBitmap,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Option<VisibleSet>, CheckError> {
-        let key = (user.clone(), relation.clone(), type_name.clone());
-        let kept = self.kept().get(snapshot, &key);
+        let kept = self.kept().get(snapshot, &held);
         let reach = if let Some(kept) = kept {
             kept
         } else {
+            let Held { user, relation, type_name } = &held;
             let found = snapshot.reach(user, relation, type_name, objects.len(), go_on)?;
             let Some(found) = found.map(Arc::new) else { return Ok(None) };
-            self.kept().keep(snapshot, key, Arc::clone(&found), found.size());
+            self.kept().keep(snapshot, held, Arc::clone(&found), found.size());
             found
         };
         snapshot.visible_by_reach(&reach, objects, go_on)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept<Key, Arc<Reach>>> {
+    fn kept(&self) -> MutexGuard<'_, Kept<Held, Arc<Reach>>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -53,7 +53,7 @@ fn question(user: &str, relation: &'static str, object: &str) -> (String, &'stat
 
 /// The positions that were allowed; every position must be answered once.
 async fn allowed(authorizer: &EmbeddedAuthorizer, batch: &CheckBatch) -> BTreeSet<usize> {
-    let answers = authorizer.check(batch).await.expect("decided");
+    let answers = authorizer.check(batch).await.expect("decided").list;
     let positions: BTreeSet<usize> = answers.iter().map(|a| a.position).collect();
     assert_eq!(answers.len(), batch.checks.len());
     assert_eq!(positions, (0..batch.checks.len()).collect());
@@ -91,7 +91,7 @@ async fn without_a_model_nothing_is_decided() {
     let authorizer = EmbeddedAuthorizer::new(stores.clone());
     assert!(matches!(authorizer.check(&batch([])).await, Err(AuthzError::NoModel)));
     stores.default_store_or_new().expect("a store");
-    assert!(matches!(authorizer.model_id().await, Err(AuthzError::NoModel)));
+    assert!(matches!(authorizer.readiness().await, Err(AuthzError::NoModel)));
 }
 
 #[tokio::test]

@@ -7,24 +7,24 @@ use async_trait::async_trait;
 use proptest::prelude::*;
 
 use super::*;
-use crate::authz::Answer;
+use crate::authz::{Decision, Decisions, Reached};
 use crate::chunk::Written;
 
 /// Answers as it is told; the questions are kept.
 struct Scripted {
-    answer: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError>,
+    answer: fn(&CheckBatch) -> Result<Decisions, AuthzError>,
     asked: Mutex<Vec<Check>>,
 }
 
 #[async_trait]
 impl Authorizer for Scripted {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.asked.lock().unwrap().extend(batch.checks.iter().cloned());
         (self.answer)(batch)
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 
@@ -33,11 +33,11 @@ struct Hanging;
 
 #[async_trait]
 impl Authorizer for Hanging {
-    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, _batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         std::future::pending().await
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
         std::future::pending().await
     }
 }
@@ -53,17 +53,22 @@ fn open_allowed(check: &Check) -> bool {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "one of the scripts, which may fail")]
-fn correct(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-    let answers = batch.checks.iter().enumerate();
-    Ok(answers.map(|(position, check)| Answer::now(position, open_allowed(check))).collect())
+fn correct(batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+    Ok(Decisions::now(batch.checks.iter().map(open_allowed)))
 }
 
-fn permuted(batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-    correct(batch).map(|answers| answers.into_iter().rev().collect())
+fn permuted(batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+    correct(batch).map(|decisions| with(decisions, |list| list.reverse()))
 }
 
-fn all_allowed(batch: &CheckBatch) -> Vec<Answer> {
-    (0..batch.checks.len()).map(|position| Answer::now(position, true)).collect()
+fn all_allowed(batch: &CheckBatch) -> Decisions {
+    Decisions::now(batch.checks.iter().map(|_| true))
+}
+
+/// The decisions, changed.
+fn with(mut decisions: Decisions, change: impl FnOnce(&mut Vec<Decision>)) -> Decisions {
+    change(&mut decisions.list);
+    decisions
 }
 
 async fn permitted_ids(authorizer: &dyn Authorizer, items: Vec<Candidate>) -> Result<Vec<String>, AuthzError> {
@@ -77,18 +82,18 @@ async fn permitted_ids(authorizer: &dyn Authorizer, items: Vec<Candidate>) -> Re
 
 #[tokio::test]
 async fn an_answer_that_does_not_match_the_questions_permits_nothing() {
-    type Answers = fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError>;
+    type Answers = fn(&CheckBatch) -> Result<Decisions, AuthzError>;
     let faults: [(&str, Answers); 6] = [
         ("an error", |_| Err(AuthzError::Unavailable("down".to_owned()))),
-        ("no answer", |_| Ok(Vec::new())),
-        ("one too few", |batch| Ok(all_allowed(batch).split_off(1))),
+        ("no answer", |_| Ok(Decisions::now([]))),
+        ("one too few", |batch| Ok(with(all_allowed(batch), |list| list.truncate(1)))),
         ("one too many", |batch| {
-            let surplus = Answer::now(batch.checks.len(), true);
-            Ok(all_allowed(batch).into_iter().chain([surplus]).collect())
+            let surplus = |list: &mut Vec<Decision>| list.push(Decision { position: list.len(), ..list[0] });
+            Ok(with(all_allowed(batch), surplus))
         }),
-        ("one twice", |batch| Ok([all_allowed(batch), all_allowed(batch)].concat())),
+        ("one twice", |batch| Ok(with(all_allowed(batch), |list| list.extend_from_within(..)))),
         ("one twice and one missing", |batch| {
-            Ok(all_allowed(batch).into_iter().map(|a| Answer { position: 0, ..a }).collect())
+            Ok(with(all_allowed(batch), |list| list.iter_mut().for_each(|decision| decision.position = 0)))
         }),
     ];
     for (fault, answer) in faults {
@@ -106,7 +111,7 @@ async fn a_hanging_authorizer_ends_at_the_deadline() {
 
 #[tokio::test]
 async fn nothing_is_asked_for_nothing() {
-    let never: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |_| panic!("asked for nothing");
+    let never: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |_| panic!("asked for nothing");
     let result = permitted_ids(&Scripted { answer: never, asked: Mutex::default() }, Vec::new()).await;
     assert_eq!(result.unwrap(), Vec::<String>::new());
 }
@@ -116,7 +121,7 @@ async fn nothing_is_asked_for_nothing() {
 #[tokio::test]
 async fn decoys_are_asked_and_permit_nothing() {
     let decoys = ["document:decoy1", "document:decoy2"].map(|decoy| Object::parse(decoy).unwrap());
-    let all_are: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |batch| Ok(all_allowed(batch));
+    let all_are: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |batch| Ok(all_allowed(batch));
     let anne = Principal::stated("user:anne").unwrap();
     let condition = crate::identity::details::OneOf { key: "kind".to_owned(), values: ["public".to_owned()].into() };
     let narrowed = anne.clone().on_condition(&condition);
@@ -143,8 +148,7 @@ async fn decoys_are_asked_and_permit_nothing() {
         // Nothing is remembered of them: an item with such a guard is decided anew, or denied by the details as before.
         assert!(decoys.iter().all(|decoy| enforcer.known(decoy) != Some(true)), "{row}");
     }
-    let failing: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> =
-        |_| Err(AuthzError::Unavailable("down".to_owned()));
+    let failing: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |_| Err(AuthzError::Unavailable("down".to_owned()));
     let scripted = Scripted { answer: failing, asked: Mutex::default() };
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut enforcer = Enforcer::new(&scripted, &anne, &relation, Consistency::default(), deadline);
@@ -199,7 +203,7 @@ struct TwoParties {
 
 #[async_trait]
 impl Authorizer for TwoParties {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         *self.batches.lock().unwrap() += 1;
         let allowed = |check: &Check| match (check.user.as_str(), check.relation.as_str(), check.object.type_name()) {
             ("user:anne", "can_read", "document") => ["open", "mine"].contains(&check.object.id()),
@@ -207,12 +211,11 @@ impl Authorizer for TwoParties {
             ("agent:helper", "can_act_for", "user") => self.may_act,
             _ => false,
         };
-        let answers = batch.checks.iter().map(allowed).enumerate();
-        Ok(answers.map(|(position, allowed)| Answer::now(position, allowed)).collect())
+        Ok(Decisions::now(batch.checks.iter().map(allowed)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 
@@ -267,20 +270,16 @@ struct Aged {
 
 #[async_trait]
 impl Authorizer for Aged {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.asked.lock().unwrap().push(batch.consistency);
         let asks_for_newer = !matches!(batch.consistency, Consistency::MinimizeLatency);
         let as_of = if asks_for_newer && self.obeys { Some(Instant::now()) } else { self.as_of };
-        let answer = |position| {
-            let mut answer = Answer::now(position, true);
-            answer.provenance.as_of = as_of;
-            answer
-        };
-        Ok((0..batch.checks.len()).map(answer).collect())
+        let aged = |list: &mut Vec<Decision>| list.iter_mut().for_each(|decision| decision.as_of = as_of);
+        Ok(with(all_allowed(batch), aged))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 }
 
@@ -338,22 +337,20 @@ async fn without_a_clock_a_date_is_now() {
 /// Whoever decided tells the model; what the authorizer knows afterwards is another matter.
 #[tokio::test]
 async fn the_model_of_the_last_decision_is_told() {
-    let answer: fn(&CheckBatch) -> Result<Vec<Answer>, AuthzError> = |batch| {
-        let mut answers = correct(batch)?;
-        for (answer, check) in answers.iter_mut().zip(&batch.checks) {
-            answer.provenance.model_id = check.object.type_name().into();
-        }
-        Ok(answers)
+    let answer: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |batch| {
+        let mut decisions = correct(batch)?;
+        decisions.by.model_id = batch.checks[0].object.type_name().into();
+        Ok(decisions)
     };
     let authorizer = Scripted { answer, asked: Mutex::default() };
     let principal = Principal::stated("user:anne").unwrap();
     let relation = Relation::parse("can_read").unwrap();
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut enforcer = Enforcer::new(&authorizer, &principal, &relation, Consistency::default(), deadline);
-    assert_eq!(enforcer.model_id(), None, "nothing was decided");
+    assert_eq!(enforcer.decided_by(), None, "nothing was decided");
     for (guard, model_id) in [("first:shut", "first"), ("second:open", "second"), ("first:shut", "second")] {
         enforcer.enforce(vec![candidate("1", guard)]).await.unwrap();
-        assert_eq!(enforcer.model_id().as_deref(), Some(model_id), "{guard}");
+        assert_eq!(&*enforcer.decided_by().expect("decided").model_id, model_id, "{guard}");
     }
 }
 
@@ -364,17 +361,20 @@ async fn what_was_remembered_is_not_counted_as_asked() {
     struct Remembering;
     #[async_trait]
     impl Authorizer for Remembering {
-        async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+        async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
             tokio::time::sleep(TOOK).await;
-            let mut answers = correct(batch)?;
-            for (answer, check) in answers.iter_mut().zip(&batch.checks) {
-                answer.provenance.remembered = check.object.id().ends_with("remembered");
-            }
-            Ok(answers)
+            let remember = |list: &mut Vec<Decision>| {
+                for (decision, check) in list.iter_mut().zip(&batch.checks) {
+                    if check.object.id().ends_with("remembered") {
+                        decision.reached = Reached::Earlier;
+                    }
+                }
+            };
+            Ok(with(correct(batch)?, remember))
         }
 
-        async fn model_id(&self) -> Result<String, AuthzError> {
-            Ok("model".to_owned())
+        async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+            Ok("model".into())
         }
     }
     let rows: [(&str, &[&str], (usize, Duration)); 4] = [

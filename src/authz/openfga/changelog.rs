@@ -73,7 +73,7 @@ impl OpenFgaAuthorizer {
     /// INVARIANT (told before it is passed): whatever becomes of a reading, `validity` knows of each change that lies before
     /// the position, since no later reading comes upon it again.
     async fn read_changes(&self, position: &mut Option<Position>, validity: &Validity) -> Result<bool, AuthzError> {
-        let store_id = self.model(Consistency::MinimizeLatency).await?.store_id;
+        let store_id = self.model_for(Consistency::MinimizeLatency).await?.store_id;
         let known = position.take().filter(|position| position.store_id == store_id);
         if known.is_none() {
             validity.invalidate();

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::Request;
 
 use super::{Model, OpenFgaAuthorizer, consistency, wire};
-use crate::authz::{AuthzError, VisibleSetQuery};
+use crate::authz::{AuthzError, Provenance, Source, VisiblePositions, VisibleSetQuery};
 use crate::language::Object;
 
 /// Types that are listed for one query, each by a call of its own.
@@ -37,13 +37,14 @@ impl Limits {
 impl OpenFgaAuthorizer {
     /// See [`crate::authz::Authorizer::visible_set`]. What the server refuses to list is not known either: it may still
     /// decide each check.
-    pub(super) async fn list_visible(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    pub(super) async fn list_visible(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let guard = |position: u32| query.guards.get(usize::try_from(position).ok()?);
         let types: BTreeSet<&str> = query.positions.iter().filter_map(guard).map(Object::type_name).collect();
         if types.len() > TYPES_MAX {
             return Ok(None);
         }
-        let model = self.model(query.consistency).await?;
+        let model = self.model_for(query.consistency).await?;
+        let as_of = Instant::now().checked_sub(self.behind_max(query.consistency));
         let lists = try_join_all(types.into_iter().map(|type_name| self.list_objects(&model, query, type_name))).await;
         let lists = match lists {
             Ok(lists) => lists,
@@ -57,7 +58,9 @@ impl OpenFgaAuthorizer {
         let Some(lists) = lists.into_iter().collect::<Option<Vec<Vec<String>>>>() else { return Ok(None) };
         let listed: HashSet<&str> = lists.iter().flatten().map(String::as_str).collect();
         let is_listed = |position: &u32| guard(*position).is_some_and(|guard| listed.contains(guard.as_str()));
-        Ok(Some(Arc::new(query.positions.iter().filter(is_listed).collect())))
+        let positions: RoaringBitmap = query.positions.iter().filter(is_listed).collect();
+        let by = Provenance { model_id: model.id.into(), as_of, source: Source::Authority };
+        Ok(Some(VisiblePositions { positions: Arc::new(positions), by }))
     }
 
     /// The objects of one type; `None` when the list may have been cut short.

@@ -6,6 +6,7 @@ mod world;
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use roaring::RoaringBitmap;
 use tokio::time::sleep;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -42,9 +43,9 @@ async fn a_tuple_too_many_takes_the_copy_out_and_a_new_copy_brings_it_back() {
         deadline: Instant::now() + POLL,
     };
     assert_eq!(setup.authorizer.visible_set(&query).await.expect("told"), None, "nor does it tell visible sets");
-    assert!(!setup.authorizer.is_local(Consistency::MinimizeLatency));
-    assert!(setup.authorizer.lag(Consistency::MinimizeLatency).is_none());
-    assert_eq!(setup.authorizer.copy_is_trusted(), Some(false));
+    let abilities = setup.authorizer.abilities(Consistency::MinimizeLatency);
+    assert!(!abilities.checks_are_local);
+    assert_eq!((abilities.lag, abilities.copy_is_trusted), (None, Some(false)));
     setup.until(Trust::Trusted).await;
     assert!(!setup.allows("user:u1", "doc:2").await, "the new copy is right");
 
@@ -113,7 +114,7 @@ async fn a_copy_that_fell_stays_out_where_nothing_is_verified() {
             assert!(!setup.allows("user:u1", "doc:2").await, "{falls} falls: the server decides");
         }
         assert_ne!(setup.trust(), Trust::Trusted, "{falls} falls");
-        assert_eq!(setup.authorizer.copy_is_trusted(), Some(false), "{falls} falls");
+        assert!(!setup.authorizer.is_trusted(), "{falls} falls");
         StandingDirectory::new(setup.directory.path()).trust_again().expect("written");
         setup.world.with(|state| state.fault_stays = false);
         setup.until(Trust::Trusted).await;
@@ -336,6 +337,12 @@ async fn one_faulty_kind_in_ten_thousand_is_found_under_a_flood() {
     assert_eq!(setup.verifier().standing().cause.expect("a cause").conditions, ["c7777"]);
 }
 
+/// One decision of the first copy.
+fn of_first_copy(allowed: bool) -> Decisions {
+    let Decisions { list, .. } = Decisions::now([allowed]);
+    Decisions::new(list, Source::Copy(1), "m1".into())
+}
+
 /// The copy is right, and what was remembered of it is not.
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_cache_is_found() {
@@ -345,9 +352,7 @@ async fn a_poisoned_cache_is_found() {
         setup.poll();
         let at = Instant::now();
         let batch = Setup::batch("user:u1", ["doc:2".to_owned()]);
-        let mut poisoned = Answer::now(0, true);
-        (poisoned.provenance.source, poisoned.provenance.model_id) = (Source::Copy(1), "m1".into());
-        setup.verifier().checked(&batch, Some(&[poisoned]), at);
+        setup.verifier().checked(&batch, Some(&of_first_copy(true)), at);
         sleep(POLL).await;
         assert!(begun.elapsed() < Duration::from_mins(10), "not found");
     }
@@ -370,12 +375,11 @@ async fn lag_explains_a_difference_up_to_its_bound() {
         while at.elapsed() < Duration::from_secs(late) {
             setup.authorizer.check(&Setup::batch("user:u0", ["doc:2".to_owned()])).await.expect("decided");
             // Asked straight away, whatever the share.
-            let mut answer = Answer::now(0, setup.world.with(|state| state.copy.contains(&fact)));
-            (answer.provenance.source, answer.provenance.model_id) = (Source::Copy(1), "m1".into());
+            let decisions = of_first_copy(setup.world.with(|state| state.copy.contains(&fact)));
             for _ in 0..200 {
                 setup.verifier().checked(
                     &Setup::batch("user:u0", ["doc:2".to_owned()]),
-                    Some(&[answer.clone()]),
+                    Some(&decisions),
                     Instant::now(),
                 );
             }

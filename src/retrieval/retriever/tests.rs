@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
 use super::*;
-use crate::authz::{Answer, AuthzError, CheckBatch, Consistency, VisibleSetQuery};
+use crate::authz::{Abilities, AuthzError, CheckBatch, Consistency, Decisions, VisiblePositions, VisibleSetQuery};
 use crate::chunk::{Chunk, ChunkMetadata, Metadata, Value, Written};
 use crate::language::{Object, Relation};
 use crate::retrieval::request::{RetrievalParts, stated};
@@ -59,27 +59,26 @@ impl Lie {
 
 #[async_trait]
 impl Authorizer for OpenOnly {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers.map(|(position, c)| Answer::now(position, c.object.id().starts_with("open"))).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|c| c.object.id().starts_with("open"))))
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let Some(lie) = self.hint else { return Ok(None) };
         let mut shown: RoaringBitmap =
             (0..).zip(query.guards.iter()).filter(|(at, guard)| lie.shows(*at, guard)).map(|(at, _)| at).collect();
         if lie == Lie::Elsewhere {
             shown.insert_range(1_000..2_000);
         }
-        Ok(Some(Arc::new(shown)))
+        Ok(Some(VisiblePositions::now(Arc::new(shown))))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        self.local
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: self.local, ..Abilities::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 
 use crate::audit::{AuditSink, AuditedPrincipal, AuditedRequest, Decision, DigestPurpose, Latencies, Record, Released};
-use crate::authz::{Authorizer, Consistency};
+use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
 use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
 use crate::server::refusal::Refusal;
@@ -159,17 +159,11 @@ impl Draft {
     }
 }
 
-/// Describes which model decided, and how old the relationships may be that the decision rests on.
-pub(in crate::server) async fn decided_by(authorizer: &dyn Authorizer, consistency: Consistency) -> Decision {
-    let staleness = match consistency {
-        Consistency::HigherConsistency => Some(Duration::ZERO),
-        // The authority itself has no lag, and a copy knows its own. An `OpenFGA` server does not tell how old its caches are.
-        Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
-            authorizer.is_local(consistency).then(|| authorizer.lag(consistency).unwrap_or_default())
-        }
-    };
+/// Records which model decided, and how far behind its relationships were, as the decisions say it themselves.
+pub(in crate::server) fn decided_by(decided_by: Option<&DecidedBy>) -> Decision {
+    let Some(DecidedBy { model_id, staleness }) = decided_by else { return Decision::default() };
     Decision {
-        model_id: authorizer.deciding_model_id().await,
+        model_id: Some(model_id.to_string()).filter(|model_id| !model_id.is_empty()),
         staleness_ms: staleness.and_then(|staleness| u64::try_from(staleness.as_millis()).ok()),
         ..Decision::default()
     }

@@ -9,7 +9,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
-use crate::authz::{Answer, AuthzError, CheckBatch};
+use crate::authz::{Abilities, AuthzError, CheckBatch, Decisions};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata};
 use crate::vector_store::{CollectionInfo, GuardTable, Search, Searched, VectorStoreError};
 
@@ -45,11 +45,11 @@ impl Parts {
 
 #[async_trait]
 impl Authorizer for Parts {
-    async fn check(&self, _batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, _batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         panic!("nothing is decided")
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
         self.looks.fetch_add(1, Ordering::Relaxed);
         self.take_time().await;
         if self.hangs.load(Ordering::Relaxed) {
@@ -58,11 +58,11 @@ impl Authorizer for Parts {
         if self.fails("authorizer") {
             return Err(AuthzError::Unavailable(CANARY.to_owned()));
         }
-        Ok("model".to_owned())
+        Ok("model".into())
     }
 
-    fn copy_is_trusted(&self) -> Option<bool> {
-        *self.copy_is_trusted.lock().unwrap()
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { copy_is_trusted: *self.copy_is_trusted.lock().unwrap(), ..Abilities::default() }
     }
 }
 

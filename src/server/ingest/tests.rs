@@ -11,7 +11,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::*;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::{Answer, AuthzError, CheckBatch};
+use crate::authz::{AuthzError, CheckBatch, Decisions};
 use crate::chunk::Document;
 use crate::identity::StepUpRules;
 use crate::identity::sample::{self, LEEWAY_SECONDS, NOW};
@@ -43,7 +43,7 @@ struct Counted {
 
 #[async_trait]
 impl Authorizer for Counted {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         if !self.answers {
             return std::future::pending().await;
@@ -51,8 +51,8 @@ impl Authorizer for Counted {
         self.inner.check(batch).await
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        self.inner.model_id().await
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        self.inner.readiness().await
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::*;
 
+use crate::authz::decider::Asked;
 use crate::language::{Object, Relation, TupleCondition};
 
 /// The checks at positions 3 and 4 of a batch.
@@ -38,7 +39,8 @@ fn outcome(results: Vec<ResultEntry>) -> String {
     let checks = checks();
     let sent: Vec<(usize, &Check)> = (3..).zip(&checks).collect();
     let answers = account(&sent, Instant::now(), BatchCheckAnswer { results });
-    let answer = |answered: Answered| answered.into_answer(&Arc::default(), Duration::ZERO);
+    let asked = Asked { at: Instant::now(), source: Source::Authority, behind_max: Duration::ZERO };
+    let answer = |answered: Answered| answered.into_decision(&asked);
     let decided = answers.and_then(|answers| answers.into_iter().map(answer).collect::<Result<Vec<_>, _>>());
     match decided {
         Ok(answers) => {

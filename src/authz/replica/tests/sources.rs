@@ -9,11 +9,12 @@ use tokio::sync::watch;
 use tokio::time::{Instant, advance};
 
 use super::{MODEL, clock, config};
+use crate::authz::EvaluatedCopy;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::replica::{
-    CopyView, EvaluatedCopy, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse,
+use crate::authz::replica::{CopyView, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::{
+    Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Source, VisiblePositions, VisibleSetQuery,
 };
-use crate::authz::{Answer, Authorizer, AuthzError, Check, CheckBatch, Consistency, Source, VisibleSetQuery};
 use crate::language::{Object, Relation, RelationshipTuple, dsl};
 use crate::tuple_store::{OnConflict, RelationshipStores};
 
@@ -27,16 +28,16 @@ struct Denying;
 
 #[async_trait]
 impl Authorizer for Denying {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        Ok((0..batch.checks.len()).map(|position| Answer::now(position, false)).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        Ok(Decisions::now(batch.checks.iter().map(|_| false)))
     }
 
-    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
-        Ok(Some(Arc::default()))
+    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
+        Ok(Some(VisiblePositions::now(Arc::default())))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("m1".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("m1".into())
     }
 }
 
@@ -110,20 +111,21 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
                 Decide | Plan | Higher | AtLeast => {}
             }
             let answers = authorizer.check(&batch(consistency)).await.expect("decided");
-            let by_copy = matches!(answers[0].provenance.source, Source::Copy(_));
+            let by_copy = matches!(answers.by.source, Source::Copy(_));
             let may = step == Decide || step == OtherModel;
-            assert_eq!((answers[0].allowed, by_copy), (may, may), "{step:?} in {steps:?}");
-            assert_eq!(authorizer.is_local(consistency), may, "local in {step:?} of {steps:?}");
+            assert_eq!((answers.list[0].allowed, by_copy), (may, may), "{step:?} in {steps:?}");
+            assert_eq!(authorizer.abilities(consistency).checks_are_local, may, "local in {step:?} of {steps:?}");
             if may {
                 let now = progress.borrow().clone();
-                let of = &answers[0].provenance;
+                let of = &answers.by;
+                assert_eq!(answers.list[0].as_of, of.as_of, "as new as the copy");
                 assert_eq!(
                     (of.source, of.as_of, &*of.model_id),
                     (Source::Copy(now.copy), Some(as_of), &*now.version.model_id)
                 );
             }
             let seen = authorizer.visible_set(&visible(consistency)).await.expect("told").expect("known");
-            assert_eq!(!seen.is_empty(), may || step == Plan, "visible in {step:?} of {steps:?}");
+            assert_eq!(!seen.positions.is_empty(), may || step == Plan, "visible in {step:?} of {steps:?}");
         }
     }
 }
@@ -197,7 +199,7 @@ async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
         });
         let question = batch(Consistency::AtLeastAsFresh(asked));
         let answers = authorizer.check(&question).await.expect("decided");
-        let is_by_copy = matches!(answers[0].provenance.source, Source::Copy(_));
+        let is_by_copy = matches!(answers.by.source, Source::Copy(_));
         assert_eq!((asked.elapsed(), is_by_copy), (waits, by_copy), "{name}");
         // One request waits once, however many batches it has.
         let again = Instant::now();

@@ -96,7 +96,7 @@ async fn losing_the_copy_sheds_by_caller_and_never_the_lone_one() {
         let authorizer = Arc::new(setup.authorizer);
         let ask = |user: String, checks: usize| {
             let authorizer = Arc::clone(&authorizer);
-            async move { authorizer.check(&Setup::batch(&user, docs(checks))).await.map(|answers| answers.len()) }
+            async move { authorizer.check(&Setup::batch(&user, docs(checks))).await.map(|decisions| decisions.list.len()) }
         };
         let greedy: Vec<_> = (0..GREEDY).map(|_| tokio::spawn(ask("user:greedy".to_owned(), MUCH))).collect();
         // The greedy one is there first.

@@ -70,25 +70,27 @@ pub(super) fn is_hostile(check: &Check) -> bool {
 
 #[async_trait]
 impl Authorizer for World {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answer = |(position, check): (usize, &Check)| {
-            let mut answer = Answer::now(position, self.with(|state| state.copy.contains(&fact(check))));
-            answer.provenance.decided = !is_hostile(check);
-            answer
-        };
-        Ok(batch.checks.iter().enumerate().map(answer).collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        let mut decisions =
+            Decisions::now(batch.checks.iter().map(|check| self.with(|state| state.copy.contains(&fact(check)))));
+        for (decision, check) in decisions.list.iter_mut().zip(&batch.checks) {
+            if is_hostile(check) {
+                (decision.as_of, decision.reached) = (None, Reached::Never);
+            }
+        }
+        Ok(decisions)
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let sees = |at: &u32| {
             let object = query.guards[usize::try_from(*at).expect("small")].to_string();
             self.with(|state| state.copy.contains(&(query.user.to_string(), object)))
         };
-        Ok(Some(Arc::new(query.positions.iter().filter(sees).collect())))
+        Ok(Some(VisiblePositions::now(Arc::new(query.positions.iter().filter(sees).collect()))))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("m1".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("m1".into())
     }
 }
 
@@ -134,15 +136,13 @@ pub(super) struct Authority(World);
 
 #[async_trait]
 impl Authorizer for Authority {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        let answers = batch.checks.iter().enumerate();
-        Ok(answers
-            .map(|(at, check)| Answer::now(at, self.0.with(|state| state.server.contains(&fact(check)))))
-            .collect())
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        let holds = |check: &Check| self.0.with(|state| state.server.contains(&fact(check)));
+        Ok(Decisions::now(batch.checks.iter().map(holds)))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("m1".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("m1".into())
     }
 }
 
@@ -288,7 +288,7 @@ impl Setup {
 
     pub(super) async fn allows(&self, user: &str, object: &str) -> bool {
         let answers = self.authorizer.check(&Self::batch(user, [object.to_owned()])).await.expect("decided");
-        answers[0].allowed
+        answers.list[0].allowed
     }
 
     /// Half a second of requests.

@@ -66,31 +66,34 @@ impl Revoking {
 
 #[async_trait]
 impl Authorizer for Revoking {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         let call = self.call();
-        let mut answers = self.authorizer.check(batch).await?;
-        for (answer, check) in answers.iter_mut().zip(&batch.checks) {
+        let mut decisions = self.authorizer.check(batch).await?;
+        for (decision, check) in decisions.list.iter_mut().zip(&batch.checks) {
             if check.object.id() == "open1" {
                 self.checked_in.store(call, Ordering::Relaxed);
-                answer.allowed = call < self.revoked_from;
+                decision.allowed = call < self.revoked_from;
             }
         }
-        Ok(answers)
+        Ok(decisions)
     }
 
-    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let call = self.call();
-        let visible = self.authorizer.visible_set(query).await?;
+        let Some(VisiblePositions { positions, by }) = self.authorizer.visible_set(query).await? else {
+            return Ok(None);
+        };
         let revoked = |at: u32| query.guards[at as usize].id() == "open1" && call >= self.revoked_from;
-        Ok(visible.map(|visible| Arc::new(visible.iter().filter(|at| !revoked(*at)).collect())))
+        let positions = Arc::new(positions.iter().filter(|at| !revoked(*at)).collect());
+        Ok(Some(VisiblePositions { positions, by }))
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        self.authorizer.model_id().await
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        self.authorizer.readiness().await
     }
 
-    fn is_local(&self, _consistency: Consistency) -> bool {
-        self.authorizer.local
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: self.authorizer.local, ..Abilities::default() }
     }
 }
 
@@ -191,21 +194,21 @@ struct ListsFail {
 
 #[async_trait]
 impl Authorizer for ListsFail {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
         OpenOnly { local: false, hint: None }.check(batch).await
     }
 
-    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<Arc<RoaringBitmap>>, AuthzError> {
+    async fn visible_set(&self, _query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         self.lists.fetch_add(1, Ordering::Relaxed);
         Err(self.error.clone())
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 
-    fn lists_by_call(&self, _consistency: Consistency) -> bool {
-        true
+    fn abilities(&self, _consistency: Consistency) -> Abilities {
+        Abilities { lists_by_call: true, ..Abilities::default() }
     }
 }
 
@@ -241,19 +244,19 @@ struct CopyOfServer {
 
 #[async_trait]
 impl Authorizer for CopyOfServer {
-    async fn check(&self, batch: &CheckBatch) -> Result<Vec<Answer>, AuthzError> {
-        if !self.is_local(batch.consistency) {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        if !self.abilities(batch.consistency).checks_are_local {
             self.asked.fetch_add(batch.checks.len(), Ordering::Relaxed);
         }
         OpenOnly { local: false, hint: None }.check(batch).await
     }
 
-    async fn model_id(&self) -> Result<String, AuthzError> {
-        Ok("model".to_owned())
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        Ok("model".into())
     }
 
-    fn is_local(&self, consistency: Consistency) -> bool {
-        consistency != Consistency::HigherConsistency
+    fn abilities(&self, consistency: Consistency) -> Abilities {
+        Abilities { checks_are_local: consistency != Consistency::HigherConsistency, ..Abilities::default() }
     }
 }
 

@@ -1,0 +1,180 @@
+//! What the record of a retrieval says about the decisions behind it.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::time::Instant;
+
+use super::*;
+use crate::authz::embedded::EmbeddedAuthorizer;
+use crate::authz::{
+    Abilities, Authorizer, CheckBatch, DecidingModel, Decisions, Provenance, VisiblePositions, VisibleSetQuery,
+};
+use crate::chunk::{Document, Metadata};
+use crate::language::{Object, RelationshipTuple, dsl};
+use crate::retrieval::{Pages, RetrievalConfig};
+use crate::server::answers::Answers;
+use crate::server::audit::sample::{call, first_records, open_log};
+use crate::tuple_store::OnConflict;
+use crate::vector_store::DocumentStore;
+use crate::vector_store::exact::ExactStore;
+
+const COLLECTION: &str = "notes";
+const MODEL: &str = "
+model
+  schema 1.1
+type user
+type note
+  relations
+    define can_read: [user]
+";
+
+/// Decides as the embedded authorizer does. Right after each decision, another model comes into force.
+struct Overtaken {
+    inner: EmbeddedAuthorizer,
+    stores: RelationshipStores,
+    /// The model of each answer.
+    decided_by: Mutex<Vec<Arc<str>>>,
+}
+
+impl Overtaken {
+    fn answered(&self, by: &Provenance) {
+        self.decided_by.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&by.model_id));
+        let store = self.stores.default_store().expect("a store");
+        store.write_model(dsl::load(MODEL).expect("a model")).expect("written");
+    }
+}
+
+#[async_trait]
+impl Authorizer for Overtaken {
+    async fn check(&self, batch: &CheckBatch) -> Result<Decisions, AuthzError> {
+        self.inner.check(batch).await.inspect(|decisions| self.answered(&decisions.by))
+    }
+
+    async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
+        let visible = self.inner.visible_set(query).await?;
+        Ok(visible.inspect(|visible| self.answered(&visible.by)))
+    }
+
+    async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
+        self.inner.readiness().await
+    }
+
+    fn abilities(&self, consistency: Consistency) -> Abilities {
+        self.inner.abilities(consistency)
+    }
+
+    fn model(&self) -> Option<&dyn DecidingModel> {
+        self.inner.model()
+    }
+}
+
+struct World {
+    api: RetrievalApi,
+    authorizer: Arc<Overtaken>,
+    directory: TempDir,
+}
+
+/// A collection of one note, which Anne may read or not.
+async fn world(may_read: bool) -> World {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = RelationshipStores::open(directory.path()).unwrap();
+    let relationships = stores.default_store_or_new().unwrap();
+    relationships.write_model(dsl::load(MODEL).unwrap()).unwrap();
+    let tuple = RelationshipTuple::parse("user:anne", "can_read", "note:1").unwrap();
+    relationships.write_all(if may_read { vec![tuple] } else { Vec::new() }, OnConflict::Refuse).unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    let chunk = Chunk {
+        id: "1#0".to_owned(),
+        document_id: "1".to_owned(),
+        guard: Object::parse("note:1").unwrap(),
+        title: String::new(),
+        text: "a note about leave".to_owned(),
+        metadata: Metadata::new(),
+        vector: vec![1.0, 0.0],
+    };
+    let document = Document { id: "1".to_owned(), title: String::new(), chunks: vec![chunk] };
+    store.upsert(COLLECTION, vec![document]).await.unwrap();
+    let inner = EmbeddedAuthorizer::new(stores.clone());
+    let authorizer = Arc::new(Overtaken { inner, stores, decided_by: Mutex::default() });
+    let store = Arc::new(store);
+    let config = RetrievalConfig {
+        relation: Relation::parse("can_read").unwrap(),
+        top_k_max: 100,
+        candidates_max: 400,
+        guards_checked_max: 100,
+        pages: Pages::new(Duration::from_hours(1)).unwrap(),
+        explain_plan: false,
+    };
+    let api = RetrievalApi::new(&Services {
+        retriever: Retriever::new(Arc::clone(&authorizer) as _, Arc::clone(&store) as _, config),
+        vector_store: Arc::clone(&store) as _,
+        documents: store,
+        relationships: None,
+        explain: false,
+        request_timeout: Duration::from_mins(1),
+        connections_max: 1,
+        authorizer: Arc::clone(&authorizer) as _,
+        authentication: Authentication::Believed,
+        audit: None,
+        consistency_tokens: Arc::new(ConsistencyTokens::new().unwrap()),
+    });
+    World { api, authorizer, directory }
+}
+
+impl World {
+    /// Answers a request, and returns how the record says it was decided.
+    async fn recorded<T, A>(
+        &self,
+        message: T,
+        answer: impl AsyncFnOnce(&RetrievalApi, Request<T>) -> Result<Response<A>, Status>,
+    ) -> Decision {
+        let (running, lasting) =
+            call(Some(open_log(self.directory.path())), "/ragward.retrieval.v1.RetrievalService/Retrieve");
+        let mut request = Request::new(message);
+        request.extensions_mut().insert(Caller::Believed);
+        request.extensions_mut().insert(lasting.draft().clone());
+        request.extensions_mut().insert(AnswerSlot::new(&Answers::new(), Instant::now() + Duration::from_mins(1)));
+        answer(&self.api, request).await.expect("an answer");
+        // A call whose caller is gone is recorded with all that is known of it.
+        drop(running);
+        drop(lasting);
+        first_records(self.directory.path()).await.remove(0).decision.expect("a decision")
+    }
+}
+
+/// INVARIANT (who decided): the record names the model that decided, whatever came into force afterwards.
+#[tokio::test]
+async fn the_record_names_the_model_that_decided() {
+    let retrieve = || message::RetrieveRequest {
+        user: "user:anne".to_owned(),
+        collection: COLLECTION.to_owned(),
+        query: Some(message::retrieve_request::Query::Text("leave".to_owned())),
+        top_k: 1,
+        ..message::RetrieveRequest::default()
+    };
+    let recheck = || message::RecheckRequest {
+        user: "user:anne".to_owned(),
+        collection: COLLECTION.to_owned(),
+        chunk_ids: vec!["1#0".to_owned()],
+        ..message::RecheckRequest::default()
+    };
+    // The second row is decided by the visible set alone: it hides everything, so that nothing is left to check.
+    for (name, may_read, is_recheck) in [
+        ("released", true, false),
+        ("hidden", false, false),
+        ("rechecked", true, true),
+        ("not there any more", false, true),
+    ] {
+        let world = world(may_read).await;
+        let decision = if is_recheck {
+            world.recorded(recheck(), async |api: &RetrievalApi, request| api.recheck(request).await).await
+        } else {
+            world.recorded(retrieve(), async |api: &RetrievalApi, request| api.retrieve(request).await).await
+        };
+        let decided_by = world.authorizer.decided_by.lock().unwrap().last().expect("a decision").to_string();
+        assert_ne!(world.authorizer.readiness().await.expect("a model").as_ref(), decided_by, "{name}: overtaken");
+        assert_eq!((decision.model_id, decision.staleness_ms), (Some(decided_by), Some(0)), "{name}");
+    }
+}
