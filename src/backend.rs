@@ -1,4 +1,4 @@
-//! What the adapters of both servers share: the channel on which they call, and the secret that they send.
+//! The parts that the adapters for `OpenFGA` and Qdrant share: the channel on which they call, and the secret that they send.
 
 use std::error::Error;
 use std::fmt;
@@ -11,32 +11,32 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
-/// A server that does not take a connection within this time is taken for absent.
+/// A server that accepts no connection within this time counts as out of reach.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A silent peer is probed by TCP, not by HTTP/2 pings: gRPC servers in Go close a connection that is pinged more often
-/// than every five minutes.
+/// The time for which a peer may be silent before TCP probes it. HTTP/2 pings would not do: gRPC servers in Go close a
+/// connection that is pinged more often than every five minutes.
 const TCP_KEEPALIVE: Duration = Duration::from_secs(20);
 const TCP_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const TCP_KEEPALIVE_RETRIES: u32 = 3;
 
-/// Calls on it carry the secret.
+/// A channel whose calls carry a secret.
 pub type BackendChannel = InterceptedService<Channel, Credential>;
 
-/// A key or token, not shown by `Debug`.
+/// A key or token. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 /// Why a server cannot be called with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// The address is not one.
+    /// The address is malformed.
     #[error("{setting} is `{address}`; it must have the form `http://host:port` or `https://host:port`{detail}")]
     Address {
-        /// What gives the address, as the user writes it.
+        /// The setting that gives the address, as the user writes it.
         setting: &'static str,
         /// The configured address.
         address: String,
-        /// What is wrong with it, if more is known.
+        /// The fault in the address, if more is known; otherwise empty.
         detail: String,
     },
     /// The secret cannot be sent as a header.
@@ -47,7 +47,7 @@ pub enum BackendError {
     Tls {
         /// The configured address.
         address: String,
-        /// What the TLS library said.
+        /// The TLS library's error.
         detail: String,
     },
     /// A setting is out of its bounds.
@@ -55,18 +55,18 @@ pub enum BackendError {
     Setting(String),
 }
 
-/// Adds a secret to every call.
+/// Adds a secret to every call, or nothing if there is none.
 #[derive(Clone, Debug, Default)]
 pub struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
 
 impl Secret {
-    /// Keeps a text from being shown.
+    /// Wraps a text, so that it is not shown by accident.
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text, for the one place that sends it.
+    /// Returns the text. Only the code that sends it should call this.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -74,13 +74,13 @@ impl Secret {
 }
 
 impl Credential {
-    /// `Authorization: Bearer …`.
+    /// Sends the token as `Authorization: Bearer …`.
     #[cfg(feature = "openfga")]
     pub(crate) fn bearer(token: Option<&Secret>) -> Result<Self, BackendError> {
         Self::header("authorization", "token", token.map(|token| format!("Bearer {}", token.expose())))
     }
 
-    /// `api-key: …`.
+    /// Sends the key as `api-key: …`.
     #[cfg(feature = "qdrant")]
     pub(crate) fn api_key(key: Option<&Secret>) -> Result<Self, BackendError> {
         Self::header("api-key", "API key", key.map(|key| key.expose().to_owned()))
@@ -94,7 +94,7 @@ impl Credential {
     }
 }
 
-/// A channel that connects at the first call, so that a server may be down when Ragward starts.
+/// Makes a channel that connects at the first call, so that a server may be down when Ragward starts.
 pub(crate) fn channel(
     setting: &'static str,
     address: &str,
@@ -110,7 +110,7 @@ pub(crate) fn channel(
     Ok(InterceptedService::new(channel, credential))
 }
 
-/// Where a server is, by a setting that says so; with `https` by TLS.
+/// Reads the address that a setting gives. `https` means TLS.
 pub(crate) fn endpoint(setting: &'static str, address: &str) -> Result<Endpoint, BackendError> {
     let malformed = |detail: String| BackendError::Address { setting, address: address.to_owned(), detail };
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| malformed(format!(" ({e})")))?;
@@ -121,7 +121,7 @@ pub(crate) fn endpoint(setting: &'static str, address: &str) -> Result<Endpoint,
     }
 }
 
-/// Whether a server answered last. The log is told when that changes, and not of every call meanwhile.
+/// Remembers whether a server answered last. The log gets a line when that changes, not at every call.
 #[derive(Debug)]
 pub(crate) struct Reach {
     server: &'static str,
@@ -129,19 +129,19 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Of a server that nothing is known of yet.
+    /// Begins with a server that is taken to be up.
     pub(crate) const fn new(server: &'static str) -> Self {
         Self { server, is_up: AtomicBool::new(true) }
     }
 
-    /// A call was answered, were it with a refusal.
+    /// Notes that a call was answered, even if with a refusal.
     pub(crate) fn answered(&self) {
         if !self.is_up.swap(true, Ordering::Relaxed) {
             tracing::info!(server = self.server, "it answers again");
         }
     }
 
-    /// A call was not answered.
+    /// Notes that a call was not answered.
     pub(crate) fn failed(&self, error: &dyn fmt::Display) {
         if self.is_up.swap(false, Ordering::Relaxed) {
             tracing::warn!(server = self.server, %error, "it does not answer");
@@ -149,18 +149,18 @@ impl Reach {
     }
 }
 
-/// Whether a status was made on this side because the connection or the protocol failed: the server, or what stands in front
-/// of it, sent none. Whatever its code, it says nothing of the question, and the next try may go well.
+/// Whether a status was made on this side because the connection or the protocol failed, so that neither the server nor a proxy
+/// before it sent one. Whatever its code, such a status says nothing about the question, and the next try may succeed.
 pub(crate) fn is_of_the_connection(status: &Status) -> bool {
-    // tonic keeps the error beneath as the source of such a status, and a status that was sent has none. Of an answer that
-    // ended without its status there is no error; then this is all that tonic says.
+    // Such a status has the underlying error as its source, and a status that was sent has none. If an answer ended without
+    // its status there is no error, and these texts are all that tonic says.
     let says = |beginning| status.message().starts_with(beginning);
     status.source().is_some()
         || says("grpc-status header missing")
         || says("protocol error: missing grpc-status trailer")
 }
 
-/// With TLS, by the certificates that the system trusts.
+/// Adds TLS, with the certificates that the system trusts.
 fn with_tls(endpoint: Endpoint, address: &str) -> Result<Endpoint, BackendError> {
     let secured = endpoint.tls_config(ClientTlsConfig::new().with_native_roots());
     secured.map_err(|e| BackendError::Tls { address: address.to_owned(), detail: e.to_string() })

@@ -1,7 +1,7 @@
-//! Runs work on threads that may be held up, in lanes of a few places each.
+//! Lanes: threads for work that computes for long or waits for a disk, so that it does not hold up the requests of others.
 //!
-//! Without them there would be as many threads as calls at a time, each with memory of its own. More threads than cores make
-//! nothing that computes faster.
+//! Each lane has a few places. Without that bound there would be as many threads as concurrent calls, each with memory of
+//! its own, although more threads than cores compute nothing faster.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -9,43 +9,43 @@ use std::thread::available_parallelism;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Threads that wait for a disk or a lock, beside those that compute: those of the lanes, and a few for what has no lane
-/// (looking up host names, opening files).
+/// The most threads that wait for a disk or a lock, beside those that compute. They serve the lanes that wait, and work that
+/// has no lane (looking up host names, opening files).
 const WAITING_THREADS_MAX: usize = 16;
-/// Lanes that compute: the authorizer's, the vector store's and the server's own.
+/// The number of lanes that compute: one each of the authorizer, the vector store and the server.
 const COMPUTING_LANES: usize = 3;
 
-/// Places for work of one kind. Copies share them.
+/// A bounded number of places for work of one kind. Clones share the places.
 #[derive(Clone, Debug)]
 pub struct Lane(Arc<Semaphore>);
 
-/// A place in a lane, given back when this is dropped.
+/// A place in a lane. Dropping it gives the place back.
 #[derive(Debug)]
 pub struct Place(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// The work ended in a panic, or the runtime is ending.
+/// The work has no result: it panicked, or the runtime is shutting down.
 #[derive(Debug, thiserror::Error)]
 #[error("the work was lost: {0}")]
 pub struct Lost(String);
 
 impl Lane {
-    /// For what computes: a place for each core.
+    /// Makes a lane for work that computes, with a place for each core.
     #[must_use]
     pub fn computing() -> Self {
         Self::of(cores())
     }
 
-    /// For what waits for something that few can have at a time.
+    /// Makes a lane with this many places, for work that waits for something that few can have at a time.
     #[must_use]
     pub fn of(places: usize) -> Self {
         Self(Arc::new(Semaphore::new(places)))
     }
 
-    /// Runs work once there is a place for it. Work that has begun keeps its place to its end, even if nobody waits for it
-    /// any more; work that has not never begins then.
+    /// Runs `work` on another thread once there is a place for it. If this future is dropped before that, the work never
+    /// begins. If it is dropped later, the work runs to its end and keeps its place until then.
     ///
     /// # Errors
-    /// When the work did not come to its end.
+    /// When the work panicked or the runtime is shutting down.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
         self.place().await?.run(work).await
     }
@@ -53,7 +53,7 @@ impl Lane {
     /// Waits for a place.
     ///
     /// # Errors
-    /// Never, as long as nobody closes the lane, which nobody does.
+    /// Only if the lane is closed, and nothing closes one.
     pub async fn place(&self) -> Result<Place, Lost> {
         let place = Arc::clone(&self.0).acquire_owned().await;
         place.map(Place).map_err(|closed| Lost(closed.to_string()))
@@ -61,10 +61,10 @@ impl Lane {
 }
 
 impl Place {
-    /// See [`Lane::run`].
+    /// Runs `work` on another thread, in this place. Once it has begun it runs to its end, even if this future is dropped.
     ///
     /// # Errors
-    /// When the work did not come to its end.
+    /// When the work panicked or the runtime is shutting down.
     pub async fn run<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Lost> {
         let working = move || {
             let done = work();
@@ -75,7 +75,7 @@ impl Place {
     }
 }
 
-/// How many threads a runtime may have for work that holds them up.
+/// Returns how many blocking threads a runtime needs at most.
 #[must_use]
 pub fn blocking_threads_max() -> usize {
     COMPUTING_LANES * cores() + WAITING_THREADS_MAX
@@ -117,7 +117,7 @@ mod tests {
         let lane = Lane::of(1);
         assert!(lane.run(|| panic!("on purpose")).await.is_err());
         let (go_on, waiting) = mpsc::channel::<()>();
-        // Given up while it runs: its place is taken until it ends.
+        // The caller gives this work up while it runs. Its place is taken until it ends.
         assert!(lane.run(move || waiting.recv()).now_or_never().is_none());
         let mut next = Box::pin(lane.run(|| 7));
         assert!(next.as_mut().now_or_never().is_none());

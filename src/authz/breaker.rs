@@ -1,7 +1,7 @@
-//! Leaves a server alone that keeps failing: its callers get an error at once, and it gets time.
+//! A circuit breaker: while a server keeps failing, callers get an error at once, and the server gets time to recover.
 //!
-//! After [`FAILURES_MAX`] failures in a row nothing is asked for [`PAUSE`]; then one call tries. Its success closes the
-//! breaker, its failure opens it again.
+//! After [`FAILURES_MAX`] failures in a row the breaker opens and lets nothing through for [`PAUSE`]. Then it lets one call
+//! try. If that succeeds, the breaker closes; if it fails, the breaker stays open for another pause.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use tokio::time::Instant;
 use super::AuthzError;
 use super::decider::{Answered, Decider, Questions};
 
-/// So many failures in a row are no accident.
+/// The number of failures in a row that opens the breaker: more than an accident explains.
 pub const FAILURES_MAX: u32 = 5;
-/// How long nothing is asked.
+/// The time for which an open breaker lets nothing through.
 pub const PAUSE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Asks the decider behind it, unless that keeps failing.
 pub struct BreakerDecider {
     inner: Arc<dyn Decider>,
-    /// A deadline that passes sooner says more of the caller than of the server.
+    /// The longest that a call takes at all. A deadline that passes sooner says more about the caller than about the server.
     patience: Duration,
     state: Mutex<State>,
 }
@@ -32,15 +32,15 @@ enum State {
     Trying,
 }
 
-/// A call that the breaker let through. Dropped without a result, it was cancelled: it says nothing of the server, and
-/// the next call may try.
+/// A call that the breaker let through. If it is dropped without a result it was cancelled. That says nothing about the
+/// server, so the next call may try.
 struct Admitted<'a> {
     breaker: &'a BreakerDecider,
     trying: bool,
 }
 
 impl BreakerDecider {
-    /// `patience` is the longest that a call takes at all.
+    /// Puts a closed breaker before `inner`. `patience` is the longest that a call takes at all.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
         Self { inner, patience, state: Mutex::new(State::Closed { failures: 0 }) }

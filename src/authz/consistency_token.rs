@@ -1,12 +1,14 @@
-//! Tokens by which a caller asks that what was written before a moment counts.
+//! Consistency tokens: a caller sends one to be answered with everything that was written before the token was issued.
 //!
-//! A token stands for the moment at which this process gave it out, counted on its monotonic clock, and is authenticated
-//! (HMAC-SHA256, RFC 2104) with a key that this process made at its start and shows nobody. One that another key made,
-//! because it comes from another replica or from before a restart, was given out before it came here: it stands for the
-//! moment at which it was first seen.
+//! A token holds a moment of this process's monotonic clock. It is authenticated (HMAC-SHA256, RFC 2104) with a key that
+//! lives as long as the process and never leaves it. A token with another key comes from another replica, or from before a
+//! restart. Nobody here knows its moment, but it was issued before it arrived. So it counts from when it was first seen.
 //!
-//! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was given out. No clocks
-//! are compared, and none that can be set is read, so a wrong clock, a restart or a forged token only ever asks for more.
+//! Tokens travel as metadata, because `OpenFGA`'s messages have no place for them. So equal answers stay equal bytes.
+//!
+//! INVARIANT (never too old): a token is never read as an earlier moment than the one at which it was issued. No clocks are
+//! compared, replicas share no key, and no clock that can be set is read. So a wrong clock, a restart or a forged token can
+//! only ask for fresher answers.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -18,42 +20,43 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use tokio::time::{Duration, Instant};
 
-/// For whoever changes the form.
+/// The first byte. A later form of tokens takes another number.
 const VERSION: u8 = 1;
-/// Version and nanoseconds.
+/// The version (1 byte) and the nanoseconds since the start of the process (8 bytes).
 const CONTENT_BYTES: usize = 1 + 8;
 const TOKEN_BYTES: usize = CONTENT_BYTES + 32;
-/// Tokens of others that are remembered, about 1 MB. When there are more, all are forgotten and count as new.
+/// The most tokens of other processes that are remembered: about 1 MB. Past it all are forgotten, and count from then on as
+/// if they were new, which is safe.
 const SEEN_MAX: usize = 10_000;
 
-/// Gives tokens out and reads them.
+/// Issues consistency tokens and reads them.
 #[derive(Debug)]
 pub struct ConsistencyTokens {
     key: hmac::Key,
     started: Instant,
-    /// When each token of another process was first seen.
+    /// The moment at which each token of another process was first seen.
     seen: Mutex<HashMap<[u8; TOKEN_BYTES], Instant>>,
 }
 
-/// A text that no process of Ragward gave out as a token.
+/// The text is not a token that any process of Ragward issued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is not a consistency token; send one back as it was given")]
 pub struct NotAToken;
 
 impl ConsistencyTokens {
-    /// Tokens of a new key.
+    /// Draws a new key.
     ///
     /// # Errors
-    /// When the system gives no random numbers.
+    /// When the system provides no random numbers.
     pub fn new() -> Result<Self, Unspecified> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())?;
         Ok(Self { key, started: Instant::now(), seen: Mutex::default() })
     }
 
-    /// The token of this moment: whoever sends it back is answered with all that was written before.
+    /// Issues the token of this moment. An answer to a request with it takes in everything that was written before.
     #[must_use]
     pub fn issue(&self) -> String {
-        // 580 years fit.
+        // 64 bits hold 580 years.
         let nanoseconds = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut token = vec![VERSION];
         token.extend(nanoseconds.to_be_bytes());
@@ -62,7 +65,7 @@ impl ConsistencyTokens {
         BASE64_URL_SAFE_NO_PAD.encode(token)
     }
 
-    /// The moment that a token stands for.
+    /// Returns the moment that a token stands for.
     ///
     /// # Errors
     /// When it does not have the form of a token.

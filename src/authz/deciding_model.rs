@@ -1,4 +1,4 @@
-//! What an authorization model says by itself, before any tuple is looked at.
+//! Facts that an authorization model states by itself, before anybody looks at a tuple.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -12,7 +12,7 @@ use super::provenance::{Provenance, Source};
 pub struct Decisions {
     /// One decision for each check, in any order.
     pub list: Vec<Decision>,
-    /// What the whole list rests on. A single decision may be newer than `by.as_of`, never older.
+    /// The basis of the whole list. A single decision may be newer than `by.as_of`, never older.
     pub by: Provenance,
 }
 
@@ -25,11 +25,11 @@ pub struct Decision {
     pub allowed: bool,
     /// The relationships that decided were at least as new as this moment; `None` when that is not known.
     pub as_of: Option<Instant>,
-    /// How the decision came about.
+    /// Whether the decision was made for this check, or for an earlier one, or not at all.
     pub reached: Reached,
 }
 
-/// How a decision came about.
+/// The way in which a decision came about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reached {
     /// It was made for this question.
@@ -45,7 +45,7 @@ pub enum Reached {
 pub struct VisiblePositions {
     /// The positions of these guards in the query's table.
     pub positions: Arc<RoaringBitmap>,
-    /// What the set rests on.
+    /// The model and the relationships behind the set.
     pub by: Provenance,
 }
 
@@ -53,7 +53,7 @@ impl Decisions {
     /// Puts decisions together that one source made under one model.
     #[must_use]
     pub fn new(list: Vec<Decision>, source: Source, model_id: Arc<str>) -> Self {
-        // Where there is no decision, there is nothing that could be old.
+        // A check that can never be decided has no decision that could be old.
         let made = list.iter().filter(|decision| decision.reached != Reached::Never);
         // `None`, an unknown age, is less than every moment.
         let as_of = made.map(|decision| decision.as_of).min().flatten();

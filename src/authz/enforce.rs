@@ -2,8 +2,9 @@
 //!
 //! It asks the authorizer itself and pairs answers with items by position, so a decision cannot end up on another item.
 //!
-//! INVARIANT (not older): what a document's text is released by is not older than that text. A right that was taken away before
-//! the document was written anew shows the old text for a while, as late as revocations count, and never the new one.
+//! INVARIANT (not older): a decision that releases a document's text is not older than that text. Suppose a right is revoked
+//! and the document is then rewritten. Until the revocation takes effect, the user may still see the old text, but never
+//! the new one.
 
 use std::cell::LazyCell;
 use std::collections::{HashMap, HashSet};
@@ -19,10 +20,10 @@ use crate::identity::{ChunkLedger, Delegation, DelegationOn, Principal};
 use crate::language::{Object, Relation};
 use crate::telemetry;
 
-/// Something that the authorizer has allowed the principal of one request to see.
+/// Proof that the authorizer allows the principal of one request to see `T`.
 ///
-/// Only [`Enforcer::enforce`] makes one from a bare value, and only a permitted candidate becomes its permitted chunk. A
-/// caller can hold one:
+/// Only [`Enforcer::enforce`] makes one from a bare value, and only a permitted candidate becomes a permitted chunk. Other
+/// code can hold one:
 ///
 /// ```
 /// use ragward::authz::enforce::Permitted;
@@ -49,20 +50,20 @@ pub struct Permitted<T> {
 }
 
 impl<T> Permitted<T> {
-    /// What was permitted.
+    /// Returns what was permitted.
     pub fn item(&self) -> &T {
         &self.item
     }
 
-    /// Takes it out, for the answer.
+    /// Takes out what was permitted, to put it into the answer.
     pub fn into_item(self) -> T {
         self.item
     }
 }
 
 impl Permitted<Candidate> {
-    /// The chunk behind the candidate, still permitted if it is the same chunk under the same guard; `None` when it
-    /// changed hands since the search, or when the details of the principal's token do not permit it.
+    /// Turns the candidate into its chunk. Returns `None` when the chunk has another guard than the search found, or when
+    /// the details of the principal's token do not permit it.
     #[must_use]
     pub(crate) fn hydrate(self, chunk: Chunk, ledger: &mut ChunkLedger<'_>) -> Option<Permitted<Chunk>> {
         let unchanged = chunk.id == self.item.chunk_id && chunk.guard == self.item.guard;
@@ -71,8 +72,8 @@ impl Permitted<Candidate> {
 }
 
 impl Permitted<Candidate> {
-    /// Compares the details of the principal's token with the metadata of the candidate's chunk. `None` when they do not
-    /// permit the chunk, and when the metadata is another chunk's or the chunk has another guard by now.
+    /// Compares the details of the principal's token with the metadata of the candidate's chunk. Returns `None` if they do
+    /// not permit the chunk, if the metadata is another chunk's, or if the chunk has another guard by now.
     #[must_use]
     pub(crate) fn admit(self, chunk: ChunkMetadata, ledger: &mut ChunkLedger<'_>) -> Option<Admitted> {
         let unchanged = chunk.chunk_id == self.item.chunk_id && chunk.guard == self.item.guard;
@@ -93,7 +94,7 @@ impl Admitted {
         self.candidate.item()
     }
 
-    /// The chunk behind the candidate, if its guard and its metadata are still those that were permitted.
+    /// Returns the chunk behind the candidate, if its guard and its metadata are still those that were permitted.
     #[must_use]
     pub(crate) fn hydrate(self, chunk: Chunk) -> Option<Permitted<Chunk>> {
         let Candidate { chunk_id, guard, .. } = self.candidate.item();
@@ -102,12 +103,12 @@ impl Admitted {
     }
 }
 
-/// Something that is checked against an object.
+/// Something that has a guard: an object on which a user must hold the configured relation to see it.
 pub trait Guarded {
-    /// The object that decides who sees it.
+    /// Returns the object that decides who may see this.
     fn guard(&self) -> &Object;
 
-    /// When what it shows was written.
+    /// Returns when the content that this stands for was written.
     fn written(&self) -> Written {
         Written::Unknown
     }
@@ -129,7 +130,7 @@ impl Guarded for Object {
     }
 }
 
-/// What was decided about a guard.
+/// The decision about a guard for the whole request, which takes in the subject and its actor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Ruling {
     allowed: bool,
@@ -138,23 +139,29 @@ struct Ruling {
 }
 
 impl Ruling {
-    /// What the principal is denied whatever the relationships say.
+    /// The guard is denied, whatever the relationships say.
     const SHUT: Self = Self { allowed: false, as_of: None };
 
-    /// Allowed only if both allow, and as old as the older of them.
+    /// Joins two rulings: both must allow, and the result is as old as the older one.
     fn and(self, other: Self) -> Self {
         let as_of = self.as_of.zip(other.as_of).map(|(one, other)| one.min(other));
         Self { allowed: self.allowed && other.allowed, as_of }
     }
 
-    /// Whether it releases what was written at this moment; a denial always counts.
+    /// Whether this releases content that was written at this moment. A denial releases nothing, however old it is.
     fn releases(self, written: Option<Instant>) -> bool {
         self.allowed && written.is_none_or(|written| self.as_of.is_some_and(|as_of| as_of >= written))
     }
 }
 
-/// Decides for one principal and one request. Each distinct guard is asked once, however many items it has, and once more if a
-/// document under it is newer than the answer.
+/// Decides for one principal and one request.
+///
+/// There is one enforcer for each request, because it remembers its decisions: a wider search then checks only new guards,
+/// and all chunks under one guard have the same fate. It asks about a guard a second time only if a document under it is
+/// newer than the answer.
+///
+/// The relation comes from the configuration, never from the request. A caller who could choose it could choose a weaker
+/// one.
 ///
 /// INVARIANT (only narrower): a guard is allowed only if the subject holds the relation, **and** whoever acts for the subject
 /// may do so, **and** the token's details leave the guard. The last two never stand in for the first.
@@ -165,19 +172,20 @@ pub struct Enforcer<'a> {
     consistency: Consistency,
     deadline: Instant,
     decisions: HashMap<Object, Ruling>,
-    /// Whether the actor may act for the subject at all; `None` while it was not asked.
+    /// Whether the actor may act for the subject at all; `None` until that was asked.
     may_act: Option<Ruling>,
-    /// The time since 1970 of the wall's clock, and when it was that.
+    /// A reading of the wall clock (time since 1970), and the moment at which it was read.
     wall_clock: Option<(Duration, Instant)>,
-    /// What the answers so far rest on.
+    /// The model and the relationships behind the answers so far; `None` until there is an answer.
     decided_by: Option<DecidedBy>,
-    /// Checks since they were last taken, and how long they took.
+    /// The number of checks that were decided since [`Enforcer::take_asked`] was called last.
     asked: usize,
+    /// The time that the enforcer waited for those checks.
     asking: Duration,
 }
 
 impl<'a> Enforcer<'a> {
-    /// An enforcer that has decided nothing yet.
+    /// Makes an enforcer that has decided nothing yet.
     #[must_use]
     pub fn new(
         authorizer: &'a dyn Authorizer,
@@ -201,33 +209,34 @@ impl<'a> Enforcer<'a> {
         }
     }
 
-    /// The same, told the time since 1970 now. Without it, what another process wrote counts as written just now.
+    /// Gives the enforcer the wall clock's time since 1970. Without it, everything that another process wrote counts as
+    /// written just now.
     #[must_use]
     pub fn at(self, since_1970: Duration) -> Self {
         Self { wall_clock: Some((since_1970, Instant::now())), ..self }
     }
 
-    /// Those items that the principal may see, in the order given.
+    /// Returns the items that the principal may see, in the order given.
     ///
     /// # Errors
-    /// When a decision could not be made; then no item is permitted.
+    /// When a decision could not be made. Then no item is permitted.
     pub async fn enforce<T: Guarded>(&mut self, items: Vec<T>) -> Result<Vec<Permitted<T>>, AuthzError> {
         self.enforce_beside(items, &[]).await
     }
 
-    /// Like [`Enforcer::enforce`], with checks of `decoys` in the same batch, so that the number of checks does not tell
-    /// how many guards the items have. A decoy is asked about whatever the token's details say.
+    /// Like [`Enforcer::enforce`], but checks `decoys` in the same batch. So the number of checks does not reveal how many
+    /// guards the items have. A decoy is checked whatever the token's details say.
     ///
-    /// INVARIANT (decoys decide nothing): what is answered about a decoy is dropped.
+    /// INVARIANT (decoys decide nothing): the answer about a decoy is dropped.
     ///
     /// # Errors
-    /// As [`Enforcer::enforce`]. A decoy that cannot be decided fails the items too, as a hidden guard would.
+    /// Like [`Enforcer::enforce`]. A decoy that cannot be decided fails the items too, as a hidden guard would.
     pub async fn enforce_beside<T: Guarded>(
         &mut self,
         items: Vec<T>,
         decoys: &[Object],
     ) -> Result<Vec<Permitted<T>>, AuthzError> {
-        // What was found was written by now, whatever its date says.
+        // Whatever its date says, an item that was found has been written by now.
         let found = Instant::now();
         self.decide(items.iter().map(Guarded::guard), decoys).await?;
         let written = self.moments(&items, found);
@@ -239,15 +248,16 @@ impl<'a> Enforcer<'a> {
         Ok(allowed.map(|(item, _)| Permitted { item }).collect())
     }
 
-    /// For each item, the moment that [`Enforcer::moment`] returns.
+    /// Returns [`Enforcer::moment`] for each item.
     fn moments<T: Guarded>(&self, items: &[T], found: Instant) -> Vec<Option<Instant>> {
         // Asked at most once, and only if another process wrote one of the items.
         let staleness_max = LazyCell::new(|| self.authorizer.abilities(self.consistency).staleness_max);
         items.iter().map(|item| self.moment(item.written(), found, || *staleness_max)).collect()
     }
 
-    /// The moment from which on a decision is not older than what was written; `None` where nobody noted when that was. A date of
-    /// another process counts as so much later as clocks and copies may be behind.
+    /// Returns the earliest moment of which a decision is not older than the content. Returns `None` where nobody noted when
+    /// the content was written. A date from another process is moved `staleness_max` later, because that process's clock
+    /// and copy may be behind ours by as much.
     fn moment(&self, written: Written, found: Instant, staleness_max: impl Fn() -> Duration) -> Option<Instant> {
         match written {
             Written::Unknown => None,
@@ -263,8 +273,8 @@ impl<'a> Enforcer<'a> {
         }
     }
 
-    /// Asks again, for relationships that are as new, about guards that are allowed by a decision from before what they guard
-    /// was written.
+    /// Asks again about allowed guards whose content is newer than the decision, this time for relationships that are as new
+    /// as the content.
     async fn decide_anew<'g>(
         &mut self,
         items: impl Iterator<Item = (&'g Object, &'g Option<Instant>)>,
@@ -287,14 +297,14 @@ impl<'a> Enforcer<'a> {
             Consistency::AtLeastAsFresh(moment) => Consistency::AtLeastAsFresh(moment.max(newest)),
             Consistency::HigherConsistency => Consistency::HigherConsistency,
         };
-        // Whoever acts may have lost that since, too.
+        // The actor may have lost the right to act since, too.
         self.may_act = None;
         tracing::debug!(guards = outdated.len(), "decided anew, for what was written since");
         self.ask_about(outdated, &[], consistency).await
     }
 
-    /// The positions of the guards that the principal may see, out of those at `positions`: the visible set, for a search.
-    /// Every guard is checked.
+    /// Finds the visible set for a search by checking every guard: the positions, out of `positions`, of the guards that the
+    /// principal may see.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -312,10 +322,11 @@ impl<'a> Enforcer<'a> {
         Ok(visible.map(|(position, _)| position).collect())
     }
 
-    /// Like [`Enforcer::checked_visible_set`], if the authorizer can tell the set all at once: a hint, not a permission. What
-    /// such a set hides is not looked for: whoever tells it is the authority itself, or a copy of it within its stated
-    /// staleness. What it shows in vain is checked and refilled. An authorizer that has to ask a server gives up at
-    /// `list_deadline`: then the set is not known.
+    /// Like [`Enforcer::checked_visible_set`], but asks the authorizer for the whole set at once. Returns `None` when the
+    /// authorizer cannot find it, or not before `list_deadline`.
+    ///
+    /// The set is a hint, not a permission. A guard that it shows is still checked before anything is released. A guard that
+    /// it hides is never looked for: the set comes from the authority itself, or from a copy within its stated staleness.
     ///
     /// # Errors
     /// When a decision could not be made.
@@ -344,7 +355,7 @@ impl<'a> Enforcer<'a> {
         };
         let Some(visible) = self.known_set(query(principal.subject(), self.relation)).await? else { return Ok(None) };
         match principal.delegation() {
-            // Whether it may act for the subject is asked with the first batch of checks.
+            // The first batch of checks asks whether the actor may act for the subject.
             None | Some(Delegation { on: DelegationOn::User, .. }) => Ok(Some(visible)),
             Some(Delegation { actor, relation, on: DelegationOn::Guard }) => {
                 let of_actor = self.known_set(query(actor, relation)).await?;
@@ -353,7 +364,8 @@ impl<'a> Enforcer<'a> {
         }
     }
 
-    /// What is known of a guard without asking: what was decided before, and what the details of the principal's token deny.
+    /// Returns what is known about a guard without asking: the decision, if there was one, or a denial by the details of the
+    /// principal's token.
     #[must_use]
     pub fn known(&self, guard: &Object) -> Option<bool> {
         let decided = self.decisions.get(guard).map(|decision| decision.allowed);
@@ -376,19 +388,19 @@ impl<'a> Enforcer<'a> {
         });
     }
 
-    /// How many checks were decided for it since this was taken last, and how long it waited for their answers. What was
-    /// remembered is not among them.
+    /// Returns how many checks were decided since the last call, and how long the enforcer waited for them. Remembered
+    /// decisions do not count.
     pub fn take_asked(&mut self) -> (usize, Duration) {
         (std::mem::take(&mut self.asked), std::mem::take(&mut self.asking))
     }
 
-    /// Whether it is known that nothing is permitted, whatever there is.
+    /// Whether it is known that the principal is permitted nothing at all.
     #[must_use]
     pub fn permits_nothing(&self) -> bool {
         self.may_act.is_some_and(|may_act| !may_act.allowed)
     }
 
-    /// The positions at which the user holds the relation, if the authorizer can tell them all at once.
+    /// Asks the authorizer for one user's visible set. The result holds no position that the query did not ask about.
     async fn known_set(&mut self, query: VisibleSetQuery) -> Result<Option<RoaringBitmap>, AuthzError> {
         let asked = Instant::now();
         let known = timeout_at(self.deadline, self.authorizer.visible_set(&query)).await;
@@ -397,7 +409,7 @@ impl<'a> Enforcer<'a> {
         Ok(Some(&*known.positions & &*query.positions))
     }
 
-    /// Asks for the guards that were not asked before: one batch for the subject and for who acts for it.
+    /// Asks about the guards that have no ruling yet, in one batch for both the subject and its actor.
     async fn decide<'g>(
         &mut self,
         guards: impl Iterator<Item = &'g Object>,
@@ -419,7 +431,7 @@ impl<'a> Enforcer<'a> {
         self.ask_about(open, decoys, self.consistency).await
     }
 
-    /// Asks about guards, whatever was decided before, and about decoys.
+    /// Asks about guards and decoys, whatever was decided before.
     async fn ask_about(
         &mut self,
         open: Vec<&Object>,
@@ -449,7 +461,7 @@ impl<'a> Enforcer<'a> {
         if let Some(Delegation { on: DelegationOn::User, .. }) = self.principal.delegation() {
             self.may_act = self.may_act.or(of_actor.first().copied());
         }
-        // Decoys come after the guards, and are not looked at.
+        // The answers about decoys come after those about guards, so nobody looks at them.
         for (place, guard) in open.into_iter().enumerate() {
             let of_actor = match self.principal.delegation().map(|delegation| delegation.on) {
                 None => of_subject.get(place).copied(),
@@ -462,7 +474,7 @@ impl<'a> Enforcer<'a> {
         Ok(())
     }
 
-    /// The answers to the checks, in their order.
+    /// Asks the authorizer, and returns the rulings in the order of the checks.
     async fn ask(&mut self, checks: Vec<Check>, consistency: Consistency) -> Result<Vec<Ruling>, AuthzError> {
         let contextual = Arc::clone(self.principal.contextual());
         let batch = CheckBatch { checks, contextual, consistency, deadline: self.deadline };

@@ -1,11 +1,11 @@
-//! Where an answer came from, so that nobody uses it for more than it is good for.
+//! The origin of an answer, so that nobody uses the answer for more than it is good for.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Who came to a decision.
+/// The party that made a decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The authority itself: an `OpenFGA` server, or the embedded evaluator over its own store.
@@ -16,23 +16,23 @@ pub enum Source {
     Copy(u64),
 }
 
-/// What stands behind an answer.
+/// The origin of an answer: its model, its age and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provenance {
     /// The id of the authorization model that decided; empty where the authorizer has no models.
     pub model_id: Arc<str>,
     /// The relationships that decided were at least as new as this moment; `None` when that is not known.
     pub as_of: Option<Instant>,
-    /// Who decided.
+    /// The party that made the decisions.
     pub source: Source,
 }
 
-/// What the answer to one request rests on, for its audit record.
+/// The basis of the answer to one request, for its audit record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DecidedBy {
     /// The id of the authorization model that decided last; empty where the authorizer has no models.
     pub model_id: Arc<str>,
-    /// How far the relationships were at most behind their authority; `None` when that is not known.
+    /// The longest time by which the relationships were behind their authority; `None` when that is not known.
     pub staleness: Option<Duration>,
 }
 

@@ -1,5 +1,7 @@
-//! Asks again when a call did not get through. A check changes nothing, so asking twice is harmless for the answer; the
-//! budget keeps it harmless for a server in trouble.
+//! Repeats a call that did not get through. A check changes nothing, so repeating it cannot change the answer. A budget keeps
+//! the repetitions from making things worse for a server in trouble.
+//!
+//! There is no hedging (a second call while the first one is slow): it would cost a busy server exactly what it lacks.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,23 +12,24 @@ use tokio::time::{Instant, sleep};
 use super::AuthzError;
 use super::decider::{Answered, Decider, Questions};
 
-/// The first attempt and two more.
+/// The first attempt and two repetitions.
 const ATTEMPTS_MAX: u32 = 3;
-/// Before the second attempt; twice as long before the third.
+/// The pause before the second attempt; it is twice as long before the third.
 const PAUSE: Duration = Duration::from_millis(20);
-/// A repetition costs ten calls' savings: at most a tenth of the calls are repetitions.
+/// A repetition costs what ten calls save, so that at most a tenth of all calls are repetitions.
 const REPETITION_COST: u32 = 10;
-/// So that the first calls after a start may be repeated, and a burst of failures no more than this.
+/// The most that is saved, and what there is at the start: the first calls may be repeated too, and a burst of failures
+/// causes no more than ten repetitions.
 const SAVINGS_MAX: u32 = 10 * REPETITION_COST;
 
-/// See the module.
+/// Asks the decider behind it, up to [`ATTEMPTS_MAX`] times.
 pub struct RetriedDecider {
     inner: Arc<dyn Decider>,
     savings: Mutex<u32>,
 }
 
 impl RetriedDecider {
-    /// Repeats calls of `inner` that were unavailable, while the budget and the deadline allow.
+    /// Repeats calls to `inner` that ended as unavailable, while the budget and the deadline allow.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>) -> Self {
         Self { inner, savings: Mutex::new(SAVINGS_MAX) }

@@ -1,19 +1,22 @@
-//! Until when a remembered decision counts.
+//! Decides how long a remembered decision counts.
 //!
-//! All decisions of a store belong to a generation. Whoever learns of a change begins a new one, and nothing of an
-//! earlier generation is found any more: the generation is part of every key, so an answer that was asked for before the
-//! change and arrives after it lands where nobody looks. A generation counts only while the changelog is known to hold
-//! nothing newer: when it cannot be read for a while, nothing is recalled.
+//! All decisions of a store belong to a generation, and one counter holds the current one. Whoever learns of a change begins
+//! the next generation. The generation is part of every cache key, so older decisions are not found any more. This leaves no
+//! race: an answer that was asked for before the change and arrives after it is stored under a key that nobody looks up.
+//!
+//! A generation counts only while the changelog is known to hold nothing newer. If the changelog cannot be read for a while,
+//! nothing is recalled. The time to live of a decision (`cache_ttl_ms`) is a second bound, because `OpenFGA`'s log is not
+//! strictly in the order of its commits: a change may appear behind the position that was already read.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The generation of one store's relationships. Clones of an `Arc` of it are the handles that invalidate.
+/// The generation of one store's relationships. Whoever learns of changes shares it in an `Arc`.
 #[derive(Debug)]
 pub struct Validity {
-    /// For how long a confirmation counts; for ever when nobody reads the changelog.
+    /// The time for which a confirmation counts; `None` if nobody reads the changelog, so that none is needed.
     confirmed_for: Option<Duration>,
     state: Mutex<State>,
 }
@@ -24,38 +27,38 @@ struct State {
     confirmed: Option<Instant>,
 }
 
-/// What holds at one moment.
+/// The state of a [`Validity`] at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Current {
-    /// The generation.
+    /// The number of the current generation. It only grows.
     pub generation: u64,
-    /// Whether decisions of this generation may be recalled.
+    /// Whether decisions of this generation may be recalled now.
     pub recall: bool,
 }
 
 impl Validity {
-    /// Decisions count while the changelog was read within this time; without a time, nobody reads it, and only their own
-    /// age ends them.
+    /// Lets decisions count while the changelog was read within `confirmed_for`. `None` means that nobody reads the
+    /// changelog; then only the age of a decision ends it.
     #[must_use]
     pub fn new(confirmed_for: Option<Duration>) -> Self {
         Self { confirmed_for, state: Mutex::new(State { generation: 0, confirmed: None }) }
     }
 
-    /// Forgets every decision.
+    /// Begins the next generation, so that every decision so far is forgotten.
     pub fn invalidate(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.generation = state.generation.saturating_add(1);
     }
 
-    /// Tells that at `as_of` there were no changes that [`Validity::invalidate`] was not called for. A confirmation that
-    /// comes late does not take back a newer one.
+    /// Confirms that [`Validity::invalidate`] was called for every change up to `as_of`. A confirmation that comes late does
+    /// not take back a newer one.
     pub fn confirm(&self, as_of: Instant) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.confirmed = state.confirmed.max(Some(as_of));
     }
 
-    /// The generation, and whether it counts, as of one moment: read together, so that a confirmation of the next
-    /// generation cannot be taken for one of this.
+    /// Returns the generation and whether it counts. Both are read under one lock, so that a confirmation of the next
+    /// generation is never taken for one of this.
     #[must_use]
     pub fn current(&self) -> Current {
         let state = *self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,25 +1,28 @@
-//! How many calls run at the same time: additive increase, multiplicative decrease, led by latency.
+//! Limits how many calls run at the same time: additive increase and multiplicative decrease, led by latency.
 //!
-//! More calls at once help until the server is busy; from then on they only wait there. That shows in the latency: its
-//! moving average is compared with the best average seen for calls of about the same size. Now and then the limit is
-//! lowered and the best is forgotten, so that a server that became slower for good is not taken for a busy one, nor
-//! waiting for its nature. Pure: told of every call, it reads no clock.
+//! More concurrent calls help until the server is busy; from then on they only wait there. That shows in the latency. So
+//! the moving average is compared with the best average so far for calls of about the same size. Every [`PERIOD`] answers the
+//! limit is lowered and the best is forgotten. Otherwise a server that became slower for good would pass for a busy one,
+//! and a server that was always busy would never show what it can do.
+//!
+//! This is pure: the caller reports every call, and no clock is read.
 
 use std::time::Duration;
 
-/// One call, in the unit of the limit.
+/// One call, in the unit of the limit: the limit grows by fractions of a call.
 const ONE: u64 = 1_000;
-/// Latency up to so many times the best is not yet a sign of waiting.
+/// A latency of up to this many times the best is not yet a sign of waiting.
 const TOLERANCE: u32 = 2;
-/// What is faster than this varies for reasons of its own.
+/// Latencies below this vary for other reasons than the load.
 const NOISE: Duration = Duration::from_millis(1);
-/// Answers from one new beginning to the next, and how far it goes down for it.
+/// The number of answers after which the best is measured anew.
 const PERIOD: u32 = 1_000;
+/// The limit is divided by this before the best is measured anew, so that nothing waits at the server then.
 const STEP_DOWN: u64 = 4;
-/// Size classes of calls: 1, 2–3, 4–7, … checks.
+/// The number of size classes of calls: 1, 2–3, 4–7, … checks.
 const CLASSES: usize = 16;
 
-/// See the module.
+/// The limit, and the latencies that it follows.
 #[derive(Clone, Debug)]
 pub(super) struct ConcurrencyLimit {
     limit: u64,
@@ -28,7 +31,7 @@ pub(super) struct ConcurrencyLimit {
     answers: u32,
 }
 
-/// Of the calls of one size class.
+/// The latencies of the calls of one size class.
 #[derive(Clone, Copy, Debug)]
 struct Latency {
     average: Duration,
@@ -36,19 +39,19 @@ struct Latency {
 }
 
 impl ConcurrencyLimit {
-    /// Begins at `calls`, and stays between one call and `calls_max`.
+    /// Makes a limit that begins at `calls` and stays between one call and `calls_max`.
     pub(super) fn new(calls: u32, calls_max: u32) -> Self {
         let limit_max = u64::from(calls_max.max(1)) * ONE;
         Self { limit: (u64::from(calls) * ONE).clamp(ONE, limit_max), limit_max, classes: [None; CLASSES], answers: 0 }
     }
 
-    /// Calls that may run at the same time.
+    /// Returns how many calls may run at the same time.
     pub(super) fn calls(&self) -> u64 {
         self.limit / ONE
     }
 
-    /// A call of so many checks was answered. The limit grows only while it is `used`: otherwise nobody knows what a
-    /// higher one would do.
+    /// Notes that a call of `checks` was answered. The limit grows only if all of it was `used`: otherwise nobody knows what a
+    /// higher limit would do.
     pub(super) fn answered(&mut self, checks: usize, latency: Duration, used: bool) {
         let class = usize::try_from(checks.checked_ilog2().unwrap_or_default()).unwrap_or_default().min(CLASSES - 1);
         self.answers += 1;
@@ -65,12 +68,12 @@ impl ConcurrencyLimit {
         if latency.min(average) > best * TOLERANCE {
             self.failed();
         } else if used {
-            // One call more for every round of calls.
+            // This adds one call for every round of calls.
             self.limit = (self.limit + ONE * ONE / self.limit).min(self.limit_max);
         }
     }
 
-    /// A call was not answered in time or did not get through, or took so long that it must have waited.
+    /// Notes that a call was late or did not get through, or that it took so long that it must have waited.
     pub(super) fn failed(&mut self) {
         self.limit = (self.limit - self.limit / 10).max(ONE);
     }
@@ -82,7 +85,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// A server that works on `cores` calls at a time, each for 10 ms; the others wait for their turn.
+    /// Plays a server that works on `cores` calls at a time, each for 10 ms, while the others wait. Returns the limit after it.
     fn settle(limit: &mut ConcurrencyLimit, cores: u32, rounds: usize) -> u64 {
         for _ in 0..rounds {
             let running = u32::try_from(limit.calls()).expect("few");

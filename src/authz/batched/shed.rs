@@ -1,31 +1,33 @@
-//! Tells the log which checks were turned away, and why: the first at once, those after it as a sum.
+//! Logs which checks were turned away, and why. The first one is logged at once, those after it as a sum.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two lines of the log. Under overload a server may turn away thousands a second, all for one reason.
+/// The time between two lines of the log. Under overload, thousands of requests a second may be turned away for one reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a request's checks were turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShedReason {
-    /// The checks before them take longer than the request waits.
+    /// The checks before them take longer than the request can wait.
     CannotBeInTime,
-    /// Other callers' checks fill the queue.
+    /// The checks of other callers fill the queue.
     QueueIsFull,
 }
 
-/// Checks that were turned away.
+/// The checks of one request that were turned away, and why.
 #[derive(Debug)]
 pub(super) struct Shed {
     pub(super) reason: ShedReason,
     pub(super) checks: usize,
-    /// How many wait, of everybody and of this caller.
+    /// The number of checks in the queue.
     pub(super) waiting: usize,
+    /// The number of those that are this caller's.
     pub(super) own: usize,
-    /// How long they would have waited, and until when their request waits.
+    /// The estimate of how long these checks would have waited.
     pub(super) wait: Duration,
+    /// The moment until which their request waits.
     pub(super) deadline: Instant,
 }
 
@@ -33,12 +35,12 @@ pub(super) struct Shed {
 #[derive(Debug, Default)]
 pub(super) struct ShedLog {
     told: Option<Instant>,
-    /// Turned away since, and not told of.
+    /// The number of requests that were turned away since then.
     untold: u64,
 }
 
 impl ShedLog {
-    /// Notes what was turned away by a server that takes so many calls at a time and answers them in this time.
+    /// Notes a request that was turned away while the server took `calls_max` calls at a time, each in `latency`.
     pub(super) fn note(&mut self, shed: &Shed, calls_max: u64, latency: Duration) {
         self.untold = self.untold.saturating_add(1);
         if !self.is_due() {

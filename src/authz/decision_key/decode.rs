@@ -1,4 +1,4 @@
-//! Reads a key back: what cannot be lost cannot be confused.
+//! Reads a key back into its question. If nothing gets lost, no two questions can share a key.
 
 use serde_json::{Map, Number, Value};
 
@@ -10,7 +10,7 @@ use crate::authz::{Check, Source};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, RelationshipTuple, TupleCondition, TypeName, User};
 
-/// What a key stands for.
+/// The question that a key stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Meaning {
     pub(super) store_id: String,
@@ -38,7 +38,7 @@ pub(super) fn decode(key: &DecisionKey) -> Meaning {
     Meaning { store_id, model_id, generation, source, contextual, check: Check { user, relation, object } }
 }
 
-/// Reads parts from the front of bytes.
+/// Reads one part after another from the front of some bytes.
 pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl Reader<'_> {

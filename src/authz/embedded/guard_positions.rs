@@ -1,5 +1,5 @@
-//! From an object's number to its position among the guards of a collection, so that a visible set of the evaluator
-//! becomes one for a search without a look at any name.
+//! Maps the evaluator's numbers of objects to positions among the guards of a collection. So a visible set becomes one for a
+//! search without looking up names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,22 +9,23 @@ use roaring::RoaringBitmap;
 use crate::engine::snapshot::{Numbering, Snapshot};
 use crate::language::{Object, TypeName};
 
+/// The mark of an object that is no guard of the collection.
 const NO_GUARD: u32 = u32::MAX;
 
-/// The positions of one table of guards. They are worked out once for a table and a store; new guards and new objects are
-/// added to what is there.
+/// The positions of the guards in one table. They are worked out once for a table and a store. New guards and new objects are
+/// added later.
 #[derive(Clone, Debug)]
 pub(super) struct GuardPositions {
     guards: Arc<Vec<Object>>,
     by_name: HashMap<Object, u32>,
     types: Vec<TypeName>,
     numbering: Numbering,
-    /// By number of the object.
+    /// The position of each object, by its number.
     by_number: Vec<u32>,
 }
 
 impl GuardPositions {
-    /// The snapshot must be one without contextual tuples.
+    /// Works the positions out. The snapshot must have no contextual tuples.
     pub(super) fn new(guards: &Arc<Vec<Object>>, snapshot: &Snapshot) -> Self {
         let mut positions = Self {
             guards: Arc::default(),
@@ -37,28 +38,28 @@ impl GuardPositions {
         positions
     }
 
-    /// Whether these are the positions of the table, or of one that it continues.
+    /// Whether these positions belong to this table, or to one that it continues.
     pub(super) fn are_of(&self, guards: &Arc<Vec<Object>>, snapshot: &Snapshot) -> bool {
         self.numbering.is_of(snapshot.numbering())
             && (Arc::ptr_eq(&self.guards, guards) || guards.starts_with(&self.guards))
     }
 
-    /// Whether nothing is to be added for this table and state.
+    /// Whether these positions are complete for this table and state.
     pub(super) fn is_current(&self, guards: &Arc<Vec<Object>>, snapshot: &Snapshot) -> bool {
         Arc::ptr_eq(&self.guards, guards)
             && u32::try_from(self.by_number.len()).is_ok_and(|known| known >= snapshot.object_count())
     }
 
-    /// The types that guards have.
+    /// Returns the types of the guards.
     pub(super) fn types(&self) -> &[TypeName] {
         &self.types
     }
 
-    /// Adds the guards and the objects that are new. The snapshot must be one without contextual tuples.
+    /// Adds the guards and the objects that are new. The snapshot must have no contextual tuples.
     pub(super) fn update(&mut self, guards: &Arc<Vec<Object>>, snapshot: &Snapshot) {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         for number in (0..snapshot.object_count()).skip(self.by_number.len()) {
-            // In a first run there are no guards yet, and nothing is looked up.
+            // The first time there are no guards yet, so there is nothing to look up.
             let name = if self.by_name.is_empty() { None } else { snapshot.object(number) };
             self.by_number.push(name.and_then(|name| self.by_name.get(&name).copied()).unwrap_or(NO_GUARD));
         }
@@ -73,15 +74,15 @@ impl GuardPositions {
                 *known = position;
             }
             if self.types.iter().all(|known| known.as_str() != guard.type_name()) {
-                // A guard is an object, so its type is the name of one.
+                // A guard is an object, so its type always parses.
                 self.types.extend(TypeName::parse(guard.type_name()));
             }
         }
         self.guards = Arc::clone(guards);
     }
 
-    /// The positions of objects by number in a state, which may have contextual tuples. Objects that are no guards are left
-    /// out.
+    /// Adds the positions of these objects to `found`, and leaves out objects that are no guards. The snapshot may have
+    /// contextual tuples.
     pub(super) fn positions(&self, objects: &RoaringBitmap, snapshot: &Snapshot, found: &mut Vec<u32>) {
         let common = snapshot.numbering().common().unwrap_or(u32::MAX);
         for number in objects {

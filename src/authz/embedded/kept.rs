@@ -1,7 +1,7 @@
-//! Values that depend on the state of the relationships, kept until that changes.
+//! Keeps values that depend on the state of the relationships, until that state changes.
 //!
-//! Any write makes another state. A state is known by its allocation, which a weak reference keeps from being used again.
-//! So a write invalidates everything that is kept, and nothing else has to be noticed.
+//! Every write makes another state, so a write invalidates everything that is kept; values are not updated by what changed.
+//! A state is recognized by the address of its allocation. A weak reference keeps that address from being used again.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -9,12 +9,13 @@ use std::sync::{Arc, Weak};
 
 use crate::engine::snapshot::Snapshot;
 
-/// INVARIANT (one state): all values are of the state that is named here.
+/// Values of one state, by key. The value that was asked for longest ago makes room for a new one.
+///
+/// INVARIANT (one state): all values belong to `snapshot`.
 #[derive(Debug)]
 pub(super) struct Kept<K, V> {
     snapshot: Weak<Snapshot>,
     values: HashMap<K, Entry<V>>,
-    /// One more value or byte pushes the value out that was asked for least lately.
     values_max: usize,
     bytes_max: usize,
     bytes: usize,
@@ -34,7 +35,7 @@ impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
         Self { snapshot, values, values_max, bytes_max, bytes: 0, uses: 0 }
     }
 
-    /// The value, if it is known.
+    /// Returns the value, if it is kept for this state.
     pub(super) fn get(&mut self, snapshot: &Arc<Snapshot>, key: &K) -> Option<V> {
         if !self.is_of(snapshot) {
             return None;

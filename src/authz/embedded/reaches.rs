@@ -1,4 +1,4 @@
-//! What users hold apart from the objects that are checked, kept until the relationships change.
+//! Remembers what users hold apart from the objects that are checked, until the relationships change.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +10,12 @@ use crate::engine::snapshot::{Reach, Snapshot};
 use crate::engine::visible_set::VisibleSet;
 use crate::language::{Relation, TypeName, User};
 
-/// Most that are kept. One is some kilobytes where the user is in tens of groups and hundreds of folders.
+/// The most reaches that are remembered. One takes a few kilobytes for a user in tens of groups and hundreds of folders.
 const REACHES_MAX: usize = 4_096;
-/// Most bytes of them.
+/// The most bytes that all of them take.
 const BYTES_MAX: usize = 32 << 20;
 
-/// What a reach is about: the objects of one type on which one user holds one relation.
+/// The subject of a reach: the objects of one type on which one user holds one relation.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Held {
     pub(super) user: User,
@@ -23,7 +23,7 @@ pub(super) struct Held {
     pub(super) type_name: TypeName,
 }
 
-/// See the module.
+/// The reaches that are remembered, until a write makes another state.
 #[derive(Debug)]
 pub(super) struct Reaches {
     kept: Mutex<Kept<Held, Arc<Reach>>>,
@@ -36,10 +36,10 @@ impl Default for Reaches {
 }
 
 impl Reaches {
-    /// As [`Snapshot::visible_among`].
+    /// Like [`Snapshot::visible_among`], but remembers the user's reach for the next call.
     ///
     /// # Errors
-    /// As there.
+    /// Like [`Snapshot::visible_among`].
     pub(super) fn visible_among(
         &self,
         snapshot: &Arc<Snapshot>,

@@ -51,7 +51,7 @@ fn question(user: &str, relation: &'static str, object: &str) -> (String, &'stat
     (user.to_owned(), relation, object.to_owned())
 }
 
-/// The positions that were allowed; every position must be answered once.
+/// Returns the positions that were allowed. Fails unless every position is answered once.
 async fn allowed(authorizer: &EmbeddedAuthorizer, batch: &CheckBatch) -> BTreeSet<usize> {
     let answers = authorizer.check(batch).await.expect("decided").list;
     let positions: BTreeSet<usize> = answers.iter().map(|a| a.position).collect();
@@ -65,7 +65,7 @@ async fn every_check_is_answered_once_in_batches_of_any_size() {
     let (_directory, authorizer) =
         store([question("user:0", "viewer", "doc:0"), question("user:1", "viewer", "doc:1")]);
     for size in [0, 1, 2, 49, 50, 51, 127, 128, 129, 1_000] {
-        // Two users in turn, objects that come again and again.
+        // Two users take turns, and the same objects come again and again.
         let checks = (0..size).map(|n| (format!("user:{}", n % 2), "viewer", format!("doc:{}", n % 3)));
         let expected = (0..size).filter(|n| n % 2 == n % 3).collect();
         assert_eq!(allowed(&authorizer, &batch(checks)).await, expected, "{size}");
@@ -119,7 +119,8 @@ async fn too_deep_is_denied_and_no_other_check_fails() {
     assert_eq!(allowed(&authorizer, &questions).await, BTreeSet::from([1]));
 }
 
-/// Of the groups that may be banned, one is passed over for its condition, the other does not hold the user: a doubt.
+/// One of two groups that may be banned is passed over for its condition, and the other does not hold the user. That leaves a
+/// doubt, which denies.
 #[tokio::test]
 async fn a_ban_in_doubt_lets_nobody_in() {
     const BANS: &str = "model
@@ -149,7 +150,7 @@ condition at_work(hour: int) {
         }
     }
     let (_directory, authorizer) = store_of(BANS, tuples);
-    // Each by itself, and from the user outwards.
+    // Few checks are decided one by one, many from the user outwards.
     for count in [2, 100] {
         let checks = (0..count).map(|n| question("user:0", "can_read", &format!("doc:{n}")));
         assert_eq!(allowed(&authorizer, &batch(checks)).await, (0..count).step_by(2).collect(), "{count}");
@@ -158,7 +159,7 @@ condition at_work(hour: int) {
 
 #[tokio::test]
 async fn a_long_check_moves_off_the_callers_thread_and_heeds_the_deadline() {
-    // Wider than a caller's thread is kept for.
+    // This is more than is decided on the caller's thread.
     let links = (0..30_000).map(|n| (format!("group:{n}#member"), "member", "group:all".to_owned()));
     let (_directory, authorizer) = store(links.chain([question("user:0", "member", "group:29999")]));
     let mut batch = batch([question("user:0", "member", "group:all")]);

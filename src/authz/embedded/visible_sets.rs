@@ -1,8 +1,8 @@
-//! Visible sets of guards, kept until something changes that they depend on.
+//! Keeps visible sets of guards until something changes that they depend on.
 //!
-//! A set depends on the state of the relationships ([`Kept`]), the table of guards, the user and the relation. Any new
-//! guard makes another table, which is known by its allocation, too. What rests on contextual tuples or a context is not
-//! kept.
+//! A set depends on the state of the relationships ([`Kept`]), the table of guards, the user and the relation. A new guard
+//! makes another table, which is recognized by its address too. Sets that rest on contextual tuples or a context are not kept:
+//! they serve one request only.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -16,14 +16,14 @@ use crate::engine::evaluator::CheckError;
 use crate::engine::snapshot::Snapshot;
 use crate::language::{Object, Relation, User};
 
-/// Most sets that are kept.
+/// The most sets that are kept: one for each user who was active lately.
 const SETS_MAX: usize = 4_096;
-/// Most bytes of the sets that are kept.
+/// The most bytes that the kept sets take.
 const BYTES_MAX: usize = 64 << 20;
-/// Tables of guards (one for each collection) whose positions are kept.
+/// The most tables of guards whose positions are kept. Each collection has one.
 const TABLES_MAX: usize = 64;
 
-/// See the module.
+/// The kept sets, and the positions of guards by which sets are translated.
 #[derive(Debug)]
 pub(super) struct VisibleSets {
     kept: Mutex<Kept<Key, Set>>,
@@ -34,14 +34,14 @@ pub(super) struct VisibleSets {
 struct Key {
     user: Object,
     relation: Relation,
-    /// The address of the table; the set holds on to it.
+    /// The address of the table. The set keeps it from being used again.
     guards: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Set {
     positions: Arc<RoaringBitmap>,
-    /// Keeps the address from being used for another table.
+    /// Keeps the address of the table from being used for another one.
     _guards: Weak<Vec<Object>>,
 }
 
@@ -52,7 +52,7 @@ impl Default for VisibleSets {
 }
 
 impl VisibleSets {
-    /// The set, if it is known.
+    /// Returns the set, if it is kept.
     pub(super) fn kept(&self, snapshot: &Arc<Snapshot>, query: &VisibleSetQuery) -> Option<Arc<RoaringBitmap>> {
         if !query.contextual.is_empty() {
             return None;
@@ -60,7 +60,7 @@ impl VisibleSets {
         lock(&self.kept).get(snapshot, &Key::of(query)).map(|set| set.positions)
     }
 
-    /// Finds the set and keeps it. `with` is the state with what the request adds to it. Blocks.
+    /// Finds the set and keeps it. `with` is `snapshot` together with what the request adds. This blocks the thread.
     ///
     /// # Errors
     /// When the deadline passes.
@@ -84,7 +84,7 @@ impl VisibleSets {
                     }
                     positions.positions(&visible.objects, with, &mut found);
                 }
-                // Nobody of a type that the model does not have holds anything, nor on a type without the relation.
+                // If the model lacks the user's type, or the relation on this type, the user holds nothing here.
                 Err(CheckError::Unknown(_)) => {}
                 Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
                 Err(error @ (CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork)) => {
@@ -110,10 +110,10 @@ impl VisibleSets {
             None => Arc::new(GuardPositions::new(&query.guards, snapshot)),
         };
         if !positions.is_current(&query.guards, snapshot) {
-            // Nobody else uses it but for a moment; then it is copied.
+            // Usually nobody else holds it, and nothing is copied.
             Arc::make_mut(&mut positions).update(&query.guards, snapshot);
         }
-        // The last is the latest.
+        // The table that was used last comes last.
         tables.push(Arc::clone(&positions));
         if tables.len() > TABLES_MAX {
             tables.remove(0);

@@ -1,4 +1,4 @@
-//! Whatever an authorizer answers, exactly the items whose guard it allowed come out, or none.
+//! Whatever an authorizer answers, either exactly the items whose guards it allows come out, or none.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::*;
 use crate::authz::{Decision, Decisions, Reached};
 use crate::chunk::Written;
 
-/// Answers as it is told; the questions are kept.
+/// Answers by a script, and keeps the questions.
 struct Scripted {
     answer: fn(&CheckBatch) -> Result<Decisions, AuthzError>,
     asked: Mutex<Vec<Check>>,
@@ -65,7 +65,7 @@ fn all_allowed(batch: &CheckBatch) -> Decisions {
     Decisions::now(batch.checks.iter().map(|_| true))
 }
 
-/// The decisions, changed.
+/// Changes the list of some decisions.
 fn with(mut decisions: Decisions, change: impl FnOnce(&mut Vec<Decision>)) -> Decisions {
     change(&mut decisions.list);
     decisions
@@ -116,8 +116,8 @@ async fn nothing_is_asked_for_nothing() {
     assert_eq!(result.unwrap(), Vec::<String>::new());
 }
 
-/// Decoys are asked about in the same batch, also where nothing else is asked and where details deny every guard, and
-/// neither an answer about them nor their being asked permits anything.
+/// Decoys are checked in the same batch, even if nothing else is asked or the details deny every guard. Neither the answers
+/// about them nor the fact that they were asked permits anything.
 #[tokio::test]
 async fn decoys_are_asked_and_permit_nothing() {
     let decoys = ["document:decoy1", "document:decoy2"].map(|decoy| Object::parse(decoy).unwrap());
@@ -145,7 +145,7 @@ async fn decoys_are_asked_and_permit_nothing() {
         let mut enforcer = Enforcer::new(&scripted, &principal, &relation, Consistency::default(), deadline);
         let got = enforcer.enforce_beside(items, &decoys).await.unwrap();
         assert_eq!((scripted.asked.lock().unwrap().len(), got.len()), (asked, permitted), "{row}");
-        // Nothing is remembered of them: an item with such a guard is decided anew, or denied by the details as before.
+        // No decoy leaves a ruling. An item with such a guard would be decided anew, or denied by the details as before.
         assert!(decoys.iter().all(|decoy| enforcer.known(decoy) != Some(true)), "{row}");
     }
     let failing: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |_| Err(AuthzError::Unavailable("down".to_owned()));
@@ -175,7 +175,8 @@ fn a_chunk_that_changed_hands_is_not_hydrated() {
 }
 
 proptest! {
-    /// Many chunks of one document, equal and empty ids, permuted answers: exactly the permitted set, in order.
+    /// Exactly the permitted items come out in their order, with many chunks of one document, equal or empty ids, and answers
+    /// in any order.
     #[test]
     fn exactly_the_permitted_items_come_out(
         rows in prop::collection::vec(("[a-c]{0,1}", "(open|shut)[0-9]"), 0..60),
@@ -195,7 +196,7 @@ proptest! {
     }
 }
 
-/// The user may see what is `open` or `mine`, its agent what is `open` or `agents`; it may act for the user if `may_act`.
+/// The user may see `open` and `mine`, and its agent `open` and `agents`. The agent may act for the user if `may_act`.
 struct TwoParties {
     may_act: bool,
     batches: Mutex<usize>,
@@ -220,7 +221,7 @@ impl Authorizer for TwoParties {
 }
 
 proptest! {
-    /// A delegated call is never permitted more than its user alone, whatever its agent may see, and costs no batch more.
+    /// A delegated call is never permitted more than its user alone, whatever the agent may see. It costs no further batch.
     #[test]
     fn delegation_only_takes_away(
         ids in prop::collection::vec("(open|mine|agents|shut)", 0..40),
@@ -261,7 +262,7 @@ proptest! {
     }
 }
 
-/// Everything is allowed, by relationships of some age; younger than that they are when somebody asks for it.
+/// Allows everything, by relationships of some age. They are as new as now if a caller asks for fresher ones and this obeys.
 struct Aged {
     as_of: Option<Instant>,
     obeys: bool,
@@ -283,7 +284,8 @@ impl Authorizer for Aged {
     }
 }
 
-/// When it was written, how old the decision is, whether the authorizer tells something newer; released, asked again.
+/// The name; when the item was written; the age of the decision; whether the authorizer obeys; whether the item is released;
+/// whether the guard is asked about again.
 type Row = (&'static str, Written, Option<u32>, bool, bool, bool);
 
 #[tokio::test(start_paused = true)]
@@ -334,7 +336,7 @@ async fn without_a_clock_a_date_is_now() {
     assert_eq!(enforcer.enforce(items).await.unwrap().len(), 0);
 }
 
-/// Whoever decided tells the model; what the authorizer knows afterwards is another matter.
+/// The decisions themselves name the model. Which model decides afterwards does not matter.
 #[tokio::test]
 async fn the_model_of_the_last_decision_is_told() {
     let answer: fn(&CheckBatch) -> Result<Decisions, AuthzError> = |batch| {
@@ -357,7 +359,7 @@ async fn the_model_of_the_last_decision_is_told() {
 #[tokio::test(start_paused = true)]
 async fn what_was_remembered_is_not_counted_as_asked() {
     const TOOK: Duration = Duration::from_millis(30);
-    /// Remembers what it decided of guards that are called so.
+    /// Claims to remember its decision about every guard whose name ends so.
     struct Remembering;
     #[async_trait]
     impl Authorizer for Remembering {

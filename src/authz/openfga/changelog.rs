@@ -1,8 +1,10 @@
-//! Reads the server's changelog, so that what is remembered is forgotten once it may be wrong.
+//! Reads the server's changelog, so that remembered decisions are forgotten once they may be wrong.
 //!
-//! Any change of the store ends its generation: which decisions it touches is not looked into. The server's log is not
-//! strictly in the order in which changes took effect, so a change can appear behind the position that was read already
-//! and be missed here; it is for such a change that a remembered decision also has an age.
+//! Any change of the store ends its generation; nobody works out which decisions the change touches. The server's log is not
+//! strictly in the order in which changes took effect. So a change can appear behind the position that was already read,
+//! and be missed here. Because of such changes a remembered decision has a time to live as well.
+//!
+//! Where there is a replica, its follower reads the log and tells the cache, so that the log is read once for both.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,16 +20,17 @@ use crate::authz::{AuthzError, Consistency};
 
 /// The most changes that a server gives in one answer.
 const CHANGES_PER_PAGE: i32 = 100;
-/// Pages that are read in one go; what is left is read the next time, and until then nothing is confirmed.
+/// The most pages that are read in one go. The rest is read the next time, and nothing is confirmed until then.
 const PAGES_MAX: usize = 100;
-/// The first reading goes so far back, since the server's clock may be behind ours.
+/// The first reading begins this long before now, because the server's clock may be behind ours. If it is further behind than
+/// this, changes are missed until the server's clock has caught up, and only the time to live bounds what is recalled.
 const CLOCK_SKEW_MAX: Duration = Duration::from_hours(1);
 
-/// The reader of a changelog; dropping it ends the reading.
+/// A running reader of a changelog. Dropping it stops the reader.
 #[derive(Debug)]
 pub struct ChangelogWatch(JoinHandle<()>);
 
-/// How far the log of a store was read.
+/// The position up to which the log of a store was read.
 #[derive(Debug)]
 struct Position {
     store_id: String,
@@ -35,8 +38,8 @@ struct Position {
     continuation_token: String,
 }
 
-/// Reads the changelog of the authorizer's store every `interval` and tells `validity` what it finds. When it cannot be
-/// read, `validity` is not confirmed and ends by itself. Must run inside tokio.
+/// Starts a task that reads the changelog of the authorizer's store at this interval and tells `validity` what it finds. If
+/// the log cannot be read, nobody confirms `validity`, and what it covers stops counting by itself. Must run inside tokio.
 #[must_use]
 pub fn watch(openfga: Arc<OpenFgaAuthorizer>, validity: Arc<Validity>, every: Duration) -> ChangelogWatch {
     ChangelogWatch(tokio::spawn(async move {
@@ -68,10 +71,10 @@ impl Drop for ChangelogWatch {
 }
 
 impl OpenFgaAuthorizer {
-    /// Whether it came to the end of the log.
+    /// Reads on from the position, and returns whether that came to the end of the log.
     ///
-    /// INVARIANT (told before it is passed): whatever becomes of a reading, `validity` knows of each change that lies before
-    /// the position, since no later reading comes upon it again.
+    /// INVARIANT (told before it is passed): however a reading ends, `validity` has been told of every change before the
+    /// position. No later reading would find such a change again.
     async fn read_changes(&self, position: &mut Option<Position>, validity: &Validity) -> Result<bool, AuthzError> {
         let store_id = self.model_for(Consistency::MinimizeLatency).await?.store_id;
         let known = position.take().filter(|position| position.store_id == store_id);
@@ -103,7 +106,8 @@ impl OpenFgaAuthorizer {
 }
 
 impl Position {
-    /// Shortly before now. Our clock is read this once; afterwards the server's tokens tell the position.
+    /// Makes the first position, some time before now. This is the only time that our clock is read; from then on the server's
+    /// tokens tell the position.
     fn new(store_id: String) -> Self {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = since_1970.saturating_sub(CLOCK_SKEW_MAX).as_secs();

@@ -1,7 +1,8 @@
-//! The visible set by `ListObjects`: what a user may see, asked of the server as lists.
+//! The visible set by `ListObjects`: lists of the objects that a user may see.
 //!
-//! The server cuts a list short without a word: at a number of results, or when its time is over. A list that may have
-//! been cut is *not known*, never complete.
+//! The server cuts a list short without saying so, at a number of results or when its time is over. So a list that may have
+//! been cut counts as unknown, never as complete. Then the guards are checked one by one. This needs the limits of the
+//! configuration to be those of the server.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -17,10 +18,10 @@ use super::{Model, OpenFgaAuthorizer, consistency, wire};
 use crate::authz::{AuthzError, Provenance, Source, VisiblePositions, VisibleSetQuery};
 use crate::language::Object;
 
-/// Types that are listed for one query, each by a call of its own.
+/// The most types that are listed for one query. Each takes a call of its own, so with more of them checks are cheaper.
 const TYPES_MAX: usize = 4;
 
-/// Where the server cuts a list.
+/// The limits at which the server cuts a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) results_max: usize,
@@ -28,15 +29,15 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Whether a list of so many results, which took so long from our side, is certainly the whole.
+    /// Whether a list with this many results, which took this long as seen from here, is certainly complete.
     fn is_whole(self, results: usize, took: Duration) -> bool {
         results < self.results_max && took < self.deadline
     }
 }
 
 impl OpenFgaAuthorizer {
-    /// See [`crate::authz::Authorizer::visible_set`]. What the server refuses to list is not known either: it may still
-    /// decide each check.
+    /// Finds the visible set by lists. A list that the server refuses is unknown too, because the server may still decide each
+    /// check.
     pub(super) async fn list_visible(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
         let guard = |position: u32| query.guards.get(usize::try_from(position).ok()?);
         let types: BTreeSet<&str> = query.positions.iter().filter_map(guard).map(Object::type_name).collect();
@@ -63,7 +64,7 @@ impl OpenFgaAuthorizer {
         Ok(Some(VisiblePositions { positions: Arc::new(positions), by }))
     }
 
-    /// The objects of one type; `None` when the list may have been cut short.
+    /// Lists the objects of one type. Returns `None` when the list may have been cut short.
     async fn list_objects(
         &self,
         model: &Model,

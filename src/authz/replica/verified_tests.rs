@@ -1,4 +1,4 @@
-//! The copy is right or wrong in one thing, the server answers or fails, and what follows from it.
+//! Verification end to end: the copy is right or wrong about one thing, and the server answers or fails.
 
 mod lost;
 mod world;
@@ -72,11 +72,11 @@ async fn a_fall_survives_a_restart() {
     let setup = setup.restarted().await;
     assert_ne!(setup.trust(), Trust::Trusted);
     assert!(!setup.allows("user:u1", "doc:2").await, "the server decides");
-    // The copy that is made anew has the same fault: it is the second time.
+    // The new copy has the same fault, and so falls for the second time.
     setup.until(Trust::Out).await;
 }
 
-/// A kind that was asked once before the copy fell, and one that nobody can decide.
+/// One kind was asked once before the copy fell, and nobody can decide another one.
 #[tokio::test(start_paused = true)]
 async fn a_copy_comes_back_without_kinds_that_nobody_asks_or_decides() {
     let setup = Setup::new();
@@ -98,7 +98,7 @@ async fn a_copy_comes_back_without_kinds_that_nobody_asks_or_decides() {
     }
 }
 
-/// Switching verification off brings no copy back that was found wrong; only somebody's word does.
+/// Switching verification off does not bring a wrong copy back. Only an operator's word does.
 #[tokio::test(start_paused = true)]
 async fn a_copy_that_fell_stays_out_where_nothing_is_verified() {
     for (falls, trust) in [(1, Trust::Rebuilding), (2, Trust::Out)] {
@@ -122,7 +122,7 @@ async fn a_copy_that_fell_stays_out_where_nothing_is_verified() {
     }
 }
 
-/// Nobody asks the question again that was found to differ.
+/// No request asks the differing question again.
 #[tokio::test(start_paused = true)]
 async fn a_confirmation_goes_on_after_a_restart() {
     let setup = Setup::new();
@@ -130,7 +130,7 @@ async fn a_confirmation_goes_on_after_a_restart() {
     setup.poll();
     assert!(setup.allows("user:rare", "doc:2").await, "the copy decides");
     setup.idle_until("half confirmed", Setup::keeps_questions).await;
-    // Stopped several times before it is confirmed.
+    // The process is stopped several times before the difference is confirmed.
     let mut setup = setup;
     for _ in 0..3 {
         assert_eq!(setup.trust(), Trust::Trusted, "half confirmed");
@@ -165,7 +165,7 @@ async fn a_copy_with_the_fault_of_the_one_before_is_never_trusted() {
     setup.poll();
     assert!(setup.allows("user:rare", "doc:2").await, "the copy decides");
     setup.until(Trust::Rebuilding).await;
-    // Many questions of the same kind are answered rightly.
+    // The copy answers many questions of the same kind rightly.
     while setup.trust() != Trust::Out {
         setup.step().await;
         assert_ne!(setup.trust(), Trust::Trusted);
@@ -196,7 +196,7 @@ async fn what_is_no_difference_changes_nothing() {
     setup.world.with(|state| state.errors_percent = 30);
     let mut asked = 0;
     for step in 0..2_400_u64 {
-        // Grants and revocations all the time, most of them several times between two looks at the log.
+        // Rights are granted and revoked all the time, most of them several times between two looks at the log.
         setup.world.with(|state| {
             for _ in 0..4 {
                 let (user, doc) = (state.below(5), state.below(20));
@@ -207,7 +207,7 @@ async fn what_is_no_difference_changes_nothing() {
             }
         });
         if step % 3 == 0 {
-            // A look that found the server down.
+            // This look finds the server down.
             sleep(POLL).await;
         }
         setup.step().await;
@@ -259,7 +259,7 @@ async fn a_tuple_too_few_goes_to_the_server_until_both_agree() {
     assert!(setup.allows("user:u0", "doc:2").await, "the copy is right");
 }
 
-/// The same question, once with what a request adds and once without, is a question of two kinds.
+/// The same question is of two kinds: once with what a request adds, and once without.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_denial_of_two_kinds_is_found_for_both() {
     let setup = Setup::new();
@@ -281,7 +281,7 @@ async fn a_wrong_denial_of_two_kinds_is_found_for_both() {
     }
 }
 
-/// A guard that nobody finds, because the copy hides it.
+/// The copy hides a guard, so that no request finds it.
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_is_hidden_in_vain_is_found() {
     let setup = Setup::new();
@@ -315,7 +315,7 @@ async fn a_guard_that_is_hidden_in_vain_is_found() {
 #[tokio::test(start_paused = true)]
 async fn one_faulty_kind_in_ten_thousand_is_found_under_a_flood() {
     let setup = Setup::new();
-    // Guards under 10,000 conditions; the copy is wrong about one of them.
+    // The guards are under 10,000 conditions, and the copy is wrong about one of them.
     let faulty = "doc:c7777-0";
     setup.world.with(|state| state.added.insert(named("user:rare", faulty)));
     let begun = Instant::now();
@@ -337,13 +337,13 @@ async fn one_faulty_kind_in_ten_thousand_is_found_under_a_flood() {
     assert_eq!(setup.verifier().standing().cause.expect("a cause").conditions, ["c7777"]);
 }
 
-/// One decision of the first copy.
+/// Makes one decision of the first copy.
 fn of_first_copy(allowed: bool) -> Decisions {
     let Decisions { list, .. } = Decisions::now([allowed]);
     Decisions::new(list, Source::Copy(1), "m1".into())
 }
 
-/// The copy is right, and what was remembered of it is not.
+/// The copy is right, but a remembered decision of it is wrong.
 #[tokio::test(start_paused = true)]
 async fn a_poisoned_cache_is_found() {
     let setup = Setup::new();
@@ -358,7 +358,7 @@ async fn a_poisoned_cache_is_found() {
     }
 }
 
-/// A revocation counts within the bound; one that comes later than that is a fault.
+/// A revocation may reach the copy within the bound. One that comes later is a fault.
 #[tokio::test(start_paused = true)]
 async fn lag_explains_a_difference_up_to_its_bound() {
     for (name, late, trusted) in [("in time", 1, true), ("late", 20, false)] {
@@ -366,7 +366,7 @@ async fn lag_explains_a_difference_up_to_its_bound() {
         let fact = named("user:u0", "doc:2");
         setup.step().await;
         let revoked = (setup.authorizer.view.clock)();
-        // The copy goes on to allow it, though it says that it is new.
+        // The copy goes on allowing it, although it says that it is new.
         setup.world.with(|state| {
             state.server.remove(&fact);
             state.added.insert(fact.clone());
@@ -374,7 +374,7 @@ async fn lag_explains_a_difference_up_to_its_bound() {
         let at = Instant::now();
         while at.elapsed() < Duration::from_secs(late) {
             setup.authorizer.check(&Setup::batch("user:u0", ["doc:2".to_owned()])).await.expect("decided");
-            // Asked straight away, whatever the share.
+            // This offers the question so often that it is chosen at once, whatever the share is.
             let decisions = of_first_copy(setup.world.with(|state| state.copy.contains(&fact)));
             for _ in 0..200 {
                 setup.verifier().checked(
@@ -421,12 +421,12 @@ impl MakeWriter<'_> for Lines {
     }
 }
 
-/// The audit log names the question and the call, the log of the process its kind and digest.
+/// The audit log names the question and the call. The log of the process names only its kind and digest.
 #[tokio::test(start_paused = true)]
 async fn a_canary_is_absent_from_the_log_of_the_process() {
     let lines = Lines::default();
     let log = tracing_subscriber::fmt().with_writer(lines.clone()).with_max_level(tracing::Level::TRACE).finish();
-    // While there is one subscriber alone, a line that another test comes across first counts as wanted by nobody.
+    // With only one subscriber, tracing would turn a line off for good if another test came across it first.
     let _another = tracing::Dispatch::new(tracing_subscriber::registry());
     let _guard = tracing::subscriber::set_default(log);
     let setup = Setup::new();

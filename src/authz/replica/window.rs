@@ -1,9 +1,9 @@
-//! What recent changes say about tuples. Pure.
+//! Works out what recent changes say about tuples. Pure.
 //!
-//! A log of changes is not in the order of the commits, and may tell a change again. So the last part of it, the window, is
-//! read again each time, and a change counts when the window did not hold it so many times before: a log that dates its
-//! changes by the second (`MySQL`) has equal entries for a tuple that comes and goes within one. Where the window holds opposite
-//! changes of one tuple, it does not say which was the last one: the server is asked.
+//! The log of changes is not in the order of the commits, and may report a change twice. So its last part, the window, is
+//! read again each time. A change is news if it stands in the window more often than it did before. Counting is needed
+//! because a log with dates in seconds (`MySQL`) has equal entries for a tuple that comes and goes within a second. If the
+//! window holds opposite changes of one tuple, it does not say which was the last one, and the server is asked.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -14,31 +14,31 @@ use super::source::SourceChange;
 use crate::language::RelationshipTuple;
 use crate::tuple_store::Operation;
 
-/// The changes of the last part of the log, and where it begins.
+/// The changes in the last part of the log, and the position where that part begins.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// How long a change may take from its place in the log to its commit.
+    /// The longest time that a change may take from getting its position in the log to its commit.
     overlap: Duration,
-    /// The ends of the log as they were seen, oldest first. The first is where the next reading begins.
+    /// The ends of the log at earlier readings, oldest first. The next reading begins at the first of them.
     ends: VecDeque<(Instant, String)>,
-    /// How often each of them was told.
+    /// The number of times that the last reading found each change.
     known: HashMap<SourceChange, usize>,
 }
 
-/// What new changes mean.
+/// The conclusions of a reading about the tuples that changed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Settled {
-    /// Tuples that are there.
+    /// Tuples that are in the store now.
     pub(super) present: Vec<RelationshipTuple>,
-    /// Tuples that are not there.
+    /// Tuples that are not in the store any more.
     pub(super) absent: Vec<RelationshipTuple>,
-    /// Tuples that only the server can tell about.
+    /// Tuples about which only the server knows.
     pub(super) unsettled: Vec<RelationshipTuple>,
-    /// When the changes happened that are news.
+    /// The dates of the changes that are news; `None` if none is.
     pub(super) dates: Option<Dates>,
 }
 
-/// In nanoseconds since 1970.
+/// The dates of the first and the last of some changes, in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dates {
     pub(super) oldest: i128,
@@ -46,18 +46,18 @@ pub(super) struct Dates {
 }
 
 impl Window {
-    /// A window from a place in the log on.
+    /// Makes a window that begins at a position in the log.
     pub(super) fn new(overlap: Duration, token: String, now: Instant) -> Self {
         Self { overlap, ends: VecDeque::from([(now, token)]), known: HashMap::new() }
     }
 
-    /// Where reading begins.
+    /// Returns the token at which the next reading begins.
     pub(super) fn token(&self) -> &str {
         self.ends.front().map_or("", |(_, token)| token)
     }
 
-    /// What all changes from [`Window::token`] to the end of the log mean, which was read from `started` on; and the window
-    /// after them, for when what they mean is kept.
+    /// Takes in all changes from [`Window::token`] to the end of the log, which was read from `started` on. Returns what they
+    /// mean, and the next window. The caller uses that window only once it has stored what the changes mean.
     pub(super) fn taking_in(&self, changes: &[SourceChange], end: String, started: Instant) -> (Settled, Self) {
         let mut by_tuple: BTreeMap<_, Vec<&SourceChange>> = BTreeMap::new();
         let mut told: HashMap<&SourceChange, usize> = HashMap::with_capacity(changes.len());
@@ -87,7 +87,7 @@ impl Window {
         if ends.back().is_none_or(|(_, known)| *known != end) {
             ends.push_back((started, end));
         }
-        // The last end that is older than the overlap is where the next reading begins.
+        // The next reading begins at the last end that is older than the overlap.
         while ends.get(1).is_some_and(|(seen, _)| *seen + self.overlap <= started) {
             ends.pop_front();
         }
@@ -110,7 +110,7 @@ mod tests {
         RelationshipTuple::parse("user:anne", "viewer", &format!("doc:{id}")).expect("a tuple")
     }
 
-    /// `+1@5`: doc:1 was written at 5.
+    /// Reads a change: `+1@5` means that doc:1 was written at 5.
     fn changes(text: &str) -> Vec<SourceChange> {
         let one = |text: &str| {
             let (sign, rest) = text.split_at(1);
@@ -140,19 +140,19 @@ mod tests {
     #[test]
     fn a_change_counts_once() {
         check(&[("+1@1 -2@2", ["1", "2", ""]), ("+1@1 -2@2 +3@3", ["3", "", ""]), ("+3@3", ["", "", ""])]);
-        // Told twice each time.
+        // The log reports this change twice each time.
         check(&[("+1@1 +1@1", ["1", "", ""]), ("+1@1 +1@1", ["", "", ""]), ("+1@1", ["", "", ""])]);
     }
 
     #[test]
     fn opposite_changes_are_settled_by_the_server() {
         check(&[("+1@1 -1@2", ["", "", "1"])]);
-        // The grant was read first; the revocation before it comes late into the log.
+        // The grant was read first. The revocation before it comes into the log late.
         check(&[("+1@3", ["1", "", ""]), ("-1@2 +1@3", ["", "", "1"])]);
         check(&[("-1@3", ["", "1", ""]), ("+1@2 -1@3", ["", "", "1"]), ("+1@2 -1@3", ["", "", ""])]);
     }
 
-    /// A log that dates its changes by the second.
+    /// A log with dates in seconds has equal entries.
     #[test]
     fn an_equal_change_that_comes_later_counts_as_well() {
         check(&[

@@ -1,4 +1,4 @@
-//! What is kept beside the copy: the standing, the questions that it rests on, and the word of whoever trusts the copy again.
+//! The files beside the copy: its standing, the questions on which that rests, and an operator's word to trust it again.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use super::standing::Standing;
 
 const STANDING_FILE: &str = "standing.json";
 const QUESTIONS_FILE: &str = "questions.json";
-/// Made by `ragward replica trust`, taken away by the process that takes it in.
+/// The mark that `ragward replica trust` leaves. The process that takes it in removes it.
 const TRUST_FILE: &str = "trust-again";
 
-/// Why the standing cannot be kept or changed.
+/// The files of the standing cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use `{path}`: {detail}")]
 pub struct TrustError {
@@ -21,19 +21,18 @@ pub struct TrustError {
     detail: String,
 }
 
-/// The replica's directory, as far as trust is concerned.
+/// The directory of a replica, for the files of its standing.
 #[derive(Clone, Debug)]
 pub struct StandingDirectory(PathBuf);
 
 impl StandingDirectory {
-    /// The directory of a replica.
+    /// Names the directory of a replica. Nothing is read yet.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
         Self(directory.to_owned())
     }
 
-    /// The standing as it was kept. Where there is none, the copy was never distrusted; one that cannot be read counts as a
-    /// fall.
+    /// Reads the standing. Without a file the copy was never distrusted. A file that cannot be read counts as a fall.
     #[must_use]
     pub fn read(&self) -> Standing {
         let path = self.0.join(STANDING_FILE);
@@ -51,7 +50,7 @@ impl StandingDirectory {
         })
     }
 
-    /// Keeps a standing: all of it, or the one before stays.
+    /// Stores a standing whole. If that fails, the previous one stays.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -59,7 +58,7 @@ impl StandingDirectory {
         self.replace(STANDING_FILE, standing)
     }
 
-    /// The questions as they were kept. They only say what is asked first, so none are read where the file cannot be.
+    /// Reads the kept questions. They only say what is asked first, so a file that cannot be read counts as empty.
     pub(super) fn read_questions(&self) -> Vec<KeptQuestion> {
         let path = self.0.join(QUESTIONS_FILE);
         let read = match std::fs::read(&path) {
@@ -88,8 +87,8 @@ impl StandingDirectory {
         written().map_err(|e: std::io::Error| TrustError { path: path.clone(), detail: e.to_string() })
     }
 
-    /// Says that the copy is to be trusted again, once another one is made and proven. A process that serves takes it in within
-    /// a second, another one at its start.
+    /// Leaves the mark that the copy may be trusted again once another one is made and proven. A running server takes the mark
+    /// in within a second; otherwise the next one does at its start.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -98,7 +97,7 @@ impl StandingDirectory {
         std::fs::write(&path, []).map_err(|e| TrustError { path: path.clone(), detail: e.to_string() })
     }
 
-    /// Whether somebody said so; said once.
+    /// Removes the mark, and returns whether there was one.
     pub(super) fn take_trust_again(&self) -> bool {
         std::fs::remove_file(self.0.join(TRUST_FILE)).is_ok()
     }

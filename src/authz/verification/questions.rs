@@ -1,9 +1,9 @@
-//! Questions that outlive the process: the one by which the copy fell, those that a confirmation is under way for, and those
-//! that the copy denied wrongly. After a restart they are asked before all others, so that stopping the process forgets no
-//! fault that was seen.
+//! Questions that outlive the process: the one by which the copy fell, those whose difference is being confirmed, and those
+//! that the copy denied wrongly. After a restart they are asked before all others, so that stopping the process makes nobody
+//! forget a fault that was seen.
 //!
-//! They name users and objects and hold what their requests added. They are kept beside the copy, which names users and
-//! objects as well, and go nowhere else.
+//! They name users and objects, and hold what their requests added. They are stored beside the copy, which names users and
+//! objects as well, and nowhere else.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ use crate::authz::decider::Question;
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, RelationshipTuple, TupleCondition};
 
-/// A question to which a request adds more bytes is not kept: the file stays small.
+/// The most bytes that a request may add to a question that is kept, so that the file stays small.
 const CONTEXTUAL_BYTES_MAX: usize = 64 << 10;
 
-/// What is kept of a question.
+/// A question as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct KeptQuestion {
-    /// Whether the copy fell by it, so that the next copy must answer it rightly.
+    /// Whether the copy fell by this question, so that the next copy must answer it rightly.
     pub(super) is_evidence: bool,
     stratum: Stratum,
     user: String,
@@ -43,13 +43,13 @@ struct KeptTuple {
     user: String,
     relation: String,
     object: String,
-    /// Its name and its context, as JSON.
+    /// The name of the condition and its context, as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     condition: Option<(String, String)>,
 }
 
 impl KeptQuestion {
-    /// `None` where it would be too large.
+    /// Makes the stored form of a question; `None` if it would be too large.
     pub(super) fn of(asked: &Asked, is_evidence: bool) -> Option<Self> {
         let Question { check, contextual } = &asked.question;
         if contextual.wire_bytes() > CONTEXTUAL_BYTES_MAX {
@@ -72,7 +72,7 @@ impl KeptQuestion {
         })
     }
 
-    /// The question, as one that nobody answered yet; `None` where it is none.
+    /// Reads the question back, as one that nobody has answered yet; `None` if it is malformed.
     pub(super) fn asked(self) -> Option<Asked> {
         let check = Check {
             user: Object::parse(&self.user).ok()?,

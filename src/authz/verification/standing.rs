@@ -1,4 +1,4 @@
-//! Whether the copy is trusted. Pure: a state, and what follows from each event.
+//! Decides whether the copy is trusted. Pure: a state, and what follows from each event.
 //!
 //! ```text
 //! trusted ──confirmed──► rebuilding ──new copy──► proving ──all kinds agree──► trusted (once)
@@ -13,24 +13,24 @@ use serde::{Deserialize, Serialize};
 
 use super::stratum::Stratum;
 
-/// So many agreements make a kind proven.
+/// The number of agreements that proves a kind of question.
 pub(super) const PROOFS: u32 = 3;
-/// So many questions of a kind that could not be decided, and none that could, show that there is nothing to prove: a condition
-/// that lacks a value, say. It must not keep the copy out for ever.
+/// After this many undecided questions of a kind, and not one decided, there is nothing to prove about it: its condition may
+/// lack a value, for example. Such a kind must not keep the copy out for ever.
 const UNDECIDED_MAX: u32 = 20;
 
 /// Whether the copy is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Trust {
-    /// It is.
+    /// The copy is used.
     #[default]
     Trusted,
-    /// A difference was confirmed, and another copy is being made.
+    /// A difference was confirmed. The copy is not used while another one is made.
     Rebuilding,
-    /// The new copy is complete, and is compared with the server.
+    /// The new copy is complete. It is not used until it agrees with the server.
     Proving,
-    /// A difference was confirmed for the second time.
+    /// A difference was confirmed for the second time. The copy is not used until an operator trusts it again.
     Out,
 }
 
@@ -45,70 +45,71 @@ impl fmt::Display for Trust {
     }
 }
 
-/// Trust in the copy. What is kept of it outlives the process.
+/// The trust in the copy, and its history. Everything but the counts of a proof outlives the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Standing {
     /// Whether the copy is used.
     pub trust: Trust,
-    /// How often a difference was confirmed since somebody trusted the copy.
+    /// The number of confirmed differences since an operator trusted the copy last.
     pub falls: u32,
-    /// The kind of question of the last confirmed difference.
+    /// The kind of question in which the last difference was confirmed.
     #[serde(default)]
     pub cause: Option<Stratum>,
-    /// Kinds of questions that the server decides: the copy denied what the server allows.
+    /// The kinds of questions that the server decides, because the copy denied what the server allows.
     #[serde(default)]
     pub routed: BTreeSet<Stratum>,
-    /// Agreements of each kind with the copy that is being proven.
+    /// The number of agreements of the copy that is being proven, by kind.
     #[serde(skip)]
     agreed: BTreeMap<Stratum, u32>,
-    /// Questions of each kind that it or the server could not decide.
+    /// The number of questions that this copy or the server could not decide, by kind.
     #[serde(skip)]
     undecided: BTreeMap<Stratum, u32>,
 }
 
-/// What happened.
+/// An event from which something may follow for the standing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Event {
     /// A difference was confirmed: the copy allows and the server denies.
     FalseAllowance(Stratum),
     /// A difference was confirmed: the copy denies and the server allows.
     FalseDenial(Stratum),
-    /// Copy and server answered the same.
+    /// Copy and server gave the same answer.
     Agreed(Stratum),
-    /// Copy or server could not decide a question of this kind.
+    /// The copy or the server could not decide a question of this kind.
     Undecided(Stratum),
-    /// What the copy denied wrongly of this kind, it decides rightly now.
+    /// The copy now decides rightly what it denied wrongly before, for this kind.
     Resolved(Stratum),
     /// Another copy is complete.
     NewCopy,
-    /// Nobody compares that copy with the server.
+    /// Verification is switched off, so nobody compares the new copy with the server.
     NotVerified,
-    /// Somebody says that the copy is to be trusted again.
+    /// An operator wants the copy to be trusted again.
     TrustAgain,
 }
 
-/// What has to be done.
+/// The work that an event leaves to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     /// Throw the copy away and make another one.
     MakeNewCopy,
-    /// Compare all tuples.
+    /// Compare all tuples with the server.
     Compare,
 }
 
 impl Standing {
-    /// A standing that cannot be read counts as fallen.
+    /// Returns the standing for a file that cannot be read. It counts as a fall, which is safe.
     pub(super) fn unreadable() -> Self {
         Self { trust: Trust::Rebuilding, falls: 1, ..Self::default() }
     }
 
-    /// Whether what is kept of both is the same.
+    /// Whether both would be stored as the same file.
     pub(super) fn is_as_kept(&self, kept: &Self) -> bool {
         self.trust == kept.trust && self.falls == kept.falls && self.cause == kept.cause && self.routed == kept.routed
     }
 
-    /// After a start: a copy that was being made or proven is made anew, since nobody knows how far it came.
+    /// Returns the standing after a restart. A copy that was being made or proven is made anew, since nobody knows how far it
+    /// had come.
     pub(super) fn resumed(self) -> Self {
         match self.trust {
             Trust::Trusted | Trust::Out => self,
@@ -116,7 +117,7 @@ impl Standing {
         }
     }
 
-    /// Takes an event in. `kinds` are the kinds of questions that are asked.
+    /// Takes an event in, and returns what has to be done. `kinds` are the kinds of questions that are asked.
     pub(super) fn after<'k>(&mut self, event: Event, kinds: impl Iterator<Item = &'k Stratum>) -> Option<Action> {
         match event {
             Event::FalseAllowance(stratum) => self.fall(stratum),
@@ -124,7 +125,7 @@ impl Standing {
                 self.routed.insert(stratum);
                 Some(Action::Compare)
             }
-            // It counts only for the copy that is to be proven.
+            // Agreements count only for a copy that is being proven.
             Event::Agreed(_) | Event::Undecided(_) if self.trust != Trust::Proving => None,
             Event::Agreed(stratum) => {
                 count(&mut self.agreed, stratum);
@@ -150,7 +151,7 @@ impl Standing {
                 None
             }
             Event::NotVerified => {
-                // Only the word of somebody brings it back. It made the falls forgotten.
+                // Only an operator's word brings such a copy back. That word has set the falls to zero.
                 if self.trust == Trust::Proving && self.falls == 0 {
                     self.trust = Trust::Trusted;
                 }
@@ -171,7 +172,7 @@ impl Standing {
         self.cause = Some(stratum);
         match self.trust {
             Trust::Trusted | Trust::Proving => {}
-            // It is not used, and what it would answer is of no account.
+            // The copy is not used, so its answers do not matter.
             Trust::Rebuilding | Trust::Out => return None,
         }
         self.agreed.clear();
@@ -191,7 +192,7 @@ impl Standing {
         }
     }
 
-    /// Whether every kind that is asked agreed, one like the cause among them.
+    /// Whether every kind that is asked has agreed, and among them one like the cause.
     fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
         let like_the_cause = self
             .cause
@@ -200,7 +201,7 @@ impl Standing {
         like_the_cause && kinds.all(|kind| self.has_proven(kind))
     }
 
-    /// Whether this kind agreed often enough, or has nothing to agree on.
+    /// Whether this kind has agreed often enough, or has nothing to agree on.
     pub(super) fn has_proven(&self, kind: &Stratum) -> bool {
         match self.agreed.get(kind) {
             Some(agreed) => *agreed >= PROOFS,
@@ -294,7 +295,7 @@ mod tests {
             let mut standing = Standing::default();
             for event in events {
                 standing.after(event, kinds.iter());
-                // A restart in between changes nothing but that a copy is made anew.
+                // After a restart everything is the same, except that a copy may be made anew.
                 let kept = serde_json::to_string(&standing).expect("JSON");
                 let kept: Standing = serde_json::from_str(&kept).expect("as it was written");
                 let resumed = kept.resumed();

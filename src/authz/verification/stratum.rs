@@ -1,4 +1,4 @@
-//! Kinds of questions. A fault of the copy concerns some kinds and not others, so each kind is verified.
+//! Kinds of questions. A fault of the copy usually concerns some kinds and not others, so each kind is verified.
 
 use std::fmt;
 
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 use crate::authz::Check;
 use crate::engine::Contextual;
 
-/// A kind of question. It names types and relations of the model, and no user or object.
+/// A kind of question. It names types, relations and conditions of the model, but no user and no object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stratum {
-    /// The type of the object.
+    /// The type of the object that is asked about.
     pub object_type: String,
-    /// The relation.
+    /// The relation that is asked about.
     pub relation: String,
-    /// The type of the user: a person, an agent, a client.
+    /// The type of the user who is asked about: a person, an agent or a client.
     pub subject_type: String,
-    /// The conditions on the object's own tuples, by name.
+    /// The names of the conditions on the object's own tuples.
     pub conditions: Vec<String>,
     /// Whether the request adds tuples.
     pub contextual_tuples: bool,
-    /// Whether the request gives values for conditions.
+    /// Whether the request adds values for conditions.
     pub context: bool,
 }
 
@@ -37,7 +37,7 @@ impl Stratum {
         }
     }
 
-    /// Whether both are about one relation of one type, for one type of user.
+    /// Whether both are about the same relation of the same type, for the same type of user.
     pub(super) fn is_akin(&self, other: &Self) -> bool {
         self.object_type == other.object_type
             && self.relation == other.relation

@@ -1,4 +1,4 @@
-//! What the record of a retrieval says about the decisions behind it.
+//! The record of a retrieval names the decisions behind it.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -14,7 +14,7 @@ async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
     replica.step().await;
     assert_eq!(versions(&replica), 2);
     assert_eq!(replica.progress.borrow().version.model_id, "m2");
-    // A new model does not count with the tuples of before: what was changed between the two is not known yet.
+    // The new model does not count with the old tuples, because the changes between the two are not known yet.
     replica.source.with(|server| {
         server.model_id = "m3".to_owned();
         server.log_down = true;
@@ -26,7 +26,8 @@ async fn a_new_model_is_followed_and_a_known_one_is_not_written_again() {
     assert_eq!(replica.progress.borrow().version.model_id, "m3");
 }
 
-/// An operator who goes back to the model before: no tuple changed meanwhile, so nothing else made the copy note its place.
+/// An operator goes back to the previous model. No tuple has changed meanwhile, so nothing else made the copy store its
+/// position.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_goes_back_to_a_model_is_followed() {
     let mut replica = replica();
@@ -39,7 +40,7 @@ async fn a_server_that_goes_back_to_a_model_is_followed() {
         assert_eq!(replica.source.with(|server| server.models_read), models_read, "{model_id}");
         assert_eq!(replica.store().models(None, 10).expect("read").len(), models_read, "{model_id}");
     }
-    // The log fails after the model was taken over, and the process ends.
+    // The log fails after the follower took over the model, and the process ends.
     replica.source.with(|server| (server.model_id, server.log_down) = ("m2".to_owned(), true));
     assert!(replica.follower.step(Instant::now()).await.is_err());
     replica.source.with(|server| (server.model_id, server.log_down) = ("m1".to_owned(), false));

@@ -1,4 +1,4 @@
-//! The copy does not decide any more, and everybody asks a server that is not made for that.
+//! The copy does not decide any more, and everybody asks a server that is too small for that.
 
 use tokio::sync::Semaphore;
 use tokio::time::advance;
@@ -10,15 +10,16 @@ use crate::authz::decider::{Answered, Outcome, Questions};
 use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use crate::authz::stacked::StackedAuthorizer;
 
-/// Users that ask for a page at a time.
+/// The number of users that ask for one page at a time.
 const MODEST: usize = 10;
 const REQUESTS: usize = 5;
 const PAGE: usize = 10;
-/// Requests of one user at the same time, and the checks of each.
+/// The number of requests that one user sends at the same time.
 const GREEDY: usize = 16;
+/// The number of checks in each of those requests.
 const MUCH: usize = 500;
 
-/// A server that works on two calls at a time, each for a second.
+/// Works on two calls at a time, each for a second.
 struct Slow {
     cores: Semaphore,
     world: World,
@@ -46,7 +47,7 @@ fn stack(world: &World) -> Arc<dyn Authorizer> {
         checks_waiting_max: 20_000,
         timeout: Duration::from_secs(3),
     };
-    // Store and model are named, so that nothing is asked to learn them.
+    // Store and model are named, so that no call is needed to find them.
     let openfga = OpenFgaConfig {
         authorization_model_id: Some("m1".to_owned()),
         ..OpenFgaConfig::new("http://127.0.0.1:1".to_owned(), StoreSelector::Id("s1".to_owned()))
@@ -99,7 +100,7 @@ async fn losing_the_copy_sheds_by_caller_and_never_the_lone_one() {
             async move { authorizer.check(&Setup::batch(&user, docs(checks))).await.map(|decisions| decisions.list.len()) }
         };
         let greedy: Vec<_> = (0..GREEDY).map(|_| tokio::spawn(ask("user:greedy".to_owned(), MUCH))).collect();
-        // The greedy one is there first.
+        // The greedy user comes first.
         tokio::task::yield_now().await;
         let modest: Vec<_> = (0..MODEST)
             .map(|user| {
@@ -121,7 +122,7 @@ async fn losing_the_copy_sheds_by_caller_and_never_the_lone_one() {
         }
         assert!(shed > 0, "after {lost_by}: all of {} checks were answered, so nothing was lost", GREEDY * MUCH);
 
-        // Nobody else asks: what may be in time is answered, and what cannot be is tried.
+        // Nobody else asks now, so every request is tried, and those that can be in time are answered.
         let alone = ask("user:lone".to_owned(), MUCH).await;
         assert!(matches!(alone, Ok(MUCH)), "after {lost_by}: {alone:?}");
         let alone = ask("user:lone".to_owned(), 10 * MUCH).await;
