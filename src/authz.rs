@@ -1,4 +1,4 @@
-//! Authorization: the port [`Authorizer`] to whoever decides, and everything that stands behind it.
+//! Authorization: the port [`Authorizer`], and everything that stands behind it.
 //!
 //! Two adapters decide: [`embedded`] by Ragward's own evaluator, and [`openfga`] by asking a server. [`stacked`] puts a
 //! stack of [`decider`]s before such a server (they retry, batch, share and remember), and [`replica`] puts a local copy of
@@ -44,8 +44,6 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
-#[cfg(feature = "openfga")]
-pub use self::copy::EvaluatedCopy;
 use self::deciding_model::SubtractedByLast;
 pub use self::deciding_model::{DecidingModel, SubtractedBy};
 pub use self::decision::{Decision, Decisions, Reached, VisiblePositions};
@@ -65,7 +63,7 @@ pub struct Check {
     pub object: Object,
 }
 
-/// How fresh the tuples behind a decision must be.
+/// The freshness that the tuples behind a decision must have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Consistency {
     /// The authorizer may answer from its caches.
@@ -110,7 +108,7 @@ pub struct VisibleSetQuery {
     pub deadline: Instant,
 }
 
-/// The port to whoever decides checks.
+/// The port that decides checks.
 ///
 /// An answer carries everything that a caller may want to know about it: which model decided, from where, and how old the
 /// relationships were. Nobody asks for that afterwards, when another model may have come into force.
@@ -157,18 +155,18 @@ pub trait Authorizer: Send + Sync {
     }
 }
 
-/// What an authorizer can do at one moment for questions of one consistency.
+/// The abilities of an authorizer at one moment, for questions of one consistency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abilities {
     /// Whether a check costs no network call, so that checking every guard before a search is cheap.
     pub checks_are_local: bool,
     /// Whether finding a visible set costs a call to a server. Then the call may cost more than it saves.
     pub lists_by_call: bool,
-    /// How far the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when no
-    /// copy would be used.
+    /// The time by which the local copy of the authority's relationships is behind, if a copy would plan or decide. `None` when
+    /// no copy would be used.
     pub lag: Option<Duration>,
-    /// How far the clocks and copies of two processes may be apart. The enforcer assumes that what another process wrote
-    /// was written this much later than that process says.
+    /// The longest time by which the clocks and copies of two processes may be apart. The enforcer assumes that another process
+    /// wrote its content this much later than it says.
     pub staleness_max: Duration,
     /// Whether the local copy is trusted; `None` where there is no copy. The authority decides everything while it is not.
     pub copy_is_trusted: Option<bool>,

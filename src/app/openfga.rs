@@ -45,9 +45,9 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     let validity = Arc::clone(authority.validity());
     let clock = replica::unix_clock();
     // Verification has its own way to the server. It shares no call, queue or breaker with requests.
-    let verified_at = Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>;
-    let verification = (replica::verification_config(&config.authorizer.replica), verified_at);
-    let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, verification };
+    let server = Arc::new(OpenFgaAuthorizer::new(&openfga)?) as Arc<dyn Decider>;
+    let verification = replica::verification_config(&config.authorizer.replica);
+    let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, verification, server };
     Ok(Arc::new(ReplicaAuthorizer::open(&directory, parts, replica).await?))
 }
 

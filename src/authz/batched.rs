@@ -1,19 +1,21 @@
 //! Gathers the waiting checks of all requests into full calls.
 //!
-//! Nobody waits for company: a call leaves as soon as a slot is free, with whatever waits by then. So a lone check goes at
-//! once, and calls are full when there is enough to ask. How many slots there are follows the latency (`limit`), and who is
-//! in the next call is decided in turns (`queue`).
+//! Nobody waits for company: there is no time window in which checks are gathered. A call leaves as soon as a slot is free,
+//! with all checks that wait by then. So a lone check leaves at once, and calls are full when there is much to ask. The
+//! number of slots follows the latency (`limit`). Callers take turns to get their checks into the next call (`queue`).
+//! Turns are counted by caller, so a caller gains nothing by asking for fresher answers, which share no call with the rest.
 //!
-//! A caller is refused at once if its checks cannot be answered before its deadline. A caller is never refused because of
-//! its own checks: while nobody else waits, they are taken, however long the estimate says they will take. An estimate that
-//! refused everybody would never be corrected, because only answers correct it. A caller that has its share of the queue
-//! waits for room outside of it.
+//! A caller is refused at once if its checks cannot be answered before its deadline. It is never refused because of its own
+//! checks: while nobody else waits, its checks are taken, however long the estimate says they will take. Only answers correct
+//! an estimate, so an estimate that refused everybody would never be corrected. A caller that has its share of the queue
+//! waits outside until there is room.
 //!
-//! A call that the server refuses as a whole is asked once more in parts: smaller ones when it held too many checks, one
-//! for each principal when it held those of several. So what is wrong with one question fails the one who asked it. Every
-//! check carries what its request adds, so that one user with long claims can fill a call: a call has a bound in bytes too,
-//! and one that is still too large for the server is halved until it is not. A call that took longer than a call may take is
-//! halved as well, for those whose requests still wait: half of the checks need about half of the time.
+//! A call that the server refuses as a whole is asked once more in parts. If it held too many checks, the parts are smaller.
+//! If it held the checks of several principals, each gets a part. So a fault in one question fails only the one who asked
+//! it. A call also has a bound in bytes, because every check carries what its request adds. A message that is too large is
+//! no sign of trouble: it is not repeated as it is and opens no breaker, but is halved until the server takes it. A call
+//! that took longer than a call may take is halved as well, for the requests that still wait: half of the checks need
+//! about half of the time.
 
 mod limit;
 mod queue;
@@ -33,35 +35,36 @@ use self::limit::ConcurrencyLimit;
 use self::queue::{CallBounds, FairQueue};
 use self::shed::{ShedLog, ShedReason};
 use super::AuthzError;
-use super::decider::{Answered, Decider, Outcome, Question, Questions, Scope, accounted};
-use super::openfga::CONTEXTUAL_BYTES_PER_CALL;
+use super::decider::{Answered, Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Outcome, Question, Questions, accounted};
 use crate::engine::Contextual;
 use crate::language::Object;
 
-/// Calls in flight before anything is known of the server.
+/// The number of calls that may be in flight before anything is known about the server.
 const CALLS_AT_FIRST: u32 = 8;
-/// One principal may have a quarter of all that wait: four greedy ones are needed to shut the others out.
+/// One principal may fill a quarter of the queue, so that it takes four greedy ones to shut the others out.
 const PRINCIPAL_SHARE: usize = 4;
+/// The least that a refused caller is told to wait: sooner, the queue would hardly have moved.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
+/// The most that a refused caller is told to wait: an estimate that is further out is hardly worth its name.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
-/// The bounds of the gathering.
+/// The bounds on calls and on the queue before them.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchedConfig {
-    /// Checks of one call, until the server says that it takes fewer.
+    /// The most checks of one call, until the server says that it takes fewer.
     pub checks_per_call: usize,
-    /// Most calls at the same time.
+    /// The most calls at the same time.
     pub calls_in_flight_max: u32,
-    /// Most checks that wait for a call.
+    /// The most checks that wait in the queue.
     pub checks_waiting_max: usize,
     /// The longest that a call may take.
     pub timeout: Duration,
 }
 
-/// See the module.
+/// Puts the questions of all callers into full calls of the decider behind it.
 pub struct BatchedDecider {
     shared: Arc<Shared>,
-    /// The workers end with this.
+    /// The running workers. They end when this is dropped.
     workers: Mutex<JoinSet<()>>,
 }
 
@@ -76,15 +79,15 @@ struct State {
     limit: ConcurrencyLimit,
     calls_in_flight: u64,
     checks_per_call: usize,
-    /// A moving average over the latest calls.
+    /// The moving average of the latency of the latest calls.
     latency: Duration,
-    /// Callers that have their share of the queue and wait for room in it.
+    /// The callers that have their share of the queue and wait for room in it.
     outside: HashMap<Object, Outside>,
     shed_log: ShedLog,
 }
 
-/// The requests of one principal that wait for room in the queue. They need no bound of their own: each is a request that is
-/// in memory anyway, and leaves at its deadline.
+/// The requests of one principal that wait for room in the queue. Their number needs no bound here: each request is in memory
+/// anyway, and leaves at its deadline.
 #[derive(Debug, Default)]
 struct Outside {
     requests: usize,
@@ -94,21 +97,21 @@ struct Outside {
 /// Whether questions were put into the queue.
 enum Admission {
     Admitted,
-    /// The principal has its share of the queue; there is room once this is told.
+    /// The principal has its share of the queue. This notifies when there is room.
     NoRoom(Arc<Notify>),
 }
 
-/// One request among those outside, until dropped.
+/// Counts one request among those outside until it is dropped.
 struct WaitsOutside<'a> {
     shared: &'a Shared,
     principal: &'a Object,
 }
 
-/// A question that waits for its answer. It is answered at most once: answering takes it.
+/// A question that waits for its answer. Answering consumes it, so there is at most one answer.
 #[derive(Debug)]
 struct Waiting {
     question: Question,
-    /// What the request adds to it, as it is sent.
+    /// The bytes that the request adds to the question on the wire.
     contextual_bytes: usize,
     principal: Object,
     position: usize,
@@ -116,16 +119,16 @@ struct Waiting {
     reply: mpsc::UnboundedSender<Answered>,
 }
 
-/// A slot among the calls in flight; free again when dropped, however its worker ended.
+/// A slot among the calls in flight. Dropping it frees the slot, however its worker ended.
 struct Slot(Arc<Shared>);
 
 struct Call {
-    scope: Arc<Scope>,
+    basis: Arc<Basis>,
     waiting: Vec<Waiting>,
 }
 
 impl BatchedDecider {
-    /// Calls of at most `config.checks_per_call` questions to `inner`.
+    /// Gathers questions into calls of at most `config.checks_per_call` to `inner`.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, config: BatchedConfig) -> Self {
         let state = State {
@@ -159,7 +162,7 @@ impl Decider for BatchedDecider {
             self.shared.enter(questions, reply).await?;
             self.dispatch();
             let mut answers = Vec::with_capacity(questions.list.len());
-            // It ends when every question is answered or given up, since each holds an end of the channel.
+            // Each question holds an end of the channel, so this ends when every question is answered or given up.
             while let Some(answered) = replies.recv().await {
                 answers.push(answered);
             }
@@ -177,7 +180,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts the questions into the queue, as soon as there is room for them.
+    /// Puts the questions into the queue, and waits for room if there is none.
     async fn enter(&self, questions: &Questions, reply: mpsc::UnboundedSender<Answered>) -> Result<(), AuthzError> {
         let mut outside = None;
         loop {
@@ -188,7 +191,7 @@ impl Shared {
         }
     }
 
-    /// Puts all of the questions into the queue, or none; then the request is counted as one `outside`.
+    /// Puts all questions into the queue or none. If none, the request counts as one that waits `outside`.
     fn admit<'s>(
         &'s self,
         questions: &'s Questions,
@@ -207,7 +210,7 @@ impl Shared {
         let is_full = waiting + count > waiting_max;
         let reason = match (is_alone, is_late, is_full) {
             (false, true, _) => Some(ShedReason::CannotBeInTime),
-            // Others have filled the queue. Whoever has checks in it waits until these are taken.
+            // Others have filled the queue. A caller with checks in it waits until those are taken.
             (false, _, true) if own == 0 => Some(ShedReason::QueueIsFull),
             _ => None,
         };
@@ -233,7 +236,7 @@ impl Shared {
                 deadline: questions.deadline,
                 reply: reply.clone(),
             };
-            state.queue.push(&questions.scope, principal, waiting);
+            state.queue.push(&questions.basis, principal, waiting);
         }
         Ok(Admission::Admitted)
     }
@@ -247,12 +250,12 @@ impl Shared {
         let now = Instant::now();
         let taken = state.queue.take(bounds, |waiting| waiting.contextual_bytes, |waiting| waiting.is_wanted(now));
         state.tell_of_room(shared.config.checks_waiting_max / PRINCIPAL_SHARE);
-        let (scope, waiting) = taken?;
+        let (basis, waiting) = taken?;
         state.calls_in_flight += 1;
-        Some((Slot(Arc::clone(shared)), Call { scope, waiting }))
+        Some((Slot(Arc::clone(shared)), Call { basis, waiting }))
     }
 
-    /// Asks, and answers everybody of the call.
+    /// Asks one call, and answers everybody who waits for it.
     async fn run(&self, call: Call) {
         let asked = Instant::now();
         let checks = call.waiting.len();
@@ -275,7 +278,7 @@ impl Shared {
         }
     }
 
-    /// Asks a part of a refused call. Halving ends with single checks: at most twice as many calls as checks.
+    /// Asks a part of a refused call. Halving ends with single checks, so there are at most twice as many calls as checks.
     async fn run_part(&self, part: Call) {
         let mut parts = vec![part];
         while let Some(part) = parts.pop() {
@@ -287,13 +290,13 @@ impl Shared {
         }
     }
 
-    /// One call, given up when nobody waits for it any more.
+    /// Asks one call, and gives it up when nobody waits for it any more.
     async fn ask(&self, call: &Call) -> Result<Vec<Outcome>, AuthzError> {
         let Some(first) = call.waiting.first() else { return Ok(Vec::new()) };
         let now = Instant::now();
         let last = call.waiting.iter().map(|waiting| waiting.deadline).max().unwrap_or(now);
         let questions = Questions {
-            scope: Arc::clone(&call.scope),
+            basis: Arc::clone(&call.basis),
             list: call.waiting.iter().map(|waiting| waiting.question.clone()).collect(),
             principal: first.principal.clone(),
             deadline: last.min(now + self.config.timeout),
@@ -319,7 +322,7 @@ impl Shared {
                 let before = if state.latency.is_zero() { latency } else { state.latency };
                 state.latency = (before * 7 + latency) / 8;
             }
-            // Given up by the ones who asked; it says nothing of the server.
+            // The callers gave it up, which says nothing about the server.
             Some(AuthzError::DeadlineExceeded) if latency < self.config.timeout => {}
             Some(AuthzError::Unavailable(_) | AuthzError::DeadlineExceeded) => state.limit.failed(),
             Some(
@@ -336,8 +339,9 @@ impl Shared {
         tracing::debug!(checks, latency_ms = latency.as_millis(), calls_max = state.limit.calls(), "a call of checks");
     }
 
-    /// The server takes fewer than `asked`. A maximum that it names is kept if it is less; otherwise the half is tried, this
-    /// once: a server that contradicts itself must not make all later calls small.
+    /// Returns how many checks to try after the server refused `asked` in one call. A smaller maximum that the server names
+    /// holds for all later calls. Otherwise half is tried, this once: a server that contradicts itself must not make all
+    /// later calls small.
     fn learn(&self, asked: usize, said: Option<usize>) -> usize {
         let Some(checks_max) = said.filter(|said| (1..asked).contains(said)) else { return (asked / 2).max(1) };
         let mut state = self.lock();
@@ -348,8 +352,8 @@ impl Shared {
 }
 
 impl State {
-    /// How long the last of these many more checks of a principal waits, going by the latest calls. Principals take turns, so
-    /// until then each of the others gets no more checks into calls than this one.
+    /// Estimates from the latest calls how long the last of `more` checks of a principal will wait. Principals take turns, so
+    /// until then each of the others gets no more checks into calls than this one does.
     fn expected_wait(&self, principal: &Object, more: usize) -> Duration {
         let own = self.queue.len_of(principal).saturating_add(more);
         let all = self.queue.len().saturating_add(more);
@@ -359,7 +363,7 @@ impl State {
         self.latency.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// Wakes as many of those outside as there is room for, at one check each.
+    /// Wakes as many of the waiting requests as there is room for, if each has one check.
     fn tell_of_room(&self, share: usize) {
         for (principal, outside) in &self.outside {
             let room = share.saturating_sub(self.queue.len_of(principal));
@@ -382,14 +386,15 @@ impl Drop for WaitsOutside<'_> {
 }
 
 impl Waiting {
-    /// Whether anybody still waits for it.
+    /// Whether anybody still waits for the answer.
     fn is_wanted(&self, now: Instant) -> bool {
         !self.reply.is_closed() && now < self.deadline
     }
 
     fn answer(self, outcome: Outcome) {
-        // Who does not wait any more needs no answer.
-        self.reply.send(Answered { position: self.position, outcome }).unwrap_or_default();
+        if self.reply.send(Answered { position: self.position, outcome }).is_err() {
+            // The caller may have gone; then nobody reads this answer.
+        }
     }
 }
 
@@ -412,7 +417,7 @@ impl Call {
         principals.any(|principal| Some(principal) != first)
     }
 
-    /// Whether a smaller call may do what this one could not: it was too large, or it took too long and some of its requests
+    /// Whether halves of this call may succeed after it failed: it was too large, or it took too long and some of its requests
     /// still wait.
     fn halves_may_be_answered_after(&self, error: &AuthzError) -> bool {
         let now = Instant::now();
@@ -439,20 +444,20 @@ impl Call {
         self.split(|before, _| before.len() >= half)
     }
 
-    /// The same in parts; `ends` tells from a part and the one after it whether the part ends here.
+    /// Splits the call into parts. `ends` decides, from a part and the question after it, whether the part ends there.
     fn split(self, ends: impl Fn(&[Waiting], &Waiting) -> bool) -> Vec<Call> {
         let mut parts: Vec<Call> = Vec::new();
         for waiting in self.waiting {
             match parts.last_mut() {
                 Some(part) if !ends(&part.waiting, &waiting) => part.waiting.push(waiting),
-                Some(_) | None => parts.push(Call { scope: Arc::clone(&self.scope), waiting: vec![waiting] }),
+                Some(_) | None => parts.push(Call { basis: Arc::clone(&self.basis), waiting: vec![waiting] }),
             }
         }
         parts
     }
 }
 
-/// What its request adds to each of the questions, in bytes. Those of one request share it, so it is measured once.
+/// Returns for each question how many bytes its request adds. All questions of one request share that, so it is measured once.
 fn contextual_bytes(questions: &[Question]) -> Vec<usize> {
     let mut known: Option<(&Arc<Contextual>, usize)> = None;
     let mut sizes = Vec::with_capacity(questions.len());
@@ -467,7 +472,7 @@ fn contextual_bytes(questions: &[Question]) -> Vec<usize> {
     sizes
 }
 
-/// Runs one call after another while there is something to ask and the slot is not over the limit.
+/// Runs one call after another, as long as there is something to ask and the limit has room for the slot.
 async fn work(slot: Slot, call: Call) {
     let (mut slot, mut call) = (slot, call);
     loop {

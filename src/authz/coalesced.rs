@@ -1,12 +1,15 @@
 //! Lets equal questions that are asked at the same time share one answer.
 //!
-//! A *flight* is one call of the inner decider. Whoever waits for a flight drives it: it belongs to nobody, goes on while
-//! anybody waits, and ends when the last one is gone. An error is nobody's decision: all who wait get it as an error. Only
-//! where a flight ran out of time, whoever had joined it and has time left asks once more: it was begun by somebody less
-//! patient.
+//! A *flight* is one call of the inner decider. It needs no task of its own, because it is a future that several callers
+//! share: everybody who waits for it drives it, and it ends when the last of them is gone. If a flight fails, everybody who
+//! waits gets the error. There is one exception. If a flight ran out of time, a caller who had joined it and has time left
+//! asks once more, because the one who began the flight was less patient.
 //!
-//! A question that must see a write never joins a flight, which may have left before it: neither one for higher consistency
-//! nor one for answers since a moment.
+//! A question that must see a write (one for higher consistency, or for answers since a moment) never joins a flight,
+//! because the flight may have left before that write.
+//!
+//! `tests/checks/interleavings.rs` runs this in chosen orders: it switches tasks wherever they await. It takes what `moka`
+//! and [`Shared`] do inside for atomic.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +23,10 @@ use super::decider::{Answered, Decider, Outcome, Questions, accounted};
 use super::decision_key::DecisionKey;
 use super::{AuthzError, Consistency};
 
-/// See the module.
+/// Asks the decider behind it once for all equal questions that wait at the same time.
 pub struct CoalescedDecider {
     inner: Arc<dyn Decider>,
-    /// How long a flight may take at least, whatever the patience of the one who began it: others may have joined.
+    /// The least time that a flight may take, however impatient the one who began it is: others may have joined.
     patience: Duration,
     flights: Arc<Mutex<Flights>>,
 }
@@ -37,21 +40,21 @@ struct Flights {
     seats: HashMap<DecisionKey, Seat>,
 }
 
-/// Where the answer to one question will be.
+/// The place in a flight where the answer to one question will be.
 struct Seat {
     flight: WeakShared<BoxFuture<'static, Answer>>,
     number: u64,
     place: usize,
 }
 
-/// Takes the seats of a flight away when it ends, one way or another.
+/// Removes the seats of a flight when it ends, however it ends.
 struct Landing {
     flights: Arc<Mutex<Flights>>,
     number: u64,
     keys: Vec<DecisionKey>,
 }
 
-/// One question's way to its answer.
+/// The flight, and the place in it, from which one question gets its answer.
 struct Ticket {
     flight: Flight,
     place: usize,
@@ -60,13 +63,15 @@ struct Ticket {
 }
 
 impl CoalescedDecider {
-    /// Flights over `inner`, which end after `patience` or at the deadline of the one who began it, whichever is later.
+    /// Puts flights before `inner`. A flight ends after `patience`, or at the deadline of the one who began it, whichever is
+    /// later.
     #[must_use]
     pub fn new(inner: Arc<dyn Decider>, patience: Duration) -> Self {
         Self { inner, patience, flights: Arc::default() }
     }
 
-    /// A ticket for every question, in their order: for a flight that is under way, or for one that takes all the others.
+    /// Returns a ticket for every question, in their order. A question that nobody has asked yet goes into one new flight,
+    /// together with all others of that kind.
     fn board(&self, questions: &Questions) -> Vec<Ticket> {
         let keys = DecisionKey::of(questions);
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,7 +107,7 @@ impl CoalescedDecider {
         keys.iter().zip(joined).filter_map(ticket).collect()
     }
 
-    /// The outcome of every question in their order, and whether it is that of a flight which somebody else began.
+    /// Returns the outcome of every question, in their order, and whether somebody else began the flight that it came from.
     async fn fly(&self, questions: &Questions) -> Result<Vec<(Outcome, bool)>, AuthzError> {
         let tickets = self.board(questions);
         let seats: Vec<(usize, bool)> = tickets.iter().map(|ticket| (ticket.place, ticket.is_joined)).collect();
@@ -127,7 +132,7 @@ impl CoalescedDecider {
     fn begin(&self, number: u64, questions: Questions, keys: Vec<DecisionKey>) -> Flight {
         let inner = Arc::clone(&self.inner);
         let landing = Landing { flights: Arc::clone(&self.flights), number, keys };
-        // The queue turns a call away if it cannot be answered by this deadline, so this is never before the request's own.
+        // The queue turns a call away that cannot be answered by its deadline. So this is never before the request's own.
         let deadline = questions.deadline.max(Instant::now() + self.patience);
         let questions = Questions { deadline, ..questions };
         let flight = async move {
@@ -143,7 +148,7 @@ impl Drop for Landing {
     fn drop(&mut self) {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
         for key in &self.keys {
-            // Another flight may have taken the place of one that nobody waited for any more.
+            // If nobody waited for this flight any more, another flight may have taken its seats.
             if flights.seats.get(key).is_some_and(|seat| seat.number == self.number) {
                 flights.seats.remove(key);
             }
@@ -154,7 +159,7 @@ impl Drop for Landing {
 #[async_trait]
 impl Decider for CoalescedDecider {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
-        match questions.scope.consistency {
+        match questions.basis.consistency {
             Consistency::MinimizeLatency => {}
             Consistency::AtLeastAsFresh(_) | Consistency::HigherConsistency => {
                 return self.inner.decide(questions).await;

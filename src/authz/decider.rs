@@ -1,9 +1,9 @@
-//! The port inside the stack of checks in front of an `OpenFGA` server.
+//! The port inside the stack of checks before an `OpenFGA` server.
 //!
-//! A question here is complete: it carries the store, the model and everything else that its answer depends on, so that
-//! a decorator can share or remember an answer without knowing where the question came from. Questions of different
-//! requests meet in one call, so each has its own outcome: what is wrong with one request's question fails that request
-//! alone.
+//! The port of the requests, [`super::Authorizer`], takes the checks of one request. A question at this port is complete: it
+//! carries the store, the model and everything else that its answer depends on. So a decorator can share or remember an
+//! answer without knowing which request the question came from. Questions of different requests meet in one call, and each
+//! has its own outcome. So a fault in one request's question fails that request alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,37 +15,42 @@ use super::{AuthzError, Check, Consistency, Decision, Reached, Source};
 use crate::engine::Contextual;
 use crate::language::Object;
 
-/// What all questions of one call have in common.
+/// The most bytes that requests may add to the checks of one call. Every item of a call repeats what its request adds, so
+/// without a bound one user with long claims would fill the calls that others share. Together with everything else that 50
+/// checks take, this is less than the 616,448 bytes that a server accepts in one message by default.
+pub const CONTEXTUAL_BYTES_PER_CALL: usize = 512 << 10;
+
+/// Everything beside the question itself that an answer depends on, and how the question is asked.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Scope {
-    /// The store.
+pub struct Basis {
+    /// The id of the store.
     pub store_id: String,
-    /// The authorization model.
+    /// The id of the authorization model in that store.
     pub model_id: String,
     /// How fresh the relationships must be.
     pub consistency: Consistency,
     /// The generation of the store's relationships that was current when the request came.
     pub generation: u64,
-    /// Which answers of this generation that were given earlier will do.
+    /// Which earlier answers of this generation are good enough.
     pub recall: Recall,
-    /// Who is asked. An answer of another source is not recalled.
+    /// The party that is asked. An answer of another source is not recalled.
     pub source: Source,
 }
 
-/// Which earlier answers will do.
+/// Which remembered answers are good enough.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Recall {
-    /// None.
+    /// No remembered answer is: the server must be asked.
     #[default]
     Nothing,
-    /// All of the generation.
+    /// Every answer of the generation is.
     Generation,
-    /// Those of the generation that were asked past the server's own caches at this moment or later.
+    /// Answers of the generation are that were asked for at this moment or later, past the server's own caches.
     Since(Instant),
 }
 
-impl Scope {
-    /// Whether questions of both may be asked in one call.
+impl Basis {
+    /// Whether questions with these two bases may be asked in one call.
     #[must_use]
     pub fn shares_calls_with(&self, other: &Self) -> bool {
         self.store_id == other.store_id
@@ -55,73 +60,74 @@ impl Scope {
     }
 }
 
-/// One question.
+/// One check, with everything that its request adds.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// The check.
+    /// The user, the relation and the object that are asked about.
     pub check: Check,
-    /// What its request adds to the stored relationships.
+    /// The tuples and the context that the request adds to the stored relationships.
     pub contextual: Arc<Contextual>,
 }
 
 /// Questions that are asked together.
 #[derive(Clone, Debug)]
 pub struct Questions {
-    /// What they have in common.
-    pub scope: Arc<Scope>,
-    /// The questions. An answer names each by its position here.
+    /// Everything that all of the answers depend on.
+    pub basis: Arc<Basis>,
+    /// The questions. An answer names its question by the position in this list.
     pub list: Vec<Question>,
-    /// On whose behalf: the one that the work is counted against.
+    /// The user whom the work is counted against.
     pub principal: Object,
-    /// When the answers are of no use any more.
+    /// The moment from which the answers are of no use.
     pub deadline: Instant,
 }
 
 impl Questions {
-    /// Those at some positions, in that order.
+    /// Returns the questions at these positions, in that order.
     #[must_use]
     pub fn at(&self, positions: &[usize]) -> Self {
         let list = positions.iter().filter_map(|position| self.list.get(*position).cloned()).collect();
-        Self { scope: Arc::clone(&self.scope), list, principal: self.principal.clone(), deadline: self.deadline }
+        Self { basis: Arc::clone(&self.basis), list, principal: self.principal.clone(), deadline: self.deadline }
     }
 }
 
-/// What became of one question.
+/// The answer to one question, or the reason why there is none.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    /// A final decision.
+    /// The server made a final decision.
     Decided {
         /// Whether the user holds the relation.
         allowed: bool,
-        /// When the question was asked. The relationships that decided were at least as new as this moment, unless the
-        /// server may have used caches of its own.
+        /// The moment at which the question was asked. The relationships that decided were at least as new, unless the
+        /// server used caches of its own.
         as_of: Instant,
-        /// Who decided.
+        /// The party that made the decision.
         source: Source,
     },
-    /// The server can never decide this: denied, and not to be remembered as a decision.
+    /// The server can never decide this. The check is denied, but the denial must not be remembered as a decision.
     Undecidable,
-    /// There is no decision.
+    /// There is no decision, for this reason.
     Failed(AuthzError),
 }
 
-/// The outcome of one question.
+/// The outcome of the question at one position.
 #[derive(Clone, Debug)]
 pub struct Answered {
     /// The position of the question in [`Questions::list`].
     pub position: usize,
-    /// What became of it.
+    /// The decision, or the reason why there is none.
     pub outcome: Outcome,
 }
 
-/// What turns outcomes into decisions at the port of the requests.
+/// The circumstances of some questions, which it takes to turn their outcomes into decisions.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    /// The moment before the first of them was asked.
+pub struct Inquiry {
+    /// A moment before the first question was asked.
     pub at: Instant,
-    /// Who was asked.
+    /// The party that was asked.
     pub source: Source,
-    /// How much older than its question the relationships may be that decided.
+    /// The longest time by which the deciding relationships may be older than the question, because the server has caches of
+    /// its own.
     pub behind_max: Duration,
 }
 
@@ -131,7 +137,7 @@ impl Answered {
     ///
     /// # Errors
     /// When there is no decision, or when somebody decided who was not asked.
-    pub fn into_decision(self, asked: &Asked) -> Result<Decision, AuthzError> {
+    pub fn into_decision(self, asked: &Inquiry) -> Result<Decision, AuthzError> {
         let Self { position, outcome } = self;
         match outcome {
             Outcome::Decided { source, .. } if source != asked.source => {
@@ -147,22 +153,22 @@ impl Answered {
     }
 }
 
-/// Answers complete questions.
+/// Answers complete questions: an `OpenFGA` server, or a decorator before one.
 #[async_trait]
 pub trait Decider: Send + Sync {
     /// Answers every question exactly once, in any order.
     ///
     /// # Errors
-    /// When none of them was answered.
+    /// When there is no answer to any of them.
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError>;
 }
 
-/// The outcomes in the order of the questions.
+/// Sorts answers to `asked` questions by position.
 ///
 /// INVARIANT (one answer each): every position is answered exactly once, or there is no answer at all.
 ///
 /// # Errors
-/// When a question was answered twice or not at all, or an answer is to none of them.
+/// When a question has two answers or none, or an answer belongs to no question.
 pub fn accounted(asked: usize, answers: Vec<Answered>) -> Result<Vec<Outcome>, AuthzError> {
     let mut outcomes: Vec<Option<Outcome>> = vec![None; asked];
     for Answered { position, outcome } in answers {

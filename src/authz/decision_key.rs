@@ -1,16 +1,18 @@
-//! The key of a decision: everything that the decision depends on, and nothing else.
+//! The key of a remembered decision: everything that the decision depends on, and nothing else.
 //!
-//! INVARIANT (injective): two questions have one key only if they are the same question. Every part is typed by its
-//! place or by a tag, and every text and list carries its length, so that no delimiter can be shifted and no number taken
-//! for a text. `decode` is the proof: it gets the question back. What only says how to ask (deadline, consistency) is no
-//! part of it; that a decision is new enough is seen from its age.
+//! INVARIANT (injective): two questions have the same key only if they are the same question. Every part has a type by its
+//! place or by a tag, and every text and list carries its length. So no delimiter can shift, and no number can pass for a
+//! text. `decode` proves it: it reads the question back from the key.
+//!
+//! The key leaves out what only says how to ask (deadline and consistency). Whether a decision is new enough is told by its
+//! age.
 
 use std::sync::Arc;
 
 use serde_json::{Map, Number, Value};
 
 use super::Source;
-use super::decider::{Questions, Scope};
+use super::decider::{Basis, Questions};
 use crate::engine::Contextual;
 use crate::language::{RelationshipTuple, User};
 
@@ -19,7 +21,7 @@ pub(crate) mod decode;
 #[cfg(test)]
 mod tests;
 
-/// The first byte, for whoever changes the form.
+/// The first byte. A later form of keys takes another number.
 const VERSION: u8 = 2;
 
 const SOURCE_AUTHORITY: u8 = 0;
@@ -40,23 +42,23 @@ const TEXT: u8 = 7;
 const LIST: u8 = 8;
 const OBJECT: u8 = 9;
 
-/// See the module. A clone shares the bytes.
+/// The key of one decision. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DecisionKey(Arc<[u8]>);
 
 impl DecisionKey {
-    /// The keys of questions, in their order.
+    /// Makes the keys of all questions, in their order.
     #[must_use]
     pub fn of(questions: &Questions) -> Vec<Self> {
         let mut keys = Vec::with_capacity(questions.list.len());
-        // The questions of one request share their contextual part, so it is written once.
+        // All questions of one request share their contextual part, so it is written once.
         let mut prefix: Option<(&Arc<Contextual>, Vec<u8>)> = None;
         for question in &questions.list {
             let (_, common) = match prefix.take() {
                 Some(known) if Arc::ptr_eq(known.0, &question.contextual) => prefix.insert(known),
                 _ => {
                     let mut common = Vec::new();
-                    write_scope(&mut common, &questions.scope);
+                    write_basis(&mut common, &questions.basis);
                     write_contextual(&mut common, &question.contextual);
                     prefix.insert((&question.contextual, common))
                 }
@@ -71,19 +73,19 @@ impl DecisionKey {
         keys
     }
 
-    /// How many bytes it holds.
+    /// Returns the size of the key in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.0.len()
     }
 }
 
-fn write_scope(out: &mut Vec<u8>, scope: &Scope) {
+fn write_basis(out: &mut Vec<u8>, basis: &Basis) {
     out.push(VERSION);
-    write_text(out, &scope.store_id);
-    write_text(out, &scope.model_id);
-    out.extend_from_slice(&scope.generation.to_le_bytes());
-    match scope.source {
+    write_text(out, &basis.store_id);
+    write_text(out, &basis.model_id);
+    out.extend_from_slice(&basis.generation.to_le_bytes());
+    match basis.source {
         Source::Authority => out.push(SOURCE_AUTHORITY),
         Source::Copy(number) => {
             out.push(SOURCE_COPY);
@@ -121,13 +123,13 @@ fn write_tuple(out: &mut Vec<u8>, tuple: &RelationshipTuple) {
     out.push(u8::from(tuple.condition.is_some()));
     if let Some(condition) = &tuple.condition {
         write_text(out, condition.name());
-        // Canonical JSON: equal contexts are equal texts.
+        // Equal contexts have equal texts, because the JSON is canonical.
         write_text(out, condition.context_json());
     }
 }
 
-/// Sorted by name, since two objects are equal whatever their order. The reader that made the value bounds its nesting,
-/// so this and [`write_value`] may call each other.
+/// Writes the entries sorted by name, since two objects are equal whatever their order. This and [`write_value`] call each
+/// other; the reader that made the value bounds how deep that goes.
 fn write_object(out: &mut Vec<u8>, object: &Map<String, Value>) {
     let mut entries: Vec<(&String, &Value)> = object.iter().collect();
     entries.sort_unstable_by_key(|(name, _)| *name);
@@ -162,7 +164,7 @@ fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// 1 and 1.0 are two keys: whether they are one value is not decided here.
+/// Writes a number so that 1 and 1.0 are two keys. If they are the same value, two keys only cost a call.
 fn write_number(out: &mut Vec<u8>, number: &Number) {
     if let Some(unsigned) = number.as_u64() {
         out.push(NUMBER_UNSIGNED);

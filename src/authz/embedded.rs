@@ -1,4 +1,8 @@
-//! The authorizer of the embedded engine: Ragward's own evaluator over the relationships in the data directory.
+//! The embedded authorizer: Ragward's own evaluator over the relationships in the data directory.
+//!
+//! Many checks of one user are decided together where that pays. What the user holds of groups and folders (the *reach*) is
+//! followed once from the user outwards, and remembered until a write. The answers are those of single checks: the same
+//! bounds hold either way, and this port denies what a check could not decide.
 
 mod guard_positions;
 mod kept;
@@ -8,6 +12,7 @@ mod tests;
 mod visible_sets;
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -17,7 +22,7 @@ use tokio::time::Instant;
 use self::reaches::{Held, Reaches};
 use self::visible_sets::VisibleSets;
 #[cfg(feature = "openfga")]
-use super::EvaluatedCopy;
+use super::copy::EvaluatedCopy;
 use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decision, Decisions, Provenance,
     Reached, SubtractedBy, SubtractedByLast, VisiblePositions, VisibleSetQuery,
@@ -29,16 +34,17 @@ use crate::lanes::Lane;
 use crate::language::{Object, Relation, TypeName, User};
 use crate::tuple_store::RelationshipStores;
 
-/// Up to so many checks are tried on the caller's thread: usually some microseconds each, less than moving them costs.
+/// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, which is less than it
+/// costs to move them to another thread.
 const INLINE_CHECKS_MAX: usize = 128;
-/// So many checks of one user, relation and type are decided together, from the user outwards: below, what that takes once
-/// is not made up for.
+/// From this many checks of one user, relation and type on, they are decided together. With fewer, the work that is done
+/// once for all of them does not pay.
 const TOGETHER_MIN: usize = 64;
-/// A batch that was tried on the caller's thread and turns out to be longer than this many interrupts (some hundred
-/// microseconds each) is done again on a blocking thread.
+/// A batch on the caller's thread may be interrupted this often, every few hundred microseconds. Then it begins again on a
+/// blocking thread, so that it does not hold up the other requests of this thread.
 const INLINE_INTERRUPTS_MAX: u32 = 2;
 
-/// See the module.
+/// Decides from the relationships in the data directory.
 #[derive(Debug)]
 pub struct EmbeddedAuthorizer {
     stores: RelationshipStores,
@@ -49,7 +55,7 @@ pub struct EmbeddedAuthorizer {
 }
 
 impl EmbeddedAuthorizer {
-    /// An authorizer that decides from the default store's current state.
+    /// Makes an authorizer that decides from the default store's current state.
     #[must_use]
     pub fn new(stores: RelationshipStores) -> Self {
         Self {
@@ -92,7 +98,7 @@ impl Authorizer for EmbeddedAuthorizer {
         if Instant::now() >= deadline {
             return Err(AuthzError::DeadlineExceeded);
         }
-        // What rests on the additions of one request is of no use to another.
+        // A reach that rests on the additions of one request is of no use to another.
         let reaches = batch.contextual.is_empty().then(|| Arc::clone(&self.reaches));
         let state = State { snapshot: for_request(&snapshot, &batch.contextual)?, reaches, as_of };
         if batch.checks.len() <= INLINE_CHECKS_MAX {
@@ -102,14 +108,17 @@ impl Authorizer for EmbeddedAuthorizer {
                 interrupts <= INLINE_INTERRUPTS_MAX && Instant::now() < deadline
             };
             match state.decide(&batch.checks, &mut may_go_on) {
-                Err(AuthzError::DeadlineExceeded) if Instant::now() < deadline => {}
-                decided => return Ok(Decisions { list: decided?, by }),
+                ControlFlow::Continue(list) => return Ok(Decisions { list, by }),
+                ControlFlow::Break(Interrupted) if Instant::now() < deadline => {}
+                ControlFlow::Break(Interrupted) => return Err(AuthzError::DeadlineExceeded),
             }
         }
         let checks = batch.checks.clone();
         let deciding = move || state.decide(&checks, &mut || Instant::now() < deadline);
-        let decided = self.lane.run(deciding).await.unwrap_or_else(|e| Err(AuthzError::Unavailable(e.to_string())));
-        Ok(Decisions { list: decided?, by })
+        match self.lane.run(deciding).await.map_err(|e| AuthzError::Unavailable(e.to_string()))? {
+            ControlFlow::Continue(list) => Ok(Decisions { list, by }),
+            ControlFlow::Break(Interrupted) => Err(AuthzError::DeadlineExceeded),
+        }
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
@@ -157,7 +166,7 @@ impl DecidingModel for EmbeddedAuthorizer {
     }
 }
 
-/// The state that a request with these additions is decided from.
+/// Returns the state from which a request with these additions is decided.
 fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<Snapshot>, AuthzError> {
     if contextual.is_empty() {
         return Ok(Arc::clone(snapshot));
@@ -166,22 +175,25 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
     Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
-/// What a batch of checks is decided from.
+/// Everything from which one batch of checks is decided.
 struct State {
     /// The relationships, with what the request adds to them.
     snapshot: Arc<Snapshot>,
-    /// What is remembered of users; `None` for a request that adds relationships of its own.
+    /// The remembered reaches of users; `None` if the request adds relationships of its own.
     reaches: Option<Arc<Reaches>>,
     /// The state is at least as new as this moment.
     as_of: Instant,
 }
+
+/// The work was interrupted before everything was decided. What was decided until then is dropped.
+struct Interrupted;
 
 /// A check with its position in the batch.
 type Numbered<'a> = (usize, &'a Check);
 
 impl State {
     /// Decides every check, one user after another, so that what is found out for one check serves the next.
-    fn decide(&self, checks: &[Check], may_go_on: &mut dyn FnMut() -> bool) -> Result<Vec<Decision>, AuthzError> {
+    fn decide(&self, checks: &[Check], may_go_on: &mut dyn FnMut() -> bool) -> ControlFlow<Interrupted, Vec<Decision>> {
         let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
         let mut by_user: HashMap<&Object, Vec<&[Numbered<'_>]>> = HashMap::new();
         for alike in numbered.chunk_by(|(_, a), (_, b)| are_alike(a, b)) {
@@ -213,7 +225,7 @@ impl State {
                 }
             }
         }
-        Ok(decisions)
+        ControlFlow::Continue(decisions)
     }
 
     /// Decides checks that are alike from the user outwards. Returns `None` where each is better decided by itself.
@@ -222,11 +234,12 @@ impl State {
         user: &User,
         checks: &[Numbered<'_>],
         may_go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Option<Vec<Decision>>, AuthzError> {
+    ) -> ControlFlow<Interrupted, Option<Vec<Decision>>> {
+        let one_by_one = ControlFlow::Continue(None);
         let snapshot = &self.snapshot;
-        let Some((_, Check { relation, object, .. })) = checks.first() else { return Ok(None) };
+        let Some((_, Check { relation, object, .. })) = checks.first() else { return one_by_one };
         // The type of an object is always a type's name.
-        let Ok(type_name) = TypeName::parse(object.type_name()) else { return Ok(None) };
+        let Ok(type_name) = TypeName::parse(object.type_name()) else { return one_by_one };
         let numbers = snapshot.object_numbers(checks.iter().map(|(_, check)| &check.object));
         let objects: RoaringBitmap = numbers.iter().flatten().copied().collect();
         let visible = match &self.reaches {
@@ -238,11 +251,11 @@ impl State {
         };
         let visible = match visible {
             Ok(Some(visible)) => visible,
-            Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
+            Err(CheckError::Interrupted) => return ControlFlow::Break(Interrupted),
             // Decided by itself, each check says what is wrong with it.
             Ok(None)
             | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
-                return Ok(None);
+                return one_by_one;
             }
         };
         if let Some((object, error)) = &visible.failure {
@@ -257,7 +270,7 @@ impl State {
             let allowed = is_visible(number);
             if allowed || visible.failure.is_none() { self.decided(*position, allowed) } else { undecidable(*position) }
         };
-        Ok(Some(checks.iter().zip(numbers).map(decision).collect()))
+        ControlFlow::Continue(Some(checks.iter().zip(numbers).map(decision).collect()))
     }
 
     fn decided(&self, position: usize, allowed: bool) -> Decision {
@@ -279,15 +292,15 @@ fn decide_one(
     evaluation: &mut Evaluation<'_>,
     check: &Check,
     may_go_on: &mut dyn FnMut() -> bool,
-) -> Result<Option<bool>, AuthzError> {
-    match evaluation.check(&check.relation, &check.object, may_go_on) {
-        Ok(allowed) => Ok(Some(allowed)),
-        Err(CheckError::Unknown(_)) => Ok(Some(false)),
+) -> ControlFlow<Interrupted, Option<bool>> {
+    ControlFlow::Continue(match evaluation.check(&check.relation, &check.object, may_go_on) {
+        Ok(allowed) => Some(allowed),
+        Err(CheckError::Unknown(_)) => Some(false),
         Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
             tracing::debug!(object = %check.object, %error, "not decided");
             tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
-            Ok(None)
+            None
         }
-        Err(CheckError::Interrupted) => Err(AuthzError::DeadlineExceeded),
-    }
+        Err(CheckError::Interrupted) => return ControlFlow::Break(Interrupted),
+    })
 }

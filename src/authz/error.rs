@@ -4,53 +4,50 @@ use std::time::Duration;
 
 use crate::error_code::ErrorCode;
 
-/// Why there is no decision.
+/// Why there is no decision. A variant says what can be done about it; the adapter's own words say what happened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthzError {
-    /// No authorization model is loaded.
+    /// The store has no authorization model.
     #[error("no authorization model is loaded; load one with `ragward model load`")]
     NoModel,
-    /// The authorizer has other stores than the one that it is asked about.
+    /// The authorizer has stores, but not the one that it is asked about.
     #[error("{0}")]
     NoStore(String),
-    /// The authorizer refuses the question.
+    /// The authorizer refuses the question as malformed or not allowed. Asking again would not help.
     #[error("the authorizer refused the request: {0}")]
     Refused(String),
-    /// The authorizer is out of reach.
+    /// The authorizer cannot be reached, or failed. Asking again later may help.
     #[error("the authorizer is out of reach: {0}")]
     Unavailable(String),
-    /// The authorizer answered too few, too many, twice or for another question.
+    /// The authorizer gave too few or too many answers, or an answer that cannot be understood.
     #[error("the authorizer answered wrongly: {0}")]
     BadAnswer(String),
-    /// No answer in time.
+    /// No answer came before the deadline.
     #[error("the authorizer did not answer before the deadline")]
     DeadlineExceeded,
-    /// A stored model or tuple cannot be used.
+    /// A stored model or tuple cannot be read or evaluated.
     #[error("the stored relationships cannot be used: {0}")]
     Stored(String),
-    /// More checks wait than can be answered in time; nothing was asked.
+    /// More checks wait than can be answered in time. Nothing was asked.
     #[error("too many checks are waiting for the authorizer")]
     Overloaded {
-        /// When it is worth trying again.
+        /// How long to wait before it is worth trying again.
         retry_after: Duration,
     },
-    /// One message had more bytes than the server takes.
-    #[error(
-        "the authorizer takes no message of this size; have fewer or shorter claims become tuples, or raise the server's \
-         `grpc-max-recv-msg-bytes`: {0}"
-    )]
+    /// One message had more bytes than the authorizer accepts.
+    #[error("the authorizer takes no message of this size: {0}")]
     MessageTooLarge(String),
-    /// One call held more checks than the server takes.
-    #[error("the authorizer takes fewer checks in one call; lower `authorizer.openfga.checks_per_call`")]
+    /// One call held more checks than the authorizer accepts.
+    #[error("the authorizer takes fewer checks in one call")]
     TooManyChecks {
-        /// The maximum that it named, if it named one.
+        /// The maximum that the authorizer named, if it named one.
         checks_max: Option<usize>,
     },
 }
 
 impl AuthzError {
-    /// What the caller is told. What the authorizer said stays out of it: it may name objects that the caller must not
-    /// know of.
+    /// Returns the text for the caller. It leaves out the authorizer's own words, because these may name objects that the
+    /// caller must not know of.
     #[must_use]
     pub fn caller_text(&self) -> &'static str {
         match self {
@@ -68,7 +65,7 @@ impl AuthzError {
         }
     }
 
-    /// What the caller can do.
+    /// Returns the code that says what the caller can do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {

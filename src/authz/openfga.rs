@@ -1,6 +1,10 @@
 //! `OpenFGA` as the authorizer, over gRPC.
 //!
-//! The adapter asks with `BatchCheck` and accounts for every answer: one decision for each question, or none at all.
+//! The adapter asks with `BatchCheck` and accounts for every answer: either each question has exactly one decision, or none
+//! has.
+//!
+//! The client is the crate `openfga-client`. Its alternative, `openfga-rs`, knows neither `BatchCheck` nor consistency, and
+//! needs an old tonic and a system `protoc`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,7 +18,9 @@ use openfga_client::client::{
 use tokio::time::{Instant, timeout_at};
 use tonic::Request;
 
-use super::decider::{Answered, Asked, Decider, Outcome, Question, Questions, Recall, Scope};
+use super::decider::{
+    Answered, Basis, CONTEXTUAL_BYTES_PER_CALL, Decider, Inquiry, Outcome, Question, Questions, Recall,
+};
 use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
     SubtractedByLast, VisiblePositions, VisibleSetQuery,
@@ -37,19 +43,17 @@ mod wire;
 pub use changelog::{ChangelogWatch, watch};
 pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
-pub use store::{Creation, OpenFgaStore, OpenStoreError};
-pub use transactions::WriteError;
+pub use store::{Creation, OpenFgaStore, OpenStoreError, WriteError};
 
-/// What requests may add to the checks of one call, in bytes: with all else of 50 checks less than the 616,448 that a server
-/// takes of a message, unless it is configured otherwise.
-pub const CONTEXTUAL_BYTES_PER_CALL: usize = 512 << 10;
-/// Calls of one batch that run at the same time.
+/// The most calls of one batch that run at the same time. This adapter by itself has no queue, so this alone keeps one request
+/// from taking all of a server.
 const CALLS_IN_FLIGHT_MAX: usize = 8;
-/// For how long the store's latest model, once looked up, is used before it is looked up again.
+/// The time for which the store's latest model is used before it is looked up again. A new model may take effect this late.
 const LATEST_MODEL_AGE_MAX: Duration = Duration::from_secs(5);
-/// Most stores that are named where one is missing.
+/// The most stores of the server that an error names when the configured one is missing.
 const STORES_NAMED_MAX: i32 = 10;
-/// A model has at most 256 KiB in a server's default settings; an answer of 50 checks is far smaller.
+/// The largest message that is accepted. A model has at most 256 KiB in a server's default settings, and an answer to 50
+/// checks is far smaller.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 /// Where `OpenFGA` is and what to ask it about.
@@ -84,7 +88,7 @@ pub enum StoreSelector {
     Name(String),
 }
 
-/// Asks an `OpenFGA` server.
+/// Asks an `OpenFGA` server, without any cache, queue or repetition.
 #[derive(Debug)]
 pub struct OpenFgaAuthorizer {
     server: Server,
@@ -96,21 +100,21 @@ pub struct OpenFgaAuthorizer {
     reach: Reach,
 }
 
-/// The store's latest model as of some time.
+/// The store's latest model, and when it was looked up.
 #[derive(Clone, Debug)]
 struct Latest {
     model: Model,
     looked_up: Instant,
 }
 
-/// What every call of one batch is decided by.
+/// The store and model that decide all calls of one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Model {
     pub(super) store_id: String,
     pub(super) id: String,
 }
 
-/// The server, the store in it, and how long to wait.
+/// One store of a server, and how long to wait for it.
 #[derive(Clone, Debug)]
 struct Server {
     channel: BackendChannel,
@@ -139,7 +143,7 @@ impl OpenFgaConfig {
 }
 
 impl OpenFgaAuthorizer {
-    /// Prepares the calls; the server is contacted at the first one. Must run inside tokio.
+    /// Prepares the calls. The first call contacts the server, so that it may be down until then. Must run inside tokio.
     ///
     /// # Errors
     /// When the configuration cannot be used.
@@ -160,7 +164,7 @@ impl OpenFgaAuthorizer {
         })
     }
 
-    /// How much older than the question the relationships may be that the server decides from.
+    /// Returns how much older than the question the relationships may be from which the server decides.
     pub(super) fn behind_max(&self, consistency: Consistency) -> Duration {
         match consistency {
             Consistency::MinimizeLatency => self.cache_age_max,
@@ -168,8 +172,8 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    /// One model for all calls of a batch, so that its decisions belong together. Who asks for higher consistency gets the
-    /// store's latest model as it is now, who asks for a moment's as it was then or later.
+    /// Finds the one model for all calls of a batch, so that its decisions belong together. A batch of higher consistency gets
+    /// the store's latest model as it is now; a batch about a moment gets it as it was then or later.
     pub(super) async fn model_for(&self, consistency: Consistency) -> Result<Model, AuthzError> {
         if let (StoreSelector::Id(store_id), Some(id)) = (&self.server.store, &self.server.model_id) {
             return Ok(Model { store_id: store_id.clone(), id: id.clone() });
@@ -216,7 +220,7 @@ impl OpenFgaAuthorizer {
 
     fn put_latest(&self, model: &Model, looked_up: Instant) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        // A slow look-up must not put an older model back.
+        // The answer to a slow look-up must not replace a newer one.
         if latest.as_ref().is_some_and(|known| known.looked_up > looked_up) {
             return;
         }
@@ -227,7 +231,7 @@ impl OpenFgaAuthorizer {
         }
     }
 
-    /// Tells the log when the server comes or goes.
+    /// Logs when the server stops answering and when it answers again.
     fn noting<T>(&self, answer: Result<T, AuthzError>) -> Result<T, AuthzError> {
         match &answer {
             Err(error @ AuthzError::Unavailable(_)) => self.reach.failed(error),
@@ -238,8 +242,8 @@ impl OpenFgaAuthorizer {
 
     async fn check_all(&self, batch: &CheckBatch, deadline: Instant) -> Result<Decisions, AuthzError> {
         let model = self.model_for(batch.consistency).await?;
-        // Nothing is remembered here, so the generation is of no account.
-        let scope = Scope {
+        // This adapter remembers nothing, so the generation does not matter.
+        let basis = Basis {
             store_id: model.store_id,
             model_id: model.id,
             consistency: batch.consistency,
@@ -249,26 +253,27 @@ impl OpenFgaAuthorizer {
         };
         let question = |check: &Check| Question { check: check.clone(), contextual: Arc::clone(&batch.contextual) };
         let list: Vec<Question> = batch.checks.iter().map(question).collect();
-        // Every check carries what the request adds.
+        // Every check of a call repeats what the request adds.
         let fitting = CONTEXTUAL_BYTES_PER_CALL / batch.contextual.wire_bytes().max(1);
         let checks_per_call = self.checks_per_call.min(fitting.max(1));
-        let asked = Asked { at: Instant::now(), source: scope.source, behind_max: self.behind_max(batch.consistency) };
+        let asked =
+            Inquiry { at: Instant::now(), source: basis.source, behind_max: self.behind_max(batch.consistency) };
         let calls = list.chunks(checks_per_call).enumerate().map(|(index, questions)| {
             let first = index * checks_per_call;
-            self.ask(&scope, first, questions, deadline)
+            self.ask(&basis, first, questions, deadline)
         });
         let calls: Vec<_> = calls.collect();
-        // The first failure ends the batch: a part of the decisions is no decision.
+        // The first failure ends the whole batch, because a part of the decisions is no decision.
         let answers: Vec<Vec<Answered>> =
             stream::iter(calls).buffer_unordered(CALLS_IN_FLIGHT_MAX).try_collect().await?;
         let decisions = answers.into_iter().flatten().map(|answered| answered.into_decision(&asked));
-        Ok(Decisions::new(decisions.collect::<Result<_, _>>()?, scope.source, scope.model_id.as_str().into()))
+        Ok(Decisions::new(decisions.collect::<Result<_, _>>()?, basis.source, basis.model_id.as_str().into()))
     }
 
-    /// One call. The correlation ids count up from `first`.
+    /// Makes one call. The correlation ids count up from `first`.
     async fn ask(
         &self,
-        scope: &Scope,
+        basis: &Basis,
         first: usize,
         questions: &[Question],
         deadline: Instant,
@@ -276,7 +281,7 @@ impl OpenFgaAuthorizer {
         let mut unsendable = Vec::new();
         let mut checks = Vec::with_capacity(questions.len());
         let mut sent: Vec<(usize, &Check)> = Vec::with_capacity(questions.len());
-        // The questions of one request share their contextual part, so it is made once.
+        // All questions of one request share their contextual part, so it is made once.
         let mut known = None;
         for (question, position) in questions.iter().zip(first..) {
             match wire::contextual(&mut known, &question.contextual) {
@@ -291,10 +296,10 @@ impl OpenFgaAuthorizer {
             return Ok(unsendable);
         }
         let request = BatchCheckRequest {
-            store_id: scope.store_id.clone(),
-            authorization_model_id: scope.model_id.clone(),
+            store_id: basis.store_id.clone(),
+            authorization_model_id: basis.model_id.clone(),
             checks,
-            consistency: consistency(scope.consistency).into(),
+            consistency: consistency(basis.consistency).into(),
         };
         let as_of = Instant::now();
         let mut request = Request::new(request);
@@ -352,10 +357,7 @@ impl Authorizer for OpenFgaAuthorizer {
     }
 
     async fn readiness(&self) -> Result<Arc<str>, AuthzError> {
-        let Ok(model) = timeout_at(self.server.deadline(), self.model_now()).await else {
-            return Err(AuthzError::DeadlineExceeded);
-        };
-        model.map(|model| model.id.into())
+        self.server.within(self.model_now()).await.map(|model| model.id.into())
     }
 
     fn abilities(&self, _consistency: Consistency) -> Abilities {
@@ -378,10 +380,7 @@ impl DecidingModel for OpenFgaAuthorizer {
             let definition = self.server.read_model(&model).await?;
             Ok(self.subtracted.put(&model.id, &definition))
         };
-        match timeout_at(self.server.deadline(), reading).await {
-            Ok(read) => read,
-            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
-        }
+        self.server.within(reading).await
     }
 
     async fn lack(&self, type_name: Option<&str>, relation: Option<&Relation>) -> Result<Option<String>, AuthzError> {
@@ -389,20 +388,19 @@ impl DecidingModel for OpenFgaAuthorizer {
             let model = self.model_for(Consistency::MinimizeLatency).await?;
             self.server.read_model(&model).await
         };
-        match timeout_at(self.server.deadline(), reading).await {
-            Ok(Ok(definition)) => Ok(definition.lack(type_name, relation)),
-            // A model that cannot be read here may have any names.
-            Ok(Err(AuthzError::BadAnswer(detail))) => {
+        match self.server.within(reading).await {
+            Ok(definition) => Ok(definition.lack(type_name, relation)),
+            // A model that this program cannot read may have any names.
+            Err(AuthzError::BadAnswer(detail)) => {
                 tracing::warn!(detail, "the server's model cannot be read here, so names are not looked up in it");
                 Ok(None)
             }
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// One call for all of the questions.
+/// Asks all of the questions in one call.
 #[async_trait]
 impl Decider for OpenFgaAuthorizer {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
@@ -413,7 +411,7 @@ impl Decider for OpenFgaAuthorizer {
         if deadline <= Instant::now() {
             return Err(AuthzError::DeadlineExceeded);
         }
-        match timeout_at(deadline, self.ask(&questions.scope, 0, &questions.list, deadline)).await {
+        match timeout_at(deadline, self.ask(&questions.basis, 0, &questions.list, deadline)).await {
             Ok(answers) => answers,
             Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
         }
@@ -438,17 +436,25 @@ impl Server {
         Instant::now() + self.timeout
     }
 
+    /// Makes one call, and gives it up at the configured timeout.
+    async fn within<T>(&self, call: impl Future<Output = Result<T, AuthzError>> + Send) -> Result<T, AuthzError> {
+        match timeout_at(self.deadline(), call).await {
+            Ok(answer) => answer,
+            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
+        }
+    }
+
     fn client(&self) -> OpenFgaServiceClient<BackendChannel> {
         OpenFgaServiceClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// The id of the store; `None` when the configured name has no store.
+    /// Finds the id of the store. Returns `None` when no store has the configured name.
     async fn find_store(&self) -> Result<Option<String>, AuthzError> {
         let name = match &self.store {
             StoreSelector::Id(id) => return Ok(Some(id.clone())),
             StoreSelector::Name(name) => name,
         };
-        // Two are enough to see that the name is not unique.
+        // Two stores are enough to see that the name is not unique.
         let request = ListStoresRequest { page_size: Some(2), continuation_token: String::new(), name: name.clone() };
         let found = self.client().list_stores(request).await.map_err(|e| wire::failed(&e))?.into_inner().stores;
         match found.as_slice() {
@@ -459,7 +465,7 @@ impl Server {
         }
     }
 
-    /// A model as it was written.
+    /// Reads a model as it was written.
     async fn read_model(&self, model: &Model) -> Result<AuthorizationModel, AuthzError> {
         let request = ReadAuthorizationModelRequest { store_id: model.store_id.clone(), id: model.id.clone() };
         let read = self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
@@ -469,8 +475,8 @@ impl Server {
         json::read(&text).map_err(|e| not_understood(e.to_string()))
     }
 
-    /// Why a store cannot be found by its name. On a server with other stores the name is most likely a slip, which loading a
-    /// model would not mend.
+    /// Finds out why no store has the configured name. If the server has other stores, the name is most likely a typing error,
+    /// which loading a model would not mend.
     async fn missing_store(&self) -> AuthzError {
         let StoreSelector::Name(name) = &self.store else { return AuthzError::NoModel };
         let page_size = Some(STORES_NAMED_MAX);
@@ -501,7 +507,7 @@ impl Server {
             self.client().read_authorization_model(request).await.map_err(|e| wire::failed(&e))?;
             return Ok(Model { store_id, id: id.clone() });
         }
-        // The server lists the latest first.
+        // The server lists the latest model first.
         let request = ReadAuthorizationModelsRequest {
             store_id: store_id.clone(),
             page_size: Some(1),

@@ -1,15 +1,18 @@
-//! A copy of an `OpenFGA` store in this process, evaluated by Ragward's own evaluator, and the authorizer that uses it.
+//! An authorizer that keeps a copy of an `OpenFGA` store in this process, evaluated by Ragward's own evaluator.
 //!
-//! In mode *plan* the copy only tells what a user may see, for planning a search; the server decides about every chunk
-//! that is released. In mode *decide* the copy decides, as long as it is not further behind than the stated bound; past
-//! that, or when a request asks for something fresher, the server decides, and where it is out of reach nothing is
-//! allowed.
+//! In mode *plan* the copy only finds what a user may see, to plan a search. The server still decides about every chunk that
+//! is released. In mode *decide* the copy decides, while it is not further behind than the stated bound. Past that bound, or
+//! if a request asks for something fresher, the server decides; if it is out of reach, nothing is allowed.
 //!
-//! Whoever remembers decisions of the server is told of its changes by the follower: the log is read once for both.
+//! The copy does not trust the order of the server's log. `ReadChanges` is not in the order of the commits, and may report a
+//! change twice. So the follower reads the last part of the log again each time (`window`), asks the server about a tuple
+//! with opposite changes in that part, and compares all tuples now and then (a *sweep*).
+//!
+//! The follower also reports every change to the cache of decisions, so that the log is read once for both. It does so as soon
+//! as it knows a change, whatever becomes of the copy.
 
 mod follower;
 mod lateness;
-mod news;
 pub mod source;
 #[cfg(test)]
 mod tests;
@@ -19,7 +22,6 @@ mod window;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,31 +29,25 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 
-pub(super) use self::follower::UNTOLD_AFTER;
-use self::follower::{Follower, Watched, Wishes};
-pub(super) use self::lateness::CLOCK_TOLERANCE;
-pub use self::news::{News, Since};
-pub use self::source::ModelVersion;
+use self::follower::{Follower, Watched};
 use self::source::RelationshipSource;
-use super::decider::{Decider, Question};
+pub use super::copy::{CopyView, ModelVersion, Progress, UnixClock};
+use super::copy::{News, Wishes};
+use super::decider::Decider;
 use super::embedded::EmbeddedAuthorizer;
 use super::validity::Validity;
 use super::verification::{VerificationConfig, Verifier};
 use super::{
-    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decision, Decisions, EvaluatedCopy,
-    Provenance, Reached, Source, SubtractedBy, VisiblePositions, VisibleSetQuery,
+    Abilities, Authorizer, AuthzError, CheckBatch, Consistency, DecidingModel, Decisions, Provenance, SubtractedBy,
+    VisiblePositions, VisibleSetQuery,
 };
-use crate::language::{Object, Relation};
+use crate::language::Relation;
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 
-/// The longest that one evaluation for a verification may take.
-const EVALUATION_MAX: Duration = Duration::from_secs(3);
-/// A look at the log that begins after a moment is done this many intervals later, unless the server is slow.
+/// The number of poll intervals after which a look at the log is done that began after some moment. Only a slow server takes
+/// longer.
 const POLLS_WAITED_FOR: u32 = 2;
-
-/// The clock of the wall, in nanoseconds since 1970, for comparing with the dates of a server's log.
-pub type UnixClock = Arc<dyn Fn() -> i128 + Send + Sync>;
 
 /// What the replica is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,122 +73,23 @@ pub struct ReplicaConfig {
     pub sweep_interval: Duration,
 }
 
-/// How far the copy is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
-    /// It holds everything that was committed before; `None` until it was complete once.
-    pub fresh_as_of: Option<Instant>,
-    /// The server's store and model that it was under then.
-    pub version: ModelVersion,
-    /// Counts the copies that were made anew: what one copy decided says nothing of the next.
-    pub copy: u64,
-}
-
-impl Progress {
-    /// The same copy, which does not count for now.
-    fn withheld(&self) -> Self {
-        Self { fresh_as_of: None, ..self.clone() }
-    }
-
-    /// What an answer of the copy rests on; `None` while it is not complete.
-    fn provenance(&self) -> Option<Provenance> {
-        Some(Provenance {
-            model_id: self.version.model_id.as_str().into(),
-            as_of: Some(self.fresh_as_of?),
-            source: Source::Copy(self.copy),
-        })
-    }
-
-    /// Whether what was evaluated between two looks at the progress was evaluated from one state's model and copy.
-    pub(super) fn is_same_copy(&self, other: &Self) -> bool {
-        self.version == other.version && self.copy == other.copy
-    }
-}
-
-/// A copy and how far it is, for those who use it and those who verify it.
-pub struct CopyView {
-    copy: Arc<dyn EvaluatedCopy>,
-    progress: watch::Receiver<Progress>,
-    news: Arc<News>,
-    wishes: Arc<Wishes>,
-    clock: UnixClock,
-    staleness_max: Duration,
-}
-
-impl CopyView {
-    pub(super) fn progress(&self) -> Progress {
-        self.progress.borrow().clone()
-    }
-
-    pub(super) fn news(&self) -> &News {
-        &self.news
-    }
-
-    pub(super) fn unix_ns(&self) -> i128 {
-        (self.clock)()
-    }
-
-    pub(super) fn staleness_max(&self) -> Duration {
-        self.staleness_max
-    }
-
-    pub(super) fn conditions_on(&self, object: &Object) -> Vec<String> {
-        self.copy.conditions_on(object)
-    }
-
-    pub(super) fn wish_new_copy(&self) {
-        self.wishes.new_copy.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn wish_comparison(&self) {
-        self.wishes.sweep.store(true, Ordering::Relaxed);
-    }
-
-    /// What the copy answers now, whether or not it is trusted; `None` when it does not answer, or not from one state.
-    pub(super) async fn answer(&self, question: &Question) -> Option<Evaluated> {
-        let before = self.progress();
-        before.fresh_as_of?;
-        let batch = CheckBatch {
-            checks: vec![question.check.clone()],
-            contextual: Arc::clone(&question.contextual),
-            consistency: Consistency::MinimizeLatency,
-            deadline: Instant::now() + EVALUATION_MAX,
-        };
-        let decisions = self.copy.check(&batch).await.ok()?;
-        let [Decision { position: 0, allowed, reached, .. }] = *decisions.list else { return None };
-        let after = self.progress();
-        let evaluated = match reached {
-            Reached::Now | Reached::Earlier => Evaluated::Decided(allowed),
-            Reached::Never => Evaluated::Undecidable,
-        };
-        (before.is_same_copy(&after) && after.fresh_as_of.is_some()).then_some(evaluated)
-    }
-}
-
-/// What an evaluation of the copy comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Evaluated {
-    /// Whether it allows.
-    Decided(bool),
-    /// It can never decide, and so denies.
-    Undecidable,
-}
-
-/// What a replica is opened with, beside its configuration.
+/// The parts that a replica is opened with, beside its configuration.
 pub struct ReplicaParts {
-    /// Where model, tuples and changes are read.
+    /// Reads the server's model, tuples and changes.
     pub source: Arc<dyn RelationshipSource>,
-    /// Decides where the copy does not.
+    /// Decides whatever the copy does not.
     pub authority: Arc<dyn Authorizer>,
-    /// Is told of every change of the server, and of every time that there was none.
+    /// Is told of every change of the server, and of every look that found none.
     pub validity: Arc<Validity>,
-    /// The clock of the wall.
+    /// Reads the wall clock.
     pub clock: UnixClock,
-    /// How much is verified, and whom it is asked of, past all caches and shared calls.
-    pub verification: (VerificationConfig, Arc<dyn Decider>),
+    /// The bounds on verification.
+    pub verification: VerificationConfig,
+    /// The server that verification asks, past all caches and shared calls.
+    pub server: Arc<dyn Decider>,
 }
 
-/// See the module.
+/// Decides from the copy where it may, and otherwise asks the authority.
 pub struct ReplicaAuthorizer {
     authority: Arc<dyn Authorizer>,
     view: Arc<CopyView>,
@@ -202,12 +99,13 @@ pub struct ReplicaAuthorizer {
 }
 
 impl ReplicaAuthorizer {
-    /// Opens the copy in a directory of its own and begins to follow, and to verify. Must run inside tokio.
+    /// Opens the copy in a directory of its own, and starts the tasks that follow the server and verify the copy. They stop when
+    /// this is dropped. Must run inside tokio.
     ///
     /// # Errors
     /// When the directory cannot be used.
     pub async fn open(directory: &Path, parts: ReplicaParts, config: ReplicaConfig) -> Result<Self, StorageError> {
-        let ReplicaParts { source, authority, validity, clock, verification } = parts;
+        let ReplicaParts { source, authority, validity, clock, verification, server } = parts;
         let owned = directory.to_owned();
         let (sender, progress) = watch::channel(Progress::default());
         let (news, wishes) = (Arc::<News>::default(), Arc::<Wishes>::default());
@@ -226,22 +124,21 @@ impl ReplicaAuthorizer {
         let lost = |e: tokio::task::JoinError| StorageError::Io { path: "replica".into(), detail: e.to_string() };
         let (stores, follower) = opened.await.map_err(lost)??;
         let copy = Arc::new(EmbeddedAuthorizer::new(stores));
-        let view = CopyView { copy, progress, news, wishes, clock, staleness_max: config.staleness_max };
-        let view = Arc::new(view);
-        // Also where nothing is verified: what was found wrong is not used.
-        let (share, server) = verification;
-        let verifier = Some(Verifier::start(share, Arc::clone(&view), server, directory));
+        let staleness_max = config.staleness_max;
+        let view = Arc::new(CopyView { copy, progress, news, wishes, clock, staleness_max });
+        // There is a verifier even if nothing is verified: it keeps a copy out that was found wrong before.
+        let verifier = Some(Verifier::start(verification, Arc::clone(&view), server, directory));
         let following = tokio::spawn(follower.run());
         Ok(Self { authority, view, config, following, verifier })
     }
 
-    /// How far the copy is, and its changes.
+    /// Watches how far the copy is.
     #[must_use]
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.view.progress.clone()
     }
 
-    /// What verifies the copy.
+    /// Returns the verifier of the copy.
     #[must_use]
     pub fn verifier(&self) -> Option<&Verifier> {
         self.verifier.as_ref()
@@ -252,7 +149,7 @@ impl ReplicaAuthorizer {
         self.verifier.as_ref().is_none_or(Verifier::is_trusted)
     }
 
-    /// How far the copy is, if it may answer a question of this consistency now.
+    /// Returns how far the copy is, if it may answer a question of this consistency now.
     fn serving(&self, consistency: Consistency) -> Option<Progress> {
         if !self.is_trusted() {
             return None;
@@ -267,20 +164,20 @@ impl ReplicaAuthorizer {
         (is_fresh_enough && fresh_as_of.elapsed() <= self.config.staleness_max).then_some(progress)
     }
 
-    /// How far the copy is, if it decides a question of this consistency now.
+    /// Returns how far the copy is, if it may decide a question of this consistency now.
     fn deciding(&self, consistency: Consistency) -> Option<Progress> {
         self.serving(consistency).filter(|_| self.config.used_for == ReplicaUse::Decide)
     }
 
-    /// Waits for the next look at the server's log where the copy decides and a question asks for something newer than it has
-    /// seen. The log is read anyway; a server that had to decide whatever is asked like this could be kept busy by one caller.
+    /// Waits for the next look at the log, if the copy decides and a question asks for something newer than the copy has seen.
+    /// The log is read anyway. If the server decided all such questions instead, one caller could keep it busy.
     async fn catch_up(&self, consistency: Consistency, deadline: Instant) {
         let Consistency::AtLeastAsFresh(moment) = consistency else { return };
         if !self.will_serve(consistency) || self.serving(consistency).is_some() {
             return;
         }
         let now = Instant::now();
-        // If the server decides after all, it needs the other half of the time.
+        // The server needs the other half of the time if it has to decide after all.
         let until = (moment + self.config.poll_interval * POLLS_WAITED_FOR)
             .min(now + deadline.saturating_duration_since(now) / 2);
         let mut progress = self.view.progress.clone();
@@ -290,7 +187,7 @@ impl ReplicaAuthorizer {
         }
     }
 
-    /// Whether the copy decides a question of this consistency now, or most likely soon.
+    /// Whether the copy decides a question of this consistency, now or most likely soon.
     fn will_serve(&self, consistency: Consistency) -> bool {
         match consistency {
             Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
@@ -300,8 +197,8 @@ impl ReplicaAuthorizer {
         }
     }
 
-    /// What the copy answers, with the progress that it is an answer of. `None` where the copy may not answer, cannot, or did
-    /// not answer from one state.
+    /// Asks the copy, and returns its answer with the progress that the answer belongs to. Returns `None` when the copy may not
+    /// answer or cannot, or when its model or the copy itself changed meanwhile.
     async fn asked_of_copy<T>(
         &self,
         consistency: Consistency,
@@ -309,7 +206,7 @@ impl ReplicaAuthorizer {
     ) -> Option<(T, Progress)> {
         let before = self.serving(consistency)?;
         let answer = answering.await.inspect_err(|error| tracing::debug!(%error, "the copy does not answer")).ok()?;
-        // Where the model or the copy changed meanwhile, the answer may be from half of the change.
+        // If the model or the copy changed meanwhile, the answer may rest on half of the change.
         let after = self.serving(consistency)?;
         before.is_same_copy(&after).then_some((answer, before))
     }
@@ -340,7 +237,7 @@ impl Authorizer for ReplicaAuthorizer {
             return Ok(decisions);
         }
         let decisions = self.authority.check(batch).await;
-        // What the copy is not trusted with is compared all the same, so that it can be trusted again.
+        // Questions that the copy is not trusted with are compared all the same, so that it can be trusted again.
         if let Some(verifier) = self.verifier.as_ref().filter(|verifier| is_routed || !verifier.is_trusted()) {
             verifier.checked(batch, None, at);
         }

@@ -1,7 +1,7 @@
-//! An `OpenFGA` server behind a stack of checks, as one authorizer.
+//! An `OpenFGA` server behind a stack of [`super::decider`]s, as one authorizer.
 //!
-//! It makes complete questions of a request's checks: it looks up, once for the request, by which store, model and
-//! generation they are decided, and hands them down in portions, so that no request fills the queue on its own.
+//! This turns the checks of a request into complete questions. It looks up the store, the model and the generation once for
+//! the request. Then it hands the questions down in portions, so that no request fills the queue on its own.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::decider::{Answered, Asked, Decider, Question, Questions, Recall, Scope, accounted};
+use super::decider::{Answered, Basis, Decider, Inquiry, Question, Questions, Recall, accounted};
 use super::openfga::{ChangelogWatch, OpenFgaAuthorizer};
 use super::validity::Validity;
 use super::{
@@ -17,22 +17,23 @@ use super::{
     VisiblePositions, VisibleSetQuery,
 };
 
-/// Checks that go down together: one call of a server with default settings.
+/// The checks of one portion: as many as a server with default settings takes in one call.
 pub const CHECKS_PER_PORTION: usize = 50;
-/// Portions of one request that are under way.
+/// The most portions of one request that are under way at a time: enough to fill the calls that a server takes, and not so
+/// many that one request holds the whole queue.
 const PORTIONS_IN_FLIGHT_MAX: usize = 16;
 
-/// See the module.
+/// Decides the checks of requests by a stack of deciders over an `OpenFGA` server.
 pub struct StackedAuthorizer {
     openfga: Arc<OpenFgaAuthorizer>,
     decider: Arc<dyn Decider>,
     validity: Arc<Validity>,
-    /// Ends with this.
+    /// The reader of the changelog, which stops when this is dropped; `None` where somebody else reads the log.
     _changelog: Option<ChangelogWatch>,
 }
 
 impl StackedAuthorizer {
-    /// `decider` is the top of the stack over `openfga`; `validity` is what its cache goes by.
+    /// Joins the parts: `decider` is the top of the stack over `openfga`, and `validity` tells its cache what still counts.
     #[must_use]
     pub fn new(
         openfga: Arc<OpenFgaAuthorizer>,
@@ -43,16 +44,16 @@ impl StackedAuthorizer {
         Self { openfga, decider, validity, _changelog: changelog }
     }
 
-    /// The handle by which whoever learns of a change makes the cache forget.
+    /// Returns the handle by which whoever learns of a change makes the cache forget.
     #[must_use]
     pub fn validity(&self) -> &Arc<Validity> {
         &self.validity
     }
 
-    async fn scope(&self, batch: &CheckBatch) -> Result<Arc<Scope>, AuthzError> {
-        // Before anything is asked: an answer that is older than a change must not count as one of the generation after.
+    async fn basis(&self, batch: &CheckBatch) -> Result<Arc<Basis>, AuthzError> {
+        // Read before anything is asked, so that an answer from before a change never counts for the generation after it.
         let current = self.validity.current();
-        // What is not recalled for a moment is asked past the server's own caches, which tell no age.
+        // A question about a moment that nothing remembered answers must pass by the server's own caches, which tell no age.
         let (consistency, recall) = match (batch.consistency, current.recall) {
             (Consistency::MinimizeLatency, true) => (Consistency::MinimizeLatency, Recall::Generation),
             (Consistency::MinimizeLatency, false) => (Consistency::MinimizeLatency, Recall::Nothing),
@@ -66,7 +67,7 @@ impl StackedAuthorizer {
         };
         let model = model?;
         let generation = current.generation;
-        Ok(Arc::new(Scope {
+        Ok(Arc::new(Basis {
             store_id: model.store_id,
             model_id: model.id,
             consistency,
@@ -78,10 +79,10 @@ impl StackedAuthorizer {
 
     /// Decides one portion of a batch, the checks from position `first` on.
     async fn decide(&self, first: usize, questions: Questions) -> Result<Vec<Decision>, AuthzError> {
-        let asked = Asked {
+        let asked = Inquiry {
             at: Instant::now(),
-            source: questions.scope.source,
-            behind_max: self.openfga.behind_max(questions.scope.consistency),
+            source: questions.basis.source,
+            behind_max: self.openfga.behind_max(questions.basis.consistency),
         };
         let outcomes = accounted(questions.list.len(), self.decider.decide(&questions).await?)?;
         let decision = |(outcome, position)| Answered { position, outcome }.into_decision(&asked);
@@ -96,12 +97,12 @@ impl Authorizer for StackedAuthorizer {
         if batch.deadline <= Instant::now() {
             return Err(AuthzError::DeadlineExceeded);
         }
-        let scope = self.scope(batch).await?;
+        let basis = self.basis(batch).await?;
         let portions = batch.checks.chunks(CHECKS_PER_PORTION).enumerate().map(|(number, checks)| {
             let question =
                 |check: &_| Question { check: Clone::clone(check), contextual: Arc::clone(&batch.contextual) };
             let questions = Questions {
-                scope: Arc::clone(&scope),
+                basis: Arc::clone(&basis),
                 list: checks.iter().map(question).collect(),
                 principal: principal.clone(),
                 deadline: batch.deadline,
@@ -109,11 +110,11 @@ impl Authorizer for StackedAuthorizer {
             self.decide(number * CHECKS_PER_PORTION, questions)
         });
         let portions: Vec<_> = portions.collect();
-        // The first failure ends the batch: a part of the decisions is no decision.
+        // The first failure ends the whole batch, because a part of the decisions is no decision.
         let portions: Vec<Vec<Decision>> =
             stream::iter(portions).buffer_unordered(PORTIONS_IN_FLIGHT_MAX).try_collect().await?;
         let list = portions.into_iter().flatten().collect();
-        Ok(Decisions::new(list, scope.source, scope.model_id.as_str().into()))
+        Ok(Decisions::new(list, basis.source, basis.model_id.as_str().into()))
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {

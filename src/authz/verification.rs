@@ -1,14 +1,16 @@
-//! Verification in production: a share of what the copy decides is asked of the server too, after the answer and beside it.
+//! Verification in production: the server is asked about a share of the copy's decisions too, beside the requests and after
+//! their answers. So the server keeps the last word over the copy.
 //!
-//! A difference is one only if nothing explains it: see `suspicion`. What follows from one is in `standing`, which
-//! questions are asked in `sampler`. Here is what carries it out: a task that asks, bounded in checks a second, with
-//! `HIGHER_CONSISTENCY`, straight to the server: it shares no call and recalls nothing.
+//! A task asks the server directly, with `HIGHER_CONSISTENCY`; it shares no call with requests and recalls nothing. The number
+//! of its checks a second is bounded. `sampler` chooses the questions, `questions` keeps those that are asked first after a
+//! restart. `suspicion` decides whether a difference is a fault of the copy: only if nothing explains it. `standing` decides
+//! what follows from a fault.
 //!
-//! Where verification is switched off, nothing is asked, and the standing holds all the same: a copy that was found wrong is not
-//! used for want of somebody who looks.
+//! If verification is switched off, nothing is asked, but the standing still holds. A copy that was found wrong is not used
+//! again merely because nobody looks.
 //!
-//! What was asked goes to the audit log, in an entry that names the call. The log of the process has the kind of question
-//! and a digest.
+//! Every verification goes to the audit log, in an entry that names the call. The log of the process gets only the kind of
+//! question and a digest.
 
 mod asking;
 mod directory;
@@ -31,33 +33,33 @@ pub use self::directory::{StandingDirectory, TrustError};
 use self::sampler::{Asked, OfCopy, Sampler};
 use self::standing::{Event, Standing, Trust};
 pub use self::stratum::Stratum;
+use super::copy::{CopyView, Progress};
 use super::decider::{Decider, Question};
-use super::replica::{CopyView, Progress};
 use super::{Check, CheckBatch, Decisions, Provenance, Reached, Source, VisiblePositions, VisibleSetQuery};
 use crate::audit::AuditSink;
 use crate::telemetry;
 
-/// Questions of one request that may be chosen: looking at more would cost the request.
+/// The most questions of one request that may be chosen. To look at more would cost the request time.
 const OFFERED_PER_REQUEST_MAX: usize = 8;
-/// Guards of one visible set that may be chosen, half of them among those that it hides.
+/// The most guards of one visible set that may be chosen. Half of them are guards that it hides.
 const OFFERED_PER_VISIBLE_SET: usize = 4;
 
-/// How much is verified.
+/// The bounds on verification.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VerificationConfig {
-    /// Which share of the decisions; nothing is verified when this or the number below is 0.
+    /// The share of the decisions that is verified, from 0 to 1. Nothing is verified if this or `checks_per_second_max` is 0.
     pub share: f64,
-    /// Most checks a second that are asked for it.
+    /// The most checks a second that verification asks the server.
     pub checks_per_second_max: u32,
 }
 
-/// Verifies a copy as long as it lives.
+/// Verifies a copy until it is dropped.
 pub struct Verifier {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
-/// While this lives, verifications are recorded.
+/// A guard: verifications are recorded until it is dropped.
 pub struct Recording {
     shared: Arc<Shared>,
 }
@@ -68,7 +70,7 @@ impl Drop for Recording {
     }
 }
 
-/// What the requests and the task share.
+/// The state that requests and the task share.
 struct Shared {
     config: VerificationConfig,
     view: Arc<CopyView>,
@@ -77,20 +79,22 @@ struct Shared {
     audit: Mutex<Option<Arc<dyn AuditSink>>>,
     sampler: Mutex<Sampler>,
     standing: Mutex<Standing>,
-    /// Of the standing, for requests.
+    /// A copy of whether the standing trusts the copy, so that requests take no lock.
     is_trusted: AtomicBool,
+    /// A copy of whether the standing routes any kind of question to the server.
     routes: AtomicBool,
 }
 
 impl VerificationConfig {
-    /// Whether anything is asked.
+    /// Whether anything is verified.
     fn is_on(&self) -> bool {
         self.share > 0.0 && self.checks_per_second_max > 0
     }
 }
 
 impl Verifier {
-    /// Goes on with the standing that is kept in the replica's directory. Must run inside tokio. Blocks shortly.
+    /// Starts to verify, from the standing that is stored in the replica's directory. Reads files, so it blocks for a moment.
+    /// Must run inside tokio.
     #[must_use]
     pub fn start(config: VerificationConfig, view: Arc<CopyView>, server: Arc<dyn Decider>, directory: &Path) -> Self {
         let directory = StandingDirectory::new(directory);
@@ -111,7 +115,7 @@ impl Verifier {
         Self { shared, task }
     }
 
-    /// Records what is asked, until the guard is dropped: then nothing here holds the log any more.
+    /// Records every verification in `sink` until the guard is dropped. From then on nothing here holds the log.
     #[must_use]
     pub fn record_in(&self, sink: Arc<dyn AuditSink>) -> Recording {
         *self.shared.audit() = Some(sink);
@@ -124,13 +128,13 @@ impl Verifier {
         self.shared.is_trusted.load(Ordering::Acquire)
     }
 
-    /// The trust in the copy and its history.
+    /// Returns how far the copy is trusted, and why.
     #[must_use]
     pub fn standing(&self) -> Standing {
         self.shared.standing().clone()
     }
 
-    /// Whether the server has to decide one of these, because the copy denied such a question that the server allows.
+    /// Whether the server has to decide this batch, because the copy wrongly denied a question of the same kind.
     #[must_use]
     pub fn routes(&self, batch: &CheckBatch) -> bool {
         self.shared.routes.load(Ordering::Acquire) && {
@@ -139,7 +143,7 @@ impl Verifier {
         }
     }
 
-    /// Whether the copy may hide what the server shows.
+    /// Whether the server has to find this visible set, because the copy may hide what the server shows.
     #[must_use]
     pub fn routes_visible_set(&self, query: &VisibleSetQuery) -> bool {
         self.shared.routes.load(Ordering::Acquire) && {
@@ -193,7 +197,7 @@ impl Verifier {
             let shown = usize::try_from(visible.len()).unwrap_or(usize::MAX);
             let at_rank = |set: &RoaringBitmap, rank: usize| set.select(u32::try_from(rank).unwrap_or(u32::MAX));
             let hidden_or_any = chosen.drain(..).filter_map(|rank| at_rank(&query.positions, rank)).collect::<Vec<_>>();
-            // Where little is visible, any guard is most likely a hidden one.
+            // If little is visible, any guard is most likely a hidden one.
             let shown = sampler.some_of(shown, OFFERED_PER_VISIBLE_SET / 2).into_iter();
             shown
                 .filter_map(|rank| at_rank(visible, rank))
@@ -218,7 +222,7 @@ impl OfCopy {
         Some(Self { allowed, copy, model_id: Arc::clone(&by.model_id) })
     }
 
-    /// Whether the answer is one of the copy and model that are used now.
+    /// Whether the answer comes from the copy and model that are used now.
     fn is_of(&self, progress: &Progress) -> bool {
         self.copy == progress.copy && *self.model_id == *progress.version.model_id
     }
@@ -253,7 +257,7 @@ impl Shared {
         self.sampler().offer(Asked { stratum, question, answered, at, trace_id });
     }
 
-    /// Lets the requests know of the standing.
+    /// Publishes the standing to the requests.
     fn publish(&self) {
         let standing = self.standing();
         self.is_trusted.store(standing.trust == Trust::Trusted, Ordering::Release);
@@ -261,7 +265,7 @@ impl Shared {
         telemetry::replica_trusted(standing.trust == Trust::Trusted, standing.routed.len());
     }
 
-    /// Takes an event in and does what follows. Requests know of it when this returns.
+    /// Takes an event in and does what follows from it. When this returns, requests know of it.
     fn happened(&self, event: Event) {
         let action = {
             let sampler = self.sampler();

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
+use ragward::authz::decider::{Answered, Basis, Decider, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency, Source};
 use ragward::language::{Object, Relation};
@@ -88,7 +88,7 @@ async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
         relation: Relation::parse("can_read").expect("a relation"),
         object: Object::parse("doc:1").expect("an object"),
     };
-    let scope = Scope {
+    let basis = Basis {
         store_id: "store".to_owned(),
         model_id: "model".to_owned(),
         consistency,
@@ -97,7 +97,7 @@ async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
         source: Source::Authority,
     };
     let questions = Questions {
-        scope: Arc::new(scope),
+        basis: Arc::new(basis),
         principal: check.user.clone(),
         list: vec![Question { check, contextual: Arc::default() }],
         deadline: Instant::now() + LONG,

@@ -16,7 +16,7 @@ use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Answered, Decider, Outcome, Question, Questions, Recall, Scope, accounted};
+use ragward::authz::decider::{Answered, Basis, Decider, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::validity::Validity;
 use ragward::authz::{AuthzError, Check, Consistency, Source};
@@ -163,7 +163,7 @@ async fn ask_until(
         } else {
             (Consistency::MinimizeLatency, told)
         };
-        let scope = Scope {
+        let basis = Basis {
             store_id: "store".to_owned(),
             model_id: "model".to_owned(),
             consistency,
@@ -179,7 +179,7 @@ async fn ask_until(
         };
         let question = |number| Question { check: check(number), contextual: Arc::default() };
         let questions = Questions {
-            scope: Arc::new(scope),
+            basis: Arc::new(basis),
             list: (0..CHECKS_PER_ASK).map(question).collect(),
             principal: user.clone(),
             deadline: Instant::now() + 2 * TIMEOUT,

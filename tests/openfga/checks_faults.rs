@@ -16,7 +16,7 @@ use ragward::authz::batched::{BatchedConfig, BatchedDecider};
 use ragward::authz::breaker::BreakerDecider;
 use ragward::authz::cached::CachedDecider;
 use ragward::authz::coalesced::CoalescedDecider;
-use ragward::authz::decider::{Decider, Outcome, Question, Questions, Recall, Scope, accounted};
+use ragward::authz::decider::{Basis, Decider, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::retried::RetriedDecider;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Reached, Source};
@@ -88,7 +88,7 @@ impl RightServer {
     }
 
     fn questions(&self, consistency: Consistency, recall: Recall) -> Questions {
-        let scope = Scope {
+        let basis = Basis {
             store_id: self.store.store_id().to_owned(),
             model_id: self.model_id.clone(),
             consistency,
@@ -98,7 +98,7 @@ impl RightServer {
         };
         let question = |check| Question { check, contextual: Arc::default() };
         Questions {
-            scope: Arc::new(scope),
+            basis: Arc::new(basis),
             list: checks().into_iter().map(question).collect(),
             principal: Object::parse("user:carl").expect("a user"),
             deadline: Instant::now() + 2 * TIMEOUT,

@@ -70,7 +70,8 @@ fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts
             let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
             i128::try_from(since_1970.as_nanos()).expect("soon enough")
         }),
-        verification: (VerificationConfig { share: 0.0, checks_per_second_max: 0 }, decider),
+        verification: VerificationConfig { share: 0.0, checks_per_second_max: 0 },
+        server: decider,
     }
 }
 

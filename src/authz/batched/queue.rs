@@ -1,38 +1,39 @@
-//! Where checks wait, in turns: every principal gets the same share of the calls, however much it asks.
+//! The queue of waiting checks. Principals take turns: each gets the same share of the calls, however much it asks.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::authz::decider::Scope;
+use crate::authz::decider::Basis;
 use crate::language::Object;
 
-/// Checks that a principal gets into a call before it is the next one's turn. More than one, so that a request is spread
-/// over few calls.
+/// The number of checks that a principal gets into a call in one turn. It is more than one, so that a request is spread over
+/// few calls.
 const TURN: usize = 16;
 
-/// The most that one call takes.
+/// The bounds of one call.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallBounds {
     pub(super) checks_max: usize,
     pub(super) bytes_max: usize,
 }
 
-/// See the module.
+/// Items that wait for a call, by principal and by the basis that a call has.
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
-    /// One for each kind of call, in turns as well.
+    /// One lane for each kind of call. Lanes take turns as well.
     lanes: VecDeque<Lane<T>>,
     by_principal: HashMap<Object, usize>,
     len: usize,
 }
 
-/// Those whose checks can share a call.
+/// Checks that can share a call.
 #[derive(Debug)]
 struct Lane<T> {
-    scope: Arc<Scope>,
+    basis: Arc<Basis>,
     turns: VecDeque<Object>,
     waiting: HashMap<Object, VecDeque<T>>,
-    /// Turns until it is the next lane's turn: one for each principal that it had when its own began.
+    /// The number of turns that are left until the next lane's turn. A lane begins with one for each principal that it has
+    /// then.
     turns_left: usize,
 }
 
@@ -43,27 +44,27 @@ impl<T> Default for FairQueue<T> {
 }
 
 impl<T> FairQueue<T> {
-    /// How many wait.
+    /// Returns how many items wait.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// How many wait for this principal.
+    /// Returns how many items of this principal wait.
     pub(super) fn len_of(&self, principal: &Object) -> usize {
         self.by_principal.get(principal).copied().unwrap_or_default()
     }
 
-    /// How many principals wait, this one counted.
+    /// Returns how many principals wait, and counts this one in any case.
     pub(super) fn principals_with(&self, principal: &Object) -> usize {
         self.by_principal.len() + usize::from(!self.by_principal.contains_key(principal))
     }
 
-    pub(super) fn push(&mut self, scope: &Arc<Scope>, principal: &Object, item: T) {
-        let known = self.lanes.iter().position(|lane| lane.scope.shares_calls_with(scope));
+    pub(super) fn push(&mut self, basis: &Arc<Basis>, principal: &Object, item: T) {
+        let known = self.lanes.iter().position(|lane| lane.basis.shares_calls_with(basis));
         let at = known.unwrap_or(self.lanes.len());
         if known.is_none() {
             let lane =
-                Lane { scope: Arc::clone(scope), turns: VecDeque::new(), waiting: HashMap::new(), turns_left: 0 };
+                Lane { basis: Arc::clone(basis), turns: VecDeque::new(), waiting: HashMap::new(), turns_left: 0 };
             self.lanes.push_back(lane);
         }
         let Some(lane) = self.lanes.get_mut(at) else { return };
@@ -75,17 +76,17 @@ impl<T> FairQueue<T> {
         self.len += 1;
     }
 
-    /// What the next call asks: as many as can share it within the bounds, those that `is_wanted` drops left out. What has
-    /// more bytes than a call may have goes by itself.
+    /// Takes the items of the next call: as many as can share it within the bounds. Items that are not wanted any more are
+    /// dropped. An item with more bytes than a call may have leaves by itself.
     ///
-    /// Lanes get as many turns as they have principals, and a call of one lane leaves no more than these turns are worth while
-    /// another lane waits: so a principal gains nothing by asking in a way that shares no call with the others.
+    /// A lane gets as many turns as it has principals. While another lane waits, a call takes no more than these turns are
+    /// worth. So a principal gains nothing by asking in a way that shares no call with the others.
     pub(super) fn take(
         &mut self,
         CallBounds { checks_max, bytes_max }: CallBounds,
         bytes_of: impl Fn(&T) -> usize,
         mut is_wanted: impl FnMut(&T) -> bool,
-    ) -> Option<(Arc<Scope>, Vec<T>)> {
+    ) -> Option<(Arc<Basis>, Vec<T>)> {
         while let Some(mut lane) = self.lanes.pop_front() {
             if lane.turns_left == 0 {
                 lane.turns_left = lane.turns.len();
@@ -112,7 +113,8 @@ impl<T> FairQueue<T> {
                     }
                 }
                 if !waiting.is_empty() {
-                    // Whoever got nothing for want of room, or whose turn the end of the call cut short, begins the next call.
+                    // A principal begins the next call if there was no room for any of its checks, or if the end of the call
+                    // cut its turn short.
                     let got = taken.len() - taken_before;
                     if (is_full && got == 0) || (!is_full && got < TURN) {
                         lane.turns.push_front(principal.clone());
@@ -123,14 +125,14 @@ impl<T> FairQueue<T> {
                     lane.waiting.insert(principal, waiting);
                 }
             }
-            let scope = Arc::clone(&lane.scope);
+            let basis = Arc::clone(&lane.basis);
             match (lane.turns.is_empty(), lane.turns_left) {
                 (true, _) => {}
                 (false, 0) => self.lanes.push_back(lane),
                 (false, _) => self.lanes.push_front(lane),
             }
             if !taken.is_empty() {
-                return Some((scope, taken));
+                return Some((basis, taken));
             }
         }
         None
@@ -151,22 +153,22 @@ mod tests {
     use super::*;
     use crate::authz::Consistency;
     use crate::authz::decider::Recall;
-    use crate::authz::decider::doubles::scope;
+    use crate::authz::decider::doubles::basis;
 
     fn principal(name: &str) -> Object {
         Object::parse(&format!("user:{name}")).expect("a user")
     }
 
-    /// Who waits, and with which check.
+    /// The name of a principal, and the number of its check.
     type Waiting = (String, usize);
 
-    fn push(queue: &mut FairQueue<Waiting>, scope: &Arc<Scope>, name: &str, count: usize) {
+    fn push(queue: &mut FairQueue<Waiting>, basis: &Arc<Basis>, name: &str, count: usize) {
         for number in 0..count {
-            queue.push(scope, &principal(name), (name.to_owned(), number));
+            queue.push(basis, &principal(name), (name.to_owned(), number));
         }
     }
 
-    fn take(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Option<(Arc<Scope>, Vec<Waiting>)> {
+    fn take(queue: &mut FairQueue<Waiting>, checks_max: usize) -> Option<(Arc<Basis>, Vec<Waiting>)> {
         queue.take(CallBounds { checks_max, bytes_max: usize::MAX }, |_| 1, |_| true)
     }
 
@@ -177,10 +179,10 @@ mod tests {
     #[test]
     fn who_asks_much_does_not_hold_up_the_others() {
         let mut queue = FairQueue::default();
-        let scope = Arc::new(scope());
-        push(&mut queue, &scope, "greedy", 10_000);
+        let basis = Arc::new(basis());
+        push(&mut queue, &basis, "greedy", 10_000);
         for number in 0..10 {
-            push(&mut queue, &scope, &format!("modest{number}"), 1);
+            push(&mut queue, &basis, &format!("modest{number}"), 1);
         }
         assert_eq!((queue.len(), queue.len_of(&principal("greedy"))), (10_010, 10_000));
         let (_, first) = take(&mut queue, 50).expect("a call");
@@ -192,9 +194,9 @@ mod tests {
     fn everything_comes_out_once_and_each_principals_in_order() {
         for checks_max in [1, 7, 16, 17, 50, 1_000] {
             let mut queue = FairQueue::default();
-            let scope = Arc::new(scope());
+            let basis = Arc::new(basis());
             for (name, count) in [("a", 1), ("b", 16), ("c", 17), ("d", 100)] {
-                push(&mut queue, &scope, name, count);
+                push(&mut queue, &basis, name, count);
             }
             let calls = all(&mut queue, checks_max);
             assert!(calls.iter().rev().skip(1).all(|call| call.len() == checks_max), "only the last one is not full");
@@ -210,21 +212,21 @@ mod tests {
     #[test]
     fn what_differs_in_freshness_or_model_shares_no_call() {
         let mut queue = FairQueue::default();
-        let scopes = [
-            scope(),
-            Scope { consistency: Consistency::HigherConsistency, ..scope() },
-            Scope { model_id: "other".to_owned(), ..scope() },
-            Scope { store_id: "other".to_owned(), ..scope() },
+        let bases = [
+            basis(),
+            Basis { consistency: Consistency::HigherConsistency, ..basis() },
+            Basis { model_id: "other".to_owned(), ..basis() },
+            Basis { store_id: "other".to_owned(), ..basis() },
         ]
         .map(Arc::new);
-        for (number, scope) in scopes.iter().enumerate() {
-            push(&mut queue, scope, &format!("{number}"), 3);
+        for (number, basis) in bases.iter().enumerate() {
+            push(&mut queue, basis, &format!("{number}"), 3);
         }
-        // The generation says what may be recalled, not how to ask.
-        push(&mut queue, &Arc::new(Scope { generation: 9, recall: Recall::Nothing, ..scope() }), "0", 1);
+        // The generation says which answers may be recalled. It does not change how to ask.
+        push(&mut queue, &Arc::new(Basis { generation: 9, recall: Recall::Nothing, ..basis() }), "0", 1);
         let mut calls = Vec::new();
-        while let Some((scope, taken)) = take(&mut queue, 50) {
-            let expected = scopes.iter().position(|other| other.shares_calls_with(&scope)).expect("a scope");
+        while let Some((basis, taken)) = take(&mut queue, 50) {
+            let expected = bases.iter().position(|other| other.shares_calls_with(&basis)).expect("a basis");
             assert!(taken.iter().all(|(name, _)| *name == expected.to_string()), "{taken:?}");
             calls.push(taken.len());
         }
@@ -234,8 +236,8 @@ mod tests {
     #[test]
     fn a_lane_of_its_own_is_no_greater_share() {
         let mut queue = FairQueue::default();
-        let shared = Arc::new(scope());
-        let fresh = Arc::new(Scope { consistency: Consistency::HigherConsistency, ..scope() });
+        let shared = Arc::new(basis());
+        let fresh = Arc::new(Basis { consistency: Consistency::HigherConsistency, ..basis() });
         push(&mut queue, &fresh, "greedy", 1_000);
         for number in 0..15 {
             push(&mut queue, &shared, &format!("modest{number}"), 32);
@@ -252,9 +254,9 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_is_left_out() {
         let mut queue = FairQueue::default();
-        let scope = Arc::new(scope());
-        push(&mut queue, &scope, "a", 100);
-        push(&mut queue, &scope, "b", 2);
+        let basis = Arc::new(basis());
+        push(&mut queue, &basis, "a", 100);
+        push(&mut queue, &basis, "b", 2);
         let bounds = CallBounds { checks_max: 50, bytes_max: usize::MAX };
         let (_, taken) = queue.take(bounds, |_| 1, |item| item.0 == "b").expect("a call");
         assert_eq!(taken.len(), 2);
@@ -262,7 +264,7 @@ mod tests {
         assert_eq!(queue.len(), 0);
     }
 
-    /// Checks of `long` have 40 bytes each, those of `huge` 200, those of others 1.
+    /// Checks of `long` have 40 bytes each, checks of `huge` 200, and all others 1.
     #[test]
     fn a_call_is_within_its_bytes_and_nobody_is_passed_over() {
         let bytes_of = |(name, _): &(String, usize)| match name.as_str() {
@@ -271,9 +273,9 @@ mod tests {
             _ => 1,
         };
         let mut queue = FairQueue::default();
-        let scope = Arc::new(scope());
+        let basis = Arc::new(basis());
         for (name, count) in [("a", 40), ("long", 4), ("huge", 3), ("b", 20)] {
-            push(&mut queue, &scope, name, count);
+            push(&mut queue, &basis, name, count);
         }
         let mut calls = Vec::new();
         let bounds = CallBounds { checks_max: 50, bytes_max: 50 };

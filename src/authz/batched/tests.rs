@@ -1,10 +1,10 @@
-//! How checks are gathered, and what happens when there are too many.
+//! Checks are gathered into calls, and turned away when there are too many.
 
 use tokio::sync::Notify;
 
 use super::*;
 use crate::authz::Consistency;
-use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
+use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, questions};
 use crate::language::RelationshipTuple;
 
 const CONFIG: BatchedConfig = BatchedConfig {
@@ -83,25 +83,25 @@ async fn what_differs_in_freshness_or_model_shares_no_call() {
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
     let batched = batched(&server, one_at_a_time());
-    let scopes = [
-        scope(),
-        Scope { consistency: Consistency::HigherConsistency, ..scope() },
-        Scope { model_id: "other".to_owned(), ..scope() },
+    let bases = [
+        basis(),
+        Basis { consistency: Consistency::HigherConsistency, ..basis() },
+        Basis { model_id: "other".to_owned(), ..basis() },
     ];
     let first = spawn(&batched, questions(1));
     settle().await;
-    let others = scopes.clone().map(|scope| spawn(&batched, Questions { scope: Arc::new(scope), ..questions(3) }));
+    let others = bases.clone().map(|basis| spawn(&batched, Questions { basis: Arc::new(basis), ..questions(3) }));
     settle().await;
     gate.notify_one();
     assert!(first.await.expect("a task").is_ok());
     for other in others {
         assert_eq!(decided(3, other.await.expect("a task").expect("decisions")), [true, false, true]);
     }
-    let asked: Vec<Scope> = server.asked().iter().skip(1).map(|call| Scope::clone(&call.scope)).collect();
-    assert_eq!(asked, scopes);
+    let asked: Vec<Basis> = server.asked().iter().skip(1).map(|call| Basis::clone(&call.basis)).collect();
+    assert_eq!(asked, bases);
 }
 
-/// A server with a limit of its own, which it tells rightly or not.
+/// A server with a limit on the checks of one call, which it states rightly or wrongly.
 struct Limited {
     checks_max: usize,
     says: Option<usize>,
@@ -126,7 +126,7 @@ async fn the_servers_limit_is_learned_and_its_lies_do_no_harm() {
         (25, None, true),
         (49, Some(49), true),
         (1, Some(1), true),
-        // It takes fewer than it says, or nothing at all: an error, not a loop.
+        // This server takes fewer checks than it says, or none at all. That must be an error, not a loop.
         (10, Some(49), false),
         (0, Some(50), false),
         (0, Some(0), false),
@@ -147,7 +147,7 @@ async fn the_servers_limit_is_learned_and_its_lies_do_no_harm() {
     }
 }
 
-/// Refuses every call that holds a question of eve's.
+/// Refuses every call that holds a question of Eve's.
 struct Poisoned;
 
 #[async_trait]
@@ -174,7 +174,7 @@ async fn what_is_wrong_with_one_request_fails_that_one_alone() {
     }
 }
 
-/// Takes no message of more bytes.
+/// Refuses messages of more than this many bytes.
 struct SmallMessages {
     bytes_max: usize,
     calls: Mutex<Vec<bool>>,
@@ -198,7 +198,7 @@ async fn long_claims_of_one_user_are_no_trouble_of_others() {
     let group = |number| format!("group:{number:0>105}");
     let claim = |number| RelationshipTuple::parse("user:long", "member", &group(number)).expect("a tuple");
     let contextual = Arc::new(Contextual { tuples: (0..100).map(claim).collect(), ..Contextual::default() });
-    // What the server takes, whether the one with the claims is answered, and whether no call is refused.
+    // The bytes that the server takes, whether the user with long claims is answered, and whether no call is refused.
     let rows = [(616_448, true, true), (100_000, true, false), (5_000, false, false)];
     for (bytes_max, answered, at_once) in rows {
         let server = Arc::new(SmallMessages { bytes_max, calls: Mutex::default() });
@@ -245,7 +245,7 @@ async fn nobody_waits_past_the_deadline_and_nothing_goes_on() {
     let calls_in_flight = batched.shared.lock().calls_in_flight;
     assert_eq!((calls_in_flight, hanging.calls()), (0, 1), "what nobody waits for is not asked");
 
-    // Cancelled, not late.
+    // This request is cancelled; it is not late.
     let cancelled = spawn(&batched, questions(60));
     settle().await;
     assert_eq!(batched.shared.lock().calls_in_flight, 1);
@@ -304,7 +304,7 @@ async fn ten_thousand_principals_are_answered_or_turned_away() {
     assert_eq!(batched.shared.lock().queue.len(), 0);
 }
 
-/// Works on so many calls at a time, each for a second.
+/// Works on a few calls at a time, each for a second.
 struct Slow {
     cores: tokio::sync::Semaphore,
 }
@@ -326,8 +326,8 @@ impl Decider for Slow {
 
 #[tokio::test(start_paused = true)]
 async fn who_cannot_be_answered_in_time_is_told_at_once() {
-    // While a patient caller has 1,000 checks waiting, with one call of 50 a second: principals take turns, so a call holds
-    // 25 of each.
+    // A patient caller has 1,000 checks waiting, and one call of 50 leaves a second. Principals take turns, so each call holds
+    // 25 checks of each.
     let rows = [
         ("one check: in the next call", 1, 10, true),
         ("200 checks in 8 s", 200, 10, true),
@@ -355,8 +355,8 @@ async fn who_cannot_be_answered_in_time_is_told_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lone_caller_is_never_turned_away() {
-    // The latest calls took so long that the estimate says: too late. Nobody else waits, so the checks are asked; either
-    // they are in time after all, or the caller's own deadline ends them.
+    // The latest calls took so long that the estimate is past the deadline. Nobody else waits, so the checks are asked all the
+    // same: either they are answered in time, or the caller's own deadline ends them.
     let gate = Arc::new(Notify::new());
     let server = Arc::new(Scripted::new(vec![Script::Hold(Arc::clone(&gate))]));
     let batched = batched(&server, one_at_a_time());
@@ -370,7 +370,7 @@ async fn a_lone_caller_is_never_turned_away() {
         let answers = batched.decide(&short).await;
         assert_eq!(decided(800, answers.expect("decisions")).len(), 800, "round {round}");
     }
-    // Sixteen portions of many requests of one caller, more than its share of the queue.
+    // One caller has ten requests of sixteen portions each, which is more than its share of the queue.
     let asking: Vec<_> = (0..160).map(|_| spawn(&batched, questions(50))).collect();
     for asking in asking {
         assert!(asking.await.expect("a task").is_ok());
@@ -398,18 +398,18 @@ async fn who_waits_for_room_leaves_at_its_deadline() {
     assert!(batched.shared.lock().outside.is_empty());
 }
 
-/// Everybody asks again and again while one caller asks sixteen times as much past the server's caches.
+/// One caller asks sixteen times as much as all others, past the server's caches, and the others still get their answers.
 #[tokio::test(start_paused = true)]
 async fn one_caller_with_much_fails_none_of_the_others() {
     let batched = Arc::new(BatchedDecider::new(Slow::with_cores(2), CONFIG));
-    let fresh = Arc::new(Scope { consistency: Consistency::HigherConsistency, ..scope() });
+    let fresh = Arc::new(Basis { consistency: Consistency::HigherConsistency, ..basis() });
     let greedy: Vec<_> = (0..16)
         .map(|_| {
             let (batched, fresh) = (Arc::clone(&batched), Arc::clone(&fresh));
             tokio::spawn(async move {
                 for _ in 0..5 {
-                    let much = Questions { scope: Arc::clone(&fresh), ..of("user:greedy", 0..500) };
-                    // It may be turned away.
+                    let much = Questions { basis: Arc::clone(&fresh), ..of("user:greedy", 0..500) };
+                    // This caller may be turned away.
                     batched.decide(&much).await.map(|answers| answers.len()).unwrap_or_default();
                 }
             })
@@ -436,7 +436,7 @@ async fn one_caller_with_much_fails_none_of_the_others() {
     }
 }
 
-/// Works this long on each check of a call.
+/// Takes this long for each check of a call.
 struct ByTheCheck(Duration);
 
 #[async_trait]
@@ -449,7 +449,7 @@ impl Decider for ByTheCheck {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_takes_too_long_is_asked_again_in_halves() {
-    // A call may take 3 s, the request has 10 s.
+    // A call may take 3 s, and the request has 10 s.
     let rows = [
         ("in time as a whole", 50, 59, 50),
         ("in time in two halves: 3 + 2.5 + 2.5 s", 50, 100, 50),

@@ -1,4 +1,4 @@
-//! What is recalled, and what must not be.
+//! The cache recalls what it may, and nothing else.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
-use crate::authz::decider::{Question, Recall, Scope};
+use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, questions};
+use crate::authz::decider::{Basis, Question, Recall};
 use crate::authz::{Consistency, Source};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, RelationshipTuple};
@@ -19,7 +19,7 @@ fn cached(inner: &Arc<Scripted>) -> CachedDecider {
     CachedDecider::new(Arc::clone(inner) as _, TIME_TO_LIVE, 1 << 20)
 }
 
-/// How many questions reached the server by now.
+/// Returns how many questions have reached the server so far.
 fn asked(server: &Scripted) -> usize {
     server.asked().iter().map(|questions| questions.list.len()).sum()
 }
@@ -53,10 +53,10 @@ async fn a_decision_ends_with_its_age_or_generation() {
     ask(&cached, &questions(1)).await;
     assert_eq!(asked(&server), 2, "too old, counted from when it was decided, not from when it was recalled");
 
-    let next = Questions { scope: Arc::new(Scope { generation: 1, ..scope() }), ..questions(1) };
+    let next = Questions { basis: Arc::new(Basis { generation: 1, ..basis() }), ..questions(1) };
     ask(&cached, &next).await;
     assert_eq!(asked(&server), 3, "of another generation");
-    let unconfirmed = Questions { scope: Arc::new(Scope { recall: Recall::Nothing, ..scope() }), ..questions(1) };
+    let unconfirmed = Questions { basis: Arc::new(Basis { recall: Recall::Nothing, ..basis() }), ..questions(1) };
     ask(&cached, &unconfirmed).await;
     assert_eq!(asked(&server), 4, "nothing may be recalled");
 }
@@ -87,7 +87,7 @@ async fn only_decisions_are_remembered() {
     assert_eq!(ask(&cached, &questions(2)).await, [true, false]);
 }
 
-/// Answers what it is told to, as of when it was asked.
+/// Gives the answer that it is told to, as of the moment at which it was asked.
 #[derive(Default)]
 struct Settable(Mutex<bool>);
 
@@ -111,12 +111,12 @@ impl Decider for Settable {
 async fn higher_consistency_passes_by_and_replaces() {
     let server = Arc::new(Settable::default());
     let cached = Arc::new(CachedDecider::new(Arc::clone(&server) as _, TIME_TO_LIVE, 1 << 20));
-    let fresh = Scope { consistency: Consistency::HigherConsistency, recall: Recall::Nothing, ..scope() };
-    let fresh = Questions { scope: Arc::new(fresh), ..questions(1) };
+    let fresh = Basis { consistency: Consistency::HigherConsistency, recall: Recall::Nothing, ..basis() };
+    let fresh = Questions { basis: Arc::new(fresh), ..questions(1) };
     *server.0.lock().expect("a lock") = true;
     assert_eq!(ask(&cached, &questions(1)).await, [true]);
     tokio::time::advance(Duration::from_millis(1)).await;
-    // A slow question that was answered before the revocation arrives after it.
+    // The answer to a slow question was made before the revocation, and arrives after it.
     let slow = Questions { principal: Object::parse("user:slow").expect("a user"), ..fresh.clone() };
     let behind = Arc::clone(&cached);
     let behind = tokio::spawn(async move { ask(&behind, &slow).await });
@@ -136,8 +136,8 @@ async fn who_asks_since_a_moment_recalls_nothing_older() {
     let cached = cached(&server);
     let since = |moment| {
         let consistency = Consistency::HigherConsistency;
-        let scope = Scope { consistency, recall: Recall::Since(moment), ..scope() };
-        Questions { scope: Arc::new(scope), ..questions(1) }
+        let basis = Basis { consistency, recall: Recall::Since(moment), ..basis() };
+        Questions { basis: Arc::new(basis), ..questions(1) }
     };
     let before = Instant::now();
     ask(&cached, &questions(1)).await;
@@ -154,7 +154,7 @@ async fn who_asks_since_a_moment_recalls_nothing_older() {
     assert_eq!(asked(&server), 3, "newer than it must be");
 }
 
-/// Says that everything is allowed, as a copy of some number or as the server.
+/// Allows everything, and claims to be this source.
 struct From(Source);
 
 #[async_trait]
@@ -172,10 +172,10 @@ async fn a_decision_is_recalled_for_its_own_source_alone() {
         for asked_of in sources {
             for then_of in sources {
                 let cached = CachedDecider::new(Arc::new(From(decided_by)), TIME_TO_LIVE, 1 << 20);
-                let of = |source| Questions { scope: Arc::new(Scope { source, ..scope() }), ..questions(1) };
+                let of = |source| Questions { basis: Arc::new(Basis { source, ..basis() }), ..questions(1) };
                 ask(&cached, &of(asked_of)).await;
                 let key = DecisionKey::of(&of(then_of)).remove(0);
-                let recalled = cached.recall(&key, &of(then_of).scope).is_some();
+                let recalled = cached.recall(&key, &of(then_of).basis).is_some();
                 let right = decided_by == asked_of && asked_of == then_of;
                 assert_eq!(recalled, right, "decided by {decided_by:?}, asked of {asked_of:?}, then of {then_of:?}");
             }
@@ -196,11 +196,11 @@ async fn memory_is_bounded() {
     assert!((1..=bytes_max).contains(&held), "{held} bytes");
 }
 
-/// Decides from the whole question, so that a field that was forgotten in the key gives a wrong answer.
+/// Decides from every part of the question, so that a part that the key leaves out gives a wrong answer.
 struct FromEverything(AtomicU64);
 
-fn is_allowed(scope: &Scope, question: &Question) -> bool {
-    let Scope { store_id, model_id, .. } = scope;
+fn is_allowed(basis: &Basis, question: &Question) -> bool {
+    let Basis { store_id, model_id, .. } = basis;
     let Question { check, contextual } = question;
     let text = format!("{store_id:?}{model_id:?}{check:?}{contextual:?}");
     text.bytes().fold(7_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(u32::from(byte))).count_ones() % 2 == 0
@@ -213,15 +213,15 @@ impl Decider for FromEverything {
         tokio::task::yield_now().await;
         let as_of = Instant::now();
         let answer = |(position, question)| {
-            let allowed = is_allowed(&questions.scope, question);
+            let allowed = is_allowed(&questions.basis, question);
             Answered { position, outcome: Outcome::Decided { allowed, as_of, source: Source::Authority } }
         };
         Ok(questions.list.iter().enumerate().map(answer).collect())
     }
 }
 
-/// Small pools, so that many questions differ in one field only.
-fn any_question() -> impl Strategy<Value = (Scope, Question)> {
+/// Draws from small pools, so that many questions differ in one part only.
+fn any_question() -> impl Strategy<Value = (Basis, Question)> {
     let values = prop_oneof![
         Just(json!(1)),
         Just(json!(1.0)),
@@ -247,7 +247,7 @@ fn any_question() -> impl Strategy<Value = (Scope, Question)> {
         };
         let contextual =
             Contextual { tuples: tuples.into_iter().map(tuple).collect(), context: value.into_iter().collect() };
-        (Scope { store_id, model_id, ..scope() }, Question { check, contextual: Arc::new(contextual) })
+        (Basis { store_id, model_id, ..basis() }, Question { check, contextual: Arc::new(contextual) })
     })
 }
 
@@ -259,18 +259,18 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let cached = CachedDecider::new(Arc::new(FromEverything(AtomicU64::new(0))), TIME_TO_LIVE, 1 << 20);
-            let one = |(scope, question): &(Scope, Question)| {
+            let one = |(basis, question): &(Basis, Question)| {
                 let questions = Questions {
-                    scope: Arc::new(scope.clone()),
+                    basis: Arc::new(basis.clone()),
                     principal: question.check.user.clone(),
                     list: vec![question.clone()],
                     deadline: Instant::now() + TIME_TO_LIVE,
                 };
                 let cached = &cached;
-                let expected = is_allowed(scope, question);
+                let expected = is_allowed(basis, question);
                 async move { (ask(cached, &questions).await, expected) }
             };
-            // All at the same time, then one after another.
+            // The questions are asked all at the same time, and then one after another.
             for (answer, expected) in futures::future::join_all(asked.iter().map(one)).await {
                 assert_eq!(answer, [expected]);
             }

@@ -1,11 +1,11 @@
-//! Who shares an answer with whom.
+//! Equal questions share an answer, and others do not.
 
 use futures::future::poll_immediate;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::authz::decider::Scope;
-use crate::authz::decider::doubles::{Script, Scripted, decided, of, questions, scope};
+use crate::authz::decider::Basis;
+use crate::authz::decider::doubles::{Script, Scripted, basis, decided, of, questions};
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -96,7 +96,7 @@ async fn an_error_is_an_error_for_all_and_is_not_kept() {
     let failed = |answers: Result<Vec<Answered>, AuthzError>| {
         answers.expect("outcomes").iter().filter(|answered| matches!(answered.outcome, Outcome::Failed(_))).count()
     };
-    // The one question is in both; the other one was asked in a call of its own.
+    // One question is in both requests. The other one was asked in a call of its own.
     assert_eq!((failed(one), failed(two)), (1, 1));
     assert_eq!(decided(2, coalesced.decide(&also).await.expect("decisions")), [true, false]);
 }
@@ -108,15 +108,15 @@ async fn nothing_is_shared_across_generations_or_for_higher_consistency() {
     let before = questions(1);
     let mut hanging = Box::pin(coalesced.decide(&before));
     assert!(poll_immediate(&mut hanging).await.is_none());
-    let scopes = [
-        Scope { generation: 1, ..scope() },
-        Scope { consistency: Consistency::HigherConsistency, ..scope() },
-        Scope { model_id: "other".to_owned(), ..scope() },
-        Scope { store_id: "other".to_owned(), ..scope() },
+    let bases = [
+        Basis { generation: 1, ..basis() },
+        Basis { consistency: Consistency::HigherConsistency, ..basis() },
+        Basis { model_id: "other".to_owned(), ..basis() },
+        Basis { store_id: "other".to_owned(), ..basis() },
     ];
-    for scope in scopes {
-        let other = Questions { scope: Arc::new(scope), ..questions(1) };
-        assert_eq!(decided(1, coalesced.decide(&other).await.expect("decisions")), [true], "{:?}", other.scope);
+    for basis in bases {
+        let other = Questions { basis: Arc::new(basis), ..questions(1) };
+        assert_eq!(decided(1, coalesced.decide(&other).await.expect("decisions")), [true], "{:?}", other.basis);
     }
     assert_eq!(server.calls(), 5);
 }

@@ -6,20 +6,20 @@ use std::sync::{Mutex, PoisonError};
 use super::*;
 use crate::language::Relation;
 
-/// What one call does.
+/// One step of a scripted decider.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {
-    /// Answers rightly: see [`is_allowed`].
+    /// Answers as [`is_allowed`] says.
     Answer,
     /// Fails as a whole.
     Fail(AuthzError),
     /// Never ends.
     Hang,
-    /// Waits to be let go on, then answers.
+    /// Waits until it is notified, then answers.
     Hold(Arc<tokio::sync::Notify>),
 }
 
-/// Follows a script; answers rightly once it is over.
+/// Follows a script, one step a call. After the script it answers as [`is_allowed`] says.
 pub(crate) struct Scripted {
     script: Mutex<VecDeque<Script>>,
     otherwise: Script,
@@ -39,7 +39,7 @@ impl Scripted {
         self.asked().len()
     }
 
-    /// The questions of every call.
+    /// Returns the questions of every call so far.
     pub(crate) fn asked(&self) -> Vec<Questions> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -68,12 +68,12 @@ impl Decider for Scripted {
     }
 }
 
-/// Every object with an even number is everybody's.
+/// Allows everybody every object with an even number.
 pub(crate) fn is_allowed(check: &Check) -> bool {
     check.object.id().parse::<u64>().expect("a number") % 2 == 0
 }
 
-/// What was decided, by position.
+/// Returns what was decided, in the order of the questions.
 pub(crate) fn decided(asked: usize, answers: Vec<Answered>) -> Vec<bool> {
     let allowed = |outcome| match outcome {
         Outcome::Decided { allowed, .. } => allowed,
@@ -91,8 +91,8 @@ pub(crate) fn question(user: &str, object: u64) -> Question {
     Question { check, contextual: Arc::default() }
 }
 
-pub(crate) fn scope() -> Scope {
-    Scope {
+pub(crate) fn basis() -> Basis {
+    Basis {
         store_id: "store".to_owned(),
         model_id: "model".to_owned(),
         consistency: Consistency::MinimizeLatency,
@@ -102,17 +102,17 @@ pub(crate) fn scope() -> Scope {
     }
 }
 
-/// Questions of a user about some objects.
+/// Makes questions of one user about documents with these numbers.
 pub(crate) fn of(user: &str, objects: impl IntoIterator<Item = u64>) -> Questions {
     Questions {
-        scope: Arc::new(scope()),
+        basis: Arc::new(basis()),
         list: objects.into_iter().map(|object| question(user, object)).collect(),
         principal: Object::parse(user).expect("a user"),
         deadline: Instant::now() + std::time::Duration::from_secs(10),
     }
 }
 
-/// Anne's questions about the first objects.
+/// Makes Anne's questions about the first `count` documents.
 pub(crate) fn questions(count: u64) -> Questions {
     of("user:anne", 0..count)
 }

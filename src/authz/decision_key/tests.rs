@@ -13,7 +13,7 @@ use crate::authz::{Check, Consistency};
 use crate::language::{Object, Relation, TupleCondition, TypeName};
 
 fn key(meaning: &Meaning) -> DecisionKey {
-    let scope = Scope {
+    let basis = Basis {
         store_id: meaning.store_id.clone(),
         model_id: meaning.model_id.clone(),
         consistency: Consistency::MinimizeLatency,
@@ -23,7 +23,7 @@ fn key(meaning: &Meaning) -> DecisionKey {
     };
     let question = Question { check: meaning.check.clone(), contextual: Arc::new(meaning.contextual.clone()) };
     let questions = Questions {
-        scope: Arc::new(scope),
+        basis: Arc::new(basis),
         principal: question.check.user.clone(),
         list: vec![question],
         deadline: Instant::now(),
@@ -52,7 +52,7 @@ fn meaning() -> Meaning {
     }
 }
 
-/// Each row changes one thing; some shift a delimiter, so that a joined text would stay the same.
+/// Each row changes one part of the question. Some shift a delimiter, so that a plain joined text would stay the same.
 #[test]
 fn every_difference_makes_another_key() {
     let mut rows: Vec<(String, Meaning)> = vec![("as it is".to_owned(), meaning())];
@@ -145,7 +145,7 @@ fn every_difference_makes_another_key() {
 fn how_to_ask_is_no_part_of_it() {
     let expected = key(&meaning());
     let question = Question { check: meaning().check, contextual: Arc::new(meaning().contextual) };
-    let scope = Scope {
+    let basis = Basis {
         store_id: "store".to_owned(),
         model_id: "model".to_owned(),
         consistency: Consistency::HigherConsistency,
@@ -153,10 +153,10 @@ fn how_to_ask_is_no_part_of_it() {
         recall: Recall::Nothing,
         source: Source::Authority,
     };
-    // The second question shares the contextual part by its address, the third only by its value.
+    // The second question shares the allocation of the contextual part; the third has an equal one of its own.
     let again = Question { contextual: Arc::new(meaning().contextual), ..question.clone() };
     let questions = Questions {
-        scope: Arc::new(scope),
+        basis: Arc::new(basis),
         principal: Object::parse("user:somebody").expect("a user"),
         list: vec![question.clone(), question, again],
         deadline: Instant::now(),
@@ -170,7 +170,7 @@ fn any_value() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<u32>().prop_map(Value::from),
         any::<i32>().prop_map(Value::from),
-        // Short numbers: the reader of stored contexts is not exact in the last bit of long ones.
+        // Numbers are short, because the reader of stored contexts is not exact in the last bit of long ones.
         any::<i32>().prop_map(|eighths| Value::from(f64::from(eighths) / 8.0)),
         (-3_i32..4).prop_map(|whole| Value::from(f64::from(whole))),
         (-3_i64..4).prop_map(Value::from),

@@ -1,34 +1,36 @@
-//! Loading a model together with its tuples into an `OpenFGA` server.
+//! Loads a model together with its tuples into an `OpenFGA` server.
 //!
-//! A server has no transaction that spans both, and a model decides from the moment when it is written. One that decides
-//! without some of its tuples could grant what they deny. So the model that decided before stays in force until all tuples
-//! are in:
+//! A server has no transaction that spans both, and a model decides from the moment at which it is written. A model that
+//! decides without some of its tuples could grant what they deny. So the previous model stays in force until all tuples are
+//! in:
 //!
-//! 1. Where it takes all of them, they are written under it, and then the new model.
-//! 2. Otherwise the new model is written, so that tuples can be held against it, and at once the one before again; then the
-//!    tuples under the new one; then the new one again. For the time of one call the new model decides without them.
-//! 3. In a store without a model, one that nobody can hold anything in stands for the one before.
+//! 1. If the previous model accepts all tuples, they are written under it, and then the new model is written.
+//! 2. Otherwise the new model is written, so that tuples can be written under it, and right after that the previous model
+//!    is written again. Then the tuples follow under the new model, and last the new model again. For the time of one call
+//!    the new model decides without its tuples.
+//! 3. In a store without a model, a model in which nobody can hold anything takes the part of the previous one.
 //!
-//! Whatever is in is passed over when the same is loaded again.
+//! Loading the same again passes over everything that is already in. Loading deletes nothing: a file with fewer tuples than
+//! before revokes nothing.
 
 use openfga_client::client::{
     AuthorizationModel, ReadAuthorizationModelsRequest, TypeDefinition, WriteAuthorizationModelRequest,
 };
 
-use super::store::within;
-use super::transactions::{Stopped, WriteError};
-use super::{OpenFgaStore, wire};
+use super::store::{OpenFgaStore, WriteError};
+use super::transactions::Stopped;
+use super::wire;
 use crate::authz::AuthzError;
 use crate::error_code::ErrorCode;
 use crate::language::validate::ValidModel;
 use crate::language::{RelationshipTuple, json};
 
-/// What a load did.
+/// The result of a load.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// The id of the model.
+    /// The id that the server gave the model.
     pub model_id: String,
-    /// Whether it decides: a configured `authorization_model_id` does so in its place.
+    /// Whether this model decides now. It does not if `authorization_model_id` is configured, which names another one.
     pub decides: bool,
 }
 
@@ -40,31 +42,32 @@ pub struct LoadError {
     state: State,
 }
 
-/// Where a load that stopped leaves the store.
+/// The state in which a load that stopped leaves the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Untouched,
-    /// So many of all tuples are in; the model from before decides.
+    /// Some of the tuples are in.
     Tuples {
         written: usize,
         of: usize,
         decides: Decides,
     },
-    /// The new model decides without its tuples: the one before could not be put back.
+    /// The new model decides without its tuples, because the previous model could not be put back.
     ModelAlone {
         tuples: usize,
     },
 }
 
+/// Which model decides after a load that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decides {
-    /// The model from before.
+    /// The previous model decides.
     Before,
-    /// The store had none: an empty model denies everything.
+    /// An empty model denies everything, since the store had no model.
     Nothing,
-    /// The model that is being loaded; it was there already.
+    /// The model that is being loaded decides, since it was there already.
     Same,
-    /// The one that is configured.
+    /// The configured model decides.
     Pinned,
 }
 
@@ -90,7 +93,7 @@ impl std::fmt::Display for State {
 }
 
 impl LoadError {
-    /// What the caller can do.
+    /// Returns the code that says what the caller can do.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         self.error.code()
@@ -98,10 +101,10 @@ impl LoadError {
 }
 
 impl OpenFgaStore {
-    /// Loads a model and its tuples: see the module. Tuples that are there already are left.
+    /// Loads a model and its tuples, in the order that the module describes. Tuples that are already there stay as they are.
     ///
     /// # Errors
-    /// Says how far it came.
+    /// When a write fails. The error says how far the load came and which model decides.
     pub async fn load(&self, model: &ValidModel, tuples: &[RelationshipTuple]) -> Result<Loaded, LoadError> {
         let untouched = |error: AuthzError| LoadError { error: error.into(), state: State::Untouched };
         let new = message(model).map_err(untouched)?;
@@ -148,27 +151,27 @@ impl OpenFgaStore {
         };
         let mut client = self.server.client();
         let read = async { client.read_authorization_models(request).await.map_err(|e| wire::failed(&e)) };
-        // The server lists the latest first.
-        Ok(within(&self.server, read).await?.into_inner().authorization_models.into_iter().next())
+        // The server lists the latest model first.
+        Ok(self.server.within(read).await?.into_inner().authorization_models.into_iter().next())
     }
 
-    /// Writes a version of the model: its id.
+    /// Writes a version of the model and returns its id.
     pub(super) async fn write_version(&self, model: &AuthorizationModel) -> Result<String, AuthzError> {
         let AuthorizationModel { id: _, schema_version, type_definitions, conditions } = content(model);
         let store_id = self.store_id.clone();
         let request = WriteAuthorizationModelRequest { store_id, type_definitions, schema_version, conditions };
         let mut client = self.server.client();
         let written = async { client.write_authorization_model(request).await.map_err(|e| wire::failed(&e)) };
-        Ok(within(&self.server, written).await?.into_inner().authorization_model_id)
+        Ok(self.server.within(written).await?.into_inner().authorization_model_id)
     }
 }
 
-/// A model without its id.
+/// Returns the model without its id.
 fn content(model: &AuthorizationModel) -> AuthorizationModel {
     AuthorizationModel { id: String::new(), ..model.clone() }
 }
 
-/// A model in which nobody holds anything.
+/// Makes a model in which nobody can hold anything.
 fn nothing() -> AuthorizationModel {
     let user = TypeDefinition { r#type: "user".to_owned(), ..TypeDefinition::default() };
     AuthorizationModel {
@@ -184,7 +187,7 @@ fn message(model: &ValidModel) -> Result<AuthorizationModel, AuthzError> {
     serde_json::from_str(&text).map_err(|e| unsendable(e.to_string()))
 }
 
-/// Whether a server would take all tuples under a model. What cannot be understood takes none.
+/// Whether a server would accept all tuples under this model. A model that cannot be understood here counts as accepting none.
 fn takes(model: &AuthorizationModel, tuples: &[RelationshipTuple]) -> bool {
     let text = serde_json::to_string(model).ok();
     let model = text.and_then(|text| json::read(&text).ok()).and_then(|model| ValidModel::stored(model).ok());

@@ -1,14 +1,14 @@
-//! What a replica reads of an `OpenFGA` server: `ReadAuthorizationModel`, `Read` and `ReadChanges`.
+//! Reads an `OpenFGA` server for a replica, by `ReadAuthorizationModel`, `Read` and `ReadChanges`.
 
 use async_trait::async_trait;
 use openfga_client::client::{
     ConsistencyPreference, ReadChangesRequest, ReadRequest, ReadRequestTupleKey, TupleChange, TupleKey, TupleOperation,
 };
-use tokio::time::timeout_at;
 
 use super::{Model, OpenFgaConfig, Server, wire};
 use crate::authz::AuthzError;
-use crate::authz::replica::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
+use crate::authz::copy::ModelVersion;
+use crate::authz::replica::source::{ModelNews, Page, RelationshipSource, SourceChange};
 use crate::backend::BackendError;
 use crate::config::ReplicaConfig;
 use crate::language::RelationshipTuple;
@@ -16,7 +16,7 @@ use crate::language::tuple::TupleCondition;
 use crate::language::validate::ValidModel;
 use crate::tuple_store::Operation;
 
-/// The most that a server gives at once.
+/// The most items that a server returns in one page.
 const PAGE_SIZE: i32 = 100;
 
 /// Reads one store of an `OpenFGA` server.
@@ -27,7 +27,7 @@ pub struct OpenFgaSource {
 }
 
 impl OpenFgaSource {
-    /// Prepares the calls; the server is contacted at the first one. Must run inside tokio.
+    /// Prepares the calls. The first call contacts the server. Must run inside tokio.
     ///
     /// # Errors
     /// When the configuration cannot be used.
@@ -35,32 +35,24 @@ impl OpenFgaSource {
         Ok(Self { server: Server::new(config)?, types_max: ReplicaConfig::default().types_max })
     }
 
-    /// The same source, which understands models of so many types.
+    /// Sets how many types a model may have. A larger model counts as not understood.
     #[must_use]
     pub fn with_types_max(self, types_max: usize) -> Self {
         Self { types_max, ..self }
     }
 
-    /// The store's id; `None` when the server has no such store.
+    /// Finds the id of the store. Returns `None` when the server has no such store.
     ///
     /// # Errors
     /// When the server is out of reach.
     pub async fn store_id(&self) -> Result<Option<String>, AuthzError> {
-        self.within(self.server.find_store()).await
-    }
-
-    /// One call, no longer than the configured timeout.
-    async fn within<T>(&self, call: impl Future<Output = Result<T, AuthzError>> + Send) -> Result<T, AuthzError> {
-        match timeout_at(self.server.deadline(), call).await {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err(AuthzError::DeadlineExceeded),
-        }
+        self.server.within(self.server.find_store()).await
     }
 
     async fn read(&self, request: ReadRequest) -> Result<Page<RelationshipTuple>, AuthzError> {
         let mut client = self.server.client();
         let call = async { client.read(request).await.map_err(|e| wire::failed(&e)) };
-        let response = self.within(call).await?.into_inner();
+        let response = self.server.within(call).await?.into_inner();
         let tuples = response.tuples.iter().map(|tuple| read_tuple(tuple.key.as_ref()));
         Ok(Page { items: tuples.collect::<Result<_, _>>()?, next: response.continuation_token })
     }
@@ -69,13 +61,13 @@ impl OpenFgaSource {
 #[async_trait]
 impl RelationshipSource for OpenFgaSource {
     async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError> {
-        let model = self.within(self.server.find_model()).await?;
+        let model = self.server.within(self.server.find_model()).await?;
         let version = ModelVersion { store_id: model.store_id, model_id: model.id };
         if known == Some(&version) {
             return Ok((version, ModelNews::Known));
         }
         let named = Model { store_id: version.store_id.clone(), id: version.model_id.clone() };
-        let model = match self.within(self.server.read_model(&named)).await {
+        let model = match self.server.within(self.server.read_model(&named)).await {
             Ok(model) => model,
             Err(AuthzError::BadAnswer(reason)) => return Ok((version, ModelNews::NotUnderstood(reason))),
             Err(error) => return Err(error),
@@ -113,7 +105,7 @@ impl RelationshipSource for OpenFgaSource {
         };
         let mut client = self.server.client();
         let call = async { client.read_changes(request).await.map_err(|e| wire::failed(&e)) };
-        let response = self.within(call).await?.into_inner();
+        let response = self.server.within(call).await?.into_inner();
         let changes: Result<Vec<SourceChange>, AuthzError> = response.changes.iter().map(read_change).collect();
         Ok(Page { items: changes?, next: response.continuation_token })
     }

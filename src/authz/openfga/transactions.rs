@@ -1,4 +1,5 @@
-//! Writes of any number of tuples to a server, as transactions of the size that it takes: it learns that as it goes.
+//! Writes any number of tuples to a server, in transactions of the size that the server accepts. It learns that size as it
+//! goes.
 
 use openfga_client::client::{
     ConsistencyPreference, ReadRequest, ReadRequestTupleKey, TupleKey, WriteRequest, WriteRequestWrites,
@@ -6,60 +7,35 @@ use openfga_client::client::{
 use prost::Message;
 use tonic::{Code, Status};
 
-use super::{OpenFgaStore, store::within, wire};
+use super::store::{OpenFgaStore, WriteError};
+use super::wire;
 use crate::authz::AuthzError;
-use crate::error_code::ErrorCode;
 use crate::language::RelationshipTuple;
 use crate::language::limits::TUPLES_PER_WRITE_MAX;
 
-/// Writing what is there is no error, so a load that stopped half-way can be run again.
+/// Asks the server to pass over tuples that are already there, so that a load that stopped half-way can run again.
 const IGNORE: &str = "ignore";
-/// Most bytes of the tuples of one transaction: a server takes messages of 616,448 bytes, unless it is configured otherwise.
+/// The most bytes of tuples in one transaction. By default a server accepts messages of 616,448 bytes.
 const BYTES_PER_TRANSACTION: usize = 512 << 10;
-/// How often a transaction is tried again that another writer's was in the way of.
+/// The most repetitions of a transaction that collided with another writer's. A collision passes, and a server that reports
+/// nothing else must not be asked for ever.
 const RETRIES_MAX: usize = 4;
 
-/// Why tuples were not written.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum WriteError {
-    /// A tuple is stored with another condition.
-    #[error("tuple `{0}` is already there with another condition; delete it first")]
-    OtherCondition(String),
-    /// Other writers were in the way each time.
-    #[error("others are writing the same tuples: {0}")]
-    Conflict(String),
-    /// The server did not take it.
-    #[error(transparent)]
-    Server(#[from] AuthzError),
-}
-
-impl WriteError {
-    /// What the caller can do.
-    #[must_use]
-    pub fn code(&self) -> ErrorCode {
-        match self {
-            Self::OtherCondition(_) => ErrorCode::AlreadyExists,
-            Self::Conflict(_) => ErrorCode::Unavailable,
-            Self::Server(error) => error.code(),
-        }
-    }
-}
-
-/// Writes that stopped.
+/// Why writing stopped, and how far it had come.
 #[derive(Debug)]
 pub(super) struct Stopped {
-    /// So many tuples are in.
+    /// The number of tuples that are written.
     pub(super) written: usize,
     pub(super) error: WriteError,
 }
 
-/// What a server said to one transaction.
+/// Why a server refused one transaction.
 enum Refused {
     TooMany {
         tuples_max: Option<usize>,
     },
     TooLarge(AuthzError),
-    /// It knows no `on_duplicate`.
+    /// A tuple is already there, and the server does not know `on_duplicate`.
     AlreadyThere,
     OtherCondition,
     Conflict(String),
@@ -67,13 +43,13 @@ enum Refused {
 }
 
 impl OpenFgaStore {
-    /// Writes tuples that fit a version of the model (the latest when it is empty), in order.
+    /// Writes tuples in their order under the model with this id, or under the latest one if the id is empty.
     pub(super) async fn put(&self, model_id: &str, tuples: &[RelationshipTuple]) -> Result<(), Stopped> {
         let stopped = |written: usize, error: WriteError| Stopped { written, error };
         let keys: Result<Vec<TupleKey>, AuthzError> = tuples.iter().map(wire::tuple_key).collect();
         let keys = keys.map_err(|error| stopped(0, error.into()))?;
         let (mut tuples_max, mut written, mut retries) = (TUPLES_PER_WRITE_MAX, 0, 0);
-        // INVARIANT: each round writes tuples, lowers the maximum, or is one of a bounded number of retries.
+        // INVARIANT (it ends): each round writes tuples, lowers the maximum, or is one of a bounded number of retries.
         while let Some(rest) = keys.get(written..).filter(|rest| !rest.is_empty()) {
             let transaction = rest.get(..fitting(rest, tuples_max)).unwrap_or(rest);
             let count = transaction.len();
@@ -119,11 +95,11 @@ impl OpenFgaStore {
             authorization_model_id: model_id.to_owned(),
         };
         let mut client = self.server.client();
-        let written = within(&self.server, async { Ok(client.write(request).await.map(drop)) }).await;
+        let written = self.server.within(async { Ok(client.write(request).await.map(drop)) }).await;
         written.map_err(Refused::Other)?.map_err(|status| refused(&status))
     }
 
-    /// Those that are not stored.
+    /// Returns the tuples that are not stored yet.
     async fn missing(&self, tuples: &[TupleKey]) -> Result<Vec<TupleKey>, WriteError> {
         let mut missing = Vec::new();
         for tuple in tuples {
@@ -141,7 +117,7 @@ impl OpenFgaStore {
             };
             let mut client = self.server.client();
             let read = async { client.read(request).await.map_err(|e| wire::failed(&e)) };
-            let stored = within(&self.server, read).await?.into_inner().tuples.into_iter().next();
+            let stored = self.server.within(read).await?.into_inner().tuples.into_iter().next();
             // A server stores "no context" as an empty one.
             let context_of = |condition: &openfga_client::client::RelationshipCondition| {
                 (condition.name.clone(), condition.context.clone().unwrap_or_default())
@@ -170,7 +146,7 @@ impl From<Refused> for WriteError {
     }
 }
 
-/// How many of the first tuples make one transaction; at least one.
+/// Returns how many of the first tuples fit one transaction; at least one.
 fn fitting(tuples: &[TupleKey], tuples_max: usize) -> usize {
     let mut bytes = 0;
     let fits = tuples.iter().take(tuples_max).take_while(|tuple| {
@@ -185,7 +161,7 @@ fn refused(status: &Status) -> Refused {
     if let Some(tuples_max) = message.strip_prefix("The number of write operations exceeds the allowed limit of ") {
         return Refused::TooMany { tuples_max: tuples_max.trim().parse().ok() };
     }
-    // The second words are those of another Ragward.
+    // This is what another Ragward says.
     if message.starts_with("the write has ") {
         return Refused::TooMany { tuples_max: None };
     }

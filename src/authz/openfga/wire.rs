@@ -1,4 +1,4 @@
-//! The answer to `BatchCheck` as it is on the wire, accounted for strictly.
+//! The answer to `BatchCheck` as it stands on the wire, and a strict account of it.
 
 use std::sync::Arc;
 
@@ -22,18 +22,18 @@ use crate::engine::Contextual;
 use crate::language::RelationshipTuple;
 
 const BATCH_CHECK: &str = "/openfga.v1.OpenFGAService/BatchCheck";
-/// How `OpenFGA` begins what it says of a condition that cannot be evaluated.
+/// The beginning of what `OpenFGA` says about a condition that cannot be evaluated.
 const CONDITION_FAILED: &str = "failed to evaluate relationship condition: ";
 
-/// `BatchCheckResponse`. The generated type reads the results into a map, in which the second of two answers to one
-/// question silently replaces the first; as a list, both are seen.
+/// The message `BatchCheckResponse`. The generated type reads the results into a map, where the second of two answers to one
+/// question silently replaces the first. A list keeps both, so that the account finds them.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct BatchCheckAnswer {
     #[prost(message, repeated, tag = "1")]
     pub(super) results: Vec<ResultEntry>,
 }
 
-/// One entry of the map `result`.
+/// One entry of the message's map `result`.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ResultEntry {
     #[prost(string, tag = "1")]
@@ -42,7 +42,7 @@ pub(super) struct ResultEntry {
     pub(super) result: Option<SingleResult>,
 }
 
-/// `BatchCheckSingleResult`, with the two sides of its `oneof` apart for the same reason.
+/// The message `BatchCheckSingleResult`. The two sides of its `oneof` are two fields, so that an answer with both is seen.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct SingleResult {
     #[prost(bool, optional, tag = "1")]
@@ -51,7 +51,7 @@ pub(super) struct SingleResult {
     pub(super) error: Option<CheckError>,
 }
 
-/// Calls `BatchCheck`.
+/// Makes one call of `BatchCheck`.
 pub(super) async fn batch_check(
     channel: BackendChannel,
     request: Request<BatchCheckRequest>,
@@ -63,7 +63,7 @@ pub(super) async fn batch_check(
     Ok(response.into_inner())
 }
 
-/// A tuple as it is sent.
+/// Makes the message of a tuple.
 pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzError> {
     let condition = tuple.condition.as_ref().map(|condition| {
         let context = serde_json::from_str(condition.context_json());
@@ -78,10 +78,10 @@ pub(super) fn tuple_key(tuple: &RelationshipTuple) -> Result<TupleKey, AuthzErro
     })
 }
 
-/// What a request adds to the stored relationships, as it is sent.
+/// The messages of what a request adds to the stored relationships.
 pub(super) type SentContextual = (Option<ContextualTupleKeys>, Option<Struct>);
 
-/// Makes the contextual part, unless `known` is the same already.
+/// Makes the messages of a contextual part, or takes them from `known` if they were made for the same one.
 pub(super) fn contextual<'a>(
     known: &mut Option<(&'a Arc<Contextual>, SentContextual)>,
     contextual: &'a Arc<Contextual>,
@@ -96,7 +96,7 @@ pub(super) fn contextual<'a>(
     }
 }
 
-/// The same for one request.
+/// Makes the messages of a contextual part.
 pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, AuthzError> {
     let tuple_keys: Vec<TupleKey> = contextual.tuples.iter().map(tuple_key).collect::<Result<_, _>>()?;
     let tuples = (!tuple_keys.is_empty()).then_some(ContextualTupleKeys { tuple_keys });
@@ -107,11 +107,15 @@ pub(super) fn new_contextual(contextual: &Contextual) -> Result<SentContextual, 
     Ok((tuples, Some(context.map_err(|e| AuthzError::Refused(format!("the context of the request: {e}")))?)))
 }
 
-/// One outcome for each of the checks that were `sent`, each under its position as correlation id, in rising order.
+/// Returns one outcome for each of the `sent` checks. They are in rising order of their positions, which are the correlation
+/// ids.
 ///
-/// INVARIANT (one answer each): every id comes back exactly once with either a decision or an error; anything else fails
-/// the whole call. Of the errors, three are denials to the port: no such type or relation, too deep to decide, and a
-/// condition that cannot be evaluated. They are about the one object; all others are about the request or the server.
+/// INVARIANT (one answer each): every id comes back exactly once, with either a decision or an error. Anything else fails the
+/// whole call.
+///
+/// Three errors are about the one object, and deny it: the model lacks the type or relation, the relationships are too deep,
+/// or a condition cannot be evaluated. All other errors fail the request. They are about the request itself (its user, its
+/// context) or about the server (late, throttled, an internal error), and nothing tells the latter from an outage.
 pub(super) fn account(
     sent: &[(usize, &Check)],
     as_of: Instant,
@@ -152,28 +156,30 @@ pub(super) fn account(
     Ok(answers)
 }
 
-/// The position that an id of ours stands for. Other ways to write the same number (`+1`, `01`) are not ours.
+/// Returns the position that one of our correlation ids stands for. Other spellings of the same number (`+1`, `01`) are not
+/// ours.
 fn position(id: &str) -> Option<usize> {
     let position: usize = id.parse().ok()?;
     (position.to_string() == id).then_some(position)
 }
 
-/// Whether the server says that it can never decide this, for the depth of the relationships: see the port.
+/// Whether the server says that it can never decide this, because the relationships are too deep.
 fn too_complex(error: &CheckError) -> bool {
     error.code == Some(check_error::Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into()))
 }
 
-/// Whether the server says that a condition on the way cannot be evaluated, because a value is missing or is of no use. It
-/// sends the code for this that it sends for a malformed request, so the text decides; worded differently, the check fails.
+/// Whether the server says that a condition on the way cannot be evaluated, because a value is missing or has the wrong type.
+/// The server sends the code of a malformed request for this, so the text decides. If a later server words it differently,
+/// the check fails, which is safe.
 fn condition_failed(error: &CheckError) -> bool {
     error.code == Some(check_error::Code::InputError(ErrorCode::ValidationError.into()))
         && error.message.starts_with(CONDITION_FAILED)
 }
 
-/// Whether the server says that the model lacks the user's type, the object's type or the relation: it is then denied.
+/// Whether the server says that the model lacks the user's type, the object's type or the relation. Then the check is denied.
 ///
-/// The server sends one code for this and for several other errors, so the text decides. It must name exactly what was
-/// asked; when a later server words it differently, the check fails, which is safe.
+/// The server sends the same code for several other errors, so the text decides. It must name exactly what was asked. If a
+/// later server words it differently, the check fails, which is safe.
 fn absent_from_model(error: &CheckError, check: &Check) -> bool {
     let codes = [ErrorCode::ValidationError, ErrorCode::TypeNotFound, ErrorCode::RelationNotFound];
     let expected_code = match error.code {
@@ -206,29 +212,30 @@ fn item_failed(error: &CheckError) -> AuthzError {
     }
 }
 
-/// What `OpenFGA` says to a batch that is too large: `batchCheck received 51 checks, the maximum allowed is 50`.
+/// Reads what `OpenFGA` says about too many checks: `batchCheck received 51 checks, the maximum allowed is 50`.
 fn too_many_checks(message: &str) -> Option<AuthzError> {
     let (_, maximum) = message.strip_prefix("batchCheck received ")?.split_once(" checks, the maximum allowed is ")?;
     Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
 }
 
-/// Whether the message had too many bytes, as a server in Go says it or one in Rust.
+/// Whether the status says that the message had too many bytes, in the words of a server in Go or of one in Rust.
 fn too_large(status: &Status) -> bool {
     let says = |beginning| status.message().starts_with(beginning);
     status.code() == Code::ResourceExhausted && says("grpc: received message larger than max")
         || status.code() == Code::OutOfRange && says("Error, decoded message length too large")
 }
 
-/// Why a call failed, by what can be done about it.
+/// Turns the status of a call that failed into an error, by what can be done about it.
 pub(super) fn failed(status: &Status) -> AuthzError {
     let message = status.message().to_owned();
     if let Some(too_many) = too_many_checks(&message) {
         return too_many;
     }
     if too_large(status) {
-        return AuthzError::MessageTooLarge(message);
+        let remedy = "have fewer or shorter claims become tuples, or raise the server's `grpc-max-recv-msg-bytes`";
+        return AuthzError::MessageTooLarge(format!("{message}; {remedy}"));
     }
-    // tonic reports a passed `grpc-timeout` as cancelled, and a connection that broke as well.
+    // tonic reports a passed `grpc-timeout` as cancelled, and a broken connection as well.
     if status.code() == Code::Cancelled && message == TimeoutExpired(()).to_string() {
         return AuthzError::DeadlineExceeded;
     }
@@ -244,8 +251,8 @@ pub(super) fn failed(status: &Status) -> AuthzError {
         | Code::Internal
         | Code::DataLoss => AuthzError::Unavailable(message),
         Code::Ok | Code::OutOfRange => AuthzError::BadAnswer(message),
-        // `OpenFGA` numbers its own codes from 2000, which tonic cannot tell apart; the texts of those that are not about
-        // the question are fixed.
+        // `OpenFGA` numbers its own codes from 2000, and tonic cannot tell these apart. Those that are not about the question
+        // have fixed texts.
         Code::Unknown => match message.as_str() {
             "Request Deadline Exceeded" | "Request Cancelled" => AuthzError::DeadlineExceeded,
             "Internal Server Error" | "timeout due to throttling on complex request" => {

@@ -1,8 +1,9 @@
-//! Follows a server: the first copy, then every change, a new model, and now and then a sweep over all tuples.
+//! Follows a server: makes the first copy, and then takes over every change and every new model. Now and then it sweeps over
+//! all tuples, to find what the log did not report.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -10,34 +11,32 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use super::ReplicaConfig;
 use super::lateness::{Lateness, Reading};
-use super::news::News;
-use super::source::{ModelNews, ModelVersion, RelationshipSource, SourceChange};
+use super::source::{ModelNews, RelationshipSource, SourceChange};
 use super::window::{Settled, Window};
-use super::{Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
+use crate::authz::copy::{ModelVersion, News, Progress, UNTOLD_AFTER, UnixClock, Wishes};
 use crate::authz::validity::Validity;
 use crate::language::RelationshipTuple;
 use crate::storage::StorageError;
 use crate::telemetry;
 use crate::tuple_store::{MirroredChanges, RelationshipStore, RelationshipStores, StoreError, TupleFilter, Written};
 
-/// More changes than this since the last reading are not worked off one by one: all tuples are read instead.
+/// If more than this many changes came since the last reading, all tuples are read instead. That is cheaper, and bounds memory.
 const CHANGES_MAX: usize = 100_000;
-/// Questions about single tuples that are under way at a time.
+/// The most questions about single tuples that are under way at a time.
 const FINDS_IN_FLIGHT_MAX: usize = 8;
-/// Tuples of the copy that are read at a time.
+/// The number of tuples of the copy that are read at a time, so that a large copy is never in memory twice.
 const LOCAL_PAGE: usize = 10_000;
-/// Pages that a sweep reads between two looks at the log.
+/// The number of pages that a sweep reads between two looks at the log, so that a long sweep does not make the copy late.
 const SWEEP_PAGES_PER_POLL: usize = 20;
-/// A log tells within this time what a sweep found before it.
-pub(crate) const UNTOLD_AFTER: Duration = Duration::from_secs(2);
-/// Longest pause between two looks at a server that is out of reach.
+/// The longest pause between two looks at a server that is out of reach. It may be back at any moment.
 const OUTAGE_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Longest pause between two looks that fail for a reason that stays until somebody mends it.
+/// The longest pause between two looks that fail for a reason which stays until somebody mends it.
 const FAULT_PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// How far the copy has come, kept with it.
+/// The progress of the copy. It is stored with the copy, in one transaction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Marker {
     version: ModelVersion,
@@ -51,57 +50,48 @@ pub(super) struct Follower {
     config: ReplicaConfig,
     watched: Watched,
     following: Option<Following>,
-    /// The server's model, where this program cannot evaluate it.
+    /// The server's model, if this program cannot evaluate it.
     not_understood: Option<ModelVersion>,
     lateness: Lateness,
-    /// Whether the log cannot be gone on with from where the copy is.
+    /// Whether the log cannot be read on from the position of the copy.
     lost_its_place: bool,
-    /// Tuples that a sweep found changed, and that the log has not told of yet.
+    /// Tuples that a sweep found changed and that the log has not reported yet, each with the moment of the sweep.
     untold: HashMap<String, Instant>,
     failing: Option<Failing>,
 }
 
-/// What a follower shares with those who use the copy and those who remember decisions.
+/// The parts that a follower shares with those who use the copy, and with those who remember decisions.
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) progress: watch::Sender<Progress>,
-    /// Told of changes as soon as they are known, whatever becomes of the copy.
+    /// Is told of changes as soon as they are known, whatever becomes of the copy.
     pub(super) validity: Arc<Validity>,
     pub(super) news: Arc<News>,
     pub(super) wishes: Arc<Wishes>,
     pub(super) clock: UnixClock,
 }
 
-/// What others ask of a follower. It is done at the next look.
-#[derive(Debug, Default)]
-pub(super) struct Wishes {
-    /// Throw the copy away and make another one.
-    pub(super) new_copy: AtomicBool,
-    /// Compare all tuples now.
-    pub(super) sweep: AtomicBool,
-}
-
-/// A copy that was complete once.
+/// The state of following, once the copy was complete.
 struct Following {
-    /// The store, and the last model of it that was understood.
+    /// The store, and its last model that this program understood.
     version: ModelVersion,
     window: Window,
-    /// What is known to be kept with the copy.
+    /// The marker that is known to be stored with the copy.
     kept: Option<Marker>,
     sweep: Option<Sweep>,
     swept: Instant,
 }
 
-/// A walk over all tuples of the server beside the changes.
+/// A walk over all tuples of the server, beside reading the changes.
 #[derive(Default)]
 struct Sweep {
     token: String,
     found: HashMap<String, RelationshipTuple>,
 }
 
-/// Looks that failed in a row.
+/// Several looks in a row that failed.
 struct Failing {
-    /// Why the last one did. Each reason is told once.
+    /// Why the last one failed. Each reason is logged once.
     reason: String,
     pause: Duration,
 }
@@ -113,7 +103,7 @@ impl Following {
 }
 
 impl Follower {
-    /// Follows in the default store of `stores`, which is made when there is none.
+    /// Makes a follower that keeps the copy in the default store of `stores`, and creates that store if there is none.
     pub(super) fn new(
         source: Arc<dyn RelationshipSource>,
         stores: RelationshipStores,
@@ -136,7 +126,7 @@ impl Follower {
         })
     }
 
-    /// Follows until it is dropped.
+    /// Follows the server until the task is aborted.
     pub(super) async fn run(mut self) {
         loop {
             let started = Instant::now();
@@ -159,7 +149,7 @@ impl Follower {
         stepped
     }
 
-    /// How long to wait before the next look. What fails for good is not asked for twice a second.
+    /// Returns how long to wait before the next look. After a failure that lasts, the pauses grow.
     fn pause_after(&mut self, looked: Result<(), AuthzError>) -> Duration {
         let error = match looked {
             Ok(()) => {
@@ -171,7 +161,6 @@ impl Follower {
             Err(error) => error,
         };
         let pause_max = match &error {
-            // It may be back at any moment.
             AuthzError::Unavailable(_)
             | AuthzError::DeadlineExceeded
             | AuthzError::Overloaded { .. }
@@ -194,7 +183,7 @@ impl Follower {
         pause
     }
 
-    /// Forgets how far the copy has come.
+    /// Forgets how far the copy has come, so that the next look compares all tuples.
     pub(super) async fn begin_anew(&mut self) {
         self.following = None;
         self.withhold();
@@ -203,7 +192,7 @@ impl Follower {
         }
     }
 
-    /// Throws the copy away, with all that was made of it, so that nothing of it is in the next one.
+    /// Throws the copy away with everything that was derived from it, so that nothing of it gets into the next one.
     pub(super) async fn replace(&mut self) -> Result<(), AuthzError> {
         self.following = None;
         self.withhold();
@@ -216,12 +205,12 @@ impl Follower {
         Ok(())
     }
 
-    /// Lets nobody use the copy until it is known to be whole again.
+    /// Lets nobody use the copy until it is known to be complete again.
     fn withhold(&self) {
         self.watched.progress.send_modify(|progress| *progress = progress.withheld());
     }
 
-    /// One look at the server.
+    /// Takes one look at the server: its model, its changes, and a part of a sweep.
     pub(super) async fn step(&mut self, started: Instant) -> Result<(), AuthzError> {
         let marker = match &self.following {
             Some(following) => Some(following.marker()),
@@ -232,10 +221,11 @@ impl Follower {
         if let (ModelNews::New(_), Some(marker)) = (&news, &marker) {
             self.unmark(marker).await?;
         }
-        // Whether a model was taken over that could not be, only the copy's marker tells.
+        // After a failure only the marker in the copy says which model was taken over, so it is read again.
         self.take_model(&version, news).await.inspect_err(|_| self.following = None)?;
         let marker = marker.filter(|marker| marker.version.store_id == version.store_id);
-        // Tuples are followed under any model, so that whoever remembers decisions is told of changes all the same.
+        // Tuples are followed under any model, even one that is not understood, so that whoever remembers decisions still
+        // learns of changes.
         let followed = match (&self.not_understood, &marker) {
             (None, _) => version,
             (Some(_), Some(marker)) => marker.version.clone(),
@@ -248,7 +238,7 @@ impl Follower {
                     Some(marker) => marker,
                     None => self.copy(&followed).await?,
                 };
-                // The window tells of changes from its place in the log on, and nobody tells of those before it.
+                // The window reports changes from its position in the log on. Nobody has reported those before it.
                 self.watched.validity.invalidate();
                 self.lateness.begin_again();
                 let window = Window::new(self.config.overlap, marker.token, started);
@@ -259,10 +249,10 @@ impl Follower {
         self.sweep().await
     }
 
-    /// Forgets which model the copy is under, and not how far it is.
+    /// Forgets which model the copy has, but not how far the copy is.
     ///
-    /// INVARIANT (no other model): the model that a marker names is the latest one in the copy, whenever the process ends.
-    /// Otherwise a server that goes back to that model would be taken for one that never left it.
+    /// INVARIANT (no other model): whenever the process ends, the model that the marker names is the latest one in the copy.
+    /// Otherwise a server that returns to an earlier model would look as if it had never left it.
     async fn unmark(&mut self, marker: &Marker) -> Result<(), AuthzError> {
         let version = ModelVersion { model_id: String::new(), ..marker.version.clone() };
         if let Some(following) = &mut self.following {
@@ -276,8 +266,8 @@ impl Follower {
         match news {
             ModelNews::Known => Ok(()),
             ModelNews::New(model) => {
-                // INVARIANT (one state): a new model with the tuples of before is a state that the server never had, so the
-                // copy does not count from before the model is in use until the changes have been read.
+                // INVARIANT (one state): the new model with the old tuples is a state that the server never had. So the copy
+                // does not count from here until the changes have been read.
                 self.withhold();
                 let store = self.store.clone();
                 blocking(move || Ok(store.write_model(*model)?)).await?;
@@ -298,14 +288,14 @@ impl Follower {
         }
     }
 
-    /// Where an earlier process left the copy; `None` when it was never complete.
+    /// Reads how far an earlier process had come; `None` if its copy was never complete.
     async fn left_off(&self) -> Result<Option<Marker>, AuthzError> {
         let store = self.store.clone();
         let marker = blocking(move || Ok(store.marker()?)).await?;
         Ok(marker.and_then(|marker| serde_json::from_slice(&marker).ok()))
     }
 
-    /// Copies all tuples; gives the place in the log from where changes have to be looked at.
+    /// Copies all tuples. Returns a marker with the position in the log from which changes have to be read.
     async fn copy(&mut self, version: &ModelVersion) -> Result<Marker, AuthzError> {
         let next_copy =
             |progress: &mut Progress| *progress = Progress { copy: progress.copy + 1, ..progress.withheld() };
@@ -319,7 +309,8 @@ impl Follower {
         Ok(marker)
     }
 
-    /// A place an overlap before the end of the log. Only the log itself tells its tokens, so it is read from the beginning.
+    /// Finds a position that lies an overlap before the end of the log. Only the log itself gives out its tokens, so it is read
+    /// from the beginning.
     async fn end_of_log(&self, store_id: &str) -> Result<String, AuthzError> {
         let overlap_ns = i128::try_from(self.config.overlap.as_nanos()).unwrap_or(i128::MAX);
         let mut places: Vec<(i128, String)> = Vec::new();
@@ -341,7 +332,7 @@ impl Follower {
         Ok(before.map(|(_, token)| token).unwrap_or_default())
     }
 
-    /// Takes over what changed since the last time.
+    /// Takes over what has changed since the last look.
     async fn follow(&mut self, started: Instant) -> Result<(), AuthzError> {
         let Some(following) = &self.following else { return Ok(()) };
         let store_id = following.version.store_id.clone();
@@ -351,7 +342,7 @@ impl Follower {
         loop {
             let page = self.source.changes(&store_id, &token).await;
             if matches!(page, Err(AuthzError::Refused(_))) && !token.is_empty() {
-                // Where the server refuses this token and not the log, the log is not the one that the token is from.
+                // If the server refuses this token but not the log, then the token is from another log.
                 self.lost_its_place = self.source.changes(&store_id, "").await.is_ok();
             }
             let page = page?;
@@ -381,10 +372,10 @@ impl Follower {
         self.ask(&store_id, unsettled, &mut mirrored).await?;
         let nothing = mirrored.present.is_empty() && mirrored.absent.is_empty();
         if !nothing || kept.as_ref() != Some(&marker) {
-            // Which of the writes before this one are in a file that failed, only its own marker tells.
+            // After a failed write, only the marker in the file says which writes are in it, so it is read again.
             self.keep(mirrored, Some(&marker)).await.inspect_err(|_| self.following = None)?;
         }
-        // Only now: what was read and is not kept is news to the next reading.
+        // The window moves on only now. Changes that were read but not stored are news to the next reading.
         if let Some(following) = &mut self.following {
             (following.window, following.kept) = (window, Some(marker.clone()));
         }
@@ -412,7 +403,7 @@ impl Follower {
         Ok(())
     }
 
-    /// What a sweep found first is told by the log a moment later, unless that is not whole.
+    /// Reports changes that a sweep found and that the log has not reported since. A complete log does so a moment later.
     fn tell_of_untold(&mut self, told: &[String]) {
         for name in told {
             self.untold.remove(name);
@@ -426,7 +417,7 @@ impl Follower {
         self.watched.news.tell(*found, None);
     }
 
-    /// Goes on with a sweep, or begins one when it is time.
+    /// Continues a sweep, or begins one when it is due.
     async fn sweep(&mut self) -> Result<(), AuthzError> {
         let Some(following) = &mut self.following else { return Ok(()) };
         let wished = self.watched.wishes.sweep.swap(false, Ordering::Relaxed);
@@ -444,7 +435,7 @@ impl Follower {
         Ok(())
     }
 
-    /// What the sweep found otherwise may have changed since, so the server is asked about each.
+    /// Takes over what the sweep found. A tuple that differs may have changed since, so the server is asked about each.
     async fn finish_sweep(&mut self, store_id: &str, sweep: Sweep) -> Result<(), AuthzError> {
         let (difference, differing) = self.difference(sweep.found).await?;
         if differing > 0 {
@@ -455,7 +446,7 @@ impl Follower {
             self.ask(store_id, asked, &mut settled).await?;
             let marker = self.following.as_ref().map(Following::marker);
             let written = self.keep(settled, marker.as_ref()).await?;
-            // Otherwise the tuples changed while they were walked over, and the log told it.
+            // If nothing was written, the tuples changed during the sweep, and the log has already reported it.
             if written.added + written.removed > 0 {
                 let found = Instant::now();
                 self.untold.extend(names.into_iter().map(|name| (name, found)));
@@ -469,7 +460,7 @@ impl Follower {
         Ok(())
     }
 
-    /// Reads one more page; whether it was the last.
+    /// Reads one more page, and returns whether it was the last.
     async fn sweep_page(&self, store_id: &str, sweep: &mut Sweep) -> Result<bool, AuthzError> {
         let page = self.source.tuples(store_id, &sweep.token).await?;
         if !page.next.is_empty() && page.next == sweep.token {
@@ -480,7 +471,7 @@ impl Follower {
         Ok(sweep.token.is_empty())
     }
 
-    /// What has to be changed so that the copy holds these tuples and no others, and how many that are.
+    /// Works out what to change so that the copy holds exactly these tuples, and how many tuples that concerns.
     async fn difference(
         &self,
         mut found: HashMap<String, RelationshipTuple>,
@@ -508,7 +499,7 @@ impl Follower {
         .await
     }
 
-    /// Asks the server about tuples one by one.
+    /// Asks the server about tuples one by one, and adds what it says to `changes`.
     async fn ask(
         &self,
         store_id: &str,
@@ -546,7 +537,8 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// One text for the three names; none of them may hold `#` and `@` where they would shift a part.
+/// Joins the three names of a tuple. No two tuples share such a text, because names may not hold `#` or `@` where that would
+/// shift a part.
 fn tuple_name(tuple: &RelationshipTuple) -> String {
     format!("{}#{}@{}", tuple.object, tuple.relation, tuple.user)
 }

@@ -1,51 +1,52 @@
-//! How late the log tells what happened. Pure.
+//! Works out how late the server's log reports changes. Pure.
 //!
-//! A log that is read from a secondary database lags behind the one that decides, and says nothing of it. But its changes
-//! are dated: one that is news now, and is dated before the reading that should have told it, came late. The dates are those
-//! of the server's clock and the readings those of ours, so both must agree within [`CLOCK_TOLERANCE`]: a server's clock that is
-//! behind makes the log look late, and one that is ahead hides as much of a lag.
+//! The server may read its log from a secondary database, which lags behind the one that decides, and does not say so. But
+//! changes have dates. If a change is news now although its date is before the previous reading, it came late.
+//!
+//! This is the one place where the server's clock is compared with ours, because nothing else reveals such a lag. The two must
+//! agree within [`CLOCK_TOLERANCE`]. If ours is ahead, the copy counts as older than it is. If the server's is ahead, a lag
+//! that is no longer than that difference does not show.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How far the server's clock may be off without being taken for a late log: what time synchronization keeps easily.
-pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(1);
+use crate::authz::copy::CLOCK_TOLERANCE;
 
-/// For how long a log is known to be late that tells nothing new.
+/// The time for which a log counts as late after its last late change. While nothing changes, nothing shows that it caught up.
 const REMEMBERED: Duration = Duration::from_mins(10);
 
 /// One reading of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Reading {
-    /// When it began.
+    /// The moment at which the reading began.
     pub(super) started: Instant,
-    /// The same by the clock of the wall, in nanoseconds since 1970.
+    /// The same moment by the wall clock, in nanoseconds since 1970.
     pub(super) unix_ns: i128,
 }
 
-/// How much older than its reading the log is.
+/// The lag of the log: how much older it is than the moment at which it is read.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
     lag: Duration,
-    /// When the latest news came that was late.
+    /// The moment at which the latest change came that was late.
     late: Option<Instant>,
     before: Option<Reading>,
 }
 
 impl Lateness {
-    /// What the latest news showed.
+    /// Returns the lag that the latest news showed.
     pub(super) fn lag(&self) -> Duration {
         self.lag
     }
 
-    /// Takes in a reading, with the date of the newest change that was news in it. One change in time shows that the log is in
-    /// time: a transaction that took long makes a single change late.
+    /// Takes in a reading, with the date of the newest change that was news in it. One punctual change shows that the log is
+    /// punctual, because a single late change may come from a long transaction.
     pub(super) fn read(&mut self, reading: Reading, newest_unix_ns: Option<i128>) {
         if let (Some(before), Some(newest)) = (self.before, newest_unix_ns) {
             let late = u64::try_from(before.unix_ns.saturating_sub(newest)).unwrap_or_default();
             let late = Duration::from_nanos(late);
-            // It may have been missed at any time up to the reading that told it.
+            // The change may have been missing until just before the reading that found it.
             let until_told = reading.started.saturating_duration_since(before.started);
             if late > CLOCK_TOLERANCE {
                 (self.lag, self.late) = (late + until_told, Some(reading.started));
@@ -56,14 +57,14 @@ impl Lateness {
         self.before = Some(reading);
     }
 
-    /// The log is read from another place on: what was told before is told again, and its dates say nothing. How late the log is
-    /// known to be stays known.
+    /// Notes that the log is read from another position on. Old changes will be news again, and their dates say nothing. The
+    /// lag that is known stays.
     pub(super) fn begin_again(&mut self) {
         self.before = None;
     }
 
-    /// All tuples were compared, past the log, and nothing was missing. That is no proof while changes come, so it counts once
-    /// none came late for a while.
+    /// Notes that all tuples were compared past the log, and nothing was missing. While changes come in, this proves nothing, so
+    /// it counts only if no change came late for a while.
     pub(super) fn nothing_missing(&mut self, now: Instant) {
         if self.late.is_none_or(|late| now.saturating_duration_since(late) >= REMEMBERED) {
             self.lag = Duration::ZERO;
@@ -102,7 +103,7 @@ mod tests {
             ("within the tolerance", vec![(100, None, 0), (101, Some(99), 0)]),
             ("a log that lags", vec![(100, None, 0), (101, Some(95), 6), (102, None, 6), (103, Some(97), 6)]),
             ("late once", vec![(100, None, 0), (101, Some(80), 21), (102, Some(101), 0)]),
-            // What the clocks differ by hides as much of a lag, and nothing tells: see the module.
+            // A difference between the clocks hides as much of a lag.
             ("a server's clock that is ahead", vec![(100, None, 0), (101, Some(900), 0)]),
             ("a server's clock that is behind", vec![(100, None, 0), (101, Some(90), 11)]),
         ];

@@ -1,78 +1,70 @@
-//! The port to the server that a replica copies.
+//! The port to the server of which a replica keeps a copy.
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::authz::AuthzError;
+use crate::authz::copy::ModelVersion;
 use crate::language::RelationshipTuple;
 use crate::language::validate::ValidModel;
 use crate::tuple_store::Operation;
 
-/// Which model of which store decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelVersion {
-    /// The store.
-    pub store_id: String,
-    /// The model.
-    pub model_id: String,
-}
-
-/// A part of a list, and where to go on.
+/// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The part.
+    /// The items of this page.
     pub items: Vec<T>,
-    /// The token to go on with.
+    /// The token that reads the next page.
     pub next: String,
 }
 
-/// One change of one tuple, as the server's log has it.
+/// One change of one tuple, as it stands in the server's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SourceChange {
-    /// The tuple; one that was taken out has no condition.
+    /// The tuple. If it was deleted, its condition is left out.
     pub tuple: RelationshipTuple,
-    /// What happened.
+    /// Whether the tuple was written or deleted.
     pub operation: Operation,
-    /// When, by the server's clock, in nanoseconds since 1970.
+    /// The date of the change by the server's clock, in nanoseconds since 1970.
     pub unix_ns: i128,
 }
 
-/// What is new about the model.
+/// The result of a look at the server's model.
 #[derive(Debug)]
 pub enum ModelNews {
-    /// It is the known version.
+    /// The model has the version that is already known.
     Known,
-    /// It is another one.
+    /// The model is a new one.
     New(Box<ValidModel>),
-    /// It is another one, which the server takes and this program cannot evaluate, for this reason.
+    /// The model is a new one that the server accepts, but that this program cannot evaluate, for this reason.
     NotUnderstood(String),
 }
 
-/// Reads model, tuples and changes of one store, past all caches: a copy of a cache is no copy.
+/// Reads model, tuples and changes of one store, past all caches. A copy of a cache would not be a copy.
 #[async_trait]
 pub trait RelationshipSource: Send + Sync {
-    /// The version of the model that decides now, and the model itself unless it is the known version.
+    /// Reads the version of the model that decides now, and the model itself unless its version is the known one.
     ///
     /// # Errors
-    /// [`AuthzError::NoModel`] when there is none or no store, or the server is out of reach.
+    /// When the server is out of reach; [`AuthzError::NoModel`] when it has no such store, or the store has no model.
     async fn model(&self, known: Option<&ModelVersion>) -> Result<(ModelVersion, ModelNews), AuthzError>;
 
-    /// All tuples, page by page, from the empty token to the empty token. What is written meanwhile may be missing.
+    /// Reads all tuples, page by page. The first page has the empty token, and the last one returns it. Tuples that are
+    /// written meanwhile may be missing.
     ///
     /// # Errors
     /// When the server is out of reach, or has a tuple that cannot be understood.
     async fn tuples(&self, store_id: &str, token: &str) -> Result<Page<RelationshipTuple>, AuthzError>;
 
-    /// The changes after a token, page by page; an empty page ends them for now. The order is that of the log, which need
-    /// not be that of the commits, and a change may come again.
+    /// Reads the changes after a token, page by page. An empty page is the end for now. The order is that of the log, which is
+    /// not always that of the commits, and a change may come twice.
     ///
     /// # Errors
-    /// As [`RelationshipSource::tuples`]; [`AuthzError::Refused`] when the token is not one of this log.
+    /// Like [`RelationshipSource::tuples`]; [`AuthzError::Refused`] when the token does not belong to this log.
     async fn changes(&self, store_id: &str, token: &str) -> Result<Page<SourceChange>, AuthzError>;
 
-    /// The tuple with these names as it is now, with its condition; `None` when it is not there.
+    /// Finds the tuple with these names as it is now, with its condition. Returns `None` when there is none.
     ///
     /// # Errors
-    /// As [`RelationshipSource::tuples`].
+    /// Like [`RelationshipSource::tuples`].
     async fn find(&self, store_id: &str, tuple: &RelationshipTuple) -> Result<Option<RelationshipTuple>, AuthzError>;
 }

@@ -1,4 +1,4 @@
-//! A server whose log is late, out of order and tells changes twice.
+//! The follower against a server whose log is late and out of order, and reports changes twice.
 
 mod models;
 mod sources;
@@ -13,9 +13,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, advance};
 
 use super::follower::{Follower, Watched};
-use super::source::{ModelNews, ModelVersion, Page, RelationshipSource, SourceChange};
-use super::{Progress, ReplicaConfig, ReplicaUse, Since, UnixClock};
+use super::source::{ModelNews, Page, RelationshipSource, SourceChange};
+use super::{ModelVersion, Progress, ReplicaConfig, ReplicaUse, UnixClock};
 use crate::authz::AuthzError;
+use crate::authz::copy::Since;
 use crate::authz::validity::Validity;
 use crate::language::validate::ValidModel;
 use crate::language::{RelationshipTuple, dsl};
@@ -25,7 +26,7 @@ const MODEL: &str = "model\n  schema 1.1\ntype user\ntype doc\n  relations\n    
 const OVERLAP: Duration = Duration::from_secs(5);
 const PAGE: usize = 3;
 
-/// xorshift64: enough for choosing.
+/// A generator of random numbers (xorshift64), good enough for choosing.
 struct Random(u64);
 
 impl Random {
@@ -37,7 +38,7 @@ impl Random {
     }
 }
 
-/// A change takes its place in the log (by time) when it begins, and is seen there when it is committed.
+/// A change gets its position in the log (by time) when it begins, and is seen there once it is committed.
 #[derive(Clone)]
 struct Logged {
     change: SourceChange,
@@ -51,16 +52,16 @@ struct Server {
     model_id: String,
     tuples: BTreeMap<String, RelationshipTuple>,
     log: Vec<Logged>,
-    /// Changes that the log will never tell.
+    /// Whether the log never reports the changes that are made now.
     silent: bool,
-    /// How long after its commit the log tells a change.
+    /// How long after its commit the log reports a change.
     late: Duration,
-    /// The model has something that only the server understands.
+    /// Whether the model has something that only the server understands.
     odd_model: bool,
     models_read: usize,
     down: bool,
     tokens_refused: bool,
-    /// It refuses everything: a key that is not taken for a moment.
+    /// Whether the server refuses everything, as it does while it does not accept a key.
     refuses: bool,
     log_down: bool,
     log_refused: bool,
@@ -77,7 +78,7 @@ impl FakeSource {
         use_it(&mut self.0.lock().expect("not poisoned"))
     }
 
-    /// Makes a change now whose place in the log is that of `begun`.
+    /// Commits a change now that began at `begun`, which is its position in the log.
     fn change(&self, operation: Operation, id: u64, begun: Instant, start: Instant) {
         let tuple = RelationshipTuple::parse("user:anne", "viewer", &format!("doc:{id}")).expect("a tuple");
         self.with(|server| {
@@ -137,7 +138,7 @@ impl RelationshipSource for FakeSource {
         })
     }
 
-    /// A token is the time and the number of the last change that was told.
+    /// Reads the changes after a token. A token is the time and the number of the last change before it.
     async fn changes(&self, _store_id: &str, token: &str) -> Result<Page<SourceChange>, AuthzError> {
         self.with(|server| {
             if server.log_down {
@@ -157,7 +158,7 @@ impl RelationshipSource for FakeSource {
                 items.truncate(same_time(last.unix_ns));
             }
             let next = items.last().map_or_else(|| token.to_owned(), |last| last.unix_ns.to_string());
-            // Told twice.
+            // The log reports each change twice.
             items.extend(items.clone());
             Ok(Page { items, next })
         })
@@ -194,7 +195,7 @@ fn config() -> ReplicaConfig {
     }
 }
 
-/// A clock that is set to 0 now.
+/// Makes a clock that shows 0 now.
 fn clock() -> UnixClock {
     let start = Instant::now();
     Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"))
@@ -231,7 +232,7 @@ impl Replica {
         self.follower.step(Instant::now()).await.expect("followed");
     }
 
-    /// A follower as after a restart.
+    /// Begins with a new follower, as after a restart.
     fn restart(&mut self) {
         let (sender, progress) = watch::channel(Progress::default());
         self.watched.progress = sender;
@@ -250,7 +251,7 @@ async fn the_copy_ends_up_as_the_server_whatever_the_order_of_the_log() {
         let mut replica = replica();
         advance(OVERLAP).await;
         for _ in 0..60 {
-            // Longer transactions take an earlier place in the log.
+            // A longer transaction gets an earlier position in the log.
             let begun = Instant::now() - Duration::from_millis(random.below(4_500));
             let operation = if random.below(2) == 0 { Operation::Write } else { Operation::Delete };
             replica.source.change(operation, random.below(6), begun, start);
@@ -301,7 +302,7 @@ async fn a_sweep_finds_what_the_log_did_not_tell() {
     assert_eq!(replica.copied(), replica.source.state());
 }
 
-/// Every look that brings something new ends the generation of decisions, and one that brings nothing confirms it.
+/// A look that finds something new ends the generation of decisions, and a look that finds nothing confirms it.
 #[tokio::test(start_paused = true)]
 async fn whoever_remembers_decisions_is_told() {
     let mut replica = replica();
@@ -320,7 +321,7 @@ async fn whoever_remembers_decisions_is_told() {
     assert_eq!(step(&mut replica).await, (true, false, true), "the change is told again and is not new");
     change(&replica, 2);
     assert_eq!(step(&mut replica).await, (true, true, true), "a change");
-    // Known, but not yet copied: it counts all the same.
+    // The follower knows of this change but cannot copy it yet. The change counts all the same.
     change(&replica, 3);
     replica.source.with(|server| server.down = true);
     assert_eq!(step(&mut replica).await, (false, false, true), "the last look was lately");
@@ -356,7 +357,7 @@ async fn another_store_and_another_log_are_copied_anew() {
     replica.step().await;
     assert_eq!(replica.copied(), replica.source.state());
 
-    // The same store with a log that was cut: its tokens are not known any more.
+    // The store is the same, but its log was cut, so that the server does not know its old tokens any more.
     replica.source.with(|server| server.tokens_refused = true);
     replica.restart();
     assert!(matches!(replica.follower.look(Instant::now()).await, Err(AuthzError::Refused(_))));
@@ -378,7 +379,7 @@ async fn a_server_that_is_down_leaves_the_copy_behind() {
     assert_eq!(*replica.progress.borrow(), fresh);
 }
 
-/// A log that dates its changes by the second, as that of `MySQL` does.
+/// The log has dates in seconds, as that of `MySQL` does.
 #[tokio::test(start_paused = true)]
 async fn equal_changes_within_one_second_are_all_taken_over() {
     use Operation::{Delete, Write};
@@ -405,7 +406,7 @@ async fn equal_changes_within_one_second_are_all_taken_over() {
     }
 }
 
-/// What a failed look had read is news to the next one, and what was known before is not.
+/// Changes that a failed look had read are news to the next look, and changes that were known before are not.
 #[tokio::test(start_paused = true)]
 async fn a_look_that_fails_makes_nothing_news_that_was_known() {
     let mut replica = replica();
@@ -432,7 +433,7 @@ async fn a_look_that_fails_makes_nothing_news_that_was_known() {
     assert_eq!(replica.watched.news.since(asked), Since::Dated(date));
 }
 
-/// However late the log is, what the copy says of its age holds from the first change on that showed it.
+/// However late the log is, the copy states its age rightly from the first change on that reveals the lag.
 #[tokio::test(start_paused = true)]
 async fn a_log_that_lags_makes_the_copy_older() {
     let mut replica = replica();
@@ -453,9 +454,9 @@ async fn a_log_that_lags_makes_the_copy_older() {
         let fresh_as_of = replica.progress.borrow().fresh_as_of.expect("complete");
         let held = |(at, _): &&(Instant, HashSet<RelationshipTuple>)| *at <= fresh_as_of;
         let (at, then) = committed.iter().rev().find(held).expect("the first");
-        // It may hold more than it says.
+        // The copy may hold more than it says.
         let held_later = committed.iter().any(|(later, state)| later >= at && *state == replica.copied());
-        // The first change shows at step 10 that the log is late.
+        // At step 10 the first change reveals that the log is late.
         if step > 10 && *then != replica.copied() && !held_later {
             wrong.push(step);
         }
@@ -464,7 +465,7 @@ async fn a_log_that_lags_makes_the_copy_older() {
         }
     }
     assert_eq!(wrong, [] as [u64; 0]);
-    // The log is in time again.
+    // The log is punctual again.
     replica.source.with(|server| server.late = Duration::ZERO);
     advance(Duration::from_secs(6)).await;
     replica.step().await;
@@ -474,7 +475,7 @@ async fn a_log_that_lags_makes_the_copy_older() {
     assert!(replica.progress.borrow().fresh_as_of.expect("complete").elapsed() < config().staleness_max);
 }
 
-/// A delete that the log tells later than its overlap counts after the next sweep at the latest.
+/// A delete that the log reports later than the overlap takes effect after the next sweep at the latest.
 #[tokio::test(start_paused = true)]
 async fn a_delete_that_is_told_late_is_bounded_by_the_sweep() {
     for late in [1, 4, 6, 20, 50, 1_000] {
@@ -518,7 +519,7 @@ async fn a_model_that_is_not_understood_leaves_the_server_to_decide() {
     assert_eq!(replica.copied(), replica.source.state());
 }
 
-/// A server that refuses everything for a while has not another log: the copy goes on where it was.
+/// A server that refuses everything for a while still has the same log, so the copy goes on where it was.
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_everything_does_not_cost_the_copy() {
     for of_the_log in [false, true] {

@@ -1,4 +1,4 @@
-//! Asks the server for verification: past all caches, alone, in calls that it takes.
+//! Asks the server for verification: past all caches, apart from requests, and in calls of a size that it accepts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,30 +6,29 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
-use crate::authz::decider::{Outcome, Question, Questions, Recall, Scope, accounted};
-use crate::authz::openfga::CONTEXTUAL_BYTES_PER_CALL;
-use crate::authz::replica::ModelVersion;
+use crate::authz::copy::ModelVersion;
+use crate::authz::decider::{Basis, CONTEXTUAL_BYTES_PER_CALL, Outcome, Question, Questions, Recall, accounted};
 use crate::authz::{AuthzError, Consistency, Source};
 
-/// The longest wait for an answer.
+/// The longest wait for an answer. Nobody waits for a verification, but the next round does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(3);
-/// Checks of one call: what a server with default settings takes.
+/// The most checks of one call: what a server with default settings accepts.
 const CHECKS_PER_CALL_MAX: usize = 50;
 
-/// What the server said to one question.
+/// The server's word about one question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Said {
     Allowed(bool),
-    /// It can never decide the question.
+    /// The server can never decide the question.
     Undecidable,
-    /// It refuses the question.
+    /// The server refuses the question.
     Nothing,
-    /// It does not answer at all.
+    /// The server does not answer at all.
     OutOfReach,
 }
 
 impl Shared {
-    /// Asks the server past all caches, alone, in calls that it takes.
+    /// Asks the server about these questions, in as many calls as it takes.
     pub(super) async fn ask(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
         let mut said = Vec::with_capacity(questions.len());
         let mut rest = questions;
@@ -47,8 +46,8 @@ impl Shared {
         said
     }
 
-    /// One call; or one for each question, where the server refuses the call: what is wrong with one question must not keep
-    /// the others from being verified.
+    /// Makes one call. If the server refuses it, each question is asked by itself, so that a fault in one does not keep the
+    /// others from being verified.
     async fn ask_together(&self, questions: &[Question], version: &ModelVersion) -> Vec<Said> {
         match self.call(questions, version).await {
             Ok(said) => said,
@@ -66,7 +65,7 @@ impl Shared {
     }
 
     async fn call(&self, questions: &[Question], version: &ModelVersion) -> Result<Vec<Said>, AuthzError> {
-        let scope = Scope {
+        let basis = Basis {
             store_id: version.store_id.clone(),
             model_id: version.model_id.clone(),
             consistency: Consistency::HigherConsistency,
@@ -77,7 +76,7 @@ impl Shared {
         let Some(first) = questions.first() else { return Ok(Vec::new()) };
         let deadline = Instant::now() + CALL_TIMEOUT;
         let principal = first.check.user.clone();
-        let asked = Questions { scope: Arc::new(scope), list: questions.to_vec(), principal, deadline };
+        let asked = Questions { basis: Arc::new(basis), list: questions.to_vec(), principal, deadline };
         let answers = timeout_at(deadline, self.server.decide(&asked)).await;
         let answers = answers.map_err(|_elapsed| AuthzError::DeadlineExceeded)??;
         Ok(accounted(questions.len(), answers)?.iter().map(Said::of).collect())

@@ -1,8 +1,8 @@
-//! Which decisions are verified. Pure, but for the random choice.
+//! Chooses which decisions are verified. Pure, except for the random choice.
 //!
-//! Half of the choice goes to the kind of question that was verified least lately, so that a flood of one kind hides no
-//! other; half to what was asked lately. Within both, each user has one place at most, so that a flood of one user hides
-//! no other. Nobody can foretell the choice: it is made with keys that this process draws at its start.
+//! Half of the choice goes to the kind of question whose last verification is longest ago, so that a flood of one kind hides
+//! no other. The other half goes to recent questions. In both halves each user has at most one place, so that a flood of one
+//! user hides no other. Nobody outside can predict the choice, because the process draws its keys at the start.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -13,87 +13,89 @@ use tokio::time::Instant;
 use super::stratum::Stratum;
 use crate::authz::decider::Question;
 
-/// Kinds that are known at a time: far more than a model has. Past it, those that were verified are forgotten, and begin anew.
+/// The most kinds that are known at a time: far more than a model has. Past it, the verified kinds are forgotten and begin
+/// anew.
 const STRATA_MAX: usize = 16_384;
-/// Questions of one kind that wait, each of another user.
+/// The most waiting questions of one kind, each of another user.
 const WAITING_PER_STRATUM_MAX: usize = 4;
-/// Questions of any kind that wait, each of another user.
+/// The most waiting questions of any kind, each of another user.
 const RECENT_MAX: usize = 128;
-/// What requests add to the questions that wait, in bytes. Past it only questions that add little are taken.
+/// The most bytes that requests add to the waiting questions. Past it, only questions that add little are taken.
 const CONTEXTUAL_BYTES_MAX: usize = 32 << 20;
-/// What counts as little.
+/// The bytes up to which a request adds little.
 const CONTEXTUAL_BYTES_LITTLE: usize = 1 << 10;
-/// Of so many questions of one user that come while one of them waits, each stays as likely. Of more, the later ones.
+/// While one question of a user waits, more of them come. Up to this many, each is equally likely to keep the place. From
+/// there on, later ones are likelier.
 const RIVALS_MAX: usize = 64;
 
-/// A question that was decided, and how.
+/// A question that a request asked, and what the copy answered.
 #[derive(Clone, Debug)]
 pub(super) struct Asked {
     pub(super) stratum: Stratum,
     pub(super) question: Question,
-    /// What the copy answered; `None` where the server decided, since the copy is not trusted with it.
+    /// The answer of the copy; `None` if the server decided, because the copy is not trusted with this question.
     pub(super) answered: Option<OfCopy>,
-    /// Before it was decided.
+    /// A moment before the decision.
     pub(super) at: Instant,
-    /// The call that it belongs to.
+    /// The trace of the call that asked.
     pub(super) trace_id: Option<Arc<str>>,
 }
 
 impl Asked {
-    /// Whether both are one question, with what one request added.
+    /// Whether both are the same question of the same request.
     pub(super) fn is_same_question(&self, other: &Self) -> bool {
         let (own, other) = (&self.question, &other.question);
         own.check == other.check && Arc::ptr_eq(&own.contextual, &other.contextual)
     }
 }
 
-/// An answer of the copy.
+/// One answer of the copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OfCopy {
     pub(super) allowed: bool,
-    /// The number of the copy.
+    /// The number of the copy that answered.
     pub(super) copy: u64,
     pub(super) model_id: Arc<str>,
 }
 
-/// See the module.
+/// The questions from which verification chooses.
 #[derive(Debug, Default)]
 pub(super) struct Sampler {
     strata: HashMap<Stratum, Kind>,
-    recent: Vec<Waiting>,
+    recent: Vec<Pending>,
     dice: Dice,
-    /// Counts the kinds that were chosen.
+    /// Counts how often a kind was chosen.
     turn: u64,
     contextual_bytes: usize,
-    /// Decisions since the last choice.
+    /// The number of decisions since the last choice.
     decided: u32,
-    /// Verifications that are to be made, and were not.
+    /// The number of verifications that are due and not made yet. A fraction is carried over to the next choice.
     due: f64,
 }
 
 #[derive(Debug, Default)]
 struct Kind {
-    waiting: Vec<Waiting>,
-    /// The turn of its last choice; 0: it was never chosen.
+    waiting: Vec<Pending>,
+    /// The turn at which this kind was chosen last; 0 if it never was.
     chosen: u64,
-    /// The last choice, unless it is large.
+    /// The question that was chosen last, unless its request adds much.
     last: Option<Asked>,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Pending {
     asked: Asked,
-    /// How many questions of this user came to this place, itself counted.
+    /// The number of questions of this user that have competed for this place, including this one.
     rivals: usize,
 }
 
-impl Waiting {
+impl Pending {
     fn first(asked: Asked) -> Self {
         Self { asked, rivals: 1 }
     }
 }
 
-/// Random numbers that nobody outside can foretell.
+/// Random numbers that nobody outside can predict.
 #[derive(Debug, Default)]
 pub(super) struct Dice {
     keys: RandomState,
@@ -101,7 +103,7 @@ pub(super) struct Dice {
 }
 
 impl Dice {
-    /// A number below `bound`; 0 where that is 0.
+    /// Draws a number below `bound`, or 0 if that is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.drawn = self.drawn.wrapping_add(1);
         let bound = u64::try_from(bound).unwrap_or(u64::MAX);
@@ -110,23 +112,23 @@ impl Dice {
 }
 
 impl Sampler {
-    /// So many decisions were made.
+    /// Notes that this many decisions were made.
     pub(super) fn count(&mut self, decided: usize) {
         self.decided = self.decided.saturating_add(u32::try_from(decided).unwrap_or(u32::MAX));
     }
 
-    /// Up to `most` distinct numbers below `count`.
+    /// Draws up to `most` distinct numbers below `count`, in rising order.
     pub(super) fn some_of(&mut self, count: usize, most: usize) -> Vec<usize> {
         if count <= most {
             return (0..count).collect();
         }
-        // One of each part: distinct, and any of them may be it.
+        // One number of each part: they are distinct, and every number may be drawn.
         let part = count.div_ceil(most);
         let parts = (0..count).step_by(part);
         parts.map(|first| first + self.dice.below(part.min(count - first))).collect()
     }
 
-    /// A question that may be verified.
+    /// Takes in a question that may be chosen.
     pub(super) fn offer(&mut self, asked: Asked) {
         let bytes = asked.question.contextual.wire_bytes();
         if bytes > CONTEXTUAL_BYTES_LITTLE && self.contextual_bytes.saturating_add(bytes) > CONTEXTUAL_BYTES_MAX {
@@ -146,8 +148,8 @@ impl Sampler {
         self.contextual_bytes = self.contextual_bytes.saturating_add(came).saturating_sub(left);
     }
 
-    /// The questions to verify now, at most `most`: `share` of the decisions since the last time, and one of each kind that was
-    /// never verified. What is more than `most` is not made up for.
+    /// Chooses the questions to verify now: `share` of the decisions since the last time, and one of each kind that was never
+    /// verified. It chooses at most `most`; the rest is not made up for later.
     pub(super) fn choose(&mut self, most: u32, share: f64) -> Vec<Asked> {
         self.due = (self.due + f64::from(std::mem::take(&mut self.decided)) * share).min(f64::from(most));
         let most = usize::try_from(most).unwrap_or(usize::MAX);
@@ -155,7 +157,7 @@ impl Sampler {
         let mut kinds: Vec<&mut Kind> = strata.values_mut().filter(|kind| !kind.waiting.is_empty()).collect();
         kinds.sort_unstable_by_key(|kind| kind.chosen);
         let unverified = kinds.iter().filter(|kind| kind.chosen == 0).count();
-        // Each kind once, the oldest first, and then again while questions wait.
+        // Each kind gets one question, the one that waited longest first. While questions are left, another round follows.
         let mut next_kind = 0;
         let mut of_kind = |dice: &mut Dice| {
             if kinds.get(next_kind).is_none() {
@@ -185,7 +187,7 @@ impl Sampler {
             } else {
                 break;
             }
-            // A kind that was never verified goes before what was asked lately.
+            // A kind that was never verified comes before recent questions.
             let kind_first = chosen.len() < unverified || chosen.len() % 2 == 0;
             let next =
                 if kind_first { of_kind(dice).or_else(|| any(dice)) } else { any(dice).or_else(|| of_kind(dice)) };
@@ -196,8 +198,8 @@ impl Sampler {
         chosen
     }
 
-    /// Questions that were chosen before, at most `most`, of such kinds of which none waits: kinds that nobody asks now must not
-    /// keep a copy out that only they have to agree with.
+    /// Returns up to `most` questions that were chosen before, of wanted kinds of which none waits. Otherwise a kind that nobody
+    /// asks any more could keep a copy out for ever, because it is the only one that has not agreed yet.
     pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<Asked> {
         let none_waits = self.strata.iter().filter(|(stratum, kind)| kind.waiting.is_empty() && is_wanted(stratum));
         let last = none_waits.filter_map(|(_, kind)| kind.last.clone()).map(|last| Asked { answered: None, ..last });
@@ -209,7 +211,7 @@ impl Sampler {
         self.contextual_bytes = self.contextual_bytes.saturating_sub(bytes);
     }
 
-    /// The kinds that were asked.
+    /// Returns the kinds that were asked.
     pub(super) fn strata(&self) -> impl Iterator<Item = &Stratum> {
         self.strata.keys()
     }
@@ -220,12 +222,13 @@ impl Sampler {
     }
 }
 
-/// Puts a question among those that wait, one a user; gives the bytes of the one that goes for it, which may be itself.
+/// Puts a question among the waiting ones, of which each user has one. Returns the bytes of the question that has to go, which
+/// may be the new one.
 ///
-/// The questions of a user are equally likely to stay, whatever their order: what a visible set hides is asked about before
-/// what it shows is checked, and must not be pushed out by that.
-fn put(waiting: &mut Vec<Waiting>, most: usize, asked: Asked, dice: &mut Dice) -> usize {
-    let same_user = |waits: &Waiting| waits.asked.question.check.user == asked.question.check.user;
+/// All questions of a user are equally likely to stay, whatever their order. Questions about what a visible set hides come
+/// before the checks of what it shows, and those checks must not push them out.
+fn put(waiting: &mut Vec<Pending>, most: usize, asked: Asked, dice: &mut Dice) -> usize {
+    let same_user = |waits: &Pending| waits.asked.question.check.user == asked.question.check.user;
     let (place, stays) = match waiting.iter().position(same_user) {
         Some(place) => {
             let rivals = waiting.get_mut(place).map_or(1, |waits| {
@@ -235,17 +238,17 @@ fn put(waiting: &mut Vec<Waiting>, most: usize, asked: Asked, dice: &mut Dice) -
             (place, dice.below(rivals) != 0)
         }
         None if waiting.len() < most => {
-            waiting.push(Waiting::first(asked));
+            waiting.push(Pending::first(asked));
             return 0;
         }
-        // Either of the two, so that neither the first nor the last is sure of its place.
+        // Either of the two may stay, so that neither the first nor the last is sure of its place.
         None => (dice.below(waiting.len()), dice.below(2) == 0),
     };
     match waiting.get_mut(place) {
         Some(there) if !stays => {
             let is_same_user = there.asked.question.check.user == asked.question.check.user;
             let rivals = if is_same_user { there.rivals } else { 1 };
-            std::mem::replace(there, Waiting { asked, rivals }).asked.question.contextual.wire_bytes()
+            std::mem::replace(there, Pending { asked, rivals }).asked.question.contextual.wire_bytes()
         }
         Some(_) | None => asked.question.contextual.wire_bytes(),
     }
@@ -281,7 +284,7 @@ mod tests {
                 break;
             }
         }
-        // It is asked for the first time in turn 777.
+        // This kind is asked for the first time in turn 777.
         assert!(turns_until_found.is_some_and(|turn| turn < 1_000), "{turns_until_found:?}");
     }
 
@@ -297,7 +300,7 @@ mod tests {
         assert!(chosen.iter().any(|asked| asked.question.check.user.id() == "quiet"), "{chosen:?}");
     }
 
-    /// Two that a visible set hides, then ten that are checked.
+    /// Plays two questions about what a visible set hides, and then ten checks.
     #[tokio::test]
     async fn each_question_of_a_user_is_kept_as_likely() {
         let mut kept = [0_usize; 12];

@@ -1,69 +1,70 @@
-//! Whether a difference between copy and server is one. Pure.
+//! Decides whether a difference between the copy and the server is a fault of the copy. Pure.
 //!
-//! The copy is behind by design, so that it answers otherwise for a moment is no fault. A difference is confirmed
+//! The copy is behind by design, so a different answer for a moment is no fault. A difference is confirmed in two cases:
 //!
-//! - when the copy, as new as the server's answer, still answers otherwise, and the server was asked twice while nothing
-//!   changed; or, in a store where something always changes, so many times in a row that no flapping tuple explains it;
-//! - when the copy came to agree, but not by changes that are dated late enough: lag may explain a difference up to the
-//!   stated bound, and no further.
+//! - The copy is as new as the server's answer and still differs. The server was asked twice while nothing changed. In a store
+//!   where something always changes, it was asked so often that no tuple that comes and goes explains the difference.
+//! - The copy came to agree, but not by a change whose date is late enough. Lag explains a difference up to the stated bound,
+//!   and no further.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::authz::replica::Since;
+use crate::authz::copy::Since;
 
-/// Answers of the server while nothing changed that confirm a difference.
+/// The number of answers of the server that confirms a difference if nothing changed meanwhile.
 const QUIET_ROUNDS: u32 = 2;
-/// Answers in a row that do so whatever changes: a tuple that is there half of the time survives by one chance in 16 million.
+/// The number of answers in a row that confirms a difference whatever changes. A tuple that is there half of the time would
+/// pass for a fault with a chance of one in 16 million.
 const ROUNDS: u32 = 24;
-/// Questions without an answer before a suspicion is given up.
+/// The number of questions without an answer after which a suspicion is given up.
 const ERRORS_MAX: u32 = 5;
-/// The longest that a suspicion is followed while the copy is not up to date.
+/// The longest time for which a suspicion is followed. Past it, too much has changed to tell.
 const AGE_MAX: Duration = Duration::from_mins(2);
 
-/// A difference that may be one.
+/// A difference that may be a fault of the copy.
 #[derive(Debug)]
 pub(super) struct Suspicion {
-    /// What the copy answered, and the server did not.
+    /// The answer of the copy. The server answered the opposite.
     pub(super) copy_allowed: bool,
-    /// Before the copy answered.
+    /// A moment before the copy answered.
     pub(super) decided: Instant,
-    /// After the server's last answer. The copy has to be as new before its answer counts.
+    /// A moment after the server's last answer. The copy must be as new as this before its answer counts.
     pub(super) answered: Instant,
-    /// After the server's first answer.
+    /// A moment after the server's first answer.
     first: Instant,
     quiet: u32,
     rounds: u32,
     errors: u32,
-    /// When the copy was found to agree with the server.
+    /// The moment at which the copy was found to agree with the server, if it was.
     turned: Option<Instant>,
 }
 
-/// What is seen at one look.
+/// The observations of one look at the copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) now: Instant,
-    /// How new the copy is.
+    /// The moment as of which the copy is complete.
     pub(super) fresh_as_of: Option<Instant>,
-    /// What the copy answers now.
+    /// The copy's answer now; `None` if it does not decide.
     pub(super) copy_allows: Option<bool>,
-    /// Whether the copy learned of changes since [`Suspicion::asked_from`].
+    /// Whether the copy learned of no change since the server was asked.
     pub(super) quiet: bool,
 }
 
-/// What to do next.
+/// The next step about a suspicion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Nothing yet.
+    /// Wait until the next look.
     Wait,
     /// Ask the server again.
     Ask,
     /// Look at the dates of the changes since the decision.
     Explain,
-    /// It is none, or nobody can tell.
+    /// Drop the suspicion: there is no fault, or nobody can tell.
     GiveUp,
-    /// It is one.
+    /// Treat the difference as a fault.
     Confirmed,
 }
 
@@ -72,13 +73,13 @@ impl Suspicion {
         Self { copy_allowed, decided, answered, first: answered, quiet: 0, rounds: 0, errors: 0, turned: None }
     }
 
-    /// Whether the copy was found to differ once, as new as the server's answer. Until then it may just be late.
+    /// Whether the copy has differed once while it was as new as the server's answer. Until then it may only be late.
     pub(super) fn is_half_confirmed(&self) -> bool {
         self.rounds > 0
     }
 
-    /// The next step. A change within `lag_max` of the answer may still come to the copy; what came to it is told of within
-    /// `explained_after`.
+    /// Returns the next step. A change within `lag_max` of the answer may still reach the copy. Once it has, the log reports it
+    /// within `explained_after`.
     pub(super) fn step(&mut self, look: Look, lag_max: Duration, explained_after: Duration) -> Step {
         if look.now.saturating_duration_since(self.decided) > AGE_MAX {
             return Step::GiveUp;
@@ -97,7 +98,7 @@ impl Suspicion {
                 Step::Wait
             }
             Some(_) => {
-                // The server's last answer lies between two moments at which the copy answered the same.
+                // The copy gave this answer both before and after the server's last one.
                 self.rounds += 1;
                 self.quiet += u32::from(look.quiet);
                 let is_past_lag = look.now.saturating_duration_since(self.first) > lag_max;
@@ -107,7 +108,7 @@ impl Suspicion {
         }
     }
 
-    /// The server's next answer; `None` for an error, a timeout, or a question that it cannot decide.
+    /// Takes in the server's next answer; `None` for an error, a timeout, or a question that the server cannot decide.
     pub(super) fn answer(&mut self, server_allows: Option<bool>, answered: Instant) -> Step {
         match server_allows {
             None => {
@@ -122,13 +123,13 @@ impl Suspicion {
         }
     }
 
-    /// Whether lag explains that the copy answered otherwise until it learned of changes. `decided_unix_ns` is the date of the
-    /// copy's answer, `lag_max` how much earlier a change may be dated.
+    /// Whether lag explains that the copy differed until it learned of these changes. `decided_unix_ns` is the date of the
+    /// copy's answer. A change may be up to `lag_max` older than that.
     pub(super) fn is_explained(since: Since, decided_unix_ns: i128, lag_max: Duration) -> bool {
         let lag_max = i128::try_from(lag_max.as_nanos()).unwrap_or(i128::MAX);
         match since {
             Since::Dated(oldest) => oldest >= decided_unix_ns.saturating_sub(lag_max),
-            // The copy changed its mind without being told why.
+            // The copy changed its answer, and no change explains it.
             Since::Nothing | Since::Undated => false,
         }
     }
@@ -142,11 +143,11 @@ mod tests {
 
     #[derive(Clone, Copy)]
     enum Row {
-        /// The copy still differs, and nothing changed.
+        /// The copy still differs, and nothing has changed.
         Quiet,
-        /// The same, before lag can be ruled out.
+        /// The copy still differs and nothing has changed, but lag cannot be ruled out yet.
         Early,
-        /// The same, with changes.
+        /// The copy still differs, and something has changed.
         Busy,
         /// The server differs again, agrees, or fails.
         Differs,

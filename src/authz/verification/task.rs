@@ -1,4 +1,4 @@
-//! Asks the server, once a second, and follows what differs.
+//! The task that asks the server once a second, and follows the differences that it finds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,36 @@ use super::standing::{Event, PROOFS, Standing, Trust};
 use super::suspicion::{Look, Step, Suspicion};
 use super::{Shared, StandingDirectory, TrustError};
 use crate::audit::{DigestPurpose, Verification, VerifiedKind};
+use crate::authz::copy::{CLOCK_TOLERANCE, Evaluated, Progress, Since, UNTOLD_AFTER};
 use crate::authz::decider::Question;
-use crate::authz::replica::{CLOCK_TOLERANCE, Evaluated, Progress, Since, UNTOLD_AFTER};
 use crate::telemetry;
 
-/// Between two rounds of questions.
+/// The time from one round of questions to the next.
 const TICK: Duration = Duration::from_secs(1);
-/// Differences that are followed at a time, half of them for each of both ways. One is enough for what follows from it.
+/// The most differences that are followed at a time: half of them wrong allowances, half wrong denials. More are not needed,
+/// because one confirmed difference has all the consequences that many have.
 const SUSPICIONS_MAX: usize = 16;
-/// Questions that are asked again after a restart or of another copy.
+/// The most questions that are asked again after a restart, or of another copy.
 const RECALLED_MAX: usize = SUSPICIONS_MAX + DENIALS_MAX;
-/// Wrong denials that are followed. The kinds of more go to the server until there is another copy.
+/// The most wrong denials that are followed. Past it, their kinds go to the server until there is another copy.
 const DENIALS_MAX: usize = 16;
-/// For how long after a new model more is verified, and how much more.
+/// The period after a new model in which more is verified.
 const NEW_MODEL_PERIOD: Duration = Duration::from_mins(1);
+/// The factor by which more is verified in that period.
 const NEW_MODEL_FACTOR: f64 = 10.0;
-/// Past this age an answer says little of the copy as it is: too much changes meanwhile.
+/// The age past which an answer says little about the copy as it is now, because too much changes meanwhile.
 const ANSWER_AGE_MAX: Duration = Duration::from_secs(30);
-/// A server that does not answer is left alone for so long at most.
+/// The longest pause while the server does not answer. It doubles up to this.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// What the task remembers between its rounds.
+/// The state that the task keeps between its rounds.
 struct Rounds {
     suspicions: Vec<Suspect>,
-    /// Asked again once there is another copy: it is why the one before it fell.
+    /// The question by which the last copy fell. It is asked again of the next copy.
     evidence: Option<Asked>,
-    /// What the copy denied wrongly, and how often it agreed since. Asked again in each round.
+    /// The questions that the copy denied wrongly, and how often it has agreed since. They are asked again in each round.
     denials: Vec<(Asked, u32)>,
-    /// What an earlier process or the copy before this one was found or suspected to be wrong about. Asked once.
+    /// The questions about which an earlier process or the previous copy was wrong, or suspected to be. They are asked once.
     recalled: Vec<Asked>,
     model_id: String,
     model_since: Instant,
@@ -54,13 +56,13 @@ struct Suspect {
     asked: Asked,
     answered: OfCopy,
     suspicion: Suspicion,
-    /// Before the server was asked the last time.
+    /// A moment before the server was asked last.
     asked_from: Instant,
-    /// Whether it was found before, by an earlier process or of an earlier copy.
+    /// Whether this difference was found before, by an earlier process or in an earlier copy.
     is_recalled: bool,
 }
 
-/// Runs until it is dropped.
+/// Verifies, round by round, until the task is aborted.
 pub(super) async fn run(shared: Arc<Shared>) {
     let mut rounds = Rounds::new(&shared);
     let mut ticks = interval(TICK);
@@ -85,7 +87,7 @@ impl Rounds {
             questions.cloned().filter_map(KeptQuestion::asked)
         };
         let (evidence, recalled) = (of_evidence(true).next(), of_evidence(false).take(RECALLED_MAX).collect());
-        // What was denied wrongly may be more than was kept.
+        // There may have been more wrong denials than were stored, so another copy is made.
         if kept.trust == Trust::Rebuilding || !kept.routed.is_empty() {
             shared.view.wish_new_copy();
         }
@@ -112,7 +114,7 @@ impl Rounds {
         }
         self.look_at_the_copy(shared);
         self.follow_suspicions(shared).await;
-        // A fall is kept before anybody waits for the server again.
+        // A fall is stored before anybody waits for the server again.
         self.keep(shared).await;
         if Instant::now() >= self.paused_until {
             self.verify(shared).await;
@@ -141,7 +143,7 @@ impl Rounds {
         }
     }
 
-    /// Has a question asked of the copy that there is then.
+    /// Remembers a question, to ask it of the next copy.
     fn recall(&mut self, asked: Asked) {
         let is_there = self.recalled.iter().any(|recalled| recalled.is_same_question(&asked));
         if !is_there && self.recalled.len() < RECALLED_MAX {
@@ -149,7 +151,7 @@ impl Rounds {
         }
     }
 
-    /// Asks what was chosen.
+    /// Chooses questions, asks the server about them, and compares its answers with the copy's.
     async fn verify(&mut self, shared: &Shared) {
         let progress = shared.view.progress();
         if progress.fresh_as_of.is_none() || !shared.config.is_on() {
@@ -160,7 +162,7 @@ impl Rounds {
         let share = (shared.config.share * factor).min(1.0);
         let standing = shared.standing().clone();
         let is_proving = standing.trust == Trust::Proving;
-        // First, so that nothing else proves a copy with the fault of the one before.
+        // The evidence comes first, so that nothing else proves a copy that has the fault of the previous one.
         let mut chosen: Vec<Asked> = self.evidence.iter().filter(|_| is_proving).cloned().collect();
         chosen.extend(shared.sampler().choose(shared.config.checks_per_second_max, share));
         if is_proving {
@@ -194,7 +196,7 @@ impl Rounds {
                 }
                 Said::Allowed(_) | Said::OutOfReach if is_recalled => self.recall(asked),
                 Said::Undecidable => shared.happened(Event::Undecided(asked.stratum)),
-                // Nothing was said, or enough differences are followed.
+                // Either the server said nothing, or enough differences are being followed.
                 Said::Nothing | Said::OutOfReach | Said::Allowed(_) => {}
             }
         }
@@ -219,7 +221,7 @@ impl Rounds {
         }
     }
 
-    /// Whether the copy that is to be proven answers as wrongly as the one before, for all that is known.
+    /// Whether the copy that is being proven seems to have the fault of the previous one.
     fn suspects_evidence(&self) -> bool {
         let is_suspected = |evidence: &Asked| self.suspicions.iter().any(|s| s.asked.is_same_question(evidence));
         self.evidence.as_ref().is_some_and(is_suspected)
@@ -233,7 +235,7 @@ impl Rounds {
     async fn follow_suspicions(&mut self, shared: &Shared) {
         for mut suspect in std::mem::take(&mut self.suspicions) {
             if !suspect.answered.is_of(&shared.view.progress()) {
-                // Another copy or model answers otherwise for reasons of its own, or has the same fault.
+                // Another copy or model may answer differently for its own reasons, or may have the same fault.
                 if suspect.is_known() {
                     self.recall(suspect.asked);
                 }
@@ -245,13 +247,13 @@ impl Rounds {
                 Step::Confirmed => self.denied(shared, suspect.asked),
                 Step::Explain if suspect.is_explained(shared) => {}
                 Step::Explain if suspect.suspicion.copy_allowed => return self.fell(shared, suspect.asked),
-                // A grant that came late showed nobody too much.
+                // A grant that came late has shown nobody too much.
                 Step::Explain | Step::Ask | Step::GiveUp => {}
             }
         }
     }
 
-    /// The copy allowed what the server denies. All other suspicions are of the copy that goes.
+    /// The copy allowed what the server denies, so it is thrown away. All other suspicions concerned that copy, and go too.
     fn fell(&mut self, shared: &Shared, asked: Asked) {
         tracing::error!(
             kind = %asked.stratum,
@@ -265,9 +267,9 @@ impl Rounds {
         self.evidence = Some(Asked { answered: None, ..asked });
     }
 
-    /// The copy denied what the server allows.
+    /// The copy denied what the server allows, so questions of this kind go to the server.
     fn denied(&mut self, shared: &Shared, asked: Asked) {
-        // What a request adds may be what the copy is wrong about: the same question is one of the same kind.
+        // The copy may be wrong only about what a request adds. So two questions are the same only if their kinds are.
         let is_same = |denied: &Asked| denied.question.check == asked.question.check && denied.stratum == asked.stratum;
         if self.denials.iter().any(|(denied, _)| is_same(denied)) {
             return;
@@ -284,8 +286,9 @@ impl Rounds {
         }
     }
 
-    /// Keeps the standing, and the questions that it rests on, once they changed. Until that succeeds it is tried in each round:
-    /// a restart would forget a fall. The questions come second, so that what a fall was confirmed by is kept until the fall is.
+    /// Stores the standing, and the questions on which it rests, whenever they have changed. Every round tries until that
+    /// succeeds, because a restart would otherwise forget a fall. The questions come second: the question that confirmed a fall
+    /// stays stored until the fall itself is.
     async fn keep(&mut self, shared: &Arc<Shared>) {
         let standing = shared.standing().clone();
         let questions = self.questions_to_keep(standing.trust);
@@ -318,7 +321,7 @@ impl Rounds {
 }
 
 impl Suspect {
-    /// Whether it is more than a moment's lag.
+    /// Whether this difference is known to be more than a moment's lag.
     fn is_known(&self) -> bool {
         self.is_recalled || self.suspicion.is_half_confirmed()
     }
@@ -359,7 +362,7 @@ impl Suspect {
 }
 
 impl Shared {
-    /// Whether something was written into the directory.
+    /// Writes a file into the directory on a blocking thread, and returns whether that succeeded.
     async fn written(&self, write: impl FnOnce(StandingDirectory) -> Result<(), TrustError> + Send + 'static) -> bool {
         let directory = self.directory.clone();
         let written = tokio::task::spawn_blocking(move || write(directory)).await;
@@ -376,8 +379,8 @@ impl Shared {
         self.standing().trust == Trust::Trusted
     }
 
-    /// A question with the answer of the copy that is used now. What an earlier copy answered, or the server in its place, or
-    /// what waited long, is asked of the copy now; nothing when it does not decide.
+    /// Returns the question with an answer of the current copy. If its answer is old, or came from an earlier copy or from the
+    /// server, the current copy is asked. Returns `None` when that copy does not decide.
     async fn of_now(&self, asked: Asked, progress: &Progress) -> Option<(Asked, OfCopy)> {
         let counts = |answered: &OfCopy| answered.is_of(progress) && asked.at.elapsed() <= ANSWER_AGE_MAX;
         if let Some(answered) = asked.answered.clone().filter(counts) {
@@ -420,7 +423,7 @@ impl Shared {
             model_id: model_id.to_owned(),
             outcome: outcome.to_owned(),
         };
-        // It is taken in before this returns; nothing waits for it to be kept.
+        // The log has taken the entry in when this returns. Nothing waits until it is stored.
         drop(sink.verified(verification));
     }
 
@@ -429,12 +432,13 @@ impl Shared {
     }
 }
 
-/// Whether one more difference is followed. Many wrong denials leave room for what was allowed wrongly.
+/// Whether one more difference can be followed. Many wrong denials must leave room for wrong allowances.
 fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &OfCopy) -> bool {
     followed.filter(|suspicion| suspicion.copy_allowed == answered.allowed).count() < SUSPICIONS_MAX / 2
 }
 
-/// The bytes that a question's digest is made of: each name after its length, so that no two questions have the same.
+/// Returns the bytes from which a question's digest is made. Each name comes after its length, so that no two questions have
+/// the same bytes.
 fn question_bytes(question: &Question) -> Vec<u8> {
     let check = &question.check;
     let mut bytes = Vec::new();

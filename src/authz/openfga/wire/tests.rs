@@ -1,4 +1,4 @@
-//! Every way to answer a batch wrongly, against the accounting.
+//! The account finds every way to answer a batch wrongly.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::*;
 
-use crate::authz::decider::Asked;
+use crate::authz::decider::Inquiry;
 use crate::language::{Object, Relation, TupleCondition};
 
-/// The checks at positions 3 and 4 of a batch.
+/// Makes the checks at positions 3 and 4 of a batch.
 fn checks() -> Vec<Check> {
     let check = |object| Check {
         user: Object::parse("user:anne").expect("a user"),
@@ -39,7 +39,7 @@ fn outcome(results: Vec<ResultEntry>) -> String {
     let checks = checks();
     let sent: Vec<(usize, &Check)> = (3..).zip(&checks).collect();
     let answers = account(&sent, Instant::now(), BatchCheckAnswer { results });
-    let asked = Asked { at: Instant::now(), source: Source::Authority, behind_max: Duration::ZERO };
+    let asked = Inquiry { at: Instant::now(), source: Source::Authority, behind_max: Duration::ZERO };
     let answer = |answered: Answered| answered.into_decision(&asked);
     let decided = answers.and_then(|answers| answers.into_iter().map(answer).collect::<Result<Vec<_>, _>>());
     match decided {
@@ -101,7 +101,7 @@ fn only_what_the_model_lacks_is_denied() {
 #[test]
 fn an_item_error_says_what_can_be_done() {
     let with = |code: Code, message| vec![decision("3", true), error("4", code, message)];
-    // What can never be decided is denied, so that it does not fail the request that came across it.
+    // A check that can never be decided is denied, so that it does not fail the request that came across it.
     let too_complex = Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into());
     check(with(too_complex, "resolution depth exceeded"), "3=true 4=false");
     let invalid = Code::InputError(ErrorCode::ValidationError.into());

@@ -1,4 +1,4 @@
-//! What the copy decided is a decision of the copy, and of that copy alone.
+//! A decision of the copy counts as one of that copy, and of nobody else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, advance};
 
 use super::{MODEL, clock, config};
-use crate::authz::EvaluatedCopy;
+use crate::authz::copy::EvaluatedCopy;
 use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::replica::{CopyView, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
 use crate::authz::{
@@ -23,7 +23,7 @@ fn view(copy: Arc<dyn EvaluatedCopy>, progress: &watch::Receiver<Progress>) -> A
     Arc::new(CopyView { copy, progress, news, wishes, clock: clock(), staleness_max: config().staleness_max })
 }
 
-/// Denies everything.
+/// An authority that denies everything and shows nothing.
 struct Denying;
 
 #[async_trait]
@@ -58,7 +58,7 @@ fn visible(consistency: Consistency) -> VisibleSetQuery {
     VisibleSetQuery { user, relation, guards, positions, contextual, consistency, deadline }
 }
 
-/// What the copy decided is nobody else's decision, in whatever order one asks.
+/// A decision of the copy is used for the copy alone, in whatever order questions come.
 #[tokio::test(start_paused = true)]
 async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,7 +73,7 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
     }
     use Step::{AtLeast, Decide, Higher, OtherModel, Plan, Replaced, Stale};
     let all = [Decide, Plan, Higher, AtLeast, Stale, OtherModel, Replaced];
-    // The copy holds a tuple that the server has not.
+    // The copy holds a tuple that the server does not have.
     let directory = tempfile::tempdir().expect("a directory");
     let stores = RelationshipStores::open(directory.path()).expect("opened");
     let store = stores.default_store_or_new().expect("a store");
@@ -130,7 +130,7 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
     }
 }
 
-/// A model or a copy that changes while the copy answers: the answer may be from half of the change.
+/// If the model or the copy changes while the copy answers, the answer may rest on half of the change.
 #[tokio::test(start_paused = true)]
 async fn an_answer_across_a_change_of_the_copy_is_not_used() {
     type Change = fn(&mut Progress);
@@ -161,7 +161,7 @@ async fn an_answer_across_a_change_of_the_copy_is_not_used() {
     }
 }
 
-/// Where the copy decides, what must be newer than it is waits for the next look at the log, but not for long.
+/// If the copy decides, a question that asks for something newer waits for the next look at the log, but not for long.
 #[tokio::test(start_paused = true)]
 async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -171,7 +171,7 @@ async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
     let tuple = RelationshipTuple::parse("user:anne", "viewer", "doc:1").expect("a tuple");
     store.write_all(vec![tuple], OnConflict::Refuse).expect("written");
     let poll = config().poll_interval;
-    // In which mode, after how long the log is read (never: `None`), how long it waits, and whether the copy decides.
+    // The mode; after how long the log is read, or `None` for never; how long the question waits; whether the copy decides.
     let rows = [
         ("read soon", ReplicaUse::Decide, Some(poll / 2), poll / 2, true),
         ("read late", ReplicaUse::Decide, Some(poll * 3), poll * POLLS_WAITED_FOR, false),
@@ -201,7 +201,7 @@ async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
         let answers = authorizer.check(&question).await.expect("decided");
         let is_by_copy = matches!(answers.by.source, Source::Copy(_));
         assert_eq!((asked.elapsed(), is_by_copy), (waits, by_copy), "{name}");
-        // One request waits once, however many batches it has.
+        // A request waits once, however many batches it has.
         let again = Instant::now();
         authorizer.check(&question).await.expect("decided");
         assert_eq!(again.elapsed(), Duration::ZERO, "{name}");

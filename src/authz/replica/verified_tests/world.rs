@@ -1,4 +1,4 @@
-//! Users and documents, a copy that may be wrong about them, and the server that it copies.
+//! A world for tests: users and documents, a server, and a copy of it that may be wrong.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -18,20 +18,21 @@ use crate::language::Relation;
 pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) const USERS: usize = 5;
 pub(super) const DOCS: usize = 20;
-/// The share that is verified.
+/// The share of decisions that is verified.
 const SHARE: f64 = 0.01;
 
-/// A fact: who may see what.
+/// A fact: a user may see a document.
 pub(super) type Fact = (String, String);
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) server: BTreeSet<Fact>,
     pub(super) copy: BTreeSet<Fact>,
-    /// What the copy has or lacks whatever the server has.
+    /// The facts that the copy has, whatever the server has.
     pub(super) added: BTreeSet<Fact>,
+    /// The facts that the copy lacks, whatever the server has.
     pub(super) dropped: BTreeSet<Fact>,
-    /// Whether another copy has the same fault.
+    /// Whether a new copy has the same fault.
     pub(super) fault_stays: bool,
     pub(super) errors_percent: u64,
     pub(super) asked: Vec<Check>,
@@ -63,7 +64,7 @@ pub(super) fn named(user: &str, object: &str) -> Fact {
     (user.to_owned(), object.to_owned())
 }
 
-/// What no evaluator decides.
+/// Whether no evaluator can decide this.
 pub(super) fn is_hostile(check: &Check) -> bool {
     check.object.id().starts_with("hostile")
 }
@@ -95,19 +96,19 @@ impl Authorizer for World {
 }
 
 impl EvaluatedCopy for World {
-    /// `doc:c7-1` has a tuple under condition `c7`.
+    /// Reads the condition from the name: `doc:c7-1` has a tuple under condition `c7`.
     fn conditions_on(&self, object: &Object) -> Vec<String> {
         object.id().split_once('-').map(|(condition, _)| condition.to_owned()).into_iter().collect()
     }
 }
 
-/// The server, as it is asked for verification.
+/// The server, as verification asks it.
 pub(super) struct Server(World);
 
 #[async_trait]
 impl Decider for Server {
     async fn decide(&self, questions: &Questions) -> Result<Vec<Answered>, AuthzError> {
-        assert_eq!(questions.scope.consistency, Consistency::HigherConsistency);
+        assert_eq!(questions.basis.consistency, Consistency::HigherConsistency);
         self.0.with(|state| {
             state.calls.push(Instant::now());
             if state.below(100) < state.errors_percent {
@@ -131,7 +132,7 @@ impl Decider for Server {
     }
 }
 
-/// The authority of the requests: the server, which never errs here.
+/// The server, as requests ask it. Here it never fails.
 pub(super) struct Authority(World);
 
 #[async_trait]
@@ -221,12 +222,12 @@ impl Setup {
         setup
     }
 
-    /// The same after a restart of the process, in the same directory.
+    /// Restarts the process in the same directory.
     pub(super) async fn restarted(self) -> Self {
         self.restarted_with(SHARE).await
     }
 
-    /// The same, verifying such a share.
+    /// Restarts the process, so that it verifies this share.
     pub(super) async fn restarted_with(self, share: f64) -> Self {
         let Self { world, authorizer, directory, start, .. } = self;
         drop(authorizer);
@@ -234,12 +235,12 @@ impl Setup {
         Self::over(world, directory, start, share)
     }
 
-    /// Whether questions are kept for the next process.
+    /// Whether questions are stored for the next process.
     pub(super) fn keeps_questions(&self) -> bool {
         std::fs::read(self.directory.path().join("questions.json")).is_ok_and(|text| text != b"[]")
     }
 
-    /// Goes on without any request until something is so.
+    /// Lets time pass without any request until the condition holds.
     pub(super) async fn idle_until(&self, what: &str, is_so: impl Fn(&Self) -> bool) {
         let begun = Instant::now();
         while !is_so(self) {
@@ -250,7 +251,7 @@ impl Setup {
         }
     }
 
-    /// The copy learns what is new, or is made anew.
+    /// Lets the copy learn what is new, or makes it anew if that was wished.
     pub(super) fn poll(&self) {
         let view = &self.authorizer.view;
         let is_new = view.wishes.new_copy.swap(false, Ordering::Relaxed);
@@ -291,7 +292,7 @@ impl Setup {
         answers.list[0].allowed
     }
 
-    /// Half a second of requests.
+    /// Plays half a second of requests.
     pub(super) async fn step(&self) {
         self.poll();
         for user in 0..USERS {
@@ -310,7 +311,7 @@ impl Setup {
         self.authorizer.verifier.as_ref().expect("a verifier")
     }
 
-    /// Steps until the trust is this one; the seconds that it took.
+    /// Takes steps until the trust is this one, and returns how long that took.
     pub(super) async fn until(&self, trust: Trust) -> Duration {
         let begun = Instant::now();
         while self.trust() != trust {

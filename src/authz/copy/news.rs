@@ -1,11 +1,11 @@
-//! What changed lately, as the follower learned of it: for whoever asks whether a change explains another answer.
+//! Remembers which changes the follower learned of lately, to tell whether a change explains a different answer.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-/// Readings with news that are remembered. Whoever asks about earlier ones is told that it is not known.
+/// The most readings with news that are remembered. A question about earlier ones gets the answer that it is not known.
 const NEWS_MAX: usize = 1_024;
 
 /// The latest readings that brought changes.
@@ -15,23 +15,23 @@ pub struct News(Mutex<VecDeque<Told>>);
 #[derive(Clone, Copy, Debug)]
 struct Told {
     at: Instant,
-    /// The date of its oldest change, in nanoseconds since 1970; `None` for a change that the log did not tell.
+    /// The date of the oldest change, in nanoseconds since 1970; `None` for a change that did not come from the log.
     oldest_unix_ns: Option<i128>,
 }
 
-/// What was learned since a moment.
+/// The changes that the follower has learned of since some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// No change.
+    /// There was no change.
     Nothing,
-    /// Changes, of which the oldest has this date (nanoseconds since 1970).
+    /// There were changes. The oldest has this date, in nanoseconds since 1970.
     Dated(i128),
-    /// A change without a date, or more than is remembered.
+    /// There was a change without a date, or there were more than are remembered.
     Undated,
 }
 
 impl News {
-    pub(super) fn tell(&self, at: Instant, oldest_unix_ns: Option<i128>) {
+    pub(in crate::authz) fn tell(&self, at: Instant, oldest_unix_ns: Option<i128>) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() == NEWS_MAX {
             told.pop_front();
@@ -39,7 +39,7 @@ impl News {
         told.push_back(Told { at, oldest_unix_ns });
     }
 
-    /// What was learned by readings that ended after `moment`.
+    /// Returns what readings found that ended after `moment`.
     #[must_use]
     pub fn since(&self, moment: Instant) -> Since {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
