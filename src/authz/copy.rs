@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use self::news::{News, Since};
+pub(crate) use self::news::{News, Since};
 use super::decider::Question;
 use super::{Authorizer, CheckBatch, Consistency, Decision, Provenance, Reached, Source};
 use crate::language::Object;
@@ -29,7 +29,7 @@ pub(super) const UNTOLD_AFTER: Duration = Duration::from_secs(2);
 pub type UnixClock = Arc<dyn Fn() -> i128 + Send + Sync>;
 
 /// An evaluator over a copy.
-pub trait EvaluatedCopy: Authorizer {
+pub(crate) trait EvaluatedCopy: Authorizer {
     /// Returns the names of the conditions on tuples that name the object, as far as they are known without waiting.
     fn conditions_on(&self, object: &Object) -> Vec<String>;
 }

@@ -81,7 +81,7 @@ impl<'r> Rounds<'r> {
         deadline: Instant,
         since_1970: Duration,
     ) -> Result<Self, RetrievalError> {
-        let enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
+        let mut enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
         let binding = binding(shared, request, deadline).await?;
         let paging = Paging::open(&shared.config.pages, request, binding, since_1970)?;
         let (vector_store, collection) = (shared.vector_store.as_ref(), request.collection.as_str());

@@ -10,7 +10,7 @@ const NEWS_MAX: usize = 1_024;
 
 /// The latest readings that brought changes.
 #[derive(Debug, Default)]
-pub struct News(Mutex<VecDeque<Told>>);
+pub(crate) struct News(Mutex<VecDeque<Told>>);
 
 #[derive(Clone, Copy, Debug)]
 struct Told {
@@ -21,7 +21,7 @@ struct Told {
 
 /// The changes that the follower has learned of since some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Since {
+pub(crate) enum Since {
     /// There was no change.
     Nothing,
     /// There were changes. The oldest has this date, in nanoseconds since 1970.
@@ -41,7 +41,7 @@ impl News {
 
     /// Returns what readings found that ended after `moment`.
     #[must_use]
-    pub fn since(&self, moment: Instant) -> Since {
+    pub(crate) fn since(&self, moment: Instant) -> Since {
         let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let all_are_remembered = told.len() < NEWS_MAX || told.front().is_some_and(|first| first.at <= moment);
         let mut oldest = None;

@@ -12,10 +12,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use self::world::{DOCS, POLL, Setup, USERS, named};
 use super::*;
+use crate::authz::Source;
 use crate::authz::verification::standing::Trust;
 use crate::authz::verification::{StandingDirectory, Stratum};
 use crate::engine::Contextual;
-use crate::language::Relation;
+use crate::language::{Object, Relation};
 use crate::telemetry;
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,9 @@ use crate::authz::embedded::EmbeddedAuthorizer;
 use crate::authz::{
     Abilities, Authorizer, CheckBatch, DecidingModel, Decisions, Provenance, VisiblePositions, VisibleSetQuery,
 };
+use crate::chunk::Chunk;
 use crate::chunk::{Document, Metadata};
+use crate::language::Relation;
 use crate::language::{Object, RelationshipTuple, dsl};
 use crate::retrieval::{Pages, RetrievalConfig};
 use crate::server::answers::Answers;

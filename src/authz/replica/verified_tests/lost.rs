@@ -6,7 +6,7 @@ use tokio::time::advance;
 use super::world::{Setup, World, fact, named};
 use super::*;
 use crate::authz::batched::{BatchedConfig, BatchedDecider};
-use crate::authz::decider::{Answered, Outcome, Questions};
+use crate::authz::decider::{Answered, Outcome, Question, Questions};
 use crate::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, StoreSelector};
 use crate::authz::stacked::StackedAuthorizer;
 

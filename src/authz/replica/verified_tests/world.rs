@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::super::*;
 use crate::audit::{AuditSink, DigestPurpose, Kept, Record, Verification};
-use crate::authz::Check;
+use crate::authz::copy::EvaluatedCopy;
 use crate::authz::decider::{Answered, Outcome, Questions};
 use crate::authz::verification::Recording;
 use crate::authz::verification::standing::Trust;
-use crate::language::Relation;
+use crate::authz::{Check, Reached, Source};
+use crate::language::{Object, Relation};
 
 pub(super) const POLL: Duration = Duration::from_millis(500);
 pub(super) const USERS: usize = 5;

@@ -1,5 +1,7 @@
 //! Tokens whose details speak of metadata.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::identity::details::OneOf;
 
