@@ -18,6 +18,7 @@ use crate::language::{Relation, RelationshipTuple, dsl};
 use crate::proto::retrieval::{RecheckRequest, RecheckResponse};
 use crate::retrieval::{Pages, RetrievalConfig, Retriever};
 use crate::server::audit::sample::{open_log, records};
+use crate::server::operations::OPERATIONS;
 use crate::server::{Authentication, TokenAuthentication};
 use crate::tuple_store::{OnConflict, RelationshipStores};
 use crate::vector_store::DocumentStore;
@@ -203,4 +204,21 @@ async fn an_in_process_call_ends_when_its_caller_stops_waiting() {
     let stack = Stack { service: BoxCloneSyncService::new(service), ..door.stack.clone() };
     let response = JsonDoor { stack, ..door }.answer(request).await;
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn every_operation_of_the_table_has_its_service() {
+    let World { door, directory: _directory } = world(Authentication::Believed, RECHECK).await;
+    // `OpenFGA` has it in its API and does not implement it.
+    let without = "/openfga.v1.OpenFGAService/UpdateStore";
+    for operation in OPERATIONS.iter().filter(|operation| operation.path != without) {
+        let message = Body::new(Full::from(vec![0u8; FRAME_HEAD_BYTES]));
+        let mut request =
+            http::Request::post(operation.path).header("content-type", "application/grpc").body(message).unwrap();
+        *request.version_mut() = Version::HTTP_2;
+        request.extensions_mut().insert(AnswerSlot::new(&door.stack.answers, Instant::now()));
+        let answered = door.stack.clone().oneshot(request).await;
+        let code = answered.err().map(|refusal| refusal.code());
+        assert_ne!(code, Some(Code::Unimplemented), "{}", operation.path);
+    }
 }
