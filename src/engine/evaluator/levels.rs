@@ -1,11 +1,11 @@
 //! How far the evaluator descends through usersets and parents, and where `OpenFGA` follows them in ways of its own.
 //!
-//! `OpenFGA`'s default is one question for each userset or parent; the evaluator does the same. The [`Weights`] of a
-//! model allow two other ways. `OpenFGA` can read apart, and together, those usersets that one level of tuples decides,
-//! so that a failed condition is not passed over for a userset of another kind. And it can go level by level along a
-//! relation's own usersets or parents. Both ways reach one level more, look at no node twice, and deny a stranger to
-//! all of them however deep they are. `OpenFGA` picks between these and its default by how fast they were, and nearly
-//! always takes its own ways, so the evaluator takes these.
+//! `OpenFGA`'s default is one question for each userset or parent, and the evaluator asks like that, too. The
+//! [`Weights`] of a model allow two other ways. `OpenFGA` can read the usersets that one level of tuples decides
+//! together, apart from all others; then a failed condition is not passed over for a userset of another kind. And it
+//! can go level by level along a relation's own usersets or parents. Both ways reach one level more, look at no node
+//! twice, and deny somebody who is in none of these nodes, however deep they are. `OpenFGA` picks between these ways
+//! and its default by how fast they were. It nearly always takes the other ways, so the evaluator's answers are theirs.
 
 use super::{Asker, Evaluation, Verdict};
 use crate::engine::index::{Node, Subject};
