@@ -69,7 +69,8 @@ fn condition(name: &str, context: &str) -> Result<Option<ConditionForm>, String>
 
 /// Splits the text into rows, each with its line number, and leaves out empty lines. A cell that begins with a quote
 /// ends with one; between them it may hold commas, line ends and doubled quotes. Any other quote is refused, as in Go,
-/// because nobody could say where such a cell ends.
+/// because nobody could say where such a cell ends. The `csv` crate takes both, so it cannot read these files as
+/// `OpenFGA`'s command line does: a cell that lost its quote would become part of a tuple.
 fn rows(text: &str) -> Result<Vec<(usize, Vec<String>)>, String> {
     let text = text.replace("\r\n", "\n");
     let mut rows = Vec::new();

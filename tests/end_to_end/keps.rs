@@ -9,12 +9,12 @@ use crate::support::oracle::Oracle;
 use crate::support::questions::QUERIES;
 use crate::support::running::{Running, config};
 use crate::support::shared_data::shared;
+use frostem::{Algorithm, Stemmer};
 use ragward::client::document_message;
 use ragward::ingest::Source;
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Completion, Hybrid, Recall, RetrieveRequest, RetrieveResponse, Vector};
 use ragward::store_file::{self, StoreFile};
-use rust_stemmers::{Algorithm, Stemmer};
 use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -135,7 +135,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     let people = people(&store);
     running.load(store.model, store.tuples);
 
-    let stemmer = Stemmer::create(Algorithm::English);
+    let stemmer = Stemmer::new(Algorithm::English);
     let (mut pages, mut documents) = (Vec::new(), Vec::new());
     let source = Source::Catalog { path: keps.join("catalog.jsonl"), root: keps.clone() };
     for entry in source.documents().unwrap() {

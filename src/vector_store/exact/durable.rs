@@ -4,6 +4,8 @@
 //! postings), the vectors of each document end to end, and the dictionary. Texts have a table of their own and are read one by
 //! one.
 
+mod reanalysis;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, Wr
 use super::change::Change;
 use super::index::{Index, Write};
 use super::record;
+use super::terms::ANALYSIS_VERSION;
 use crate::storage::{StorageError, StoredFile};
 
 /// The size of the cache of pages. The texts of every answer are read through it.
@@ -31,6 +34,9 @@ const TEXTS: TableDefinition<'_, (u32, &str, u32), &str> = TableDefinition::new(
 
 /// The number of the last change, under the only key. A file of an earlier version has none.
 const CHANGES: TableDefinition<'_, (), u64> = TableDefinition::new("changes");
+
+/// The version of the analysis that made the terms, under one key. A file from before there were versions has none.
+const ANALYSIS: TableDefinition<'_, (), u32> = TableDefinition::new("analysis");
 
 /// The open file.
 pub(super) struct Durable {
@@ -56,6 +62,11 @@ impl Durable {
             transaction.open_table(VECTORS)?;
             transaction.open_table(TEXTS)?;
             transaction.open_table(CHANGES)?;
+            let mut analysis = transaction.open_table(ANALYSIS)?;
+            let stored = analysis.insert((), ANALYSIS_VERSION)?.map(|version| version.value());
+            if stored != Some(ANALYSIS_VERSION) {
+                reanalysis::reanalyze(transaction)?;
+            }
             Ok(())
         })?;
         durable.change = durable.stored_change()?;
@@ -111,6 +122,24 @@ impl Durable {
         })?;
         self.change = next;
         Ok(())
+    }
+
+    /// Makes the file look for a test as if an older stemmer had written it: one term is another, no version is stored.
+    #[cfg(test)]
+    pub(super) fn age(&self, term: &str, old: &str) -> Result<(), StorageError> {
+        self.in_transaction(|transaction| {
+            transaction.open_table(ANALYSIS)?.remove(())?;
+            let mut terms = transaction.open_table(TERMS)?;
+            let mut found = Vec::new();
+            for entry in terms.iter()? {
+                let (key, value) = entry?;
+                if value.value() == term {
+                    found.push(key.value());
+                }
+            }
+            found.into_iter().try_for_each(|key| terms.insert(key, old).map(drop))?;
+            Ok(())
+        })
     }
 
     /// Makes the disk full, or gives it room again.

@@ -63,6 +63,20 @@ pub(super) fn encode(document: &IndexedDocument) -> Result<Vec<u8>, redb::Error>
     postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
 }
 
+/// Returns a stored record with other terms. `terms_of` returns those of the chunk at a position of the document, by ascending
+/// id.
+pub(super) fn replace_terms(
+    record: &[u8],
+    mut terms_of: impl FnMut(u32) -> Result<Vec<IndexedTerm>, redb::Error>,
+) -> Result<Vec<u8>, redb::Error> {
+    let damaged = |e| redb::Error::Corrupted(format!("cannot read a document: {e}"));
+    let mut record: DocumentRecord<'_> = postcard::from_bytes(record).map_err(damaged)?;
+    for (place, chunk) in (0..).zip(&mut record.chunks) {
+        chunk.terms = encode_terms(&terms_of(place)?);
+    }
+    postcard::to_stdvec(&record).map_err(|e| redb::Error::Corrupted(format!("cannot encode a document: {e}")))
+}
+
 /// Encodes the vectors of a document's chunks, end to end.
 pub(super) fn encode_vectors(document: &IndexedDocument) -> Vec<u8> {
     document.chunks.iter().flat_map(|chunk| &chunk.vector).flat_map(|x| x.to_le_bytes()).collect()

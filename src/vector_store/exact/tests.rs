@@ -74,6 +74,26 @@ async fn a_dictionary_is_bounded_by_the_words_that_there_are() {
     }
 }
 
+/// Words have other stems in another version of the stemmer, and the file keeps stems.
+#[tokio::test]
+async fn texts_of_an_older_stemmer_are_found_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = ExactStore::open(directory.path()).unwrap();
+    let documents = vec![document("old", "organizations grow", &[1.0, 0.0]), document("other", "organic food", &[])];
+    store.upsert(COLLECTION, documents).await.unwrap();
+    store.engine.writer().unwrap().durable.age("organiz", "organ").unwrap();
+    drop(store);
+    // Twice: analyzed again, and left as it is.
+    for opened in ["after another version", "after this version"] {
+        let store = ExactStore::open(directory.path()).unwrap();
+        assert_eq!(found(&store, "organization").await, ["old#0"], "{opened}");
+        assert_eq!(found(&store, "organ").await, [""; 0], "{opened}");
+        assert_eq!(found(&store, "food").await, ["other#0"], "{opened}");
+        let by_vector = Search { query: Query::Vector(vec![1.0, 0.0]), ..search() };
+        assert_eq!(store.search(&by_vector).await.unwrap().candidates.len(), 1, "{opened}");
+    }
+}
+
 /// A term that disappears and comes back gets another id than the file has for it.
 #[tokio::test]
 async fn a_term_that_comes_back_is_found_after_a_restart() {
@@ -124,9 +144,9 @@ async fn a_dimension_goes_with_the_last_vector() {
                 store = ExactStore::open(directory.path()).unwrap();
             }
             store.upsert(COLLECTION, vec![long.clone()]).await.unwrap();
-            assert_eq!(dimension(&store).await, Some(3));
+            assert_eq!(dimension(&store).await, Some(3), "reopened: {reopened}");
             let near = Search { query: Query::Vector(vec![0.6, 0.8, 0.0]), ..search() };
-            assert_eq!(store.search(&near).await.unwrap().candidates[0].chunk_id, "long#0");
+            assert_eq!(store.search(&near).await.unwrap().candidates[0].chunk_id, "long#0", "reopened: {reopened}");
         }
         // The next row begins where this one did.
         let ids = ["short", "long"].map(str::to_owned).into();

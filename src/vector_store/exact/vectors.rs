@@ -397,7 +397,7 @@ mod tests {
                 i64::from(query_code_max(dimension)) * i64::from(CODE_MAX) * i64::try_from(dimension).unwrap();
             let largest = vec![i8::MAX.cast_unsigned(); dimension];
             let product = dispatch!(Level::new(), simd => product(simd, &codes, &largest));
-            assert_eq!(i64::from(product), expected);
+            assert_eq!(i64::from(product), expected, "{dimension}");
         }
     }
 
