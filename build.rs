@@ -17,11 +17,12 @@ mod generate {
     use tonic_prost_build::manual::{Builder, Method, Service};
 
     const PROTOS: [&str; 2] = ["ragward/ingest/v1/ingest.proto", "ragward/retrieval/v1/retrieval.proto"];
-    /// What the messages of `OpenFGA`'s API use.
+    /// The types of Google that the messages of `OpenFGA`'s API contain.
     const WELL_KNOWN: [&str; 3] =
         ["google/protobuf/struct.proto", "google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"];
 
-    /// The methods of `openfga.v1.OpenFGAService`. A request and a response are named after their method.
+    /// The methods of `openfga.v1.OpenFGAService`, as Rust and as gRPC name them. The messages of a method have its gRPC name
+    /// with `Request` or `Response` behind it.
     const OPENFGA_METHODS: [(&str, &str); 19] = [
         ("read", "Read"),
         ("write", "Write"),
@@ -44,7 +45,7 @@ mod generate {
         ("list_users", "ListUsers"),
     ];
 
-    /// Messages that hold a model, of which the crate has its own form.
+    /// The messages that hold a model. The crate has its own form of them, because a model is read from it without a copy.
     const MODEL_MESSAGES: [&str; 3] =
         ["WriteAuthorizationModelRequest", "ReadAuthorizationModelResponse", "ReadAuthorizationModelsResponse"];
 
@@ -55,9 +56,9 @@ mod generate {
         let well_known = protox::compile(WELL_KNOWN, ["proto"])?;
         std::fs::write(out.join("well_known.bin"), protox::prost::Message::encode_to_vec(&well_known))?;
         tonic_prost_build::configure()
-            // The same type as in OpenFGA's API.
+            // A struct in our API is the type that `openfga-client` has for it, so that one conversion serves both.
             .extern_path(".google.protobuf.Struct", "::openfga_client::prost_wkt_types::Struct")
-            // Ordered maps, so that one answer has one encoding.
+            // Maps are ordered, so that equal answers are equal bytes.
             .btree_map(".")
             .include_file("services.rs")
             .compile_fds(descriptors)?;
