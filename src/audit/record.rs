@@ -65,7 +65,7 @@ pub struct AuditedPrincipal {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedRequest {
-    /// The collection.
+    /// The collection that is searched.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub collection: String,
     /// `text`, `vector` or `hybrid`.

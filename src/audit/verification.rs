@@ -20,7 +20,7 @@ pub struct Verification {
     pub kind: VerifiedKind,
     /// The keyed digest of user, relation and object, by which the log of the process names the question.
     pub question_digest: String,
-    /// The authorization model.
+    /// The authorization model that the copy decided by.
     pub model_id: String,
     /// `agreed`; `copy_allowed` or `copy_denied` if the server answered otherwise, which lag may explain; `undecided`
     /// if the server did not answer.

@@ -61,7 +61,7 @@ const MESSAGE_BYTES_MAX: usize = 4 << 20;
 pub struct OpenFgaConfig {
     /// The gRPC address, such as `http://127.0.0.1:8081`.
     pub address: String,
-    /// The store.
+    /// The store that holds the tuples.
     pub store: StoreSelector,
     /// The authorization model that decides; the store's latest when unset.
     pub authorization_model_id: Option<String>,

@@ -59,7 +59,7 @@ pub struct Actor {
 /// The relation that an actor must hold, beside the subject's own right.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Delegation {
-    /// The outermost actor.
+    /// The outermost actor, who made the request.
     pub actor: Object,
     /// The relation that the actor must hold.
     pub relation: Relation,

@@ -114,7 +114,7 @@ pub struct ParameterType {
 /// The module and the file that define something (schema 1.2 only).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleSource {
-    /// The module's name.
+    /// The module's name, as the file's first line gives it.
     pub module: String,
     /// The file's name, such as `core.fga`.
     pub file: String,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use openfga_client::client as api;
 
-/// `openfga.v1.AuthorizationModel`.
+/// The message `openfga.v1.AuthorizationModel` as it is on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AuthorizationModel {
     #[prost(string, tag = "1")]
@@ -20,7 +20,7 @@ pub struct AuthorizationModel {
     pub conditions: BTreeMap<String, api::Condition>,
 }
 
-/// `openfga.v1.TypeDefinition`.
+/// The message `openfga.v1.TypeDefinition` as it is on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TypeDefinition {
     #[prost(string, tag = "1")]
@@ -32,7 +32,7 @@ pub struct TypeDefinition {
     pub metadata: Option<api::Metadata>,
 }
 
-/// `openfga.v1.WriteAuthorizationModelRequest`.
+/// The message `openfga.v1.WriteAuthorizationModelRequest` as it is on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct WriteAuthorizationModelRequest {
     #[prost(string, tag = "1")]
@@ -45,14 +45,14 @@ pub struct WriteAuthorizationModelRequest {
     pub conditions: BTreeMap<String, api::Condition>,
 }
 
-/// `openfga.v1.ReadAuthorizationModelResponse`.
+/// The message `openfga.v1.ReadAuthorizationModelResponse` as it is on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ReadAuthorizationModelResponse {
     #[prost(message, optional, tag = "1")]
     pub authorization_model: Option<AuthorizationModel>,
 }
 
-/// `openfga.v1.ReadAuthorizationModelsResponse`.
+/// The message `openfga.v1.ReadAuthorizationModelsResponse` as it is on the wire.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ReadAuthorizationModelsResponse {
     #[prost(message, repeated, tag = "1")]

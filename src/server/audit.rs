@@ -36,7 +36,7 @@ const TRACE_HEADER: &str = "traceparent";
 /// Where calls are recorded, and what happens when that fails.
 #[derive(Clone)]
 pub struct Audit {
-    /// Keeps the records.
+    /// Keeps the record of each call.
     pub sink: Arc<dyn AuditSink>,
     /// Whether an answer is withheld when its record cannot be kept.
     pub required: bool,

@@ -14,11 +14,11 @@ use crate::vector_store::{DocumentStore, VectorStore};
 /// What the services work on, and the bounds of their work.
 #[derive(Clone)]
 pub struct Services {
-    /// Answers retrievals.
+    /// Answers retrievals and re-checks.
     pub retriever: Retriever,
     /// Tells what a collection holds.
     pub vector_store: Arc<dyn VectorStore>,
-    /// Takes documents in.
+    /// Stores and deletes documents.
     pub documents: Arc<dyn DocumentStore>,
     /// The embedded relationships, over which `OpenFGA`'s API is served. It is not served when an `OpenFGA` server decides.
     pub relationships: Option<RelationshipStores>,

@@ -1,6 +1,6 @@
 //! The trace that a caller's request belongs to: the header `traceparent` (W3C Trace Context, section 3.2).
 
-/// A well-formed `traceparent`.
+/// A well-formed `traceparent`: the caller's trace, its span, and whether it is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TraceParent {
     pub(super) trace_id: u128,

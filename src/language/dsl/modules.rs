@@ -22,7 +22,7 @@ const SCHEMA_VERSION: &str = "1.2";
 pub struct ModuleText {
     /// The file's name, as `fga.mod` gives it.
     pub file: String,
-    /// The file's content.
+    /// The file's content, in the language of models.
     pub text: String,
 }
 
