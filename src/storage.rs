@@ -266,13 +266,13 @@ mod tests {
         put(&file, 1).expect("written");
         for round in 2..5 {
             file.fill_disk(true);
-            assert!(matches!(put(&file, round), Err(StorageError::Io { .. })));
-            assert!(file.has_failed());
+            assert!(matches!(put(&file, round), Err(StorageError::Io { .. })), "{round}");
+            assert!(file.has_failed(), "{round}");
             file.fill_disk(false);
             assert!(put(&file, round).is_err(), "redb goes on refusing");
             tokio::time::advance(std::time::Duration::from_secs(2)).await;
             file.reopen().expect("opened again");
-            assert!(!file.has_failed());
+            assert!(!file.has_failed(), "{round}");
             assert_eq!(count(&file).expect("read"), round - 1, "what was not acknowledged is not there");
             put(&file, round).expect("written again");
         }

@@ -480,7 +480,7 @@ mod tests {
             let started = Instant::now();
             let measured = measure(&authorizer, NOW, &workload, 3, Duration::from_secs(1)).await;
             assert!(started.elapsed() <= Duration::from_millis(1_001), "{:?}", started.elapsed());
-            assert_eq!((measured.answered, measured.failed), expected);
+            assert_eq!((measured.answered, measured.failed), expected, "{answers}");
         }
     }
 

@@ -95,7 +95,7 @@ mod tests {
             let json = serde_json::to_string(text).unwrap();
             let shown = visible_json(&json);
             assert!(shown.is_ascii(), "{shown}");
-            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text);
+            assert_eq!(serde_json::from_str::<String>(&shown).unwrap(), text, "{text}");
         }
     }
 }

@@ -452,7 +452,7 @@ fn a_wide_fan_out_ends_when_it_is_told_to() {
             asked += 1;
             asked <= stop_after
         });
-        assert_eq!((stopped, asked), (Err(CheckError::Interrupted), stop_after + 1));
+        assert_eq!((stopped, asked), (Err(CheckError::Interrupted), stop_after + 1), "{stop_after}");
     }
     // Lists stop, too.
     let lines: Vec<String> = (0..WIDTH).map(|number| format!("user:anne member group:{number}")).collect();

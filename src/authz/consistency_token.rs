@@ -110,7 +110,7 @@ mod tests {
             wait(milliseconds).await;
             let (issued, token) = (Instant::now(), tokens.issue());
             wait(5_000).await;
-            assert_eq!(tokens.moment(&token), Ok(issued));
+            assert_eq!(tokens.moment(&token), Ok(issued), "{milliseconds}");
         }
     }
 

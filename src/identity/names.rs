@@ -218,7 +218,7 @@ mod tests {
     fn short_names_hold_no_delimiter() {
         let rows = ["corp", "corp-2", "a.b_c", "A"];
         for name in rows {
-            assert_eq!(ShortName::parse(name).map(|name| name.to_string()).as_deref(), Some(name));
+            assert_eq!(ShortName::parse(name).map(|name| name.to_string()).as_deref(), Some(name), "{name}");
         }
         for name in ["", "a/b", "/", "a%2Fb", "%", "a b", "a:b", "a#b", "*", "\u{e9}", &"a".repeat(65)] {
             assert_eq!(ShortName::parse(name), None, "`{name}`");

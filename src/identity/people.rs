@@ -330,7 +330,11 @@ mod tests {
             assert_eq!(rule(claim, &[], &[], &[]), Err(PeopleRuleError::Ambiguous(claim.to_owned())));
         }
         for pattern in ["*", "", "a*b", "**a", "*a*"] {
-            assert_eq!(rule("sid", &[], &[], &[pattern]), Err(PeopleRuleError::Pattern(pattern.to_owned())));
+            assert_eq!(
+                rule("sid", &[], &[], &[pattern]),
+                Err(PeopleRuleError::Pattern(pattern.to_owned())),
+                "{pattern}"
+            );
         }
         assert_eq!(rule("auth_time", &[], &[], &[]), Ok(PeopleRule::default()));
     }

@@ -284,13 +284,13 @@ fn long_texts_are_cut_at_headings_and_paragraphs() {
     let text = format!("# One\n\n{paragraph}\n\n{paragraph}\n\n## Two\n\n{paragraph}\n\n## Three\n\n{paragraph}\n");
     for name in ["a.md", "a.txt"] {
         let (documents, error) = read(&by_type(&folder(&[(name, text.as_bytes())])));
-        assert_eq!(error, None);
+        assert_eq!(error, None, "{name}");
         let chunks = &documents[0].chunks;
-        assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk.text.chars().count() <= 1_000));
+        assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk.text.chars().count() <= 1_000), "{name}");
         let ids: Vec<String> = (0..chunks.len()).map(|place| format!("document:a#{place}")).collect();
-        assert!(chunks.iter().map(|chunk| &chunk.id).eq(&ids));
+        assert!(chunks.iter().map(|chunk| &chunk.id).eq(&ids), "{name}");
         let kept: String = chunks.iter().flat_map(|chunk| chunk.text.split_whitespace()).collect();
-        assert_eq!(kept, text.split_whitespace().collect::<String>());
+        assert_eq!(kept, text.split_whitespace().collect::<String>(), "{name}");
         if name == "a.md" {
             assert!(chunks[1].text.starts_with("## Two"), "{}", chunks[1].text);
         }

@@ -286,8 +286,12 @@ mod tests {
         for returned in [1, 2, RETURNED_MAX] {
             let marks = (0..returned).map(|number| pages().mark(&number.to_string())).collect();
             let by_cosine = PageCursor { earlier: EarlierPages::Marked(marks), ..cursor() };
-            assert_eq!(by_cosine.earlier.returned(), returned);
-            assert_eq!(pages().open(&pages().seal(&by_cosine, &binding, HOUR), &binding, HOUR), Ok(by_cosine));
+            assert_eq!(by_cosine.earlier.returned(), returned, "{returned}");
+            assert_eq!(
+                pages().open(&pages().seal(&by_cosine, &binding, HOUR), &binding, HOUR),
+                Ok(by_cosine),
+                "{returned}"
+            );
         }
         let refused = Err(FieldViolation::new("page_token", REFUSED));
         assert_eq!(pages().open(&token, &other, HOUR), refused, "another search");

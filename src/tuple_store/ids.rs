@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn an_id_has_one_written_form() {
         for good in ["01JZZZZZZZZZZZZZZZZZZZZZZZ", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
-            assert_eq!(StoreId::parse(good).map(|id| id.to_string()).as_deref(), Some(good));
+            assert_eq!(StoreId::parse(good).map(|id| id.to_string()).as_deref(), Some(good), "{good}");
         }
         for bad in
             ["", "01JZZZ", "01jzzzzzzzzzzzzzzzzzzzzzzz", "8ZZZZZZZZZZZZZZZZZZZZZZZZZ", "01JUZZZZZZZZZZZZZZZZZZZZZZ"]

@@ -30,6 +30,8 @@ const CENTRES: u64 = 100;
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const USERS: usize = 2;
 const QUERIES: usize = 40;
+/// The text is always the same, so the first query says what any says, and the second what a planner makes of the first.
+const QUERIES_OF_TEXT: usize = 2;
 const QUERIES_OF_ROW: usize = 12;
 
 impl Dice {
@@ -166,7 +168,7 @@ async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: 
     let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::new(store.clone()), config());
     let mut counted = Vec::new();
     for user in 0..USERS {
-        for query in 0..QUERIES {
+        for query in 0..if text { QUERIES_OF_TEXT } else { QUERIES } {
             let query =
                 if text { Query::Text("words".to_owned()) } else { Query::Vector(vector(9_000_000 + query as u64)) };
             let request = request(user, query, top_k, 0);

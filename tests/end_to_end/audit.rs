@@ -301,7 +301,7 @@ async fn the_commands_show_what_was_recorded() {
     for (number, user) in ["user:anne", "user:bob"].into_iter().enumerate() {
         let answer: RetrieveResponse =
             served.client.retrieval().retrieve(traced(number, retrieve(user, "leave"))).await.unwrap().into_inner();
-        assert_eq!(answer.chunks.len(), 2 - 2 * number);
+        assert_eq!(answer.chunks.len(), 2 - 2 * number, "{user}");
     }
     // The log of a running server can be read.
     assert!(audit(&["verify"], &data).status.success());

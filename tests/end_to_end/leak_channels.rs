@@ -190,8 +190,8 @@ async fn the_plan_is_told_to_nobody_unless_it_is_allowed() {
         let running = collection(data.path(), |config| config.retrieval.explain_plan = allowed).await;
         running.load(dsl::load(MODEL).unwrap(), vec![reads("user:anne", 1)]);
         let asked = RetrieveRequest { explain_plan: true, ..request("user:anne", text()) };
-        assert_eq!(ask(&running, asked).await.plan.is_some(), allowed);
-        assert_eq!(ask(&running, request("user:anne", text())).await.plan, None);
+        assert_eq!(ask(&running, asked).await.plan.is_some(), allowed, "allowed: {allowed}");
+        assert_eq!(ask(&running, request("user:anne", text())).await.plan, None, "allowed: {allowed}");
     }
 }
 

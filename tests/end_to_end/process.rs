@@ -348,7 +348,7 @@ async fn a_consistency_token_goes_round() {
             refused(&run(&[asked, &["--consistency-token", "x"]].concat()), 2, "consistency_token");
             let both = ["--consistency-token", &token, "--higher-consistency"];
             refused(&run(&[asked, &both].concat()), 2, "cannot be used with");
-            assert!(run(&[asked, &["--higher-consistency"]].concat()).status.success());
+            assert!(run(&[asked, &["--higher-consistency"]].concat()).status.success(), "{asked:?}");
         }
     }
 }

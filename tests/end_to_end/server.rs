@@ -92,9 +92,12 @@ async fn two_people_get_two_answers() {
     for (user, expected) in rows {
         let response = answer(&running, ask(user, "leave")).await;
         assert_eq!(ids(&response), expected, "{user}");
-        assert_eq!(response.completion(), Completion::Exhausted);
-        assert_eq!(response.recall(), Recall::Exact);
-        assert!(response.chunks.iter().all(|chunk| chunk.text.contains("leave") && chunk.guard == chunk.document_id));
+        assert_eq!(response.completion(), Completion::Exhausted, "{user}");
+        assert_eq!(response.recall(), Recall::Exact, "{user}");
+        assert!(
+            response.chunks.iter().all(|chunk| chunk.text.contains("leave") && chunk.guard == chunk.document_id),
+            "{user}"
+        );
     }
     let one = answer(&running, RetrieveRequest { top_k: 1, ..ask("user:bob", "leave") }).await;
     assert_eq!((one.chunks.len(), one.completion()), (1, Completion::Complete));

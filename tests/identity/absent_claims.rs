@@ -304,9 +304,9 @@ condition abroad(country: string) {
             claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             seen(&running, "", &key.sign(&claims)).await.map_err(|status| status.code())
         };
-        assert_eq!(ask(json!({})).await, expected);
-        assert_eq!(ask(json!({"country": "home"})).await, Ok(vec![SEEN[0].to_owned()]));
-        assert_eq!(ask(json!({"country": null})).await, Err(Code::Unauthenticated));
-        assert_eq!(ask(json!({"_claim_names": {"country": "src1"}})).await, Err(Code::Unauthenticated));
+        assert_eq!(ask(json!({})).await, expected, "{text}");
+        assert_eq!(ask(json!({"country": "home"})).await, Ok(vec![SEEN[0].to_owned()]), "{text}");
+        assert_eq!(ask(json!({"country": null})).await, Err(Code::Unauthenticated), "{text}");
+        assert_eq!(ask(json!({"_claim_names": {"country": "src1"}})).await, Err(Code::Unauthenticated), "{text}");
     }
 }

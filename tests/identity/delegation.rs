@@ -167,7 +167,11 @@ async fn an_agent_sees_what_both_may() {
         );
     }
     for special in ["*", "agent:helper", "eng#member", "hel per", ""] {
-        assert_eq!(on_user.seen("anne", &[acted(special)]).await.unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(
+            on_user.seen("anne", &[acted(special)]).await.unwrap_err().code(),
+            Code::Unauthenticated,
+            "{special}"
+        );
     }
     let answer = retrieve(&on_user.running, "", &on_user.token("anne", RETRIEVE, &[acted("stranger")])).await.unwrap();
     assert_eq!(answer.completion(), Completion::Exhausted);

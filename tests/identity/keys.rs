@@ -45,7 +45,7 @@ async fn a_rotated_key_is_read_once() {
     // The old key is gone, and unknown keys are not fetched again and again.
     for id in 3..50 {
         let status = seen(&running, "", &token(&first, id)).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unauthenticated);
+        assert_eq!(status.code(), Code::Unauthenticated, "{id}");
     }
     assert_eq!(issuer.key_reads(), 2, "forged key ids do not reach the issuer");
 }

@@ -89,7 +89,7 @@ async fn tenants_of_one_collection_never_meet() {
                 found.extend(page.chunks);
                 page_token = page.next_page_token;
             }
-            assert_eq!((found.len(), page_token.as_str()), (DOCUMENTS, ""));
+            assert_eq!((found.len(), page_token.as_str()), (DOCUMENTS, ""), "{tenant}");
             let canary = format!("canary of {tenant}");
             assert!(found.iter().all(|chunk| chunk.text.ends_with(&canary)), "{tenant}: {found:?}");
         }
@@ -113,7 +113,7 @@ async fn tenants_of_one_collection_never_meet() {
                 ..RecheckRequest::default()
             };
             let left = running.client.retrieval().recheck(with_token(held, &bearer)).await.unwrap().into_inner();
-            assert_eq!(left.chunk_ids, [format!("document:{tenant}-0#0")]);
+            assert_eq!(left.chunk_ids, [format!("document:{tenant}-0#0")], "{tenant} beside {other}");
         }
     }
     for nobody in [json!("west"), json!("North"), json!([]), json!("*")] {

@@ -226,14 +226,14 @@ async fn a_moment_is_answered_by_what_is_as_new() {
         let written = if granted { store.write_tuples(&tuple).await } else { store.delete_tuples(&tuple).await };
         written.expect("written");
         let moment = Consistency::AtLeastAsFresh(Instant::now());
-        assert_eq!(decide(&before, &check, moment).await.expect("decided"), [granted]);
+        assert_eq!(decide(&before, &check, moment).await.expect("decided"), [granted], "granted: {granted}");
         if let Ok(decided) = decide(&alone, &check, moment).await {
             assert_eq!(decided, [granted], "a look at the log began between the two");
         }
         caught_up(&alone).await;
-        assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted]);
+        assert_eq!(decide(&alone, &check, moment).await.expect("the copy is as new"), [granted], "granted: {granted}");
         let lag = |consistency| alone.abilities(consistency).lag;
-        assert!(lag(moment).is_some() && lag(Consistency::HigherConsistency).is_none());
+        assert!(lag(moment).is_some() && lag(Consistency::HigherConsistency).is_none(), "granted: {granted}");
     }
     // A question about a moment waits for the next look at the log, within a limit.
     if let Ok(decided) = decide(&alone, &check, Consistency::AtLeastAsFresh(Instant::now())).await {

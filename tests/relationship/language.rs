@@ -154,7 +154,7 @@ fn manifests_are_read_and_their_mistakes_found_in_their_place() {
     for case in &cases {
         let parsed = modules::parse_manifest(&case.text);
         if case.expected_errors.is_empty() {
-            assert_eq!(parsed.expect(&case.name).len(), 4);
+            assert_eq!(parsed.expect(&case.name).len(), 4, "{}", case.name);
             continue;
         }
         let lines = |places: BTreeSet<(usize, usize)>| places.into_iter().map(|(line, _)| line).collect::<Vec<usize>>();

@@ -427,7 +427,7 @@ async fn ids_are_compared_byte_by_byte(store: Store<'_>) {
     for id in ids {
         let space = store.space(&collection, &[id]).await;
         let found = store.found_ids(Search { space, ..near(&collection, &[1.0, 0.0]) }).await;
-        assert_eq!(found, [format!("{id}#0")]);
+        assert_eq!(found, [format!("{id}#0")], "{id}");
     }
     let deleted = store.documents.delete(&collection, &["doc:a ".to_owned()].into()).await.expect("deleted");
     assert_eq!((deleted, store.info(&collection).await.documents), (1, 4));

@@ -496,7 +496,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         let version: u32 = read[0].text.trim_start_matches("version").parse().expect("a version");
         assert!(version >= last, "{version} is there, {last} was acknowledged");
         let question = Question::new(Query::Text(read[0].text.clone()));
-        assert_eq!(ask(&store, &question).await.len(), 4);
+        assert_eq!(ask(&store, &question).await.len(), 4, "{kill_after}");
     }
 }
 

@@ -203,9 +203,9 @@ mod tests {
             for (name, count) in [("a", 1), ("b", 16), ("c", 17), ("d", 100)] {
                 let numbers = calls.iter().flatten().filter(|item| item.0 == name).map(|item| item.1);
                 assert!(numbers.eq(0..count), "{name} in calls of {checks_max}");
-                assert_eq!(queue.len_of(&principal(name)), 0);
+                assert_eq!(queue.len_of(&principal(name)), 0, "{name}, {checks_max}");
             }
-            assert_eq!(queue.len(), 0);
+            assert_eq!(queue.len(), 0, "{checks_max}");
         }
     }
 

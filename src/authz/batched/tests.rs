@@ -54,7 +54,7 @@ async fn batches_of_any_size_are_answered_rightly() {
         let expected: Vec<bool> = (0..size).map(|object| object % 2 == 0).collect();
         assert_eq!(decided(asked.list.len(), answers), expected, "{size}");
         let calls = server.asked();
-        assert!(calls.iter().all(|call| call.list.len() <= 50));
+        assert!(calls.iter().all(|call| call.list.len() <= 50), "{size}");
         assert_eq!(calls.len(), asked.list.len().div_ceil(50), "{size}: full calls");
     }
 }
@@ -336,7 +336,7 @@ async fn who_cannot_be_answered_in_time_is_told_at_once() {
     ];
     for (name, checks, seconds, answered) in rows {
         let batched = Arc::new(BatchedDecider::new(Slow::with_cores(1), one_at_a_time()));
-        assert!(batched.decide(&questions(50)).await.is_ok());
+        assert!(batched.decide(&questions(50)).await.is_ok(), "{name}");
         let patient = Questions { deadline: Instant::now() + Duration::from_mins(1), ..questions(1_000) };
         let patient = spawn(&batched, patient);
         settle().await;

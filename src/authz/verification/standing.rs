@@ -301,7 +301,8 @@ mod tests {
                 let resumed = kept.resumed();
                 assert_eq!(
                     (resumed.falls, resumed.trust == Trust::Trusted),
-                    (standing.falls, standing.trust == Trust::Trusted)
+                    (standing.falls, standing.trust == Trust::Trusted),
+                    "{name}"
                 );
             }
             assert_eq!(standing.trust, trust, "{name}");

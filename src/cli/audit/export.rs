@@ -150,7 +150,7 @@ mod tests {
             ("a\u{202e}b", "a\\u{202e}b"),
         ];
         for (text, expected) in rows {
-            assert_eq!(csv_cell(text), expected);
+            assert_eq!(csv_cell(text), expected, "{text}");
         }
     }
 }

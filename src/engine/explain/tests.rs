@@ -222,7 +222,7 @@ doc:2 parent doc:1 with under {\"limit\": 3}";
         let StepKind::Tuple(Found { condition: Some(condition), .. }) = &explanation.root.steps[0].kind else {
             panic!("{explanation:?}");
         };
-        assert_eq!((condition.name.as_str(), condition.expression.as_str()), ("under", "x < limit"));
+        assert_eq!((condition.name.as_str(), condition.expression.as_str()), ("under", "x < limit"), "{user}");
         assert_eq!(condition.met.as_ref().ok(), met.as_ref(), "{user} {context}");
         let found: Vec<(&str, InputSource)> = condition.inputs.iter().map(|i| (i.value.as_str(), i.source)).collect();
         assert_eq!(found, inputs, "{user} {context}");

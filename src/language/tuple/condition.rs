@@ -158,8 +158,8 @@ mod tests {
         ];
         for (written, kept) in rows {
             let condition = TupleCondition::parse("c", written).expect(written);
-            assert_eq!(condition.context_json(), kept);
-            assert_eq!(TupleCondition::new("c", condition.context()).expect("again"), condition);
+            assert_eq!(condition.context_json(), kept, "{written}");
+            assert_eq!(TupleCondition::new("c", condition.context()).expect("again"), condition, "{written}");
         }
     }
 

@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(read_tuples(""), Ok(0));
         for type_name in ["", "document", "a|b"] {
             let last = LastChange { unix_ms: 1_700_000_000_000, sequence: 17, type_name: type_name.to_owned() };
-            assert_eq!(read_changes(&of_changes(last.unix_ms, 17, type_name)), Ok(Some(last)));
+            assert_eq!(read_changes(&of_changes(last.unix_ms, 17, type_name)), Ok(Some(last)), "{type_name}");
         }
         assert_eq!(read_changes(""), Ok(None));
         assert_eq!(read_id(&of_id("x"), |id| Some(id.to_owned())), Ok(Some("x".to_owned())));

@@ -183,7 +183,7 @@ fn a_point_has_one_name() {
 #[test]
 fn a_filter_key_names_metadata_and_nothing_else() {
     for key in ["guard", "a.b", "a[0]", "", "guard OR", "metadata"] {
-        assert_eq!(Layout::default().metadata_key(key), Some(format!("metadata.\"{key}\"")));
+        assert_eq!(Layout::default().metadata_key(key), Some(format!("metadata.\"{key}\"")), "{key}");
     }
     for layout in [Layout::default(), langchain(), llama_index()] {
         assert_eq!(layout.metadata_key("\".guard.\""), None);
@@ -203,6 +203,6 @@ fn a_path_is_names_with_dots() {
     }
     let rows = [("a", "a"), ("a.b-c.d_e", "a.b-c.d_e"), ("meta data.s\u{f6}urce", "\"meta data\".s\u{f6}urce")];
     for (text, key) in rows {
-        assert_eq!(Path::parse(text).expect("a path").key(), key);
+        assert_eq!(Path::parse(text).expect("a path").key(), key, "{text}");
     }
 }
