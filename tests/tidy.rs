@@ -1,5 +1,5 @@
 //! Holds the shape of the crate: which module may use which, where each heavy dependency is let in, and how long a file
-//! gets. `ARCHITECTURE.md` gives the reasons.
+//! gets. `ARCHITECTURE.md` is the map.
 #![cfg(test)]
 
 mod support {

@@ -23,7 +23,7 @@ const NAMES_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl App {
     /// Builds the services for somebody who holds the data directory: every caller is believed, and nothing is
-    /// recorded.
+    /// recorded. Whoever can open the directory can read its files, so a record that they may leave out says nothing.
     fn local_services(&self) -> Services {
         Services {
             retriever: self.retriever.clone(),

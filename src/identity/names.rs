@@ -2,7 +2,8 @@
 //! them follow one rule.
 //!
 //! A name stays as it is. A name that holds `*`, `:`, `#`, white space or a control character is refused. If its issuer
-//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. The issuer's short name and `/` stand
+//! sets `encode_subjects`, these characters and `%` are percent-encoded instead. Refusing is the default, because an
+//! issuer that is not known to use such names may have been talked into one. The issuer's short name and `/` stand
 //! before its names. A short name holds no `/`, so the first `/` ends it, and two pairs of issuer and name never give
 //! one object.
 //!

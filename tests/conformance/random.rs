@@ -184,7 +184,7 @@ const LEAVES_OUT_ALLOWED: &str = "`OpenFGA` leaves out users whom its own check 
 /// Users whom `OpenFGA` names although a `but not` within a `but not` takes them away.
 const NAMES_MORE: &str = "beside everybody `OpenFGA` names some who are among them";
 
-/// Returns the reason why Ragward does not answer as `OpenFGA` does, if that was decided on (see `ARCHITECTURE.md`).
+/// Returns the reason why Ragward does not answer as `OpenFGA` does, if that was decided on (see the docs of `ragward::engine`).
 async fn exception(
     at_theirs: &mut Answers,
     world: &World,

@@ -244,6 +244,8 @@ fn zone_offset(zone: &str, at: i64) -> Option<i64> {
     if zone.is_empty() {
         return Some(0);
     }
+    // Zones come with the program and not from the machine, so that every machine decides alike. For zones that have been
+    // merged since, times before 1970 may differ from what OpenFGA's machine says.
     let zone: chrono_tz::Tz = zone.parse().ok()?;
     let time = DateTime::from_timestamp(within_tables(at)?, 0)?;
     Some(i64::from(zone.offset_from_utc_datetime(&time.naive_utc()).fix().local_minus_utc()))
