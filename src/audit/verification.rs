@@ -22,8 +22,7 @@ pub struct Verification {
     pub question_digest: String,
     /// The authorization model that the copy decided by.
     pub model_id: String,
-    /// `agreed`; `copy_allowed` or `copy_denied` if the server answered otherwise, which lag may explain; `undecided`
-    /// if the server did not answer.
+    /// `agreed`; `copy_allowed` or `copy_denied` if the server answered otherwise, which lag may explain; `undecided` if the server did not answer.
     pub outcome: String,
 }
 

@@ -12,7 +12,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::consistency_token;
 use super::refusal::{OPENFGA_NUMBER_HEADER, Refusal};
 
-/// `google.rpc.ErrorInfo.domain`.
+/// The domain of Ragward's reasons (`google.rpc.ErrorInfo.domain`).
 const DOMAIN: &str = "ragward";
 const CHALLENGE_HEADER: &str = "www-authenticate";
 const STATUS_HEADER: &str = "grpc-status";

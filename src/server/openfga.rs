@@ -269,7 +269,7 @@ impl OpenFGAService for OpenFgaApi {
         Ok(self.change(&record, move |stores| stores::create(stores, &request)).await?)
     }
 
-    // `OpenFGA` has this method in its API and does not implement it.
+    // `OpenFGA` has this method in its API and does not implement it, either.
     async fn update_store(
         &self,
         request: Request<api::UpdateStoreRequest>,

@@ -48,7 +48,7 @@ pub(super) enum ServedBy {
     Embedded,
 }
 
-/// One RPC.
+/// One RPC of a service.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Operation {
     /// The path of its requests: `/package.Service/Method`.

@@ -1,4 +1,6 @@
-//! `ragward.retrieval.v1.RetrievalService`: who asks, what they ask for, the retrieval, the record, the answer.
+//! `ragward.retrieval.v1.RetrievalService`.
+//!
+//! Each handler reads in the order of its steps: who asks, what they ask for, the retrieval, the record, the answer.
 
 mod messages;
 
@@ -157,7 +159,7 @@ impl RetrievalApi {
     ) -> Result<message::ExplainResponse, Refusal> {
         self.admit_explanation(&call.caller)?;
         if let Some(message::explain_request::Target::Chunk(chunk)) = &message.target {
-            // An explanation shows no text, so the login has to be good enough for the collection, and for no classification.
+            // An explanation shows no text, so classifications do not count: the login has to be good enough for the collection.
             self.authentication.admit_login(&call.caller, &chunk.collection)?;
         }
         let Some(stores) = self.relationships.clone() else {

@@ -39,7 +39,7 @@ pub(super) enum Uploader {
     Subject(Object),
     /// A machine whose callers are believed.
     Machine(IpAddr),
-    /// This process itself.
+    /// This process itself, without a connection.
     Local,
 }
 

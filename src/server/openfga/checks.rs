@@ -1,4 +1,4 @@
-//! `Check` and `BatchCheck`.
+//! Decides checks, alone (`Check`) and in batches (`BatchCheck`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -15,7 +15,7 @@ use crate::language::{Object, Relation, User};
 /// The largest number of checks in one batch (`OpenFGA`'s default limit).
 const CHECKS_MAX: usize = 50;
 
-/// Decides one check.
+/// Decides one check, for as long as `go_on` gives `true`.
 pub(super) fn check(
     resolved: &Resolved,
     key: &api::CheckRequestTupleKey,

@@ -1,4 +1,4 @@
-//! `Write`, `Read` and `ReadChanges`.
+//! Writes relationship tuples (`Write`), and reads them (`Read`) and the log of their changes (`ReadChanges`).
 
 use std::collections::HashSet;
 

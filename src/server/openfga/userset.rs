@@ -2,8 +2,8 @@
 //!
 //! A message may nest a definition thousands deep, so it is read with a list instead of recursion. The evaluator takes at most
 //! [`NESTING_MAX`] levels. A deeper definition is flattened: `or` within `or`, `and` within `and`, and `but not` of a
-//! `but not` mean the same side by side. A definition that is still too deep then is refused. `OpenFGA` takes some of these,
-//! such as 40 levels of `or` within `and` within `or`.
+//! `but not` mean the same side by side. A definition that is still too deep then is refused. `OpenFGA` takes some such
+//! definitions, for example 40 levels of `or` within `and` within `or`.
 
 use openfga_client::client as api;
 use prost::Message;
