@@ -119,7 +119,7 @@ impl ExactStore {
         let cancel = cancel_on_drop.signal();
         let finished = lane.run(move || {
             if cancel.is_cancelled() {
-                return Err(VectorStoreError::Unavailable("nobody waits for the answer any more".to_owned()));
+                return Err(VectorStoreError::Unavailable("the caller has gone".to_owned()));
             }
             work(&engine, &cancel)
         });

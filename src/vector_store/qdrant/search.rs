@@ -73,7 +73,7 @@ impl QdrantStore {
         }
     }
 
-    /// Qdrant says in a sentence that a vector has the wrong dimension; the caller is told both numbers.
+    /// Turns a refusal for a wrong dimension into an error with both numbers. Qdrant only says it in a sentence.
     async fn why_refused(&self, collection: &str, found: usize, text: String) -> VectorStoreError {
         match self.expected_dimension(collection).await {
             Ok(Some(expected)) if expected != found => {
@@ -138,7 +138,9 @@ fn read_point(layout: &Layout, point: &ScoredPoint, by_document: bool) -> Point 
     let candidate = layout.candidate(point.id.as_ref(), &point.payload, point.score);
     if candidate.is_none() {
         tracing::debug!(point = ?point.id, "not a chunk");
-        tracing::warn!("a point is not a chunk with a well-formed guard; it is not returned, and is told at debug");
+        tracing::warn!(
+            "a point is not a chunk with a well-formed guard and is not returned; its id is logged at debug"
+        );
     }
     let document_id = if by_document { layout.document_of(&point.payload) } else { None };
     Point { score: point.score, hit: candidate.map(|candidate| Hit { candidate, document_id }) }
