@@ -18,8 +18,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use ragward::app::App;
+use ragward::audit::FsyncPolicy;
 use ragward::client::Client;
-use ragward::config::{AuditFsync, Config, Overrides};
+use ragward::config::{Config, Overrides};
 use ragward::language::RelationshipTuple;
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::RetrieveRequest;
@@ -56,10 +57,10 @@ async fn main() {
     let directory = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
     fdatasync(directory.path());
     let kinds = [
-        ("off", false, AuditFsync::EachBatch),
-        ("each_batch", true, AuditFsync::EachBatch),
-        ("interval", true, AuditFsync::Interval),
-        ("never", true, AuditFsync::Never),
+        ("off", false, FsyncPolicy::EachBatch),
+        ("each_batch", true, FsyncPolicy::EachBatch),
+        ("interval", true, FsyncPolicy::Interval),
+        ("never", true, FsyncPolicy::Never),
     ];
     let mut modes = Vec::new();
     for (name, enabled, fsync) in kinds {

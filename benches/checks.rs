@@ -25,9 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::app::stack_checks;
+use ragward::authz::ChecksConfig;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
-use ragward::config::ChecksConfig;
 use ragward::language::{Object, Relation, RelationshipTuple, json};
 use ragward::store_file;
 use serde_json::json as value;
@@ -59,12 +59,12 @@ fn patient(config: OpenFgaConfig) -> OpenFgaConfig {
 }
 
 fn cold() -> ChecksConfig {
-    ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() }
+    ChecksConfig { cache_ttl: Duration::ZERO, ..ChecksConfig::default() }
 }
 
 /// Keeps decisions for the whole run, since the bench measures remembering, not forgetting.
 fn warm() -> ChecksConfig {
-    ChecksConfig { cache_ttl_ms: 600_000, ..ChecksConfig::default() }
+    ChecksConfig { cache_ttl: Duration::from_mins(10), ..ChecksConfig::default() }
 }
 
 /// Asks about one relation that is held directly, for which the server does as little as it can.

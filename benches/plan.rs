@@ -243,12 +243,17 @@ impl Way {
             top_k_max: 100,
             candidates_max: 10_000,
             guards_checked_max,
-            pages: Pages::new(Duration::from_mins(1)).unwrap(),
             explain_plan: false,
+            ..RetrievalConfig::default()
         };
         Self {
             name,
-            retriever: Retriever::new(Arc::clone(&authorizer) as _, Arc::new(store.clone()), config),
+            retriever: Retriever::new(
+                Arc::clone(&authorizer) as _,
+                Arc::new(store.clone()),
+                config,
+                Pages::new(Duration::from_mins(1)).unwrap(),
+            ),
             authorizer,
             local,
             costs: Vec::new(),

@@ -290,11 +290,11 @@ fn retriever(store: &Arc<QdrantStore>, authorizer: Known) -> Retriever {
         top_k_max: 100,
         candidates_max: 10_000,
         guards_checked_max: 200_000,
-        pages: Pages::new(Duration::from_mins(1)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
     let store = Arc::clone(store);
-    Retriever::new(Arc::new(authorizer), store, config)
+    Retriever::new(Arc::new(authorizer), store, config, Pages::new(Duration::from_mins(1)).unwrap())
 }
 
 fn guard(number: usize) -> Object {

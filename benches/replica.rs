@@ -27,11 +27,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::app::App;
-use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore};
+use ragward::authz::replica::ReplicaMode;
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency};
 use ragward::chunk::Candidate;
 use ragward::client::{Client, document_message};
-use ragward::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
+use ragward::config::{AuthorizerKind, Config, Overrides};
 use ragward::ingest::Source;
 use ragward::language::{Object, Relation, RelationshipTuple, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;
@@ -121,14 +122,13 @@ fn config(data: &Path, openfga: &OpenFgaConfig, mode: ReplicaMode, remembers: bo
     let mut config = Config::load(None, &Overrides { data: Some(data.to_owned()), ..Overrides::default() }).unwrap();
     config.server.insecure_identity = true;
     // Timeouts never pass, since the bench measures how long a call takes.
-    config.server.request_timeout_ms = 60_000;
-    config.authorizer.openfga.timeout_ms = 60_000;
+    config.server.request_timeout = Duration::from_mins(1);
+    config.authorizer.openfga.timeout = Duration::from_mins(1);
     config.authorizer.kind = AuthorizerKind::Openfga;
     config.authorizer.openfga.address.clone_from(&openfga.address);
-    let StoreSelector::Name(name) = &openfga.store else { panic!("a name") };
-    config.authorizer.openfga.store_name.clone_from(name);
+    config.authorizer.openfga.store_name.clone_from(&openfga.store_name);
     config.authorizer.replica.mode = mode;
-    config.authorizer.checks.cache_ttl_ms = if remembers { 600_000 } else { 0 };
+    config.authorizer.checks.cache_ttl = if remembers { Duration::from_mins(10) } else { Duration::ZERO };
     config
 }
 
@@ -326,7 +326,7 @@ async fn revocations(data: &Path, openfga: &OpenFgaConfig, user: &str) -> (Durat
         timeout(PATIENCE, decided(true)).await.expect("a grant that is seen");
         // The grant was seen right after a look at the log. This spreads the revocations over the time until the next
         // look.
-        let poll_ms = config.authorizer.replica.poll_interval_ms;
+        let poll_ms = u64::try_from(config.authorizer.replica.poll_interval.as_millis()).unwrap();
         sleep(Duration::from_millis(u64::try_from(number).unwrap() * 37 % poll_ms)).await;
         server.delete_tuples(std::slice::from_ref(&tuple)).await.unwrap();
         let revoked = Instant::now();

@@ -26,7 +26,6 @@ use ragward::authz::{Abilities, Authorizer, AuthzError, CheckBatch, Consistency,
 use ragward::client::{Client, document_message};
 use ragward::config::{Config, Overrides};
 use ragward::ingest::Source;
-use ragward::language::Relation;
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::proto::retrieval::RetrieveRequest;
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -169,15 +168,20 @@ async fn serve_without_authorization(config: &Config, data: &Path) -> Client {
     std::fs::copy(data.join("chunks.redb"), copy.join("chunks.redb")).unwrap();
     let store = Arc::new(ragward::vector_store::exact::ExactStore::open(&copy).unwrap());
     let retrieval = RetrievalConfig {
-        relation: Relation::parse(&config.retrieval.relation).unwrap(),
+        relation: config.retrieval.relation.clone(),
         top_k_max: config.retrieval.top_k_max,
         candidates_max: config.retrieval.candidates_max,
         guards_checked_max: config.retrieval.guards_checked_max,
-        pages: Pages::new(Duration::from_mins(10)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
     let services = Services {
-        retriever: Retriever::new(Arc::new(AllowEverything), Arc::clone(&store) as _, retrieval),
+        retriever: Retriever::new(
+            Arc::new(AllowEverything),
+            Arc::clone(&store) as _,
+            retrieval,
+            Pages::new(Duration::from_mins(10)).unwrap(),
+        ),
         vector_store: Arc::clone(&store) as _,
         documents: store,
         relationships: None,

@@ -33,13 +33,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ragward::app::stack_checks;
+use ragward::authz::ChecksConfig;
 use ragward::authz::consistency_token::ConsistencyTokens;
 use ragward::authz::embedded::EmbeddedAuthorizer;
 use ragward::authz::openfga::OpenFgaStore;
 use ragward::authz::{Authorizer, AuthzError, CheckBatch, Decisions};
 use ragward::chunk::{Chunk, Document, Metadata};
 use ragward::client::Client;
-use ragward::config::{ChecksConfig, Config, Overrides};
+use ragward::config::{Config, Overrides};
 use ragward::language::{Object, Relation, RelationshipTuple, dsl, json};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest, Vector};
@@ -223,7 +224,7 @@ async fn remote(server: &OpenFga) -> Arc<dyn Authorizer> {
     let model = json::print(dsl::load(MODEL).unwrap().source()).unwrap();
     store.write_model(serde_json::from_str(&model).unwrap()).await.unwrap();
     store.write_tuples(&tuples()).await.unwrap();
-    let checks = ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() };
+    let checks = ChecksConfig { cache_ttl: Duration::ZERO, ..ChecksConfig::default() };
     Arc::new(stack_checks(&config, &checks).unwrap())
 }
 
@@ -235,11 +236,16 @@ fn client(store: &Arc<ExactStore>, authorizer: Arc<dyn Authorizer>) -> Client {
         top_k_max: config.retrieval.top_k_max,
         candidates_max: config.retrieval.candidates_max,
         guards_checked_max: config.retrieval.guards_checked_max,
-        pages: Pages::new(Duration::from_mins(10)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
     let services = Services {
-        retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(store) as _, retrieval),
+        retriever: Retriever::new(
+            Arc::clone(&authorizer),
+            Arc::clone(store) as _,
+            retrieval,
+            Pages::new(Duration::from_mins(10)).unwrap(),
+        ),
         vector_store: Arc::clone(store) as _,
         documents: Arc::clone(store) as _,
         relationships: None,

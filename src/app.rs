@@ -19,16 +19,13 @@ mod replica;
 mod serving;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-#[cfg(feature = "server")]
-pub use self::audit::audit_config;
 #[cfg(feature = "server")]
 pub use self::check::check;
 #[cfg(feature = "server")]
 pub use self::names::{NamesReport, OldTuple, rewrite_names};
 #[cfg(feature = "openfga")]
-pub use self::openfga::{open_replica, openfga_config, replica_directory, stack_checks};
+pub use self::openfga::{open_replica, replica_directory, stack_checks};
 #[cfg(feature = "qdrant")]
 pub use self::qdrant::open_qdrant;
 #[cfg(feature = "server")]
@@ -42,13 +39,14 @@ use crate::authz::replica::ReplicaAuthorizer;
 use crate::authz::{Authorizer, AuthzError};
 #[cfg(any(feature = "openfga", feature = "qdrant"))]
 use crate::backend::BackendError;
-use crate::config::{self, AuthorizerKind, Config, ConfigError, VectorStoreKind};
+use crate::config::{AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::error_code::ErrorCode;
-use crate::language::{ParseError, Relation};
+use crate::identity::config::IdentityConfigError;
 use crate::retrieval::page::{PageKeyError, Pages};
 use crate::retrieval::{RetrievalConfig, Retriever};
 #[cfg(feature = "server")]
 use crate::server::ServerError;
+use crate::settings::SecretError;
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::exact::ExactStore;
@@ -80,15 +78,18 @@ pub enum AppError {
     /// The configuration does not say who is let in, or says it wrongly.
     #[error("{0}")]
     Identity(String),
+    /// The section `[identity]` cannot be used.
+    #[error(transparent)]
+    IdentityConfig(#[from] IdentityConfigError),
+    /// The file of a secret cannot be read.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// Stored names differ from those that tokens give.
     #[error("{0}")]
     OldNames(String),
     /// Stored names cannot be read.
     #[error("stored names cannot be checked: {0}")]
     Names(AuthzError),
-    /// The configured relation is malformed.
-    #[error("`retrieval.relation`: {0}")]
-    Relation(#[from] ParseError),
     /// The relationships cannot be opened.
     #[error(transparent)]
     Relationships(#[from] StorageError),
@@ -132,7 +133,9 @@ impl AppError {
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Config(_) | Self::Identity(_) | Self::Relation(_) | Self::PageKey(_) => ErrorCode::InvalidArgument,
+            Self::Config(_) | Self::Identity(_) | Self::IdentityConfig(_) | Self::Secret(_) | Self::PageKey(_) => {
+                ErrorCode::InvalidArgument
+            }
             #[cfg(any(feature = "openfga", feature = "qdrant"))]
             Self::Backend(_) => ErrorCode::InvalidArgument,
             Self::OldNames(_) | Self::LeftOut { .. } => ErrorCode::FailedPrecondition,
@@ -153,7 +156,7 @@ impl App {
     /// # Errors
     /// When the configuration makes no sense, or the data directory cannot be opened.
     pub async fn open(config: &Config) -> Result<Self, AppError> {
-        let retrieval = retrieval_config(config)?;
+        let (retrieval, pages) = (config.retrieval.clone(), pages(&config.retrieval)?);
         #[cfg(feature = "openfga")]
         let replica = openfga::open_configured_replica(config).await?;
         #[cfg(feature = "openfga")]
@@ -166,7 +169,7 @@ impl App {
         };
         let Chunks { vector_store, documents } = open_chunks(config).await?;
         Ok(Self {
-            retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval),
+            retriever: Retriever::new(Arc::clone(&authorizer), Arc::clone(&vector_store), retrieval, pages),
             authorizer,
             relationships,
             documents,
@@ -236,7 +239,7 @@ async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
         }
         #[cfg(feature = "openfga")]
         AuthorizerKind::Openfga => {
-            let authorizer = Arc::new(stack_checks(&openfga_config(config)?, &config.authorizer.checks)?);
+            let authorizer = Arc::new(stack_checks(&config.authorizer.openfga, &config.authorizer.checks)?);
             Ok(Deciding { authorizer, relationships: None })
         }
         #[cfg(not(feature = "openfga"))]
@@ -244,22 +247,11 @@ async fn open_deciding(config: &Config) -> Result<Deciding, AppError> {
     }
 }
 
-/// Reads the settings that the retriever needs, and checks them.
-fn retrieval_config(config: &Config) -> Result<RetrievalConfig, AppError> {
-    Ok(RetrievalConfig {
-        relation: Relation::parse(&config.retrieval.relation)?,
-        top_k_max: config.retrieval.top_k_max,
-        candidates_max: config.retrieval.candidates_max,
-        guards_checked_max: config.retrieval.guards_checked_max,
-        pages: pages(config)?,
-        explain_plan: config.retrieval.explain_plan,
-    })
-}
-
-fn pages(config: &Config) -> Result<Pages, AppError> {
-    let lifetime = Duration::from_millis(config.retrieval.page_token_lifetime_ms);
-    Ok(match config::read_secret(&config.retrieval.page_token_key_file)? {
-        Some(secret) => Pages::with_key(secret.as_bytes(), lifetime)?,
+/// Makes the key of page tokens: the configured one, or a random one.
+fn pages(retrieval: &RetrievalConfig) -> Result<Pages, AppError> {
+    let lifetime = retrieval.page_token_lifetime;
+    Ok(match &retrieval.page_token_key_file {
+        Some(file) => Pages::with_key(file.read()?.expose().as_bytes(), lifetime)?,
         None => Pages::new(lifetime)?,
     })
 }

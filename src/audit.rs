@@ -27,7 +27,7 @@ mod verify;
 mod writer;
 
 pub use chain::{Entry, Event};
-pub use config::{AuditConfig, Clock, FsyncPolicy};
+pub use config::{AuditConfig, AuditLogConfig, Clock, FsyncPolicy};
 pub use error::AuditError;
 pub use file_sink::FileAuditSink;
 pub use key::{AuditKey, DigestPurpose};

@@ -4,12 +4,15 @@
 //! stack of [`decider`]s before such a server (they retry, batch, share and remember), and [`replica`] puts a local copy of
 //! the server's store before that stack. [`enforce`] is the only place that turns a decision into permission.
 
+mod checks_config;
 #[cfg(feature = "openfga")]
 mod copy;
 mod deciding_model;
 mod decision;
 mod error;
+mod openfga_config;
 mod provenance;
+mod replica_config;
 
 #[cfg(feature = "openfga")]
 pub mod batched;
@@ -44,11 +47,14 @@ use async_trait::async_trait;
 use roaring::RoaringBitmap;
 use tokio::time::Instant;
 
+pub use self::checks_config::ChecksConfig;
 use self::deciding_model::SubtractedByLast;
 pub use self::deciding_model::{DecidingModel, SubtractedBy};
 pub use self::decision::{Decision, Decisions, Reached, VisiblePositions};
 pub use self::error::AuthzError;
+pub use self::openfga_config::{OpenFgaConfig, StoreSelector};
 pub use self::provenance::{DecidedBy, Provenance, Source};
+pub use self::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation};
 
@@ -178,7 +184,7 @@ impl Default for Abilities {
             checks_are_local: false,
             lists_by_call: false,
             lag: None,
-            // The default of `authorizer.replica.staleness_max_ms`: another process may use a copy even if this one has none.
+            // The default of `authorizer.replica.staleness_max`: another process may use a copy even if this one has none.
             staleness_max: Duration::from_secs(2),
             copy_is_trusted: None,
         }

@@ -11,6 +11,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status};
 
+use crate::settings::{Secret, SecretError};
+
 /// A server that accepts no connection within this time counts as out of reach.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The time for which a peer may be silent before TCP probes it. HTTP/2 pings would not do: gRPC servers in Go close a
@@ -21,10 +23,6 @@ const TCP_KEEPALIVE_RETRIES: u32 = 3;
 
 /// A channel whose calls carry a secret.
 pub type BackendChannel = InterceptedService<Channel, Credential>;
-
-/// A key or token. `Debug` does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
 
 /// Why a server cannot be called with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +37,9 @@ pub enum BackendError {
         /// The fault in the address, if more is known; otherwise empty.
         detail: String,
     },
+    /// The file of a secret cannot be read.
+    #[error(transparent)]
+    SecretFile(#[from] SecretError),
     /// The secret cannot be sent as a header.
     #[error("the {0} holds characters that a header cannot carry")]
     Secret(&'static str),
@@ -58,20 +59,6 @@ pub enum BackendError {
 /// Adds a secret to every call, or nothing if there is none.
 #[derive(Clone, Debug, Default)]
 pub struct Credential(Option<(&'static str, MetadataValue<Ascii>)>);
-
-impl Secret {
-    /// Wraps a text, so that it is not shown by accident.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the text. Only the code that sends it should call this.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
 
 impl Credential {
     /// Sends the token as `Authorization: Bearer …`.
@@ -172,12 +159,6 @@ impl Interceptor for Credential {
             request.metadata_mut().insert(*name, value.clone());
         }
         Ok(request)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(hidden)")
     }
 }
 

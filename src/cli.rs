@@ -36,9 +36,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::app::App;
-use crate::backend::Secret;
+use crate::authz::replica::ReplicaMode;
 use crate::client::Client;
-use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode, VectorStoreKind, access_token};
+use crate::config::{AuthorizerKind, Config, Overrides, VectorStoreKind, access_token};
 use crate::lanes;
 use crate::telemetry::{LogLimit, SpanExport};
 use failure::Failure;
@@ -139,7 +139,7 @@ impl Connection {
     ) -> Result<Client, Failure> {
         if let Some(address) = self.server {
             let client = match access_token(self.token_file.as_deref())? {
-                Some(token) => Client::with_token(&address, &Secret::new(token)),
+                Some(token) => Client::with_token(&address, &token),
                 None => Client::at(&address),
             };
             return client.map_err(|e| Failure::usage(format!("`--server`: {e}")));
@@ -227,10 +227,7 @@ pub fn run(cli: Cli) -> ExitCode {
 fn span_export(cli: &Cli) -> Result<Option<SpanExport>, Failure> {
     let Command::Serve(_) = cli.command else { return Ok(None) };
     let config = Config::load(cli.config.as_deref(), &Overrides::default()).unwrap_or_default();
-    let endpoint = config.telemetry.otlp_endpoint;
-    if endpoint.is_empty() {
-        return Ok(None);
-    }
+    let Some(endpoint) = config.telemetry.otlp_endpoint else { return Ok(None) };
     SpanExport::open(&endpoint).map(Some).map_err(|e| Failure::usage(e.to_string()))
 }
 

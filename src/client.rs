@@ -18,12 +18,13 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::backend::{BackendChannel, BackendError, Credential, Secret, endpoint};
+use crate::backend::{BackendChannel, BackendError, Credential, endpoint};
 use crate::chunk::{Chunk, Document};
 use crate::proto::ingest;
 use crate::proto::ingest::ingest_service_client::IngestServiceClient;
 use crate::proto::retrieval::retrieval_service_client::RetrievalServiceClient;
 use crate::server::{ANSWER_BYTES_MAX, CONSISTENCY_TOKEN_HEADER, DOCUMENT_BYTES_MAX, LIVENESS, metadata_message};
+use crate::settings::Secret;
 
 /// The longest that making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

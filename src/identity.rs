@@ -5,6 +5,7 @@
 //! callers hand in the time. Only `issuer` talks to the network.
 
 mod claims;
+pub mod config;
 pub mod details;
 #[cfg(feature = "server")]
 pub mod issuer;

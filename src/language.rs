@@ -9,6 +9,7 @@ pub mod limits;
 pub mod model;
 pub(crate) mod program;
 pub mod subtracted;
+mod text_form;
 pub mod tuple;
 pub mod validate;
 

@@ -76,6 +76,8 @@ pub mod proto;
 pub mod retrieval;
 #[cfg(feature = "server")]
 pub mod server;
+pub mod server_config;
+pub mod settings;
 pub mod storage;
 pub mod store_file;
 pub mod telemetry;

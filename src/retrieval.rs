@@ -11,6 +11,7 @@
 //! [`Retriever::retrieve`] is that loop. `plan` makes each of its decisions.
 
 mod answer;
+mod config;
 mod decoys;
 mod error;
 mod generations;
@@ -30,30 +31,10 @@ mod visibility;
 mod walk;
 
 pub use answer::{PlanReport, Rechecked, Retrieval, Retrieved, RoundReport};
+pub use config::RetrievalConfig;
 pub use error::RetrievalError;
 pub use page::Pages;
 pub use plan::{Completion, Plan};
 pub use request::{FieldViolation, RecheckRequest, RetrievalParts, RetrievalRequest};
 pub use retriever::Retriever;
 pub use stages::StageTimes;
-
-use crate::language::Relation;
-
-/// The settings of a [`Retriever`].
-#[derive(Clone, Debug)]
-pub struct RetrievalConfig {
-    /// The relation that a user must hold on the guard of a chunk to see the chunk.
-    ///
-    /// It is a setting and never a part of a request: a caller who could choose the relation could choose a weaker one.
-    pub relation: Relation,
-    /// Most chunks that a request may ask for.
-    pub top_k_max: u32,
-    /// Most candidates of one search. A search that would need more ends as [`Completion::Limited`].
-    pub candidates_max: usize,
-    /// Most guards that may be checked ahead of one search.
-    pub guards_checked_max: usize,
-    /// The key and lifetime of page tokens.
-    pub pages: Pages,
-    /// Whether a caller that asks for the plan of a retrieval is told it. The plan counts what is withheld.
-    pub explain_plan: bool,
-}

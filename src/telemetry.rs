@@ -4,6 +4,7 @@
 //! The crates `metrics` and `tracing` have global state, and this module is its one door. It is set once, by `main`. It
 //! decides nothing, and spares every constructor a handle.
 
+mod config;
 #[cfg(feature = "server")]
 mod log_limit;
 #[cfg(feature = "server")]
@@ -13,6 +14,7 @@ mod span_export;
 #[cfg(feature = "server")]
 mod trace_parent;
 
+pub use config::TelemetryConfig;
 #[cfg(feature = "server")]
 pub use log_limit::LogLimit;
 #[cfg(feature = "server")]

@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::authz::replica::ReplicaMode;
 use crate::authz::replica::source::{ModelNews, RelationshipSource};
 use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
-use crate::config::{Config, ReplicaMode};
+use crate::config::Config;
 use crate::language::{Object, Relation, User};
 
 /// Most tuples that a workload is made from, unless a page of the server brings more.
@@ -57,7 +58,7 @@ pub struct Settings {
     pub checks_per_call: usize,
     /// The value of `authorizer.checks.calls_in_flight_max`.
     pub calls_in_flight_max: u32,
-    /// Whether decisions are remembered (`authorizer.checks.cache_ttl_ms` above 0).
+    /// Whether decisions are remembered (`authorizer.checks.cache_ttl` above `0s`).
     pub cache: bool,
     /// The value of `authorizer.replica.mode`. For checks, `plan` and `off` are alike.
     pub mode: ReplicaMode,
@@ -107,7 +108,7 @@ impl Settings {
         Self {
             checks_per_call: config.authorizer.openfga.checks_per_call,
             calls_in_flight_max: config.authorizer.checks.calls_in_flight_max,
-            cache: config.authorizer.checks.cache_ttl_ms > 0,
+            cache: config.authorizer.checks.remembers(),
             mode: config.authorizer.replica.mode,
         }
     }
@@ -120,9 +121,9 @@ impl Settings {
         config.authorizer.checks.calls_in_flight_max = self.calls_in_flight_max;
         config.authorizer.replica.mode = self.mode;
         if !self.cache {
-            config.authorizer.checks.cache_ttl_ms = 0;
-        } else if config.authorizer.checks.cache_ttl_ms == 0 {
-            config.authorizer.checks.cache_ttl_ms = Config::default().authorizer.checks.cache_ttl_ms;
+            config.authorizer.checks.cache_ttl = Duration::ZERO;
+        } else if !config.authorizer.checks.remembers() {
+            config.authorizer.checks.cache_ttl = Config::default().authorizer.checks.cache_ttl;
         }
         config
     }

@@ -11,6 +11,7 @@ pub mod exact;
 mod filter;
 #[cfg(feature = "qdrant")]
 pub mod qdrant;
+mod qdrant_config;
 #[cfg(feature = "qdrant")]
 mod remote;
 pub mod validation;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use roaring::RoaringBitmap;
 
+pub use self::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document, Metadata, Value};
 use crate::error_code::ErrorCode;
 use crate::language::Object;

@@ -5,10 +5,10 @@ use std::path::Path;
 
 #[cfg(feature = "qdrant")]
 use super::qdrant;
-use super::{AppError, audit_config, identity, openfga_config, retrieval_config};
+use super::{AppError, identity, pages};
 use crate::audit::AuditKey;
 use crate::authz::openfga::OpenFgaAuthorizer;
-use crate::config::{AuthorizerKind, Config, ConfigError, ReplicaMode, VectorStoreKind};
+use crate::config::{AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::telemetry::SpanExport;
 
 /// Checks that a server can be started with a configuration, as far as that can be told without a network. Must run in tokio.
@@ -16,14 +16,13 @@ use crate::telemetry::SpanExport;
 /// # Errors
 /// When a setting makes no sense, a secret cannot be read, or a directory cannot be written.
 pub fn check(config: &Config) -> Result<(), AppError> {
-    retrieval_config(config)?;
+    pages(&config.retrieval)?;
     identity::authentication(config)?;
-    let otlp_endpoint = &config.telemetry.otlp_endpoint;
-    if !otlp_endpoint.is_empty() {
+    if let Some(otlp_endpoint) = &config.telemetry.otlp_endpoint {
         SpanExport::check(otlp_endpoint).map_err(|e| ConfigError::Invalid(e.to_string()))?;
     }
     if config.authorizer.kind == AuthorizerKind::Openfga {
-        OpenFgaAuthorizer::new(&openfga_config(config)?)?;
+        OpenFgaAuthorizer::new(&config.authorizer.openfga)?;
     }
     if config.vector_store.kind == VectorStoreKind::Qdrant {
         #[cfg(feature = "qdrant")]
@@ -35,7 +34,7 @@ pub fn check(config: &Config) -> Result<(), AppError> {
         check_directory("data.directory", &config.data.directory)?;
     }
     if config.audit.enabled {
-        let audit = audit_config(config);
+        let audit = config.audit.resolved(&config.data.directory);
         check_directory("audit.directory", &audit.directory)?;
         if audit.key_file.exists() {
             AuditKey::read(&audit.key_file)?;
@@ -48,9 +47,9 @@ pub fn check(config: &Config) -> Result<(), AppError> {
 
 /// Whether a server keeps more in the data directory than its audit log.
 fn uses_data_directory(config: &Config) -> bool {
-    let follows =
-        config.authorizer.kind == AuthorizerKind::Openfga && config.authorizer.replica.mode != ReplicaMode::Off;
-    follows
+    let has_replica =
+        config.authorizer.kind == AuthorizerKind::Openfga && config.authorizer.replica.mode.used_for().is_some();
+    has_replica
         || config.authorizer.kind == AuthorizerKind::Embedded
         || config.vector_store.kind == VectorStoreKind::Embedded
 }

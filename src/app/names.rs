@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{AppError, identity, openfga_config};
+use super::AppError;
 use crate::authz::openfga::{OpenFgaSource, OpenFgaStore};
 use crate::authz::replica::source::RelationshipSource;
-use crate::config::{AuthorizerKind, Config, OldNamesPolicy};
+use crate::config::{AuthorizerKind, Config};
+use crate::identity::config::OldNamesPolicy;
 use crate::identity::old_names::OldNames;
 use crate::language::RelationshipTuple;
 use crate::server::TokenAuthentication;
@@ -93,7 +94,7 @@ pub(super) async fn check(
     tokens: &TokenAuthentication,
 ) -> Result<(), AppError> {
     if config.identity.old_names == OldNamesPolicy::Refuse {
-        let names = identity::old_names(config)?;
+        let names = config.identity.old_names()?;
         match relationships {
             Some(stores) => in_embedded(stores, &names).await?.refuse()?,
             None => in_server_once_there(config, &names).await?.refuse()?,
@@ -108,7 +109,7 @@ pub(super) async fn check(
 /// # Errors
 /// When the store cannot be read.
 pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesReport, AppError> {
-    let names = identity::old_names(config)?;
+    let names = config.identity.old_names()?;
     match config.authorizer.kind {
         AuthorizerKind::Embedded => {
             let directory = config.data.directory.clone();
@@ -122,13 +123,13 @@ pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesRepor
             Ok(tokio::task::spawn_blocking(rewriting).await?)
         }
         AuthorizerKind::Openfga => {
-            let source = OpenFgaSource::new(&openfga_config(config)?)?;
+            let source = OpenFgaSource::new(&config.authorizer.openfga)?;
             let found = in_server(&source, &names).await?;
             if !rewrites || found.count == 0 {
                 return Ok(found.report(Vec::new()));
             }
             let store =
-                OpenFgaStore::open(&openfga_config(config)?).await.map_err(|e| AppError::OldNames(e.to_string()))?;
+                OpenFgaStore::open(&config.authorizer.openfga).await.map_err(|e| AppError::OldNames(e.to_string()))?;
             let mut problems = Vec::new();
             for (old, new) in found.rewritable() {
                 // Both stand for a moment, so that a ban never lapses.
@@ -184,7 +185,7 @@ async fn in_embedded(stores: &RelationshipStores, names: &OldNames) -> Result<Fo
 }
 
 async fn in_server_once_there(config: &Config, names: &OldNames) -> Result<Found, AppError> {
-    let source = OpenFgaSource::new(&openfga_config(config)?)?;
+    let source = OpenFgaSource::new(&config.authorizer.openfga)?;
     let [mut wait, longest] = RETRY_WAITS;
     loop {
         match in_server(&source, names).await {

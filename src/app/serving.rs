@@ -31,7 +31,7 @@ impl App {
             documents: Arc::clone(&self.documents),
             relationships: self.relationships.clone(),
             explain: self.config.server.explain,
-            request_timeout: Duration::from_millis(self.config.server.request_timeout_ms),
+            request_timeout: self.config.server.request_timeout,
             connections_max: self.config.server.connections_max,
             authorizer: Arc::clone(&self.authorizer),
             authentication: Authentication::Believed,
@@ -83,7 +83,7 @@ impl App {
         let verifier = self.replica.as_ref().and_then(|replica| replica.verifier());
         let recording = verifier.zip(services.audit.as_ref());
         let recording = recording.map(|(verifier, audit)| verifier.record_in(Arc::clone(&audit.sink)));
-        let shutdown_timeout = Duration::from_millis(self.config.server.shutdown_timeout_ms);
+        let shutdown_timeout = self.config.server.shutdown_timeout;
         Ok(PreparedServer { services, shutdown_timeout, old_names, _recording: recording })
     }
 
@@ -126,7 +126,7 @@ pub struct PreparedServer<'a> {
 }
 
 impl PreparedServer<'_> {
-    /// Serves a listener until `stop` is ready. Running requests may then go on for `server.shutdown_timeout_ms`.
+    /// Serves a listener until `stop` is ready. Running requests may then go on for `server.shutdown_timeout`.
     ///
     /// # Errors
     /// When the services cannot be described, or stored names differ from those that tokens give.

@@ -1,39 +1,100 @@
-//! The settings of the log.
+//! The section `[audit]`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{ByteSize, PositiveDuration, at_least_one};
+
+/// The directory of the segments within the data directory, unless the configuration names another place.
+const DIRECTORY: &str = "audit";
+/// The file of the key within the data directory, unless the configuration names another place.
+const KEY_FILE: &str = "audit.key";
 
 /// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// The operator's settings for the log.
-#[derive(Clone, Debug)]
+/// The record of who was given what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct AuditConfig {
-    /// The directory of the segments.
-    pub directory: PathBuf,
-    /// The file of the key, which is created if it does not exist.
-    pub key_file: PathBuf,
-    /// When records are made durable.
+    /// Record every answer and every refusal.
+    pub enabled: bool,
+    /// Withhold an answer whose record cannot be kept. Otherwise the answer leaves, and the log reports the loss.
+    pub required: bool,
+    /// The directory of the segments. When unset, `audit` in the data directory. Only one process at a time can write it.
+    pub directory: Option<PathBuf>,
+    /// The file of the key. When unset, `audit.key` in the data directory. It is created if it does not exist. Whoever can
+    /// write the segments should not be able to read it.
+    pub key_file: Option<PathBuf>,
+    /// When records are flushed to the disk.
     pub fsync: FsyncPolicy,
-    /// The size in bytes at which a segment is sealed and the next one begins.
-    pub segment_bytes_max: u64,
-    /// The number of segments that are kept; 0 keeps all.
+    /// How often records are flushed, when `fsync` is `interval`.
+    #[serde(with = "PositiveDuration")]
+    pub fsync_interval: Duration,
+    /// A segment of this size is sealed and the next one begun.
+    #[serde(deserialize_with = "at_least_one")]
+    pub segment_size_max: ByteSize,
+    /// Segments that are kept, at least 2. With 0 all are kept.
     pub segments_max: u64,
 }
 
 /// When records are made durable. A crash of the process never loses an acknowledged record, because the operating
-/// system has it. A crash of the machine loses none only under [`Self::EachBatch`].
+/// system has it. A crash of the machine loses none only under `each_batch`.
 ///
 /// The default is an interval. It can lose the records of that interval when the machine loses power, though their
 /// answers were given. To flush the disk for each answer closes that gap, but on a slow disk it takes more time than
 /// deciding and searching together. Most who keep such logs do not want that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum FsyncPolicy {
-    /// Each record is durable before it is acknowledged.
+    /// Each record is durable before its answer leaves. Records that wait at the same time share one flush.
     EachBatch,
-    /// Records are made durable at this interval.
-    Interval(Duration),
+    /// Records are made durable every `fsync_interval`.
+    #[default]
+    Interval,
     /// The operating system decides when.
     Never,
+}
+
+/// An [`AuditConfig`] whose paths are known.
+#[derive(Clone, Debug)]
+pub struct AuditLogConfig {
+    /// The directory of the segments.
+    pub directory: PathBuf,
+    /// The file of the key.
+    pub key_file: PathBuf,
+    /// The settings that the paths come from.
+    pub settings: AuditConfig,
+}
+
+impl AuditConfig {
+    /// Fills in the paths that are unset: they are within the data directory.
+    #[must_use]
+    pub fn resolved(&self, data_directory: &Path) -> AuditLogConfig {
+        let or_in_data = |path: &Option<PathBuf>, name: &str| path.clone().unwrap_or_else(|| data_directory.join(name));
+        AuditLogConfig {
+            directory: or_in_data(&self.directory, DIRECTORY),
+            key_file: or_in_data(&self.key_file, KEY_FILE),
+            settings: self.clone(),
+        }
+    }
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            required: true,
+            directory: None,
+            key_file: None,
+            fsync: FsyncPolicy::default(),
+            fsync_interval: Duration::from_secs(1),
+            segment_size_max: ByteSize::mib(64),
+            segments_max: 0,
+        }
+    }
 }

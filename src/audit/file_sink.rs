@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::chain::Event;
-use super::config::{AuditConfig, Clock, FsyncPolicy};
+use super::config::{AuditLogConfig, Clock, FsyncPolicy};
 use super::error::AuditError;
 use super::key::{AuditKey, DigestPurpose};
 use super::record::Record;
@@ -87,16 +87,20 @@ impl FileAuditSink {
     ///
     /// # Errors
     /// If another process writes the log, if its end was changed, or if it cannot be written.
-    pub fn open(config: AuditConfig, clock: Clock) -> Result<Self, AuditError> {
+    pub fn open(config: AuditLogConfig, clock: Clock) -> Result<Self, AuditError> {
         let recovered = recover(&config.directory, &config.key_file)?;
         let key = recovered.key.clone();
-        let fsync = config.fsync;
+        let flushed_every = match config.settings.fsync {
+            FsyncPolicy::Interval => Some(config.settings.fsync_interval),
+            FsyncPolicy::EachBatch | FsyncPolicy::Never => None,
+        };
         let directory = config.directory.clone();
         let writer = LogWriter::new(config, clock, recovered)?;
         let log = Arc::new(Log { queue: Mutex::default(), writer: Mutex::new(writer) });
         let (turns, given) = mpsc::channel();
         let of_thread = Arc::clone(&log);
-        let thread = std::thread::Builder::new().name("audit".to_owned()).spawn(move || run(&of_thread, &given, fsync));
+        let thread =
+            std::thread::Builder::new().name("audit".to_owned()).spawn(move || run(&of_thread, &given, flushed_every));
         let thread = thread.map_err(|e| AuditError::io(&directory, &e))?;
         Ok(Self { log, key, directory, turns: Some(turns), thread: Some(thread) })
     }
@@ -249,11 +253,7 @@ impl Drop for Turn {
 
 /// Runs the thread until the sink is dropped. Only this thread waits for the disk, so no segment ends while it is made
 /// durable.
-fn run(log: &Log, turns: &mpsc::Receiver<Turn>, fsync: FsyncPolicy) {
-    let interval = match fsync {
-        FsyncPolicy::Interval(interval) => Some(interval),
-        FsyncPolicy::EachBatch | FsyncPolicy::Never => None,
-    };
+fn run(log: &Log, turns: &mpsc::Receiver<Turn>, interval: Option<Duration>) {
     let mut synced = Instant::now();
     let mut turn: Option<Turn> = None;
     loop {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::settings::ByteSize;
 
 /// How a log ends. A log that ends cleanly has a seal in each segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,14 +15,16 @@ pub(super) enum End {
     Killed,
 }
 
-pub(super) fn config(directory: &Path) -> AuditConfig {
-    AuditConfig {
-        directory: directory.join("audit"),
-        key_file: directory.join("audit.key"),
-        fsync: FsyncPolicy::EachBatch,
-        segment_bytes_max: 1_500,
-        segments_max: 0,
-    }
+pub(super) fn config(directory: &Path) -> AuditLogConfig {
+    config_with(directory, |_| {})
+}
+
+/// The configuration of a small log, with some settings changed.
+pub(super) fn config_with(directory: &Path, change: impl FnOnce(&mut AuditConfig)) -> AuditLogConfig {
+    let (fsync, segment_size_max) = (FsyncPolicy::EachBatch, ByteSize::bytes(1_500));
+    let mut settings = AuditConfig { fsync, segment_size_max, ..AuditConfig::default() };
+    change(&mut settings);
+    settings.resolved(directory)
 }
 
 /// Returns a clock that advances by a millisecond at each reading.
@@ -45,7 +48,7 @@ pub(super) fn record(number: usize) -> Record {
 }
 
 /// Appends records, each in a batch of its own, and returns the key.
-pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: End) -> AuditKey {
+pub(super) fn write(config: &AuditLogConfig, records: std::ops::Range<usize>, end: End) -> AuditKey {
     let recovered = recovery::recover(&config.directory, &config.key_file).expect("opened");
     let key = recovered.key.clone();
     let mut writer = writer::LogWriter::new(config.clone(), clock(), recovered).expect("opened");
@@ -59,6 +62,6 @@ pub(super) fn write(config: &AuditConfig, records: std::ops::Range<usize>, end: 
     key
 }
 
-pub(super) fn read(config: &AuditConfig, key: &AuditKey) -> Report {
+pub(super) fn read(config: &AuditLogConfig, key: &AuditKey) -> Report {
     read_log(&config.directory, key, |_, _, _| {}).expect("read")
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use ulid::Ulid;
 
 use super::chain::{EntryPosition, Event, Line};
-use super::config::{AuditConfig, Clock, FsyncPolicy};
+use super::config::{AuditLogConfig, Clock, FsyncPolicy};
 use super::error::AuditError;
 use super::head::{Head, HeadFile};
 use super::key::AuditKey;
@@ -28,7 +28,7 @@ const TRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The only writer of a log.
 pub(super) struct LogWriter {
-    config: AuditConfig,
+    config: AuditLogConfig,
     clock: Clock,
     key: AuditKey,
     head: HeadFile,
@@ -85,7 +85,7 @@ impl Syncing {
 }
 
 impl LogWriter {
-    pub(super) fn new(config: AuditConfig, clock: Clock, recovered: Recovered) -> Result<Self, AuditError> {
+    pub(super) fn new(config: AuditLogConfig, clock: Clock, recovered: Recovered) -> Result<Self, AuditError> {
         let Recovered { lock, key, last, incomplete_bytes, segments } = recovered;
         let head = HeadFile::new(&config.directory);
         let mut writer = Self {
@@ -121,9 +121,9 @@ impl LogWriter {
 
     /// Returns whether [`LogWriter::write`] will wait for the disk.
     pub(super) fn needs_disk(&self) -> bool {
-        let each_waits = match self.config.fsync {
+        let each_waits = match self.config.settings.fsync {
             FsyncPolicy::EachBatch => true,
-            FsyncPolicy::Interval(_) | FsyncPolicy::Never => false,
+            FsyncPolicy::Interval | FsyncPolicy::Never => false,
         };
         each_waits || self.has_no_room() || self.stopped.is_some()
     }
@@ -170,9 +170,9 @@ impl LogWriter {
             self.make_room()?;
         }
         self.append(events)?;
-        match self.config.fsync {
+        match self.config.settings.fsync {
             FsyncPolicy::EachBatch => self.sync(),
-            FsyncPolicy::Interval(_) => Ok(()),
+            FsyncPolicy::Interval => Ok(()),
             FsyncPolicy::Never => self.write_head(),
         }
     }
@@ -215,7 +215,9 @@ impl LogWriter {
     }
 
     fn has_no_room(&self) -> bool {
-        self.tail.as_ref().is_none_or(|tail| tail.is_sealed || tail.bytes >= self.config.segment_bytes_max)
+        self.tail
+            .as_ref()
+            .is_none_or(|tail| tail.is_sealed || tail.bytes >= self.config.settings.segment_size_max.as_u64())
     }
 
     /// Makes sure that there is a segment with room.
@@ -269,7 +271,7 @@ impl LogWriter {
     /// Removes segments beyond `segments_max`. The log says so first, so that `verify` can distinguish this from
     /// tampering.
     fn drop_oldest(&mut self) -> Result<(), AuditError> {
-        let segments_max = usize::try_from(self.config.segments_max).unwrap_or(usize::MAX);
+        let segments_max = usize::try_from(self.config.settings.segments_max).unwrap_or(usize::MAX);
         let surplus = match segments_max {
             0 => 0,
             _ => self.segments.len().saturating_sub(segments_max.max(SEGMENTS_MIN)),

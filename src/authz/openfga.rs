@@ -25,12 +25,12 @@ use super::{
     Abilities, Authorizer, AuthzError, Check, CheckBatch, Consistency, DecidingModel, Decisions, Source, SubtractedBy,
     SubtractedByLast, VisiblePositions, VisibleSetQuery,
 };
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel};
-use crate::config;
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, channel};
 use crate::language::Relation;
 use crate::language::json;
 use crate::language::model::AuthorizationModel;
 use crate::language::tuple::shown;
+use crate::settings::SecretFile;
 
 mod changelog;
 mod list;
@@ -40,6 +40,7 @@ mod store;
 mod transactions;
 mod wire;
 
+pub use super::openfga_config::{OpenFgaConfig, StoreSelector};
 pub use changelog::{ChangelogWatch, watch};
 pub use load::{LoadError, Loaded};
 pub use source::OpenFgaSource;
@@ -55,38 +56,6 @@ const STORES_NAMED_MAX: i32 = 10;
 /// The largest message that is accepted. A model has at most 256 KiB in a server's default settings, and an answer to 50
 /// checks is far smaller.
 const MESSAGE_BYTES_MAX: usize = 4 << 20;
-
-/// Where `OpenFGA` is and what to ask it about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OpenFgaConfig {
-    /// The gRPC address, such as `http://127.0.0.1:8081`.
-    pub address: String,
-    /// The store that holds the tuples.
-    pub store: StoreSelector,
-    /// The authorization model that decides; the store's latest when unset.
-    pub authorization_model_id: Option<String>,
-    /// A preshared key of the server.
-    pub api_token: Option<Secret>,
-    /// How many checks go into one call; the server's own maximum is 50 unless it is configured otherwise.
-    pub checks_per_call: usize,
-    /// The longest wait for an answer, whatever a request's own deadline allows.
-    pub timeout: Duration,
-    /// Most objects of one list of the server (its `listObjects-max-results`).
-    pub list_results_max: usize,
-    /// How long the server makes a list (its `listObjects-deadline`): what it has by then is its answer.
-    pub list_deadline: Duration,
-    /// How old an answer from the server's own caches may be.
-    pub cache_age_max: Duration,
-}
-
-/// Which store of the server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreSelector {
-    /// By its id.
-    Id(String),
-    /// By its name, which must be the only one of that name.
-    Name(String),
-}
 
 /// Asks an `OpenFGA` server, without any cache, queue or repetition.
 #[derive(Debug)]
@@ -121,25 +90,6 @@ struct Server {
     store: StoreSelector,
     model_id: Option<String>,
     timeout: Duration,
-}
-
-impl OpenFgaConfig {
-    /// A store of the server at this address, with the numbers of a configuration that sets none.
-    #[must_use]
-    pub fn new(address: impl Into<String>, store: StoreSelector) -> Self {
-        let defaults = config::OpenFgaConfig::default();
-        Self {
-            address: address.into(),
-            store,
-            authorization_model_id: None,
-            api_token: None,
-            checks_per_call: defaults.checks_per_call,
-            timeout: Duration::from_millis(defaults.timeout_ms),
-            list_results_max: defaults.list_results_max,
-            list_deadline: Duration::from_millis(defaults.list_deadline_ms),
-            cache_age_max: Duration::from_millis(defaults.cache_age_max_ms),
-        }
-    }
 }
 
 impl OpenFgaAuthorizer {
@@ -420,13 +370,11 @@ impl Decider for OpenFgaAuthorizer {
 
 impl Server {
     fn new(config: &OpenFgaConfig) -> Result<Self, BackendError> {
+        let api_token = config.api_token_file.as_ref().map(SecretFile::read).transpose()?;
+        let credential = Credential::bearer(api_token.as_ref())?;
         Ok(Self {
-            channel: channel(
-                "`authorizer.openfga.address`",
-                &config.address,
-                Credential::bearer(config.api_token.as_ref())?,
-            )?,
-            store: config.store.clone(),
+            channel: channel("`authorizer.openfga.address`", &config.address, credential)?,
+            store: config.store(),
             model_id: config.authorization_model_id.clone(),
             timeout: config.timeout,
         })

@@ -22,7 +22,6 @@ mod window;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -35,6 +34,7 @@ pub use super::copy::{CopyView, ModelVersion, Progress, UnixClock};
 use super::copy::{News, Wishes};
 use super::decider::Decider;
 use super::embedded::EmbeddedAuthorizer;
+pub use super::replica_config::{ReplicaConfig, ReplicaMode, ReplicaUse};
 use super::validity::Validity;
 use super::verification::{VerificationConfig, Verifier};
 use super::{
@@ -49,30 +49,6 @@ use crate::tuple_store::RelationshipStores;
 /// longer.
 const POLLS_WAITED_FOR: u32 = 2;
 
-/// What the replica is used for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReplicaUse {
-    /// It tells visible sets; the server decides.
-    Plan,
-    /// It decides too.
-    Decide,
-}
-
-/// How a replica follows its server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ReplicaConfig {
-    /// What it is used for.
-    pub used_for: ReplicaUse,
-    /// Between two looks at the server's log.
-    pub poll_interval: Duration,
-    /// A copy that is further behind is not used.
-    pub staleness_max: Duration,
-    /// How long a change may take from its place in the log to its commit. So much of the log is read again each time.
-    pub overlap: Duration,
-    /// Between two walks over all tuples, which find what the log did not tell.
-    pub sweep_interval: Duration,
-}
-
 /// The parts that a replica is opened with, beside its configuration.
 pub struct ReplicaParts {
     /// Reads the server's model, tuples and changes.
@@ -83,8 +59,6 @@ pub struct ReplicaParts {
     pub validity: Arc<Validity>,
     /// Reads the wall clock.
     pub clock: UnixClock,
-    /// The bounds on verification.
-    pub verification: VerificationConfig,
     /// The server that verification asks, past all caches and shared calls.
     pub server: Arc<dyn Decider>,
 }
@@ -93,6 +67,7 @@ pub struct ReplicaParts {
 pub struct ReplicaAuthorizer {
     authority: Arc<dyn Authorizer>,
     view: Arc<CopyView>,
+    used_for: ReplicaUse,
     config: ReplicaConfig,
     following: JoinHandle<()>,
     verifier: Option<Verifier>,
@@ -104,8 +79,13 @@ impl ReplicaAuthorizer {
     ///
     /// # Errors
     /// When the directory cannot be used.
-    pub async fn open(directory: &Path, parts: ReplicaParts, config: ReplicaConfig) -> Result<Self, StorageError> {
-        let ReplicaParts { source, authority, validity, clock, verification, server } = parts;
+    pub async fn open(
+        directory: &Path,
+        parts: ReplicaParts,
+        used_for: ReplicaUse,
+        config: ReplicaConfig,
+    ) -> Result<Self, StorageError> {
+        let ReplicaParts { source, authority, validity, clock, server } = parts;
         let owned = directory.to_owned();
         let (sender, progress) = watch::channel(Progress::default());
         let (news, wishes) = (Arc::<News>::default(), Arc::<Wishes>::default());
@@ -126,10 +106,14 @@ impl ReplicaAuthorizer {
         let copy = Arc::new(EmbeddedAuthorizer::new(stores));
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy, progress, news, wishes, clock, staleness_max });
+        let verification = VerificationConfig {
+            share: config.verified_share,
+            checks_per_second_max: config.verified_checks_per_second_max,
+        };
         // There is a verifier even if nothing is verified: it keeps a copy out that was found wrong before.
         let verifier = Some(Verifier::start(verification, Arc::clone(&view), server, directory));
         let following = tokio::spawn(follower.run());
-        Ok(Self { authority, view, config, following, verifier })
+        Ok(Self { authority, view, used_for, config, following, verifier })
     }
 
     /// Watches how far the copy is.
@@ -166,7 +150,7 @@ impl ReplicaAuthorizer {
 
     /// Returns how far the copy is, if it may decide a question of this consistency now.
     fn deciding(&self, consistency: Consistency) -> Option<Progress> {
-        self.serving(consistency).filter(|_| self.config.used_for == ReplicaUse::Decide)
+        self.serving(consistency).filter(|_| self.used_for == ReplicaUse::Decide)
     }
 
     /// Waits for the next look at the log, if the copy decides and a question asks for something newer than the copy has seen.
@@ -191,7 +175,7 @@ impl ReplicaAuthorizer {
     fn will_serve(&self, consistency: Consistency) -> bool {
         match consistency {
             Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {
-                self.config.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
+                self.used_for == ReplicaUse::Decide && self.serving(Consistency::MinimizeLatency).is_some()
             }
             Consistency::HigherConsistency => false,
         }
@@ -224,7 +208,7 @@ impl Authorizer for ReplicaAuthorizer {
         let at = Instant::now();
         self.catch_up(batch.consistency, batch.deadline).await;
         let is_routed = self.verifier.as_ref().is_some_and(|verifier| verifier.routes(batch));
-        if self.config.used_for == ReplicaUse::Decide
+        if self.used_for == ReplicaUse::Decide
             && !is_routed
             && let Some((decisions, progress)) =
                 self.asked_of_copy(batch.consistency, self.view.copy.check(batch)).await
@@ -274,7 +258,7 @@ impl Authorizer for ReplicaAuthorizer {
         let is_used = serving.is_some() || self.will_serve(consistency);
         let lag = serving.as_ref().and_then(|progress| progress.fresh_as_of).map(|fresh_as_of| fresh_as_of.elapsed());
         Abilities {
-            checks_are_local: serving.is_some() && self.config.used_for == ReplicaUse::Decide,
+            checks_are_local: serving.is_some() && self.used_for == ReplicaUse::Decide,
             lists_by_call: !is_used && self.authority.abilities(consistency).lists_by_call,
             lag,
             staleness_max: self.config.staleness_max,

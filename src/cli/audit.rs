@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use super::output::{excerpt, print, table};
 use super::{Failure, Output};
-use crate::app::audit_config;
 use crate::audit::{AuditKey, Entry, Event, FINDINGS_MAX, Mac, Record, Report, read_log};
 use crate::config::{Config, Overrides};
 
@@ -125,7 +124,7 @@ pub(super) fn run(command: AuditCommand, config: Option<&Path>, output: &Output)
 impl Log {
     fn open(args: LogArgs, config: Option<&Path>) -> Result<Self, Failure> {
         let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
-        let configured = audit_config(&config);
+        let configured = config.audit.resolved(&config.data.directory);
         let directory = args.directory.unwrap_or(configured.directory);
         if !directory.is_dir() {
             let text = format!("there is no audit log in `{}`; name its place with `--data`", directory.display());

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -54,7 +53,7 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     if let Some(lack) = of_user.or(authorizer.lack(Some(object.type_name()), Some(relation)).await?) {
         return Err(Failure::usage(lack));
     }
-    let deadline = Instant::now() + Duration::from_millis(config.server.request_timeout_ms);
+    let deadline = Instant::now() + config.server.request_timeout;
     let batch = CheckBatch { checks: vec![check], contextual, consistency: Consistency::HigherConsistency, deadline };
     let decisions = authorizer.check(&batch).await?;
     let [Decision { position: 0, allowed, .. }] = *decisions.list else {

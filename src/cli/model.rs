@@ -7,7 +7,6 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use super::{Failure, Output, Uses, data_is_there};
-use crate::app::openfga_config;
 use crate::authz::AuthzError;
 use crate::authz::openfga::{Creation, OpenFgaSource, OpenFgaStore, OpenStoreError};
 use crate::authz::replica::source::{ModelNews, RelationshipSource};
@@ -143,7 +142,7 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
         }
         AuthorizerKind::Openfga => {
             let creation = if args.create_store { Creation::Always } else { Creation::First };
-            let opened = OpenFgaStore::open_with(&openfga_config(&config)?, creation).await;
+            let opened = OpenFgaStore::open_with(&config.authorizer.openfga, creation).await;
             let store = opened.map_err(|error| {
                 let is_missing = matches!(&error, OpenStoreError::Server(AuthzError::NoStore(_)));
                 let failure = Failure::from(error);
@@ -173,7 +172,7 @@ async fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<
             (snapshot.model_id().to_owned(), snapshot.model().source().clone())
         }
         AuthorizerKind::Openfga => {
-            let source = OpenFgaSource::new(&openfga_config(&config)?).map_err(|e| Failure::usage(e.to_string()))?;
+            let source = OpenFgaSource::new(&config.authorizer.openfga).map_err(|e| Failure::usage(e.to_string()))?;
             let (version, news) = source.model(None).await?;
             let model = match news {
                 ModelNews::New(model) => model.source().clone(),

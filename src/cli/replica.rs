@@ -7,9 +7,10 @@ use serde::Serialize;
 
 use super::{Failure, Output};
 use crate::app::replica_directory;
+use crate::authz::replica::ReplicaMode;
 use crate::authz::verification::StandingDirectory;
 use crate::authz::verification::standing::{Standing, Trust};
-use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
+use crate::config::{AuthorizerKind, Config, Overrides};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ReplicaCommand {

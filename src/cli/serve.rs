@@ -10,10 +10,11 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::Failure;
-use crate::app::{self, App, AppError};
+use crate::app::{self, App};
 use crate::authz::{Authorizer, AuthzError};
-use crate::config::{Config, Overrides, socket_address};
+use crate::config::{Config, Overrides};
 use crate::language::Relation;
+use crate::settings::socket_address;
 use crate::telemetry;
 
 /// The pause between two looks for the model while there is none: short after a load, and no burden to a server without
@@ -46,7 +47,7 @@ impl ServeArgs {
 
 pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result<(), Failure> {
     let config = args.config(config_file.as_deref())?;
-    if let Some(address) = config.telemetry.metrics_address()? {
+    if let Some(address) = config.telemetry.metrics_listen {
         telemetry::serve_metrics(address).map_err(|e| Failure::usage(e.to_string()))?;
         tracing::info!(%address, "serving metrics");
         if !address.ip().is_loopback() {
@@ -54,8 +55,8 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
         }
     }
     let app = App::open(&config).await?;
-    let relation = Relation::parse(&config.retrieval.relation).map_err(AppError::from)?;
-    let told = tell_model(app.authorizer(), &relation).await;
+    let relation = &config.retrieval.relation;
+    let told = tell_model(app.authorizer(), relation).await;
     if let Err(error) = &told {
         tracing::warn!(%error, "no decision can be made yet");
     }
@@ -72,7 +73,7 @@ pub(super) async fn run(args: ServeArgs, config_file: Option<PathBuf>) -> Result
     }
     let telling = async {
         if told.is_err() {
-            tell_model_once_known(app.authorizer(), &relation).await;
+            tell_model_once_known(app.authorizer(), relation).await;
         }
         std::future::pending::<Infallible>().await
     };

@@ -1,6 +1,7 @@
 //! `ragward tune`.
 
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +11,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::{Failure, Output, output};
-use crate::app::{open_authorizer, open_replica, openfga_config};
+use crate::app::{open_authorizer, open_replica};
 use crate::audit::{Entry, Event};
 use crate::authz::openfga::OpenFgaSource;
-use crate::authz::replica::ReplicaUse;
+use crate::authz::replica::{ReplicaMode, ReplicaUse};
 use crate::authz::{Authorizer, Consistency};
-use crate::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
-use crate::language::{Object, Relation};
+use crate::config::{AuthorizerKind, Config, Overrides};
+use crate::language::Object;
+use crate::settings::HumanDuration;
 use crate::tune::{
     CHECKS_PER_REQUEST, Measurement, Recommendation, Settings, Workload, finalists, grid, measure, recommend,
 };
@@ -25,12 +27,14 @@ use crate::tune::{
 const BAR_WIDTH: f64 = 30.0;
 /// The time that a replica may take to be ready.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
+/// The shortest time in which every setting answers a few requests, and the longest that somebody waits for the result.
+const BUDGET_RANGE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_hours(1);
 
 #[derive(Debug, Args)]
 pub(super) struct TuneArgs {
-    /// The time for all measurements together, in seconds. It is divided among the settings.
-    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(5..=3_600))]
-    budget: u64,
+    /// The time for all measurements together, from `5s` to `1h`. It is divided among the settings.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = budget)]
+    budget: Duration,
     /// The number of requests at the same time.
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     callers: u16,
@@ -74,6 +78,12 @@ struct ShownRecommendation {
     reason: String,
 }
 
+/// Reads the value of `--budget`.
+fn budget(text: &str) -> Result<Duration, String> {
+    let budget = HumanDuration::parse(text)?;
+    if BUDGET_RANGE.contains(&budget) { Ok(budget) } else { Err("it must be from `5s` to `1h`".to_owned()) }
+}
+
 /// Measures the configured `OpenFGA` server under different settings. It only reads.
 pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &Output) -> Result<(), Failure> {
     let config = Config::load(config_file.as_deref(), &Overrides::default())?;
@@ -108,9 +118,9 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
 }
 
 async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure> {
-    let relation = Relation::parse(&config.retrieval.relation).map_err(|e| Failure::usage(e.to_string()))?;
-    let source = OpenFgaSource::new(&openfga_config(config)?).map_err(|e| Failure::usage(e.to_string()))?;
-    let generated = Workload::generated(&source, &relation, &config.identity.user_type).await;
+    let relation = config.retrieval.relation.clone();
+    let source = OpenFgaSource::new(&config.authorizer.openfga).map_err(|e| Failure::usage(e.to_string()))?;
+    let generated = Workload::generated(&source, &relation, config.identity.user_type.as_str()).await;
     let generated = generated.map_err(|e| Failure::usage(format!("there is nothing to measure with: {e}")))?;
     let Some(file) = &args.workload else { return Ok(generated) };
     let text = std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))?;
@@ -143,7 +153,7 @@ async fn measure_all(
     let bar = ProgressBar::new(0);
     let style = ProgressStyle::with_template("{spinner} {pos}/{len} settings [{bar:30}] {msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    let half = Duration::from_secs(args.budget) / 2;
+    let half = args.budget / 2;
     let mut measurements = Vec::new();
     let grid = grid(now);
     bar.inc_length(length(&grid));
@@ -314,7 +324,7 @@ fn picture(
         write!(
             text,
             "\n\nNot recommended, for it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`) does\n\
-             {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max_ms`.",
+             {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max`.",
             decides.checks_per_second
         )
         .unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The layers that a configuration is read from, and how a variable of the environment becomes a setting.
+//! The layers that a configuration is read from, and how an environment variable becomes a setting.
 //!
 //! A variable has the type that the schema gives its key, never the one that its text looks like: a store that is called
 //! `007` is not store 7.
@@ -12,12 +12,13 @@ use serde_json::Value as Schema;
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, token};
+use crate::settings::{BYTE_SIZE_DEFINITION, DURATION_DEFINITION};
 
-/// What a variable that is a setting begins with; `__` stands for the dots of its key.
+/// The beginning of a variable that is a setting. `__` stands for the dots of its key.
 const PREFIX: &str = "RAGWARD__";
 const SEPARATOR: &str = "__";
-/// What every variable of ours begins with. A platform makes such variables, too: Kubernetes makes `RAGWARD_SERVICE_HOST` for a
-/// service that is called `ragward`.
+/// The beginning of every variable of ours. A platform makes such variables as well: Kubernetes sets `RAGWARD_SERVICE_HOST` for
+/// a service that is called `ragward`.
 const OURS: &str = "RAGWARD";
 /// The variable that `cli` takes the path of the file from.
 const FILE_VARIABLE: &str = "RAGWARD_CONFIG";
@@ -26,10 +27,10 @@ const SERVERS: [(&str, &str, &[&str]); 2] =
     [("authorizer", "openfga", &["openfga", "checks", "replica"]), ("vector_store", "qdrant", &["qdrant"])];
 /// How alike two keys must be for one to be suggested in place of the other.
 const LIKENESS_MIN: f64 = 0.75;
-/// The same for whole variables, most of whose letters are those of a section.
+/// Like [`LIKENESS_MIN`], for whole variables. It is higher because most letters of a variable are those of its section.
 const VARIABLE_LIKENESS_MIN: f64 = 0.9;
 
-/// Reads the file and the environment; what is in neither has its default.
+/// Reads the file and the environment. A setting that is in neither has its default.
 pub(super) fn read(
     file: Option<&Path>,
     environment: impl Iterator<Item = (OsString, OsString)>,
@@ -37,29 +38,39 @@ pub(super) fn read(
     let schema = Config::schema();
     let schema = SchemaAt { node: &schema, root: &schema };
     let mut settings = file.map(read_file).transpose()?.unwrap_or_default();
-    check_keys(&settings, schema, "")?;
+    check_table(&settings, schema, "")?;
     let variables = Variables::of(schema);
     let mut seen = BTreeMap::new();
     for (name, text) in environment {
         let Some(name) = name.to_str().map(str::to_owned) else { continue };
-        if let Some(right) = variables.misspelt(&name) {
-            let text = format!("the environment variable `{name}` sets nothing; its name must be `{right}`");
-            return Err(ConfigError::Invalid(text));
-        }
+        variables.refuse(&name)?;
         let Some(key) = key_of(&name) else { continue };
         if let Some(other) = seen.insert(key.clone(), name.clone()) {
             return Err(ConfigError::Invalid(format!("`{name}` and `{other}` set the same key")));
         }
         let text = text.into_string().map_err(|_raw| ConfigError::Invalid(format!("`{name}` is not UTF-8")))?;
         let value = value_of(&name, &key, &text, schema)?;
-        set(&mut settings, &key, value);
+        let Some((last, sections)) = key.split_last() else { continue };
+        let Some(section) = section(&mut settings, sections) else { continue };
+        match value {
+            Some(value) => drop(section.insert(last.clone(), value)),
+            None => drop(section.remove(last)),
+        }
     }
     refuse_unchosen(&settings)?;
-    Config::deserialize(settings).map_err(|e| ConfigError::Invalid(e.to_string().trim_end().replace('\n', " ")))
+    Config::deserialize(settings).map_err(|e| ConfigError::Invalid(key_first(&e.to_string())))
 }
 
-/// The settings of a server tell that it is meant to be used. Where no `kind` says so, the embedded engine would be used in its
-/// place, and another store would decide what may be seen.
+/// Puts the key of a wrong value, which the TOML library names behind its message, before the message.
+fn key_first(error: &str) -> String {
+    match error.trim_end().rsplit_once("\nin ") {
+        Some((message, key)) => format!("{key}: {}", message.replace('\n', " ")),
+        None => error.trim_end().replace('\n', " "),
+    }
+}
+
+/// Refuses settings of a server where no `kind` chooses that server. Whoever writes them means to use the server. Without a
+/// `kind`, the embedded engine would be used in its place, and another store would decide what may be seen.
 fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
     for (section, kind, tables) in SERVERS {
         let Some(Value::Table(given)) = settings.get(section) else { continue };
@@ -74,8 +85,9 @@ fn refuse_unchosen(settings: &Table) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Variables that begin as ours do and mean nothing to us, each with the one that is most likely meant. Those that [`read`]
-/// refuses are not among them.
+/// Finds the variables that begin as ours do and mean nothing to us, each with the variable that is most likely meant. Those
+/// that [`read`] refuses are not among them. They are only worth a warning: platforms, tests and wrappers set variables of
+/// their own that begin so.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
     let schema = Config::schema();
     let variables = Variables::of(SchemaAt { node: &schema, root: &schema });
@@ -85,7 +97,7 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(Str
             && !upper.starts_with(PREFIX)
             && name != FILE_VARIABLE
             && name != token::VARIABLE
-            && variables.misspelt(name).is_none()
+            && variables.refuse(name).is_ok()
     };
     let mut unknown: Vec<String> = names.filter(is_unknown).collect();
     unknown.sort_unstable();
@@ -96,29 +108,63 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>) -> Vec<(Str
     unknown.into_iter().map(with_nearest).collect()
 }
 
-/// All variables that mean something to us, by their letters and digits.
-struct Variables(BTreeMap<String, String>);
+/// The variables that mean something to us, by their letters and digits.
+struct Variables {
+    /// The right name of each variable.
+    known: BTreeMap<String, String>,
+    /// The former names of settings, each with the right name and form of today.
+    former: BTreeMap<String, (String, Form)>,
+}
 
 impl Variables {
     fn of(schema: SchemaAt<'_>) -> Self {
-        let settings = schema.settings("");
-        let settings = settings.iter().map(|key| format!("{PREFIX}{}", key.to_uppercase().replace('.', SEPARATOR)));
-        let all = settings.chain([FILE_VARIABLE.to_owned(), token::VARIABLE.to_owned()]);
-        Self(all.filter_map(|name| Some((letters(&name)?, name))).collect())
+        let (mut known, mut former) = (BTreeMap::new(), BTreeMap::new());
+        let mut add = |name: &str| {
+            if let Some(letters) = letters(name) {
+                known.insert(letters, name.to_owned());
+            }
+        };
+        add(FILE_VARIABLE);
+        add(token::VARIABLE);
+        for (key, form) in schema.settings("") {
+            let name = variable_of(&key);
+            add(&name);
+            let Some(form) = form else { continue };
+            for former_name in form.former_keys(&key).iter().map(|key| variable_of(key)) {
+                if let Some(letters) = letters(&former_name) {
+                    former.insert(letters, (name.clone(), form));
+                }
+            }
+        }
+        Self { known, former }
     }
 
-    /// The variable that a name is, but for what stands between its letters.
-    fn misspelt(&self, name: &str) -> Option<&str> {
-        let right = self.0.get(&letters(name)?)?;
-        (!right.eq_ignore_ascii_case(name)).then_some(right)
+    /// Refuses a variable that is a setting but for what stands between its letters, and one that was a setting under a former
+    /// name. Neither would set anything.
+    fn refuse(&self, name: &str) -> Result<(), ConfigError> {
+        let Some(letters) = letters(name) else { return Ok(()) };
+        if let Some((new, form)) = self.former.get(&letters) {
+            return Err(ConfigError::Renamed { old: name.to_owned(), new: new.clone(), form: form.described() });
+        }
+        match self.known.get(&letters) {
+            Some(right) if !right.eq_ignore_ascii_case(name) => Err(ConfigError::Invalid(format!(
+                "the environment variable `{name}` sets nothing; its name must be `{right}`"
+            ))),
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn nearest(&self, name: &str) -> Option<&str> {
         let name = letters(name)?;
-        let likely = self.0.iter().map(|(letters, right)| (strsim::jaro_winkler(letters, &name), right));
+        let likely = self.known.iter().map(|(letters, right)| (strsim::jaro_winkler(letters, &name), right));
         let nearest = likely.max_by(|a, b| a.0.total_cmp(&b.0));
         nearest.filter(|(likeness, _)| *likeness > VARIABLE_LIKENESS_MIN).map(|(_, right)| right.as_str())
     }
+}
+
+/// The variable that sets a key.
+fn variable_of(key: &str) -> String {
+    format!("{PREFIX}{}", key.to_uppercase().replace('.', SEPARATOR))
 }
 
 /// The letters and digits after `RAGWARD`; `None` for a variable that is not ours.
@@ -131,85 +177,122 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     let shown = path.display();
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|e| ConfigError::Invalid(format!("cannot read the configuration file `{shown}`: {e}")))?;
-    text.parse().map_err(|e: toml::de::Error| ConfigError::Invalid(format!("`{shown}` is no TOML: {e}")))
+    text.parse().map_err(|e: toml::de::Error| ConfigError::Invalid(format!("`{shown}` is not TOML: {e}")))
 }
 
-/// The parts of the key that a variable sets; `None` for all others.
+/// The parts of the key that a variable sets; `None` for a variable that is no setting.
 fn key_of(name: &str) -> Option<Vec<String>> {
     let name = name.to_ascii_uppercase();
     let key = name.strip_prefix(PREFIX)?;
     Some(key.split(SEPARATOR).map(str::to_lowercase).collect())
 }
 
-/// The value of a variable, by the type of its key: a text, a number and a truth value as they are, a list and a map as in
-/// the file, `['a', 'b']` and `{ a = 1 }`.
-fn value_of(name: &str, key: &[String], text: &str, schema: SchemaAt<'_>) -> Result<Value, ConfigError> {
+/// Reads the value of a variable by the type of its key: texts, numbers and truth values are written as they are, lists and
+/// tables as in the file (`['a', 'b']`, `{ a = 1 }`). An empty text unsets a setting that may be unset; `None` stands for that.
+fn value_of(name: &str, key: &[String], text: &str, schema: SchemaAt<'_>) -> Result<Option<Value>, ConfigError> {
     let mut at = schema;
     let mut path = String::new();
     for part in key {
         at = at.property(part, &path)?;
         path = joined(&path, part);
     }
+    if text.is_empty() && at.is_optional() {
+        return Ok(None);
+    }
     let wrong = |expected: &str| ConfigError::Invalid(format!("`{name}` must be {expected}"));
-    match at.type_name() {
+    let value = match at.type_name() {
         "integer" => {
             let digits = text.parse::<i64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit() || b == b'-'));
-            digits.map(Value::Integer).ok_or_else(|| wrong("a whole number"))
+            digits.map(Value::Integer).ok_or_else(|| wrong("a whole number"))?
         }
         "number" => {
             let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-            number.map(Value::Float).ok_or_else(|| wrong("a number"))
+            number.map(Value::Float).ok_or_else(|| wrong("a number"))?
         }
         "boolean" => match text {
-            "true" => Ok(Value::Boolean(true)),
-            "false" => Ok(Value::Boolean(false)),
-            _ => Err(wrong("`true` or `false`")),
+            "true" => Value::Boolean(true),
+            "false" => Value::Boolean(false),
+            _ => return Err(wrong("`true` or `false`")),
         },
-        kind @ ("array" | "object") => {
-            let written = format!("v = {text}").parse::<Table>().ok().filter(|table| table.len() == 1);
-            let value = written.and_then(|mut table| table.remove("v"));
-            let value = value.filter(|value| if kind == "array" { value.is_array() } else { value.is_table() });
-            let value = value.ok_or_else(|| {
-                wrong(if kind == "array" {
-                    "a list as in the file, `['a', 'b']`"
-                } else {
-                    "a table as in the file, `{ a = 1 }`"
-                })
-            })?;
-            if let Value::Table(table) = &value {
-                check_keys(table, at, &path)?;
-            }
-            Ok(value)
+        "array" => {
+            let list = written_value(text).filter(Value::is_array);
+            list.ok_or_else(|| wrong("a list as in the file, `['a', 'b']`"))?
         }
-        _ => Ok(Value::String(text.to_owned())),
-    }
+        "object" => {
+            let table = written_value(text).filter(Value::is_table);
+            table.ok_or_else(|| wrong("a table as in the file, `{ a = 1 }`"))?
+        }
+        _ => Value::String(text.to_owned()),
+    };
+    check_value(&value, at, &path)?;
+    Ok(Some(value))
 }
 
-fn set(settings: &mut Table, key: &[String], value: Value) {
-    let Some((last, sections)) = key.split_last() else { return };
+/// A value as it is written in the file; `None` for a text that is not exactly one value.
+fn written_value(text: &str) -> Option<Value> {
+    let mut written = format!("v = {text}").parse::<Table>().ok().filter(|table| table.len() == 1)?;
+    written.remove("v")
+}
+
+/// The table that the last part of a key is in; `None` where the file gives a section another type. That is refused with its
+/// key, once the variables are in.
+fn section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
     let mut table = settings;
     for section in sections {
-        let entry = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new()));
-        // A section that the file gives another type is refused with the key, once the variables are in.
-        let Value::Table(inner) = entry else { return };
-        table = inner;
+        table = table.entry(section.clone()).or_insert_with(|| Value::Table(Table::new())).as_table_mut()?;
     }
-    table.insert(last.clone(), value);
+    Some(table)
 }
 
-/// Every key must be a property of the schema.
-fn check_keys(settings: &Table, schema: SchemaAt<'_>, path: &str) -> Result<(), ConfigError> {
+/// Checks that every key of a table is a property of the schema, and everything below it.
+fn check_table(settings: &Table, schema: SchemaAt<'_>, path: &str) -> Result<(), ConfigError> {
     for (key, value) in settings {
-        let property = schema.property(key, path)?;
-        if let Value::Table(inner) = value {
-            check_keys(inner, property, &joined(path, key))?;
-        }
+        check_value(value, schema.property(key, path)?, &joined(path, key))?;
     }
     Ok(())
 }
 
+fn check_value(value: &Value, schema: SchemaAt<'_>, path: &str) -> Result<(), ConfigError> {
+    match value {
+        Value::Table(table) => check_table(table, schema, path),
+        Value::Array(items) => {
+            let Some(schema) = schema.items() else { return Ok(()) };
+            items.iter().try_for_each(|item| check_value(item, schema, path))
+        }
+        Value::String(text) if text.is_empty() && schema.is_optional() => {
+            Err(ConfigError::Invalid(format!("`{path}` is empty; leave the key out if it is to be unset")))
+        }
+        // Other values are checked by their types.
+        Value::String(_) | Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) => Ok(()),
+    }
+}
+
 fn joined(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+/// A form of values that carry their unit.
+#[derive(Clone, Copy)]
+enum Form {
+    Duration,
+    ByteSize,
+}
+
+impl Form {
+    fn described(self) -> &'static str {
+        match self {
+            Self::Duration => "a duration such as \"500ms\"",
+            Self::ByteSize => "a size such as \"64MiB\"",
+        }
+    }
+
+    /// The keys that a setting had, or would have had, while its key named the unit.
+    fn former_keys(self, key: &str) -> Vec<String> {
+        match self {
+            Self::Duration => vec![format!("{key}_ms"), format!("{key}_seconds")],
+            Self::ByteSize => vec![key.replace("_size", "_bytes")],
+        }
+    }
 }
 
 /// A place in the schema.
@@ -220,27 +303,66 @@ struct SchemaAt<'s> {
 }
 
 impl<'s> SchemaAt<'s> {
-    /// Follows a `$ref` into `$defs`.
-    fn resolved(self) -> &'s Schema {
-        let reference = self.node.get("$ref").and_then(Schema::as_str).and_then(|r| r.strip_prefix('#'));
-        reference.and_then(|pointer| self.root.pointer(pointer)).unwrap_or(self.node)
+    /// The schema of the value, where one that may be unset is *this or null*.
+    fn value(self) -> &'s Schema {
+        let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
+        let value = alternatives.and_then(|either| either.iter().find(|schema| !is_null(schema)));
+        value.unwrap_or(self.node)
     }
 
-    /// `string` for what is one of some texts, too.
+    fn reference(self) -> Option<&'s str> {
+        self.value().get("$ref").and_then(Schema::as_str)
+    }
+
+    /// Follows a `$ref` into `$defs`.
+    fn resolved(self) -> &'s Schema {
+        let pointer = self.reference().and_then(|reference| reference.strip_prefix('#'));
+        pointer.and_then(|pointer| self.root.pointer(pointer)).unwrap_or_else(|| self.value())
+    }
+
+    /// Whether the value may be unset.
+    fn is_optional(self) -> bool {
+        let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
+        let types = self.node.get("type").and_then(Schema::as_array);
+        alternatives.is_some_and(|either| either.iter().any(is_null))
+            || types.is_some_and(|types| types.iter().any(|name| name == "null"))
+    }
+
+    /// The name of the value's only type. It is `string` for a choice of texts, and for sizes, which may be texts.
     fn type_name(self) -> &'s str {
-        self.resolved().get("type").and_then(Schema::as_str).unwrap_or("string")
+        let schema = self.resolved().get("type");
+        let types = schema.and_then(Schema::as_array).map(Vec::as_slice).unwrap_or_default();
+        let types: Vec<&str> = types.iter().filter_map(Schema::as_str).filter(|name| *name != "null").collect();
+        match types.as_slice() {
+            [only] => only,
+            [_, ..] => "string",
+            [] => schema.and_then(Schema::as_str).unwrap_or("string"),
+        }
+    }
+
+    fn form(self) -> Option<Form> {
+        match self.reference()?.rsplit('/').next()? {
+            DURATION_DEFINITION => Some(Form::Duration),
+            BYTE_SIZE_DEFINITION => Some(Form::ByteSize),
+            _ => None,
+        }
     }
 
     /// The paths of all settings that hold no others.
-    fn settings(self, path: &str) -> Vec<String> {
+    fn settings(self, path: &str) -> Vec<(String, Option<Form>)> {
         let Some(known) = self.resolved().get("properties").and_then(Schema::as_object) else {
-            return vec![path.to_owned()];
+            return vec![(path.to_owned(), self.form())];
         };
         let below = known.iter().map(|(key, node)| SchemaAt { node, root: self.root }.settings(&joined(path, key)));
         below.flatten().collect()
     }
 
-    fn property(self, key: &str, path: &str) -> Result<SchemaAt<'s>, ConfigError> {
+    /// The schema of a list's items.
+    fn items(self) -> Option<Self> {
+        self.resolved().get("items").map(|node| SchemaAt { node, root: self.root })
+    }
+
+    fn property(self, key: &str, path: &str) -> Result<Self, ConfigError> {
         let node = self.resolved();
         let known = node.get("properties").and_then(Schema::as_object);
         if let Some(property) = known.and_then(|known| known.get(key)) {
@@ -249,9 +371,20 @@ impl<'s> SchemaAt<'s> {
         if let Some(any) = node.get("additionalProperties").filter(|any| any.is_object()) {
             return Ok(SchemaAt { node: any, root: self.root });
         }
+        for (name, node) in known.into_iter().flatten() {
+            let form = SchemaAt { node, root: self.root }.form();
+            if let Some(form) = form.filter(|form| form.former_keys(name).iter().any(|former| former == key)) {
+                let (old, new) = (joined(path, key), joined(path, name));
+                return Err(ConfigError::Renamed { old, new, form: form.described() });
+            }
+        }
         let names = known.into_iter().flat_map(serde_json::Map::keys);
         let nearest = names.map(|name| (strsim::jaro_winkler(name, key), name)).max_by(|a, b| a.0.total_cmp(&b.0));
         let suggestion = nearest.filter(|(likeness, _)| *likeness > LIKENESS_MIN).map(|(_, name)| joined(path, name));
         Err(ConfigError::UnknownKey { key: joined(path, key), suggestion })
     }
+}
+
+fn is_null(schema: &Schema) -> bool {
+    schema.get("type").is_some_and(|name| name == "null")
 }

@@ -1,4 +1,6 @@
-//! The layers, and what is refused.
+//! The layers, and what they refuse.
+
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -6,23 +8,33 @@ use super::layers::unknown_variables;
 use super::*;
 
 fn load(toml: &str, environment: &[(&str, &str)], overrides: &Overrides) -> Result<Config, ConfigError> {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("ragward.toml");
-    std::fs::write(&file, toml).expect("written");
+    let (file, variables) = sources(toml, environment);
+    Config::load_from(Some(file.path()), variables.into_iter(), overrides)
+}
+
+/// Like [`load`], without looking whether settings fit together.
+fn read(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let (file, variables) = sources(toml, environment);
+    layers::read(Some(file.path()), variables.into_iter())
+}
+
+fn sources(toml: &str, environment: &[(&str, &str)]) -> (tempfile::NamedTempFile, Vec<(OsString, OsString)>) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), toml).expect("written");
     let variables = environment.iter().map(|(key, value)| (OsString::from(key), OsString::from(value)));
-    Config::load_from(Some(&file), variables, overrides)
+    (file, variables.collect())
 }
 
 #[test]
 fn later_layers_win() {
-    let toml = "[server]\nlisten = '127.0.0.1:1'\nrequest_timeout_ms = 1\n[retrieval]\ntop_k_max = 7";
-    let environment = [("RAGWARD__SERVER__LISTEN", "127.0.0.1:2"), ("RAGWARD__SERVER__REQUEST_TIMEOUT_MS", "2")];
+    let toml = "[server]\nlisten = '127.0.0.1:1'\nrequest_timeout = '1ms'\n[retrieval]\ntop_k_max = 7";
+    let environment = [("RAGWARD__SERVER__LISTEN", "127.0.0.1:2"), ("RAGWARD__SERVER__REQUEST_TIMEOUT", "2m")];
     let flags = Overrides { listen: Some(SocketAddr::from(([127, 0, 0, 1], 3))), ..Overrides::default() };
     let config = load(toml, &environment, &flags).expect("valid");
     assert_eq!(config.server.listen.port(), 3);
-    assert_eq!(config.server.request_timeout_ms, 2);
+    assert_eq!(config.server.request_timeout, Duration::from_mins(2));
     assert_eq!(config.retrieval.top_k_max, 7);
-    assert_eq!(config.retrieval.relation, "can_read");
+    assert_eq!(config.retrieval.relation.as_str(), "can_read");
 }
 
 #[test]
@@ -37,14 +49,14 @@ fn what_is_wrong_is_told() {
         (
             "[server]\nlisten = '8980'",
             &[],
-            "must be an IP address and a port, such as `127.0.0.1:8980` in `server.listen`",
+            "`server.listen`: `8980` must be an IP address and a port, such as `127.0.0.1:8980`",
         ),
         ("[server]\nlisten = '127.0.0.1'", &[], "must be an IP address and a port"),
         ("[server]\nlisten = 8980", &[], "server.listen"),
         ("", &[("RAGWARD__SERVER__LISTEN", ":8980")], "`:8980` must be an IP address and a port"),
         ("[telemetry]\nmetrics_listen = 'localhost:1'", &[], "`telemetry.metrics_listen`: `localhost:1` must be an IP"),
         ("[retrieval]\ntop_k_max = 'ten'", &[], "top_k_max"),
-        ("[retrieval]\ntop_k_max = 0", &[], "`retrieval.top_k_max` must be at least 1"),
+        ("[retrieval]\ntop_k_max = 0", &[], "`retrieval.top_k_max`: it must be at least 1"),
         ("[server\n", &[], "TOML"),
     ];
     for (toml, environment, expected) in rows {
@@ -67,7 +79,7 @@ fn settings_of_a_server_need_its_kind() {
         ("a dotted key", "authorizer.openfga.store_name = 'x'", &[], "authorizer.kind"),
         ("OpenFGA by variable", "", &[("RAGWARD__AUTHORIZER__OPENFGA__ADDRESS", "http://a:1")], "authorizer.kind"),
         ("OpenFGA by a table as a variable", "", &[("RAGWARD__AUTHORIZER__OPENFGA", "{}")], "authorizer.kind"),
-        ("checks", "[authorizer.checks]\ncache_ttl_ms = 5000", &[], "authorizer.kind"),
+        ("checks", "[authorizer.checks]\ncache_ttl = '5s'", &[], "authorizer.kind"),
         ("the replica", "[authorizer.replica]\nmode = 'plan'", &[], "authorizer.kind"),
         ("Qdrant by file", "[vector_store.qdrant]\nexact = true", &[], "vector_store.kind"),
         ("Qdrant by variable", "", &[("RAGWARD__VECTOR_STORE__QDRANT__URL", "http://a:1")], "vector_store.kind"),
@@ -86,10 +98,10 @@ fn settings_of_a_server_need_its_kind() {
 #[test]
 fn contradictions_name_both_keys() {
     let rows = [
-        ("cache_bytes_max = 0", ["checks.cache_bytes_max", "checks.cache_ttl_ms"]),
-        ("changelog_poll_ms = 2000", ["checks.changelog_age_max_ms", "checks.changelog_poll_ms"]),
-        ("changelog_age_max_ms = 0", ["checks.changelog_age_max_ms", "checks.changelog_poll_ms"]),
-        ("cache_ttl_ms = 499", ["checks.cache_ttl_ms", "checks.changelog_poll_ms"]),
+        ("cache_size_max = 0", ["checks.cache_size_max", "checks.cache_ttl"]),
+        ("changelog_poll = '2s'", ["checks.changelog_age_max", "checks.changelog_poll"]),
+        ("changelog_age_max = '0s'", ["checks.changelog_age_max", "checks.changelog_poll"]),
+        ("cache_ttl = '499ms'", ["checks.cache_ttl", "checks.changelog_poll"]),
         ("checks_waiting_max = 199", ["checks.checks_waiting_max", "openfga.checks_per_call"]),
     ];
     for (line, keys) in rows {
@@ -98,8 +110,8 @@ fn contradictions_name_both_keys() {
         assert!(keys.iter().all(|key| error.contains(&format!("`authorizer.{key}`"))), "{error}");
     }
     for (line, keys) in [
-        ("poll_interval_ms = 2000", ["replica.poll_interval_ms", "checks.changelog_age_max_ms"]),
-        ("staleness_max_ms = 500", ["replica.poll_interval_ms", "replica.staleness_max_ms"]),
+        ("poll_interval = '2s'", ["replica.poll_interval", "checks.changelog_age_max"]),
+        ("staleness_max = '500ms'", ["replica.poll_interval", "replica.staleness_max"]),
     ] {
         let toml = format!("[authorizer]\nkind = 'openfga'\n[authorizer.replica]\n{line}");
         let error = load(&toml, &[], &Overrides::default()).expect_err(&toml).to_string();
@@ -107,63 +119,254 @@ fn contradictions_name_both_keys() {
         let without = format!("{toml}\nmode = 'off'");
         assert!(load(&without, &[], &Overrides::default()).is_ok(), "{line}");
     }
-    for line in ["cache_ttl_ms = 0\ncache_bytes_max = 0", "changelog_poll_ms = 0\nchangelog_age_max_ms = 0"] {
+    for line in ["cache_ttl = '0s'\ncache_size_max = 0", "changelog_poll = '0s'\nchangelog_age_max = '0s'"] {
         let toml = format!("[authorizer]\nkind = 'openfga'\n[authorizer.checks]\n{line}");
         assert!(load(&toml, &[], &Overrides::default()).is_ok(), "{line}");
     }
 }
 
-/// Every key of the schema that holds no others, with its type.
-fn leaves(schema: &Value, root: &Value, path: &str, found: &mut Vec<(String, String)>) {
-    let reference = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix('#'));
-    let schema = reference.map_or(schema, |pointer| root.pointer(pointer).expect("a definition"));
-    match schema.get("properties").and_then(Value::as_object) {
-        None => found.push((path.to_owned(), schema.get("type").and_then(Value::as_str).unwrap_or("enum").to_owned())),
-        Some(fields) => {
-            for (name, field) in fields {
-                leaves(field, root, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
-            }
-        }
+/// A setting that holds no others, as the schema tells it.
+struct Leaf {
+    key: String,
+    /// The name of its type: `string`, `integer`, `Duration` and so on.
+    kind: String,
+    is_optional: bool,
+}
+
+impl Leaf {
+    fn variable(&self) -> String {
+        format!("RAGWARD__{}", self.key.to_uppercase().replace('.', "__"))
     }
+}
+
+fn leaves() -> Vec<Leaf> {
+    fn add(node: &Value, root: &Value, path: &str, found: &mut Vec<Leaf>) {
+        let either = node["anyOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let value = either.iter().find(|schema| schema["type"] != "null").unwrap_or(node);
+        let reference = value["$ref"].as_str().and_then(|r| r.strip_prefix('#'));
+        let schema = reference.map_or(value, |pointer| root.pointer(pointer).expect("a definition"));
+        if let Some(fields) = schema["properties"].as_object() {
+            for (name, field) in fields {
+                add(field, root, &if path.is_empty() { name.clone() } else { format!("{path}.{name}") }, found);
+            }
+            return;
+        }
+        let types = schema["type"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let only = types.iter().find(|name| *name != "null").and_then(Value::as_str);
+        let definition = reference.and_then(|r| r.rsplit('/').next());
+        let kind = match definition.filter(|name| matches!(*name, "Duration" | "ByteSize")) {
+            Some(name) => name,
+            None => only.or(schema["type"].as_str()).unwrap_or("enum"),
+        };
+        let is_optional = !either.is_empty() || types.iter().any(|name| name == "null");
+        found.push(Leaf { key: path.to_owned(), kind: kind.to_owned(), is_optional });
+    }
+    let (schema, mut found) = (Config::schema(), Vec::new());
+    add(&schema, &schema, "", &mut found);
+    assert!(found.len() > 50, "{}", found.len());
+    found
 }
 
 #[test]
 fn a_variable_has_the_type_of_its_key() {
-    let schema = Config::schema();
-    let mut keys = Vec::new();
-    leaves(&schema, &schema, "", &mut keys);
-    assert!(keys.len() > 50, "{keys:?}");
-    // Texts that look like something else. What a key cannot be is refused with the variable's name.
+    // Texts that look like something else. What a key cannot be is refused with the variable's name, or with the key's.
     let texts = ["007", "1e3", "true", "null", "0x10", "", " x", "[1]", "2024-01-01", "1_000", "-1", "yes"];
-    // What another rule says of such a text, too.
-    let free = |key: &str| !matches!(key, "server.listen" | "telemetry.metrics_listen" | "telemetry.otlp_endpoint");
-    for (key, kind) in &keys {
-        let variable = format!("RAGWARD__{}", key.to_uppercase().replace('.', "__"));
+    // The texts of these keys have a form of their own.
+    let has_a_form = ["server.listen", "telemetry.metrics_listen", "retrieval.relation", "identity.user_type"];
+    let has_a_form_too =
+        ["identity.machine_type", "identity.actor_type", "identity.write_relation", "identity.delegation.relation"];
+    let is_free = |key: &str| !has_a_form.contains(&key) && !has_a_form_too.contains(&key);
+    for leaf in leaves() {
+        let (key, variable) = (&leaf.key, leaf.variable());
         for text in texts {
             let row = format!("{variable}={text}");
             let loaded = load(SERVERS, &[(&variable, text)], &Overrides::default());
             let printed = loaded.as_ref().map(|config| serde_json::to_value(config).expect("JSON"));
             let at = format!("/{}", key.replace('.', "/"));
             let value = printed.as_ref().ok().and_then(|config| config.pointer(&at));
-            match kind.as_str() {
-                "string" if free(key) => assert_eq!(value, Some(&json!(text)), "{row}"),
+            let refused = loaded.as_ref().err().map(ToString::to_string);
+            let is_refused_by = |name: &str| refused.as_ref().is_some_and(|error| error.contains(&format!("`{name}`")));
+            match leaf.kind.as_str() {
+                "string" if leaf.is_optional && text.is_empty() => {
+                    assert!(loaded.is_ok() && value.is_none_or(Value::is_null), "{row}: {value:?}");
+                }
+                "string" if is_free(key) => assert_eq!(value, Some(&json!(text)), "{row}"),
                 "integer" => {
                     let number = text.parse::<i64>().ok();
                     assert!(value.is_none() || value.and_then(Value::as_i64) == number, "{row}: {value:?}");
-                    assert!(number.is_some() || loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}");
+                    assert!(number.is_some() || is_refused_by(&variable), "{row}: {refused:?}");
                 }
                 "number" => {
                     let number = text.parse::<f64>().ok();
                     assert!(value.is_none() || value.and_then(Value::as_f64) == number, "{row}: {value:?}");
-                    assert!(number.is_some() || loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}");
+                    assert!(number.is_some() || is_refused_by(&variable), "{row}: {refused:?}");
                 }
+                // None of the texts has a unit, and only some are numbers.
+                "Duration" => assert!(is_refused_by(key), "{row}: {refused:?}"),
+                "ByteSize" => match text {
+                    "007" => assert_eq!(value, Some(&json!("7B")), "{row}"),
+                    _ => assert!(is_refused_by(key), "{row}: {refused:?}"),
+                },
                 "boolean" if text == "true" => assert_eq!(value, Some(&json!(true)), "{row}"),
-                "boolean" | "object" => assert!(loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}"),
-                "array" if text == "[1]" => assert!(loaded.is_err_and(|e| e.to_string().contains(key)), "{row}"),
-                "array" => assert!(loaded.is_err_and(|e| e.to_string().contains(&variable)), "{row}"),
+                "array" if text == "[1]" => assert!(refused.is_some_and(|e| e.contains(key)), "{row}"),
+                "boolean" | "object" | "array" => assert!(is_refused_by(&variable), "{row}: {refused:?}"),
                 _ => assert!(value.is_none_or(|value| value == text), "{row}: {value:?}"),
             }
         }
+    }
+}
+
+/// The keys that settings had while the keys named the units, with the keys of today.
+const FORMER: [(&str, &str); 23] = [
+    ("server.request_timeout_ms", "server.request_timeout"),
+    ("server.shutdown_timeout_ms", "server.shutdown_timeout"),
+    ("authorizer.openfga.timeout_ms", "authorizer.openfga.timeout"),
+    ("authorizer.openfga.list_deadline_ms", "authorizer.openfga.list_deadline"),
+    ("authorizer.openfga.cache_age_max_ms", "authorizer.openfga.cache_age_max"),
+    ("authorizer.checks.cache_ttl_ms", "authorizer.checks.cache_ttl"),
+    ("authorizer.checks.cache_bytes_max", "authorizer.checks.cache_size_max"),
+    ("authorizer.checks.changelog_poll_ms", "authorizer.checks.changelog_poll"),
+    ("authorizer.checks.changelog_age_max_ms", "authorizer.checks.changelog_age_max"),
+    ("authorizer.replica.poll_interval_ms", "authorizer.replica.poll_interval"),
+    ("authorizer.replica.staleness_max_ms", "authorizer.replica.staleness_max"),
+    ("authorizer.replica.overlap_ms", "authorizer.replica.overlap"),
+    ("authorizer.replica.sweep_interval_ms", "authorizer.replica.sweep_interval"),
+    ("vector_store.qdrant.timeout_ms", "vector_store.qdrant.timeout"),
+    ("vector_store.qdrant.overview_age_max_ms", "vector_store.qdrant.overview_age_max"),
+    ("retrieval.page_token_lifetime_ms", "retrieval.page_token_lifetime"),
+    ("identity.leeway_seconds", "identity.leeway"),
+    ("audit.fsync_interval_ms", "audit.fsync_interval"),
+    ("audit.segment_bytes_max", "audit.segment_size_max"),
+    // No version had these, and whoever is used to the rest may write them.
+    ("server.request_timeout_seconds", "server.request_timeout"),
+    ("identity.leeway_ms", "identity.leeway"),
+    ("authorizer.replica.overlap_seconds", "authorizer.replica.overlap"),
+    ("audit.fsync_interval_seconds", "audit.fsync_interval"),
+];
+
+#[test]
+fn a_former_key_is_refused_with_the_key_and_form_of_today() {
+    let leaves = leaves();
+    for (former, today) in FORMER {
+        let leaf = leaves.iter().find(|leaf| leaf.key == today).expect(today);
+        let form = match leaf.kind.as_str() {
+            "Duration" => "a duration such as \"500ms\"",
+            "ByteSize" => "a size such as \"64MiB\"",
+            kind => panic!("{today} is a {kind}"),
+        };
+        let by_file = load(&format!("{former} = 1"), &[], &Overrides::default()).expect_err(former).to_string();
+        assert_eq!(by_file, format!("`{former}` is now `{today}`, {form}"), "{former} in the file");
+        let variable = format!("RAGWARD__{}", former.to_uppercase().replace('.', "__"));
+        let misspelt = variable.replace("__", "_");
+        for name in [&variable, &misspelt, &variable.to_lowercase()] {
+            let by_variable = load("", &[(name, "1")], &Overrides::default()).expect_err(name).to_string();
+            assert_eq!(by_variable, format!("`{name}` is now `{}`, {form}", leaf.variable()), "{former} as a variable");
+        }
+    }
+    // No setting that carries its unit is left out, and no former name is a setting's of today.
+    for leaf in &leaves {
+        let named = FORMER.iter().any(|(_, today)| *today == leaf.key);
+        assert_eq!(named, matches!(leaf.kind.as_str(), "Duration" | "ByteSize"), "{}", leaf.key);
+        assert!(FORMER.iter().all(|(former, _)| *former != leaf.key), "{}", leaf.key);
+        assert!(!["_ms", "_seconds", "_bytes"].iter().any(|unit| leaf.key.contains(unit)), "{}", leaf.key);
+    }
+    // Below a list, and in a table that a variable holds.
+    let step_up = "[[identity.step_up]]\ncollection = 'a'\nmax_age_seconds = 300";
+    let tables = [
+        (
+            "a list in the file",
+            step_up,
+            ("RAGWARD_X", ""),
+            "`identity.step_up.max_age_seconds` is now `identity.step_up.max_age`",
+        ),
+        (
+            "a list in a variable",
+            "",
+            ("RAGWARD__IDENTITY__STEP_UP", "[{ collection = 'a', max_age_seconds = 300 }]"),
+            "`identity.step_up.max_age_seconds` is now `identity.step_up.max_age`",
+        ),
+        (
+            "a table in a variable",
+            "",
+            ("RAGWARD__SERVER", "{ request_timeout_ms = 1 }"),
+            "`server.request_timeout_ms` is now `server.request_timeout`",
+        ),
+    ];
+    for (name, toml, variable, expected) in tables {
+        let error = load(toml, &[variable], &Overrides::default()).expect_err(name).to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+}
+
+#[test]
+fn settings_that_carry_their_unit_come_from_file_and_environment() {
+    for leaf in leaves() {
+        // As the file has it, as a variable has it, and as it is printed.
+        let forms = match leaf.kind.as_str() {
+            "Duration" => [("'90s'", "90s", "1m 30s"), ("'1m 30s'", "1m 30s", "1m 30s"), ("'500ms'", "500ms", "500ms")],
+            "ByteSize" => [("'16MiB'", "16MiB", "16MiB"), ("16777216", "16777216", "16MiB"), ("'1KB'", "1KB", "1000B")],
+            _ => continue,
+        };
+        for (written, text, expected) in forms {
+            let kinds = "authorizer.kind = 'openfga'\nvector_store.kind = 'qdrant'";
+            let (toml, variable) = (format!("{kinds}\n{} = {written}", leaf.key), leaf.variable());
+            let sources: [(&str, &[(&str, &str)]); 2] = [(&toml, &[]), (kinds, &[(&variable, text)])];
+            for (toml, environment) in sources {
+                let config = read(toml, environment).expect(toml);
+                let printed = serde_json::to_value(config).expect("JSON");
+                let at = format!("/{}", leaf.key.replace('.', "/"));
+                assert_eq!(printed.pointer(&at), Some(&json!(expected)), "{toml} {environment:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_text_unsets_nothing_in_the_file_and_a_setting_in_a_variable() {
+    for leaf in leaves().iter().filter(|leaf| leaf.is_optional) {
+        let key = &leaf.key;
+        let error = load(&format!("{key} = ''"), &[], &Overrides::default()).expect_err(key).to_string();
+        assert_eq!(error, format!("`{key}` is empty; leave the key out if it is to be unset"));
+    }
+    let toml = "[telemetry]\notlp_endpoint = 'http://127.0.0.1:4317'";
+    let unset = [("RAGWARD__TELEMETRY__OTLP_ENDPOINT", "")];
+    assert_eq!(load(toml, &unset, &Overrides::default()).expect("valid").telemetry.otlp_endpoint, None);
+    let kept = load(toml, &[], &Overrides::default()).expect("valid").telemetry.otlp_endpoint;
+    assert_eq!(kept.as_deref(), Some("http://127.0.0.1:4317"));
+    let issuer = "[[identity.issuers]]\nissuer = 'https://a.example'\njwks_url = ''";
+    let error = load(issuer, &[], &Overrides::default()).expect_err("empty").to_string();
+    assert!(error.contains("`identity.issuers.jwks_url` is empty"), "{error}");
+}
+
+/// Every setting that cannot be zero says so.
+#[test]
+fn zero_is_refused_where_it_makes_no_sense() {
+    let positive = [
+        ("server.request_timeout", "'0s'"),
+        ("server.connections_max", "0"),
+        ("server.shutdown_timeout", "'0s'"),
+        ("authorizer.openfga.checks_per_call", "0"),
+        ("authorizer.openfga.timeout", "'0s'"),
+        ("authorizer.openfga.list_results_max", "0"),
+        ("authorizer.openfga.list_deadline", "'0s'"),
+        ("authorizer.checks.calls_in_flight_max", "0"),
+        ("authorizer.replica.poll_interval", "'0s'"),
+        ("authorizer.replica.sweep_interval", "'0s'"),
+        ("authorizer.replica.types_max", "0"),
+        ("vector_store.qdrant.timeout", "'0s'"),
+        ("vector_store.qdrant.guards_max", "0"),
+        ("vector_store.qdrant.guards_per_filter_max", "0"),
+        ("retrieval.top_k_max", "0"),
+        ("retrieval.candidates_max", "0"),
+        ("retrieval.guards_checked_max", "0"),
+        ("retrieval.page_token_lifetime", "'0s'"),
+        ("audit.fsync_interval", "'0s'"),
+        ("audit.segment_size_max", "0"),
+    ];
+    for (key, zero) in positive {
+        let toml = format!("authorizer.kind = 'openfga'\nvector_store.kind = 'qdrant'\n{key} = {zero}");
+        let error = load(&toml, &[], &Overrides::default()).expect_err(key).to_string();
+        assert!(error.contains(&format!("`{key}`: it must be at least")), "{key}: {error}");
     }
 }
 
@@ -276,10 +479,7 @@ fn a_misspelt_variable_is_refused_with_its_right_name() {
         assert_eq!(load("", &[(name, "7")], &Overrides::default()).expect(name).retrieval.top_k_max, 7, "{name}");
     }
     // Every setting is found by its letters: no two have the same ones.
-    let schema = Config::schema();
-    let mut keys = Vec::new();
-    leaves(&schema, &schema, "", &mut keys);
-    for (key, _) in keys {
+    for Leaf { key, .. } in leaves() {
         let [name, right] = ["_", "__"].map(|dot| format!("RAGWARD{dot}{}", key.to_uppercase().replace('.', dot)));
         let error = load("", &[(&name, "x")], &Overrides::default()).expect_err(&name).to_string();
         assert!(error.contains(&format!("`{right}`")), "{name}: {error}");

@@ -1,24 +1,28 @@
-//! The access token that a command shows to a server. Never an argument: those are seen by every process of the machine.
+//! The access token that a command shows to a server. It is never an argument: every process of the machine can see those.
 
 use std::path::Path;
 
-use super::{ConfigError, read_secret};
+use super::ConfigError;
+use crate::settings::{Secret, SecretFile};
 
-/// The variable that holds it.
+/// The environment variable that may hold the token.
 pub(super) const VARIABLE: &str = "RAGWARD_TOKEN";
 
-/// The token from a file, or else from the variable `RAGWARD_TOKEN`; `None` without both.
+/// Reads the access token from a file, or from the variable `RAGWARD_TOKEN` if no file is named. Returns `None` without both.
 ///
 /// # Errors
-/// When the file cannot be read, or what holds the token is empty: without it, the request would be somebody else's.
-pub fn access_token(file: Option<&Path>) -> Result<Option<String>, ConfigError> {
+/// When the file cannot be read, or the file or variable is empty: without a token, the request would be somebody else's.
+pub fn access_token(file: Option<&Path>) -> Result<Option<Secret>, ConfigError> {
     let (token, from) = match file {
-        Some(file) => (read_secret(file)?, file.display().to_string()),
+        Some(file) => (SecretFile::new(file).read()?, file.display().to_string()),
         None => match std::env::var_os(VARIABLE) {
-            Some(value) => (value.into_string().ok().map(|text| text.trim_end().to_owned()), VARIABLE.to_owned()),
+            // A variable that is not UTF-8 is no token either.
+            Some(value) => (Secret::new(value.into_string().unwrap_or_default().trim_end()), VARIABLE.to_owned()),
             None => return Ok(None),
         },
     };
-    let token = token.filter(|token| !token.is_empty());
-    token.map(Some).ok_or_else(|| ConfigError::Invalid(format!("`{from}` holds no access token")))
+    if token.expose().is_empty() {
+        return Err(ConfigError::Invalid(format!("`{from}` holds no access token")));
+    }
+    Ok(Some(token))
 }

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::details::DetailsRules;
 use super::key_set::Algorithm;
 use super::names::NameRules;
@@ -57,31 +60,40 @@ pub struct IssuerRules {
 }
 
 /// A mapping: the subject holds `relation` on an object for each text under `claim`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ClaimTuple {
-    /// The name of the claim.
+    /// The name of the claim, which holds a text or a list of texts.
     pub claim: String,
     /// The relation that the subject holds.
+    #[schemars(with = "String")]
     pub relation: Relation,
     /// The type of the objects.
+    #[schemars(with = "String")]
     pub object_type: TypeName,
-    /// What a token without the claim means. When it is unset, the model decides.
+    /// What a token without the claim means. When it is unset, the model decides: `refuse` if it takes people out
+    /// (`but not`) by this relation, `none` if not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
 
 /// A mapping: the value of a claim becomes the value of a condition's parameter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ClaimContext {
     /// The name of the claim.
     pub claim: String,
     /// The name of the parameter.
     pub parameter: String,
-    /// What a token without the claim means. When it is unset, the model decides.
+    /// What a token without the claim means. When it is unset, the model decides: `refuse` if it takes people out
+    /// (`but not`) by a condition with this parameter, `none` if not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
 
 /// What a token without a mapped claim means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Absent {
     /// The subject may hold anything, so the token is refused.
     Refuse,

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::NameRules;
@@ -68,9 +71,11 @@ pub struct Delegation {
 }
 
 /// The object that an actor must hold its relation on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum DelegationOn {
     /// The user whom it acts for.
+    #[default]
     User,
     /// The guard of each chunk.
     Guard,

@@ -132,6 +132,12 @@ impl TypeName {
         Ok(Self(value.into()))
     }
 
+    /// Makes a type name that this program's own code states, such as the default of a setting.
+    pub(crate) fn from_static(name: &'static str) -> Self {
+        debug_assert!(Self::parse(name).is_ok(), "`{name}` is no type name");
+        Self(name.into())
+    }
+
     /// Returns the type's name.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -147,6 +153,12 @@ impl Relation {
     pub fn parse(value: &str) -> Result<Self, ParseError> {
         check_name("relation", value, RELATION_CHARS_MAX)?;
         Ok(Self(value.into()))
+    }
+
+    /// Makes a relation name that this program's own code states, such as the default of a setting.
+    pub(crate) fn from_static(name: &'static str) -> Self {
+        debug_assert!(Self::parse(name).is_ok(), "`{name}` is no relation name");
+        Self(name.into())
     }
 
     /// Returns the relation's name.

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures::future;
 use tokio::time::Instant;
 
-use super::RetrievalConfig;
 use super::answer::{Rechecked, Retrieval};
 use super::error::{RetrievalError, within};
 use super::hydrate::Hydration;
@@ -15,6 +14,7 @@ use super::request::{RecheckRequest, RetrievalParts, RetrievalRequest};
 use super::rounds::Rounds;
 use super::shared::Shared;
 use super::stages::{Stage, StageTimes};
+use super::{Pages, RetrievalConfig};
 use crate::authz::Authorizer;
 use crate::authz::enforce::Permitted;
 use crate::chunk::Candidate;
@@ -31,8 +31,13 @@ pub struct Retriever {
 impl Retriever {
     /// Makes a retriever that has learned nothing yet.
     #[must_use]
-    pub fn new(authorizer: Arc<dyn Authorizer>, vector_store: Arc<dyn VectorStore>, config: RetrievalConfig) -> Self {
-        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config)) }
+    pub fn new(
+        authorizer: Arc<dyn Authorizer>,
+        vector_store: Arc<dyn VectorStore>,
+        config: RetrievalConfig,
+        pages: Pages,
+    ) -> Self {
+        Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages)) }
     }
 
     /// The settings that this retriever was made with.

@@ -83,7 +83,7 @@ impl<'r> Rounds<'r> {
     ) -> Result<Self, RetrievalError> {
         let mut enforcer = shared.enforcer(principal, request.consistency, deadline, since_1970);
         let binding = binding(shared, request, deadline).await?;
-        let paging = Paging::open(&shared.config.pages, request, binding, since_1970)?;
+        let paging = Paging::open(&shared.pages, request, binding, since_1970)?;
         let (vector_store, collection) = (shared.vector_store.as_ref(), request.collection.as_str());
         let info = within(deadline, vector_store.collection(collection)).await?;
         check_query(request, &info)?;

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::RetrievalConfig;
 use super::decoys::Decoys;
 use super::guard_index::GuardIndexes;
 use super::list_costs::{ListCosts, ListKind};
 use super::pass_rates::{PassRateKey, PassRates};
 use super::request::RetrievalRequest;
 use super::visibility::Lister;
+use super::{Pages, RetrievalConfig};
 use crate::authz::enforce::Enforcer;
 use crate::authz::{Authorizer, Consistency};
 use crate::identity::Principal;
@@ -23,6 +23,7 @@ pub(super) struct Shared {
     pub(super) authorizer: Arc<dyn Authorizer>,
     pub(super) vector_store: Arc<dyn VectorStore>,
     pub(super) config: RetrievalConfig,
+    pub(super) pages: Pages,
     pub(super) pass_rates: PassRates,
     pub(super) guard_indexes: GuardIndexes,
     pub(super) list_costs: ListCosts,
@@ -34,11 +35,13 @@ impl Shared {
         authorizer: Arc<dyn Authorizer>,
         vector_store: Arc<dyn VectorStore>,
         config: RetrievalConfig,
+        pages: Pages,
     ) -> Self {
         Self {
             authorizer,
             vector_store,
             config,
+            pages,
             pass_rates: PassRates::default(),
             guard_indexes: GuardIndexes::default(),
             list_costs: ListCosts::default(),

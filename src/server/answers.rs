@@ -167,13 +167,13 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::config::Config;
     use crate::server::connections::STREAMS_MAX;
     use crate::server::operations::{Access, OPERATIONS};
+    use crate::server_config::ServerConfig;
 
     #[test]
     fn answers_that_need_no_token_leave_room_for_others() {
-        let connections = Config::default().server.connections_max;
+        let connections = ServerConfig::default().connections_max;
         for operation in OPERATIONS.iter().filter(|operation| operation.access == Access::Open) {
             // A stream without a bound takes no room at all.
             let units = operation.answer_bytes_max.unwrap_or_default().div_ceil(UNIT_BYTES);

@@ -9,7 +9,6 @@
 //! is not looked for. Lists of guards that are turned round or split serve the same need.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use qdrant_client::qdrant::collections_client::CollectionsClient;
@@ -22,9 +21,10 @@ use tonic::{Code, Response, Status};
 use super::remote::overview::Overviews;
 use super::remote::own_writes::OwnWrites;
 use super::{CollectionInfo, DocumentStore, GuardTable, Search, Searched, VectorStore, VectorStoreError};
-use crate::backend::{BackendChannel, BackendError, Credential, Reach, Secret, channel, is_of_the_connection};
+use crate::backend::{BackendChannel, BackendError, Credential, Reach, channel, is_of_the_connection};
 use crate::chunk::{Candidate, Chunk, ChunkMetadata, Document};
 use crate::language::Object;
+use crate::settings::SecretFile;
 
 mod attach;
 mod collection;
@@ -44,57 +44,15 @@ mod version;
 
 use names::Names;
 
+pub use super::qdrant_config::{PayloadConfig, QdrantConfig, ReadConsistency, WrittenBy};
 pub use attach::{Attach, AttachError, Attached};
 pub use guard_template::{GuardTemplate, TemplateError};
-pub use layout::{ForeignLayout, Layout};
+pub use layout::Layout;
 pub use path::{Path, PathError};
 pub use payload::point_id;
 
 /// The largest message that is taken. An answer holds at most some thousand chunks with their text.
 const MESSAGE_BYTES_MAX: usize = 64 << 20;
-
-/// The settings of a [`QdrantStore`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QdrantConfig {
-    /// The gRPC address, such as `http://127.0.0.1:6334`.
-    pub url: String,
-    /// The API key, if the server asks for one.
-    pub api_key: Option<Secret>,
-    /// The longest wait for one call.
-    pub timeout: Duration,
-    /// The name of the vector in each point; `None` for the unnamed vector.
-    pub vector_name: Option<String>,
-    /// Whether every search scans all vectors instead of using the approximate index. A scan is exact, and slow on large
-    /// collections.
-    pub exact: bool,
-    /// The size up to which the chunks of some guards are scanned even if `exact` is not set. There the approximate index is
-    /// slow as well, and misses most of what it should find.
-    pub scanned_chunks_max: u64,
-    /// How many replicas of a shard must agree on what is read; `None` for the server's own rule.
-    pub read_consistency: Option<ReadConsistency>,
-    /// How long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for them if
-    /// that is longer. What other programs write meanwhile is found afterwards, and what this process writes at once.
-    pub overview_age_max: Duration,
-    /// The largest number of distinct guards that are listed. A collection with more is searched as a whole, and its
-    /// candidates are checked afterwards.
-    pub guards_max: usize,
-    /// The largest number of guards in one filter. A longer list is turned round or sent in parts.
-    pub guards_per_filter_max: usize,
-    /// The layouts of collections that other programs fill, by name. They are configuration and not data in Qdrant: whoever can
-    /// write a point must not be able to say which field guards it.
-    pub layouts: BTreeMap<String, Layout>,
-}
-
-/// How many replicas of a shard must agree on what is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReadConsistency {
-    /// A point counts if the majority of all replicas has it.
-    Majority,
-    /// A point counts if all replicas that were asked have it, which are half of them and one more.
-    Quorum,
-    /// A point counts if every replica has it.
-    All,
-}
 
 /// A Qdrant server as a store.
 #[derive(Debug)]
@@ -102,6 +60,8 @@ pub struct QdrantStore {
     channel: BackendChannel,
     config: QdrantConfig,
     own: Layout,
+    /// The layouts of other programs, by collection.
+    foreign: BTreeMap<String, Layout>,
     names: Names,
     overviews: Overviews,
     reach: Reach,
@@ -111,36 +71,23 @@ pub struct QdrantStore {
     writing: tokio::sync::Mutex<()>,
 }
 
-impl QdrantConfig {
-    /// Returns the default settings for a server at this address.
-    #[must_use]
-    pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            api_key: None,
-            timeout: Duration::from_secs(5),
-            vector_name: None,
-            exact: false,
-            scanned_chunks_max: 100_000,
-            read_consistency: None,
-            overview_age_max: Duration::from_secs(2),
-            guards_max: 200_000,
-            guards_per_filter_max: 10_000,
-            layouts: BTreeMap::new(),
-        }
-    }
-}
-
 impl QdrantStore {
     /// Opens a store. The server is contacted at the first call. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When the settings cannot be used.
     pub fn new(config: &QdrantConfig) -> Result<Self, BackendError> {
+        let api_key = config.api_key_file.as_ref().map(SecretFile::read).transpose()?;
+        let mut foreign = BTreeMap::new();
+        for (collection, payload) in &config.collections {
+            let wrong = |e| BackendError::Setting(format!("`vector_store.qdrant.collections.{collection}`: {e}"));
+            foreign.insert(collection.clone(), Layout::foreign(payload).map_err(wrong)?);
+        }
         Ok(Self {
-            channel: channel("`vector_store.qdrant.url`", &config.url, Credential::api_key(config.api_key.as_ref())?)?,
+            channel: channel("`vector_store.qdrant.url`", &config.url, Credential::api_key(api_key.as_ref())?)?,
             config: config.clone(),
             own: Layout::default(),
+            foreign,
             names: Names::default(),
             overviews: Overviews::new(config.overview_age_max, config.timeout),
             reach: Reach::new("qdrant"),
@@ -159,11 +106,12 @@ impl QdrantStore {
 
     /// The layout of a collection's points.
     fn layout(&self, collection: &str) -> &Layout {
-        self.config.layouts.get(collection).unwrap_or(&self.own)
+        self.foreign.get(collection).unwrap_or(&self.own)
     }
 
     fn read_consistency(&self) -> Option<qdrant::ReadConsistency> {
-        let consistency = match self.config.read_consistency? {
+        let consistency = match self.config.read_consistency {
+            ReadConsistency::One => return None,
             ReadConsistency::Majority => ReadConsistencyType::Majority,
             ReadConsistency::Quorum => ReadConsistencyType::Quorum,
             ReadConsistency::All => ReadConsistencyType::All,
@@ -311,21 +259,5 @@ impl DocumentStore for QdrantStore {
         document_ids: &[String],
     ) -> Result<Option<BTreeSet<Object>>, VectorStoreError> {
         self.guards_of_documents(collection, document_ids).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_those_of_a_file_that_sets_nothing() {
-        let file = crate::config::QdrantConfig::default();
-        let defaults = QdrantConfig::new(file.url);
-        assert_eq!(defaults.timeout, Duration::from_millis(file.timeout_ms));
-        assert_eq!(defaults.overview_age_max, Duration::from_millis(file.overview_age_max_ms));
-        assert_eq!((defaults.exact, defaults.scanned_chunks_max), (file.exact, file.scanned_chunks_max));
-        let guards = (defaults.guards_max, defaults.guards_per_filter_max);
-        assert_eq!(guards, (file.guards_max, file.guards_per_filter_max));
     }
 }

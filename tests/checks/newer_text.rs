@@ -173,10 +173,10 @@ fn retriever(authorizer: &Arc<Late>, store: Arc<dyn VectorStore>) -> Retriever {
         top_k_max: 100,
         candidates_max: 10_000,
         guards_checked_max: 200_000,
-        pages: Pages::new(Duration::from_mins(1)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
-    Retriever::new(Arc::clone(authorizer) as _, store, config)
+    Retriever::new(Arc::clone(authorizer) as _, store, config, Pages::new(Duration::from_mins(1)).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]

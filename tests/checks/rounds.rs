@@ -142,8 +142,8 @@ fn config() -> RetrievalConfig {
         top_k_max: 100,
         candidates_max: 10_000,
         guards_checked_max: 200_000,
-        pages: Pages::new(Duration::from_mins(1)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     }
 }
 
@@ -165,7 +165,12 @@ fn request(user: usize, query: Query, top_k: u32, per_document_max: u32) -> Retr
 /// Returns the number of batches that each retrieval took.
 async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: bool) -> Vec<usize> {
     let authorizer = Arc::new(Counting::new(share, knows));
-    let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::new(store.clone()), config());
+    let retriever = Retriever::new(
+        Arc::clone(&authorizer) as _,
+        Arc::new(store.clone()),
+        config(),
+        Pages::new(Duration::from_mins(1)).unwrap(),
+    );
     let mut counted = Vec::new();
     for user in 0..USERS {
         for query in 0..if text { QUERIES_OF_TEXT } else { QUERIES } {
@@ -270,7 +275,12 @@ struct Asked {
 impl Asked {
     async fn of(store: &Arc<Remote>, authorizer: Counting, top_k: u32, per_document_max: u32) -> Self {
         let authorizer = Arc::new(authorizer);
-        let retriever = Retriever::new(Arc::clone(&authorizer) as _, Arc::clone(store) as _, config());
+        let retriever = Retriever::new(
+            Arc::clone(&authorizer) as _,
+            Arc::clone(store) as _,
+            config(),
+            Pages::new(Duration::from_mins(1)).unwrap(),
+        );
         let mut asked = Self { checks: Vec::new(), batches: Vec::new(), plans: Vec::new() };
         for user in 0..USERS {
             for query in 0..QUERIES_OF_ROW {

@@ -20,6 +20,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use futures::StreamExt;
 use openfga_client::prost_types::field_descriptor_proto::{Label, Type};
@@ -94,17 +95,17 @@ async fn a_thousand_users_share_no_cached_answer() {
     let tuples = (0..USERS)
         .flat_map(|user| documents_of(user).into_iter().map(move |document| reads(&format!("user:{user}"), document)));
     embedded.load(dsl::load(MODEL).unwrap(), tuples.collect());
-    let remote = |cache_ttl_ms: u64| {
+    let remote = |cache_ttl: Duration| {
         let address = format!("http://{}", embedded.address);
         move |config: &mut Config| {
             config.authorizer.kind = AuthorizerKind::Openfga;
             config.authorizer.openfga.address = address;
-            config.authorizer.checks.cache_ttl_ms = cache_ttl_ms;
+            config.authorizer.checks.cache_ttl = cache_ttl;
         }
     };
-    let caching = collection(caching.path(), remote(60_000)).await;
-    let plain = collection(plain.path(), remote(0)).await;
-    // The second time, remembered decisions are used.
+    let caching = collection(caching.path(), remote(Duration::from_mins(1))).await;
+    let plain = collection(plain.path(), remote(Duration::ZERO)).await;
+    // The second time, what was remembered is used.
     for (name, running) in
         [("embedded", &embedded), ("again", &embedded), ("cache", &caching), ("again", &caching), ("none", &plain)]
     {

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use ragward::authz::openfga::OpenFgaStore;
-use ragward::config::{AuthorizerKind, ReplicaMode, VectorStoreKind};
+use ragward::authz::replica::ReplicaMode;
+use ragward::config::{AuthorizerKind, VectorStoreKind};
 use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::metadata::{Value, value};
@@ -134,7 +135,7 @@ impl Process {
         config.authorizer.openfga.store_name = name.to_owned();
         config.authorizer.replica.mode = row.mode;
         if !row.server_remembers {
-            config.authorizer.openfga.cache_age_max_ms = 0;
+            config.authorizer.openfga.cache_age_max = Duration::ZERO;
         }
         // A list of visible objects is a decision of the server, and would leave nothing to remembered decisions. One
         // object is visible to everybody, so this cuts all lists.

@@ -1,6 +1,7 @@
 //! Pages over gRPC: together they are the whole answer, and a token is of use only for its own search, and for a
 //! limited time.
 
+use ragward::settings::SecretFile;
 use std::path::Path;
 
 use crate::support::documents::document;
@@ -31,7 +32,7 @@ async fn started(data: &Path, change: impl FnOnce(&mut Config)) -> Running {
     let key_file = data.join("page-token-key");
     std::fs::write(&key_file, "a secret of no less than thirty-two bytes").unwrap();
     let mut config = config(data);
-    config.retrieval.page_token_key_file = key_file;
+    config.retrieval.page_token_key_file = Some(SecretFile::new(key_file));
     change(&mut config);
     let running = Running::start(&config).await;
     let tuple = |user: &str, id: &str| RelationshipTuple::parse(user, "can_read", id).unwrap();
@@ -157,7 +158,8 @@ async fn a_token_that_does_not_fit_is_refused_in_one_way() {
 #[tokio::test]
 async fn a_token_lives_as_long_as_it_is_set_to_and_is_good_at_every_replica() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let running = started(one.path(), |config| config.retrieval.page_token_lifetime_ms = 1).await;
+    let running =
+        started(one.path(), |config| config.retrieval.page_token_lifetime = std::time::Duration::from_millis(1)).await;
     let refusal = shown(ask(&running, page_of(text(), "00")).await);
     let token = ask(&running, page_of(text(), "")).await.unwrap().next_page_token;
     tokio::time::sleep(std::time::Duration::from_millis(2)).await;
@@ -165,7 +167,9 @@ async fn a_token_lives_as_long_as_it_is_set_to_and_is_good_at_every_replica() {
 
     // After a restart with the same secret a token is still good; without the secret it is not.
     running.stop().await.unwrap();
-    let with_key = |config: &mut Config| config.retrieval.page_token_key_file = one.path().join("page-token-key");
+    let with_key = |config: &mut Config| {
+        config.retrieval.page_token_key_file = Some(SecretFile::new(one.path().join("page-token-key")))
+    };
     let reopened = |change: fn(&mut Config)| {
         let mut config = config(one.path());
         with_key(&mut config);

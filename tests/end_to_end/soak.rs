@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ragward::authz::openfga::OpenFgaStore;
+use ragward::authz::replica::ReplicaMode;
 use ragward::client::Client;
-use ragward::config::{AuthorizerKind, Config, ReplicaMode};
+use ragward::config::{AuthorizerKind, Config};
 use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::{Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::retrieve_request::Query;

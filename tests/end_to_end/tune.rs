@@ -35,7 +35,7 @@ async fn settings_are_measured_and_written_and_nothing_else_changes() {
     let log = source.changes(&version.store_id, "").await.expect("the log");
 
     let tuned =
-        ragward(&["tune", "--config", config, "--budget", "10", "--callers", "4", "--write", "--output", "json"]);
+        ragward(&["tune", "--config", config, "--budget", "10s", "--callers", "4", "--write", "--output", "json"]);
     assert!(tuned.status.success(), "{tuned:?}");
     let told: Value = serde_json::from_slice(&tuned.stdout).expect("JSON");
     assert!(told["users"].as_u64() > Some(3), "the people of the handbook ask: {told}");

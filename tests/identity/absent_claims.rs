@@ -1,9 +1,11 @@
 //! Tokens that lack a claim by which the model takes people out: they are refused. If the model takes nobody out by it,
 //! they count as *holds nothing*. A real `OpenFGA` behaves the same, if there is one.
 
-use ragward::config::{AbsentClaim, AuthorizerKind, ClaimContextConfig, ClaimTupleConfig, IdentityConfig};
+use ragward::config::AuthorizerKind;
+use ragward::identity::config::IdentityConfig;
+use ragward::identity::mapping::{Absent, ClaimContext, ClaimTuple};
 use ragward::language::validate::ValidModel;
-use ragward::language::{RelationshipTuple, dsl, json};
+use ragward::language::{Relation, RelationshipTuple, TypeName, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use serde_json::{Value, json};
 use tonic::Code;
@@ -54,11 +56,11 @@ struct Server {
     _data: tempfile::TempDir,
 }
 
-fn groups(absent: Option<AbsentClaim>) -> ClaimTupleConfig {
-    ClaimTupleConfig {
+fn groups(absent: Option<Absent>) -> ClaimTuple {
+    ClaimTuple {
         claim: "groups".to_owned(),
-        relation: "member".to_owned(),
-        object_type: "group".to_owned(),
+        relation: Relation::parse("member").unwrap(),
+        object_type: TypeName::parse("group").unwrap(),
         absent,
     }
 }
@@ -209,8 +211,8 @@ async fn what_is_not_told_lets_nobody_in_before_openfga() {
 
 #[tokio::test]
 async fn the_operator_may_say_what_an_absent_claim_means() {
-    let none = Server::start(TAKES_OUT, None, |i| i.claim_tuples = vec![groups(Some(AbsentClaim::None))]).await;
-    let refuse = Server::start(LETS_IN, None, |i| i.claim_tuples = vec![groups(Some(AbsentClaim::Refuse))]).await;
+    let none = Server::start(TAKES_OUT, None, |i| i.claim_tuples = vec![groups(Some(Absent::None))]).await;
+    let refuse = Server::start(LETS_IN, None, |i| i.claim_tuples = vec![groups(Some(Absent::Refuse))]).await;
     for claims in [json!({}), json!({"groups": []})] {
         assert_eq!(none.seen("", RETRIEVE, &claims).await, Ok(vec![SEEN[0].to_owned()]), "{claims}");
         assert_eq!(refuse.seen("", RETRIEVE, &claims).await, Err(Code::Unauthenticated), "{claims}");
@@ -227,9 +229,9 @@ async fn a_pipeline_names_no_user_of_whom_too_little_is_told() {
     let with_groups = json!({"groups": ["/staff"]});
     let rows = [
         ("takes out", TAKES_OUT, None, Err(Code::PermissionDenied)),
-        ("takes out, none", TAKES_OUT, Some(AbsentClaim::None), Ok(vec![SEEN[0].to_owned()])),
+        ("takes out, none", TAKES_OUT, Some(Absent::None), Ok(vec![SEEN[0].to_owned()])),
         ("lets in", LETS_IN, None, Ok(vec![SEEN[0].to_owned()])),
-        ("lets in, refuse", LETS_IN, Some(AbsentClaim::Refuse), Err(Code::PermissionDenied)),
+        ("lets in, refuse", LETS_IN, Some(Absent::Refuse), Err(Code::PermissionDenied)),
     ];
     for (row, text, absent, expected) in rows {
         let server = Server::start(text, None, |i| i.claim_tuples = vec![groups(absent)]).await;
@@ -283,7 +285,7 @@ condition abroad(country: string) {
   country != \"home\"
 }
 ";
-    let country = |absent| ClaimContextConfig { claim: "country".to_owned(), parameter: "country".to_owned(), absent };
+    let country = |absent| ClaimContext { claim: "country".to_owned(), parameter: "country".to_owned(), absent };
     for (text, expected) in [(takes_out, Err(Code::Unauthenticated)), (lets_in, Ok(vec![SEEN[0].to_owned()]))] {
         let key = SigningKey::es256("key");
         let issuer = TestIssuer::start(&[&key]).await;

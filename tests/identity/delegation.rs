@@ -1,6 +1,9 @@
 //! Users, machines, agents and details, from the token to the chunks.
 
-use ragward::config::{ClaimTupleConfig, DelegationConfig, DelegationObject, DetailsConfig, IdentityConfig};
+use ragward::identity::DelegationOn;
+use ragward::identity::config::{DelegationConfig, DetailsConfig, IdentityConfig};
+use ragward::identity::mapping::ClaimTuple;
+use ragward::language::{Relation, TypeName};
 use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,
 };
@@ -13,8 +16,8 @@ use crate::identity::world::{ANNES, RETRIEVE, World, about_leave, identity, retr
 use crate::support::documents::document;
 use crate::support::issuer::{SigningKey, TestIssuer};
 
-pub(crate) fn delegated(on: DelegationObject, relation: &str) -> impl FnOnce(&mut IdentityConfig) {
-    let relation = relation.to_owned();
+pub(crate) fn delegated(on: DelegationOn, relation: &str) -> impl FnOnce(&mut IdentityConfig) {
+    let relation = Some(Relation::parse(relation).unwrap());
     move |identity| identity.delegation = DelegationConfig { relation, on }
 }
 
@@ -56,7 +59,7 @@ async fn a_machine_is_never_a_user() {
     let world = World::start(|_| {}).await;
     let status = world.seen("anne", std::slice::from_ref(&machine)).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
-    let mapped = World::start(|identity| identity.machine_type = "client".to_owned()).await;
+    let mapped = World::start(|identity| identity.machine_type = Some(TypeName::parse("client").unwrap())).await;
     assert_eq!(mapped.seen("anne", &[machine]).await.unwrap(), Vec::<String>::new());
     assert_eq!(
         mapped.seen("crawler", &[("client_id", json!("crawler"))]).await.unwrap(),
@@ -66,7 +69,7 @@ async fn a_machine_is_never_a_user() {
 
 #[tokio::test]
 async fn only_a_scope_lets_a_pipeline_name_a_user() {
-    let world = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    let world = World::start(delegated(DelegationOn::User, "can_act_for")).await;
     let pipeline = ("client_id", json!("pipeline"));
     let scope = "ragward:retrieve ragward:assert_user";
     let token = world.token("pipeline", scope, std::slice::from_ref(&pipeline));
@@ -90,7 +93,7 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
 
     // The pipeline of one issuer names the users of that issuer only.
-    let named = World::start(|identity| identity.issuers[0].name = "corp".to_owned()).await;
+    let named = World::start(|identity| identity.issuers[0].name = Some("corp".to_owned())).await;
     let token = named.token("pipeline", scope, &[pipeline]);
     assert_eq!(
         seen(&named.running, "user:corp/anne", &token).await.unwrap(),
@@ -103,10 +106,10 @@ async fn only_a_scope_lets_a_pipeline_name_a_user() {
 
 #[tokio::test]
 async fn groups_of_the_token_count_and_groups_of_the_body_do_not() {
-    let mapping = ClaimTupleConfig {
+    let mapping = ClaimTuple {
         claim: "groups".to_owned(),
-        relation: "member".to_owned(),
-        object_type: "group".to_owned(),
+        relation: Relation::parse("member").unwrap(),
+        object_type: TypeName::parse("group").unwrap(),
         absent: None,
     };
     let world = World::start(|identity| identity.claim_tuples = vec![mapping]).await;
@@ -132,9 +135,9 @@ async fn users_of_two_issuers_are_two_users() {
     let partner = TestIssuer::start(&[&partner_key]).await;
     let (theirs, url) = (identity(&partner).issuers, partner.url.clone());
     let world = World::start(move |identity| {
-        identity.issuers[0].name = "corp".to_owned();
+        identity.issuers[0].name = Some("corp".to_owned());
         identity.issuers.extend(theirs);
-        identity.issuers[1].name = "partner".to_owned();
+        identity.issuers[1].name = Some("partner".to_owned());
     })
     .await;
     let reads = |issuer: &str, document: &str| {
@@ -157,7 +160,7 @@ async fn users_of_two_issuers_are_two_users() {
 
 #[tokio::test]
 async fn an_agent_sees_what_both_may() {
-    let on_user = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    let on_user = World::start(delegated(DelegationOn::User, "can_act_for")).await;
     assert_eq!(on_user.seen("anne", &[acted("helper")]).await.unwrap(), ANNES);
     for (subject, actor) in [("bob", "helper"), ("anne", "stranger"), ("anne", "anne")] {
         assert_eq!(
@@ -177,7 +180,7 @@ async fn an_agent_sees_what_both_may() {
     assert_eq!(answer.completion(), Completion::Exhausted);
 
     // The agent may read the salaries, which Anne may not, and may not read the roadmap, which she may.
-    let on_guard = World::start(delegated(DelegationObject::Guard, "agent_reader")).await;
+    let on_guard = World::start(delegated(DelegationOn::Guard, "agent_reader")).await;
     let both = ["document:welcome#0", "document:welcome#1", "page:draft#0", "page:draft#1"];
     assert_eq!(on_guard.seen("anne", &[acted("helper")]).await.unwrap(), both);
     assert_eq!(on_guard.seen("anne", &[acted("stranger")]).await.unwrap(), Vec::<String>::new());
@@ -214,7 +217,7 @@ async fn details_only_narrow() {
     let world = World::start(|identity| {
         let order = ["public", "internal", "secret"].map(str::to_owned).to_vec();
         identity.details = DetailsConfig {
-            classification_key: "classification".to_owned(),
+            classification_key: Some("classification".to_owned()),
             classifications: order,
             ..DetailsConfig::default()
         };
@@ -292,7 +295,7 @@ async fn details_only_narrow() {
 async fn details_hide_chunks_from_the_scores_of_others() {
     let world = World::start(|identity| {
         identity.details = DetailsConfig {
-            classification_key: "classification".to_owned(),
+            classification_key: Some("classification".to_owned()),
             classifications: ["internal", "secret"].map(str::to_owned).to_vec(),
             ..DetailsConfig::default()
         };
@@ -408,7 +411,7 @@ async fn upsert(world: &World, token: &str, id: &str, guard: &str) -> Result<Ups
 
 #[tokio::test]
 async fn a_writer_needs_the_relation_on_old_and_new_guards() {
-    let world = World::start(|identity| identity.machine_type = "client".to_owned()).await;
+    let world = World::start(|identity| identity.machine_type = Some(TypeName::parse("client").unwrap())).await;
     let crawler = world.token("crawler", "ragward:ingest", &[("client_id", json!("crawler"))]);
     let anne = world.token("anne", "ragward:ingest", &[]);
     assert!(upsert(&world, &crawler, "new", "document:welcome").await.is_ok());
@@ -457,7 +460,7 @@ async fn a_writer_needs_the_relation_on_old_and_new_guards() {
 
 #[tokio::test]
 async fn who_acts_for_an_administrator_counts_nothing() {
-    let world = World::start(delegated(DelegationObject::User, "can_act_for")).await;
+    let world = World::start(delegated(DelegationOn::User, "can_act_for")).await;
     let scopes = ("scope", json!("ragward:ingest ragward:administer"));
     for (what, more, counted) in [("by itself", Vec::new(), 4), ("for another", vec![acted("helper")], 0)] {
         let claims: Vec<(&str, Value)> = [vec![scopes.clone()], more].concat();

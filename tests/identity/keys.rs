@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ragward::config::IdentityConfig;
+use ragward::identity::config::IdentityConfig;
 use serde_json::json;
 use tokio::time::{advance, pause, resume};
 use tonic::Code;
@@ -180,7 +180,7 @@ async fn openid_discovery_and_a_given_address_serve_too() {
     issuer.set(OAUTH, Page::Status(404));
     let given = {
         let mut identity = identity(&issuer);
-        identity.issuers[0].jwks_url = format!("{}{KEYS}", issuer.url);
+        identity.issuers[0].jwks_url = Some(format!("{}{KEYS}", issuer.url));
         identity
     };
     let token = key.sign(&issuer.claims("anne", RETRIEVE));

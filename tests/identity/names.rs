@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ragward::authz::openfga::OpenFgaStore;
-use ragward::config::{AuthorizerKind, Config, OldNamesPolicy};
+use ragward::config::{AuthorizerKind, Config};
+use ragward::identity::config::OldNamesPolicy;
 use ragward::language::{RelationshipTuple, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::tuple_store::{OnConflict, RelationshipStores};

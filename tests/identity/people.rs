@@ -1,6 +1,7 @@
 //! Machines are not people: `user:*` does not include them, whatever their provider calls them.
 
-use ragward::config::PeopleConfig;
+use ragward::identity::config::PeopleConfig;
+use ragward::language::TypeName;
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -13,7 +14,7 @@ const WELCOME: [&str; 2] = ["document:welcome#0", "document:welcome#1"];
 async fn by_login(machine_type: &str) -> World {
     World::start(|identity| {
         identity.issuers[0].people = PeopleConfig::default();
-        identity.machine_type = machine_type.to_owned();
+        identity.machine_type = TypeName::parse(machine_type).ok();
     })
     .await
 }

@@ -84,8 +84,8 @@ async fn check(level: &str) {
     let mut settings = config(&data);
     settings.server.insecure_identity = false;
     settings.identity = identity(&issuer);
-    settings.telemetry.metrics_listen = metrics_address.to_string();
-    settings.telemetry.otlp_endpoint = format!("http://{collector}");
+    settings.telemetry.metrics_listen = Some(metrics_address);
+    settings.telemetry.otlp_endpoint = Some(format!("http://{collector}"));
     let file = directory.path().join("ragward.toml");
     std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));

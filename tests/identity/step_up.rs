@@ -1,7 +1,9 @@
 //! Logins that are not good enough (RFC 9470), for a collection and for chunks of a classification. The required login
 //! depends on the request alone, so a challenge does not tell what is there.
 
-use ragward::config::{DetailsConfig, IdentityConfig, StepUpConfig};
+use std::time::Duration;
+
+use ragward::identity::config::{DetailsConfig, IdentityConfig, StepUpConfig};
 use ragward::proto::retrieval::{Completion, RecheckRequest, RetrieveRequest, RetrieveResponse};
 use serde_json::{Value, json};
 use tonic::{Code, Status};
@@ -24,10 +26,10 @@ fn challenge(status: &Status) -> &str {
 #[tokio::test]
 async fn a_collection_may_ask_for_a_better_login() {
     let required = StepUpConfig {
-        collection: "handbook".to_owned(),
-        classification: String::new(),
+        collection: Some("handbook".to_owned()),
         acr_values: vec!["mfa".to_owned(), "phr".to_owned()],
-        max_age_seconds: 60,
+        max_age: Some(Duration::from_secs(60)),
+        ..StepUpConfig::default()
     };
     let world = World::start(|identity| identity.step_up = vec![required]).await;
     assert_eq!(world.seen("anne", &login("mfa", 10)).await.unwrap(), ANNES);
@@ -49,15 +51,15 @@ async fn a_collection_may_ask_for_a_better_login() {
 /// Requires a second factor, not older than a minute, for secret chunks.
 fn secret_asks_for_a_second_factor(identity: &mut IdentityConfig) {
     identity.details = DetailsConfig {
-        classification_key: "classification".to_owned(),
+        classification_key: Some("classification".to_owned()),
         classifications: ["public", "internal", "secret", "sealed"].map(str::to_owned).to_vec(),
         ..DetailsConfig::default()
     };
     identity.step_up = vec![StepUpConfig {
-        collection: String::new(),
-        classification: "secret".to_owned(),
+        classification: Some("secret".to_owned()),
         acr_values: vec!["mfa".to_owned()],
-        max_age_seconds: 60,
+        max_age: Some(Duration::from_secs(60)),
+        ..StepUpConfig::default()
     }];
 }
 
@@ -119,7 +121,7 @@ async fn a_classification_may_ask_for_a_better_login() {
 async fn a_login_and_details_and_an_agent_take_away_together() {
     let world = World::start(|identity| {
         secret_asks_for_a_second_factor(identity);
-        delegated(ragward::config::DelegationObject::Guard, "agent_reader")(identity);
+        delegated(ragward::identity::DelegationOn::Guard, "agent_reader")(identity);
     })
     .await;
     let details = json!([{"type": "ragward_retrieval", "datatypes": ["page"]}]);

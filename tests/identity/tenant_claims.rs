@@ -2,9 +2,11 @@
 //! request (`claim_tuples`), or as a value that conditions compare (`claim_context`). Every chunk is checked against
 //! it, also by a real OpenFGA, if there is one.
 
+use ragward::language::{Relation, TypeName};
 use std::process::Command;
 
-use ragward::config::{AuthorizerKind, ClaimContextConfig, ClaimTupleConfig, Config};
+use ragward::config::{AuthorizerKind, Config};
+use ragward::identity::mapping::{ClaimContext, ClaimTuple};
 use ragward::proto::ingest::UpsertDocumentsRequest;
 use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, filter};
 use serde_json::{Value, json};
@@ -73,11 +75,11 @@ impl Tenants {
         config.server.insecure_identity = false;
         config.identity = identity(&issuer);
         let tenant = || "tenant".to_owned();
-        config.identity.claim_context = vec![ClaimContextConfig { claim: tenant(), parameter: tenant(), absent: None }];
-        config.identity.claim_tuples = vec![ClaimTupleConfig {
+        config.identity.claim_context = vec![ClaimContext { claim: tenant(), parameter: tenant(), absent: None }];
+        config.identity.claim_tuples = vec![ClaimTuple {
             claim: tenant(),
-            relation: "member".to_owned(),
-            object_type: tenant(),
+            relation: Relation::parse("member").unwrap(),
+            object_type: TypeName::parse("tenant").unwrap(),
             absent: None,
         }];
         let running = Running::start(&config).await;

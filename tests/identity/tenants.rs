@@ -1,7 +1,7 @@
 //! Several tenants in one collection: the verified token says which one asks, never the request.
 
-use ragward::config::ClaimTupleConfig;
-use ragward::language::{RelationshipTuple, dsl};
+use ragward::identity::mapping::ClaimTuple;
+use ragward::language::{Relation, RelationshipTuple, TypeName, dsl};
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{Filter, OneOf, RecheckRequest, RetrieveRequest, Vector, filter};
 use serde_json::json;
@@ -37,10 +37,10 @@ async fn tenants_of_one_collection_never_meet() {
     let mut config = config(data.path());
     config.server.insecure_identity = false;
     config.identity = identity(&issuer);
-    config.identity.claim_tuples = vec![ClaimTupleConfig {
+    config.identity.claim_tuples = vec![ClaimTuple {
         claim: "tenant".to_owned(),
-        relation: "member".to_owned(),
-        object_type: "tenant".to_owned(),
+        relation: Relation::parse("member").unwrap(),
+        object_type: TypeName::parse("tenant").unwrap(),
         absent: None,
     }];
     let running = Running::start(&config).await;

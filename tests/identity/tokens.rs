@@ -375,7 +375,7 @@ async fn every_refusal_is_counted_and_recorded() {
     let mut settings = config(&data);
     settings.server.insecure_identity = false;
     settings.identity = identity(&issuer);
-    settings.telemetry.metrics_listen = metrics_address.to_string();
+    settings.telemetry.metrics_listen = Some(metrics_address);
     let file = directory.path().join("ragward.toml");
     std::fs::write(&file, toml::to_string(&settings).unwrap()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_ragward"));

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
-use ragward::config::{DelegationConfig, DelegationObject};
-use ragward::language::RelationshipTuple;
+use ragward::identity::DelegationOn;
+use ragward::identity::config::DelegationConfig;
+use ragward::language::{Relation, RelationshipTuple};
 use ragward::proto::ingest::{Chunk, DeleteDocumentsRequest, Document};
 use ragward::proto::metadata::{Value as Metadata, value};
 use ragward::proto::retrieval::retrieve_request::Query;
@@ -332,12 +333,12 @@ async fn answers(running: &Running, token: &str, question: &Question) -> Vec<Ans
     }
 }
 
-async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationObject) -> Running {
+async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationOn) -> Running {
     let mut config = config(data);
     config.server.insecure_identity = false;
     config.identity = identity(issuer);
-    let relation = if on == DelegationObject::Guard { "agent_reader" } else { "can_act_for" };
-    config.identity.delegation = DelegationConfig { relation: relation.to_owned(), on };
+    let relation = if on == DelegationOn::Guard { "agent_reader" } else { "can_act_for" };
+    config.identity.delegation = DelegationConfig { relation: Some(Relation::parse(relation).unwrap()), on };
     let running = Running::start(&config).await;
     running.load(ragward::language::dsl::load(MODEL).unwrap(), Vec::new());
     running
@@ -346,7 +347,7 @@ async fn start(data: &std::path::Path, issuer: &TestIssuer, on: DelegationObject
 /// For each kind of agent, the number of answers and of their bytes.
 type Tally = BTreeMap<Agent, (usize, usize)>;
 
-async fn compare(on: DelegationObject, agents: &[Agent]) -> Tally {
+async fn compare(on: DelegationOn, agents: &[Agent]) -> Tally {
     let key = SigningKey::es256("key");
     let issuer = TestIssuer::start(&[&key]).await;
     let directories = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -399,7 +400,7 @@ async fn compare(on: DelegationObject, agents: &[Agent]) -> Tally {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_gets_what_both_may_see_to_the_last_byte() {
     let agents = [Agent::Less, Agent::Same, Agent::More, Agent::Other, Agent::Nothing, Agent::Detailed];
-    let tally = compare(DelegationObject::Guard, &agents).await;
+    let tally = compare(DelegationOn::Guard, &agents).await;
     for agent in agents {
         let (asked, bytes) = tally[&agent];
         assert_eq!(asked, WORLDS / agents.len() * (CHANGES + 1) * QUESTIONS, "{agent:?}");
@@ -411,7 +412,7 @@ async fn an_agent_gets_what_both_may_see_to_the_last_byte() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_may_act_for_its_user_is_its_user_and_another_is_nobody() {
-    let tally = compare(DelegationObject::User, &[Agent::MayAct, Agent::MayNotAct]).await;
+    let tally = compare(DelegationOn::User, &[Agent::MayAct, Agent::MayNotAct]).await;
     let (allowed, denied) = (tally[&Agent::MayAct], tally[&Agent::MayNotAct]);
     assert!(allowed.1 > allowed.0 * 50 && denied.1 < denied.0 * 50, "{tally:?}");
 }

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ragward::config::{Config, IdentityConfig, IssuerConfig, PeopleConfig};
+use ragward::config::Config;
+use ragward::identity::config::{IdentityConfig, IssuerConfig, PeopleConfig};
 use ragward::language::{RelationshipTuple, dsl};
 use ragward::proto::ingest::Document;
 use ragward::proto::metadata::{Value as Metadata, value::Kind};
@@ -82,13 +83,13 @@ pub(crate) fn identity(issuer: &TestIssuer) -> IdentityConfig {
         PeopleConfig { claim: String::new(), clients: vec!["assistant".to_owned()], ..PeopleConfig::default() };
     let issuer = IssuerConfig {
         issuer: issuer.url.clone(),
-        name: String::new(),
+        name: None,
         encode_subjects: false,
         people,
         algorithms,
-        jwks_url: String::new(),
+        jwks_url: None,
     };
-    IdentityConfig { audience: AUDIENCE.to_owned(), issuers: vec![issuer], ..IdentityConfig::default() }
+    IdentityConfig { audience: Some(AUDIENCE.to_owned()), issuers: vec![issuer], ..IdentityConfig::default() }
 }
 
 pub(crate) async fn start(data: &Path, identity: IdentityConfig) -> Running {

@@ -19,8 +19,10 @@ use ragward::authz::coalesced::CoalescedDecider;
 use ragward::authz::decider::{Basis, Decider, Outcome, Question, Questions, Recall, accounted};
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector};
 use ragward::authz::retried::RetriedDecider;
-use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Reached, Source};
-use ragward::config::{ChecksConfig, Config, Overrides};
+use ragward::authz::{
+    Authorizer, AuthzError, Check, CheckBatch, ChecksConfig, Consistency, Decisions, Reached, Source,
+};
+use ragward::config::{Config, Overrides};
 use ragward::engine::Contextual;
 use ragward::language::{Object, Relation, RelationshipTuple};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,7 +82,7 @@ impl RightServer {
     fn at(&self, address: &str) -> OpenFgaConfig {
         OpenFgaConfig {
             address: address.to_owned(),
-            store: StoreSelector::Id(self.store.store_id().to_owned()),
+            store_id: Some(self.store.store_id().to_owned()),
             authorization_model_id: Some(self.model_id.clone()),
             timeout: TIMEOUT,
             ..self.config.clone()
@@ -353,8 +355,8 @@ fn batch(consistency: Consistency) -> CheckBatch {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_port_suite_holds_for_the_stack() {
     let right = RightServer::start().await;
-    for cache_ttl_ms in [0, 60_000] {
-        let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
+    for cache_ttl in [Duration::ZERO, Duration::from_mins(1)] {
+        let checks = ChecksConfig { cache_ttl, ..ChecksConfig::default() };
         let stack = stack_checks(&right.config, &checks).expect("a stack");
         crate::support::authorizer_suite::run(&stack).await;
         crate::support::authorizer_suite::run(&stack).await;
@@ -387,8 +389,8 @@ async fn messages_that_are_too_large_are_trouble_of_whoever_sends_them() {
         };
         let server = Methods::default().on("/openfga.v1.OpenFGAService/BatchCheck", batch_check).start().await;
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
-        let stack =
-            stack_checks(&config, &ChecksConfig { cache_ttl_ms: 0, ..ChecksConfig::default() }).expect("a stack");
+        let stack = stack_checks(&config, &ChecksConfig { cache_ttl: Duration::ZERO, ..ChecksConfig::default() })
+            .expect("a stack");
         // These questions are not shared while in flight, so each request asks its own.
         let long = (0..6).map(|_| {
             let user = Object::parse("user:nell").expect("a user");
@@ -480,7 +482,11 @@ async fn a_revocation_in_the_changelog_is_seen_long_before_a_decision_is_old() {
     for changelog in [Changelog::There, Changelog::BreaksOff] {
         let right = RightServer::start().await;
         let (server, calls) = counting(&right, changelog).await;
-        let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 20, ..ChecksConfig::default() };
+        let checks = ChecksConfig {
+            cache_ttl: Duration::from_mins(10),
+            changelog_poll: Duration::from_millis(20),
+            ..ChecksConfig::default()
+        };
         let config = OpenFgaConfig { timeout: LONG, ..right.at(&server.address) };
         let stack = stack_checks(&config, &checks).expect("a stack");
         let new = stack.check(&batch(Consistency::MinimizeLatency)).await.expect("decisions");

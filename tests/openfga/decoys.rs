@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use openfga_client::client::BatchCheckRequest;
 use ragward::app::App;
+use ragward::authz::replica::ReplicaMode;
 use ragward::client::Client;
-use ragward::config::{AuthorizerKind, Config, Overrides, ReplicaMode};
+use ragward::config::{AuthorizerKind, Config, Overrides};
 use ragward::proto::ingest::{Chunk, Document, UpsertDocumentsRequest};
 use ragward::proto::retrieval::RecheckRequest;
 use tonic::Status;
@@ -50,17 +52,17 @@ fn document(guards: &[String]) -> Document {
     Document { id, chunks, ..Document::default() }
 }
 
-async fn start(server: &FaultyServer, cache_ttl_ms: u64) -> (Client, App, tempfile::TempDir) {
+async fn start(server: &FaultyServer, cache_ttl: Duration) -> (Client, App, tempfile::TempDir) {
     let data = tempfile::tempdir().expect("a directory");
     let overrides = Overrides { data: Some(data.path().to_owned()), insecure_identity: true, ..Overrides::default() };
     let mut config = Config::load(None, &overrides).expect("a configuration");
     config.authorizer.kind = AuthorizerKind::Openfga;
     config.authorizer.replica.mode = ReplicaMode::Off;
     config.authorizer.openfga.address = server.address.clone();
-    config.authorizer.openfga.store_id = "01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned();
-    config.authorizer.openfga.authorization_model_id = "01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned();
-    config.authorizer.checks.cache_ttl_ms = cache_ttl_ms;
-    config.authorizer.checks.changelog_poll_ms = 0;
+    config.authorizer.openfga.store_id = Some("01JZZZZZZZZZZZZZZZZZZZZZZZ".to_owned());
+    config.authorizer.openfga.authorization_model_id = Some("01JZZZZZZZZZZZZZZZZZZZZZZY".to_owned());
+    config.authorizer.checks.cache_ttl = cache_ttl;
+    config.authorizer.checks.changelog_poll = Duration::ZERO;
     let app = App::open(&config).await.expect("an app");
     let client = app.in_process();
     let of_one_guard = |guard: &str| document(&vec![guard.to_owned(); CHUNKS]);
@@ -100,8 +102,8 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
         ("one twice", [ids("shut", 1), ids("shut", 1)].concat(), [ids("absent", 1), ids("absent", 1)].concat(), 1, 0),
     ];
     let (server, asked) = serve().await;
-    for cache_ttl_ms in [0, 60_000] {
-        let (client, _app, _data) = start(&server, cache_ttl_ms).await;
+    for cache_ttl in [Duration::ZERO, Duration::from_mins(1)] {
+        let (client, _app, _data) = start(&server, cache_ttl).await;
         for (number, (row, hidden, absent, checks, released)) in rows.iter().enumerate() {
             let mut costs = Vec::new();
             for (kind, chunk_ids) in [("hidden", hidden), ("absent", absent)] {
@@ -124,9 +126,9 @@ async fn absent_ids_cost_as_many_checks_as_hidden_ones() {
                 // A second question is answered from memory or asked again, in the same way for both kinds.
                 costs.push((kind, [cost().await, cost().await]));
             }
-            let again = if cache_ttl_ms == 0 { *checks } else { 0 };
+            let again = if cache_ttl.is_zero() { *checks } else { 0 };
             for (kind, [first, second]) in &costs {
-                assert_eq!((first.0, second.0), (*checks, again), "{row}, {kind}, remembered for {cache_ttl_ms} ms");
+                assert_eq!((first.0, second.0), (*checks, again), "{row}, {kind}, remembered for {cache_ttl:?}");
             }
             let (_, [absent, _]) = costs[1];
             assert!(absent.1 >= checks - released.min(&1), "{row}: {absent:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, StoreSelector, WriteError};
+use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaStore, WriteError};
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::language::{Object, Relation, RelationshipTuple};
 use serde_json::json;
@@ -75,7 +75,7 @@ async fn a_new_model_and_a_revoked_tuple_count_at_once() {
     store.write_tuples(&crate::support::authorizer_suite::tuples()).await.expect("loading twice is loading once");
     let authorizer = OpenFgaAuthorizer::new(&config).expect("an authorizer");
     let by_id = OpenFgaConfig {
-        store: StoreSelector::Id(store.store_id().to_owned()),
+        store_id: Some(store.store_id().to_owned()),
         authorization_model_id: Some(first.clone()),
         ..config.clone()
     };

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ragward::app::stack_checks;
+use ragward::authz::ChecksConfig;
 use ragward::authz::openfga::{OpenFgaConfig, OpenFgaStore};
 use ragward::authz::{Authorizer, Check, CheckBatch, Consistency, VisibleSetQuery};
-use ragward::config::ChecksConfig;
 use ragward::language::{Object, Relation, RelationshipTuple};
 use roaring::RoaringBitmap;
 use tokio::time::{Instant, interval, timeout};
@@ -54,8 +54,8 @@ async fn the_port_suite_holds_for_the_stack() {
     let Some(server) = OpenFga::start().await else { return };
     let (config, _) = loaded(&server, "suite").await;
     // One row puts more checks in a call than the server takes, so that the stack learns the server's limit.
-    for (cache_ttl_ms, checks_per_call) in [(0, 50), (60_000, 50), (0, 200)] {
-        let checks = ChecksConfig { cache_ttl_ms, ..ChecksConfig::default() };
+    for (cache_ttl, checks_per_call) in [(0, 50), (60, 50), (0, 200)] {
+        let checks = ChecksConfig { cache_ttl: Duration::from_secs(cache_ttl), ..ChecksConfig::default() };
         let stack = stack_checks(&OpenFgaConfig { checks_per_call, ..config.clone() }, &checks).expect("a stack");
         crate::support::authorizer_suite::run(&stack).await;
     }
@@ -66,7 +66,11 @@ async fn a_revocation_ends_what_is_remembered() {
     let Some(server) = OpenFga::start().await else { return };
     let (config, store) = loaded(&server, "revocation").await;
     store.write_tuples(&(0..300).map(owned).collect::<Vec<_>>()).await.expect("tuples");
-    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 50, ..ChecksConfig::default() };
+    let checks = ChecksConfig {
+        cache_ttl: Duration::from_mins(10),
+        changelog_poll: Duration::from_millis(50),
+        ..ChecksConfig::default()
+    };
     let stack = stack_checks(&config, &checks).expect("a stack");
     for revoked in 0..3 {
         assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, (revoked..10).collect::<Vec<_>>());
@@ -88,7 +92,8 @@ async fn a_moment_is_answered_with_what_was_written_before() {
     let Some(server) = OpenFga::start().await else { return };
     let (config, store) = loaded(&server, "moments").await;
     store.write_tuples(&(0..10).map(owned).collect::<Vec<_>>()).await.expect("tuples");
-    let checks = ChecksConfig { cache_ttl_ms: 600_000, changelog_poll_ms: 0, ..ChecksConfig::default() };
+    let checks =
+        ChecksConfig { cache_ttl: Duration::from_mins(10), changelog_poll: Duration::ZERO, ..ChecksConfig::default() };
     let stack = stack_checks(&config, &checks).expect("a stack");
     let all: Vec<usize> = (0..10).collect();
     assert_eq!(allowed(&stack, 10, Consistency::MinimizeLatency).await, all);

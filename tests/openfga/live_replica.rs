@@ -7,7 +7,6 @@ use std::time::Duration;
 use ragward::authz::openfga::{OpenFgaAuthorizer, OpenFgaConfig, OpenFgaSource, OpenFgaStore};
 use ragward::authz::replica::{ReplicaAuthorizer, ReplicaConfig, ReplicaParts, ReplicaUse};
 use ragward::authz::validity::Validity;
-use ragward::authz::verification::VerificationConfig;
 use ragward::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use ragward::language::{Object, Relation, RelationshipTuple, dsl, json};
 use tokio::time::{Instant, timeout};
@@ -33,11 +32,13 @@ condition in_office(office: string, offices: list<string>) {
 
 fn config() -> ReplicaConfig {
     ReplicaConfig {
-        used_for: ReplicaUse::Decide,
         poll_interval: Duration::from_millis(50),
         staleness_max: Duration::from_secs(2),
         overlap: Duration::from_secs(2),
         sweep_interval: Duration::from_hours(1),
+        verified_share: 0.0,
+        verified_checks_per_second_max: 0,
+        ..ReplicaConfig::default()
     }
 }
 
@@ -56,7 +57,9 @@ impl Authorizer for Nobody {
 }
 
 async fn replica(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
-    ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), config()).await.expect("a replica")
+    ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), ReplicaUse::Decide, config())
+        .await
+        .expect("a replica")
 }
 
 /// Returns parts that neither remember decisions nor verify any.
@@ -70,7 +73,6 @@ fn parts(server: &OpenFgaConfig, authority: Arc<dyn Authorizer>) -> ReplicaParts
             let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
             i128::try_from(since_1970.as_nanos()).expect("soon enough")
         }),
-        verification: VerificationConfig { share: 0.0, checks_per_second_max: 0 },
         server: decider,
     }
 }
@@ -126,8 +128,9 @@ async fn the_port_suite_holds() {
     let directory = tempfile::tempdir().expect("a directory");
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
     let settings = ReplicaConfig { staleness_max: PATIENCE, ..self::config() };
-    let replica =
-        ReplicaAuthorizer::open(directory.path(), parts(&config, authority), settings).await.expect("a replica");
+    let replica = ReplicaAuthorizer::open(directory.path(), parts(&config, authority), ReplicaUse::Decide, settings)
+        .await
+        .expect("a replica");
     caught_up(&replica).await;
     crate::support::authorizer_suite::run(&replica).await;
 }
@@ -194,7 +197,9 @@ async fn random_changes_are_followed() {
 async fn replica_when_free(directory: &Path, server: &OpenFgaConfig) -> ReplicaAuthorizer {
     let opened = async {
         loop {
-            match ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), config()).await {
+            match ReplicaAuthorizer::open(directory, parts(server, Arc::new(Nobody)), ReplicaUse::Decide, config())
+                .await
+            {
                 Ok(replica) => return replica,
                 Err(_) => tokio::task::yield_now().await,
             }
@@ -220,7 +225,8 @@ async fn a_moment_is_answered_by_what_is_as_new() {
     // One replica has no authority to ask; the other asks the server whenever it is behind.
     let alone = replica(alone.path(), &config).await;
     let authority = Arc::new(OpenFgaAuthorizer::new(&config).expect("an authorizer"));
-    let before = ReplicaAuthorizer::open(before.path(), parts(&config, authority), self::config()).await;
+    let before =
+        ReplicaAuthorizer::open(before.path(), parts(&config, authority), ReplicaUse::Decide, self::config()).await;
     let before = before.expect("a replica");
     for granted in [true, false].into_iter().cycle().take(20) {
         let written = if granted { store.write_tuples(&tuple).await } else { store.delete_tuples(&tuple).await };

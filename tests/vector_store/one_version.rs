@@ -120,10 +120,10 @@ fn retriever(store: Arc<dyn VectorStore>) -> Retriever {
         top_k_max: 100,
         candidates_max: 100,
         guards_checked_max: 100,
-        pages: Pages::new(Duration::from_mins(1)).expect("a key"),
         explain_plan: true,
+        ..RetrievalConfig::default()
     };
-    Retriever::new(Arc::new(AllButHidden), store, config)
+    Retriever::new(Arc::new(AllButHidden), store, config, Pages::new(Duration::from_mins(1)).expect("a key"))
 }
 
 /// Returns the nearest public chunks whose scores are high enough.

@@ -12,10 +12,9 @@ use qdrant_client::qdrant::{
     ScrollResponse, Struct, Value as Payload, VectorParams, value::Kind, vectors_config,
 };
 use ragward::chunk::Value;
-use ragward::config::{PayloadConfig, WrittenBy};
 use ragward::language::Object;
 use ragward::vector_store::qdrant::{
-    Attach, AttachError, Attached, ForeignLayout, GuardTemplate, Layout, QdrantConfig, QdrantStore,
+    Attach, AttachError, Attached, GuardTemplate, PayloadConfig, QdrantConfig, QdrantStore, WrittenBy,
 };
 use ragward::vector_store::{DocumentStore, Filter, Query, Search, SearchSpace, VectorStore, VectorStoreError};
 
@@ -25,22 +24,12 @@ use crate::support::vector_store_suite::{TEXTS, read_now};
 
 const COLLECTION: &str = "docs";
 
-/// Returns the layout of a configuration that names the program and nothing else.
-fn layout(written_by: WrittenBy) -> Layout {
-    let unnamed = || String::new();
-    let paths =
-        PayloadConfig { written_by, guard: unnamed(), document_id: unnamed(), title: unnamed(), text: unnamed() };
-    let PayloadConfig { guard, document_id, title, text, .. } = &paths.completed();
-    let metadata = paths.metadata();
-    Layout::foreign(&ForeignLayout { guard, document_id, title, text, metadata }).expect("a layout")
+fn langchain() -> PayloadConfig {
+    PayloadConfig::of(WrittenBy::Langchain)
 }
 
-fn langchain() -> Layout {
-    layout(WrittenBy::Langchain)
-}
-
-fn store(address: &str, layout: Layout) -> QdrantStore {
-    let config = QdrantConfig { layouts: [(COLLECTION.to_owned(), layout)].into(), ..QdrantConfig::new(address) };
+fn store(address: &str, layout: PayloadConfig) -> QdrantStore {
+    let config = QdrantConfig { collections: [(COLLECTION.to_owned(), layout)].into(), ..QdrantConfig::new(address) };
     QdrantStore::new(&config).expect("a store")
 }
 
@@ -93,7 +82,7 @@ async fn ids(store: &QdrantStore, search: &Search) -> Vec<String> {
 /// Ids of documents may be whole numbers, which a condition on texts does not match.
 #[tokio::test]
 async fn documents_with_numbers_are_counted_as_others_are() {
-    let layout = layout(WrittenBy::Other);
+    let layout = PayloadConfig::of(WrittenBy::Other);
     for server in servers().await {
         server.make(COLLECTION, 2).await;
         let point = |place: u16, document: i64| {
@@ -186,7 +175,7 @@ async fn a_collection_of_llama_index_is_attached_and_read() {
             ("year".to_owned(), Payload::from(2026_i64)),
         ]);
         server.put(COLLECTION, vec![PointStruct::new(uuid(1), vec![1.0, 0.0], payload)]).await;
-        let store = store(&server.url, layout(WrittenBy::LlamaIndex));
+        let store = store(&server.url, PayloadConfig::of(WrittenBy::LlamaIndex));
         assert_eq!(counts(&attached(&store, &attach("document:{ref_doc_id}")).await), [1, 0, 1, 0, 0]);
         let year = Filter::Between { key: "year".to_owned(), low: 2026.0, high: 2026.0 };
         assert_eq!(ids(&store, &nearest(Some(year))).await, [uuid(1)]);
@@ -453,19 +442,14 @@ async fn what_cannot_be_attached_is_refused_before_anything_is_written() {
             matches!(&unnamed, Err(error @ AttachError::NoLayout(_)) if error.to_string().contains("written_by")),
             "{unnamed:?}"
         );
-        let names = ForeignLayout {
-            guard: "metadata.guard",
-            document_id: "metadata.source",
-            title: "title",
-            text: "page_content",
-            metadata: "metadata",
-        };
-        let nested = store(&server.url, Layout::foreign(&names).expect("a layout"));
+        let names =
+            PayloadConfig { guard: Some("metadata.guard".to_owned()), title: Some("title".to_owned()), ..langchain() };
+        let nested = store(&server.url, names);
         let refused = nested.attach(COLLECTION, &template, |_, _| {}).await;
         assert!(matches!(refused, Err(AttachError::NestedGuard)), "{refused:?}");
         let store = store(&server.url, langchain());
         let config =
-            QdrantConfig { layouts: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.url) };
+            QdrantConfig { collections: [("absent".to_owned(), langchain())].into(), ..QdrantConfig::new(&server.url) };
         let absent = QdrantStore::new(&config).expect("a store").attach("absent", &template, |_, _| {}).await;
         assert!(matches!(absent, Err(AttachError::Store(VectorStoreError::UnknownCollection(_)))), "{absent:?}");
         assert!(server.indexes(COLLECTION).await.is_empty());

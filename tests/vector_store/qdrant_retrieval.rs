@@ -124,11 +124,11 @@ fn retriever(store: &Arc<QdrantStore>, authorizer: Permissive) -> Retriever {
         top_k_max: 1_000,
         candidates_max: 1_000,
         guards_checked_max: 1_000,
-        pages: Pages::new(Duration::from_mins(1)).expect("a key"),
         explain_plan: true,
+        ..RetrievalConfig::default()
     };
     let store = Arc::clone(store);
-    Retriever::new(Arc::new(authorizer), store, config)
+    Retriever::new(Arc::new(authorizer), store, config, Pages::new(Duration::from_mins(1)).expect("a key"))
 }
 
 async fn ask(retriever: &Retriever, vector: &[f32], top_k: usize, per_document_max: u32) -> Retrieval {

@@ -41,7 +41,7 @@ async fn the_port_suite_holds_over_a_small_server() {
     // In the first run every longer list is turned round or sent in parts; in the second there is no list at all.
     run(&QdrantConfig { guards_per_filter_max: 1, ..config.clone() }, "parts-").await;
     run(&QdrantConfig { guards_max: 1, ..config.clone() }, "unlisted-").await;
-    run(&QdrantConfig { read_consistency: Some(ReadConsistency::Majority), ..config }, "majority-").await;
+    run(&QdrantConfig { read_consistency: ReadConsistency::Majority, ..config }, "majority-").await;
 }
 
 #[tokio::test]

@@ -3,19 +3,19 @@
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
 
-use super::super::sample::{End, clock, config, read, record, write};
+use super::super::sample::{End, clock, config, config_with, read, record, write};
 use super::super::{Entry, Problem, Released, read_log};
 use super::*;
+use crate::settings::ByteSize;
 
-fn events(config: &AuditConfig, key: &AuditKey) -> Vec<Entry> {
+fn events(config: &AuditLogConfig, key: &AuditKey) -> Vec<Entry> {
     let mut entries = Vec::new();
     assert!(read_log(&config.directory, key, |_, _, entry| entries.push(entry.clone())).unwrap().is_intact());
     entries
 }
 
-fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
+fn resumes(config: &AuditLogConfig, key: &AuditKey) -> Vec<u64> {
     let resumed = |entry: Entry| match entry.event {
         Event::Resume { incomplete_bytes } => Some(incomplete_bytes),
         Event::Begin { .. } | Event::Record(_) | Event::Verification(_) | Event::Drop { .. } | Event::Seal { .. } => {
@@ -25,8 +25,7 @@ fn resumes(config: &AuditConfig, key: &AuditKey) -> Vec<u64> {
     events(config, key).into_iter().filter_map(resumed).collect()
 }
 
-const POLICIES: [FsyncPolicy; 3] =
-    [FsyncPolicy::EachBatch, FsyncPolicy::Interval(Duration::from_millis(1)), FsyncPolicy::Never];
+const POLICIES: [FsyncPolicy; 3] = [FsyncPolicy::EachBatch, FsyncPolicy::Interval, FsyncPolicy::Never];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn records_of_many_callers_are_all_there_once() {
@@ -38,7 +37,7 @@ async fn records_of_many_callers_are_all_there_once() {
 /// Writes over many segments, so that callers and the thread take turns.
 async fn many_callers(fsync: FsyncPolicy) {
     let directory = tempfile::tempdir().unwrap();
-    let config = AuditConfig { fsync, ..config(directory.path()) };
+    let config = config_with(directory.path(), |c| c.fsync = fsync);
     let sink = Arc::new(FileAuditSink::open(config.clone(), clock()).unwrap());
     let calls = (0..200).map(|number| {
         let sink = Arc::clone(&sink);
@@ -66,7 +65,7 @@ async fn many_callers(fsync: FsyncPolicy) {
 async fn what_is_acknowledged_was_given_to_the_system() {
     for fsync in POLICIES {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { fsync, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| c.fsync = fsync);
         let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
         for number in 0..20 {
             sink.record(record(number)).await.unwrap();
@@ -85,7 +84,7 @@ fn turn(sink: &FileAuditSink) -> (Turn, oneshot::Receiver<Result<(), AuditError>
 #[tokio::test]
 async fn more_than_there_is_room_for_is_refused_and_the_rest_is_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let config = AuditConfig { fsync: FsyncPolicy::Never, ..config(directory.path()) };
+    let config = config_with(directory.path(), |c| c.fsync = FsyncPolicy::Never);
     let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
     let (turn, own) = turn(&sink);
     let large = || {
@@ -110,7 +109,7 @@ async fn more_than_there_is_room_for_is_refused_and_the_rest_is_kept() {
 #[tokio::test]
 async fn a_lost_turn_acknowledges_nothing_and_the_next_caller_leads() {
     let directory = tempfile::tempdir().unwrap();
-    let config = AuditConfig { fsync: FsyncPolicy::Never, ..config(directory.path()) };
+    let config = config_with(directory.path(), |c| c.fsync = FsyncPolicy::Never);
     let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
     let (turn, own) = turn(&sink);
     let following = sink.record(record(1));
@@ -133,7 +132,7 @@ async fn a_lost_turn_acknowledges_nothing_and_the_next_caller_leads() {
 #[test]
 fn a_killed_writer_is_followed_by_one_that_says_so() {
     let directory = tempfile::tempdir().unwrap();
-    let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
+    let config = config_with(directory.path(), |c| c.segment_size_max = ByteSize::bytes(100_000));
     let key = write(&config, 0..3, End::Killed);
     let segment = config.directory.join("audit-00000001.jsonl");
     OpenOptions::new().append(true).open(&segment).unwrap().write_all(b"{\"mac\":\"00").unwrap();
@@ -165,7 +164,7 @@ fn a_segment_that_never_began_is_taken_up() {
 
 #[test]
 fn a_log_that_is_not_as_it_was_left_is_not_continued() {
-    type Change = fn(&AuditConfig);
+    type Change = fn(&AuditLogConfig);
     let changes: [(&str, Change); 7] = [
         ("its segments and its head are gone", |config| fs::remove_dir_all(&config.directory).unwrap()),
         ("head is gone", |config| {
@@ -191,7 +190,7 @@ fn a_log_that_is_not_as_it_was_left_is_not_continued() {
     ];
     for (expected, change) in changes {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { segment_bytes_max: 100_000, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| c.segment_size_max = ByteSize::bytes(100_000));
         write(&config, 0..3, End::Clean);
         change(&config);
         if config.key_file.exists() {
@@ -206,7 +205,7 @@ fn a_log_that_is_not_as_it_was_left_is_not_continued() {
 #[test]
 fn old_segments_go_and_the_rest_verifies() {
     let directory = tempfile::tempdir().unwrap();
-    let config = AuditConfig { segments_max: 3, ..config(directory.path()) };
+    let config = config_with(directory.path(), |c| c.segments_max = 3);
     let key = write(&config, 0..20, End::Killed);
     let report = read(&config, &key);
     assert!(report.is_intact(), "{report:?}");
@@ -255,9 +254,9 @@ fn a_key_that_others_may_read_or_that_is_none_is_refused() {
 
 #[test]
 fn records_at_an_interval_are_there_at_the_end() {
-    for fsync in [FsyncPolicy::Interval(Duration::from_millis(5)), FsyncPolicy::Never] {
+    for fsync in [FsyncPolicy::Interval, FsyncPolicy::Never] {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { fsync, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| c.fsync = fsync);
         let key = write(&config, 0..10, End::Killed);
         assert_eq!(read(&config, &key).records, 10);
         write(&config, 10..12, End::Clean);
@@ -269,7 +268,10 @@ fn records_at_an_interval_are_there_at_the_end() {
 async fn a_log_goes_on_after_a_failure_of_the_disk() {
     for fsync in POLICIES {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| {
+            c.fsync = fsync;
+            c.segment_size_max = ByteSize::bytes(100_000);
+        });
         let sink = FileAuditSink::open(config.clone(), clock()).unwrap();
         let segment = config.directory.join("audit-00000001.jsonl");
         for round in 0..3 {

@@ -5,15 +5,16 @@ use std::fs;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 
-use super::super::AuditConfig;
+use super::super::AuditLogConfig;
 use super::super::chain::EntryPosition;
-use super::super::sample::{End, config, read, write};
+use super::super::sample::{End, config_with, read, write};
 use super::*;
+use crate::settings::ByteSize;
 
 /// A log in a directory of its own, with copies of its files, so that each change starts from the same state.
 struct Log {
     _directory: tempfile::TempDir,
-    config: AuditConfig,
+    config: AuditLogConfig,
     key: AuditKey,
     /// The segments, the oldest first.
     segments: Vec<(PathBuf, Vec<u8>)>,
@@ -23,7 +24,7 @@ struct Log {
 impl Log {
     fn new(records: usize, segment_bytes_max: u64, end: End) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { segment_bytes_max, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| c.segment_size_max = ByteSize::bytes(segment_bytes_max));
         let key = write(&config, 0..records, end);
         let copy = |path: PathBuf| (path.clone(), fs::read(path).unwrap());
         let segments = Segment::list(&config.directory).unwrap().into_iter().map(|s| copy(s.path)).collect();

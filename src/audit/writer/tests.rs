@@ -4,14 +4,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::super::recovery::recover;
-use super::super::sample::{clock, config, read, record};
+use super::super::sample::{clock, config_with, read, record};
 use super::super::{Record, Released};
 use super::*;
+use crate::settings::ByteSize;
 
 /// The number of failures that are overcome while somebody reads the log.
 const FAILURES: usize = 50;
 
-fn writer(config: &AuditConfig) -> LogWriter {
+fn writer(config: &AuditLogConfig) -> LogWriter {
     let recovered = recover(&config.directory, &config.key_file).unwrap();
     LogWriter::new(config.clone(), clock(), recovered).unwrap()
 }
@@ -26,9 +27,12 @@ fn failure() -> std::io::Error {
 
 #[test]
 fn a_seal_that_was_not_flushed_is_the_one_seal_of_its_segment() {
-    for fsync in [FsyncPolicy::EachBatch, FsyncPolicy::Interval(Duration::from_secs(1)), FsyncPolicy::Never] {
+    for fsync in [FsyncPolicy::EachBatch, FsyncPolicy::Interval, FsyncPolicy::Never] {
         let directory = tempfile::tempdir().unwrap();
-        let config = AuditConfig { fsync, segment_bytes_max: 100_000, ..config(directory.path()) };
+        let config = config_with(directory.path(), |c| {
+            c.fsync = fsync;
+            c.segment_size_max = ByteSize::bytes(100_000);
+        });
         let mut writer = writer(&config);
         writer.write(&[event(record(0))]).unwrap();
         // `seal` leaves the log in this state if the disk fails while it writes.
@@ -44,8 +48,11 @@ fn a_seal_that_was_not_flushed_is_the_one_seal_of_its_segment() {
 #[test]
 fn what_was_acknowledged_is_never_out_of_the_file() {
     let directory = tempfile::tempdir().unwrap();
-    let fsync = FsyncPolicy::Interval(Duration::from_secs(1));
-    let config = AuditConfig { fsync, segment_bytes_max: u64::MAX, ..config(directory.path()) };
+    let fsync = FsyncPolicy::Interval;
+    let config = config_with(directory.path(), |c| {
+        c.fsync = fsync;
+        c.segment_size_max = ByteSize::bytes(u64::MAX);
+    });
     let mut writer = writer(&config);
     let large = Released { chunk_ids: vec!["x".repeat(4 << 20)], documents: None };
     writer.write(&[event(Record { released: Some(large), ..record(0) })]).unwrap();

@@ -6,11 +6,10 @@ use openfga_client::client::{
 };
 
 use super::{Model, OpenFgaConfig, Server, wire};
-use crate::authz::AuthzError;
 use crate::authz::copy::ModelVersion;
 use crate::authz::replica::source::{ModelNews, Page, RelationshipSource, SourceChange};
+use crate::authz::{AuthzError, ReplicaConfig};
 use crate::backend::BackendError;
-use crate::config::ReplicaConfig;
 use crate::language::RelationshipTuple;
 use crate::language::tuple::TupleCondition;
 use crate::language::validate::ValidModel;

@@ -14,7 +14,7 @@ use tokio::time::{Instant, advance};
 
 use super::follower::{Follower, Watched};
 use super::source::{ModelNews, Page, RelationshipSource, SourceChange};
-use super::{ModelVersion, Progress, ReplicaConfig, ReplicaUse, UnixClock};
+use super::{ModelVersion, Progress, ReplicaConfig, UnixClock};
 use crate::authz::AuthzError;
 use crate::authz::copy::Since;
 use crate::authz::validity::Validity;
@@ -187,11 +187,11 @@ struct Replica {
 
 fn config() -> ReplicaConfig {
     ReplicaConfig {
-        used_for: ReplicaUse::Decide,
         poll_interval: Duration::from_millis(500),
         staleness_max: Duration::from_secs(2),
         overlap: OVERLAP,
         sweep_interval: Duration::from_mins(1),
+        ..ReplicaConfig::default()
     }
 }
 

@@ -5,6 +5,7 @@ mod world;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use roaring::RoaringBitmap;
 use tokio::time::sleep;

@@ -9,15 +9,16 @@ use tokio::sync::oneshot;
 
 use super::issuer::Issuer;
 use super::{Found, QUESTION, found, load, request};
-use crate::app::{App, audit_config};
+use crate::app::App;
 use crate::audit::{AuditKey, Event, Record, read_log};
-use crate::backend::Secret;
 use crate::cli::output::{excerpt, table};
 use crate::cli::{Failure, Output};
 use crate::client::Client;
-use crate::config::{
-    Config, DataConfig, DelegationConfig, DelegationObject, IdentityConfig, IssuerConfig, PeopleConfig,
-};
+use crate::config::{Config, DataConfig};
+use crate::identity::DelegationOn;
+use crate::identity::config::{DelegationConfig, IdentityConfig, IssuerConfig, PeopleConfig};
+use crate::language::Relation;
+use crate::settings::Secret;
 
 const AUDIENCE: &str = "https://ragward.example";
 /// The number of characters of a digest that are shown.
@@ -74,16 +75,16 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
 fn config(data: DataConfig, issuer: &str) -> Config {
     let issuer = IssuerConfig {
         issuer: issuer.to_owned(),
-        name: String::new(),
+        name: None,
         encode_subjects: false,
         people: PeopleConfig::default(),
         algorithms: vec!["ES256".to_owned()],
-        jwks_url: String::new(),
+        jwks_url: None,
     };
     let identity = IdentityConfig {
-        audience: AUDIENCE.to_owned(),
+        audience: Some(AUDIENCE.to_owned()),
         issuers: vec![issuer],
-        delegation: DelegationConfig { relation: "can_act_for".to_owned(), on: DelegationObject::User },
+        delegation: DelegationConfig { relation: Some(Relation::from_static("can_act_for")), on: DelegationOn::User },
         ..IdentityConfig::default()
     };
     Config { data, identity, ..Config::default() }
@@ -119,7 +120,7 @@ fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure
 
 /// Returns the records of the requests. Each record is kept before its answer leaves.
 fn records(config: &Config) -> Result<Vec<Record>, Failure> {
-    let audit = audit_config(config);
+    let audit = config.audit.resolved(&config.data.directory);
     let mut records = Vec::new();
     let report = read_log(&audit.directory, &AuditKey::read(&audit.key_file)?, |_file, _line, entry| {
         if let Event::Record(record) = &entry.event {

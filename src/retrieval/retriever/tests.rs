@@ -291,8 +291,12 @@ async fn retrieve_grouped(
     let config = RetrievalConfig { top_k_max: 10, candidates_max: 40, ..configured() };
     let parts = RetrievalParts { per_document_max, ..parts(query, top_k) };
     let request = RetrievalRequest::new(parts, config.top_k_max).unwrap();
-    let retriever =
-        Retriever::new(Arc::new(OpenOnly { local, hint: None }), Arc::clone(shelf) as Arc<dyn VectorStore>, config);
+    let retriever = Retriever::new(
+        Arc::new(OpenOnly { local, hint: None }),
+        Arc::clone(shelf) as Arc<dyn VectorStore>,
+        config,
+        pages(),
+    );
     let outcome = retriever.retrieve(&request, Instant::now() + Duration::from_secs(1)).await;
     assert_no_shut_text_was_read(shelf);
     let retrieval = outcome?;
@@ -334,14 +338,18 @@ async fn the_answer_is_filled_past_what_is_shut() {
     assert_eq!((deep.guards.len(), deep.completion), (0, Completion::Limited));
 }
 
+fn pages() -> Pages {
+    Pages::new(Duration::from_hours(1)).unwrap()
+}
+
 fn configured() -> RetrievalConfig {
     RetrievalConfig {
         relation: Relation::parse("can_read").unwrap(),
         top_k_max: 100,
         candidates_max: 400,
         guards_checked_max: 100,
-        pages: Pages::new(Duration::from_hours(1)).unwrap(),
         explain_plan: true,
+        ..RetrievalConfig::default()
     }
 }
 
@@ -379,8 +387,12 @@ async fn a_plan_changes_when_the_first_round_finds_little() {
     let names: Vec<String> =
         (0..80).map(|number| if number < 70 { format!("shut{number}") } else { format!("open{number}") }).collect();
     let guards: Vec<&str> = names.iter().map(String::as_str).collect();
-    let retriever =
-        Retriever::new(Arc::new(OpenOnly { local: false, hint: None }), shelf(&guards, Fault::None), configured());
+    let retriever = Retriever::new(
+        Arc::new(OpenOnly { local: false, hint: None }),
+        shelf(&guards, Fault::None),
+        configured(),
+        pages(),
+    );
     let retrieval = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 10)).await.unwrap();
     assert_eq!((retrieval.chunks.len(), retrieval.completion), (10, Completion::Complete));
     let plans: Vec<(&str, usize, usize)> =
@@ -476,7 +488,7 @@ async fn a_document_gives_no_more_chunks_than_wanted() {
 #[tokio::test]
 async fn a_recheck_gives_what_is_still_there_and_open() {
     let shelf = shelf(&["open1", "shut", "open2"], Fault::None);
-    let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, configured());
+    let retriever = Retriever::new(Arc::new(OpenOnly { local: true, hint: None }), shelf, configured(), pages());
     let ids = ["0002", "0001", "gone", "0000", "0002"].map(String::from).to_vec();
     let request = RecheckRequest::new(stated("user:anne"), "handbook".to_owned(), ids, Consistency::default()).unwrap();
     let permitted = retriever.recheck(&request, Instant::now() + Duration::from_secs(1)).await.unwrap().candidates;

@@ -27,14 +27,8 @@ pub(in crate::server) fn call(audit: Option<Audit>, path: &str) -> (impl Future 
 
 /// Opens an audit log in a directory.
 pub(in crate::server) fn open_log(directory: &Path) -> Audit {
-    let config = AuditConfig {
-        directory: directory.join("audit"),
-        key_file: directory.join("audit.key"),
-        fsync: FsyncPolicy::Never,
-        segment_bytes_max: 1 << 20,
-        segments_max: 0,
-    };
-    let sink = FileAuditSink::open(config, Arc::new(|| UNIX_EPOCH)).unwrap();
+    let config = AuditConfig { fsync: FsyncPolicy::Never, ..AuditConfig::default() };
+    let sink = FileAuditSink::open(config.resolved(directory), Arc::new(|| UNIX_EPOCH)).unwrap();
     Audit { sink: Arc::new(sink), required: true }
 }
 

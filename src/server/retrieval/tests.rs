@@ -106,11 +106,16 @@ async fn world(may_read: bool) -> World {
         top_k_max: 100,
         candidates_max: 400,
         guards_checked_max: 100,
-        pages: Pages::new(Duration::from_hours(1)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
     let api = RetrievalApi::new(&Services {
-        retriever: Retriever::new(Arc::clone(&authorizer) as _, Arc::clone(&store) as _, config),
+        retriever: Retriever::new(
+            Arc::clone(&authorizer) as _,
+            Arc::clone(&store) as _,
+            config,
+            Pages::new(Duration::from_hours(1)).unwrap(),
+        ),
         vector_store: Arc::clone(&store) as _,
         documents: store,
         relationships: None,

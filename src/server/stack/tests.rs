@@ -95,11 +95,16 @@ async fn world(authentication: Authentication, path: &'static str) -> World {
         top_k_max: 10,
         candidates_max: 100,
         guards_checked_max: 100,
-        pages: Pages::new(Duration::from_mins(1)).unwrap(),
         explain_plan: false,
+        ..RetrievalConfig::default()
     };
     let services = Services {
-        retriever: Retriever::new(Arc::clone(&authorizer) as _, Arc::clone(&store) as _, config),
+        retriever: Retriever::new(
+            Arc::clone(&authorizer) as _,
+            Arc::clone(&store) as _,
+            config,
+            Pages::new(Duration::from_mins(1)).unwrap(),
+        ),
         vector_store: Arc::clone(&store) as _,
         documents: store,
         relationships: Some(stores),

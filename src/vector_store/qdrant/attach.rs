@@ -431,7 +431,7 @@ mod tests {
     use qdrant_client::qdrant::condition::ConditionOneOf;
 
     use super::*;
-    use crate::vector_store::qdrant::layout::ForeignLayout;
+    use crate::vector_store::qdrant::{PayloadConfig, WrittenBy};
 
     /// Returns how many ids an operation names, and the condition that it puts on their points.
     fn conditions(operation: &PointsUpdateOperation) -> (usize, Condition) {
@@ -455,8 +455,7 @@ mod tests {
     /// INVARIANT (the guard of what is there): a point is changed only while it is as it was seen.
     #[test]
     fn a_point_is_changed_only_while_it_is_what_was_seen() {
-        let names = ForeignLayout { guard: "guard", document_id: "d", title: "t", text: "x", metadata: "metadata" };
-        let layout = Layout::foreign(&names).expect("a layout");
+        let layout = Layout::foreign(&PayloadConfig::of(WrittenBy::Langchain)).expect("a layout");
         let template = GuardTemplate::parse("document:{metadata.source}").expect("a template");
         let attach = Attach { template: Some(template), replace: true, dry_run: false };
         let guard = |id: &str| Object::parse(&format!("document:{id}")).expect("an object");

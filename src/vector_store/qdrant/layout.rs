@@ -7,6 +7,7 @@ use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::with_payload_selector::SelectorOptions;
 use qdrant_client::qdrant::{PayloadExcludeSelector, PointId, Struct, Value as Payload, point_id::PointIdOptions};
 
+use super::PayloadConfig;
 use super::fields::{CHUNK_ID, DOCUMENT_ID, Fields, GUARD, METADATA, TEXT, TITLE, VERSION, WRITTEN_AT, string};
 use super::path::{Path, PathError};
 use super::payload::{point_id, point_of};
@@ -35,21 +36,6 @@ pub(super) enum ChunkIds {
     PointIds,
 }
 
-/// The layout of another program's collection, as an operator writes it: paths with dots between names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ForeignLayout<'a> {
-    /// The path of the guard.
-    pub guard: &'a str,
-    /// The path of the id of the document.
-    pub document_id: &'a str,
-    /// The path of the title of the document.
-    pub title: &'a str,
-    /// The path of the text of the chunk.
-    pub text: &'a str,
-    /// The path of the object that callers filter on; empty if that is the payload itself.
-    pub metadata: &'a str,
-}
-
 impl Default for Layout {
     /// The layout that `ragward ingest` writes.
     fn default() -> Self {
@@ -70,15 +56,14 @@ impl Layout {
     ///
     /// # Errors
     /// When a text is not a path.
-    pub fn foreign(names: &ForeignLayout<'_>) -> Result<Self, PathError> {
-        let metadata = Some(names.metadata).filter(|path| !path.is_empty());
+    pub fn foreign(config: &PayloadConfig) -> Result<Self, PathError> {
         Ok(Self {
             chunk_ids: ChunkIds::PointIds,
-            guard: Path::parse(names.guard)?,
-            document_id: Path::parse(names.document_id)?,
-            title: Path::parse(names.title)?,
-            text: Path::parse(names.text)?,
-            metadata: metadata.map(Path::parse).transpose()?,
+            guard: Path::parse(config.guard())?,
+            document_id: Path::parse(config.document_id())?,
+            title: Path::parse(config.title())?,
+            text: Path::parse(config.text())?,
+            metadata: config.metadata().map(Path::parse).transpose()?,
         })
     }
 

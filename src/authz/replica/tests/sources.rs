@@ -11,7 +11,7 @@ use tokio::time::{Instant, advance};
 use super::{MODEL, clock, config};
 use crate::authz::copy::EvaluatedCopy;
 use crate::authz::embedded::EmbeddedAuthorizer;
-use crate::authz::replica::{CopyView, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaConfig, ReplicaUse};
+use crate::authz::replica::{CopyView, POLLS_WAITED_FOR, Progress, ReplicaAuthorizer, ReplicaUse};
 use crate::authz::{
     Authorizer, AuthzError, Check, CheckBatch, Consistency, Decisions, Source, VisiblePositions, VisibleSetQuery,
 };
@@ -84,7 +84,8 @@ async fn a_decision_of_the_copy_is_used_for_the_copy_alone() {
     let with = |used_for| ReplicaAuthorizer {
         authority: Arc::new(Denying),
         view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
-        config: ReplicaConfig { used_for, ..config() },
+        used_for,
+        config: config(),
         following: tokio::spawn(async {}),
         verifier: None,
     };
@@ -140,6 +141,7 @@ async fn an_answer_across_a_change_of_the_copy_is_not_used() {
     let authorizer = ReplicaAuthorizer {
         authority: Arc::new(Denying),
         view: view(Arc::new(EmbeddedAuthorizer::new(stores)), &progress),
+        used_for: ReplicaUse::Decide,
         config: config(),
         following: tokio::spawn(async {}),
         verifier: None,
@@ -183,7 +185,8 @@ async fn what_must_be_fresh_waits_for_the_next_look_at_the_log() {
         let authorizer = ReplicaAuthorizer {
             authority: Arc::new(Denying),
             view: view(Arc::new(EmbeddedAuthorizer::new(stores.clone())), &progress),
-            config: ReplicaConfig { used_for, ..config() },
+            used_for,
+            config: config(),
             following: tokio::spawn(async {}),
             verifier: None,
         };

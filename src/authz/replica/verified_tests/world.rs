@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::sleep;
@@ -195,13 +196,7 @@ impl Setup {
         let version = ModelVersion { store_id: "s1".to_owned(), model_id: "m1".to_owned() };
         let (sender, progress) = watch::channel(Progress { fresh_as_of: None, version, copy: 1 });
         let clock: UnixClock = Arc::new(move || i128::try_from(start.elapsed().as_nanos()).expect("short"));
-        let config = ReplicaConfig {
-            used_for: ReplicaUse::Decide,
-            poll_interval: POLL,
-            staleness_max: Duration::from_secs(2),
-            overlap: Duration::from_secs(5),
-            sweep_interval: Duration::from_mins(1),
-        };
+        let config = ReplicaConfig { poll_interval: POLL, ..ReplicaConfig::default() };
         let (news, wishes) = (Arc::default(), Arc::default());
         let staleness_max = config.staleness_max;
         let view = Arc::new(CopyView { copy: Arc::new(world.clone()), progress, news, wishes, clock, staleness_max });
@@ -213,6 +208,7 @@ impl Setup {
         let authorizer = ReplicaAuthorizer {
             authority: Arc::new(Authority(world.clone())),
             view,
+            used_for: ReplicaUse::Decide,
             config,
             following: tokio::spawn(async {}),
             verifier: Some(verifier),

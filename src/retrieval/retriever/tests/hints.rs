@@ -11,7 +11,8 @@ async fn a_stale_pre_filter_leaks_nothing_and_is_refilled() {
         for (local, query) in plans() {
             let shelf = shelf(&guards, Fault::None);
             let authorizer = Arc::new(OpenOnly { local, hint: Some(lie) });
-            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let retriever =
+                Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
             let retrieval = ask(&retriever, parts(query, 10)).await.unwrap();
             assert_no_shut_text_was_read(&shelf);
             assert!(retrieval.chunks.iter().all(|r| r.chunk.item().guard.id() != "shut"), "{lie:?}");
@@ -36,7 +37,7 @@ async fn guards_that_all_changed_are_not_released_and_are_refilled() {
         for hint in [None, Some(Lie::Truth), Some(Lie::Everything)] {
             for (local, query) in plans() {
                 let authorizer = Arc::new(OpenOnly { local, hint });
-                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured());
+                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured(), pages());
                 let retrieval = ask(&retriever, parts(query.clone(), 10)).await.unwrap();
                 let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
                 let expected: Vec<String> = all.take(if fault == Fault::GuardsSwapped { 0 } else { 10 }).collect();
@@ -155,7 +156,7 @@ async fn a_revocation_between_any_two_steps_counts_from_the_next_check() {
                 });
                 let authorizer = Arc::clone(&revoking) as Arc<dyn Authorizer>;
                 let store = Arc::clone(&revoking) as Arc<dyn VectorStore>;
-                let retriever = Retriever::new(authorizer, store, configured());
+                let retriever = Retriever::new(authorizer, store, configured(), pages());
                 let retrieval = ask(&retriever, parts(query.clone(), 3)).await.unwrap();
                 let calls = revoking.calls.load(Ordering::Relaxed);
                 let is_seen = revoking.checked_in.load(Ordering::Relaxed);
@@ -225,7 +226,7 @@ async fn a_list_that_fails_is_done_without_and_seldom_tried_again() {
         let authorizer = Arc::new(ListsFail { error: error.clone(), lists: AtomicUsize::new(0) });
         let shelf = shelf(&guards, Fault::None);
         let asking = Arc::clone(&authorizer) as Arc<dyn Authorizer>;
-        let retriever = Retriever::new(asking, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+        let retriever = Retriever::new(asking, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
         for _ in 0..100 {
             let retrieval = ask(&retriever, parts(Query::Vector(vec![1.0, 0.0]), 10)).await.unwrap();
             let all = (0..60).filter(|number| number % 3 != 0).map(|number| format!("{number:04}"));
@@ -266,8 +267,12 @@ async fn a_server_is_not_asked_about_every_guard_for_a_copy_beside_it() {
     let mixed = mixed();
     let guards: Vec<&str> = mixed.iter().map(String::as_str).collect();
     let authorizer = Arc::new(CopyOfServer { asked: AtomicUsize::new(0) });
-    let retriever =
-        Retriever::new(Arc::clone(&authorizer) as Arc<dyn Authorizer>, shelf(&guards, Fault::None), configured());
+    let retriever = Retriever::new(
+        Arc::clone(&authorizer) as Arc<dyn Authorizer>,
+        shelf(&guards, Fault::None),
+        configured(),
+        pages(),
+    );
     let parts = parts(Query::Vector(vec![1.0, 0.0]), 2);
     let parts = RetrievalParts { consistency: Consistency::HigherConsistency, ..parts };
     assert_eq!(ids(&ask(&retriever, parts).await.unwrap()), ["0001", "0002"]);
@@ -282,7 +287,7 @@ async fn an_empty_visible_set_is_an_empty_answer_in_every_plan() {
             for (local, query) in plans() {
                 let needs_table = matches!(query, Query::Text(_));
                 let authorizer = Arc::new(OpenOnly { local, hint });
-                let retriever = Retriever::new(authorizer, shelf(&["shut"; 30], fault), configured());
+                let retriever = Retriever::new(authorizer, shelf(&["shut"; 30], fault), configured(), pages());
                 let retrieval = ask(&retriever, parts(query, 10)).await;
                 if fault == Fault::NoTable && needs_table {
                     assert!(matches!(retrieval, Err(RetrievalError::Unsupported(_))));
@@ -303,7 +308,7 @@ async fn a_wrong_pass_rate_costs_rounds_and_changes_no_answer() {
     for learned_from in ["open", "shut"] {
         let shelf = shelf(&[learned_from; 90], Fault::NoTable);
         let authorizer = Arc::new(OpenOnly { local: false, hint: None });
-        let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+        let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
         for _ in 0..5 {
             ask(&retriever, parts(vector(), 10)).await.unwrap();
         }

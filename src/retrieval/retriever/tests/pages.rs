@@ -13,7 +13,7 @@ async fn pages_together_are_the_whole_answer() {
         for hint in [None, Some(Lie::Truth)] {
             for (local, query) in plans() {
                 let authorizer = Arc::new(OpenOnly { local, hint });
-                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured());
+                let retriever = Retriever::new(authorizer, shelf(&guards, fault), configured(), pages());
                 let (mut all, mut token) = (Vec::new(), String::new());
                 for page in 0..10 {
                     let with = RetrievalParts { page_token: Some(token), ..parts(query.clone(), 7) };
@@ -35,7 +35,7 @@ async fn pages_together_are_the_whole_answer() {
 async fn a_page_goes_on_after_a_chunk_that_is_gone() {
     let shelf = shelf(&["open1", "open2", "open3", "open4", "open5"], Fault::OneScore);
     let authorizer = Arc::new(OpenOnly { local: true, hint: None });
-    let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+    let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
     let query = || parts(Query::Vector(vec![1.0, 0.0]), 2);
     let first = ask(&retriever, RetrievalParts { page_token: Some(String::new()), ..query() }).await.unwrap();
     assert_eq!(ids(&first), ["0000", "0001"]);
@@ -51,7 +51,8 @@ async fn a_chunk_that_moves_behind_its_page_does_not_come_twice() {
         for local in [true, false] {
             let shelf = shelf(&["open1", "open2", "open3", "open4", "open5", "open6"], Fault::None);
             let authorizer = Arc::new(OpenOnly { local, hint });
-            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let retriever =
+                Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
             let (mut token, mut all) = (Some(String::new()), Vec::new());
             while let Some(page) = token {
                 let page = RetrievalParts { page_token: Some(page), ..parts(Query::Vector(vec![1.0, 0.0]), 2) };
@@ -89,7 +90,8 @@ async fn pages_of_a_text_query_are_pages_of_one_answer() {
             // All scores are equal, so chunks rank by id, and only the chunks on the pages can differ.
             let shelf = shelf(&["open1", "shut", "open2", "open3", "open4", "open5"], Fault::OneScore);
             let authorizer = Arc::new(OpenOnly { local: true, hint });
-            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let retriever =
+                Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
             let of_page = |token: Option<String>| RetrievalParts { page_token: token, ..parts(query.clone(), 2) };
             let first = ask(&retriever, of_page(Some(String::new()))).await.unwrap();
             assert_eq!(ids(&first), ["0000", "0002"]);
@@ -108,11 +110,12 @@ async fn pages_of_a_text_query_are_pages_of_one_answer() {
 
 #[tokio::test]
 async fn a_page_token_of_another_search_is_refused_with_one_error() {
-    let retriever_of = |config: RetrievalConfig| {
+    let retriever_of = |config: RetrievalConfig, pages: Pages| {
         let authorizer = Arc::new(OpenOnly { local: true, hint: None });
-        Retriever::new(authorizer, shelf(&["open1", "open2", "open3"], Fault::None), config)
+        Retriever::new(authorizer, shelf(&["open1", "open2", "open3"], Fault::None), config, pages)
     };
-    let retriever = retriever_of(configured());
+    let same_key = pages();
+    let retriever = retriever_of(configured(), same_key.clone());
     let of_page =
         |token: &str| RetrievalParts { page_token: Some(token.to_owned()), ..parts(Query::Vector(vec![1.0, 0.0]), 1) };
     let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
@@ -142,14 +145,13 @@ async fn a_page_token_of_another_search_is_refused_with_one_error() {
         let shown = format!("{other:?}");
         assert_eq!(refusal(ask(&retriever, other).await), expected, "{shown}");
     }
-    let expired = retriever_of(RetrievalConfig { pages: Pages::new(Duration::ZERO).unwrap(), ..configured() });
+    let expired = retriever_of(configured(), Pages::new(Duration::ZERO).unwrap());
     let token = ask(&expired, of_page("")).await.unwrap().next_page_token.unwrap();
     assert_eq!(refusal(ask(&expired, of_page(&token)).await), expected, "expired");
-    let restarted = retriever_of(configured());
+    let restarted = retriever_of(configured(), pages());
     assert_eq!(refusal(ask(&restarted, of_page(&token)).await), expected, "another key");
     let relation = Relation::parse("can_edit").unwrap();
-    let pages = retriever.config().pages.clone();
-    let weaker = retriever_of(RetrievalConfig { relation, pages, ..configured() });
+    let weaker = retriever_of(RetrievalConfig { relation, ..configured() }, same_key);
     let token = ask(&retriever, of_page("")).await.unwrap().next_page_token.unwrap();
     assert_eq!(refusal(ask(&weaker, of_page(&token)).await), expected, "another relation");
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::super::payload::to_point;
 use super::*;
+use crate::vector_store::qdrant::WrittenBy;
 use crate::vector_store::remote::own_writes::Stamp;
 
 fn text(text: &str) -> Payload {
@@ -80,25 +81,11 @@ fn a_point_that_is_not_ours_is_no_candidate() {
 }
 
 fn langchain() -> Layout {
-    let names = ForeignLayout {
-        guard: "guard",
-        document_id: "metadata.source",
-        title: "metadata.title",
-        text: "page_content",
-        metadata: "metadata",
-    };
-    Layout::foreign(&names).expect("a layout")
+    Layout::foreign(&PayloadConfig::of(WrittenBy::Langchain)).expect("a layout")
 }
 
 fn llama_index() -> Layout {
-    let names = ForeignLayout {
-        guard: "guard",
-        document_id: "ref_doc_id",
-        title: "title",
-        text: "_node_content.text",
-        metadata: "",
-    };
-    Layout::foreign(&names).expect("a layout")
+    Layout::foreign(&PayloadConfig::of(WrittenBy::LlamaIndex)).expect("a layout")
 }
 
 #[test]

@@ -1,0 +1,61 @@
+//! The section `[authorizer.checks]`: the stages between a request's checks and an `OpenFGA` server.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{ByteSize, HumanDuration, at_least_one};
+
+/// How checks are batched, shared and remembered in front of an `OpenFGA` server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChecksConfig {
+    /// How long a decision is remembered; `0s` remembers none. A revocation that the changelog does not tell in time counts
+    /// after this time. A request for higher consistency sees every revocation at once.
+    #[serde(with = "HumanDuration")]
+    pub cache_ttl: Duration,
+    /// Most memory for remembered decisions.
+    pub cache_size_max: ByteSize,
+    /// How often the server's changelog is read; any change makes Ragward forget all decisions. With `0s` the changelog is
+    /// not read, and only `cache_ttl` bounds how late a revocation counts. A replica reads the changelog for both, every
+    /// `authorizer.replica.poll_interval`.
+    #[serde(with = "HumanDuration")]
+    pub changelog_poll: Duration,
+    /// When the changelog could not be read for so long, no remembered decision is used until it can be read again.
+    #[serde(with = "HumanDuration")]
+    pub changelog_age_max: Duration,
+    /// Most concurrent calls to the server. How many there are follows its latency.
+    #[serde(deserialize_with = "at_least_one")]
+    pub calls_in_flight_max: u32,
+    /// Most checks that wait for a call. Past it, requests are refused. One user's requests wait for room once they take a
+    /// quarter of it.
+    pub checks_waiting_max: usize,
+}
+
+impl ChecksConfig {
+    /// Whether decisions are remembered.
+    #[must_use]
+    pub fn remembers(&self) -> bool {
+        !self.cache_ttl.is_zero()
+    }
+
+    /// Whether the changelog is read, so that changes end what is remembered.
+    #[must_use]
+    pub fn follows_changelog(&self) -> bool {
+        self.remembers() && !self.changelog_poll.is_zero()
+    }
+}
+
+impl Default for ChecksConfig {
+    fn default() -> Self {
+        Self {
+            cache_ttl: Duration::from_secs(10),
+            cache_size_max: ByteSize::mib(64),
+            changelog_poll: Duration::from_millis(500),
+            changelog_age_max: Duration::from_secs(2),
+            calls_in_flight_max: 32,
+            checks_waiting_max: 20_000,
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The section `[authorizer.replica]`.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{HumanDuration, PositiveDuration, at_least_one, share};
+
+/// A copy of an `OpenFGA` server's relationships, which `ragward serve` keeps in `replica` of the data directory.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplicaConfig {
+    /// What the copy is used for.
+    pub mode: ReplicaMode,
+    /// How often the server's changelog is read.
+    #[serde(with = "PositiveDuration")]
+    pub poll_interval: Duration,
+    /// A copy that is further behind than this is not used. In mode `decide`, a revoked permission may still count for so
+    /// long.
+    #[serde(with = "HumanDuration")]
+    pub staleness_max: Duration,
+    /// How long a write to the server may take from its place in the changelog to its commit. So much of the changelog is
+    /// read again each time.
+    #[serde(with = "HumanDuration")]
+    pub overlap: Duration,
+    /// How often all tuples are compared. A change that the changelog never tells, or tells after `overlap`, counts after
+    /// this time and the time that one comparison takes.
+    #[serde(with = "PositiveDuration")]
+    pub sweep_interval: Duration,
+    /// Most types of a model that the copy is evaluated under. Under a model with more types, the server decides everything.
+    #[serde(deserialize_with = "at_least_one")]
+    pub types_max: usize,
+    /// The share of the copy's decisions, from 0 to 1, that the server is asked for as well, after the answer has left. In the
+    /// first minute after a new model the share is larger.
+    #[serde(deserialize_with = "share")]
+    pub verified_share: f64,
+    /// Most checks a second that verify the copy.
+    pub verified_checks_per_second_max: u32,
+}
+
+/// What a replica is used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplicaMode {
+    /// There is no replica.
+    Off,
+    /// The replica tells what a user may see, for planning a search. The server decides about every chunk that is released.
+    Plan,
+    /// The replica decides within its bound of staleness. The server verifies a share of its decisions.
+    #[default]
+    Decide,
+}
+
+/// The use of a replica that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplicaUse {
+    /// The replica tells visible sets, and the server decides.
+    Plan,
+    /// The replica decides as well.
+    Decide,
+}
+
+impl ReplicaMode {
+    /// What there is a replica for; `None` where there is none.
+    #[must_use]
+    pub fn used_for(self) -> Option<ReplicaUse> {
+        match self {
+            Self::Off => None,
+            Self::Plan => Some(ReplicaUse::Plan),
+            Self::Decide => Some(ReplicaUse::Decide),
+        }
+    }
+}
+
+impl Default for ReplicaConfig {
+    fn default() -> Self {
+        Self {
+            mode: ReplicaMode::default(),
+            poll_interval: Duration::from_millis(500),
+            staleness_max: Duration::from_secs(2),
+            overlap: Duration::from_secs(5),
+            sweep_interval: Duration::from_mins(1),
+            types_max: 1_000,
+            verified_share: 0.01,
+            verified_checks_per_second_max: 20,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The section `[vector_store.qdrant]`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{HumanDuration, PositiveDuration, SecretFile, at_least_one};
+
+/// A Qdrant server, and how to search it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QdrantConfig {
+    /// The address of its gRPC port, `http://host:port` or `https://host:port`.
+    pub url: String,
+    /// A file with the API key, if the server has one.
+    pub api_key_file: Option<SecretFile>,
+    /// The longest that one call may take.
+    #[serde(with = "PositiveDuration")]
+    pub timeout: Duration,
+    /// The name of the vector in each point. When unset, the unnamed vector is searched.
+    pub vector_name: Option<String>,
+    /// Search by a full scan instead of the approximate index. That is exact, and slow on large collections.
+    pub exact: bool,
+    /// Scan, whatever `exact` says, where a user is known to see at most so many chunks. There the approximate index is slow
+    /// as well, and misses most of what it should find.
+    pub scanned_chunks_max: u64,
+    /// How many replicas of a shard must agree on what is read.
+    pub read_consistency: ReadConsistency,
+    /// How long the guards and sizes of a collection are taken as known, or ten times as long as it takes to ask for them, if
+    /// that is longer. Documents that other programs write under new guards are found after this time.
+    #[serde(with = "HumanDuration")]
+    pub overview_age_max: Duration,
+    /// A collection with more distinct guards is searched as a whole and checked afterwards.
+    #[serde(deserialize_with = "at_least_one")]
+    pub guards_max: usize,
+    /// Most guards named in one filter. A longer list is inverted (all guards but these) or sent in parts.
+    #[serde(deserialize_with = "at_least_one")]
+    pub guards_per_filter_max: usize,
+    /// Collections that another program fills, by name.
+    pub collections: BTreeMap<String, PayloadConfig>,
+}
+
+/// How many replicas of a shard must agree on what is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReadConsistency {
+    /// One replica answers. This is the server's own default.
+    #[default]
+    One,
+    /// Only points that a majority of all replicas has count.
+    Majority,
+    /// Only points that at least half of the replicas plus one have count.
+    Quorum,
+    /// Only points that every replica has count.
+    All,
+}
+
+/// Where another program keeps the parts of a chunk in the payload of its points: keys with dots between them. A part that is
+/// unset is where `written_by` says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PayloadConfig {
+    /// The program whose layout this is.
+    pub written_by: WrittenBy,
+    /// The object that a user's access is checked on, `type:id`. `ragward attach` can write it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
+    /// The document that a chunk belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document_id: Option<String>,
+    /// The title of that document.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The chunk's text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// Programs whose layout is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WrittenBy {
+    /// `LangChain` keeps the text in `page_content` and everything else in `metadata`.
+    Langchain,
+    /// `LlamaIndex` keeps the text in `_node_content` and everything else beside it.
+    LlamaIndex,
+    /// Any other program: the text is in `text`, and the payload itself is the metadata.
+    Other,
+}
+
+impl QdrantConfig {
+    /// Configures the server at an address; every other setting has its default.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self { url: url.into(), ..Self::default() }
+    }
+}
+
+impl PayloadConfig {
+    /// The layout of a program whose parts are all in their usual places.
+    #[must_use]
+    pub fn of(written_by: WrittenBy) -> Self {
+        Self { written_by, guard: None, document_id: None, title: None, text: None }
+    }
+}
+
+#[cfg(feature = "qdrant")]
+impl PayloadConfig {
+    /// The key of the metadata; `None` where the payload itself is the metadata.
+    pub(super) fn metadata(&self) -> Option<&'static str> {
+        match self.written_by {
+            WrittenBy::Langchain => Some("metadata"),
+            WrittenBy::LlamaIndex | WrittenBy::Other => None,
+        }
+    }
+
+    pub(super) fn guard(&self) -> &str {
+        self.guard.as_deref().unwrap_or("guard")
+    }
+
+    pub(super) fn document_id(&self) -> &str {
+        let usual = match self.written_by {
+            WrittenBy::Langchain => "metadata.source",
+            WrittenBy::LlamaIndex => "ref_doc_id",
+            WrittenBy::Other => "document_id",
+        };
+        self.document_id.as_deref().unwrap_or(usual)
+    }
+
+    pub(super) fn title(&self) -> &str {
+        let usual = match self.written_by {
+            WrittenBy::Langchain => "metadata.title",
+            WrittenBy::LlamaIndex | WrittenBy::Other => "title",
+        };
+        self.title.as_deref().unwrap_or(usual)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        let usual = match self.written_by {
+            WrittenBy::Langchain => "page_content",
+            WrittenBy::LlamaIndex => "_node_content.text",
+            WrittenBy::Other => "text",
+        };
+        self.text.as_deref().unwrap_or(usual)
+    }
+}
+
+impl Default for QdrantConfig {
+    fn default() -> Self {
+        Self {
+            url: "http://127.0.0.1:6334".to_owned(),
+            api_key_file: None,
+            timeout: Duration::from_secs(5),
+            vector_name: None,
+            exact: false,
+            scanned_chunks_max: 100_000,
+            read_consistency: ReadConsistency::default(),
+            overview_age_max: Duration::from_secs(2),
+            guards_max: 200_000,
+            guards_per_filter_max: 10_000,
+            collections: BTreeMap::new(),
+        }
+    }
+}
