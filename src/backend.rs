@@ -124,14 +124,14 @@ impl Reach {
     /// Notes that a call was answered, even if with a refusal.
     pub(crate) fn answered(&self) {
         if !self.is_up.swap(true, Ordering::Relaxed) {
-            tracing::info!(server = self.server, "it answers again");
+            tracing::info!(server = self.server, "the server answers again");
         }
     }
 
     /// Notes that a call was not answered.
     pub(crate) fn failed(&self, error: &dyn fmt::Display) {
         if self.is_up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(server = self.server, %error, "it does not answer");
+            tracing::warn!(server = self.server, %error, "the server does not answer");
         }
     }
 }

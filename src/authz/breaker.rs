@@ -89,7 +89,10 @@ impl Admitted<'_> {
             unchanged @ (State::Trying | State::Open { .. }) => unchanged,
         };
         if let State::Open { .. } = *state {
-            tracing::warn!(pause_ms = PAUSE.as_millis(), "the authorizer keeps failing; it is left alone");
+            tracing::warn!(
+                pause_ms = PAUSE.as_millis(),
+                "the authorizer keeps failing, so nothing is asked for a while"
+            );
         }
     }
 }

@@ -261,7 +261,7 @@ impl State {
         if let Some((object, error)) = &visible.failure {
             let object = snapshot.object(*object).map(|object| object.to_string());
             tracing::debug!(object, %error, "not decided");
-            tracing::warn!(%relation, "not decided, so denied; object and reason are told at debug");
+            tracing::warn!(%relation, "denied, because it could not be decided; the debug log has the object and the reason");
         }
         // An object without a number is named by no tuple, so nobody holds anything on it.
         let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
@@ -298,7 +298,7 @@ fn decide_one(
         Err(CheckError::Unknown(_)) => Some(false),
         Err(error @ (CheckError::TooDeep | CheckError::TooMuchWork | CheckError::Condition(_))) => {
             tracing::debug!(object = %check.object, %error, "not decided");
-            tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
+            tracing::warn!(relation = %check.relation, "denied, because it could not be decided; the debug log has the object and the reason");
             None
         }
         Err(CheckError::Interrupted) => return ControlFlow::Break(Interrupted),

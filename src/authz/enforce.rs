@@ -299,7 +299,7 @@ impl<'a> Enforcer<'a> {
         };
         // The actor may have lost the right to act since, too.
         self.may_act = None;
-        tracing::debug!(guards = outdated.len(), "decided anew, for what was written since");
+        tracing::debug!(guards = outdated.len(), "asking again, because documents are newer than the decisions");
         self.ask_about(outdated, &[], consistency).await
     }
 
@@ -379,15 +379,6 @@ impl<'a> Enforcer<'a> {
         self.decided_by.clone()
     }
 
-    /// Takes in what one more answer rests on.
-    fn note(&mut self, by: &Provenance, asked: Instant) {
-        let later = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
-        self.decided_by = Some(match self.decided_by.take() {
-            Some(earlier) => earlier.and_then(later),
-            None => later,
-        });
-    }
-
     /// Returns how many checks were decided since the last call, and how long the enforcer waited for them. Remembered
     /// decisions do not count.
     pub fn take_asked(&mut self) -> (usize, Duration) {
@@ -398,6 +389,15 @@ impl<'a> Enforcer<'a> {
     #[must_use]
     pub fn permits_nothing(&self) -> bool {
         self.may_act.is_some_and(|may_act| !may_act.allowed)
+    }
+
+    /// Takes in the basis of one more answer.
+    fn note(&mut self, by: &Provenance, asked: Instant) {
+        let later = DecidedBy { model_id: Arc::clone(&by.model_id), staleness: by.staleness(asked) };
+        self.decided_by = Some(match self.decided_by.take() {
+            Some(earlier) => earlier.and_then(later),
+            None => later,
+        });
     }
 
     /// Asks the authorizer for one user's visible set. The result holds no position that the query did not ask about.

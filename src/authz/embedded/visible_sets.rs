@@ -80,7 +80,7 @@ impl VisibleSets {
                     if let Some((object, error)) = &visible.failure {
                         let object = with.object(*object).map(|object| object.to_string());
                         tracing::debug!(object, %error, "not decided");
-                        tracing::warn!(relation = %query.relation, "not decided, so not visible; object and reason are told at debug");
+                        tracing::warn!(relation = %query.relation, "not visible, because it could not be decided; the debug log has the object and the reason");
                     }
                     positions.positions(&visible.objects, with, &mut found);
                 }
@@ -89,7 +89,7 @@ impl VisibleSets {
                 Err(CheckError::Interrupted) => return Err(AuthzError::DeadlineExceeded),
                 Err(error @ (CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork)) => {
                     tracing::debug!(%error, "not decided");
-                    tracing::warn!(relation = %query.relation, "not decided, so nothing of the type is visible; the reason is told at debug");
+                    tracing::warn!(relation = %query.relation, "no object of the type is visible, because it could not be decided; the debug log has the reason");
                 }
             }
         }

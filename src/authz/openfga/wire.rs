@@ -139,7 +139,7 @@ pub(super) fn account(
             }
             Some((None, Some(error))) if too_complex(&error) || condition_failed(&error) => {
                 tracing::debug!(object = %check.object, detail = error.message, "not decided");
-                tracing::warn!(relation = %check.relation, "not decided, so denied; object and reason are told at debug");
+                tracing::warn!(relation = %check.relation, "denied, because it could not be decided; the debug log has the object and the reason");
                 Outcome::Undecidable
             }
             Some((None, Some(error))) => Outcome::Failed(item_failed(&error)),

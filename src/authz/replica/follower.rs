@@ -175,7 +175,7 @@ impl Follower {
         let reason = error.to_string();
         let before = self.failing.take();
         if before.as_ref().is_none_or(|before| before.reason != reason) {
-            tracing::warn!(%error, "the replica cannot follow the OpenFGA server, so that alone decides; the pauses between attempts grow");
+            tracing::warn!(%error, "the replica cannot follow the OpenFGA server, so the server alone decides; the pauses between attempts grow");
         }
         let twice = before.map_or(self.config.poll_interval, |before| before.pause * 2);
         let pause = twice.min(pause_max).max(self.config.poll_interval);

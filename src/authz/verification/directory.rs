@@ -40,12 +40,12 @@ impl StandingDirectory {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Standing::default(),
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; it is made anew");
+                tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; another copy is made");
                 return Standing::unreadable();
             }
         };
         serde_json::from_slice(&text).unwrap_or_else(|error| {
-            tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; it is made anew");
+            tracing::error!(path = %path.display(), %error, "the standing of the replica cannot be read; another copy is made");
             Standing::unreadable()
         })
     }

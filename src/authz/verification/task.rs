@@ -371,7 +371,7 @@ impl Shared {
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        tracing::error!(error, "the standing of the replica is not kept");
+        tracing::error!(error, "the standing of the replica cannot be stored");
         false
     }
 
