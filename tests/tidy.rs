@@ -98,9 +98,6 @@ const WALL_CLOCK: [&str; 10] = [
     "server/openfga/rules",
 ];
 
-/// `OpenFGA`'s world, a library of its own: these modules use each other and nothing else of the crate.
-const WORLD: [&str; 5] = ["language", "engine", "tuple_store", "store_file", "storage"];
-
 /// Modules whose children may still lead back to each other. A module leaves the list with its last circle.
 const CIRCLES_LEFT: [&str; 1] = ["identity"];
 
@@ -388,18 +385,6 @@ fn no_module_leads_back_to_its_sibling() {
     found.retain(|circle| !CIRCLES_LEFT.iter().any(|room| circle.starts_with(&format!("in `{room}`:"))));
     let advice = "move what both need into a third module, or into the one that needs less";
     assert!(found.is_empty(), "{advice}:\n{}", found.join("\n"));
-}
-
-#[test]
-fn the_rooms_of_openfgas_world_use_nothing_else() {
-    let references = module_graph(&sources()).references();
-    let is_of_world = |module: &ModulePath| module.first().is_some_and(|room| WORLD.contains(&room.as_str()));
-    let complaints: Vec<String> = references
-        .iter()
-        .filter(|reference| is_of_world(&reference.from) && !is_of_world(&reference.to))
-        .map(ToString::to_string)
-        .collect();
-    assert!(complaints.is_empty(), "hand it in, or move it down into the world:\n{}", complaints.join("\n"));
 }
 
 #[test]

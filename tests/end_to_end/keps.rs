@@ -38,7 +38,7 @@ struct Page {
 type Ranking = Vec<(String, f32)>;
 
 /// Returns the words of a text, folded and stemmed.
-fn words(stemmer: &Stemmer, text: &str) -> Vec<String> {
+fn words(stemmer: Stemmer, text: &str) -> Vec<String> {
     let folded: String = text.nfkc().flat_map(char::to_lowercase).collect();
     folded.unicode_words().filter(|word| word.len() <= 128).map(|word| stemmer.stem(word).into_owned()).collect()
 }
@@ -141,7 +141,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     for entry in source.documents().unwrap() {
         if let Some(mut document) = entry.unwrap().document {
             for chunk in &mut document.chunks {
-                let words = words(&stemmer, &chunk.text);
+                let words = words(stemmer, &chunk.text);
                 chunk.vector = hashed(&words);
                 pages.push(page(chunk, words));
             }
@@ -161,7 +161,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
         (least, most) = (least.min(readable.len()), most.max(readable.len()));
         let visible: Vec<&Page> = pages.iter().filter(|page| readable.contains(page.guard.as_str())).collect();
         for query in QUERIES {
-            let words = words(&stemmer, query);
+            let words = words(stemmer, query);
             let text = by_text(&visible, &words);
             let mut expected = vec![(Query::Text(query.to_owned()), text.clone())];
             if number % VECTOR_PEOPLE_STEP == 0 {

@@ -168,7 +168,7 @@ async fn a_token_lives_as_long_as_it_is_set_to_and_is_good_at_every_replica() {
     // After a restart with the same secret a token is still good; without the secret it is not.
     running.stop().await.unwrap();
     let with_key = |config: &mut Config| {
-        config.retrieval.page_token_key_file = Some(SecretFile::new(one.path().join("page-token-key")))
+        config.retrieval.page_token_key_file = Some(SecretFile::new(one.path().join("page-token-key")));
     };
     let reopened = |change: fn(&mut Config)| {
         let mut config = config(one.path());
@@ -183,7 +183,7 @@ async fn a_token_lives_as_long_as_it_is_set_to_and_is_good_at_every_replica() {
     let second = ask(&running, page_of(text(), &first.next_page_token)).await.unwrap();
     assert_eq!(second.chunks.len(), 3);
     running.stop().await.unwrap();
-    let running = Running::start(&reopened(|config| config.retrieval.page_token_key_file.clear())).await;
+    let running = Running::start(&reopened(|config| config.retrieval.page_token_key_file = None)).await;
     assert_eq!(shown(ask(&running, page_of(text(), &first.next_page_token)).await), refusal, "of another secret");
 
     // The same corpus elsewhere has another model, so the search begins anew there.

@@ -149,7 +149,7 @@ async fn a_relation_that_the_model_lacks_is_warned_of() {
             let mut config = configured(&data, authorizer, None);
             config.authorizer.openfga.address = openfga.config("relations").address;
             config.authorizer.openfga.store_name = "relations".to_owned();
-            config.retrieval.relation = relation.to_owned();
+            config.retrieval.relation = ragward::language::Relation::parse(relation).unwrap();
             config.server.insecure_identity = true;
             load_model(&handbook().join("store.fga.yaml"), directory.path(), &config);
             let served = Served::start_configured(&data, &directory.path().join("ragward.toml"));

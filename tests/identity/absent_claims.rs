@@ -3,7 +3,7 @@
 
 use ragward::config::AuthorizerKind;
 use ragward::identity::config::IdentityConfig;
-use ragward::identity::mapping::{Absent, ClaimContext, ClaimTuple};
+use ragward::identity::rules::{Absent, ClaimContext, ClaimTuple};
 use ragward::language::validate::ValidModel;
 use ragward::language::{Relation, RelationshipTuple, TypeName, dsl, json};
 use ragward::proto::ingest::UpsertDocumentsRequest;

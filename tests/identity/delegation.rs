@@ -2,7 +2,7 @@
 
 use ragward::identity::DelegationOn;
 use ragward::identity::config::{DelegationConfig, DetailsConfig, IdentityConfig};
-use ragward::identity::mapping::ClaimTuple;
+use ragward::identity::rules::ClaimTuple;
 use ragward::language::{Relation, TypeName};
 use ragward::proto::ingest::{
     DeleteDocumentsRequest, GetIngestStatusRequest, UpsertDocumentsRequest, UpsertDocumentsResponse,

@@ -28,7 +28,7 @@ async fn a_collection_may_ask_for_a_better_login() {
     let required = StepUpConfig {
         collection: Some("handbook".to_owned()),
         acr_values: vec!["mfa".to_owned(), "phr".to_owned()],
-        max_age: Some(Duration::from_secs(60)),
+        max_age: Some(Duration::from_mins(1)),
         ..StepUpConfig::default()
     };
     let world = World::start(|identity| identity.step_up = vec![required]).await;
@@ -58,7 +58,7 @@ fn secret_asks_for_a_second_factor(identity: &mut IdentityConfig) {
     identity.step_up = vec![StepUpConfig {
         classification: Some("secret".to_owned()),
         acr_values: vec!["mfa".to_owned()],
-        max_age: Some(Duration::from_secs(60)),
+        max_age: Some(Duration::from_mins(1)),
         ..StepUpConfig::default()
     }];
 }

@@ -21,7 +21,8 @@ async fn text_is_read_only_of_what_the_details_permit() {
                 chunk.metadata.insert("area".to_owned(), Value::Text(area.to_owned()));
             }
             let authorizer = Arc::new(OpenOnly { local, hint: None });
-            let retriever = Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured());
+            let retriever =
+                Retriever::new(authorizer, Arc::clone(&shelf) as Arc<dyn VectorStore>, configured(), pages());
             let principal = || stated("user:anne").map(|principal| principal.on_condition(&public));
             let parts = RetrievalParts { principal: principal(), per_document_max, ..parts(query.clone(), 10) };
             let retrieval = ask(&retriever, parts).await.unwrap();

@@ -131,17 +131,19 @@ fn chunks_of_other_programs_are_read_as_they_are() {
 /// Where only metadata is read, Qdrant leaves out the text and nothing that the metadata is read from.
 #[test]
 fn a_text_is_left_out_and_nothing_that_metadata_is_read_from() {
-    let layout = |document_id, text, metadata| {
-        Layout::foreign(&ForeignLayout { guard: "guard", document_id, title: "title", text, metadata })
-            .expect("a layout")
+    let layout = |document_id: &str, text: &str, metadata: Option<&str>| {
+        let (document_id, text) = (Some(document_id.to_owned()), Some(text.to_owned()));
+        let config = PayloadConfig { document_id, text, ..PayloadConfig::of(WrittenBy::Other) };
+        let metadata = metadata.map(|key| Path::parse(key).expect("a path"));
+        Layout { metadata, ..Layout::foreign(&config).expect("a layout") }
     };
     let rows = [
         ("our own", Layout::default(), "text"),
         ("LangChain's", langchain(), "page_content"),
         ("a JSON text", llama_index(), "_node_content"),
-        ("an object that holds the metadata too", layout("source", "chunk.text", "chunk.metadata"), "chunk.text"),
-        ("an object that holds the document's id too", layout("node.source", "node.text", ""), "node.text"),
-        ("a name that needs quotes", layout("source", "page content", "metadata"), "\"page content\""),
+        ("an object that holds the metadata too", layout("source", "chunk.text", Some("chunk.metadata")), "chunk.text"),
+        ("an object that holds the document's id too", layout("node.source", "node.text", None), "node.text"),
+        ("a name that needs quotes", layout("source", "page content", Some("metadata")), "\"page content\""),
     ];
     for (name, layout, expected) in rows {
         let SelectorOptions::Exclude(selector) = layout.all_but_text() else { panic!("{name}") };
