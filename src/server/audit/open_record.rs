@@ -15,7 +15,7 @@ use crate::server::refusal::Refusal;
 #[derive(Clone)]
 pub(in crate::server) struct OpenRecord(Arc<Running>);
 
-/// The tasks of all such work. Whoever stops the server waits for them.
+/// The tasks that run such work. A server that stops waits for them.
 #[derive(Clone, Debug, Default)]
 pub(in crate::server) struct OngoingWork(Arc<Mutex<JoinSet<()>>>);
 

@@ -25,7 +25,7 @@ pub(super) struct Settled {
     by_model: bool,
 }
 
-/// Why a call does not go on.
+/// Why a call is refused before its service.
 #[derive(Debug)]
 pub(super) enum Unsettled {
     /// The token lacks a claim by which the model excludes people.

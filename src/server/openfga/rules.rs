@@ -112,7 +112,7 @@ fn type_name(message: &str, name: &str) -> Checked {
     )
 }
 
-/// Relation and object may be left open here. No stored tuple fits such a key.
+/// Checks the key of a tuple. Relation and object may be empty here; no stored tuple fits such a key.
 fn tuple_key(message: &str, user: &str, relation_name: &str, object_name: &str) -> Checked {
     require(
         user.len() <= USER_BYTES_MAX,
