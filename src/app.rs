@@ -209,7 +209,7 @@ impl App {
     }
 }
 
-/// Whoever decides, and the relationships if they are embedded.
+/// The authorizer, and the relationships if they are embedded.
 struct Deciding {
     authorizer: Arc<dyn Authorizer>,
     relationships: Option<RelationshipStores>,

@@ -68,7 +68,8 @@ fn what_is_wrong_is_told() {
 /// Both servers are chosen, so that their settings count.
 const SERVERS: &str = "[authorizer]\nkind = 'openfga'\n[vector_store]\nkind = 'qdrant'\n";
 
-/// What only a server uses must not be passed over in silence: the embedded engine would be used in its place.
+/// Settings of a server need its `kind`. If they were ignored without it, the embedded engine would decide in its
+/// place.
 #[test]
 fn settings_of_a_server_need_its_kind() {
     type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str);

@@ -102,7 +102,7 @@ pub struct Evaluation<'a> {
     frames: Vec<Frame<'a>>,
     /// The recursions in progress. Each one lies inside the one before it.
     recursions: Vec<Recursion>,
-    /// What [`Evaluation::is_named_in`] has found, by relation.
+    /// The results of [`Evaluation::is_named_in`] so far, by relation.
     named_in: Vec<(RelationId, bool)>,
     /// How many relations of objects are in progress.
     path_length: u32,

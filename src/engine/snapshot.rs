@@ -86,8 +86,8 @@ impl Numbering {
     }
 }
 
-/// What a user holds in one state, apart from the objects that a relation is asked about: typically groups and folders.
-/// It is only valid for that state.
+/// The objects that a user holds relations on in one state, apart from the objects that a check is about: typically
+/// groups and folders. It is valid for that state only.
 #[derive(Debug)]
 pub struct Reach {
     /// Identifies the state. As long as this exists, no other state gets the same allocation.

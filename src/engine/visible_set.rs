@@ -69,8 +69,8 @@ pub struct VisibleSet {
     pub failure: Option<(u32, CheckError)>,
 }
 
-/// What a user holds of the relations that are not outermost. When documents are asked about, these are typically
-/// groups and folders.
+/// The objects that a user holds relations on, for all relations that are not outermost. If documents are asked about,
+/// these are typically groups and folders.
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     possible: Spread,

@@ -78,7 +78,7 @@ struct LastList {
     since: u32,
 }
 
-/// What a request knows when it has to decide whether to ask for a list.
+/// The facts by which a request decides whether to ask for a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Choice {
     /// How many chunks are wanted.
@@ -89,7 +89,7 @@ pub(super) struct Choice {
     pub(super) share: Option<f64>,
 }
 
-/// What came of asking for a list.
+/// The outcome of asking for a list.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ListOutcome {
     pub(super) took: Duration,

@@ -69,7 +69,7 @@ pub(super) struct PageCursor {
     pub(super) earlier: EarlierPages,
 }
 
-/// What a token says about the chunks of all pages before.
+/// The facts in a token about the chunks of all pages before.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum EarlierPages {
     /// These chunks are not returned again, wherever they are found.

@@ -31,7 +31,7 @@ pub(super) struct ByPage {
     pub(super) later: Vec<Candidate>,
 }
 
-/// What follows a full page.
+/// The continuation after a full page.
 pub(super) enum NextPage {
     /// The caller asked for no pages, or gets none.
     None,

@@ -12,7 +12,7 @@ mod tests;
 
 use crate::vector_store::{Rest, SearchCosts};
 
-/// What a plan is chosen from.
+/// The facts from which a plan is chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Situation {
     /// Chunks of this answer.
@@ -33,7 +33,7 @@ pub(super) struct Situation {
     pub(super) pass_rate: Option<f64>,
     /// Chunks of the collection.
     pub(super) chunks: u64,
-    /// What the store says that a search among some guards costs.
+    /// The cost of a search among some guards, according to the store.
     pub(super) search_costs: SearchCosts,
     /// Whether a check costs no network call.
     pub(super) checks_are_local: bool,
@@ -70,7 +70,7 @@ pub(super) struct Round {
     pub(super) search: PlannedSearch,
     /// How many candidates the search found. Those that an earlier page returned for good are left out.
     pub(super) candidates: usize,
-    /// What a wider search would find.
+    /// The outlook of a wider search.
     pub(super) rest: Rest,
     /// Whether the store left out chunks of documents that already have as many chunks as were asked for.
     pub(super) is_counted_by_document: bool,
@@ -81,7 +81,7 @@ pub(super) struct Round {
     pub(super) progress: Progress,
 }
 
-/// What was done with the candidates of a round.
+/// How far the candidates of a round were processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// Nothing was checked.
@@ -113,7 +113,7 @@ pub(super) struct Tally {
     pub(super) permitted: usize,
 }
 
-/// What a retrieval does next.
+/// The next step of a retrieval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step {
     /// Begin a new round.
@@ -353,7 +353,7 @@ impl Tally {
         (self.permitted > 0 && self.candidates > 0).then(|| float(self.permitted) / float(self.candidates))
     }
 
-    /// What was looked at since `before`.
+    /// Returns the difference to an earlier tally.
     pub(super) fn since(self, before: Self) -> Self {
         Self {
             candidates: self.candidates.saturating_sub(before.candidates),

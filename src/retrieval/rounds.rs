@@ -37,7 +37,7 @@ pub(super) struct Rounds<'r> {
     paging: Paging<'r>,
     visibility: Visibility<'r>,
     situation: Situation,
-    /// What the pass rate is learned for; `None` where the visible set is known, which tells the share itself.
+    /// The key under which the pass rate is learned; `None` if the visible set is known, which tells the share itself.
     learned_for: Option<PassRateKey>,
     /// The search of the current round.
     search: Search,
@@ -64,7 +64,7 @@ struct FoundCandidates {
     walk: Walk,
     /// Whether certainly nothing scores better.
     exact: bool,
-    /// What a wider search would find.
+    /// The outlook of a wider search.
     rest: Rest,
 }
 
@@ -144,7 +144,7 @@ impl<'r> Rounds<'r> {
         Step::Search(self.planned)
     }
 
-    /// What the next step is chosen from, beside the round.
+    /// Returns the facts from which the next step is chosen, beside the round.
     pub(super) fn situation(&self) -> &Situation {
         &self.situation
     }

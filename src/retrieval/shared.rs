@@ -1,4 +1,4 @@
-//! What all requests of a retriever share: its backends, its settings, and what earlier requests have taught.
+//! The state that all requests of a retriever share: its backends, its settings, and the lessons of earlier requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,7 +80,7 @@ impl Shared {
         Enforcer::new(self.authorizer.as_ref(), principal, &self.config.relation, consistency, deadline).at(since_1970)
     }
 
-    /// What the pass rate of a request is learned for.
+    /// Returns the key under which the pass rate of a request is learned.
     pub(super) fn pass_rate_key(&self, request: &RetrievalRequest) -> PassRateKey {
         PassRateKey {
             subject: request.principal.subject().clone(),

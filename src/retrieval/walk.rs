@@ -36,7 +36,7 @@ pub(super) struct Walk {
     looked_at: Tally,
 }
 
-/// What is known of candidates before they are checked.
+/// The facts about candidates that are known before any check.
 #[derive(Clone, Debug)]
 pub(super) struct Foreknown {
     /// The guards that a known visible set hides, where the search did not leave their chunks out.

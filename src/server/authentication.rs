@@ -1,7 +1,8 @@
-//! Who calls. The gate lets callers in, and the handlers ask here who a request is for and what its login allows.
+//! The caller of a request. The gate lets callers in; the handlers ask here for whom a request is and what its login
+//! allows.
 //!
-//! INVARIANT (no way around): the gate is one layer around all services, and what is not in the table of `operations` reaches
-//! none of them. A service that finds no caller in its request refuses it.
+//! INVARIANT (no way around): the gate is one layer around all services. A call that is not in the table of
+//! `operations` reaches none of them. A service that finds no caller in its request refuses it.
 
 mod challenge;
 mod gate;
@@ -55,7 +56,7 @@ pub(super) enum Asker {
     Invalid(FieldViolation),
 }
 
-/// What a request reads, as far as the login behind its token is concerned.
+/// The collection and the classification that a request reads, on which the required login depends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reading<'m> {
     pub(super) collection: &'m str,

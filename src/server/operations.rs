@@ -19,7 +19,7 @@ const UNKNOWN_CALL: &str = "unknown";
 /// The folder of well-known addresses (RFC 8615).
 const WELL_KNOWN: &str = "/.well-known/";
 
-/// What a caller needs for a call.
+/// The right that a caller needs for a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Nothing. The call tells nothing that is not public.
@@ -160,7 +160,7 @@ impl Operation {
     }
 }
 
-/// What a request is for, as its method, path, version and content type say.
+/// The destination of a request, found from its method, path, version and content type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// A gRPC call of an RPC in the table.
@@ -202,7 +202,8 @@ impl Route {
         }
     }
 
-    /// What the caller needs, to be answered or to be told why not. An unknown RPC needs the most that there is.
+    /// Returns the right that the caller needs, even to be told why a call is refused. An unknown RPC needs the highest
+    /// right.
     pub(super) const fn access(self) -> Access {
         match self {
             Self::Rpc(operation) => operation.access,

@@ -45,7 +45,7 @@ struct Parts {
     consistency_token: Option<HeaderValue>,
 }
 
-/// What is wrong with the HTTP form of a request, where a code of gRPC does not say it.
+/// A fault in the HTTP form of a request, for which gRPC has no code of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HttpFault {
     /// The method is not one of these.
@@ -167,7 +167,7 @@ impl Refusal {
         self.0.code
     }
 
-    /// What the caller is told.
+    /// Returns the text that the caller gets.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0.text
@@ -203,7 +203,7 @@ impl Refusal {
         self.0.openfga_number
     }
 
-    /// What is wrong with the HTTP form of the request; `None` where the refusal has another cause.
+    /// Returns the fault in the HTTP form of the request, or `None` if the refusal has another cause.
     #[must_use]
     pub fn http_fault(&self) -> Option<HttpFault> {
         self.0.http_fault

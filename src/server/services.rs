@@ -1,4 +1,4 @@
-//! What the services work on.
+//! The backends and bounds that the services work with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Services {
     pub connections_max: usize,
     /// Decides whether the bearer of a token may write.
     pub authorizer: Arc<dyn Authorizer>,
-    /// Who is let in.
+    /// The way in which callers are authenticated.
     pub authentication: Authentication,
     /// Where calls are recorded. `None` is for local administration: whoever opens the data directory can read its files
     /// anyway, and a record that they could leave out would say nothing.

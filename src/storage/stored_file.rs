@@ -124,7 +124,7 @@ impl StoredFile {
     }
 }
 
-/// What the accesses so far tell about the disk.
+/// The state of the disk, as far as the accesses so far tell it.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     has_failed: AtomicBool,

@@ -31,7 +31,7 @@ pub enum AssertionKind {
     Check,
     /// On which objects does this user hold this relation?
     ListObjects,
-    /// Who holds this relation on this object?
+    /// Asks which users hold the relation on the object.
     ListUsers,
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Changed<'a> {
     pub(super) is_all: bool,
 }
 
-/// What the store holds under the key of a tuple that is to be written.
+/// The present content of the store under the key of a tuple that is to be written.
 #[derive(Clone, Copy)]
 enum Found {
     Nothing,

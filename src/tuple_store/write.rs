@@ -24,9 +24,9 @@ pub struct TupleWrite {
     pub writes: Vec<RelationshipTuple>,
     /// The tuples to delete. They need not fit the model, so that tuples of an older model can be deleted.
     pub deletes: Vec<RelationshipTuple>,
-    /// What to do with a tuple of `writes` that exists.
+    /// The treatment of a tuple in `writes` that exists.
     pub on_duplicate: OnConflict,
-    /// What to do with a tuple of `deletes` that does not exist.
+    /// The treatment of a tuple in `deletes` that does not exist.
     pub on_missing: OnConflict,
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Task<'a> {
     },
 }
 
-/// What a frame asks next.
+/// The next question of a frame.
 pub(super) enum Part<'a> {
     Expression(&'a Expression, Node, u32),
     Relation(Node, u32),

@@ -1,10 +1,10 @@
-//! What an evaluation has found out so far. It ensures that no node is worked on twice. It also holds the path from the
-//! question to the node in progress, so that no question is asked inside itself.
+//! Remembers the answers of an evaluation, so that no node is worked on twice. It also holds the path from the question
+//! to the node in progress, so that no question is asked inside itself.
 //!
-//! INVARIANT (final answers): an answer that a cycle cut off is kept only while the node that cut it is in progress,
-//! and it is forgotten as soon as a node between the two is decided. So whatever is kept for longer is what a fresh
-//! evaluation would find, in whatever order questions were asked. (The method is tabling, as in logic programming:
-//! "unknown" inside a cycle is the least fixed point of Kripke and Fitting.)
+//! INVARIANT (final answers): an answer that a cycle cut off is kept only while the node that cut it is in progress. It
+//! is forgotten as soon as a node between the two is decided. So an answer that is kept for longer is the answer of a
+//! fresh evaluation, in whatever order questions were asked. (The method is tabling, as in logic programming: "unknown"
+//! inside a cycle is the least fixed point of Kripke and Fitting.)
 
 use super::{Outcome, Verdict};
 use crate::engine::index::{Node, NumberMap};

@@ -1,4 +1,4 @@
-//! What the tuples about a node say by themselves: whether they name the asker, and whether their conditions are met.
+//! Reads the tuples of a node: whether they name the asker, and whether their conditions are met.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub(super) enum Plain<'a> {
     Usersets(Subjects<'a>),
 }
 
-/// What all tuples of a relation come to.
+/// The result of all tuples of a relation.
 pub(super) enum Direct<'a> {
     Decided(Outcome),
     /// The asker may still be in one of these usersets.
@@ -22,7 +22,7 @@ pub(super) enum Direct<'a> {
         usersets: Subjects<'a>,
         /// The usersets of tuples whose condition is met.
         met: Vec<Subject>,
-        /// What is known without asking any of them.
+        /// The outcome before any of them is asked.
         so_far: Outcome,
     },
 }

@@ -55,7 +55,7 @@ struct Place<'a> {
     levels: u32,
 }
 
-/// What was found below a step.
+/// The result of the walk below a step.
 struct Looked {
     outcome: Outcome,
     steps: Vec<Step>,

@@ -23,9 +23,10 @@ pub(super) struct Base {
 /// The other direction: the nodes of the tuples that name a user.
 #[derive(Debug, Default)]
 struct Nodes {
-    /// By object, and by how a tuple names it: [`ITSELF`], or a relation's number plus one for a userset.
+    /// The nodes of each object, by the form in which a tuple names it: [`ITSELF`], or a relation's number plus one for
+    /// a userset.
     of_objects: Lists<Node>,
-    /// By the type of a wildcard.
+    /// The nodes of each wildcard, by its type.
     of_wildcards: Lists<Node>,
 }
 

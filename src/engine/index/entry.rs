@@ -8,7 +8,7 @@ use super::{Node, ObjectId, StoredCondition, Subject};
 use crate::language::program::{AdmittedTuple, ConditionId, Program, ResolvedUser};
 use crate::language::tuple::{Object, RelationshipTuple, TupleCondition};
 
-/// What there is, or shall be, between a node and a user.
+/// The present or future entry between a node and a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) node: Node,

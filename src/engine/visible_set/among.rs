@@ -51,7 +51,7 @@ enum Bound {
     Certain,
 }
 
-/// What has been found out about one object.
+/// The answers about one object so far.
 struct Answers {
     /// For each relation, by its place.
     relations: Vec<Option<bool>>,

@@ -89,7 +89,7 @@ impl Formula<'_> {
     }
 }
 
-/// What a leaf of a definition depends on.
+/// The relation or the tuples that a leaf of a definition depends on.
 #[derive(Clone, Copy)]
 pub(super) enum Dependency<'a> {
     OwnTuples,

@@ -21,7 +21,7 @@ pub(super) enum Rule<'p> {
     Certain(&'p Spread),
 }
 
-/// What one run has found.
+/// The result of one run.
 #[derive(Debug, Default)]
 pub(super) struct Spread {
     relations: Vec<Sets>,
@@ -38,7 +38,7 @@ struct Sets {
     leaves: Vec<RoaringBitmap>,
 }
 
-/// What the runs for one question share.
+/// The state that the runs for one question share.
 pub(super) struct Spreading<'a, 'g> {
     question: &'g Question<'a>,
     graph: &'g Graph<'a>,
@@ -66,7 +66,7 @@ pub(super) enum Extent {
 struct Run<'p> {
     rule: Rule<'p>,
     spread: Spread,
-    /// What is held at this level and has not been followed yet.
+    /// The objects that are held at this level and were not followed yet.
     held: Vec<(usize, ObjectId)>,
     /// The leaves that tuples make true one level further on.
     next: Vec<(Leaf, ObjectId)>,

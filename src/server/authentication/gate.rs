@@ -95,7 +95,7 @@ fn admit(request: &mut http::Request<Body>, caller: Caller) {
     request.extensions_mut().insert(caller);
 }
 
-/// What the gate judges one call by, and where it notes what it finds.
+/// The facts by which the gate judges one call, and the draft in which it notes its findings.
 struct Gate<'a> {
     tokens: &'a TokenAuthentication,
     authorizer: &'a dyn Authorizer,

@@ -16,7 +16,7 @@ use crate::server::operations::Access;
 /// The shortest time between two tellings of the remedy: one misconfigured provider makes every call fail.
 const TELL_INTERVAL: Duration = Duration::from_mins(1);
 
-/// What was found out about the token of a call.
+/// The result of an examination of a call's token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Settled {
     /// Whether the bearer may name another user.

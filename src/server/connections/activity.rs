@@ -19,7 +19,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Like [`DRAIN_MAX`], for a connection on which nothing runs.
 const FAREWELL_MAX: Duration = Duration::from_secs(5);
 
-/// What has to happen to a connection.
+/// The action that a connection needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     GoOn,
@@ -29,7 +29,7 @@ pub(super) enum Verdict {
     End(&'static str),
 }
 
-/// What is known of a connection, shared by it and its requests.
+/// The state of a connection, which its requests share.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 

@@ -1,4 +1,4 @@
-//! What the rules of `OpenFGA`'s messages are made of: patterns, and the refusal of a field that breaks one.
+//! The parts of the rules for `OpenFGA`'s messages: patterns, and the refusal of a field that breaks one.
 
 use std::fmt::Display;
 
