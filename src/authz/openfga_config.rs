@@ -59,7 +59,7 @@ impl OpenFgaConfig {
         }
     }
 
-    /// The configured store. An id wins over a name.
+    /// Returns the store to ask. An id takes precedence over a name.
     #[must_use]
     pub fn store(&self) -> StoreSelector {
         match &self.store_id {

@@ -52,7 +52,7 @@ pub enum ReplicaMode {
     Decide,
 }
 
-/// The use of a replica that there is.
+/// The use of a replica, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReplicaUse {
     /// The replica tells visible sets, and the server decides.
@@ -62,7 +62,7 @@ pub enum ReplicaUse {
 }
 
 impl ReplicaMode {
-    /// What there is a replica for; `None` where there is none.
+    /// Returns the use of the replica, or `None` if there is no replica.
     #[must_use]
     pub fn used_for(self) -> Option<ReplicaUse> {
         match self {

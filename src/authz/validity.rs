@@ -5,7 +5,7 @@
 //! race: an answer that was asked for before the change and arrives after it is stored under a key that nobody looks up.
 //!
 //! A generation counts only while the changelog is known to hold nothing newer. If the changelog cannot be read for a while,
-//! nothing is recalled. The time to live of a decision (`cache_ttl_ms`) is a second bound, because `OpenFGA`'s log is not
+//! nothing is recalled. The time to live of a decision (`cache_ttl`) is a second bound, because `OpenFGA`'s log is not
 //! strictly in the order of its commits: a change may appear behind the position that was already read.
 
 use std::sync::{Mutex, PoisonError};
