@@ -48,7 +48,7 @@ use output::{Format, Output};
 #[derive(Debug, Parser)]
 #[command(name = "ragward", version, propagate_version = true, after_help = EXIT_CODES)]
 pub struct Cli {
-    /// The configuration file (TOML).
+    /// The configuration file, in TOML.
     #[arg(long, global = true, value_name = "FILE", env = "RAGWARD_CONFIG")]
     config: Option<PathBuf>,
     /// The form in which results are printed.
@@ -58,8 +58,8 @@ pub struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 a check is denied, a test or a verification failed, a model file is wrong or something was \
-                          passed over; 2 the command, its other input or the configuration is wrong; 3 a server is out of reach.";
+const EXIT_CODES: &str = "Exit codes: 0 success; 1 a check was denied, a test or verification failed, a model file is wrong, or a file was \
+                          skipped; 2 the command, its other input or the configuration is wrong; 3 a server is out of reach.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -71,7 +71,7 @@ enum Command {
     Ingest(ingest::IngestArgs),
     /// Prepare a Qdrant collection that another program fills.
     Attach(attach::AttachArgs),
-    /// Load, show or validate an authorization model.
+    /// Load, show, convert, compare or validate authorization models.
     #[command(subcommand)]
     Model(model::ModelCommand),
     /// Find and rewrite stored names in the percent-encoding of an older version.
@@ -156,7 +156,7 @@ impl Connection {
 /// The part of the data directory that a command uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Uses {
-    /// The relationships, unless an OpenFGA server decides.
+    /// The relationships, which are there unless an OpenFGA server decides.
     Relationships,
     /// The relationships, and the chunks unless a Qdrant server has them.
     RelationshipsAndChunks,
@@ -173,8 +173,8 @@ fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
     }
     let shown = directory.display();
     Err(Failure::usage(format!(
-        "there is no data directory at `{shown}`; `ragward model load` and `ragward ingest` make one, or name another with \
-         `--data`"
+        "there is no data directory at `{shown}`; `ragward model load` and `ragward ingest` create one; to use another, name it \
+         with `--data`"
     )))
 }
 

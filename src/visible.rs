@@ -1,15 +1,15 @@
-//! Text that others wrote, made safe to show.
+//! Makes text that others wrote safe to show.
 
 use std::fmt::Write;
 
-/// The text with every character that nobody would see written as `\u{…}`: those that move a terminal's cursor, turn the
-/// direction of writing or have no picture, so that two texts that look alike are alike. Line ends and tabs stay.
+/// Escapes every invisible character of a text as `\u{…}`: those that move a terminal's cursor, turn the direction of writing
+/// or have no picture. So two texts that look equal are equal. Line ends and tabs stay.
 #[must_use]
 pub(crate) fn visible(text: &str) -> String {
     escaped(text, |c, shown| write!(shown, "{}", c.escape_unicode()))
 }
 
-/// The same for JSON, in its own form of escapes, so that it means what it meant.
+/// Like [`visible`], for JSON: the escapes have JSON's own form, so that the text still means the same.
 #[must_use]
 pub(crate) fn visible_json(json: &str) -> String {
     escaped(json, |c, shown| {
@@ -24,7 +24,7 @@ fn escaped(text: &str, escape: impl Fn(char, &mut String) -> std::fmt::Result) -
         if is_visible(c) {
             shown.push(c);
         } else {
-            // Writing to a string does not fail.
+            // Writing to a string never fails.
             escape(c, &mut shown).unwrap_or_default();
         }
     }
@@ -35,13 +35,13 @@ fn is_visible(c: char) -> bool {
     if c.is_ascii() {
         return !c.is_ascii_control() || matches!(c, '\n' | '\t');
     }
-    // The standard library escapes what has no picture: controls, formats, separators and what is not assigned. A character
-    // that it escapes at the beginning of a text only is a mark on the one before.
+    // The standard library escapes what has no picture: controls, formats, separators and unassigned characters. It also
+    // escapes a combining mark at the beginning of a text, so the character is tried after a letter.
     let behind_a_letter = ['a', c].iter().collect::<String>().escape_debug().nth(1);
     behind_a_letter == Some(c) && !has_no_picture(c)
 }
 
-/// Letters and marks of Unicode that are drawn as nothing (`Default_Ignorable_Code_Point`).
+/// Whether Unicode draws a letter or mark as nothing (`Default_Ignorable_Code_Point`).
 fn has_no_picture(c: char) -> bool {
     matches!(
         c,

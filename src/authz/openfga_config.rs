@@ -73,6 +73,7 @@ impl Default for OpenFgaConfig {
     fn default() -> Self {
         Self {
             address: "http://127.0.0.1:8081".to_owned(),
+            // The embedded default store has this name as well, so a change of `authorizer.kind` asks the store of the same name.
             store_name: "ragward".to_owned(),
             store_id: None,
             authorization_model_id: None,

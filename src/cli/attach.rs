@@ -1,4 +1,4 @@
-//! `ragward attach`.
+//! `ragward attach`: prepares a Qdrant collection that another program fills.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -75,25 +75,25 @@ impl Shown {
         };
         let mut lines = vec![format!("collection `{collection}`: {points} points")];
         lines.extend(indexes.iter().map(|field| format!("an index on `{field}` {makes}")));
-        lines.push(format!("{guarded} have their guard already, {written} {gets} one"));
+        lines.push(format!("{guarded} already have their guard, {written} {gets} one"));
         lines.extend(with_guards(&attached.examples));
         if *kept > 0 {
-            lines.push(format!("{kept} keep a guard that the template does not make; `--replace` changes these:"));
+            lines.push(format!("{kept} keep a guard that differs from the template's; `--replace` changes these:"));
             lines.extend(with_guards(&attached.kept_examples));
         }
         if *cleared > 0 {
-            lines.push(format!("{cleared} {loses} a guard, since the template makes none; nobody is shown these:"));
+            lines.push(format!("{cleared} {loses} their guard because the template makes none; nobody can see these:"));
             lines.extend(with_guards(&attached.cleared_examples));
         }
         if *unguarded > 0 {
-            lines.push(format!("{unguarded} have no guard and are shown to nobody, among them:"));
+            lines.push(format!("{unguarded} have no guard, so nobody can see them; some of them:"));
             lines.extend(attached.unguarded_examples.iter().map(|point| format!("  {point}")));
         }
         if *unsettled > 0 {
-            lines.push(format!("{unsettled} changed while they were attached; run it again"));
+            lines.push(format!("{unsettled} changed during the run; run it again"));
         }
         if *later > 0 {
-            lines.push(format!("{later} were added meanwhile and were not looked at; run it again"));
+            lines.push(format!("{later} were added during the run and were not looked at; run it again"));
         }
         lines
     }

@@ -41,10 +41,10 @@ pub(super) struct LogArgs {
     /// The data directory whose log is read.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The directory of the segments, in place of `audit.directory`.
+    /// The directory of the segments, instead of `audit.directory`.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// The file of the key, in place of `audit.key_file`.
+    /// The file of the key, instead of `audit.key_file`.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 }
@@ -127,7 +127,8 @@ impl Log {
         let configured = config.audit.resolved(&config.data.directory);
         let directory = args.directory.unwrap_or(configured.directory);
         if !directory.is_dir() {
-            let text = format!("there is no audit log in `{}`; name its place with `--data`", directory.display());
+            let text =
+                format!("there is no audit log in `{}`; name the data directory with `--data`", directory.display());
             return Err(Failure::usage(text));
         }
         let key = AuditKey::read(&args.key_file.unwrap_or(configured.key_file))?;
@@ -187,8 +188,8 @@ fn people(verified: &Verified) -> String {
     }
     if let Some(bytes) = verified.incomplete_bytes {
         lines.push(format!(
-            "incomplete last record: {bytes} bytes of a line that was being written when the process ended, or is being \
-             written now; nobody was given an answer for it"
+            "incomplete last record: {bytes} bytes of a line that the process was writing when it ended, or is \
+             writing now; no answer left for it"
         ));
     }
     let state = if verified.intact { "intact" } else { "not intact" };
@@ -198,9 +199,7 @@ fn people(verified: &Verified) -> String {
 }
 
 fn not_intact(findings_total: u64) -> Failure {
-    Failure::failed(format!(
-        "the audit log is not as it was written; `ragward audit verify` lists the places, {findings_total} in all"
-    ))
+    Failure::failed(format!("the audit log was changed in {findings_total} places; `ragward audit verify` lists them"))
 }
 
 fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {

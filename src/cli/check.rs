@@ -1,4 +1,4 @@
-//! `ragward check`.
+//! `ragward check`: asks the configured authorizer one question.
 
 use std::path::PathBuf;
 use std::sync::Arc;

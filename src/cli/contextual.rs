@@ -47,7 +47,7 @@ fn read_tuple(text: &str) -> Result<RelationshipTuple, Failure> {
             let condition = TupleCondition::parse(name, context).map_err(|e| wrong(&e.to_string()))?;
             Ok(tuple.with_condition(condition))
         }
-        _ => Err(wrong("after the object comes nothing, or `with` and the name of a condition")),
+        _ => Err(wrong("only `with` and the name of a condition can follow the object")),
     }
 }
 

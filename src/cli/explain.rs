@@ -1,4 +1,4 @@
-//! `ragward explain`.
+//! `ragward explain`: shows why a user holds a relation or not.
 
 mod json;
 mod picture;

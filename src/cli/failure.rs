@@ -73,7 +73,7 @@ impl Failure {
     /// Prints the sentence and returns the exit code.
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {
-            // Standard error may be closed; the exit code still tells.
+            // If standard error is closed, the exit code still tells.
             drop(writeln!(std::io::stderr(), "error: {}", visible(&self.text)));
         }
         ExitCode::from(self.exit)
@@ -145,12 +145,12 @@ impl From<Status> for Failure {
         let text = match (fields.is_empty(), status.get_details_error_info()) {
             (false, _) => fields.join("\n       "),
             (true, Some(_)) if status.code() == Code::Unauthenticated => {
-                format!("{}; `--token-file` or `RAGWARD_TOKEN` gives one", status.message())
+                format!("{}; give one with `--token-file` or `RAGWARD_TOKEN`", status.message())
             }
             (true, Some(_)) => status.message().to_owned(),
             (true, None) => {
                 let detail = status.message();
-                format!("the server is out of reach or is no ragward ({detail}); is `ragward serve` running there?")
+                format!("the server is out of reach, or is not Ragward ({detail}); is `ragward serve` running there?")
             }
         };
         let exit = match status.code() {

@@ -158,7 +158,7 @@ mod tests {
         filter(Kind::OneOf(message::OneOf { key: key.to_owned(), values }))
     }
 
-    /// `--filter`, `--where`, and the message.
+    /// A row has the values of `--filter` and `--where`, and the expected message.
     type Row<'a> = (Option<&'a str>, &'a [&'a str], Option<message::Filter>);
 
     #[test]

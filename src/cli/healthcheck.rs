@@ -1,4 +1,4 @@
-//! `ragward healthcheck`.
+//! `ragward healthcheck`: asks a server whether it is ready.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::{Failure, Output};
 use crate::client::{Client, Health, Probe};
 use crate::config::{Config, Overrides};
 
-const NOT_READY: &str = "a retrieval would not be answered now; the server's log says why, unless it is stopping";
+const NOT_READY: &str = "the server cannot answer a retrieval now; its log says why, unless it is stopping";
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckArgs {

@@ -1,4 +1,4 @@
-//! `ragward ingest`.
+//! `ragward ingest`: reads documents from files and sends them to a collection.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ const PASSED_OVER_NAMED_MAX: usize = 100;
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("guards").args(["catalog", "guard", "guard_type"]))]
 pub(super) struct IngestArgs {
-    /// A folder of Markdown and text files, or a file of chunks with vectors (JSON Lines).
+    /// A folder of Markdown and text files, or a JSON Lines file of chunks with vectors.
     path: PathBuf,
     /// The collection that gets the documents. It is created if it does not exist.
     #[arg(long)]
@@ -230,7 +230,7 @@ async fn send(
     let answer = written?;
     match errors.first() {
         Some(first) if on_error == OnError::Stop || documents == 0 => {
-            let before = format_args!("; documents before it that are in: {}", answer.get_ref().documents);
+            let before = format_args!("; documents written before it: {}", answer.get_ref().documents);
             Err(Failure::from(first.clone()).followed_by(before))
         }
         _ => {

@@ -1,4 +1,4 @@
-//! `ragward model`.
+//! `ragward model`: loads, shows, converts, compares and validates authorization models.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(super) enum ModelCommand {
         #[command(flatten)]
         store_file: StoreFileArgs,
     },
-    /// Check that a file holds a model that can be loaded.
+    /// Check that the model in a file can be loaded.
     Validate(FileArgs),
 }
 

@@ -1,4 +1,4 @@
-//! `ragward recheck`.
+//! `ragward recheck`: asks which of some chunks a user may still see.
 
 use std::collections::HashSet;
 use std::path::PathBuf;

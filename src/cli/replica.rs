@@ -56,7 +56,7 @@ pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Outp
     output.result(&shown, || {
         let asked = match command {
             ReplicaCommand::Trust(_) => {
-                "\nIt is made anew, within a second by a server that runs, and used once it agrees with OpenFGA."
+                "\nA running server makes a new copy within a second, and uses it once it agrees with OpenFGA."
             }
             ReplicaCommand::Status(_) => "",
         };
@@ -81,7 +81,7 @@ impl Shown {
             (_, 1) => format!("{trust}, found wrong once"),
             (_, falls) => format!("{trust}, found wrong {falls} times"),
         };
-        format!("{used}\n{known}{cause}; whether it is there and up to date, the server's log says")
+        format!("{used}\n{known}{cause}; the server's log says whether the copy exists and is up to date")
     }
 }
 

@@ -1,4 +1,4 @@
-//! `ragward retrieve`.
+//! `ragward retrieve`: asks for chunks as a user.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -168,7 +168,7 @@ fn shown_round(round: &message::PlanRound) -> ShownRound<'_> {
 
 fn plan(response: &RetrieveResponse) -> String {
     let Some(report) = &response.plan else {
-        return "The server does not tell plans; `retrieval.explain_plan` in its configuration allows it.".to_owned();
+        return "The server does not show plans; turn `retrieval.explain_plan` on in its configuration.".to_owned();
     };
     let estimate = match report.estimated_share {
         Some(share) => format!("expected to be permitted: {:.1} %", share * 100.0),
@@ -203,7 +203,7 @@ fn people(response: &RetrieveResponse, explain_plan: bool) -> String {
         message::Completion::Complete => "COMPLETE",
         message::Completion::Exhausted => "EXHAUSTED: this user may see no more chunks that match",
         message::Completion::Limited => "LIMITED: a work limit stopped the search; there may be more",
-        message::Completion::Unspecified => "the server did not say how it ended",
+        message::Completion::Unspecified => "the server did not say how the search ended",
     };
     let mut shown = match response.chunks.as_slice() {
         [] => ended.to_owned(),

@@ -1,4 +1,4 @@
-//! `ragward serve`.
+//! `ragward serve`: runs the server until the process is asked to stop.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -116,7 +116,7 @@ fn stop_signal() -> Result<impl Future<Output = ()>, Failure> {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
-        tracing::info!("stopping; running requests may end");
+        tracing::info!("stopping; running requests may finish");
     })
 }
 

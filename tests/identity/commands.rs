@@ -65,7 +65,7 @@ async fn a_command_asks_as_the_subject_of_its_token() {
     assert!(ragward(&ingest, Some(&may_write)).await.status.success());
 
     let refused: [(&[&str], Option<&str>, &str); 8] = [
-        (&retrieve, None, "`--token-file` or `RAGWARD_TOKEN` gives one"),
+        (&retrieve, None, "give one with `--token-file` or `RAGWARD_TOKEN`"),
         (&retrieve, Some("nonsense"), "needs a valid access token"),
         (&retrieve, Some(""), "`RAGWARD_TOKEN` holds no access token"),
         (&[&retrieve[..], &["--token-file", &empty]].concat(), Some(&anne), "holds no access token"),
