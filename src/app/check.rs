@@ -1,5 +1,5 @@
-//! Checks a configuration before anything is opened or called. `serve` and `config validate` both ask here, so
-//! what is valid is taken.
+//! Checks a configuration before anything is opened or called. `serve` and `config validate` share these checks, so a
+//! configuration that is valid is accepted.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::authz::openfga::OpenFgaAuthorizer;
 use crate::config::{AuthorizerKind, Config, ConfigError, VectorStoreKind};
 use crate::telemetry::SpanExport;
 
-/// Checks that a server can be started with a configuration, as far as that can be told without a network. Must run in tokio.
+/// Checks that a server can start with a configuration, as far as that can be known without a network. Call it inside tokio.
 ///
 /// # Errors
-/// When a setting makes no sense, a secret cannot be read, or a directory cannot be written.
+/// If a setting makes no sense, a secret cannot be read, or a directory cannot be written.
 pub fn check(config: &Config) -> Result<(), AppError> {
     pages(&config.retrieval)?;
     identity::authentication(config)?;
@@ -45,7 +45,7 @@ pub fn check(config: &Config) -> Result<(), AppError> {
     Ok(())
 }
 
-/// Whether a server keeps more in the data directory than its audit log.
+/// Returns whether a server keeps more in the data directory than its audit log.
 fn uses_data_directory(config: &Config) -> bool {
     let has_replica =
         config.authorizer.kind == AuthorizerKind::Openfga && config.authorizer.replica.mode.used_for().is_some();
@@ -54,16 +54,16 @@ fn uses_data_directory(config: &Config) -> bool {
         || config.vector_store.kind == VectorStoreKind::Embedded
 }
 
-/// Checks that a directory is there and can be written, or can be made.
+/// Checks that a directory can be written, or created if it does not exist.
 fn check_directory(key: &str, path: &Path) -> Result<(), ConfigError> {
     let wrong = |detail: String| ConfigError::Invalid(format!("`{key}` is `{}`: {detail}", path.display()));
     let named = |path: &'_ Path| if path.as_os_str().is_empty() { Path::new(".").to_owned() } else { path.to_owned() };
     let nearest = path.ancestors().map(named).find(|ancestor| ancestor.exists());
-    let nearest = nearest.ok_or_else(|| wrong("it cannot be made".to_owned()))?;
+    let nearest = nearest.ok_or_else(|| wrong("it cannot be created".to_owned()))?;
     if !nearest.is_dir() {
         return Err(wrong(format!("`{}` is not a directory", nearest.display())));
     }
-    // The file has no name and is gone at once.
+    // The file has no name and disappears at once.
     match tempfile::tempfile_in(&nearest) {
         Ok(_file) => Ok(()),
         Err(e) => Err(wrong(format!("cannot write into `{}`: {e}", nearest.display()))),

@@ -6,10 +6,10 @@ use super::AppError;
 use crate::config::Config;
 use crate::server::{Authentication, TokenAuthentication};
 
-/// Makes what lets callers in.
+/// Decides whether callers need tokens, and makes the verifier of tokens if they do.
 ///
 /// # Errors
-/// When nobody says who is asking (no issuer and no `insecure_identity`), or when both do.
+/// If nobody says who is asking (no issuer and no `insecure_identity`), or when both do.
 pub(super) fn authentication(config: &Config) -> Result<Authentication, AppError> {
     let identity = &config.identity;
     match (identity.issuers.is_empty(), config.server.insecure_identity) {

@@ -1,4 +1,5 @@
-//! Stored names in the encoding of older versions: found before tokens are taken, and rewritten by `ragward names rewrite`.
+//! Stored names in the percent-encoding of older versions. No token gives such a name any more, so a ban under one bans nobody.
+//! A server looks for them before it accepts tokens, and `ragward names rewrite` rewrites them.
 
 use std::time::Duration;
 
@@ -12,44 +13,45 @@ use crate::language::RelationshipTuple;
 use crate::server::TokenAuthentication;
 use crate::tuple_store::{OnConflict, RelationshipStore, RelationshipStores, TUPLES_PER_WRITE_MAX, TupleWrite};
 
-/// Most tuples of a server that are looked at, 100 a call: two minutes of calls of 10 ms. Of the embedded store all are.
+/// Most tuples of an `OpenFGA` server that are read. At 100 a call and 10 ms a call this takes two minutes. Of the embedded
+/// store, all are read.
 const TUPLES_READ_MAX: usize = 1_000_000;
-/// Most old tuples that are kept in memory to be rewritten in one run.
+/// Most tuples that one run rewrites; all of them are in memory at once.
 const OLD_MAX: usize = 100_000;
-/// How many are shown.
+/// Most tuples that an error names.
 const EXAMPLES_MAX: usize = 5;
-/// Waits for a server that is out of reach: the first, and the longest.
+/// The pauses between two tries while a server is out of reach: the first, and the longest.
 const RETRY_WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// A tuple with an old name.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct OldTuple {
-    /// As it is stored.
+    /// The tuple as it is stored.
     pub stored: String,
-    /// As it would be written today.
+    /// The tuple with the name of today.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rewritten: Option<String>,
-    /// Why it cannot be rewritten.
+    /// The reason why it cannot be rewritten.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
 }
 
-/// Counts the tuples with old names, and says which could not be rewritten.
+/// The tuples with old names, and what became of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct NamesReport {
-    /// Tuples with old names.
+    /// The number of tuples with old names.
     pub found: usize,
-    /// How many of the tuples found were rewritten.
+    /// The number of those that were rewritten.
     pub rewritten: usize,
-    /// Those that are left.
+    /// The tuples that still have old names.
     pub left: Vec<OldTuple>,
 }
 
-/// The tuples with old names of one store.
+/// The tuples with old names in one store.
 #[derive(Default)]
 struct Found {
     count: usize,
-    /// The first of them, each with what it would be today.
+    /// The first of them, each with the tuple of today or the reason why there is none.
     old: Vec<(RelationshipTuple, Result<RelationshipTuple, String>)>,
 }
 
@@ -62,8 +64,7 @@ impl Found {
         }
     }
 
-    /// # Errors
-    /// When there are any.
+    /// Refuses to go on if there are any.
     fn refuse(&self) -> Result<(), AppError> {
         if self.count == 0 {
             return Ok(());
@@ -83,11 +84,10 @@ impl Found {
     }
 }
 
-/// Finds old names before tokens are taken. Ends when there are none, and the gate is open; it does not end while a server is
-/// out of reach.
+/// Looks for old names and lets tokens in once there are none. It does not return while a server is out of reach.
 ///
 /// # Errors
-/// When there are old names, or when that cannot be told.
+/// If there are old names, or that cannot be found out.
 pub(super) async fn check(
     config: &Config,
     relationships: Option<&RelationshipStores>,
@@ -104,10 +104,10 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Tuples with old names, and with `rewrites` with those of today in their place.
+/// Finds the tuples with old names, and with `rewrites` puts those of today in their place.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// If the store cannot be read.
 pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesReport, AppError> {
     let names = config.identity.old_names()?;
     match config.authorizer.kind {
@@ -132,7 +132,7 @@ pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesRepor
                 OpenFgaStore::open(&config.authorizer.openfga).await.map_err(|e| AppError::OldNames(e.to_string()))?;
             let mut problems = Vec::new();
             for (old, new) in found.rewritable() {
-                // Both stand for a moment, so that a ban never lapses.
+                // For a moment both are stored, so that a ban never lapses.
                 let written = store.write_tuples(std::slice::from_ref(new)).await;
                 let replaced = match written {
                     Ok(()) => store.delete_tuples(std::slice::from_ref(old)).await,
@@ -146,12 +146,13 @@ pub async fn rewrite_names(config: &Config, rewrites: bool) -> Result<NamesRepor
 }
 
 impl Found {
-    /// Those that have a form of today.
+    /// Returns the tuples that have a name of today, each with the new one.
     fn rewritable(&self) -> impl Iterator<Item = (&RelationshipTuple, &RelationshipTuple)> {
         self.old.iter().filter_map(|(old, new)| Some((old, new.as_ref().ok()?)))
     }
 
-    /// `problems` are those of the rewritable ones, in order: none where one was rewritten. Without any nothing was tried.
+    /// Makes the report. `problems` has an entry for each rewritable tuple, in order: `None` if it was rewritten. It is empty if
+    /// nothing was tried.
     fn report(&self, problems: Vec<Option<String>>) -> NamesReport {
         let mut report = NamesReport { found: self.count, ..NamesReport::default() };
         let mut problems = problems.into_iter();
@@ -222,7 +223,7 @@ async fn in_server(source: &OpenFgaSource, names: &OldNames) -> Result<Found, Ap
     }
 }
 
-/// The problem of each that has a form of today, in order.
+/// Rewrites the rewritable tuples of the embedded store. Returns the problem of each, in order.
 fn rewrite_embedded(store: &RelationshipStore, found: &Found) -> Vec<Option<String>> {
     let pairs: Vec<(&RelationshipTuple, &RelationshipTuple)> = found.rewritable().collect();
     let write = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| {
@@ -239,7 +240,7 @@ fn rewrite_embedded(store: &RelationshipStore, found: &Found) -> Vec<Option<Stri
     };
     let each = |pairs: &[(&RelationshipTuple, &RelationshipTuple)]| match write(pairs) {
         Ok(_) => vec![None; pairs.len()],
-        // One of them is not to be written; the others are.
+        // One of them cannot be written, so each is written by itself.
         Err(_) => one_by_one(pairs),
     };
     pairs.chunks(TUPLES_PER_WRITE_MAX / 2).flat_map(each).collect()
