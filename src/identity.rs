@@ -35,9 +35,10 @@ pub use jws::TOKEN_BYTES_MAX;
 pub use key_set::Algorithm;
 pub use principal::{ChunkLedger, Principal};
 pub use remembered::Use;
+pub use rules::DelegationOn;
 pub use scope::{Scope, Scopes};
 pub use step_up::{LoginError, StepUp, StepUpRules};
-pub use token::{Actor, Delegation, DelegationOn, TokenFacts, VerifiedToken};
+pub use token::{Actor, Delegation, TokenFacts, VerifiedToken};
 #[cfg(feature = "server")]
 pub use verifier::{AuthenticationError, TokenVerifier};
 

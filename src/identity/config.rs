@@ -8,8 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::compile::IdentityConfigError;
-use super::rules::{ClaimContext, ClaimTuple};
-use super::token::DelegationOn;
+use super::rules::{ClaimContext, ClaimTuple, DelegationOn};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration};
 

@@ -9,7 +9,6 @@ use super::details::DetailsRules;
 use super::key_set::Algorithm;
 use super::names::NameRules;
 use super::people::PeopleRule;
-use super::token::DelegationOn;
 use crate::language::{Relation, TypeName};
 
 /// The operator's rules for the tokens of all issuers.
@@ -44,6 +43,17 @@ pub struct DelegationRule {
     pub relation: Relation,
     /// The object that the actor must hold it on.
     pub on: DelegationOn,
+}
+
+/// The object that an actor must hold its relation on.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum DelegationOn {
+    /// The user whom it acts for.
+    #[default]
+    User,
+    /// The guard of each chunk.
+    Guard,
 }
 
 /// The operator's rules for the tokens of one issuer.

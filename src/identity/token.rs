@@ -2,12 +2,10 @@
 
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use super::details::AuthorizationDetails;
 use super::mapping::Untold;
 use super::names::NameRules;
+use super::rules::DelegationOn;
 use super::scope::{Scope, Scopes};
 use crate::engine::Contextual;
 use crate::language::{Object, Relation, TypeName};
@@ -68,17 +66,6 @@ pub struct Delegation {
     pub relation: Relation,
     /// The object that the actor must hold it on.
     pub on: DelegationOn,
-}
-
-/// The object that an actor must hold its relation on.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum DelegationOn {
-    /// The user whom it acts for.
-    #[default]
-    User,
-    /// The guard of each chunk.
-    Guard,
 }
 
 impl VerifiedToken {
