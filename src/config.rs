@@ -29,7 +29,7 @@ use crate::vector_store::QdrantConfig;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The gRPC server.
+    /// The gRPC server that callers reach.
     pub server: ServerConfig,
     /// The data directory of the embedded engines.
     pub data: DataConfig,
@@ -39,7 +39,7 @@ pub struct Config {
     pub vector_store: VectorStoreConfig,
     /// The limits of retrieval.
     pub retrieval: RetrievalConfig,
-    /// Who may call.
+    /// Who may call, and how callers prove who they are.
     pub identity: IdentityConfig,
     /// The record of who was given what.
     pub audit: AuditConfig,
@@ -110,11 +110,11 @@ impl Default for DataConfig {
 /// The settings that command-line flags change. Flags win over every other layer.
 #[derive(Clone, Debug, Default)]
 pub struct Overrides {
-    /// Sets `data.directory`.
+    /// The value for `data.directory`, if the flag is given.
     pub data: Option<PathBuf>,
-    /// Sets `server.listen`.
+    /// The value for `server.listen`, if the flag is given.
     pub listen: Option<SocketAddr>,
-    /// Turns `server.insecure_identity` on.
+    /// Whether the flag turns `server.insecure_identity` on.
     pub insecure_identity: bool,
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::{PositiveDuration, at_least_one, listen_address};
 
-/// The gRPC server.
+/// The gRPC server that callers reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {

@@ -297,7 +297,7 @@ pub struct SecretFile(PathBuf);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot read `{path}`: {detail}")]
 pub struct SecretError {
-    /// The file.
+    /// The file that holds the secret.
     pub path: PathBuf,
     /// The operating system's reason.
     pub detail: String,
@@ -310,7 +310,7 @@ impl SecretFile {
         Self(path.into())
     }
 
-    /// The file's path.
+    /// Returns the path of the file, which is not read for this.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0

@@ -101,9 +101,6 @@ const WALL_CLOCK: [&str; 10] = [
 /// A doc of so few words says no more than the name of its item.
 const EMPTY_DOC_WORDS_MAX: usize = 3;
 
-/// Modules that may still have such docs. A module leaves the list with the last of them.
-const EMPTY_DOCS_LEFT: [&str; 1] = ["config"];
-
 /// A top-level module with this share of all lines, or more, is a crate in itself.
 const ROOM_SHARE_MAX: f64 = 0.2;
 
@@ -410,7 +407,7 @@ fn the_picture_of_the_modules_shows_every_room() {
 #[test]
 fn docs_of_public_items_say_something() {
     let mut complaints = Vec::new();
-    for source in sources().iter().filter(|source| !EMPTY_DOCS_LEFT.contains(&source.module())) {
+    for source in sources() {
         let tokens: TokenStream = source.text.parse().expect("a Rust file");
         for doc in docs_of_public_items(tokens) {
             if doc.text.split_whitespace().count() <= EMPTY_DOC_WORDS_MAX {

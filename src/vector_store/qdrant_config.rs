@@ -73,7 +73,7 @@ pub struct PayloadConfig {
     /// The title of that document.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// The chunk's text.
+    /// The text of the chunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
 }
