@@ -32,7 +32,7 @@ pub use error::AuditError;
 pub use file_sink::FileAuditSink;
 pub use key::{AuditKey, DigestPurpose};
 pub use mac::Mac;
-pub use record::{AuditedPrincipal, AuditedRequest, Decision, Latencies, Record, Released};
+pub use record::{AuditedDecision, AuditedPrincipal, AuditedRequest, Latencies, Record, Released};
 pub use sink::{AuditSink, Kept};
 pub use verification::{Verification, VerifiedKind};
 pub use verify::{FINDINGS_MAX, Finding, Problem, Report, Verified, read_log};

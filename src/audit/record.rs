@@ -24,7 +24,7 @@ pub struct Record {
     pub request: Option<AuditedRequest>,
     /// How the call was decided. Missing if nothing was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub decision: Option<Decision>,
+    pub decision: Option<AuditedDecision>,
     /// What left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
@@ -64,7 +64,7 @@ pub struct AuditedPrincipal {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedRequest {
-    /// The collection that is searched.
+    /// The collection that the call is about.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub collection: String,
     /// `text`, `vector` or `hybrid`.
@@ -90,7 +90,8 @@ pub struct AuditedRequest {
 /// How a call was decided.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Decision {
+#[schemars(rename = "Decision")]
+pub struct AuditedDecision {
     /// The authorization model that decided; missing where nothing was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,

@@ -20,7 +20,7 @@ const DIGITS: usize = 8;
 pub(super) struct Segment {
     /// The segment's number, which its name holds.
     pub(super) number: u64,
-    /// The segment's file.
+    /// The path of the file.
     pub(super) path: PathBuf,
 }
 

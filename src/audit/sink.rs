@@ -11,7 +11,7 @@ use super::verification::Verification;
 /// there.
 pub type Kept = BoxFuture<'static, Result<(), AuditError>>;
 
-/// Keeps the records of calls, of whatever kind the place is.
+/// Keeps the records of calls and of verifications.
 pub trait AuditSink: Send + Sync {
     /// Takes a record in before this returns. The record is then kept whether or not anybody waits for the outcome, so
     /// a caller that goes away loses none.

@@ -44,7 +44,7 @@ pub enum Problem {
     Misplaced(u64),
     /// The last entries are missing.
     Truncated(RangeInclusive<u64>),
-    /// Segments are missing.
+    /// Segments before this one are missing.
     MissingSegments(RangeInclusive<u64>),
     /// The file is another segment than its name says.
     OtherSegment(u64),

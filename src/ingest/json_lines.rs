@@ -46,7 +46,7 @@ struct DocumentOf {
     document_id: String,
 }
 
-/// A wrong line.
+/// A line that is wrong, and its error.
 struct Faulty {
     /// The document of the line, if the line names it.
     document_id: Option<String>,

@@ -23,7 +23,7 @@ pub(super) struct Lines {
 
 /// One line of a file.
 pub(super) struct Line {
-    /// Counted from 1.
+    /// The number of the line, counted from 1.
     pub(super) number: u64,
     /// The length of the line with its line feed.
     pub(super) bytes: u64,

@@ -1,4 +1,4 @@
-//! Reads the texts of permitted chunks, and of no others.
+//! Reads the texts of permitted chunks, and of no other chunks.
 //!
 //! Where the details of a token speak of more than guards, the metadata of a chunk is read first, and its text only if they
 //! permit the chunk.
@@ -89,7 +89,7 @@ impl Hydration<'_> {
         Ok(Hydrated { chunks: answer.chunks, changed: answer.changed })
     }
 
-    /// Returns those of the permitted candidates that the details of the principal's token permit, too. It reads no text.
+    /// Keeps those of the permitted candidates that the details of the principal's token permit, too. It reads no text.
     pub(super) async fn admit(
         self,
         mut candidates: Vec<Permitted<Candidate>>,
@@ -137,7 +137,7 @@ struct Answer<'p> {
     /// How many chunks of each document are in the answer.
     of_document: HashMap<String, usize>,
     chunks: Vec<Retrieved>,
-    /// How many candidates were passed over because they are no longer what was found.
+    /// As in [`Hydrated::changed`].
     changed: usize,
 }
 
@@ -174,7 +174,8 @@ impl Answer<'_> {
         }
     }
 
-    /// Returns the candidates whose text is read next, at most as many as are missing. `read` holds their metadata, by chunk id.
+    /// Selects the candidates whose text is read next, at most as many as are missing. `read` holds their metadata, by chunk
+    /// id.
     fn admit(
         &mut self,
         candidates: Vec<Permitted<Candidate>>,

@@ -84,7 +84,7 @@ pub(super) struct Round {
 /// How far the candidates of a round were processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Nothing was checked.
+    /// No candidate was checked yet.
     Searched {
         /// The most that enforcement can permit: every candidate that is not known to be hidden counts as permitted. `None`
         /// where it is not known what is hidden.

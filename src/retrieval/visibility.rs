@@ -51,7 +51,7 @@ pub(super) struct Lister<'a> {
 pub(super) enum Need {
     /// The search cannot be made without it.
     Required,
-    /// It saves checks.
+    /// The search can do without it, but it saves checks.
     SavesChecks {
         /// How many chunks are wanted.
         top_k: usize,

@@ -18,7 +18,7 @@ use super::deadline::deadline;
 use super::explain::Question;
 use super::refusal::Refusal;
 use super::services::Services;
-use crate::audit::{AuditedRequest, Decision, Released};
+use crate::audit::{AuditedDecision, AuditedRequest, Released};
 use crate::authz::consistency_token::{ConsistencyTokens, NotAToken};
 use crate::authz::{AuthzError, Consistency};
 use crate::chunk::ID_BYTES_MAX;
@@ -177,7 +177,7 @@ impl RetrievalApi {
         let explained = answered.map_err(lost)??;
         call.draft.request(about(Some(format!("{} {} {}", explained.user, explained.relation, explained.object))));
         let model_id = Some(explained.authorization_model_id.clone());
-        call.draft.decision(Decision { model_id, staleness_ms: Some(0), ..Decision::default() });
+        call.draft.decision(AuditedDecision { model_id, staleness_ms: Some(0), ..AuditedDecision::default() });
         Ok(explained)
     }
 
@@ -227,15 +227,15 @@ impl RetrievalApi {
 
 fn record_retrieval(draft: &Draft, retrieval: &Retrieval) {
     draft.stages(&retrieval.stages);
-    let Decision { model_id, staleness_ms, .. } = decided_by(retrieval.decided_by.as_ref());
+    let AuditedDecision { model_id, staleness_ms, .. } = decided_by(retrieval.decided_by.as_ref());
     let completion = Some(messages::completion_name(retrieval.completion).to_owned());
-    draft.decision(Decision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
+    draft.decision(AuditedDecision { model_id, staleness_ms, completion, ..searched(&retrieval.plan) });
     let chunk_ids = retrieval.chunks.iter().map(|retrieved| retrieved.chunk.item().id.clone()).collect();
     draft.released(Released { chunk_ids, documents: None });
 }
 
-fn recheck_decision(rechecked: &Rechecked) -> Decision {
-    Decision { withheld: Some(rechecked.withheld as u64), ..decided_by(rechecked.decided_by.as_ref()) }
+fn recheck_decision(rechecked: &Rechecked) -> AuditedDecision {
+    AuditedDecision { withheld: Some(rechecked.withheld as u64), ..decided_by(rechecked.decided_by.as_ref()) }
 }
 
 fn about(about: Option<String>) -> AuditedRequest {

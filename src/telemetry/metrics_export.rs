@@ -20,7 +20,7 @@ pub enum TelemetryError {
     /// The address cannot be listened on.
     #[error("cannot serve metrics on `{address}` (`telemetry.metrics_listen`): {detail}")]
     Listen {
-        /// The address.
+        /// The address as configured.
         address: SocketAddr,
         /// The message of the operating system.
         detail: String,

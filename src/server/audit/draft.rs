@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tonic::{Code, Status};
 
-use crate::audit::{AuditSink, AuditedPrincipal, AuditedRequest, Decision, DigestPurpose, Latencies, Record, Released};
+use crate::audit::{
+    AuditSink, AuditedDecision, AuditedPrincipal, AuditedRequest, DigestPurpose, Latencies, Record, Released,
+};
 use crate::authz::{Consistency, DecidedBy};
 use crate::identity::{Principal, TokenFacts, VerifiedToken};
 use crate::retrieval::{PlanReport, RecheckRequest, RetrievalRequest, StageTimes};
@@ -138,7 +140,7 @@ impl Draft {
     }
 
     /// Notes how the answer was decided.
-    pub(in crate::server) fn decision(&self, decision: Decision) {
+    pub(in crate::server) fn decision(&self, decision: AuditedDecision) {
         self.edit(|record| record.decision = Some(decision));
     }
 
@@ -160,24 +162,24 @@ impl Draft {
 }
 
 /// Records which model decided, and how far behind its relationships were, as the decisions say it themselves.
-pub(in crate::server) fn decided_by(decided_by: Option<&DecidedBy>) -> Decision {
-    let Some(DecidedBy { model_id, staleness }) = decided_by else { return Decision::default() };
-    Decision {
+pub(in crate::server) fn decided_by(decided_by: Option<&DecidedBy>) -> AuditedDecision {
+    let Some(DecidedBy { model_id, staleness }) = decided_by else { return AuditedDecision::default() };
+    AuditedDecision {
         model_id: Some(model_id.to_string()).filter(|model_id| !model_id.is_empty()),
         staleness_ms: staleness.and_then(|staleness| u64::try_from(staleness.as_millis()).ok()),
-        ..Decision::default()
+        ..AuditedDecision::default()
     }
 }
 
 /// Describes how a retrieval was searched. Each round sees the candidates of the round before again, so the largest number
 /// that a round withheld is the number of withheld chunks.
-pub(in crate::server) fn searched(report: &PlanReport) -> Decision {
+pub(in crate::server) fn searched(report: &PlanReport) -> AuditedDecision {
     let withheld = report.rounds.iter().map(|round| round.withheld).max();
-    Decision {
+    AuditedDecision {
         plan: report.rounds.last().map(|round| round.plan.name().to_owned()),
         rounds: u32::try_from(report.rounds.len()).ok(),
         withheld: withheld.map(|withheld| withheld as u64),
-        ..Decision::default()
+        ..AuditedDecision::default()
     }
 }
 

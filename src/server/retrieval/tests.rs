@@ -136,7 +136,7 @@ impl World {
         &self,
         message: T,
         answer: impl AsyncFnOnce(&RetrievalApi, Request<T>) -> Result<Response<A>, Status>,
-    ) -> Decision {
+    ) -> AuditedDecision {
         let (running, lasting) =
             call(Some(open_log(self.directory.path())), "/ragward.retrieval.v1.RetrievalService/Retrieve");
         let mut request = Request::new(message);
