@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::docs::page::{Kind, Page};
 
 /// Documents with a bound, in words.
-const WORDS_MAX: [(&str, usize); 1] = [("README.md", 900)];
+const WORDS_MAX: [(&str, usize); 2] = [("README.md", 900), ("ARCHITECTURE.md", 1_500)];
 /// A page shows its first result within one screen.
 const FIRST_RESULT_LINE_MAX: usize = 45;
 /// Pages to look things up in, which show no first result.
@@ -17,7 +17,8 @@ const REFERENCES: [&str; 4] =
 /// A page that shows a document of the repository.
 const INCLUDED: &str = "{{#include ";
 /// Other documents whose links are followed.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
