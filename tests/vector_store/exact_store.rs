@@ -477,7 +477,7 @@ async fn what_was_acknowledged_survives_a_kill() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     for kill_after in [1, 7, 30] {
         let mut writer = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "exact_store::writer_to_be_killed", "--nocapture"])
+            .args(["--exact", "vector_store::exact_store::writer_to_be_killed", "--nocapture"])
             .env(WRITER_DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()
