@@ -202,7 +202,7 @@ impl App {
         self.documents.as_ref()
     }
 
-    /// The embedded relationship stores; `None` when an `OpenFGA` server decides.
+    /// Returns the embedded relationship stores; `None` when an `OpenFGA` server decides.
     #[must_use]
     pub fn relationships(&self) -> Option<&RelationshipStores> {
         self.relationships.as_ref()
@@ -215,7 +215,7 @@ struct Deciding {
     relationships: Option<RelationshipStores>,
 }
 
-/// One vector store, as what is searched and as what takes documents in.
+/// One vector store behind two ports: one that searches, and one that takes documents in.
 struct Chunks {
     vector_store: Arc<dyn VectorStore>,
     documents: Arc<dyn DocumentStore>,

@@ -1,13 +1,14 @@
-//! The audit log: one record for every answer and every refusal, which says afterwards who was given what, through whom
-//! and why.
+//! The audit log. It keeps one record for every answer and every refusal, so that an operator can find out later who
+//! was given what, through whom and why.
 //!
 //! INVARIANT (no text): a record holds names, counts and digests, but never a text, a query or a token.
 //!
-//! INVARIANT (record first): an answer leaves only after its record was kept as `audit.fsync` asks.
+//! INVARIANT (record first): an answer leaves only after its record was kept as `audit.fsync` asks. If `audit.required`
+//! is off, an answer whose record cannot be kept leaves without one.
 //!
-//! The log consists of segments, which are files of JSON lines. Each line carries a MAC of itself, which covers the MAC
-//! of the line before. So somebody who can write the files but lacks the key cannot change, drop, add or move a line
-//! unseen. `schema/audit.md` is the contract of the files.
+//! The log consists of segments, which are files of JSON lines. Each line carries a MAC that covers the line and the
+//! MAC of the line before. So somebody who can write the files but lacks the key cannot change, drop, add or move a
+//! line without being noticed. `schema/audit.md` is the contract of the files.
 
 mod chain;
 mod config;

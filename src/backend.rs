@@ -24,7 +24,7 @@ const TCP_KEEPALIVE_RETRIES: u32 = 3;
 /// A channel whose calls carry a secret.
 pub type BackendChannel = InterceptedService<Channel, Credential>;
 
-/// Why a server cannot be called with this configuration.
+/// The reason why a server cannot be called with this configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
     /// The address is malformed.
@@ -136,8 +136,9 @@ impl Reach {
     }
 }
 
-/// Whether a status was made on this side because the connection or the protocol failed, so that neither the server nor a proxy
-/// before it sent one. Whatever its code, such a status says nothing about the question, and the next try may succeed.
+/// Returns whether a status was made on this side because the connection or the protocol failed, so that neither the
+/// server nor a proxy before it sent one. Whatever its code, such a status says nothing about the question, and the
+/// next try may succeed.
 pub(crate) fn is_of_the_connection(status: &Status) -> bool {
     // Such a status has the underlying error as its source, and a status that was sent has none. If an answer ended without
     // its status there is no error, and these texts are all that tonic says.

@@ -63,7 +63,7 @@ const EXIT_CODES: &str = "Exit codes: 0 success; 1 a check was denied, a test or
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Let two people ask one question and get two answers. It needs no setup.
+    /// Show how two people get different answers to the same question. It needs no setup.
     Demo(demo::DemoArgs),
     /// Serve the API.
     Serve(serve::ServeArgs),
@@ -156,9 +156,9 @@ impl Connection {
 /// The part of the data directory that a command uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Uses {
-    /// The relationships, which are there unless an OpenFGA server decides.
+    /// The relationships. They are in the data directory unless an OpenFGA server decides.
     Relationships,
-    /// The relationships, and the chunks unless a Qdrant server has them.
+    /// The relationships and the chunks. The chunks are in the data directory unless a Qdrant server has them.
     RelationshipsAndChunks,
 }
 

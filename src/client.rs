@@ -84,13 +84,13 @@ impl Client {
         Self { channel: InterceptedService::new(channel, Credential::default()) }
     }
 
-    /// The client of the retrieval service.
+    /// Returns the client of the retrieval service.
     #[must_use]
     pub fn retrieval(&self) -> RetrievalServiceClient<BackendChannel> {
         RetrievalServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
-    /// The client of the ingest service.
+    /// Returns the client of the ingest service.
     #[must_use]
     pub fn ingest(&self) -> IngestServiceClient<BackendChannel> {
         IngestServiceClient::new(self.channel.clone()).max_encoding_message_size(DOCUMENT_BYTES_MAX)
@@ -130,8 +130,8 @@ pub struct Health {
     pub consistency_token: String,
 }
 
-/// The consistency token of an answer; empty when it has none. A request that carries it is answered from everything that
-/// was written before that answer was given.
+/// Returns the consistency token of an answer; empty when it has none. A request that carries it is answered from
+/// everything that was written before that answer was given.
 #[must_use]
 pub fn consistency_token<T>(answer: &Response<T>) -> &str {
     answer.metadata().get(CONSISTENCY_TOKEN_HEADER).and_then(|token| token.to_str().ok()).unwrap_or_default()

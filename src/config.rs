@@ -39,11 +39,11 @@ pub struct Config {
     pub vector_store: VectorStoreConfig,
     /// The limits of retrieval.
     pub retrieval: RetrievalConfig,
-    /// Who may call, and how callers prove who they are.
+    /// The callers that are accepted, and how they prove who they are.
     pub identity: IdentityConfig,
-    /// The record of who was given what.
+    /// The audit log, which records who was given what.
     pub audit: AuditConfig,
-    /// Where metrics and spans go.
+    /// The destinations of metrics and spans.
     pub telemetry: TelemetryConfig,
 }
 

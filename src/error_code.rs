@@ -35,7 +35,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// The stable reason that is sent to clients (`google.rpc.ErrorInfo.reason`).
+    /// Returns the stable reason that is sent to clients (`google.rpc.ErrorInfo.reason`).
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {

@@ -75,7 +75,7 @@ pub struct Totals {
 /// over.
 pub type Entries = Box<dyn Iterator<Item = Result<Entry, IngestError>> + Send>;
 
-/// Why a document was not read.
+/// The reason why a document was not read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IngestError {
     /// The operating system does not let the file be read.
@@ -91,7 +91,7 @@ pub enum IngestError {
     File {
         /// The file that breaks the rule.
         path: PathBuf,
-        /// What is wrong with the file. It reads on from the name of the file.
+        /// The rule that the file breaks. The text continues a sentence that begins with the file's name.
         detail: String,
     },
     /// A line breaks a rule.
@@ -101,7 +101,7 @@ pub enum IngestError {
         path: PathBuf,
         /// The number of the line, counted from 1.
         line: u64,
-        /// What is wrong with the line.
+        /// The problem with the line.
         detail: String,
     },
 }

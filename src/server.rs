@@ -52,7 +52,7 @@ pub const DOCUMENT_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The largest answer in bytes that a client of ours takes: 100 chunks of the longest text and metadata.
 pub const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Why the server did not start.
+/// The reason why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The descriptors cannot be served.

@@ -24,7 +24,7 @@ pub struct ServerConfig {
     /// The longest that one request may take. A caller's own, shorter deadline still counts.
     #[serde(with = "PositiveDuration")]
     pub request_timeout: Duration,
-    /// Most connections at a time; more wait until one ends. Keep it below the system's limit of open files.
+    /// The most connections at a time; more wait until one ends. Keep it below the system's limit of open files.
     #[serde(deserialize_with = "at_least_one")]
     pub connections_max: usize,
     /// How long running requests may take to end after the server was told to stop.

@@ -17,7 +17,7 @@ pub const DURATION_DEFINITION: &str = "Duration";
 /// The name of a size's definition in a JSON schema.
 pub const BYTE_SIZE_DEFINITION: &str = "ByteSize";
 
-/// Longest duration of a setting, 292 million years. Adding it to the time of now never overflows a clock.
+/// The longest duration of a setting, 292 million years. Adding it to the time of now never overflows a clock.
 const DURATION_MAX: Duration = Duration::from_millis(i64::MAX.unsigned_abs());
 
 /// How a duration is written: `500ms`, `30s`, `1h 30m`. It serves as the `with` of a field that is a [`Duration`]; zero is
@@ -181,19 +181,19 @@ pub struct ByteSize(u64);
 struct ByteSizeVisitor;
 
 impl ByteSize {
-    /// A size of so many bytes.
+    /// Returns a size of so many bytes.
     #[must_use]
     pub const fn bytes(bytes: u64) -> Self {
         Self(bytes)
     }
 
-    /// A size of so many mebibytes (1,048,576 bytes each).
+    /// Returns a size of so many mebibytes (1,048,576 bytes each).
     #[must_use]
     pub const fn mib(mebibytes: u64) -> Self {
         Self(mebibytes.saturating_mul(bytesize::MIB))
     }
 
-    /// The number of bytes.
+    /// Returns the number of bytes.
     #[must_use]
     pub const fn as_u64(self) -> u64 {
         self.0
@@ -273,7 +273,7 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text, for the one place that sends or uses it.
+    /// Returns the text, for the one place that sends or uses it.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0

@@ -18,11 +18,11 @@ use crate::authz::{Authorizer, AuthzError, Check, CheckBatch, Consistency};
 use crate::config::Config;
 use crate::language::{Object, Relation, User};
 
-/// Most tuples that a workload is made from, unless a page of the server brings more.
+/// The most tuples that a workload is made from, unless a page of the server brings more.
 const TUPLES_MAX: usize = 5_000;
-/// Most users of a workload that is made from tuples.
+/// The most users of a workload that is made from tuples.
 const USERS_MAX: usize = 200;
-/// Most objects that one request of a workload has checked, as many as a retrieval of ten chunks typically finds.
+/// The most objects that one request of a workload has checked, as many as a retrieval of ten chunks typically finds.
 pub const CHECKS_PER_REQUEST: usize = 32;
 /// Requests of a workload. Callers go through them again and again.
 const REQUESTS: usize = 2_000;
@@ -351,8 +351,8 @@ pub fn finalists(measurements: &[Measurement], now: Settings) -> Vec<usize> {
     finalists
 }
 
-/// Whether these settings may be recommended to somebody who uses `now`: decisions of the server stay with the server, and
-/// where no decision was remembered, none will be.
+/// Returns whether these settings may be recommended to somebody who uses `now`: decisions of the server stay with the
+/// server, and where no decision was remembered, none will be.
 fn keeps_meaning(settings: Settings, now: Settings) -> bool {
     let decides = |mode| mode == ReplicaMode::Decide;
     decides(settings.mode) == decides(now.mode) && (!settings.cache || now.cache)
@@ -372,7 +372,7 @@ pub fn recommend(measurements: &[Measurement], finalists: &[usize], now: Setting
     if let Some((position, of_now)) = of_now
         && fastest < of_now.checks_per_second * CLEARLY_FASTER
     {
-        let reason = "nothing that was measured is faster than what is configured by a tenth".to_owned();
+        let reason = "no measured settings are faster than the configured ones by a tenth".to_owned();
         return Some(Recommendation { position: *position, reason });
     }
     let as_good = sound.iter().filter(|(_, m)| m.checks_per_second >= fastest * AS_GOOD);

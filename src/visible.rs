@@ -41,7 +41,7 @@ fn is_visible(c: char) -> bool {
     behind_a_letter == Some(c) && !has_no_picture(c)
 }
 
-/// Whether Unicode draws a letter or mark as nothing (`Default_Ignorable_Code_Point`).
+/// Returns whether Unicode draws a letter or mark as nothing (`Default_Ignorable_Code_Point`).
 fn has_no_picture(c: char) -> bool {
     matches!(
         c,

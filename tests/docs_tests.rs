@@ -41,7 +41,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The README, and the pages of the book in its order.
+/// Returns the README, and the pages of the book in its order.
 fn pages() -> Vec<Page> {
     let summary = std::fs::read_to_string(root().join("docs/src/SUMMARY.md")).expect("a table of contents");
     let chapters =

@@ -77,8 +77,9 @@ const DOORS: [(&[&str], &[&str]); 7] = [
     (&["redb"], &["storage", "tuple_store", "vector_store/exact"]),
 ];
 
-/// Who may read the clock of the wall, which can be set and jumps: where a date comes in or goes out. What ages in memory
-/// (decisions, generations, copies, consistency tokens, deadlines) is measured on the monotonic clock.
+/// The modules that may read the wall clock, which can be set and jumps: those where a date comes in or goes out. The
+/// age of whatever is in memory (decisions, generations, copies, consistency tokens, deadlines) is measured on the
+/// monotonic clock.
 const WALL_CLOCK: [&str; 10] = [
     // How late a server's log tells what it has dated.
     "app/replica",
@@ -115,12 +116,12 @@ struct Source {
 }
 
 impl Source {
-    /// The top-level module that the file belongs to.
+    /// Returns the top-level module that the file belongs to.
     fn module(&self) -> &str {
         self.path.split('/').next().unwrap_or_default()
     }
 
-    /// The lines of code, numbered from 1, without line comments.
+    /// Returns the lines of code, numbered from 1, without line comments.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let without_comment = |line| str::split_once(line, "//").map_or(line, |(code, _)| code);
         (1..).zip(self.text.lines().map(without_comment))
@@ -152,7 +153,7 @@ fn sources() -> Vec<Source> {
     files.iter().map(source).collect()
 }
 
-/// The names that follow `prefix` in a line of code, such as the modules after `crate::`.
+/// Returns the names that follow `prefix` in a line of code, such as the modules after `crate::`.
 fn names_after<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut names = Vec::new();
@@ -354,7 +355,7 @@ fn modules_lie_where_rust_looks_for_them() {
     assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
 }
 
-/// The graph of the library's modules.
+/// Returns the graph of the library's modules.
 fn module_graph(sources: &[Source]) -> ModuleGraph {
     let mut graph = ModuleGraph::default();
     for source in sources.iter().filter(|source| source.path != "main") {
@@ -364,7 +365,7 @@ fn module_graph(sources: &[Source]) -> ModuleGraph {
     graph
 }
 
-/// The lines of each top-level module.
+/// Returns the lines of each top-level module.
 fn lines_of_rooms(sources: &[Source]) -> BTreeMap<&str, usize> {
     let mut lines = BTreeMap::new();
     for source in sources.iter().filter(|source| !matches!(source.path.as_str(), "lib" | "main")) {
@@ -392,7 +393,7 @@ fn no_room_holds_a_fifth_of_the_house() {
     }
 }
 
-/// Writes `target/tmp/modules.mmd` for whoever wants to see the house from above.
+/// Writes a diagram of the modules to `target/tmp/modules.mmd`.
 #[test]
 fn the_picture_of_the_modules_shows_every_room() {
     let sources = sources();

@@ -13,14 +13,14 @@ use crate::language::RelationshipTuple;
 use crate::server::TokenAuthentication;
 use crate::tuple_store::{OnConflict, RelationshipStore, RelationshipStores, TUPLES_PER_WRITE_MAX, TupleWrite};
 
-/// Most tuples of an `OpenFGA` server that are read. At 100 a call and 10 ms a call this takes two minutes. Of the embedded
-/// store, all are read.
+/// The most tuples that are read from an `OpenFGA` server. At 100 tuples a call and 10 ms a call, this takes 100
+/// seconds. The embedded store is always read to its end.
 const TUPLES_READ_MAX: usize = 1_000_000;
-/// Most tuples that one run rewrites; all of them are in memory at once.
+/// The most tuples that one run rewrites; all of them are in memory at once.
 const OLD_MAX: usize = 100_000;
-/// Most tuples that an error names.
+/// The most tuples that an error names.
 const EXAMPLES_MAX: usize = 5;
-/// The pauses between two tries while a server is out of reach: the first, and the longest.
+/// The first and the longest pause between two tries while a server is out of reach.
 const RETRY_WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
 
 /// A tuple with an old name.
@@ -51,7 +51,7 @@ pub struct NamesReport {
 #[derive(Default)]
 struct Found {
     count: usize,
-    /// The first of them, each with the tuple of today or the reason why there is none.
+    /// The first tuples with old names, each with its new form or the reason why it has none.
     old: Vec<(RelationshipTuple, Result<RelationshipTuple, String>)>,
 }
 
@@ -64,7 +64,7 @@ impl Found {
         }
     }
 
-    /// Refuses to go on if there are any.
+    /// Fails if any stored tuple has an old name.
     fn refuse(&self) -> Result<(), AppError> {
         if self.count == 0 {
             return Ok(());

@@ -44,7 +44,7 @@ pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<R
     // Verification has its own way to the server. It shares no call, queue or breaker with requests.
     let server = Arc::new(OpenFgaAuthorizer::new(openfga)?);
     if replica.verified_share <= 0.0 || replica.verified_checks_per_second_max == 0 {
-        tracing::warn!("nobody verifies what the replica decides (`authorizer.replica.verified_share`)");
+        tracing::warn!("the replica's decisions are not verified (`authorizer.replica.verified_share`)");
     }
     let parts = ReplicaParts { source, authority: Arc::new(authority), validity, clock, server };
     Ok(Arc::new(ReplicaAuthorizer::open(&directory, parts, used_for, *replica).await?))

@@ -1,4 +1,4 @@
-//! The clock by which a replica compares the dates of its server's changelog.
+//! Provides the wall clock that a replica compares with the dates in its server's changelog.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

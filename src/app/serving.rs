@@ -22,8 +22,9 @@ const IN_PROCESS_CONNECTIONS: usize = 4;
 const NAMES_WAIT_MAX: Duration = Duration::from_secs(2);
 
 impl App {
-    /// Builds the services for somebody who holds the data directory: every caller is believed, and nothing is
-    /// recorded. Whoever can open the directory can read its files, so a record that they may leave out says nothing.
+    /// Builds the services for a caller that holds the data directory: every caller is believed, and nothing is
+    /// recorded. Whoever can open the directory can also read its files without leaving a record, so a record would
+    /// prove nothing.
     fn local_services(&self) -> Services {
         Services {
             retriever: self.retriever.clone(),
@@ -115,7 +116,7 @@ impl App {
     }
 }
 
-/// A server that only lacks its port.
+/// A server that can serve as soon as it gets a listener.
 pub struct PreparedServer<'a> {
     services: Services,
     shutdown_timeout: Duration,

@@ -131,7 +131,7 @@ impl<'a> Line<'a> {
         Ok(Self { mac, computed: key.chain(entry), entry })
     }
 
-    /// The entry, if the MAC fits.
+    /// Returns the entry, if the MAC fits.
     pub(super) fn entry(&self) -> Result<Entry, LineError> {
         if self.mac != self.computed {
             return Err(LineError::Mac);

@@ -14,10 +14,10 @@ const DIRECTORY: &str = "audit";
 /// The file of the key within the data directory, unless the configuration names another place.
 const KEY_FILE: &str = "audit.key";
 
-/// Returns the current time.
+/// A source of the current time.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// The record of who was given what.
+/// The audit log: whether calls are recorded, where the records are kept, and when they become durable.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditConfig {
@@ -30,24 +30,24 @@ pub struct AuditConfig {
     /// The file of the key. When unset, `audit.key` in the data directory. It is created if it does not exist. Whoever can
     /// write the segments should not be able to read it.
     pub key_file: Option<PathBuf>,
-    /// When records are flushed to the disk.
+    /// The policy that decides when records are flushed to the disk.
     pub fsync: FsyncPolicy,
-    /// How often records are flushed, when `fsync` is `interval`.
+    /// The time between two flushes, if `fsync` is `interval`.
     #[serde(with = "PositiveDuration")]
     pub fsync_interval: Duration,
-    /// A segment of this size is sealed and the next one begun.
+    /// The size at which a segment is sealed and the next one begins.
     #[serde(deserialize_with = "at_least_one")]
     pub segment_size_max: ByteSize,
-    /// Segments that are kept, at least 2. With 0 all are kept.
+    /// The number of segments to keep, at least 2; 0 keeps all.
     pub segments_max: u64,
 }
 
-/// When records are made durable. A crash of the process never loses an acknowledged record, because the operating
-/// system has it. A crash of the machine loses none only under `each_batch`.
+/// The policy that decides when records become durable. A crash of the process never loses an acknowledged record,
+/// because the operating system has it. A crash of the machine can lose records under every policy but `each_batch`.
 ///
-/// The default is an interval. It can lose the records of that interval when the machine loses power, though their
-/// answers were given. To flush the disk for each answer closes that gap, but on a slow disk it takes more time than
-/// deciding and searching together. Most who keep such logs do not want that.
+/// The default is `interval`. If the machine loses power, the records of one interval can be lost, although their
+/// answers have left. `each_batch` closes that gap, but on a slow disk a flush for each answer takes longer than
+/// deciding and searching together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FsyncPolicy {

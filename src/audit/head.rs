@@ -19,7 +19,7 @@ use super::segment::HEAD;
 /// The size of the file in bytes: one sector, which a disk writes whole or not at all.
 const HEAD_BYTES: usize = 512;
 
-/// The last entry that is certainly there.
+/// The last entry that was certainly written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Head {
@@ -31,7 +31,7 @@ pub(super) struct Head {
     pub(super) mac: Mac,
 }
 
-/// The content of the file.
+/// The state of the head's file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeadState {
     /// There is no file.
@@ -42,7 +42,7 @@ pub(super) enum HeadState {
     Head(Head),
 }
 
-/// The file, which is opened at its first write.
+/// The head's file. The first write opens it.
 #[derive(Debug)]
 pub(super) struct HeadFile {
     path: PathBuf,
@@ -99,7 +99,7 @@ impl HeadFile {
         written.map_err(|e| AuditError::io(&self.path, &e))
     }
 
-    /// Replaces the old file by a new one, wholly or not at all.
+    /// Replaces the old file with a new one in one step, so that a crash leaves one of the two.
     fn replace(&self, bytes: &[u8]) -> std::io::Result<File> {
         let new = self.path.with_extension("new");
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;

@@ -29,7 +29,7 @@ impl Mac {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut bytes = [0; MAC_BYTES];
-        // Only lower-case digits are taken, so no digit can change unseen.
+        // Upper-case digits are refused. Otherwise a change from `a` to `A` would go unnoticed.
         let decoded = base16ct::lower::decode(text, &mut bytes).ok()?;
         (decoded.len() == MAC_BYTES).then_some(Self(bytes))
     }

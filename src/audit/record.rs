@@ -13,26 +13,27 @@ pub struct Record {
     pub code: String,
     /// The trace that the call belongs to: 32 hexadecimal digits (W3C Trace Context).
     pub trace_id: String,
-    /// The check that the token failed, one of a fixed set of words. The caller was not told.
+    /// The reason why the token was refused, as one of a fixed set of words. The caller does not learn it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
-    /// The principal. Missing if the caller was refused before it was known, or was believed and named nobody.
+    /// The principal. Missing if the caller was refused before it was identified, or if the server believes its callers
+    /// and this one named no user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub principal: Option<AuditedPrincipal>,
-    /// What the caller asked for. Missing if the request was refused before it was read.
+    /// The request, as far as it is recorded. Missing if the call was refused before the request was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<AuditedRequest>,
-    /// How the call was decided. Missing if nothing was decided.
+    /// The basis of the decision. Missing if nothing was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<AuditedDecision>,
-    /// What left with the answer. Missing if nothing did.
+    /// The content that left with the answer. Missing if nothing did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub released: Option<Released>,
-    /// How long the call took.
+    /// The time that the call and its stages took.
     pub latency_us: Latencies,
 }
 
-/// The user who was answered, and everybody who took part in asking.
+/// The user whose rights bound the answer, and everybody who took part in the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedPrincipal {
@@ -60,7 +61,7 @@ pub struct AuditedPrincipal {
     pub purposes: Vec<String>,
 }
 
-/// What a caller asked for.
+/// The parts of a request that are recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuditedRequest {
@@ -87,7 +88,7 @@ pub struct AuditedRequest {
     pub consistency: Option<String>,
 }
 
-/// How a call was decided.
+/// The basis of a decision, and the search that it was made for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "Decision")]
@@ -95,8 +96,8 @@ pub struct AuditedDecision {
     /// The authorization model that decided; missing where nothing was decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
-    /// How far the relationships were behind their authority, in milliseconds; 0 means not at all. Missing if an
-    /// `OpenFGA` server decided and may have used its own cache or ours.
+    /// The staleness of the relationships, in milliseconds: how far they were behind their authority; 0 means not at
+    /// all. Missing if an `OpenFGA` server decided and a cache, its own or Ragward's, may have answered.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub staleness_ms: Option<u64>,
     /// The plan of the search, or the last one if it changed.
@@ -105,8 +106,8 @@ pub struct AuditedDecision {
     /// The number of searches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rounds: Option<u32>,
-    /// The number of chunks that were found and then withheld, at least. Chunks that a search over the visible set
-    /// never looked at are not counted.
+    /// A lower bound on the number of chunks that were found and then withheld. Chunks that a search over the visible
+    /// set never looked at are not counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub withheld: Option<u64>,
     /// `complete`, `exhausted` or `limited`.
@@ -114,7 +115,7 @@ pub struct AuditedDecision {
     pub completion: Option<String>,
 }
 
-/// What left with an answer.
+/// The content that left with an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Released {

@@ -57,7 +57,7 @@ pub(super) fn recover(directory: &Path, key_file: &Path) -> Result<Recovered, Au
             file.sync_all()
         };
         cut().map_err(|e| AuditError::io(&newest.path, &e))?;
-        tracing::warn!(incomplete_bytes, "the audit log ended in the middle of a line, which nobody was answered for");
+        tracing::warn!(incomplete_bytes, "the audit log ended in the middle of a line; no answer had left for it");
     }
     Ok(Recovered { lock, key, last: Some(last), incomplete_bytes, segments })
 }

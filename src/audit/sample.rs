@@ -19,7 +19,7 @@ pub(super) fn config(directory: &Path) -> AuditLogConfig {
     config_with(directory, |_| {})
 }
 
-/// The configuration of a small log, with some settings changed.
+/// Returns the configuration of a small log, with some settings changed.
 pub(super) fn config_with(directory: &Path, change: impl FnOnce(&mut AuditConfig)) -> AuditLogConfig {
     let (fsync, segment_size_max) = (FsyncPolicy::EachBatch, ByteSize::bytes(1_500));
     let mut settings = AuditConfig { fsync, segment_size_max, ..AuditConfig::default() };

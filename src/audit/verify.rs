@@ -23,7 +23,7 @@ pub struct Finding {
     pub file: PathBuf,
     /// The line in it, counted from 1; `None` if the whole file is meant.
     pub line: Option<u64>,
-    /// What is wrong with it.
+    /// The damage that was found.
     pub problem: Problem,
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Problem {
             }
             Self::OtherSegment(number) => write!(f, "swapped: this is segment {number}"),
             Self::OtherLog => write!(f, "swapped: this segment is of another log"),
-            Self::NoHead => write!(f, "deleted: the head is gone, so a truncation could not be seen"),
+            Self::NoHead => write!(f, "deleted: the head is gone, so a truncation would go unnoticed"),
             Self::HeadEdited => write!(f, "edited: the head is not what was written"),
         }
     }

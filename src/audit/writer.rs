@@ -41,7 +41,7 @@ pub(super) struct LogWriter {
     tail: Option<Tail>,
     /// The number of the last durable entry.
     synced_seq: u64,
-    /// The failure after which nothing is written until it is certain what is on the disk.
+    /// The failure that stopped the log. Nothing is written until the writer knows what is on the disk.
     stopped: Option<Stop>,
     _lock: File,
 }
@@ -204,7 +204,7 @@ impl LogWriter {
         if !self.key.has_begun()
             && let Err(error) = self.key.note_begun(&self.config.key_file)
         {
-            tracing::warn!(%error, "the audit key's file cannot note that the log has begun; if all of it is taken away, it will look new");
+            tracing::warn!(%error, "the audit key's file cannot note that the log has begun; if the whole log is deleted, nobody will notice");
         }
         Ok(())
     }

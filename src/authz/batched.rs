@@ -45,7 +45,7 @@ const CALLS_AT_FIRST: u32 = 8;
 const PRINCIPAL_SHARE: usize = 4;
 /// The least that a refused caller is told to wait: sooner, the queue would hardly have moved.
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
-/// The most that a refused caller is told to wait: an estimate that is further out is hardly worth its name.
+/// The longest wait that a refused caller is told. A longer estimate is too uncertain to be of use.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(5);
 
 /// The bounds on calls and on the queue before them.
@@ -386,7 +386,7 @@ impl Drop for WaitsOutside<'_> {
 }
 
 impl Waiting {
-    /// Whether anybody still waits for the answer.
+    /// Returns whether anybody still waits for the answer.
     fn is_wanted(&self, now: Instant) -> bool {
         !self.reply.is_closed() && now < self.deadline
     }
@@ -417,8 +417,8 @@ impl Call {
         principals.any(|principal| Some(principal) != first)
     }
 
-    /// Whether halves of this call may succeed after it failed: it was too large, or it took too long and some of its requests
-    /// still wait.
+    /// Returns whether halves of this call may succeed after it failed: it was too large, or it took too long and some
+    /// of its requests still wait.
     fn halves_may_be_answered_after(&self, error: &AuthzError) -> bool {
         let now = Instant::now();
         let wanted = || self.waiting.iter().filter(|waiting| waiting.is_wanted(now)).count();

@@ -15,7 +15,7 @@ pub struct ChecksConfig {
     /// after this time. A request for higher consistency sees every revocation at once.
     #[serde(with = "HumanDuration")]
     pub cache_ttl: Duration,
-    /// Most memory for remembered decisions.
+    /// The most memory for remembered decisions.
     pub cache_size_max: ByteSize,
     /// How often the server's changelog is read; any change makes Ragward forget all decisions. With `0s` the changelog is
     /// not read, and only `cache_ttl` bounds how late a revocation counts. A replica reads the changelog for both, every
@@ -25,22 +25,22 @@ pub struct ChecksConfig {
     /// When the changelog could not be read for so long, no remembered decision is used until it can be read again.
     #[serde(with = "HumanDuration")]
     pub changelog_age_max: Duration,
-    /// Most concurrent calls to the server. How many there are follows its latency.
+    /// The most concurrent calls to the server. How many there are follows its latency.
     #[serde(deserialize_with = "at_least_one")]
     pub calls_in_flight_max: u32,
-    /// Most checks that wait for a call. Past it, requests are refused. One user's requests wait for room once they take a
-    /// quarter of it.
+    /// The most checks that wait for a call. Past it, requests are refused. One user's requests wait for room once they
+    /// take a quarter of it.
     pub checks_waiting_max: usize,
 }
 
 impl ChecksConfig {
-    /// Whether decisions are remembered.
+    /// Returns whether decisions are remembered.
     #[must_use]
     pub fn remembers(&self) -> bool {
         !self.cache_ttl.is_zero()
     }
 
-    /// Whether the changelog is read, so that changes end what is remembered.
+    /// Returns whether the changelog is read, so that changes end what is remembered.
     #[must_use]
     pub fn follows_changelog(&self) -> bool {
         self.remembers() && !self.changelog_poll.is_zero()

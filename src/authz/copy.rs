@@ -98,7 +98,7 @@ impl Progress {
         })
     }
 
-    /// Whether an evaluation between two looks at the progress used one model and one copy throughout.
+    /// Returns whether an evaluation between two looks at the progress used one model and one copy throughout.
     pub(super) fn is_same_copy(&self, other: &Self) -> bool {
         self.version == other.version && self.copy == other.copy
     }

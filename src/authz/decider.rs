@@ -31,26 +31,26 @@ pub struct Basis {
     pub consistency: Consistency,
     /// The generation of the store's relationships that was current when the request came.
     pub generation: u64,
-    /// Which earlier answers of this generation are good enough.
+    /// The earlier answers of this generation that may be used again.
     pub recall: Recall,
     /// The party that is asked. An answer of another source is not recalled.
     pub source: Source,
 }
 
-/// Which remembered answers are good enough.
+/// Selects the remembered answers that may be used again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Recall {
-    /// No remembered answer is: the server must be asked.
+    /// None: the server must be asked.
     #[default]
     Nothing,
-    /// Every answer of the generation is.
+    /// Every answer of the generation.
     Generation,
-    /// Answers of the generation are that were asked for at this moment or later, past the server's own caches.
+    /// The answers of the generation that were asked for at this moment or later, past the server's own caches.
     Since(Instant),
 }
 
 impl Basis {
-    /// Whether questions with these two bases may be asked in one call.
+    /// Returns whether questions with these two bases may be asked in one call.
     #[must_use]
     pub fn shares_calls_with(&self, other: &Self) -> bool {
         self.store_id == other.store_id
@@ -119,7 +119,7 @@ pub struct Answered {
     pub outcome: Outcome,
 }
 
-/// The circumstances of some questions, which it takes to turn their outcomes into decisions.
+/// The facts about some questions that are needed to turn their outcomes into decisions.
 #[derive(Clone, Copy, Debug)]
 pub struct Inquiry {
     /// A moment before the first question was asked.
@@ -141,7 +141,7 @@ impl Answered {
         let Self { position, outcome } = self;
         match outcome {
             Outcome::Decided { source, .. } if source != asked.source => {
-                Err(AuthzError::BadAnswer("a check was decided by somebody who was not asked".to_owned()))
+                Err(AuthzError::BadAnswer("a check was decided by a source that was not asked".to_owned()))
             }
             Outcome::Decided { allowed, as_of, .. } => {
                 let reached = if as_of < asked.at { Reached::Earlier } else { Reached::Now };

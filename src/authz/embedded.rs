@@ -37,8 +37,8 @@ use crate::tuple_store::RelationshipStores;
 /// Up to this many checks are tried on the caller's thread. They usually take some microseconds each, which is less than it
 /// costs to move them to another thread.
 const INLINE_CHECKS_MAX: usize = 128;
-/// From this many checks of one user, relation and type on, they are decided together. With fewer, the work that is done
-/// once for all of them does not pay.
+/// The number of checks of one user, relation and type from which on they are decided together. With fewer, the work
+/// that they share costs more than it saves.
 const TOGETHER_MIN: usize = 64;
 /// A batch on the caller's thread may be interrupted this often, every few hundred microseconds. Then it begins again on a
 /// blocking thread, so that it does not hold up the other requests of this thread.
@@ -175,7 +175,7 @@ fn for_request(snapshot: &Arc<Snapshot>, contextual: &Contextual) -> Result<Arc<
     Ok(Arc::new(with.map_err(|e| AuthzError::Refused(e.to_string()))?))
 }
 
-/// Everything from which one batch of checks is decided.
+/// The state from which one batch of checks is decided.
 struct State {
     /// The relationships, with what the request adds to them.
     snapshot: Arc<Snapshot>,
@@ -192,7 +192,7 @@ struct Interrupted;
 type Numbered<'a> = (usize, &'a Check);
 
 impl State {
-    /// Decides every check, one user after another, so that what is found out for one check serves the next.
+    /// Decides all checks, user by user, so that the checks of one user share what they find out.
     fn decide(&self, checks: &[Check], may_go_on: &mut dyn FnMut() -> bool) -> ControlFlow<Interrupted, Vec<Decision>> {
         let numbered: Vec<Numbered<'_>> = checks.iter().enumerate().collect();
         let mut by_user: HashMap<&Object, Vec<&[Numbered<'_>]>> = HashMap::new();
@@ -252,7 +252,7 @@ impl State {
         let visible = match visible {
             Ok(Some(visible)) => visible,
             Err(CheckError::Interrupted) => return ControlFlow::Break(Interrupted),
-            // Decided by itself, each check says what is wrong with it.
+            // A check that is decided by itself says what is wrong with it.
             Ok(None)
             | Err(CheckError::Unknown(_) | CheckError::Condition(_) | CheckError::TooDeep | CheckError::TooMuchWork) => {
                 return one_by_one;
@@ -263,7 +263,7 @@ impl State {
             tracing::debug!(object, %error, "not decided");
             tracing::warn!(%relation, "denied, because it could not be decided; the debug log has the object and the reason");
         }
-        // An object without a number is named by no tuple, so nobody holds anything on it.
+        // No tuple names an object without a number, so nobody holds anything on it.
         let is_visible = |number: Option<u32>| number.is_some_and(|number| visible.objects.contains(number));
         // The set names one failure although there may be more: any object that is not visible may be one of them.
         let decision = |((position, _), number): (&Numbered<'_>, Option<u32>)| {
@@ -282,7 +282,7 @@ fn undecidable(position: usize) -> Decision {
     Decision { position, allowed: false, as_of: None, reached: Reached::Never }
 }
 
-/// Whether two checks differ in the object's id alone.
+/// Returns whether two checks differ in the object's id alone.
 fn are_alike(a: &Check, b: &Check) -> bool {
     a.user == b.user && a.relation == b.relation && a.object.type_name() == b.object.type_name()
 }

@@ -148,7 +148,8 @@ impl Ruling {
         Self { allowed: self.allowed && other.allowed, as_of }
     }
 
-    /// Whether this releases content that was written at this moment. A denial releases nothing, however old it is.
+    /// Returns whether this releases content that was written at this moment. A denial releases nothing, however old it
+    /// is.
     fn releases(self, written: Option<Instant>) -> bool {
         self.allowed && written.is_none_or(|written| self.as_of.is_some_and(|as_of| as_of >= written))
     }
@@ -385,7 +386,7 @@ impl<'a> Enforcer<'a> {
         (std::mem::take(&mut self.asked), std::mem::take(&mut self.asking))
     }
 
-    /// Whether it is known that the principal is permitted nothing at all.
+    /// Returns whether it is known that the principal is permitted nothing at all.
     #[must_use]
     pub fn permits_nothing(&self) -> bool {
         self.may_act.is_some_and(|may_act| !may_act.allowed)

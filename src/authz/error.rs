@@ -1,10 +1,11 @@
-//! Why there is no decision.
+//! The reasons why there is no decision.
 
 use std::time::Duration;
 
 use crate::error_code::ErrorCode;
 
-/// Why there is no decision. A variant says what can be done about it; the adapter's own words say what happened.
+/// The reason why there is no decision. A variant says what the caller can do about it; the adapter's own words say
+/// what happened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum AuthzError {
     /// The store has no authorization model.

@@ -45,7 +45,7 @@ use crate::language::Relation;
 use crate::storage::StorageError;
 use crate::tuple_store::RelationshipStores;
 
-/// The number of poll intervals after which a look at the log is done that began after some moment. Only a slow server takes
+/// The number of poll intervals within which a new look at the log has begun and ended. Only a slow server takes
 /// longer.
 const POLLS_WAITED_FOR: u32 = 2;
 
@@ -55,7 +55,7 @@ pub struct ReplicaParts {
     pub source: Arc<dyn RelationshipSource>,
     /// Decides whatever the copy does not.
     pub authority: Arc<dyn Authorizer>,
-    /// Is told of every change of the server, and of every look that found none.
+    /// Learns of every change of the server, and of every look that found none.
     pub validity: Arc<Validity>,
     /// Reads the wall clock.
     pub clock: UnixClock,
@@ -128,7 +128,7 @@ impl ReplicaAuthorizer {
         self.verifier.as_ref()
     }
 
-    /// Whether the copy is used for anything.
+    /// Returns whether the copy is used for anything.
     fn is_trusted(&self) -> bool {
         self.verifier.as_ref().is_none_or(Verifier::is_trusted)
     }
@@ -171,7 +171,7 @@ impl ReplicaAuthorizer {
         }
     }
 
-    /// Whether the copy decides a question of this consistency, now or most likely soon.
+    /// Returns whether the copy decides a question of this consistency, now or most likely soon.
     fn will_serve(&self, consistency: Consistency) -> bool {
         match consistency {
             Consistency::MinimizeLatency | Consistency::AtLeastAsFresh(_) => {

@@ -11,7 +11,7 @@ use crate::settings::{HumanDuration, PositiveDuration, at_least_one, share};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplicaConfig {
-    /// What the copy is used for.
+    /// The role of the copy: none, planning searches, or deciding.
     pub mode: ReplicaMode,
     /// How often the server's changelog is read.
     #[serde(with = "PositiveDuration")]
@@ -28,18 +28,19 @@ pub struct ReplicaConfig {
     /// this time and the time that one comparison takes.
     #[serde(with = "PositiveDuration")]
     pub sweep_interval: Duration,
-    /// Most types of a model that the copy is evaluated under. Under a model with more types, the server decides everything.
+    /// The most types of a model that the copy is evaluated under. Under a model with more types, the server decides
+    /// everything.
     #[serde(deserialize_with = "at_least_one")]
     pub types_max: usize,
     /// The share of the copy's decisions, from 0 to 1, that the server is asked for as well, after the answer has left. In the
     /// first minute after a new model the share is larger.
     #[serde(deserialize_with = "share")]
     pub verified_share: f64,
-    /// Most checks a second that verify the copy.
+    /// The most checks a second that verify the copy.
     pub verified_checks_per_second_max: u32,
 }
 
-/// What a replica is used for.
+/// The role of a replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplicaMode {

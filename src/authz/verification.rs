@@ -86,7 +86,7 @@ struct Shared {
 }
 
 impl VerificationConfig {
-    /// Whether anything is verified.
+    /// Returns whether anything is verified.
     fn is_on(&self) -> bool {
         self.share > 0.0 && self.checks_per_second_max > 0
     }
@@ -122,7 +122,7 @@ impl Verifier {
         Recording { shared: Arc::clone(&self.shared) }
     }
 
-    /// Whether the copy may be used at all.
+    /// Returns whether the copy may be used at all.
     #[must_use]
     pub fn is_trusted(&self) -> bool {
         self.shared.is_trusted.load(Ordering::Acquire)
@@ -134,7 +134,8 @@ impl Verifier {
         self.shared.standing().clone()
     }
 
-    /// Whether the server has to decide this batch, because the copy wrongly denied a question of the same kind.
+    /// Returns whether the server has to decide this batch, because the copy wrongly denied a question of the same
+    /// kind.
     #[must_use]
     pub fn routes(&self, batch: &CheckBatch) -> bool {
         self.shared.routes.load(Ordering::Acquire) && {
@@ -143,7 +144,7 @@ impl Verifier {
         }
     }
 
-    /// Whether the server has to find this visible set, because the copy may hide what the server shows.
+    /// Returns whether the server has to find this visible set, because the copy may hide what the server shows.
     #[must_use]
     pub fn routes_visible_set(&self, query: &VisibleSetQuery) -> bool {
         self.shared.routes.load(Ordering::Acquire) && {
@@ -154,8 +155,8 @@ impl Verifier {
         }
     }
 
-    /// Offers questions for verification that the copy decided, or that the server decided in its place (`None`). `at` is a
-    /// moment before that.
+    /// Offers the questions of a batch for verification. `decisions` holds the copy's decisions; `None` means that the
+    /// server decided in its place. `at` is a moment before the decision.
     pub fn checked(&self, batch: &CheckBatch, decisions: Option<&Decisions>, at: Instant) {
         if !self.shared.config.is_on() {
             return;
@@ -181,8 +182,8 @@ impl Verifier {
         }
     }
 
-    /// Offers questions for verification about a visible set that the copy told: about what it shows and what it hides. `at`
-    /// is a moment before that.
+    /// Offers questions for verification about a visible set of the copy: about guards that it shows and guards that it
+    /// hides. `at` is a moment before the set was found.
     pub fn told(&self, query: &VisibleSetQuery, visible: &VisiblePositions, at: Instant) {
         if !self.shared.config.is_on() {
             return;
@@ -222,7 +223,7 @@ impl OfCopy {
         Some(Self { allowed, copy, model_id: Arc::clone(&by.model_id) })
     }
 
-    /// Whether the answer comes from the copy and model that are used now.
+    /// Returns whether the answer comes from the copy and model that are used now.
     fn is_of(&self, progress: &Progress) -> bool {
         self.copy == progress.copy && *self.model_id == *progress.version.model_id
     }

@@ -13,7 +13,7 @@ use crate::config::{Config, Overrides};
 pub(super) enum ConfigCommand {
     /// Print the configuration in force: defaults, file and environment together. Secrets are hidden.
     Print,
-    /// Check that `ragward serve` would start with the configuration, given the same flags. Contacts no server.
+    /// Check that `ragward serve` would start with this configuration and the same flags. It contacts no server.
     Validate(ServeArgs),
     /// Print the JSON Schema of the file.
     Schema,

@@ -139,8 +139,8 @@ impl Variables {
         Self { known, former }
     }
 
-    /// Refuses a variable that is a setting but for what stands between its letters, and one that was a setting under a former
-    /// name. Neither would set anything.
+    /// Refuses a variable whose letters are those of a setting but whose separators differ, and a variable with the
+    /// former name of a setting. Neither would set anything.
     fn refuse(&self, name: &str) -> Result<(), ConfigError> {
         let Some(letters) = letters(name) else { return Ok(()) };
         if let Some((new, form)) = self.former.get(&letters) {
@@ -162,12 +162,12 @@ impl Variables {
     }
 }
 
-/// The variable that sets a key.
+/// Returns the variable that sets a key.
 fn variable_of(key: &str) -> String {
     format!("{PREFIX}{}", key.to_uppercase().replace('.', SEPARATOR))
 }
 
-/// The letters and digits after `RAGWARD`; `None` for a variable that is not ours.
+/// Returns the letters and digits after `RAGWARD`; `None` for a variable that is not ours.
 fn letters(name: &str) -> Option<String> {
     let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     name.to_ascii_uppercase().strip_prefix(OURS).map(str::to_owned)
@@ -180,7 +180,7 @@ fn read_file(path: &Path) -> Result<Table, ConfigError> {
     text.parse().map_err(|e: toml::de::Error| ConfigError::Invalid(format!("`{shown}` is not TOML: {e}")))
 }
 
-/// The parts of the key that a variable sets; `None` for a variable that is no setting.
+/// Returns the parts of the key that a variable sets; `None` for a variable that is no setting.
 fn key_of(name: &str) -> Option<Vec<String>> {
     let name = name.to_ascii_uppercase();
     let key = name.strip_prefix(PREFIX)?;
@@ -228,14 +228,14 @@ fn value_of(name: &str, key: &[String], text: &str, schema: SchemaAt<'_>) -> Res
     Ok(Some(value))
 }
 
-/// A value as it is written in the file; `None` for a text that is not exactly one value.
+/// Returns a value as it is written in the file; `None` for a text that is not exactly one value.
 fn written_value(text: &str) -> Option<Value> {
     let mut written = format!("v = {text}").parse::<Table>().ok().filter(|table| table.len() == 1)?;
     written.remove("v")
 }
 
-/// The table that the last part of a key is in; `None` where the file gives a section another type. That is refused with its
-/// key, once the variables are in.
+/// Returns the table that the last part of a key is in; `None` where the file gives a section another type. That is
+/// refused with its key, once the variables are in.
 fn section<'t>(settings: &'t mut Table, sections: &[String]) -> Option<&'t mut Table> {
     let mut table = settings;
     for section in sections {
@@ -286,7 +286,7 @@ impl Form {
         }
     }
 
-    /// The keys that a setting had, or would have had, while its key named the unit.
+    /// Returns the keys that a setting had, or would have had, while its key named the unit.
     fn former_keys(self, key: &str) -> Vec<String> {
         match self {
             Self::Duration => vec![format!("{key}_ms"), format!("{key}_seconds")],
@@ -303,7 +303,7 @@ struct SchemaAt<'s> {
 }
 
 impl<'s> SchemaAt<'s> {
-    /// The schema of the value, where one that may be unset is *this or null*.
+    /// Returns the schema of the value, where one that may be unset is *this or null*.
     fn value(self) -> &'s Schema {
         let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
         let value = alternatives.and_then(|either| either.iter().find(|schema| !is_null(schema)));
@@ -320,7 +320,7 @@ impl<'s> SchemaAt<'s> {
         pointer.and_then(|pointer| self.root.pointer(pointer)).unwrap_or_else(|| self.value())
     }
 
-    /// Whether the value may be unset.
+    /// Returns whether the value may be unset.
     fn is_optional(self) -> bool {
         let alternatives = self.node.get("anyOf").and_then(Schema::as_array);
         let types = self.node.get("type").and_then(Schema::as_array);
@@ -328,7 +328,8 @@ impl<'s> SchemaAt<'s> {
             || types.is_some_and(|types| types.iter().any(|name| name == "null"))
     }
 
-    /// The name of the value's only type. It is `string` for a choice of texts, and for sizes, which may be texts.
+    /// Returns the name of the value's only type. It is `string` for a choice of texts, and for sizes, which may be
+    /// texts.
     fn type_name(self) -> &'s str {
         let schema = self.resolved().get("type");
         let types = schema.and_then(Schema::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -348,7 +349,7 @@ impl<'s> SchemaAt<'s> {
         }
     }
 
-    /// The paths of all settings that hold no others.
+    /// Returns the paths of all settings that hold no others.
     fn settings(self, path: &str) -> Vec<(String, Option<Form>)> {
         let Some(known) = self.resolved().get("properties").and_then(Schema::as_object) else {
             return vec![(path.to_owned(), self.form())];
@@ -357,7 +358,7 @@ impl<'s> SchemaAt<'s> {
         below.flatten().collect()
     }
 
-    /// The schema of a list's items.
+    /// Returns the schema of a list's items.
     fn items(self) -> Option<Self> {
         self.resolved().get("items").map(|node| SchemaAt { node, root: self.root })
     }

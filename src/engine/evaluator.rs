@@ -96,7 +96,7 @@ pub struct Evaluation<'a> {
     purpose: Purpose,
     /// The loops below the object whose users are listed; `None` for other purposes.
     loops: Option<&'a Loops>,
-    /// For each relation: whether any tuple could make the asker hold it.
+    /// Whether any tuple could make the asker hold a relation, by relation.
     reachable: Vec<bool>,
     memo: Memo,
     frames: Vec<Frame<'a>>,

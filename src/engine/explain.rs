@@ -66,7 +66,7 @@ pub enum Outcome {
     Cycle,
     /// The step depends on a condition that cannot be evaluated, so there is no decision.
     ConditionFailed,
-    /// The answer is further away, or takes more work, than the evaluator looks: no decision.
+    /// The answer lies deeper than the evaluator descends, or takes more steps than it may: no decision.
     TooDeep,
 }
 
@@ -101,7 +101,7 @@ pub enum StepKind {
         operator: Operator,
         /// The tuple that led here, from a userset or a parent.
         through: Option<Found>,
-        /// Why there are no steps, if there are none.
+        /// The reason why there are no steps, if there are none.
         closed: Option<Closed>,
     },
     /// A set operation within a definition.
@@ -163,7 +163,7 @@ pub enum Closed {
     Cycle,
     /// It is further away than the evaluator descends.
     TooDeep,
-    /// The explanation is long enough. The outcome is the evaluator's.
+    /// The explanation has reached its greatest size. The outcome is the evaluator's.
     Limit,
 }
 

@@ -139,7 +139,7 @@ impl OfRequest<'_> {
     }
 }
 
-/// Which tuples there are between a user and a node.
+/// Says whether tuples with a condition, without one, or both lie between a user and a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Held {
     Not,

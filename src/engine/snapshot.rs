@@ -78,8 +78,8 @@ impl Numbering {
         Arc::ptr_eq(&self.origin, &other.origin)
     }
 
-    /// The number below which all numbers mean the same object in every state that grew from the same one; `None` if
-    /// that is so for all numbers.
+    /// Returns the number below which all numbers mean the same object in every state that grew from the same one;
+    /// `None` if that is so for all numbers.
     #[must_use]
     pub fn common(&self) -> Option<u32> {
         self.common

@@ -12,11 +12,11 @@ use super::rules::{ClaimContext, ClaimTuple, DelegationOn};
 use crate::language::{Relation, TypeName};
 use crate::settings::{HumanDuration, OptionalDuration};
 
-/// Who may call. Without issuers, a server starts only with `--insecure-identity`.
+/// The callers that are accepted. Without issuers, a server starts only with `--insecure-identity`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
-    /// What a token must be meant for (`aud`): the name of this server, preferably its `https` URL.
+    /// The audience that a token must name (`aud`): the name of this server, preferably its `https` URL.
     pub audience: Option<String>,
     /// How far apart the clocks of issuers and this server may be, at most `5m`. Whole seconds count.
     #[serde(with = "HumanDuration")]
@@ -31,17 +31,17 @@ pub struct IdentityConfig {
     /// The `OpenFGA` type of actors, which act for others (`act`).
     #[schemars(with = "String")]
     pub actor_type: TypeName,
-    /// Most actors of one token.
+    /// The most actors of one token.
     pub actors_max: usize,
     /// The relation on a guard that the bearer of a token must hold to write documents under that guard.
     #[schemars(with = "String")]
     pub write_relation: Relation,
     /// The issuers whose tokens are accepted.
     pub issuers: Vec<IssuerConfig>,
-    /// What to do at the start about stored names in the percent-encoding of an older version. No token gives such a name any
-    /// more.
+    /// The treatment, at the start, of stored names in the percent-encoding of an older version. No token gives such a
+    /// name any more.
     pub old_names: OldNamesPolicy,
-    /// What an actor must hold to act for a user.
+    /// The rule for actors, who act for a user.
     pub delegation: DelegationConfig,
     /// Claims that become relationships of the subject, for one request.
     pub claim_tuples: Vec<ClaimTuple>,
@@ -67,7 +67,7 @@ pub struct IssuerConfig {
     /// claims). Otherwise a token with such a name is refused; only `%` is allowed, and stays as it is.
     #[serde(default)]
     pub encode_subjects: bool,
-    /// Which of its tokens are people's. All others are machines', and `user:*` includes no machine.
+    /// The rule that tells people's tokens from machines'. `user:*` includes no machine.
     #[serde(default)]
     pub people: PeopleConfig,
     /// How its tokens may be signed: `RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA`.
@@ -78,7 +78,7 @@ pub struct IssuerConfig {
     pub jwks_url: Option<String>,
 }
 
-/// What to do about stored names in the percent-encoding of an older version.
+/// The treatment of stored names in the percent-encoding of an older version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OldNamesPolicy {
@@ -89,8 +89,8 @@ pub enum OldNamesPolicy {
     Accept,
 }
 
-/// What marks a person's token. The token needs every mark that is set here. A token that says that a client asks for itself
-/// is a machine's all the same.
+/// The marks of a person's token. The token needs every mark that is set here. If a token says that a client asks for
+/// itself, it is a machine's even with all marks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeopleConfig {
@@ -105,7 +105,7 @@ pub struct PeopleConfig {
     pub machines: Vec<String>,
 }
 
-/// What an actor must hold to act for a user.
+/// The rule for actors, who act for a user.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DelegationConfig {

@@ -40,9 +40,9 @@ pub struct Classification {
 /// The action that a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// To search for chunks.
+    /// Search for chunks.
     Retrieve,
-    /// To ask whether chunks that the caller holds may still be seen.
+    /// Check whether chunks that the caller holds may still be seen.
     Recheck,
 }
 

@@ -62,7 +62,7 @@ pub(super) struct KeySet {
 /// The reason why a set has no usable keys.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeySetError {
-    #[error("the key set is not JSON as it should be: {0}")]
+    #[error("the key set is not valid: {0}")]
     Json(#[from] serde_json::Error),
     #[error("the key set has no list `keys`")]
     NoKeys,

@@ -41,7 +41,7 @@ enum Writes {
 }
 
 impl Untold {
-    /// Returns whether, under a model, the missing fact might let somebody in whom it would keep out.
+    /// Returns whether a model might let somebody in only because this fact is missing.
     #[must_use]
     pub fn may_let_in(&self, subtracted: &Subtracted) -> bool {
         self.always

@@ -59,7 +59,7 @@ pub enum PeopleRuleError {
     #[error("names claim `{0}`, which machines' tokens have, too")]
     Ambiguous(String),
     /// The text is not a pattern for subjects.
-    #[error("`{0}` is no subject: `*` may stand at its beginning or its end, beside other characters")]
+    #[error("`{0}` is not a pattern for subjects: write one `*`, at the beginning or the end, beside other characters")]
     Pattern(String),
 }
 

@@ -81,8 +81,8 @@ pub struct ClaimTuple {
     /// The type of the objects.
     #[schemars(with = "String")]
     pub object_type: TypeName,
-    /// What a token without the claim means. When it is unset, the model decides: `refuse` if it takes people out
-    /// (`but not`) by this relation, `none` if not.
+    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
+    /// not`) by this relation, `none` if not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
@@ -95,13 +95,13 @@ pub struct ClaimContext {
     pub claim: String,
     /// The name of the parameter.
     pub parameter: String,
-    /// What a token without the claim means. When it is unset, the model decides: `refuse` if it takes people out
-    /// (`but not`) by a condition with this parameter, `none` if not.
+    /// The meaning of a token without the claim. When unset, the model decides: `refuse` if it takes people out (`but
+    /// not`) by a condition with this parameter, `none` if not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absent: Option<Absent>,
 }
 
-/// What a token without a mapped claim means.
+/// The meaning of a token without a mapped claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Absent {

@@ -128,7 +128,7 @@ fn without(name: &str) -> Map<String, Value> {
     claims
 }
 
-/// A JSON value of any shape.
+/// Returns a JSON value of any shape.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -146,7 +146,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A well-formed object of details over a small world.
+/// Returns a well-formed object of details over a small world.
 fn any_detail() -> impl Strategy<Value = Value> {
     let names = |names: &'static [&'static str]| prop::option::of(prop::sample::subsequence(names, 0..=names.len()));
     let limits = (prop::option::of(prop::sample::select(vec!["low", "middle", "high"])), prop::option::of(0u64..4));

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::IngestError;
 use crate::chunk::{Metadata, Value};
 
-/// Longest line, in bytes. A chunk with the largest text fits, even if every byte of it is escaped, and so does the longest
-/// vector.
+/// The longest line, in bytes. A chunk with the largest text fits, even if every byte of it is escaped, and so does the
+/// longest vector.
 const LINE_BYTES_MAX: u64 = 1 << 20;
 
 /// The lines of a file. Lines that hold only white space are passed over.

@@ -16,16 +16,16 @@ use crate::chunk::{Chunk, Document, Metadata};
 use crate::language::Object;
 use crate::vector_store::validation::check_document;
 
-/// Longest chunk, in characters. These are a few paragraphs, so ten chunks fit into any prompt.
+/// The longest chunk, in characters. These are a few paragraphs, so ten chunks fit into any prompt.
 const CHUNK_CHARACTERS: usize = 1_000;
-/// Largest file, in bytes. A book has about one million bytes.
+/// The largest file, in bytes. A book has about one million bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 /// How many files are read and cut at the same time. They are returned in order.
 const FILES_AHEAD: usize = 16;
-/// Longest time that reading a file may take. On a network drive that hangs, reading never ends. It is well below a minute,
-/// because a server ends an upload that is silent for that long.
+/// The longest time that reading a file may take. On a network drive that hangs, reading never ends. It is well below a
+/// minute, because a server ends an upload that is silent for that long.
 const READ_TIME_MAX: Duration = Duration::from_secs(20);
-/// Most files that are given up in one run. Each leaves a thread behind that waits for the operating system.
+/// The most files that are given up in one run. Each leaves a thread behind that waits for the operating system.
 const GIVEN_UP_MAX: usize = 64;
 
 /// A file that was found but not read yet.

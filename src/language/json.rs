@@ -18,7 +18,7 @@ use super::model::{
 /// The longest JSON that is read, in bytes. A model is longer as JSON than on the wire, and the JSON may be indented.
 pub const JSON_BYTES_MAX: usize = 16 * super::limits::MODEL_BYTES_MAX;
 
-/// Why a text is not a model in JSON.
+/// The reason why a text is not a model in JSON.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The text is longer than [`JSON_BYTES_MAX`]; holds its length in bytes.

@@ -49,11 +49,11 @@ pub enum Rewrite {
     Direct,
     /// `viewer`: the users of another relation of the same object.
     Computed(String),
-    /// `viewer from parent`: the users of a relation of other objects, which the tuples of `tupleset` name.
+    /// `viewer from parent`: the users of the relation `computed` on the objects that the tuples of `tupleset` name.
     TupleToUserset {
         /// The relation of this object whose tuples name the other objects.
         tupleset: String,
-        /// The relation of the other objects whose users count.
+        /// The relation that is looked up on those objects.
         computed: String,
     },
     /// `a or b`: the users of any operand.
@@ -137,7 +137,7 @@ impl TypeDefinition {
 }
 
 impl Rewrite {
-    /// Returns the operands of a set operation in the order of writing. All other rewrites have none.
+    /// Returns the operands of a set operation in the order in which they were written. All other rewrites have none.
     #[must_use]
     pub fn operands(&self) -> Vec<&Rewrite> {
         match self {

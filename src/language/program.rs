@@ -93,7 +93,7 @@ pub(crate) struct AdmittedTuple<'a> {
 /// The relations of one type, by name.
 type Siblings<'a> = HashMap<&'a str, &'a RelationDefinition>;
 
-/// Why a tuple does not fit a model.
+/// The reason why a tuple does not fit a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TupleMisfit {
     /// The model does not define this type.

@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use super::model::{AuthorizationModel, RelationDefinition, RestrictionKind, Rewrite};
 
-/// The relations and parameters that stand behind a `but not` of a model. One behind two `but not` is included too,
-/// although it may let somebody in again: callers then refuse more than they must, never less.
+/// The relations and parameters that a model subtracts with `but not`. Those behind two `but not` are included,
+/// although they may let somebody in again. So callers refuse more than they must, never less.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subtracted {
     /// For each type and relation, the types of the users that its tuples may have.

@@ -13,7 +13,7 @@ use crate::chunk::{Candidate, Chunk};
 pub struct Retrieval {
     /// The chunks by descending score. Chunks of equal score are in the order of their ids.
     pub chunks: Vec<Retrieved>,
-    /// Why the answer has no more chunks.
+    /// The reason why the answer has no more chunks.
     pub completion: Completion,
     /// Whether no other chunk that the principal may see scores better. Otherwise the store approximated.
     pub exact: bool,
@@ -79,7 +79,7 @@ pub struct Retrieved {
 }
 
 impl Retrieval {
-    /// An answer that has nothing in it yet.
+    /// Returns an answer that has nothing in it yet.
     pub(super) fn begun(estimate: Option<f64>, stages: StageTimes, replica_lag: Option<Duration>) -> Self {
         Self {
             chunks: Vec::new(),
@@ -95,7 +95,7 @@ impl Retrieval {
 }
 
 impl RoundReport {
-    /// A report of a search that found this many candidates, none of which was looked at.
+    /// Returns a report of a search that found this many candidates, none of which was looked at.
     pub(super) fn begun(search: PlannedSearch, candidates: usize) -> Self {
         let PlannedSearch { plan, limit, .. } = search;
         Self { plan, limit, candidates, permitted: 0, withheld: 0, took: Duration::ZERO }

@@ -16,14 +16,14 @@ pub struct RetrievalConfig {
     /// request: a caller that could choose it could choose a weaker one.
     #[schemars(with = "String")]
     pub relation: Relation,
-    /// Most chunks of one answer.
+    /// The most chunks of one answer.
     #[serde(deserialize_with = "at_least_one")]
     pub top_k_max: u32,
-    /// Most candidates of one search, at least `top_k_max`. A search that would need more ends as `LIMITED`.
+    /// The most candidates of one search, at least `top_k_max`. A search that would need more ends as `LIMITED`.
     #[serde(deserialize_with = "at_least_one")]
     pub candidates_max: usize,
-    /// Most guards that one request may have checked ahead of its search, where the authorizer cannot tell at once what a
-    /// user may see.
+    /// The most guards that one request may have checked ahead of its search, where the authorizer cannot tell at once
+    /// what a user may see.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_checked_max: usize,
     /// A file with the secret of page tokens, at least 32 bytes, that all replicas share. When unset, each start makes a

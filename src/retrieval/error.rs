@@ -1,4 +1,4 @@
-//! Why a retrieval or a re-check has no answer.
+//! The reasons why a retrieval or a re-check has no answer.
 
 use std::future::Future;
 
@@ -11,7 +11,7 @@ use crate::identity::principal::NotDetailed;
 use crate::language::tuple::shown;
 use crate::vector_store::VectorStoreError;
 
-/// Why a retrieval or a re-check has no answer.
+/// The reason why a retrieval or a re-check has no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum RetrievalError {
     /// Fields of the request are wrong. Not every wrong field has to be among them.

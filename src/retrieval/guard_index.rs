@@ -9,8 +9,8 @@ use tokio::sync::OnceCell;
 use crate::language::Object;
 use crate::vector_store::GuardTable;
 
-/// Most collections whose guards are indexed at a time; past it the indexes are made anew. An index takes about fifty bytes
-/// for each guard, beside the names, which the table holds anyway.
+/// The most collections whose guards are indexed at a time; past it the indexes are made anew. An index takes about
+/// fifty bytes for each guard, beside the names, which the table holds anyway.
 const COLLECTIONS_MAX: usize = 100;
 
 type Positions = HashMap<Object, u32>;
@@ -81,8 +81,8 @@ fn indexed(guards: &[Object]) -> Positions {
 }
 
 impl HiddenGuards {
-    /// Whether the guard is in the table that the visible set was made for, and not in the set. A guard that is newer than the
-    /// table is not hidden.
+    /// Returns whether the guard is in the table that the visible set was made for, and not in the set. A guard that is
+    /// newer than the table is not hidden.
     pub(super) fn contains(&self, guard: &Object) -> bool {
         self.positions.get(guard).is_some_and(|position| self.hidden.contains(*position))
     }

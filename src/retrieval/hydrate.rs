@@ -21,7 +21,7 @@ use crate::vector_store::{Search, VectorStore};
 #[derive(Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) top_k: usize,
-    /// Most chunks of one document.
+    /// The most chunks of one document.
     pub(super) per_document_max: Option<NonZeroUsize>,
 }
 
@@ -137,7 +137,7 @@ struct Answer<'p> {
     /// How many chunks of each document are in the answer.
     of_document: HashMap<String, usize>,
     chunks: Vec<Retrieved>,
-    /// As in [`Hydrated::changed`].
+    /// Counts the same candidates as [`Hydrated::changed`].
     changed: usize,
 }
 

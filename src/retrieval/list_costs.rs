@@ -13,16 +13,16 @@ use std::time::Duration;
 use super::generations::Generations;
 use crate::language::Object;
 
-/// Most kinds of lists whose costs are known at a time. Past it all of them are learned anew.
+/// The most kinds of lists whose costs are known at a time. Past it all of them are learned anew.
 const KINDS_MAX: usize = 1_000;
-/// Most users of one generation whose last list is remembered.
+/// The most users of one generation whose last list is remembered.
 const USERS_MAX: usize = 10_000;
 /// Where lists do not pay, one request in this many asks for a list all the same, because the costs may have changed. A list
 /// that costs n times as much as it saves is tried n times more rarely.
 const REQUESTS_PER_TRY: u32 = 64;
 /// However much a list costs, at least one request in this many asks for one.
 const REQUESTS_PER_TRY_MAX: u32 = 4_096;
-/// Most requests that may try a list at a time while its cost is not known.
+/// The most requests that may try a list at a time while its cost is not known.
 const TRIES_AT_ONCE_MAX: u32 = 2;
 /// Each new value makes up one part in this many of a moving average.
 const MEMORY: f64 = 8.0;

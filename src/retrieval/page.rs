@@ -37,15 +37,17 @@ use self::binding::DIGEST_BYTES;
 use super::request::FieldViolation;
 use crate::chunk::{Candidate, ID_BYTES_MAX};
 
-/// Shortest secret that replicas may share for their page tokens, in bytes.
+/// The shortest secret that replicas may share for their page tokens, in bytes.
 pub const KEY_BYTES_MIN: usize = 32;
-/// Most chunks on all pages of one search. Each takes [`MARK_BYTES`] of the token.
+/// The most chunks on all pages of one search. Each takes [`MARK_BYTES`] of the token.
 pub(super) const RETURNED_MAX: usize = 10_000;
 const VERSION: u8 = 4;
 const MAC_BYTES: usize = 32;
-/// With this many bytes, two of ten thousand marks are less likely to be equal than a bit is to be damaged.
+/// The length of a mark. With this many bytes, two of ten thousand marks are less likely to be equal than a bit is to
+/// be damaged.
 const MARK_BYTES: usize = 6;
-/// The MAC of a mark covers this before the chunk id. No token begins with it, so no mark is the MAC of a token.
+/// The byte that stands before the chunk id under the MAC of a mark. No token begins with it, so a mark is never the
+/// MAC of a token.
 const MARKED: &[u8] = &[0xff];
 /// The fixed part of a token: version, expiry, score, number of chunks returned, and their digest. The marks follow, if
 /// there is no digest, and then the chunk id.
@@ -59,7 +61,7 @@ pub struct Pages {
     lifetime: Duration,
 }
 
-/// Where a page begins.
+/// The point at which a page begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct PageCursor {
     /// The score of the last chunk of the page before.
@@ -90,7 +92,7 @@ pub(super) struct Mark([u8; MARK_BYTES]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct RankingDigest([u8; DIGEST_BYTES]);
 
-/// Why there is no key for page tokens.
+/// The reason why there is no key for page tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum PageKeyError {
     /// The system gives no random numbers.
@@ -206,7 +208,7 @@ impl EarlierPages {
 }
 
 impl PageCursor {
-    /// Whether a candidate ranks after the pages before.
+    /// Returns whether a candidate ranks after the pages before.
     pub(super) fn is_before(&self, candidate: &Candidate) -> bool {
         match candidate.score.partial_cmp(&self.score) {
             Some(Ordering::Less) => true,
@@ -229,7 +231,7 @@ impl RankingDigest {
     }
 }
 
-/// The one violation that every refused token gives.
+/// Returns the one violation that every refused token gives.
 pub(super) fn refused() -> FieldViolation {
     FieldViolation::new("page_token", REFUSED)
 }
@@ -238,7 +240,8 @@ fn length(text: &str) -> [u8; 8] {
     u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes()
 }
 
-/// The bytes that the MAC of a token covers. The binding has a fixed length and comes last, so no content can reach into it.
+/// Returns the bytes that the MAC of a token covers. The binding has a fixed length and comes last, so no content can
+/// reach into it.
 fn authenticated(content: &[u8], binding: &Binding) -> Vec<u8> {
     [content, &binding.0].concat()
 }

@@ -15,7 +15,7 @@ pub(super) struct Paging<'r> {
     pages: &'r Pages,
     /// The search that tokens are bound to; `None` where the caller asked for no pages, or gets none.
     binding: Option<Binding>,
-    /// Where the page before ended; `None` for the first page.
+    /// The end of the page before; `None` for the first page.
     before: Option<PageCursor>,
     /// Whether scores depend on everything that the principal may see, so that the pages before must stay as they were.
     ranks_whole: bool,
@@ -61,7 +61,7 @@ impl<'r> Paging<'r> {
         Ok(Self { pages, binding, before, ranks_whole: request.needs_visible_set(), now })
     }
 
-    /// How many chunks all pages before have.
+    /// Returns how many chunks all pages before have.
     pub(super) fn returned(&self) -> usize {
         self.before.as_ref().map_or(0, |before| before.earlier.returned())
     }
@@ -90,7 +90,8 @@ impl<'r> Paging<'r> {
         }
     }
 
-    /// Makes the token that follows a full page of `chunks`. `earlier` is what is on the pages before now.
+    /// Makes the token that follows a full page of `chunks`. `earlier` holds the chunks that are on the pages before it
+    /// now.
     pub(super) fn next(&self, earlier: &[Permitted<Candidate>], chunks: &[Retrieved]) -> NextPage {
         let (Some(binding), Some(last)) = (&self.binding, chunks.last()) else { return NextPage::None };
         let returned = self.returned().saturating_add(chunks.len());

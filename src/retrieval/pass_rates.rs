@@ -10,7 +10,8 @@ use super::generations::Generations;
 use super::plan::Tally;
 use crate::language::{Object, Relation};
 
-/// Most rates of one generation. With the generation before it twice as many are remembered, which takes some megabytes.
+/// The most rates of one generation. With the generation before it twice as many are remembered, which takes some
+/// megabytes.
 const RATES_MAX: usize = 10_000;
 /// Earlier rounds together weigh as much as this many candidates, so that a change shows within a few requests.
 const MEMORY: f64 = 200.0;
@@ -21,7 +22,7 @@ pub(super) struct PassRates {
     rates: Mutex<Generations<PassRateKey, Rate>>,
 }
 
-/// Names what a rate was learned for.
+/// Identifies the searches that share one rate.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PassRateKey {
     pub(super) subject: Object,
@@ -38,7 +39,7 @@ struct Rate {
 }
 
 impl PassRates {
-    /// The share of candidates that was permitted, above 0; `None` where nothing is known.
+    /// Returns the share of candidates that was permitted, above 0; `None` where nothing is known.
     pub(super) fn get(&self, key: &PassRateKey) -> Option<f64> {
         let rates = self.lock();
         let rate = rates.get(key)?;

@@ -37,9 +37,9 @@ pub(super) struct Situation {
     pub(super) search_costs: SearchCosts,
     /// Whether a check costs no network call.
     pub(super) checks_are_local: bool,
-    /// Most guards that may be checked ahead of a search.
+    /// The most guards that may be checked ahead of a search.
     pub(super) guards_checked_max: usize,
-    /// Most candidates of one search.
+    /// The most candidates of one search.
     pub(super) candidates_max: usize,
 }
 
@@ -58,13 +58,13 @@ pub enum Plan {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct PlannedSearch {
     pub(super) plan: Plan,
-    /// Most candidates that the search may return.
+    /// The most candidates that the search may return.
     pub(super) limit: usize,
     /// The share of candidates that are expected to be permitted, by what searches before this one found.
     pub(super) pass_rate: Option<f64>,
 }
 
-/// A round of one search, as far as it has come.
+/// A round of one search, and how far it has come.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Round {
     pub(super) search: PlannedSearch,
@@ -118,7 +118,7 @@ pub(super) struct Tally {
 pub(super) enum Step {
     /// Begin a new round.
     Search(PlannedSearch),
-    /// Begin the same round anew: what a chunk was replaced with may belong into the answer.
+    /// Begin the same round again: a chunk was replaced, and its new version may belong in the answer.
     SearchAgain,
     /// Check the candidates, best first, as far as the answer needs.
     Enforce,
@@ -128,7 +128,7 @@ pub(super) enum Step {
     Answer(Completion),
 }
 
-/// Why an answer has no more chunks.
+/// The reason why an answer has no more chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Completion {
     /// The answer has as many chunks as the caller asked for.
@@ -143,7 +143,7 @@ pub enum Completion {
     Limited,
 }
 
-/// Why a collection cannot be searched for a request.
+/// The reason why a collection cannot be searched for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoPlan {
     /// The visible set is needed, and the store cannot list its guards.
@@ -194,7 +194,7 @@ pub(super) fn choose(situation: &Situation) -> Result<PlannedSearch, NoPlan> {
 pub(super) fn next_step(situation: &Situation, round: &Round) -> Step {
     let may_find_more = round.rest == Rest::Further;
     match round.progress {
-        // Known ahead to be too few: a wider search comes before any check.
+        // Too few candidates can be permitted, so a wider search comes before any check.
         Progress::Searched { at_most: Some(at_most) }
             if may_find_more
                 && at_most.permitted < situation.page_size
@@ -228,8 +228,8 @@ pub(super) fn next_step(situation: &Situation, round: &Round) -> Step {
     }
 }
 
-/// Whether the store may have left out chunks that belong into the answer: a candidate that fell out took a place of its
-/// document, so another chunk of the same document may stand in for it.
+/// Returns whether the store may have left out chunks that belong into the answer: a candidate that fell out took a
+/// place of its document, so another chunk of the same document may stand in for it.
 fn has_hidden_siblings(round: &Round, chunks: usize) -> bool {
     round.is_counted_by_document && chunks < round.candidates
 }
@@ -253,7 +253,7 @@ fn widen(situation: &Situation, search: PlannedSearch, tally: Tally) -> Option<P
 fn visible_set_instead_of(situation: &Situation, candidates: usize) -> Option<PlannedSearch> {
     let is_too_wide = candidates > situation.candidates_max;
     if let Some(visible) = situation.visible {
-        // Finite: infinitely many chunks at no cost would come to a cost that is not a number.
+        // The number must be finite, because infinity times a cost of zero is not a number.
         let chunks = (float_of(situation.chunks) * visible_share(situation).unwrap_or(1.0)).min(f64::MAX);
         let SearchCosts { per_guard, per_chunk } = situation.search_costs;
         let pays = is_too_wide || float(visible) * per_guard + chunks * per_chunk <= float(candidates);
@@ -265,14 +265,14 @@ fn visible_set_instead_of(situation: &Situation, candidates: usize) -> Option<Pl
     pays.then(|| situation.within_visible_set(Plan::ListThenSearch))
 }
 
-/// The share of candidates that are likely permitted: by what searches found, or else by what is visible. `None` where
-/// nothing is known.
+/// Returns the share of candidates that are likely permitted: by what searches found, or else by what is visible.
+/// `None` where nothing is known.
 pub(super) fn estimate(situation: &Situation) -> Option<f64> {
     situation.pass_rate.or_else(|| visible_share(situation))
 }
 
-/// The share of chunks under visible guards. Where the store does not count these, every guard is taken to have as many
-/// chunks as the others.
+/// Returns the share of chunks under visible guards. Where the store does not count these, every guard is taken to have
+/// as many chunks as the others.
 fn visible_share(situation: &Situation) -> Option<f64> {
     let of_guards = match (situation.visible, situation.guards) {
         (Some(visible), Some(guards)) if guards > 0 => Some(float(visible) / float(guards)),
@@ -282,53 +282,53 @@ fn visible_share(situation: &Situation) -> Option<f64> {
 }
 
 impl Situation {
-    /// How many candidates are enough for a search of this limit. A store may return the first of them and leave the others
-    /// to a wider search. The widest search has none after it, so it must return all.
+    /// Returns how many candidates are enough for a search of this limit. A store may return the first of them and
+    /// leave the others to a wider search. The widest search has none after it, so it must return all.
     pub(super) fn enough(&self, limit: usize) -> usize {
         if limit < self.candidates_max { self.top_k.min(limit) } else { limit }
     }
 
-    /// A search within the visible set. Every candidate is visible, so the first search is enough unless relationships
-    /// change meanwhile.
+    /// Returns a search within the visible set. Every candidate is visible, so the first search is enough unless
+    /// relationships change meanwhile.
     fn within_visible_set(&self, plan: Plan) -> PlannedSearch {
         self.search(plan, self.top_k)
     }
 
-    /// A search for this many candidates, within the limits.
+    /// Returns a search for this many candidates, within the limits.
     fn search(&self, plan: Plan, candidates: usize) -> PlannedSearch {
         PlannedSearch { plan, limit: candidates.clamp(1, self.candidates_max.max(1)), pass_rate: self.pass_rate }
     }
 
-    /// How many of the candidates that a search asks for are likely checked. The first ones are enough, unless the estimate
-    /// is wrong.
+    /// Returns how many of the candidates that a search asks for are likely checked. The first ones are enough, unless
+    /// the estimate is wrong.
     fn likely_checked(&self, candidates: usize) -> usize {
         let enough = self.pass_rate.map_or(self.top_k, |rate| rounded_up(float(self.top_k) / rate));
         candidates.min(enough.max(self.top_k))
     }
 }
 
-/// How many candidates a search must ask for after one that found too little.
+/// Returns how many candidates a search must ask for after one that found too little.
 fn candidates_after(limit: usize, tally: Tally, top_k: usize) -> usize {
     let least = limit.saturating_mul(WIDENING_MIN);
     let most = limit.saturating_mul(WIDENING_MAX);
     tally.pass_rate().map_or(most, |rate| candidates_for(top_k, rate)).max(least)
 }
 
-/// How many candidates hold k permitted ones most of the time. At this share, k are expected among `k / share`. Two standard
-/// deviations of the binomial distribution are added.
+/// Returns how many candidates hold k permitted ones most of the time. At this share, k are expected among `k / share`.
+/// Two standard deviations of the binomial distribution are added.
 fn candidates_for(top_k: usize, share: f64) -> usize {
     let share = share.clamp(f64::MIN_POSITIVE, 1.0);
     let deviation = (float(top_k) * (1.0 - share)).sqrt();
     rounded_up((float(top_k) + 2.0 * deviation) / share)
 }
 
-/// How many candidates to ask for where nothing is known of the share: most of them may be permitted.
+/// Returns how many candidates to ask for where nothing is known of the share: most of them may be permitted.
 fn first_guess(top_k: usize) -> usize {
     top_k.saturating_add(top_k.isqrt().saturating_mul(2))
 }
 
 impl Plan {
-    /// The name of the plan in responses and audit records, such as `search_then_check`.
+    /// Returns the name of the plan in responses and audit records, such as `search_then_check`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -338,7 +338,7 @@ impl Plan {
         }
     }
 
-    /// Whether the search looks only at the visible set.
+    /// Returns whether the search looks only at the visible set.
     pub(super) const fn is_within_visible_set(self) -> bool {
         match self {
             Self::VisibleSetSearch | Self::ListThenSearch => true,
@@ -348,7 +348,7 @@ impl Plan {
 }
 
 impl Tally {
-    /// The share of candidates that are permitted; `None` where none is.
+    /// Returns the share of candidates that are permitted; `None` where none is.
     pub(super) fn pass_rate(self) -> Option<f64> {
         (self.permitted > 0 && self.candidates > 0).then(|| float(self.permitted) / float(self.candidates))
     }
@@ -362,7 +362,7 @@ impl Tally {
     }
 }
 
-/// One count as a share of another, above 0 and at most 1; `None` where the whole is nothing.
+/// Returns one count as a share of another, above 0 and at most 1; `None` where the whole is nothing.
 pub(super) fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| (float_of(part.max(1)) / float_of(whole)).min(1.0))
 }

@@ -11,13 +11,13 @@ use crate::identity::Principal;
 use crate::vector_store::validation::{COLLECTION_BYTES_MAX, QUERY_BYTES_MAX, VECTOR_DIMENSION_MAX};
 use crate::vector_store::{Filter, Query};
 
-/// Most levels of a filter.
+/// The most levels of a filter.
 pub const FILTER_DEPTH_MAX: usize = 8;
-/// Most conditions and values that a filter may have together.
+/// The most conditions and values that a filter may have together.
 pub const FILTER_NODES_MAX: usize = 256;
-/// Longest metadata key or text value that a filter may have, in bytes.
+/// The longest metadata key or text value that a filter may have, in bytes.
 pub const FILTER_TEXT_BYTES_MAX: usize = 1_024;
-/// Most chunk ids that one re-check may ask about.
+/// The most chunk ids that one re-check may ask about.
 pub const RECHECK_IDS_MAX: usize = 1_000;
 
 /// How many chunks [`RetrievalParts::new`] asks for.
@@ -28,7 +28,8 @@ pub const TOP_K: u32 = 10;
 pub struct FieldViolation {
     /// The path of the field in the request message.
     pub field: String,
-    /// What is wrong with the value, and what would be right. It reads on from the name of the field.
+    /// The problem with the value, and what would be right. The text continues a sentence that begins with the field's
+    /// name.
     pub description: String,
 }
 
@@ -48,7 +49,7 @@ pub(crate) fn join(violations: &[FieldViolation]) -> String {
 /// The parts of a retrieval as they arrive, not checked.
 #[derive(Clone, Debug)]
 pub struct RetrievalParts {
-    /// The principal that asks, or why the name that the caller gave is no user.
+    /// The principal that asks, or the reason why the caller's name for it is not a user.
     pub principal: Result<Principal, FieldViolation>,
     /// The collection to search.
     pub collection: String,
@@ -60,7 +61,7 @@ pub struct RetrievalParts {
     pub filter: Option<Filter>,
     /// The lowest score that a chunk may have.
     pub min_score: Option<f64>,
-    /// Most chunks of one document; 0 for no limit.
+    /// The most chunks of one document; 0 for no limit.
     pub per_document_max: u32,
     /// How fresh the tuples must be that decide.
     pub consistency: Consistency,
@@ -152,25 +153,26 @@ impl RetrievalRequest {
         }
     }
 
-    /// The collection to search.
+    /// Returns the collection to search.
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
     }
 
-    /// The text, the vector or both to search for.
+    /// Returns the text, the vector or both to search for.
     #[must_use]
     pub fn query(&self) -> &Query {
         &self.query
     }
 
-    /// How many chunks are wanted.
+    /// Returns how many chunks are wanted.
     #[must_use]
     pub fn top_k(&self) -> usize {
         self.top_k
     }
 
-    /// Whether scores depend on what else the principal may see: on the statistics of its chunks (BM25), or on their ranks.
+    /// Returns whether scores depend on what else the principal may see: on the statistics of its chunks (BM25), or on
+    /// their ranks.
     pub(super) fn needs_visible_set(&self) -> bool {
         match self.query {
             Query::Text(_) | Query::Hybrid { .. } => true,
@@ -178,7 +180,7 @@ impl RetrievalRequest {
         }
     }
 
-    /// Whether the request has a filter.
+    /// Returns whether the request has a filter.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
         self.filter.is_some()
@@ -232,13 +234,13 @@ impl RecheckRequest {
         }
     }
 
-    /// The collection that has the chunks.
+    /// Returns the collection that has the chunks.
     #[must_use]
     pub fn collection(&self) -> &str {
         &self.collection
     }
 
-    /// The ids of the chunks, as they were sent.
+    /// Returns the ids of the chunks, as they were sent.
     #[must_use]
     pub fn chunk_ids(&self) -> &[String] {
         &self.chunk_ids

@@ -40,7 +40,7 @@ impl Retriever {
         Self { shared: Arc::new(Shared::new(authorizer, vector_store, config, pages)) }
     }
 
-    /// The settings that this retriever was made with.
+    /// Returns the settings that this retriever was made with.
     #[must_use]
     pub fn config(&self) -> &RetrievalConfig {
         &self.shared.config
@@ -115,7 +115,7 @@ impl Retriever {
     }
 }
 
-/// The time since 1970. A clock before 1970 is as wrong as a clock can be; then every token counts as made now.
+/// Returns the time since 1970. A clock before 1970 is as wrong as a clock can be; then every token counts as made now.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

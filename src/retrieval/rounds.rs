@@ -139,7 +139,7 @@ impl<'r> Rounds<'r> {
         })
     }
 
-    /// The step that every retrieval begins with.
+    /// Returns the step that every retrieval begins with.
     pub(super) fn first_step(&self) -> Step {
         Step::Search(self.planned)
     }
@@ -353,13 +353,14 @@ fn check_query(request: &RetrievalRequest, info: &CollectionInfo) -> Result<(), 
     Ok(())
 }
 
-/// As many chunks as the request asks for and the details of the caller's token leave.
+/// Returns how many chunks an answer may have: as many as the request asks for, unless the details of the caller's
+/// token permit fewer.
 fn page_size(request: &RetrievalRequest, principal: &Principal) -> usize {
     let details_max = principal.chunks_max().map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
     request.top_k.min(details_max)
 }
 
-/// Tells the caller why no plan serves.
+/// Makes the error that tells the caller why there is no plan.
 fn refusal(shared: &Shared, request: &RetrievalRequest, no_plan: NoPlan) -> RetrievalError {
     match no_plan {
         NoPlan::GuardsUnknown => RetrievalError::Unsupported(format!(
@@ -390,7 +391,7 @@ fn check_candidates(candidates: &[Candidate], limit: usize) -> Result<(), Vector
     Ok(())
 }
 
-/// The search of a request over everything. Each round sets its own limits.
+/// Returns the search of a request over everything. Each round sets its own limits.
 fn search_of_everything(request: &RetrievalRequest, principal: &Principal) -> Search {
     Search {
         collection: request.collection.clone(),
@@ -407,8 +408,8 @@ fn search_of_everything(request: &RetrievalRequest, principal: &Principal) -> Se
     }
 }
 
-/// The filter of the caller, and what the details of its token ask of the metadata of a chunk. This is a hint: each chunk is
-/// compared with the details again when it is read.
+/// Returns the filter of the caller, and what the details of its token ask of the metadata of a chunk. This is a hint:
+/// each chunk is compared with the details again when it is read.
 fn narrowed_filter(filter: Option<&Filter>, principal: &Principal) -> Option<Filter> {
     let one_of = |OneOf { key, values }: &OneOf| Filter::OneOf {
         key: key.clone(),

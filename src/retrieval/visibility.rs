@@ -46,7 +46,7 @@ pub(super) struct Lister<'a> {
     pub(super) deadline: Instant,
 }
 
-/// Why a request wants to know the visible set.
+/// The reason why a request wants to know the visible set.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Need {
     /// The search cannot be made without it.
@@ -117,7 +117,7 @@ impl<'a> Visibility<'a> {
         self.visible.as_ref().map(count)
     }
 
-    /// The share of the collection's chunks that are under visible guards, if the store counts them.
+    /// Returns the share of the collection's chunks that are under visible guards, if the store counts them.
     pub(super) fn share(&self, store: &dyn VectorStore, collection: &str, info: &CollectionInfo) -> Option<f64> {
         let chunks = store.chunks_under(collection, self.table.as_ref()?, self.visible.as_ref()?)?;
         // Some chunks may be under no guard at all.
@@ -145,8 +145,8 @@ impl<'a> Visibility<'a> {
         Ok(Some(SearchSpace::Guards { table: table.clone(), positions }))
     }
 
-    /// Finds out what a search of everything finds in vain, because the visible set hides it, and what is to be expected of
-    /// the rest.
+    /// Foretells the outcome of a search of everything: which guards the visible set hides, and which share of the
+    /// other candidates is likely to be permitted.
     pub(super) async fn foreknow(
         &mut self,
         search: PlannedSearch,

@@ -55,7 +55,7 @@ pub(super) enum Expected {
 }
 
 impl Walk {
-    /// A walk over candidates, best first.
+    /// Returns a walk over candidates, best first.
     pub(super) fn new(candidates: Vec<Candidate>, foreknown: Foreknown) -> Self {
         let (asked, looked_at) = (Tally::default(), Tally::default());
         Self { ahead: candidates.into(), ready: VecDeque::new(), foreknown, asked, looked_at }
@@ -75,7 +75,7 @@ impl Walk {
         self.ahead.iter().filter(may_be).count().saturating_add(self.ready.len())
     }
 
-    /// Whether it is known which guards are hidden, though the search did not leave them out.
+    /// Returns whether it is known which guards are hidden, though the search did not leave them out.
     pub(super) fn knows_hidden(&self) -> bool {
         self.foreknown.hidden.is_some()
     }
@@ -175,8 +175,8 @@ impl Walk {
         stretch
     }
 
-    /// The share of the next candidates that is expected to be permitted: the expectation, corrected by what was found so
-    /// far. Above 0 and at most 1.
+    /// Returns the share of the next candidates that is expected to be permitted: the expectation, corrected by what
+    /// was found so far. Above 0 and at most 1.
     fn share(&self) -> f64 {
         let Tally { candidates, permitted } = self.asked;
         let expected = match self.foreknown.expected {

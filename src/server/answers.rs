@@ -37,7 +37,7 @@ pub(super) struct Answers {
 /// Room that an answer takes up.
 #[derive(Debug)]
 pub(super) struct Reserved {
-    /// As large as `all`.
+    /// Takes as many units as `all` does.
     of_connection: OwnedSemaphorePermit,
     all: OwnedSemaphorePermit,
 }
@@ -55,7 +55,7 @@ impl Answers {
         Self { all: semaphore(ALL_UNITS), of_connection: semaphore(CONNECTION_UNITS) }
     }
 
-    /// The room for one more connection.
+    /// Returns the room for one more connection.
     pub(super) fn for_connection(&self) -> Self {
         Self { all: Arc::clone(&self.all), of_connection: semaphore(CONNECTION_UNITS) }
     }
@@ -66,7 +66,7 @@ fn semaphore(units: u32) -> Arc<Semaphore> {
 }
 
 impl AnswerSlot {
-    /// A slot without room, which waits for room until the moment `until`.
+    /// Returns a slot without room, which waits for room until the moment `until`.
     pub(super) fn new(answers: &Answers, until: Instant) -> Self {
         Self { answers: answers.clone(), until, reserved: Arc::default() }
     }

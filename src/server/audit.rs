@@ -33,7 +33,7 @@ use crate::telemetry::{self, TraceParent};
 
 const TRACE_HEADER: &str = "traceparent";
 
-/// Where calls are recorded, and what happens when that fails.
+/// The sink that records calls, and the treatment of an answer whose record it cannot keep.
 #[derive(Clone)]
 pub struct Audit {
     /// Keeps the record of each call.
@@ -168,7 +168,7 @@ impl Drop for Running {
     }
 }
 
-/// The code of a call: that of its refusal, or what its route knows of an answer.
+/// Returns the code of a call: that of its refusal, or what its route knows of an answer.
 fn code_of(route: Route, answered: &Result<http::Response<Body>, Refusal>) -> Code {
     answered.as_ref().map_or_else(Refusal::code, |_| route.answered_code())
 }

@@ -23,10 +23,10 @@ use crate::identity::{Caller, CallerError, LoginError, Principal, StepUpRules, T
 use crate::language::Relation;
 use crate::retrieval::FieldViolation;
 
-/// Who is let in.
+/// Decides which callers are let in.
 ///
-/// A process that serves its own commands believes its callers by construction ([`Authentication::Believed`]): there is no
-/// header that could ask for it.
+/// A process that serves its own commands is built with [`Authentication::Believed`]. No header of a request can ask
+/// for that.
 #[derive(Clone)]
 pub enum Authentication {
     /// Everybody, as whoever they say they are: local administration, and servers with `--insecure-identity`.
@@ -41,14 +41,14 @@ pub struct TokenAuthentication {
     verifier: TokenVerifier,
     write_relation: Relation,
     step_up: StepUpRules,
-    /// Where clients learn whose tokens are taken (RFC 9728), if the audience is a URL.
+    /// The URL at which clients learn whose tokens are accepted (RFC 9728), if the audience is a URL.
     metadata_url: Option<String>,
     remedy: Remedy,
     /// Whether tokens are taken: not before it is known that the names which they give are those that are stored.
     is_open: AtomicBool,
 }
 
-/// Whom a request is for, as far as its fields say that rightly.
+/// The principal that a request is for, or the field that names it wrongly.
 #[derive(Debug)]
 pub(super) enum Asker {
     Known(Principal),
@@ -64,7 +64,7 @@ pub(super) struct Reading<'m> {
     pub(super) classification_max: &'m str,
 }
 
-/// Why a login does not serve for a request.
+/// The reason why a login is not good enough for a request.
 enum LoginFault {
     /// The caller has to log in again, and is told how.
     Insufficient(Refusal),
@@ -138,14 +138,14 @@ impl Authentication {
         self.admit_login(caller, collection)
     }
 
-    /// The condition on chunks that the login leaves; `None` when it leaves every chunk.
+    /// Returns the condition on chunks that the login leaves; `None` when it leaves every chunk.
     fn login_condition(&self, caller: &Caller, reading: Reading) -> Result<Option<OneOf>, LoginFault> {
         let ceiling = |text: &str| Err(LoginFault::Ceiling(FieldViolation::new("classification_max", text)));
         let classification_max = Some(reading.classification_max).filter(|name| !name.is_empty());
         let (Self::Tokens(tokens), Caller::Verified { token, .. }) = (self, caller) else {
             return match classification_max {
                 None => Ok(None),
-                Some(_) => ceiling("bounds what the bearer of a token gets, and no token was asked for"),
+                Some(_) => ceiling("limits the bearer of a token, but this server asks for no token"),
             };
         };
         match tokens.step_up.condition(token, reading.collection, classification_max, now()) {
@@ -155,7 +155,7 @@ impl Authentication {
         }
     }
 
-    /// Whether callers are let in already.
+    /// Returns whether callers are let in already.
     pub(super) fn takes_callers(&self) -> bool {
         match self {
             Self::Believed => true,
@@ -163,7 +163,7 @@ impl Authentication {
         }
     }
 
-    /// The relation that a writer must hold on each guard; `None` when writers are believed.
+    /// Returns the relation that a writer must hold on each guard; `None` when writers are believed.
     pub(super) fn write_relation(&self) -> Option<&Relation> {
         match self {
             Self::Believed => None,
@@ -187,7 +187,7 @@ pub(super) fn caller<T>(request: &tonic::Request<T>) -> Result<Caller, Refusal> 
     found.ok_or_else(|| challenge::unauthenticated("Bearer".to_owned()))
 }
 
-/// The asker of a request that names `user`; an empty name stands for the bearer of the token.
+/// Returns the asker of a request that names `user`; an empty name stands for the bearer of the token.
 pub(super) fn asker(caller: &Caller, user: &str) -> Result<Asker, Refusal> {
     match caller.principal(user) {
         Ok(principal) => Ok(Asker::Known(principal)),
@@ -196,7 +196,7 @@ pub(super) fn asker(caller: &Caller, user: &str) -> Result<Asker, Refusal> {
     }
 }
 
-/// The refusal of a caller who is not the person that a request needs.
+/// Returns the refusal of a caller who is not the person that a request needs.
 pub(super) fn wrong_caller(error: &CallerError) -> Refusal {
     match error {
         CallerError::Malformed(error) => FieldViolation::new("user", error.to_string()).into(),

@@ -2,8 +2,8 @@
 //! connections, the streams of each, how long a request may take to arrive, what answers hold until they are read
 //! ([`answers`](super::answers)), and how long a connection may be silent.
 //!
-//! The port is served by hyper-util and not by tonic's server, which bounds neither the bytes of answers nor the time in which
-//! a request arrives nor the silence of a connection, and which answers HTTP/1.1 with an empty success.
+//! The port is served by hyper-util and not by tonic's server. That server bounds neither the bytes of answers, nor the
+//! time in which a request arrives, nor the silence of a connection, and it answers HTTP/1.1 with an empty success.
 
 mod activity;
 mod arriving;
@@ -136,7 +136,7 @@ impl Accepting {
         Self { places, connections_max, answers: Answers::new(), wait: ACCEPT_WAIT_MIN, told: None }
     }
 
-    /// The next connection, once there is a place for it; `None` when no more come.
+    /// Returns the next connection, once there is a place for it; `None` when no more come.
     async fn next<I, IO>(&mut self, mut incoming: Pin<&mut I>) -> Option<(Arrived<IO>, OwnedSemaphorePermit)>
     where
         I: Stream<Item = io::Result<Arrived<IO>>>,
@@ -184,7 +184,7 @@ impl Accepting {
     }
 }
 
-/// Whether a connection failed on its own before it was taken.
+/// Returns whether a connection failed on its own before it was taken.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, NotConnected, TimedOut};
     [ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted, NotConnected, TimedOut].contains(&error.kind())

@@ -6,13 +6,13 @@ use tokio::time::Instant;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
-/// The earlier of the server's own limit and the caller's `grpc-timeout`.
+/// Returns the earlier of the server's own limit and the caller's `grpc-timeout`.
 pub(super) fn deadline(metadata: &MetadataMap, request_timeout: Duration) -> Instant {
     let asked = asked(metadata.as_ref());
     Instant::now() + asked.map_or(request_timeout, |asked| asked.min(request_timeout))
 }
 
-/// How long the caller waits, if it says so.
+/// Returns how long the caller waits, if it says so.
 pub(super) fn asked(headers: &HeaderMap) -> Option<Duration> {
     headers.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(grpc_timeout)
 }

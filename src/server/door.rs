@@ -42,7 +42,7 @@ where
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let (route, body_allowed) = (Route::of(&request), BodyAllowed::by(request.method()));
-        // What the client allows holds for every call, whether or not its handler looks at it.
+        // The client's deadline bounds every call, even if the call's handler never looks at it.
         let until = deadline::asked(request.headers()).map(|asked| Instant::now() + asked);
         let answering = self.stack.call(request);
         Box::pin(async move {

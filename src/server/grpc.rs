@@ -17,7 +17,7 @@ const DOMAIN: &str = "ragward";
 const CHALLENGE_HEADER: &str = "www-authenticate";
 const STATUS_HEADER: &str = "grpc-status";
 
-/// The response that refuses a gRPC call.
+/// Returns the response that refuses a gRPC call.
 pub(super) fn refused(refusal: &Refusal) -> http::Response<Body> {
     let mut response = status(refusal).into_http::<Body>();
     if let Some(number) = refusal.openfga_number() {
@@ -49,7 +49,7 @@ fn status(refusal: &Refusal) -> Status {
     Status::with_error_details_and_metadata(refusal.code(), refusal.text(), details, metadata)
 }
 
-/// A streamed answer whose trailers say `OpenFGA`'s number where the stream was refused with one.
+/// Returns a streamed answer whose trailers say `OpenFGA`'s number where the stream was refused with one.
 pub(super) fn streamed(response: http::Response<Body>) -> http::Response<Body> {
     response.map(|body| {
         Body::new(body.map_frame(|mut frame| {

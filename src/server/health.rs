@@ -46,8 +46,8 @@ pub(crate) const LIVENESS: &str = "liveness";
 /// The service names that stand for readiness, beside those of the services themselves.
 const READINESS: [&str; 2] = ["", "readiness"];
 
-/// The service name that stands for the copy of an `OpenFGA` server's relationships: it serves while the copy is trusted. Where
-/// the copy is not trusted the server decides, and retrievals are answered all the same.
+/// The service name that reports on the copy of an `OpenFGA` server's relationships: `SERVING` while the copy is
+/// trusted. While it is not, the server decides, and retrievals are still answered.
 const REPLICA: &str = "replica";
 
 /// Finds out whether a retrieval would be answered.
@@ -74,7 +74,7 @@ struct Looked {
 
 impl Looked {
     fn lost(lost: &JoinError) -> Self {
-        tracing::error!(%lost, "a look at what a retrieval needs was lost");
+        tracing::error!(%lost, "the readiness check did not finish");
         Self { is_ready: false, ended: Instant::now() }
     }
 }
@@ -208,8 +208,8 @@ impl HealthApi {
         (READINESS.contains(&service) || self.serves(service)).then_some(Asked::Readiness)
     }
 
-    /// Whether a name is that of a service that does work. Health and reflection answer whatever the backends do, so they are
-    /// not asked about.
+    /// Returns whether a name is that of a service that does work. Health and reflection answer whatever the backends
+    /// do, so they are not asked about.
     fn serves(&self, service: &str) -> bool {
         let works = |access| matches!(access, Access::Needs(_));
         let served = OPERATIONS.iter().filter(|operation| operation.is_served(self.has_embedded_relationships));

@@ -1,4 +1,4 @@
-//! `ragward.ingest.v1.IngestService`: documents in, documents out, and what a collection holds.
+//! Serves `ragward.ingest.v1.IngestService`: takes documents in, deletes them, and tells what a collection holds.
 
 mod batch;
 mod turns;
@@ -146,7 +146,7 @@ impl IngestApi {
         Ok(Call { caller, writer, uploader, record })
     }
 
-    /// The writer behind a caller; `None` for a caller who is believed.
+    /// Returns the writer behind a caller; `None` for a caller who is believed.
     fn writer(&self, caller: &Caller) -> Result<Option<Writer>, Refusal> {
         let principal = caller.writer().map_err(|error| authentication::wrong_caller(&error))?;
         match (principal, self.authentication.write_relation()) {
@@ -396,18 +396,18 @@ async fn writable_guards(enforcer: &mut Enforcer<'_>, guards: &BTreeSet<Object>)
     Ok(permitted.into_iter().map(Permitted::into_item).collect())
 }
 
-/// The part of the record that says what was asked for.
+/// Returns the part of the record that says what was asked for.
 fn asked(collection: &str, count: Option<usize>) -> AuditedRequest {
     let count = count.map(|count| count as u64);
     AuditedRequest { collection: collection.to_owned(), count, ..AuditedRequest::default() }
 }
 
-/// The part of the record that says how many documents were written, deleted or told of.
+/// Returns the part of the record that says how many documents were written, deleted or told of.
 fn documents_of(documents: u64) -> Released {
     Released { documents: Some(documents), ..Released::default() }
 }
 
-/// The refusal of a write. A writer with a token is not told which document has the id that it wants.
+/// Returns the refusal of a write. A writer with a token is not told which document has the id that it wants.
 fn refused_write(is_believed: bool, error: VectorStoreError) -> Refusal {
     match (is_believed, error) {
         (false, VectorStoreError::DuplicateChunk { chunk_id, document_id, owner: Some(_) }) => {
@@ -417,7 +417,7 @@ fn refused_write(is_believed: bool, error: VectorStoreError) -> Refusal {
     }
 }
 
-/// The collection of a stream. Its first message names it, and the others must name the same.
+/// Returns the collection of a stream. Its first message names it, and the others must name the same.
 fn stream_collection<'c>(collection: &'c mut Option<String>, named: &str) -> Result<&'c str, Refusal> {
     let first = collection.get_or_insert_with(|| named.to_owned());
     if *first != named {

@@ -89,7 +89,7 @@ struct Resolved {
 }
 
 impl Resolved {
-    /// The state that one request is decided from, with its contextual tuples and its context.
+    /// Returns the state that one request is decided from, with its contextual tuples and its context.
     fn for_request(&self, tuples: &[RelationshipTuple], context: Option<&Struct>) -> Result<Snapshot, OpenFgaError> {
         let context = context.map(tuples::context_map).unwrap_or_default();
         let state = self.snapshot.for_request(tuples, context);
@@ -212,13 +212,13 @@ async fn blocking<T: Send + 'static>(
     })
 }
 
-/// The store of an id whose form was checked. A store that was never made is empty, as in `OpenFGA`; so is one whose id is too
-/// large a number to be given to any store.
+/// Returns the store of an id whose form was checked. A store that was never made is empty, as in `OpenFGA`; so is one
+/// whose id is too large a number to be given to any store.
 fn store_of(stores: &RelationshipStores, id: &str) -> RelationshipStore {
     stores.store(StoreId::parse(id).unwrap_or(StoreId::NEVER_GIVEN))
 }
 
-/// An answer that names the model which decided.
+/// Returns an answer that names the model which decided.
 fn under<T>(model_id: String, answer: T) -> Response<T> {
     let mut response = Response::new(answer);
     if let Ok(model_id) = MetadataValue::try_from(model_id) {
@@ -235,7 +235,7 @@ fn resolve_in_memory(stores: &RelationshipStores, store_id: &str, model_id: &str
     Some(Resolved { store, model_id, snapshot })
 }
 
-/// The version of the model that a request names, or the latest.
+/// Returns the version of the model that a request names, or the latest.
 fn resolve(stores: &RelationshipStores, store_id: &str, model_id: &str) -> Result<Resolved, OpenFgaError> {
     let store = store_of(stores, store_id);
     let found = if model_id.is_empty() { store.latest_model_id()? } else { ModelId::parse(model_id) };

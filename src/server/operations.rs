@@ -40,7 +40,7 @@ pub(super) enum Messages {
     Many,
 }
 
-/// Which servers have an RPC.
+/// The servers that have an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServedBy {
     Every,
@@ -136,7 +136,7 @@ pub(super) static OPERATIONS: [Operation; 29] = [
 ];
 
 impl Operation {
-    /// The RPC of a path.
+    /// Returns the RPC of a path.
     pub(super) fn at(path: &str) -> Option<&'static Self> {
         OPERATIONS.iter().find(|operation| operation.path == path)
     }
@@ -146,12 +146,12 @@ impl Operation {
         self.path.strip_prefix('/').unwrap_or(self.path)
     }
 
-    /// The service that it belongs to: `package.Service`.
+    /// Returns the service that it belongs to: `package.Service`.
     pub(super) fn service(&self) -> &'static str {
         self.name().split_once('/').map_or(self.name(), |(service, _method)| service)
     }
 
-    /// Whether a server has it.
+    /// Returns whether a server has it.
     pub(super) const fn is_served(&self, has_embedded_relationships: bool) -> bool {
         match self.served_by {
             ServedBy::Every => true,
@@ -173,7 +173,7 @@ pub(super) enum Route {
     Refused(NotGrpc),
 }
 
-/// Why plain HTTP is refused.
+/// The reason why plain HTTP is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NotGrpc {
     /// Nothing has this path.
@@ -213,7 +213,7 @@ impl Route {
         }
     }
 
-    /// The refusal of a request that no service may see; `None` for one that a service answers.
+    /// Returns the refusal of a request that no service may see; `None` for one that a service answers.
     pub(super) fn refusal(self) -> Option<Refusal> {
         match self {
             Self::Rpc(_) | Self::WellKnown => None,
@@ -222,7 +222,7 @@ impl Route {
         }
     }
 
-    /// The RPC that the path names.
+    /// Returns the RPC that the path names.
     pub(super) const fn operation(self) -> Option<&'static Operation> {
         match self {
             Self::Rpc(operation)
@@ -233,7 +233,7 @@ impl Route {
         }
     }
 
-    /// The name of the call in the record and in measures.
+    /// Returns the name of the call in the record and in measures.
     pub(super) fn call_name(self) -> &'static str {
         self.operation().map_or(UNKNOWN_CALL, Operation::name)
     }
@@ -250,10 +250,10 @@ impl Route {
         matches!(self, Self::Rpc(_) | Self::UnknownRpc)
     }
 
-    /// The code of an answer that this route's service began to give.
+    /// Returns the code of an answer that this route's service began to give.
     ///
-    /// INVARIANT (no unseen success): only an RPC of the table whose answer is one message ends before it is recorded, so
-    /// only such an answer is known to be OK. A stream may still fail, long after its record was kept.
+    /// INVARIANT (no unseen success): only an RPC of the table whose answer is one message ends before it is recorded,
+    /// so only such an answer is known to be OK. A stream may still fail, long after its record was kept.
     pub(super) fn answered_code(self) -> Code {
         match self {
             Self::Rpc(Operation { answer: Messages::One, .. }) => Code::Ok,
@@ -281,7 +281,7 @@ impl NotGrpc {
     }
 }
 
-/// Whether the body is gRPC in the one encoding that is served: protocol buffers.
+/// Returns whether the body is gRPC in the one encoding that is served: protocol buffers.
 fn is_grpc_type(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };

@@ -25,7 +25,7 @@ impl BodyAllowed {
     }
 }
 
-/// The response that refuses a request.
+/// Returns the response that refuses a request.
 pub(super) fn refused(refusal: &Refusal, body_allowed: BodyAllowed) -> http::Response<Body> {
     let message = if refusal.text().is_empty() { "nothing is served at this path" } else { refusal.text() };
     let body = json!({ "code": code_name(refusal.code()).to_ascii_lowercase(), "message": message });

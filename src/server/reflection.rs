@@ -31,14 +31,14 @@ pub(super) fn builders(with_openfga: bool) -> Result<Builders, DecodeError> {
     Ok(Builders { v1: builder(), v1alpha: builder() })
 }
 
-/// `OpenFGA`'s descriptors without the imports of annotation files. Those files are not in the set, so a client that follows
-/// an import would not find them.
+/// Returns `OpenFGA`'s descriptors without the imports of annotation files. The set lacks those files, so a client that
+/// followed such an import would find nothing.
 fn openfga() -> Result<FileDescriptorSet, DecodeError> {
     let mut set = FileDescriptorSet::decode(OPENFGA)?;
     let names: Vec<String> = set.file.iter().filter_map(|file| file.name.clone()).collect();
     for file in &mut set.file {
         file.dependency.retain(|used| used.starts_with("google/protobuf/") || names.contains(used));
-        // Both hold positions in `dependency`, which has just changed.
+        // Both fields hold positions in `dependency`, which the line above has changed.
         file.public_dependency.clear();
         file.weak_dependency.clear();
         file.source_code_info = None;
@@ -46,7 +46,8 @@ fn openfga() -> Result<FileDescriptorSet, DecodeError> {
     Ok(set)
 }
 
-/// All RPCs of the services by name (`package.Service/Method`), with the numbers of messages of a request and an answer.
+/// Returns every RPC by its name (`package.Service/Method`), and whether its request and its answer have one message or
+/// many.
 #[cfg(test)]
 pub(super) fn rpcs() -> std::collections::BTreeMap<String, (Messages, Messages)> {
     let sets = [

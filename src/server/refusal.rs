@@ -1,8 +1,9 @@
-//! Why a call is not answered: one value for the gate and all services, which every door renders in its own shape.
+//! The reasons why a call is not answered: one value for the gate and all services, which every door renders in its own
+//! shape.
 //!
 //! A [`Refusal`] is the error of the whole stack, so no layer reads it back from headers and no door can take it for an
-//! answer. Its text tells callers what they can do. What a backend said may name things that a caller must not know of, so
-//! that goes to the log.
+//! answer. Its text tells callers what they can do. What a backend said may name things that a caller must not know of,
+//! so that goes to the log.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const TEXT_BYTES_MAX: usize = 2_048;
 /// The metadata that takes `OpenFGA`'s number of a refusal through tonic. The port's door removes it, so no client sees it.
 pub(super) const OPENFGA_NUMBER_HEADER: &str = "ragward-openfga-code";
 
-/// Why a call is not answered.
+/// The reason why a call is not answered.
 ///
 /// The fields are what any door needs to refuse in its own protocol: a gRPC status, an HTTP status with a JSON body, or
 /// an error object of another API.
@@ -58,7 +59,7 @@ pub enum HttpFault {
 }
 
 impl Refusal {
-    /// A refusal with this code, and a text for the caller.
+    /// Returns a refusal with this code, and a text for the caller.
     #[must_use]
     pub fn new(code: Code, text: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Parts {
@@ -74,44 +75,44 @@ impl Refusal {
         }))
     }
 
-    /// A refusal for an error of one of Ragward's own kinds, with the kind's stable reason.
+    /// Returns a refusal for an error of one of Ragward's own kinds, with the kind's stable reason.
     fn of_kind(kind: ErrorCode, text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(grpc_code(kind), text).with_reason(kind.reason())
     }
 
-    /// The refusal of an answer that is withheld because its record was not kept.
+    /// Returns the refusal of an answer that is withheld because its record was not kept.
     pub(super) fn unrecorded() -> Self {
         let text = "the answer could not be recorded, so it is not given; try again later";
         Self::of_kind(ErrorCode::Unavailable, text)
     }
 
-    /// The refusal of a call whose work ended in a panic, or that came past the layers it needs.
+    /// Returns the refusal of a call whose work ended in a panic, or that came past the layers it needs.
     pub(super) fn lost() -> Self {
         Self::of_kind(ErrorCode::Internal, "internal error")
     }
 
-    /// The refusal of a request with wrong fields, of which the first [`VIOLATIONS_MAX`] are named.
+    /// Returns the refusal of a request with wrong fields, of which the first [`VIOLATIONS_MAX`] are named.
     pub(super) fn invalid(mut violations: Vec<FieldViolation>) -> Self {
         violations.truncate(VIOLATIONS_MAX);
         RetrievalError::Invalid(violations).into()
     }
 
-    /// The refusal of a caller who may not ask for this.
+    /// Returns the refusal of a caller who may not ask for this.
     pub(super) fn denied(text: &'static str) -> Self {
         Self::of_kind(ErrorCode::PermissionDenied, text)
     }
 
-    /// The refusal of a call that waited in vain for its turn or for room.
+    /// Returns the refusal of a call that waited in vain for its turn or for room.
     pub(super) fn busy(text: &'static str, retry_after: Duration) -> Self {
         Self::of_kind(ErrorCode::ResourceExhausted, text).with_retry_after(retry_after)
     }
 
-    /// The refusal of a call that took longer than its caller waits.
+    /// Returns the refusal of a call that took longer than its caller waits.
     pub(super) fn late() -> Self {
         Self::new(Code::DeadlineExceeded, "there was no answer before the deadline")
     }
 
-    /// The refusal that a response of tonic's services carries; `None` when the response is an answer.
+    /// Returns the refusal that a response of tonic's services carries; `None` when the response is an answer.
     pub(super) fn of_response<B>(response: &Response<B>) -> Option<Self> {
         if let Some(status) = response.extensions().get::<Status>() {
             return Some(Self::from(status));
@@ -119,7 +120,8 @@ impl Refusal {
         Status::from_header_map(response.headers()).map(|status| Self::from(&status))
     }
 
-    /// The refusal at the end of an answer; `None` when the answer ended well. An answer without an end is refused, too.
+    /// Returns the refusal at the end of an answer; `None` when the answer ended well. An answer without an end is
+    /// refused, too.
     pub(super) fn of_trailers(trailers: Option<&HeaderMap>) -> Option<Self> {
         match trailers.and_then(Status::from_header_map) {
             Some(status) if status.code() == Code::Ok => None,
@@ -161,7 +163,7 @@ impl Refusal {
         self
     }
 
-    /// The gRPC code. The record of the call has the same one.
+    /// Returns the gRPC code. The record of the call has the same one.
     #[must_use]
     pub fn code(&self) -> Code {
         self.0.code
@@ -173,25 +175,25 @@ impl Refusal {
         &self.0.text
     }
 
-    /// A stable word for programs (`google.rpc.ErrorInfo.reason`); `None` where the code says it all.
+    /// Returns a stable word for programs (`google.rpc.ErrorInfo.reason`); `None` where the code says it all.
     #[must_use]
     pub fn reason(&self) -> Option<&'static str> {
         self.0.reason
     }
 
-    /// The wrong fields of the request, no more than gRPC's headers have room for.
+    /// Returns the wrong fields of the request, no more than gRPC's headers have room for.
     #[must_use]
     pub fn violations(&self) -> &[FieldViolation] {
         &self.0.violations
     }
 
-    /// The value of `www-authenticate` (RFC 6750, section 3).
+    /// Returns the value of `www-authenticate` (RFC 6750, section 3).
     #[must_use]
     pub fn challenge(&self) -> Option<&str> {
         self.0.challenge.as_deref()
     }
 
-    /// How long the caller should wait before it tries again.
+    /// Returns how long the caller should wait before it tries again.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -209,13 +211,13 @@ impl Refusal {
         self.0.http_fault
     }
 
-    /// The consistency token, which comes with refusals as with answers.
+    /// Returns the consistency token, which comes with refusals as with answers.
     #[must_use]
     pub fn consistency_token(&self) -> Option<&HeaderValue> {
         self.0.consistency_token.as_ref()
     }
 
-    /// The HTTP status for a door that speaks plain HTTP.
+    /// Returns the HTTP status for a door that speaks plain HTTP.
     #[must_use]
     pub fn http_status(&self) -> StatusCode {
         match self.0.http_fault {

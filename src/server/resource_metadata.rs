@@ -78,7 +78,7 @@ impl ResourceMetadata {
     }
 }
 
-/// The refusal of a request for a public document that there is not.
+/// Returns the refusal of a request for a public document that there is not.
 pub(super) fn no_document() -> Refusal {
     Refusal::new(Code::Unimplemented, "nothing is served at this path")
 }

@@ -190,7 +190,8 @@ impl RetrievalApi {
         self.authentication.bounded_by_login(asker, &call.caller, reading)
     }
 
-    /// The consistency that a request asks for. A token that nobody would heed is refused: its sender counts on it.
+    /// Returns the consistency that a request asks for. A token that nobody would heed is refused: its sender counts on
+    /// it.
     fn consistency(&self, value: i32, token: &str) -> Result<Consistency, FieldViolation> {
         let consistency = match message::Consistency::try_from(value) {
             Ok(message::Consistency::AtLeastAsFresh) => {

@@ -11,7 +11,7 @@ use crate::retrieval::Retriever;
 use crate::tuple_store::RelationshipStores;
 use crate::vector_store::{DocumentStore, VectorStore};
 
-/// What the services work on, and the bounds of their work.
+/// The backends of the services, and the bounds of their work.
 #[derive(Clone)]
 pub struct Services {
     /// Answers retrievals and re-checks.
@@ -32,8 +32,8 @@ pub struct Services {
     pub authorizer: Arc<dyn Authorizer>,
     /// The way in which callers are authenticated.
     pub authentication: Authentication,
-    /// Where calls are recorded. `None` is for local administration: whoever opens the data directory can read its files
-    /// anyway, and a record that they could leave out would say nothing.
+    /// The audit log. `None` is for local administration: whoever opens the data directory can also read its files
+    /// without leaving a record, so a record would prove nothing.
     pub audit: Option<Audit>,
     /// The tokens behind the consistency "at least as fresh as".
     pub consistency_tokens: Arc<ConsistencyTokens>,

@@ -110,7 +110,8 @@ impl Stack {
         let answering = self.clone().oneshot(request);
         let answer = match asked {
             Some(asked) => timeout(asked, answering).await.unwrap_or_else(|_elapsed| Err(Refusal::late()))?,
-            // As at the port: each RPC keeps its own limits, and some have none so as not to give up a write.
+            // A call without a deadline keeps the limits of its RPC, as at the port. Some RPCs have none, so that a
+            // write is not given up.
             None => answering.await?,
         };
         let body = answer.into_body().collect().await.map_err(|status| Refusal::from(&status))?;
@@ -151,7 +152,7 @@ impl Service<http::Request<Body>> for Stack {
     }
 }
 
-/// A message as the body of a gRPC request.
+/// Returns a message as the body of a gRPC request.
 fn framed<Q: Message>(message: &Q) -> Result<Vec<u8>, Refusal> {
     let too_large = || Refusal::new(Code::ResourceExhausted, "the message is too large");
     let length = u32::try_from(message.encoded_len()).map_err(|_large| too_large())?;
@@ -162,10 +163,10 @@ fn framed<Q: Message>(message: &Q) -> Result<Vec<u8>, Refusal> {
     Ok(bytes)
 }
 
-/// The one message of a gRPC answer. No answer is compressed, since no in-process call asks for it.
+/// Returns the one message of a gRPC answer. No answer is compressed, since no in-process call asks for it.
 fn unframed<A: Message + Default>(bytes: &Bytes) -> Result<A, Refusal> {
     let lost = || {
-        tracing::error!("an answer within the process is not one message");
+        tracing::error!("the answer to an in-process call is not exactly one message");
         Refusal::lost()
     };
     let (head, message) = bytes.split_at_checked(FRAME_HEAD_BYTES).ok_or_else(lost)?;

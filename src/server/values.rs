@@ -11,8 +11,8 @@ use crate::proto::{ingest, metadata, retrieval};
 use crate::retrieval::FieldViolation;
 use crate::vector_store::{Filter, validation};
 
-/// The document of a message. Its sizes are checked before it is expanded, because each chunk gets a copy of the document's id
-/// and title.
+/// Returns the document of a message. Its sizes are checked before it is expanded, because each chunk gets a copy of
+/// the document's id and title.
 pub(super) fn document(message: ingest::Document) -> Result<Document, Refusal> {
     validation::check_document_size(&message.id, &message.title, message.chunks.len())?;
     let mut violations = Vec::new();
@@ -49,7 +49,7 @@ pub(super) fn document(message: ingest::Document) -> Result<Document, Refusal> {
     Ok(document)
 }
 
-/// The messages of the metadata of a chunk.
+/// Returns the messages of the metadata of a chunk.
 pub(crate) fn metadata_message(values: Metadata) -> BTreeMap<String, metadata::Value> {
     let message = |value: Value| {
         let kind = match value {
@@ -83,7 +83,7 @@ fn value(message: metadata::Value) -> Result<Value, &'static str> {
     }
 }
 
-/// The filter of a message. The decoder bounds how deep a message is nested, and so bounds this recursion.
+/// Returns the filter of a message. The decoder bounds how deep a message is nested, and so bounds this recursion.
 pub(super) fn filter(message: retrieval::Filter) -> Result<Filter, FieldViolation> {
     let violation = |rule: &str| FieldViolation::new("filter", rule);
     match message.kind {

@@ -84,7 +84,7 @@ impl StoredFile {
         opened.tried = Some(Instant::now());
         if let Some(database) = opened.database.take() {
             match Arc::try_unwrap(database) {
-                // The file failed before, so what closing it says is of no interest.
+                // The file has failed already, so an error from closing it tells nothing new.
                 Ok(database) => drop(database.close()),
                 // Somebody is in the middle of a transaction. It will fail soon.
                 Err(in_use) => {
@@ -124,7 +124,7 @@ impl StoredFile {
     }
 }
 
-/// The state of the disk, as far as the accesses so far tell it.
+/// The state of the disk, judged by the accesses so far.
 #[derive(Debug, Default)]
 pub(super) struct Disk {
     has_failed: AtomicBool,

@@ -27,9 +27,9 @@ pub struct TestOutcome {
 /// The kinds of questions that a test can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AssertionKind {
-    /// Does this user hold this relation on this object?
+    /// Asks whether the user holds the relation on the object.
     Check,
-    /// On which objects does this user hold this relation?
+    /// Asks on which objects the user holds the relation.
     ListObjects,
     /// Asks which users hold the relation on the object.
     ListUsers,

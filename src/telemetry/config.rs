@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::settings::optional_listen_address;
 
-/// Where metrics and spans go.
+/// The destinations of metrics and spans.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TelemetryConfig {

@@ -45,19 +45,19 @@ pub(super) fn create(path: &Path, database: &Database) -> Result<(), StorageErro
     transaction.commit().map_err(|e| failed(e.into()))
 }
 
-/// The range of a store in a table whose second key is an id.
+/// Returns the range of a store in a table whose second key is an id.
 pub(super) fn by_id(store: StoreId) -> RangeInclusive<(u128, u128)> {
     (store.key(), 0)..=(store.key(), u128::MAX)
 }
 
-/// The range of a store's changes.
+/// Returns the range of a store's changes.
 pub(super) fn by_sequence(store: StoreId) -> RangeInclusive<(u128, u64)> {
     (store.key(), 0)..=(store.key(), u64::MAX)
 }
 
 type TupleKey<'a> = (u128, &'a str);
 
-/// The range of a store's tuples, from the key `first` on.
+/// Returns the range of a store's tuples, from the key `first` on.
 pub(super) fn by_key(store: StoreId, first: &str) -> (Bound<TupleKey<'_>>, Bound<TupleKey<'_>>) {
     let end = store.key().checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded((next, "")));
     (Bound::Included((store.key(), first)), end)

@@ -396,7 +396,7 @@ impl Index {
         Some(Candidate { chunk_id, guard, score, version, written: Written::By(at) })
     }
 
-    /// The number of a candidate's chunk, if its document was not written since it was found.
+    /// Returns the number of a candidate's chunk, if its document was not written since it was found.
     fn locate(&self, found: &Candidate) -> Option<ChunkNumber> {
         let chunk = *self.numbers.get(found.chunk_id.as_str())?;
         let version = self.candidate(chunk, 0.0)?.version;
@@ -410,7 +410,7 @@ impl Index {
         Some(ChunkMetadata { chunk_id, document_id, guard, metadata })
     }
 
-    /// A chunk without its text, and its position in its document.
+    /// Returns a chunk without its text, and its position in its document.
     fn chunk_without_text(&self, chunk: ChunkNumber) -> Option<(Chunk, u32)> {
         let ChunkMetadata { chunk_id, document_id, guard, metadata } = self.metadata(chunk)?;
         let document = self.documents.get(document_id.as_str())?;
@@ -420,7 +420,7 @@ impl Index {
     }
 }
 
-/// The terms of a text query, in the order of the query.
+/// Returns the terms of a text query, in the order of the query.
 fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
     let terms = Analyzer::new().terms(text);
     if terms.len() > QUERY_TERMS_MAX {
@@ -431,7 +431,8 @@ fn query_terms(text: &str) -> Result<Vec<TermCount>, VectorStoreError> {
     Ok(terms)
 }
 
-/// The error after a panic in the middle of a change. Nothing is answered from a state that may be half changed.
+/// Returns the error after a panic in the middle of a change. Nothing is answered from a state that may be half
+/// changed.
 fn broken(detail: &dyn Display) -> VectorStoreError {
     VectorStoreError::Unavailable(format!("an earlier write ended half-way, so restart ({detail})"))
 }

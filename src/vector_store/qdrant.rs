@@ -104,7 +104,7 @@ impl QdrantStore {
         CollectionsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    /// The layout of a collection's points.
+    /// Returns the layout of a collection's points.
     fn layout(&self, collection: &str) -> &Layout {
         self.foreign.get(collection).unwrap_or(&self.own)
     }

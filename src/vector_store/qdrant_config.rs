@@ -35,7 +35,7 @@ pub struct QdrantConfig {
     /// A collection with more distinct guards is searched as a whole and checked afterwards.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_max: usize,
-    /// Most guards named in one filter. A longer list is inverted (all guards but these) or sent in parts.
+    /// The most guards named in one filter. A longer list is inverted (all guards but these) or sent in parts.
     #[serde(deserialize_with = "at_least_one")]
     pub guards_per_filter_max: usize,
     /// Collections that another program fills, by name.
@@ -57,8 +57,8 @@ pub enum ReadConsistency {
     All,
 }
 
-/// Where another program keeps the parts of a chunk in the payload of its points: keys with dots between them. A part that is
-/// unset is where `written_by` says.
+/// The places in the payload of another program's points that hold the parts of a chunk: keys with dots between them. A
+/// part that is unset is where `written_by` says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PayloadConfig {
@@ -99,7 +99,7 @@ impl QdrantConfig {
 }
 
 impl PayloadConfig {
-    /// The layout of a program whose parts are all in their usual places.
+    /// Returns the layout of a program whose parts are all in their usual places.
     #[must_use]
     pub fn of(written_by: WrittenBy) -> Self {
         Self { written_by, guard: None, document_id: None, title: None, text: None }
@@ -108,7 +108,7 @@ impl PayloadConfig {
 
 #[cfg(feature = "qdrant")]
 impl PayloadConfig {
-    /// The key of the metadata; `None` where the payload itself is the metadata.
+    /// Returns the key of the metadata; `None` where the payload itself is the metadata.
     pub(super) fn metadata(&self) -> Option<&'static str> {
         match self.written_by {
             WrittenBy::Langchain => Some("metadata"),

@@ -1,13 +1,14 @@
-//! The cache and the sharing of checks, under a scheduler that chooses who continues at every await.
+//! Runs the cache and the sharing of checks under a scheduler that chooses which task continues at every await.
 //!
-//! Some tasks ask one question in the different consistencies, some give up midway, the relationship changes, and the
-//! cache is told later. Every decision must have been right at some moment: between the last change that was reported
-//! before the question, and the answer. For higher consistency, and since a moment, it is between the question and the
-//! answer. Every task that does not give up gets an answer.
+//! Several tasks ask the same question with different consistencies, and one of them gives up midway. Meanwhile the
+//! relationship changes, and the cache learns of each change later. Every decision must have been right at some moment.
+//! That moment lies between the last change that the cache had been told of before the question, and the answer. For
+//! higher consistency, and for answers since a moment, it lies between the question and the answer. Every task that
+//! does not give up gets an answer.
 //!
-//! `shuttle` switches tasks at their awaits. The state that tasks share is touched in short sections that hold a lock
-//! and never await, so switching there finds what threads would find. The inside of `moka` and `futures::Shared` counts
-//! as atomic. `checks/soak.rs` runs the same properties at length, and on threads.
+//! `shuttle` switches tasks at their awaits. Tasks touch shared state only in short sections that hold a lock and never
+//! await, so switching at awaits finds what threads would find. `moka` and `futures::Shared` count as atomic inside.
+//! `checks/soak.rs` tests the same properties for longer, and on threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,7 +31,7 @@ const ASKERS: usize = 3;
 const QUESTIONS: usize = 2;
 const TURNS: u64 = 2;
 const LONG: Duration = Duration::from_mins(10);
-/// The stack of a task. The program needs more than a scheduler's task has by default.
+/// The stack of a task. The code under test needs more than `shuttle` gives a task by default.
 const STACK_BYTES: usize = 1 << 20;
 
 /// One relationship, which holds at even versions.
@@ -74,7 +75,8 @@ impl Decider for Server {
 
 /// Asks once and checks the answer.
 async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
-    // The order matters: what the cache was told of by now is forgotten in the generation that is read next.
+    // The order matters: `told` is read before the generation. So that generation holds no decision from before the
+    // changes that the cache had been told of.
     let (told, asked) = (world.told.load(Ordering::SeqCst), world.version());
     yield_now().await;
     let generation = world.validity.current().generation;
@@ -147,7 +149,7 @@ async fn run() {
     for task in askers.into_iter().chain([writer]) {
         task.await.expect("whoever does not give up is answered");
     }
-    // Nothing is left behind that a later question would wait for.
+    // A later question must not wait for anything that these tasks left behind.
     ask(world, stack).await;
 }
 
@@ -165,8 +167,7 @@ fn in_random_order_every_decision_is_right() {
     check(RandomScheduler::new(ITERATIONS));
 }
 
-/// Tries orders in which few tasks overtake others at chosen points (Burckhardt et al., 2010): most bugs are that
-/// shallow.
+/// Tries orders with few preemptions at chosen points (Burckhardt et al., 2010), because most bugs need only a few.
 #[test]
 fn with_few_changes_of_priority_every_decision_is_right() {
     check(PctScheduler::new(3, ITERATIONS));

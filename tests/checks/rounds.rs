@@ -30,7 +30,8 @@ const CENTRES: u64 = 100;
 const SHARES: [f64; 7] = [0.0001, 0.001, 0.01, 0.1, 0.4, 0.9, 0.99];
 const USERS: usize = 2;
 const QUERIES: usize = 40;
-/// The text is always the same, so the first query says what any says, and the second what a planner makes of the first.
+/// The number of text queries. The text is always the same: the first query stands for all of them, and the second
+/// shows what a planner learns from the first.
 const QUERIES_OF_TEXT: usize = 2;
 const QUERIES_OF_ROW: usize = 12;
 

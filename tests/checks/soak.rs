@@ -43,13 +43,12 @@ impl Dice {
     }
 }
 
-/// Who may see what, with its whole history.
+/// The rights of all users, with the version at which each of them changed.
 struct World {
     version: AtomicU64,
     /// The latest version that the cache was told of.
     told: AtomicU64,
-    /// For each user and object, the versions at which the answer changed. Every second pair is allowed from the
-    /// beginning.
+    /// The versions at which each answer changed, by user and object. At the beginning, every second pair is allowed.
     turns: Mutex<Vec<Vec<u64>>>,
     dice: Mutex<Dice>,
 }
@@ -155,7 +154,8 @@ async fn ask_until(
     while tally.asked.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst) < checks {
         let (user, first, fresh, leaves, patience) =
             world.draw(|r| (r.number(USERS), r.number(OBJECTS), r.below(10) == 0, r.below(10) == 0, r.milliseconds(5)));
-        // The order matters: what the cache was told of by now is forgotten in the generation that is read next.
+        // The order matters: `told` is read before the generation. So that generation holds no decision from before the
+        // changes that the cache had been told of.
         let told = world.told.load(Ordering::SeqCst);
         let current = validity.current();
         let (consistency, from) = if fresh {

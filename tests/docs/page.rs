@@ -53,7 +53,7 @@ pub(crate) struct Shell {
     /// The tools that it needs beside Ragward.
     pub(crate) tools: Vec<String>,
     pub(crate) exit_code: i32,
-    /// What it prints; `None`: the page does not say.
+    /// The output that the page shows; `None` if it shows none.
     pub(crate) output: Option<String>,
 }
 
@@ -104,7 +104,7 @@ impl Page {
         shell
     }
 
-    /// The tools that its blocks need.
+    /// Returns the tools that its blocks need.
     pub(crate) fn tools(&self) -> Vec<String> {
         let tools = self.blocks().into_iter().filter_map(|block| match block.kind {
             Kind::Shell(shell) => Some(shell.tools),
@@ -114,8 +114,8 @@ impl Page {
     }
 }
 
-/// Whether `output` is what a page shows. Tables are compared without their rules and paddings, and `...` in `shown` stands
-/// for anything, also for several lines.
+/// Returns whether `output` is what a page shows. Tables are compared without their rules and paddings, and `...` in
+/// `shown` stands for anything, also for several lines.
 pub(crate) fn is_shown(output: &str, shown: &str) -> bool {
     let (output, shown) = (plain(output), plain(shown).replace(" ...", "...").replace("... ", "..."));
     let mut pieces = shown.split("...");
@@ -132,7 +132,7 @@ pub(crate) fn is_shown(output: &str, shown: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// The words of each line with one space between them, without empty lines and the rules of tables.
+/// Returns the words of each line with one space between them, without empty lines and the rules of tables.
 fn plain(text: &str) -> String {
     let words = |line: &str| line.split_whitespace().collect::<Vec<&str>>().join(" ");
     let lines = text.lines().map(words).filter(|line| !line.chars().all(|c| matches!(c, '─' | '═' | ' ')));

@@ -22,10 +22,10 @@ const RAGWARD: &str = "127.0.0.1:8980";
 pub(crate) const OPENFGA: &str = "127.0.0.1:8081";
 pub(crate) const QDRANT: &str = "127.0.0.1:6334";
 const METRICS: &str = "127.0.0.1:9464";
-/// Commands that run until somebody ends them, with what they log once they listen.
+/// The commands that start a server, each with the text that it logs once it listens.
 const SERVERS: [(&str, &str); 2] = [("ragward serve", "serving address="), ("openfga run", "starting gRPC server on")];
 
-/// What a page is run with.
+/// The environment in which pages are run.
 pub(crate) struct Surroundings {
     /// Folders ahead of all others on the PATH, `:` between them.
     pub(crate) path: String,
@@ -66,7 +66,7 @@ pub(crate) fn run(page: &Page, root: &Path, surroundings: &Surroundings) -> Resu
 struct Run<'a> {
     directory: TempDir,
     surroundings: &'a Surroundings,
-    /// What stands in a page, and what stands in for it.
+    /// The addresses that pages name, each with the one that replaces it in this run.
     addresses: Vec<(&'static str, String)>,
 }
 
@@ -86,7 +86,7 @@ impl<'a> Run<'a> {
         Ok(Self { directory, surroundings, addresses })
     }
 
-    /// The text with the addresses of this run.
+    /// Returns the text with the addresses of this run.
     fn here(&self, text: &str) -> String {
         self.addresses.iter().fold(text.to_owned(), |text, (named, used)| text.replace(named, used))
     }
@@ -172,7 +172,7 @@ impl<'a> Run<'a> {
         Err(format!("the server does not get ready: {told}"))
     }
 
-    /// A command that ends by itself, or is ended.
+    /// Returns a command that ends by itself, or is ended.
     fn command(&self, script: &str) -> Command {
         let mut bounded = Command::new("timeout");
         bounded.args([BLOCK_SECONDS_MAX, "bash"]);
@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A folder that has `ragward`, and `openfga` where its program is known.
+/// Returns a folder that has `ragward`, and `openfga` where its program is known.
 pub(crate) fn programs(openfga: Option<&Path>) -> std::io::Result<TempDir> {
     let folder = TempDir::new()?;
     let ragward = PathBuf::from(env!("CARGO_BIN_EXE_ragward"));

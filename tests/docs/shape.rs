@@ -1,4 +1,4 @@
-//! What pages look like: their length, their links, and how they belong to the settings and to `.ci/run`.
+//! Checks the form of the pages: their length, their links, and that they agree with the settings and with `.ci/run`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,27 +32,27 @@ const OTHERS: [&str; 11] = [
 ];
 /// Names of files that look like settings.
 const FILES_LIKE_SETTINGS: [&str; 1] = ["audit.key"];
-/// What a path within the repository begins with.
+/// The beginnings of paths within the repository.
 const FOLDERS: [&str; 6] = ["benches/", "docs/", "proto/", "schema/", "src/", "tests/"];
 /// The step of `.ci/run` that has the commands of README and book.
 const STEP: &str = "step \"as the README says: ";
 
-/// Whether `.ci/run` has each command of the pages that starts with `cargo`, as a line of its own, and no other one in its
-/// steps for them.
+/// Returns whether `.ci/run` has each command of the pages that starts with `cargo`, as a line of its own, and no other
+/// one in its steps for them.
 pub(crate) fn ci_calls(ci: &str, pages: &[Page]) -> Result<(), String> {
     let blocks = pages.iter().flat_map(Page::blocks).filter(|block| block.kind == Kind::Cargo);
     let told: BTreeSet<String> =
         blocks.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
     let mut called = BTreeSet::new();
     for part in ci.split("\nstep ").map(|part| format!("step {part}")).filter(|part| part.starts_with(STEP)) {
-        // Where its output goes is no part of a command.
+        // The redirection of its output is not part of a command.
         let commands = part.lines().skip(1).filter_map(|line| line.split(" 2>&1").next());
         called.extend(commands.filter(|line| line.starts_with("cargo ")).map(str::to_owned));
     }
     if told == called { Ok(()) } else { Err(format!("the pages say {told:?}, `.ci/run` calls {called:?}")) }
 }
 
-/// The documents beside README and book.
+/// Returns the documents beside README and book.
 pub(crate) fn others(root: &Path) -> Vec<Page> {
     OTHERS.map(|path| Page::read(root, path)).to_vec()
 }
@@ -121,7 +121,7 @@ pub(crate) fn stale_names(root: &Path, schema: &Value, pages: &[Page]) -> Vec<St
     faults
 }
 
-/// What stands between backticks, outside of blocks.
+/// Returns the names between backticks, outside of blocks.
 fn names(text: &str) -> Vec<&str> {
     let mut in_block = false;
     let lines = text.lines().filter(move |line| {
@@ -184,7 +184,7 @@ fn leaves(node: &Value, root: &Value, path: &str, keys: &mut BTreeSet<String>) {
     }
 }
 
-/// A node behind its references; of a value that may be missing, the value.
+/// Returns a node behind its references; of a value that may be missing, the value.
 fn resolved<'a>(node: &'a Value, root: &'a Value) -> &'a Value {
     if let Some(reference) = node["$ref"].as_str() {
         return resolved(root.pointer(reference.trim_start_matches('#')).unwrap_or(&Value::Null), root);

@@ -53,7 +53,7 @@ type document
     define can_read: reader
 ";
 
-/// What a client can know about a tuple.
+/// The state of a tuple, as far as a client can know it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
     present: bool,

@@ -426,7 +426,7 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
         let (names, mut dice) = (Names(number), Dice::new(SEED ^ number));
         let in_a = world(&names, &mut dice);
         let questions: Vec<Question> = (0..QUESTIONS).map(|_| question(&names, &mut dice, &in_a)).collect();
-        // In A the documents come at once, in B one after the other and the last first.
+        // World A gets the documents in one call. World B gets them one after the other, the last one first.
         apply(&a, &names, &World::default(), &in_a).await;
         let answers = join_all(questions.iter().map(async |question| {
             let first = answer(&a, question).await;

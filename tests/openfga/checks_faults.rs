@@ -136,7 +136,7 @@ impl From<BatchCheckResponse> for Reply {
     }
 }
 
-/// What the proxy does to an answer.
+/// The fault that the proxy puts into an answer.
 #[derive(Clone, Copy)]
 enum Fault {
     Rewrite(fn(&mut Vec<Entry>)),

@@ -134,7 +134,7 @@ const ROWS: [Row; 64] = [
     ("user:nobody-knows", "approved", "document:open", true),
     ("group:eng", "viewer", "document:public", false),
     ("group:eng", "viewer", "folder:root", false),
-    // Conditions that are met, that are not met, and that fail, which lets nobody in and fails nobody's request.
+    // Conditions that are met, that are not met, and that fail. A failed condition lets nobody in and fails no request.
     ("user:cora", "can_read", "document:day", true),
     ("user:cora", "can_read", "document:night", false),
     ("user:cora", "can_read", "document:someday", false),

@@ -95,7 +95,7 @@ impl ModuleGraph {
         (1..=module.len()).any(|length| self.tests.contains(&module[..length]))
     }
 
-    /// Every path that leads from one module into another.
+    /// Returns every path that leads from one module into another.
     pub(crate) fn references(&self) -> Vec<Reference> {
         let mut references = Vec::new();
         for (from, module) in self.modules.iter().filter(|(path, _)| !self.is_test(path)) {
@@ -241,7 +241,7 @@ fn is_punct(token: &TokenTree, wanted: char) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == wanted)
 }
 
-/// Whether a token is the first half of `::`.
+/// Returns whether a token is the first half of `::`.
 fn is_joint_colon(token: &TokenTree) -> bool {
     matches!(token, TokenTree::Punct(punct) if punct.as_char() == ':' && punct.spacing() == proc_macro2::Spacing::Joint)
 }
@@ -281,7 +281,7 @@ struct Item {
 }
 
 impl Item {
-    /// The word that says what the item is, such as `fn` in `async fn`.
+    /// Returns the word that says what the item is, such as `fn` in `async fn`.
     fn keyword(&self) -> Option<&'static str> {
         const KEYWORDS: [&str; 13] = [
             "use",
@@ -321,7 +321,7 @@ impl Item {
         if self.keyword() == Some("mod") { self.name() } else { None }
     }
 
-    /// The content of the braces that end the item. `None` for an item without braces.
+    /// Returns the content of the braces that end the item. `None` for an item without braces.
     fn body(&self) -> Option<TokenStream> {
         match self.tokens.last()? {
             TokenTree::Group(group) if group.delimiter() == Delimiter::Brace => Some(group.stream()),
@@ -330,7 +330,7 @@ impl Item {
     }
 }
 
-/// The items of a module or of an inline one's braces.
+/// Returns the items of a module or of an inline one's braces.
 fn items(tokens: TokenStream) -> Vec<Item> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut rest = tokens.iter().peekable();
@@ -380,7 +380,7 @@ struct Import {
     line: usize,
 }
 
-/// The imports of a whole `use …;`.
+/// Returns the imports of a whole `use …;`.
 fn imports(tokens: &[TokenTree]) -> Vec<Import> {
     let tree: Vec<TokenTree> = tokens
         .iter()

@@ -86,7 +86,7 @@ impl OpenFga {
     }
 }
 
-/// The program of the server: what `OPENFGA_BIN` names, or `openfga` on the PATH.
+/// Returns the program of the server: what `OPENFGA_BIN` names, or `openfga` on the PATH.
 pub(crate) fn binary() -> Option<PathBuf> {
     if let Some(named) = variable("OPENFGA_BIN") {
         return Some(PathBuf::from(named));

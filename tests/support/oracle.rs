@@ -551,7 +551,7 @@ impl Asked<'_> {
                 truths.insert((object.clone(), relation.name.clone()), truth);
             }
         }
-        // First settle what is certain. Then, of the rest, what depends on a condition that failed.
+        // First settle what is certain, and then whatever else depends on a condition that failed.
         self.settle(&mut truths, &[Truth::Yes, Truth::No]);
         if self.purpose == Purpose::Sets {
             while self.deny_unfounded(&mut truths) {
@@ -792,9 +792,9 @@ fn shape_of(user: &str) -> String {
     }
 }
 
-/// Joins usersets or parents. Each item says which ones are read together, whether the tuple counts, and what stands
-/// behind it. As in `OpenFGA`, a failed condition does not matter if another tuple counts that is read together with
-/// it, but it leaves a doubt.
+/// Joins usersets or parents. An item holds the group that is read together, the truth of its tuple, and the truth of
+/// the userset or parent behind it. As in `OpenFGA`, a failed condition does not matter if another tuple of its group
+/// counts, but it leaves a doubt.
 fn through(tuples: impl Iterator<Item = (Option<String>, Truth, Truth)>) -> Truth {
     let (mut behind, mut failed) = (BTreeMap::<_, Vec<Truth>>::new(), BTreeSet::new());
     for (group, counts, truth) in tuples {

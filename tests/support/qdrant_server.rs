@@ -93,7 +93,7 @@ impl QdrantServer {
         std::mem::take(&mut self.engine.queries.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The fields of the payloads that were sent since it was asked last.
+    /// Returns the fields of the payloads that were sent since it was asked last.
     pub(crate) fn take_sent_fields(&self) -> BTreeSet<String> {
         std::mem::take(&mut self.engine.sent_fields.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -180,8 +180,8 @@ async fn unusable_points_are_passed_over_within_a_bound() {
 #[tokio::test]
 async fn a_short_answer_is_asked_for_again() {
     type Lose = fn(u64) -> u64;
-    // A row says how many points each answer lacks, of 50; how many of 5 are found; whether the search is exact; and
-    // what the rest is.
+    // A row says how many of 50 points each answer lacks, how many of 5 hits are found, whether the search is exact,
+    // and whether a wider search could find more.
     let cases: [(&str, Lose, usize, bool, Rest); 4] = [
         ("the first lacks some", |call| if call == 1 { 49 } else { 0 }, 5, true, Rest::Further),
         ("the first lacks all", |call| if call == 1 { 50 } else { 0 }, 5, true, Rest::Further),

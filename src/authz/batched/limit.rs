@@ -73,7 +73,7 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Notes that a call was late or did not get through, or that it took so long that it must have waited.
+    /// Lowers the limit after a call that was late, that failed, or that took so long that it must have waited.
     pub(super) fn failed(&mut self) {
         self.limit = (self.limit - self.limit / 10).max(ONE);
     }

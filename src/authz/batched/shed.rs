@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// The time between two lines of the log. Under overload, thousands of requests a second may be turned away for one reason.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Why a request's checks were turned away.
+/// The reason why a request's checks were turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ShedReason {
     /// The checks before them take longer than the request can wait.

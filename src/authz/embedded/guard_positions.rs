@@ -9,7 +9,7 @@ use roaring::RoaringBitmap;
 use crate::engine::snapshot::{Numbering, Snapshot};
 use crate::language::{Object, TypeName};
 
-/// The mark of an object that is no guard of the collection.
+/// Stands for an object that is not a guard of the collection.
 const NO_GUARD: u32 = u32::MAX;
 
 /// The positions of the guards in one table. They are worked out once for a table and a store. New guards and new objects are
@@ -38,13 +38,13 @@ impl GuardPositions {
         positions
     }
 
-    /// Whether these positions belong to this table, or to one that it continues.
+    /// Returns whether these positions belong to this table, or to one that it continues.
     pub(super) fn are_of(&self, guards: &Arc<Vec<Object>>, snapshot: &Snapshot) -> bool {
         self.numbering.is_of(snapshot.numbering())
             && (Arc::ptr_eq(&self.guards, guards) || guards.starts_with(&self.guards))
     }
 
-    /// Whether these positions are complete for this table and state.
+    /// Returns whether these positions are complete for this table and state.
     pub(super) fn is_current(&self, guards: &Arc<Vec<Object>>, snapshot: &Snapshot) -> bool {
         Arc::ptr_eq(&self.guards, guards)
             && u32::try_from(self.by_number.len()).is_ok_and(|known| known >= snapshot.object_count())

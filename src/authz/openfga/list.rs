@@ -29,7 +29,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// Whether a list with this many results, which took this long as seen from here, is certainly complete.
+    /// Returns whether a list with this many results, which took this long as seen from here, is certainly complete.
     fn is_whole(self, results: usize, took: Duration) -> bool {
         results < self.results_max && took < self.deadline
     }

@@ -34,7 +34,7 @@ pub struct Loaded {
     pub decides: bool,
 }
 
-/// Why a load stopped, and where that leaves the store.
+/// The reason why a load stopped, and the state in which it left the store.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}; {state}")]
 pub struct LoadError {
@@ -58,7 +58,7 @@ enum State {
     },
 }
 
-/// Which model decides after a load that stopped.
+/// The model that decides after a load that stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decides {
     /// The previous model decides.
@@ -79,7 +79,7 @@ impl std::fmt::Display for State {
                 let decides = match decides {
                     Decides::Before => "the model from before still decides",
                     Decides::Nothing => "an empty model decides, so nothing is allowed",
-                    Decides::Same => "the model decides, for it was loaded before",
+                    Decides::Same => "the model decides, because it was loaded before",
                     Decides::Pinned => "the model of `authorization_model_id` decides",
                 };
                 write!(f, "{written} of {of} tuples are in, and {decides}; load the same again to finish")
@@ -187,7 +187,8 @@ fn message(model: &ValidModel) -> Result<AuthorizationModel, AuthzError> {
     serde_json::from_str(&text).map_err(|e| unsendable(e.to_string()))
 }
 
-/// Whether a server would accept all tuples under this model. A model that cannot be understood here counts as accepting none.
+/// Returns whether a server would accept all tuples under this model. A model that cannot be understood here counts as
+/// accepting none.
 fn takes(model: &AuthorizationModel, tuples: &[RelationshipTuple]) -> bool {
     let text = serde_json::to_string(model).ok();
     let model = text.and_then(|text| json::read(&text).ok()).and_then(|model| ValidModel::stored(model).ok());

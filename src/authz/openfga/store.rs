@@ -30,7 +30,7 @@ pub struct OpenFgaStore {
     pub(super) store_id: String,
 }
 
-/// Why a store cannot be opened.
+/// The reason why a store cannot be opened.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenStoreError {
     /// The configuration cannot be used.
@@ -41,7 +41,7 @@ pub enum OpenStoreError {
     Server(#[from] AuthzError),
 }
 
-/// Why tuples were not written.
+/// The reason why tuples were not written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum WriteError {
     /// A tuple with the same names is stored, with another condition.

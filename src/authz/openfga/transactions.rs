@@ -21,7 +21,7 @@ const BYTES_PER_TRANSACTION: usize = 512 << 10;
 /// nothing else must not be asked for ever.
 const RETRIES_MAX: usize = 4;
 
-/// Why writing stopped, and how far it had come.
+/// The reason why writing stopped, and how many tuples were written before.
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// The number of tuples that are written.
@@ -29,7 +29,7 @@ pub(super) struct Stopped {
     pub(super) error: WriteError,
 }
 
-/// Why a server refused one transaction.
+/// The reason why a server refused one transaction.
 enum Refused {
     TooMany {
         tuples_max: Option<usize>,

@@ -163,23 +163,24 @@ fn position(id: &str) -> Option<usize> {
     (position.to_string() == id).then_some(position)
 }
 
-/// Whether the server says that it can never decide this, because the relationships are too deep.
+/// Returns whether the server says that it can never decide this, because the relationships are too deep.
 fn too_complex(error: &CheckError) -> bool {
     error.code == Some(check_error::Code::InputError(ErrorCode::AuthorizationModelResolutionTooComplex.into()))
 }
 
-/// Whether the server says that a condition on the way cannot be evaluated, because a value is missing or has the wrong type.
-/// The server sends the code of a malformed request for this, so the text decides. If a later server words it differently,
-/// the check fails, which is safe.
+/// Returns whether the server says that a condition on the way cannot be evaluated, because a value is missing or has
+/// the wrong type. The server sends the code of a malformed request for this, so the text decides. If a later server
+/// words it differently, the check fails, which is safe.
 fn condition_failed(error: &CheckError) -> bool {
     error.code == Some(check_error::Code::InputError(ErrorCode::ValidationError.into()))
         && error.message.starts_with(CONDITION_FAILED)
 }
 
-/// Whether the server says that the model lacks the user's type, the object's type or the relation. Then the check is denied.
+/// Returns whether the server says that the model lacks the user's type, the object's type or the relation. Then the
+/// check is denied.
 ///
-/// The server sends the same code for several other errors, so the text decides. It must name exactly what was asked. If a
-/// later server words it differently, the check fails, which is safe.
+/// The server sends the same code for several other errors, so the text decides. It must name exactly what was asked.
+/// If a later server words it differently, the check fails, which is safe.
 fn absent_from_model(error: &CheckError, check: &Check) -> bool {
     let codes = [ErrorCode::ValidationError, ErrorCode::TypeNotFound, ErrorCode::RelationNotFound];
     let expected_code = match error.code {
@@ -218,7 +219,8 @@ fn too_many_checks(message: &str) -> Option<AuthzError> {
     Some(AuthzError::TooManyChecks { checks_max: maximum.trim().parse().ok() })
 }
 
-/// Whether the status says that the message had too many bytes, in the words of a server in Go or of one in Rust.
+/// Returns whether the status says that the message had too many bytes, in the words of a server in Go or of one in
+/// Rust.
 fn too_large(status: &Status) -> bool {
     let says = |beginning| status.message().starts_with(beginning);
     status.code() == Code::ResourceExhausted && says("grpc: received message larger than max")

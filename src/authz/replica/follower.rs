@@ -33,7 +33,7 @@ const LOCAL_PAGE: usize = 10_000;
 const SWEEP_PAGES_PER_POLL: usize = 20;
 /// The longest pause between two looks at a server that is out of reach. It may be back at any moment.
 const OUTAGE_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// The longest pause between two looks that fail for a reason which stays until somebody mends it.
+/// The longest pause between two looks, if they fail for a reason that stays until somebody mends it.
 const FAULT_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The progress of the copy. It is stored with the copy, in one transaction.
@@ -64,7 +64,7 @@ pub(super) struct Follower {
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) progress: watch::Sender<Progress>,
-    /// Is told of changes as soon as they are known, whatever becomes of the copy.
+    /// Learns of changes as soon as they are known, whatever becomes of the copy.
     pub(super) validity: Arc<Validity>,
     pub(super) news: Arc<News>,
     pub(super) wishes: Arc<Wishes>,
@@ -91,7 +91,7 @@ struct Sweep {
 
 /// Several looks in a row that failed.
 struct Failing {
-    /// Why the last one failed. Each reason is logged once.
+    /// The reason for the last failure. Each reason is logged once.
     reason: String,
     pause: Duration,
 }

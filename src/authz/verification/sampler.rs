@@ -42,7 +42,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Whether both are the same question of the same request.
+    /// Returns whether both are the same question of the same request.
     pub(super) fn is_same_question(&self, other: &Self) -> bool {
         let (own, other) = (&self.question, &other.question);
         own.check == other.check && Arc::ptr_eq(&own.contextual, &other.contextual)
@@ -198,8 +198,8 @@ impl Sampler {
         chosen
     }
 
-    /// Returns up to `most` questions that were chosen before, of wanted kinds of which none waits. Otherwise a kind that nobody
-    /// asks any more could keep a copy out for ever, because it is the only one that has not agreed yet.
+    /// Returns up to `most` earlier questions: one of each wanted kind of which no question waits. Without them, a kind
+    /// that nobody asks any more could keep a copy out for ever, because it alone has not agreed yet.
     pub(super) fn again(&self, most: usize, is_wanted: impl Fn(&Stratum) -> bool) -> Vec<Asked> {
         let none_waits = self.strata.iter().filter(|(stratum, kind)| kind.waiting.is_empty() && is_wanted(stratum));
         let last = none_waits.filter_map(|(_, kind)| kind.last.clone()).map(|last| Asked { answered: None, ..last });

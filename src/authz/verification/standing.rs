@@ -103,7 +103,7 @@ impl Standing {
         Self { trust: Trust::Rebuilding, falls: 1, ..Self::default() }
     }
 
-    /// Whether both would be stored as the same file.
+    /// Returns whether both would be stored as the same file.
     pub(super) fn is_as_kept(&self, kept: &Self) -> bool {
         self.trust == kept.trust && self.falls == kept.falls && self.cause == kept.cause && self.routed == kept.routed
     }
@@ -192,7 +192,7 @@ impl Standing {
         }
     }
 
-    /// Whether every kind that is asked has agreed, and among them one like the cause.
+    /// Returns whether every kind that is asked has agreed, and among them one like the cause.
     fn is_proven<'k>(&self, mut kinds: impl Iterator<Item = &'k Stratum>) -> bool {
         let like_the_cause = self
             .cause
@@ -201,7 +201,7 @@ impl Standing {
         like_the_cause && kinds.all(|kind| self.has_proven(kind))
     }
 
-    /// Whether this kind has agreed often enough, or has nothing to agree on.
+    /// Returns whether this kind has agreed often enough, or has nothing to agree on.
     pub(super) fn has_proven(&self, kind: &Stratum) -> bool {
         match self.agreed.get(kind) {
             Some(agreed) => *agreed >= PROOFS,

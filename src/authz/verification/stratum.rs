@@ -37,7 +37,7 @@ impl Stratum {
         }
     }
 
-    /// Whether both are about the same relation of the same type, for the same type of user.
+    /// Returns whether both are about the same relation of the same type, for the same type of user.
     pub(super) fn is_akin(&self, other: &Self) -> bool {
         self.object_type == other.object_type
             && self.relation == other.relation

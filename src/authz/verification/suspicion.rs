@@ -73,7 +73,8 @@ impl Suspicion {
         Self { copy_allowed, decided, answered, first: answered, quiet: 0, rounds: 0, errors: 0, turned: None }
     }
 
-    /// Whether the copy has differed once while it was as new as the server's answer. Until then it may only be late.
+    /// Returns whether the copy has differed once while it was as new as the server's answer. Until then it may only be
+    /// late.
     pub(super) fn is_half_confirmed(&self) -> bool {
         self.rounds > 0
     }
@@ -123,8 +124,8 @@ impl Suspicion {
         }
     }
 
-    /// Whether lag explains that the copy differed until it learned of these changes. `decided_unix_ns` is the date of the
-    /// copy's answer. A change may be up to `lag_max` older than that.
+    /// Returns whether lag explains that the copy differed until it learned of these changes. `decided_unix_ns` is the
+    /// date of the copy's answer. A change may be up to `lag_max` older than that.
     pub(super) fn is_explained(since: Since, decided_unix_ns: i128, lag_max: Duration) -> bool {
         let lag_max = i128::try_from(lag_max.as_nanos()).unwrap_or(i128::MAX);
         match since {

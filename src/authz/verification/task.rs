@@ -78,7 +78,7 @@ impl Rounds {
         let (kept, now) = (shared.standing().clone(), Instant::now());
         if kept.trust != Trust::Trusted && !shared.config.is_on() {
             tracing::error!(
-                "the replica was found wrong and is verified by nobody, so it is not used until `ragward replica trust`"
+                "the replica was found wrong and verification is off, so it is not used until you run `ragward replica trust`"
             );
         }
         let kept_questions = shared.directory.read_questions();
@@ -221,7 +221,7 @@ impl Rounds {
         }
     }
 
-    /// Whether the copy that is being proven seems to have the fault of the previous one.
+    /// Returns whether the copy that is being proven seems to have the fault of the previous one.
     fn suspects_evidence(&self) -> bool {
         let is_suspected = |evidence: &Asked| self.suspicions.iter().any(|s| s.asked.is_same_question(evidence));
         self.evidence.as_ref().is_some_and(is_suspected)
@@ -321,7 +321,7 @@ impl Rounds {
 }
 
 impl Suspect {
-    /// Whether this difference is known to be more than a moment's lag.
+    /// Returns whether this difference is known to be more than a moment's lag.
     fn is_known(&self) -> bool {
         self.is_recalled || self.suspicion.is_half_confirmed()
     }
@@ -432,7 +432,7 @@ impl Shared {
     }
 }
 
-/// Whether one more difference can be followed. Many wrong denials must leave room for wrong allowances.
+/// Returns whether one more difference can be followed. Many wrong denials must leave room for wrong allowances.
 fn has_room<'s>(followed: impl Iterator<Item = &'s Suspicion>, answered: &OfCopy) -> bool {
     followed.filter(|suspicion| suspicion.copy_allowed == answered.allowed).count() < SUSPICIONS_MAX / 2
 }

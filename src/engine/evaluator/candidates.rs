@@ -144,10 +144,10 @@ struct Links {
     has_operators: bool,
     /// The relations that tuples are written to directly.
     direct: HashSet<RelationId>,
-    /// For each relation: the relations of the same object that are computed from it.
+    /// The relations of the same object that are computed from each relation.
     computed: HashMap<RelationId, Vec<RelationId>>,
-    /// For each relation: the relations that ask a parent for it. An entry holds the parent's type, the tupleset and
-    /// the asking relation.
+    /// The relations that ask a parent for each relation. An entry holds the parent's type, the tupleset and the asking
+    /// relation.
     from_parent: HashMap<RelationId, Vec<(TypeId, RelationId, RelationId)>>,
 }
 

@@ -104,7 +104,8 @@ impl Evaluation<'_> {
         self.recursions.pop_if(|innermost| innermost.entry == self.frames.len());
     }
 
-    /// Returns what a search answers at once about one of its nodes. The search looks at the node itself later.
+    /// Answers a question about a node of the running search without descending: with the known answer, or with
+    /// *denied* until the search has visited the node.
     pub(super) fn found_by_search(&mut self, node: Node, remaining: u32) -> Option<Outcome> {
         let number = self.program.recursion(node.relation)?;
         let innermost = self.recursions.last_mut().filter(|innermost| innermost.number == number)?;
@@ -175,8 +176,7 @@ impl Evaluation<'_> {
             // The search found nobody at all, so no number of levels would help.
             self.memo.give_up_hope(search.reached.keys().copied());
             if has_own && outcome.height <= *remaining {
-                // The first node is one level below each of these, so each of them comes to what the first node came
-                // to.
+                // The first node is one level below each of these nodes, so each of them has the first node's outcome.
                 let height = outcome.height.saturating_add(1);
                 for node in std::mem::take(&mut search.before_first) {
                     self.memo.decide(node, Outcome { height, ..outcome });

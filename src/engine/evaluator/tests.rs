@@ -132,7 +132,8 @@ type group
 /// A comparison with the oracle found this: an answer that was cut off inside `r0` of `doc:1` was kept as final.
 #[test]
 fn an_answer_cut_off_by_a_cycle_is_not_kept() {
-    // On the way to x of doc:1, x of doc:2 comes back to doc:1. A `no` there is not an answer of its own.
+    // While `x` of `doc:1` is in progress, `x` of `doc:2` comes back to it. A `no` that is found there must not be kept
+    // as final.
     let models = [
         "define x: y or t\n    define y: x from parent",
         "define x: t or y\n    define y: x from parent",

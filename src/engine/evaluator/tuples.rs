@@ -6,7 +6,7 @@ use super::{Asker, Evaluation, Outcome, Purpose, STEPS_PER_CONDITION, Verdict};
 use crate::engine::index::{Node, StoredCondition, Subject, Subjects};
 use crate::language::program::RelationId;
 
-/// What the tuples of a relation without a condition come to.
+/// The result of reading the tuples of a relation that have no condition.
 pub(super) enum Plain<'a> {
     Decided(Outcome),
     /// They name no asker, but usersets.
@@ -94,9 +94,9 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// Returns the usersets or parents whose condition is met, and what the failed conditions come to. As in `OpenFGA`,
-    /// a failed condition only counts if nothing else is left of those that are read together. Otherwise it leaves a
-    /// doubt.
+    /// Returns the usersets or parents whose condition is met, and the combined outcome of the failed conditions. As in
+    /// `OpenFGA`, a failed condition only counts if none of those that are read together with it is left. Otherwise it
+    /// makes the answer doubted.
     pub(super) fn met(
         &mut self,
         conditioned: impl Iterator<Item = &'a (Subject, Arc<StoredCondition>)>,

@@ -15,7 +15,7 @@ pub(super) struct Layer {
     /// The names that are new in this layer.
     pub(super) names: Names,
     tuples: NumberMap<Node, Arc<NodeTuples>>,
-    /// For each user: the nodes that changed for it, sorted, each with what there is between the two now.
+    /// The nodes that changed for each user, sorted, each with the kind of tuples that now lie between the two.
     holdings: NumberMap<Packed, Arc<[(Node, Held)]>>,
 }
 
@@ -24,8 +24,8 @@ pub(super) struct Layer {
 pub(super) struct NodeTuples {
     pub(super) plain: Vec<Packed>,
     pub(super) conditioned: Vec<(Subject, Arc<StoredCondition>)>,
-    /// The objects that several tuples name, one of which the request brought. Each has the condition of the tuple that
-    /// counts alone when this object is the asker.
+    /// The users whom several tuples name, one of which the request brought. Each comes with the condition of the one
+    /// tuple that counts when that user is the asker.
     pub(super) of_request: Vec<(Subject, Option<Arc<StoredCondition>>)>,
 }
 

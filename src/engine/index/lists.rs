@@ -3,13 +3,13 @@
 
 use super::at;
 
-/// Lists, each found by a pair of numbers. First numbers should be dense: each one up to the greatest takes four bytes.
-/// A list takes eight bytes in addition to its values.
+/// Lists that are found by a pair of numbers. First numbers should be dense, because each one up to the greatest takes
+/// four bytes. A list takes eight bytes in addition to its values.
 #[derive(Clone, Debug)]
 pub(super) struct Lists<T> {
-    /// For each first number: where its lists begin in `heads`.
+    /// The position in `heads` at which the lists of each first number begin.
     starts: Vec<u32>,
-    /// For each list: the second number, and where the list begins in `values`.
+    /// The second number of each list, and the position in `values` at which the list begins.
     heads: Vec<(u32, u32)>,
     values: Vec<T>,
 }
@@ -21,8 +21,8 @@ impl<T> Default for Lists<T> {
 }
 
 impl<T> Lists<T> {
-    /// Builds lists from values that are sorted by their pair of numbers. There can be at most four billion values, as
-    /// of names.
+    /// Builds lists from values that are sorted by their pair of numbers. As with names, there can be at most four
+    /// billion of them.
     pub(super) fn from_sorted(count: usize, sorted: impl Iterator<Item = (u32, u32, T)>) -> Self {
         let mut made = Self { values: Vec::with_capacity(count), ..Self::default() };
         let mut last = None;

@@ -27,7 +27,7 @@ pub(super) struct Names {
 #[derive(Clone, Debug, Default)]
 struct Page {
     text: String,
-    /// Where each name ends in the text.
+    /// The end of each name in the text.
     ends: Vec<u32>,
 }
 

@@ -53,9 +53,9 @@ enum Bound {
 
 /// The answers about one object so far.
 struct Answers {
-    /// For each relation, by its place.
+    /// The answer for each relation, by the relation's position in the graph.
     relations: Vec<Option<bool>>,
-    /// For each leaf, by the place of its relation and its own.
+    /// The answer for each leaf, by the position of its relation and its own position there.
     leaves: Vec<Vec<Option<bool>>>,
 }
 
@@ -240,7 +240,7 @@ impl<'a, 'g> Among<'a, 'g> {
         }
         let possible = self.possible.leaves.get(place).and_then(|leaves| leaves.get(leaf)).copied().flatten();
         let counts = match possible {
-            // What is not possible is not certain. If nothing failed, what is possible is also certain.
+            // A leaf that is not possible is not certain. If nothing failed, a possible one is also certain.
             Some(possible) if !possible || (self.inner.certain.is_none() && !self.has_failed) => possible,
             Some(_) | None => self.counts(bound, relation.id, *dependency)?,
         };

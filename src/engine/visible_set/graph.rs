@@ -17,7 +17,7 @@ pub(super) struct Graph<'a> {
 pub(super) struct Relation<'a> {
     pub(super) id: RelationId,
     pub(super) formula: Formula<'a>,
-    /// For each leaf of the formula: what the leaf depends on.
+    /// The relation or the tuples that each leaf of the formula depends on.
     pub(super) leaves: Vec<Dependency<'a>>,
     /// Whether any one leaf is enough, so that nobody has to know which one holds.
     pub(super) is_union: bool,

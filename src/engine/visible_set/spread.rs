@@ -14,10 +14,10 @@ use crate::language::program::RelationId;
 /// Says what counts as held.
 #[derive(Clone, Copy)]
 pub(super) enum Rule<'p> {
-    /// Everything that may be held: tuples whose condition fails, bases without what is subtracted from them, and any
-    /// number of levels.
+    /// Follows everything that may be held: tuples count even if their condition fails, nothing is subtracted, and
+    /// levels have no limit.
     Possible,
-    /// Only what a check allows for certain, given what is possible.
+    /// Follows only what a check certainly allows, given what is possible.
     Certain(&'p Spread),
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Spread {
 #[derive(Debug, Default)]
 struct Sets {
     held: RoaringBitmap,
-    /// For each leaf of the formula: the objects that it is true for. It is empty if any one leaf is enough.
+    /// The objects that each leaf of the formula is true for. It is empty if any one leaf is enough.
     leaves: Vec<RoaringBitmap>,
 }
 

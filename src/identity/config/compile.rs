@@ -14,7 +14,7 @@ use crate::identity::rules::{DelegationRule, IssuerRules, Rules};
 use crate::identity::verifier::TokenVerifier;
 use crate::identity::{Algorithm, StepUp, StepUpRules};
 
-/// Longest allowance for clocks that differ, in seconds.
+/// The longest allowance for clocks that differ, in seconds.
 const LEEWAY_SECONDS_MAX: u64 = 300;
 
 /// Settings of `[identity]` that cannot be used. The text names them.
@@ -188,7 +188,7 @@ impl StepUpConfig {
     }
 }
 
-/// Whether a text can stand between quotes in a challenge.
+/// Returns whether a text can stand between quotes in a challenge.
 fn is_quotable(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\'))
 }

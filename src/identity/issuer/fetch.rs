@@ -45,7 +45,7 @@ pub(super) enum FetchError {
     Status { url: Url, status: StatusCode },
     #[error("`{0}` is larger than {BYTES_MAX} bytes")]
     TooLarge(Url),
-    #[error("the metadata of the issuer is not as it should be: {0}")]
+    #[error("the metadata of the issuer is not valid: {0}")]
     Metadata(String),
     #[error(transparent)]
     KeySet(#[from] KeySetError),

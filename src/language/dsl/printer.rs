@@ -64,7 +64,7 @@ impl Printer {
     }
 }
 
-/// The sort key of a definition. Like `OpenFGA`, this orders definitions by module, file and name.
+/// Returns the sort key of a definition. Like `OpenFGA`, this orders definitions by module, file and name.
 fn place(source: Option<&ModuleSource>) -> Option<(&str, &str)> {
     source.map(|ModuleSource { module, file }| (module.as_str(), file.as_str()))
 }

@@ -63,7 +63,7 @@ impl Binding {
     }
 }
 
-/// The bytes of a digest made with SHA-256.
+/// Returns the bytes of a digest made with SHA-256.
 pub(super) fn digest_bytes(digest: &Digest) -> [u8; DIGEST_BYTES] {
     let mut bytes = [0; DIGEST_BYTES];
     bytes.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);

@@ -26,7 +26,7 @@ fn a_plan_follows_the_situation() {
     let local = Situation { checks_are_local: true, ..remote };
     let known = |visible| Situation { visible: Some(visible), ..remote };
     let many = Situation { guards: Some(1_001), ..remote };
-    // Of 100,000 chunks, ten to a guard.
+    // A collection of 100,000 chunks, ten to a guard.
     let share = |visible| Situation { guards: Some(10_000), chunks: 100_000, candidates_max: 10_000, ..known(visible) };
     let rows: [(&str, Situation, Result<Plan, NoPlan>); 24] = [
         ("a vector, a server decides", remote, Ok(SearchThenCheck)),
@@ -126,7 +126,7 @@ fn a_store_may_leave_what_is_not_needed_to_a_wider_search() {
     }
 }
 
-/// A round of a search of everything, by default one that found ten candidates and may find more.
+/// Returns a round of a search of everything, by default one that found ten candidates and may find more.
 fn round(progress: Progress) -> Round {
     Round {
         search: PlannedSearch { plan: Plan::SearchThenCheck, limit: 10, pass_rate: None },

@@ -124,7 +124,7 @@ struct Shelf {
 }
 
 impl Shelf {
-    /// Whether this search tells swapped guards.
+    /// Returns whether this search tells swapped guards.
     fn swaps(&self) -> bool {
         self.searches.fetch_add(1, Ordering::Relaxed) == 0 || self.fault == Fault::GuardsSwapped
     }
@@ -308,7 +308,7 @@ fn strings(ids: &[&str]) -> Vec<String> {
     ids.iter().map(|id| (*id).to_owned()).collect()
 }
 
-/// A vector query with local checks, one with remote checks, and a text query.
+/// Returns a vector query with local checks, one with remote checks, and a text query.
 fn plans() -> [(bool, Query); 3] {
     let vector = || Query::Vector(vec![1.0, 0.0]);
     [(true, vector()), (false, vector()), (false, Query::Text("leave".to_owned()))]

@@ -48,7 +48,7 @@ impl Draft {
         request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::unrecorded().into())
     }
 
-    /// The finished record: `code` is how the call ended, `took` how long it ran.
+    /// Returns the finished record: `code` is how the call ended, `took` how long it ran.
     pub(super) fn finish(&self, code: &str, took: Duration) -> Record {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner).clone();
         code.clone_into(&mut record.code);
@@ -205,7 +205,7 @@ fn consistency_name(consistency: Consistency) -> String {
     name.to_owned()
 }
 
-/// The whole microseconds of a duration.
+/// Returns the whole microseconds of a duration.
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

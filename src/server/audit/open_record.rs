@@ -32,7 +32,7 @@ impl OpenRecord {
         request.extensions().get::<Self>().cloned().ok_or_else(|| Refusal::unrecorded().into())
     }
 
-    /// The record so far.
+    /// Returns the record so far.
     pub(in crate::server) fn draft(&self) -> &Draft {
         &self.0.draft
     }

@@ -7,7 +7,7 @@ use crate::identity::StepUp;
 use crate::server::operations::Access;
 use crate::server::refusal::Refusal;
 
-/// Why no token was verified, as far as the caller is told (RFC 6750, section 3.1).
+/// The reason why no token was verified, as far as the caller is told (RFC 6750, section 3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenFault {
     Absent,
@@ -16,7 +16,7 @@ pub(super) enum TokenFault {
 }
 
 impl TokenFault {
-    /// The label in the record.
+    /// Returns the label in the record.
     pub(super) const fn label(self) -> &'static str {
         match self {
             Self::Absent => "absent",
@@ -33,7 +33,7 @@ impl TokenAuthentication {
         }))
     }
 
-    /// The refusal of a token that is valid and not meant for a call.
+    /// Returns the refusal of a token that is valid and not meant for a call.
     pub(super) fn insufficient_scope(&self, access: Access) -> Refusal {
         let mut parameters = vec![("error", "insufficient_scope")];
         if let Access::Needs(scope) = access {
@@ -44,7 +44,7 @@ impl TokenAuthentication {
             .with_challenge(self.challenge(&parameters))
     }
 
-    /// The refusal of a login that is too weak or too old (RFC 9470).
+    /// Returns the refusal of a login that is too weak or too old (RFC 9470).
     pub(super) fn insufficient_login(&self, required: &StepUp) -> Refusal {
         let (classes, max_age) = (required.acr_values.join(" "), required.max_age.map(|seconds| seconds.to_string()));
         let mut parameters = vec![("error", "insufficient_user_authentication")];
@@ -55,7 +55,7 @@ impl TokenAuthentication {
             .with_challenge(self.challenge(&parameters))
     }
 
-    /// The value of `www-authenticate` (RFC 6750, section 3; RFC 9728, section 5.1).
+    /// Returns the value of `www-authenticate` (RFC 6750, section 3; RFC 9728, section 5.1).
     fn challenge(&self, parameters: &[(&str, &str)]) -> String {
         let metadata = self.metadata_url.as_deref().map(|url| ("resource_metadata", url));
         let parameters = parameters.iter().copied().chain(metadata);
@@ -70,7 +70,7 @@ pub(super) fn unauthenticated(challenge: String) -> Refusal {
         .with_challenge(challenge)
 }
 
-/// The refusal of a caller who cannot be identified for now.
+/// Returns the refusal of a caller who cannot be identified for now.
 pub(super) fn unavailable(text: &'static str, reason: &'static str) -> Refusal {
     Refusal::new(Code::Unavailable, text).with_reason(reason)
 }

@@ -196,10 +196,10 @@ fn bearer(headers: &HeaderMap) -> Result<&str, TokenFault> {
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(TokenFault::Invalid) }
 }
 
-/// Whether a token may be used for a call.
+/// Returns whether a token may be used for a call.
 ///
-/// Details and delegation bound what is read, chunk by chunk. An operation that checks no chunks would not heed them, so it
-/// takes no token that has them.
+/// Details and delegation bound what is read, chunk by chunk. An operation that checks no chunks would not heed them,
+/// so it takes no token that has them.
 fn permits(token: &VerifiedToken, access: Access) -> bool {
     let scopes = token.facts().scopes;
     match access {

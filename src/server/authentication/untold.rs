@@ -25,7 +25,7 @@ pub(super) struct Settled {
     by_model: bool,
 }
 
-/// Why a call is refused before its service.
+/// The reason why a call is refused before it reaches its service.
 #[derive(Debug)]
 pub(super) enum Unsettled {
     /// The token lacks a claim by which the model excludes people.
@@ -76,7 +76,7 @@ impl Settled {
         Ok(Self { may_assert: may_assert && named.is_none(), by_model: true })
     }
 
-    /// Whether the same is found after the call, during which another model may have come into force.
+    /// Returns whether the same is found after the call, during which another model may have come into force.
     pub(super) async fn still_holds(
         self,
         token: &VerifiedToken,
@@ -88,7 +88,7 @@ impl Settled {
     }
 }
 
-/// The first missing claim whose absence might let in somebody whom the model keeps out.
+/// Returns the first missing claim whose absence might let in somebody whom the model keeps out.
 fn first_that_counts<'u>(untold: &'u [Untold], by: &SubtractedBy) -> Option<&'u str> {
     untold.iter().find(|untold| untold.may_let_in(&by.subtracted)).map(|untold| untold.claim.as_str())
 }

@@ -45,7 +45,7 @@ struct State {
     draining_since: Option<Instant>,
 }
 
-/// A request until its answer is read or given up.
+/// A request from its arrival until its answer is read or given up.
 #[derive(Debug)]
 pub(super) struct Running {
     activity: Arc<Activity>,
@@ -53,7 +53,7 @@ pub(super) struct Running {
     answer_end: AnswerEnd,
 }
 
-/// Whether an answer has an end by which it has to be read in good time.
+/// Says whether an answer is sure to end. If it is, the client has to read it in good time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AnswerEnd {
     Sure,
@@ -92,7 +92,7 @@ impl Activity {
         Running { activity: Arc::clone(self), number: state.next_number, answer_end }
     }
 
-    /// The moment at which to look at the connection again.
+    /// Returns the moment at which to look at the connection again.
     pub(super) fn due(&self) -> Instant {
         self.lock().due().0
     }
@@ -112,7 +112,7 @@ impl Activity {
 }
 
 impl State {
-    /// The earliest moment at which something is overdue, and what that is.
+    /// Returns the earliest moment at which something is overdue, and what that is.
     fn due(&self) -> (Instant, &'static str) {
         let oldest = self.unread.first_key_value().map(|(_, since)| *since);
         if let Some(since) = self.draining_since {

@@ -32,7 +32,7 @@ impl<B> Arriving<B> {
         Self { body, is_whole: false, overdue, silence_max: None, reserving: Some(reserving) }
     }
 
-    /// A stream of messages with no longer silence between them than `silence_max`.
+    /// Returns a stream of messages with no longer silence between them than `silence_max`.
     pub(super) fn stream(body: B, silence_max: Duration) -> Self {
         let (body, overdue) = (Box::pin(body), Box::pin(sleep(silence_max)));
         Self { body, is_whole: false, overdue, silence_max: Some(silence_max), reserving: None }
@@ -90,7 +90,7 @@ mod tests {
 
     type Row = (&'static str, bool, Vec<u64>, bool, Result<usize, Code>);
 
-    /// A body with a frame after each of so many seconds, which then ends or goes on in silence.
+    /// Returns a body with a frame after each of so many seconds, which then ends or goes on in silence.
     fn body(after: &[u64], ends: bool) -> impl Body<Data = Bytes, Error = Status> + Send + 'static {
         let frames = stream::unfold(after.iter().copied().collect::<VecDeque<u64>>(), move |mut after| async move {
             match after.pop_front() {

@@ -145,7 +145,7 @@ fn about(service: &str) -> Request<HealthCheckRequest> {
     by(&Watches::of_connection(), service)
 }
 
-/// A request that came by this connection.
+/// Returns a request that came by this connection.
 fn by(connection: &Watches, service: &str) -> Request<HealthCheckRequest> {
     let mut request = Request::new(HealthCheckRequest { service: service.to_owned() });
     request.extensions_mut().insert(connection.clone());

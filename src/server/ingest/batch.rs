@@ -31,7 +31,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// An empty batch. The turn ends when the batch is dropped or written.
+    /// Returns an empty batch. The turn ends when the batch is dropped or written.
     pub(super) fn new(collection: &str, turn: Turn) -> Self {
         let due = Instant::now() + GATHERED_MAX;
         Self { collection: collection.to_owned(), documents: Vec::new(), chunks: 0, bytes: 0, due, turn }
@@ -48,7 +48,7 @@ impl Batch {
         self.chunks >= CHUNKS_MAX || self.bytes >= BYTES_MAX
     }
 
-    /// The moment at which it is written, full or not.
+    /// Returns the moment at which it is written, full or not.
     pub(super) fn due(&self) -> Instant {
         self.due
     }
@@ -61,7 +61,7 @@ impl Batch {
         self.documents.iter().map(|document| document.id.clone()).collect()
     }
 
-    /// The distinct guards of all chunks.
+    /// Returns the distinct guards of all chunks.
     pub(super) fn guards(&self) -> Vec<Object> {
         let chunks = self.documents.iter().flat_map(|document| &document.chunks);
         let guards: BTreeSet<Object> = chunks.map(|chunk| chunk.guard.clone()).collect();

@@ -130,7 +130,7 @@ struct World {
     directory: TempDir,
 }
 
-/// A world in which everybody may edit the notes whose names begin with `open`.
+/// Returns a world in which everybody may edit the notes whose names begin with `open`.
 fn world(authorizer_answers: bool) -> World {
     let directory = tempfile::tempdir().unwrap();
     let stores = RelationshipStores::open(directory.path()).unwrap();
@@ -175,7 +175,7 @@ fn token(subject: &str) -> Caller {
     Caller::Verified { token: sample::token(subject, "ragward:ingest", NOW + 600), may_assert: false }
 }
 
-/// A request as it leaves the gate.
+/// Returns a request as it leaves the gate.
 fn request<T>(message: T, caller: Caller, record: OpenRecord) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(caller);

@@ -36,7 +36,7 @@ pub(super) fn check(
     evaluation.check(&relation, &object, go_on).map_err(undecided)
 }
 
-/// The error of a check that has no decision.
+/// Returns the error of a check that has no decision.
 pub(super) fn undecided(error: CheckError) -> OpenFgaError {
     match error {
         CheckError::Unknown(misfit) => misfit.into(),

@@ -35,7 +35,7 @@ pub(super) enum ErrorNumber {
     StoreIdNotFound = 5002,
 }
 
-/// Why `OpenFGA`'s API refused a request.
+/// The reason why `OpenFGA`'s API refused a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct OpenFgaError {
     pub(super) number: ErrorNumber,
@@ -43,7 +43,7 @@ pub(super) struct OpenFgaError {
 }
 
 impl ErrorNumber {
-    /// The code for a client that knows only gRPC's own.
+    /// Returns the code for a client that knows only gRPC's own.
     fn code(self) -> Code {
         match self {
             Self::Aborted => Code::Aborted,
@@ -98,12 +98,12 @@ impl OpenFgaError {
         Self::new(ErrorNumber::WriteFailedDueToInvalidInput, message)
     }
 
-    /// An error whose cause is in the server's log.
+    /// Returns an error whose cause is in the server's log.
     pub(super) fn internal() -> Self {
         Self::new(ErrorNumber::InternalError, "Internal Server Error")
     }
 
-    /// An error of a request whose deadline passed before there was an answer.
+    /// Returns an error of a request whose deadline passed before there was an answer.
     pub(super) fn late() -> Self {
         Self::new(ErrorNumber::DeadlineExceeded, "Request Deadline Exceeded")
     }
@@ -121,7 +121,7 @@ impl From<TupleMisfit> for OpenFgaError {
     }
 }
 
-/// The text of a misfit. Clients recognize a name that the model lacks by `OpenFGA`'s own text.
+/// Returns the text of a misfit. Clients recognize a name that the model lacks by `OpenFGA`'s own text.
 pub(super) fn misfit_text(misfit: &TupleMisfit) -> String {
     match misfit {
         TupleMisfit::UnknownType(type_name) => format!("type '{type_name}' not found"),

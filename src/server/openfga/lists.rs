@@ -20,7 +20,7 @@ pub(super) const RESULTS_MAX: usize = 1_000;
 /// The longest that a list may take (`OpenFGA`'s default limit). The answer is then what was found.
 const LIST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The moment at which a list ends: at its own limit, or at the request's deadline if that is earlier.
+/// Returns the moment at which a list ends: at its own limit, or at the request's deadline if that is earlier.
 pub(super) fn list_deadline(deadline: Instant) -> Instant {
     deadline.min(Instant::now() + LIST_TIMEOUT)
 }

@@ -20,7 +20,7 @@ use crate::tuple_store::StoredModel;
 
 const TYPE_NAME: &str = "TYPE_NAME_";
 
-/// The model of a message.
+/// Returns the model of a message.
 pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationModel, OpenFgaError> {
     let types: Result<Vec<TypeDefinition>, OpenFgaError> = message.type_definitions.iter().map(read_type).collect();
     let mut conditions = BTreeMap::new();
@@ -33,7 +33,7 @@ pub(super) fn read(message: &wire::AuthorizationModel) -> Result<AuthorizationMo
     Ok(AuthorizationModel { schema_version: message.schema_version.clone(), types: types?, conditions })
 }
 
-/// The message of a stored model. A model that a client sent is given back as it was sent.
+/// Returns the message of a stored model. A model that a client sent is given back as it was sent.
 pub(super) fn write(stored: &StoredModel) -> Result<wire::AuthorizationModel, OpenFgaError> {
     let message = if stored.original.is_empty() {
         write_model(&stored.model)

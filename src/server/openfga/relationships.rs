@@ -77,7 +77,7 @@ fn on_conflict(name: &str, value: &str) -> Result<OnConflict, OpenFgaError> {
     }
 }
 
-/// A page of the stored tuples that a filter lets through, in the order of writing.
+/// Returns a page of the stored tuples that a filter lets through, in the order of writing.
 pub(super) fn read(stores: &RelationshipStores, request: &api::ReadRequest) -> Result<api::ReadResponse, OpenFgaError> {
     let filter = request.tuple_key.as_ref().map(filter).transpose()?.unwrap_or_default();
     let after = token::read_tuples(&request.continuation_token)?;
@@ -107,7 +107,7 @@ fn filter(key: &api::ReadRequestTupleKey) -> Result<TupleFilter, OpenFgaError> {
     Ok(TupleFilter { object: key.object.clone(), relation: key.relation.clone(), user: key.user.clone() })
 }
 
-/// A page of the log of changes.
+/// Returns a page of the log of changes.
 pub(super) fn read_changes(
     stores: &RelationshipStores,
     request: &api::ReadChangesRequest,
@@ -140,7 +140,8 @@ pub(super) fn read_changes(
     Ok(api::ReadChangesResponse { changes: messages.collect(), continuation_token })
 }
 
-/// The milliseconds since 1970 of a time. The year 1 is no time at all, as in Go; any other time before 1970 is refused.
+/// Converts a time to milliseconds since 1970. As in Go, the year 1 stands for no time and gives 0. Any other time
+/// before 1970 is refused.
 fn unix_ms(time: &Timestamp) -> Result<u64, OpenFgaError> {
     if (time.seconds, time.nanos) == (YEAR_ONE_SECONDS, 0) {
         return Ok(0);

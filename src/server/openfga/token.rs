@@ -18,12 +18,12 @@ pub(super) struct LastChange {
     pub(super) type_name: String,
 }
 
-/// The token of a page of stores or models that goes on at an id.
+/// Returns the token of a page of stores or models that goes on at an id.
 pub(super) fn of_id(id: &str) -> String {
     URL_SAFE.encode(id)
 }
 
-/// The id in a token; `None` for an empty token, which begins a list.
+/// Returns the id in a token; `None` for an empty token, which begins a list.
 pub(super) fn read_id<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<Option<T>, OpenFgaError> {
     if token.is_empty() {
         return Ok(None);
@@ -31,12 +31,12 @@ pub(super) fn read_id<T>(token: &str, parse: impl FnOnce(&str) -> Option<T>) -> 
     parse(&decoded(token)?).map(Some).ok_or_else(of_another_list)
 }
 
-/// The token of a page of tuples that ended at this place in the order of writing.
+/// Returns the token of a page of tuples that ended at this place in the order of writing.
 pub(super) fn of_tuples(sequence: u64) -> String {
     URL_SAFE.encode(format!("{sequence}|"))
 }
 
-/// The place in the order of writing that a token names; 0 for an empty token.
+/// Returns the place in the order of writing that a token names; 0 for an empty token.
 pub(super) fn read_tuples(token: &str) -> Result<u64, OpenFgaError> {
     if token.is_empty() {
         return Ok(0);
@@ -46,12 +46,12 @@ pub(super) fn read_tuples(token: &str) -> Result<u64, OpenFgaError> {
     sequence.parse().map_err(|_not_a_number| of_another_list())
 }
 
-/// The token of a page of changes.
+/// Returns the token of a page of changes.
 pub(super) fn of_changes(unix_ms: u64, sequence: u64, type_name: &str) -> String {
     URL_SAFE.encode(format!("{}|{type_name}", Ulid::from_parts(unix_ms, sequence.into())))
 }
 
-/// The change that a token names; `None` for an empty token, which begins the log.
+/// Returns the change that a token names; `None` for an empty token, which begins the log.
 pub(super) fn read_changes(token: &str) -> Result<Option<LastChange>, OpenFgaError> {
     if token.is_empty() {
         return Ok(None);
@@ -69,7 +69,7 @@ fn invalid() -> OpenFgaError {
     OpenFgaError::new(ErrorNumber::InvalidContinuationToken, "Invalid continuation token")
 }
 
-/// The error of a token of another list. `OpenFGA` fails internally on these.
+/// Returns the error of a token of another list. `OpenFGA` fails internally on these.
 fn of_another_list() -> OpenFgaError {
     tracing::warn!("a continuation token is of another list");
     OpenFgaError::internal()

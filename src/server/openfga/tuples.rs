@@ -9,8 +9,8 @@ use crate::language::tuple::{TupleCondition, is_clean};
 use crate::language::validate::ValidModel;
 use crate::language::{ParseError, RelationshipTuple, TupleMisfit};
 
-/// The contextual tuples of a request. Each must be one that could be written; a tuple that the model implies anyway is
-/// dropped. `wrong_condition` is the number of a refused condition, which `OpenFGA` chooses by method.
+/// Returns the contextual tuples of a request. Each must be one that could be written; a tuple that the model implies
+/// anyway is dropped. `wrong_condition` is the number of a refused condition, which `OpenFGA` chooses by method.
 pub(super) fn contextual(
     model: &ValidModel,
     keys: &[api::TupleKey],
@@ -42,7 +42,7 @@ pub(super) fn contextual(
     Ok(tuples)
 }
 
-/// The tuple of a message that is to be written.
+/// Returns the tuple of a message that is to be written.
 pub(super) fn to_write(model: &ValidModel, key: &api::TupleKey) -> Result<RelationshipTuple, OpenFgaError> {
     let refused = |reason: String| invalid(key, ErrorNumber::ValidationError, &reason);
     let tuple = read(key).map_err(|e| refused(e.to_string()))?;
@@ -55,8 +55,8 @@ fn invalid(key: &api::TupleKey, number: ErrorNumber, reason: &str) -> OpenFgaErr
     OpenFgaError::new(number, format!("Invalid tuple '{tuple}'. Reason: {reason}"))
 }
 
-/// Whether a text has the form of a user in a tuple that is to be deleted. `OpenFGA` asks for less there than elsewhere: it
-/// takes a name without a type, and `*`. The model need not know the user.
+/// Returns whether a text has the form of a user in a tuple that is to be deleted. `OpenFGA` asks for less there than
+/// elsewhere: it takes a name without a type, and `*`. The model need not know the user.
 pub(super) fn is_user(text: &str) -> bool {
     if text.is_empty() || text.contains(|c: char| c == ' ' || c.is_control()) {
         return false;
@@ -79,7 +79,7 @@ pub(super) fn check_context(context: Option<&wkt::Struct>) -> Result<(), OpenFga
     if dirty { Err(OpenFgaError::validation("invalid context: it has control characters")) } else { Ok(()) }
 }
 
-/// The tuple of a message.
+/// Returns the tuple of a message.
 pub(super) fn read(key: &api::TupleKey) -> Result<RelationshipTuple, ParseError> {
     let tuple = RelationshipTuple::parse(&key.user, &key.relation, &key.object)?;
     let Some(condition) = &key.condition else { return Ok(tuple) };
@@ -87,7 +87,7 @@ pub(super) fn read(key: &api::TupleKey) -> Result<RelationshipTuple, ParseError>
     Ok(tuple.with_condition(TupleCondition::new(&condition.name, context)?))
 }
 
-/// The message of a tuple.
+/// Returns the message of a tuple.
 pub(super) fn write(tuple: &RelationshipTuple) -> api::TupleKey {
     let condition = tuple.condition.as_ref().map(|condition| api::RelationshipCondition {
         name: condition.name().to_owned(),
@@ -101,14 +101,14 @@ pub(super) fn write(tuple: &RelationshipTuple) -> api::TupleKey {
     }
 }
 
-/// The message of a moment, given in milliseconds since 1970.
+/// Returns the message of a moment, given in milliseconds since 1970.
 pub(super) fn timestamp(unix_ms: u64) -> wkt::Timestamp {
     let seconds = i64::try_from(unix_ms / 1_000).unwrap_or(i64::MAX);
     let nanos = i32::try_from(unix_ms % 1_000 * 1_000_000).unwrap_or_default();
     wkt::Timestamp { seconds, nanos }
 }
 
-/// The values of a context.
+/// Returns the values of a context.
 pub(in crate::server) fn context_map(context: &wkt::Struct) -> Map<String, Value> {
     context.fields.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }

@@ -48,14 +48,14 @@ enum Node {
     },
 }
 
-/// Why a tree is no definition that the evaluator takes.
+/// The reason why a tree is not a definition that the evaluator accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRewrite {
     Incomplete,
     TooDeep,
 }
 
-/// Reads an encoded definition. Bytes that are no message are refused, and a message that breaks a rule of the API.
+/// Reads an encoded definition. It refuses bytes that are not a message, and a message that breaks a rule of the API.
 pub(super) fn read(bytes: &[u8]) -> Result<UsersetTree, Refusal> {
     let mut nodes = vec![Node::Empty];
     let mut pending = vec![(0, bytes)];
@@ -118,7 +118,7 @@ impl UsersetTree {
         self.rewrite(0)
     }
 
-    /// The number of levels of operators.
+    /// Returns the number of levels of operators.
     fn depth(&self) -> usize {
         let (mut deepest, mut pending) = (0, vec![(0, 0)]);
         while let Some((at, depth)) = pending.pop() {
@@ -172,7 +172,7 @@ impl UsersetTree {
         }
     }
 
-    /// The operands, where each operand of the same kind is replaced by its own operands.
+    /// Returns the operands, where each operand of the same kind is replaced by its own operands.
     fn joined(&mut self, operands: Vec<usize>, kind: Joined) -> Vec<usize> {
         let mut joined: Vec<usize> = Vec::new();
         for operand in operands {

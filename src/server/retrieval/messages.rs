@@ -14,7 +14,7 @@ use crate::vector_store::Query;
 /// The longest recorded part of a question for an explanation, in characters. The question is recorded before it is validated.
 const ASKED_CHARACTERS_MAX: usize = 512;
 
-/// The parts of a retrieval, as its message states them.
+/// Returns the parts of a retrieval, as its message states them.
 pub(super) fn retrieval_parts(
     message: message::RetrieveRequest,
     asker: Asker,
@@ -40,7 +40,7 @@ pub(super) fn retrieval_parts(
     })
 }
 
-/// The question of an explanation, for the record. Nothing has been checked yet, so its parts are cut.
+/// Returns the question of an explanation, for the record. Nothing has been checked yet, so its parts are cut.
 pub(super) fn asked_about(request: &message::ExplainRequest, relation: &Relation) -> Option<String> {
     let short = |text: &str| text.chars().take(ASKED_CHARACTERS_MAX).collect::<String>();
     let target = match request.target.as_ref()? {
@@ -53,7 +53,7 @@ pub(super) fn asked_about(request: &message::ExplainRequest, relation: &Relation
     Some(format!("{} {} {target}", short(&request.user), short(relation)))
 }
 
-/// The name of a completion in the record.
+/// Returns the name of a completion in the record.
 pub(super) const fn completion_name(completion: Completion) -> &'static str {
     match completion {
         Completion::Complete => "complete",
@@ -62,7 +62,7 @@ pub(super) const fn completion_name(completion: Completion) -> &'static str {
     }
 }
 
-/// The answer to a retrieval, without its plan.
+/// Returns the answer to a retrieval, without its plan.
 pub(super) fn retrieve_response(retrieval: Retrieval) -> message::RetrieveResponse {
     let completion = match retrieval.completion {
         Completion::Complete => message::Completion::Complete,

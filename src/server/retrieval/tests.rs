@@ -78,7 +78,7 @@ struct World {
     directory: TempDir,
 }
 
-/// A collection of one note, which Anne may read or not.
+/// Returns a collection of one note, which Anne may read or not.
 async fn world(may_read: bool) -> World {
     let directory = tempfile::tempdir().unwrap();
     let stores = RelationshipStores::open(directory.path()).unwrap();

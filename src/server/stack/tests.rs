@@ -79,7 +79,7 @@ struct World {
     directory: TempDir,
 }
 
-/// A stack over a data directory with two notes, of which Anne may read `note:open`.
+/// Returns a stack over a data directory with two notes, of which Anne may read `note:open`.
 async fn world(authentication: Authentication, path: &'static str) -> World {
     let directory = tempfile::tempdir().unwrap();
     let stores = RelationshipStores::open(directory.path()).unwrap();
@@ -132,7 +132,7 @@ fn note(name: &str) -> Document {
     Document { id: name.to_owned(), title: String::new(), chunks: vec![chunk] }
 }
 
-/// A request at the door, over HTTP/1.1 and with these bearer tokens.
+/// Returns a request at the door, over HTTP/1.1 and with these bearer tokens.
 fn request(body: Value, tokens: &[&str]) -> http::Request<Value> {
     let mut request = http::Request::post("/recheck").header("content-type", "application/json");
     for token in tokens {

@@ -62,7 +62,7 @@ impl Scalar<'_> {
     }
 }
 
-/// The words that Go takes for a truth value if the field asks for one.
+/// Returns the words that Go takes for a truth value if the field asks for one.
 pub(super) fn old_bool(text: &str) -> Option<bool> {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

@@ -25,7 +25,7 @@ impl Drop for CancelOnDrop {
 }
 
 impl CancelSignal {
-    /// Whether the work was cancelled. Then nobody sees the answer, so any will do.
+    /// Returns whether the work was cancelled. Then nobody sees the answer, so any will do.
     pub(super) fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }

@@ -147,8 +147,8 @@ fn present<'a>(index: &Index, ids: impl Iterator<Item = &'a str>) -> Vec<Removed
     found.map(|(id, entry)| RemovedDocument { id: Arc::clone(id), chunks: entry.chunks }).collect()
 }
 
-/// The dimension once these documents are gone. It goes with the last vector, so that one wrong document does not fix it for
-/// good.
+/// Returns the dimension once these documents are gone. It goes with the last vector, so that one wrong document does
+/// not fix it for good.
 fn dimension_without(index: &Index, removed: &[RemovedDocument]) -> Option<usize> {
     let vectors: usize = removed.iter().map(|removed| index.vectors_of(&removed.id)).sum();
     index.dimension.filter(|_| vectors < index.living_vectors)

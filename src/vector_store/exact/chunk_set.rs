@@ -15,7 +15,7 @@ pub(super) struct ChunkSet {
 }
 
 impl ChunkSet {
-    /// The empty set, with room for the numbers below `chunks`.
+    /// Returns the empty set, with room for the numbers below `chunks`.
     pub(super) fn none_of(chunks: u32) -> Self {
         Self { words: vec![0; chunks.div_ceil(WORD) as usize] }
     }
@@ -65,7 +65,7 @@ impl ChunkSet {
     }
 }
 
-/// The chunks in some words of a set, ascending. `first` is the number of the first bit.
+/// Returns the chunks in some words of a set, ascending. `first` is the number of the first bit.
 pub(super) fn chunks_of(words: &[u64], first: ChunkNumber) -> Vec<ChunkNumber> {
     let count: u32 = words.iter().map(|word| word.count_ones()).sum();
     let mut chunks = Vec::with_capacity(count as usize);

@@ -109,7 +109,7 @@ impl Guards {
         self.table.get(position as usize)
     }
 
-    /// The position of a guard. A new guard is appended.
+    /// Returns the position of a guard. A new guard is appended.
     pub(super) fn position(&mut self, guard: &Object) -> u32 {
         if let Some(position) = self.positions.get(guard) {
             return *position;
@@ -158,7 +158,7 @@ impl Guards {
         }
     }
 
-    /// The guards of a search space. Positions that do not exist stand for no guard.
+    /// Returns the guards of a search space. Positions that do not exist stand for no guard.
     pub(super) fn within<'a>(&'a self, space: &'a SearchSpace) -> SpaceGuards<'a> {
         match space {
             SearchSpace::Everything => SpaceGuards { guards: self, positions: None },
@@ -176,7 +176,7 @@ impl Guards {
 /// The guards of one search space.
 pub(super) struct SpaceGuards<'a> {
     guards: &'a Guards,
-    /// `None` for all of them.
+    /// The positions of the guards; `None` for all guards of the collection.
     positions: Option<&'a RoaringBitmap>,
 }
 
@@ -185,13 +185,13 @@ impl<'a> SpaceGuards<'a> {
         self.positions.is_none()
     }
 
-    /// The number of guards. Some may have no chunks.
+    /// Returns the number of guards. Some may have no chunks.
     pub(super) fn len(&self) -> usize {
         let listed = self.positions.map(|positions| usize::try_from(positions.len()).unwrap_or(usize::MAX));
         listed.unwrap_or_else(|| self.guards.len())
     }
 
-    /// The chunks of each guard. Deleted ones may be among them.
+    /// Returns the chunks of each guard. Deleted ones may be among them.
     pub(super) fn chunks(&self) -> impl Iterator<Item = &'a ChunkNumbers> + use<'a> {
         self.of_each(&self.guards.chunks)
     }
@@ -206,8 +206,8 @@ impl<'a> SpaceGuards<'a> {
         everything.iter().chain(listed.filter_map(|position| all.get(position as usize)))
     }
 
-    /// The living chunks of these guards. The set is made from the guards in the search space or by taking out all others,
-    /// whichever are fewer.
+    /// Returns the living chunks of these guards. The set is made from the guards in the search space or by taking out
+    /// all others, whichever are fewer.
     pub(super) fn visible_of(&self, living: &ChunkSet, chunks: u32) -> ChunkSet {
         let Some(positions) = self.positions else { return living.clone() };
         if self.len() <= self.guards.len() / 2 {

@@ -55,12 +55,12 @@ pub(super) struct Write {
 }
 
 impl Write {
-    /// The write that stands for everything that was in the file when it was opened.
+    /// Returns the write that stands for everything that was in the file when it was opened.
     pub(super) fn before_start() -> Self {
         Self { number: 0, at: Instant::now() }
     }
 
-    /// The write after this one.
+    /// Returns the write after this one.
     pub(super) fn next(self) -> Self {
         Self { number: self.number + 1, at: Instant::now() }
     }
@@ -246,7 +246,7 @@ impl Columns {
         self.guard(chunk) != NONE
     }
 
-    /// The position of the guard; [`NONE`] for a deleted chunk.
+    /// Returns the position of the guard; [`NONE`] for a deleted chunk.
     pub(super) fn guard(&self, chunk: ChunkNumber) -> u32 {
         self.guards.get(chunk as usize).copied().unwrap_or(NONE)
     }
@@ -255,7 +255,7 @@ impl Columns {
         self.ids.get(chunk as usize).map(|id| &**id).unwrap_or_default()
     }
 
-    /// The id of the chunk's document.
+    /// Returns the id of the chunk's document.
     pub(super) fn document(&self, chunk: ChunkNumber) -> &str {
         self.documents.get(chunk as usize).map(|id| &**id).unwrap_or_default()
     }
@@ -264,7 +264,7 @@ impl Columns {
         self.lengths.get(chunk as usize).copied().unwrap_or_default()
     }
 
-    /// The position of the metadata in `metadata_values`.
+    /// Returns the position of the metadata in `metadata_values`.
     pub(super) fn metadata_position(&self, chunk: ChunkNumber) -> usize {
         self.metadata.get(chunk as usize).map_or(usize::MAX, |position| *position as usize)
     }
@@ -273,7 +273,7 @@ impl Columns {
         self.metadata_values.get(self.metadata_position(chunk)).map(|metadata| &**metadata)
     }
 
-    /// The position of the vector, if the chunk has one.
+    /// Returns the position of the vector, if the chunk has one.
     pub(super) fn vector_slot(&self, chunk: ChunkNumber) -> Option<usize> {
         self.vector_slots.get(chunk as usize).filter(|slot| **slot != NONE).map(|slot| *slot as usize)
     }
@@ -347,7 +347,7 @@ fn length<T>(items: &[T]) -> u32 {
     position(items.len())
 }
 
-/// An index as a position in a column. `change` refuses what would not fit, so the largest number never occurs.
+/// Returns an index as a position in a column. `change` refuses what would not fit, so the largest number never occurs.
 fn position(place: usize) -> u32 {
     u32::try_from(place).unwrap_or(NONE)
 }

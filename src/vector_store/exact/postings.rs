@@ -41,7 +41,7 @@ impl Postings {
         TermId::try_from(self.lists.len()).unwrap_or(TermId::MAX)
     }
 
-    /// The ids that new terms get, in their order.
+    /// Returns the ids that new terms get, in their order.
     pub(super) fn next_ids(&self) -> impl Iterator<Item = TermId> + use<> {
         let free: Vec<TermId> = self.free.iter().rev().copied().collect();
         free.into_iter().chain(self.terms_len()..)
@@ -80,7 +80,7 @@ impl Postings {
         }
     }
 
-    /// The postings of a term, with those of deleted chunks.
+    /// Returns the postings of a term, with those of deleted chunks.
     pub(super) fn list(&self, term: &str) -> &[Posting] {
         let list = self.term_id(term).and_then(|id| self.lists.get(id as usize));
         list.map(Vec::as_slice).unwrap_or_default()

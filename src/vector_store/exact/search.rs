@@ -1,7 +1,7 @@
-//! The chunks that a search may find, which is the same for all kinds of query.
+//! Selects the chunks that a search may find. The selection is the same for all kinds of query.
 //!
-//! A small search space is listed guard by guard. A large one becomes a set of chunks that is gone through a word at a time, so
-//! nothing is looked up for a single chunk, and a search of nearly everything costs what a search of everything costs.
+//! A small search space is listed guard by guard. A large one becomes a bit set, which is read one machine word at a
+//! time. So no chunk is looked up by itself, and a search of nearly everything costs what a search of everything costs.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -40,7 +40,7 @@ impl<'a> Eligible<'a> {
         eligible
     }
 
-    /// The visible chunks that the narrowing leaves.
+    /// Returns the visible chunks that the narrowing leaves.
     fn narrowed(&self, narrowing: &dyn Narrowing) -> ChunkSet {
         let mut left = ChunkSet::none_of(self.index.columns.next_number());
         for chunk in self.listed() {
@@ -53,7 +53,7 @@ impl<'a> Eligible<'a> {
         left
     }
 
-    /// The statistics of the visible chunks. The filter has no part in them.
+    /// Returns the statistics of the visible chunks. The filter has no part in them.
     pub(super) fn statistics(&self) -> Statistics {
         if self.left.is_none() {
             return self.guards.statistics().sum();
@@ -63,7 +63,7 @@ impl<'a> Eligible<'a> {
         with_text.map(|words| Statistics { chunks: 1, words }).sum()
     }
 
-    /// An upper bound on the number of visible chunks. Deleted ones may be counted.
+    /// Returns an upper bound on the number of visible chunks. Deleted ones may be counted.
     pub(super) fn chunks_max(&self) -> usize {
         self.guards.chunks().map(ChunkNumbers::len).sum()
     }
@@ -78,14 +78,15 @@ impl<'a> Eligible<'a> {
         self.filter.passes(chunk)
     }
 
-    /// The visible chunks, ascending.
+    /// Returns the visible chunks, ascending.
     pub(super) fn visible(&self) -> Vec<ChunkNumber> {
         let mut chunks = self.listed();
         chunks.sort_unstable();
         chunks
     }
 
-    /// The visible chunks as a set. Making it takes a step for each visible guard or for each hidden one, whichever are fewer.
+    /// Returns the visible chunks as a set. Making it takes a step for each visible guard or for each hidden one,
+    /// whichever are fewer.
     pub(super) fn visible_set(&self) -> Cow<'a, ChunkSet> {
         let columns = &self.index.columns;
         if self.guards.is_everything() && self.left.is_none() {
@@ -131,7 +132,7 @@ impl<'a> Eligible<'a> {
         blocks.fold(&new, |all, (first, words)| visit(all, chunks_of(words, first))).reduce(&new, merge)
     }
 
-    /// The visible chunks in no particular order.
+    /// Returns the visible chunks in no particular order.
     fn listed(&self) -> Vec<ChunkNumber> {
         let is_visible = |chunk: &ChunkNumber| {
             self.index.columns.is_living(*chunk) && self.left.as_ref().is_none_or(|left| left.contains(*chunk))

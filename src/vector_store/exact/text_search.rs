@@ -32,9 +32,9 @@ const LENGTHS: u32 = 2_048;
 
 /// Finds the selected chunks that have at least one of the terms, best first.
 ///
-/// INVARIANT (hidden as absent): a term that no visible chunk has is left out before anything is scored, and nothing ends earlier
-/// for a term that is not in the dictionary. So the time of an answer tells no more about a word of hidden chunks than it takes
-/// to go through the list of these chunks once.
+/// INVARIANT (hidden as absent): a term that no visible chunk has is dropped before anything is scored, and a term that
+/// is not in the dictionary ends nothing earlier. So the time of an answer tells no more about a word of hidden chunks
+/// than it takes to go once through the list of the chunks that have the word.
 pub(super) fn search(eligible: &Eligible<'_>, terms: &[TermCount], selection: Selection) -> Vec<Hit> {
     let statistics = eligible.statistics();
     if statistics.chunks == 0 {
@@ -148,14 +148,14 @@ impl Scoring<'_> {
         }
     }
 
-    /// The weight of a term that `frequency` visible chunks have.
+    /// Returns the weight of a term that `frequency` visible chunks have.
     fn weight(&self, frequency: usize, occurrences: u32) -> f64 {
         let (total, frequency) = (exact(self.statistics.chunks), exact(frequency as u64));
         let idf = (1.0 + (total - frequency + 0.5) / (frequency + 0.5)).ln();
         f64::from(occurrences) * idf
     }
 
-    /// The share of the weight that a chunk gets.
+    /// Returns the share of the weight that a chunk gets.
     fn share(&self, posting: Posting) -> f64 {
         let count = f64::from(posting.count);
         count / (count + self.norms.of(self.eligible.index.columns.length(posting.chunk)))
@@ -234,7 +234,8 @@ mod tests {
 
     const VISIBLE: u32 = 8;
 
-    /// An index of chunks that all have the word `every`. The first half are visible and have `visible`; the others have `hidden`.
+    /// Returns an index of chunks that all have the word `every`. The first half are visible and have `visible`; the
+    /// others have `hidden`.
     fn index() -> Index {
         let mut index = Index::new(0);
         for term in ["every", "visible", "hidden"] {
@@ -254,7 +255,7 @@ mod tests {
         index
     }
 
-    /// A word of hidden chunks alone is scored no more than a word of no chunk, so it takes no more time.
+    /// A word that only hidden chunks have is scored no more than a word that no chunk has, so it takes no more time.
     #[test]
     fn words_of_hidden_chunks_alone_are_scored_no_more_than_words_of_none() {
         let index = index();

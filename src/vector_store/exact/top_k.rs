@@ -44,7 +44,7 @@ impl Selection {
     }
 }
 
-/// The lowest f32 that is not below `number`.
+/// Returns the lowest f32 that is not below `number`.
 fn lowest_at_least(number: f64) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "rounded up below where it was rounded down here")]
     let nearest = number as f32;

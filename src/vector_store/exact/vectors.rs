@@ -29,7 +29,7 @@ const CODE_MAX: u16 = i8::MAX.unsigned_abs() as u16;
 const LENGTH_MAX: f64 = 1.000_001;
 /// An amount that exceeds all rounding errors of the bound itself, which is computed in f64, and all underflows of a score.
 const SLACK: f64 = 1e-12;
-/// A run has at most one vector that nobody asked for to this many that were asked for.
+/// A run holds at most one vector that nobody asked for, for each so many that were asked for.
 const RUN_GAPS_PER: usize = 4;
 /// The unit in which memory is fetched.
 const CACHE_LINE_BYTES: usize = 64;
@@ -41,12 +41,12 @@ pub(super) struct Vectors {
     len: usize,
     /// The vectors as they are, end to end.
     exact: Vec<f32>,
-    /// For each vector the two numbers of its [`Rest`] and its codes, end to end, so that a vector that is looked at alone is one
-    /// run of memory.
+    /// The rows of all vectors, end to end. A row holds the two numbers of the vector's [`Rest`] and then its codes, so
+    /// that a look at one vector reads one run of memory.
     rows: Vec<u8>,
 }
 
-/// How the codes of a vector relate to the vector: their scale, and the length of what they leave out.
+/// The two numbers that belong to the codes of a vector: their scale, and the length of what they leave out.
 struct Rest {
     scale: f32,
     error: f32,
@@ -56,7 +56,7 @@ struct Rest {
 const REST_BYTES: usize = 2 * size_of::<f32>();
 
 impl Vectors {
-    /// The number of vectors.
+    /// Returns the number of vectors.
     pub(super) fn len(&self) -> usize {
         self.len
     }
@@ -94,7 +94,7 @@ impl Vectors {
     }
 }
 
-/// The range of one item among items of the same size.
+/// Returns the range of one item among items of the same size.
 fn range(slot: usize, size: usize) -> Range<usize> {
     slot * size..(slot + 1) * size
 }
@@ -127,7 +127,7 @@ impl<'a> Probe<'a> {
         Self { vectors, query, codes, step, error_weight: query_length + rest, margin, level: Level::new() }
     }
 
-    /// The score of the vector in a slot.
+    /// Returns the score of the vector in a slot.
     pub(super) fn score(&self, slot: usize) -> Option<f32> {
         let vector = self.vectors.exact.get(range(slot, self.vectors.dimension))?;
         Some(similarity(self.level, self.query, vector))
@@ -191,8 +191,8 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// The slots from the first to the last of `slots`, if these ascend and leave few out. At a million vectors it is faster to read
-/// memory in a row than to skip parts of it, since the memory reads ahead.
+/// Returns the slots from the first to the last of `slots`, if these ascend and leave few out. At a million vectors it
+/// is faster to read memory in a row than to skip parts of it, since the memory reads ahead.
 fn run(slots: &[usize]) -> Option<Range<usize>> {
     let (first, last) = slots.first().zip(slots.last())?;
     let run = *first..last + 1;
@@ -213,7 +213,7 @@ fn split(row: &[u8]) -> Option<(Rest, &[u8])> {
     Some((Rest { scale: f32::from_le_bytes(*scale), error: f32::from_le_bytes(*error) }, codes))
 }
 
-/// The cosine similarity of two vectors of length 1.
+/// Returns the cosine similarity of two vectors of length 1.
 fn similarity(level: Level, query: &[f32], vector: &[f32]) -> f32 {
     dispatch!(level, simd => simd.vectorize(
         #[inline(always)]
@@ -233,20 +233,21 @@ fn similarity(level: Level, query: &[f32], vector: &[f32]) -> f32 {
     ))
 }
 
-/// The largest relative error of [`similarity`]. Each product is rounded at most `roundings` times.
+/// Returns the largest relative error of [`similarity`]. Each product is rounded at most `roundings` times.
 fn rounding_max(dimension: usize) -> f64 {
     let roundings = u32::try_from(dimension / LANES + 2 * LANES + 4).unwrap_or(u32::MAX);
     let all = f64::from(roundings) * f64::from(f32::EPSILON) / 2.0;
     all / (1.0 - all)
 }
 
-/// The largest absolute value of a query's code, so that no sum of products overflows an i32.
+/// Returns the largest absolute value of a query's code, so that no sum of products overflows an i32.
 fn query_code_max(dimension: usize) -> i16 {
     let room = i32::MAX.unsigned_abs() / u32::from(CODE_MAX) / u32::try_from(dimension).unwrap_or(u32::MAX).max(1);
     i16::try_from(room).unwrap_or(i16::MAX)
 }
 
-/// The dot product of the codes of a query and of a vector. They are whole numbers, so the order of additions does not matter.
+/// Returns the dot product of the codes of a query and of a vector. They are whole numbers, so the order of additions
+/// does not matter.
 #[expect(clippy::inline_always, reason = "compiled for the instructions of its caller")]
 #[inline(always)]
 fn product<S: Simd>(simd: S, query: &[i16], vector: &[u8]) -> i32 {
@@ -288,7 +289,7 @@ fn above(number: f64) -> f32 {
     (number as f32).next_up()
 }
 
-/// The length of a vector, made a little greater than any rounding error.
+/// Returns the length of a vector, made a little greater than any rounding error.
 fn length(numbers: impl Iterator<Item = f64>) -> f64 {
     numbers.map(|x| x * x).sum::<f64>().sqrt() * (1.0 + SLACK)
 }

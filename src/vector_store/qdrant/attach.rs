@@ -402,8 +402,8 @@ fn fate(layout: &Layout, attach: &Attach, point: &RetrievedPoint, last: Option<&
     }
 }
 
-/// The fate that is counted for a point that needs no further change: the change that this run made, if the point still is as
-/// the run left it.
+/// Returns the fate that is counted for a point that needs no further change: the change that this run made, if the
+/// point still is as the run left it.
 fn settled(fate: Fate, last: Option<&Fate>) -> Fate {
     match (fate, last) {
         (Fate::Guarded, Some(written @ Fate::Write(..))) => written.clone(),

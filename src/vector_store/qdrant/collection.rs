@@ -49,14 +49,14 @@ impl Counting {
 }
 
 impl QdrantStore {
-    /// The limits that the last overview tells. Before the first overview Qdrant may refuse a request that would have been made
-    /// smaller.
+    /// Returns the limits that the last overview tells. Before the first overview Qdrant may refuse a request that
+    /// would have been made smaller.
     pub(super) fn limits(&self, name: &str) -> CallLimits {
         self.overviews.last_known(name).map_or(CallLimits::NONE, |overview| overview.limits)
     }
 
-    /// How many documents a collection has, or roughly how many where exact counts are not allowed. The points of other
-    /// programs have no positions to count documents by; then it is 0.
+    /// Returns how many documents a collection has, or roughly how many where exact counts are not allowed. The points
+    /// of other programs have no positions to count documents by; then it is 0.
     pub(super) async fn count_documents(&self, name: &str, limits: CallLimits) -> Result<u64, VectorStoreError> {
         if !self.layout(name).is_own() {
             return Ok(0);
@@ -81,7 +81,7 @@ impl QdrantStore {
         Ok(self.call(name, points.count(request)).await?.result.unwrap_or_default().count)
     }
 
-    /// The dimension of the vectors that are searched.
+    /// Returns the dimension of the vectors that are searched.
     pub(super) async fn expected_dimension(&self, name: &str) -> Result<Option<usize>, VectorStoreError> {
         self.dimension(name, &self.info(name).await?)
     }

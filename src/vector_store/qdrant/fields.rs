@@ -21,7 +21,7 @@ pub(super) const WRITTEN_AT: &str = "written_at";
 /// A payload, or an object within one.
 pub(super) type Fields = HashMap<String, Payload>;
 
-/// The text under a key.
+/// Returns the text under a key.
 pub(super) fn string<'a>(fields: &'a Fields, key: &str) -> Option<&'a str> {
     match fields.get(key)?.kind.as_ref()? {
         Kind::StringValue(text) => Some(text),
@@ -34,7 +34,7 @@ pub(super) fn string<'a>(fields: &'a Fields, key: &str) -> Option<&'a str> {
     }
 }
 
-/// The whole number under a key.
+/// Returns the whole number under a key.
 pub(super) fn integer(fields: &Fields, key: &str) -> Option<i64> {
     match fields.get(key)?.kind.as_ref()? {
         Kind::IntegerValue(number) => Some(*number),
@@ -47,7 +47,7 @@ pub(super) fn integer(fields: &Fields, key: &str) -> Option<i64> {
     }
 }
 
-/// A text, or a whole number as text.
+/// Returns a text, or a whole number as text.
 pub(super) fn scalar(value: &Payload) -> Option<Cow<'_, str>> {
     match value.kind.as_ref()? {
         Kind::StringValue(text) => Some(Cow::Borrowed(text)),

@@ -60,7 +60,7 @@ impl GuardTemplate {
         Ok(Self { before: before.to_owned(), path: Path::parse(path)?, after: after.to_owned() })
     }
 
-    /// The field whose value is taken.
+    /// Returns the field whose value is taken.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -73,8 +73,8 @@ impl GuardTemplate {
         Object::parse(&format!("{before}{id}{after}")).ok()
     }
 
-    /// The value that the guard of a point is made of; `None` when no guard can be made. A text and a number may make the same
-    /// guard, and are two values.
+    /// Returns the value that the guard of a point is made of; `None` when no guard can be made. A text and a number
+    /// may make the same guard, and are two values.
     pub(super) fn source(&self, payload: &Fields) -> Option<Source> {
         match self.path.find(payload)?.kind.as_ref()? {
             Kind::StringValue(text) => Some(Source::Text(text.clone())),

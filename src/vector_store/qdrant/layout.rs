@@ -37,7 +37,7 @@ pub(super) enum ChunkIds {
 }
 
 impl Default for Layout {
-    /// The layout that `ragward ingest` writes.
+    /// Returns the layout that `ragward ingest` writes.
     fn default() -> Self {
         let path = Path::of_key;
         Self {
@@ -72,7 +72,7 @@ impl Layout {
         self.chunk_ids == ChunkIds::Named
     }
 
-    /// The id of a chunk's point; `None` for a chunk id that no point can have.
+    /// Returns the id of a chunk's point; `None` for a chunk id that no point can have.
     pub(super) fn point_of(&self, chunk_id: &str) -> Option<PointId> {
         match self.chunk_ids {
             ChunkIds::Named => Some(point_of(chunk_id)),
@@ -80,7 +80,7 @@ impl Layout {
         }
     }
 
-    /// The fields that are read of a point to check its chunk. The text is not among them.
+    /// Returns the fields that are read of a point to check its chunk. The text is not among them.
     pub(super) fn candidate_keys(&self) -> Vec<String> {
         let own: &[&str] = if self.is_own() { &[CHUNK_ID, VERSION, WRITTEN_AT] } else { &[] };
         own.iter().map(|field| (*field).to_owned()).chain([self.guard.key()]).collect()
@@ -100,7 +100,8 @@ impl Layout {
         SelectorOptions::Exclude(PayloadExcludeSelector { fields: vec![field] })
     }
 
-    /// The path of a metadata key in a filter; `None` for a key that Qdrant cannot name, or that is not metadata.
+    /// Returns the path of a metadata key in a filter; `None` for a key that Qdrant cannot name, or that is not
+    /// metadata.
     pub(super) fn metadata_key(&self, key: &str) -> Option<String> {
         match &self.metadata {
             Some(path) => path.child(key),
@@ -135,13 +136,13 @@ impl Layout {
         Some(Candidate { chunk_id, guard, score, version, written })
     }
 
-    /// The version of a point and when it was written, as far as its payload tells. Another program may keep something else in
-    /// fields of these names, so they are read in our own collections alone.
+    /// Returns the version of a point and when it was written, as far as its payload tells. Another program may keep
+    /// something else in fields of these names, so they are read in our own collections alone.
     fn write_of(&self, payload: &Fields) -> (Option<Version>, Written) {
         if self.is_own() { (version::of(payload), version::written_of(payload)) } else { (None, Written::Unknown) }
     }
 
-    /// The metadata of a point's chunk, if the chunk still has the guard and the version that were found.
+    /// Returns the metadata of a point's chunk, if the chunk still has the guard and the version that were found.
     pub(super) fn metadata_as_found(
         &self,
         found: &Candidate,
@@ -153,7 +154,7 @@ impl Layout {
         (is_same && self.write_of(payload).0 == found.version).then_some(chunk)
     }
 
-    /// The chunk of a point, if it still has the guard and the version that were found.
+    /// Returns the chunk of a point, if it still has the guard and the version that were found.
     pub(super) fn chunk_as_found(&self, found: &Candidate, id: Option<&PointId>, payload: &Fields) -> Option<Chunk> {
         self.metadata_as_found(found, id, payload).map(|chunk| self.with_text(chunk, payload))
     }
@@ -163,8 +164,8 @@ impl Layout {
         self.document_id.text(payload).map(Cow::into_owned)
     }
 
-    /// The metadata of a point's chunk, if the point is one. A chunk of another program that names no document is a document
-    /// of its own.
+    /// Returns the metadata of a point's chunk, if the point is one. A chunk of another program that names no document
+    /// is a document of its own.
     fn chunk_metadata(&self, id: Option<&PointId>, payload: &Fields) -> Option<ChunkMetadata> {
         let Candidate { chunk_id, guard, .. } = self.candidate(id, payload, 0.0)?;
         let document_id = match (self.document_of(payload), self.chunk_ids) {
@@ -196,7 +197,8 @@ impl Layout {
         fields.iter().filter_map(|(key, field)| Some((key.clone(), value(key, field)?))).collect()
     }
 
-    /// Where the payload itself is the metadata, the text and the guard are not part of it, nor is a name that begins with `_`.
+    /// Returns whether a key is metadata, in a layout whose metadata is the payload itself. The guard, the text and
+    /// every name that begins with `_` are not.
     fn is_metadata(&self, key: &str) -> bool {
         !key.starts_with('_') && key != self.guard.first() && key != self.text.first()
     }
@@ -212,7 +214,7 @@ fn metadata_value(value: &Payload) -> Option<Value> {
     }
 }
 
-/// The id of a point as text.
+/// Returns the id of a point as text.
 pub(super) fn id_text(id: Option<&PointId>) -> Option<String> {
     match id?.point_id_options.as_ref()? {
         PointIdOptions::Uuid(uuid) => Some(uuid.clone()),

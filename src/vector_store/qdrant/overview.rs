@@ -20,7 +20,7 @@ use crate::vector_store::{CollectionInfo, SearchCosts, VectorStoreError};
 const UNLISTED_FOR: Duration = Duration::from_mins(1);
 
 impl QdrantStore {
-    /// The overview of a collection, as fresh as [`super::QdrantConfig::overview_age_max`] asks for.
+    /// Returns the overview of a collection, as fresh as [`super::QdrantConfig::overview_age_max`] asks for.
     pub(super) async fn overview(&self, collection: &str) -> Result<Arc<Overview>, VectorStoreError> {
         let ask = |before: Option<Arc<Overview>>| async move { self.ask(collection, before.as_deref()).await };
         self.overviews.get(collection, ask).await
@@ -54,11 +54,11 @@ impl QdrantStore {
         Ok(Overview { info, limits, guards, guards_unlisted_until })
     }
 
-    /// The costs of a search among some guards, which were measured.
+    /// Returns the costs of a search among some guards, which were measured.
     ///
-    /// A guard is a hash look-up for each point that is compared, while a candidate comes with its payload. The chunks of a
-    /// search space are scanned, since the index does not help there: a walk of Qdrant's graph under a filter that passes a
-    /// tenth of the chunks finds a tenth of the best.
+    /// A guard is a hash look-up for each point that is compared, while a candidate comes with its payload. The chunks
+    /// of a search space are scanned, since the index does not help there: a walk of Qdrant's graph under a filter that
+    /// passes a tenth of the chunks finds a tenth of the best.
     fn search_costs(&self) -> SearchCosts {
         let per_chunk = if self.config.exact { 0.0 } else { 1.0 / 32.0 };
         SearchCosts { per_guard: 1.0 / 16.0, per_chunk }

@@ -37,7 +37,7 @@ impl Path {
         Ok(Self { first, rest })
     }
 
-    /// The path that is one name, whatever its characters are.
+    /// Returns the path that is one name, whatever its characters are.
     pub(super) fn of_key(key: &str) -> Self {
         Self { first: key.to_owned(), rest: Vec::new() }
     }
@@ -51,18 +51,18 @@ impl Path {
         self.rest.is_empty()
     }
 
-    /// The path as Qdrant writes it in filters, selectors and indexes.
+    /// Returns the path as Qdrant writes it in filters, selectors and indexes.
     pub(super) fn key(&self) -> String {
         let names: Vec<Cow<'_, str>> = self.names().map(|name| quoted_if_needed(name)).collect();
         names.join(".")
     }
 
-    /// The first name in quotes; `None` for a name that cannot be quoted.
+    /// Returns the first name in quotes; `None` for a name that cannot be quoted.
     pub(super) fn quoted(&self) -> Option<String> {
         quote(&self.first)
     }
 
-    /// The path to a name within the object at this path; `None` for a name that cannot be quoted.
+    /// Returns the path to a name within the object at this path; `None` for a name that cannot be quoted.
     pub(super) fn child(&self, name: &str) -> Option<String> {
         Some(format!("{}.{}", self.key(), quote(name)?))
     }

@@ -12,9 +12,10 @@ use crate::chunk::{Chunk, Value};
 use crate::vector_store::direction::normalized;
 use crate::vector_store::remote::own_writes::Stamp;
 
-/// The id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id.
+/// Returns the id of a chunk's point: a UUID of version 8 (RFC 9562) from the SHA-256 of the chunk's id.
 ///
-/// Two chunk ids with one point id are told apart by the payload, so a collision is an error and never another chunk's text.
+/// Two chunk ids with one point id are told apart by the payload, so a collision is an error and never another chunk's
+/// text.
 #[must_use]
 pub fn point_id(chunk_id: &str) -> String {
     let hash = digest(&SHA256, chunk_id.as_bytes());
@@ -36,7 +37,7 @@ pub(super) fn point_of(chunk_id: &str) -> PointId {
     PointId::from(point_id(chunk_id))
 }
 
-/// A chunk as a point, at a position of its document. The chunk must have a vector.
+/// Returns a chunk as a point, at a position of its document. The chunk must have a vector.
 pub(super) fn to_point(
     title: &str,
     stamp: Stamp,

@@ -237,7 +237,7 @@ impl QdrantStore {
     }
 }
 
-/// How many ids one call may name, within the collection's limits.
+/// Returns how many ids one call may name, within the collection's limits.
 pub(super) fn ids_per_call(limits: CallLimits) -> usize {
     IDS_PER_CALL_MAX.min(limits.answer_max).min(limits.values_max)
 }

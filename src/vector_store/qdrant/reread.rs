@@ -41,7 +41,7 @@ struct AmongPoints<'a> {
 }
 
 impl QdrantStore {
-    /// The points of these candidates that still pass the search's filter with the same score, by chunk id.
+    /// Returns the points of these candidates that still pass the search's filter with the same score, by chunk id.
     pub(super) async fn reread<'f>(
         &self,
         search: &Search,

@@ -64,7 +64,7 @@ impl QdrantStore {
         Ok(Searched { candidates, exact, rest })
     }
 
-    /// How many chunks the search space holds, as far as the last overview tells.
+    /// Returns how many chunks the search space holds, as far as the last overview tells.
     fn known_chunks(&self, search: &Search) -> Option<u64> {
         let overview = self.overviews.last_known(&search.collection)?;
         match &search.space {

@@ -20,10 +20,10 @@ pub(crate) struct GuardCounts {
 }
 
 impl GuardCounts {
-    /// The table of the guards that were counted now, after the table `before`.
+    /// Returns the table of the guards that were counted now, after the table `before`.
     ///
-    /// Guards that were in `before` keep their positions, and new ones are appended. A guard whose chunks are gone stays in
-    /// the table; once such guards are the majority, a new table begins.
+    /// Guards that were in `before` keep their positions, and new ones are appended. A guard whose chunks are gone
+    /// stays in the table; once such guards are the majority, a new table begins.
     pub(crate) fn following(before: Option<&Self>, mut counted: HashMap<Object, u64>) -> Self {
         counted.retain(|_, chunks| *chunks > 0);
         let is_worth_keeping =

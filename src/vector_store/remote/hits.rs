@@ -21,14 +21,15 @@ pub(super) fn rank(hits: &mut [Hit]) {
     });
 }
 
-/// The hits whose chunk is not among those already taken.
+/// Returns the hits whose chunk is not among those already taken.
 pub(super) fn without(mut hits: Vec<Hit>, taken: &[Hit]) -> Vec<Hit> {
     let taken: HashSet<&str> = taken.iter().map(|hit| hit.candidate.chunk_id.as_str()).collect();
     hits.retain(|hit| !taken.contains(hit.candidate.chunk_id.as_str()));
     hits
 }
 
-/// The first hits of each document, at most `per_document_max`. A chunk that names no document counts as its own.
+/// Returns the first hits of each document, at most `per_document_max`. A chunk that names no document counts as its
+/// own.
 pub(super) fn first_of_documents(mut hits: Vec<Hit>, per_document_max: Option<NonZeroUsize>) -> Vec<Hit> {
     let Some(max) = per_document_max else { return hits };
     let mut counts: HashMap<String, usize> = HashMap::new();
@@ -72,10 +73,11 @@ impl CompleteDocuments {
     }
 }
 
-/// The best of what all parts of a search space found.
+/// Returns the best of what all parts of a search space found.
 ///
-/// The best of all are among the best of each part, also with a maximum per document. A chunk whose guard changes between two
-/// calls may be found in two parts, and is named once. It may also be found in none; then this one request misses it.
+/// The best of all are among the best of each part, also with a maximum per document. A chunk whose guard changes
+/// between two calls may be found in two parts, and is named once. It may also be found in none; then this one request
+/// misses it.
 pub(super) fn merge(mut hits: Vec<Hit>, search: &Search, per_document_max: Option<NonZeroUsize>) -> Vec<Candidate> {
     hits.retain(|hit| search.min_score.is_none_or(|score| f64::from(hit.candidate.score) >= score));
     rank(&mut hits);

@@ -37,7 +37,7 @@ pub(crate) struct Overview {
 pub(crate) struct Overviews {
     entries: Mutex<HashMap<String, Arc<Entry>>>,
     age_max: Duration,
-    /// For how much longer an old overview serves while one request asks for the next.
+    /// The time beyond `age_max` for which an old overview is used while one request asks for the next.
     grace: Duration,
 }
 
@@ -63,7 +63,8 @@ impl Overviews {
         Self { entries: Mutex::default(), age_max, grace }
     }
 
-    /// The overview of a collection. It is made by `ask`, which is given the one before, unless a fresh one is known.
+    /// Returns the overview of a collection. It is made by `ask`, which is given the one before, unless a fresh one is
+    /// known.
     ///
     /// While one request asks, the others go on with what was known, unless this process has written since.
     pub(crate) async fn get<F>(
@@ -114,7 +115,7 @@ impl Overviews {
         }
     }
 
-    /// The last overview of a collection, however old. The server is not asked.
+    /// Returns the last overview of a collection, however old. The server is not asked.
     pub(crate) fn last_known(&self, collection: &str) -> Option<Arc<Overview>> {
         let entry = self.entries().get(collection).map(Arc::clone)?;
         entry.last_known().map(|known| known.overview)
@@ -138,7 +139,7 @@ impl Entry {
         self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The overview, unless it is more than `grace` too old or this process has changed the collection since.
+    /// Returns the overview, unless it is more than `grace` too old or this process has changed the collection since.
     fn fresh(&self, grace: Duration) -> Option<Arc<Overview>> {
         let known = self.last_known()?;
         let is_fresh = known.changes == self.changes.load(Ordering::SeqCst) && Instant::now() < known.until + grace;

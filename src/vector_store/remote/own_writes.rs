@@ -126,7 +126,7 @@ mod tests {
     use super::*;
     use crate::language::Object;
 
-    /// A candidate as a search finds it after this write.
+    /// Returns a candidate as a search finds it after this write.
     fn candidate(stamp: Stamp) -> Candidate {
         let milliseconds = u64::try_from(stamp.written_at).expect("a date");
         Candidate {

@@ -67,7 +67,7 @@ pub(crate) enum Unguarded {
 
 /// A server that finds the points nearest to a vector. The vector and the caller's filter are the implementor's.
 pub(crate) trait NearestPoints: Sync {
-    /// The nearest points, best first.
+    /// Returns the nearest points, best first.
     fn nearest(&self, call: NearestCall<'_>) -> impl Future<Output = Result<NearestAnswer, VectorStoreError>> + Send;
 }
 
@@ -218,7 +218,7 @@ struct Rounds<'a> {
 }
 
 impl Rounds<'_> {
-    /// The best of each part; `None` when one has too much in the way.
+    /// Returns the best of each part; `None` when one has too much in the way.
     async fn search_all(
         &self,
         server: &impl NearestPoints,
@@ -229,7 +229,8 @@ impl Rounds<'_> {
         Ok(found.into_iter().collect())
     }
 
-    /// The best of one part, at least as many as are wanted unless there are fewer; `None` when too much is in the way.
+    /// Returns the best of one part, at least as many as are wanted unless there are fewer; `None` when too much is in
+    /// the way.
     async fn search_part(
         &self,
         server: &impl NearestPoints,
@@ -333,14 +334,14 @@ impl Rounds<'_> {
         progress.asked = progress.asked.saturating_mul(2).min(self.most());
     }
 
-    /// How many points the first call asks for. One more than is wanted shows whether equal scores were cut off at the end. If
-    /// they were, more are asked for, so that pages have every one of them.
+    /// Returns how many points the first call asks for. One more than is wanted shows whether equal scores were cut off
+    /// at the end. If they were, more are asked for, so that pages have every one of them.
     fn least(&self) -> usize {
         let limit = self.search.limit;
         if limit < self.limits.answer_max { limit.saturating_add(1) } else { limit }
     }
 
-    /// How many points a call asks for at most.
+    /// Returns how many points a call asks for at most.
     fn most(&self) -> usize {
         self.least().max(POINTS_PER_CALL_MAX.min(self.limits.answer_max))
     }
@@ -414,7 +415,8 @@ mod tests {
     use crate::language::Object;
     use crate::vector_store::Query;
 
-    /// An answer of this many points, all of them hits. Each scores less than the one before, but for the last two.
+    /// Returns an answer of this many points, all of them hits. Each scores less than the one before, but for the last
+    /// two.
     fn answer(points: u8) -> NearestAnswer {
         let score = |number: u8| 1.0 - f32::from(number.min(points - 2)) / 100.0;
         let point = |number: u8| {

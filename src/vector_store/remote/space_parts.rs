@@ -19,12 +19,12 @@ pub(crate) enum SpacePart {
 }
 
 impl SpacePart {
-    /// The parts that cover a search space, each with at most `guards_max` guards.
+    /// Returns the parts that cover a search space, each with at most `guards_max` guards.
     ///
     /// One part is enough where either the guards of the space fit one list, or the guards that are left out do.
     ///
-    /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search over
-    /// everything.
+    /// INVARIANT (nothing visible, nothing found): an empty set of guards has no parts, so it never becomes a search
+    /// over everything.
     pub(crate) fn of(space: &SearchSpace, guards_max: usize) -> Vec<Self> {
         let SearchSpace::Guards { table, positions } = space else { return vec![Self::Everything] };
         let guards_max = guards_max.max(1);
@@ -44,7 +44,7 @@ fn names(table: &GuardTable, positions: impl Iterator<Item = u32>) -> impl Itera
     positions.filter_map(|position| table.guards.get(usize::try_from(position).ok()?))
 }
 
-/// The guards in lists that each fit one filter.
+/// Returns the guards in lists that each fit one filter.
 fn lists<'a>(guards: impl Iterator<Item = &'a Object>, guards_max: usize) -> Vec<Vec<String>> {
     let mut lists: Vec<Vec<String>> = Vec::new();
     let mut bytes = 0;

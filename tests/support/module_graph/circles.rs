@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Reference;
 
-/// So many places are shown for each arrow of a circle.
+/// The most places that are shown for each arrow of a circle.
 const PLACES_SHOWN: usize = 3;
 
-/// Who names whom among the children of one module.
+/// The references between the children of one module.
 #[derive(Default)]
 struct Siblings<'a> {
     arrows: BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Reference>>>,
 }
 
-/// The siblings of each module that has any arrows between them.
+/// Returns the siblings of each module that has any arrows between them.
 fn siblings(references: &[Reference]) -> BTreeMap<&[String], Siblings<'_>> {
     let mut rooms: BTreeMap<&[String], Siblings<'_>> = BTreeMap::new();
     for reference in references {
@@ -29,7 +29,7 @@ fn siblings(references: &[Reference]) -> BTreeMap<&[String], Siblings<'_>> {
 }
 
 impl<'a> Siblings<'a> {
-    /// The shortest way from `start` back to itself, `start` first.
+    /// Returns the shortest way from `start` back to itself, `start` first.
     fn way_back(&self, start: &'a str) -> Option<Vec<&'a str>> {
         let mut before: BTreeMap<&str, &str> = BTreeMap::new();
         let mut queue = VecDeque::from([start]);
@@ -52,7 +52,7 @@ impl<'a> Siblings<'a> {
         None
     }
 
-    /// All siblings that an arrow leads to, or several, from `start` on.
+    /// Returns all siblings that an arrow leads to, or several, from `start` on.
     fn reached(&self, start: &'a str) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut queue = vec![start];
@@ -63,7 +63,7 @@ impl<'a> Siblings<'a> {
         reached
     }
 
-    /// The siblings that reach each other, a set for each knot of circles.
+    /// Returns the siblings that reach each other, a set for each knot of circles.
     fn knots(&self) -> BTreeSet<BTreeSet<&'a str>> {
         let knot = |start: &&'a str| -> BTreeSet<&'a str> {
             self.reached(start).into_iter().filter(|other| self.reached(other).contains(start)).collect()
@@ -71,7 +71,7 @@ impl<'a> Siblings<'a> {
         self.arrows.keys().map(knot).filter(|knot| !knot.is_empty()).collect()
     }
 
-    /// Some of the places that make each arrow of a circle.
+    /// Returns some of the places that make each arrow of a circle.
     fn places(&self, circle: &[&'a str]) -> Vec<String> {
         let mut lines = Vec::new();
         for (one, other) in circle.iter().zip(circle.iter().cycle().skip(1)) {
@@ -82,7 +82,7 @@ impl<'a> Siblings<'a> {
         lines
     }
 
-    /// The shortest circle of a knot.
+    /// Returns the shortest circle of a knot.
     fn shortest(&self, knot: &BTreeSet<&'a str>) -> Vec<&'a str> {
         knot.iter().filter_map(|start| self.way_back(start)).min_by_key(Vec::len).unwrap_or_default()
     }

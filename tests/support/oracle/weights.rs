@@ -10,7 +10,7 @@ type Name = (String, String);
 
 /// The weights of all relations.
 pub(super) struct Weights {
-    /// For each relation, all relations that it depends on.
+    /// All relations that each relation depends on.
     rests_on: BTreeMap<Name, BTreeSet<Name>>,
     /// The weight by relation and type of users. There is none if no tuple could make such a user hold the relation.
     weights: BTreeMap<(Name, String), u32>,

@@ -66,7 +66,7 @@ pub(super) fn named(user: &str, object: &str) -> Fact {
     (user.to_owned(), object.to_owned())
 }
 
-/// Whether no evaluator can decide this.
+/// Returns whether no evaluator can decide this.
 pub(super) fn is_hostile(check: &Check) -> bool {
     check.object.id().starts_with("hostile")
 }
@@ -232,7 +232,7 @@ impl Setup {
         Self::over(world, directory, start, share)
     }
 
-    /// Whether questions are stored for the next process.
+    /// Returns whether questions are stored for the next process.
     pub(super) fn keeps_questions(&self) -> bool {
         std::fs::read(self.directory.path().join("questions.json")).is_ok_and(|text| text != b"[]")
     }
@@ -248,7 +248,7 @@ impl Setup {
         }
     }
 
-    /// Lets the copy learn what is new, or makes it anew if that was wished.
+    /// Brings the copy up to date, or makes a new copy if one was asked for.
     pub(super) fn poll(&self) {
         let view = &self.authorizer.view;
         let is_new = view.wishes.new_copy.swap(false, Ordering::Relaxed);
