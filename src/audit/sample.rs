@@ -22,7 +22,9 @@ pub(super) fn config(directory: &Path) -> AuditLogConfig {
 /// Returns the configuration of a small log, with some settings changed.
 pub(super) fn config_with(directory: &Path, change: impl FnOnce(&mut AuditConfig)) -> AuditLogConfig {
     let (fsync, segment_size_max) = (FsyncPolicy::EachBatch, ByteSize::bytes(1_500));
-    let mut settings = AuditConfig { fsync, segment_size_max, ..AuditConfig::default() };
+    // The interval passes within a test, so that the thread flushes.
+    let fsync_interval = Duration::from_millis(1);
+    let mut settings = AuditConfig { fsync, fsync_interval, segment_size_max, ..AuditConfig::default() };
     change(&mut settings);
     settings.resolved(directory)
 }

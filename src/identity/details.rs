@@ -290,11 +290,5 @@ fn texts(value: &Json) -> Option<BTreeSet<String>> {
 
 /// Returns the SHA-256 of a text in hexadecimal.
 fn sha256(text: &str) -> String {
-    use std::fmt::Write;
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        // Writing to a string cannot fail.
-        write!(hex, "{byte:02x}").unwrap_or_default();
-        hex
-    })
+    base16ct::lower::encode_string(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
 }

@@ -81,8 +81,7 @@ impl VerifiedToken {
         self.user.as_ref()
     }
 
-    /// Returns whether details narrow the token, or its bearer acts for somebody. Such a token may retrieve but not
-    /// administer.
+    /// Returns whether details narrow the token. Such a token may retrieve but not administer.
     #[must_use]
     pub fn is_narrowed(&self) -> bool {
         self.details.is_some()

@@ -60,7 +60,9 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
     let asking = async {
         let answers = ask_with_each(&server, tokens).await;
         // The server seals its log when it ends, which must happen before its directory is deleted.
-        stop.send(()).unwrap_or_default();
+        if stop.send(()).is_err() {
+            tracing::debug!("the server has ended by itself");
+        }
         answers
     };
     let serving = async { Ok(app.serve(listener, async { stopped.await.unwrap_or_default() }).await?) };
