@@ -22,7 +22,7 @@ const REPETITION_COST: u32 = 10;
 /// causes no more than ten repetitions.
 const SAVINGS_MAX: u32 = 10 * REPETITION_COST;
 
-/// Asks the decider behind it, up to [`ATTEMPTS_MAX`] times.
+/// Asks the decider behind it, up to `ATTEMPTS_MAX` times.
 pub struct RetriedDecider {
     inner: Arc<dyn Decider>,
     savings: Mutex<u32>,

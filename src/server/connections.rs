@@ -254,7 +254,9 @@ fn without_ballast(parts: &Parts) -> Parts {
     (light.method, light.version) = (parts.method.clone(), parts.version);
     // Cannot fail: a path alone is a URI.
     light.uri = parts.uri.path().parse().unwrap_or_default();
-    for name in [header::CONTENT_TYPE, HeaderName::from_static("grpc-encoding")] {
+    let kept =
+        [header::CONTENT_TYPE, HeaderName::from_static("grpc-encoding"), HeaderName::from_static("grpc-timeout")];
+    for name in kept {
         let values =
             parts.headers.get_all(&name).iter().filter_map(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
         for value in values {

@@ -247,7 +247,7 @@ impl Refusal {
 }
 
 impl From<Refusal> for Status {
-    /// Carries a refusal through tonic, whose handlers fail with a `Status` alone. [`Refusal::of_response`] takes it out
+    /// Carries a refusal through tonic, whose handlers fail with a `Status` alone. `Refusal::of_response` takes it out
     /// again, and a door renders it.
     fn from(refusal: Refusal) -> Self {
         let mut metadata = MetadataMap::new();

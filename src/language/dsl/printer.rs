@@ -12,7 +12,7 @@ pub fn print(model: &AuthorizationModel) -> String {
     Printer { with_sources: false }.model(model)
 }
 
-/// Like [`print`], with the module and file of each definition as a comment, if the model was joined from modules.
+/// Like [`print()`], with the module and file of each definition as a comment, if the model was joined from modules.
 #[must_use]
 pub fn print_with_sources(model: &AuthorizationModel) -> String {
     Printer { with_sources: true }.model(model)

@@ -91,7 +91,13 @@ impl Layout {
     /// A program may keep the text within an object or a JSON text, as `LlamaIndex` does. That is left out as a whole, unless it
     /// holds what metadata is read from; then only the text in it is left out. Qdrant does not look into a JSON text, so one
     /// that holds the document's id too is sent, and its text is dropped here.
+    ///
+    /// A text inside the metadata is metadata, too, and nothing is left out. Otherwise the metadata of a chunk would differ
+    /// between a reading without the text and one with it, and the chunk would seem to have changed.
     pub(super) fn all_but_text(&self) -> SelectorOptions {
+        if self.metadata.as_ref().is_some_and(|metadata| metadata.leads_to(&self.text)) {
+            return SelectorOptions::Enable(true);
+        }
         let is_shared = [Some(&self.guard), Some(&self.document_id), self.metadata.as_ref()]
             .into_iter()
             .flatten()

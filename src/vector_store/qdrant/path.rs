@@ -51,6 +51,11 @@ impl Path {
         self.rest.is_empty()
     }
 
+    /// Returns whether the value of `other` lies within the value of this path, or is the same.
+    pub(super) fn leads_to(&self, other: &Self) -> bool {
+        self.first == other.first && other.rest.starts_with(&self.rest)
+    }
+
     /// Returns the path as Qdrant writes it in filters, selectors and indexes.
     pub(super) fn key(&self) -> String {
         let names: Vec<Cow<'_, str>> = self.names().map(|name| quoted_if_needed(name)).collect();

@@ -149,6 +149,8 @@ fn a_text_is_left_out_and_nothing_that_metadata_is_read_from() {
         let SelectorOptions::Exclude(selector) = layout.all_but_text() else { panic!("{name}") };
         assert_eq!(selector.fields, [expected], "{name}");
     }
+    let inside = layout("source", "metadata.text", Some("metadata"));
+    assert_eq!(inside.all_but_text(), SelectorOptions::Enable(true), "a text inside the metadata is metadata, too");
 }
 
 #[test]
