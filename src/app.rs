@@ -224,7 +224,7 @@ struct Chunks {
 /// Opens the authorizer alone. The data directory is not needed if an `OpenFGA` server decides.
 ///
 /// # Errors
-/// Those of [`App::open`].
+/// Returns the errors of [`App::open`].
 pub async fn open_authorizer(config: &Config) -> Result<Arc<dyn Authorizer>, AppError> {
     Ok(open_deciding(config).await?.authorizer)
 }

@@ -43,7 +43,7 @@ pub enum StorageError {
     Damaged {
         /// The path of the file.
         path: PathBuf,
-        /// What is wrong with the bytes.
+        /// The damage that was found in the bytes.
         detail: String,
     },
     /// Reading or writing failed, for example because the disk is full or a permission is missing.

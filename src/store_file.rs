@@ -115,7 +115,7 @@ pub enum StoreFileError {
     Malformed {
         /// The path of the file.
         path: PathBuf,
-        /// What is wrong, and in which line.
+        /// The mistake and its line.
         detail: String,
     },
     /// The file names another one that [`References::Beside`] does not allow.

@@ -1,5 +1,5 @@
-//! The same checks, asked of a real `OpenFGA` with its memory datastore and of `ragward serve`. Each is a process of
-//! its own on the same machine, loaded and asked over gRPC by the same client.
+//! Asks a real `OpenFGA` with its memory datastore and `ragward serve` for equal checks. Each server is a process of its
+//! own on this machine, and one client loads and asks both over gRPC.
 
 use std::fs;
 use std::process::{Child, Command, Stdio};

@@ -33,7 +33,7 @@ pub(super) async fn open_configured_replica(config: &Config) -> Result<Option<Ar
 /// the cache of checks.
 ///
 /// # Errors
-/// Those of [`super::App::open`].
+/// Returns the errors of [`super::App::open`].
 pub async fn open_replica(config: &Config, used_for: ReplicaUse) -> Result<Arc<ReplicaAuthorizer>, AppError> {
     let AuthorizerConfig { openfga, checks, replica, .. } = &config.authorizer;
     let source = Arc::new(OpenFgaSource::new(openfga)?.with_types_max(replica.types_max));

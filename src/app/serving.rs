@@ -91,7 +91,7 @@ impl App {
     /// Like [`PreparedServer::serve`], and prepares the server first.
     ///
     /// # Errors
-    /// Those of [`App::prepare`] and of [`PreparedServer::serve`].
+    /// Returns the errors of [`App::prepare`] and of [`PreparedServer::serve`].
     pub async fn serve(&self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<(), AppError> {
         self.prepare().await?.serve(listener, stop).await
     }

@@ -156,7 +156,7 @@ fn progress(totals: Totals) -> ProgressBar {
     ProgressBar::new(totals.bytes).with_style(style)
 }
 
-/// What happens to a file or line that cannot be read.
+/// Says whether the run goes on after a file or line that it cannot read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnError {
     /// It is skipped, and the rest is sent.

@@ -30,7 +30,7 @@ pub(super) struct ReplicaArgs {
 
 #[derive(Serialize)]
 struct Shown {
-    /// What the configuration uses a replica for. Without an `OpenFGA` server it is used for nothing.
+    /// The mode that the configuration sets. `off` if no `OpenFGA` server decides.
     mode: ReplicaMode,
     #[serde(flatten)]
     standing: Standing,

@@ -159,7 +159,7 @@ pub enum Closed {
     Itself,
     /// The model gives such users no way to hold it.
     OutOfReach,
-    /// The same question is being asked further up.
+    /// A step further up asks this question already, so the explanation stops here.
     Cycle,
     /// It is further away than the evaluator descends.
     TooDeep,

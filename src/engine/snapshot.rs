@@ -281,7 +281,7 @@ impl Snapshot {
     /// each object is likely to cost less.
     ///
     /// # Errors
-    /// Those of [`Self::visible_set`].
+    /// Returns the errors of [`Self::visible_set`].
     pub fn visible_among(
         &self,
         user: &User,
@@ -300,7 +300,7 @@ impl Snapshot {
     /// `objects` is their number. Returns `None` if checking each object is likely to cost less.
     ///
     /// # Errors
-    /// Those of [`Self::visible_set`].
+    /// Returns the errors of [`Self::visible_set`].
     pub fn reach(
         &self,
         user: &User,
@@ -320,7 +320,7 @@ impl Snapshot {
     /// the reach belongs to another state.
     ///
     /// # Errors
-    /// Those of [`Self::visible_set`].
+    /// Returns the errors of [`Self::visible_set`].
     pub fn visible_by_reach(
         &self,
         reach: &Reach,

@@ -115,7 +115,7 @@ impl<'a> Question<'a> {
     /// these `objects` is cheaper.
     ///
     /// # Errors
-    /// Those of [`Question::bounds`].
+    /// Returns the errors of [`Question::bounds`].
     pub(super) fn inner(self, objects: u64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Inner>, CheckError> {
         if self.index.has_doubles() {
             // If a request's tuple has the names of a stored one, only a check knows which of the two counts.
@@ -149,7 +149,7 @@ impl<'a> Question<'a> {
     /// Returns the whole set.
     ///
     /// # Errors
-    /// Those of [`Question::bounds`].
+    /// Returns the errors of [`Question::bounds`].
     pub(super) fn visible_set(self, go_on: &mut dyn FnMut() -> bool) -> Result<VisibleSet, CheckError> {
         self.decided(self.bounds(go_on)?, go_on)
     }
@@ -158,7 +158,7 @@ impl<'a> Question<'a> {
     /// `None` if checking each object is cheaper.
     ///
     /// # Errors
-    /// Those of [`Question::bounds`].
+    /// Returns the errors of [`Question::bounds`].
     pub(super) fn visible_among(
         self,
         inner: &Inner,

@@ -64,7 +64,7 @@ pub enum PeopleRuleError {
 }
 
 impl Default for PeopleRule {
-    /// By default, people are marked by the time of their login (RFC 9068, section 2.2.1). A machine has none.
+    /// Marks people by the time of their login (RFC 9068, section 2.2.1), which a machine does not have.
     fn default() -> Self {
         let mark = Mark { claim: "auth_time".to_owned(), values: BTreeSet::new() };
         Self { mark: Some(mark), clients: BTreeSet::new(), machines: Vec::new() }

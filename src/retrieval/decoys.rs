@@ -22,8 +22,8 @@ const TYPE_OF_LAST_RESORT: &str = "document";
 
 /// Makes decoys.
 ///
-/// The same id has the same decoy for as long as the process runs, so a cache remembers a decision about a decoy as it
-/// remembers one about a hidden chunk. The names are random, so nobody can write tuples for them ahead.
+/// An id keeps its decoy for as long as the process runs, so a cache remembers a decision about a decoy as it remembers
+/// one about a hidden chunk. The names are random, so nobody can write tuples for them ahead.
 #[derive(Debug, Default)]
 pub(super) struct Decoys(RandomState);
 

@@ -9,8 +9,8 @@
 //!   before. These are searched and checked again, and the next page is given only if they would come out alike. Otherwise
 //!   the token is refused and the search begins anew. So all pages together are one answer.
 //!
-//! What the user may not see enters neither form. A revision of the collection would be simpler and wrong: a change of a
-//! hidden document would then end somebody's pages.
+//! Neither form depends on chunks that the user may not see. A revision of the collection would be simpler and wrong: a
+//! change of a hidden document would then end somebody's pages.
 //!
 //! A page costs a search over all pages before it, up to `retrieval.candidates_max`.
 //!

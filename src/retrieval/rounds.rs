@@ -58,7 +58,7 @@ struct FoundCandidates {
     total: usize,
     /// How many of them were on a page before, and are checked again.
     earlier_total: usize,
-    /// Those that were on a page before and are permitted.
+    /// The candidates that an earlier page returned and that are permitted.
     earlier: Vec<Permitted<Candidate>>,
     /// The others, which are checked as far as the answer needs.
     walk: Walk,

@@ -36,7 +36,7 @@ pub(super) enum Access {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Messages {
     One,
-    /// As many as the sender likes, for as long as it likes.
+    /// The sender sends any number of messages, for any time.
     Many,
 }
 

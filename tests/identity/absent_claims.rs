@@ -30,7 +30,7 @@ type document
     define can_read: reader but not banned
 ";
 
-/// The same model without `but not`.
+/// A model that takes nobody out: it has no `but not`.
 const LETS_IN: &str = "
 model
   schema 1.1

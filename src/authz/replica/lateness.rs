@@ -21,7 +21,7 @@ const REMEMBERED: Duration = Duration::from_mins(10);
 pub(super) struct Reading {
     /// The moment at which the reading began.
     pub(super) started: Instant,
-    /// The same moment by the wall clock, in nanoseconds since 1970.
+    /// The wall clock at that moment, in nanoseconds since 1970.
     pub(super) unix_ns: i128,
 }
 

@@ -261,7 +261,7 @@ async fn a_tuple_too_few_goes_to_the_server_until_both_agree() {
     assert!(setup.allows("user:u0", "doc:2").await, "the copy is right");
 }
 
-/// The same question is of two kinds: once with what a request adds, and once without.
+/// A request that brings values for conditions makes its question one of another kind, so this asks both kinds.
 #[tokio::test(start_paused = true)]
 async fn a_wrong_denial_of_two_kinds_is_found_for_both() {
     let setup = Setup::new();

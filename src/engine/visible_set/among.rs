@@ -1,9 +1,9 @@
 //! Finds out which of some objects are in a visible set, by the tuples about each object.
 //!
-//! What the user holds apart from them, such as groups and folders, has been found before, from the user outwards
-//! ([`Inner`]). The remaining relations only count for the target on the same object, so each object is decided by
-//! itself: possible or not, certain or not, as in [`super::spread`]. A part of a definition is looked at only as long
-//! as it can matter.
+//! An earlier search, from the user outwards, has found the groups, folders and the like that the user holds
+//! ([`Inner`]). The remaining relations only count for the target on the same object, so this module decides each object
+//! by itself: possible or not, certain or not, as in [`super::spread`]. It reads a part of a definition only as long as
+//! that part can matter.
 
 use std::collections::HashMap;
 

@@ -49,7 +49,7 @@ pub(in crate::retrieval) struct Binding(pub(super) [u8; DIGEST_BYTES]);
 
 impl Binding {
     /// Binds to the search of a request. Returns `None` for a principal that the details of its token, or its login, narrow.
-    /// What details leave is counted for each answer, so such a principal gets no pages.
+    /// Details count their chunks anew for each answer, so such a principal gets no pages.
     pub(in crate::retrieval) fn new(request: &RetrievalRequest, relation: &Relation, model_id: &str) -> Option<Self> {
         if request.principal.is_narrowed() {
             return None;

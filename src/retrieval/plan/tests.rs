@@ -163,7 +163,7 @@ fn each_step_follows_from_the_one_before() {
     let by_document = |progress| Round { is_counted_by_document: true, ..nothing(Rest::Nothing, progress) };
     let shut = |progress| Round { permits_nothing: true, ..round(progress) };
     let rows: [(&str, Round, Step); 27] = [
-        // What was found is not checked yet.
+        // The search has found candidates, and none of them is checked yet.
         ("found, hidden unknown", round(Progress::Searched { at_most: None }), Step::Enforce),
         ("found, certainly too few", round(at_most(9)), wider(20, Some(0.9))),
         ("found, certainly none", round(at_most(0)), wider(160, None)),
@@ -171,7 +171,7 @@ fn each_step_follows_from_the_one_before() {
         ("found, too few, and no more to find", nothing(Rest::Nothing, at_most(9)), Step::Enforce),
         ("found, too few, and the store gives no more", nothing(Rest::Unknown, at_most(9)), Step::Enforce),
         ("found, too few, at the limit", at_limit(at_most(9)), Step::Enforce),
-        // What was found is checked.
+        // The candidates are checked, and none of them is read yet.
         ("checked, enough", round(enforced(10)), Step::Read),
         ("checked, too few", round(enforced(9)), wider(20, Some(0.9))),
         ("checked, none", round(enforced(0)), wider(160, None)),
@@ -179,7 +179,7 @@ fn each_step_follows_from_the_one_before() {
         ("checked, too few, and the store gives no more", nothing(Rest::Unknown, enforced(9)), Step::Read),
         ("checked, too few, at the limit", at_limit(enforced(9)), Step::Read),
         ("checked, the actor may not act", shut(enforced(0)), Step::Answer(Exhausted)),
-        // What is permitted is read.
+        // The permitted candidates are read.
         ("read, enough", round(read(10, 0)), Step::Answer(Complete)),
         ("read, enough, one was replaced", round(read(10, 1)), Step::SearchAgain),
         ("read, too few, one was replaced", Round { repeats: 1, ..round(read(9, 1)) }, Step::SearchAgain),
@@ -210,7 +210,7 @@ fn each_step_follows_from_the_one_before() {
     assert_eq!(next_step(&situation, &widest_by_document), Step::Answer(Limited), "others may be there, at the limit");
     let later_page = Situation { top_k: 30, ..situation };
     assert_eq!(next_step(&later_page, &round(read(10, 0))), Step::Answer(Complete), "a page counts its own chunks");
-    // What earlier searches taught is forgotten once this one has found something.
+    // A search that has found something replaces the lessons of earlier searches.
     let learned = Situation { pass_rate: Some(0.5), ..situation };
     assert_eq!(next_step(&learned, &round(enforced(0))), wider(160, Some(0.5)), "nothing found, a rate is known");
     assert_eq!(next_step(&learned, &round(enforced(9))), wider(20, Some(0.9)), "found, a rate is known");
