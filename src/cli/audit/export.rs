@@ -58,36 +58,83 @@ enum ExportFormat {
 
 pub(super) fn run(args: ExportArgs, config: Option<&Path>) -> Result<(), Failure> {
     let log = Log::open(args.log, config)?;
-    let mut target: Box<dyn Write> = match &args.to {
+    let target: Box<dyn Write> = match &args.to {
         Some(path) => {
             let file = File::create_new(path);
             Box::new(file.map_err(|e| Failure::usage(format!("cannot write `{}`: {e}", path.display())))?)
         }
         None => Box::new(io::stdout().lock()),
     };
-    let mut target = BufWriter::new(&mut target);
-    let mut written: io::Result<()> = Ok(());
-    if args.format == ExportFormat::Csv {
-        written = writeln!(target, "{}", CSV_HEADER.join(","));
-    }
+    let mut export = Export::new(target, args.format);
+    let mut written = export.begin();
     let report = log.read(|entry| {
         if written.is_ok() {
-            written = match args.format {
-                ExportFormat::Jsonl => write_json(&mut target, entry),
-                ExportFormat::Csv => write_csv(&mut target, entry),
-            };
+            written = export.write(entry);
         }
     })?;
-    unless_closed(written.and_then(|()| target.flush()))?;
+    unless_closed(written.and_then(|()| export.flush()))?;
     if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
 }
 
-fn write_json(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
-    writeln!(target, "{}", visible_json(&serde_json::to_string(entry)?))
+/// Writes entries in one format.
+enum Export<W: Write> {
+    Jsonl(BufWriter<W>),
+    Csv(Box<csv::Writer<W>>),
 }
 
-fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
-    let Event::Record(record) = &entry.event else { return Ok(()) };
+impl<W: Write> Export<W> {
+    fn new(target: W, format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Jsonl => Self::Jsonl(BufWriter::new(target)),
+            ExportFormat::Csv => Self::Csv(Box::new(csv_writer(target))),
+        }
+    }
+
+    /// Writes what stands before the first entry.
+    fn begin(&mut self) -> io::Result<()> {
+        match self {
+            Self::Jsonl(_) => Ok(()),
+            Self::Csv(writer) => writer.write_record(CSV_HEADER).map_err(io_error),
+        }
+    }
+
+    fn write(&mut self, entry: &Entry) -> io::Result<()> {
+        match self {
+            Self::Jsonl(target) => writeln!(target, "{}", visible_json(&serde_json::to_string(entry)?)),
+            Self::Csv(writer) => {
+                let Some(row) = csv_row(entry) else { return Ok(()) };
+                writer.write_record(row).map_err(io_error)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Jsonl(target) => target.flush(),
+            Self::Csv(writer) => writer.flush(),
+        }
+    }
+}
+
+/// Makes a writer as in RFC 4180, but that a line ends with `\n`.
+fn csv_writer<W: Write>(target: W) -> csv::Writer<W> {
+    // Some readers trim cells without quotes. The writer quotes a cell that contains its comment character, so this puts
+    // quotes around every cell with a space.
+    csv::WriterBuilder::new().comment(Some(b' ')).from_writer(target)
+}
+
+/// Returns the target's own error, whose kind says whether its reader has closed it.
+fn io_error(error: csv::Error) -> io::Error {
+    if let csv::ErrorKind::Io(error) = error.into_kind() {
+        error
+    } else {
+        io::Error::other("a row of the export does not fit its header")
+    }
+}
+
+/// Returns the row of a record, and nothing for other entries.
+fn csv_row(entry: &Entry) -> Option<[String; CSV_HEADER.len()]> {
+    let Event::Record(record) = &entry.event else { return None };
     let principal = record.principal.clone().unwrap_or_default();
     let request = record.request.clone().unwrap_or_default();
     let decision = record.decision.clone().unwrap_or_default();
@@ -117,7 +164,7 @@ fn write_csv(target: &mut impl Write, entry: &Entry) -> io::Result<()> {
         Some(record.trace_id.clone()),
         chunk_ids,
     ];
-    writeln!(target, "{}", cells.map(|cell| csv_cell(&cell.unwrap_or_default())).join(","))
+    Some(cells.map(|cell| csv_cell(&cell.unwrap_or_default())))
 }
 
 /// Writes several names into one cell, as a JSON array, since a chunk's id may hold any separator. Without names, the
@@ -126,13 +173,12 @@ fn json_cell(names: &[String]) -> String {
     if names.is_empty() { String::new() } else { serde_json::Value::from(names).to_string() }
 }
 
-/// Writes a cell as in RFC 4180. A cell that a spreadsheet would take for a formula begins with an apostrophe, and
+/// Returns the text of a cell. A cell that a spreadsheet would take for a formula begins with an apostrophe, and
 /// invisible characters are escaped. JSON Lines have the text itself.
 fn csv_cell(text: &str) -> String {
     let text = visible(text);
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    let text = format!("{}{}", if formula { "'" } else { "" }, text.replace('"', "\"\""));
-    if text.contains([',', '"', '\n', '\r', ' ']) { format!("\"{text}\"") } else { text }
+    let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if is_formula { format!("'{text}") } else { text }
 }
 
 #[cfg(test)]
@@ -144,13 +190,19 @@ mod tests {
         let rows = [
             ("plain", "plain"),
             ("a,b", "\"a,b\""),
+            ("a b", "\"a b\""),
+            ("a\nb", "\"a\nb\""),
             ("a \"b\"", "\"a \"\"b\"\"\""),
             ("=1+1", "'=1+1"),
             ("", ""),
             ("a\u{202e}b", "a\\u{202e}b"),
         ];
         for (text, expected) in rows {
-            assert_eq!(csv_cell(text), expected, "{text}");
+            // A row of one empty cell would get quotes, so that it is no empty line.
+            let mut writer = csv_writer(Vec::new());
+            writer.write_record([csv_cell(text), "end".to_owned()]).expect("written");
+            let row = String::from_utf8(writer.into_inner().expect("flushed")).expect("text");
+            assert_eq!(row, format!("{expected},end\n"), "{text}");
         }
     }
 }
