@@ -34,7 +34,7 @@ pub(super) struct AttachArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct AttachReport {
     collection: String,
     dry_run: bool,
     #[serde(flatten)]
@@ -60,11 +60,11 @@ pub(super) async fn run(args: AttachArgs, config: Option<PathBuf>, output: &Outp
         .await;
     bar.finish_and_clear();
     let attached = attached.map_err(|e| Failure::coded(e.code(), e.to_string()))?;
-    let shown = Shown { collection: args.collection, dry_run: args.dry_run, attached };
-    output.result(&shown, || shown.lines().join("\n"))
+    let report = AttachReport { collection: args.collection, dry_run: args.dry_run, attached };
+    output.result(&report, || report.lines().join("\n"))
 }
 
-impl Shown {
+impl AttachReport {
     fn lines(&self) -> Vec<String> {
         let Self { collection, dry_run, attached } = self;
         let Attached { points, guarded, written, kept, cleared, unguarded, unsettled, later, indexes, .. } = attached;

@@ -82,7 +82,7 @@ pub(super) struct ShowArgs {
 
 /// The result of `verify` for programs.
 #[derive(Serialize)]
-struct Verified {
+struct VerifyReport {
     intact: bool,
     findings: Vec<String>,
     findings_total: u64,
@@ -96,7 +96,7 @@ struct Verified {
 
 /// A record, and its position in the log.
 #[derive(Clone, Serialize)]
-struct Shown {
+struct LoggedRecord {
     seq: u64,
     time: String,
     #[serde(flatten)]
@@ -162,11 +162,11 @@ fn verify(args: VerifyArgs, config: Option<&Path>, output: &Output) -> Result<()
     anchored |= args.anchor.is_some() && args.anchor == last;
     let mut findings: Vec<String> = report.findings.iter().map(ToString::to_string).collect();
     let mut findings_total = report.findings_total;
-    if let (Some((seq, _)), false) = (args.anchor, anchored) {
+    if let Some((seq, _)) = args.anchor.filter(|_| !anchored) {
         findings.push(format!("entry {seq} of `--anchor` is not in the log"));
         findings_total += 1;
     }
-    let verified = Verified {
+    let verified = VerifyReport {
         intact: findings_total == 0,
         findings,
         findings_total,
@@ -180,8 +180,8 @@ fn verify(args: VerifyArgs, config: Option<&Path>, output: &Output) -> Result<()
     if verified.intact { Ok(()) } else { Err(not_intact(findings_total)) }
 }
 
-fn people(verified: &Verified) -> String {
-    let Verified { segments, entries, records, .. } = verified;
+fn people(verified: &VerifyReport) -> String {
+    let VerifyReport { segments, entries, records, .. } = verified;
     let mut lines = verified.findings.clone();
     if let Some(more) = verified.findings_total.checked_sub(verified.findings.len() as u64).filter(|more| *more > 0) {
         lines.push(format!("and {more} more; the first {FINDINGS_MAX} are shown"));
@@ -218,11 +218,11 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
             && args.collection.as_ref().is_none_or(|wanted| collection == Some(wanted))
             && args.trace.as_ref().is_none_or(|wanted| record.trace_id == *wanted)
     };
-    let mut latest: VecDeque<Shown> = VecDeque::new();
+    let mut latest: VecDeque<LoggedRecord> = VecDeque::new();
     let report = log.read(|entry| {
         let Event::Record(record) = &entry.event else { return };
         if is_wanted(entry, record) {
-            latest.push_back(Shown { seq: entry.seq, time: entry.time.clone(), record: (**record).clone() });
+            latest.push_back(LoggedRecord { seq: entry.seq, time: entry.time.clone(), record: (**record).clone() });
             if latest.len() > args.limit {
                 latest.pop_front();
             }
@@ -236,7 +236,7 @@ fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Fa
     if report.is_intact() { Ok(()) } else { Err(not_intact(report.findings_total)) }
 }
 
-fn row(Shown { seq, time, record }: &Shown) -> Vec<String> {
+fn row(LoggedRecord { seq, time, record }: &LoggedRecord) -> Vec<String> {
     let name = |text: &str| excerpt(text, NAME_CHARACTERS);
     let number = |number: Option<u64>| number.map(|number| number.to_string()).unwrap_or_default();
     vec![
@@ -277,7 +277,8 @@ fn parse_time(text: &str) -> Result<String, String> {
     let date = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0)).map(|time| time.and_utc());
     let time = DateTime::parse_from_rfc3339(text).map(|time| time.with_timezone(&Utc)).ok().or_else(date);
     let time = time.ok_or("must be a date such as `2026-11-25` or a time such as `2026-11-25T09:30:00Z`")?;
-    Ok(time.to_rfc3339_opts(SecondsFormat::Micros, true))
+    let ends_with_z = true;
+    Ok(time.to_rfc3339_opts(SecondsFormat::Micros, ends_with_z))
 }
 
 fn parse_anchor(text: &str) -> Result<(u64, Mac), String> {

@@ -31,7 +31,7 @@ pub(super) struct CheckArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct CheckReport {
     allowed: bool,
 }
 
@@ -59,6 +59,6 @@ pub(super) async fn run(args: CheckArgs, config: Option<PathBuf>, output: &Outpu
     let [Decision { position: 0, allowed, .. }] = *decisions.list else {
         return Err(Failure::failed("the authorizer did not answer exactly once"));
     };
-    output.result(&Shown { allowed }, || if allowed { "allowed" } else { "denied" }.to_owned())?;
+    output.result(&CheckReport { allowed }, || if allowed { "allowed" } else { "denied" }.to_owned())?;
     if allowed { Ok(()) } else { Err(Failure::failed("")) }
 }

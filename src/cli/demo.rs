@@ -54,17 +54,17 @@ pub(super) struct DemoArgs {
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct TwoPeopleDemo<'a> {
     question: &'a str,
-    anne: Vec<Found>,
-    bob: Vec<Found>,
-    why: Vec<Why>,
+    anne: Vec<FoundChunk>,
+    bob: Vec<FoundChunk>,
+    why: Vec<HeldRelations>,
     revoked: String,
-    bob_after: Vec<Found>,
+    bob_after: Vec<FoundChunk>,
 }
 
 #[derive(Serialize)]
-struct Found {
+struct FoundChunk {
     guard: String,
     title: String,
     text: String,
@@ -72,7 +72,7 @@ struct Found {
 
 /// The relations that each of the two people holds on a page.
 #[derive(Serialize)]
-struct Why {
+struct HeldRelations {
     page: String,
     anne: Vec<String>,
     bob: Vec<String>,
@@ -98,8 +98,8 @@ pub(super) async fn run(args: &DemoArgs, output: &Output) -> Result<(), Failure>
     relationships(&app)?.write(&TupleWrite { deletes: vec![revoked.clone()], ..TupleWrite::default() })?;
     let bob_after = ask(&client, BOB).await?;
 
-    let shown = Shown { question: QUESTION, anne, bob, why, revoked: revoked.to_string(), bob_after };
-    output.result(&shown, || people(&shown))
+    let demo = TwoPeopleDemo { question: QUESTION, anne, bob, why, revoked: revoked.to_string(), bob_after };
+    output.result(&demo, || people(&demo))
 }
 
 async fn load(app: &App, handbook: &Path) -> Result<Client, Failure> {
@@ -118,9 +118,9 @@ fn relationships(app: &App) -> Result<RelationshipStore, Failure> {
     Ok(stores.default_store_or_new()?)
 }
 
-async fn ask(client: &Client, user: &str) -> Result<Vec<Found>, Failure> {
+async fn ask(client: &Client, user: &str) -> Result<Vec<FoundChunk>, Failure> {
     let response = client.retrieval().retrieve(request(user)).await?.into_inner();
-    Ok(found(response))
+    Ok(found_chunks(response))
 }
 
 fn request(user: &str) -> RetrieveRequest {
@@ -133,22 +133,25 @@ fn request(user: &str) -> RetrieveRequest {
     }
 }
 
-fn found(response: RetrieveResponse) -> Vec<Found> {
-    let found =
-        response.chunks.into_iter().map(|chunk| Found { guard: chunk.guard, title: chunk.title, text: chunk.text });
+fn found_chunks(response: RetrieveResponse) -> Vec<FoundChunk> {
+    let found = response.chunks.into_iter().map(|chunk| FoundChunk {
+        guard: chunk.guard,
+        title: chunk.title,
+        text: chunk.text,
+    });
     found.collect()
 }
 
 /// Finds the pages that only one of the two may see, and asks the authorizer which relations each holds on them.
-async fn why_they_differ(app: &App, anne: &[Found], bob: &[Found]) -> Result<Vec<Why>, Failure> {
-    let guards = |found: &[Found]| found.iter().map(|chunk| chunk.guard.clone()).collect::<BTreeSet<String>>();
+async fn why_they_differ(app: &App, anne: &[FoundChunk], bob: &[FoundChunk]) -> Result<Vec<HeldRelations>, Failure> {
+    let guards = |found: &[FoundChunk]| found.iter().map(|chunk| chunk.guard.clone()).collect::<BTreeSet<String>>();
     let (anne, bob) = (guards(anne), guards(bob));
     let mut why = Vec::new();
     for page in anne.symmetric_difference(&bob) {
         let (anne, bob) = (relations_held(app, ANNE, page).await?, relations_held(app, BOB, page).await?);
         // A page that both may see can be among the best of only one of them.
         if may_read(&anne) != may_read(&bob) {
-            why.push(Why { page: page.clone(), anne, bob });
+            why.push(HeldRelations { page: page.clone(), anne, bob });
         }
     }
     Ok(why)
@@ -194,10 +197,10 @@ fn word(text: &str) -> String {
     text.trim_matches(|c: char| !c.is_alphanumeric()).to_lowercase()
 }
 
-fn people(shown: &Shown<'_>) -> String {
-    let cell = |found: Option<&Found>| match found {
+fn people(demo: &TwoPeopleDemo<'_>) -> String {
+    let cell = |found: Option<&FoundChunk>| match found {
         Some(found) => {
-            let only = shown.why.iter().find(|why| why.page == found.guard);
+            let only = demo.why.iter().find(|why| why.page == found.guard);
             let mark = match only.map(|why| may_read(&why.anne)) {
                 Some(true) => "  ◄ only Anne may see this",
                 Some(false) => "  ◄ only Bob may see this",
@@ -207,13 +210,13 @@ fn people(shown: &Shown<'_>) -> String {
         }
         None => String::new(),
     };
-    let rows = shown.anne.len().max(shown.bob.len());
-    let side_by_side = (0..rows).map(|rank| vec![cell(shown.anne.get(rank)), cell(shown.bob.get(rank))]);
+    let rows = demo.anne.len().max(demo.bob.len());
+    let side_by_side = (0..rows).map(|rank| vec![cell(demo.anne.get(rank)), cell(demo.bob.get(rank))]);
     let list = |relations: &[String]| if relations.is_empty() { "nothing".to_owned() } else { relations.join(", ") };
-    let why = shown.why.iter().map(|why| vec![why.page.clone(), list(&why.anne), list(&why.bob)]);
-    let after = shown.bob_after.iter().map(|found| vec![cell(Some(found))]);
-    let titles = |found: &[Found]| found.iter().map(|chunk| chunk.title.clone()).collect::<BTreeSet<String>>();
-    let (before, now) = (titles(&shown.bob), titles(&shown.bob_after));
+    let why = demo.why.iter().map(|why| vec![why.page.clone(), list(&why.anne), list(&why.bob)]);
+    let after = demo.bob_after.iter().map(|found| vec![cell(Some(found))]);
+    let titles = |found: &[FoundChunk]| found.iter().map(|chunk| chunk.title.clone()).collect::<BTreeSet<String>>();
+    let (before, now) = (titles(&demo.bob), titles(&demo.bob_after));
     let list_titles = |titles: Vec<&String>| titles.into_iter().cloned().collect::<Vec<String>>().join(", ");
     let gone = list_titles(before.difference(&now).collect());
     let instead = list_titles(now.difference(&before).collect());
@@ -222,7 +225,7 @@ fn people(shown: &Shown<'_>) -> String {
         table(&["Anne, an engineer, gets", "Bob, who helps HR, gets"], side_by_side),
         "\nWhy they differ: the relations that each holds on the pages that only one of them may see\n".to_owned(),
         table(&["page", "Anne holds", "Bob holds"], why),
-        format!("\nOne tuple is deleted: {}\n", shown.revoked),
+        format!("\nOne tuple is deleted: {}\n", demo.revoked),
         table(&["Bob asks again and gets"], after),
         format!("\nGone: {gone}. In their place: {instead}."),
         format!("\n{NEXT}"),

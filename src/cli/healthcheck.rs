@@ -22,7 +22,7 @@ pub(super) struct HealthcheckArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct HealthReport {
     serving: bool,
     consistency_token: String,
 }
@@ -38,6 +38,6 @@ pub(super) async fn run(args: &HealthcheckArgs, config: Option<&Path>, output: &
     let Health { serving, consistency_token } = health;
     let told = if serving { "serving" } else { "not serving" };
     let people = format!("{told}\nconsistency token: {consistency_token}");
-    output.result(&Shown { serving, consistency_token }, || people)?;
+    output.result(&HealthReport { serving, consistency_token }, || people)?;
     if serving { Ok(()) } else { Err(Failure::unreachable(NOT_READY)) }
 }

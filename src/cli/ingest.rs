@@ -50,7 +50,7 @@ pub(super) struct IngestArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct IngestReport {
     documents: u64,
     chunks: u64,
     /// Files without any text.
@@ -74,7 +74,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     let has_server = args.connection.server.is_some();
     let services = args.connection.open(config).await?;
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
-    let Sent { answer, empty, passed_over, passed_over_total } =
+    let SendOutcome { answer, empty, passed_over, passed_over_total } =
         send(&services, &args.collection, entries, on_error, progress(totals)).await?;
     let consistency_token = client::consistency_token(&answer).to_owned();
     let UpsertDocumentsResponse { documents, chunks, warnings } = answer.into_inner();
@@ -90,8 +90,8 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
     if has_server {
         lines.push(format!("consistency token: {consistency_token}"));
     }
-    let shown = Shown { documents, chunks, empty, warnings, passed_over, passed_over_total, consistency_token };
-    output.result(&shown, || lines.join("\n"))?;
+    let report = IngestReport { documents, chunks, empty, warnings, passed_over, passed_over_total, consistency_token };
+    output.result(&report, || lines.join("\n"))?;
     match passed_over_total {
         0 => Ok(()),
         1 => Err(Failure::failed("1 file or line was passed over")),
@@ -101,27 +101,27 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
 
 fn source(args: &IngestArgs) -> Result<Source, Failure> {
     let path = args.path.clone();
-    let shown = path.display();
+    let named = path.display();
     let names_a_guard = args.guard.is_some() || args.guard_type.is_some();
     if path.is_file() {
         if names_a_guard || args.catalog.is_some() {
             let text =
-                format!("each line of `{shown}` names its own guard; remove `--guard`, `--guard-type` and `--catalog`");
+                format!("each line of `{named}` names its own guard; remove `--guard`, `--guard-type` and `--catalog`");
             return Err(Failure::usage(text));
         }
         if path.extension().is_none_or(|extension| extension != "jsonl" && extension != "ndjson") {
             let text = format!(
-                "a single file must be JSON Lines (`.jsonl`), which `{shown}` is not; for texts, name their folder"
+                "a single file must be JSON Lines (`.jsonl`), which `{named}` is not; for texts, name their folder"
             );
             return Err(Failure::usage(text));
         }
         return Ok(Source::JsonLines { path });
     }
     if !path.is_dir() {
-        return Err(Failure::usage(format!("`{shown}` is neither a folder nor a file")));
+        return Err(Failure::usage(format!("`{named}` is neither a folder nor a file")));
     }
     if names_a_guard && path.join(CATALOG).is_file() {
-        let text = format!("`{CATALOG}` in `{shown}` names the guards; remove `--guard`, or move the catalog away");
+        let text = format!("`{CATALOG}` in `{named}` names the guards; remove `--guard`, or move the catalog away");
         return Err(Failure::usage(text));
     }
     let malformed = |e: crate::language::ParseError| Failure::usage(e.to_string());
@@ -166,7 +166,7 @@ enum OnError {
 }
 
 /// The outcome of a run.
-struct Sent {
+struct SendOutcome {
     answer: Response<UpsertDocumentsResponse>,
     empty: Vec<PathBuf>,
     /// The first of the files and lines that were skipped.
@@ -176,7 +176,7 @@ struct Sent {
 
 /// The counts of what was read.
 #[derive(Default)]
-struct Read {
+struct ReadOutcome {
     documents: u64,
     empty: Vec<PathBuf>,
     errors: Vec<IngestError>,
@@ -191,11 +191,11 @@ async fn send(
     entries: Entries,
     on_error: OnError,
     progress: ProgressBar,
-) -> Result<Sent, Failure> {
+) -> Result<SendOutcome, Failure> {
     let (messages, stream) = mpsc::channel(READ_AHEAD);
     let collection = collection.to_owned();
     let reading = tokio::task::spawn_blocking(move || {
-        let mut read = Read::default();
+        let mut read = ReadOutcome::default();
         for entry in entries {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -226,7 +226,8 @@ async fn send(
         read
     });
     let written = client.ingest().upsert_documents(ReceiverStream::new(stream)).await;
-    let Read { documents, empty, errors, errors_total } = reading.await.map_err(|e| Failure::failed(e.to_string()))?;
+    let ReadOutcome { documents, empty, errors, errors_total } =
+        reading.await.map_err(|e| Failure::failed(e.to_string()))?;
     let answer = written?;
     match errors.first() {
         Some(first) if on_error == OnError::Stop || documents == 0 => {
@@ -235,7 +236,7 @@ async fn send(
         }
         _ => {
             let passed_over = errors.iter().map(ToString::to_string).collect();
-            Ok(Sent { answer, empty, passed_over, passed_over_total: errors_total })
+            Ok(SendOutcome { answer, empty, passed_over, passed_over_total: errors_total })
         }
     }
 }

@@ -82,14 +82,14 @@ pub(super) struct ShowArgs {
 }
 
 #[derive(Serialize)]
-struct Loaded {
+struct LoadReport {
     model_id: String,
     types: usize,
     tuples: usize,
 }
 
 #[derive(Serialize)]
-struct Valid {
+struct ValidationReport {
     types: usize,
     relations: usize,
     tuples: usize,
@@ -158,7 +158,7 @@ async fn load(args: LoadArgs, config: Option<&Path>, output: &Output) -> Result<
     };
     let decides = if decides { "decides now" } else { "decides once `authorization_model_id` names it" };
     let people = format!("model {model_id} with {types} types {decides}; {told}");
-    output.result(&Loaded { model_id, types, tuples: count }, || people)
+    output.result(&LoadReport { model_id, types, tuples: count }, || people)
 }
 
 async fn show(args: ShowArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
@@ -198,7 +198,7 @@ fn validate(args: &FileArgs, output: &Output) -> Result<(), Failure> {
     let Contents { model, tuples } = contents;
     let types = &model.source().types;
     let relations = types.iter().map(|definition| definition.relations.len()).sum();
-    let valid = Valid { types: types.len(), relations, tuples: tuples.len() };
+    let valid = ValidationReport { types: types.len(), relations, tuples: tuples.len() };
     let people =
         format!("{} is valid: {} types, {relations} relations, {} tuples", file.display(), valid.types, valid.tuples);
     output.result(&valid, || people)
@@ -422,7 +422,7 @@ condition recent(age: int) {
             std::fs::write(&file, text).expect("written");
             let failure =
                 read(&file, References::Beside).err().map(|failure| format!("{failure:?}")).unwrap_or_default();
-            assert!(failure.contains(expected), "{failure}");
+            assert!(failure.contains(expected), "{name}: {failure}");
         }
     }
 }

@@ -27,10 +27,8 @@ pub(super) struct NamesArgs {
 }
 
 pub(super) async fn run(command: NamesCommand, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
-    let (args, rewrites) = match command {
-        NamesCommand::Check(args) => (args, false),
-        NamesCommand::Rewrite(args) => (args, true),
-    };
+    let rewrites = matches!(command, NamesCommand::Rewrite(_));
+    let (NamesCommand::Check(args) | NamesCommand::Rewrite(args)) = command;
     let config = Config::load(config, &Overrides { data: args.data, ..Overrides::default() })?;
     data_is_there(&config, Uses::Relationships)?;
     let report = rewrite_names(&config, rewrites).await?;

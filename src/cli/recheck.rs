@@ -29,7 +29,7 @@ pub(super) struct RecheckArgs {
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct RecheckReport<'a> {
     permitted: &'a [String],
     withheld: Vec<&'a String>,
 }
@@ -53,7 +53,7 @@ pub(super) async fn run(args: RecheckArgs, config: Option<PathBuf>, output: &Out
         vec![id.clone(), verdict.to_owned()]
     });
     let count = withheld.len();
-    output.result(&Shown { permitted: &permitted, withheld }, || table(&["chunk", "access"], rows))?;
+    output.result(&RecheckReport { permitted: &permitted, withheld }, || table(&["chunk", "access"], rows))?;
     if count > 0 {
         Err(Failure::failed(format!("{count} of {} chunks are withheld", args.chunk_ids.len())))
     } else {

@@ -29,7 +29,7 @@ pub(super) struct ReplicaArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct ReplicaReport {
     /// The mode that the configuration sets. `off` if no `OpenFGA` server decides.
     mode: ReplicaMode,
     #[serde(flatten)]
@@ -52,19 +52,19 @@ pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Outp
         AuthorizerKind::Embedded => ReplicaMode::Off,
         AuthorizerKind::Openfga => config.authorizer.replica.mode,
     };
-    let shown = Shown { mode, standing: kept.read() };
-    output.result(&shown, || {
+    let report = ReplicaReport { mode, standing: kept.read() };
+    output.result(&report, || {
         let asked = match command {
             ReplicaCommand::Trust(_) => {
                 "\nA running server makes a new copy within a second, and uses it once it agrees with OpenFGA."
             }
             ReplicaCommand::Status(_) => "",
         };
-        format!("{}{asked}", shown.lines(config.authorizer.kind))
+        format!("{}{asked}", report.lines(config.authorizer.kind))
     })
 }
 
-impl Shown {
+impl ReplicaReport {
     /// Returns what the configuration says and what is stored. No server is asked, so nothing is said about the copy's
     /// age.
     fn lines(&self, kind: AuthorizerKind) -> String {
@@ -126,8 +126,8 @@ mod tests {
             ),
         ];
         for (name, kind, mode, standing, used, known) in rows {
-            let shown = Shown { mode, standing: serde_json::from_str(standing).expect("a standing") };
-            let text = shown.lines(kind);
+            let report = ReplicaReport { mode, standing: serde_json::from_str(standing).expect("a standing") };
+            let text = report.lines(kind);
             assert!(text.contains(used) && text.contains(known), "{name}: {text}");
             assert_eq!(text.contains("trusted"), standing == back, "{name}: {text}");
         }

@@ -59,25 +59,25 @@ pub(super) struct RetrieveArgs {
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct RetrievalJson<'a> {
     completion: &'a str,
     recall: &'a str,
-    chunks: Vec<ShownChunk<'a>>,
+    chunks: Vec<ChunkJson<'a>>,
     #[serde(skip_serializing_if = "str::is_empty")]
     next_page_token: &'a str,
     consistency_token: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    plan: Option<ShownPlan<'a>>,
+    plan: Option<PlanJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownPlan<'a> {
+struct PlanJson<'a> {
     estimated_share: Option<f64>,
-    rounds: Vec<ShownRound<'a>>,
+    rounds: Vec<RoundJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct ShownRound<'a> {
+struct RoundJson<'a> {
     plan: &'a str,
     limit: u64,
     candidates: u64,
@@ -86,7 +86,7 @@ struct ShownRound<'a> {
 }
 
 #[derive(Serialize)]
-struct ShownChunk<'a> {
+struct ChunkJson<'a> {
     id: &'a str,
     document_id: &'a str,
     guard: &'a str,
@@ -122,7 +122,7 @@ pub(super) async fn run(args: RetrieveArgs, config: Option<PathBuf>, output: &Ou
     let answer = services.retrieval().retrieve(request).await?;
     let token = client::consistency_token(&answer).to_owned();
     let response = answer.into_inner();
-    output.result(&shown(&response, &token), || people(&response, args.explain_plan))
+    output.result(&retrieval_json(&response, &token), || people(&response, args.explain_plan))
 }
 
 fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
@@ -133,8 +133,8 @@ fn read_vector(file: &std::path::Path) -> Result<message::Vector, Failure> {
     Ok(message::Vector { values })
 }
 
-fn shown<'a>(response: &'a RetrieveResponse, consistency_token: &'a str) -> Shown<'a> {
-    let chunks = response.chunks.iter().map(|chunk| ShownChunk {
+fn retrieval_json<'a>(response: &'a RetrieveResponse, consistency_token: &'a str) -> RetrievalJson<'a> {
+    let chunks = response.chunks.iter().map(|chunk| ChunkJson {
         id: &chunk.id,
         document_id: &chunk.document_id,
         guard: &chunk.guard,
@@ -143,21 +143,21 @@ fn shown<'a>(response: &'a RetrieveResponse, consistency_token: &'a str) -> Show
         metadata: chunk.metadata.iter().map(|(key, value)| (key.as_str(), json_value(value))).collect(),
         text: &chunk.text,
     });
-    Shown {
+    RetrievalJson {
         completion: response.completion().as_str_name().trim_start_matches("COMPLETION_"),
         recall: response.recall().as_str_name().trim_start_matches("RECALL_"),
         chunks: chunks.collect(),
         next_page_token: &response.next_page_token,
         consistency_token,
-        plan: response.plan.as_ref().map(|report| ShownPlan {
+        plan: response.plan.as_ref().map(|report| PlanJson {
             estimated_share: report.estimated_share,
-            rounds: report.rounds.iter().map(shown_round).collect(),
+            rounds: report.rounds.iter().map(round_json).collect(),
         }),
     }
 }
 
-fn shown_round(round: &message::PlanRound) -> ShownRound<'_> {
-    ShownRound {
+fn round_json(round: &message::PlanRound) -> RoundJson<'_> {
+    RoundJson {
         plan: &round.plan,
         limit: round.limit,
         candidates: round.candidates,
@@ -205,17 +205,17 @@ fn people(response: &RetrieveResponse, explain_plan: bool) -> String {
         message::Completion::Limited => "LIMITED: a work limit stopped the search; there may be more",
         message::Completion::Unspecified => "the server did not say how the search ended",
     };
-    let mut shown = match response.chunks.as_slice() {
+    let mut text = match response.chunks.as_slice() {
         [] => ended.to_owned(),
         _ => format!("{}\n{ended}", table(&["#", "score", "chunk", "text"], rows)),
     };
     if !response.next_page_token.is_empty() {
-        shown.push_str("\nnext page: --page ");
-        shown.push_str(&response.next_page_token);
+        text.push_str("\nnext page: --page ");
+        text.push_str(&response.next_page_token);
     }
     if explain_plan {
-        shown.push('\n');
-        shown.push_str(&plan(response));
+        text.push('\n');
+        text.push_str(&plan(response));
     }
-    shown
+    text
 }

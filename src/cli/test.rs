@@ -20,12 +20,12 @@ pub(super) struct TestArgs {
 }
 
 #[derive(Serialize)]
-struct Summary {
+struct TestReport {
     tests: Count,
     checks: Count,
     list_objects: Count,
     list_users: Count,
-    files: Vec<File>,
+    files: Vec<FileReport>,
 }
 
 #[derive(Clone, Copy, Default, Serialize)]
@@ -35,15 +35,15 @@ struct Count {
 }
 
 #[derive(Serialize)]
-struct File {
+struct FileReport {
     path: PathBuf,
     /// The reason why the file was not run.
     not_run: Option<String>,
-    failures: Vec<Failed>,
+    failures: Vec<FailedAssertion>,
 }
 
 #[derive(Serialize)]
-struct Failed {
+struct FailedAssertion {
     test: String,
     kind: String,
     question: String,
@@ -60,7 +60,7 @@ impl Count {
 
 /// Fails if an assertion fails or a file cannot be run: what was not tested has not passed.
 pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
-    let mut summary = Summary {
+    let mut summary = TestReport {
         tests: Count::default(),
         checks: Count::default(),
         list_objects: Count::default(),
@@ -80,7 +80,7 @@ pub(super) fn run(args: &TestArgs, output: &Output) -> Result<(), Failure> {
     }
 }
 
-fn test_file(path: &Path, references: References, summary: &mut Summary) -> Result<File, Failure> {
+fn test_file(path: &Path, references: References, summary: &mut TestReport) -> Result<FileReport, Failure> {
     if path.extension().is_some_and(|extension| extension == "fga" || extension == "json" || extension == "mod") {
         let path = path.display();
         return Err(Failure::usage(format!(
@@ -88,7 +88,7 @@ fn test_file(path: &Path, references: References, summary: &mut Summary) -> Resu
              from them; `ragward model validate {path}` checks a model"
         )));
     }
-    let not_run = |reason: String| File { path: path.to_owned(), not_run: Some(reason), failures: Vec::new() };
+    let not_run = |reason: String| FileReport { path: path.to_owned(), not_run: Some(reason), failures: Vec::new() };
     let store = match store_file::read_with(path, references) {
         Ok(store) => store,
         Err(error @ StoreFileError::Io { .. }) => return Err(Failure::usage(error.to_string())),
@@ -107,15 +107,15 @@ fn test_file(path: &Path, references: References, summary: &mut Summary) -> Resu
         let (passed, total) = outcome.count(kind);
         count.add(passed, total);
     }
-    Ok(File { path: path.to_owned(), not_run: None, failures: failures(&outcome) })
+    Ok(FileReport { path: path.to_owned(), not_run: None, failures: failures(&outcome) })
 }
 
-fn failures(outcome: &StoreOutcome) -> Vec<Failed> {
+fn failures(outcome: &StoreOutcome) -> Vec<FailedAssertion> {
     let mut failures = Vec::new();
     for test in &outcome.tests {
         for AssertionOutcome { kind, question, expected, got } in test.assertions.iter().filter(|a| !a.passed()) {
             let got = got.clone().unwrap_or_else(|error| error.to_string());
-            failures.push(Failed {
+            failures.push(FailedAssertion {
                 test: test.name.clone(),
                 kind: kind.to_string(),
                 question: question.clone(),
@@ -127,13 +127,13 @@ fn failures(outcome: &StoreOutcome) -> Vec<Failed> {
     failures
 }
 
-fn people(summary: &Summary) -> String {
+fn people(summary: &TestReport) -> String {
     let mut lines: Vec<String> = Vec::new();
     for file in &summary.files {
         if let Some(reason) = &file.not_run {
             lines.push(format!("not run: {reason}"));
         }
-        for Failed { test, kind, question, expected, got } in &file.failures {
+        for FailedAssertion { test, kind, question, expected, got } in &file.failures {
             lines.push(format!("(FAILING) {}: {test}: {kind} {question}", file.path.display()));
             lines.push(format!("          expected {expected}, got {got}"));
         }

@@ -48,18 +48,18 @@ pub(super) struct TuneArgs {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct TuneReport {
     users: usize,
     objects: usize,
     checks_per_request: usize,
-    measurements: Vec<ShownMeasurement>,
-    recommended: Option<ShownRecommendation>,
+    measurements: Vec<MeasurementJson>,
+    recommended: Option<RecommendationJson>,
     /// The file that the recommended settings were written to.
     written_to: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
-struct ShownMeasurement {
+struct MeasurementJson {
     checks_per_call: usize,
     calls_in_flight_max: u32,
     cache: bool,
@@ -72,7 +72,7 @@ struct ShownMeasurement {
 }
 
 #[derive(Serialize)]
-struct ShownRecommendation {
+struct RecommendationJson {
     checks_per_call: usize,
     calls_in_flight_max: u32,
     reason: String,
@@ -106,7 +106,7 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
         _ => None,
     };
     let written_to = config_file.as_deref().filter(|_| matches!(written, Some(Ok(()))));
-    output.result(&shown(&workload, &measurements, recommended.as_ref(), written_to), || {
+    output.result(&tune_report(&workload, &measurements, recommended.as_ref(), written_to), || {
         picture(&args, &workload, &measurements, recommended.as_ref(), written_to)
     })?;
     if recommended.is_none() {
@@ -229,13 +229,13 @@ fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-fn shown(
+fn tune_report(
     workload: &Workload,
     measurements: &[Measurement],
     recommended: Option<&Recommendation>,
     written_to: Option<&Path>,
-) -> Shown {
-    let measurement = |m: &Measurement| ShownMeasurement {
+) -> TuneReport {
+    let measurement = |m: &Measurement| MeasurementJson {
         checks_per_call: m.settings.checks_per_call,
         calls_in_flight_max: m.settings.calls_in_flight_max,
         cache: m.settings.cache,
@@ -248,13 +248,13 @@ fn shown(
     };
     let recommended = recommended.and_then(|recommended| {
         let best = measurements.get(recommended.position)?.settings;
-        Some(ShownRecommendation {
+        Some(RecommendationJson {
             checks_per_call: best.checks_per_call,
             calls_in_flight_max: best.calls_in_flight_max,
             reason: recommended.reason.clone(),
         })
     });
-    Shown {
+    TuneReport {
         users: workload.users(),
         objects: workload.objects(),
         checks_per_request: CHECKS_PER_REQUEST,
@@ -318,14 +318,13 @@ fn picture(
     }
     let decides = |m: &&Measurement| m.settings.mode == ReplicaMode::Decide;
     // The first measurement is that of the current settings.
-    if let (false, Some(decides)) =
-        (measurements.first().is_some_and(|now| decides(&now)), measurements.iter().find(decides))
-    {
+    let decides_now = measurements.first().is_some_and(|now| decides(&now));
+    if let Some(deciding) = measurements.iter().find(decides).filter(|_| !decides_now) {
         write!(
             text,
             "\n\nNot recommended, for it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`) does\n\
              {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max`.",
-            decides.checks_per_second
+            deciding.checks_per_second
         )
         .unwrap_or_default();
     }

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use super::issuer::Issuer;
-use super::{Found, QUESTION, found, load, request};
+use super::{FoundChunk, QUESTION, found_chunks, load, request};
 use crate::app::App;
 use crate::audit::{AuditKey, Event, Record, read_log};
 use crate::cli::output::{excerpt, table};
@@ -31,11 +31,18 @@ inbox-sorter act for nobody. Details give nothing: Anne may not read the pay ban
 docs/src/identity.md says how a server takes the tokens of your issuer.";
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct AgentDemo<'a> {
     question: &'static str,
     answers: &'a [Answer],
     /// The records of the requests in the audit log.
     records: &'a [Record],
+}
+
+/// An access token, and who sends it.
+struct BearerToken {
+    who: &'static str,
+    claims: Value,
+    token: Secret,
 }
 
 /// The answer for the bearer of one token.
@@ -45,7 +52,7 @@ struct Answer {
     /// The token's claims, without its issuer, its id and its times.
     claims: Value,
     completion: String,
-    chunks: Vec<Found>,
+    chunks: Vec<FoundChunk>,
 }
 
 pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> Result<(), Failure> {
@@ -71,7 +78,8 @@ pub(super) async fn run(handbook: &Path, data: DataConfig, output: &Output) -> R
         ended = issuer.serve() => return Err(Failure::failed(format!("the issuer ended early: {ended:?}"))),
     };
     let records = records(&config)?;
-    output.result(&Shown { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))
+    output
+        .result(&AgentDemo { question: QUESTION, answers: &answers, records: &records }, || people(&answers, &records))
 }
 
 fn config(data: DataConfig, issuer: &str) -> Config {
@@ -92,8 +100,7 @@ fn config(data: DataConfig, issuer: &str) -> Config {
     Config { data, identity, ..Config::default() }
 }
 
-/// Returns each token with its bearer.
-fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure> {
+fn tokens(issuer: &Issuer) -> Result<Vec<BearerToken>, Failure> {
     let of_anne = json!({"sub": "anne", "aud": AUDIENCE, "client_id": "desk", "scope": "ragward:retrieve"});
     let with = |more: Value| {
         let mut claims = of_anne.clone();
@@ -113,11 +120,12 @@ fn tokens(issuer: &Issuer) -> Result<Vec<(&'static str, Value, Secret)>, Failure
         ("the same, for two pages", with(json!({"act": {"sub": "desk-helper"}, "authorization_details": details}))),
         ("inbox-sorter for Anne", with(json!({"act": {"sub": "inbox-sorter"}}))),
     ];
-    let sign = |(who, claims): (&'static str, Value)| {
-        let token = issuer.token(who, &claims)?;
-        Ok((who, claims, Secret::new(token)))
-    };
-    bearers.into_iter().map(sign).collect()
+    let mut tokens = Vec::with_capacity(bearers.len());
+    for (who, claims) in bearers {
+        let token = Secret::new(issuer.token(who, &claims)?);
+        tokens.push(BearerToken { who, claims, token });
+    }
+    Ok(tokens)
 }
 
 /// Returns the records of the requests. Each record is kept before its answer leaves.
@@ -132,13 +140,13 @@ fn records(config: &Config) -> Result<Vec<Record>, Failure> {
     if report.is_intact() { Ok(records) } else { Err(Failure::failed("the demo's audit log is not intact")) }
 }
 
-async fn ask_with_each(server: &str, tokens: Vec<(&'static str, Value, Secret)>) -> Result<Vec<Answer>, Failure> {
+async fn ask_with_each(server: &str, tokens: Vec<BearerToken>) -> Result<Vec<Answer>, Failure> {
     let mut answers = Vec::with_capacity(tokens.len());
-    for (who, claims, token) in tokens {
+    for BearerToken { who, claims, token } in tokens {
         let client = Client::with_token(server, &token).map_err(|e| Failure::failed(e.to_string()))?;
         let response = client.retrieval().retrieve(request("")).await?.into_inner();
         let completion = response.completion().as_str_name().trim_start_matches("COMPLETION_").to_owned();
-        answers.push(Answer { who, claims, completion, chunks: found(response) });
+        answers.push(Answer { who, claims, completion, chunks: found_chunks(response) });
     }
     Ok(answers)
 }

@@ -13,26 +13,26 @@ pub(super) fn response(explained: &ExplainResponse) -> Value {
         "relation": explained.relation,
         "object": explained.object,
         "authorization_model_id": explained.authorization_model_id,
-        "root": explained.root.as_ref().map(step),
+        "root": explained.root.as_ref().map(step_json),
     })
 }
 
 /// Shows one step. The recursion is bounded because the decoder bounds the nesting of a message.
-fn step(step_: &ExplanationStep) -> Value {
-    let mut shown = Map::new();
-    let outcome = step_.outcome().as_str_name().trim_start_matches("EXPLANATION_OUTCOME_");
-    shown.insert("outcome".to_owned(), outcome.into());
-    shown.insert("has_say".to_owned(), step_.has_say.into());
-    if let Some((name, kind)) = step_.kind.as_ref().map(kind) {
-        shown.insert(name.to_owned(), kind);
+fn step_json(step: &ExplanationStep) -> Value {
+    let mut fields = Map::new();
+    let outcome = step.outcome().as_str_name().trim_start_matches("EXPLANATION_OUTCOME_");
+    fields.insert("outcome".to_owned(), outcome.into());
+    fields.insert("has_say".to_owned(), step.has_say.into());
+    if let Some((name, kind)) = step.kind.as_ref().map(kind) {
+        fields.insert(name.to_owned(), kind);
     }
-    if !step_.steps.is_empty() {
-        shown.insert("steps".to_owned(), step_.steps.iter().map(step).collect());
+    if !step.steps.is_empty() {
+        fields.insert("steps".to_owned(), step.steps.iter().map(step_json).collect());
     }
-    if step_.omitted > 0 {
-        shown.insert("omitted".to_owned(), step_.omitted.into());
+    if step.omitted > 0 {
+        fields.insert("omitted".to_owned(), step.omitted.into());
     }
-    Value::Object(shown)
+    Value::Object(fields)
 }
 
 fn kind(kind: &Kind) -> (&'static str, Value) {

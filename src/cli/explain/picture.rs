@@ -24,7 +24,7 @@ pub(super) fn draw(explained: &ExplainResponse) -> String {
     if let Some(root) = &explained.root {
         picture.push('\n');
         Pen { lines: &mut picture }
-            .step(root, Place { before: "", branch: "", below: "", object: "", taken_out: false });
+            .step(root, Branch { around: "", here: "", below: "", object: "", taken_out: false });
     }
     let _infallible = write!(picture, "\nmodel {}", explained.authorization_model_id);
     picture
@@ -34,38 +34,39 @@ struct Pen<'a> {
     lines: &'a mut String,
 }
 
-/// The position of a step in the tree.
+/// The branch of the tree that leads to a step.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    /// The lines of the branches around the step.
-    before: &'a str,
-    /// The step's own branch, and its continuation on the lines below.
-    branch: &'a str,
+struct Branch<'a> {
+    /// The lines of the branches around this one.
+    around: &'a str,
+    /// The branch itself, in front of the step's text.
+    here: &'a str,
+    /// The continuation of the branch on the lines below.
     below: &'a str,
     /// The object of the step above, which need not be named again.
     object: &'a str,
-    /// Whether the step is what `but not` takes out.
+    /// Whether the step is the operand that `but not` excludes.
     taken_out: bool,
 }
 
 impl Pen<'_> {
     /// Draws one step. The recursion is bounded because the decoder bounds the nesting of a message.
-    fn step(&mut self, step: &ExplanationStep, at: Place<'_>) {
+    fn step(&mut self, step: &ExplanationStep, at: Branch<'_>) {
         let outcome = step.outcome();
         let line = match (at.taken_out, outcome) {
             (false, _) => format!("{} {}", mark(outcome), text(step, at.object)),
             (true, Outcome::Holds) => format!("✗ but not {}: it holds, and takes the user out", text(step, at.object)),
             (true, Outcome::DoesNotHold) => {
                 // The reasons why somebody is not taken out would be long and of no interest.
-                self.line(at.before, at.branch, &format!("✓ but not {}: it does not hold", name(step, at.object)));
+                self.line(at.around, at.here, &format!("✓ but not {}: it does not hold", name(step, at.object)));
                 return;
             }
             (true, Outcome::Cycle | Outcome::ConditionFailed | Outcome::TooDeep | Outcome::Unspecified) => {
                 format!("{} but not {}", mark(outcome), text(step, at.object))
             }
         };
-        self.line(at.before, at.branch, &line);
-        let around = format!("{}{}", at.before, at.below);
+        self.line(at.around, at.here, &line);
+        let around = format!("{}{}", at.around, at.below);
         let object = match &step.kind {
             Some(Kind::Relation(relation)) => relation.object.as_str(),
             Some(
@@ -90,7 +91,7 @@ impl Pen<'_> {
         for (number, (position, step)) in below.drawn.iter().enumerate() {
             let (branch, rest) = branches(number + 1 == last);
             let taken_out = excludes && *position == 1;
-            self.step(step, Place { before: around, branch, below: rest, object, taken_out });
+            self.step(step, Branch { around, here: branch, below: rest, object, taken_out });
         }
         for (number, note) in notes.iter().enumerate() {
             let (branch, _) = branches(below.drawn.len() + number + 1 == last);
@@ -98,8 +99,8 @@ impl Pen<'_> {
         }
     }
 
-    fn line(&mut self, before: &str, branch: &str, text: &str) {
-        self.lines.push_str(before);
+    fn line(&mut self, around: &str, branch: &str, text: &str) {
+        self.lines.push_str(around);
         self.lines.push_str(branch);
         self.lines.push_str(text);
         self.lines.push('\n');
