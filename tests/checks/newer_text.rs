@@ -231,8 +231,8 @@ async fn old_text_is_released_without_asking_again() {
         asked_again: AtomicUsize::new(0),
     });
     let retriever = retriever(&authorizer, Arc::new(store));
-    for _ in 0..100 {
-        assert_eq!(texts(&retriever, Consistency::MinimizeLatency).await, ["text"]);
+    for question in 0..100 {
+        assert_eq!(texts(&retriever, Consistency::MinimizeLatency).await, ["text"], "question {question}");
     }
     assert_eq!(authorizer.asked_again.load(Ordering::SeqCst), 0);
 }

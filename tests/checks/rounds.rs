@@ -53,12 +53,41 @@ fn vector(seed: u64) -> Vec<f32> {
     centre.iter().zip(dice.vector()).map(|(x, noise)| x + 0.3 * noise).collect()
 }
 
-/// Shows each user a share of the documents, picked without a pattern, and counts its batches.
+/// Whether an authorizer knows the visible sets of users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum VisibleSets {
+    Known,
+    Unknown,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueryKind {
+    Text,
+    Vector,
+}
+
+impl QueryKind {
+    /// Returns the number of queries that each user asks.
+    fn count(self) -> usize {
+        match self {
+            Self::Text => QUERIES_OF_TEXT,
+            Self::Vector => QUERIES,
+        }
+    }
+
+    fn query(self, number: usize) -> Query {
+        match self {
+            Self::Text => Query::Text("words".to_owned()),
+            Self::Vector => Query::Vector(vector(9_000_000 + number as u64)),
+        }
+    }
+}
+
+/// An authorizer that lets each user see a share of the documents, picked without a pattern, and counts its batches.
 struct Counting {
     share: f64,
-    /// Whether it knows the visible set.
-    knows: bool,
-    /// The share of that set which was revoked since.
+    visible_sets: VisibleSets,
+    /// The share of a visible set that was revoked since the set was computed.
     revoked: f64,
     sets: Mutex<HashMap<Object, Arc<RoaringBitmap>>>,
     batches: AtomicUsize,
@@ -67,10 +96,10 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(share: f64, knows: bool) -> Self {
+    fn new(share: f64, visible_sets: VisibleSets) -> Self {
         Self {
             share,
-            knows,
+            visible_sets,
             revoked: 0.0,
             sets: Mutex::default(),
             batches: AtomicUsize::new(0),
@@ -105,7 +134,7 @@ impl Authorizer for Counting {
     }
 
     async fn visible_set(&self, query: &VisibleSetQuery) -> Result<Option<VisiblePositions>, AuthzError> {
-        if !self.knows {
+        if self.visible_sets == VisibleSets::Unknown {
             return Ok(None);
         }
         let sees = |at: &u32| self.sees(&query.user, &query.guards[*at as usize]);
@@ -164,8 +193,8 @@ fn request(user: usize, query: Query, top_k: u32, per_document_max: u32) -> Retr
 }
 
 /// Returns the number of batches that each retrieval took.
-async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: bool) -> Vec<usize> {
-    let authorizer = Arc::new(Counting::new(share, knows));
+async fn batches(store: &ExactStore, share: f64, top_k: u32, visible_sets: VisibleSets, kind: QueryKind) -> Vec<usize> {
+    let authorizer = Arc::new(Counting::new(share, visible_sets));
     let retriever = Retriever::new(
         Arc::clone(&authorizer) as _,
         Arc::new(store.clone()),
@@ -174,13 +203,12 @@ async fn batches(store: &ExactStore, share: f64, top_k: u32, knows: bool, text: 
     );
     let mut counted = Vec::new();
     for user in 0..USERS {
-        for query in 0..if text { QUERIES_OF_TEXT } else { QUERIES } {
-            let query =
-                if text { Query::Text("words".to_owned()) } else { Query::Vector(vector(9_000_000 + query as u64)) };
-            let request = request(user, query, top_k, 0);
+        for number in 0..kind.count() {
+            let request = request(user, kind.query(number), top_k, 0);
             let before = authorizer.batches.load(Ordering::Relaxed);
             let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
-            assert_ne!(retrieval.completion, Completion::Limited, "{share}, {top_k}");
+            let row = format!("{share}, {top_k}, {visible_sets:?}, {kind:?} {number}, user {user}");
+            assert_ne!(retrieval.completion, Completion::Limited, "{row}");
             counted.push(authorizer.batches.load(Ordering::Relaxed) - before);
         }
     }
@@ -200,12 +228,12 @@ async fn a_retrieval_asks_the_authorizer_once_or_twice() {
         println!("{:>10}{:>5}{:>14}{:>26}", "visible", "k", "set known", "not known: most, <= 2");
         for share in SHARES {
             for top_k in [1, 10, 100] {
-                for text in [false, true] {
-                    let known = batches(&store, share, top_k, true, text).await;
+                for kind in [QueryKind::Vector, QueryKind::Text] {
+                    let known = batches(&store, share, top_k, VisibleSets::Known, kind).await;
                     // If nothing is visible, there are no batches at all.
-                    assert!(known.iter().all(|count| *count <= 1), "{share}, {top_k}: {known:?}");
+                    assert!(known.iter().all(|count| *count <= 1), "{share}, {top_k}, {kind:?}: {known:?}");
                 }
-                let unknown = batches(&store, share, top_k, false, false).await;
+                let unknown = batches(&store, share, top_k, VisibleSets::Unknown, QueryKind::Vector).await;
                 let (most, few) = (unknown.iter().max().unwrap(), unknown.iter().filter(|count| **count <= 2).count());
                 let percent = 100.0 * few as f64 / unknown.len() as f64;
                 println!("{:>8} %{top_k:>5}{:>14}{most:>17}{percent:>7.1} %", share * 100.0, "<= 1");
@@ -276,6 +304,7 @@ struct Asked {
 impl Asked {
     async fn of(store: &Arc<Remote>, authorizer: Counting, top_k: u32, per_document_max: u32) -> Self {
         let authorizer = Arc::new(authorizer);
+        let row = format!("{} visible, {} revoked, k = {top_k}", authorizer.share, authorizer.revoked);
         let retriever = Retriever::new(
             Arc::clone(&authorizer) as _,
             Arc::clone(store) as _,
@@ -288,15 +317,15 @@ impl Asked {
                 let query = Query::Vector(vector(9_000_000 + query as u64));
                 let request = request(user, query, top_k, per_document_max);
                 let retrieval = retriever.retrieve(&request, Instant::now() + Duration::from_mins(1)).await.unwrap();
-                assert_eq!(retrieval.completion, Completion::Complete);
+                assert_eq!(retrieval.completion, Completion::Complete, "{row}");
                 let batches = std::mem::take(&mut *authorizer.asked.lock().unwrap());
                 let [checks, denied] = [0, 1].map(|of| batches.iter().map(|batch| batch[of]).sum::<usize>());
-                if authorizer.knows {
+                if authorizer.visible_sets == VisibleSets::Known {
                     // Before the first denial, there are no more checks than the answer can need. After that, there is
                     // one more for each denial, or as many as the denials so far make likely.
                     let first = batches.first().map_or(0, |batch| batch[0]);
-                    assert!(first <= top_k as usize, "{batches:?}");
-                    assert!(checks <= top_k as usize + 2 * denied, "{batches:?}");
+                    assert!(first <= top_k as usize, "{row}: {batches:?}");
+                    assert!(checks <= top_k as usize + 2 * denied, "{row}: {batches:?}");
                 }
                 asked.checks.push(checks);
                 asked.batches.push(batches.len());
@@ -324,14 +353,19 @@ async fn where_the_visible_set_is_known_no_more_is_asked_than_is_released() {
         println!("{:>10}{:>10}{:>10}{:>10}{:>22}", "visible", "revoked", "checks", "batches", "of everything");
         for share in [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0] {
             for revoked in [0.0, 0.1, 0.5] {
-                let asked = Asked::of(&store, Counting { revoked, ..Counting::new(share, true) }, 10, 0).await;
+                let authorizer = Counting { revoked, ..Counting::new(share, VisibleSets::Known) };
+                let asked = Asked::of(&store, authorizer, 10, 0).await;
                 let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
                 let everything = asked.plans.iter().filter(|plan| **plan == Plan::SearchThenCheck).count();
                 let (all, share) = (asked.plans.len(), share * 100.0);
                 assert!(batches <= if revoked < 0.5 { 2.5 } else { 5.5 }, "{share} %, {revoked}: {:?}", asked.batches);
                 println!("{share:>8} %{:>8} %{checks:>10.1}{batches:>10.2}{everything:>16} of {all}", revoked * 100.0);
                 if revoked == 0.0 {
-                    assert!(asked.batches.iter().all(|batches| *batches == 1), "{share} %: {:?}", asked.batches);
+                    assert!(
+                        asked.batches.iter().all(|batches| *batches == 1),
+                        "{share} %, {chunks_per_guard} to a guard: {:?}",
+                        asked.batches
+                    );
                 }
             }
         }
@@ -346,13 +380,13 @@ async fn a_walk_asks_for_what_the_answer_can_need() {
     let store = Arc::new(Remote(store));
     // Nothing is known ahead: there are as many checks as k chunks of this share take, and few more.
     for (share, top_k, checks_max) in [(0.9, 10, 13.0), (0.5, 10, 25.0), (0.2, 10, 65.0), (0.5, 1, 4.0)] {
-        let asked = Asked::of(&store, Counting::new(share, false), top_k, 0).await;
+        let asked = Asked::of(&store, Counting::new(share, VisibleSets::Unknown), top_k, 0).await;
         let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));
         println!("{} % visible, not known, k = {top_k}: {checks:.1} checks in {batches:.2} batches", share * 100.0);
         assert!(checks <= checks_max, "{share}, {top_k}: {checks}");
         assert!(batches <= 3.0, "{share}, {top_k}: {batches}");
     }
     // A document counts once: its guard is checked once, however many chunks it has.
-    let asked = Asked::of(&store, Counting::new(0.5, true), 10, 1).await;
+    let asked = Asked::of(&store, Counting::new(0.5, VisibleSets::Known), 10, 1).await;
     assert!(Asked::mean(&asked.checks) <= 12.0, "{:?}", asked.checks);
 }

@@ -244,7 +244,7 @@ async fn soak(seed: u64, checks: u64) {
     println!("seed {seed}: {tally:?}, {} writes", count(&world.version));
     assert_eq!(count(&tally.wrong), 0, "seed {seed}: {tally:?}");
     let decided = count(&tally.allowed) + count(&tally.denied);
-    assert_eq!(decided + count(&tally.undecided), checks, "every check has an outcome");
+    assert_eq!(decided + count(&tally.undecided), checks, "seed {seed}: every check has an outcome");
     // With fewer answers, the run would show nothing. A busy machine decides less in time.
     assert!(decided > checks / 20 && count(&tally.allowed) > checks / 200, "seed {seed}: {tally:?}");
     assert!(count(&world.version) > 20, "seed {seed}: the relationships changed too seldom");

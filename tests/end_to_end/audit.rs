@@ -214,10 +214,11 @@ async fn no_answer_lacks_its_record_after_a_kill() {
             answered.extend(caller.await.unwrap());
         }
         let verified = audit(&["verify"], &data);
-        assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
+        let row = format!("round {round}, {policy}");
+        assert!(verified.status.success(), "{row}: {}", String::from_utf8_lossy(&verified.stdout));
         let recorded: BTreeSet<String> = records(Path::new(&data)).into_iter().map(|record| record.trace_id).collect();
         let lacking: Vec<&String> = answered.difference(&recorded).collect();
-        assert!(lacking.is_empty(), "of {} answers, these have no record: {lacking:?}", answered.len());
+        assert!(lacking.is_empty(), "{row}: of {} answers, these have no record: {lacking:?}", answered.len());
     }
     assert!(answered.len() > CALLERS, "{}", answered.len());
     let resumed = entries(Path::new(&data)).iter().filter(|e| matches!(e.event, Event::Resume { .. })).count();
@@ -237,8 +238,8 @@ async fn what_cannot_be_recorded_is_not_answered() {
         std::fs::rename(Path::new(&data).join("audit"), &moved).unwrap();
         let answer = server.client.retrieval().retrieve(retrieve("user:anne", "leave")).await;
         match answer {
-            Ok(_) => assert!(!required),
-            Err(status) => assert!(required && status.code() == Code::Unavailable, "{status:?}"),
+            Ok(_) => assert!(!required, "required: {required}"),
+            Err(status) => assert!(required && status.code() == Code::Unavailable, "required: {required}: {status:?}"),
         }
         std::fs::rename(&moved, Path::new(&data).join("audit")).unwrap();
         server.client.retrieval().retrieve(retrieve("user:anne", "leave")).await.unwrap();

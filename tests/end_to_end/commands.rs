@@ -61,7 +61,8 @@ fn the_demo_shows_what_agents_get() {
     let records = demo["records"].as_array().unwrap();
     assert_eq!(records.len(), 4);
     for (record, answer) in records.iter().zip([anne, helper, narrowed, stranger]) {
-        assert_eq!((&record["code"], &record["principal"]["subject"]), (&Value::from("OK"), &Value::from("user:anne")));
+        let subject = &record["principal"]["subject"];
+        assert_eq!((&record["code"], subject), (&Value::from("OK"), &Value::from("user:anne")), "{record}");
         let actor = answer["claims"]["act"]["sub"].as_str().map(|actor| format!("agent:{actor}"));
         assert_eq!(record["principal"]["actors"][0].as_str(), actor.as_deref(), "{record}");
         let released = record["released"]["chunk_ids"].as_array().map_or(0, Vec::len);
@@ -131,8 +132,8 @@ fn documents_come_in_by_guard_by_type_and_with_vectors() {
         ),
     ] {
         let told = succeeds(&[&ingest[..], &["--collection", "unseen", "--guard", guard]].concat());
-        assert!(told.starts_with("put 1 documents (1 chunks) into collection `unseen`\n"), "{told}");
-        assert!(told.contains(&format!("warning: {expected}\n")), "{told}");
+        assert!(told.starts_with("put 1 documents (1 chunks) into collection `unseen`\n"), "{guard}: {told}");
+        assert!(told.contains(&format!("warning: {expected}\n")), "{guard}: {told}");
     }
     let chunk = r#"{"id":"v#0","document_id":"v","guard":"document:welcome","text":"A vector","vector":[1.0,0.0]}"#;
     std::fs::write(directory.path().join("chunks.jsonl"), chunk).unwrap();
@@ -209,9 +210,9 @@ fn nothing_invisible_reaches_a_terminal() {
         for format in ["table", "json"] {
             let output = ragward(&[arguments, &["--output", format]].concat());
             let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-            assert!(told.contains("202e"), "{arguments:?}: {told}");
+            assert!(told.contains("202e"), "{arguments:?}, {format}: {told}");
             let unseen = told.chars().find(|c| *c != '\n' && c.is_control() || ['\u{202e}', '\u{200b}'].contains(c));
-            assert_eq!(unseen, None, "{arguments:?}: {told}");
+            assert_eq!(unseen, None, "{arguments:?}, {format}: {told}");
         }
     }
 }
@@ -513,10 +514,10 @@ tuples:
     for (context, code, expected) in rows {
         let output = ragward(&[&question[..], context].concat());
         let picture = String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(code), "{output:?}");
-        assert!(picture.contains(expected), "{picture}");
+        assert_eq!(output.status.code(), Some(code), "{context:?}: {output:?}");
+        assert!(picture.contains(expected), "{context:?}: {picture}");
         let check = ragward(&[&["check", "user:anne", "viewer", "doc:1", "--data", &data][..], context].concat());
-        assert_eq!(check.status.code(), Some(code), "{check:?}");
+        assert_eq!(check.status.code(), Some(code), "{context:?}: {check:?}");
     }
 }
 

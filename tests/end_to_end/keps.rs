@@ -198,7 +198,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
 /// more.
 #[track_caller]
 fn check(request: &RetrieveRequest, answer: &RetrieveResponse, expected: &Ranking) {
-    assert_eq!(answer.recall(), Recall::Exact);
+    assert_eq!(answer.recall(), Recall::Exact, "{request:?}");
     let filled = if expected.len() < TOP_K { Completion::Exhausted } else { Completion::Complete };
     assert_eq!(answer.completion(), filled, "{request:?}");
     let found: Vec<(&str, u64)> = answer.chunks.iter().map(|c| (c.id.as_str(), c.score.to_bits())).collect();

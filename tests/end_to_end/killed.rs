@@ -107,18 +107,18 @@ fn check(store: &RelationshipStore, acknowledged: &BTreeMap<(usize, usize), usiz
         let found = there.remove(&format!("user:{round}-{writer}")).unwrap_or_default();
         assert!(found == last || found == of_call(calls), "round {round}, writer {writer}, {calls} calls: {found:?}");
     }
-    assert!(there.is_empty(), "{there:?}");
+    assert!(there.is_empty(), "round {rounds}: {there:?}");
 
     // The log has no gap, and replaying it gives the stored tuples.
     let mut replayed: Vec<RelationshipTuple> = Vec::new();
     for (change, sequence) in store.changes(&ChangeFilter::default(), usize::MAX).unwrap().into_iter().zip(1..) {
-        assert_eq!(change.sequence, sequence);
+        assert_eq!(change.sequence, sequence, "round {rounds}");
         match change.operation {
             Operation::Write => replayed.push(change.tuple),
             Operation::Delete => replayed.retain(|tuple| *tuple != change.tuple),
         }
     }
     let stored: Vec<RelationshipTuple> = stored.into_iter().map(|stored| stored.tuple).collect();
-    assert_eq!(replayed, stored);
-    assert_eq!(store.snapshot().unwrap().unwrap().tuple_count(), stored.len());
+    assert_eq!(replayed, stored, "round {rounds}");
+    assert_eq!(store.snapshot().unwrap().unwrap().tuple_count(), stored.len(), "round {rounds}");
 }

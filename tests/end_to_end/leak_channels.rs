@@ -106,9 +106,14 @@ async fn a_thousand_users_share_no_cached_answer() {
     let caching = collection(caching.path(), remote(Duration::from_mins(1))).await;
     let plain = collection(plain.path(), remote(Duration::ZERO)).await;
     // The second time, what was remembered is used.
-    for (name, running) in
-        [("embedded", &embedded), ("again", &embedded), ("cache", &caching), ("again", &caching), ("none", &plain)]
-    {
+    let rows = [
+        ("embedded", &embedded),
+        ("embedded, again", &embedded),
+        ("with a cache", &caching),
+        ("with a cache, again", &caching),
+        ("without a cache", &plain),
+    ];
+    for (name, running) in rows {
         let answers = futures::stream::iter(0..USERS).map(async |user| {
             let answer = ask(running, request(&format!("user:{user}"), text())).await;
             let seen: BTreeSet<String> = answer.chunks.into_iter().map(|chunk| chunk.document_id).collect();
@@ -169,14 +174,14 @@ async fn a_filter_only_shrinks_an_answer() {
     for query in [text(), Query::Vector(Vector { values: vec![1.0, 2.0] })] {
         // Without a filter, the answer holds what the user may see. The test of the promise covers that.
         let whole = ask(&running, request("user:anne", query.clone())).await.chunks;
-        assert_eq!(whole.len(), 28);
+        assert_eq!(whole.len(), 28, "{query:?}");
         for _ in 0..400 {
             let filter = Some(dice.filter(0));
             let shrunk =
                 ask(&running, RetrieveRequest { filter: filter.clone(), ..request("user:anne", query.clone()) }).await;
             // The chunks have the same order and the same scores, statistics included.
             let left = whole.iter().filter(|chunk| shrunk.chunks.contains(chunk));
-            assert!(left.eq(&shrunk.chunks), "{filter:?}: {shrunk:?}");
+            assert!(left.eq(&shrunk.chunks), "{query:?}, {filter:?}: {shrunk:?}");
             kept += shrunk.chunks.len();
             dropped += whole.len() - shrunk.chunks.len();
         }

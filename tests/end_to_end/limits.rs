@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::Command;
 use std::thread::available_parallelism;
 
-use h2::client::SendRequest;
+use h2::SendStream;
+use h2::client::{ResponseFuture, SendRequest};
 use prost::Message;
 use prost::bytes::Bytes;
 use ragward::client::Client;
@@ -101,6 +102,18 @@ fn framed(message: &impl Message) -> Bytes {
     [&[0][..], &u32::try_from(bytes.len()).unwrap().to_be_bytes(), &bytes].concat().into()
 }
 
+/// Sends the head of a request and leaves its stream open for a body.
+fn send_head(client: &mut SendRequest<Bytes>, request: Request<()>) -> (ResponseFuture, SendStream<Bytes>) {
+    let end_of_stream = false;
+    client.send_request(request, end_of_stream).unwrap()
+}
+
+/// Sends a message as the whole body of a request.
+fn send_body(stream: &mut SendStream<Bytes>, message: &impl Message) {
+    let end_of_stream = true;
+    stream.send_data(framed(message), end_of_stream).unwrap();
+}
+
 /// Returns a client that takes no byte of an answer.
 async fn reads_nothing(served: &Served) -> SendRequest<Bytes> {
     let connection = TcpStream::connect(address(served)).await.unwrap();
@@ -122,8 +135,8 @@ async fn answers_that_nobody_reads_stay_within_their_budget() {
         let mut client = client.clone().ready().await.unwrap();
         let uri = format!("{}/ragward.retrieval.v1.RetrievalService/Retrieve", served.address);
         let request = Request::post(uri).header("content-type", "application/grpc").body(()).unwrap();
-        let (answer, mut body) = client.send_request(request, false).unwrap();
-        body.send_data(framed(&retrieve(CHUNKS)), true).unwrap();
+        let (answer, mut body) = send_head(&mut client, request);
+        send_body(&mut body, &retrieve(CHUNKS));
         waiting.push(answer);
     }
     let during = watch(&served, 300).await;
@@ -226,19 +239,18 @@ async fn requests_that_need_no_token_hold_no_headers() {
     let uri = format!("{}/grpc.health.v1.Health/Check", served.address);
     let request = || Request::post(&uri).header("content-type", "application/grpc");
     let mut open = Vec::new();
-    for _ in 0..CONNECTIONS {
+    for number in 0..CONNECTIONS {
         let connection = TcpStream::connect(address(&served)).await.unwrap();
         let (client, connection) = h2::client::handshake(connection).await.unwrap();
         tokio::spawn(async move { drop(connection.await) });
         for _ in 0..STREAMS {
             let request = request().header("ballast", "x".repeat(HEADER_BYTES)).body(()).unwrap();
-            open.push(client.clone().ready().await.unwrap().send_request(request, false).unwrap());
+            open.push(send_head(&mut client.clone().ready().await.unwrap(), request));
         }
         // This call is answered once everything before it has arrived.
-        let (answer, mut body) =
-            client.clone().ready().await.unwrap().send_request(request().body(()).unwrap(), false).unwrap();
-        body.send_data(framed(&tonic_health::pb::HealthCheckRequest::default()), true).unwrap();
-        assert!(answer.await.unwrap().status().is_success());
+        let (answer, mut body) = send_head(&mut client.clone().ready().await.unwrap(), request().body(()).unwrap());
+        send_body(&mut body, &tonic_health::pb::HealthCheckRequest::default());
+        assert!(answer.await.unwrap().status().is_success(), "connection {number}");
     }
     let during = watch(&served, 20).await;
     println!("{} large heads: before {before:?}, during {during:?}", open.len());

@@ -168,7 +168,7 @@ impl Process {
         self.tally.answers.fetch_add(1, Ordering::Relaxed);
         self.tally.with_copy.fetch_add(u64::from(answer.replica_lag_milliseconds.is_some()), Ordering::Relaxed);
         let mut texts: Vec<String> = answer.chunks.into_iter().map(|chunk| chunk.text).collect();
-        assert!(texts.len() <= 1, "{user} is given {texts:?}");
+        assert!(texts.len() <= 1, "{}, lane {lane}: {user} is given {texts:?}", self.collection);
         texts.pop()
     }
 

@@ -87,7 +87,7 @@ async fn pages_together_are_one_answer() {
     for query in [text(), vector(), hybrid()] {
         let whole = RetrieveRequest { top_k: 100, page_token: None, ..page_of(query.clone(), "") };
         let whole = ask(&running, whole).await.unwrap();
-        assert_eq!((whole.chunks.len(), whole.next_page_token.as_str()), (SEEN, ""));
+        assert_eq!((whole.chunks.len(), whole.next_page_token.as_str()), (SEEN, ""), "{query:?}");
         let (mut all, mut token) = (Vec::new(), String::new());
         for (page, (chunks, completion)) in
             [(3, Completion::Complete), (3, Completion::Complete), (1, Completion::Exhausted)].into_iter().enumerate()
@@ -114,10 +114,10 @@ async fn a_token_that_does_not_fit_is_refused_in_one_way() {
     for query in [text(), vector(), hybrid()] {
         let first = ask(&running, page_of(query.clone(), "")).await.unwrap();
         let token = first.next_page_token.as_str();
-        assert_eq!(ask(&running, page_of(query.clone(), token)).await.unwrap().chunks.len(), 3);
+        assert_eq!(ask(&running, page_of(query.clone(), token)).await.unwrap().chunks.len(), 3, "{query:?}");
         let refusal = shown(ask(&running, page_of(query.clone(), "00")).await);
-        assert_eq!(refusal.0, Code::InvalidArgument);
-        assert!(refusal.1.contains("ask for the first page again"), "{refusal:?}");
+        assert_eq!(refusal.0, Code::InvalidArgument, "{query:?}");
+        assert!(refusal.1.contains("ask for the first page again"), "{query:?}: {refusal:?}");
 
         let fits = || page_of(query.clone(), token);
         let everything = Filter { kind: Some(filter::Kind::AllOf(FilterList::default())) };
@@ -212,7 +212,7 @@ async fn pages_over_a_corpus_that_changes_repeat_and_miss_nothing() {
         running.upsert(COLLECTION, vec![seen(id)]).await.unwrap();
         let second = ask(&running, page_of(query.clone(), &first.next_page_token)).await;
         if query == vector() {
-            assert_eq!(second.unwrap().chunks.len(), 3);
+            assert_eq!(second.unwrap().chunks.len(), 3, "{query:?}");
         } else {
             assert_eq!(shown(second), refusal, "{query:?}");
         }

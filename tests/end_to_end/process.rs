@@ -116,7 +116,7 @@ async fn what_was_acknowledged_survives_a_kill() {
                 tokio::pin!(upserting);
                 // One poll sends the request.
                 let early = futures::poll!(&mut upserting);
-                assert!(early.is_pending());
+                assert!(early.is_pending(), "round {round}");
                 tokio::task::yield_now().await;
                 served.process.kill().unwrap();
                 in_flight = Some(10 + next_version);
@@ -132,7 +132,7 @@ async fn what_was_acknowledged_survives_a_kill() {
             let known = acknowledged.get(id).copied();
             assert!(
                 chunks.is_some() && (chunks == known || chunks == in_flight),
-                "{id}: {chunks:?}, {known:?}, {in_flight:?}"
+                "round {round}, {id}: {chunks:?}, {known:?}, {in_flight:?}"
             );
         }
         acknowledged = found;
@@ -148,7 +148,7 @@ async fn a_stopped_server_ends_well_and_gives_the_data_back() {
         ragward(&["serve", "--data", data.path().to_str().unwrap(), "--listen", "127.0.0.1:0", "--insecure-identity"])
             .output()
             .unwrap();
-    refused(&second, 2, "is in use by another process");
+    refused("a second server", &second, 2, "is in use by another process");
     let terminate = Command::new("kill").args(["-TERM", &served.process.id().to_string()]).status().unwrap();
     assert!(terminate.success());
     assert!(served.process.wait().unwrap().success());
@@ -157,10 +157,10 @@ async fn a_stopped_server_ends_well_and_gives_the_data_back() {
 }
 
 #[track_caller]
-fn refused(output: &Output, code: i32, expected: &str) {
+fn refused(name: &str, output: &Output, code: i32, expected: &str) {
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    assert!(text.contains(expected), "{text}");
+    assert_eq!(output.status.code(), Some(code), "{name}: {text}");
+    assert!(text.contains(expected), "{name}: {text}");
 }
 
 #[test]
@@ -311,7 +311,7 @@ fn a_store_file_that_does_not_fit_leaves_nothing_behind() {
         }
     }
     let check = |user: &str| ragward(&["check", user, "can_read", "doc:1", "--data", &data]).output().unwrap();
-    refused(&check("user:anne"), 2, "ragward model load");
+    refused("a check without a model", &check("user:anne"), 2, "ragward model load");
     assert!(ragward(&["model", "load", &good, "--data", &data]).status().unwrap().success());
     assert_eq!((check("user:bob").status.code(), check("user:anne").status.code()), (Some(0), Some(1)));
     let shown = ragward(&["model", "show", "--data", &data]).output().unwrap();
@@ -340,15 +340,16 @@ async fn a_consistency_token_goes_round() {
     for given_by in [&ingest[..], &["healthcheck"], &retrieve] {
         let token = token(given_by);
         let shown = String::from_utf8(run(given_by).stdout).unwrap();
-        assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{shown}");
+        assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{given_by:?}: {shown}");
         for asked in [&retrieve[..], &recheck] {
             // The server refuses a token together with any other consistency, so the right one came with it.
+            let row = format!("{given_by:?}, {asked:?}");
             let output = run(&[asked, &["--consistency-token", &token]].concat());
-            assert!(output.status.success(), "{given_by:?}, {asked:?}: {output:?}");
-            refused(&run(&[asked, &["--consistency-token", "x"]].concat()), 2, "consistency_token");
+            assert!(output.status.success(), "{row}: {output:?}");
+            refused(&row, &run(&[asked, &["--consistency-token", "x"]].concat()), 2, "consistency_token");
             let both = ["--consistency-token", &token, "--higher-consistency"];
-            refused(&run(&[asked, &both].concat()), 2, "cannot be used with");
-            assert!(run(&[asked, &["--higher-consistency"]].concat()).status.success(), "{asked:?}");
+            refused(&row, &run(&[asked, &both].concat()), 2, "cannot be used with");
+            assert!(run(&[asked, &["--higher-consistency"]].concat()).status.success(), "{row}");
         }
     }
 }

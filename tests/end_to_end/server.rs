@@ -96,7 +96,7 @@ async fn two_people_get_two_answers() {
         assert_eq!(response.recall(), Recall::Exact, "{user}");
         assert!(
             response.chunks.iter().all(|chunk| chunk.text.contains("leave") && chunk.guard == chunk.document_id),
-            "{user}"
+            "{user}: {response:?}"
         );
     }
     let one = answer(&running, RetrieveRequest { top_k: 1, ..ask("user:bob", "leave") }).await;
@@ -181,13 +181,13 @@ async fn documents_are_replaced_counted_and_deleted() {
 }
 
 #[track_caller]
-fn refused(status: &Status, code: Code, reason: &str, fields: &[&str]) {
-    assert_eq!(status.code(), code, "{status:?}");
+fn refused(name: &str, status: &Status, code: Code, reason: &str, fields: &[&str]) {
+    assert_eq!(status.code(), code, "{name}: {status:?}");
     let info = status.get_details_error_info().expect("ErrorInfo");
-    assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "ragward"));
+    assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason, "ragward"), "{name}");
     let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
     let found: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
-    assert_eq!(found, fields, "{status:?}");
+    assert_eq!(found, fields, "{name}: {status:?}");
 }
 
 #[tokio::test]
@@ -243,8 +243,9 @@ async fn a_bad_retrieval_is_refused_by_field() {
         (vectors(vector(&[1.0, 0.0, 0.0])), invalid, &["vector.values"]),
     ];
     for (request, (code, reason), fields) in rows {
-        let status = running.client.retrieval().retrieve(request.clone()).await.expect_err(&format!("{request:?}"));
-        refused(&status, code, reason, fields);
+        let name = format!("{request:?}");
+        let status = running.client.retrieval().retrieve(request).await.expect_err(&name);
+        refused(&name, &status, code, reason, fields);
     }
     // The answer does not tell whether hidden chunks have vectors: a collection without vectors finds nothing.
     let none = answer(&running, RetrieveRequest { query: vector(&[1.0]), ..base() }).await;
@@ -291,17 +292,18 @@ async fn an_oversized_document_is_refused_before_it_is_expanded() {
     let running = handbook(data.path()).await;
     let long = "x".repeat(500_000);
     let unguarded = |count: usize| vec![Chunk::default(); count];
+    let short = || Document { id: "document:a".to_owned(), ..Document::default() };
     let documents = [
-        Document { id: long.clone(), chunks: unguarded(1_000), ..Document::default() },
-        Document { id: "document:a".to_owned(), title: long, chunks: unguarded(2_000) },
-        Document { id: "document:a".to_owned(), chunks: unguarded(1_000_000), ..Document::default() },
-        Document { id: "document:a".to_owned(), chunks: unguarded(1_000), ..Document::default() },
-        Document { id: "document:a".to_owned(), ..Document::default() },
+        ("a long id", Document { id: long.clone(), chunks: unguarded(1_000), ..Document::default() }),
+        ("a long title", Document { id: "document:a".to_owned(), title: long, chunks: unguarded(2_000) }),
+        ("a million chunks", Document { chunks: unguarded(1_000_000), ..short() }),
+        ("chunks without a guard", Document { chunks: unguarded(1_000), ..short() }),
+        ("no chunks", short()),
     ];
-    for document in documents {
+    for (name, document) in documents {
         let status = running.upsert("handbook", vec![document]).await.unwrap_err();
-        assert_eq!(status.code(), Code::InvalidArgument);
-        assert!(status.message().len() + status.details().len() < 8_192, "{} bytes", status.details().len());
+        assert_eq!(status.code(), Code::InvalidArgument, "{name}");
+        assert!(status.message().len() + status.details().len() < 8_192, "{name}: {} bytes", status.details().len());
     }
     let recheck = RecheckRequest {
         user: "user:anne".to_owned(),
@@ -311,7 +313,7 @@ async fn an_oversized_document_is_refused_before_it_is_expanded() {
         consistency_token: String::new(),
     };
     let status = running.client.retrieval().recheck(recheck).await.unwrap_err();
-    refused(&status, Code::InvalidArgument, "INVALID_ARGUMENT", &["chunk_ids[0]"]);
+    refused("empty ids", &status, Code::InvalidArgument, "INVALID_ARGUMENT", &["chunk_ids[0]"]);
 }
 
 #[tokio::test]
@@ -362,7 +364,7 @@ async fn no_model_is_an_error_and_not_an_empty_answer() {
     let running = Running::start(&config(data.path())).await;
     running.upsert("handbook", vec![document("document:welcome", &["leave"])]).await.unwrap();
     let status = running.client.retrieval().retrieve(ask("user:anne", "leave")).await.expect_err("no model");
-    refused(&status, Code::FailedPrecondition, "FAILED_PRECONDITION", &[]);
+    refused("no model", &status, Code::FailedPrecondition, "FAILED_PRECONDITION", &[]);
     assert!(status.message().contains("ragward model load"), "{status:?}");
 }
 
@@ -435,7 +437,7 @@ async fn an_explanation_is_for_who_may_have_it() {
     };
     let running = handbook(data.path()).await;
     let refusal = running.client.retrieval().explain(ask("document:salaries")).await.unwrap_err();
-    refused(&refusal, Code::FailedPrecondition, "FAILED_PRECONDITION", &[]);
+    refused("not configured", &refusal, Code::FailedPrecondition, "FAILED_PRECONDITION", &[]);
     assert!(refusal.message().contains("server.explain"), "{refusal:?}");
     running.stop().await.unwrap();
 
@@ -492,8 +494,9 @@ async fn an_explanation_is_for_who_may_have_it() {
         ),
     ];
     for (request, code, fields) in rows {
-        let status = running.client.retrieval().explain(request.clone()).await.expect_err(&format!("{request:?}"));
+        let name = format!("{request:?}");
+        let status = running.client.retrieval().explain(request).await.expect_err(&name);
         let reason = if code == Code::NotFound { "NOT_FOUND" } else { "INVALID_ARGUMENT" };
-        refused(&status, code, reason, fields);
+        refused(&name, &status, code, reason, fields);
     }
 }

@@ -126,7 +126,7 @@ async fn embedded_and_servers_give_the_same_answers() {
             } else {
                 let refused =
                     running.client.retrieval().retrieve(request("user:anne", "points", texts[0].clone(), 1)).await;
-                assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition);
+                assert_eq!(refused.unwrap_err().code(), Code::FailedPrecondition, "{setup}");
                 Vec::new()
             };
             let (texts_expected, vectors_expected) = expected.get_or_insert((by_text.clone(), by_vector.clone()));
@@ -273,12 +273,12 @@ async fn a_backend_that_is_down_is_an_error_without_details() {
     let mut without_qdrant = config(data.path());
     without_qdrant.vector_store.kind = VectorStoreKind::Qdrant;
     without_qdrant.vector_store.qdrant.url = "http://127.0.0.1:1".to_owned();
-    for config in [without_openfga, without_qdrant] {
+    for (name, config) in [("without OpenFGA", without_openfga), ("without Qdrant", without_qdrant)] {
         let running = Running::start(&config).await;
         let asked = request("user:anne", "points", query(), 3);
         let status = running.client.retrieval().retrieve(asked).await.unwrap_err();
-        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-        assert!(!status.message().contains("127.0.0.1"), "{status:?}");
+        assert_eq!(status.code(), Code::Unavailable, "{name}: {status:?}");
+        assert!(!status.message().contains("127.0.0.1"), "{name}: {status:?}");
         running.stop().await.unwrap();
     }
 }

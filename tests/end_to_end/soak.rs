@@ -198,11 +198,9 @@ impl Caller {
     /// Counts an answer. A tuple was certainly there, or certainly not, from `before` the request until `after` the
     /// answer, if it was so before and nobody began to change it.
     fn account(&mut self, released: &[String], before: &[Known], after: &[Known]) {
-        let certain = |tuple: usize, present: bool| {
-            before[tuple] == after[tuple] && !before[tuple].changing && before[tuple].present == present
-        };
-        let must = self.world.readable(self.user, |tuple| certain(tuple, true));
-        let may = self.world.readable(self.user, |tuple| !certain(tuple, false));
+        let is_certain = |tuple: usize| before[tuple] == after[tuple] && !before[tuple].changing;
+        let must = self.world.readable(self.user, |tuple| is_certain(tuple) && before[tuple].present);
+        let may = self.world.readable(self.user, |tuple| !is_certain(tuple) || before[tuple].present);
         let documents: BTreeSet<String> =
             released.iter().map(|id| id.split('#').next().expect("a document").to_owned()).collect();
         let count =
@@ -273,8 +271,8 @@ async fn soak(authority: &OpenFga, directory: &Path, mode: ReplicaMode, duration
     }
     println!("{mode:?}, seed {SEED}, {duration:?}: {tally:?}");
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    assert_eq!((count(&tally.leaks), count(&tally.gaps)), (0, 0), "seed {SEED}: {tally:?}");
-    assert!(tally.shows_enough(), "{tally:?}");
+    assert_eq!((count(&tally.leaks), count(&tally.gaps)), (0, 0), "{mode:?}, seed {SEED}: {tally:?}");
+    assert!(tally.shows_enough(), "{mode:?}, seed {SEED}: {tally:?}");
 }
 
 /// Writes a configuration file for this mode.

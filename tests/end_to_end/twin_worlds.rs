@@ -396,12 +396,12 @@ struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, answers: &[Answer]) {
+    fn count(&mut self, world: u64, answers: &[Answer]) {
         self.pairs += 1;
         let (first, further) = answers.split_first().expect("an answer");
         self.further_pages += further.len();
         // A further page is never refused: hidden documents do not end a paging.
-        assert!(further.iter().all(|page| matches!(page, Answer::Message(_))), "{further:?}");
+        assert!(further.iter().all(|page| matches!(page, Answer::Message(_))), "world {world}: {further:?}");
         match first {
             Answer::Refusal(..) => self.refused += 1,
             Answer::Message(bytes) => match RetrieveResponse::decode(bytes.as_slice()) {
@@ -456,7 +456,7 @@ async fn what_is_hidden_changes_no_byte_of_an_answer() {
                 finished(&b, question, first).await
             }));
             for ((question, answers), twins) in questions.iter().zip(&answers).zip(&twins.await) {
-                tally.count(twins);
+                tally.count(number, twins);
                 assert_eq!(
                     answers, twins,
                     "seed {SEED}, world {number}: {question:#?}\n\nworld A: {in_a:#?}\n\nworld B: {in_b:#?}"
