@@ -162,8 +162,8 @@ enum Uses {
     RelationshipsAndChunks,
 }
 
-/// Fails if a data directory that is needed does not exist. A command that only reads must not create one: its name is
-/// most likely misspelt.
+/// Fails if a data directory that is needed does not exist. A command that only reads must not create one: if a
+/// directory is missing, its name is most likely misspelt.
 fn data_is_there(config: &Config, uses: Uses) -> Result<(), Failure> {
     let embedded = config.authorizer.kind == AuthorizerKind::Embedded
         || uses == Uses::RelationshipsAndChunks && config.vector_store.kind == VectorStoreKind::Embedded;
@@ -189,7 +189,8 @@ pub fn run(cli: Cli) -> ExitCode {
     let filter = if matches!(cli.command, Command::Serve(_)) {
         "info"
     } else if matches!(cli.command, Command::Tune(_)) {
-        // Some of the settings that it measures are too much for the server, and the result says so.
+        // Some of the measured settings are too much for the server. The result says so, and warnings would only repeat
+        // it.
         "error"
     } else {
         "warn"

@@ -25,7 +25,8 @@ pub(super) struct AttachArgs {
     /// must have their guards already.
     #[arg(long, value_name = "TEMPLATE")]
     guard: Option<String>,
-    /// Replace guards that differ, and remove those of points for which the template makes none.
+    /// Replace guards that differ from the template's, and remove the guards of points for which the template makes
+    /// none.
     #[arg(long, requires = "guard")]
     replace: bool,
     /// Print what would be done, without doing it.

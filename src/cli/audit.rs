@@ -25,7 +25,7 @@ const ROWS: usize = 50;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
-    /// Verify that the log was not changed. Names each change by file and line.
+    /// Verify that the log was not changed, and name each change by file and line.
     Verify(VerifyArgs),
     /// Show the latest records.
     Show(ShowArgs),
@@ -53,8 +53,8 @@ pub(super) struct LogArgs {
 pub(super) struct VerifyArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// Require an entry, as `SEQ:MAC`, which an earlier run printed. If you keep it elsewhere, it shows that the log
-    /// was not put back to an older state.
+    /// Require that the log has this entry, as `SEQ:MAC`, which an earlier run printed. An entry that you keep
+    /// elsewhere shows whether the log was put back to an older state.
     #[arg(long, value_name = "SEQ:MAC", value_parser = parse_anchor)]
     anchor: Option<(u64, Mac)>,
 }
@@ -63,7 +63,7 @@ pub(super) struct VerifyArgs {
 pub(super) struct ShowArgs {
     #[command(flatten)]
     log: LogArgs,
-    /// Show records in which this is the user, an agent or the asserting pipeline: `user:anne`.
+    /// Show records that name this user, agent or asserting pipeline: `user:anne`.
     #[arg(long)]
     user: Option<String>,
     /// Show records from this time on: `2026-11-25` or `2026-11-25T09:30:00Z`.
@@ -80,7 +80,7 @@ pub(super) struct ShowArgs {
     limit: usize,
 }
 
-/// The result of `verify` for programs.
+/// The result of `verify`.
 #[derive(Serialize)]
 struct VerifyReport {
     intact: bool,
@@ -103,7 +103,7 @@ struct LoggedRecord {
     record: Record,
 }
 
-/// A log that exists.
+/// The directory of a log, which exists, and the key of its entries.
 struct Log {
     directory: PathBuf,
     key: AuditKey,
@@ -155,7 +155,7 @@ impl Log {
 fn verify(args: VerifyArgs, config: Option<&Path>, output: &Output) -> Result<(), Failure> {
     let log = Log::open(args.log, config)?;
     let mut anchored = args.anchor.is_none();
-    // The next entry names the MAC of this one.
+    // Each entry holds the MAC of the one before it, so the entry after the anchor shows that the anchor is there.
     let follows = args.anchor.map(|(seq, mac)| (seq + 1, mac));
     let report = log.read(|entry| anchored |= follows == Some((entry.seq, entry.prev)))?;
     let last = report.last.as_ref().map(|last| (last.seq, last.mac));
@@ -259,7 +259,7 @@ fn method(call: &str) -> &str {
     call.rsplit_once('/').map_or(call, |(_, method)| method)
 }
 
-/// Returns the user or the client, and the agents between.
+/// Returns the user or client of a record, followed by the agents and the pipeline in between.
 fn who(record: &Record) -> String {
     let Some(principal) = &record.principal else { return String::new() };
     let through = principal.actors.iter().chain(&principal.asserted_by);

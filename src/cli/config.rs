@@ -1,4 +1,4 @@
-//! `ragward config`.
+//! `ragward config`: prints, validates or describes the configuration.
 
 use std::path::Path;
 

@@ -7,16 +7,16 @@ use crate::proto::retrieval::Consistency;
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 pub(super) struct ConsistencyArgs {
-    /// Forbid the authorizer to use its caches.
+    /// Forbid the authorizer from using its caches.
     #[arg(long)]
     higher_consistency: bool,
-    /// Count everything that was written before this token, which `healthcheck`, `ingest` or `retrieve` printed.
+    /// Count everything that was written before `healthcheck`, `ingest` or `retrieve` printed this token.
     #[arg(long, value_name = "TOKEN")]
     consistency_token: Option<String>,
 }
 
 impl ConsistencyArgs {
-    /// Returns the two fields of a request.
+    /// Returns the values for `consistency` and `consistency_token` of a request.
     pub(super) fn read(self) -> (Consistency, String) {
         match (self.higher_consistency, self.consistency_token) {
             (_, Some(token)) => (Consistency::AtLeastAsFresh, token),

@@ -188,7 +188,7 @@ fn telling_sentence(text: &str) -> String {
     let sentences = text.split_inclusive(['.', '?', '|']).flat_map(|part| part.split("\n\n"));
     let is_sentence = |sentence: &&str| !sentence.is_empty() && !sentence.starts_with('#');
     let sentences: Vec<&str> = sentences.map(str::trim).filter(is_sentence).collect();
-    // The first of several equal sentences is wanted; `max_by_key` keeps the last, so the order is reversed.
+    // `max_by_key` returns the last of several equal sentences. The first one is wanted, so the order is reversed.
     let telling = sentences.iter().rev().max_by_key(|sentence| shared(sentence).intersection(&asked).count());
     telling.map_or(text, |sentence| *sentence).replace(['*', '|', '#'], "")
 }

@@ -23,7 +23,7 @@ pub(super) struct ExplainArgs {
     /// The object, such as `document:handbook`.
     #[arg(long, group = "target")]
     object: Option<String>,
-    /// A chunk, in place of an object. Its guard is looked up.
+    /// A chunk to ask about instead of an object. Its guard is looked up.
     #[arg(long, value_name = "ID", group = "target", requires = "collection")]
     chunk: Option<String>,
     /// The collection of the chunk.
@@ -74,7 +74,7 @@ fn tuple_message(tuple: &RelationshipTuple) -> Result<message::RelationshipTuple
     })
 }
 
-/// Turns JSON into the message for it.
+/// Turns the context of a condition into its message.
 fn values<T: serde::de::DeserializeOwned>(context: serde_json::Map<String, serde_json::Value>) -> Result<T, Failure> {
     let context = serde_json::Value::Object(context);
     serde_json::from_value(context).map_err(|e| Failure::usage(format!("the context cannot be sent: {e}")))

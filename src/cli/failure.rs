@@ -73,7 +73,7 @@ impl Failure {
     /// Prints the sentence and returns the exit code.
     pub(super) fn tell(self) -> ExitCode {
         if !self.text.is_empty() {
-            // If standard error is closed, the exit code still tells.
+            // If standard error is closed, the exit code still reports the failure.
             drop(writeln!(std::io::stderr(), "error: {}", visible(&self.text)));
         }
         ExitCode::from(self.exit)

@@ -1,4 +1,4 @@
-//! The flags for a filter on metadata, which become the API's message.
+//! The flags that filter by metadata. They become the API's message `Filter`.
 
 use clap::Args;
 use serde::Deserialize;
@@ -10,8 +10,8 @@ use crate::proto::retrieval::{self as message, filter::Kind};
 
 #[derive(Debug, Args)]
 pub(super) struct FilterArgs {
-    /// Search only chunks that match the API's `Filter`, as JSON: `{"range": {"key": "year", "low": 2024}}`, or
-    /// `@FILE`.
+    /// Search only chunks that match this filter. It is the API's `Filter` as JSON, such as `{"range": {"key": "year",
+    /// "low": 2024}}`, or `@FILE` to read it from a file.
     #[arg(long, value_name = "JSON|@FILE")]
     filter: Option<String>,
     /// Search only chunks with this value: `team=hr`, `year=2026`, `draft=false`; `year="2026"` is a text. May be given

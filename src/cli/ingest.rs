@@ -16,7 +16,7 @@ use crate::ingest::{Entries, GuardRule, IngestError, Source, Totals};
 use crate::language::{Object, TypeName};
 use crate::proto::ingest::{UpsertDocumentsRequest, UpsertDocumentsResponse};
 
-/// The name of the catalog that a folder may bring.
+/// The name of the catalog that a folder may contain.
 const CATALOG: &str = "catalog.jsonl";
 /// The number of documents that are read ahead of the server.
 const READ_AHEAD: usize = 64;
@@ -70,7 +70,7 @@ pub(super) async fn run(args: IngestArgs, config: Option<PathBuf>, output: &Outp
         return Err(first.into());
     }
     let entries = source.documents()?;
-    // Without a server, the token ends with this process.
+    // Without a server, the token is of no use after this process.
     let has_server = args.connection.server.is_some();
     let services = args.connection.open(config).await?;
     let on_error = if args.strict { OnError::Stop } else { OnError::PassOver };
@@ -183,8 +183,8 @@ struct ReadOutcome {
     errors_total: usize,
 }
 
-/// Sends documents as they are read. If one of them stops the run, or none can be read, the error says so, and how many
-/// documents were sent.
+/// Sends documents as they are read. Fails if a file or line that cannot be read stops the run, or if no document can
+/// be read. The error says how many documents were sent.
 async fn send(
     client: &Client,
     collection: &str,

@@ -19,7 +19,7 @@ use crate::tuple_store::RelationshipStores;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelCommand {
-    /// Load a model and, from a store file (`.fga.yaml`), its tuples. It goes to the configured authorizer: the data
+    /// Load a model and, from a store file (`.fga.yaml`), its tuples into the configured authorizer: the data
     /// directory, or an OpenFGA server.
     Load(LoadArgs),
     /// Print the current model. With `--output json`, print it as OpenFGA's JSON.
@@ -41,7 +41,7 @@ pub(super) enum ModelCommand {
 
 #[derive(Debug, Args)]
 pub(super) struct FileArgs {
-    /// A file `.fga`, `fga.mod`, `.json`, or a store file `.fga.yaml`.
+    /// A model (`.fga`, `fga.mod` or `.json`), or a store file (`.fga.yaml`).
     file: PathBuf,
     #[command(flatten)]
     store_file: StoreFileArgs,
@@ -108,7 +108,8 @@ struct Contents {
 }
 
 impl Contents {
-    /// Checks that all of it can be loaded. A model without some of its tuples could grant what the file denies.
+    /// Checks that the model and all tuples can be loaded. A model without some of its tuples could grant what the file
+    /// denies.
     fn check(&self, file: &Path) -> Result<(), Failure> {
         let refused = |detail: String| Failure::failed(format!("{}: {detail}", file.display()));
         self.model.stores_all(&self.tuples).map_err(|misfit| refused(misfit.to_string()))

@@ -15,7 +15,7 @@ const SHOWN_MAX: usize = 20;
 pub(super) enum NamesCommand {
     /// List stored tuples with names in the percent-encoding of an older version. Fails if there are any.
     Check(NamesArgs),
-    /// Rewrite such tuples with the names that tokens give today.
+    /// Rewrite tuples with names in the percent-encoding of an older version, to the names that tokens give today.
     Rewrite(NamesArgs),
 }
 

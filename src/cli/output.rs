@@ -41,7 +41,8 @@ impl Output {
         }
     }
 
-    /// Like [`Output::result`], for a text that another program reads. It is escaped for people only at a terminal.
+    /// Like [`Output::result`], for a text that another program reads. Its invisible characters are escaped only for a
+    /// terminal.
     pub(super) fn source(&self, value: &impl Serialize, source: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
             Format::Table if !std::io::stdout().is_terminal() => write(&source()),

@@ -65,8 +65,8 @@ pub(super) fn run(command: &ReplicaCommand, config: Option<&Path>, output: &Outp
 }
 
 impl ReplicaReport {
-    /// Returns what the configuration says and what is stored. No server is asked, so nothing is said about the copy's
-    /// age.
+    /// Returns a text about the configured mode and the stored standing. No server is asked, so the text does not tell
+    /// the age of the copy.
     fn lines(&self, kind: AuthorizerKind) -> String {
         let Standing { trust, falls, cause, .. } = &self.standing;
         let used = match (kind, self.mode) {

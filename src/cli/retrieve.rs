@@ -29,7 +29,7 @@ pub(super) struct RetrieveArgs {
     /// The number of chunks to find.
     #[arg(long, default_value_t = 10)]
     top_k: u32,
-    /// A file with an embedding, as a JSON array of numbers, in place of words or beside them.
+    /// A file with an embedding to search by, alone or together with the search text. It holds a JSON array of numbers.
     #[arg(long, value_name = "FILE")]
     vector: Option<PathBuf>,
     #[command(flatten)]
@@ -45,7 +45,7 @@ pub(super) struct RetrieveArgs {
     classification_max: String,
     #[command(flatten)]
     consistency: ConsistencyArgs,
-    /// Return pages: `first` for the first one, then the token that the last page ended with.
+    /// Return one page: `first` for the first page, or the token that the page before ended with.
     #[arg(long, value_name = "TOKEN")]
     page: Option<String>,
     /// Show how the search went, if `retrieval.explain_plan` allows it.

@@ -17,8 +17,8 @@ use crate::language::Relation;
 use crate::settings::socket_address;
 use crate::telemetry;
 
-/// The pause between two looks for the model while there is none: short after a load, and no burden to a server without
-/// one.
+/// The pause between two looks for the model while there is none. A model that is loaded is noticed soon, and looking
+/// is no burden to a server without one.
 const MODEL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The flags of `serve`, which `config validate` shares.
@@ -97,7 +97,8 @@ async fn tell_model(authorizer: &dyn Authorizer, relation: &Relation) -> Result<
     Ok(lack)
 }
 
-/// Like [`tell_model`], for a server that starts later, or whose model is loaded later.
+/// Like [`tell_model`], but waits until a model is known: the server that has it may start later, or it may be loaded
+/// later.
 async fn tell_model_once_known(authorizer: &dyn Authorizer, relation: &Relation) -> Option<String> {
     loop {
         tokio::time::sleep(MODEL_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! `ragward tune`.
+//! `ragward tune`: measures which settings answer checks fastest.
 
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
@@ -27,7 +27,8 @@ use crate::tune::{
 const BAR_WIDTH: f64 = 30.0;
 /// The time that a replica may take to be ready.
 const REPLICA_PATIENCE: Duration = Duration::from_secs(30);
-/// The shortest time in which every setting answers a few requests, and the longest that somebody waits for the result.
+/// The limits of `--budget`: the shortest time in which every setting answers a few requests, and the longest that
+/// somebody waits for the result.
 const BUDGET_RANGE: RangeInclusive<Duration> = Duration::from_secs(5)..=Duration::from_hours(1);
 
 #[derive(Debug, Args)]
@@ -35,11 +36,11 @@ pub(super) struct TuneArgs {
     /// The time for all measurements together, from `5s` to `1h`. It is divided among the settings.
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = budget)]
     budget: Duration,
-    /// The number of requests at the same time.
+    /// The number of requests to send at the same time.
     #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1_024))]
     callers: u16,
-    /// An exported audit log in JSON lines (`ragward audit export`), whose users ask as often as they did. Without it,
-    /// the users of the store's tuples ask.
+    /// An exported audit log in JSON lines (`ragward audit export`). Its users ask as often as they did in the log.
+    /// Without it, the users of the store's tuples ask.
     #[arg(long, value_name = "FILE")]
     workload: Option<PathBuf>,
     /// Write the recommended settings into the configuration file (`--config`).
@@ -128,8 +129,8 @@ async fn workload(args: &TuneArgs, config: &Config) -> Result<Workload, Failure>
     generated.asked_by(&users).map_err(|e| Failure::usage(format!("`{}`: {e}", file.display())))
 }
 
-/// Returns the users of an exported audit log, one for each retrieval or re-check. Other calls check no chunks, and a
-/// client may not be a user.
+/// Returns the users of an exported audit log, one for each retrieval or re-check. Other calls check no chunks. A call
+/// without a user is left out.
 fn recorded_users(text: &str) -> Result<Vec<Object>, String> {
     let mut users = Vec::new();
     for (line, number) in text.lines().zip(1..) {

@@ -75,8 +75,8 @@ impl Decider for Server {
 
 /// Asks once and checks the answer.
 async fn ask(world: Arc<World>, stack: Arc<dyn Decider>) {
-    // The order matters: `told` is read before the generation. So that generation holds no decision from before the
-    // changes that the cache had been told of.
+    // The order matters. Because `told` is read before the generation, that generation holds no decision from before
+    // the changes that the cache had been told of.
     let (told, asked) = (world.told.load(Ordering::SeqCst), world.version());
     yield_now().await;
     let generation = world.validity.current().generation;

@@ -1,8 +1,8 @@
 //! A document's new text is never released by a decision from before it was written.
 //!
-//! Again and again a tuple is deleted, the document is written anew under the same guard, and its old reader asks. A
-//! copy or a cache that decides without being asked for a moment is always behind here: its decisions count for the old
-//! text only.
+//! Again and again a tuple is deleted, the document is written anew under the same guard, and its old reader asks.
+//! Unless a question names a moment, the copy or cache here answers it from an old value. Such a decision counts for
+//! the old text only.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,7 +27,7 @@ const COLLECTION: &str = "docs";
 /// The number of rounds for each row. A round writes a document twice, durably, so many rounds take long.
 const ROUNDS: usize = 50;
 
-/// The right of one user to one document, and an authorizer that knows its value from a while ago.
+/// An authorizer of one right, that of one user to one document. It knows the value that the right had a while ago.
 struct Late {
     holds: AtomicBool,
     /// The value when it was last read, and the time of that reading.

@@ -1,6 +1,6 @@
-//! Counts how often and how much a retrieval asks the authorizer: the rounds of checks (each round is one batch,
-//! however many calls carry it) and the checks in them, over a grid of shares visible, numbers of chunks and chunks to
-//! a guard. `--nocapture` shows the tables.
+//! Counts how often a retrieval asks the authorizer, and how many checks it asks for. A round of checks is one batch,
+//! however many calls carry it. The tests vary the share of visible documents, the number of chunks asked for, and the
+//! number of chunks to a guard. `--nocapture` shows the tables.
 #![expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "counts of a small test")]
 
 use std::collections::HashMap;
@@ -53,7 +53,7 @@ fn vector(seed: u64) -> Vec<f32> {
     centre.iter().zip(dice.vector()).map(|(x, noise)| x + 0.3 * noise).collect()
 }
 
-/// Whether an authorizer knows the visible sets of users.
+/// Says whether an authorizer knows the visible sets of users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum VisibleSets {
     Known,
@@ -91,7 +91,7 @@ struct Counting {
     revoked: f64,
     sets: Mutex<HashMap<Object, Arc<RoaringBitmap>>>,
     batches: AtomicUsize,
-    /// The number of checks in each batch, and the number of denials among them, since they were last taken.
+    /// The number of checks in each batch and of denials among them, since the list was last taken.
     asked: Mutex<Vec<[usize; 2]>>,
 }
 
@@ -113,7 +113,7 @@ impl Counting {
         Dice::new(seed).fraction()
     }
 
-    /// Returns what the visible set says about the document.
+    /// Returns whether the document is in the user's visible set.
     fn sees(&self, user: &Object, document: &Object) -> bool {
         Self::fraction("", user, document) < self.share
     }
@@ -294,7 +294,7 @@ impl VectorStore for Remote {
     }
 }
 
-/// The questions of each retrieval in a row.
+/// The checks, batches and plans of the retrievals of one row.
 struct Asked {
     checks: Vec<usize>,
     batches: Vec<usize>,
@@ -378,7 +378,8 @@ async fn a_walk_asks_for_what_the_answer_can_need() {
     let store = ExactStore::open(directory.path()).unwrap();
     filled(&store, 10).await;
     let store = Arc::new(Remote(store));
-    // Nothing is known ahead: there are as many checks as k chunks of this share take, and few more.
+    // The visible set is not known, so there are as many checks as it takes to find k chunks at this share, and few
+    // more.
     for (share, top_k, checks_max) in [(0.9, 10, 13.0), (0.5, 10, 25.0), (0.2, 10, 65.0), (0.5, 1, 4.0)] {
         let asked = Asked::of(&store, Counting::new(share, VisibleSets::Unknown), top_k, 0).await;
         let (checks, batches) = (Asked::mean(&asked.checks), Asked::mean(&asked.batches));

@@ -1,7 +1,7 @@
-//! INVARIANT (no wrong decision): a million checks through the whole stack, with a server that fails in every way,
-//! callers that leave, and relationships that change all the time. Every decision must have been right at some moment
-//! between the last change that was reported to the cache before the question, and the answer. For higher consistency,
-//! it is between the question and the answer.
+//! INVARIANT (no wrong decision): a million checks go through the whole stack, while the server fails in every way,
+//! callers leave, and relationships change all the time. Every decision must have been right at some moment. That
+//! moment lies between the last change that was reported to the cache before the question, and the answer. For higher
+//! consistency, it lies between the question and the answer.
 //!
 //! The interleavings come from a seed and the paused clock, so that a failure can be repeated. A shorter run on several
 //! threads has whatever interleavings the machine gives it. `checks/interleavings.rs` goes through the orders of a
@@ -154,8 +154,8 @@ async fn ask_until(
     while tally.asked.fetch_add(CHECKS_PER_ASK, Ordering::SeqCst) < checks {
         let (user, first, fresh, leaves, patience) =
             world.draw(|r| (r.number(USERS), r.number(OBJECTS), r.below(10) == 0, r.below(10) == 0, r.milliseconds(5)));
-        // The order matters: `told` is read before the generation. So that generation holds no decision from before the
-        // changes that the cache had been told of.
+        // The order matters. Because `told` is read before the generation, that generation holds no decision from
+        // before the changes that the cache had been told of.
         let told = world.told.load(Ordering::SeqCst);
         let current = validity.current();
         let (consistency, from) = if fresh {

@@ -203,7 +203,7 @@ async fn no_answer_lacks_its_record_after_a_kill() {
             })
         });
         let callers: Vec<_> = callers.collect();
-        // The disk fills up only under load: after some answers, and more of them in each round.
+        // The server is killed under load: after some answers, and after more of them in each round.
         let mut probe = served.client.retrieval();
         for _ in 0..=round * 20 {
             probe.retrieve(retrieve("user:anne", "leave")).await.unwrap();

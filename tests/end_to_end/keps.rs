@@ -1,7 +1,7 @@
 //! Real input: 617 design documents with the access structure of the project that wrote them. Every answer is compared,
-//! chunk for chunk and score for score, with a slow and obvious evaluation: the oracle decides from the tuples which
-//! documents a person may read, and the test computes BM25, cosines and their fusion by hand over the chunks of those.
-//! The vectors are made from the words of the texts.
+//! chunk for chunk and score for score, with a slow and obvious evaluation. The oracle decides from the tuples which
+//! documents a person may read. The test computes BM25, cosines and their fusion by hand over the chunks of those
+//! documents. The vectors are made from the words of the texts.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -19,7 +19,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_segmentation::UnicodeSegmentation;
 
 const PEOPLE: usize = 40;
-/// One person in this many also asks by vector and by both.
+/// One in this many people also asks by vector, and by text and vector together.
 const VECTOR_PEOPLE_STEP: usize = 5;
 const TOP_K: usize = 10;
 const DIMENSION: usize = 48;
@@ -43,8 +43,8 @@ fn words(stemmer: Stemmer, text: &str) -> Vec<String> {
     folded.unicode_words().filter(|word| word.len() <= 128).map(|word| stemmer.stem(word).into_owned()).collect()
 }
 
-/// Returns a vector of the words: each adds 1 to one of the numbers, or takes 1 from it, as FNV-1a chooses. One number
-/// is the same for all texts, so that each has a direction.
+/// Returns a vector made from the words. The FNV-1a hash of each word chooses one of the numbers, and whether 1 is
+/// added to it or taken from it. The first number is the same for all texts, so that each vector has a direction.
 fn hashed(words: &[String]) -> Vec<f32> {
     let mut vector = vec![0.0; DIMENSION];
     vector[0] = 0.5;
@@ -194,7 +194,7 @@ async fn every_answer_is_that_of_the_persons_private_corpus() {
     );
 }
 
-/// Checks that the answer has the first entries of the ranking, to the last bit, and the right reason why there are no
+/// Checks that the answer is the beginning of the ranking, to the last bit, and gives the right reason why it has no
 /// more.
 #[track_caller]
 fn check(request: &RetrieveRequest, answer: &RetrieveResponse, expected: &Ranking) {

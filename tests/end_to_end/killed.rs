@@ -77,7 +77,8 @@ async fn every_acknowledged_write_is_whole_after_a_kill() {
             })
             .collect();
         drop(send);
-        // When one call is acknowledged, others are in the middle of theirs. Their number differs from round to round.
+        // When one call is acknowledged, other writers are in the middle of theirs. The server is killed after more
+        // calls in each round.
         for _ in 0..=round * 7 {
             *acknowledged.entry((round, acknowledgements.recv().await.unwrap())).or_default() += 1;
         }
@@ -92,8 +93,8 @@ async fn every_acknowledged_write_is_whole_after_a_kill() {
     }
 }
 
-/// Checks that the last acknowledged call of each writer is there, or the one that was under way; whole, and nothing
-/// else.
+/// Checks that the store has exactly the tuples of each writer's last acknowledged call, or of the call that was under
+/// way.
 fn check(store: &RelationshipStore, acknowledged: &BTreeMap<(usize, usize), usize>, rounds: usize) {
     let mut there: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let stored = store.tuples(&TupleFilter::default(), 0, usize::MAX).unwrap();

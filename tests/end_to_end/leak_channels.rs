@@ -105,7 +105,7 @@ async fn a_thousand_users_share_no_cached_answer() {
     };
     let caching = collection(caching.path(), remote(Duration::from_mins(1))).await;
     let plain = collection(plain.path(), remote(Duration::ZERO)).await;
-    // The second time, what was remembered is used.
+    // The rows that ask again use the decisions that were remembered.
     let rows = [
         ("embedded", &embedded),
         ("embedded, again", &embedded),
@@ -243,7 +243,7 @@ fn no_answer_to_a_user_holds_a_vector() {
         }
     }
     assert!(answers >= 6, "{answers} answers");
-    // The search that finds none here does find vectors where there are some.
+    // The search that finds no vector above does find one where there is one.
     assert_eq!(
         vectors_in(".ragward.retrieval.v1.RetrieveRequest"),
         [".ragward.retrieval.v1.Vector.values"],

@@ -1,5 +1,5 @@
-//! A bounded load on a server of its own: the bytes, threads and streams that peers make it keep, before, during and
-//! after.
+//! Puts a bounded load on a server of its own, and counts the bytes, threads and streams that peers make it keep:
+//! before, during and after.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -199,7 +199,7 @@ async fn streams_without_a_body_are_refused_past_the_limit() {
     let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     for stream in (1..2 * STREAMS).step_by(2) {
         let length = u32::try_from(block.len()).unwrap().to_be_bytes();
-        // This sends HEADERS with all of them, and keeps the stream open.
+        // This HEADERS frame carries all of them, and leaves the stream open.
         sent.extend_from_slice(&length[1..]);
         sent.extend_from_slice(&[1, 4]);
         sent.extend_from_slice(&stream.to_be_bytes());

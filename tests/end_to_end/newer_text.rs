@@ -38,7 +38,7 @@ const HELD_FOR: Duration = Duration::from_millis(900);
 /// The number of readings after which the copy decides about a text, whoever wrote it: the copy is then 2 s newer than
 /// the text's date.
 const LOOKS_UNTIL_OLD: u64 = 5;
-/// The approximate number of readings in a round. The documents begin their rounds spread over them.
+/// The approximate number of readings in a round. The documents do not all begin at the same reading.
 const LOOKS_OF_ROUND: usize = 7;
 /// The number of further readings within which a right must show its text.
 const LOOKS_MAX: usize = 30;
@@ -46,7 +46,7 @@ const LOOKS_MAX: usize = 30;
 const LANES: usize = 32;
 /// The number of rounds of all rows together, unless `RAGWARD_ROUNDS` sets another.
 const ROUNDS: u64 = 300;
-/// The time for which a row goes on that has shown too little.
+/// The time after which a row ends even if it has shown too little.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// The number of further questions before a deletion, so that it comes at any time of a reading.
 const QUESTIONS_MORE_MAX: usize = 8;
@@ -126,7 +126,7 @@ fn keeper(lane: usize) -> String {
 }
 
 impl Process {
-    /// Starts both processes. The store and the collection have the same name.
+    /// Starts one process of a row. The store and the collection have the same name.
     async fn start(row: &Row, directory: &Path, openfga: &str, name: &str, qdrant: &AnyQdrant) -> Self {
         let log = LateLog::in_front_of(openfga, HELD_FOR).await;
         let mut config = config(directory);
@@ -137,8 +137,8 @@ impl Process {
         if !row.server_remembers {
             config.authorizer.openfga.cache_age_max = Duration::ZERO;
         }
-        // A list of visible objects is a decision of the server, and would leave nothing to remembered decisions. One
-        // object is visible to everybody, so this cuts all lists.
+        // A list of visible objects is a decision of the server, so it would leave nothing to remembered decisions.
+        // Everybody sees one object, so this cuts all lists.
         config.authorizer.openfga.list_results_max = 1;
         config.vector_store.kind = VectorStoreKind::Qdrant;
         config.vector_store.qdrant.url.clone_from(&qdrant.url);
@@ -188,7 +188,7 @@ impl Process {
         self.served.client.ingest().upsert_documents(tokio_stream::iter(messages)).await.expect("taken in");
     }
 
-    /// Returns whether enough could go wrong: old texts came in a tenth of the rounds.
+    /// Returns whether the run could have shown a fault: old texts came in at least a tenth of the rounds.
     fn shows_enough(&self, rounds: u64) -> bool {
         count(&self.tally.old) * 10 >= rounds
     }
@@ -215,7 +215,8 @@ impl Pair {
         Self { name, store, processes: [writer, reader], begun: AtomicU64::new(0) }
     }
 
-    /// Gives a right to a user who had none: on the document itself, or as a member of its team.
+    /// Returns a user who has no right yet, and a right for that user: on the document itself, or as a member of its
+    /// team.
     fn right(lane: usize, round: u64) -> (String, RelationshipTuple) {
         let user = format!("user:{round}");
         let right = if round.is_multiple_of(2) {

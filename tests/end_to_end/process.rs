@@ -342,7 +342,8 @@ async fn a_consistency_token_goes_round() {
         let shown = String::from_utf8(run(given_by).stdout).unwrap();
         assert_eq!(shown.contains("consistency token: "), given_by != &retrieve[..], "{given_by:?}: {shown}");
         for asked in [&retrieve[..], &recheck] {
-            // The server refuses a token together with any other consistency, so the right one came with it.
+            // The server refuses a token with any other consistency, so a success shows that the command sent the right
+            // one.
             let row = format!("{given_by:?}, {asked:?}");
             let output = run(&[asked, &["--consistency-token", &token]].concat());
             assert!(output.status.success(), "{row}: {output:?}");

@@ -9,7 +9,7 @@ use ragward::proto::ingest::{DeleteDocumentsRequest, Document, UpsertDocumentsRe
 use ragward::proto::retrieval::retrieve_request::Query;
 use ragward::proto::retrieval::{RecheckRequest, RetrieveRequest};
 
-/// Words that occur in nothing else.
+/// Words that occur nowhere else.
 const CANARIES: [&str; 3] = ["quetzalcoatl", "xylophonist", "zeitgeberin"];
 
 #[tokio::test]
@@ -19,7 +19,8 @@ async fn neither_queries_nor_texts_are_logged() {
     let mut server = Command::new(env!("CARGO_BIN_EXE_ragward"));
     let listen = ["--listen", "127.0.0.1:0", "--insecure-identity"];
     server.args(["serve", "--data", data.path().to_str().unwrap()]).args(listen);
-    // This logs more than the default, except what the libraries below say about bytes on the wire.
+    // This logs everything of Ragward's own. The libraries below would also log the bytes on the wire, so they log
+    // less.
     server.env("RUST_LOG", "info,ragward=trace").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut server = server.spawn().unwrap();
     let mut log = BufReader::new(server.stderr.take().unwrap());

@@ -90,7 +90,7 @@ async fn answers(running: &Running, collection: &str, queries: &[Query]) -> Vec<
 fn load_model(store_file: &Path, directory: &Path, config: &Config) {
     let file = directory.join("ragward.toml");
     std::fs::write(&file, toml::to_string(config).unwrap()).unwrap();
-    // One server has the stores of several tests.
+    // One server has the stores of several tests, so each new one must be asked for.
     let arguments =
         ["model", "load", store_file.to_str().unwrap(), "--create-store", "--config", file.to_str().unwrap()];
     let loaded = std::process::Command::new(env!("CARGO_BIN_EXE_ragward")).args(arguments).output().unwrap();
@@ -158,8 +158,8 @@ async fn a_relation_that_the_model_lacks_is_warned_of() {
     }
 }
 
-/// The shares of the documents, in thousandths, each in a folder that somebody sees. `user:900` sees the folders up to
-/// 90 %.
+/// The shares of the documents, in thousandths. Each has a folder, which holds the documents beyond the share before it.
+/// `user:900` sees the folders up to 900, and so 90 % of the documents.
 const SHARES: [usize; 7] = [1, 10, 100, 400, 900, 990, 1_000];
 
 /// Returns a thousand documents of one chunk each, in folders.

@@ -1,5 +1,6 @@
-//! A revoked chunk is not released: no answer to a request for higher consistency, or to one with a token from after
-//! the revocation, holds a chunk that depends on a tuple whose deletion was acknowledged before the request was sent.
+//! A revoked chunk is not released. If the deletion of a tuple was acknowledged before a request was sent, its answer
+//! holds no chunk that depends on the tuple. This counts for requests for higher consistency, and for requests with a
+//! token from after the revocation.
 //!
 //! `ragward serve` runs in front of a real `OpenFGA`, with many callers, and with writers that grant and revoke at
 //! random. A run takes some seconds; `SOAK_SECONDS=300` sets another length.
@@ -36,8 +37,8 @@ const WRITERS: usize = 2;
 const PACE: Duration = Duration::from_millis(4);
 /// The length for each mode of the replica, unless `SOAK_SECONDS` sets that of the whole run.
 const SHORT: Duration = Duration::from_secs(2);
-/// The time for which a run goes on that has shown too little. Where a copy decides, a question about a moment waits
-/// for a look at the server's log, so there are few answers a second.
+/// The time after which a run ends even if it has shown too little. Where a copy decides, a question about a moment
+/// waits for a look at the server's log, so there are few answers a second.
 const PATIENCE: Duration = Duration::from_mins(1);
 const SEED: u64 = 11;
 const TOKEN: &str = "ragward-consistency-token";
@@ -81,7 +82,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Returns whether enough could go wrong.
+    /// Returns whether the run would have shown a leak or a gap.
     fn shows_enough(&self) -> bool {
         let more_than = |counter: &AtomicU64, least: u64| counter.load(Ordering::Relaxed) > least;
         more_than(&self.revocations, 20) && more_than(&self.chunks, 100) && more_than(&self.withheld, 10)
@@ -139,7 +140,7 @@ impl World {
     }
 }
 
-/// One user's question: the documents that were released, those that must be, and those that may be.
+/// Asks as one user, again and again, and counts the leaks and the gaps in the answers.
 struct Caller {
     world: Arc<World>,
     tally: Arc<Tally>,
@@ -195,8 +196,8 @@ impl Caller {
         }
     }
 
-    /// Counts an answer. A tuple was certainly there, or certainly not, from `before` the request until `after` the
-    /// answer, if it was so before and nobody began to change it.
+    /// Counts an answer. The state of a tuple is certain from `before` the request until `after` the answer if it is
+    /// the same at both times and nobody was changing it.
     fn account(&mut self, released: &[String], before: &[Known], after: &[Known]) {
         let is_certain = |tuple: usize| before[tuple] == after[tuple] && !before[tuple].changing;
         let must = self.world.readable(self.user, |tuple| is_certain(tuple) && before[tuple].present);

@@ -193,7 +193,7 @@ fn world(names: &Names, dice: &mut Dice) -> World {
     World { documents: documents.collect(), tuples }
 }
 
-/// Changes something that no asker sees. It tries changes until it finds such a one.
+/// Changes something that no asker sees. It tries changes until it finds such a change.
 fn changed(names: &Names, dice: &mut Dice, before: &World) -> World {
     for _ in 0..200 {
         let mut after = before.clone();
@@ -256,7 +256,7 @@ async fn apply(running: &Running, names: &Names, before: &World, after: &World) 
 #[derive(Clone, Debug)]
 enum Question {
     Retrieve(RetrieveRequest),
-    /// A search whose further pages are asked for with the token of the first.
+    /// A search in pages. Each further page is asked for with the token of the page before it.
     Pages(RetrieveRequest),
     Recheck(RecheckRequest),
 }
@@ -304,7 +304,8 @@ fn question(names: &Names, dice: &mut Dice, world: &World) -> Question {
         ..RetrieveRequest::default()
     };
     if dice.one_in(4) {
-        // Few chunks at a time, of whatever the user may see; now and then with an option that pages do not support.
+        // A page has few chunks, of whatever the user may see. Now and then, the request has an option that pages do
+        // not support.
         let per_document_max = u32::from(dice.one_in(12));
         let top_k = 1 + dice.below(3) as u32;
         let page_token = Some(String::new());

@@ -1,4 +1,4 @@
-//! `ragward audit export`.
+//! `ragward audit export`: writes the entries of the log as lines of JSON, or its records as CSV.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -116,7 +116,7 @@ impl<W: Write> Export<W> {
     }
 }
 
-/// Makes a writer as in RFC 4180, but that a line ends with `\n`.
+/// Makes a writer of CSV as in RFC 4180, except that lines end with `\n`.
 fn csv_writer<W: Write>(target: W) -> csv::Writer<W> {
     // Some readers trim cells without quotes. The writer quotes a cell that contains its comment character, so this puts
     // quotes around every cell with a space.
@@ -132,7 +132,7 @@ fn io_error(error: csv::Error) -> io::Error {
     }
 }
 
-/// Returns the row of a record, and nothing for other entries.
+/// Returns the row for a record. Other entries have no row.
 fn csv_row(entry: &Entry) -> Option<[String; CSV_HEADER.len()]> {
     let Event::Record(record) = &entry.event else { return None };
     let principal = record.principal.clone().unwrap_or_default();
@@ -174,7 +174,7 @@ fn json_cell(names: &[String]) -> String {
 }
 
 /// Returns the text of a cell. A cell that a spreadsheet would take for a formula begins with an apostrophe, and
-/// invisible characters are escaped. JSON Lines have the text itself.
+/// invisible characters are escaped. The JSON lines keep the text itself.
 fn csv_cell(text: &str) -> String {
     let text = visible(text);
     let is_formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
@@ -198,7 +198,7 @@ mod tests {
             ("a\u{202e}b", "a\\u{202e}b"),
         ];
         for (text, expected) in rows {
-            // A row of one empty cell would get quotes, so that it is no empty line.
+            // The writer puts quotes around an empty cell that is alone in its row, so each row has a second cell.
             let mut writer = csv_writer(Vec::new());
             writer.write_record([csv_cell(text), "end".to_owned()]).expect("written");
             let row = String::from_utf8(writer.into_inner().expect("flushed")).expect("text");

@@ -1,4 +1,5 @@
-//! Draws an explanation as a tree on the terminal. What decides comes first; what had no say is one line.
+//! Draws an explanation as a tree on the terminal. The steps that decide come first, and the steps that had no say
+//! share one line.
 
 use std::fmt::Write;
 
@@ -237,7 +238,7 @@ fn relation_name(relation: &RelationStep, object: &str) -> String {
 
 fn no_tuple(none: &NoTupleStep) -> String {
     let NoTupleStep { relation, object, looked_for } = none;
-    // A user has an id; anything else is a kind of users.
+    // A name with a colon is one user. Any other name stands for a kind of users.
     let who = |user: &String| if user.contains(':') { user.clone() } else { format!("any {user}") };
     let who: Vec<String> = looked_for.iter().map(who).collect();
     let who = if who.is_empty() { "any such user".to_owned() } else { who.join(" or ") };
