@@ -189,7 +189,7 @@ fn people(verified: &VerifyReport) -> String {
     if let Some(bytes) = verified.incomplete_bytes {
         lines.push(format!(
             "incomplete last record: {bytes} bytes of a line that the process was writing when it ended, or is \
-             writing now; no answer left for it"
+             writing now; no answer was sent for it"
         ));
     }
     let state = if verified.intact { "intact" } else { "not intact" };

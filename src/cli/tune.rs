@@ -112,7 +112,7 @@ pub(super) async fn run(args: TuneArgs, config_file: Option<PathBuf>, output: &O
     })?;
     if recommended.is_none() {
         return Err(Failure::failed(
-            "no setting answered every request: the server has too much to do for `--callers` at once, or is going away; try fewer callers, or a longer `--budget`",
+            "no setting answered every request: the server cannot take that many `--callers` at once, or is shutting down; try fewer callers, or a longer `--budget`",
         ));
     }
     written.unwrap_or(Ok(()))
@@ -299,9 +299,9 @@ fn picture(
     let header = ["settings", "checks/s", "p50 ms", "p99 ms", "requests", "failed", "checks/s (logarithmic)"];
     let mut text = format!(
         "{} callers at once ask for {} users about {} objects, {CHECKS_PER_REQUEST} checks a request.\n\
-         Settings: the most checks in one call to the server × the most calls at a time. Calls leave as soon as one may, so\n\
-         there is no waiting time to set. The most promising settings, and those of now, were measured again, for longer.\n\
-         With a cache, the time includes its filling.\n\n",
+         Settings: the most checks in one call to the server × the most calls at a time. A call leaves as soon as it may, so\n\
+         there is no waiting time to set. The most promising settings and the current ones were measured again, for longer.\n\
+         With a cache, the time includes filling it.\n\n",
         args.callers,
         workload.users(),
         workload.objects()
@@ -323,8 +323,8 @@ fn picture(
     if let Some(deciding) = measurements.iter().find(decides).filter(|_| !decides_now) {
         write!(
             text,
-            "\n\nNot recommended, for it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`) does\n\
-             {:.0} checks/s; a revoked permission may then count for up to `authorizer.replica.staleness_max`.",
+            "\n\nNot recommended, because it decides otherwise: a replica that decides (`authorizer.replica.mode = \"decide\"`)\n\
+             does {:.0} checks/s, but a revoked permission may then count for up to `authorizer.replica.staleness_max`.",
             deciding.checks_per_second
         )
         .unwrap_or_default();

@@ -24,9 +24,9 @@ const AUDIENCE: &str = "https://ragward.example";
 /// The number of characters of a digest that are shown.
 const DIGEST_CHARACTERS: usize = 12;
 const EXPLANATION: &str = "\
-The four requests are the same and name nobody. A chunk is released when Anne may read it, and the agent may act for
-Anne, and the details of the token fit. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
-inbox-sorter act for nobody. Details give nothing: Anne may not read the pay bands.
+The four requests are the same and name nobody. A chunk is released only if Anne may read it, the agent may act for
+Anne, and the details of the token allow it. The handbook lets desk-helper act for engineers, of whom Anne is one; it lets
+inbox-sorter act for nobody. Details grant nothing: Anne may not read the pay bands.
 
 docs/src/identity.md says how a server takes the tokens of your issuer.";
 
